@@ -1,0 +1,1 @@
+"""The CLEVR world: scenes, images and questions, without torch."""

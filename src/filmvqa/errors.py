@@ -1,0 +1,11 @@
+"""The one exception that means "the user can mend this"."""
+
+from __future__ import annotations
+
+
+class UserError(Exception):
+    """Bad input that its owner can mend: the message is one line with file, place and remedy.
+
+    Scripts print the message on standard error and exit with status 1; nothing else in the
+    package is allowed to end a run without a traceback.
+    """
