@@ -1,0 +1,203 @@
+"""CLEVR's functional programs: execution on a scene, and what type of question they answer.
+
+A set of objects is an integer whose bit i says whether object i belongs to it, so that filters,
+unions and intersections are single machine operations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import product
+
+from filmvqa.clevr.schema import ATTRIBUTES, RELATIONS, Function, Scene
+from filmvqa.errors import UserError
+
+#: The thirteen functions that end a CLEVR program, in the fixed order of every question file.
+LAST_FUNCTIONS = (
+    "count",
+    "exist",
+    "equal_integer",
+    "less_than",
+    "greater_than",
+    "query_size",
+    "query_color",
+    "query_material",
+    "query_shape",
+    "equal_size",
+    "equal_color",
+    "equal_material",
+    "equal_shape",
+)
+#: The five question types of the paper's Table 1, in its order, and the functions of each.
+QUESTION_TYPES: dict[str, tuple[str, ...]] = {
+    "count": LAST_FUNCTIONS[0:1],
+    "exist": LAST_FUNCTIONS[1:2],
+    "compare integer": LAST_FUNCTIONS[2:5],
+    "query attribute": LAST_FUNCTIONS[5:9],
+    "compare attribute": LAST_FUNCTIONS[9:13],
+}
+#: An attribute combination: one value or None for each of ``ATTRIBUTES``, in that order.
+Filter = tuple[str | None, str | None, str | None, str | None]
+NO_FILTER: Filter = (None, None, None, None)
+#: What a step of a program gives: a set (bits), an object or a number (int), a bool or a value.
+Value = int | bool | str
+INPUTS = {
+    "scene": 0,
+    "union": 2,
+    "intersect": 2,
+    "equal_integer": 2,
+    "less_than": 2,
+    "greater_than": 2,
+    **{f"equal_{name}": 2 for name in ATTRIBUTES},
+    **{
+        name: 1
+        for kind in ("filter", "query", "same")
+        for name in (f"{kind}_{attribute}" for attribute in ATTRIBUTES)
+    },
+    **dict.fromkeys(("unique", "relate", "count", "exist"), 1),
+}
+
+
+def question_type(last_function: str) -> str:
+    """The question type, one of five, of a program that ends in ``last_function``."""
+    for name, functions in QUESTION_TYPES.items():
+        if last_function in functions:
+            return name
+    raise UserError(f"no CLEVR program ends in {last_function!r}")
+
+
+class NotUniqueError(Exception):
+    """``unique`` was given no object or several: the question makes no sense on this scene."""
+
+
+class SceneIndex:
+    """A scene's objects as bit sets.
+
+    ``everything`` has all objects; ``named[f]`` those that fit filter f, for every f that at
+    least one object fits; ``related[r][i]`` those that are r of object i; ``same[a][i]`` the
+    others with object i's value of attribute a; ``looks[i]`` object i's four values.
+    """
+
+    def __init__(self, scene: Scene) -> None:
+        self.everything = (1 << len(scene.objects)) - 1
+        self.looks = [(o.size, o.color, o.material, o.shape) for o in scene.objects]
+        self.named: dict[Filter, int] = {}
+        for i, (size, color, material, shape) in enumerate(self.looks):
+            pairs = ((size, None), (color, None), (material, None), (shape, None))
+            for key in product(*pairs):
+                self.named[key] = self.named.get(key, 0) | 1 << i
+        self.related = {
+            r: [sum(1 << j for j in row) for row in scene.relationships[r]] for r in RELATIONS
+        }
+        self.same = {
+            name: [
+                sum(1 << j for j, b in enumerate(self.looks) if b[k] == a[k] and j != i)
+                for i, a in enumerate(self.looks)
+            ]
+            for k, name in enumerate(ATTRIBUTES)
+        }
+
+    def select(self, attribute: str, value: str) -> int:
+        """The objects whose attribute has that value."""
+        key: list[str | None] = [None] * len(ATTRIBUTES)
+        key[list(ATTRIBUTES).index(attribute)] = value
+        return self.named.get((key[0], key[1], key[2], key[3]), 0)
+
+    def apply(self, function: str, inputs: Sequence[Value], value: str | None) -> Value:
+        """One step of a program.
+
+        Raises
+        ------
+        NotUniqueError
+            If ``unique`` is given a set of other than one object.
+        UserError
+            For a function that CLEVR does not have.
+        """
+        kind, _, attribute = function.partition("_")
+        a = int(inputs[0]) if inputs and not isinstance(inputs[0], str) else 0
+        if function == "scene":
+            return self.everything
+        if function == "unique":
+            if a.bit_count() != 1:
+                raise NotUniqueError
+            return a.bit_length() - 1
+        if function == "relate":
+            return self.related[value or ""][a]
+        if function == "count":
+            return a.bit_count()
+        if function == "exist":
+            return a != 0
+        if function in INPUTS and INPUTS[function] == 2:
+            return self._combine(function, inputs[0], inputs[1])
+        if attribute in ATTRIBUTES:
+            if kind == "filter":
+                return a & self.select(attribute, value or "")
+            if kind == "query":
+                return self.looks[a][list(ATTRIBUTES).index(attribute)]
+            if kind == "same":
+                return self.same[attribute][a]
+        raise UserError(f"unknown function {function!r} in a program")
+
+    @staticmethod
+    def _combine(function: str, a: Value, b: Value) -> Value:
+        if function == "less_than":
+            return int(a) < int(b)
+        if function == "greater_than":
+            return int(a) > int(b)
+        if function == "union":
+            return int(a) | int(b)
+        if function == "intersect":
+            return int(a) & int(b)
+        return a == b
+
+
+def run(program: Sequence[Function], index: SceneIndex) -> list[Value]:
+    """The output of every step of a program; the last is the answer.
+
+    Raises
+    ------
+    NotUniqueError
+        If the program needs a unique object and there is none.
+    """
+    outputs: list[Value] = []
+    for step in program:
+        value = step.value_inputs[0] if step.value_inputs else None
+        outputs.append(index.apply(step.function, [outputs[i] for i in step.inputs], value))
+    return outputs
+
+
+def answer_text(value: Value) -> str:
+    """An answer as CLEVR writes it: yes, no, a number or a value."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return str(value)
+
+
+def token(step: Function) -> str:
+    """A step as one token of the program vocabulary, such as ``filter_color[blue]``."""
+    return f"{step.function}[{','.join(step.value_inputs)}]" if step.value_inputs else step.function
+
+
+def prefix_tokens(program: Sequence[Function], place: str) -> list[str]:
+    """A program's tokens in prefix order: each step, then what it reads (clevr-iep's order).
+
+    Raises
+    ------
+    UserError
+        If a step refers to itself, forward or outside; ``place`` names the program.
+    """
+    tokens: list[str] = []
+    todo = [len(program) - 1] if program else []
+    while todo:
+        i = todo.pop()
+        step = program[i]
+        tokens.append(token(step))
+        if any(not 0 <= j < i for j in step.inputs):
+            raise UserError(
+                f"{place}: step {i} of its program reads step {max(step.inputs)}; "
+                "a step may only read earlier ones"
+            )
+        if len(tokens) > 16 * len(program):
+            raise UserError(f"{place}: its program is no tree: its steps are read over and over")
+        todo.extend(reversed(step.inputs))
+    return tokens

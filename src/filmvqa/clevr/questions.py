@@ -1,0 +1,468 @@
+"""Templates to questions: the search for instances that a scene allows, with balanced answers.
+
+Templates are in the format of CLEVR's official generator, so its own can be used. Like it, this
+module fills a template node by node, keeps only choices for which every ``unique`` holds, and
+evens out families and answers (Johnson et al., CVPR 2017, section 3 and its supplement).
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Iterator
+from functools import cached_property
+from importlib.resources import files
+from pathlib import Path
+
+import msgspec
+
+from filmvqa.clevr.programs import (
+    INPUTS,
+    NO_FILTER,
+    Filter,
+    NotUniqueError,
+    SceneIndex,
+    Value,
+    answer_text,
+    run,
+)
+from filmvqa.clevr.schema import (
+    ATTRIBUTES,
+    RELATIONS,
+    Function,
+    Question,
+    Scene,
+    decode_json,
+)
+from filmvqa.errors import UserError
+
+SYNONYMS: dict[str, tuple[str, ...]] = {
+    "thing": ("thing", "object"),
+    "sphere": ("sphere", "ball"),
+    "cube": ("cube", "block"),
+    "large": ("large", "big"),
+    "small": ("small", "tiny"),
+    "metal": ("metallic", "metal", "shiny"),
+    "rubber": ("rubber", "matte"),
+    "left": ("left of", "to the left of", "on the left side of"),
+    "right": ("right of", "to the right of", "on the right side of"),
+    "behind": ("behind",),
+    "front": ("in front of",),
+}
+#: Counts start afresh after this many images, as in the official generator.
+IMAGES_PER_SHARD = 250
+#: Choices that the search tries for one family on one image before it takes the next family.
+MAX_CHOICES = 400
+_DOMAINS = {**{name.capitalize(): values for name, values in ATTRIBUTES.items()}}
+_DOMAINS["Relation"] = RELATIONS
+_COMPOSITE = re.compile(r"(relate_)?filter(_unique|_count|_exist)?$")
+
+
+class Parameter(msgspec.Struct):
+    name: str
+    type: str
+
+
+class Node(msgspec.Struct):
+    type: str
+    inputs: list[int] = []
+    side_inputs: list[str] = []
+
+
+class Constraint(msgspec.Struct):
+    type: str
+    params: list[str | int]
+
+
+class Template(msgspec.Struct, dict=True):
+    """One question family: its parameters, wordings, program with composite nodes, constraints."""
+
+    params: list[Parameter]
+    text: list[str]
+    nodes: list[Node]
+    constraints: list[Constraint] = []
+
+    def check(self, place: str) -> None:
+        """Raise ``UserError`` for a node, parameter or constraint that makes no sense."""
+        types = {p.name: p.type for p in self.params}
+        problem = None
+        for i, node in enumerate(self.nodes):
+            if not (_COMPOSITE.match(node.type) or node.type in INPUTS):
+                problem = f"node {i} has the unknown type {node.type!r}"
+            elif len(node.inputs) != INPUTS.get(node.type, 1):
+                problem = f"node {i} ({node.type}) has {len(node.inputs)} inputs"
+            elif any(not 0 <= j < i for j in node.inputs):
+                problem = f"node {i} reads a node that does not stand before it"
+            elif any(types.get(name) not in _DOMAINS for name in node.side_inputs):
+                problem = f"node {i} uses a parameter that params does not give a known type"
+            elif _COMPOSITE.match(node.type):
+                kinds = [types[name].lower() for name in node.side_inputs]
+                expected = ["relation"] * node.type.startswith("relate") + list(ATTRIBUTES)
+                if kinds != expected:
+                    problem = f"node {i} ({node.type}) needs the side inputs {expected}"
+        for constraint in self.constraints:
+            if constraint.type not in ("NULL", "NEQ", "OUT_NEQ"):
+                problem = f"unknown constraint {constraint.type!r}"
+        if not self.text or not self.nodes:
+            problem = "no text or no nodes"
+        if problem:
+            raise UserError(f"{place}: {problem}; mend the template")
+
+    @cached_property
+    def nulls(self) -> frozenset[str]:
+        """Parameters that must stay unnamed."""
+        return frozenset(str(c.params[0]) for c in self.constraints if c.type == "NULL")
+
+    @cached_property
+    def equal(self) -> list[tuple[str, str]]:
+        # The official generator drops an instance whose two values differ, whatever the
+        # constraint's name suggests; its own templates do not use it.
+        return [(str(c.params[0]), str(c.params[1])) for c in self.constraints if c.type == "NEQ"]
+
+    @cached_property
+    def outputs_differ(self) -> list[tuple[int, int]]:
+        """Pairs of nodes whose outputs must differ."""
+        pairs = ((c.params[0], c.params[1]) for c in self.constraints if c.type == "OUT_NEQ")
+        return [(int(i), int(j)) for i, j in pairs]
+
+    @cached_property
+    def has_relate(self) -> bool:
+        return any(node.type == "relate" for node in self.nodes)
+
+    @cached_property
+    def possible_answers(self) -> list[str]:
+        """Every answer that the last function can give."""
+        last = self.nodes[-1].type
+        kind, _, attribute = last.partition("_")
+        if kind == "query":
+            return list(ATTRIBUTES[attribute])
+        if last.endswith("count"):
+            return [str(n) for n in range(11)]
+        return ["yes", "no"]
+
+
+class Family(msgspec.Struct):
+    """A template with its number, 0 to 89 for the shipped ones, and its group."""
+
+    index: int
+    group: str
+    template: Template
+
+
+def read_families(
+    folder: str | Path | None = None, groups: list[str] | None = None
+) -> list[Family]:
+    """The families of a folder of template files, numbered in the order of file names.
+
+    Parameters
+    ----------
+    folder
+        Where the JSON files lie; None takes the shipped ones.
+    groups
+        File names without ``.json`` to keep, or None for all. Numbers stay the same.
+    """
+    source = files("filmvqa.clevr") / "templates" if folder is None else Path(folder)
+    if not source.is_dir():
+        raise UserError(f"{source}: no such folder; templates=<folder> needs template JSON files")
+    paths = sorted((p for p in source.iterdir() if p.name.endswith(".json")), key=lambda p: p.name)
+    families: list[Family] = []
+    known = []
+    for path in paths:
+        group = path.name.removesuffix(".json")
+        known.append(group)
+        for k, template in enumerate(
+            decode_json(path.read_bytes(), list[Template], str(path), "mend the template")
+        ):
+            template.check(f"{path}: template {k}")
+            families.append(Family(len(families), group, template))
+    if not families:
+        raise UserError(f"{source}: no template files (*.json) in it")
+    if groups is None:
+        return families
+    if unknown := sorted(set(groups) - set(known)):
+        raise UserError(f"no family group {', '.join(unknown)} in {source}; it has {known}")
+    return [family for family in families if family.group in groups]
+
+
+class _Instance:
+    """A template being filled: values of parameters, outputs of nodes, the program so far."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, str | None] = {}
+        self.outputs: list[Value] = []
+        self.places: list[int] = []  # of each template node: its last step in the program
+        self.program: list[Function] = []
+
+
+class QuestionGenerator:
+    """Asks questions about the images of one shard, keeping families and answers balanced."""
+
+    def __init__(self, families: list[Family], rng: random.Random) -> None:
+        self._families = families
+        self._rng = rng
+        self._asked = [0] * len(families)
+        self._answers = [dict.fromkeys(f.template.possible_answers, 0) for f in families]
+
+    def ask(self, scene: Scene, per_image: int) -> list[Question]:
+        """Up to ``per_image`` questions about a scene, least-used families first, no two alike."""
+        index = SceneIndex(scene)
+        order = list(range(len(self._families)))
+        self._rng.shuffle(order)
+        order.sort(key=self._asked.__getitem__)
+        found: list[Question] = []
+        texts: set[str] = set()
+        for k in order:
+            if len(found) == per_image:
+                break
+            family = self._families[k]
+            instance = self._instantiate(family.template, index, self._answers[k])
+            if instance is None:
+                continue
+            text = self._word(family.template, instance.values)
+            if text in texts:
+                continue
+            texts.add(text)
+            answer = answer_text(instance.outputs[-1])
+            self._asked[k] += 1
+            self._answers[k][answer] = self._answers[k].get(answer, 0) + 1
+            found.append(
+                Question(
+                    image_filename=scene.image_filename,
+                    question=text,
+                    image_index=scene.image_index,
+                    split=scene.split,
+                    question_family_index=family.index,
+                    answer=answer,
+                    program=instance.program,
+                )
+            )
+        return found
+
+    def _instantiate(
+        self, template: Template, index: SceneIndex, counts: dict[str, int]
+    ) -> _Instance | None:
+        """Search depth first, choices in random order, for an instance that may be asked."""
+        accepted = {answer for answer in counts if _is_welcome(answer, counts)}
+        instance = _Instance()
+        budget = MAX_CHOICES
+        choices = [self._choices(template.nodes[0], template, instance, index)]
+        while choices:
+            depth = len(choices) - 1
+            _rewind(instance, template, depth)
+            if budget == 0 or next(choices[-1], None) is None:
+                if budget == 0:
+                    return None
+                choices.pop()
+                continue
+            budget -= 1
+            if not _constraints_hold(template, instance):
+                continue
+            if depth + 1 < len(template.nodes):
+                node = template.nodes[depth + 1]
+                choices.append(self._choices(node, template, instance, index))
+            elif answer_text(instance.outputs[-1]) in accepted and not (
+                template.has_relate and _is_degenerate(instance, index)
+            ):
+                return instance
+        return None
+
+    def _choices(
+        self, node: Node, template: Template, instance: _Instance, index: SceneIndex
+    ) -> Iterator[bool]:
+        """Extend the instance by a node in every way, in random order; yields after each.
+
+        The caller rewinds the instance before it asks for the next.
+        """
+        if _COMPOSITE.match(node.type):
+            yield from self._composite_choices(node, template, instance, index)
+            return
+        inputs = [instance.outputs[i] for i in node.inputs]
+        steps = [instance.places[i] for i in node.inputs]
+        if not node.side_inputs:
+            try:
+                output = index.apply(node.type, inputs, None)
+            except NotUniqueError:
+                return
+            _append(instance, node.type, steps, None)
+            _finish_node(instance, output)
+            yield True
+            return
+        (name,) = node.side_inputs
+        domain = next(_DOMAINS[p.type] for p in template.params if p.name == name)
+        for value in self._rng.sample(domain, len(domain)):
+            _append(instance, node.type, steps, value)
+            instance.values[name] = value
+            _finish_node(instance, index.apply(node.type, inputs, value))
+            yield True
+
+    def _composite_choices(
+        self, node: Node, template: Template, instance: _Instance, index: SceneIndex
+    ) -> Iterator[bool]:
+        base, step = instance.outputs[node.inputs[0]], instance.places[node.inputs[0]]
+        related = node.type.startswith("relate")
+        ending = node.type.rpartition("filter")[2].removeprefix("_")
+        names = node.side_inputs[1:] if related else node.side_inputs
+        nulls = [k for k, name in enumerate(names) if name in template.nulls]
+        options: list[tuple[str | None, Filter, int]] = []
+        if related:
+            for relation in RELATIONS:
+                near = index.related[relation][int(base)]
+                options += [
+                    (relation, key, near & fits)
+                    for key, fits in index.named.items()
+                    # A relation that keeps all that the filter keeps says nothing.
+                    if near & fits != fits
+                    and (near & fits or ending in ("count", "exist"))
+                    and all(key[k] is None for k in nulls)
+                ]
+        else:
+            options = [
+                (None, key, int(base) & fits)
+                for key, fits in index.named.items()
+                if int(base) & fits and all(key[k] is None for k in nulls)
+            ]
+            options += self._absent(ending, options, nulls, int(base), index)
+        if ending == "unique":
+            options = [option for option in options if option[2].bit_count() == 1]
+        elif ending == "":
+            options = [option for option in options if option[1] != NO_FILTER]
+        self._rng.shuffle(options)
+        for relation, key, chosen in options:
+            last = step
+            if relation is not None:
+                last = _append(instance, "relate", [last], relation)
+                instance.values[node.side_inputs[0]] = relation
+            for name, attribute, value in zip(names, ATTRIBUTES, key, strict=True):
+                instance.values[name] = value
+                if value is not None:
+                    last = _append(instance, f"filter_{attribute}", [last], value)
+            output: Value = chosen
+            if ending:
+                _append(instance, ending, [last], None)
+                output = index.apply(ending, [chosen], None)
+            _finish_node(instance, output)
+            yield True
+
+    def _absent(
+        self,
+        ending: str,
+        present: list[tuple[str | None, Filter, int]],
+        nulls: list[int],
+        base: int,
+        index: SceneIndex,
+    ) -> list[tuple[str | None, Filter, int]]:
+        """Filters that fit nothing: as many as fit something for ``exist``, as many as fit one
+        object for ``count`` and plain ``filter``, none for ``unique``."""
+        if ending == "unique":
+            return []
+        wanted = len(present)
+        if ending != "exist":
+            wanted = sum(option[2].bit_count() == 1 for option in present)
+        absent: dict[Filter, None] = {}
+        for _ in range(2 * wanted):
+            if len(absent) == wanted:
+                break
+            values = [self._rng.choice((*domain, None)) for domain in ATTRIBUTES.values()]
+            for k in nulls:
+                values[k] = None
+            key = (values[0], values[1], values[2], values[3])
+            if not base & index.named.get(key, 0):
+                absent[key] = None
+        return [(None, key, 0) for key in absent]
+
+    def _word(self, template: Template, values: dict[str, str | None]) -> str:
+        """One of the template's wordings with its parameters filled in."""
+        text = self._rng.choice(template.text)
+        text = _drop_other(text, values)
+        for parameter in template.params:
+            value = values.get(parameter.name)
+            if value is None:
+                value = "thing" if parameter.type == "Shape" else ""
+            if value in SYNONYMS:
+                value = self._rng.choice(SYNONYMS[value])
+            text = text.replace(parameter.name, value)
+        while match := re.search(r"\[([^\[\]]*)\]", text):
+            kept = match[1] if self._rng.random() < 0.5 else ""
+            text = text[: match.start()] + kept + text[match.end() :]
+        text = re.sub(r"\s+(?=[?;,])", "", " ".join(text.split()))
+        return re.sub(r"\b([Aa]) (?=object)", r"\1n ", text)
+
+
+def _is_welcome(answer: str, counts: dict[str, int]) -> bool:
+    """CLEVR's rejection sampling: not over 1.1 times the second most frequent answer of the
+    family, nor over 5 times the larger of 5 and the median."""
+    ranked = sorted(counts.values())
+    median = max(ranked[len(ranked) // 2], 5)
+    return counts[answer] <= 1.1 * ranked[-2] and counts[answer] <= 5.0 * median
+
+
+def _append(instance: _Instance, function: str, inputs: list[int], value: str | None) -> int:
+    values = [] if value is None else [value]
+    instance.program.append(Function(function, inputs, values))
+    return len(instance.program) - 1
+
+
+def _finish_node(instance: _Instance, output: Value) -> None:
+    instance.outputs.append(output)
+    instance.places.append(len(instance.program) - 1)
+
+
+def _rewind(instance: _Instance, template: Template, depth: int) -> None:
+    """Forget all nodes from ``depth`` on."""
+    for node in template.nodes[depth : len(instance.outputs)]:
+        for name in node.side_inputs:
+            instance.values.pop(name, None)
+    del instance.outputs[depth:], instance.places[depth:]
+    del instance.program[instance.places[-1] + 1 if instance.places else 0 :]
+
+
+def _constraints_hold(template: Template, instance: _Instance) -> bool:
+    values, outputs = instance.values, instance.outputs
+    for name in template.nulls:
+        if values.get(name) is not None:
+            return False
+    for a, b in template.equal:
+        first, second = values.get(a), values.get(b)
+        if first is not None and second is not None and first != second:
+            return False
+    newest = len(outputs) - 1
+    return not any(
+        newest == max(i, j) and outputs[i] == outputs[j] for i, j in template.outputs_differ
+    )
+
+
+def _is_degenerate(instance: _Instance, index: SceneIndex) -> bool:
+    """Whether the answer stays the same when one of the relations is left out."""
+    for i, step in enumerate(instance.program):
+        if step.function != "relate":
+            continue
+        without = instance.program.copy()
+        without[i] = Function("scene", [])
+        try:
+            if run(without, index)[-1] == instance.outputs[-1]:
+                return True
+        except NotUniqueError:
+            pass
+    return False
+
+
+def _drop_other(text: str, values: dict[str, str | None]) -> str:
+    """Without "other" where the two things differ by their very names, as in CLEVR."""
+    if " other " not in text and " another " not in text:
+        return text
+    letters = "ZCMS"
+    pairs = [(values.get(f"<{k}>"), values.get(f"<{k}2>")) for k in letters]
+    if any(a and b and a != b for a, b in pairs):
+        text = text.replace(" other ", " ").replace(" another ", " a ")
+    return text
+
+
+def ask_shard(
+    scenes: list[Scene], families: list[Family], per_image: int, seed: str
+) -> list[Question]:
+    """Questions about up to ``IMAGES_PER_SHARD`` scenes, counts starting from nothing.
+
+    The same scenes, families and seed give the same questions.
+    """
+    generator = QuestionGenerator(families, random.Random(seed))
+    return [question for scene in scenes for question in generator.ask(scene, per_image)]

@@ -1,0 +1,1 @@
+"""Files to tensors: vocabulary, preprocessing, features, batches. Knows nothing of models."""

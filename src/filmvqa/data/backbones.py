@@ -1,0 +1,201 @@
+"""Image networks whose feature maps FiLM reads: torchvision's ResNets, the small shipped one, none.
+
+A backbone takes uint8 images (N, 3, H, W) and gives maps (N, C, H', W'). The paper's is
+ResNet-101 through its third stage: (N, 1024, 14, 14) from 224×224 (section 4.1).
+"""
+
+from __future__ import annotations
+
+import re
+from importlib.resources import as_file, files
+from pathlib import Path
+from urllib.error import URLError
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from filmvqa.errors import UserError
+from filmvqa.files import sha256_of_file
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+SHIPPED_WEIGHTS = "clevr_cnn.safetensors"
+
+
+class Backbone(nn.Module):
+    """Normalises uint8 images and runs ``network`` over them.
+
+    ``weights`` names where the weights come from and ``weights_sha256`` hashes that file; both
+    go into the feature file so that a result can be traced.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        name: str,
+        network: nn.Module,
+        mean: tuple[float, ...] = IMAGENET_MEAN,
+        std: tuple[float, ...] = IMAGENET_STD,
+        *,
+        stage: int = 0,
+        weights: str = "",
+        weights_sha256: str = "",
+        dtype: str = "float16",
+    ) -> None:
+        super().__init__()
+        self.name, self.stage = name, stage
+        self.weights, self.weights_sha256 = weights, weights_sha256
+        self.dtype = dtype
+        self.network = network
+        self.register_buffer("mean", 255.0 * torch.tensor(mean).view(1, -1, 1, 1))
+        self.register_buffer("std", 255.0 * torch.tensor(std).view(1, -1, 1, 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """uint8 (N, 3, H, W) to feature maps (N, C, H', W')."""
+        if isinstance(self.network, nn.Identity):
+            return images
+        out: Tensor = self.network((images.float() - self.mean) / self.std)
+        return out
+
+
+def _conv(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False),
+        nn.BatchNorm2d(outputs),
+        nn.ReLU(),
+    )
+
+
+class ResidualConv(nn.Module):
+    """x + ReLU(BN(conv(x))): (N, C, H, W) to the same."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = _conv(channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = x + self.conv(x)
+        return out
+
+
+class ClevrCNN(nn.Module):
+    """A small network for CLEVR images: (N, 3, H, W) to (N, 96, H/8, W/8).
+
+    Trained by ``scripts/pretrain_backbone.py`` to tell what stands in each cell. It is no match
+    for an ImageNet network as a proof of FiLM on foreign features: it has seen this world.
+    """
+
+    def __init__(self, channels: int = 96, blocks: int = 4) -> None:
+        super().__init__()
+        self.channels = channels
+        self.trunk = nn.Sequential(
+            _conv(3, 32, stride=2),
+            _conv(32, 64, stride=2),
+            ResidualConv(64),
+            _conv(64, channels, stride=2),
+            *(ResidualConv(channels) for _ in range(blocks)),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.trunk(x)
+        return out
+
+
+def build_backbone(name: str, stage: int = 3, weights: str | Path | None = None) -> Backbone:
+    """A backbone in evaluation mode.
+
+    Parameters
+    ----------
+    name
+        ``pixels``, ``clevr_cnn`` or one of torchvision's ResNets (``resnet18`` …).
+    stage
+        For ResNets, the last stage that runs (1 to 4).
+    weights
+        A file: a torchvision state dict for ResNets, safetensors for ``clevr_cnn``. None takes
+        torchvision's own download (ImageNet, V1) or the shipped weights.
+
+    Raises
+    ------
+    UserError
+        For an unknown name or stage, and for weights that are missing or do not fit.
+    """
+    if name == "pixels":
+        return Backbone(name, nn.Identity(), dtype="uint8").eval()
+    if name == "clevr_cnn":
+        return _build_clevr_cnn(weights)
+    if re.fullmatch(r"(wide_)?resne(t|xt)\d+\w*", name):
+        return _build_resnet(name, stage, weights)
+    raise UserError(f"unknown backbone {name!r}; use pixels, clevr_cnn or a torchvision ResNet")
+
+
+def _build_clevr_cnn(weights: str | Path | None) -> Backbone:
+    network = ClevrCNN()
+    with as_file(files("filmvqa.data") / "weights" / SHIPPED_WEIGHTS) as shipped:
+        path = Path(weights) if weights else shipped
+        if not path.is_file():
+            raise UserError(f"{path}: no such weights; make them with scripts/pretrain_backbone.py")
+        try:
+            state = {k: v.float() for k, v in safetensors.torch.load_file(path).items()}
+            network.load_state_dict(state)
+        except (SafetensorError, RuntimeError) as error:
+            raise UserError(
+                f"{path}: not weights of clevr_cnn ({_first_line(error)}); "
+                "make them again with scripts/pretrain_backbone.py"
+            ) from None
+        digest = sha256_of_file(path)
+    return Backbone(
+        "clevr_cnn", network, weights=path.name, weights_sha256=digest, stage=3
+    ).eval()
+
+
+def _build_resnet(name: str, stage: int, weights: str | Path | None) -> Backbone:
+    from torchvision import models
+
+    if name not in models.list_models(module=models):
+        raise UserError(f"torchvision has no network {name!r}; use for example resnet101")
+    if not 1 <= stage <= 4:
+        raise UserError(f"backbone.stage={stage}; a ResNet has stages 1 to 4 (the paper's is 3)")
+    resnet = models.get_model(name, weights=None)
+    source, digest, state = _resnet_weights(name, weights)
+    try:
+        resnet.load_state_dict(state)
+    except (RuntimeError, TypeError, AttributeError) as error:
+        raise UserError(f"{source}: not weights of {name} ({_first_line(error)})") from None
+    layers = [resnet.conv1, resnet.bn1, resnet.relu, resnet.maxpool]
+    layers += [getattr(resnet, f"layer{i}") for i in range(1, stage + 1)]
+    return Backbone(
+        name, nn.Sequential(*layers), stage=stage, weights=source, weights_sha256=digest
+    ).eval()
+
+
+def _resnet_weights(name: str, path: str | Path | None) -> tuple[str, str, dict[str, Tensor]]:
+    if path is not None:
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        except FileNotFoundError:
+            raise UserError(f"{path}: no such weights file") from None
+        except Exception as error:  # torch raises half a dozen kinds for a file it cannot read
+            raise UserError(f"{path}: cannot be read as weights ({_first_line(error)})") from None
+        return Path(path).name, sha256_of_file(path), state
+    from torchvision.models import get_model_weights
+
+    entry = get_model_weights(name)["IMAGENET1K_V1"]
+    file_name = entry.url.rpartition("/")[2]
+    try:
+        state = entry.get_state_dict(progress=True, check_hash=True)
+    except (URLError, OSError, RuntimeError) as error:
+        cache = Path(torch.hub.get_dir()) / "checkpoints"
+        raise UserError(
+            f"{file_name}: the ImageNet weights of {name} could not be downloaded "
+            f"({_first_line(error)}); run again with network access, or fetch {entry.url} elsewhere "
+            f"and give backbone.weights=<file> (or put it into {cache})"
+        ) from None
+    return file_name, sha256_of_file(Path(torch.hub.get_dir()) / "checkpoints" / file_name), state
+
+
+def _first_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:160] or type(error).__name__
