@@ -23,7 +23,7 @@ def atomic_write(path: str | Path) -> Iterator[IO[bytes]]:
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with open(beside, "wb") as stream:
+        with open(beside, "w+b") as stream:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())

@@ -1,0 +1,1 @@
+"""Predictions, accuracy by type of question, tables and figures."""

@@ -1,0 +1,33 @@
+"""Tensors to logits. Knows nothing of files.
+
+Every model is built from a vocabulary size, a number of answers and of feature channels, and
+called as ``model(features, questions, image_of_question=None)``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from filmvqa.errors import UserError
+from filmvqa.models.baselines import QuestionOnlyLSTM
+from filmvqa.models.film_net import FilmNet
+
+MODELS: dict[str, type[nn.Module]] = {"film": FilmNet, "lstm": QuestionOnlyLSTM}
+
+
+def build_model(name: str, **kwargs: Any) -> nn.Module:
+    """The model of that name.
+
+    Raises
+    ------
+    UserError
+        For a name that is not in ``MODELS``, or options that it does not have.
+    """
+    if name not in MODELS:
+        raise UserError(f"unknown model {name!r}; choose from {', '.join(MODELS)}")
+    try:
+        return MODELS[name](**kwargs)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"model {name!r}: {error}") from None

@@ -1,0 +1,280 @@
+"""Questions as tensors, samplers and batches."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from filmvqa.clevr.programs import LAST_FUNCTIONS
+from filmvqa.data.store import FeatureStore
+from filmvqa.data.text import START, Vocabulary
+from filmvqa.errors import UserError
+
+_MAKE_AGAIN = "delete it and run scripts/preprocess_questions.py again"
+#: Batches that a streaming store reads ahead.
+READ_AHEAD = 4
+
+
+@dataclass
+class Batch:
+    """B questions about U images.
+
+    ``features`` (U, C, H, W), each image once; ``image_of_question`` (B,) indexes them;
+    ``questions`` (B, T), T the longest of these, padded with 0; ``answers`` (B,) or None;
+    ``index`` (B,) rows in the question file.
+    """
+
+    features: Tensor
+    image_of_question: Tensor
+    questions: Tensor
+    answers: Tensor | None
+    index: Tensor
+
+
+@dataclass
+class QuestionSet:
+    """A question file whole in memory: N questions.
+
+    ``questions`` (N, T) padded with 0, ``lengths`` (N,), ``images`` (N,); ``answers``,
+    ``types`` (index into ``LAST_FUNCTIONS``), ``families`` and ``program_lengths`` (N,) or None;
+    ``original`` (N,) the numbers that the JSON gave.
+    """
+
+    path: Path
+    questions: Tensor
+    lengths: Tensor
+    images: Tensor
+    original: Tensor
+    answers: Tensor | None
+    types: Tensor | None
+    families: Tensor | None
+    program_lengths: Tensor | None
+    names_sha256: str | None
+    num_images: int
+
+    def __len__(self) -> int:
+        return len(self.questions)
+
+    @classmethod
+    def load(
+        cls, path: str | Path, vocabulary: Vocabulary, device: torch.device | str = "cpu"
+    ) -> QuestionSet:
+        """Read a question HDF5 that this project, film or clevr-iep wrote.
+
+        Raises
+        ------
+        UserError
+            If it is missing or unreadable, or was encoded with another vocabulary.
+        """
+        path = Path(path)
+        try:
+            with h5py.File(path, "r") as file:
+                arrays = {name: file[name][:] for name in file}
+                attributes = dict(file.attrs)
+        except FileNotFoundError:
+            raise UserError(
+                f"{path}: no such file; make it with scripts/preprocess_questions.py"
+            ) from None
+        except OSError as error:
+            raise UserError(f"{path}: not readable HDF5 ({error}); {_MAKE_AGAIN}") from None
+        for name in ("questions", "image_idxs"):
+            if name not in arrays:
+                raise UserError(f"{path}: has no dataset {name!r}; {_MAKE_AGAIN}")
+        digest = attributes.get("vocab_sha256", vocabulary.sha256())
+        highest = int(arrays["questions"].max(initial=0))
+        if digest != vocabulary.sha256() or highest >= len(vocabulary.question):
+            raise UserError(
+                f"{path}: was encoded with another vocabulary than the one in use; preprocess "
+                "the questions with that vocabulary (vocab=<vocab.json>)"
+            )
+
+        def tensor(name: str) -> Tensor | None:
+            return torch.from_numpy(arrays[name]).to(device) if name in arrays else None
+
+        questions = torch.from_numpy(arrays["questions"].astype(np.int32)).to(device)
+        programs = arrays.get("programs")
+        types = _types(arrays, attributes, vocabulary)
+        count = len(questions)
+        return cls(
+            path=path,
+            questions=questions,
+            lengths=(questions != 0).sum(1),
+            images=torch.from_numpy(arrays["image_idxs"].astype(np.int64)).to(device),
+            original=torch.from_numpy(arrays.get("orig_idxs", np.arange(count))).to(device),
+            answers=None if (a := tensor("answers")) is None else a.long(),
+            types=None if types is None else torch.from_numpy(types).to(device),
+            families=tensor("question_families"),
+            program_lengths=None
+            if programs is None
+            else torch.from_numpy((programs > 3).sum(1)).to(device),  # without special tokens
+            names_sha256=attributes.get("image_names_sha256"),
+            num_images=int(arrays["image_idxs"].max(initial=-1)) + 1,
+        )
+
+    def check_features(self, store: FeatureStore, path: str | Path) -> None:
+        """Raise ``UserError`` unless the features are those of this file's images."""
+        if self.num_images > store.num_images:
+            raise UserError(
+                f"{self.path}: asks about {self.num_images} images, but {path} has features of "
+                f"{store.num_images}; extract the features of the same split again"
+            )
+        same_count = self.num_images == store.num_images
+        hashes = (self.names_sha256, store.names_sha256)
+        if same_count and None not in hashes and hashes[0] != hashes[1]:
+            raise UserError(
+                f"{self.path}: its images are not those of {path} (other names); preprocess and "
+                "extract the same split again"
+            )
+
+
+def _types(
+    arrays: dict[str, NDArray[Any]], attributes: dict[str, Any], vocabulary: Vocabulary
+) -> NDArray[np.int64] | None:
+    """Indices into ``LAST_FUNCTIONS``, -1 for what it does not list."""
+    if "type_names" in attributes and "types" in arrays:
+        names = [str(name) for name in attributes["type_names"]]
+        order = np.array([LAST_FUNCTIONS.index(n) if n in LAST_FUNCTIONS else -1 for n in names])
+        found: NDArray[np.int64] = order[arrays["types"]]
+        return found
+    if "programs" not in arrays:
+        return None
+    # film's type ids change from run to run: the first token of the prefix program does not.
+    programs = arrays["programs"]
+    starts = programs[:, 0] == vocabulary.program[START]
+    first = np.where(starts, programs[:, min(1, programs.shape[1] - 1)], programs[:, 0])
+    table = np.full(max(len(vocabulary.program), int(first.max(initial=0)) + 1), -1)
+    for name, index in vocabulary.program.items():
+        if name in LAST_FUNCTIONS:
+            table[index] = LAST_FUNCTIONS.index(name)
+    typed: NDArray[np.int64] = table[first]
+    return typed
+
+
+class EpochSampler:
+    """Every row once an epoch, in an order that depends only on (seed, epoch).
+
+    Its position is the number of batches given, so a checkpoint needs two numbers.
+    """
+
+    def __init__(self, count: int, batch_size: int, seed: int) -> None:
+        self.count, self.batch_size, self.seed = count, batch_size, seed
+        self.epoch = self.batch = 0
+        self._order: tuple[int, Tensor] | None = None
+
+    @property
+    def batches_per_epoch(self) -> int:
+        return -(-self.count // self.batch_size)
+
+    def rows(self, epoch: int, batch: int) -> Tensor:
+        """Rows (≤ batch size,) of one batch of one epoch."""
+        if self._order is None or self._order[0] != epoch:
+            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
+            self._order = (epoch, torch.randperm(self.count, generator=generator))
+        return self._order[1][batch * self.batch_size : (batch + 1) * self.batch_size]
+
+    def advance(self) -> None:
+        """Note that a batch was used."""
+        self.batch += 1
+        if self.batch == self.batches_per_epoch:
+            self.epoch, self.batch = self.epoch + 1, 0
+
+    def state_dict(self) -> dict[str, int]:
+        return {"epoch": self.epoch, "batch": self.batch}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.epoch, self.batch = state["epoch"], state["batch"]
+
+
+class Loader:
+    """Batches of a question set with the features of its images."""
+
+    def __init__(self, questions: QuestionSet, store: FeatureStore, batch_size: int) -> None:
+        self.questions, self.store, self.batch_size = questions, store, batch_size
+
+    def batch(self, rows: Tensor) -> Batch:
+        """The batch of the given rows (B,), in their order."""
+        q = self.questions
+        rows = rows.to(q.questions.device)
+        images, image_of_question = torch.unique(q.images[rows], return_inverse=True)
+        longest = int(q.lengths[rows].max())
+        return Batch(
+            features=self.store.read(images),
+            image_of_question=image_of_question,
+            questions=q.questions[rows, :longest].long(),
+            answers=None if q.answers is None else q.answers[rows],
+            index=rows,
+        )
+
+    def in_order(self, rows: Tensor | None = None) -> Iterator[Batch]:
+        """All rows, or the given ones, once, in order."""
+        rows = torch.arange(len(self.questions)) if rows is None else rows
+        yield from self._read(rows.split(self.batch_size).__iter__())
+
+    def forever(self, sampler: EpochSampler) -> Iterator[Batch]:
+        """Training batches from the sampler's position on, without end.
+
+        The sampler advances when a batch is taken, however far ahead others have been read.
+        """
+
+        def rows() -> Iterator[Tensor]:
+            epoch, batch = sampler.epoch, sampler.batch
+            while True:
+                yield sampler.rows(epoch, batch)
+                batch += 1
+                if batch == sampler.batches_per_epoch:
+                    epoch, batch = epoch + 1, 0
+
+        for item in self._read(rows()):
+            sampler.advance()
+            yield item
+
+    def _read(self, rows: Iterator[Tensor]) -> Iterator[Batch]:
+        if self.store.streams:
+            yield from _ahead(map(self.batch, rows))
+        else:
+            yield from map(self.batch, rows)
+
+
+def _ahead(batches: Iterator[Batch]) -> Iterator[Batch]:
+    """The same batches, read by a thread ahead of their use."""
+    waiting: queue.Queue[Batch | BaseException | None] = queue.Queue(READ_AHEAD)
+    stop = threading.Event()
+
+    def put(item: Batch | BaseException | None) -> None:
+        while not stop.is_set():
+            try:
+                waiting.put(item, timeout=0.1)
+                return
+            except queue.Full:
+                continue
+
+    def work() -> None:
+        try:
+            for item in batches:
+                put(item)
+                if stop.is_set():
+                    return
+            put(None)
+        except BaseException as error:  # handed to the consumer, who raises it
+            put(error)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    try:
+        while (item := waiting.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+    finally:
+        stop.set()
+        thread.join()

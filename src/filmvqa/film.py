@@ -1,0 +1,29 @@
+"""Feature-wise linear modulation itself (Perez et al., AAAI 2018, section 2, equation 2)."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+
+def film(x: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
+    """Scale and shift every feature: FiLM(F_{i,c} | γ_{i,c}, β_{i,c}) = γ_{i,c} F_{i,c} + β_{i,c}.
+
+    Parameters
+    ----------
+    x
+        Features (N, C) or maps (N, C, ...): a map's places share its γ and β.
+    gamma, beta
+        (N, C).
+
+    Raises
+    ------
+    ValueError
+        If γ or β is not (N, C) for x's N and C; broadcasting would hide the mistake.
+    """
+    if gamma.shape != x.shape[:2] or beta.shape != x.shape[:2]:
+        raise ValueError(
+            f"gamma {tuple(gamma.shape)} and beta {tuple(beta.shape)} must be "
+            f"{tuple(x.shape[:2])} for features {tuple(x.shape)}"
+        )
+    shape = (*x.shape[:2], *(1,) * (x.dim() - 2))
+    return gamma.view(shape) * x + beta.view(shape)
