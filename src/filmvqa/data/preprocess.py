@@ -36,23 +36,25 @@ def names_sha256(names: Iterable[str]) -> str:
 
 
 def question_files(folder: str | Path) -> dict[str, Path]:
-    """Question JSON by split, ``train`` first, of a CLEVR-format ``questions`` folder."""
+    """Question JSON by split of a folder in the layout of CLEVR, CoGenT or CLEVR-Humans."""
     folder = Path(folder)
     found = {}
-    for path in sorted(folder.glob("*_questions.json")) if folder.is_dir() else []:
-        found[path.name.removesuffix("_questions.json").partition("_")[2]] = path
+    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
+        if match := re.fullmatch(r"CLEVR_(\w+)_questions\.json|CLEVR-Humans-(\w+)\.json", path.name):
+            found[match[1] or match[2]] = path
     if not found:
         raise UserError(
             f"{folder}: no CLEVR_<split>_questions.json in it; download the set "
             "(scripts/download_clevr.py) or generate it (scripts/generate_clevr.py)"
         )
-    return dict(sorted(found.items(), key=lambda item: item[0] != "train"))
+    return found
 
 
 def preprocess_questions(
     questions_folder: str | Path,
     output_folder: str | Path,
     *,
+    train_split: str = "train",
     images_folder: str | Path | None = None,
     vocab: str | Path | None = None,
     extend_vocab: bool = False,
@@ -63,6 +65,8 @@ def preprocess_questions(
 
     Parameters
     ----------
+    train_split
+        The split whose words, answers and program steps make the vocabulary.
     images_folder
         With the splits' image folders in it; where a split's is there, every image that a
         question names must be in it.
@@ -83,8 +87,11 @@ def preprocess_questions(
     """
     sources = question_files(questions_folder)
     output = Path(output_folder)
-    train = _read(sources["train"], images_folder, "train") if "train" in sources else None
-    vocabulary = _choose_vocabulary(train, output, vocab, extend_vocab, min_count, sources)
+    train = None
+    if train_split in sources:
+        train = _read(sources[train_split], images_folder, train_split)
+    source = sources.get(train_split, Path(questions_folder))
+    vocabulary = _choose_vocabulary(train, source, output, vocab, extend_vocab, min_count)
     if not (output / "vocab.json").exists() or (
         Vocabulary.load(output / "vocab.json").sha256() != vocabulary.sha256()
     ):
@@ -94,8 +101,8 @@ def preprocess_questions(
         target = output / f"{split}_questions.h5"
         count = _finished(target, source, vocabulary)
         if count is None:
-            records = train if split == "train" else _read(source, images_folder, split)
-            assert records is not None
+            records = train if split == train_split else None
+            records = records or _read(source, images_folder, split)
             _write(target, source, split, records, vocabulary, allow_unknown)
             done.append(Preprocessed(split, len(records), was_there=False))
         else:
@@ -129,11 +136,11 @@ def _read(source: Path, images_folder: str | Path | None, split: str) -> list[Qu
 
 def _choose_vocabulary(
     train: list[Question] | None,
+    source: Path,
     output: Path,
     given: str | Path | None,
     extend: bool,
     min_count: int,
-    sources: dict[str, Path],
 ) -> Vocabulary:
     base = Vocabulary.load(given) if given is not None else None
     if base is not None and not extend:
@@ -142,12 +149,12 @@ def _choose_vocabulary(
         if (output / "vocab.json").exists():
             return Vocabulary.load(output / "vocab.json")
         raise UserError(
-            f"{next(iter(sources.values())).parent}: no train questions to build a vocabulary "
+            f"{source}: no train questions to build a vocabulary "
             "from; add them, or give vocab=<vocab.json>"
         )
     return Vocabulary.build(
         (tokenize(q.question) for q in train),
-        (prefix_tokens(q.program, f"{sources['train']}: question {i}")
+        (prefix_tokens(q.program, f"{source}: question {i}")
          for i, q in enumerate(train) if q.program),
         (q.answer for q in train if q.answer is not None),
         min_count,

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 
 from filmvqa.data.loader import EpochSampler, Loader, QuestionSet
 from filmvqa.data.store import open_feature_store
@@ -23,11 +23,14 @@ from filmvqa.training.trainer import RunState, Trainer, TrainerSettings
 
 @dataclass(frozen=True)
 class DataFiles:
-    """Where a preprocessed set lies: ``<folder>/vocab.json`` and, per split, question and
-    feature HDF5."""
+    """Where a preprocessed set lies: ``<folder>/vocab.json`` and question HDF5 by split, feature
+    HDF5 in ``features_folder`` (which several question sets may share)."""
 
     folder: Path
+    features_folder: Path
     backbone: str
+    train_split: str = "train"
+    val_split: str = "val"
 
     @property
     def vocabulary(self) -> Path:
@@ -37,7 +40,7 @@ class DataFiles:
         return self.folder / f"{split}_questions.h5"
 
     def features(self, split: str) -> Path:
-        return self.folder / f"{split}_features_{self.backbone}.h5"
+        return self.features_folder / f"{split}_features_{self.backbone}.h5"
 
     def loader(
         self,
@@ -136,7 +139,7 @@ def train_run(
     where = choose_device(device)
     loaders = [
         data.loader(split, vocabulary, trainer.batch_size, where, store)
-        for split in ("train", "val")
+        for split in (data.train_split, data.val_split)
     ]
     torch.manual_seed(seed)
     kwargs = {k: v for k, v in model.items() if k != "name"} | {
@@ -156,8 +159,8 @@ def train_run(
     weights = sum(p.numel() for p in network.parameters())
     print(f"{model['name']}: {weights:,} weights on {where}; {loaders[0].store.where}")
     folder.mkdir(parents=True, exist_ok=True)
-    with atomic_write(folder / "config.json") as stream:
-        stream.write(json.dumps(config, indent=1).encode() + b"\n")
+    with atomic_write(folder / "config.yaml") as stream:
+        stream.write(yaml.safe_dump(config, sort_keys=False).encode())
     loggers = build_loggers(
         logger["name"], logger["project"], folder, folder.name, config, state.step
     )
@@ -165,7 +168,7 @@ def train_run(
         "model": {"name": model["name"], "kwargs": kwargs},
         "config": config,
         "vocabulary": vocabulary.to_dict(),
-        "data": {"folder": str(data.folder), "backbone": data.backbone},
+        "data": {name: str(value) for name, value in asdict(data).items()},
     }
     try:
         best = Trainer(

@@ -1,0 +1,50 @@
+"""What all scripts share: a Hydra entry point whose user errors are one line and exit status 1."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from filmvqa.errors import UserError
+
+CONFIGS = str(Path(__file__).resolve().parent.parent / "configs")
+
+
+def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
+    """Make a function of a config a script of the primary config ``config_name``."""
+
+    def decorate(function: Callable[[DictConfig], Any]) -> Callable[[], None]:
+        entry = hydra.main(version_base="1.3", config_path=CONFIGS, config_name=config_name)(
+            function
+        )
+
+        @wraps(function)
+        def run() -> None:
+            # Hydra then raises its errors instead of printing them over several lines.
+            os.environ["HYDRA_FULL_ERROR"] = "1"
+            try:
+                entry()
+            except (UserError, HydraException, OmegaConfBaseException) as error:
+                if "debug=true" in sys.argv:
+                    raise
+                sys.exit(f"error: {' '.join(str(error).split())}")
+            except KeyboardInterrupt:
+                sys.exit("error: interrupted; run the same command again to go on")
+
+        return run
+
+    return decorate
+
+
+def plain(config: Any) -> Any:
+    """A config node as plain lists and dictionaries, interpolations resolved."""
+    return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)

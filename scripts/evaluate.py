@@ -1,0 +1,32 @@
+"""Evaluate a checkpoint on a split."""
+
+from __future__ import annotations
+
+from _command import command
+
+from filmvqa.evaluation.accuracy import format_report
+from filmvqa.evaluation.evaluate import evaluate_checkpoint
+
+
+@command("evaluate")
+def main(config) -> None:
+    folder, report = evaluate_checkpoint(
+        config.checkpoint,
+        config.split,
+        folder=config.h5,
+        features_folder=config.features,
+        output=config.output,
+        batch_size=config.batch_size,
+        device=config.device,
+        precision=config.precision,
+        store=config.store,
+    )
+    if report is None:
+        print(f"{config.split} has no answers; predictions are in {folder}")
+        return
+    print(format_report(report, families=config.by_family, lengths=config.by_program_length))
+    print(f"written to {folder}/{config.split}.json and {config.split}_predictions.jsonl")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,42 @@
+"""Images to feature HDF5."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from _command import command, plain
+
+from filmvqa.data.backbones import build_backbone
+from filmvqa.data.features import extract_features
+from filmvqa.errors import UserError
+from filmvqa.training.run import choose_device
+
+
+@command("extract_features")
+def main(config) -> None:
+    data, images = config.data, Path(config.data.images)
+    splits = config.splits or sorted(p.name for p in images.glob("*") if p.is_dir())
+    if not splits:
+        raise UserError(
+            f"{images}: no folders of images; download them (scripts/download_clevr.py) or "
+            "generate them (scripts/generate_clevr.py)"
+        )
+    backbone = build_backbone(data.backbone.name, data.backbone.stage, data.backbone.weights)
+    for split in splits:
+        done = extract_features(
+            images / split,
+            Path(data.features) / f"{split}_features_{data.backbone.name}.h5",
+            split,
+            backbone,
+            tuple(plain(data.image_size)),
+            batch_size=config.batch_size,
+            threads=config.threads,
+            device=str(choose_device(config.device)),
+            bfloat16=config.precision == "bfloat16",
+        )
+        state = "complete already" if done.was_there else "written"
+        print(f"{done.path}: {' × '.join(map(str, done.shape))}, {state}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,21 @@
+"""Train the small shipped backbone on freshly generated images."""
+
+from __future__ import annotations
+
+from _command import command, plain
+
+from filmvqa.training.pretrain import pretrain
+
+
+@command("pretrain_backbone")
+def main(config) -> None:
+    options = plain(config)
+    options.pop("debug")
+    options["sizes"] = tuple(options["sizes"])
+    scores = pretrain(options.pop("output"), **options)
+    for name, value in scores.items():
+        print(f"{name:<18}{value:.4f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,17 @@
+"""A sweep's table (Markdown, CSV) and figure (PNG)."""
+
+from __future__ import annotations
+
+from _command import command
+
+from filmvqa.evaluation.sweeps import report_sweep
+
+
+@command("sweep_report")
+def main(config) -> None:
+    print(report_sweep(config.dir, config.key))
+    print(f"written to {config.dir}/report.md, report.csv and report.png")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,114 @@
+"""Fetching and unpacking the official archives."""
+
+from __future__ import annotations
+
+import shutil
+import zipfile
+from pathlib import Path
+from urllib.error import URLError
+from urllib.request import Request, urlopen
+
+from tqdm import tqdm
+
+from filmvqa.errors import UserError
+
+_BLOCK = 1 << 20
+_TIMEOUT = 60
+
+
+def download_archive(
+    url: str, folder: str | Path, *, md5: str | None = None, needs: int | None = None
+) -> None:
+    """Fetch a zip archive and unpack it into ``folder``, without the archive's top folder.
+
+    Goes on after an interruption: with the part that was fetched, and with the files that are
+    not yet unpacked. The archive goes when all is unpacked.
+
+    Parameters
+    ----------
+    md5
+        Hexadecimal checksum; None leaves the check to the archive's own (CRC-32 a file).
+    needs
+        Bytes that archive and content take together; None: thrice the archive.
+
+    Raises
+    ------
+    UserError
+        If the archive cannot be fetched, is not what it should be, or would not fit on the disk.
+    """
+    from torchvision.datasets.utils import check_integrity, download_url
+
+    folder = Path(folder)
+    name = url.rpartition("/")[2]
+    done, archive, part = folder / f".{name}.done", folder / name, folder / f"{name}.part"
+    if done.exists():
+        print(f"{folder}: {name} is there already")
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    if not archive.exists():
+        size = _size(url)
+        have = part.stat().st_size if part.exists() else 0
+        print(f"{name}: {size / 2**30:.2f} GiB to fetch into {folder}, {have / 2**30:.2f} there")
+        free = shutil.disk_usage(folder).free
+        if (needs or 3 * size) - have > free:
+            raise UserError(
+                f"{folder}: {name} and what is in it need {(needs or 3 * size) / 2**30:.1f} GiB, "
+                f"free are {free / 2**30:.1f}; make room or choose data.root=<folder>"
+            )
+        try:
+            if have == 0:
+                download_url(url, folder, part.name)
+            elif have < size:
+                _resume(url, part, have, size)
+        except (URLError, OSError, RuntimeError) as error:
+            raise UserError(f"{url}: {error}; run again to go on with it") from None
+        if part.stat().st_size != size or not check_integrity(part, md5):
+            part.unlink()
+            raise UserError(f"{name}: not the file that it should be (size or MD5); run again")
+        part.replace(archive)
+    _unpack(archive, folder)
+    done.touch()
+    archive.unlink()
+
+
+def _size(url: str) -> int:
+    try:
+        with urlopen(Request(url, method="HEAD"), timeout=_TIMEOUT) as answer:
+            return int(answer.headers["Content-Length"])
+    except (URLError, OSError, TypeError, ValueError) as error:
+        raise UserError(f"{url}: cannot be reached ({error}); check the network") from None
+
+
+def _resume(url: str, part: Path, have: int, size: int) -> None:
+    request = Request(url, headers={"Range": f"bytes={have}-"})
+    with urlopen(request, timeout=_TIMEOUT) as answer:
+        if answer.status != 206:  # no ranges here: from the start
+            have = 0
+        with (
+            open(part, "ab" if have else "wb") as stream,
+            tqdm(total=size, initial=have, unit="B", unit_scale=True) as bar,
+        ):
+            while block := answer.read(_BLOCK):
+                stream.write(block)
+                bar.update(len(block))
+
+
+def _unpack(archive: Path, folder: Path) -> None:
+    try:
+        with zipfile.ZipFile(archive) as source:
+            entries = [e for e in source.infolist() if not e.is_dir()]
+            for entry in tqdm(entries, desc="unpack", unit="file"):
+                inner = Path(*Path(entry.filename).parts[1:])
+                if not inner.parts or ".." in inner.parts or Path(entry.filename).is_absolute():
+                    raise UserError(f"{archive}: holds {entry.filename!r}, outside its own folder")
+                target = folder / inner
+                if target.exists() and target.stat().st_size == entry.file_size:
+                    continue
+                target.parent.mkdir(parents=True, exist_ok=True)
+                beside = target.with_name(f".{target.name}.tmp")
+                with source.open(entry) as content, open(beside, "wb") as stream:
+                    shutil.copyfileobj(content, stream, _BLOCK)
+                beside.replace(target)
+    except zipfile.BadZipFile as error:
+        archive.unlink()
+        raise UserError(f"{archive}: broken archive ({error}); run again to fetch it") from None

@@ -1,0 +1,93 @@
+"""Evaluating a checkpoint: table, JSON, predictions."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from filmvqa.data.loader import QuestionSet
+from filmvqa.data.text import Vocabulary
+from filmvqa.evaluation.accuracy import accuracy_report
+from filmvqa.evaluation.predictions import predict
+from filmvqa.files import atomic_write
+from filmvqa.training.checkpoint import load_checkpoint, model_from_checkpoint
+from filmvqa.training.run import DataFiles, choose_device
+
+
+def evaluate_checkpoint(
+    checkpoint: str | Path,
+    split: str,
+    *,
+    folder: str | Path | None = None,
+    features_folder: str | Path | None = None,
+    output: str | Path | None = None,
+    batch_size: int = 256,
+    device: str = "auto",
+    precision: str = "float32",
+    store: str = "auto",
+) -> tuple[Path, dict[str, Any] | None]:
+    """Answer a split's questions with the model that a checkpoint alone describes.
+
+    Parameters
+    ----------
+    folder, features_folder
+        Where question and feature files lie; None: where the checkpoint's training data lay.
+    output
+        Where the results go; None: ``evaluation`` beside the checkpoint.
+
+    Returns
+    -------
+    tuple
+        The output folder and the report, None for a split without answers. Written there:
+        ``<split>_predictions.jsonl`` and ``<split>.json``, or, without answers,
+        ``<split>_answers.txt`` with an answer a line, as CLEVR's authors take them.
+    """
+    content = load_checkpoint(checkpoint)
+    model, vocabulary = model_from_checkpoint(content, checkpoint)
+    recorded = content["data"]
+    files = DataFiles(
+        Path(recorded["folder"]), Path(recorded["features_folder"]), recorded["backbone"]
+    )
+    if folder is not None:
+        files = replace(files, folder=Path(folder), features_folder=Path(folder))
+    if features_folder is not None:
+        files = replace(files, features_folder=Path(features_folder))
+    where = choose_device(device)
+    loader = files.loader(split, vocabulary, batch_size, where, store)
+    found = predict(model.to(where), loader, precision=precision)
+    target = Path(output) if output is not None else Path(checkpoint).parent / "evaluation"
+    _write_predictions(target, split, found, loader.questions, vocabulary)
+    if loader.questions.answers is None:
+        return target, None
+    report = {
+        "checkpoint": str(checkpoint),
+        "step": content["progress"]["step"],
+        "split": split,
+        **accuracy_report(found, loader.questions),
+    }
+    with atomic_write(target / f"{split}.json") as stream:
+        stream.write(json.dumps(report, indent=1).encode() + b"\n")
+    return target, report
+
+
+def _write_predictions(
+    folder: Path, split: str, found: Tensor, questions: QuestionSet, vocabulary: Vocabulary
+) -> None:
+    answers = vocabulary.answers()
+    truths = questions.answers.tolist() if questions.answers is not None else None
+    with atomic_write(folder / f"{split}_predictions.jsonl") as stream:
+        rows = zip(
+            found.tolist(), questions.images.tolist(), questions.original.tolist(), strict=True
+        )
+        for i, (answer, image, number) in enumerate(rows):
+            record = {"question_index": number, "image_index": image, "answer": answers[answer]}
+            if truths is not None:
+                record["truth"] = answers[truths[i]]
+            stream.write(json.dumps(record).encode() + b"\n")
+    if truths is None:
+        with atomic_write(folder / f"{split}_answers.txt") as stream:
+            stream.write("".join(f"{answers[a]}\n" for a in found.tolist()).encode())
