@@ -14,6 +14,10 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+if not sys.stderr.isatty():
+    # Read by tqdm when it is imported, below: a log file needs no bar ten times a second.
+    os.environ.setdefault("TQDM_MININTERVAL", "10")
+
 from filmvqa.errors import UserError
 
 CONFIGS = str(Path(__file__).resolve().parent.parent / "configs")

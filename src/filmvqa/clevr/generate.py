@@ -40,9 +40,10 @@ _REMEDY = "delete it and run generate_clevr.py again"
 class GeneratorSettings:
     """All that a generated set depends on.
 
-    ``images`` gives the number of images of each split; ``groups`` the question groups (None:
-    all); ``withhold`` the splits whose questions come without answers, as CLEVR's test split;
-    ``date`` goes into the files' heads, fixed so that the same settings give the same bytes.
+    ``images`` gives the number of images of each split; ``families`` the groups and numbers of
+    question families (None: all); ``withhold`` the splits whose questions come without answers,
+    as CLEVR's test split; ``date`` goes into the files' heads, fixed so that the same settings
+    give the same bytes.
     """
 
     images: dict[str, int]
@@ -51,7 +52,7 @@ class GeneratorSettings:
     rays: int = 2
     seed: int = 0
     questions_per_image: int = 10
-    groups: list[str] | None = None
+    families: list[str | int] | None = None
     templates: str | None = None
     withhold: tuple[str, ...] = ("test",)
     masks: bool = False
@@ -104,7 +105,7 @@ def generate(root: str | Path, settings: GeneratorSettings, workers: int | None 
         If ``root`` holds a set of other settings; nothing is changed then.
     """
     layout = Layout(Path(root))
-    read_families(settings.templates, settings.groups)  # broken templates are named before work
+    read_families(settings.templates, settings.families)  # broken templates are named before work
     _claim(layout, settings)
     workers = workers or os.cpu_count() or 1
     jobs: list[tuple[str, list[int], int | None]] = []
@@ -121,8 +122,9 @@ def generate(root: str | Path, settings: GeneratorSettings, workers: int | None 
                 jobs.append((split, part, k))
     if not jobs and not unfinished:
         return False
+    images = sum(len(part) for _, part, _ in jobs)
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        _run_all(pool, draw_chunk, [(layout, settings, *job) for job in jobs], "images")
+        _run_all(pool, draw_chunk, [(layout, settings, *job) for job in jobs], "images", images)
         shards = [
             (layout, settings, split, k)
             for split in unfinished
@@ -175,11 +177,15 @@ def _differences(found: dict[str, Any], wanted: dict[str, Any], prefix: str = ""
 
 
 def _run_all(
-    pool: ProcessPoolExecutor, work: Callable[..., int], jobs: Sequence[tuple[Any, ...]], unit: str
+    pool: ProcessPoolExecutor,
+    work: Callable[..., int],
+    jobs: Sequence[tuple[Any, ...]],
+    unit: str,
+    total: int | None = None,
 ) -> None:
     futures = [pool.submit(work, *job) for job in jobs]
     try:
-        with tqdm(total=None, desc=unit, unit=unit.removesuffix("s"), disable=not jobs) as bar:
+        with tqdm(total=total, desc=unit, unit=unit.removesuffix("s"), disable=not jobs) as bar:
             for future in as_completed(futures):
                 bar.update(future.result())
     except BaseException:
@@ -242,7 +248,7 @@ def draw_questions(layout: Layout, settings: GeneratorSettings, split: str, shar
     chunks = range(shard * per_shard, min((shard + 1) * per_shard, last))
     questions = ask_shard(
         list(_scenes_of(layout, split, chunks)),
-        read_families(settings.templates, settings.groups),
+        read_families(settings.templates, settings.families),
         settings.questions_per_image,
         f"{settings.seed}/{split}/{shard}",
     )

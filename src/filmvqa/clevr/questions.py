@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
@@ -150,7 +150,7 @@ class Family(msgspec.Struct):
 
 
 def read_families(
-    folder: str | Path | None = None, groups: list[str] | None = None
+    folder: str | Path | None = None, chosen: Sequence[str | int] | None = None
 ) -> list[Family]:
     """The families of a folder of template files, numbered in the order of file names.
 
@@ -158,8 +158,9 @@ def read_families(
     ----------
     folder
         Where the JSON files lie; None takes the shipped ones.
-    groups
-        File names without ``.json`` to keep, or None for all. Numbers stay the same.
+    chosen
+        Groups (file names without ``.json``) and single families (numbers) to keep; None keeps
+        all. Numbers stay the same.
     """
     source = files("filmvqa.clevr") / "templates" if folder is None else Path(folder)
     if not source.is_dir():
@@ -177,11 +178,15 @@ def read_families(
             families.append(Family(len(families), group, template))
     if not families:
         raise UserError(f"{source}: no template files (*.json) in it")
-    if groups is None:
+    if chosen is None:
         return families
-    if unknown := sorted(set(groups) - set(known)):
-        raise UserError(f"no family group {', '.join(unknown)} in {source}; it has {known}")
-    return [family for family in families if family.group in groups]
+    unknown = [c for c in chosen if c not in known and c not in range(len(families))]
+    if unknown:
+        raise UserError(
+            f"{source}: has no question families {unknown}; choose from the groups {known} and "
+            f"the numbers 0 to {len(families) - 1}"
+        )
+    return [family for family in families if family.group in chosen or family.index in chosen]
 
 
 class _Instance:
@@ -289,10 +294,10 @@ class QuestionGenerator:
             return
         (name,) = node.side_inputs
         domain = next(_DOMAINS[p.type] for p in template.params if p.name == name)
-        for value in self._rng.sample(domain, len(domain)):
-            _append(instance, node.type, steps, value)
-            instance.values[name] = value
-            _finish_node(instance, index.apply(node.type, inputs, value))
+        for choice in self._rng.sample(domain, len(domain)):
+            _append(instance, node.type, steps, choice)
+            instance.values[name] = choice
+            _finish_node(instance, index.apply(node.type, inputs, choice))
             yield True
 
     def _composite_choices(
@@ -362,7 +367,9 @@ class QuestionGenerator:
         for _ in range(2 * wanted):
             if len(absent) == wanted:
                 break
-            values = [self._rng.choice((*domain, None)) for domain in ATTRIBUTES.values()]
+            values: list[str | None] = [
+                self._rng.choice((*domain, None)) for domain in ATTRIBUTES.values()
+            ]
             for k in nulls:
                 values[k] = None
             key = (values[0], values[1], values[2], values[3])

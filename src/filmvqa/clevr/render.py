@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numba import njit
@@ -51,7 +52,7 @@ _FAR = 1e30
 
 # Called a million times an image with half a dozen arrays each, the small functions spend more
 # time on passing arguments than on arithmetic unless LLVM inlines them.
-_OPTIONS = {"cache": True, "fastmath": True, "nogil": True, "error_model": "numpy"}
+_OPTIONS: dict[str, Any] = {"cache": True, "fastmath": True, "nogil": True, "error_model": "numpy"}
 _entry = njit(**_OPTIONS)
 _compiled = njit(**_OPTIONS, forceinline=True)
 
@@ -143,7 +144,7 @@ def _shadow_boxes(objects: Array, lamps: Array) -> Array:
 
 
 def _tangents(side: float, depth: float, radius: float) -> tuple[float, float]:
-    """Slopes side/depth of the two lines from the origin that touch a circle, ``depth`` > radius."""
+    """Slopes side/depth of the lines from the origin that touch a circle; depth > radius."""
     below = depth * depth - radius * radius
     root = radius * math.sqrt(side * side + below)
     return (side * depth - root) / below, (side * depth + root) / below
@@ -152,9 +153,7 @@ def _tangents(side: float, depth: float, radius: float) -> tuple[float, float]:
 def _srgb_table() -> NDArray[np.uint8]:
     """sRGB code of linear light: index i stands for (i / 4095)²."""
     linear = (np.arange(4096) / 4095.0) ** 2
-    encoded = np.where(
-        linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055
-    )
+    encoded = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
     return np.asarray(np.round(255 * encoded), np.uint8)
 
 
@@ -203,12 +202,8 @@ def _hit(
         ix = 1.0 / (mx if abs(mx) > 1e-9 else 1e-9)
         iy = 1.0 / (my if abs(my) > 1e-9 else 1e-9)
         iz = 1.0 / (dz if abs(dz) > 1e-9 else 1e-9)
-        near = max(
-            -lx * ix - half * abs(ix), -ly * iy - half * abs(iy), -cz * iz - half * abs(iz)
-        )
-        exit_ = min(
-            -lx * ix + half * abs(ix), -ly * iy + half * abs(iy), -cz * iz + half * abs(iz)
-        )
+        near = max(-lx * ix - half * abs(ix), -ly * iy - half * abs(iy), -cz * iz - half * abs(iz))
+        exit_ = min(-lx * ix + half * abs(ix), -ly * iy + half * abs(iy), -cz * iz + half * abs(iz))
         if near > exit_:
             return far
         return near if EPSILON < near < far else far
@@ -233,9 +228,7 @@ def _hit(
 
 
 @_compiled
-def _normal(
-    objects: Array, i: int, x: float, y: float, z: float
-) -> tuple[float, float, float]:
+def _normal(objects: Array, i: int, x: float, y: float, z: float) -> tuple[float, float, float]:
     """Unit outward normal at a surface point, turned smoothly over bevelled edges."""
     x, y, z = x - objects[i, _X], y - objects[i, _Y], z - objects[i, _Z]
     half = objects[i, _HALF]

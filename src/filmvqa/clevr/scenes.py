@@ -166,8 +166,7 @@ def _choice(rng: np.random.Generator, values: tuple[str, ...] | list[str]) -> st
 
 
 def _candidates(rng: np.random.Generator, rules: SceneRules) -> Iterator[tuple[float, float]]:
-    for x, y in rng.uniform(-rules.extent, rules.extent, (rules.max_tries, 2)).tolist():
-        yield x, y
+    yield from rng.uniform(-rules.extent, rules.extent, (rules.max_tries, 2)).tolist()
 
 
 def _fits(

@@ -147,9 +147,7 @@ def _build_clevr_cnn(weights: str | Path | None) -> Backbone:
                 "make them again with scripts/pretrain_backbone.py"
             ) from None
         digest = sha256_of_file(path)
-    return Backbone(
-        "clevr_cnn", network, weights=path.name, weights_sha256=digest, stage=3
-    ).eval()
+    return Backbone("clevr_cnn", network, weights=path.name, weights_sha256=digest, stage=3).eval()
 
 
 def _build_resnet(name: str, stage: int, weights: str | Path | None) -> Backbone:
@@ -191,8 +189,8 @@ def _resnet_weights(name: str, path: str | Path | None) -> tuple[str, str, dict[
         cache = Path(torch.hub.get_dir()) / "checkpoints"
         raise UserError(
             f"{file_name}: the ImageNet weights of {name} could not be downloaded "
-            f"({_first_line(error)}); run again with network access, or fetch {entry.url} elsewhere "
-            f"and give backbone.weights=<file> (or put it into {cache})"
+            f"({_first_line(error)}); run again with network access, or fetch {entry.url} "
+            f"elsewhere and give backbone.weights=<file> (or put it into {cache})"
         ) from None
     return file_name, sha256_of_file(Path(torch.hub.get_dir()) / "checkpoints" / file_name), state
 

@@ -62,7 +62,9 @@ def download_archive(
                 _resume(url, part, have, size)
         except (URLError, OSError, RuntimeError) as error:
             raise UserError(f"{url}: {error}; run again to go on with it") from None
-        if part.stat().st_size != size or not check_integrity(part, md5):
+        if part.stat().st_size < size:
+            raise UserError(f"{url}: the connection was cut; run again to go on with it")
+        if part.stat().st_size > size or not check_integrity(part, md5):
             part.unlink()
             raise UserError(f"{name}: not the file that it should be (size or MD5); run again")
         part.replace(archive)

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -135,7 +136,7 @@ def extract_features(
         )
     partial = target.with_name(target.name + ".partial")
     target.parent.mkdir(parents=True, exist_ok=True)
-    backbone = backbone.to(device, memory_format=torch.channels_last)
+    backbone = backbone.to(device).to(memory_format=torch.channels_last)
     with _resume_or_start(partial, about, backbone, image_size, len(paths)) as file:
         features = file["features"]
         done = int(file.attrs["num_done"])
@@ -190,7 +191,7 @@ def _open(path: Path, mode: str) -> h5py.File:
         raise UserError(f"{path}: not a readable HDF5 file ({error}); delete it") from None
 
 
-def _changed(file: h5py.File, about: dict[str, object]) -> str | None:
+def _changed(file: h5py.File, about: dict[str, Any]) -> str | None:
     for key, value in about.items():
         if key not in file.attrs or not np.array_equal(file.attrs[key], value):
             return key.replace("_", " ")
@@ -199,7 +200,7 @@ def _changed(file: h5py.File, about: dict[str, object]) -> str | None:
 
 def _resume_or_start(
     partial: Path,
-    about: dict[str, object],
+    about: dict[str, Any],
     backbone: Backbone,
     image_size: tuple[int, int],
     count: int,

@@ -218,7 +218,7 @@ class Loader:
     def in_order(self, rows: Tensor | None = None) -> Iterator[Batch]:
         """All rows, or the given ones, once, in order."""
         rows = torch.arange(len(self.questions)) if rows is None else rows
-        yield from self._read(rows.split(self.batch_size).__iter__())
+        yield from self._read(iter(torch.split(rows, self.batch_size)))
 
     def forever(self, sampler: EpochSampler) -> Iterator[Batch]:
         """Training batches from the sampler's position on, without end.

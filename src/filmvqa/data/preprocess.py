@@ -40,7 +40,9 @@ def question_files(folder: str | Path) -> dict[str, Path]:
     folder = Path(folder)
     found = {}
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:
-        if match := re.fullmatch(r"CLEVR_(\w+)_questions\.json|CLEVR-Humans-(\w+)\.json", path.name):
+        if match := re.fullmatch(
+            r"CLEVR_(\w+)_questions\.json|CLEVR-Humans-(\w+)\.json", path.name
+        ):
             found[match[1] or match[2]] = path
     if not found:
         raise UserError(
@@ -212,9 +214,7 @@ def _write(
             np.int32,
         )
     if all(q.question_family_index is not None for q in records):
-        arrays["question_families"] = np.array(
-            [q.question_family_index for q in records], np.int32
-        )
+        arrays["question_families"] = np.array([q.question_family_index for q in records], np.int32)
     if all(q.program for q in records):
         steps, types = [], []
         for i, q in enumerate(records):

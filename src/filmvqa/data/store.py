@@ -111,12 +111,12 @@ def _open_dataset(path: Path) -> h5py.Dataset:
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; {_MAKE}") from None
     except (OSError, KeyError) as error:
-        raise UserError(f"{path}: no readable features in it ({error}); delete it and {_MAKE}") from None
+        raise UserError(f"{path}: not readable HDF5 ({error}); delete it and {_MAKE}") from None
     done = dataset.file.attrs.get("num_done", dataset.shape[0])
     if dataset.ndim != 4 or dataset.dtype not in (np.float16, np.float32, np.uint8):
         raise UserError(
-            f"{path}: features of shape {dataset.shape} and type {dataset.dtype}; need (N, C, H, W) "
-            f"of float16, float32 or uint8; delete it and {_MAKE}"
+            f"{path}: features of shape {dataset.shape} and type {dataset.dtype}; need "
+            f"(N, C, H, W) of float16, float32 or uint8; delete it and {_MAKE}"
         )
     if done != dataset.shape[0]:
         raise UserError(f"{path}: only {done} of {dataset.shape[0]} images done; {_MAKE}")

@@ -95,3 +95,15 @@ def format_report(report: dict[str, Any], *, families: bool = False, lengths: bo
             indent = "  " if title else ""
             lines.append(f"{indent + name:<20}{share:>9}{span:>18}{row['questions']:>11,}")
     return "\n".join(lines)
+
+
+def format_comparison(reports: dict[str, dict[str, Any]]) -> str:
+    """Overall accuracy and that of the five types, one column a report."""
+    lines = ["".join([f"{'':<20}", *(f"{name:>16}" for name in reports), f"{'questions':>12}"])]
+    first = next(iter(reports.values()))
+    for name in ("overall", *first["by_type"]):
+        rows = [r["overall"] if name == "overall" else r["by_type"][name] for r in reports.values()]
+        shares = ["-" if r["accuracy"] is None else f"{100 * r['accuracy']:.1f}%" for r in rows]
+        cells = "".join(f"{share:>16}" for share in shares)
+        lines.append(f"{name:<20}{cells}{rows[0]['questions']:>12,}")
+    return "\n".join(lines)

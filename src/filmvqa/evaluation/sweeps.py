@@ -161,7 +161,9 @@ def draw(key: str, points: list[SweepPoint], target: str | Path) -> None:
             10.0**e for e in range(math.floor(math.log10(min(positive))),
                                    math.floor(math.log10(max(values))) + 1)
         ]  # fmt: skip
-        axes.set_xticks(ticks, ["0" if t == 0 else f"$10^{{{round(math.log10(t))}}}$" for t in ticks])
+        axes.set_xticks(
+            ticks, ["0" if t == 0 else f"$10^{{{round(math.log10(t))}}}$" for t in ticks]
+        )
         axes.minorticks_off()
     elif not numeric:
         axes.set_xticks(values, [str(p.value) for p in points])

@@ -79,10 +79,10 @@ class FilmNet(nn.Module):
 
 
 def scale_pixels(features: Tensor) -> Tensor:
-    """Stored features as float32: uint8 pixels to about [-2, 2], half precision as it is."""
-    if features.dtype == torch.uint8:
-        return features.float() / 64.0 - 2.0
-    return features.float()
+    """Stored features as float32 in channels-last order, in which convolutions are fastest:
+    uint8 pixels to [-2, 2], half precision as it is."""
+    scaled = features.to(torch.float32, memory_format=torch.channels_last)
+    return scaled / 64.0 - 2.0 if features.dtype == torch.uint8 else scaled
 
 
 def _initialize(module: nn.Module) -> None:

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from filmvqa.film import film
 
 
-def with_coordinates(x: Tensor) -> Tensor:
-    """Append two maps with each place's x and y from -1 to 1: (N, C, H, W) to (N, C + 2, H, W)."""
-    n, _, height, width = x.shape
-    ys = torch.linspace(-1, 1, height, device=x.device, dtype=x.dtype)
-    xs = torch.linspace(-1, 1, width, device=x.device, dtype=x.dtype)
-    maps = torch.stack([xs.expand(height, width), ys[:, None].expand(height, width)])
-    return torch.cat([x, maps.expand(n, 2, height, width)], 1)
+class CoordConv2d(nn.Conv2d):
+    """A convolution of x with two maps appended, each place's x and y from -1 to 1 (section 4.1):
+    (N, C, H, W) to (N, D, H', W'); the weight is (D, C + 2, k, k)."""
+
+    def __init__(self, channels: int, outputs: int, kernel_size: int, **kwargs: Any) -> None:
+        super().__init__(channels + 2, outputs, kernel_size, **kwargs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        height, width = x.shape[2:]
+        maps = torch.empty_like(x[:, :2])
+        maps[:, 0] = torch.linspace(-1, 1, width, device=x.device, dtype=x.dtype)
+        maps[:, 1] = torch.linspace(-1, 1, height, device=x.device, dtype=x.dtype)[:, None]
+        # Appended in x's own memory order: another would cost a reordering of all of x.
+        return super().forward(torch.cat([x, maps], 1))
 
 
 class Stem(nn.Module):
@@ -27,17 +36,16 @@ class Stem(nn.Module):
         super().__init__()
         layers: list[nn.Module] = []
         for i, stride in enumerate(strides):
-            inputs = input_dim + 2 if i == 0 else channels
-            layers += [
-                nn.Conv2d(inputs, channels, 3, stride, padding=1),
-                nn.BatchNorm2d(channels),
-                nn.ReLU(),
-            ]
+            if i == 0:
+                layers.append(CoordConv2d(input_dim, channels, 3, stride=stride, padding=1))
+            else:
+                layers.append(nn.Conv2d(channels, channels, 3, stride, padding=1))
+            layers += [nn.BatchNorm2d(channels), nn.ReLU()]
         self.layers = nn.Sequential(*layers)
 
     def forward(self, features: Tensor) -> Tensor:
         """(U, input_dim, H, W) to (U, channels, H', W')."""
-        out: Tensor = self.layers(with_coordinates(features))
+        out: Tensor = self.layers(features)
         return out
 
 
@@ -48,13 +56,13 @@ class FilmedResBlock(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.project = nn.Conv2d(channels + 2, channels, 1)
+        self.project = CoordConv2d(channels, channels, 1)
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
         self.norm = nn.BatchNorm2d(channels, affine=False)
 
     def forward(self, x: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
         """x (B, C, H, W); gamma and beta (B, C)."""
-        skip = torch.relu(self.project(with_coordinates(x)))
+        skip = torch.relu(self.project(x))
         return skip + torch.relu(film(self.norm(self.conv(skip)), gamma, beta))
 
 
@@ -66,13 +74,13 @@ class Classifier(nn.Module):
     ) -> None:
         super().__init__()
         self.project = nn.Sequential(
-            nn.Conv2d(channels + 2, projection_dim, 1), nn.BatchNorm2d(projection_dim), nn.ReLU()
+            CoordConv2d(channels, projection_dim, 1), nn.BatchNorm2d(projection_dim), nn.ReLU()
         )
         self.mlp = mlp(projection_dim, (hidden_dim,), num_answers)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to logits (B, num_answers)."""
-        out: Tensor = self.mlp(self.project(with_coordinates(x)).amax((2, 3)))
+        out: Tensor = self.mlp(self.project(x).amax((2, 3)))
         return out
 
 

@@ -56,9 +56,14 @@ class WandbLogger:
             import wandb
 
             online = os.environ.get("WANDB_API_KEY") or (Path.home() / ".netrc").exists()
-            mode = os.environ.get("WANDB_MODE") or ("online" if online else "offline")
+            mode: Any = os.environ.get("WANDB_MODE") or ("online" if online else "offline")
             settings = wandb.Settings(init_timeout=30, silent=True)
-            arguments = {"project": project, "name": name, "dir": folder, "config": config}
+            arguments: dict[str, Any] = {
+                "project": project,
+                "name": name,
+                "dir": folder,
+                "config": config,
+            }
             try:
                 self._run = wandb.init(**arguments, mode=mode, settings=settings)
             except Exception as error:

@@ -96,9 +96,7 @@ class CellHeads(nn.Module):
         *attributes, centre, place = out.split([*self.sizes, 1, 2], dim=1)
         return attributes, centre[:, 0], place
 
-    def loss(
-        self, features: Tensor, attributes: Tensor, centres: Tensor, places: Tensor
-    ) -> Tensor:
+    def loss(self, features: Tensor, attributes: Tensor, centres: Tensor, places: Tensor) -> Tensor:
         """Cross-entropies and an L1 on places, averaged over their cells; scalar."""
         logits, centre, place = self(features)
         owned = attributes[:, 0] != IGNORED  # (N, h, w)
@@ -106,7 +104,8 @@ class CellHeads(nn.Module):
         for k, logit in enumerate(logits):
             loss = loss + F.cross_entropy(logit, attributes[:, k], ignore_index=IGNORED)
         distance = (place - places).abs().sum(1)
-        return loss + 2.0 * (distance * owned).sum() / owned.sum().clamp(min=1)
+        total: Tensor = loss + 2.0 * (distance * owned).sum() / owned.sum().clamp(min=1)
+        return total
 
 
 def pretrain(
@@ -146,7 +145,7 @@ def pretrain(
                 features = model(batch[0].contiguous(memory_format=torch.channels_last))
                 loss = heads.loss(features, *batch[1:])
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(parameters, 1.0)
             optimizer.step()
             schedule.step()
@@ -213,4 +212,6 @@ def _score(model: nn.Module, heads: CellHeads, held: list[LabelledImages]) -> di
         right["centre_precision"] = right.get("centre_precision", 0.0) + share * float(exact)
         error = 3.0 * (place - places).square().sum(1).sqrt()[owned].mean()
         right["place_error"] = right.get("place_error", 0.0) + share * float(error)
-    return {name: round(value, 4) if math.isfinite(value) else value for name, value in right.items()}
+    return {
+        name: round(value, 4) if math.isfinite(value) else value for name, value in right.items()
+    }

@@ -48,7 +48,14 @@ class TrainerSettings:
             raise UserError(
                 f"trainer.precision={self.precision!r}; choose from {', '.join(PRECISIONS)}"
             )
-        for name in ("batch_size", "max_epochs", "max_steps", "eval_every", "log_every", "patience"):
+        for name in (
+            "batch_size",
+            "max_epochs",
+            "max_steps",
+            "eval_every",
+            "log_every",
+            "patience",
+        ):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(f"trainer.{name}={value}; must be at least 1")
@@ -173,7 +180,7 @@ class Trainer:
             logits = state.model(batch.features, batch.questions, batch.image_of_question)
         loss = F.cross_entropy(logits.float(), batch.answers)
         state.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         if self.settings.grad_clip is not None:
             nn.utils.clip_grad_norm_(state.model.parameters(), self.settings.grad_clip)
         state.optimizer.step()

@@ -1,0 +1,66 @@
+"""The whole way on a small world: generate, preprocess, extract, train, evaluate, compare.
+
+Runs the same commands that the README gives, prints each, and ends with a table and
+``outputs/demo/report.json``.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from filmvqa.evaluation.accuracy import format_comparison
+from filmvqa.files import atomic_write
+
+FOLDER = Path("outputs/demo")
+MODELS = {"film": "film_small", "question_only": "lstm"}
+STAGES: dict[str, list[str]] = {
+    "generate": ["generate_clevr.py data=mini"],
+    "preprocess": ["preprocess_questions.py data=mini"],
+    "features": ["extract_features.py data=mini"],
+    "train": [
+        "train.py experiment=demo model=film_small run=film",
+        "train.py experiment=demo model=lstm run=question_only trainer.max_epochs=2",
+    ],
+    "evaluate": [
+        f"evaluate.py checkpoint={FOLDER}/{run}/best.pt split=val precision=bfloat16"
+        for run in MODELS
+    ],
+}
+
+
+def main() -> None:
+    seconds = {}
+    for stage, commands in STAGES.items():
+        started = time.monotonic()
+        for line in commands:
+            print(f"\n$ python scripts/{line}", flush=True)
+            script, *arguments = line.split()
+            path = Path(__file__).with_name(script)
+            if subprocess.run([sys.executable, str(path), *arguments], check=False).returncode:
+                sys.exit(f"error: {script} failed (above); make demo goes on from there")
+        seconds[stage] = round(time.monotonic() - started, 1)
+    reports = {
+        run: json.loads((FOLDER / run / "evaluation/val.json").read_text()) for run in MODELS
+    }
+    summary = {
+        run: {
+            "overall": report["overall"]["accuracy"],
+            "by_type": {kind: row["accuracy"] for kind, row in report["by_type"].items()},
+            "questions": report["overall"]["questions"],
+        }
+        for run, report in reports.items()
+    }
+    with atomic_write(FOLDER / "report.json") as stream:
+        stream.write(json.dumps({**summary, "seconds": seconds}, indent=1).encode() + b"\n")
+    print(f"\nAccuracy on {summary['film']['questions']:,} questions about held-out images:\n")
+    print(format_comparison(reports))
+    parts = ", ".join(f"{stage} {value:.0f} s" for stage, value in seconds.items())
+    print(f"\n{sum(seconds.values()):.0f} s in all: {parts}; also in {FOLDER}/report.json")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,75 @@
+"""A tiny generated world, made once a test run, and where the real files lie if they do."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from filmvqa.clevr.generate import GeneratorSettings, generate
+from filmvqa.clevr.scenes import SceneRules
+from filmvqa.data.backbones import build_backbone
+from filmvqa.data.features import extract_features
+from filmvqa.data.preprocess import preprocess_questions
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+SHARED = REPOSITORY.parent / "shared"
+
+TINY = GeneratorSettings(
+    images={"train": 60, "val": 20, "test": 5},
+    width=48,
+    height=48,
+    rays=1,
+    rules=SceneRules(min_objects=3, max_objects=4),
+)
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder with real CLEVR images and film's checkpoint; tests without it are skipped."""
+    if not SHARED.is_dir():
+        pytest.skip("no shared folder with the real files here")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def tiny_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Scenes, images and questions of 60 + 20 + 5 images. Read only."""
+    root = tmp_path_factory.mktemp("world") / "tiny"
+    assert generate(root, TINY, workers=2)
+    return root
+
+
+@pytest.fixture(scope="session")
+def tiny_set(tiny_world: Path) -> Path:
+    """``h5`` of the tiny world: vocabulary, questions, clevr_cnn features. Read only."""
+    h5 = tiny_world / "h5"
+    preprocess_questions(tiny_world / "questions", h5, images_folder=tiny_world / "images")
+    backbone = build_backbone("clevr_cnn")
+    for split in TINY.images:
+        extract_features(
+            tiny_world / "images" / split,
+            h5 / f"{split}_features_clevr_cnn.h5",
+            split,
+            backbone,
+            (48, 48),
+        )
+    return h5
+
+
+def run_script(
+    name: str, *arguments: str, cwd: Path | None = None, timeout: float = 300
+) -> subprocess.CompletedProcess[str]:
+    """Run ``scripts/<name>`` as a user does, with one thread, so that parallel tests agree."""
+    return subprocess.run(
+        [sys.executable, str(REPOSITORY / "scripts" / name), *arguments],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "WANDB_MODE": "offline"},
+    )

@@ -1,0 +1,221 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision import models
+
+from filmvqa.data.backbones import Backbone, build_backbone
+from filmvqa.data.features import extract_features, list_images, load_image
+from filmvqa.errors import UserError
+
+
+def draw(folder: Path, count: int, size: tuple[int, int] = (32, 24), mode: str = "RGBA") -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(0)
+    channels = {"RGBA": 4, "RGB": 3}[mode]
+    for i in range(count):
+        pixels = rng.integers(0, 256, (size[1], size[0], channels), np.uint8)
+        Image.fromarray(pixels, mode).save(folder / f"CLEVR_val_{i:06d}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def resnet18(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, torch.nn.Module]:
+    torch.manual_seed(0)
+    network = models.resnet18(weights=None).eval()
+    path = tmp_path_factory.mktemp("weights") / "resnet18-random.pth"
+    torch.save(network.state_dict(), path)
+    return path, network
+
+
+def test_resnet_features_equal_torchvisions_own_pipeline(tmp_path: Path, resnet18) -> None:
+    from torchvision.transforms import functional as tv
+
+    path, network = resnet18
+    folder = draw(tmp_path / "images", 5)
+    done = extract_features(
+        folder,
+        tmp_path / "f.h5",
+        "val",
+        build_backbone("resnet18", 3, path),
+        (64, 64),
+        batch_size=2,
+    )
+    assert done.shape == (5, 256, 4, 4)
+    with h5py.File(done.path) as file:
+        found = file["features"][:]
+        assert file["features"].chunks == (1, 256, 4, 4)
+        assert file["features"].dtype == np.float16
+        attributes = dict(file.attrs)
+    assert attributes["weights"] == "resnet18-random.pth"
+    assert len(attributes["weights_sha256"]) == 64
+    assert (attributes["backbone"], attributes["stage"], attributes["num_done"]) == (
+        "resnet18",
+        3,
+        5,
+    )
+    assert attributes["image_size"].tolist() == [64, 64]
+    for i in range(5):
+        image = Image.open(folder / f"CLEVR_val_{i:06d}.png").convert("RGB")
+        x = tv.to_tensor(image.resize((64, 64), Image.Resampling.BICUBIC))[None]
+        x = tv.normalize(x, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+        with torch.inference_mode():
+            x = network.maxpool(network.relu(network.bn1(network.conv1(x))))
+            expected = network.layer3(network.layer2(network.layer1(x)))[0].numpy()
+        assert np.allclose(found[i], expected, rtol=2e-3, atol=2e-3)
+
+
+@pytest.mark.parametrize(("stage", "shape"), [(1, (64, 16, 16)), (4, (512, 2, 2))])
+def test_other_stages(tmp_path: Path, resnet18, stage: int, shape: tuple[int, ...]) -> None:
+    backbone = build_backbone("resnet18", stage, resnet18[0])
+    done = extract_features(draw(tmp_path / "i", 1), tmp_path / "f.h5", "val", backbone, (64, 64))
+    assert done.shape == (1, *shape)
+
+
+def test_resnet101_has_the_papers_shape(tmp_path: Path) -> None:
+    path = tmp_path / "weights.pth"
+    torch.save(models.resnet101(weights=None).state_dict(), path)
+    with torch.inference_mode():
+        images = torch.zeros(1, 3, 224, 224, dtype=torch.uint8)
+        assert build_backbone("resnet101", 3, path)(images).shape == (1, 1024, 14, 14)
+
+
+def test_pixels_are_the_resized_images(tmp_path: Path) -> None:
+    folder = draw(tmp_path / "i", 3, (30, 20), "RGB")
+    done = extract_features(folder, tmp_path / "f.h5", "val", build_backbone("pixels"), (20, 30))
+    with h5py.File(done.path) as file:
+        found = file["features"][:]
+    assert found.dtype == np.uint8
+    for i in range(3):
+        image = np.asarray(Image.open(folder / f"CLEVR_val_{i:06d}.png"))
+        assert np.array_equal(found[i].transpose(1, 2, 0), image)
+
+
+def test_real_images_are_rgba_and_load(shared) -> None:
+    paths = sorted((shared / "clevr_images").glob("*.png"))
+    assert len(paths) == 3
+    for path in paths:
+        image = load_image(path, (224, 224))
+        assert image.shape == (3, 224, 224)
+        expected = Image.open(path).convert("RGB").resize((224, 224), Image.Resampling.BICUBIC)
+        assert np.array_equal(image.transpose(1, 2, 0), np.asarray(expected))
+
+
+class Stops(Backbone):
+    """Interrupts at the third batch."""
+
+    calls = 0
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        if self.calls == 4:  # one call asks for the shape
+            raise KeyboardInterrupt
+        return super().forward(images)
+
+
+def test_an_interrupted_extraction_goes_on(tmp_path: Path) -> None:
+    folder, target = draw(tmp_path / "i", 7, (16, 16)), tmp_path / "f.h5"
+    whole = extract_features(
+        folder, tmp_path / "whole.h5", "val", build_backbone("clevr_cnn"), (16, 16)
+    )
+    stops = build_backbone("clevr_cnn")
+    stops.__class__ = Stops
+    with pytest.raises(KeyboardInterrupt):
+        extract_features(folder, target, "val", stops, (16, 16), batch_size=2)
+    assert not target.exists()
+    with h5py.File(tmp_path / "f.h5.partial") as file:
+        assert file.attrs["num_done"] == 4
+    backbone = build_backbone("clevr_cnn")
+    done = extract_features(folder, target, "val", backbone, (16, 16), batch_size=2)
+    assert not done.was_there
+    with h5py.File(target) as a, h5py.File(whole.path) as b:
+        assert np.allclose(a["features"][:], b["features"][:], atol=1e-2)
+    assert extract_features(folder, target, "val", backbone, (16, 16)).was_there
+    with pytest.raises(UserError, match="image size"):
+        extract_features(folder, target, "val", backbone, (32, 32))
+
+
+def test_a_ruined_partial_file_is_made_again(tmp_path: Path) -> None:
+    folder = draw(tmp_path / "i", 2, (16, 16))
+    (tmp_path / "f.h5.partial").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(100))
+    done = extract_features(folder, tmp_path / "f.h5", "val", build_backbone("pixels"), (16, 16))
+    assert done.shape == (2, 3, 16, 16)
+    assert not (tmp_path / "f.h5.partial").exists()
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (lambda f: shutil.rmtree(f), "no such folder"),
+        (lambda f: (f / "CLEVR_val_000001.png").unlink(), r"CLEVR_val_000001\.png: missing"),
+        (lambda f: (f / "notes.txt").touch(), r"notes\.txt: is no image"),
+        (
+            lambda f: (f / "CLEVR_val_000002.png").write_bytes(
+                (f / "CLEVR_val_000002.png").read_bytes()[:-30]
+            ),
+            r"CLEVR_val_000002\.png: truncated PNG; delete it",
+        ),
+        (lambda f: (f / "CLEVR_val_000000.png").write_text("hello"), "not a PNG"),
+    ],
+)
+def test_bad_folders_are_refused_before_any_work(tmp_path: Path, harm, message: str) -> None:
+    folder = draw(tmp_path / "i", 3)
+    harm(folder)
+    with pytest.raises(UserError, match=message):
+        list_images(folder)
+    with pytest.raises(UserError, match=message):
+        extract_features(folder, tmp_path / "f.h5", "val", build_backbone("pixels"), (16, 16))
+    assert not list(tmp_path.glob("f.h5*"))
+
+
+def test_damage_inside_a_png_is_named(tmp_path: Path) -> None:
+    folder = draw(tmp_path / "i", 3)
+    path = folder / "CLEVR_val_000001.png"
+    content = bytearray(path.read_bytes())
+    content[60:90] = bytes(30)
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"CLEVR_val_000001\.png: broken PNG"):
+        extract_features(folder, tmp_path / "f.h5", "val", build_backbone("pixels"), (16, 16))
+    assert not (tmp_path / "f.h5").exists()
+
+
+def test_shipped_weights_are_small_and_load() -> None:
+    backbone = build_backbone("clevr_cnn")
+    assert sum(p.numel() for p in backbone.network.parameters()) * 2 < 2 * 2**20
+    with torch.inference_mode():
+        assert backbone(torch.zeros(2, 3, 96, 96, dtype=torch.uint8)).shape == (2, 96, 12, 12)
+
+
+def test_weights_that_are_not_there_are_explained(tmp_path: Path, monkeypatch, resnet18) -> None:
+    from urllib.error import URLError
+
+    def offline(*arguments: object, **options: object) -> None:
+        raise URLError("no network")
+
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", offline)
+    with pytest.raises(UserError, match=r"resnet101-\w+\.pth: .*network.*backbone\.weights=<file>"):
+        build_backbone("resnet101")
+    with pytest.raises(UserError, match="no such weights file"):
+        build_backbone("resnet101", weights=tmp_path / "none.pth")
+    with pytest.raises(UserError, match="not weights of resnet34"):
+        build_backbone("resnet34", weights=resnet18[0])
+    with pytest.raises(UserError, match="cannot be read"):
+        bad = tmp_path / "bad.pth"
+        bad.write_text("hello")
+        build_backbone("resnet18", weights=bad)
+    with pytest.raises(UserError, match="not weights of clevr_cnn"):
+        build_backbone("clevr_cnn", weights=resnet18[0])
+
+
+@pytest.mark.parametrize("name", ["vgg16", "resnet7", "clevr"])
+def test_unknown_backbones_are_refused(name: str) -> None:
+    with pytest.raises(UserError, match=name):
+        build_backbone(name)
+    with pytest.raises(UserError, match="stage=5"):
+        build_backbone("resnet18", 5)
