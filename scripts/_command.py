@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import hydra
+import msgspec
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -27,28 +29,49 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
     """Make a function of a config a script of the primary config ``config_name``."""
 
     def decorate(function: Callable[[DictConfig], Any]) -> Callable[[], None]:
-        entry = hydra.main(version_base="1.3", config_path=CONFIGS, config_name=config_name)(
-            function
-        )
+        @wraps(function)
+        def job(config: DictConfig) -> Any:
+            with _one_line_errors():
+                return function(config)
+
+        entry = hydra.main(version_base="1.3", config_path=CONFIGS, config_name=config_name)(job)
 
         @wraps(function)
         def run() -> None:
             # Hydra then raises its errors instead of printing them over several lines.
             os.environ["HYDRA_FULL_ERROR"] = "1"
-            try:
+            with _one_line_errors():
                 entry()
-            except (UserError, HydraException, OmegaConfBaseException) as error:
-                if "debug=true" in sys.argv:
-                    raise
-                sys.exit(f"error: {' '.join(str(error).split())}")
-            except KeyboardInterrupt:
-                sys.exit("error: interrupted; run the same command again to go on")
 
         return run
 
     return decorate
 
 
+@contextmanager
+def _one_line_errors() -> Iterator[None]:
+    try:
+        yield
+    except (UserError, HydraException, OmegaConfBaseException) as error:
+        if "debug=true" in sys.argv:
+            raise
+        sys.exit(f"error: {' '.join(str(error).split())}")
+    except KeyboardInterrupt:
+        sys.exit("error: interrupted; run the same command again to go on")
+
+
 def plain(config: Any) -> Any:
     """A config node as plain lists and dictionaries, interpolations resolved."""
     return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+
+
+T = TypeVar("T")
+
+
+def settings(config: DictConfig, kind: type[T]) -> T:
+    """A config node as a dataclass of the package, every type checked."""
+    try:
+        return msgspec.convert(plain(config), kind)
+    except msgspec.ValidationError as error:
+        key = config._get_full_key(None)
+        raise UserError(f"{key}: {error} of {key}; see configs/ for what belongs there") from None

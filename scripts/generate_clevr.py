@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-from _command import command, plain
+from _command import command, settings
 
 from filmvqa.clevr.generate import GeneratorSettings, generate
-from filmvqa.clevr.scenes import SceneRules
 from filmvqa.errors import UserError
 
 
 @command("generate_clevr")
 def main(config) -> None:
-    options = plain(config.data.generator)
-    if options is None:
+    if config.data.generator is None:
         raise UserError(
             f"data={config.data.name} is downloaded, not generated; "
             f"run scripts/download_clevr.py data={config.data.name}"
         )
-    rules = SceneRules(**options.pop("rules"))
-    settings = GeneratorSettings(**options, rules=rules)
-    if generate(config.data.root, settings, config.workers):
-        print(f"{config.data.root}: generated {plain(config.data.generator.images)} images")
+    options = settings(config.data.generator, GeneratorSettings)
+    if generate(config.data.root, options, config.workers):
+        print(f"{config.data.root}: generated {options.images} images")
     else:
         print(f"{config.data.root}: complete already")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from _command import command, plain
+from _command import command, plain, settings
 from hydra.core.hydra_config import HydraConfig
 
 
@@ -14,8 +14,8 @@ def main(config) -> float:
     from filmvqa.training.trainer import TrainerSettings
 
     folder = Path(HydraConfig.get().runtime.output_dir)
-    settings = plain(config)
-    run_free = {k: v for k, v in settings.items() if k not in ("run", "resume", "debug")}
+    whole = plain(config)
+    recorded = {k: v for k, v in whole.items() if k not in ("run", "resume", "debug")}
     return train_run(
         folder,
         data=DataFiles(
@@ -25,11 +25,11 @@ def main(config) -> float:
             config.data.train_split,
             config.data.val_split,
         ),
-        model=settings["model"],
-        optim=settings["optim"],
-        trainer=TrainerSettings(**settings["trainer"]),
-        logger=settings["logger"],
-        config=run_free,
+        model=whole["model"],
+        optim=whole["optim"],
+        trainer=settings(config.trainer, TrainerSettings),
+        logger=whole["logger"],
+        config=recorded,
         seed=config.seed,
         device=config.device,
         store=config.store,

@@ -332,11 +332,11 @@ class QuestionGenerator:
         elif ending == "":
             options = [option for option in options if option[1] != NO_FILTER]
         self._rng.shuffle(options)
-        for relation, key, chosen in options:
+        for relate, key, chosen in options:
             last = step
-            if relation is not None:
-                last = _append(instance, "relate", [last], relation)
-                instance.values[node.side_inputs[0]] = relation
+            if relate is not None:
+                last = _append(instance, "relate", [last], relate)
+                instance.values[node.side_inputs[0]] = relate
             for name, attribute, value in zip(names, ATTRIBUTES, key, strict=True):
                 instance.values[name] = value
                 if value is not None:

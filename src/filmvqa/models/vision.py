@@ -18,11 +18,14 @@ class CoordConv2d(nn.Conv2d):
         super().__init__(channels + 2, outputs, kernel_size, **kwargs)
 
     def forward(self, x: Tensor) -> Tensor:
-        height, width = x.shape[2:]
-        maps = torch.empty_like(x[:, :2])
-        maps[:, 0] = torch.linspace(-1, 1, width, device=x.device, dtype=x.dtype)
-        maps[:, 1] = torch.linspace(-1, 1, height, device=x.device, dtype=x.dtype)[:, None]
-        # Appended in x's own memory order: another would cost a reordering of all of x.
+        n, _, height, width = x.shape
+        # In x's own memory order: another would cost a reordering of all of x.
+        last = x.is_contiguous(memory_format=torch.channels_last)
+        order = torch.channels_last if last else torch.contiguous_format
+        kind: dict[str, Any] = {"device": x.device, "dtype": x.dtype}
+        maps = torch.empty((n, 2, height, width), memory_format=order, **kind)
+        maps[:, 0] = torch.linspace(-1, 1, width, **kind)
+        maps[:, 1] = torch.linspace(-1, 1, height, **kind)[:, None]
         return super().forward(torch.cat([x, maps], 1))
 
 

@@ -96,9 +96,9 @@ def build_loggers(
     name: str | None, project: str, folder: Path, run_name: str, config: dict[str, Any], step: int
 ) -> list[Logger]:
     """The JSONL logger and, for ``wandb``, W&B's."""
+    if name not in (None, "wandb"):
+        raise UserError(f"logger.name={name!r}; choose wandb or null")
     loggers: list[Logger] = [JsonlLogger(folder / "metrics.jsonl", step)]
     if name == "wandb":
         loggers.append(WandbLogger(folder, project, run_name, config))
-    elif name is not None:
-        raise UserError(f"logger.name={name!r}; choose wandb or null")
     return loggers

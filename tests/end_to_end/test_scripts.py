@@ -1,0 +1,245 @@
+"""The scripts, run as processes the way a user runs them, on a tiny generated set."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import run_script
+
+DATA = [
+    "data=mini",
+    "data.root=data/tiny",
+    "data.image_size=[48,48]",
+]
+GENERATOR = [
+    "data.generator.images={train:40,val:12,test:3}",
+    "data.generator.width=48",
+    "data.generator.height=48",
+    "data.generator.rays=1",
+]
+SMALL = [
+    "model.embedding_dim=8", "model.hidden_dim=12", "model.channels=8", "model.num_blocks=2",
+    "model.projection_dim=8", "model.classifier_dim=12",
+]  # fmt: skip
+SHORT = [
+    "trainer.max_steps=6",
+    "trainer.eval_every=3",
+    "trainer.log_every=2",
+    "trainer.batch_size=16",
+]
+TRAIN = ["experiment=demo", *DATA, *SMALL, *SHORT]
+
+
+def succeed(script: str, *arguments: str, cwd: Path) -> str:
+    done = run_script(script, *arguments, cwd=cwd)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+def fail(script: str, *arguments: str, cwd: Path) -> str:
+    """The one line that a failing script leaves on standard error, bars aside."""
+    done = run_script(script, *arguments, cwd=cwd)
+    assert done.returncode != 0
+    assert "Traceback" not in done.stderr, done.stderr[-2000:]
+    lines = [line for line in done.stderr.splitlines() if line.strip() and "/s]" not in line]
+    assert len(lines) == 1, done.stderr[-2000:]
+    assert lines[0].startswith("error: ")
+    return lines[0]
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which every stage up to a trained and evaluated FiLM has run."""
+    cwd = tmp_path_factory.mktemp("workplace")
+    succeed("generate_clevr.py", *DATA, *GENERATOR, "workers=2", cwd=cwd)
+    succeed("preprocess_questions.py", *DATA, cwd=cwd)
+    succeed("extract_features.py", *DATA, cwd=cwd)
+    succeed("train.py", *TRAIN, "run=film", cwd=cwd)
+    return cwd
+
+
+@pytest.fixture
+def copy(workplace: Path, tmp_path: Path) -> Path:
+    """A copy of the workplace to do harm to."""
+    return Path(shutil.copytree(workplace, tmp_path / "copy"))
+
+
+def test_finished_stages_say_so_and_do_nothing(workplace: Path) -> None:
+    before = {p: p.stat().st_mtime_ns for p in workplace.rglob("*") if p.is_file()}
+    assert "complete already" in succeed("generate_clevr.py", *DATA, *GENERATOR, cwd=workplace)
+    assert succeed("preprocess_questions.py", *DATA, cwd=workplace).count("complete already") == 3
+    assert succeed("extract_features.py", *DATA, cwd=workplace).count("complete already") == 3
+    assert "finished already" in succeed("train.py", *TRAIN, "run=film", cwd=workplace)
+    assert before == {p: p.stat().st_mtime_ns for p in workplace.rglob("*") if p.is_file()}
+
+
+def test_evaluation_prints_a_table_and_writes_the_files(workplace: Path) -> None:
+    checkpoint = "checkpoint=outputs/demo/film/best.pt"
+    out = succeed(
+        "evaluate.py", checkpoint, "by_family=true", "by_program_length=true", cwd=workplace
+    )
+    for word in (
+        "overall",
+        "count",
+        "compare attribute",
+        "query_color",
+        "family:",
+        "program length:",
+    ):
+        assert word in out
+    folder = workplace / "outputs/demo/film/evaluation"
+    report = json.loads((folder / "val.json").read_text())
+    predictions = [
+        json.loads(line) for line in (folder / "val_predictions.jsonl").read_text().splitlines()
+    ]
+    assert len(predictions) == report["overall"]["questions"]
+    right = sum(p["answer"] == p["truth"] for p in predictions)
+    assert right == report["overall"]["correct"]
+    out = succeed("evaluate.py", checkpoint, "split=test", cwd=workplace)
+    assert "no answers" in out
+    answers = (folder / "test_answers.txt").read_text().split("\n")
+    source = json.loads((workplace / "data/tiny/questions/CLEVR_test_questions.json").read_text())
+    assert len(answers) == len(source["questions"]) + 1
+    assert not (folder / "test.json").exists()
+
+
+def test_training_accuracy_is_what_evaluation_finds(workplace: Path) -> None:
+    succeed(
+        "evaluate.py",
+        "checkpoint=outputs/demo/film/best.pt",
+        "precision=bfloat16",
+        "output=check",
+        cwd=workplace,
+    )
+    report = json.loads((workplace / "check/val.json").read_text())
+    records = [
+        json.loads(x)
+        for x in (workplace / "outputs/demo/film/metrics.jsonl").read_text().splitlines()
+    ]
+    best = max(r["val_accuracy"] for r in records if "val_accuracy" in r)
+    assert report["overall"]["accuracy"] == pytest.approx(best, abs=0.01)
+
+
+def test_a_sweep_runs_once_and_becomes_a_report(workplace: Path) -> None:
+    arguments = ["-m", *TRAIN, "sweep=weight_decay", "optim.weight_decay=0,1e-4"]
+    succeed("train.py", *arguments, cwd=workplace)
+    folder = workplace / "outputs/sweeps/weight_decay"
+    runs = sorted(p.parent for p in folder.rglob("last.pt"))
+    assert len(runs) == 2
+    stamps = [(p / "last.pt").stat().st_mtime_ns for p in runs]
+    assert succeed("train.py", *arguments, cwd=workplace).count("finished already") == 2
+    assert stamps == [(p / "last.pt").stat().st_mtime_ns for p in runs]
+    table = succeed("sweep_report.py", f"dir={folder}", cwd=workplace)
+    assert "| optim.weight_decay | runs | training | validation | gap |" in table
+    assert {"report.md", "report.csv", "report.png"} <= {p.name for p in folder.iterdir()}
+
+
+def test_pixels_need_no_weights(workplace: Path) -> None:
+    pixels = [*DATA, "data.backbone.name=pixels"]
+    succeed("extract_features.py", *pixels, cwd=workplace)
+    succeed(
+        "train.py", *TRAIN, *pixels, "model=film_pixels", "model.stem_strides=[2,2]", "run=pixels",
+        *SMALL, cwd=workplace,
+    )  # fmt: skip
+
+
+def test_wandb_runs_offline(workplace: Path) -> None:
+    succeed("train.py", *TRAIN, "logger=wandb", "run=wandb", cwd=workplace)
+    assert list((workplace / "outputs/demo/wandb/wandb").glob("offline-run-*"))
+
+
+def test_missing_folders(tmp_path: Path) -> None:
+    assert "scripts/generate_clevr.py" in fail("preprocess_questions.py", *DATA, cwd=tmp_path)
+    assert "scripts/generate_clevr.py" in fail("extract_features.py", *DATA, cwd=tmp_path)
+    assert "preprocess_questions.py" in fail("train.py", *TRAIN, cwd=tmp_path)
+    assert "no such checkpoint" in fail("evaluate.py", "checkpoint=none.pt", cwd=tmp_path)
+    assert "no runs in it" in fail("sweep_report.py", "dir=nothing", cwd=tmp_path)
+    assert list(tmp_path.rglob("*.h5")) == []
+
+
+def test_a_truncated_image(copy: Path) -> None:
+    path = copy / "data/tiny/images/val/CLEVR_val_000003.png"
+    path.write_bytes(path.read_bytes()[:-20])
+    (copy / "data/tiny/h5/val_features_clevr_cnn.h5").unlink()
+    line = fail("extract_features.py", *DATA, cwd=copy)
+    assert "CLEVR_val_000003.png: truncated PNG; delete it and run generate_clevr.py again" in line
+    path.unlink()
+    succeed("generate_clevr.py", *DATA, *GENERATOR, cwd=copy)
+    succeed("extract_features.py", *DATA, cwd=copy)
+
+
+def test_question_json_cut_short(copy: Path) -> None:
+    path = copy / "data/tiny/questions/CLEVR_val_questions.json"
+    path.write_bytes(path.read_bytes()[:5000])
+    shutil.rmtree(copy / "data/tiny/h5")
+    assert f"{path.relative_to(copy)}: Input data was truncated" in fail(
+        "preprocess_questions.py", *DATA, cwd=copy
+    )
+    assert not (copy / "data/tiny/h5/val_questions.h5").exists()
+
+
+def test_a_question_about_an_image_that_is_not_there(copy: Path) -> None:
+    (copy / "data/tiny/images/train/CLEVR_train_000039.png").unlink()
+    shutil.rmtree(copy / "data/tiny/h5")
+    line = fail("preprocess_questions.py", *DATA, cwd=copy)
+    assert "CLEVR_train_000039.png, which is not in data/tiny/images/train" in line
+
+
+def test_a_question_file_for_other_features(copy: Path) -> None:
+    h5 = copy / "data/tiny/h5"
+    shutil.copy(h5 / "test_features_clevr_cnn.h5", h5 / "val_features_clevr_cnn.h5")
+    line = fail("train.py", *TRAIN, "run=other", cwd=copy)
+    assert "val_questions.h5: asks about 12 images" in line
+
+
+def test_a_vocabulary_that_does_not_fit_the_checkpoint(copy: Path) -> None:
+    path = copy / "data/tiny/questions/CLEVR_train_questions.json"
+    path.write_text(path.read_text().replace("cube", "cone").replace("block", "cone"))
+    (copy / "data/tiny/questions/CLEVR_val_questions.json").unlink()
+    succeed("preprocess_questions.py", *DATA, "allow_unknown=true", cwd=copy)
+    line = fail("evaluate.py", "checkpoint=outputs/demo/film/best.pt", "split=train", cwd=copy)
+    assert "another vocabulary" in line
+
+
+def test_an_unknown_answer_in_val(copy: Path) -> None:
+    path = copy / "data/tiny/questions/CLEVR_val_questions.json"
+    path.write_text(path.read_text().replace('"answer":"yes"', '"answer":"maybe"', 1))
+    line = fail("preprocess_questions.py", *DATA, cwd=copy)
+    assert "'maybe' is not in the vocabulary" in line
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "part"),
+    [
+        ("train.py", ["experiment=demo", "optim.weight_dcay=1"], "weight_dcay"),
+        ("train.py", ["experiment=dmo"], "dmo"),
+        ("train.py", ["experiment=demo", "model.blocks=3"], "blocks"),
+        ("generate_clevr.py", ["data=mini", "data.generator.imges=3"], "imges"),
+        ("generate_clevr.py", ["data=clevr"], "download_clevr.py data=clevr"),
+        (
+            "generate_clevr.py",
+            ["data=mini", "data.generator.images.train=none"],
+            "data.generator: Expected `int`, got `str`",
+        ),
+        ("download_clevr.py", ["data=mini"], "generate_clevr.py data=mini"),
+        ("train.py", ["experiment=demo", "trainer.max_steps=many"], "trainer: Expected `int"),
+        ("evaluate.py", ["split=val"], "checkpoint"),
+        ("evaluate.py", ["checkpoint"], "checkpoint"),
+    ],
+)
+def test_unknown_config_keys_and_values(
+    tmp_path: Path, script: str, arguments: list, part: str
+) -> None:
+    assert part in fail(script, *arguments, cwd=tmp_path)
+    assert not list(tmp_path.rglob("*.*"))
+
+
+def test_debug_shows_the_traceback(tmp_path: Path) -> None:
+    done = run_script("evaluate.py", "checkpoint=none.pt", "debug=true", cwd=tmp_path)
+    assert done.returncode != 0
+    assert "Traceback" in done.stderr
+    assert "no such checkpoint" in done.stderr

@@ -1,0 +1,156 @@
+"""Every config composes and instantiates; the README's commands exist."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import msgspec
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from filmvqa.clevr.generate import GeneratorSettings
+from filmvqa.clevr.questions import read_families
+from filmvqa.models import build_model
+from filmvqa.training.optim import build_optimizer, build_schedule
+from filmvqa.training.trainer import TrainerSettings
+from tests.conftest import REPOSITORY
+
+CONFIGS = REPOSITORY / "configs"
+PRIMARY = sorted(p.stem for p in CONFIGS.glob("[a-z]*.yaml"))
+
+
+def options(group: str) -> list[str]:
+    folder = CONFIGS / group
+    return sorted(str(p.relative_to(folder).with_suffix("")) for p in folder.rglob("*.yaml"))
+
+
+def composed(name: str, *overrides: str) -> dict:
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        config = compose(name, overrides=list(overrides))
+        return OmegaConf.to_container(config, resolve=True)
+
+
+@pytest.mark.parametrize("name", PRIMARY)
+def test_primary_configs_belong_to_scripts_and_compose(name: str) -> None:
+    assert (REPOSITORY / f"scripts/{name}.py").is_file()
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        assert "debug" in compose(name)
+
+
+@pytest.mark.parametrize("name", options("data"))
+def test_data_configs(name: str) -> None:
+    data = composed("extract_features", f"data={name}")["data"]
+    assert {"root", "images", "h5", "features", "train_split", "val_split", "backbone"} <= set(data)
+    assert (data["generator"] is None) != (data["download"] is None)
+    if data["generator"] is not None:
+        settings = msgspec.convert(data["generator"], GeneratorSettings)
+        assert set(settings.images) == {"train", "val", "test"}
+        read_families(settings.templates, settings.families)
+
+
+@pytest.mark.parametrize("group", ["model", "optim", "trainer", "logger", "experiment", "sweep"])
+def test_every_training_config_composes(group: str) -> None:
+    for name in options(group):
+        check_training(composed("train", f"{group}={name}", "run=x"))
+
+
+def check_training(config: dict) -> None:
+    kwargs = {k: v for k, v in config["model"].items() if k != "name"}
+    with torch.device("meta"):
+        model = build_model(
+            config["model"]["name"], vocab_size=9, num_answers=5, feature_dim=7, **kwargs
+        )
+    optim = config["optim"]
+    optimizer = build_optimizer(model, optim["name"], optim["lr"], optim["weight_decay"])
+    build_schedule(optimizer, optim["schedule"], optim["warmup"], 10)
+    msgspec.convert(config["trainer"], TrainerSettings)
+
+
+def test_the_papers_recipe() -> None:
+    config = composed("train", "experiment=film_clevr", "run=x")
+    assert config["optim"] == {
+        "name": "adam",
+        "lr": 3e-4,
+        "weight_decay": 1e-5,
+        "schedule": "constant",
+        "warmup": 0,
+    }
+    assert config["trainer"]["batch_size"] == 64
+    model = config["model"]
+    assert (model["embedding_dim"], model["hidden_dim"], model["channels"]) == (200, 4096, 128)
+    assert (model["num_blocks"], model["projection_dim"], model["classifier_dim"]) == (4, 512, 1024)
+    assert config["data"]["backbone"]["name"] == "resnet101"
+    assert config["data"]["image_size"] == [224, 224]
+
+
+def test_the_weight_decay_sweep_is_the_issues() -> None:
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        config = compose("train", overrides=["sweep=weight_decay"], return_hydra_config=True)
+        assert config.hydra.sweeper.params["optim.weight_decay"] == "0,1e-6,1e-5,1e-4,1e-3"
+
+
+def documents() -> list[Path]:
+    return [
+        REPOSITORY / "README.md",
+        REPOSITORY / "data/README.md",
+        *sorted((REPOSITORY / "docs").glob("*.md")),
+    ]
+
+
+def commands(text: str) -> list[str]:
+    blocks = re.findall(r"```(?:bash|sh)\n(.*?)```", text, re.DOTALL)
+    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+    return [line.split("#")[0].removeprefix("$").strip() for line in lines]
+
+
+@pytest.mark.parametrize("document", documents(), ids=lambda p: p.name)
+def test_the_commands_of_the_documents_exist(document: Path) -> None:
+    found = commands(document.read_text())
+    targets = set(re.findall(r"^([a-z]+):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE))
+    for line in found:
+        words = line.split()
+        if words[:1] == ["make"]:
+            assert set(words[1:]) <= targets, line
+        if words[:1] == ["python"] and words[1].startswith("scripts/"):
+            script = REPOSITORY / words[1]
+            assert script.is_file(), line
+            if (CONFIGS / f"{script.stem}.yaml").exists():
+                overrides = [w for w in words[2:] if w != "-m" and "<" not in w]
+                with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+                    compose(script.stem, overrides=[o for o in overrides if "," not in o])
+    if document.name == "README.md" and document.parent == REPOSITORY:
+        assert {"make demo", "make test"} <= set(found)
+
+
+def test_nothing_in_the_package_imports_hydra() -> None:
+    for path in (REPOSITORY / "src").rglob("*.py"):
+        assert not re.search(
+            r"^\s*(import|from) (hydra|omegaconf)", path.read_text(), re.MULTILINE
+        ), path
+
+
+FLOORS = {
+    "film": 0,
+    "clevr": 0,
+    "errors": -1,
+    "files": -1,
+    "data": 1,
+    "models": 1,
+    "training": 2,
+    "evaluation": 2,
+}
+
+
+def test_files_import_from_their_own_floor_or_below() -> None:
+    for path in (REPOSITORY / "src/filmvqa").rglob("*.py"):
+        parts = path.relative_to(REPOSITORY / "src/filmvqa").with_suffix("").parts
+        if parts[0] == "__init__":
+            continue
+        for other in re.findall(r"^\s*from filmvqa\.(\w+)", path.read_text(), re.MULTILINE):
+            assert FLOORS[other] <= FLOORS[parts[0]], (path, other)
+            assert {parts[0], other} != {"data", "models"}, path
+            if parts[0] == "clevr":
+                assert "torch" not in re.findall(r"^import (\w+)", path.read_text(), re.MULTILINE)

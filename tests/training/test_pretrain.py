@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from filmvqa.clevr.scenes import SceneRules
+from filmvqa.clevr.schema import ATTRIBUTES
+from filmvqa.data.backbones import build_backbone
+from filmvqa.training.pretrain import IGNORED, draw_labelled_images, pretrain
+
+RULES = SceneRules(min_objects=1, max_objects=2)
+
+
+def test_labels_name_what_a_cell_shows() -> None:
+    part = draw_labelled_images(12, 48, (0,), RULES)
+    assert part.images.shape == (12, 3, 48, 48)
+    owned = part.attributes[:, 0] != IGNORED
+    assert 0.02 < owned.mean() < 0.5
+    assert set(part.centres.reshape(12, -1).sum(1).tolist()) <= {1, 2}
+    color = list(ATTRIBUTES["color"])
+    for n, i, j in zip(*np.nonzero(owned), strict=True):
+        cell = part.images[n, :, 8 * i : 8 * i + 8, 8 * j : 8 * j + 8].astype(float)
+        r, g, b = cell.reshape(3, -1).T[cell.std(0).argmax()]  # its most coloured pixel
+        name = color[part.attributes[n, list(ATTRIBUTES).index("color"), i, j]]
+        if name == "red":
+            assert r > g
+            assert r > b
+        if name == "blue":
+            assert b > r
+    assert np.abs(part.places[owned.nonzero()[0][:1]]).max() <= 1.5
+
+
+def test_a_short_training_gives_weights_that_load(tmp_path: Path) -> None:
+    scores = pretrain(
+        tmp_path / "w.safetensors", images=256, sizes=(48,), epochs=2, batch_size=32, rules=RULES,
+        workers=1,
+    )  # fmt: skip
+    assert set(scores) >= {*ATTRIBUTES, "centre_recall", "place_error"}
+    assert scores["size"] > 0.6
+    backbone = build_backbone("clevr_cnn", weights=tmp_path / "w.safetensors")
+    with torch.inference_mode():
+        assert backbone(torch.zeros(1, 3, 48, 48, dtype=torch.uint8)).shape == (1, 96, 6, 6)
+
+
+def test_the_shipped_weights_know_colours() -> None:
+    """Rubber and metal of each colour have maps closer to their own colour's mean than to
+    the means of others: what FiLM needs of a backbone."""
+    part = draw_labelled_images(60, 96, (7,), SceneRules(max_objects=4))
+    with torch.inference_mode():
+        maps = build_backbone("clevr_cnn")(torch.from_numpy(part.images)).numpy()
+    k = list(ATTRIBUTES).index("color")
+    cells = part.attributes[:, k] != IGNORED
+    x, y = maps.transpose(0, 2, 3, 1)[cells], part.attributes[:, k][cells]
+    half = len(x) // 2
+    design = np.c_[x[:half], np.ones(half)]
+    weights = np.linalg.lstsq(design, np.eye(8)[y[:half]], rcond=None)[0]
+    found = (np.c_[x[half:], np.ones(len(x) - half)] @ weights).argmax(1)
+    assert (found == y[half:]).mean() > 0.85

@@ -1,0 +1,293 @@
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from filmvqa.data.loader import Loader
+from filmvqa.data.text import Vocabulary
+from filmvqa.errors import UserError
+from filmvqa.models import MODELS, build_model
+from filmvqa.training.checkpoint import load_checkpoint, model_from_checkpoint, save_checkpoint
+from filmvqa.training.loggers import JsonlLogger, WandbLogger, build_loggers
+from filmvqa.training.optim import build_optimizer, build_schedule
+from filmvqa.training.run import DataFiles, choose_device, train_run
+from filmvqa.training.trainer import TrainerSettings
+from tests.models.test_models import SMALL
+
+OPTIM = {"name": "adam", "lr": 3e-3, "weight_decay": 1e-5, "schedule": "cosine", "warmup": 5}
+
+
+def train(folder: Path, data: Path, name: str = "film", seed: int = 0, **changes: Any) -> float:
+    settings = {
+        "batch_size": 32, "max_steps": 24, "eval_every": 8, "log_every": 4, "patience": None,
+        "train_sample": 50,
+    } | changes  # fmt: skip
+    config = {"model": name, "seed": seed, "trainer": {**settings}}
+    return train_run(
+        folder,
+        data=DataFiles(data, data, "clevr_cnn"),
+        model={"name": name, **SMALL[name]},
+        optim=OPTIM,
+        trainer=TrainerSettings(**settings),
+        logger={"name": None, "project": "x"},
+        config=config,
+        seed=seed,
+        device="cpu",
+    )
+
+
+def metrics(folder: Path) -> list[dict]:
+    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    for record in records:
+        for timed in ("seconds", "questions_per_second"):
+            record.pop(timed, None)
+    return records
+
+
+def same(a: Any, b: Any) -> bool:
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a if k != "seconds")
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(map(same, a, b))
+    return bool(a == b)
+
+
+def test_a_run_leaves_what_it_should(tmp_path: Path, tiny_set: Path) -> None:
+    best = train(tmp_path / "run", tiny_set)
+    assert {p.name for p in (tmp_path / "run").iterdir()} == {
+        "config.yaml", "metrics.jsonl", "last.pt", "best.pt",
+    }  # fmt: skip
+    assert yaml.safe_load((tmp_path / "run/config.yaml").read_text())["seed"] == 0
+    records = metrics(tmp_path / "run")
+    assert [r["step"] for r in records if "loss" in r] == [4, 8, 12, 16, 20, 24]
+    evaluations = [r for r in records if "val_accuracy" in r]
+    assert [r["step"] for r in evaluations] == [8, 16, 24]
+    assert max(r["val_accuracy"] for r in evaluations) == best
+    assert all(r["gap"] == r["train_accuracy"] - r["val_accuracy"] for r in evaluations)
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_does_not(
+    tmp_path: Path, tiny_set: Path
+) -> None:
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        train(tmp_path / name, tiny_set, seed=seed)
+    a, b, c = (load_checkpoint(tmp_path / n / "last.pt") for n in "abc")
+    assert same(a, b)
+    assert metrics(tmp_path / "a") == metrics(tmp_path / "b")
+    assert not same(a["weights"], c["weights"])
+
+
+def test_an_interrupted_run_ends_with_the_same_bits(
+    tmp_path: Path, tiny_set: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(tmp_path / "whole", tiny_set)
+    step = torch.optim.Adam.step
+    calls = {"n": 0}
+
+    def stops(self: torch.optim.Adam, *arguments: Any) -> Any:
+        calls["n"] += 1
+        if calls["n"] in (14, 25):
+            raise KeyboardInterrupt
+        return step(self, *arguments)
+
+    monkeypatch.setattr(torch.optim.Adam, "step", stops)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            train(tmp_path / "parts", tiny_set)
+    train(tmp_path / "parts", tiny_set)
+    whole, parts = (load_checkpoint(tmp_path / n / "last.pt") for n in ("whole", "parts"))
+    assert same(whole, parts)
+    assert metrics(tmp_path / "whole") == metrics(tmp_path / "parts")
+
+
+def test_a_finished_run_is_not_run_again_and_another_config_is_refused(
+    tmp_path: Path, tiny_set: Path, capsys
+) -> None:
+    best = train(tmp_path / "run", tiny_set, max_steps=8)
+    stamp = (tmp_path / "run/last.pt").stat().st_mtime_ns
+    assert train(tmp_path / "run", tiny_set, max_steps=8) == best
+    assert "finished already" in capsys.readouterr().out
+    assert (tmp_path / "run/last.pt").stat().st_mtime_ns == stamp
+    with pytest.raises(UserError, match=r"trainer\.max_steps was 8, now 16"):
+        train(tmp_path / "run", tiny_set, max_steps=16)
+    assert (tmp_path / "run/last.pt").stat().st_mtime_ns == stamp
+
+
+def test_early_stopping(tmp_path: Path, tiny_set: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scores = iter([0.5, 0.6, 0.6, 0.4, 0.9])
+    monkeypatch.setattr(
+        "filmvqa.training.trainer.Trainer._accuracy",
+        lambda self, loader, rows: next(scores) if loader is self.val_loader else 1.0,
+    )
+    assert train(tmp_path / "run", tiny_set, max_steps=40, patience=2) == 0.6
+    assert load_checkpoint(tmp_path / "run/last.pt")["progress"]["step"] == 32
+    assert load_checkpoint(tmp_path / "run/best.pt")["progress"]["step"] == 16
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_sixty_four_questions_are_learned_by_heart(name: str, tiny_set: Path) -> None:
+    torch.manual_seed(0)
+    vocabulary = Vocabulary.load(tiny_set / "vocab.json")
+    loader: Loader = DataFiles(tiny_set, tiny_set, "clevr_cnn").loader(
+        "train", vocabulary, 64, torch.device("cpu")
+    )
+    options = SMALL[name] | ({"classifier_dims": [64]} if name == "lstm" else {"channels": 24})
+    model = build_model(
+        name, vocab_size=len(vocabulary.question), num_answers=len(vocabulary.answer),
+        feature_dim=96, **options | {"hidden_dim": 48},
+    )  # fmt: skip
+    optimizer = torch.optim.Adam(model.parameters(), 5e-3)
+    batch = loader.batch(torch.arange(64))
+    for _ in range(300):
+        logits = model(batch.features, batch.questions, batch.image_of_question)
+        right = (logits.argmax(1) == batch.answers).float().mean()
+        if right == 1:
+            break
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(logits, batch.answers).backward()
+        optimizer.step()
+    assert right == 1
+
+
+def test_coupled_and_decoupled_weight_decay() -> None:
+    """Without a gradient Adam's L2 moves a weight by the rate, AdamW shrinks it by rate × decay."""
+    for name, expected in (("adam", 2.0 - 0.1), ("adamw", 2.0 * (1 - 0.1 * 0.5))):
+        layer = torch.nn.Linear(1, 1, bias=False)
+        layer.weight.data.fill_(2.0)
+        optimizer = build_optimizer(layer, name, lr=0.1, weight_decay=0.5)
+        layer.weight.grad = torch.zeros_like(layer.weight)
+        optimizer.step()
+        assert layer.weight.item() == pytest.approx(expected, abs=1e-5)
+    with pytest.raises(UserError, match="sgd"):
+        build_optimizer(layer, "sgd")
+    with pytest.raises(UserError, match="lr=-1"):
+        build_optimizer(layer, lr=-1)
+
+
+def test_schedules() -> None:
+    def rates(name: str) -> list[float]:
+        optimizer = torch.optim.Adam(torch.nn.Linear(1, 1).parameters(), lr=1.0)
+        schedule = build_schedule(optimizer, name, warmup=4, total=20)
+        out = []
+        for _ in range(21):
+            out.append(optimizer.param_groups[0]["lr"])
+            optimizer.step()
+            schedule.step()
+        return out
+
+    constant, cosine = rates("constant"), rates("cosine")
+    assert constant[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
+    assert set(constant[4:]) == {1.0}
+    assert cosine[:5] == pytest.approx(constant[:5])
+    assert cosine[12] == pytest.approx(0.5)
+    assert cosine[20] == pytest.approx(0, abs=1e-9)
+    with pytest.raises(UserError, match="linear"):
+        build_schedule(torch.optim.Adam(torch.nn.Linear(1, 1).parameters()), "linear", 0, 1)
+
+
+def test_checkpoints_that_are_none_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such checkpoint"):
+        load_checkpoint(tmp_path / "none.pt")
+    (tmp_path / "text.pt").write_text("hello")
+    with pytest.raises(UserError, match="not a readable checkpoint"):
+        load_checkpoint(tmp_path / "text.pt")
+    torch.save({"weights": {}}, tmp_path / "other.pt")
+    with pytest.raises(UserError, match="not a checkpoint of this project"):
+        load_checkpoint(tmp_path / "other.pt")
+
+
+class Evil:
+    def __reduce__(self) -> tuple:
+        return (Path("evil-was-here").touch, ())
+
+
+def test_a_checkpoint_cannot_run_code(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save({"format": "filmvqa-checkpoint-1", "x": Evil()}, tmp_path / "evil.pt")
+    with pytest.raises(UserError, match="not a readable checkpoint"):
+        load_checkpoint(tmp_path / "evil.pt")
+    assert not (tmp_path / "evil-was-here").exists()
+
+
+def test_checkpoints_that_do_not_fit_themselves_are_refused(tmp_path: Path, tiny_set: Path) -> None:
+    train(tmp_path / "run", tiny_set, max_steps=8)
+    path = tmp_path / "run/last.pt"
+    content = load_checkpoint(path)
+    model, vocabulary = model_from_checkpoint(content, path)
+    assert not model.training
+    assert vocabulary == Vocabulary.load(tiny_set / "vocab.json")
+    wider = {**content["model"], "kwargs": {**content["model"]["kwargs"], "channels": 13}}
+    smaller = {k: dict(list(v.items())[:-1]) for k, v in content["vocabulary"].items()}
+    for change, message in (
+        ({"model": {**content["model"], "name": "filmed"}}, "unknown model 'filmed'"),
+        ({"model": wider}, "do not fit"),
+        ({"vocabulary": smaller}, "its vocabulary has"),
+    ):
+        save_checkpoint(tmp_path / "bad.pt", {**content, **change})
+        with pytest.raises(UserError, match=message):
+            model_from_checkpoint(load_checkpoint(tmp_path / "bad.pt"), tmp_path / "bad.pt")
+
+
+def test_jsonl_forgets_what_comes_after_the_checkpoint(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1}\n{"step": 2}\n{"step": 3}\n{"ste')
+    logger = JsonlLogger(path, step=2)
+    logger.log({"step": 3, "loss": 1.0})
+    logger.close()
+    assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [1, 2, 3]
+
+
+def test_wandb_never_stops_a_run(tmp_path: Path, monkeypatch) -> None:
+    import wandb
+
+    def fail(**options: Any) -> None:
+        raise RuntimeError("no network")
+
+    monkeypatch.setattr(wandb, "init", fail)
+    with pytest.warns(UserWarning, match="going on without it"):
+        logger = WandbLogger(tmp_path, "p", "r", {})
+    logger.log({"step": 1, "loss": 2.0})
+    logger.close()
+
+    class Dies:
+        def log(self, *arguments: Any, **options: Any) -> None:
+            raise OSError("gone")
+
+    monkeypatch.setattr(wandb, "init", lambda **options: Dies())
+    logger = WandbLogger(tmp_path, "p", "r", {})
+    with pytest.warns(UserWarning, match="W&B stopped"):
+        logger.log({"step": 1})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        logger.log({"step": 2})
+        logger.close()
+
+
+def test_wandb_writes_offline_without_a_key(tmp_path: Path, monkeypatch) -> None:
+    for name in ("WANDB_API_KEY", "WANDB_MODE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    loggers = build_loggers("wandb", "p", tmp_path, "r", {"a": 1}, 0)
+    for logger in loggers:
+        logger.log({"step": 1, "loss": 0.5})
+        logger.close()
+    assert list(tmp_path.glob("wandb/offline-run-*/*.wandb"))
+    with pytest.raises(UserError, match="tensorboard"):
+        build_loggers("tensorboard", "p", tmp_path, "r", {}, 0)
+
+
+def test_senseless_settings_are_refused() -> None:
+    with pytest.raises(UserError, match="float16"):
+        TrainerSettings(precision="float16")
+    with pytest.raises(UserError, match="batch_size=0"):
+        TrainerSettings(batch_size=0)
+    with pytest.raises(UserError, match="device=gpu"):
+        choose_device("gpu")
