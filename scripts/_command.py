@@ -68,10 +68,9 @@ def plain(config: Any) -> Any:
 T = TypeVar("T")
 
 
-def settings(config: DictConfig, kind: type[T]) -> T:
-    """A config node as a dataclass of the package, every type checked."""
+def settings(config: DictConfig, key: str, kind: type[T]) -> T:
+    """The config node at ``key`` as a dataclass of the package, every type checked."""
     try:
-        return msgspec.convert(plain(config), kind)
+        return msgspec.convert(plain(OmegaConf.select(config, key)), kind)
     except msgspec.ValidationError as error:
-        key = config._get_full_key(None)
         raise UserError(f"{key}: {error} of {key}; see configs/ for what belongs there") from None

@@ -21,7 +21,7 @@ def main(config) -> None:
             f"{images}: no folders of images; download them (scripts/download_clevr.py) or "
             "generate them (scripts/generate_clevr.py)"
         )
-    backbone = build_backbone(data.backbone.name, data.backbone.stage, data.backbone.weights)
+    backbone = build_backbone(data.backbone.name, data.backbone.stage, config.weights)
     for split in splits:
         done = extract_features(
             images / split,

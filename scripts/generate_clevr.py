@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from _command import command, settings
 
 from filmvqa.clevr.generate import GeneratorSettings, generate
@@ -15,7 +17,8 @@ def main(config) -> None:
             f"data={config.data.name} is downloaded, not generated; "
             f"run scripts/download_clevr.py data={config.data.name}"
         )
-    options = settings(config.data.generator, GeneratorSettings)
+    options = settings(config, "data.generator", GeneratorSettings)
+    options = replace(options, templates=config.templates)
     if generate(config.data.root, options, config.workers):
         print(f"{config.data.root}: generated {options.images} images")
     else:

@@ -27,7 +27,7 @@ def main(config) -> float:
         ),
         model=whole["model"],
         optim=whole["optim"],
-        trainer=settings(config.trainer, TrainerSettings),
+        trainer=settings(config, "trainer", TrainerSettings),
         logger=whole["logger"],
         config=recorded,
         seed=config.seed,

@@ -199,7 +199,7 @@ def test_weights_that_are_not_there_are_explained(tmp_path: Path, monkeypatch, r
         raise URLError("no network")
 
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", offline)
-    with pytest.raises(UserError, match=r"resnet101-\w+\.pth: .*network.*backbone\.weights=<file>"):
+    with pytest.raises(UserError, match=r"resnet101-\w+\.pth: .*network.*give weights=<file>"):
         build_backbone("resnet101")
     with pytest.raises(UserError, match="no such weights file"):
         build_backbone("resnet101", weights=tmp_path / "none.pth")

@@ -7,8 +7,9 @@ import shutil
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
-from tests.conftest import run_script
+from tests.conftest import REPOSITORY, run_script
 
 DATA = [
     "data=mini",
@@ -145,6 +146,29 @@ def test_pixels_need_no_weights(workplace: Path) -> None:
         "train.py", *TRAIN, *pixels, "model=film_pixels", "model.stem_strides=[2,2]", "run=pixels",
         *SMALL, cwd=workplace,
     )  # fmt: skip
+
+
+def test_pictures(workplace: Path) -> None:
+    succeed("draw_sheet.py", *DATA, "output=sheet.png", cwd=workplace)
+    succeed("draw_model.py", "model=film_small", "output=model.png", cwd=workplace)
+    for name in ("sheet.png", "model.png"):
+        with Image.open(workplace / name) as image:
+            assert min(image.size) > 400
+            assert len(image.convert("RGB").getcolors(2**20)) > 20
+
+
+def test_templates_of_ones_own(tmp_path: Path) -> None:
+    shipped = REPOSITORY / "src/filmvqa/clevr/templates/zero_hop.json"
+    (tmp_path / "mine").mkdir()
+    shutil.copy(shipped, tmp_path / "mine")
+    succeed(
+        "generate_clevr.py", *DATA, *GENERATOR, "data.generator.families=null", "templates=mine",
+        "data.generator.images={val:2}", cwd=tmp_path,
+    )  # fmt: skip
+    questions = json.loads((tmp_path / "data/tiny/questions/CLEVR_val_questions.json").read_text())
+    families = {q["question_family_index"] for q in questions["questions"]}
+    assert families <= set(range(6))
+    assert len(families) > 2
 
 
 def test_wandb_runs_offline(workplace: Path) -> None:

@@ -91,6 +91,24 @@ def test_the_encoder_reads_what_a_packed_network_reads(cell: str) -> None:
     assert torch.allclose(encoder(rows), expected, atol=1e-6)
 
 
+@pytest.mark.parametrize("cell", ["gru", "lstm"])
+def test_an_orthogonal_start_remembers_early_words(cell: str) -> None:
+    def influence(orthogonal: bool) -> float:
+        torch.manual_seed(0)
+        encoder = QuestionEncoder(
+            20, embedding_dim=8, hidden_dim=32, cell=cell, orthogonal=orthogonal
+        )
+        rows = questions([30]).repeat(2, 1)
+        rows[1, 0] = rows[0, 0] % 19 + 1
+        first, second = encoder(rows)
+        return float(((first - second).norm() / first.norm()).detach())
+
+    assert influence(True) > 2 * influence(False)
+    encoder = QuestionEncoder(20, embedding_dim=8, hidden_dim=16, cell=cell, orthogonal=True)
+    for gate in encoder.rnn.weight_hh_l0.split(16):
+        assert torch.allclose(gate @ gate.T, torch.eye(16), atol=1e-5)
+
+
 def test_coordinates_run_from_minus_one_to_one() -> None:
     conv = CoordConv2d(1, 2, 1, bias=False)
     conv.weight.data = torch.tensor([[0.0, 1, 0], [0.0, 0, 1]]).view(2, 3, 1, 1)

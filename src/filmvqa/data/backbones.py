@@ -190,7 +190,7 @@ def _resnet_weights(name: str, path: str | Path | None) -> tuple[str, str, dict[
         raise UserError(
             f"{file_name}: the ImageNet weights of {name} could not be downloaded "
             f"({_first_line(error)}); run again with network access, or fetch {entry.url} "
-            f"elsewhere and give backbone.weights=<file> (or put it into {cache})"
+            f"elsewhere and give weights=<file> (or put it into {cache})"
         ) from None
     return file_name, sha256_of_file(Path(torch.hub.get_dir()) / "checkpoints" / file_name), state
 

@@ -29,6 +29,7 @@ class FilmNet(nn.Module):
         hidden_dim: int = 4096,
         num_layers: int = 1,
         cell: str = "gru",
+        orthogonal: bool = False,
         channels: int = 128,
         num_blocks: int = 4,
         stem_strides: Sequence[int] = (1,),
@@ -43,6 +44,7 @@ class FilmNet(nn.Module):
             hidden_dim=hidden_dim,
             num_layers=num_layers,
             cell=cell,
+            orthogonal=orthogonal,
         )
         self.film_generator = LinearFilmGenerator(
             self.encoder.output_dim, num_blocks, channels, gamma_baseline=gamma_baseline

@@ -1,0 +1,20 @@
+"""The FiLM network of a model config as a picture."""
+
+from __future__ import annotations
+
+from _command import command, plain
+
+from filmvqa.errors import UserError
+from filmvqa.evaluation.figures import draw_film
+
+
+@command("draw_model")
+def main(config) -> None:
+    if config.model.name != "film":
+        raise UserError(f"model={config.model.name} has no drawing; film models have")
+    draw_film(plain(config.model), tuple(plain(config.feature_shape)), config.output)
+    print(f"written to {config.output}")
+
+
+if __name__ == "__main__":
+    main()
