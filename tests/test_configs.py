@@ -11,8 +11,8 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+from filmvqa.clevr.families import read_families
 from filmvqa.clevr.generate import GeneratorSettings
-from filmvqa.clevr.questions import read_families
 from filmvqa.models import build_model
 from filmvqa.training.optim import build_optimizer, build_schedule
 from filmvqa.training.trainer import TrainerSettings

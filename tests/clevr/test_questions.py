@@ -8,30 +8,17 @@ import msgspec
 import numpy as np
 import pytest
 
-from filmvqa.clevr.programs import LAST_FUNCTIONS
+from filmvqa.clevr.families import read_families
 from filmvqa.clevr.questions import (
     IMAGES_PER_SHARD,
     QuestionGenerator,
     ask_shard,
-    read_families,
 )
 from filmvqa.clevr.scenes import SceneRules, sample_layout, to_scene
 from filmvqa.clevr.schema import Question, Scene, decode_json, encode_json
 from filmvqa.data.text import tokenize
-from filmvqa.errors import UserError
 from tests.clevr.reference_engine import answer
-
-GROUPS = {
-    "compare_integer": 9,
-    "comparison": 16,
-    "one_hop": 6,
-    "same_relate": 28,
-    "single_and": 5,
-    "single_or": 8,
-    "three_hop": 6,
-    "two_hop": 6,
-    "zero_hop": 6,
-}
+from tests.clevr.test_families import OFFICIAL
 
 
 @pytest.fixture(scope="module")
@@ -50,27 +37,6 @@ def questions(scenes: list[Scene]) -> list[Question]:
 
 def plain(record: object) -> dict:
     return json.loads(encode_json(record))
-
-
-def test_ninety_families_in_nine_groups() -> None:
-    families = read_families()
-    assert Counter(f.group for f in families) == GROUPS
-    assert [f.index for f in families] == list(range(90))
-
-
-def test_every_family_has_several_wordings_and_every_function_is_used() -> None:
-    families = read_families()
-    assert all(len(set(f.template.text)) >= 3 for f in families)
-    last = {f.template.nodes[-1].type.rpartition("filter_")[2] for f in families}
-    assert last == set(LAST_FUNCTIONS)
-
-
-def test_every_parameter_is_worded() -> None:
-    for family in read_families():
-        for text in family.template.text:
-            for parameter in family.template.params:
-                if parameter.name not in family.template.nulls:
-                    assert parameter.name in text, (family.index, text, parameter.name)
 
 
 def test_an_independent_engine_finds_every_answer(
@@ -169,31 +135,6 @@ def test_same_seed_same_questions_other_seed_others(scenes: list[Scene]) -> None
     assert encode_json(first) != encode_json(ask_shard(scenes[:20], families, 10, "b"))
 
 
-OFFICIAL = [
-    {
-        "text": ["[There is a] <Z> <C> <M> <S>; how many <Z2> <C2> <M2> <S2>s are <R> it?"],
-        "query": "a field that the official files may have",
-        "nodes": [
-            {"inputs": [], "type": "scene"},
-            {"inputs": [0], "side_inputs": ["<Z>", "<C>", "<M>", "<S>"], "type": "filter_unique"},
-            {
-                "inputs": [1],
-                "side_inputs": ["<R>", "<Z2>", "<C2>", "<M2>", "<S2>"],
-                "type": "relate_filter_count",
-            },
-        ],
-        "params": [
-            {"type": kind, "name": f"<{letter}{i}>"}
-            for i in ("", "2")
-            for kind, letter in (
-                ("Size", "Z"), ("Color", "C"), ("Material", "M"), ("Shape", "S"),
-            )
-        ] + [{"type": "Relation", "name": "<R>"}],
-        "constraints": [{"params": ["<Z2>"], "type": "NULL"}],
-    }
-]  # fmt: skip
-
-
 def test_templates_of_the_official_format_work(tmp_path, scenes: list[Scene]) -> None:
     (tmp_path / "official.json").write_text(json.dumps(OFFICIAL))
     families = read_families(tmp_path)
@@ -220,41 +161,6 @@ def test_a_plain_relate_whose_relation_adds_nothing_is_rejected(scenes: list[Sce
                     without = [*program]
                     without[i] = {"function": "scene", "inputs": [], "value_inputs": []}
                     assert answer(without, plain(scene)) != q.answer
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda t: t["nodes"][1].update(type="filter_all"), "unknown type 'filter_all'"),
-        (lambda t: t["nodes"][1].update(inputs=[1]), "does not stand before"),
-        (lambda t: t["nodes"][1].update(inputs=[]), "has 0 inputs"),
-        (lambda t: t["nodes"][1].update(side_inputs=["<Q>"]), "does not give a known type"),
-        (lambda t: t["nodes"][1].update(side_inputs=["<Z>"]), "needs the side inputs"),
-        (lambda t: t["constraints"].append({"type": "SOME", "params": []}), "constraint 'SOME'"),
-        (lambda t: t.update(text=[]), "no text"),
-        (lambda t: t.pop("nodes"), "nodes"),
-    ],
-)
-def test_broken_templates_are_named(tmp_path, change, message: str) -> None:
-    templates = json.loads(json.dumps(OFFICIAL))
-    change(templates[0])
-    (tmp_path / "broken.json").write_text(json.dumps(templates))
-    with pytest.raises(UserError, match=message) as caught:
-        read_families(tmp_path)
-    assert "broken.json" in str(caught.value)
-
-
-def test_unknown_families_and_folders_are_named(tmp_path) -> None:
-    with pytest.raises(UserError, match="four_hop"):
-        read_families(chosen=["zero_hop", "four_hop"])
-    with pytest.raises(UserError, match="no such folder"):
-        read_families(tmp_path / "nowhere")
-    with pytest.raises(UserError, match="no template files"):
-        read_families(tmp_path)
-
-
-def test_chosen_families_keep_their_numbers() -> None:
-    assert [f.index for f in read_families(chosen=["zero_hop", 0, 9])] == [0, 9, *range(84, 90)]
 
 
 def test_records_survive_json(scenes: list[Scene], questions: list[Question]) -> None:

@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from filmvqa.clevr.questions import IMAGES_PER_SHARD, ask_shard, read_families
+from filmvqa.clevr.families import read_families
+from filmvqa.clevr.questions import IMAGES_PER_SHARD, ask_shard
 from filmvqa.clevr.render import Rendered, render
 from filmvqa.clevr.scenes import SceneRules, image_filename, sample_layout, to_scene
 from filmvqa.clevr.schema import Info, Question, Scene, decode_json, encode_json

@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import json
+from collections import Counter
+
+import pytest
+
+from filmvqa.clevr.families import read_families
+from filmvqa.clevr.programs import LAST_FUNCTIONS
+from filmvqa.errors import UserError
+
+GROUPS = {
+    "compare_integer": 9,
+    "comparison": 16,
+    "one_hop": 6,
+    "same_relate": 28,
+    "single_and": 5,
+    "single_or": 8,
+    "three_hop": 6,
+    "two_hop": 6,
+    "zero_hop": 6,
+}
+
+OFFICIAL = [
+    {
+        "text": ["[There is a] <Z> <C> <M> <S>; how many <Z2> <C2> <M2> <S2>s are <R> it?"],
+        "query": "a field that the official files may have",
+        "nodes": [
+            {"inputs": [], "type": "scene"},
+            {"inputs": [0], "side_inputs": ["<Z>", "<C>", "<M>", "<S>"], "type": "filter_unique"},
+            {
+                "inputs": [1],
+                "side_inputs": ["<R>", "<Z2>", "<C2>", "<M2>", "<S2>"],
+                "type": "relate_filter_count",
+            },
+        ],
+        "params": [
+            {"type": kind, "name": f"<{letter}{i}>"}
+            for i in ("", "2")
+            for kind, letter in (
+                ("Size", "Z"), ("Color", "C"), ("Material", "M"), ("Shape", "S"),
+            )
+        ] + [{"type": "Relation", "name": "<R>"}],
+        "constraints": [{"params": ["<Z2>"], "type": "NULL"}],
+    }
+]  # fmt: skip
+
+
+def test_ninety_families_in_nine_groups() -> None:
+    families = read_families()
+    assert Counter(f.group for f in families) == GROUPS
+    assert [f.index for f in families] == list(range(90))
+
+
+def test_every_family_has_several_wordings_and_every_function_is_used() -> None:
+    families = read_families()
+    assert all(len(set(f.template.text)) >= 3 for f in families)
+    last = {f.template.nodes[-1].type.rpartition("filter_")[2] for f in families}
+    assert last == set(LAST_FUNCTIONS)
+
+
+def test_every_parameter_is_worded() -> None:
+    for family in read_families():
+        for text in family.template.text:
+            for parameter in family.template.params:
+                if parameter.name not in family.template.nulls:
+                    assert parameter.name in text, (family.index, text, parameter.name)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t["nodes"][1].update(type="filter_all"), "unknown type 'filter_all'"),
+        (lambda t: t["nodes"][1].update(inputs=[1]), "does not stand before"),
+        (lambda t: t["nodes"][1].update(inputs=[]), "has 0 inputs"),
+        (lambda t: t["nodes"][1].update(side_inputs=["<Q>"]), "does not give a known type"),
+        (lambda t: t["nodes"][1].update(side_inputs=["<Z>"]), "needs the side inputs"),
+        (lambda t: t["constraints"].append({"type": "SOME", "params": []}), "constraint 'SOME'"),
+        (lambda t: t.update(text=[]), "no text"),
+        (lambda t: t.pop("nodes"), "nodes"),
+    ],
+)
+def test_broken_templates_are_named(tmp_path, change, message: str) -> None:
+    templates = json.loads(json.dumps(OFFICIAL))
+    change(templates[0])
+    (tmp_path / "broken.json").write_text(json.dumps(templates))
+    with pytest.raises(UserError, match=message) as caught:
+        read_families(tmp_path)
+    assert "broken.json" in str(caught.value)
+
+
+def test_unknown_families_and_folders_are_named(tmp_path) -> None:
+    with pytest.raises(UserError, match="four_hop"):
+        read_families(chosen=["zero_hop", "four_hop"])
+    with pytest.raises(UserError, match="no such folder"):
+        read_families(tmp_path / "nowhere")
+    with pytest.raises(UserError, match="no template files"):
+        read_families(tmp_path)
+
+
+def test_chosen_families_keep_their_numbers() -> None:
+    assert [f.index for f in read_families(chosen=["zero_hop", 0, 9])] == [0, 9, *range(84, 90)]
