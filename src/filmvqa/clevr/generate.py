@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -63,7 +64,7 @@ class GeneratorSettings:
     def __post_init__(self) -> None:
         for split, count in self.images.items():
             if not split.isidentifier() or count < 1:
-                raise UserError(f"splits.{split}={count}; a split needs a plain name and images")
+                raise UserError(f"images.{split}={count}; a split needs a plain name and images")
         if min(self.width, self.height) < 16 or not 1 <= self.rays <= 16:
             raise UserError(
                 f"images of {self.width}×{self.height} with rays={self.rays}; "
@@ -72,7 +73,7 @@ class GeneratorSettings:
 
 
 @dataclass(frozen=True)
-class Layout:
+class SetFolder:
     """Where the files of a CLEVR-format set lie."""
 
     root: Path
@@ -105,37 +106,39 @@ def generate(root: str | Path, settings: GeneratorSettings, workers: int | None 
     UserError
         If ``root`` holds a set of other settings; nothing is changed then.
     """
-    layout = Layout(Path(root))
+    folder = SetFolder(Path(root))
     read_families(settings.templates, settings.families)  # broken templates are named before work
-    _claim(layout, settings)
+    _claim(folder, settings)
     workers = workers or os.cpu_count() or 1
     jobs: list[tuple[str, list[int], int | None]] = []
     unfinished = []
     for split, count in settings.images.items():
-        if layout.questions(split).exists():
-            present = {entry.name for entry in os.scandir(layout.image_folder(split))}
+        if folder.questions(split).exists():
+            present = {path.name for path in folder.image_folder(split).glob("*.png")}
             missing = [i for i in range(count) if image_filename(split, i) not in present]
             jobs += [(split, part, None) for part in _parts(missing, IMAGES_PER_CHUNK)]
             continue
         unfinished.append(split)
         for k, part in enumerate(_parts(list(range(count)), IMAGES_PER_CHUNK)):
-            if not layout.partial(split, "scenes", k).exists():
+            if not folder.partial(split, "scenes", k).exists():
                 jobs.append((split, part, k))
     if not jobs and not unfinished:
         return False
     images = sum(len(part) for _, part, _ in jobs)
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        _run_all(pool, draw_chunk, [(layout, settings, *job) for job in jobs], "images", images)
+    # Ctrl-C reaches the workers too; they finish their piece, the parent hands out no more.
+    spawn, ignored = get_context("spawn"), (signal.SIGINT, signal.SIG_IGN)
+    with ProcessPoolExecutor(workers, spawn, signal.signal, ignored) as pool:
+        _run_all(pool, draw_chunk, [(folder, settings, *job) for job in jobs], "images", images)
         shards = [
-            (layout, settings, split, k)
+            (folder, settings, split, k)
             for split in unfinished
             for k in range(-(-settings.images[split] // IMAGES_PER_SHARD))
-            if not layout.partial(split, "questions", k).exists()
+            if not folder.partial(split, "questions", k).exists()
         ]
         _run_all(pool, draw_questions, shards, "questions")
     for split in unfinished:
-        _merge(layout, settings, split)
-        shutil.rmtree(layout.root / ".partial" / split)
+        _merge(folder, settings, split)
+    shutil.rmtree(folder.root / ".partial", ignore_errors=True)
     return True
 
 
@@ -143,26 +146,26 @@ def _parts(numbers: list[int], size: int) -> list[list[int]]:
     return [numbers[i : i + size] for i in range(0, len(numbers), size)]
 
 
-def _claim(layout: Layout, settings: GeneratorSettings) -> None:
+def _claim(folder: SetFolder, settings: GeneratorSettings) -> None:
     """Record the settings in the folder, or compare them with those recorded."""
     wanted = msgspec.to_builtins(settings)
-    if layout.settings.exists():
+    if folder.settings.exists():
         found = decode_json(
-            read_bytes(layout.settings, _REMEDY), dict[str, Any], layout.settings, _REMEDY
+            read_bytes(folder.settings, _REMEDY), dict[str, Any], folder.settings, _REMEDY
         )
         wanted = msgspec.json.decode(msgspec.json.encode(wanted))
         if found != wanted:
             changed = _differences(found, wanted)
             raise UserError(
-                f"{layout.root}: holds a set made with other settings ({'; '.join(changed)}); "
+                f"{folder.root}: holds a set made with other settings ({'; '.join(changed)}); "
                 "give the same ones, another folder, or delete it"
             )
         return
-    if (layout.root / "questions").exists():
+    if (folder.root / "questions").exists():
         raise UserError(
-            f"{layout.root}: holds questions that were not generated here; choose another folder"
+            f"{folder.root}: holds questions that were not generated here; choose another folder"
         )
-    with atomic_write(layout.settings) as stream:
+    with atomic_write(folder.settings) as stream:
         stream.write(msgspec.json.format(encode_json(wanted), indent=1) + b"\n")
 
 
@@ -210,21 +213,25 @@ def draw_image(settings: GeneratorSettings, split: str, index: int) -> tuple[Sce
 
 
 def draw_chunk(
-    layout: Layout, settings: GeneratorSettings, split: str, indices: list[int], chunk: int | None
+    folder: SetFolder,
+    settings: GeneratorSettings,
+    split: str,
+    indices: list[int],
+    chunk: int | None,
 ) -> int:
     """Draw images; their scenes become partial file ``chunk`` (None: the scenes are there)."""
-    layout.image_folder(split).mkdir(parents=True, exist_ok=True)
+    folder.image_folder(split).mkdir(parents=True, exist_ok=True)
     if settings.masks:
-        layout.mask_folder(split).mkdir(parents=True, exist_ok=True)
+        folder.mask_folder(split).mkdir(parents=True, exist_ok=True)
     scenes = []
     for index in indices:
         scene, rendered = draw_image(settings, split, index)
-        _write_png(layout.image_folder(split) / scene.image_filename, rendered.image)
+        _write_png(folder.image_folder(split) / scene.image_filename, rendered.image)
         if settings.masks:
-            _write_png(layout.mask_folder(split) / scene.image_filename, rendered.mask)
+            _write_png(folder.mask_folder(split) / scene.image_filename, rendered.mask)
         scenes.append(scene)
     if chunk is not None:
-        with atomic_write(layout.partial(split, "scenes", chunk)) as stream:
+        with atomic_write(folder.partial(split, "scenes", chunk)) as stream:
             stream.write(encode_json(scenes))
     return len(indices)
 
@@ -236,40 +243,40 @@ def _write_png(path: Path, pixels: NDArray[np.uint8]) -> None:
     beside.replace(path)
 
 
-def _scenes_of(layout: Layout, split: str, chunks: range) -> Iterator[Scene]:
+def _scenes_of(folder: SetFolder, split: str, chunks: range) -> Iterator[Scene]:
     for k in chunks:
-        path = layout.partial(split, "scenes", k)
+        path = folder.partial(split, "scenes", k)
         yield from decode_json(read_bytes(path, _REMEDY), list[Scene], path, _REMEDY)
 
 
-def draw_questions(layout: Layout, settings: GeneratorSettings, split: str, shard: int) -> int:
+def draw_questions(folder: SetFolder, settings: GeneratorSettings, split: str, shard: int) -> int:
     """Ask the questions of one shard; returns their number."""
     per_shard = IMAGES_PER_SHARD // IMAGES_PER_CHUNK
     last = -(-settings.images[split] // IMAGES_PER_CHUNK)
     chunks = range(shard * per_shard, min((shard + 1) * per_shard, last))
     questions = ask_shard(
-        list(_scenes_of(layout, split, chunks)),
+        list(_scenes_of(folder, split, chunks)),
         read_families(settings.templates, settings.families),
         settings.questions_per_image,
         f"{settings.seed}/{split}/{shard}",
     )
-    with atomic_write(layout.partial(split, "questions", shard)) as stream:
+    with atomic_write(folder.partial(split, "questions", shard)) as stream:
         stream.write(encode_json(questions))
     return len(questions)
 
 
-def _merge(layout: Layout, settings: GeneratorSettings, split: str) -> None:
+def _merge(folder: SetFolder, settings: GeneratorSettings, split: str) -> None:
     """Put a split's scene and question files together; the question file, which says that the
     split is complete, comes last."""
     chunks = range(-(-settings.images[split] // IMAGES_PER_CHUNK))
-    _write_array(layout.scenes(split), settings, split, "scenes", _scenes_of(layout, split, chunks))
+    _write_array(folder.scenes(split), settings, split, "scenes", _scenes_of(folder, split, chunks))
     shards = range(-(-settings.images[split] // IMAGES_PER_SHARD))
     questions = chain.from_iterable(
         decode_json(read_bytes(path, _REMEDY), list[Question], path, _REMEDY)
-        for path in (layout.partial(split, "questions", k) for k in shards)
+        for path in (folder.partial(split, "questions", k) for k in shards)
     )
     _write_array(
-        layout.questions(split),
+        folder.questions(split),
         settings,
         split,
         "questions",

@@ -182,7 +182,7 @@ class QuestionGenerator:
             options += self._absent(ending, options, nulls, int(base), index)
         if ending == "unique":
             options = [option for option in options if option[2].bit_count() == 1]
-        elif ending == "":
+        elif ending == "" and not related:
             options = [option for option in options if option[1] != NO_FILTER]
         self._rng.shuffle(options)
         for relate, key, chosen in options:

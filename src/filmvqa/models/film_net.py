@@ -15,7 +15,7 @@ from filmvqa.models.vision import Classifier, FilmedResBlock, Stem
 class FilmNet(nn.Module):
     """A GRU reads the question and gives γ and β of every residual block over image features.
 
-    The defaults are the paper's (section 4.1): about 36 million weights, most in the GRU.
+    The defaults are the paper's (section 4.1): 59 million weights, most in the GRU.
     ``stem_strides`` has one number per stem convolution; pixels take several of stride 2.
     """
 
