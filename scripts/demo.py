@@ -23,7 +23,7 @@ STAGES: dict[str, list[str]] = {
     "features": ["extract_features.py data=mini"],
     "train": [
         "train.py experiment=demo model=film_small run=film",
-        "train.py experiment=demo model=lstm run=question_only trainer.max_epochs=2",
+        "train.py experiment=demo model=lstm run=question_only trainer.max_epochs=1",
     ],
     "evaluate": [
         f"evaluate.py checkpoint={FOLDER}/{run}/best.pt split=val precision=bfloat16"

@@ -42,10 +42,10 @@ _REMEDY = "delete it and run generate_clevr.py again"
 class GeneratorSettings:
     """All that a generated set depends on.
 
-    ``images`` gives the number of images of each split; ``families`` the groups and numbers of
-    question families (None: all); ``withhold`` the splits whose questions come without answers,
-    as CLEVR's test split; ``date`` goes into the files' heads, fixed so that the same settings
-    give the same bytes.
+    ``images`` gives the number of images of each split (0: none); ``families`` the groups and
+    numbers of question families (None: all); ``withhold`` the splits whose questions come without
+    answers, as CLEVR's test split; ``date`` goes into the files' heads, fixed so that the same
+    settings give the same bytes.
     """
 
     images: dict[str, int]
@@ -63,8 +63,8 @@ class GeneratorSettings:
 
     def __post_init__(self) -> None:
         for split, count in self.images.items():
-            if not split.isidentifier() or count < 1:
-                raise UserError(f"images.{split}={count}; a split needs a plain name and images")
+            if not split.isidentifier() or count < 0:
+                raise UserError(f"images.{split}={count}; need a plain name and 0 or more images")
         if min(self.width, self.height) < 16 or not 1 <= self.rays <= 16:
             raise UserError(
                 f"images of {self.width}×{self.height} with rays={self.rays}; "
@@ -113,6 +113,8 @@ def generate(root: str | Path, settings: GeneratorSettings, workers: int | None 
     jobs: list[tuple[str, list[int], int | None]] = []
     unfinished = []
     for split, count in settings.images.items():
+        if count == 0:
+            continue
         if folder.questions(split).exists():
             present = {path.name for path in folder.image_folder(split).glob("*.png")}
             missing = [i for i in range(count) if image_filename(split, i) not in present]
