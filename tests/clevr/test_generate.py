@@ -120,6 +120,15 @@ def test_complete_sets_are_left_alone_and_lost_images_drawn_again(tmp_path: Path
     assert digest(tmp_path / "w") == before
 
 
+def test_a_split_of_no_images_is_left_out(tmp_path: Path) -> None:
+    settings = replace(SETTINGS, images={"train": 0, "val": 2}, masks=False)
+    assert generate(tmp_path / "w", settings, workers=1)
+    assert [p.name for p in (tmp_path / "w/questions").iterdir()] == ["CLEVR_val_questions.json"]
+    assert not generate(tmp_path / "w", settings, workers=1)
+    with pytest.raises(UserError, match="val=-1"):
+        replace(SETTINGS, images={"val": -1})
+
+
 def test_other_settings_are_refused_by_name(world: Path) -> None:
     before = digest(world)
     with pytest.raises(UserError, match=r"rules\.max_objects was 4, now 5; seed was 0, now 7"):

@@ -16,7 +16,7 @@ SEEDS = st.integers(0, 2**32 - 1)
 
 
 @given(SEEDS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_layouts_keep_clevrs_constraints(seed: int) -> None:
     layout = sample_layout(np.random.default_rng(seed), SceneRules())
     assert 3 <= len(layout.half) <= 10
@@ -36,7 +36,7 @@ def test_layouts_keep_clevrs_constraints(seed: int) -> None:
 
 
 @given(SEEDS)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_scene_record_agrees_with_its_geometry(seed: int) -> None:
     rules = SceneRules()
     layout = sample_layout(np.random.default_rng(seed), rules)
