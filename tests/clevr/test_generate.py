@@ -146,3 +146,10 @@ def test_questions_are_about_what_is_there(world: Path) -> None:
     for split, count in SETTINGS.images.items():
         file = read_questions(world / f"questions/CLEVR_{split}_questions.json")
         assert {q.image_index for q in file.questions} == set(range(count))
+
+
+def test_hopeless_visibility_ends_with_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("filmvqa.clevr.generate.MAX_RESTARTS", 5)
+    settings = replace(SETTINGS, rules=SceneRules(min_pixels=60_000))
+    with pytest.raises(UserError, match="hid an object"):
+        draw_image(settings, "val", 0)

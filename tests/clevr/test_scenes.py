@@ -143,3 +143,9 @@ def test_visibility_threshold_scales_with_area() -> None:
 def test_senseless_rules_are_refused(options: dict) -> None:
     with pytest.raises(UserError):
         SceneRules(**options)
+
+
+def test_impossible_rules_end_with_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("filmvqa.clevr.scenes.MAX_RESTARTS", 20)
+    with pytest.raises(UserError, match="no room for 40 to 40 objects"):
+        sample_layout(np.random.default_rng(0), SceneRules(min_objects=40, max_objects=40))

@@ -28,7 +28,13 @@ from tqdm import tqdm
 from filmvqa.clevr.families import read_families
 from filmvqa.clevr.questions import IMAGES_PER_SHARD, ask_shard
 from filmvqa.clevr.render import Rendered, render
-from filmvqa.clevr.scenes import SceneRules, image_filename, sample_layout, to_scene
+from filmvqa.clevr.scenes import (
+    MAX_RESTARTS,
+    SceneRules,
+    image_filename,
+    sample_layout,
+    to_scene,
+)
 from filmvqa.clevr.schema import Info, Question, Scene, decode_json, encode_json
 from filmvqa.errors import UserError
 from filmvqa.files import atomic_write, read_bytes
@@ -207,11 +213,15 @@ def draw_image(settings: GeneratorSettings, split: str, index: int) -> tuple[Sce
     rng = np.random.default_rng([settings.seed, zlib.crc32(split.encode()), index])
     width, height = settings.width, settings.height
     least = settings.rules.min_visible(width, height)
-    while True:
+    for _ in range(MAX_RESTARTS):
         layout = sample_layout(rng, settings.rules)
         rendered = render(layout, width, height, settings.rays, least)
         if rendered is not None:
             return to_scene(layout, settings.rules, split, index, width, height), rendered
+    raise UserError(
+        f"image {index} of {split}: {MAX_RESTARTS} scenes in a row hid an object; lower "
+        "rules.min_pixels or rules.max_objects"
+    )
 
 
 def draw_chunk(

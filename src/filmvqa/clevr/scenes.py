@@ -30,6 +30,8 @@ COGENT: dict[str, dict[str, tuple[str, ...]]] = {
     "A": {"cube": _COGENT_CUBES, "cylinder": _COGENT_CYLINDERS, "sphere": COLORS},
     "B": {"cube": _COGENT_CYLINDERS, "cylinder": _COGENT_CUBES, "sphere": COLORS},
 }
+#: Scenes in a row that may fail before their rules are taken to be impossible.
+MAX_RESTARTS = 10_000
 #: Where the three area lamps of CLEVR's base scene stand: key, fill, back.
 LAMPS = np.array(
     [[6.44671, -2.90517, 4.25840], [-4.67112, -4.01360, 3.01122], [-1.16850, 2.64602, 5.81574]]
@@ -110,10 +112,21 @@ class Layout:
 
 
 def sample_layout(rng: np.random.Generator, rules: SceneRules) -> Layout:
-    """Draw one layout; an object that finds no place in ``max_tries`` starts the scene again."""
-    while (layout := _try_layout(rng, rules)) is None:
-        pass
-    return layout
+    """Draw one layout; an object that finds no place in ``max_tries`` starts the scene again.
+
+    Raises
+    ------
+    UserError
+        If ``MAX_RESTARTS`` scenes in a row fail: there is no room for so many objects.
+    """
+    for _ in range(MAX_RESTARTS):
+        layout = _try_layout(rng, rules)
+        if layout is not None:
+            return layout
+    raise UserError(
+        f"{MAX_RESTARTS} scenes in a row had no room for {rules.min_objects} to "
+        f"{rules.max_objects} objects; lower rules.max_objects or rules.min_margin"
+    )
 
 
 def _try_layout(rng: np.random.Generator, rules: SceneRules) -> Layout | None:

@@ -151,7 +151,7 @@ def pretrain(
             schedule.step()
             bar.update()
             if bar.n % 50 == 0:
-                bar.set_postfix(loss=f"{loss.item():.3f}")
+                bar.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
     bar.close()
     state = {k: v.half().contiguous() for k, v in network.state_dict().items()}
     with atomic_write(output) as stream:

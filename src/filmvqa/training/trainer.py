@@ -162,6 +162,7 @@ class Trainer:
                         loss=f"{record['loss']:.3f}",
                         acc=f"{100 * record['accuracy']:.1f}",
                         qps=f"{record['questions_per_second']:.0f}",
+                        refresh=False,  # as often as the bar itself
                     )
                     lr = state.optimizer.param_groups[0]["lr"]
                     self._log({"epoch": state.sampler.epoch, "lr": lr, **record})
