@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 
 import msgspec
@@ -103,7 +104,7 @@ def documents() -> list[Path]:
 def commands(text: str) -> list[str]:
     blocks = re.findall(r"```(?:bash|sh)\n(.*?)```", text, re.DOTALL)
     lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
-    return [line.split("#")[0].removeprefix("$").strip() for line in lines]
+    return [line.partition("  #")[0].strip() for line in lines]
 
 
 @pytest.mark.parametrize("document", documents(), ids=lambda p: p.name)
@@ -111,7 +112,7 @@ def test_the_commands_of_the_documents_exist(document: Path) -> None:
     found = commands(document.read_text())
     targets = set(re.findall(r"^([a-z]+):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE))
     for line in found:
-        words = line.split()
+        words = shlex.split(line)
         if words[:1] == ["make"]:
             assert set(words[1:]) <= targets, line
         if words[:1] == ["python"] and words[1].startswith("scripts/"):
@@ -120,7 +121,7 @@ def test_the_commands_of_the_documents_exist(document: Path) -> None:
             if (CONFIGS / f"{script.stem}.yaml").exists():
                 overrides = [w for w in words[2:] if w != "-m" and "<" not in w]
                 with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-                    compose(script.stem, overrides=[o for o in overrides if "," not in o])
+                    compose(script.stem, overrides=overrides)
     if document.name == "README.md" and document.parent == REPOSITORY:
         assert {"make demo", "make test"} <= set(found)
 

@@ -17,7 +17,7 @@ DATA = [
     "data.image_size=[48,48]",
 ]
 GENERATOR = [
-    "data.generator.images={train:40,val:12,test:3}",
+    "data.generator.images={train:150,val:12,test:3}",
     "data.generator.width=48",
     "data.generator.height=48",
     "data.generator.rays=1",
@@ -163,7 +163,7 @@ def test_templates_of_ones_own(tmp_path: Path) -> None:
     shutil.copy(shipped, tmp_path / "mine")
     succeed(
         "generate_clevr.py", *DATA, *GENERATOR, "data.generator.families=null", "templates=mine",
-        "data.generator.images={val:2}", cwd=tmp_path,
+        "data.generator.images={train:0,val:2,test:0}", cwd=tmp_path,
     )  # fmt: skip
     questions = json.loads((tmp_path / "data/tiny/questions/CLEVR_val_questions.json").read_text())
     families = {q["question_family_index"] for q in questions["questions"]}
@@ -207,10 +207,10 @@ def test_question_json_cut_short(copy: Path) -> None:
 
 
 def test_a_question_about_an_image_that_is_not_there(copy: Path) -> None:
-    (copy / "data/tiny/images/train/CLEVR_train_000039.png").unlink()
+    (copy / "data/tiny/images/train/CLEVR_train_000149.png").unlink()
     shutil.rmtree(copy / "data/tiny/h5")
     line = fail("preprocess_questions.py", *DATA, cwd=copy)
-    assert "CLEVR_train_000039.png, which is not in data/tiny/images/train" in line
+    assert "CLEVR_train_000149.png, which is not in data/tiny/images/train" in line
 
 
 def test_a_question_file_for_other_features(copy: Path) -> None:
