@@ -26,8 +26,7 @@ STAGES: dict[str, list[str]] = {
         "train.py experiment=demo model=lstm run=question_only trainer.max_epochs=1",
     ],
     "evaluate": [
-        f"evaluate.py checkpoint={FOLDER}/{run}/best.pt split=val precision=bfloat16"
-        for run in MODELS
+        f"evaluate.py checkpoint={FOLDER}/{run}/best.pt split=val precision=auto" for run in MODELS
     ],
 }
 

@@ -20,6 +20,7 @@ from filmvqa.evaluation.accuracy import (
     format_report,
     wilson_interval,
 )
+from filmvqa.evaluation.predictions import autocast
 from filmvqa.evaluation.sweeps import markdown_table, read_runs, report_sweep, summarize
 
 
@@ -146,3 +147,13 @@ def test_reports_of_nothing_and_of_too_much_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="nothing differs"):
         summarize(read_runs(folder))
     assert summarize(read_runs(folder), "optim.lr")[1][0].value == 0.1
+
+
+def test_auto_precision_follows_the_hardware(monkeypatch) -> None:
+    x = torch.ones(4, 4)
+    for fast, expected in ((True, torch.bfloat16), (False, torch.float32)):
+        monkeypatch.setattr("filmvqa.evaluation.predictions.has_fast_bfloat16", lambda _, f=fast: f)
+        with autocast(torch.device("cpu"), "auto"):
+            assert (x @ x).dtype == expected
+        with autocast(torch.device("cpu"), "float32"):
+            assert (x @ x).dtype == torch.float32

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import torch
@@ -10,12 +11,25 @@ from tqdm import tqdm
 
 from filmvqa.data.loader import Loader
 
-PRECISIONS = ("float32", "bfloat16")
+PRECISIONS = ("auto", "float32", "bfloat16")
+
+
+@cache
+def has_fast_bfloat16(device_type: str) -> bool:
+    """Whether the hardware multiplies bfloat16 matrices itself: elsewhere it is slower than
+    float32."""
+    if device_type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    # torch has no public question for it; without the private one the answer is no.
+    asks = getattr(torch.cpu, "_is_amx_tile_supported", None)
+    return device_type == "cpu" and asks is not None and bool(asks())
 
 
 def autocast(device: torch.device, precision: str) -> Any:
-    """The context in which a forward pass runs in ``precision`` on ``device``."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
+    """The context in which a forward pass runs in ``precision`` on ``device``; ``auto`` is
+    bfloat16 where the hardware has it."""
+    fast = precision == "auto" and has_fast_bfloat16(device.type)
+    return torch.autocast(device.type, torch.bfloat16, enabled=fast or precision == "bfloat16")
 
 
 @torch.inference_mode()
