@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from dataclasses import fields
 from pathlib import Path
 
 import msgspec
@@ -14,6 +15,7 @@ from omegaconf import OmegaConf
 
 from filmvqa.clevr.families import read_families
 from filmvqa.clevr.generate import GeneratorSettings
+from filmvqa.clevr.scenes import SceneRules
 from filmvqa.models import build_model
 from filmvqa.training.optim import build_optimizer, build_schedule
 from filmvqa.training.trainer import TrainerSettings
@@ -48,6 +50,11 @@ def test_data_configs(name: str) -> None:
     assert (data["generator"] is None) != (data["download"] is None)
     if data["generator"] is not None:
         settings = msgspec.convert(data["generator"], GeneratorSettings)
+        assert set(data["generator"]["rules"]) == {f.name for f in fields(SceneRules)}
+        changed = {"max_objects"} if name == "mini" else set()
+        for field in fields(SceneRules):
+            same = getattr(settings.rules, field.name) == getattr(SceneRules(), field.name)
+            assert same != (field.name in changed), field.name
         assert set(settings.images) == {"train", "val", "test"}
         read_families(settings.templates, settings.families)
 
