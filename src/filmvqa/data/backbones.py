@@ -16,7 +16,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from filmvqa.errors import UserError
+from filmvqa.errors import UserError, one_line
 from filmvqa.files import sha256_of_file
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -143,7 +143,7 @@ def _build_clevr_cnn(weights: str | Path | None) -> Backbone:
             network.load_state_dict(state)
         except (SafetensorError, RuntimeError) as error:
             raise UserError(
-                f"{path}: not weights of clevr_cnn ({_first_line(error)}); "
+                f"{path}: not weights of clevr_cnn ({one_line(error)}); "
                 "make them again with scripts/pretrain_backbone.py"
             ) from None
         digest = sha256_of_file(path)
@@ -162,7 +162,7 @@ def _build_resnet(name: str, stage: int, weights: str | Path | None) -> Backbone
     try:
         resnet.load_state_dict(state)
     except (RuntimeError, TypeError, AttributeError) as error:
-        raise UserError(f"{source}: not weights of {name} ({_first_line(error)})") from None
+        raise UserError(f"{source}: not weights of {name} ({one_line(error)})") from None
     layers = [resnet.conv1, resnet.bn1, resnet.relu, resnet.maxpool]
     layers += [getattr(resnet, f"layer{i}") for i in range(1, stage + 1)]
     return Backbone(
@@ -177,7 +177,7 @@ def _resnet_weights(name: str, path: str | Path | None) -> tuple[str, str, dict[
         except FileNotFoundError:
             raise UserError(f"{path}: no such weights file") from None
         except Exception as error:  # torch raises half a dozen kinds for a file it cannot read
-            raise UserError(f"{path}: cannot be read as weights ({_first_line(error)})") from None
+            raise UserError(f"{path}: cannot be read as weights ({one_line(error)})") from None
         return Path(path).name, sha256_of_file(path), state
     from torchvision.models import get_model_weights
 
@@ -189,11 +189,7 @@ def _resnet_weights(name: str, path: str | Path | None) -> tuple[str, str, dict[
         cache = Path(torch.hub.get_dir()) / "checkpoints"
         raise UserError(
             f"{file_name}: the ImageNet weights of {name} could not be downloaded "
-            f"({_first_line(error)}); run again with network access, or fetch {entry.url} "
+            f"({one_line(error)}); run again with network access, or fetch {entry.url} "
             f"elsewhere and give weights=<file> (or put it into {cache})"
         ) from None
     return file_name, sha256_of_file(Path(torch.hub.get_dir()) / "checkpoints" / file_name), state
-
-
-def _first_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:160] or type(error).__name__

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from filmvqa.data.text import Vocabulary
-from filmvqa.errors import UserError
+from filmvqa.errors import UserError, one_line
 from filmvqa.files import atomic_write
 from filmvqa.models import build_model
 
@@ -35,7 +35,7 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise UserError(f"{path}: no such checkpoint; train one with scripts/train.py") from None
     except Exception as error:  # torch raises half a dozen kinds for a file it cannot read
-        reason = " ".join(str(error).split())[:120]
+        reason = one_line(error, 120)
         raise UserError(f"{path}: not a readable checkpoint ({reason})") from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise UserError(f"{path}: not a checkpoint of this project ({FORMAT})")
@@ -65,6 +65,6 @@ def model_from_checkpoint(
     try:
         model.load_state_dict(content["weights"])
     except RuntimeError as error:
-        reason = " ".join(str(error).split())[:160]
+        reason = one_line(error)
         raise UserError(f"{path}: its weights do not fit its model ({reason})") from None
     return model.eval(), vocabulary
