@@ -33,6 +33,9 @@ def main(config) -> float:
         seed=config.seed,
         device=config.device,
         store=config.store,
+        fraction=config.data.fraction,
+        start=config.train.start,
+        parts=whole["train"]["parts"],
         resume=config.resume,
     )
 

@@ -69,10 +69,15 @@ def check_training(config: dict) -> None:
     kwargs = {k: v for k, v in config["model"].items() if k != "name"}
     with torch.device("meta"):
         model = build_model(
-            config["model"]["name"], vocab_size=9, num_answers=5, feature_dim=7, **kwargs
+            config["model"]["name"],
+            vocab_size=9,
+            num_answers=5,
+            feature_shape=[7, 14, 14],
+            **kwargs,
         )
     optim = config["optim"]
-    optimizer = build_optimizer(model, optim["name"], optim["lr"], optim["weight_decay"])
+    own = {k: v for k, v in optim.items() if k not in ("schedule", "warmup")}
+    optimizer = build_optimizer(model, **own)
     build_schedule(optimizer, optim["schedule"], optim["warmup"], 10)
     msgspec.convert(config["trainer"], TrainerSettings)
 
@@ -83,13 +88,17 @@ def test_the_papers_recipe() -> None:
         "name": "adam",
         "lr": 3e-4,
         "weight_decay": 1e-5,
+        "part_weight_decay": {"encoder": None, "film_generator": None},
+        "decay_norms_and_biases": True,
         "schedule": "constant",
         "warmup": 0,
     }
     assert config["trainer"]["batch_size"] == 64
     model = config["model"]
-    assert (model["embedding_dim"], model["hidden_dim"], model["channels"]) == (200, 4096, 128)
-    assert (model["num_blocks"], model["projection_dim"], model["classifier_dim"]) == (4, 512, 1024)
+    encoder, classifier = model["encoder"], model["classifier"]
+    assert (encoder["embedding_dim"], encoder["hidden_dim"]) == (200, 4096)
+    assert (model["channels"], model["num_blocks"]) == (128, 4)
+    assert (classifier["projection_dim"], classifier["hidden_dims"]) == (512, [1024])
     assert config["data"]["backbone"]["name"] == "resnet101"
     assert config["data"]["image_size"] == [224, 224]
 

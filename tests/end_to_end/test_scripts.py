@@ -23,8 +23,8 @@ GENERATOR = [
     "data.generator.rays=1",
 ]
 SMALL = [
-    "model.embedding_dim=8", "model.hidden_dim=12", "model.channels=8", "model.num_blocks=2",
-    "model.projection_dim=8", "model.classifier_dim=12",
+    "model.encoder.embedding_dim=8", "model.encoder.hidden_dim=12", "model.channels=8",
+    "model.num_blocks=2", "model.classifier.projection_dim=8", "model.classifier.hidden_dims=[12]",
 ]  # fmt: skip
 SHORT = [
     "trainer.max_steps=6",
@@ -143,7 +143,7 @@ def test_pixels_need_no_weights(workplace: Path) -> None:
     pixels = [*DATA, "data.backbone.name=pixels"]
     succeed("extract_features.py", *pixels, cwd=workplace)
     succeed(
-        "train.py", *TRAIN, *pixels, "model=film_pixels", "model.stem_strides=[2,2]", "run=pixels",
+        "train.py", *TRAIN, *pixels, "model=film_pixels", "model.stem.strides=[2,2]", "run=pixels",
         *SMALL, cwd=workplace,
     )  # fmt: skip
 

@@ -41,6 +41,15 @@ class Batch:
     index: Tensor
 
 
+@dataclass(frozen=True)
+class Part:
+    """Some images (M,) of a question set, the rows of their questions, and the other rows."""
+
+    images: Tensor
+    rows: Tensor
+    others: Tensor
+
+
 @dataclass
 class QuestionSet:
     """A question file whole in memory: N questions.
@@ -121,6 +130,27 @@ class QuestionSet:
             num_images=int(arrays["image_idxs"].max(initial=-1)) + 1,
         )
 
+    def part(self, fraction: float, seed: int) -> Part:
+        """A fraction of the images, chosen by seed, with all of their questions.
+
+        Smaller fractions of one seed are parts of larger ones.
+
+        Raises
+        ------
+        UserError
+            For a fraction outside (0, 1], or one without an image.
+        """
+        if not 0 < fraction <= 1:
+            raise UserError(f"data.fraction={fraction}; must be above 0 and at most 1")
+        images = self.images.cpu().unique()
+        order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
+        count = round(fraction * len(images))
+        if count == 0:
+            raise UserError(f"data.fraction={fraction} of {len(images)} images is none; raise it")
+        chosen = images[order[:count]].sort().values
+        inside = torch.isin(self.images.cpu(), chosen)
+        return Part(chosen.int(), inside.nonzero().flatten(), (~inside).nonzero().flatten())
+
     def check_features(self, store: FeatureStore, path: str | Path) -> None:
         """Raise ``UserError`` unless the features are those of this file's images."""
         if self.num_images > store.num_images:
@@ -161,25 +191,26 @@ def _types(
 
 
 class EpochSampler:
-    """Every row once an epoch, in an order that depends only on (seed, epoch).
+    """Each of the given rows (N,) once an epoch, in an order that depends only on (seed, epoch).
 
     Its position is the number of batches given, so a checkpoint needs two numbers.
     """
 
-    def __init__(self, count: int, batch_size: int, seed: int) -> None:
-        self.count, self.batch_size, self.seed = count, batch_size, seed
+    def __init__(self, rows: Tensor, batch_size: int, seed: int) -> None:
+        self.available, self.batch_size, self.seed = rows, batch_size, seed
         self.epoch = self.batch = 0
         self._order: tuple[int, Tensor] | None = None
 
     @property
     def batches_per_epoch(self) -> int:
-        return -(-self.count // self.batch_size)
+        return -(-len(self.available) // self.batch_size)
 
     def rows(self, epoch: int, batch: int) -> Tensor:
         """Rows (≤ batch size,) of one batch of one epoch."""
         if self._order is None or self._order[0] != epoch:
             generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
-            self._order = (epoch, torch.randperm(self.count, generator=generator))
+            order = torch.randperm(len(self.available), generator=generator)
+            self._order = (epoch, self.available[order])
         return self._order[1][batch * self.batch_size : (batch + 1) * self.batch_size]
 
     def advance(self) -> None:

@@ -51,6 +51,7 @@ def draw_film(
     from matplotlib.figure import Figure
 
     channels, blocks = model["channels"], model["num_blocks"]
+    encoder, classifier = model["encoder"], model["classifier"]
     maps = "×".join(map(str, feature_shape))
     figure = Figure(figsize=(8.6, 4.8), layout="constrained")
     axes = figure.subplots()
@@ -70,9 +71,9 @@ def draw_film(
 
     language, vision, film = "#dbe9f6", "#e8f0d8", "#fbe3c0"
     question = box(1.2, 4.5, "question tokens", "white")
-    embedding = box(1.2, 3.7, f"embedding {model['embedding_dim']}", language)
-    encoder = box(
-        1.2, 2.8, f"{model['cell'].upper()} {model['hidden_dim']}\nat the true end", language
+    embedding = box(1.2, 3.7, f"embedding {encoder['embedding_dim']}", language)
+    reader = box(
+        1.2, 2.8, f"{encoder['cell'].upper()} {encoder['hidden_dim']}\nat the true end", language
     )
     generator = box(1.2, 1.9, f"linear to {blocks}×2×{channels}", film)
     features = box(5.2, 4.5, f"image features {maps}", "white")
@@ -80,10 +81,10 @@ def draw_film(
     block = box(5.2, 1.9, "1×1 convolution, ReLU\n3×3 convolution\nbatch norm without affine\n"
                 "FiLM:  γ · x + β\nReLU, plus the first ReLU's output", vision)  # fmt: skip
     axes.text(6.5, 1.83, f"× {blocks}", fontsize=14, color="0.3")
-    head = box(4.3, 0.4, f"1×1 convolution to {model['projection_dim']}, batch norm, ReLU, global "
-               f"max pool\n{model['classifier_dim']} units, batch norm, ReLU", vision)  # fmt: skip
+    head = box(4.3, 0.4, f"1×1 convolution to {classifier['projection_dim']}, batch norm, ReLU, global "
+               f"max pool\n{classifier['hidden_dims'][0]} units, batch norm, ReLU", vision)  # fmt: skip
     answer = box(8.0, 0.4, "answer", "white")
-    for start, end in ((question, embedding), (embedding, encoder), (encoder, generator)):
+    for start, end in ((question, embedding), (embedding, reader), (reader, generator)):
         arrow(start, end)
     arrow(generator, block, "γ = 1 + Δγ,  β", dx=-0.75, dy=0.1)
     arrow(features, stem)

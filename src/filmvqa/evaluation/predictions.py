@@ -49,7 +49,7 @@ def predict(
     rows = torch.arange(len(questions)) if rows is None else rows
     order = torch.argsort(questions.lengths.cpu()[rows], stable=True)
     found = torch.empty(len(rows), dtype=torch.int64)
-    was_training = model.training
+    modes = [(module, module.training) for module in model.modules()]
     model.eval()
     done = 0
     with tqdm(total=len(rows), desc="answer", unit="q", disable=not progress, leave=False) as bar:
@@ -59,5 +59,6 @@ def predict(
             found[order[done : done + len(batch.index)]] = logits.argmax(1).cpu()
             done += len(batch.index)
             bar.update(len(batch.index))
-    model.train(was_training)
+    for module, training in modes:
+        module.training = training
     return found

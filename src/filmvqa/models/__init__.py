@@ -1,7 +1,7 @@
-"""Tensors to logits. Knows nothing of files.
+"""Tensors to logits. Knows nothing of data files.
 
-Every model is built from a vocabulary size, a number of answers and of feature channels, and
-called as ``model(features, questions, image_of_question=None)``.
+Every model is built from a vocabulary size, a number of answers and the shape (C, H, W) of an
+image's features, and called as ``model(features, questions, image_of_question=None)``.
 """
 
 from __future__ import annotations
@@ -11,10 +11,26 @@ from typing import Any
 from torch import nn
 
 from filmvqa.errors import UserError
-from filmvqa.models.baselines import QuestionOnlyLSTM
+from filmvqa.models.baselines import (
+    CnnLSTM,
+    CnnLSTMStackedAttention,
+    QuestionOnlyLSTM,
+    QuestionTypeMode,
+)
 from filmvqa.models.film_net import FilmNet
+from filmvqa.models.mac import MacNet
+from filmvqa.models.original import load_original_film
 
-MODELS: dict[str, type[nn.Module]] = {"film": FilmNet, "lstm": QuestionOnlyLSTM}
+__all__ = ["MODELS", "build_model", "load_original_film"]
+
+MODELS: dict[str, type[nn.Module]] = {
+    "film": FilmNet,
+    "mac": MacNet,
+    "cnn_lstm_sa": CnnLSTMStackedAttention,
+    "cnn_lstm": CnnLSTM,
+    "lstm": QuestionOnlyLSTM,
+    "qtype": QuestionTypeMode,
+}
 
 
 def build_model(name: str, **kwargs: Any) -> nn.Module:

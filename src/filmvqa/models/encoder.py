@@ -1,19 +1,30 @@
-"""Question encoders: token indices to one vector."""
+"""Question encoders: token indices to one vector, and to one vector a word."""
 
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-_CELLS = {"gru": nn.GRU, "lstm": nn.LSTM}
+CELLS: dict[str, type[nn.GRU] | type[nn.LSTM]] = {"gru": nn.GRU, "lstm": nn.LSTM}
 
 
 class QuestionEncoder(nn.Module):
     """Word embeddings and a recurrent network, read at the question's true end (section 3).
 
-    Index 0 pads; the state after the last token that is not padding is the encoding, so that
-    padding never changes it. ``orthogonal`` starts the recurrent weights so that early words
-    are remembered; torch's own start is the paper's.
+    Index 0 pads; padding never changes the encoding. With ``bidirectional`` each direction has
+    half of ``hidden_dim``, and the encoding is both directions' last states.
+
+    Parameters
+    ----------
+    padded_length
+        Let the backward direction begin at this position, in the padding, and take its state at
+        the question's last token: what the original FiLM code does, for its checkpoints only.
+    embedding_dropout, layer_dropout, dropout
+        On the words, between layers, and on the encoding.
+    orthogonal
+        Start the recurrent weights so that early words are remembered; torch's own start is the
+        paper's.
     """
 
     def __init__(
@@ -24,36 +35,79 @@ class QuestionEncoder(nn.Module):
         hidden_dim: int = 4096,
         num_layers: int = 1,
         cell: str = "gru",
+        bidirectional: bool = False,
+        padded_length: int | None = None,
+        embedding_dropout: float = 0.0,
+        layer_dropout: float = 0.0,
         dropout: float = 0.0,
         orthogonal: bool = False,
     ) -> None:
         super().__init__()
-        if cell not in _CELLS:
-            raise ValueError(f"cell={cell!r}; choose from {', '.join(_CELLS)}")
+        if cell not in CELLS:
+            raise ValueError(f"cell={cell!r}; choose from {', '.join(CELLS)}")
+        if bidirectional and hidden_dim % 2:
+            raise ValueError(f"hidden_dim={hidden_dim} of two directions must be even")
         self.output_dim = hidden_dim
+        self.padded_length = padded_length
         self.embedding = nn.Embedding(vocab_size, embedding_dim)
-        self.rnn = _CELLS[cell](
-            embedding_dim, hidden_dim, num_layers, batch_first=True, dropout=dropout
+        directions = 2 if bidirectional else 1
+        width = hidden_dim // directions
+        self.bidirectional = bidirectional
+        self.layers = nn.ModuleList(
+            nn.ModuleList(
+                CELLS[cell](hidden_dim if i else embedding_dim, width, batch_first=True)
+                for _ in range(directions)
+            )
+            for i in range(num_layers)
         )
+        self.embedding_dropout = nn.Dropout(embedding_dropout)
+        self.layer_dropout = nn.Dropout(layer_dropout)
+        self.dropout = nn.Dropout(dropout)
         if orthogonal:
-            self._remember(hidden_dim)
+            self._remember(width)
 
-    def _remember(self, hidden_dim: int) -> None:
+    def _remember(self, width: int) -> None:
         """Orthogonal recurrent weights and, in the gate that keeps the state, a bias of 1, so
         that early words reach the end from the first step on (Jozefowicz et al. 2015)."""
-        for name, value in self.rnn.named_parameters():
-            if name.startswith("weight"):
+        for name, value in self.layers.named_parameters():
+            if "weight" in name:
                 fill = nn.init.orthogonal_ if "hh" in name else nn.init.xavier_uniform_
-                for gate in value.data.split(hidden_dim):
+                for gate in value.data.chunk(len(value) // width):
                     fill(gate)
             else:
                 nn.init.zeros_(value)
                 if "ih" in name:  # second in torch's order: GRU's update, LSTM's forget gate
-                    nn.init.ones_(value.data[hidden_dim : 2 * hidden_dim])
+                    nn.init.ones_(value.data[width : 2 * width])
 
     def forward(self, questions: Tensor) -> Tensor:
         """(B, T) indices, padded with 0 at the end, to (B, hidden_dim)."""
-        last = (questions != 0).sum(1).clamp(min=1) - 1  # (B,)
-        states, _ = self.rnn(self.embedding(questions))  # (B, T, hidden_dim)
-        out: Tensor = states[torch.arange(len(questions), device=questions.device), last]
-        return out
+        return self.read(questions)[1]
+
+    def read(self, questions: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, T) to a state a word (B, T, hidden_dim) and the encoding (B, hidden_dim).
+
+        States at padding mean nothing.
+        """
+        if self.padded_length is not None and questions.shape[1] < self.padded_length:
+            questions = F.pad(questions, (0, self.padded_length - questions.shape[1]))
+        lengths = (questions != 0).sum(1).clamp(min=1)  # (B,)
+        rows = torch.arange(len(questions), device=questions.device)
+        places = torch.arange(questions.shape[1], device=questions.device)
+        if self.padded_length is None:
+            mirrored = (lengths[:, None] - 1 - places).where(places < lengths[:, None], places)
+        else:
+            mirrored = places.flip(0).expand(len(questions), -1)  # (B, T)
+        states = self.embedding_dropout(self.embedding(questions))  # (B, T, embedding_dim)
+        for i, directions in enumerate(self.layers):
+            if i:
+                states = self.layer_dropout(states)
+            forward, *backward = directions.children()
+            read = [forward(states)[0]]
+            for rnn in backward:
+                read.append(rnn(states[rows[:, None], mirrored])[0][rows[:, None], mirrored])
+            states = torch.cat(read, 2)  # (B, T, hidden_dim)
+        encoding = states[rows, lengths - 1]
+        if self.bidirectional and self.padded_length is None:
+            half = self.output_dim // 2
+            encoding = torch.cat([encoding[:, :half], states[:, 0, half:]], 1)
+        return states, self.dropout(encoding)

@@ -2,59 +2,92 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-import torch
 from torch import Tensor, nn
 
+from filmvqa.models.blocks import FilmedResBlock
 from filmvqa.models.encoder import QuestionEncoder
-from filmvqa.models.film_generator import LinearFilmGenerator
-from filmvqa.models.vision import Classifier, FilmedResBlock, Stem
+from filmvqa.models.film_generator import FilmGenerator, Modulation
+from filmvqa.models.vision import Classifier, Stem, scale_pixels
 
 
 class FilmNet(nn.Module):
     """A GRU reads the question and gives γ and β of every residual block over image features.
 
     The defaults are the paper's (section 4.1): 59 million weights, most in the GRU.
-    ``stem_strides`` has one number per stem convolution; pixels take several of stride 2.
+
+    Parameters
+    ----------
+    feature_shape
+        (C, H, W) of an image's features.
+    channels, num_blocks
+        Of the residual blocks.
+    filmed
+        Which blocks the question acts on, a truth value each; None: all.
+    coordinates
+        ``inputs`` (stem, blocks and classifier, as in the paper), ``everywhere`` (the blocks' 3×3
+        convolutions too) or ``none``.
+    encoder, generator, stem, block, classifier
+        Options of ``QuestionEncoder``, ``FilmGenerator``, ``Stem``, ``FilmedResBlock`` and
+        ``Classifier``.
     """
 
     def __init__(
         self,
         vocab_size: int,
         num_answers: int,
-        feature_dim: int,
+        feature_shape: Sequence[int],
         *,
-        embedding_dim: int = 200,
-        hidden_dim: int = 4096,
-        num_layers: int = 1,
-        cell: str = "gru",
-        orthogonal: bool = False,
         channels: int = 128,
         num_blocks: int = 4,
-        stem_strides: Sequence[int] = (1,),
-        gamma_baseline: float = 1.0,
-        projection_dim: int = 512,
-        classifier_dim: int = 1024,
+        filmed: Sequence[bool] | None = None,
+        coordinates: str = "inputs",
+        encoder: Mapping[str, Any] | None = None,
+        generator: Mapping[str, Any] | None = None,
+        stem: Mapping[str, Any] | None = None,
+        block: Mapping[str, Any] | None = None,
+        classifier: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        self.encoder = QuestionEncoder(
-            vocab_size,
-            embedding_dim=embedding_dim,
-            hidden_dim=hidden_dim,
-            num_layers=num_layers,
-            cell=cell,
-            orthogonal=orthogonal,
+        self.filmed = [True] * num_blocks if filmed is None else [bool(f) for f in filmed]
+        if len(self.filmed) != num_blocks:
+            raise ValueError(f"filmed has {len(self.filmed)} entries for {num_blocks} blocks")
+        self.encoder = QuestionEncoder(vocab_size, **(encoder or {}))
+        seen = {"coordinates": coordinates != "none"}
+        self.stem = Stem(feature_shape[0], channels, **seen | dict(stem or {}))
+        size = self.stem.output_size(*feature_shape[1:])
+        self.blocks = nn.ModuleList(
+            FilmedResBlock(channels, conditioned=told, coordinates=coordinates, **(block or {}))
+            for told in self.filmed
         )
-        self.film_generator = LinearFilmGenerator(
-            self.encoder.output_dim, num_blocks, channels, gamma_baseline=gamma_baseline
-        )
-        self.stem = Stem(feature_dim, channels, tuple(stem_strides))
-        self.blocks = nn.ModuleList(FilmedResBlock(channels) for _ in range(num_blocks))
-        self.classifier = Classifier(
-            channels, num_answers, projection_dim=projection_dim, hidden_dim=classifier_dim
-        )
+        self.classifier = Classifier(channels, size, num_answers, **seen | dict(classifier or {}))
+        wants = [getattr(b.condition, "extra_dim", 0) for b in self.blocks]
+        options = {"extra_dim": max(wants, default=0), **(generator or {})}
+        if (block or {}).get("conditioning") == "dual_attention":
+            options |= {"gamma": "one", "beta": "zero"}  # its gates stand in their place
+        # Concatenation acts in every block, whatever ``filmed`` says of batch norm's scale.
+        self.acts = [told or b.concat for told, b in zip(self.filmed, self.blocks, strict=True)]
+        self.film_generator = (
+            FilmGenerator(self.encoder.output_dim, sum(self.acts), channels, **options)
+            if any(self.acts) else None
+        )  # fmt: skip
+        self.modulation: Modulation | None = None
         self.apply(_initialize)
+
+    def modulate(self, questions: Tensor) -> Modulation:
+        """γ and β (B, L, C) of the L blocks that questions (B, T) act on."""
+        if self.film_generator is None:
+            raise ValueError("the question acts on no block of this network")
+        modulation: Modulation = self.film_generator(self.encoder(questions))
+        return modulation
+
+    def penalty(self) -> Tensor | None:
+        """Mean square of the last batch's deviations of γ from 1 and β from 0, for the loss."""
+        if self.film_generator is None or self.modulation is None:
+            return None
+        return self.film_generator.penalty(self.modulation)
 
     def forward(
         self, features: Tensor, questions: Tensor, image_of_question: Tensor | None = None
@@ -70,21 +103,17 @@ class FilmNet(nn.Module):
         image_of_question
             (B,) which image each question is about; None: its own, U == B.
         """
-        gamma, beta = self.film_generator(self.encoder(questions))  # (B, blocks, C)
+        modulation = None if self.film_generator is None else self.modulate(questions)
+        self.modulation = modulation if self.training else None
         x = self.stem(scale_pixels(features))  # (U, C, H, W): once an image
         if image_of_question is not None:
             x = x[image_of_question]  # (B, C, H, W)
-        for i, block in enumerate(self.blocks):
-            x = block(x, gamma[:, i], beta[:, i])
+        told = 0
+        for acts, block in zip(self.acts, self.blocks, strict=True):
+            x = block(x, modulation.layer(told) if acts and modulation is not None else None)
+            told += acts
         out: Tensor = self.classifier(x)
         return out
-
-
-def scale_pixels(features: Tensor) -> Tensor:
-    """Stored features as float32 in channels-last order, in which convolutions are fastest:
-    uint8 pixels to [-2, 2], half precision as it is."""
-    scaled = features.to(torch.float32, memory_format=torch.channels_last)
-    return scaled / 64.0 - 2.0 if features.dtype == torch.uint8 else scaled
 
 
 def _initialize(module: nn.Module) -> None:

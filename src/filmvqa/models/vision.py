@@ -1,13 +1,13 @@
-"""The visual half of FiLM's network: stem, FiLMed residual blocks, classifier (section 3)."""
+"""The parts of networks that see: coordinate maps, stem, classifier (section 3)."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-
-from filmvqa.film import film
 
 
 class CoordConv2d(nn.Conv2d):
@@ -29,22 +29,57 @@ class CoordConv2d(nn.Conv2d):
         return super().forward(torch.cat([x, maps], 1))
 
 
+def convolution(
+    inputs: int, outputs: int, kernel_size: int, *, coordinates: bool, **kwargs: Any
+) -> nn.Conv2d:
+    """A convolution with or without coordinate maps in its input."""
+    return (CoordConv2d if coordinates else nn.Conv2d)(inputs, outputs, kernel_size, **kwargs)
+
+
+def scale_pixels(features: Tensor) -> Tensor:
+    """Stored features as float32 in channels-last order, in which convolutions are fastest:
+    uint8 pixels to [-2, 2], half precision as it is."""
+    scaled = features.to(torch.float32, memory_format=torch.channels_last)
+    return scaled / 64.0 - 2.0 if features.dtype == torch.uint8 else scaled
+
+
 class Stem(nn.Module):
     """Convolutions with batch norm and ReLU that fit image features to the blocks' width.
 
-    With ``strides`` of 2 it also makes maps of raw pixels. Coordinate maps join its input.
+    With ``strides`` of 2, one a layer, it also makes maps of raw pixels. Coordinate maps join
+    the first layer's input.
     """
 
-    def __init__(self, input_dim: int, channels: int, strides: tuple[int, ...] = (1,)) -> None:
+    def __init__(
+        self,
+        input_dim: int,
+        channels: int,
+        *,
+        strides: Sequence[int] = (1,),
+        kernel_size: int = 3,
+        padding: int | None = None,
+        norm: bool = True,
+        coordinates: bool = True,
+    ) -> None:
         super().__init__()
+        self._strides, self._kernel_size = tuple(strides), kernel_size
+        self._padding = kernel_size // 2 if padding is None else padding
         layers: list[nn.Module] = []
         for i, stride in enumerate(strides):
-            if i == 0:
-                layers.append(CoordConv2d(input_dim, channels, 3, stride=stride, padding=1))
-            else:
-                layers.append(nn.Conv2d(channels, channels, 3, stride, padding=1))
-            layers += [nn.BatchNorm2d(channels), nn.ReLU()]
+            shape = (channels if i else input_dim, channels, kernel_size)
+            options = {"stride": stride, "padding": self._padding}
+            layers.append(convolution(*shape, coordinates=coordinates and i == 0, **options))
+            layers += [nn.BatchNorm2d(channels), nn.ReLU()] if norm else [nn.ReLU()]
         self.layers = nn.Sequential(*layers)
+
+    def output_size(self, height: int, width: int) -> tuple[int, int]:
+        """The size of the maps that it makes of features of that size."""
+        for stride in self._strides:
+            height, width = (
+                (side + 2 * self._padding - self._kernel_size) // stride + 1
+                for side in (height, width)
+            )
+        return height, width
 
     def forward(self, features: Tensor) -> Tensor:
         """(U, input_dim, H, W) to (U, channels, H', W')."""
@@ -52,45 +87,109 @@ class Stem(nn.Module):
         return out
 
 
-class FilmedResBlock(nn.Module):
-    """1×1 convolution, ReLU, 3×3 convolution, batch norm, FiLM, ReLU, plus the first ReLU's
-    output (figure 3, middle). Batch norm has no scale and shift of its own: FiLM's stand there.
-    """
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.project = CoordConv2d(channels, channels, 1)
-        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
-        self.norm = nn.BatchNorm2d(channels, affine=False)
-
-    def forward(self, x: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
-        """x (B, C, H, W); gamma and beta (B, C)."""
-        skip = torch.relu(self.project(x))
-        return skip + torch.relu(film(self.norm(self.conv(skip)), gamma, beta))
+POOLS = ("none", "aggressive", *(f"{k}pool{s}" for k in ("max", "avg") for s in (2, 3, 4, 5, 7)),
+         "maxpoolfull", "avgpoolfull")  # fmt: skip
 
 
 class Classifier(nn.Module):
-    """1×1 convolution, batch norm, ReLU, global max pool, hidden layer, logits (figure 3, left)."""
+    """1×1 convolution, batch norm, ReLU, pooling, hidden layers, logits (figure 3, left).
+
+    Parameters
+    ----------
+    map_size
+        (H, W) of the maps that come in.
+    projection_dim
+        Channels of the 1×1 convolution; 0: none.
+    pool
+        ``maxpoolfull`` is the paper's global max pool. The others are the original code's:
+        ``max`` or ``avg`` over squares of 2, 3, 4, 5, 7 or all, ``aggressive`` (2×2 max, then
+        average of what is left, and no hidden layers), ``none``.
+    """
 
     def __init__(
-        self, channels: int, num_answers: int, *, projection_dim: int = 512, hidden_dim: int = 1024
+        self,
+        channels: int,
+        map_size: tuple[int, int],
+        num_answers: int,
+        *,
+        projection_dim: int = 512,
+        pool: str = "maxpoolfull",
+        hidden_dims: Sequence[int] = (1024,),
+        norm: bool = True,
+        dropout: float = 0.0,
+        coordinates: bool = True,
     ) -> None:
         super().__init__()
-        self.project = nn.Sequential(
-            CoordConv2d(channels, projection_dim, 1), nn.BatchNorm2d(projection_dim), nn.ReLU()
-        )
-        self.mlp = mlp(projection_dim, (hidden_dim,), num_answers)
+        if pool not in POOLS:
+            raise ValueError(f"pool={pool!r}; choose from {', '.join(POOLS)}")
+        self.project: nn.Module = nn.Identity()
+        width = channels
+        if projection_dim:
+            project = [convolution(channels, projection_dim, 1, coordinates=coordinates)]
+            norms = [nn.BatchNorm2d(projection_dim)] if norm else []
+            self.project = nn.Sequential(*project, *norms, nn.ReLU())
+            width = projection_dim
+        elif coordinates:
+            self.project, width = _WithCoordinates(), channels + 2
+        self.pool, size = _pooling(pool, map_size)
+        dims = () if pool == "aggressive" else tuple(hidden_dims)
+        self.mlp = mlp(width * size[0] * size[1], dims, num_answers, norm=norm, dropout=dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to logits (B, num_answers)."""
-        out: Tensor = self.mlp(self.project(x).amax((2, 3)))
+        out: Tensor = self.mlp(self.pool(self.project(x)).flatten(1))
         return out
 
 
-def mlp(input_dim: int, hidden_dims: tuple[int, ...], output_dim: int) -> nn.Sequential:
-    """Linear layers with batch norm and ReLU between them."""
+class _GlobalMax(nn.Module):
+    """Faster forwards and backwards than a pooling layer over the whole map."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.amax((2, 3))
+
+
+class _WithCoordinates(nn.Module):
+    """Appends the coordinate maps where no convolution does it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        ys, xs = (
+            torch.linspace(-1, 1, side, device=x.device, dtype=x.dtype) for side in x.shape[2:]
+        )
+        maps = torch.stack(torch.meshgrid(ys, xs, indexing="ij")[::-1]).expand(len(x), -1, -1, -1)
+        return torch.cat([x, maps], 1)
+
+
+def _pooling(pool: str, size: tuple[int, int]) -> tuple[nn.Module, tuple[int, int]]:
+    """The original code's pooling layers, and the size of their maps.
+
+    Where squares do not fit the map it is padded by one row on each side.
+    """
+    height, width = size
+    if pool == "none":
+        return nn.Identity(), size
+    if pool == "aggressive":
+        average = nn.AvgPool2d((height // 2, height // 2), stride=(width // 2, width // 2))
+        return nn.Sequential(nn.MaxPool2d(2, 2), average), (1, 1)
+    if pool == "maxpoolfull" and height == width:
+        return _GlobalMax(), (1, 1)
+    side = height if pool.endswith("full") else int(pool[-1])
+    padding = 0 if height % side == 0 and width % side == 0 else 1
+    kind = nn.MaxPool2d if pool.startswith("max") else nn.AvgPool2d
+    return kind(side, side, padding=padding), (math.ceil(height / side), math.ceil(width / side))
+
+
+def mlp(
+    input_dim: int,
+    hidden_dims: Sequence[int],
+    output_dim: int,
+    *,
+    norm: bool = True,
+    dropout: float = 0.0,
+) -> nn.Sequential:
+    """Linear layers with batch norm, ReLU and dropout between them."""
     layers: list[nn.Module] = []
     for width in hidden_dims:
-        layers += [nn.Linear(input_dim, width), nn.BatchNorm1d(width), nn.ReLU()]
+        layers += [nn.Linear(input_dim, width), *([nn.BatchNorm1d(width)] if norm else [])]
+        layers += [nn.ReLU(), *([nn.Dropout(dropout)] if dropout else [])]
         input_dim = width
     return nn.Sequential(*layers, nn.Linear(input_dim, output_dim))

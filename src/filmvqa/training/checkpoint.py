@@ -13,7 +13,7 @@ from filmvqa.errors import UserError, one_line
 from filmvqa.files import atomic_write
 from filmvqa.models import build_model
 
-FORMAT = "filmvqa-checkpoint-1"
+FORMAT = "filmvqa-checkpoint-2"
 
 
 def save_checkpoint(path: str | Path, content: dict[str, Any]) -> None:
@@ -42,6 +42,12 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     return content
 
 
+def scored_weights(content: dict[str, Any]) -> dict[str, Any]:
+    """The weights that a checkpoint's scores are those of: averaged ones where it has them."""
+    found: dict[str, Any] = content["average"] or content["weights"]
+    return found
+
+
 def model_from_checkpoint(
     content: dict[str, Any], path: str | Path
 ) -> tuple[nn.Module, Vocabulary]:
@@ -54,8 +60,8 @@ def model_from_checkpoint(
     """
     vocabulary = Vocabulary.from_dict(content["vocabulary"])
     vocabulary.check(str(path))
-    model = build_model(content["model"]["name"], **content["model"]["kwargs"])
     kwargs = content["model"]["kwargs"]
+    model = build_model(content["model"]["name"], **kwargs)
     sizes = (len(vocabulary.question), len(vocabulary.answer))
     if sizes != (kwargs["vocab_size"], kwargs["num_answers"]):
         raise UserError(
@@ -63,7 +69,7 @@ def model_from_checkpoint(
             f"{kwargs['vocab_size']} and {kwargs['num_answers']}"
         )
     try:
-        model.load_state_dict(content["weights"])
+        model.load_state_dict(scored_weights(content))
     except RuntimeError as error:
         reason = one_line(error)
         raise UserError(f"{path}: its weights do not fit its model ({reason})") from None

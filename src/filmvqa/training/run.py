@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -9,16 +10,19 @@ from typing import Any
 import torch
 import yaml
 
-from filmvqa.data.loader import EpochSampler, Loader, QuestionSet
+from filmvqa.data.loader import EpochSampler, Loader, Part, QuestionSet
 from filmvqa.data.store import open_feature_store
 from filmvqa.data.text import Vocabulary
 from filmvqa.errors import UserError
+from filmvqa.evaluation.curves import draw_curves
 from filmvqa.files import atomic_write
 from filmvqa.models import build_model
+from filmvqa.models.baselines import QuestionTypeMode
 from filmvqa.training.checkpoint import load_checkpoint
 from filmvqa.training.loggers import build_loggers
 from filmvqa.training.optim import build_optimizer, build_schedule
-from filmvqa.training.trainer import RunState, Trainer, TrainerSettings
+from filmvqa.training.trainer import RunState, Trainer, TrainerSettings, moving_average
+from filmvqa.training.transfer import count_weights, start_from, train_only
 
 
 @dataclass(frozen=True)
@@ -95,6 +99,9 @@ def train_run(
     seed: int = 0,
     device: str = "auto",
     store: str = "auto",
+    fraction: float = 1.0,
+    start: str | Path | None = None,
+    parts: Sequence[str] | None = None,
     resume: bool = True,
 ) -> float:
     """Train in ``folder``, going on from its ``last.pt`` if there is one of the same config.
@@ -104,9 +111,17 @@ def train_run(
     model
         ``name`` of a model and its options.
     optim
-        ``name``, ``lr``, ``weight_decay``, ``schedule``, ``warmup``.
+        ``name``, ``lr``, ``weight_decay``, ``part_weight_decay``, ``decay_norms_and_biases``,
+        ``schedule``, ``warmup``.
     config
         The whole configuration as plain data, kept in the folder and in every checkpoint.
+    fraction
+        Train on that part of the training images, chosen by ``seed``, with all their questions.
+        Where training and validation split are one, the other images validate.
+    start
+        A checkpoint whose weights training begins from, word by word.
+    parts
+        Train these parts of the model alone, such as ``film_generator``; None: all.
     resume
         False refuses a folder that holds a checkpoint.
 
@@ -118,7 +133,7 @@ def train_run(
     Raises
     ------
     UserError
-        If the folder holds a run of another config.
+        If the folder holds a run of another config, or anything named does not fit.
     """
     folder = Path(folder)
     saved = None
@@ -141,23 +156,41 @@ def train_run(
         data.loader(split, vocabulary, trainer.batch_size, where, store)
         for split in (data.train_split, data.val_split)
     ]
+    part = loaders[0].questions.part(fraction, seed)
+    same_split = data.train_split == data.val_split
+    if same_split and fraction == 1:
+        raise UserError(
+            f"data.train_split and data.val_split are both {data.train_split!r}: give a "
+            "data.fraction below 1, so that images are left to validate on"
+        )
     torch.manual_seed(seed)
     kwargs = {k: v for k, v in model.items() if k != "name"} | {
         "vocab_size": len(vocabulary.question),
         "num_answers": len(vocabulary.answer),
-        "feature_dim": loaders[0].store.shape[0],
+        "feature_shape": list(loaders[0].store.shape),
     }
-    network = build_model(model["name"], **kwargs).to(where)
-    sampler = EpochSampler(len(loaders[0].questions), trainer.batch_size, seed)
-    optimizer = build_optimizer(network, optim["name"], optim["lr"], optim["weight_decay"])
+    network = build_model(model["name"], **kwargs)
+    if isinstance(network, QuestionTypeMode):
+        _count_types(network, loaders[0].questions, part)
+    if start is not None:
+        kept, new = start_from(network, model["name"], start, vocabulary)
+        print(f"begins from {start}: {kept} words kept, {new} new")
+    train_only(network, parts)
+    network.to(where)
+    sampler = EpochSampler(part.rows, trainer.batch_size, seed)
+    options = {k: v for k, v in optim.items() if k not in ("schedule", "warmup")}
+    optimizer = build_optimizer(network, **options)
     total = trainer.total_steps(sampler.batches_per_epoch)
     schedule = build_schedule(optimizer, optim["schedule"], optim["warmup"], total)
-    state = RunState(network, optimizer, schedule, sampler)
+    average = None if trainer.average is None else moving_average(network, trainer.average)
+    state = RunState(network, optimizer, schedule, sampler, average)
     if saved is not None:
         state.load_state_dict(saved)
         print(f"{folder}: going on from step {state.step}")
-    weights = sum(p.numel() for p in network.parameters())
-    print(f"{model['name']}: {weights:,} weights on {where}; {loaders[0].store.where}")
+    weights, trained = count_weights(network)
+    print(f"{model['name']}: {weights:,} weights, {trained:,} of them trained, on {where}; "
+          f"{len(part.rows):,} questions about {len(part.images):,} images; "
+          f"{loaders[0].store.where}")  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
     with atomic_write(folder / "config.yaml") as stream:
         stream.write(yaml.safe_dump(config, sort_keys=False).encode())
@@ -169,12 +202,24 @@ def train_run(
         "config": config,
         "vocabulary": vocabulary.to_dict(),
         "data": {name: str(value) for name, value in asdict(data).items()},
+        # None: all; else evaluations of that split leave these images out.
+        "train_images": None if fraction == 1 else part.images,
     }
+    val_rows = part.others if same_split else torch.arange(len(loaders[1].questions))
     try:
         best = Trainer(
-            state, trainer, loaders[0], loaders[1], folder, constant, loggers, seed
+            state, trainer, loaders[0], loaders[1], folder, constant, loggers, val_rows, seed
         ).fit()
     finally:
         for each in loggers:
             each.close()
+    draw_curves(folder / "metrics.jsonl", folder / "curves.png")
     return best
+
+
+def _count_types(network: QuestionTypeMode, questions: QuestionSet, part: Part) -> None:
+    if questions.types is None or questions.answers is None:
+        raise UserError(f"{questions.path}: has no answers with question types to count")
+    rows = part.rows[questions.types.cpu()[part.rows] >= 0]
+    network.fit(*(t.cpu()[rows].long() for t in
+                  (questions.questions, questions.answers, questions.types)))  # fmt: skip

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from filmvqa.data.loader import Batch, EpochSampler, Loader
@@ -20,6 +21,8 @@ from filmvqa.errors import UserError
 from filmvqa.evaluation.predictions import PRECISIONS, autocast, predict
 from filmvqa.training.checkpoint import save_checkpoint
 from filmvqa.training.loggers import Logger
+from filmvqa.training.overfitting import overfitting
+from filmvqa.training.transfer import training_mode
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,9 @@ class TrainerSettings:
     ``max_steps`` ends training if ``max_epochs`` does not; ``eval_every`` counts steps (None:
     an epoch); ``patience`` evaluations without a better validation accuracy stop it early;
     ``train_sample`` training questions are scored beside validation, to show overfitting;
-    ``val_sample`` validation questions are scored while training (None: all).
+    ``val_sample`` validation questions are scored while training (None: all); ``average`` keeps
+    an exponential moving average of the weights with that decay, which is what is scored;
+    ``penalty`` weighs the model's own penalty (FiLM's: the deviations of γ and β) in the loss.
     """
 
     batch_size: int = 64
@@ -42,6 +47,8 @@ class TrainerSettings:
     precision: str = "float32"
     train_sample: int = 2000
     val_sample: int | None = None
+    average: float | None = None
+    penalty: float = 0.0
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
@@ -59,6 +66,10 @@ class TrainerSettings:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(f"trainer.{name}={value}; must be at least 1")
+        if self.average is not None and not 0 < self.average < 1:
+            raise UserError(f"trainer.average={self.average}; must lie between 0 and 1")
+        if self.penalty < 0:
+            raise UserError(f"trainer.penalty={self.penalty}; must not be negative")
 
     def total_steps(self, batches_per_epoch: int) -> int:
         """Steps of a run that nothing stops early."""
@@ -74,6 +85,7 @@ class RunState:
     optimizer: Optimizer
     schedule: LambdaLR
     sampler: EpochSampler
+    average: AveragedModel | None = None
     step: int = 0
     best_accuracy: float = -1.0
     best_step: int = 0
@@ -87,10 +99,16 @@ class RunState:
         "history",
     )  # fmt: skip
 
+    @property
+    def scored(self) -> nn.Module:
+        """The model that evaluations score."""
+        return self.model if self.average is None else self.average.module
+
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain data."""
         return {
             "weights": self.model.state_dict(),
+            "average": None if self.average is None else self.average.module.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": {"last_epoch": self.schedule.last_epoch},
             "sampler": self.sampler.state_dict(),
@@ -101,6 +119,9 @@ class RunState:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go back to a saved state, every random generator included."""
         self.model.load_state_dict(state["weights"])
+        if self.average is not None:
+            self.average.module.load_state_dict(state["average"])
+            self.average.n_averaged.fill_(state["progress"]["step"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.last_epoch = state["schedule"]["last_epoch"]
         self.sampler.load_state_dict(state["sampler"])
@@ -109,6 +130,12 @@ class RunState:
         torch.set_rng_state(state["random"]["cpu"])
         if torch.cuda.is_available() and state["random"]["cuda"]:
             torch.cuda.set_rng_state_all(state["random"]["cuda"])
+
+
+def moving_average(model: nn.Module, decay: float) -> AveragedModel:
+    """A copy of a model that follows it with ``decay`` a step; it begins as the model after the
+    first step."""
+    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay))
 
 
 def random_state() -> dict[str, Any]:
@@ -121,7 +148,8 @@ class Trainer:
     """Trains ``state.model`` on ``train`` and keeps the best on ``val`` in ``folder``.
 
     ``constant`` is what each checkpoint holds besides the state: model name and options,
-    configuration, vocabulary.
+    configuration, vocabulary. ``val_rows`` are the validation questions that count. A model
+    without weights to train is only evaluated.
     """
 
     def __init__(
@@ -133,22 +161,27 @@ class Trainer:
         folder: Path,
         constant: dict[str, Any],
         loggers: list[Logger],
+        val_rows: Tensor,
         sample_seed: int = 0,
     ) -> None:
         self.state, self.settings = state, settings
         self.train_loader, self.val_loader = train, val
         self.folder, self.constant, self.loggers = folder, constant, loggers
-        self.train_rows = _sample(len(train.questions), settings.train_sample, sample_seed)
-        self.val_rows = _sample(len(val.questions), settings.val_sample, sample_seed)
+        self.train_rows = _sample(state.sampler.available, settings.train_sample, sample_seed)
+        self.val_rows = _sample(val_rows, settings.val_sample, sample_seed)
 
     def fit(self) -> float:
         """Train to the end; returns the best validation accuracy."""
         state, settings = self.state, self.settings
-        total = settings.total_steps(state.sampler.batches_per_epoch)
+        trains = any(w.requires_grad for w in state.model.parameters())
+        total = settings.total_steps(state.sampler.batches_per_epoch) if trains else 0
         eval_every = settings.eval_every or state.sampler.batches_per_epoch
         window = _Window(self.train_loader.questions.questions.device)
         started = time.monotonic() - state.seconds
-        state.model.train()
+        training_mode(state.model)
+        if total == 0:
+            self._evaluate(print)
+            self._after_evaluation(total)
         with tqdm(total=total, initial=state.step, desc="train", unit="step") as bar:
             for batch in self.train_loader.forever(state.sampler):
                 if state.finished or state.step >= total:
@@ -180,15 +213,27 @@ class Trainer:
         with autocast(batch.questions.device, self.settings.precision):
             logits = state.model(batch.features, batch.questions, batch.image_of_question)
         loss = F.cross_entropy(logits.float(), batch.answers)
+        if self.settings.penalty:
+            loss = loss + self.settings.penalty * self._penalty()
         state.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         if self.settings.grad_clip is not None:
             nn.utils.clip_grad_norm_(state.model.parameters(), self.settings.grad_clip)
         state.optimizer.step()
+        if state.average is not None:
+            state.average.update_parameters(state.model)
         state.schedule.step()
         state.step += 1
         right = (logits.argmax(1) == batch.answers).sum()
         return loss.detach(), right, len(batch.answers)
+
+    def _penalty(self) -> Tensor:
+        penalty: Tensor | None = getattr(self.state.model, "penalty", lambda: None)()
+        if penalty is None:
+            raise UserError(
+                "trainer.penalty: this model has no γ and β whose deviations to penalise"
+            )
+        return penalty
 
     def _evaluate(self, write: Callable[[str], None]) -> None:
         state = self.state
@@ -206,6 +251,8 @@ class Trainer:
             f"step {state.step}: validation {100 * val:.2f}%, train sample {100 * train:.2f}%, "
             f"best {100 * state.best_accuracy:.2f}% at step {state.best_step}"
         )
+        if warning := overfitting(state.history):
+            write(warning)
 
     def _after_evaluation(self, total: int) -> None:
         state, patience = self.state, self.settings.patience
@@ -221,7 +268,7 @@ class Trainer:
         if answers is None:
             raise UserError(f"{loader.questions.path}: has no answers to compare with")
         found = predict(
-            self.state.model, loader, rows, precision=self.settings.precision, progress=False
+            self.state.scored, loader, rows, precision=self.settings.precision, progress=False
         )
         return float((found == answers.cpu()[rows]).double().mean())
 
@@ -259,9 +306,9 @@ class _Window:
         return record
 
 
-def _sample(count: int, wanted: int | None, seed: int) -> Tensor:
-    """Sorted rows: all, or ``wanted`` of them, the same for the same seed."""
-    if wanted is None or wanted >= count:
-        return torch.arange(count)
+def _sample(rows: Tensor, wanted: int | None, seed: int) -> Tensor:
+    """All of the rows, or ``wanted`` of them, sorted, the same for the same seed."""
+    if wanted is None or wanted >= len(rows):
+        return rows
     generator = torch.Generator().manual_seed(seed)
-    return torch.randperm(count, generator=generator)[:wanted].sort().values
+    return rows[torch.randperm(len(rows), generator=generator)[:wanted]].sort().values

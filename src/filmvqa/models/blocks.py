@@ -1,0 +1,110 @@
+"""The FiLMed residual block (section 3 and figure 3, middle), with all of its ablations."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from filmvqa.models.conditioning import DualAttention, Film, SpatialFilm
+from filmvqa.models.film_generator import Modulation
+from filmvqa.models.vision import convolution
+
+CONDITIONINGS: dict[str, type[nn.Module]] = {
+    "film": Film,
+    "spatial_film": SpatialFilm,
+    "dual_attention": DualAttention,
+}
+#: Where in the block the question acts (section 4.5, table 2).
+PLACES = ("before_conv1", "after_conv2", "after_norm", "after_relu2", "after_residual")
+COORDINATES = ("none", "inputs", "everywhere")
+
+
+class FilmedResBlock(nn.Module):
+    """1×1 convolution, ReLU, 3×3 convolution, batch norm, FiLM, ReLU, plus the first ReLU's
+    output. Batch norm has no scale and shift of its own where FiLM's stand.
+
+    Parameters
+    ----------
+    conditioned
+        False: the question does not act here, and batch norm has its own scale and shift.
+    conditioning
+        ``film``, ``spatial_film``, ``dual_attention``; ``concat``: γ and β, repeated over the
+        map, join the 3×3 convolution's input.
+    place
+        Where it acts: one of ``PLACES``.
+    projection
+        Kernel of the first convolution; 0: none.
+    coordinates
+        ``inputs``: coordinate maps join the first convolution; ``everywhere``: the second too.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        conditioned: bool = True,
+        conditioning: str = "film",
+        place: str = "after_norm",
+        projection: int = 1,
+        kernel_size: int = 3,
+        residual: bool = True,
+        norm: bool = True,
+        norm_affine: bool = False,
+        dropout: float = 0.0,
+        coordinates: str = "inputs",
+    ) -> None:
+        super().__init__()
+        choices = {
+            "conditioning": (conditioning, (*CONDITIONINGS, "concat")),
+            "place": (place, PLACES),
+            "coordinates": (coordinates, COORDINATES),
+        }
+        for name, (value, allowed) in choices.items():
+            if value not in allowed:
+                raise ValueError(f"{name}={value!r}; choose from {', '.join(allowed)}")
+        if kernel_size % 2 == 0:
+            raise ValueError(f"kernel_size={kernel_size} must be odd")
+        self.concat = conditioning == "concat"
+        self.place = place if conditioned and not self.concat else None
+        self.residual = residual
+        self.project = (
+            convolution(
+                channels, channels, projection,
+                coordinates=coordinates != "none", padding=projection // 2,
+            ) if projection else None
+        )  # fmt: skip
+        self.conv = convolution(
+            3 * channels if self.concat else channels, channels, kernel_size,
+            coordinates=coordinates == "everywhere", padding=kernel_size // 2,
+        )  # fmt: skip
+        self.norm = (
+            nn.BatchNorm2d(channels, affine=norm_affine or not conditioned) if norm else None
+        )
+        self.condition = CONDITIONINGS[conditioning](channels) if self.place else None
+        self.dropout = nn.Dropout2d(dropout) if dropout else None
+
+    def _at(self, place: str, x: Tensor, modulation: Modulation | None) -> Tensor:
+        if self.place != place or self.condition is None:
+            return x
+        out: Tensor = self.condition(x, modulation)
+        return out
+
+    def forward(self, x: Tensor, modulation: Modulation | None) -> Tensor:
+        """x (B, C, H, W); the modulation of this block, None where it is not conditioned."""
+        x = self._at("before_conv1", x, modulation)
+        if self.project is not None:
+            x = torch.relu(self.project(x))
+        out = x
+        if self.concat and modulation is not None:
+            told = torch.cat([modulation.gamma, modulation.beta], 1)[:, :, None, None]
+            out = torch.cat([x, told.expand(-1, -1, *x.shape[2:])], 1)
+        out = self._at("after_conv2", self.conv(out), modulation)
+        if self.norm is not None:
+            out = self.norm(out)
+        out = self._at("after_norm", out, modulation)
+        if self.dropout is not None:
+            out = self.dropout(out)
+        out = self._at("after_relu2", torch.relu(out), modulation)
+        if self.residual:
+            out = x + out
+        return self._at("after_residual", out, modulation)

@@ -1,0 +1,286 @@
+"""Checkpoints of the original FiLM code (github.com/ethanjperez/film), loaded exactly.
+
+Such a file is a dictionary with ``program_generator_kwargs`` and ``_state`` (the question's
+side), ``execution_engine_kwargs`` and ``_state`` (the image's side) and ``vocab``. Options that
+a file leaves out have the defaults of the original's classes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from filmvqa.errors import UserError, one_line
+from filmvqa.models.film_net import FilmNet
+from filmvqa.models.vision import POOLS
+
+#: CLEVR's longest question, to which the original pads all: its backward direction reads that.
+PADDED_LENGTH = 46
+
+_GENERATOR_DEFAULTS: dict[str, Any] = {
+    "encoder_vocab_size": 100, "wordvec_dim": 200, "hidden_dim": 512, "rnn_num_layers": 1,
+    "rnn_dropout": 0, "output_batchnorm": False, "bidirectional": False, "encoder_type": "gru",
+    "decoder_type": "linear", "gamma_option": "linear", "gamma_baseline": 1, "num_modules": 4,
+    "module_num_layers": 1, "module_dim": 128, "parameter_efficient": False, "null_token": 0,
+}  # fmt: skip
+_ENGINE_DEFAULTS: dict[str, Any] = {
+    "feature_dim": (1024, 14, 14), "stem_num_layers": 2, "stem_batchnorm": False,
+    "stem_kernel_size": 3, "stem_stride": 1, "stem_padding": None, "num_modules": 4,
+    "module_num_layers": 1, "module_dim": 128, "module_residual": True,
+    "module_batchnorm": False, "module_batchnorm_affine": False, "module_dropout": 0,
+    "module_input_proj": 1, "module_kernel_size": 3, "classifier_proj_dim": 512,
+    "classifier_downsample": "maxpool2", "classifier_fc_layers": (1024,),
+    "classifier_batchnorm": False, "classifier_dropout": 0, "condition_method": "bn-film",
+    "condition_pattern": (), "use_gamma": True, "use_beta": True, "use_coords": 1,
+}  # fmt: skip
+#: Options that do not change what the network computes.
+_IGNORED = ("decoder_vocab_size", "start_token", "end_token", "encoder_embed", "debug_every",
+            "print_verbose_every", "verbose", "vocab")  # fmt: skip
+_PLACES = {
+    "block-input-film": "before_conv1", "conv-film": "after_conv2", "bn-film": "after_norm",
+    "relu-film": "after_relu2", "block-output-film": "after_residual", "concat": "after_norm",
+    # Names of older versions, which the original still reads.
+    "block-input-fac": "before_conv1", "conv-fac": "after_conv2", "cbn": "after_norm",
+    "relu-fac": "after_relu2", "block-output-fac": "after_residual",
+}  # fmt: skip
+_COORDINATES = ("none", "inputs", "everywhere")
+
+
+@dataclass(frozen=True)
+class OriginalFilm:
+    """What a checkpoint of the original code is in ours: options of ``FilmNet``, its weights,
+    and the vocabulary as maps ``question``, ``program`` and ``answer`` from token to index."""
+
+    kwargs: dict[str, Any]
+    weights: dict[str, Tensor]
+    vocabulary: dict[str, dict[str, int]]
+
+
+def load_original_film(path: str | Path) -> tuple[nn.Module, dict[str, dict[str, int]]]:
+    """A model of ours with the weights of an original checkpoint, in evaluation mode.
+
+    Returns
+    -------
+    tuple
+        The model, and its vocabulary as maps ``question``, ``program`` and ``answer``.
+
+    Raises
+    ------
+    UserError
+        For a file that is none, or an option that cannot be loaded, by name.
+    """
+    found = read_original_film(path)
+    model = FilmNet(**found.kwargs)
+    try:
+        model.load_state_dict(found.weights)
+    except RuntimeError as error:
+        raise UserError(f"{path}: its weights do not fit its options ({one_line(error)})") from None
+    return model.eval(), found.vocabulary
+
+
+def read_original_film(path: str | Path) -> OriginalFilm:
+    """Read a checkpoint of the original code without building the model."""
+    content = _read(path)
+    generator = _options(content, "program_generator", _GENERATOR_DEFAULTS, path)
+    engine = _options(content, "execution_engine", _ENGINE_DEFAULTS, path)
+    _refuse(generator, engine, path)
+    kwargs = _kwargs(generator, engine)
+    try:
+        vocabulary = {
+            kind: dict(content["vocab"][f"{kind}_token_to_idx"])
+            for kind in ("question", "program", "answer")
+        }
+        weights = _weights(content, generator, engine, kwargs)
+    except (KeyError, RuntimeError, TypeError) as error:
+        raise UserError(f"{path}: lacks {one_line(error)}, which its options ask for") from None
+    last = max((k for k in weights if k.startswith("classifier.mlp.")), key=_layer_number)
+    sizes = (weights["encoder.embedding.weight"].shape[0], weights[last].shape[0])
+    known = (len(vocabulary["question"]), len(vocabulary["answer"]))
+    if sizes != known:
+        raise UserError(
+            f"{path}: its vocabulary has {known[0]} words and {known[1]} answers, its weights "
+            f"{sizes[0]} and {sizes[1]}"
+        )
+    kwargs |= {"vocab_size": sizes[0], "num_answers": sizes[1]}
+    return OriginalFilm(kwargs, weights, vocabulary)
+
+
+def _read(path: str | Path) -> dict[str, Any]:
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except Exception as error:  # torch raises half a dozen kinds for a file it cannot read
+        raise UserError(f"{path}: not a readable checkpoint ({one_line(error, 120)})") from None
+    keys = [f"{side}_{kind}" for side in ("program_generator", "execution_engine")
+            for kind in ("kwargs", "state")]  # fmt: skip
+    if not isinstance(content, dict) or not all(
+        isinstance(content.get(key), dict) for key in (*keys, "vocab")
+    ):
+        raise UserError(f"{path}: not a FiLM checkpoint of the original code")
+    return content
+
+
+def _options(
+    content: dict[str, Any], side: str, defaults: dict[str, Any], path: str | Path
+) -> dict[str, Any]:
+    given = {k: v for k, v in content[f"{side}_kwargs"].items() if k not in _IGNORED}
+    if unknown := sorted(given.keys() - defaults.keys()):
+        raise UserError(f"{path}: {side}_kwargs has {unknown[0]!r}, which FiLM's code does not")
+    return defaults | given
+
+
+def _refuse(generator: dict[str, Any], engine: dict[str, Any], path: str | Path) -> None:
+    """Raise ``UserError`` for what this network does not have, nor the original could run."""
+    recurrent = generator["decoder_type"] in ("gru", "lstm")
+    blocks = engine["num_modules"]
+    pattern = len(engine["condition_pattern"] or ())
+    wrong = {
+        "condition_method": engine["condition_method"] not in _PLACES,
+        "condition_pattern": pattern not in (0, blocks),
+        "classifier_downsample": engine["classifier_downsample"] not in POOLS,
+        "use_coords": engine["use_coords"] not in (0, 1, 2),
+        "module_num_layers": engine["module_num_layers"] != 1,
+        "module_kernel_size": engine["module_kernel_size"] % 2 == 0,
+        "gamma_option": generator["gamma_option"] not in ("linear", "sigmoid", "tanh", "exp"),
+        "encoder_type": generator["encoder_type"] not in ("gru", "lstm"),
+        "null_token": generator["null_token"] != 0,
+        # Its last layer has the width of all blocks where that of one is needed.
+        "decoder_type": generator["decoder_type"] != "linear" and not (recurrent and blocks == 1),
+        "output_batchnorm": recurrent and generator["output_batchnorm"],
+        "num_modules": generator["num_modules"] != blocks,
+        "module_dim": generator["module_dim"] != engine["module_dim"],
+    }
+    for name, is_wrong in wrong.items():
+        if is_wrong:
+            value = engine.get(name, generator.get(name))
+            raise UserError(f"{path}: {name}={value!r} cannot be loaded")
+
+
+def _kwargs(generator: dict[str, Any], engine: dict[str, Any]) -> dict[str, Any]:
+    """The original's options as ``FilmNet``'s."""
+    concat = engine["condition_method"] == "concat"
+    blocks, stride = engine["num_modules"], engine["stem_stride"]
+    pattern = engine["condition_pattern"] or [not concat] * blocks
+    recurrent = generator["decoder_type"] != "linear"
+    return {
+        "feature_shape": list(engine["feature_dim"]),
+        "channels": engine["module_dim"],
+        "num_blocks": blocks,
+        "filmed": [flag > 0 for flag in pattern],
+        "coordinates": _COORDINATES[engine["use_coords"]],
+        "encoder": {
+            "embedding_dim": generator["wordvec_dim"],
+            "hidden_dim": generator["hidden_dim"],
+            "num_layers": generator["rnn_num_layers"],
+            "cell": generator["encoder_type"],
+            "bidirectional": bool(generator["bidirectional"]),
+            "padded_length": PADDED_LENGTH if generator["bidirectional"] else None,
+            "layer_dropout": float(generator["rnn_dropout"]),
+        },
+        "generator": {
+            "decoder": generator["decoder_type"],
+            "hidden_dims": [generator["hidden_dim"]] * generator["rnn_num_layers"] * recurrent,
+            "gamma": generator["gamma_option"] if concat or engine["use_gamma"] else "one",
+            "beta": "linear" if concat or engine["use_beta"] else "zero",
+            "gamma_baseline": float(generator["gamma_baseline"]),
+        },
+        "stem": {
+            "strides": [stride] * engine["stem_num_layers"],
+            "kernel_size": engine["stem_kernel_size"],
+            "padding": engine["stem_padding"],
+            "norm": bool(engine["stem_batchnorm"]),
+            "coordinates": stride == 1 and engine["use_coords"] > 0,
+        },
+        "block": {
+            "conditioning": "concat" if concat else "film",
+            "place": _PLACES[engine["condition_method"]],
+            "projection": int(engine["module_input_proj"]),
+            "kernel_size": engine["module_kernel_size"],
+            "residual": bool(engine["module_residual"]),
+            "norm": bool(engine["module_batchnorm"]),
+            "norm_affine": bool(engine["module_batchnorm_affine"]),
+            "dropout": float(engine["module_dropout"]),
+        },
+        "classifier": {
+            "projection_dim": engine["classifier_proj_dim"] or 0,
+            "pool": engine["classifier_downsample"],
+            "hidden_dims": list(engine["classifier_fc_layers"]),
+            "norm": bool(engine["classifier_batchnorm"]),
+            "dropout": float(engine["classifier_dropout"]),
+        },
+    }
+
+
+def _weights(
+    content: dict[str, Any],
+    generator: dict[str, Any],
+    engine: dict[str, Any],
+    kwargs: dict[str, Any],
+) -> dict[str, Tensor]:
+    """The original's weights under our names."""
+    weights = {}
+    for name, value in content["execution_engine_state"].items():
+        first, _, rest = name.partition(".")
+        if first == "stem":
+            weights[f"stem.layers.{rest}"] = value
+        elif first == "classifier":
+            weights[_classifier_name(rest, engine)] = value
+        else:
+            for old, new in (("input_proj", "project"), ("conv1", "conv"), ("bn1", "norm")):
+                rest = rest.replace(old, new)
+            weights[f"blocks.{first}.{rest}"] = value
+    state = content["program_generator_state"]
+    weights["encoder.embedding.weight"] = state["encoder_embed.weight"]
+    for i in range(generator["rnn_num_layers"]):
+        for direction, suffix in enumerate(
+            ("", "_reverse")[: 1 + bool(generator["bidirectional"])]
+        ):
+            for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
+                ours = f"encoder.layers.{i}.{direction}.{kind}_l0"
+                weights[ours] = state[f"encoder_rnn.{kind}_l{i}{suffix}"]
+    acting = [flag or kwargs["block"]["conditioning"] == "concat" for flag in kwargs["filmed"]]
+    if any(acting):
+        recurrent = generator["decoder_type"] != "linear"
+        last = "film_generator.decoder." + ("linear" if recurrent else "0")
+        for kind in ("weight", "bias"):
+            rows = _film_rows(state[f"decoder_linear.{kind}"], generator, kwargs, acting)
+            weights[f"{last}.{kind}"] = rows
+        for name, value in state.items():
+            if name.startswith("decoder_rnn.") and recurrent:
+                weights[f"film_generator.decoder.{name.removeprefix('decoder_')}"] = value
+    return weights
+
+
+def _film_rows(
+    value: Tensor, generator: dict[str, Any], kwargs: dict[str, Any], acting: list[bool]
+) -> Tensor:
+    """The decoder's rows for the γ and β in use, of the blocks in use; older files have more."""
+    channels, blocks = kwargs["channels"], kwargs["num_blocks"]
+    rows = value.view(blocks, -1, *value.shape[1:])[torch.tensor(acting)]
+    wanted = []
+    if kwargs["generator"]["gamma"] != "one":
+        wanted.append(rows[:, :channels])
+    if kwargs["generator"]["beta"] != "zero":
+        wanted.append(rows[:, channels : 2 * channels])
+    kept = torch.cat(wanted, 1) if wanted else rows[:, :0]
+    return kept.flatten(0, 1).clone()
+
+
+def _classifier_name(name: str, engine: dict[str, Any]) -> str:
+    """``<number>.<kind>`` in the original's one list of layers to our two lists' names."""
+    number, _, kind = name.partition(".")
+    projecting = (2 + bool(engine["classifier_batchnorm"])) * bool(engine["classifier_proj_dim"])
+    pooling = {"none": 0, "aggressive": 2}.get(engine["classifier_downsample"], 1)
+    flattened = projecting + pooling + 1
+    if int(number) < projecting:
+        return f"classifier.project.{name}"
+    return f"classifier.mlp.{int(number) - flattened}.{kind}"
+
+
+def _layer_number(name: str) -> int:
+    return int(name.split(".")[2])
