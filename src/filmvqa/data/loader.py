@@ -142,7 +142,7 @@ class QuestionSet:
         """
         if not 0 < fraction <= 1:
             raise UserError(f"data.fraction={fraction}; must be above 0 and at most 1")
-        images = self.images.cpu().unique()
+        images: Tensor = self.images.cpu().unique()  # type: ignore[no-untyped-call]
         order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
         count = round(fraction * len(images))
         if count == 0:

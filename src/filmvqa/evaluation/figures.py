@@ -52,6 +52,7 @@ def draw_film(
 
     channels, blocks = model["channels"], model["num_blocks"]
     encoder, classifier = model["encoder"], model["classifier"]
+    projection, hidden = classifier["projection_dim"], classifier["hidden_dims"][0]
     maps = "×".join(map(str, feature_shape))
     figure = Figure(figsize=(8.6, 4.8), layout="constrained")
     axes = figure.subplots()
@@ -81,8 +82,8 @@ def draw_film(
     block = box(5.2, 1.9, "1×1 convolution, ReLU\n3×3 convolution\nbatch norm without affine\n"
                 "FiLM:  γ · x + β\nReLU, plus the first ReLU's output", vision)  # fmt: skip
     axes.text(6.5, 1.83, f"× {blocks}", fontsize=14, color="0.3")
-    head = box(4.3, 0.4, f"1×1 convolution to {classifier['projection_dim']}, batch norm, ReLU, global "
-               f"max pool\n{classifier['hidden_dims'][0]} units, batch norm, ReLU", vision)  # fmt: skip
+    head = box(4.3, 0.4, f"1×1 convolution to {projection}, batch norm, ReLU, global "
+               f"max pool\n{hidden} units, batch norm, ReLU", vision)  # fmt: skip
     answer = box(8.0, 0.4, "answer", "white")
     for start, end in ((question, embedding), (embedding, reader), (reader, generator)):
         arrow(start, end)

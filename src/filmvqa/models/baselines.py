@@ -57,7 +57,7 @@ class QuestionTypeMode(nn.Module):
         pair = questions[:, :-1] * self.vocab_size + questions[:, 1:]
         row = torch.arange(len(pair), device=pair.device)[:, None].expand_as(pair)
         real = questions[:, 1:] != 0
-        found = torch.stack([row[real], pair[real]]).unique(dim=1)
+        found: Tensor = torch.unique(torch.stack([row[real], pair[real]]), dim=1)
         return found[0], found[1]
 
     @torch.no_grad()

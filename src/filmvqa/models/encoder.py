@@ -102,10 +102,11 @@ class QuestionEncoder(nn.Module):
             if i:
                 states = self.layer_dropout(states)
             forward, *backward = directions.children()
-            read = [forward(states)[0]]
+            read: Tensor = forward(states)[0]
             for rnn in backward:
-                read.append(rnn(states[rows[:, None], mirrored])[0][rows[:, None], mirrored])
-            states = torch.cat(read, 2)  # (B, T, hidden_dim)
+                there = rnn(states[rows[:, None], mirrored])[0][rows[:, None], mirrored]
+                read = torch.cat([read, there], 2)
+            states = read  # (B, T, hidden_dim)
         encoding = states[rows, lengths - 1]
         if self.bidirectional and self.padded_length is None:
             half = self.output_dim // 2

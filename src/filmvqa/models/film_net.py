@@ -68,7 +68,8 @@ class FilmNet(nn.Module):
         if (block or {}).get("conditioning") == "dual_attention":
             options |= {"gamma": "one", "beta": "zero"}  # its gates stand in their place
         # Concatenation acts in every block, whatever ``filmed`` says of batch norm's scale.
-        self.acts = [told or b.concat for told, b in zip(self.filmed, self.blocks, strict=True)]
+        everywhere = (block or {}).get("conditioning") == "concat"
+        self.acts = [told or everywhere for told in self.filmed]
         self.film_generator = (
             FilmGenerator(self.encoder.output_dim, sum(self.acts), channels, **options)
             if any(self.acts) else None

@@ -34,7 +34,8 @@ class ControlUnit(nn.Module):
         merged = torch.tanh(self.merge(torch.cat([control, position], 1)))
         scores = self.attend(merged[:, None] * words).squeeze(2).float()  # (B, T)
         weights = torch.softmax(scores.masked_fill(padding, -torch.inf), 1).to(words.dtype)
-        return (weights[:, None] @ words).squeeze(1)
+        out: Tensor = (weights[:, None] @ words).squeeze(1)
+        return out
 
 
 class ReadUnit(nn.Module):
@@ -74,7 +75,7 @@ class WriteUnit(nn.Module):
 
     def forward(self, read: Tensor, controls: list[Tensor], memories: list[Tensor]) -> Tensor:
         """m (B, d) from r, the controls up to this step's and the memories before it."""
-        memory = self.merge(torch.cat([read, memories[-1]], 1))
+        memory: Tensor = self.merge(torch.cat([read, memories[-1]], 1))
         if self.attend is not None and self.recall is not None and len(controls) > 1:
             earlier = torch.stack(controls[:-1], 1)  # (B, i, d)
             scores = self.attend(controls[-1][:, None] * earlier)

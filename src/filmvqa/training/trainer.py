@@ -135,7 +135,8 @@ class RunState:
 def moving_average(model: nn.Module, decay: float) -> AveragedModel:
     """A copy of a model that follows it with ``decay`` a step; it begins as the model after the
     first step."""
-    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay))
+    follow = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+    return AveragedModel(model, multi_avg_fn=follow)
 
 
 def random_state() -> dict[str, Any]:
