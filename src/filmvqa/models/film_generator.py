@@ -37,10 +37,11 @@ class FilmGenerator(nn.Module):
     Parameters
     ----------
     decoder
-        ``linear``, the paper's (section 3; the retrospective found it enough); ``mlp`` with
-        ``hidden_dims`` ReLU layers; ``gru`` or ``lstm`` unrolled over the layers, the encoding
-        being the input of each step (``hidden_dims``: equal widths, one a layer; empty: one of
-        the encoding's width).
+        ``linear``, the paper's (section 3; the retrospective found it enough); ``mlp`` with a
+        ReLU layer for each of ``hidden_dims``; ``gru`` or ``lstm`` unrolled over the FiLM layers,
+        the encoding being the input of each step, with equal ``hidden_dims``.
+    hidden_dims
+        Widths of the decoder's own layers; empty: one of the encoding's width.
     gamma
         f: ``linear``, ``sigmoid``, ``tanh`` or ``exp`` (section 4.5, table 2); ``one``: γ is 1.
     beta
@@ -83,7 +84,8 @@ class FilmGenerator(nn.Module):
         self.num_layers, self.channels, self.extra_dim = num_layers, channels, extra_dim
         self.gamma, self.beta, self.gamma_baseline = gamma, beta, gamma_baseline
         self.sizes = (channels * (gamma != "one"), channels * (beta != "zero"), extra_dim)
-        self.decoder = _decoder(decoder, input_dim, num_layers, sum(self.sizes), tuple(hidden_dims))
+        own = () if decoder == "linear" else tuple(hidden_dims) or (input_dim,)
+        self.decoder = _decoder(decoder, input_dim, num_layers, sum(self.sizes), own)
         start = None if multipliers is None else torch.full((2, num_layers, channels), multipliers)
         self.multipliers = None if start is None else nn.Parameter(start)
         offset = torch.zeros(num_layers, sum(self.sizes)) if task_offset else None
@@ -122,7 +124,7 @@ def _decoder(
 ) -> nn.Module:
     """A module (B, input_dim) to num_layers × width numbers."""
     if name in CELLS:
-        return _Unrolled(name, input_dim, num_layers, width, hidden_dims or (input_dim,))
+        return _Unrolled(name, input_dim, num_layers, width, hidden_dims)
     layers: list[nn.Module] = []
     for hidden in hidden_dims:
         layers += [nn.Linear(input_dim, hidden), nn.ReLU()]
