@@ -9,7 +9,7 @@ from filmvqa.evaluation.sweeps import report_sweep
 
 @command("sweep_report")
 def main(config) -> None:
-    print(report_sweep(config.dir, config.key))
+    print(report_sweep(config.dir, config.key, config.series))
     print(f"written to {config.dir}/report.md, report.csv and report.png")
 
 

@@ -1,14 +1,11 @@
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 import torch
-import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
 
 from filmvqa.clevr.programs import LAST_FUNCTIONS, QUESTION_TYPES
 from filmvqa.data.loader import QuestionSet
@@ -21,7 +18,6 @@ from filmvqa.evaluation.accuracy import (
     wilson_interval,
 )
 from filmvqa.evaluation.predictions import autocast
-from filmvqa.evaluation.sweeps import markdown_table, read_runs, report_sweep, summarize
 
 
 @pytest.mark.parametrize(
@@ -91,62 +87,6 @@ def test_questions_without_answers_cannot_be_scored(tiny_set: Path) -> None:
     questions = QuestionSet.load(tiny_set / "test_questions.h5", vocabulary)
     with pytest.raises(UserError, match="no answers"):
         accuracy_report(torch.zeros(len(questions)), questions)
-
-
-def sweep(folder: Path, rows: list[tuple[float, int, float, float]]) -> Path:
-    for decay, seed, train, val in rows:
-        run = folder / f"decay={decay},seed={seed}"
-        run.mkdir(parents=True)
-        config = {"optim": {"weight_decay": decay, "lr": 0.1}, "seed": seed}
-        (run / "config.yaml").write_text(yaml.safe_dump(config))
-        records = [
-            {"step": 5, "loss": 1.0},
-            {"step": 10, "val_accuracy": val - 0.1, "train_accuracy": 0.99, "gap": 0.0},
-            {"step": 20, "val_accuracy": val, "train_accuracy": train, "gap": train - val},
-        ]
-        (run / "metrics.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
-    return folder
-
-
-def test_a_sweep_becomes_table_and_figure(tmp_path: Path) -> None:
-    folder = sweep(
-        tmp_path,
-        [(0.0, 0, 0.95, 0.60), (1e-5, 0, 0.9, 0.80), (1e-5, 1, 0.8, 0.70), (1e-3, 0, 0.5, 0.5)],
-    )
-    key, points = summarize(read_runs(folder))
-    assert key == "optim.weight_decay"
-    assert [p.value for p in points] == [0.0, 1e-5, 1e-3]
-    assert [p.runs for p in points] == [1, 2, 1]
-    assert points[1].val == pytest.approx(0.75)
-    assert points[1].val_spread == pytest.approx(0.0707, abs=1e-4)
-    assert points[0].gap == pytest.approx(0.35)
-    table = report_sweep(folder)
-    assert table == markdown_table(key, points) == (folder / "report.md").read_text()
-    assert "| 1e-05 | 2 | 85.00 | 75.00 ± 7.07 | +10.00 |" in table
-    assert (folder / "report.csv").read_text().splitlines()[
-        1
-    ] == "0.0,1,0.950000,0.600000,,0.350000"
-    with Image.open(folder / "report.png") as image:
-        assert image.size == (900, 600)
-
-
-def test_sweeps_over_words_are_drawn_too(tmp_path: Path) -> None:
-    for name in ("gru", "lstm"):
-        run = tmp_path / name
-        run.mkdir()
-        (run / "config.yaml").write_text(yaml.safe_dump({"model": {"cell": name}}))
-        record = {"step": 1, "val_accuracy": 0.5, "train_accuracy": 0.6, "gap": 0.1}
-        (run / "metrics.jsonl").write_text(json.dumps(record) + "\n")
-    assert "| gru | 1 | 60.00 | 50.00 | +10.00 |" in report_sweep(tmp_path)
-
-
-def test_reports_of_nothing_and_of_too_much_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no runs in it"):
-        read_runs(tmp_path)
-    folder = sweep(tmp_path, [(0.0, 0, 0.9, 0.6)])
-    with pytest.raises(UserError, match="nothing differs"):
-        summarize(read_runs(folder))
-    assert summarize(read_runs(folder), "optim.lr")[1][0].value == 0.1
 
 
 def test_auto_precision_follows_the_hardware(monkeypatch) -> None:

@@ -129,8 +129,12 @@ def test_a_finished_run_is_not_run_again_and_another_config_is_refused(
 def test_early_stopping(tmp_path: Path, tiny_set: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scores = iter([0.5, 0.6, 0.6, 0.4, 0.9])
     monkeypatch.setattr(
-        "filmvqa.training.trainer.Trainer._accuracy",
-        lambda self, loader, rows: next(scores) if loader is self.val_loader else 1.0,
+        "filmvqa.training.trainer.Trainer._right",
+        lambda self, loader, rows: (
+            torch.arange(len(rows)) < next(scores) * len(rows)
+            if loader is self.val_loader
+            else torch.ones(len(rows))
+        ),
     )
     assert train(tmp_path / "run", tiny_set, max_steps=40, patience=2) == 0.6
     assert load_checkpoint(tmp_path / "run/last.pt")["progress"]["step"] == 32

@@ -29,6 +29,25 @@ def wilson_interval(correct: int, total: int) -> tuple[float, float]:
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
+def question_kinds(questions: QuestionSet) -> Tensor | None:
+    """Index (N,) of each question's type into ``QUESTION_TYPES``, -1 for none of them; None for
+    a file that does not tell."""
+    if questions.types is None:
+        return None
+    kinds = [question_type(name) for name in LAST_FUNCTIONS]
+    table = torch.tensor([list(QUESTION_TYPES).index(k) for k in kinds] + [-1])
+    return table[questions.types.cpu()]
+
+
+def type_accuracies(right: Tensor, kinds: Tensor) -> dict[str, float]:
+    """Share of right answers (N,) by question type, of those types that occur in ``kinds``."""
+    return {
+        name: float(right[kinds == i].double().mean())
+        for i, name in enumerate(QUESTION_TYPES)
+        if (kinds == i).any()
+    }
+
+
 def _row(right: Tensor, members: Tensor) -> dict[str, Any]:
     total, correct = int(members.sum()), int((right & members).sum())
     return {
@@ -59,11 +78,10 @@ def accuracy_report(found: Tensor, questions: QuestionSet) -> dict[str, Any]:
         raise UserError(f"{questions.path}: has no answers to compare with")
     right = found.cpu() == questions.answers.cpu()
     report: dict[str, Any] = {"overall": _row(right, torch.ones_like(right))}
-    if questions.types is not None:
+    kinds = question_kinds(questions)
+    if questions.types is not None and kinds is not None:
         types = questions.types.cpu()
-        kinds = [question_type(name) for name in LAST_FUNCTIONS]
-        kind_of = torch.tensor([list(QUESTION_TYPES).index(k) for k in kinds] + [-1])[types]
-        report["by_type"] = {k: _row(right, kind_of == i) for i, k in enumerate(QUESTION_TYPES)}
+        report["by_type"] = {k: _row(right, kinds == i) for i, k in enumerate(QUESTION_TYPES)}
         report["by_function"] = {f: _row(right, types == i) for i, f in enumerate(LAST_FUNCTIONS)}
     for key, values in (
         ("by_family", questions.families),

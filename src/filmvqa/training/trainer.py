@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from filmvqa.data.loader import Batch, EpochSampler, Loader
 from filmvqa.errors import UserError
+from filmvqa.evaluation.accuracy import question_kinds, type_accuracies
 from filmvqa.evaluation.predictions import PRECISIONS, autocast, predict
 from filmvqa.training.checkpoint import save_checkpoint
 from filmvqa.training.loggers import Logger
@@ -238,10 +239,15 @@ class Trainer:
 
     def _evaluate(self, write: Callable[[str], None]) -> None:
         state = self.state
-        val = self._accuracy(self.val_loader, self.val_rows)
-        train = self._accuracy(self.train_loader, self.train_rows)
-        record = {"val_accuracy": val, "train_accuracy": train, "gap": train - val}
+        right = self._right(self.val_loader, self.val_rows)
+        val = float(right.double().mean())
+        train = float(self._right(self.train_loader, self.train_rows).double().mean())
+        record: dict[str, Any] = {
+            "val_accuracy": val, "train_accuracy": train, "gap": train - val,
+        }  # fmt: skip
         state.history.append({"step": state.step, **record})
+        if (kinds := question_kinds(self.val_loader.questions)) is not None:
+            record["val_by_type"] = type_accuracies(right, kinds[self.val_rows])
         if val > state.best_accuracy:
             state.best_accuracy, state.best_step = val, state.step
             state.evaluations_since_best = 0
@@ -264,14 +270,14 @@ class Trainer:
             save_checkpoint(self.folder / "best.pt", content)
         save_checkpoint(self.folder / "last.pt", content)
 
-    def _accuracy(self, loader: Loader, rows: Tensor) -> float:
+    def _right(self, loader: Loader, rows: Tensor) -> Tensor:
         answers = loader.questions.answers
         if answers is None:
             raise UserError(f"{loader.questions.path}: has no answers to compare with")
         found = predict(
             self.state.scored, loader, rows, precision=self.settings.precision, progress=False
         )
-        return float((found == answers.cpu()[rows]).double().mean())
+        return found == answers.cpu()[rows]
 
     def _log(self, record: dict[str, Any]) -> None:
         for logger in self.loggers:
