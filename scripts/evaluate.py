@@ -24,6 +24,8 @@ def main(config) -> None:
     if report is None:
         print(f"{config.split} has no answers; predictions are in {folder}")
         return
+    if report["images_left_out"]:
+        print(f"without the {report['images_left_out']:,} images that it was trained on")
     print(format_report(report, families=config.by_family, lengths=config.by_program_length))
     print(f"written to {folder}/{config.split}.json and {config.split}_predictions.jsonl")
 

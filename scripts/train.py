@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from _command import command, plain, settings
 from hydra.core.hydra_config import HydraConfig
@@ -10,34 +11,34 @@ from hydra.core.hydra_config import HydraConfig
 
 @command("train")
 def main(config) -> float:
-    from filmvqa.training.run import DataFiles, train_run
+    from filmvqa.training.run import train_run
+
+    return train_run(HydraConfig.get().runtime.output_dir, **arguments(config))
+
+
+def arguments(config) -> dict[str, Any]:
+    """What ``train_run`` takes, from a config."""
+    from filmvqa.training.run import DataFiles
     from filmvqa.training.trainer import TrainerSettings
 
-    folder = Path(HydraConfig.get().runtime.output_dir)
-    whole = plain(config)
-    recorded = {k: v for k, v in whole.items() if k not in ("run", "resume", "debug")}
-    return train_run(
-        folder,
-        data=DataFiles(
-            Path(config.data.h5),
-            Path(config.data.features),
-            config.data.backbone.name,
-            config.data.train_split,
-            config.data.val_split,
+    data, whole = config.data, plain(config)
+    return {
+        "data": DataFiles(
+            Path(data.h5), Path(data.features), data.backbone.name, data.train_split, data.val_split
         ),
-        model=whole["model"],
-        optim=whole["optim"],
-        trainer=settings(config, "trainer", TrainerSettings),
-        logger=whole["logger"],
-        config=recorded,
-        seed=config.seed,
-        device=config.device,
-        store=config.store,
-        fraction=config.data.fraction,
-        start=config.train.start,
-        parts=whole["train"]["parts"],
-        resume=config.resume,
-    )
+        "model": whole["model"],
+        "optim": whole["optim"],
+        "trainer": settings(config, "trainer", TrainerSettings),
+        "logger": whole["logger"],
+        "config": {k: v for k, v in whole.items() if k not in ("run", "resume", "debug")},
+        "seed": config.seed,
+        "device": config.device,
+        "store": config.store,
+        "fraction": data.fraction,
+        "start": config.train.start,
+        "parts": whole["train"]["parts"],
+        "resume": config.resume,
+    }
 
 
 if __name__ == "__main__":

@@ -51,11 +51,12 @@ def test_data_configs(name: str) -> None:
     if data["generator"] is not None:
         settings = msgspec.convert(data["generator"], GeneratorSettings)
         assert set(data["generator"]["rules"]) == {f.name for f in fields(SceneRules)}
-        changed = {"max_objects"} if name == "mini" else set()
+        changed = {"mini": {"max_objects"}, "cogent_mini": {"max_objects", "cogent"}}.get(name, {})
         for field in fields(SceneRules):
             same = getattr(settings.rules, field.name) == getattr(SceneRules(), field.name)
             assert same != (field.name in changed), field.name
-        assert set(settings.images) == {"train", "val", "test"}
+        used = {split for split, count in settings.images.items() if count}
+        assert {data["train_split"], data["val_split"]} <= used
         read_families(settings.templates, settings.families)
 
 

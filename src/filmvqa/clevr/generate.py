@@ -71,6 +71,8 @@ class GeneratorSettings:
         for split, count in self.images.items():
             if not split.isidentifier() or count < 0:
                 raise UserError(f"images.{split}={count}; need a plain name and 0 or more images")
+            if count:
+                self.rules.of_split(split)
         if min(self.width, self.height) < 16 or not 1 <= self.rays <= 16:
             raise UserError(
                 f"images of {self.width}×{self.height} with rays={self.rays}; "
@@ -212,12 +214,13 @@ def draw_image(settings: GeneratorSettings, split: str, index: int) -> tuple[Sce
     """
     rng = np.random.default_rng([settings.seed, zlib.crc32(split.encode()), index])
     width, height = settings.width, settings.height
-    least = settings.rules.min_visible(width, height)
+    rules = settings.rules.of_split(split)
+    least = rules.min_visible(width, height)
     for _ in range(MAX_RESTARTS):
-        layout = sample_layout(rng, settings.rules)
+        layout = sample_layout(rng, rules)
         rendered = render(layout, width, height, settings.rays, least)
         if rendered is not None:
-            return to_scene(layout, settings.rules, split, index, width, height), rendered
+            return to_scene(layout, rules, split, index, width, height), rendered
     raise UserError(
         f"image {index} of {split}: {MAX_RESTARTS} scenes in a row hid an object; lower "
         "rules.min_pixels or rules.max_objects"

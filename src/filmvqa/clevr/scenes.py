@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 
 import numpy as np
@@ -44,7 +44,8 @@ class SceneRules:
 
     ``cube_half_edge`` is in radii. 1/√2 is what the official generator's code says and puts a
     cube inside its radius; the release's own images show cubes of about 1.0.
-    ``cogent`` is None, "A" or "B".
+    ``cogent`` is None, "A", "B", or "split": the condition that ends the split's name, as in
+    trainA, valA and valB.
     """
 
     min_objects: int = 3
@@ -70,13 +71,27 @@ class SceneRules:
                 f"scenes of {self.min_objects} to {self.max_objects} objects; "
                 "min_objects must be at least 1 and at most max_objects"
             )
-        if self.cogent not in (None, *COGENT):
-            raise UserError(f"unknown CoGenT condition {self.cogent!r}; use A, B or null")
+        if self.cogent not in (None, "split", *COGENT):
+            raise UserError(f"unknown CoGenT condition {self.cogent!r}; use A, B, split or null")
         known = {"colors": COLORS, "shapes": SHAPES, "materials": MATERIALS, "sizes": SIZES}
         for name, values in known.items():
             chosen = getattr(self, name)
             if not chosen or not set(chosen) <= set(values):
                 raise UserError(f"{name} {list(chosen)}; choose from {list(values)}")
+
+    def of_split(self, split: str) -> SceneRules:
+        """The rules of one split, its CoGenT condition settled.
+
+        Raises
+        ------
+        UserError
+            If the name of the split should end in a condition and does not.
+        """
+        if self.cogent != "split":
+            return self
+        if split[-1:] not in COGENT:
+            raise UserError(f"cogent=split: the name of split {split!r} ends in neither A nor B")
+        return replace(self, cogent=split[-1])
 
     def min_visible(self, width: int, height: int) -> int:
         """Pixels that every object must show in a ``width`` × ``height`` image."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +129,15 @@ class QuestionSet:
             names_sha256=attributes.get("image_names_sha256"),
             num_images=int(arrays["image_idxs"].max(initial=-1)) + 1,
         )
+
+    def select(self, rows: Tensor) -> QuestionSet:
+        """The questions of some rows (M,) alone."""
+        chosen: dict[str, Any] = {
+            name: value[rows.to(value.device)]
+            for name, value in vars(self).items()
+            if isinstance(value, Tensor)
+        }
+        return replace(self, **chosen)
 
     def part(self, fraction: float, seed: int) -> Part:
         """A fraction of the images, chosen by seed, with all of their questions.

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from filmvqa.data.loader import QuestionSet
@@ -39,6 +40,9 @@ def evaluate_checkpoint(
     output
         Where the results go; None: ``evaluation`` beside the checkpoint.
 
+    Where the checkpoint was trained on a part of this very split, that part's images are left
+    out, and ``images_left_out`` of the report counts them.
+
     Returns
     -------
     tuple
@@ -58,6 +62,10 @@ def evaluate_checkpoint(
         files = replace(files, features_folder=Path(features_folder))
     where = choose_device(device)
     loader = files.loader(split, vocabulary, batch_size, where, store)
+    seen = content["train_images"] if split == recorded["train_split"] else None
+    if seen is not None:
+        asked = loader.questions.images.cpu()
+        loader.questions = loader.questions.select((~torch.isin(asked, seen)).nonzero().flatten())
     found = predict(model.to(where), loader, precision=precision)
     target = Path(output) if output is not None else Path(checkpoint).parent / "evaluation"
     _write_predictions(target, split, found, loader.questions, vocabulary)
@@ -67,6 +75,7 @@ def evaluate_checkpoint(
         "checkpoint": str(checkpoint),
         "step": content["progress"]["step"],
         "split": split,
+        "images_left_out": 0 if seen is None else len(seen),
         **accuracy_report(found, loader.questions),
     }
     with atomic_write(target / f"{split}.json") as stream:

@@ -75,15 +75,18 @@ def load_original_film(path: str | Path) -> tuple[nn.Module, dict[str, dict[str,
     """
     found = read_original_film(path)
     model = FilmNet(**found.kwargs)
-    try:
-        model.load_state_dict(found.weights)
-    except RuntimeError as error:
-        raise UserError(f"{path}: its weights do not fit its options ({one_line(error)})") from None
+    model.load_state_dict(found.weights)
     return model.eval(), found.vocabulary
 
 
 def read_original_film(path: str | Path) -> OriginalFilm:
-    """Read a checkpoint of the original code without building the model."""
+    """Options, weights and vocabulary of a checkpoint of the original code, which fit.
+
+    Raises
+    ------
+    UserError
+        As ``load_original_film``.
+    """
     content = _read(path)
     generator = _options(content, "program_generator", _GENERATOR_DEFAULTS, path)
     engine = _options(content, "execution_engine", _ENGINE_DEFAULTS, path)
@@ -106,6 +109,11 @@ def read_original_film(path: str | Path) -> OriginalFilm:
             f"{sizes[0]} and {sizes[1]}"
         )
     kwargs |= {"vocab_size": sizes[0], "num_answers": sizes[1]}
+    try:
+        with torch.device("meta"):
+            FilmNet(**kwargs).load_state_dict(weights, assign=True)
+    except (RuntimeError, ValueError, TypeError) as error:
+        raise UserError(f"{path}: its weights do not fit its options ({one_line(error)})") from None
     return OriginalFilm(kwargs, weights, vocabulary)
 
 

@@ -1,0 +1,51 @@
+"""Checkpoints of the original FiLM code as checkpoints of this project."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+from filmvqa.data.text import Vocabulary
+from filmvqa.errors import UserError
+from filmvqa.models.original import read_original_film
+from filmvqa.training.checkpoint import save_checkpoint
+from filmvqa.training.run import DataFiles
+
+
+def import_original_film(source: str | Path, target: str | Path, data: DataFiles) -> Vocabulary:
+    """Turn a checkpoint of the original code into one that ``evaluate_checkpoint`` takes.
+
+    ``vocab.json`` beside ``target`` gets its vocabulary, by which questions are to be encoded.
+
+    Parameters
+    ----------
+    data
+        Where evaluation finds questions and features if it is told nothing else.
+
+    Raises
+    ------
+    UserError
+        For a file that cannot be loaded, or a target that exists.
+    """
+    target = Path(target)
+    if target.exists():
+        raise UserError(f"{target}: exists already; choose another output, or delete it")
+    found = read_original_film(source)
+    vocabulary = Vocabulary.from_dict(found.vocabulary)
+    vocabulary.check(str(source))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    vocabulary.save(target.parent / "vocab.json")
+    save_checkpoint(
+        target,
+        {
+            "model": {"name": "film", "kwargs": found.kwargs},
+            "weights": found.weights,
+            "average": None,
+            "config": {"imported_from": Path(source).name},
+            "vocabulary": vocabulary.to_dict(),
+            "data": {name: str(value) for name, value in asdict(data).items()},
+            "train_images": None,
+            "progress": {"step": 0, "finished": True},
+        },
+    )
+    return vocabulary

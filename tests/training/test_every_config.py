@@ -1,0 +1,96 @@
+"""Every config in the tree trains two steps and evaluates."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import open_dict
+
+from filmvqa.data.backbones import build_backbone
+from filmvqa.data.features import extract_features
+from filmvqa.evaluation.evaluate import evaluate_checkpoint
+from filmvqa.training.run import train_run
+from tests.conftest import REPOSITORY
+
+CONFIGS = REPOSITORY / "configs"
+GROUPS = ("data", "model", "optim", "trainer", "logger", "experiment", "sweep")
+EVERY = [
+    f"{group}={path.relative_to(CONFIGS / group).with_suffix('')}"
+    for group in GROUPS
+    for path in sorted((CONFIGS / group).rglob("*.yaml"))
+]
+
+
+@pytest.fixture(scope="module")
+def sources(tiny_world: Path, tiny_set: Path) -> Path:
+    """The tiny set with pixel features too."""
+    for split in ("train", "val"):
+        extract_features(
+            tiny_world / "images" / split, tiny_set / f"{split}_features_pixels.h5", split,
+            build_backbone("pixels"), (48, 48),
+        )  # fmt: skip
+    return tiny_set
+
+
+@pytest.fixture(scope="module")
+def arguments() -> Any:
+    """``arguments`` of scripts/train.py."""
+    folder = REPOSITORY / "scripts"
+    sys.path.insert(0, str(folder))
+    try:
+        spec = importlib.util.spec_from_file_location("train_script", folder / "train.py")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(str(folder))
+    return module.arguments
+
+
+def shortened(override: str, sources: Path, tmp_path: Path) -> Any:
+    """The config on the tiny set, for two steps, its widest layers narrowed."""
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        config = compose("train", overrides=[override, "run=x"])
+    with open_dict(config):
+        data = config.data
+        same = data.train_split == data.val_split
+        data.h5, data.features = str(sources), str(sources)
+        data.train_split, data.val_split = "train", "train" if same else "val"
+        data.backbone.name = "pixels" if data.backbone.name == "pixels" else "clevr_cnn"
+        if config.model.name == "film":
+            config.model.encoder.hidden_dim = 16
+            config.model.channels = 16
+        if config.model.name == "mac":
+            config.model.dim = 16
+        config.trainer.update(max_steps=2, eval_every=2, log_every=1, batch_size=8, train_sample=20)
+        config.device = "cpu"
+    return config
+
+
+@pytest.mark.parametrize("override", EVERY)
+def test_it_trains_two_steps_and_evaluates(
+    override: str, sources: Path, tmp_path: Path, arguments: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    config = shortened(override, sources, tmp_path)
+    if config.train.start is not None:
+        before = config.copy()
+        before.train = {"start": None, "parts": None}
+        before.model.generator.task_offset = False
+        train_run(tmp_path / "before", **arguments(before))
+        config.train.start = str(tmp_path / "before/best.pt")
+    accuracy = train_run(tmp_path / "run", **arguments(config))
+    assert 0 <= accuracy <= 1
+    records = [json.loads(x) for x in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    steps = [r["step"] for r in records if "loss" in r]
+    assert steps == ([] if config.model.name == "qtype" else [1, 2])
+    _, report = evaluate_checkpoint(
+        tmp_path / "run/best.pt", config.data.val_split, device="cpu",
+        precision=config.trainer.precision,
+    )  # fmt: skip
+    assert report["overall"]["accuracy"] == pytest.approx(accuracy, abs=0.02)
