@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -175,7 +174,8 @@ def _pooling(pool: str, size: tuple[int, int]) -> tuple[nn.Module, tuple[int, in
     side = height if pool.endswith("full") else int(pool[-1])
     padding = 0 if height % side == 0 and width % side == 0 else 1
     kind = nn.MaxPool2d if pool.startswith("max") else nn.AvgPool2d
-    return kind(side, side, padding=padding), (math.ceil(height / side), math.ceil(width / side))
+    pooled = ((height + 2 * padding) // side, (width + 2 * padding) // side)
+    return kind(side, side, padding=padding), pooled
 
 
 def mlp(

@@ -1,0 +1,207 @@
+"""Checkpoints of the original FiLM code give its numbers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from filmvqa.errors import UserError
+from filmvqa.models import load_original_film
+from filmvqa.models.vision import POOLS
+from tests.models.reference_film import ANSWERS, ENGINE, WORDS, checkpoint, run
+
+
+def batch(feature_dim: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Features and questions, padded to CLEVR's longest."""
+    questions = torch.zeros(5, 46, dtype=torch.int64)
+    for row, length in zip(questions, (3, 46, 12, 45, 1), strict=True):
+        row[:length] = torch.randint(1, WORDS, (length,))
+    return torch.randn(5, *feature_dim), questions
+
+
+def assert_same(path: Path, **options: Any) -> torch.Tensor:
+    """The logits, once they are known to be the reference's."""
+    content = checkpoint(**options)
+    torch.save(content, path)
+    model, vocabulary = load_original_film(path)
+    assert not model.training
+    assert len(vocabulary["answer"]) == ANSWERS
+    features, questions = batch(options.get("feature_dim", ENGINE["feature_dim"]))
+    with torch.inference_mode():
+        film, expected = run(content, features, questions)
+        logits = model(features, questions)
+        assert torch.allclose(logits, expected, atol=1e-4, rtol=1e-4)
+        if options.get("use_gamma", True) and options.get("use_beta", True) and all(model.acts):
+            gamma, beta, _ = model.modulate(questions)
+            assert torch.allclose(torch.cat([gamma, beta], 2), film, atol=1e-5)
+    return logits
+
+
+ONE_AT_A_TIME: list[dict[str, Any]] = [
+    {},
+    *({"condition_method": m} for m in (
+        "conv-film", "relu-film", "block-input-film", "block-output-film", "concat",
+        "cbn", "conv-fac", "relu-fac", "block-input-fac", "block-output-fac")),
+    {"condition_pattern": [1, 0, 1]},
+    {"condition_pattern": [0, 0, 0]},
+    {"condition_method": "concat", "condition_pattern": [1, 0, 1]},
+    {"condition_method": "concat", "use_coords": 2},
+    {"use_gamma": False},
+    {"use_beta": False},
+    *({"gamma_option": o, "gamma_baseline": b} for o in ("sigmoid", "tanh", "exp") for b in (0, 1)),
+    {"gamma_baseline": 0},
+    {"parameter_efficient": False},
+    {"bidirectional": True},
+    {"bidirectional": True, "rnn_num_layers": 2, "encoder_type": "lstm"},
+    {"encoder_type": "lstm"},
+    {"rnn_num_layers": 3},
+    {"use_coords": 0},
+    {"use_coords": 2},
+    {"module_residual": False},
+    {"module_batchnorm": False},
+    {"module_batchnorm_affine": True},
+    {"module_input_proj": 0},
+    {"module_input_proj": 3},
+    {"module_input_proj": True},
+    {"module_kernel_size": 1},
+    {"stem_batchnorm": False},
+    {"stem_num_layers": 2},
+    {"stem_num_layers": 3, "stem_stride": 2, "feature_dim": (3, 48, 48)},
+    {"stem_kernel_size": 5, "stem_padding": 1},
+    {"stem_kernel_size": 1},
+    *({"classifier_downsample": p, "feature_dim": (5, 14, 14)} for p in POOLS),
+    *({"classifier_downsample": p} for p in POOLS),
+    {"classifier_batchnorm": False},
+    {"classifier_proj_dim": 0},
+    {"classifier_proj_dim": None, "use_coords": 0},
+    {"classifier_fc_layers": ()},
+    {"classifier_fc_layers": (6, 5), "classifier_dropout": 0.5},
+    {"module_dropout": 0.3, "rnn_dropout": 0.2, "rnn_num_layers": 2},
+    {"num_modules": 1, "decoder_type": "gru"},
+    {"num_modules": 1, "decoder_type": "lstm", "rnn_num_layers": 2},
+    {"num_modules": 12},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("options", ONE_AT_A_TIME, ids=str)
+def test_each_option_gives_the_originals_numbers(options: dict, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    logits = assert_same(tmp_path / "film.pt", **options)
+    assert not torch.allclose(logits[0], logits[1])  # a dead network would agree with anything
+
+
+COMBINED = st.fixed_dictionaries({
+    "condition_method": st.sampled_from(
+        ["bn-film", "conv-film", "relu-film", "block-input-film", "block-output-film", "concat"]),
+    "condition_pattern": st.lists(st.integers(0, 1), min_size=3, max_size=3),
+    "use_gamma": st.booleans(),
+    "gamma_option": st.sampled_from(["linear", "sigmoid", "tanh", "exp"]),
+    "gamma_baseline": st.sampled_from([0, 1, 0.5]),
+    "bidirectional": st.booleans(),
+    "encoder_type": st.sampled_from(["gru", "lstm"]),
+    "rnn_num_layers": st.integers(1, 2),
+    "use_coords": st.integers(0, 2),
+    "module_residual": st.booleans(),
+    "module_batchnorm": st.booleans(),
+    "module_batchnorm_affine": st.booleans(),
+    "module_input_proj": st.sampled_from([0, 1, 3]),
+    "stem_num_layers": st.integers(1, 2),
+    "stem_batchnorm": st.booleans(),
+    "classifier_downsample": st.sampled_from(POOLS),
+    "classifier_batchnorm": st.booleans(),
+    "parameter_efficient": st.booleans(),
+})  # fmt: skip
+
+
+@settings(max_examples=40)
+@given(options=COMBINED, seed=st.integers(0, 2**31))
+def test_options_together_give_the_originals_numbers(
+    options: dict, seed: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    torch.manual_seed(seed)
+    assert_same(tmp_path_factory.mktemp("o") / "film.pt", **options)
+
+
+def test_the_original_codes_own_file(shared: Path) -> None:
+    model, vocabulary = load_original_film(shared / "reference/film_original_small.pt")
+    arrays = np.load(shared / "reference/film_original_small.npz")
+    rows = torch.from_numpy(arrays["questions"]).long()
+    with torch.inference_mode():
+        gamma, beta, _ = model.modulate(rows)
+        logits = model(torch.from_numpy(arrays["features"]), rows)
+    assert torch.allclose(torch.cat([gamma, beta], 2), torch.from_numpy(arrays["film"]), atol=1e-4)
+    assert torch.allclose(logits, torch.from_numpy(arrays["logits"]), atol=1e-4)
+    assert len(vocabulary["question"]) == 93
+
+
+def test_options_left_out_have_the_originals_defaults(tmp_path: Path) -> None:
+    content = checkpoint(stem_num_layers=2, stem_batchnorm=False, classifier_batchnorm=False,
+                         module_batchnorm=False, classifier_downsample="maxpool2")  # fmt: skip
+    for key in ("stem_num_layers", "stem_batchnorm", "classifier_batchnorm", "module_batchnorm",
+                "classifier_downsample", "condition_method", "use_coords"):  # fmt: skip
+        del content["execution_engine_kwargs"][key]
+    torch.save(content, tmp_path / "old.pt")
+    features, questions = batch(ENGINE["feature_dim"])
+    model, _ = load_original_film(tmp_path / "old.pt")
+    full = content | {"execution_engine_kwargs": ENGINE | {
+        "stem_num_layers": 2, "stem_batchnorm": False, "classifier_batchnorm": False,
+        "module_batchnorm": False, "classifier_downsample": "maxpool2"}}  # fmt: skip
+    with torch.inference_mode():
+        assert torch.allclose(model(features, questions), run(full, features, questions)[1],
+                              atol=1e-4)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"condition_method": "film"}, "condition_method='film' cannot be loaded"),
+        ({"condition_pattern": [1, 1]}, r"condition_pattern=\[1, 1\]"),
+        ({"classifier_downsample": "maxpool6"}, "classifier_downsample='maxpool6'"),
+        ({"use_coords": 3}, "use_coords=3"),
+        ({"module_num_layers": 2}, "module_num_layers=2"),
+        ({"module_kernel_size": 4}, "module_kernel_size=4"),
+        ({"gamma_option": "relu"}, "gamma_option='relu'"),
+        ({"encoder_type": "cnn"}, "encoder_type='cnn'"),
+        ({"decoder_type": "gru"}, "decoder_type='gru'"),
+        ({"decoder_type": "gru", "output_batchnorm": True, "num_modules": 1}, "output_batchnorm"),
+        ({"module_dim": 5}, "do not fit its options"),
+    ],
+)
+def test_what_cannot_be_loaded_is_refused_by_name(
+    options: dict, message: str, tmp_path: Path
+) -> None:
+    content = checkpoint()
+    for side in ("program_generator_kwargs", "execution_engine_kwargs"):
+        content[side] |= {k: v for k, v in options.items() if k in content[side]}
+    torch.save(content, tmp_path / "film.pt")
+    with pytest.raises(UserError, match=message):
+        load_original_film(tmp_path / "film.pt")
+
+
+def test_files_that_are_none_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "film.pt"
+    with pytest.raises(UserError, match="no such file"):
+        load_original_film(path)
+    path.write_bytes(b"PK nonsense")
+    with pytest.raises(UserError, match="not a readable checkpoint"):
+        load_original_film(path)
+    for change, message in (
+        ({"execution_engine_kwargs": None}, "not a FiLM checkpoint"),
+        ({"vocab": {}}, "lacks 'question_token_to_idx'"),
+        ({"program_generator_state": {}}, "lacks 'encoder_embed.weight'"),
+        ({"execution_engine_kwargs": {"depth": 3}}, "'depth'"),
+    ):
+        torch.save(checkpoint() | change, path)
+        with pytest.raises(UserError, match=message):
+            load_original_film(path)
+    small = checkpoint()
+    del small["vocab"]["question_token_to_idx"]["t14"]
+    torch.save(small, path)
+    with pytest.raises(UserError, match="vocabulary has 14 words and 9 answers, its weights 15"):
+        load_original_film(path)
