@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from filmvqa.film import film
+from filmvqa.models import build_model
+from filmvqa.models.blocks import CONDITIONINGS, PLACES, FilmedResBlock
+from filmvqa.models.conditioning import DualAttention, SpatialFilm
+from filmvqa.models.film_generator import Modulation
+from tests.models.test_models import SIZES, SMALL, questions
+
+
+def modulation(channels: int, extra: int = 0, batch: int = 2) -> Modulation:
+    return Modulation(
+        torch.randn(batch, channels), torch.randn(batch, channels), torch.randn(batch, extra)
+    )
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("residual", [True, False])
+def test_film_acts_where_it_is_said_to(place: str, residual: bool) -> None:
+    torch.manual_seed(0)
+    block = FilmedResBlock(4, place=place, residual=residual, norm_affine=True).eval()
+    torch.nn.init.normal_(block.norm.weight)
+    x, told = torch.randn(2, 4, 5, 5), modulation(4)
+
+    def at(here: str, y: torch.Tensor) -> torch.Tensor:
+        return film(y, told.gamma, told.beta) if here == place else y
+
+    skip = F.relu(block.project(at("before_conv1", x)))
+    y = block.norm(at("after_conv2", block.conv(skip)))
+    y = at("after_relu2", F.relu(at("after_norm", y)))
+    expected = at("after_residual", skip + y if residual else y)
+    assert torch.allclose(block(x, told), expected, atol=1e-6)
+
+
+def test_batch_norm_has_its_own_scale_where_the_question_does_not_act() -> None:
+    assert not FilmedResBlock(4).norm.affine
+    assert FilmedResBlock(4, conditioned=False).norm.affine
+    x = torch.randn(2, 4, 5, 5)
+    FilmedResBlock(4, conditioned=False)(x, None)
+
+
+@pytest.mark.parametrize("coordinates", ["none", "inputs", "everywhere"])
+def test_where_coordinates_join(coordinates: str) -> None:
+    block = FilmedResBlock(4, coordinates=coordinates)
+    extra = {"none": (0, 0), "inputs": (2, 0), "everywhere": (2, 2)}[coordinates]
+    assert block.project.weight.shape[1] == 4 + extra[0]
+    assert block.conv.weight.shape[1] == 4 + extra[1]
+    bare = FilmedResBlock(4, coordinates=coordinates, projection=0)
+    assert bare.project is None
+
+
+def test_spatial_film_starts_as_film_and_then_differs_by_place() -> None:
+    layer, told, x = SpatialFilm(4, rank=3), modulation(4, 3), torch.randn(2, 4, 5, 5)
+    assert torch.equal(layer(x, told), film(x, told.gamma, told.beta))
+    torch.nn.init.normal_(layer.deviate)
+    flat = torch.ones(2, 4, 5, 5)
+    out = layer(flat, told) - film(flat, told.gamma, told.beta)
+    assert out.std((2, 3)).min() > 0  # the same features, but other coordinates
+
+
+def test_dual_attention_against_its_formula_in_float64() -> None:
+    layer, told = DualAttention(3), modulation(3, 6)
+    x = torch.randn(2, 3, 2, 4)
+    out = layer(x, told)
+    for i in range(2):
+        gates = [1 / (1 + math.exp(-float(e))) for e in told.extra[i]]
+        y = x[i].double()
+        sums = sum(gates[c] * y[c] for c in range(3)) / math.sqrt(3)
+        places = sums.exp() / sums.exp().sum() * 8
+        for c in range(3):
+            assert torch.allclose(out[i, c].double(), gates[3 + c] * places * y[c], atol=1e-5)
+
+
+@pytest.mark.parametrize("conditioning", [*CONDITIONINGS, "concat"])
+def test_every_conditioning_hears_the_question_and_learns(conditioning: str) -> None:
+    torch.manual_seed(0)
+    model = build_model(
+        "film", **SIZES, **SMALL["film"] | {"block": {"conditioning": conditioning}}
+    )
+    features, rows = torch.randn(4, 6, 5, 5), questions([4, 6, 3, 5])
+    shared = torch.tensor([2, 0, 0, 1])
+    model.eval()
+    assert torch.allclose(model(features, rows, shared), model(features[shared], rows), atol=1e-5)
+    assert not torch.allclose(model(features, rows), model(features, rows.flip(0)), atol=1e-5)
+    model.train()
+    F.cross_entropy(model(features, rows), torch.arange(4)).backward()
+    for name, weight in model.named_parameters():
+        assert torch.isfinite(weight.grad).all(), name
+        # What spatial FiLM describes waits until its deviations have left zero.
+        if conditioning != "spatial_film":
+            assert weight.grad.abs().sum() > 0 or name.endswith("bias"), name
+
+
+def test_blocks_that_do_not_listen() -> None:
+    options = SMALL["film"] | {"filmed": [False, True]}
+    model = build_model("film", **SIZES, **options)
+    assert model.film_generator.num_layers == 1
+    deaf = build_model("film", **SIZES, **options | {"filmed": [False, False]}).eval()
+    assert deaf.film_generator is None
+    features, rows = torch.randn(2, 6, 5, 5), questions([4, 6])
+    assert torch.equal(deaf(features, rows), deaf(features, rows.flip(0)))
+    assert deaf.penalty() is None
+
+
+def test_pools_and_sizes_of_ones_own() -> None:
+    rows = questions([4, 6])
+    for pool in ("none", "avgpool2", "maxpool3", "aggressive", "avgpoolfull"):
+        options = SMALL["film"] | {"classifier": {"pool": pool, "projection_dim": 5}}
+        sizes = SIZES | {"feature_shape": [6, 7, 9]}
+        model = build_model("film", **sizes, **options).eval()
+        if pool not in ("avgpoolfull", "aggressive"):  # the original's, for square maps
+            assert model(torch.randn(2, 6, 7, 9), rows).shape == (2, 7)
