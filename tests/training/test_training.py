@@ -28,7 +28,17 @@ from tests.models.test_models import SMALL
 OPTIM = {"name": "adam", "lr": 3e-3, "weight_decay": 1e-5, "schedule": "cosine", "warmup": 5}
 
 
-def train(folder: Path, data: Path, name: str = "film", seed: int = 0, **changes: Any) -> float:
+def train(
+    folder: Path,
+    data: Path,
+    name: str = "film",
+    seed: int = 0,
+    optim: dict | None = None,
+    model: dict | None = None,
+    splits: tuple[str, str] = ("train", "val"),
+    run: dict | None = None,
+    **changes: Any,
+) -> float:
     settings = {
         "batch_size": 32, "max_steps": 24, "eval_every": 8, "log_every": 4, "patience": None,
         "train_sample": 50,
@@ -36,14 +46,15 @@ def train(folder: Path, data: Path, name: str = "film", seed: int = 0, **changes
     config = {"model": name, "seed": seed, "trainer": {**settings}}
     return train_run(
         folder,
-        data=DataFiles(data, data, "clevr_cnn"),
-        model={"name": name, **SMALL[name]},
-        optim=OPTIM,
+        data=DataFiles(data, data, "clevr_cnn", *splits),
+        model={"name": name, **SMALL[name], **(model or {})},
+        optim=OPTIM | (optim or {}),
         trainer=TrainerSettings(**settings),
         logger={"name": None, "project": "x"},
         config=config,
         seed=seed,
         device="cpu",
+        **(run or {}),
     )
 
 
@@ -90,10 +101,19 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not(
     assert not same(a["weights"], c["weights"])
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"average": 0.9, "penalty": 0.1, "run": {"fraction": 0.5}},
+        {"name": "mac"},  # with dropout
+    ],
+    ids=str,
+)
 def test_an_interrupted_run_ends_with_the_same_bits(
-    tmp_path: Path, tiny_set: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, tiny_set: Path, monkeypatch: pytest.MonkeyPatch, options: dict
 ) -> None:
-    train(tmp_path / "whole", tiny_set)
+    train(tmp_path / "whole", tiny_set, **options)
     step = torch.optim.Adam.step
     calls = {"n": 0}
 
@@ -106,8 +126,8 @@ def test_an_interrupted_run_ends_with_the_same_bits(
     monkeypatch.setattr(torch.optim.Adam, "step", stops)
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
-            train(tmp_path / "parts", tiny_set)
-    train(tmp_path / "parts", tiny_set)
+            train(tmp_path / "parts", tiny_set, **options)
+    train(tmp_path / "parts", tiny_set, **options)
     whole, parts = (load_checkpoint(tmp_path / n / "last.pt") for n in ("whole", "parts"))
     assert same(whole, parts)
     assert metrics(tmp_path / "whole") == metrics(tmp_path / "parts")

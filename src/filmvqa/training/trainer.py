@@ -215,10 +215,9 @@ class Trainer:
         with autocast(batch.questions.device, self.settings.precision):
             logits = state.model(batch.features, batch.questions, batch.image_of_question)
         loss = F.cross_entropy(logits.float(), batch.answers)
-        if self.settings.penalty:
-            loss = loss + self.settings.penalty * self._penalty()
+        weighed = self.settings.penalty * self._penalty() if self.settings.penalty else 0.0
         state.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        (loss + weighed).backward()  # type: ignore[no-untyped-call]
         if self.settings.grad_clip is not None:
             nn.utils.clip_grad_norm_(state.model.parameters(), self.settings.grad_clip)
         state.optimizer.step()

@@ -1,0 +1,138 @@
+"""Weight decay by part, penalties, averaged weights, and seeing that a run overfits."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from filmvqa.errors import UserError
+from filmvqa.models import build_model
+from filmvqa.training.checkpoint import load_checkpoint, scored_weights
+from filmvqa.training.optim import build_optimizer
+from filmvqa.training.overfitting import overfitting
+from filmvqa.training.trainer import TrainerSettings, moving_average
+from tests.models.test_models import SIZES, SMALL
+from tests.training.test_training import train
+
+
+def decays(**options: object) -> dict[str, float]:
+    """The weight decay of each weight of a small FiLM."""
+    model = build_model("film", **SIZES, **SMALL["film"])
+    optimizer = build_optimizer(model, weight_decay=1e-5, **options)
+    names = {id(w): n for n, w in model.named_parameters()}
+    found = {
+        names[id(w)]: group["weight_decay"]
+        for group in optimizer.param_groups for w in group["params"]
+    }  # fmt: skip
+    assert len(found) == len(names)
+    return found
+
+
+def test_the_film_generator_can_have_a_weight_decay_of_its_own() -> None:
+    found = decays(part_weight_decay={"film_generator": 1e-3, "encoder": None})
+    for name, decay in found.items():
+        assert decay == (1e-3 if name.startswith("film_generator.") else 1e-5), name
+    with pytest.raises(UserError, match=r"no part 'generator'; it has encoder, "):
+        decays(part_weight_decay={"generator": 1e-3})
+
+
+def test_norms_and_biases_can_go_without() -> None:
+    found = decays(decay_norms_and_biases=False, part_weight_decay={"film_generator": 1e-3})
+    assert found["film_generator.decoder.0.weight"] == 1e-3
+    assert found["film_generator.decoder.0.bias"] == 0
+    assert found["stem.layers.1.weight"] == 0
+    assert found["stem.layers.0.weight"] == 1e-5
+    assert found["encoder.embedding.weight"] == 1e-5
+    assert set(decays().values()) == {1e-5}
+
+
+def test_the_penalty_draws_gamma_and_beta_to_one_and_zero(tmp_path: Path, tiny_set: Path) -> None:
+    sizes = []
+    for penalty in (0.0, 100.0):
+        folder = tmp_path / str(penalty)
+        optim = {"lr": 1e-2, "schedule": "constant"}
+        train(folder, tiny_set, max_steps=48, penalty=penalty, optim=optim)
+        content = load_checkpoint(folder / "last.pt")
+        model = build_model("film", **content["model"]["kwargs"]).eval()
+        model.load_state_dict(content["weights"])
+        modulation = model.modulate(torch.randint(4, 20, (16, 8)))
+        sizes.append(model.film_generator.penalty(modulation).item())
+    assert sizes[1] < 0.3 * sizes[0]
+
+
+def test_only_models_with_gamma_and_beta_can_be_penalised(tmp_path: Path, tiny_set: Path) -> None:
+    with pytest.raises(UserError, match="no γ and β"):
+        train(tmp_path / "run", tiny_set, name="lstm", penalty=0.1)
+
+
+def test_averaged_weights_follow_their_formula() -> None:
+    layer = nn.Linear(1, 1, bias=False)
+    average = moving_average(layer, 0.9)
+    expected = None
+    for value in (1.0, 2.0, 5.0):
+        layer.weight.data.fill_(value)
+        average.update_parameters(layer)
+        expected = value if expected is None else 0.9 * expected + 0.1 * value
+        assert average.module.weight.item() == pytest.approx(expected)
+
+
+def test_averaged_weights_are_what_is_scored_and_kept(tmp_path: Path, tiny_set: Path) -> None:
+    train(tmp_path / "run", tiny_set, average=0.99)
+    content = load_checkpoint(tmp_path / "run/last.pt")
+    name = "film_generator.decoder.0.weight"
+    assert not torch.equal(content["average"][name], content["weights"][name])
+    assert scored_weights(content) is content["average"]
+
+
+@pytest.mark.parametrize(("options", "part"), [({"average": 1.0}, "average=1.0"),
+                                               ({"penalty": -1.0}, "penalty=-1.0")])  # fmt: skip
+def test_senseless_settings_are_refused(options: dict, part: str) -> None:
+    with pytest.raises(UserError, match=part):
+        TrainerSettings(**options)
+
+
+def history(*evaluations: tuple[float, float]) -> list[dict]:
+    return [{"step": 10 * i, "val_accuracy": val, "gap": gap}
+            for i, (val, gap) in enumerate(evaluations, 1)]  # fmt: skip
+
+
+def test_overfitting_is_warned_of_once_when_validation_stands_still_and_the_gap_grows() -> None:
+    seen = history((0.7, 0.01), (0.8, 0.02), (0.8, 0.03), (0.801, 0.04), (0.79, 0.06), (0.8, 0.09))
+    warnings = [overfitting(seen[: i + 1]) for i in range(len(seen))]
+    assert [w is not None for w in warnings] == [False] * 4 + [True, False]
+    assert "since step 20 validation stands still at 80.0%" in warnings[4]
+    assert "grew from 2.0 to 6.0 points" in warnings[4]
+    assert "optim.weight_decay" in warnings[4]
+
+
+@pytest.mark.parametrize(
+    "evaluations",
+    [
+        [(0.5 + 0.02 * i, 0.05 * i) for i in range(8)],  # validation still rises
+        [(0.8, 0.02)] * 8,  # the gap stands still too
+        [(0.8, 0.2 - 0.02 * i) for i in range(8)],  # it shrinks
+        [(0.8, 0.0), (0.8, 0.1), (0.8, 0.2)],  # too early to tell
+    ],
+)
+def test_nothing_else_is_called_overfitting(evaluations: list) -> None:
+    seen = history(*evaluations)
+    assert all(overfitting(seen[: i + 1]) is None for i in range(len(seen)))
+
+
+def test_a_run_that_overfits_says_so(tmp_path: Path, tiny_set: Path, capsys) -> None:
+    train(
+        tmp_path / "run", tiny_set, run={"fraction": 0.1}, max_steps=300, eval_every=30,
+        train_sample=None, optim={"lr": 1e-2, "schedule": "constant"},
+    )  # fmt: skip
+    assert capsys.readouterr().out.count("overfitting: since step") >= 1
+    lines = (tmp_path / "run/metrics.jsonl").read_text().splitlines()
+    records = [json.loads(line) for line in lines]
+    last = [r for r in records if "gap" in r][-1]
+    assert last["gap"] > 0.2
+    assert set(last["val_by_type"]) <= {
+        "count", "exist", "compare integer", "query attribute", "compare attribute",
+    }  # fmt: skip

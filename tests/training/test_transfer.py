@@ -1,0 +1,154 @@
+"""Beginning from another run's weights, training parts, and parts of the data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from filmvqa.data.loader import QuestionSet
+from filmvqa.data.text import Vocabulary
+from filmvqa.errors import UserError
+from filmvqa.evaluation.evaluate import evaluate_checkpoint
+from filmvqa.models import build_model
+from filmvqa.training.checkpoint import load_checkpoint
+from filmvqa.training.transfer import count_weights, start_from, train_only, training_mode
+from tests.models.test_models import SIZES, SMALL
+from tests.training.test_training import train
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, tiny_set: Path) -> Path:
+    """A run of a small FiLM."""
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    train(folder, tiny_set, max_steps=8)
+    return folder / "best.pt"
+
+
+def grown(path: Path, **changes: object) -> tuple[torch.nn.Module, Vocabulary]:
+    """A model for the checkpoint's vocabulary with two words and an answer more, reordered."""
+    content = load_checkpoint(path)
+    old = Vocabulary.from_dict(content["vocabulary"])
+    words = [*list(old.question)[:4], "zebra", *list(old.question)[4:], "yonder"]
+    answers = ["eleven", *reversed(list(old.answer))]
+    new = Vocabulary(
+        {w: i for i, w in enumerate(words)}, old.program, {a: i for i, a in enumerate(answers)}
+    )
+    sizes = {"vocab_size": len(words), "num_answers": len(answers)}
+    torch.manual_seed(7)
+    return build_model("film", **content["model"]["kwargs"] | sizes | changes), new
+
+
+def test_weights_are_carried_over_word_by_word_and_answer_by_answer(trained: Path) -> None:
+    model, new = grown(trained)
+    fresh, _ = grown(trained)
+    assert start_from(model, "film", trained, new) == (len(new.question) - 2, 2)
+    content = load_checkpoint(trained)
+    old, theirs = Vocabulary.from_dict(content["vocabulary"]), content["weights"]
+    mine, initial = model.state_dict(), fresh.state_dict()
+    name = "encoder.embedding.weight"
+    for word, i in new.question.items():
+        known = word in old.question
+        expected = theirs[name][old.question[word]] if known else initial[name][i]
+        assert torch.equal(mine[name][i], expected), word
+    last = max(k for k in mine if k.startswith("classifier.mlp") and k.endswith("weight"))
+    for answer, i in new.answer.items():
+        known = answer in old.answer
+        expected = theirs[last][old.answer[answer]] if known else initial[last][i]
+        assert torch.equal(mine[last][i], expected), answer
+    assert torch.equal(mine["blocks.0.conv.weight"], theirs["blocks.0.conv.weight"])
+
+
+def test_what_does_not_fit_is_refused(trained: Path, tmp_path: Path) -> None:
+    model, new = grown(trained, channels=13)
+    with pytest.raises(UserError, match="do not fit this model"):
+        start_from(model, "film", trained, new)
+    model, new = grown(trained, num_blocks=3)
+    with pytest.raises(UserError, match=r"only one has blocks\.2"):
+        start_from(model, "film", trained, new)
+    with pytest.raises(UserError, match="is a film, not a mac"):
+        start_from(model, "mac", trained, new)
+    with pytest.raises(UserError, match="no such checkpoint"):
+        start_from(model, "film", tmp_path / "none.pt", new)
+
+
+@pytest.mark.parametrize("part", ["film_generator", "encoder", "film_generator.task_offset"])
+def test_only_the_named_part_changes(
+    part: str, trained: Path, tiny_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    generator = {"generator": {"task_offset": True}} if "offset" in part else {}
+    train(
+        tmp_path / "run", tiny_set, max_steps=8, model=generator,
+        run={"start": trained, "parts": [part]},
+    )  # fmt: skip
+    before = load_checkpoint(trained)["weights"]
+    after = load_checkpoint(tmp_path / "run/last.pt")["weights"]
+    changed = {k for k, v in after.items() if k not in before or not torch.equal(v, before[k])}
+    assert changed
+    assert all(name.startswith(part) for name in changed), changed  # batch norm's statistics too
+    trained_weights = sum(v.numel() for k, v in after.items() if k.startswith(part))
+    assert f"{trained_weights:,} of them trained" in capsys.readouterr().out
+
+
+def test_frozen_parts_are_in_evaluation_mode() -> None:
+    model = build_model("film", **SIZES, **SMALL["film"])
+    train_only(model, ["film_generator"])
+    training_mode(model)
+    assert model.training
+    assert model.film_generator.training
+    assert not model.stem.training
+    assert not model.encoder.training
+    total, trained_weights = count_weights(model)
+    assert trained_weights == sum(w.numel() for w in model.film_generator.parameters()) < total
+    with pytest.raises(UserError, match="no part 'film'; it has encoder, stem, blocks"):
+        train_only(model, ["film"])
+
+
+@given(st.floats(0.02, 1.0), st.integers(0, 1000))
+def test_a_fraction_is_whole_images_and_nested(tiny_set: Path, fraction: float, seed: int) -> None:
+    questions = QuestionSet.load(
+        tiny_set / "train_questions.h5", Vocabulary.load(tiny_set / "vocab.json")
+    )
+    part = questions.part(fraction, seed)
+    assert len(part.images) == round(60 * fraction)
+    assert set(questions.images[part.rows].tolist()) == set(part.images.tolist())
+    assert not set(questions.images[part.others].tolist()) & set(part.images.tolist())
+    assert sorted(part.rows.tolist() + part.others.tolist()) == list(range(len(questions)))
+    smaller = questions.part(fraction / 2 + 0.01, seed)
+    assert set(smaller.images.tolist()) <= set(part.images.tolist()) or fraction < 0.02
+
+
+@pytest.mark.parametrize("fraction", [0.0, -0.5, 1.5, float("nan")])
+def test_fractions_outside_are_refused(fraction: float, tiny_set: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="above 0 and at most 1"):
+        train(tmp_path / "run", tiny_set, run={"fraction": fraction})
+    with pytest.raises(UserError, match="is none; raise it"):
+        train(tmp_path / "run", tiny_set, run={"fraction": 1e-4})
+
+
+def test_a_split_can_train_and_validate_on_different_images(tmp_path: Path, tiny_set: Path) -> None:
+    splits = ("val", "val")
+    best = train(tmp_path / "run", tiny_set, splits=splits, run={"fraction": 0.4}, max_steps=8)
+    images = load_checkpoint(tmp_path / "run/best.pt")["train_images"]
+    assert len(images) == 8
+    _, report = evaluate_checkpoint(tmp_path / "run/best.pt", "val", device="cpu")
+    assert report["images_left_out"] == 8
+    assert report["overall"]["questions"] == 12 * 10
+    assert report["overall"]["accuracy"] == pytest.approx(best)
+    lines = (tmp_path / "run/evaluation/val_predictions.jsonl").read_text().splitlines()
+    assert len(lines) == 120
+    _, report = evaluate_checkpoint(tmp_path / "run/best.pt", "train", device="cpu")
+    assert report["images_left_out"] == 0
+    with pytest.raises(UserError, match="images are left"):
+        train(tmp_path / "other", tiny_set, splits=splits)
+
+
+def test_the_same_fraction_and_seed_is_the_same_part(tmp_path: Path, tiny_set: Path) -> None:
+    found = []
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        train(tmp_path / name, tiny_set, seed=seed, run={"fraction": 0.3}, max_steps=8)
+        found.append(load_checkpoint(tmp_path / name / "last.pt")["train_images"].tolist())
+    assert found[0] == found[1] != found[2]
