@@ -1,0 +1,170 @@
+"""The laboratory's commands, run as processes: import, transfer, sweeps."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import h5py
+import pytest
+import torch
+
+from filmvqa.data.text import Vocabulary
+from tests.end_to_end.test_scripts import (
+    DATA,
+    GENERATOR,
+    SHORT,
+    SMALL,
+    TRAIN,
+    fail,
+    succeed,
+)  # fmt: skip
+from tests.models.reference_film import checkpoint, run
+
+COGENT = ["data=cogent_mini", "data.root=data/cogent", "data.image_size=[48,48]"]
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a tiny preprocessed set and a FiLM trained on it."""
+    cwd = tmp_path_factory.mktemp("laboratory")
+    succeed("generate_clevr.py", *DATA, *GENERATOR, "workers=2", cwd=cwd)
+    succeed("preprocess_questions.py", *DATA, cwd=cwd)
+    succeed("extract_features.py", *DATA, cwd=cwd)
+    succeed("train.py", *TRAIN, "run=film", cwd=cwd)
+    return cwd
+
+
+def test_an_original_checkpoint_is_imported_and_evaluated(workplace: Path) -> None:
+    """Its vocabulary encodes the questions, and evaluation gives what the original computes."""
+    torch.manual_seed(0)
+    words = json.loads((workplace / "data/tiny/h5/vocab.json").read_text())
+    content = checkpoint(feature_dim=(96, 6, 6))
+    answers = ["<NULL>", "<START>", "<END>", "<UNK>", *words["answer_token_to_idx"]]
+    content["vocab"] = {**words, "answer_token_to_idx": {a: i for i, a in enumerate(answers)}}
+    count = len(words["question_token_to_idx"])
+    content["program_generator_state"]["encoder_embed.weight"] = torch.randn(count, 6)
+    state = content["execution_engine_state"]
+    last = max((k for k in state if k.startswith("classifier")), key=lambda k: int(k.split(".")[1]))
+    number = last.split(".")[1]
+    state[f"classifier.{number}.weight"] = torch.randn(len(answers), 10)
+    state[f"classifier.{number}.bias"] = torch.randn(len(answers))
+    torch.save(content, workplace / "original.pt")
+    succeed("import_film.py", *DATA, "source=original.pt", "output=imported/film.pt", cwd=workplace)
+    line = fail("import_film.py", *DATA, "source=original.pt", "output=imported/film.pt",
+                cwd=workplace)  # fmt: skip
+    assert "exists already" in line
+    succeed("preprocess_questions.py", *DATA, "data.h5=h5", "vocab=imported/vocab.json",
+            cwd=workplace)  # fmt: skip
+    succeed("evaluate.py", "checkpoint=imported/film.pt", "h5=h5", "features=data/tiny/h5",
+            cwd=workplace)  # fmt: skip
+    rows = [
+        json.loads(line)
+        for line in (workplace / "imported/evaluation/val_predictions.jsonl")
+        .read_text()
+        .splitlines()
+    ]
+    vocabulary = Vocabulary.load(workplace / "imported/vocab.json")
+    with h5py.File(workplace / "h5/val_questions.h5") as file:
+        questions = torch.from_numpy(file["questions"][:]).long()
+        images = torch.from_numpy(file["image_idxs"][:]).long()
+    with h5py.File(workplace / "data/tiny/h5/val_features_clevr_cnn.h5") as file:
+        features = torch.from_numpy(file["features"][:]).float()
+    with torch.inference_mode():
+        _, logits = run(content, features[images], questions)
+    expected = [vocabulary.answers()[i] for i in logits.argmax(1).tolist()]
+    assert [r["answer"] for r in rows] == expected
+
+
+def test_what_is_no_original_checkpoint(workplace: Path) -> None:
+    line = fail("import_film.py", "source=outputs/demo/film/best.pt", "output=x.pt", cwd=workplace)
+    assert "best.pt: not a FiLM checkpoint of the original code" in line
+    assert not (workplace / "x.pt").exists()
+    line = fail("train.py", *TRAIN, "run=bad", "data.fraction=1.5", cwd=workplace)
+    assert "data.fraction=1.5; must be above 0 and at most 1" in line
+    line = fail("train.py", *TRAIN, "run=bad", "train.parts=[eyes]", cwd=workplace)
+    assert "train.parts: the model has no part 'eyes'; it has encoder, stem" in line
+
+
+def test_cogent_from_a_to_b(workplace: Path) -> None:
+    generator = [g for g in GENERATOR if "images" not in g]
+    sizes = "data.generator.images={trainA:100,valA:10,valB:20}"
+    succeed("generate_clevr.py", *COGENT, *generator, sizes, "workers=2", cwd=workplace)
+    shapes: dict[str, set[str]] = {}
+    for split in ("trainA", "valA", "valB"):
+        text = (workplace / f"data/cogent/scenes/CLEVR_{split}_scenes.json").read_text()
+        objects = [o for scene in json.loads(text)["scenes"] for o in scene["objects"]]
+        shapes[split] = {o["color"] for o in objects if o["shape"] == "cube"}
+    assert shapes["valA"] <= shapes["trainA"] == {"gray", "blue", "brown", "yellow"}
+    assert shapes["valB"] <= {"red", "green", "purple", "cyan"}
+    succeed("preprocess_questions.py", *COGENT, cwd=workplace)
+    succeed("extract_features.py", *COGENT, cwd=workplace)
+    demo = ["experiment=demo", *SMALL, *SHORT, *COGENT]
+    succeed("train.py", *demo, "name=cogent", "run=film", cwd=workplace)
+    start = "outputs/cogent/film/best.pt"
+    for split in ("valA", "valB"):
+        succeed("evaluate.py", f"checkpoint={start}", f"split={split}", cwd=workplace)
+    tuned = ["data.train_split=valB", "data.val_split=valB", "data.fraction=0.5"]
+    out = succeed("train.py", *demo, *tuned, f"train.start={start}", "run=b", cwd=workplace)
+    assert "10 images" in out
+    out = succeed("evaluate.py", "checkpoint=outputs/demo/b/best.pt", "split=valB", cwd=workplace)
+    assert "without the 10 images that it was trained on" in out
+    succeed("evaluate.py", "checkpoint=outputs/demo/b/best.pt", "split=valA", cwd=workplace)
+
+
+def test_questions_as_people_ask_them(workplace: Path) -> None:
+    """A stand-in for CLEVR-Humans: new words, some of them rare, about the same images."""
+    rng, folder = random.Random(0), workplace / "data/humans"
+    folder.mkdir()
+    for split in ("train", "val"):
+        path = workplace / f"data/tiny/questions/CLEVR_{split}_questions.json"
+        content = json.loads(path.read_text())
+        for i, question in enumerate(content["questions"]):
+            text = question["question"].replace("How many", "What total of")
+            question["question"] = f"Hey {rng.choice(['dude', 'friend'])}, {text}"
+            if i % 10 == 0:
+                question["question"] += f" rare{split}{i}"
+            for key in ("program", "question_family_index"):
+                del question[key]
+        (folder / f"CLEVR-Humans-{split}.json").write_text(json.dumps(content))
+    data = [*DATA, "data.root=data/humans", "data.h5=data/humans/h5",
+            "data.images=data/tiny/images", "data.features=data/tiny/h5"]  # fmt: skip
+    succeed("preprocess_questions.py", *data, "vocab=data/tiny/h5/vocab.json", "extend_vocab=true",
+            "allow_unknown=true", "min_count=2", cwd=workplace)  # fmt: skip
+    old, new = (Vocabulary.load(workplace / f"data/{n}/h5/vocab.json") for n in ("tiny", "humans"))
+    added = new.question.keys() - old.question.keys()
+    assert {"Hey", "dude", "friend", "total"} <= added
+    assert not any(word.startswith("rare") for word in new.question)
+    start = ["train.start=outputs/demo/film/best.pt"]
+    out = succeed("train.py", *TRAIN, *data, *start, "run=humans",
+                  "train.parts=[encoder,film_generator]", cwd=workplace)  # fmt: skip
+    assert f"{len(old.question)} words kept, {len(added)} new" in out
+    succeed("evaluate.py", "checkpoint=outputs/demo/humans/best.pt", cwd=workplace)
+    report = json.loads((workplace / "outputs/demo/humans/evaluation/val.json").read_text())
+    assert "by_type" not in report
+    out = succeed("train.py", *TRAIN, *data, *start, "run=table",
+                  "model.generator.task_offset=true",
+                  "train.parts=[film_generator.task_offset]", cwd=workplace)  # fmt: skip
+    assert f"{2 * 2 * 8} of them trained" in out
+
+
+def test_the_data_efficiency_sweep_draws_both_curves(workplace: Path) -> None:
+    small = [*DATA, *SHORT, "data.fraction=0.2,1.0", "seed=0"]
+    succeed("train.py", "-m", "sweep=data_efficiency", *small, cwd=workplace)
+    folder = workplace / "outputs/sweeps/data_efficiency"
+    assert len(list(folder.rglob("last.pt"))) == 4
+    table = succeed("sweep_report.py", f"dir={folder}", cwd=workplace)
+    for model in ("film", "mac"):
+        for fraction in ("0.2", "1"):
+            assert f"| {model} | {fraction} | 1 |" in table
+    assert (folder / "report.png").exists()
+
+
+def test_the_ablation_sweep_sets_the_paper_beside_ours(workplace: Path) -> None:
+    arguments = [*TRAIN, "sweep=ablations", "experiment/ablation=none,no_residual,blocks_3"]
+    arguments = [a for a in arguments if "num_blocks" not in a]
+    succeed("train.py", "-m", *arguments, cwd=workplace)
+    table = succeed("sweep_report.py", "dir=outputs/sweeps/ablations", cwd=workplace)
+    assert "| ablation | runs | training | validation | gap | paper, on CLEVR |" in table
+    assert "| 94.0 |" in table
