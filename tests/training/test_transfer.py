@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -151,4 +152,6 @@ def test_the_same_fraction_and_seed_is_the_same_part(tmp_path: Path, tiny_set: P
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         train(tmp_path / name, tiny_set, seed=seed, run={"fraction": 0.3}, max_steps=8)
         found.append(load_checkpoint(tmp_path / name / "last.pt")["train_images"].tolist())
+        record = json.loads((tmp_path / name / "train_images.json").read_text())
+        assert record == {"split": "train", "fraction": 0.3, "seed": seed, "images": found[-1]}
     assert found[0] == found[1] != found[2]

@@ -92,11 +92,7 @@ class QuestionEncoder(nn.Module):
             questions = F.pad(questions, (0, self.padded_length - questions.shape[1]))
         lengths = (questions != 0).sum(1).clamp(min=1)  # (B,)
         rows = torch.arange(len(questions), device=questions.device)
-        places = torch.arange(questions.shape[1], device=questions.device)
-        if self.padded_length is None:
-            mirrored = (lengths[:, None] - 1 - places).where(places < lengths[:, None], places)
-        else:
-            mirrored = places.flip(0).expand(len(questions), -1)  # (B, T)
+        mirrored = self._mirrored(questions, lengths)
         states = self.embedding_dropout(self.embedding(questions))  # (B, T, embedding_dim)
         for i, directions in enumerate(self.layers):
             if i:
@@ -104,11 +100,20 @@ class QuestionEncoder(nn.Module):
             forward, *backward = directions.children()
             read: Tensor = forward(states)[0]
             for rnn in backward:
-                there = rnn(states[rows[:, None], mirrored])[0][rows[:, None], mirrored]
-                read = torch.cat([read, there], 2)
+                there = rnn(states.gather(1, mirrored.expand_as(states)))[0]
+                read = torch.cat([read, there.gather(1, mirrored.expand_as(there))], 2)
             states = read  # (B, T, hidden_dim)
         encoding = states[rows, lengths - 1]
         if self.bidirectional and self.padded_length is None:
             half = self.output_dim // 2
             encoding = torch.cat([encoding[:, :half], states[:, 0, half:]], 1)
         return states, self.dropout(encoding)
+
+    def _mirrored(self, questions: Tensor, lengths: Tensor) -> Tensor:
+        """Places (B, T, 1) of each question from its end to its beginning, padding where it is;
+        with ``padded_length``, from the end of the padding."""
+        places = torch.arange(questions.shape[1], device=questions.device).expand_as(questions)
+        if self.padded_length is not None:
+            return places.flip(1)[:, :, None]
+        backward = lengths[:, None] - 1 - places
+        return backward.where(backward >= 0, places)[:, :, None]

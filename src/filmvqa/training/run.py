@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import torch
 import yaml
+from torch import nn
 
 from filmvqa.data.loader import EpochSampler, Loader, Part, QuestionSet
 from filmvqa.data.store import open_feature_store
@@ -136,29 +138,19 @@ def train_run(
         If the folder holds a run of another config, or anything named does not fit.
     """
     folder = Path(folder)
-    saved = None
-    if (folder / "last.pt").exists():
-        saved = load_checkpoint(folder / "last.pt")
-        if not resume:
-            raise UserError(f"{folder}: holds a run already; resume=true goes on with it")
-        if changed := _differences(saved["config"], config):
-            raise UserError(
-                f"{folder}: holds a run of another config ({'; '.join(changed)}); "
-                "choose another run=<name>, or delete it"
-            )
-        if saved["progress"]["finished"]:
-            print(f"{folder}: finished already, best validation accuracy "
-                  f"{100 * saved['progress']['best_accuracy']:.2f}%")  # fmt: skip
-            return float(saved["progress"]["best_accuracy"])
+    saved = _earlier_run(folder, config, resume)
+    if saved is not None and saved["progress"]["finished"]:
+        best = float(saved["progress"]["best_accuracy"])
+        print(f"{folder}: finished already, best validation accuracy {100 * best:.2f}%")
+        return best
     vocabulary = Vocabulary.load(data.vocabulary)
     where = choose_device(device)
-    loaders = [
+    train, val = (
         data.loader(split, vocabulary, trainer.batch_size, where, store)
         for split in (data.train_split, data.val_split)
-    ]
-    part = loaders[0].questions.part(fraction, seed)
-    same_split = data.train_split == data.val_split
-    if same_split and fraction == 1:
+    )
+    part = train.questions.part(fraction, seed)
+    if (same_split := data.train_split == data.val_split) and fraction == 1:
         raise UserError(
             f"data.train_split and data.val_split are both {data.train_split!r}: give a "
             "data.fraction below 1, so that images are left to validate on"
@@ -167,33 +159,30 @@ def train_run(
     kwargs = {k: v for k, v in model.items() if k != "name"} | {
         "vocab_size": len(vocabulary.question),
         "num_answers": len(vocabulary.answer),
-        "feature_shape": list(loaders[0].store.shape),
+        "feature_shape": list(train.store.shape),
     }
     network = build_model(model["name"], **kwargs)
     if isinstance(network, QuestionTypeMode):
-        _count_types(network, loaders[0].questions, part)
-    if start is not None:
+        _count_types(network, train.questions, part)
+    if start is not None and saved is None:
         kept, new = start_from(network, model["name"], start, vocabulary)
         print(f"begins from {start}: {kept} words kept, {new} new")
     train_only(network, parts)
-    network.to(where)
-    sampler = EpochSampler(part.rows, trainer.batch_size, seed)
-    options = {k: v for k, v in optim.items() if k not in ("schedule", "warmup")}
-    optimizer = build_optimizer(network, **options)
-    total = trainer.total_steps(sampler.batches_per_epoch)
-    schedule = build_schedule(optimizer, optim["schedule"], optim["warmup"], total)
-    average = None if trainer.average is None else moving_average(network, trainer.average)
-    state = RunState(network, optimizer, schedule, sampler, average)
+    state = _state(network.to(where), optim, trainer, EpochSampler(
+        part.rows, trainer.batch_size, seed))  # fmt: skip
     if saved is not None:
         state.load_state_dict(saved)
         print(f"{folder}: going on from step {state.step}")
     weights, trained = count_weights(network)
     print(f"{model['name']}: {weights:,} weights, {trained:,} of them trained, on {where}; "
           f"{len(part.rows):,} questions about {len(part.images):,} images; "
-          f"{loaders[0].store.where}")  # fmt: skip
+          f"{train.store.where}")  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
-    with atomic_write(folder / "config.yaml") as stream:
-        stream.write(yaml.safe_dump(config, sort_keys=False).encode())
+    _write_text(folder / "config.yaml", yaml.safe_dump(config, sort_keys=False))
+    if fraction < 1:
+        record = {"split": data.train_split, "fraction": fraction, "seed": seed}
+        chosen = {**record, "images": part.images.tolist()}
+        _write_text(folder / "train_images.json", json.dumps(chosen) + "\n")
     loggers = build_loggers(
         logger["name"], logger["project"], folder, folder.name, config, state.step
     )
@@ -205,16 +194,46 @@ def train_run(
         # None: all; else evaluations of that split leave these images out.
         "train_images": None if fraction == 1 else part.images,
     }
-    val_rows = part.others if same_split else torch.arange(len(loaders[1].questions))
+    val_rows = part.others if same_split else torch.arange(len(val.questions))
     try:
-        best = Trainer(
-            state, trainer, loaders[0], loaders[1], folder, constant, loggers, val_rows, seed
-        ).fit()
+        best = Trainer(state, trainer, train, val, folder, constant, loggers, val_rows, seed).fit()
     finally:
         for each in loggers:
             each.close()
     draw_curves(folder / "metrics.jsonl", folder / "curves.png")
     return best
+
+
+def _earlier_run(folder: Path, config: dict[str, Any], resume: bool) -> dict[str, Any] | None:
+    """The folder's last checkpoint, if there is one, which must be of this config."""
+    if not (folder / "last.pt").exists():
+        return None
+    saved = load_checkpoint(folder / "last.pt")
+    if not resume:
+        raise UserError(f"{folder}: holds a run already; resume=true goes on with it")
+    if changed := _differences(saved["config"], config):
+        raise UserError(
+            f"{folder}: holds a run of another config ({'; '.join(changed)}); "
+            "choose another run=<name>, or delete it"
+        )
+    return saved
+
+
+def _state(
+    network: nn.Module, optim: dict[str, Any], trainer: TrainerSettings, sampler: EpochSampler
+) -> RunState:
+    """What changes while training, at its beginning."""
+    own = {k: v for k, v in optim.items() if k not in ("schedule", "warmup")}
+    optimizer = build_optimizer(network, **own)
+    total = trainer.total_steps(sampler.batches_per_epoch)
+    schedule = build_schedule(optimizer, optim["schedule"], optim["warmup"], total)
+    average = None if trainer.average is None else moving_average(network, trainer.average)
+    return RunState(network, optimizer, schedule, sampler, average)
+
+
+def _write_text(path: Path, text: str) -> None:
+    with atomic_write(path) as stream:
+        stream.write(text.encode())
 
 
 def _count_types(network: QuestionTypeMode, questions: QuestionSet, part: Part) -> None:
