@@ -16,7 +16,7 @@ def main(config) -> None:
     files = DataFiles(
         Path(data.h5), Path(data.features), data.backbone.name, data.train_split, data.val_split
     )
-    vocabulary = import_original_film(config.source, config.output, files)
+    vocabulary = import_original_film(config.source, config.output, files, config.padded_length)
     print(
         f"{config.output}: {len(vocabulary.question)} words, {len(vocabulary.answer)} answers; "
         f"encode questions with vocab={Path(config.output).parent / 'vocab.json'}"

@@ -17,9 +17,10 @@ from tests.end_to_end.test_scripts import (
     SHORT,
     SMALL,
     TRAIN,
+    every_stage,
     fail,
     succeed,
-)  # fmt: skip
+)
 from tests.models.reference_film import checkpoint, run
 
 COGENT = ["data=cogent_mini", "data.root=data/cogent", "data.image_size=[48,48]"]
@@ -28,19 +29,14 @@ COGENT = ["data=cogent_mini", "data.root=data/cogent", "data.image_size=[48,48]"
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a tiny preprocessed set and a FiLM trained on it."""
-    cwd = tmp_path_factory.mktemp("laboratory")
-    succeed("generate_clevr.py", *DATA, *GENERATOR, "workers=2", cwd=cwd)
-    succeed("preprocess_questions.py", *DATA, cwd=cwd)
-    succeed("extract_features.py", *DATA, cwd=cwd)
-    succeed("train.py", *TRAIN, "run=film", cwd=cwd)
-    return cwd
+    return every_stage(tmp_path_factory.mktemp("laboratory"))
 
 
 def test_an_original_checkpoint_is_imported_and_evaluated(workplace: Path) -> None:
     """Its vocabulary encodes the questions, and evaluation gives what the original computes."""
     torch.manual_seed(0)
     words = json.loads((workplace / "data/tiny/h5/vocab.json").read_text())
-    content = checkpoint(feature_dim=(96, 6, 6))
+    content = checkpoint(feature_dim=(96, 6, 6), bidirectional=True)
     answers = ["<NULL>", "<START>", "<END>", "<UNK>", *words["answer_token_to_idx"]]
     content["vocab"] = {**words, "answer_token_to_idx": {a: i for i, a in enumerate(answers)}}
     count = len(words["question_token_to_idx"])
@@ -69,6 +65,7 @@ def test_an_original_checkpoint_is_imported_and_evaluated(workplace: Path) -> No
     with h5py.File(workplace / "h5/val_questions.h5") as file:
         questions = torch.from_numpy(file["questions"][:]).long()
         images = torch.from_numpy(file["image_idxs"][:]).long()
+    questions = torch.nn.functional.pad(questions, (0, 46 - questions.shape[1]))
     with h5py.File(workplace / "data/tiny/h5/val_features_clevr_cnn.h5") as file:
         features = torch.from_numpy(file["features"][:]).float()
     with torch.inference_mode():

@@ -52,15 +52,19 @@ def fail(script: str, *arguments: str, cwd: Path) -> str:
     return lines[0]
 
 
-@pytest.fixture(scope="module")
-def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which every stage up to a trained and evaluated FiLM has run."""
-    cwd = tmp_path_factory.mktemp("workplace")
+def every_stage(cwd: Path) -> Path:
+    """The folder, after every stage up to a trained FiLM has run in it."""
     succeed("generate_clevr.py", *DATA, *GENERATOR, "workers=2", cwd=cwd)
     succeed("preprocess_questions.py", *DATA, cwd=cwd)
     succeed("extract_features.py", *DATA, cwd=cwd)
     succeed("train.py", *TRAIN, "run=film", cwd=cwd)
     return cwd
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which every stage up to a trained and evaluated FiLM has run."""
+    return every_stage(tmp_path_factory.mktemp("workplace"))
 
 
 @pytest.fixture

@@ -89,6 +89,8 @@ def test_every_conditioning_hears_the_question_and_learns(conditioning: str) -> 
     assert torch.allclose(model(features, rows, shared), model(features[shared], rows), atol=1e-5)
     assert not torch.allclose(model(features, rows), model(features, rows.flip(0)), atol=1e-5)
     model.train()
+    model(features, rows)
+    assert (model.penalty() is None) == (conditioning == "dual_attention")
     F.cross_entropy(model(features, rows), torch.arange(4)).backward()
     for name, weight in model.named_parameters():
         assert torch.isfinite(weight.grad).all(), name

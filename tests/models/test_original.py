@@ -17,22 +17,22 @@ from filmvqa.models.vision import POOLS
 from tests.models.reference_film import ANSWERS, ENGINE, WORDS, checkpoint, run
 
 
-def batch(feature_dim: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Features and questions, padded to CLEVR's longest."""
-    questions = torch.zeros(5, 46, dtype=torch.int64)
-    for row, length in zip(questions, (3, 46, 12, 45, 1), strict=True):
+def batch(feature_dim: tuple[int, ...], width: int = 46) -> tuple[torch.Tensor, torch.Tensor]:
+    """Features and questions, padded to CLEVR's longest or to ``width``."""
+    questions = torch.zeros(5, width, dtype=torch.int64)
+    for row, length in zip(questions, (3, width, 12, width - 1, 1), strict=True):
         row[:length] = torch.randint(1, WORDS, (length,))
     return torch.randn(5, *feature_dim), questions
 
 
-def assert_same(path: Path, **options: Any) -> torch.Tensor:
+def assert_same(path: Path, width: int = 46, **options: Any) -> torch.Tensor:
     """The logits, once they are known to be the reference's."""
     content = checkpoint(**options)
     torch.save(content, path)
     model, vocabulary = load_original_film(path)
     assert not model.training
-    assert len(vocabulary["answer"]) == ANSWERS
-    features, questions = batch(options.get("feature_dim", ENGINE["feature_dim"]))
+    assert len(vocabulary["answer_token_to_idx"]) == ANSWERS
+    features, questions = batch(options.get("feature_dim", ENGINE["feature_dim"]), width)
     with torch.inference_mode():
         film, expected = run(content, features, questions)
         logits = model(features, questions)
@@ -116,6 +116,7 @@ COMBINED = st.fixed_dictionaries({
     "classifier_downsample": st.sampled_from(POOLS),
     "classifier_batchnorm": st.booleans(),
     "parameter_efficient": st.booleans(),
+    "width": st.integers(12, 46),
 })  # fmt: skip
 
 
@@ -137,7 +138,7 @@ def test_the_original_codes_own_file(shared: Path) -> None:
         logits = model(torch.from_numpy(arrays["features"]), rows)
     assert torch.allclose(torch.cat([gamma, beta], 2), torch.from_numpy(arrays["film"]), atol=1e-4)
     assert torch.allclose(logits, torch.from_numpy(arrays["logits"]), atol=1e-4)
-    assert len(vocabulary["question"]) == 93
+    assert len(vocabulary["question_token_to_idx"]) == 93
 
 
 def test_options_left_out_have_the_originals_defaults(tmp_path: Path) -> None:

@@ -18,8 +18,9 @@ class QuestionEncoder(nn.Module):
     Parameters
     ----------
     padded_length
-        Let the backward direction begin at this position, in the padding, and take its state at
-        the question's last token: what the original FiLM code does, for its checkpoints only.
+        Let the backward direction begin in the padding, and take its state at the question's
+        last token: what the original FiLM code does, for its checkpoints only. Questions are
+        padded to that length before; 0: as they come.
     embedding_dropout, layer_dropout, dropout
         On the words, between layers, and on the encoding.
     orthogonal
@@ -88,8 +89,9 @@ class QuestionEncoder(nn.Module):
 
         States at padding mean nothing.
         """
-        if self.padded_length is not None and questions.shape[1] < self.padded_length:
-            questions = F.pad(questions, (0, self.padded_length - questions.shape[1]))
+        missing = (self.padded_length or 0) - questions.shape[1]
+        if missing > 0:
+            questions = F.pad(questions, (0, missing))
         lengths = (questions != 0).sum(1).clamp(min=1)  # (B,)
         rows = torch.arange(len(questions), device=questions.device)
         mirrored = self._mirrored(questions, lengths)

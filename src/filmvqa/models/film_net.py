@@ -85,8 +85,11 @@ class FilmNet(nn.Module):
         return modulation
 
     def penalty(self) -> Tensor | None:
-        """Mean square of the last batch's deviations of γ from 1 and β from 0, for the loss."""
+        """Mean square of the last training batch's deviations of γ from 1 and β from 0, for the
+        loss; None where neither can deviate."""
         if self.film_generator is None or self.modulation is None:
+            return None
+        if (self.film_generator.gamma, self.film_generator.beta) == ("one", "zero"):
             return None
         return self.film_generator.penalty(self.modulation)
 

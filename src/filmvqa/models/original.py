@@ -18,9 +18,6 @@ from filmvqa.errors import UserError, one_line
 from filmvqa.models.film_net import FilmNet
 from filmvqa.models.vision import POOLS
 
-#: CLEVR's longest question, to which the original pads all: its backward direction reads that.
-PADDED_LENGTH = 46
-
 _GENERATOR_DEFAULTS: dict[str, Any] = {
     "encoder_vocab_size": 100, "wordvec_dim": 200, "hidden_dim": 512, "rnn_num_layers": 1,
     "rnn_dropout": 0, "output_batchnorm": False, "bidirectional": False, "encoder_type": "gru",
@@ -53,7 +50,7 @@ _COORDINATES = ("none", "inputs", "everywhere")
 @dataclass(frozen=True)
 class OriginalFilm:
     """What a checkpoint of the original code is in ours: options of ``FilmNet``, its weights,
-    and the vocabulary as maps ``question``, ``program`` and ``answer`` from token to index."""
+    and the vocabulary in the format of ``vocab.json``."""
 
     kwargs: dict[str, Any]
     weights: dict[str, Tensor]
@@ -66,7 +63,8 @@ def load_original_film(path: str | Path) -> tuple[nn.Module, dict[str, dict[str,
     Returns
     -------
     tuple
-        The model, and its vocabulary as maps ``question``, ``program`` and ``answer``.
+        The model, and its vocabulary in the format of ``vocab.json``. A bidirectional one reads
+        the padding too, as the original does: give it questions padded as those it knew.
 
     Raises
     ------
@@ -94,15 +92,15 @@ def read_original_film(path: str | Path) -> OriginalFilm:
     kwargs = _kwargs(generator, engine)
     try:
         vocabulary = {
-            kind: dict(content["vocab"][f"{kind}_token_to_idx"])
-            for kind in ("question", "program", "answer")
+            key: dict(content["vocab"][key])
+            for key in ("question_token_to_idx", "program_token_to_idx", "answer_token_to_idx")
         }
         weights = _weights(content, generator, engine, kwargs)
     except (KeyError, RuntimeError, TypeError) as error:
         raise UserError(f"{path}: lacks {one_line(error)}, which its options ask for") from None
     last = max((k for k in weights if k.startswith("classifier.mlp.")), key=_layer_number)
     sizes = (weights["encoder.embedding.weight"].shape[0], weights[last].shape[0])
-    known = (len(vocabulary["question"]), len(vocabulary["answer"]))
+    known = (len(vocabulary["question_token_to_idx"]), len(vocabulary["answer_token_to_idx"]))
     if sizes != known:
         raise UserError(
             f"{path}: its vocabulary has {known[0]} words and {known[1]} answers, its weights "
@@ -187,7 +185,7 @@ def _kwargs(generator: dict[str, Any], engine: dict[str, Any]) -> dict[str, Any]
             "num_layers": generator["rnn_num_layers"],
             "cell": generator["encoder_type"],
             "bidirectional": bool(generator["bidirectional"]),
-            "padded_length": PADDED_LENGTH if generator["bidirectional"] else None,
+            "padded_length": 0 if generator["bidirectional"] else None,
             "layer_dropout": float(generator["rnn_dropout"]),
         },
         "generator": {

@@ -12,7 +12,9 @@ from filmvqa.training.checkpoint import save_checkpoint
 from filmvqa.training.run import DataFiles
 
 
-def import_original_film(source: str | Path, target: str | Path, data: DataFiles) -> Vocabulary:
+def import_original_film(
+    source: str | Path, target: str | Path, data: DataFiles, padded_length: int = 46
+) -> Vocabulary:
     """Turn a checkpoint of the original code into one that ``evaluate_checkpoint`` takes.
 
     ``vocab.json`` beside ``target`` gets its vocabulary, by which questions are to be encoded.
@@ -21,6 +23,9 @@ def import_original_film(source: str | Path, target: str | Path, data: DataFiles
     ----------
     data
         Where evaluation finds questions and features if it is told nothing else.
+    padded_length
+        To which the questions that it was trained on were padded, CLEVR's longest one: the
+        backward direction of a bidirectional encoder reads the padding.
 
     Raises
     ------
@@ -31,8 +36,10 @@ def import_original_film(source: str | Path, target: str | Path, data: DataFiles
     if target.exists():
         raise UserError(f"{target}: exists already; choose another output, or delete it")
     found = read_original_film(source)
-    vocabulary = Vocabulary.from_dict(found.vocabulary)
+    vocabulary = Vocabulary(*found.vocabulary.values())
     vocabulary.check(str(source))
+    if found.kwargs["encoder"]["bidirectional"]:  # our batches are padded no more than they need
+        found.kwargs["encoder"]["padded_length"] = padded_length
     target.parent.mkdir(parents=True, exist_ok=True)
     vocabulary.save(target.parent / "vocab.json")
     save_checkpoint(
