@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -23,6 +24,17 @@ if not sys.stderr.isatty():
 from filmvqa.errors import UserError
 
 CONFIGS = str(Path(__file__).resolve().parent.parent / "configs")
+
+
+def folder_name(overrides: str) -> str:
+    """A sweep's job's overrides as one folder's name, the end of a long one as its hash."""
+    name = overrides.replace("/", ".")
+    if len(name.encode()) <= 200:  # of the 255 bytes that file systems allow
+        return name
+    return f"{name[:150]},{hashlib.sha256(name.encode()).hexdigest()[:12]}"
+
+
+OmegaConf.register_new_resolver("folder_name", folder_name, replace=True)
 
 
 def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:

@@ -135,6 +135,7 @@ def test_a_sweep_runs_once_and_becomes_a_report(workplace: Path) -> None:
     folder = workplace / "outputs/sweeps/weight_decay"
     runs = sorted(p.parent for p in folder.rglob("last.pt"))
     assert len(runs) == 2
+    assert {p.parent for p in runs} == {folder}
     stamps = [(p / "last.pt").stat().st_mtime_ns for p in runs]
     assert succeed("train.py", *arguments, cwd=workplace).count("finished already") == 2
     assert stamps == [(p / "last.pt").stat().st_mtime_ns for p in runs]
