@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from filmvqa.files import atomic_write
+
+
+def read_evaluations(metrics: str | Path) -> list[dict[str, Any]]:
+    """The evaluations among a run's ``metrics.jsonl``."""
+    records = [json.loads(line) for line in Path(metrics).read_text().splitlines()]
+    return [r for r in records if "val_accuracy" in r]
 
 
 def draw_curves(metrics: str | Path, target: str | Path) -> None:
     """A PNG of training and validation accuracy against steps, the gap between them filled."""
     from matplotlib.figure import Figure
 
-    records = [json.loads(line) for line in Path(metrics).read_text().splitlines()]
-    evaluations = [r for r in records if "val_accuracy" in r]
+    evaluations = read_evaluations(metrics)
     steps = [r["step"] for r in evaluations]
     train, val = ([100 * r[k] for r in evaluations] for k in ("train_accuracy", "val_accuracy"))
     figure = Figure(figsize=(6, 4), layout="constrained")

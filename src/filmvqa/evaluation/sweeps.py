@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
@@ -13,6 +12,7 @@ from typing import Any
 import yaml
 
 from filmvqa.errors import UserError
+from filmvqa.evaluation.curves import read_evaluations
 from filmvqa.evaluation.published import ABLATIONS, COLUMNS, TEST_ACCURACY
 from filmvqa.evaluation.sweep_figure import draw_sweep
 from filmvqa.files import atomic_write
@@ -82,8 +82,7 @@ def read_runs(folder: str | Path) -> list[SweepRun]:
     folder = Path(folder)
     runs = []
     for metrics in sorted(folder.rglob("metrics.jsonl")):
-        records = [json.loads(line) for line in metrics.read_text().splitlines()]
-        evaluations = [r for r in records if "val_accuracy" in r]
+        evaluations = read_evaluations(metrics)
         if not evaluations or not (metrics.parent / "config.yaml").exists():
             continue
         best = max(evaluations, key=lambda r: r["val_accuracy"])

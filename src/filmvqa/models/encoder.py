@@ -94,7 +94,9 @@ class QuestionEncoder(nn.Module):
             questions = F.pad(questions, (0, missing))
         lengths = (questions != 0).sum(1).clamp(min=1)  # (B,)
         rows = torch.arange(len(questions), device=questions.device)
-        mirrored = self._mirrored(questions, lengths)
+        mirrored = (
+            self._mirrored(questions, lengths) if self.bidirectional else questions
+        )  # not read
         states = self.embedding_dropout(self.embedding(questions))  # (B, T, embedding_dim)
         for i, directions in enumerate(self.layers):
             if i:

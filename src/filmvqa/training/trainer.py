@@ -171,6 +171,8 @@ class Trainer:
         self.folder, self.constant, self.loggers = folder, constant, loggers
         self.train_rows = _sample(state.sampler.available, settings.train_sample, sample_seed)
         self.val_rows = _sample(val_rows, settings.val_sample, sample_seed)
+        kinds = question_kinds(val.questions)
+        self.val_kinds = None if kinds is None else kinds[self.val_rows]
 
     def fit(self) -> float:
         """Train to the end; returns the best validation accuracy."""
@@ -245,8 +247,8 @@ class Trainer:
             "val_accuracy": val, "train_accuracy": train, "gap": train - val,
         }  # fmt: skip
         state.history.append({"step": state.step, **record})
-        if (kinds := question_kinds(self.val_loader.questions)) is not None:
-            record["val_by_type"] = type_accuracies(right, kinds[self.val_rows])
+        if self.val_kinds is not None:
+            record["val_by_type"] = type_accuracies(right, self.val_kinds)
         if val > state.best_accuracy:
             state.best_accuracy, state.best_step = val, state.step
             state.evaluations_since_best = 0
