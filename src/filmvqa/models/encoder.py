@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from filmvqa.models.prefix_tree import PrefixTree, prefix_tree
+from filmvqa.models.recurrence import run_recurrence
 
 CELLS: dict[str, type[nn.GRU] | type[nn.LSTM]] = {"gru": nn.GRU, "lstm": nn.LSTM}
 
@@ -12,8 +17,9 @@ CELLS: dict[str, type[nn.GRU] | type[nn.LSTM]] = {"gru": nn.GRU, "lstm": nn.LSTM
 class QuestionEncoder(nn.Module):
     """Word embeddings and a recurrent network, read at the question's true end (section 3).
 
-    Index 0 pads; padding never changes the encoding. With ``bidirectional`` each direction has
-    half of ``hidden_dim``, and the encoding is both directions' last states.
+    Index 0 pads; padding is never read. Beginnings that questions share are encoded once, which
+    changes nothing: where dropout makes them differ they are kept apart. With ``bidirectional``
+    each direction has half of ``hidden_dim``, and the encoding is both directions' last states.
 
     Parameters
     ----------
@@ -82,42 +88,65 @@ class QuestionEncoder(nn.Module):
 
     def forward(self, questions: Tensor) -> Tensor:
         """(B, T) indices, padded with 0 at the end, to (B, hidden_dim)."""
-        return self.read(questions)[1]
+        return self._run(questions, every_word=False)[1]
 
     def read(self, questions: Tensor) -> tuple[Tensor, Tensor]:
         """(B, T) to a state a word (B, T, hidden_dim) and the encoding (B, hidden_dim).
 
         States at padding mean nothing.
         """
+        return self._run(questions, every_word=True)
+
+    def _run(self, questions: Tensor, every_word: bool) -> tuple[Tensor, Tensor]:
+        # Which prefixes there are is found on the host: questions that lie there cost no waiting.
+        device = self.embedding.weight.device
+        questions = questions.cpu()
         missing = (self.padded_length or 0) - questions.shape[1]
         if missing > 0:
             questions = F.pad(questions, (0, missing))
-        lengths = (questions != 0).sum(1).clamp(min=1)  # (B,)
-        rows = torch.arange(len(questions), device=questions.device)
-        mirrored = (
-            self._mirrored(questions, lengths) if self.bidirectional else questions
-        )  # not read
-        states = self.embedding_dropout(self.embedding(questions))  # (B, T, embedding_dim)
-        for i, directions in enumerate(self.layers):
+        last = (questions != 0).sum(1).clamp(min=1) - 1  # (B,)
+        directions = self._directions(questions, last, device)
+        states = self.embedding_dropout(self.embedding(questions.to(device)))  # (B, T, E)
+        for i, layer in enumerate(self.layers):
             if i:
                 states = self.layer_dropout(states)
-            forward, *backward = directions.children()
-            read: Tensor = forward(states)[0]
-            for rnn in backward:
-                there = rnn(states.gather(1, mirrored.expand_as(states)))[0]
-                read = torch.cat([read, there.gather(1, mirrored.expand_as(there))], 2)
-            states = read  # (B, T, hidden_dim)
-        encoding = states[rows, lengths - 1]
-        if self.bidirectional and self.padded_length is None:
-            half = self.output_dim // 2
-            encoding = torch.cat([encoding[:, :half], states[:, 0, half:]], 1)
-        return states, self.dropout(encoding)
+            words = states.flatten(0, 1)
+            found = [
+                (run_recurrence(rnn, words[tree.words], tree), end)
+                for rnn, (tree, end) in zip(layer.children(), directions, strict=True)
+            ]
+            if every_word or i + 1 < len(self.layers):
+                read = [f[tree.nodes] for (f, _), (tree, _) in zip(found, directions, strict=True)]
+                states = torch.cat(read, 2)  # (B, T, hidden_dim)
+        return states, self.dropout(torch.cat([f[end] for f, end in found], 1))
 
-    def _mirrored(self, questions: Tensor, lengths: Tensor) -> Tensor:
-        """Places (B, T, 1) of each question from its end to its beginning, padding where it is;
+    def _directions(
+        self, questions: Tensor, last: Tensor, device: torch.device
+    ) -> list[tuple[PrefixTree, Tensor]]:
+        """For each direction the prefixes that it reads, as places in the questions as they
+        stand, and those that are the encoding (B,); ``last`` (B,) is each question's last word."""
+        drops = self.embedding_dropout.p > 0 or (len(self.layers) > 1 and self.layer_dropout.p > 0)
+        # The two directions' states of a word, together, belong to one question alone.
+        apart = (self.training and drops) or (self.bidirectional and len(self.layers) > 1)
+        rows = torch.arange(len(questions))
+        padded = self.padded_length is not None
+        lengths = torch.full_like(last, questions.shape[1]) if padded else last + 1
+        tree = prefix_tree(questions, lengths, share=not apart)
+        found = [(tree.to(device), tree.nodes[rows, last].to(device))]
+        if self.bidirectional:
+            mirrored = self._mirrored(questions, last)  # (B, T)
+            tree = prefix_tree(questions.gather(1, mirrored), lengths, share=not apart)
+            words = (mirrored + rows[:, None] * questions.shape[1]).flatten()[tree.words]
+            tree = replace(tree, words=words, nodes=tree.nodes.gather(1, mirrored))
+            end = tree.nodes[rows, last if padded else 0]
+            found.append((tree.to(device), end.to(device)))
+        return found
+
+    def _mirrored(self, questions: Tensor, last: Tensor) -> Tensor:
+        """Places (B, T) of each question from its end to its beginning, padding where it is;
         with ``padded_length``, from the end of the padding."""
-        places = torch.arange(questions.shape[1], device=questions.device).expand_as(questions)
+        places = torch.arange(questions.shape[1]).expand_as(questions)
         if self.padded_length is not None:
-            return places.flip(1)[:, :, None]
-        backward = lengths[:, None] - 1 - places
-        return backward.where(backward >= 0, places)[:, :, None]
+            return places.flip(1)
+        backward = last[:, None] - places
+        return backward.where(backward >= 0, places)

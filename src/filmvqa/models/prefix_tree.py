@@ -1,0 +1,70 @@
+"""The distinct beginnings of a batch of questions, so that each is encoded once.
+
+Questions of a kind begin alike ("what number of other objects are there of the same ..."), and a
+recurrent network read from the left has one state for one beginning. Of a batch of 256 CLEVR
+questions about three words in four begin something new, of 4,096 two in three.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class PrefixTree:
+    """M prefixes of B questions, shorter before longer, those of one length side by side.
+
+    ``sizes`` counts the prefixes of 1, 2, ... words; ``words`` (M,) is the place in the flattened
+    (B, T) questions of each one's last word; ``parents`` (M,) the prefix one word shorter, counted
+    among those of its length (0 for those of one word); ``nodes`` (B, T) the prefix that ends at
+    each word, at padding that of the whole question.
+    """
+
+    sizes: list[int]
+    words: Tensor
+    parents: Tensor
+    nodes: Tensor
+
+    def to(self, device: torch.device) -> PrefixTree:
+        """The same with its indices on a device, sent without waiting for it."""
+        if device.type == "cpu":
+            return self
+
+        def send(index: Tensor) -> Tensor:
+            index = index.pin_memory() if device.type == "cuda" else index
+            return index.to(device, non_blocking=True)
+
+        return PrefixTree(self.sizes, *map(send, (self.words, self.parents, self.nodes)))
+
+
+def prefix_tree(questions: Tensor, lengths: Tensor, *, share: bool = True) -> PrefixTree:
+    """The tree of questions (B, T) of ``lengths`` (B,), at least 1 each, both on the CPU.
+
+    ``share=False`` keeps equal prefixes of different questions apart: what a packed batch is.
+    """
+    words = questions.numpy()
+    length = lengths.numpy()[:, None]
+    count, longest = words.shape
+    order = np.lexsort(words.T[::-1]) if share else np.argsort(-length[:, 0], kind="stable")
+    words, length = words[order], length[order]
+    new = np.arange(longest) < length
+    if share:  # where it differs, there or before, from the question above it
+        new[1:] &= np.logical_or.accumulate(words[1:] != words[:-1], axis=1)
+    sizes = new.sum(0)
+    place = new.cumsum(0) - 1  # of a word's prefix among those of its length
+    starts = np.concatenate([[0], sizes.cumsum()[:-1]])
+    last = np.minimum(np.arange(longest), length - 1)
+    nodes = np.empty((count, longest), np.int64)
+    nodes[order] = np.take_along_axis(place + starts, last, 1)
+    position, row = np.nonzero(new.T)
+    parents = np.where(position > 0, place[row, position - 1], 0)
+    return PrefixTree(
+        sizes=[int(n) for n in sizes if n],
+        words=torch.from_numpy(order[row] * longest + position),
+        parents=torch.from_numpy(parents),
+        nodes=torch.from_numpy(nodes),
+    )
