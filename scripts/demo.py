@@ -25,9 +25,7 @@ STAGES: dict[str, list[str]] = {
         "train.py experiment=demo model=film_small run=film",
         "train.py experiment=demo model=lstm run=question_only trainer.max_epochs=1",
     ],
-    "evaluate": [
-        f"evaluate.py checkpoint={FOLDER}/{run}/best.pt split=val precision=auto" for run in MODELS
-    ],
+    "evaluate": [f"evaluate.py checkpoint={FOLDER}/{run}/best.pt split=val" for run in MODELS],
 }
 
 

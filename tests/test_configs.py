@@ -91,6 +91,7 @@ def test_the_papers_recipe() -> None:
         "weight_decay": 1e-5,
         "part_weight_decay": {"encoder": None, "film_generator": None},
         "decay_norms_and_biases": True,
+        "fused": True,
         "schedule": "constant",
         "warmup": 0,
     }
@@ -157,6 +158,7 @@ FLOORS = {
     "clevr": 0,
     "errors": -1,
     "files": -1,
+    "device": 1,
     "data": 1,
     "models": 1,
     "training": 2,

@@ -170,7 +170,7 @@ def test_auto_streams_what_does_not_fit(tiny_set: Path, monkeypatch) -> None:
     assert "device" in open_feature_store(path).where
     monkeypatch.setattr("filmvqa.data.store.RESIDENT_SHARE", 0.0)
     store = open_feature_store(path)
-    assert store.streams
+    assert store.ahead
     assert "stream" in store.where
     with pytest.raises(UserError, match="store='disk'"):
         open_feature_store(path, placement="disk")

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from filmvqa.clevr.programs import LAST_FUNCTIONS, QUESTION_TYPES
 from filmvqa.data.loader import QuestionSet
 from filmvqa.data.text import Vocabulary
+from filmvqa.device import autocast
 from filmvqa.errors import UserError
 from filmvqa.evaluation.accuracy import (
     accuracy_report,
@@ -17,7 +18,6 @@ from filmvqa.evaluation.accuracy import (
     format_report,
     wilson_interval,
 )
-from filmvqa.evaluation.predictions import autocast
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_questions_without_answers_cannot_be_scored(tiny_set: Path) -> None:
 def test_auto_precision_follows_the_hardware(monkeypatch) -> None:
     x = torch.ones(4, 4)
     for fast, expected in ((True, torch.bfloat16), (False, torch.float32)):
-        monkeypatch.setattr("filmvqa.evaluation.predictions.has_fast_bfloat16", lambda _, f=fast: f)
+        monkeypatch.setattr("filmvqa.device.has_fast_bfloat16", lambda _, f=fast: f)
         with autocast(torch.device("cpu"), "auto"):
             assert (x @ x).dtype == expected
         with autocast(torch.device("cpu"), "float32"):

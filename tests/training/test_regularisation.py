@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from filmvqa.models import build_model
 from filmvqa.training.checkpoint import load_checkpoint, scored_weights
 from filmvqa.training.optim import build_optimizer
 from filmvqa.training.overfitting import overfitting
-from filmvqa.training.trainer import TrainerSettings, moving_average
+from filmvqa.training.trainer import TrainerSettings, follow
 from tests.models.test_models import SIZES, SMALL
 from tests.training.test_training import train
 
@@ -71,13 +72,13 @@ def test_only_models_with_gamma_and_beta_can_be_penalised(tmp_path: Path, tiny_s
 
 def test_averaged_weights_follow_their_formula() -> None:
     layer = nn.Linear(1, 1, bias=False)
-    average = moving_average(layer, 0.9)
-    expected = None
+    average = copy.deepcopy(layer)
+    expected = layer.weight.item()
     for value in (1.0, 2.0, 5.0):
         layer.weight.data.fill_(value)
-        average.update_parameters(layer)
-        expected = value if expected is None else 0.9 * expected + 0.1 * value
-        assert average.module.weight.item() == pytest.approx(expected)
+        follow(average, layer, 0.9)
+        expected = 0.9 * expected + 0.1 * value
+        assert average.weight.item() == pytest.approx(expected)
 
 
 def test_averaged_weights_are_what_is_scored_and_kept(tmp_path: Path, tiny_set: Path) -> None:

@@ -11,6 +11,7 @@ import yaml
 
 from filmvqa.data.loader import Loader
 from filmvqa.data.text import Vocabulary
+from filmvqa.device import choose_device
 from filmvqa.errors import UserError
 from filmvqa.models import MODELS, build_model
 from filmvqa.training.checkpoint import (
@@ -21,7 +22,7 @@ from filmvqa.training.checkpoint import (
 )
 from filmvqa.training.loggers import JsonlLogger, WandbLogger, build_loggers
 from filmvqa.training.optim import build_optimizer, build_schedule
-from filmvqa.training.run import DataFiles, choose_device, train_run
+from filmvqa.training.run import DataFiles, train_run
 from filmvqa.training.trainer import TrainerSettings
 from tests.models.test_models import SMALL
 
@@ -61,7 +62,7 @@ def train(
 def metrics(folder: Path) -> list[dict]:
     records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     for record in records:
-        for timed in ("seconds", "questions_per_second"):
+        for timed in ("seconds", "questions_per_second", "waited"):
             record.pop(timed, None)
     return records
 

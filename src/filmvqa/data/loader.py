@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,10 +20,11 @@ from torch import Tensor
 from filmvqa.clevr.programs import LAST_FUNCTIONS
 from filmvqa.data.store import FeatureStore
 from filmvqa.data.text import START, Vocabulary
+from filmvqa.device import send
 from filmvqa.errors import UserError
 
 _MAKE_AGAIN = "delete it and run scripts/preprocess_questions.py again"
-#: Batches that a streaming store reads ahead.
+#: Batches that are read ahead.
 READ_AHEAD = 4
 
 
@@ -30,8 +33,9 @@ class Batch:
     """B questions about U images.
 
     ``features`` (U, C, H, W), each image once; ``image_of_question`` (B,) indexes them;
-    ``questions`` (B, T), T the longest of these, padded with 0; ``answers`` (B,) or None;
-    ``index`` (B,) rows in the question file.
+    ``answers`` (B,) or None. These are on the device. On the host, where models look which words
+    there are, ``questions`` (B, T), T the longest of these, padded with 0, and ``index`` (B,), rows
+    in the question file.
     """
 
     features: Tensor
@@ -52,7 +56,7 @@ class Part:
 
 @dataclass
 class QuestionSet:
-    """A question file whole in memory: N questions.
+    """A question file whole in the host's memory: N questions.
 
     ``questions`` (N, T) padded with 0, ``lengths`` (N,), ``images`` (N,); ``answers``,
     ``types`` (index into ``LAST_FUNCTIONS``), ``families`` and ``program_lengths`` (N,) or None;
@@ -75,9 +79,7 @@ class QuestionSet:
         return len(self.questions)
 
     @classmethod
-    def load(
-        cls, path: str | Path, vocabulary: Vocabulary, device: torch.device | str = "cpu"
-    ) -> QuestionSet:
+    def load(cls, path: str | Path, vocabulary: Vocabulary) -> QuestionSet:
         """Read a question HDF5 that this project, film or clevr-iep wrote.
 
         Raises
@@ -108,9 +110,9 @@ class QuestionSet:
             )
 
         def tensor(name: str) -> Tensor | None:
-            return torch.from_numpy(arrays[name]).to(device) if name in arrays else None
+            return torch.from_numpy(arrays[name]) if name in arrays else None
 
-        questions = torch.from_numpy(arrays["questions"].astype(np.int32)).to(device)
+        questions = torch.from_numpy(arrays["questions"].astype(np.int32))
         programs = arrays.get("programs")
         types = _types(arrays, attributes, vocabulary)
         count = len(questions)
@@ -118,14 +120,14 @@ class QuestionSet:
             path=path,
             questions=questions,
             lengths=(questions != 0).sum(1),
-            images=torch.from_numpy(arrays["image_idxs"].astype(np.int64)).to(device),
-            original=torch.from_numpy(arrays.get("orig_idxs", np.arange(count))).to(device),
+            images=torch.from_numpy(arrays["image_idxs"].astype(np.int64)),
+            original=torch.from_numpy(arrays.get("orig_idxs", np.arange(count))),
             answers=None if (a := tensor("answers")) is None else a.long(),
-            types=None if types is None else torch.from_numpy(types).to(device),
+            types=None if types is None else torch.from_numpy(types),
             families=tensor("question_families"),
             program_lengths=None
             if programs is None
-            else torch.from_numpy((programs > 3).sum(1)).to(device),  # without special tokens
+            else torch.from_numpy((programs > 3).sum(1)),  # without special tokens
             names_sha256=attributes.get("image_names_sha256"),
             num_images=int(arrays["image_idxs"].max(initial=-1)) + 1,
         )
@@ -133,9 +135,7 @@ class QuestionSet:
     def select(self, rows: Tensor) -> QuestionSet:
         """The questions of some rows (M,) alone."""
         chosen: dict[str, Any] = {
-            name: value[rows.to(value.device)]
-            for name, value in vars(self).items()
-            if isinstance(value, Tensor)
+            name: value[rows] for name, value in vars(self).items() if isinstance(value, Tensor)
         }
         return replace(self, **chosen)
 
@@ -151,13 +151,13 @@ class QuestionSet:
         """
         if not 0 < fraction <= 1:
             raise UserError(f"data.fraction={fraction}; must be above 0 and at most 1")
-        images: Tensor = self.images.cpu().unique()  # type: ignore[no-untyped-call]
+        images: Tensor = self.images.unique()  # type: ignore[no-untyped-call]
         order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
         count = round(fraction * len(images))
         if count == 0:
             raise UserError(f"data.fraction={fraction} of {len(images)} images is none; raise it")
         chosen = images[order[:count]].sort().values
-        inside = torch.isin(self.images.cpu(), chosen)
+        inside = torch.isin(self.images, chosen)
         return Part(chosen.int(), inside.nonzero().flatten(), (~inside).nonzero().flatten())
 
     def check_features(self, store: FeatureStore, path: str | Path) -> None:
@@ -203,10 +203,24 @@ class EpochSampler:
     """Each of the given rows (N,) once an epoch, in an order that depends only on (seed, epoch).
 
     Its position is the number of batches given, so a checkpoint needs two numbers.
+
+    Parameters
+    ----------
+    images
+        (N,) the image of each row; with ``per_image`` k, what is drawn is not a question but k of
+        an image's (its last may be fewer), so that a batch reads each image once for k questions.
     """
 
-    def __init__(self, rows: Tensor, batch_size: int, seed: int) -> None:
+    def __init__(
+        self,
+        rows: Tensor,
+        batch_size: int,
+        seed: int,
+        images: Tensor | None = None,
+        per_image: int = 1,
+    ) -> None:
         self.available, self.batch_size, self.seed = rows, batch_size, seed
+        self.images, self.per_image = images, per_image
         self.epoch = self.batch = 0
         self._order: tuple[int, Tensor] | None = None
 
@@ -219,8 +233,20 @@ class EpochSampler:
         if self._order is None or self._order[0] != epoch:
             generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
             order = torch.randperm(len(self.available), generator=generator)
+            if self.images is not None and self.per_image > 1:
+                order = self._together(order, self.images, generator)
             self._order = (epoch, self.available[order])
         return self._order[1][batch * self.batch_size : (batch + 1) * self.batch_size]
+
+    def _together(self, order: Tensor, images: Tensor, generator: torch.Generator) -> Tensor:
+        """The drawn order (N,) with up to ``per_image`` questions of an image side by side."""
+        order = order[torch.argsort(images[order], stable=True)]  # an image's questions as drawn
+        counts = images.bincount()
+        first = counts.cumsum(0) - counts
+        place = torch.arange(len(order)) - first[images[order]]  # among the image's own
+        group = (place % self.per_image == 0).cumsum(0) - 1
+        chance = torch.randperm(int(group[-1]) + 1, generator=generator)
+        return order[torch.argsort(chance[group], stable=True)]
 
     def advance(self) -> None:
         """Note that a batch was used."""
@@ -236,22 +262,29 @@ class EpochSampler:
 
 
 class Loader:
-    """Batches of a question set with the features of its images."""
+    """Batches of a question set with the features of its images.
+
+    ``waited`` counts the seconds that those who took batches waited for them.
+    """
 
     def __init__(self, questions: QuestionSet, store: FeatureStore, batch_size: int) -> None:
         self.questions, self.store, self.batch_size = questions, store, batch_size
+        self.waited = 0.0
+
+    @property
+    def device(self) -> torch.device:
+        return self.store.device
 
     def batch(self, rows: Tensor) -> Batch:
         """The batch of the given rows (B,), in their order."""
         q = self.questions
-        rows = rows.to(q.questions.device)
         images, image_of_question = torch.unique(q.images[rows], return_inverse=True)
         longest = int(q.lengths[rows].max())
         return Batch(
             features=self.store.read(images),
-            image_of_question=image_of_question,
+            image_of_question=send(image_of_question, self.device),
             questions=q.questions[rows, :longest].long(),
-            answers=None if q.answers is None else q.answers[rows],
+            answers=None if q.answers is None else send(q.answers[rows], self.device),
             index=rows,
         )
 
@@ -279,13 +312,19 @@ class Loader:
             yield item
 
     def _read(self, rows: Iterator[Tensor]) -> Iterator[Batch]:
-        if self.store.streams:
-            yield from _ahead(map(self.batch, rows))
-        else:
-            yield from map(self.batch, rows)
+        batches = map(self.batch, rows)
+        source = _ahead(batches) if self.store.ahead else (batch for batch in batches)
+        with closing(source):
+            while True:
+                started = time.monotonic()
+                batch = next(source, None)
+                self.waited += time.monotonic() - started
+                if batch is None:
+                    return
+                yield batch
 
 
-def _ahead(batches: Iterator[Batch]) -> Iterator[Batch]:
+def _ahead(batches: Iterator[Batch]) -> Generator[Batch]:
     """The same batches, read by a thread ahead of their use."""
     waiting: queue.Queue[Batch | BaseException | None] = queue.Queue(READ_AHEAD)
     stop = threading.Event()

@@ -5,64 +5,88 @@ Everything above reads rows from a ``FeatureStore`` and does not know which.
 
 from __future__ import annotations
 
-import os
-from abc import ABC, abstractmethod
+import time
 from pathlib import Path
 
 import h5py
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+from tqdm import tqdm
 
+from filmvqa.data.rows import DatasetRows
+from filmvqa.device import free_memory, send
 from filmvqa.errors import UserError
 
 PLACEMENTS = ("auto", "device", "memory", "stream")
 #: Share of the free memory that resident features may take.
 RESIDENT_SHARE = 0.6
+#: Read at a time while a resident store is filled.
+BLOCK_BYTES = 64 * 2**20
 _MAKE = "make it with scripts/extract_features.py"
 
 
-class FeatureStore(ABC):
-    """Features of one split: ``num_images`` maps of ``shape`` (C, H, W).
+class FeatureStore:
+    """Features of one split: ``num_images`` maps of ``shape`` (C, H, W), read on ``device``.
 
-    ``names_sha256`` hashes the image names (None for film's files); ``where`` says in words
-    where the features are and why.
+    ``names_sha256`` hashes the image names (None for film's files); ``kind`` is where they live,
+    ``where`` says so in words with the reason; ``ahead``: reading takes long enough to be done
+    ahead of need. ``bytes_read`` and ``seconds`` measure what was read from the file.
     """
 
-    num_images: int
-    shape: tuple[int, int, int]
-    names_sha256: str | None
-    where: str
-    #: Whether reading takes long enough to be done ahead of need.
-    streams = False
-
-    @abstractmethod
-    def read(self, images: Tensor) -> Tensor:
-        """Features (U, C, H, W) on the device of sorted distinct image indices (U,)."""
-
-
-class _Resident(FeatureStore):
-    def __init__(self, features: Tensor, device: torch.device) -> None:
-        self._features, self._device = features, device
+    def __init__(
+        self, rows: DatasetRows, device: torch.device, kind: str, reason: str, names: str | None
+    ) -> None:
+        self.num_images = len(rows)
+        channels, height, width = rows.shape[1:]
+        self.shape = (channels, height, width)
+        self.names_sha256, self.device, self.kind = names, device, kind
+        self.where = f"{rows.num_bytes / 2**30:.2f} GiB of features: {kind} ({reason})"
+        self.ahead = kind == "stream" or (kind == "memory" and device.type != "cpu")
+        self.bytes_read, self.seconds = 0, 0.0
+        self._rows = rows
+        self._resident = None if kind == "stream" else self._load()
 
     def read(self, images: Tensor) -> Tensor:
-        rows = self._features[images.to(self._features.device)]
-        return rows.to(self._device, non_blocking=True)
+        """Features (U, C, H, W) on the device of sorted distinct image indices (U,), which lie on
+        the host."""
+        resident = self._resident
+        if resident is not None and resident.device.type == self.device.type:
+            return resident[send(images, self.device)]
+        out = self._rows.empty(len(images), pin=self.device.type == "cuda")
+        if resident is None:
+            self._fill(images.numpy(), out)
+        else:
+            torch.index_select(resident, 0, images, out=out)
+        return out.to(self.device, non_blocking=True)
 
+    def _fill(self, rows: NDArray[np.int64], out: Tensor) -> None:
+        started = time.monotonic()
+        self._rows.read(rows, out)
+        self.seconds += time.monotonic() - started
+        self.bytes_read += out.nbytes
 
-class _Streamed(FeatureStore):
-    streams = True
-
-    def __init__(self, dataset: h5py.Dataset, device: torch.device) -> None:
-        self._dataset, self._device = dataset, device
-
-    def read(self, images: Tensor) -> Tensor:
-        rows = images.tolist()
-        out = np.empty((len(rows), *self.shape), self._dataset.dtype)
-        # One read a row: HDF5's own point selection is slower by an order of magnitude.
-        for k, row in enumerate(rows):
-            self._dataset.read_direct(out, np.s_[row], np.s_[k])
-        return torch.from_numpy(out).to(self._device)
+    def _load(self) -> Tensor:
+        """All rows on the device, or in memory, pinned if the device is another."""
+        rows, pin = self._rows, self.device.type == "cuda"
+        count, block = len(rows), max(1, BLOCK_BYTES * len(rows) // max(1, rows.num_bytes))
+        on_device = self.kind == "device" and self.device.type != "cpu"
+        if on_device:
+            resident = torch.empty((count, *self.shape), dtype=rows.dtype, device=self.device)
+            staged = rows.empty(min(block, count), pin=pin)
+        else:
+            resident = rows.empty(count, pin=pin)
+        unit = {"unit": "B", "unit_scale": True, "unit_divisor": 1024, "leave": False}
+        with tqdm(total=rows.num_bytes, desc="features", delay=2, **unit) as bar:
+            for first in range(0, count, block):
+                last = min(first + block, count)
+                out = staged[: last - first] if on_device else resident[first:last]
+                self._fill(np.arange(first, last), out)
+                if on_device:
+                    resident[first:last] = out  # waits: the next block comes into the same place
+                bar.update(out.nbytes)
+        return resident
 
 
 def open_feature_store(
@@ -84,25 +108,15 @@ def open_feature_store(
     if placement not in PLACEMENTS:
         raise UserError(f"store={placement!r}; choose from {', '.join(PLACEMENTS)}")
     dataset = _open_dataset(Path(path))
-    size = dataset.size * dataset.dtype.itemsize
-    if placement == "auto":
-        placement, reason = _choose(size, device)
-    else:
-        reason = "as told"
-    store: FeatureStore
-    if placement == "stream":
-        store = _Streamed(dataset, device)
-    else:
-        features = torch.from_numpy(dataset[:])
-        if placement == "device":
-            features = features.to(device)
-        elif device.type == "cuda":
-            features = features.pin_memory()
-        store = _Resident(features, device)
-    store.num_images, store.shape = dataset.shape[0], dataset.shape[1:]
-    store.names_sha256 = dataset.file.attrs.get("image_names_sha256")
-    store.where = f"{size / 2**30:.2f} GiB of features: {placement} ({reason})"
-    return store
+    names = dataset.file.attrs.get("image_names_sha256")
+    rows = DatasetRows(dataset)
+    kind, reason = (
+        _choose(rows.num_bytes, device) if placement == "auto" else (placement, "as told")
+    )
+    try:
+        return FeatureStore(rows, device, kind, reason, names)
+    except OSError as error:
+        raise UserError(f"{path}: not readable ({error}); delete it and {_MAKE}") from None
 
 
 def _open_dataset(path: Path) -> h5py.Dataset:
@@ -124,10 +138,10 @@ def _open_dataset(path: Path) -> h5py.Dataset:
 
 
 def _choose(size: int, device: torch.device) -> tuple[str, str]:
-    free_memory = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_memory
+    in_memory = free_memory()
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else in_memory
     if size < RESIDENT_SHARE * free:
         return "device", f"{free / 2**30:.1f} GiB free there"
-    if device.type == "cuda" and size < RESIDENT_SHARE * free_memory:
+    if device.type == "cuda" and size < RESIDENT_SHARE * in_memory:
         return "memory", f"{free / 2**30:.1f} GiB free on the device is too little"
-    return "stream", f"{free_memory / 2**30:.1f} GiB free in memory is too little"
+    return "stream", f"{in_memory / 2**30:.1f} GiB free in memory is too little"

@@ -36,7 +36,7 @@ def question_kinds(questions: QuestionSet) -> Tensor | None:
         return None
     kinds = [question_type(name) for name in LAST_FUNCTIONS]
     table = torch.tensor([list(QUESTION_TYPES).index(k) for k in kinds] + [-1])
-    return table[questions.types.cpu()]
+    return table[questions.types]
 
 
 def type_accuracies(right: Tensor, kinds: Tensor) -> dict[str, float]:

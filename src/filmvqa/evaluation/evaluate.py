@@ -12,11 +12,12 @@ from torch import Tensor
 
 from filmvqa.data.loader import QuestionSet
 from filmvqa.data.text import Vocabulary
+from filmvqa.device import choose_device
 from filmvqa.evaluation.accuracy import accuracy_report
 from filmvqa.evaluation.predictions import predict
 from filmvqa.files import atomic_write
 from filmvqa.training.checkpoint import load_checkpoint, model_from_checkpoint
-from filmvqa.training.run import DataFiles, choose_device
+from filmvqa.training.run import DataFiles
 
 
 def evaluate_checkpoint(
@@ -28,7 +29,7 @@ def evaluate_checkpoint(
     output: str | Path | None = None,
     batch_size: int = 256,
     device: str = "auto",
-    precision: str = "float32",
+    precision: str = "auto",
     store: str = "auto",
 ) -> tuple[Path, dict[str, Any] | None]:
     """Answer a split's questions with the model that a checkpoint alone describes.
@@ -64,7 +65,7 @@ def evaluate_checkpoint(
     loader = files.loader(split, vocabulary, batch_size, where, store)
     seen = content["train_images"] if split == recorded["train_split"] else None
     if seen is not None:
-        asked = loader.questions.images.cpu()
+        asked = loader.questions.images
         loader.questions = loader.questions.select((~torch.isin(asked, seen)).nonzero().flatten())
     found = predict(model.to(where), loader, precision=precision)
     target = Path(output) if output is not None else Path(checkpoint).parent / "evaluation"

@@ -89,7 +89,7 @@ class QuestionTypeMode(nn.Module):
     ) -> Tensor:
         """Logits (B, num_answers): how often each answer had the question's type."""
         del features, image_of_question
-        return self.answers[self.question_types(questions)]
+        return self.answers[self.question_types(questions.to(self.answers.device))]
 
 
 class QuestionOnlyLSTM(nn.Module):

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from filmvqa.device import send
 from filmvqa.models.prefix_tree import PrefixTree, prefix_tree
 from filmvqa.models.recurrence import run_recurrence
 
@@ -61,7 +62,7 @@ class QuestionEncoder(nn.Module):
         width = hidden_dim // directions
         self.bidirectional = bidirectional
         self.layers = nn.ModuleList(
-            nn.ModuleList(
+            nn.ModuleList(  # torch's modules hold the weights; run_recurrence reads with them
                 CELLS[cell](hidden_dim if i else embedding_dim, width, batch_first=True)
                 for _ in range(directions)
             )
@@ -106,7 +107,7 @@ class QuestionEncoder(nn.Module):
             questions = F.pad(questions, (0, missing))
         last = (questions != 0).sum(1).clamp(min=1) - 1  # (B,)
         directions = self._directions(questions, last, device)
-        states = self.embedding_dropout(self.embedding(questions.to(device)))  # (B, T, E)
+        states = self.embedding_dropout(self.embedding(send(questions, device)))  # (B, T, E)
         for i, layer in enumerate(self.layers):
             if i:
                 states = self.layer_dropout(states)
@@ -132,14 +133,14 @@ class QuestionEncoder(nn.Module):
         padded = self.padded_length is not None
         lengths = torch.full_like(last, questions.shape[1]) if padded else last + 1
         tree = prefix_tree(questions, lengths, share=not apart)
-        found = [(tree.to(device), tree.nodes[rows, last].to(device))]
+        found = [(tree.to(device), send(tree.nodes[rows, last], device))]
         if self.bidirectional:
             mirrored = self._mirrored(questions, last)  # (B, T)
             tree = prefix_tree(questions.gather(1, mirrored), lengths, share=not apart)
             words = (mirrored + rows[:, None] * questions.shape[1]).flatten()[tree.words]
             tree = replace(tree, words=words, nodes=tree.nodes.gather(1, mirrored))
             end = tree.nodes[rows, last if padded else 0]
-            found.append((tree.to(device), end.to(device)))
+            found.append((tree.to(device), send(end, device)))
         return found
 
     def _mirrored(self, questions: Tensor, last: Tensor) -> Tensor:

@@ -161,7 +161,7 @@ class MacNet(nn.Module):
     ) -> Tensor:
         """Logits (B, num_answers) of ``questions`` (B, T) about ``features`` (U, C, H, W)."""
         words, question = self.encoder.read(questions)  # (B, T, d), (B, d)
-        padding = questions == 0
+        padding = (questions == 0).to(words.device, non_blocking=True)
         knowledge = self.stem(scale_pixels(features)).flatten(2).transpose(1, 2)  # (U, N, d)
         projected = self.read.project_knowledge(self.read.dropout(knowledge))  # once an image
         if image_of_question is not None:

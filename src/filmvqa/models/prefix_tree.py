@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from filmvqa.device import send
+
 
 @dataclass(frozen=True)
 class PrefixTree:
@@ -31,14 +33,8 @@ class PrefixTree:
 
     def to(self, device: torch.device) -> PrefixTree:
         """The same with its indices on a device, sent without waiting for it."""
-        if device.type == "cpu":
-            return self
-
-        def send(index: Tensor) -> Tensor:
-            index = index.pin_memory() if device.type == "cuda" else index
-            return index.to(device, non_blocking=True)
-
-        return PrefixTree(self.sizes, *map(send, (self.words, self.parents, self.nodes)))
+        indices = (send(index, device) for index in (self.words, self.parents, self.nodes))
+        return PrefixTree(self.sizes, *indices)
 
 
 def prefix_tree(questions: Tensor, lengths: Tensor, *, share: bool = True) -> PrefixTree:

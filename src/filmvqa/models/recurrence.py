@@ -17,22 +17,23 @@ from torch.autograd.function import once_differentiable
 
 from filmvqa.models.prefix_tree import PrefixTree
 
+_WEIGHTS = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
 
-def run_recurrence(rnn: nn.GRU | nn.LSTM, inputs: Tensor, tree: PrefixTree) -> Tensor:
+
+def run_recurrence(rnn: nn.Module, inputs: Tensor, tree: PrefixTree) -> Tensor:
     """States (M, H) after each of the tree's prefixes, from the inputs (M, E) of their last words.
 
-    ``rnn`` has one layer and one direction; its own ``forward`` gives the same over a packed
-    batch. Products run in autocast's precision where it is on.
+    ``rnn`` is torch's GRU or LSTM with one layer and one direction, whose own ``forward`` gives the
+    same over a packed batch. Products run in autocast's precision where it is on.
     """
     kind = inputs.device.type
     product = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else inputs.dtype
-    gates = F.linear(inputs, rnn.weight_ih_l0, rnn.bias_ih_l0)  # (M, 3H or 4H)
+    w_ih, w_hh, b_ih, b_hh = map(rnn.get_parameter, _WEIGHTS)
+    gates = F.linear(inputs, w_ih, b_ih)  # (M, 3H or 4H)
     cell = _Gru if isinstance(rnn, nn.GRU) else _Lstm
     # What is not needed for gradients is not kept: 126 MB for 256 questions of the paper's GRU.
     keep = torch.is_grad_enabled()
-    states: Tensor = cell.apply(
-        gates, rnn.weight_hh_l0, rnn.bias_hh_l0, tree.parents, tree.sizes, product, keep
-    )
+    states: Tensor = cell.apply(gates, w_hh, b_hh, tree.parents, tree.sizes, product, keep)
     return states
 
 

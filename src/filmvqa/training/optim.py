@@ -35,6 +35,7 @@ def build_optimizer(
     weight_decay: float = 1e-5,
     part_weight_decay: Mapping[str, float | None] | None = None,
     decay_norms_and_biases: bool = True,
+    fused: bool = True,
 ) -> Optimizer:
     """An optimizer of the weights that want gradients.
 
@@ -47,6 +48,8 @@ def build_optimizer(
         Weight decay of parts by name, such as ``film_generator``; None: that of the rest.
     decay_norms_and_biases
         False leaves biases and the scales of norms (weights of one dimension) without decay.
+    fused
+        One pass over the weights a step instead of a dozen.
     """
     kinds: dict[str, type[Optimizer]] = {"adam": Adam, "adamw": AdamW}
     if name not in kinds:
@@ -70,7 +73,7 @@ def build_optimizer(
     settings: list[dict[str, Any]] = [
         {"params": weights, "weight_decay": decay} for decay, weights in groups.items()
     ] or [{"params": []}]
-    return kinds[name](settings, lr=lr)  # type: ignore[call-arg]
+    return kinds[name](settings, lr=lr, fused=fused)  # type: ignore[call-arg]
 
 
 def build_schedule(optimizer: Optimizer, name: str, warmup: int, total: int) -> LambdaLR:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -15,6 +16,7 @@ from torch import nn
 from filmvqa.data.loader import EpochSampler, Loader, Part, QuestionSet
 from filmvqa.data.store import open_feature_store
 from filmvqa.data.text import Vocabulary
+from filmvqa.device import choose_device, keep_freed_memory
 from filmvqa.errors import UserError
 from filmvqa.evaluation.curves import draw_curves
 from filmvqa.files import atomic_write
@@ -23,7 +25,7 @@ from filmvqa.models.baselines import QuestionTypeMode
 from filmvqa.training.checkpoint import load_checkpoint
 from filmvqa.training.loggers import build_loggers
 from filmvqa.training.optim import build_optimizer, build_schedule
-from filmvqa.training.trainer import RunState, Trainer, TrainerSettings, moving_average
+from filmvqa.training.trainer import RunState, Trainer, TrainerSettings
 from filmvqa.training.transfer import count_weights, start_from, train_only
 
 
@@ -57,22 +59,10 @@ class DataFiles:
         store: str = "auto",
     ) -> Loader:
         """Questions and features of a split, checked against each other."""
-        questions = QuestionSet.load(self.questions(split), vocabulary, device)
+        questions = QuestionSet.load(self.questions(split), vocabulary)
         features = open_feature_store(self.features(split), device, store)
         questions.check_features(features, self.features(split))
         return Loader(questions, features, batch_size)
-
-
-def choose_device(name: str) -> torch.device:
-    """``auto`` is the GPU where there is one, else the CPU."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(f"device={name}: {str(error).splitlines()[0]}") from None
-    return device
 
 
 def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -114,7 +104,7 @@ def train_run(
         ``name`` of a model and its options.
     optim
         ``name``, ``lr``, ``weight_decay``, ``part_weight_decay``, ``decay_norms_and_biases``,
-        ``schedule``, ``warmup``.
+        ``fused``, ``schedule``, ``warmup``.
     config
         The whole configuration as plain data, kept in the folder and in every checkpoint.
     fraction
@@ -138,6 +128,7 @@ def train_run(
         If the folder holds a run of another config, or anything named does not fit.
     """
     folder = Path(folder)
+    keep_freed_memory()
     saved = _earlier_run(folder, config, resume)
     if saved is not None and saved["progress"]["finished"]:
         best = float(saved["progress"]["best_accuracy"])
@@ -168,8 +159,11 @@ def train_run(
         kept, new = start_from(network, model["name"], start, vocabulary)
         print(f"begins from {start}: {kept} words kept, {new} new")
     train_only(network, parts)
-    state = _state(network.to(where), optim, trainer, EpochSampler(
-        part.rows, trainer.batch_size, seed))  # fmt: skip
+    sampler = EpochSampler(
+        part.rows, trainer.batch_size, seed,
+        train.questions.images[part.rows], trainer.questions_per_image,
+    )  # fmt: skip
+    state = _state(network.to(where), optim, trainer, sampler)
     if saved is not None:
         state.load_state_dict(saved)
         print(f"{folder}: going on from step {state.step}")
@@ -227,7 +221,7 @@ def _state(
     optimizer = build_optimizer(network, **own)
     total = trainer.total_steps(sampler.batches_per_epoch)
     schedule = build_schedule(optimizer, optim["schedule"], optim["warmup"], total)
-    average = None if trainer.average is None else moving_average(network, trainer.average)
+    average = None if trainer.average is None else copy.deepcopy(network)
     return RunState(network, optimizer, schedule, sampler, average)
 
 
@@ -239,6 +233,6 @@ def _write_text(path: Path, text: str) -> None:
 def _count_types(network: QuestionTypeMode, questions: QuestionSet, part: Part) -> None:
     if questions.types is None or questions.answers is None:
         raise UserError(f"{questions.path}: has no answers with question types to count")
-    rows = part.rows[questions.types.cpu()[part.rows] >= 0]
-    network.fit(*(t.cpu()[rows].long() for t in
+    rows = part.rows[questions.types[part.rows] >= 0]
+    network.fit(*(t[rows].long() for t in
                   (questions.questions, questions.answers, questions.types)))  # fmt: skip

@@ -13,13 +13,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from filmvqa.data.loader import Batch, EpochSampler, Loader
+from filmvqa.device import PRECISIONS, autocast
 from filmvqa.errors import UserError
 from filmvqa.evaluation.accuracy import question_kinds, type_accuracies
-from filmvqa.evaluation.predictions import PRECISIONS, autocast, predict
+from filmvqa.evaluation.predictions import predict
 from filmvqa.training.checkpoint import save_checkpoint
 from filmvqa.training.loggers import Logger
 from filmvqa.training.overfitting import overfitting
@@ -35,7 +35,9 @@ class TrainerSettings:
     ``train_sample`` training questions are scored beside validation, to show overfitting;
     ``val_sample`` validation questions are scored while training (None: all); ``average`` keeps
     an exponential moving average of the weights with that decay, which is what is scored;
-    ``penalty`` weighs the model's own penalty (FiLM's: the deviations of γ and β) in the loss.
+    ``penalty`` weighs the model's own penalty (FiLM's: the deviations of γ and β) in the loss;
+    ``questions_per_image`` above 1 draws images and takes so many of their questions, so that
+    what does not depend on the question is done once for them.
     """
 
     batch_size: int = 64
@@ -45,7 +47,8 @@ class TrainerSettings:
     log_every: int = 50
     patience: int | None = 5
     grad_clip: float | None = None
-    precision: str = "float32"
+    precision: str = "auto"
+    questions_per_image: int = 1
     train_sample: int = 2000
     val_sample: int | None = None
     average: float | None = None
@@ -63,6 +66,7 @@ class TrainerSettings:
             "eval_every",
             "log_every",
             "patience",
+            "questions_per_image",
         ):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -86,7 +90,7 @@ class RunState:
     optimizer: Optimizer
     schedule: LambdaLR
     sampler: EpochSampler
-    average: AveragedModel | None = None
+    average: nn.Module | None = None
     step: int = 0
     best_accuracy: float = -1.0
     best_step: int = 0
@@ -103,13 +107,13 @@ class RunState:
     @property
     def scored(self) -> nn.Module:
         """The model that evaluations score."""
-        return self.model if self.average is None else self.average.module
+        return self.model if self.average is None else self.average
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain data."""
         return {
             "weights": self.model.state_dict(),
-            "average": None if self.average is None else self.average.module.state_dict(),
+            "average": None if self.average is None else self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": {"last_epoch": self.schedule.last_epoch},
             "sampler": self.sampler.state_dict(),
@@ -121,8 +125,7 @@ class RunState:
         """Go back to a saved state, every random generator included."""
         self.model.load_state_dict(state["weights"])
         if self.average is not None:
-            self.average.module.load_state_dict(state["average"])
-            self.average.n_averaged.fill_(state["progress"]["step"])
+            self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.last_epoch = state["schedule"]["last_epoch"]
         self.sampler.load_state_dict(state["sampler"])
@@ -133,11 +136,15 @@ class RunState:
             torch.cuda.set_rng_state_all(state["random"]["cuda"])
 
 
-def moving_average(model: nn.Module, decay: float) -> AveragedModel:
-    """A copy of a model that follows it with ``decay`` a step; it begins as the model after the
-    first step."""
-    follow = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
-    return AveragedModel(model, multi_avg_fn=follow)
+@torch.no_grad()
+def follow(average: nn.Module, model: nn.Module, decay: float) -> None:
+    """One step of the exponential moving average of a model's weights; its buffers are copied.
+
+    torch's own ``AveragedModel`` asks the device at every step whether it is the first.
+    """
+    torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1.0 - decay)
+    if buffers := list(model.buffers()):
+        torch._foreach_copy_(list(average.buffers()), buffers)
 
 
 def random_state() -> dict[str, Any]:
@@ -180,7 +187,7 @@ class Trainer:
         trains = any(w.requires_grad for w in state.model.parameters())
         total = settings.total_steps(state.sampler.batches_per_epoch) if trains else 0
         eval_every = settings.eval_every or state.sampler.batches_per_epoch
-        window = _Window(self.train_loader.questions.questions.device)
+        window = _Window(self.train_loader)
         started = time.monotonic() - state.seconds
         training_mode(state.model)
         if total == 0:
@@ -199,6 +206,7 @@ class Trainer:
                         loss=f"{record['loss']:.3f}",
                         acc=f"{100 * record['accuracy']:.1f}",
                         qps=f"{record['questions_per_second']:.0f}",
+                        waited=f"{100 * record['waited']:.0f}%",
                         refresh=False,  # as often as the bar itself
                     )
                     lr = state.optimizer.param_groups[0]["lr"]
@@ -214,7 +222,7 @@ class Trainer:
         state = self.state
         if batch.answers is None:
             raise UserError(f"{self.train_loader.questions.path}: has no answers to train on")
-        with autocast(batch.questions.device, self.settings.precision):
+        with autocast(self.train_loader.device, self.settings.precision):
             logits = state.model(batch.features, batch.questions, batch.image_of_question)
         loss = F.cross_entropy(logits.float(), batch.answers)
         weighed = self.settings.penalty * self._penalty() if self.settings.penalty else 0.0
@@ -223,8 +231,9 @@ class Trainer:
         if self.settings.grad_clip is not None:
             nn.utils.clip_grad_norm_(state.model.parameters(), self.settings.grad_clip)
         state.optimizer.step()
-        if state.average is not None:
-            state.average.update_parameters(state.model)
+        if state.average is not None and self.settings.average is not None:
+            # It begins as the model after the first step.
+            follow(state.average, state.model, self.settings.average if state.step else 0.0)
         state.schedule.step()
         state.step += 1
         right = (logits.argmax(1) == batch.answers).sum()
@@ -278,7 +287,7 @@ class Trainer:
         found = predict(
             self.state.scored, loader, rows, precision=self.settings.precision, progress=False
         )
-        return found == answers.cpu()[rows]
+        return found == answers[rows]
 
     def _log(self, record: dict[str, Any]) -> None:
         for logger in self.loggers:
@@ -286,17 +295,18 @@ class Trainer:
 
 
 class _Window:
-    """Means since the last log line, summed on the device so that no step waits for it."""
+    """Means since the last log line, summed on the device so that no step waits for it; the rate,
+    and the share of the time in which training waited for its batches."""
 
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
+    def __init__(self, loader: Loader) -> None:
+        self._loader = loader
         self.restart()
 
     def restart(self) -> None:
-        self._loss = torch.zeros((), device=self._device)
-        self._right = torch.zeros((), dtype=torch.int64, device=self._device)
+        self._loss = torch.zeros((), device=self._loader.device)
+        self._right = torch.zeros((), dtype=torch.int64, device=self._loader.device)
         self._steps = self._questions = 0
-        self._started = time.monotonic()
+        self._started, self._waited = time.monotonic(), self._loader.waited
 
     def add(self, loss: Tensor, right: Tensor, questions: int) -> None:
         self._loss += loss
@@ -309,7 +319,10 @@ class _Window:
             "loss": float(self._loss) / self._steps,
             "accuracy": float(self._right) / self._questions,
         }
-        record["questions_per_second"] = self._questions / (time.monotonic() - self._started)
+        # Only now: reading the sums has waited for the device.
+        seconds = time.monotonic() - self._started
+        record["questions_per_second"] = self._questions / seconds
+        record["waited"] = (self._loader.waited - self._waited) / seconds
         self.restart()
         return record
 
