@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import hydra
 import msgspec
@@ -22,6 +22,9 @@ if not sys.stderr.isatty():
     os.environ.setdefault("TQDM_MININTERVAL", "10")
 
 from filmvqa.errors import UserError
+
+if TYPE_CHECKING:
+    from filmvqa.training.run import DataFiles
 
 CONFIGS = str(Path(__file__).resolve().parent.parent / "configs")
 
@@ -75,6 +78,16 @@ def _one_line_errors() -> Iterator[None]:
 def plain(config: Any) -> Any:
     """A config node as plain lists and dictionaries, interpolations resolved."""
     return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+
+
+def data_files(config: DictConfig) -> DataFiles:
+    """Where the config's data set lies."""
+    from filmvqa.training.run import DataFiles
+
+    data = config.data
+    return DataFiles(
+        Path(data.h5), Path(data.features), data.backbone.name, data.train_split, data.val_split
+    )
 
 
 T = TypeVar("T")

@@ -12,9 +12,6 @@ import sys
 import time
 from pathlib import Path
 
-from filmvqa.evaluation.accuracy import format_comparison
-from filmvqa.files import atomic_write
-
 FOLDER = Path("outputs/demo")
 MODELS = {"film": "film_small", "question_only": "lstm"}
 STAGES: dict[str, list[str]] = {
@@ -30,6 +27,9 @@ STAGES: dict[str, list[str]] = {
 
 
 def main() -> None:
+    from filmvqa.evaluation.accuracy import format_comparison
+    from filmvqa.files import atomic_write
+
     seconds = {}
     for stage, commands in STAGES.items():
         started = time.monotonic()

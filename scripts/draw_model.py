@@ -5,11 +5,12 @@ from __future__ import annotations
 from _command import command, plain
 
 from filmvqa.errors import UserError
-from filmvqa.evaluation.figures import draw_film
 
 
 @command("draw_model")
 def main(config) -> None:
+    from filmvqa.evaluation.figures import draw_film
+
     if config.model.name != "film":
         raise UserError(f"model={config.model.name} has no drawing; film models have")
     draw_film(plain(config.model), tuple(plain(config.feature_shape)), config.output)

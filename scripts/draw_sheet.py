@@ -6,11 +6,11 @@ from pathlib import Path
 
 from _command import command
 
-from filmvqa.evaluation.figures import draw_sheet
-
 
 @command("draw_sheet")
 def main(config) -> None:
+    from filmvqa.evaluation.figures import draw_sheet
+
     root = Path(config.data.root)
     draw_sheet(
         root / f"questions/CLEVR_{config.split}_questions.json",

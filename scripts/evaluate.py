@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from _command import command
 
-from filmvqa.evaluation.accuracy import format_report
-from filmvqa.evaluation.evaluate import evaluate_checkpoint
-
 
 @command("evaluate")
 def main(config) -> None:
+    from filmvqa.evaluation.accuracy import format_report
+    from filmvqa.evaluation.evaluate import evaluate_checkpoint
+
     folder, report = evaluate_checkpoint(
         config.checkpoint,
         config.split,

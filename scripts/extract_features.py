@@ -6,14 +6,15 @@ from pathlib import Path
 
 from _command import command, plain
 
-from filmvqa.data.backbones import build_backbone
-from filmvqa.data.features import extract_features
 from filmvqa.errors import UserError
-from filmvqa.training.run import choose_device
 
 
 @command("extract_features")
 def main(config) -> None:
+    from filmvqa.data.backbones import build_backbone
+    from filmvqa.data.features import extract_features
+    from filmvqa.device import choose_device
+
     data, images = config.data, Path(config.data.images)
     splits = config.splits or sorted(p.name for p in images.glob("*") if p.is_dir())
     if not splits:

@@ -6,12 +6,13 @@ from dataclasses import replace
 
 from _command import command, settings
 
-from filmvqa.clevr.generate import GeneratorSettings, generate
 from filmvqa.errors import UserError
 
 
 @command("generate_clevr")
 def main(config) -> None:
+    from filmvqa.clevr.generate import GeneratorSettings, generate
+
     if config.data.generator is None:
         raise UserError(
             f"data={config.data.name} is downloaded, not generated; "

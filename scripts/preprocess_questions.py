@@ -6,11 +6,11 @@ from pathlib import Path
 
 from _command import command
 
-from filmvqa.data.preprocess import preprocess_questions
-
 
 @command("preprocess_questions")
 def main(config) -> None:
+    from filmvqa.data.preprocess import preprocess_questions
+
     data = config.data
     for done in preprocess_questions(
         _questions_folder(Path(data.root)),

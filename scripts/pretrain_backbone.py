@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from _command import command, plain
 
-from filmvqa.training.pretrain import pretrain
-
 
 @command("pretrain_backbone")
 def main(config) -> None:
+    from filmvqa.training.pretrain import pretrain
+
     options = plain(config)
     options.pop("debug")
     options["sizes"] = tuple(options["sizes"])

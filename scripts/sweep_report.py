@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from _command import command
 
-from filmvqa.evaluation.sweeps import report_sweep
-
 
 @command("sweep_report")
 def main(config) -> None:
+    from filmvqa.evaluation.sweeps import report_sweep
+
     print(report_sweep(config.dir, config.key, config.series))
     print(f"written to {config.dir}/report.md, report.csv and report.png")
 

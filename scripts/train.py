@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-from _command import command, plain, settings
+from _command import command, data_files, plain, settings
 from hydra.core.hydra_config import HydraConfig
 
 
@@ -18,14 +17,11 @@ def main(config) -> float:
 
 def arguments(config) -> dict[str, Any]:
     """What ``train_run`` takes, from a config."""
-    from filmvqa.training.run import DataFiles
     from filmvqa.training.trainer import TrainerSettings
 
-    data, whole = config.data, plain(config)
+    whole = plain(config)
     return {
-        "data": DataFiles(
-            Path(data.h5), Path(data.features), data.backbone.name, data.train_split, data.val_split
-        ),
+        "data": data_files(config),
         "model": whole["model"],
         "optim": whole["optim"],
         "trainer": settings(config, "trainer", TrainerSettings),
@@ -34,7 +30,7 @@ def arguments(config) -> dict[str, Any]:
         "seed": config.seed,
         "device": config.device,
         "store": config.store,
-        "fraction": data.fraction,
+        "fraction": config.data.fraction,
         "start": config.train.start,
         "parts": whole["train"]["parts"],
         "resume": config.resume,
