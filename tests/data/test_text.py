@@ -32,7 +32,7 @@ def test_marks_that_are_kept_begin_a_token_and_others_go(questions: list[str]) -
 
 
 def test_vocabulary_counts_from_the_special_tokens() -> None:
-    vocabulary = Vocabulary.build([["b", "a"], ["a"]], [["count", "scene"]], ["yes", "0"])
+    vocabulary = Vocabulary.build({"b": 1, "a": 2}, ["count", "scene"], ["yes", "0"])
     assert list(vocabulary.question) == [*SPECIAL_TOKENS, "a", "b"]
     assert vocabulary.program == {
         **{t: i for i, t in enumerate(SPECIAL_TOKENS)},
@@ -44,14 +44,14 @@ def test_vocabulary_counts_from_the_special_tokens() -> None:
 
 
 def test_rare_words_stay_out_and_a_base_keeps_its_indices() -> None:
-    base = Vocabulary.build([["a", "c"]], [], ["yes"])
-    grown = Vocabulary.build([["b", "b", "a", "z"]], [], ["no", "yes"], min_count=2, base=base)
+    base = Vocabulary.build({"a": 1, "c": 1}, [], ["yes"])
+    grown = Vocabulary.build({"b": 2, "a": 1, "z": 1}, [], ["no", "yes"], min_count=2, base=base)
     assert grown.question == {**base.question, "b": 6}
     assert grown.answer == {"yes": 0, "no": 1}
 
 
 def test_a_vocabulary_survives_its_file(tmp_path) -> None:
-    vocabulary = Vocabulary.build([["é", ""]], [["filter_color[red]"]], ["10"])
+    vocabulary = Vocabulary.build({"é": 1, "": 1}, ["filter_color[red]"], ["10"])
     vocabulary.save(tmp_path / "vocab.json")
     loaded = Vocabulary.load(tmp_path / "vocab.json")
     assert loaded == vocabulary

@@ -178,26 +178,26 @@ def token(step: Function) -> str:
     return f"{step.function}[{','.join(step.value_inputs)}]" if step.value_inputs else step.function
 
 
-def prefix_tokens(program: Sequence[Function], place: str) -> list[str]:
-    """A program's tokens in prefix order: each step, then what it reads (clevr-iep's order).
+def prefix_order(inputs: Sequence[Sequence[int]]) -> list[int]:
+    """A program's steps in prefix order, each before what it reads (clevr-iep's order), from what
+    each step reads.
 
     Raises
     ------
-    UserError
-        If a step refers to itself, forward or outside; ``place`` names the program.
+    ValueError
+        If a step refers to itself, forward or outside.
     """
-    tokens: list[str] = []
-    todo = [len(program) - 1] if program else []
+    order: list[int] = []
+    todo = [len(inputs) - 1] if inputs else []
     while todo:
         i = todo.pop()
-        step = program[i]
-        tokens.append(token(step))
-        if any(not 0 <= j < i for j in step.inputs):
-            raise UserError(
-                f"{place}: step {i} of its program reads step {max(step.inputs)}; "
+        order.append(i)
+        if any(not 0 <= j < i for j in inputs[i]):
+            raise ValueError(
+                f"step {i} of its program reads step {max(inputs[i])}; "
                 "a step may only read earlier ones"
             )
-        if len(tokens) > 16 * len(program):
-            raise UserError(f"{place}: its program is no tree: its steps are read over and over")
-        todo.extend(reversed(step.inputs))
-    return tokens
+        if len(order) > 16 * len(inputs):
+            raise ValueError("its program is no tree: its steps are read over and over")
+        todo.extend(reversed(inputs[i]))
+    return order

@@ -12,9 +12,9 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from filmvqa.clevr.programs import LAST_FUNCTIONS, prefix_tokens
-from filmvqa.clevr.schema import Question, read_questions
-from filmvqa.data.text import END, NULL, START, UNK, Vocabulary, tokenize
+from filmvqa.clevr.programs import LAST_FUNCTIONS
+from filmvqa.data.question_table import MISSING, Numbering, QuestionTable, read_question_table
+from filmvqa.data.text import SPECIAL_TOKENS, UNK, Vocabulary
 from filmvqa.errors import UserError
 from filmvqa.files import atomic_write
 
@@ -89,9 +89,10 @@ def preprocess_questions(
     """
     sources = question_files(questions_folder)
     output = Path(output_folder)
+    images = Path(images_folder) if images_folder is not None else None
     train = None
     if train_split in sources:
-        train = _read(sources[train_split], images_folder, train_split)
+        train = _read(sources[train_split], images, train_split)
     source = sources.get(train_split, Path(questions_folder))
     vocabulary = _choose_vocabulary(train, source, output, vocab, extend_vocab, min_count)
     if not (output / "vocab.json").exists() or (
@@ -103,41 +104,23 @@ def preprocess_questions(
         target = output / f"{split}_questions.h5"
         count = _finished(target, source, vocabulary)
         if count is None:
-            records = train if split == train_split else None
-            records = records or _read(source, images_folder, split)
-            _write(target, source, split, records, vocabulary, allow_unknown)
-            done.append(Preprocessed(split, len(records), was_there=False))
+            table = train if split == train_split and train else _read(source, images, split)
+            _write(target, split, table, vocabulary, allow_unknown)
+            done.append(Preprocessed(split, len(table), was_there=False))
         else:
             done.append(Preprocessed(split, count, was_there=True))
     return done
 
 
-def _read(source: Path, images_folder: str | Path | None, split: str) -> list[Question]:
-    records = read_questions(source).questions
-    if not records:
-        raise UserError(f"{source}: no questions in it")
-    for i, record in enumerate(records):
-        if record.image_index is None:
-            digits = re.search(r"(\d+)\.png$", record.image_filename)
-            if digits is None:
-                raise UserError(f"{source}: question {i}: no image_index, and none in its name")
-            record.image_index = int(digits[1])
-        if not 0 <= record.image_index < 2**31:
-            raise UserError(f"{source}: question {i}: image_index {record.image_index}")
-    folder = Path(images_folder) / split if images_folder is not None else None
-    if folder is not None and folder.is_dir():
-        present = {path.name for path in folder.iterdir()}
-        for i, record in enumerate(records):
-            if record.image_filename not in present:
-                raise UserError(
-                    f"{source}: question {i} is about {record.image_filename}, which is not in "
-                    f"{folder}; fetch or generate the images again"
-                )
-    return records
+def _read(source: Path, images: Path | None, split: str) -> QuestionTable:
+    folder = images / split if images is not None else None
+    if folder is None or not folder.is_dir():
+        return read_question_table(source)
+    return read_question_table(source, (path.name for path in folder.iterdir()))
 
 
 def _choose_vocabulary(
-    train: list[Question] | None,
+    train: QuestionTable | None,
     source: Path,
     output: Path,
     given: str | Path | None,
@@ -154,14 +137,11 @@ def _choose_vocabulary(
             f"{source}: no train questions to build a vocabulary "
             "from; add them, or give vocab=<vocab.json>"
         )
-    return Vocabulary.build(
-        (tokenize(q.question) for q in train),
-        (prefix_tokens(q.program, f"{source}: question {i}")
-         for i, q in enumerate(train) if q.program),
-        (q.answer for q in train if q.answer is not None),
-        min_count,
-        base,
-    )  # fmt: skip
+    words, steps = (
+        {name: count for name, count in counts.items() if name not in SPECIAL_TOKENS}
+        for counts in (train.questions.counts(train.words), train.programs.counts(train.steps))
+    )
+    return Vocabulary.build(words, steps, train.answer_names, min_count, base)
 
 
 def _finished(target: Path, source: Path, vocabulary: Vocabulary) -> int | None:
@@ -179,57 +159,33 @@ def _finished(target: Path, source: Path, vocabulary: Vocabulary) -> int | None:
         return None
 
 
-def _padded(rows: list[list[int]]) -> NDArray[np.int32]:
-    """Rows of different lengths as one array (N, T), padded with 0."""
-    lengths = np.fromiter(map(len, rows), np.int64, len(rows))
-    out = np.zeros((len(rows), int(lengths.max(initial=1))), np.int32)
-    filled = np.arange(out.shape[1]) < lengths[:, None]
-    out[filled] = np.fromiter((t for row in rows for t in row), np.int32, int(lengths.sum()))
-    return out
-
-
 def _write(
-    target: Path,
-    source: Path,
-    split: str,
-    records: list[Question],
-    vocabulary: Vocabulary,
-    allow_unknown: bool,
+    target: Path, split: str, table: QuestionTable, vocabulary: Vocabulary, allow_unknown: bool
 ) -> None:
-    words = [
-        _encode(tokenize(q.question), vocabulary.question, allow_unknown, f"{source}: question {i}")
-        for i, q in enumerate(records)
-    ]
-    arrays: dict[str, NDArray[np.int32]] = {
-        "questions": _padded(words),
-        "image_idxs": np.array([q.image_index for q in records], np.int32),
-        "orig_idxs": np.array(
-            [i if q.question_index is None else q.question_index for i, q in enumerate(records)],
-            np.int32,
-        ),
+    unknown = vocabulary.question[UNK] if allow_unknown else None
+    words = _renumber(table, "questions", table.words, vocabulary.question, unknown)
+    arrays = {
+        "questions": table.questions.padded(words),
+        "image_idxs": np.frombuffer(table.images, np.int32),
+        "orig_idxs": np.frombuffer(table.original, np.int32),
     }
-    if all(q.answer is not None for q in records):
-        arrays["answers"] = np.array(
-            [_answer(q, vocabulary, f"{source}: question {i}") for i, q in enumerate(records)],
-            np.int32,
-        )
-    if all(q.question_family_index is not None for q in records):
-        arrays["question_families"] = np.array([q.question_family_index for q in records], np.int32)
-    if all(q.program for q in records):
-        steps, types = [], []
-        for i, q in enumerate(records):
-            place = f"{source}: question {i}"
-            program = q.program or []
-            steps.append(_encode(prefix_tokens(program, place), vocabulary.program, False, place))
-            if program[-1].function not in LAST_FUNCTIONS:
-                raise UserError(f"{place}: its program ends in {program[-1].function!r}")
-            types.append(LAST_FUNCTIONS.index(program[-1].function))
-        arrays["programs"] = _padded(steps)
-        arrays["types"] = np.array(types, np.int32)
-    names = {int(q.image_index or 0): q.image_filename for q in records}
+    answers, families, types = (
+        np.frombuffer(values, np.int32) for values in (table.answers, table.families, table.types)
+    )
+    if (answers != MISSING).all():
+        arrays["answers"] = _renumber(
+            table, "answers", table.answer_names, vocabulary.answer, None
+        )[answers]
+    if (families != MISSING).all():
+        arrays["question_families"] = families
+    if (types != MISSING).all():
+        steps = _renumber(table, "programs", table.steps, vocabulary.program, None)
+        arrays["programs"] = table.programs.padded(steps)
+        arrays["types"] = types
+    names, source = table.names, table.path
     with atomic_write(target) as stream, h5py.File(stream, "w") as file:
-        for name, array in arrays.items():
-            file.create_dataset(name, data=array)
+        for name, values in arrays.items():
+            file.create_dataset(name, data=values)
         file.attrs["format"] = FORMAT
         file.attrs["split"] = split
         file.attrs["vocab_sha256"] = vocabulary.sha256()
@@ -241,30 +197,39 @@ def _write(
         file.attrs["source_mtime_ns"] = source.stat().st_mtime_ns
 
 
-def _encode(
-    tokens: list[str], vocabulary: dict[str, int], allow_unknown: bool, place: str
-) -> list[int]:
-    """Indices of START, the tokens, END."""
-    row = [vocabulary[START]]
-    for token in tokens:
-        index = vocabulary.get(token)
-        if index is None:
-            if not allow_unknown:
-                raise UserError(
-                    f"{place}: {token!r} is not in the vocabulary; allow_unknown=true reads "
-                    f"unknown question words as {UNK}, extend_vocab=true adds train's"
-                )
-            index = vocabulary[UNK]
-        row.append(index)
-    row.append(vocabulary[END])
-    return row
+def _renumber(
+    table: QuestionTable,
+    what: str,
+    numbering: Numbering,
+    vocabulary: dict[str, int],
+    unknown: int | None,
+) -> NDArray[np.int32]:
+    """The vocabulary's index of each number; the first question with a token that it lacks is
+    named, unless there is an index for unknown ones."""
+    out = np.array([vocabulary.get(name, MISSING) for name in numbering], np.int32)
+    lacking = out == MISSING
+    if unknown is not None:
+        out[lacking] = unknown
+    elif lacking.any():
+        _refuse(table, what, np.array(list(numbering)), lacking, len(vocabulary))
+    return out
 
 
-def _answer(question: Question, vocabulary: Vocabulary, place: str) -> int:
-    index = vocabulary.answer.get(question.answer or NULL)
-    if index is None:
+def _refuse(
+    table: QuestionTable, what: str, names: NDArray[np.str_], lacking: NDArray[np.bool_], size: int
+) -> None:
+    rows = getattr(table, what)
+    values = np.frombuffer(rows if what == "answers" else rows.values, np.int32)
+    first = int(lacking[values].argmax())
+    name = str(names[values[first]])
+    if what == "answers":
         raise UserError(
-            f"{place}: the answer {question.answer!r} is not in the vocabulary's "
-            f"{len(vocabulary.answer)} answers; train has none like it"
+            f"{table.path}: question {first}: the answer {name!r} is not in the vocabulary's "
+            f"{size} answers; train has none like it"
         )
-    return index
+    ends = np.frombuffer(rows.lengths, np.int32).cumsum()
+    number = int(np.searchsorted(ends, first, side="right"))
+    raise UserError(
+        f"{table.path}: question {number}: {name!r} is not in the vocabulary; allow_unknown=true "
+        f"reads unknown question words as {UNK}, extend_vocab=true adds train's"
+    )

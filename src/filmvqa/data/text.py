@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,27 +45,23 @@ class Vocabulary:
     @classmethod
     def build(
         cls,
-        questions: Iterable[Iterable[str]],
-        programs: Iterable[Iterable[str]],
+        words: Mapping[str, int],
+        steps: Iterable[str],
         answers: Iterable[str],
         min_count: int = 1,
         base: Vocabulary | None = None,
     ) -> Vocabulary:
         """A vocabulary of the given tokens in alphabetical order.
 
-        Question words seen fewer than ``min_count`` times are left out. With ``base``, its
-        indices stay and new tokens follow them (CLEVR-Humans grows CLEVR's).
+        ``words`` counts how often each came; those that came fewer than ``min_count`` times are
+        left out. With ``base``, its indices stay and new tokens follow them (CLEVR-Humans grows
+        CLEVR's).
         """
-        counts: dict[str, int] = {}
-        for words in questions:
-            for word in words:
-                counts[word] = counts.get(word, 0) + 1
-        frequent = {word for word, n in counts.items() if n >= min_count}
-        steps = {step for program in programs for step in program}
+        frequent = {word for word, n in words.items() if n >= min_count}
         special = {t: i for i, t in enumerate(SPECIAL_TOKENS)}
         return cls(
             _extend(base.question if base else special, frequent),
-            _extend(base.program if base else special, steps),
+            _extend(base.program if base else special, set(steps)),
             _extend(base.answer if base else {}, set(answers)),
         )
 
