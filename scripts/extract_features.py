@@ -32,8 +32,8 @@ def main(config) -> None:
             tuple(plain(data.image_size)),
             batch_size=config.batch_size,
             threads=config.threads,
-            device=str(choose_device(config.device)),
-            bfloat16=config.precision == "bfloat16",
+            device=choose_device(config.device),
+            precision=config.precision,
         )
         state = "complete already" if done.was_there else "written"
         print(f"{done.path}: {' × '.join(map(str, done.shape))}, {state}")

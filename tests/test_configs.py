@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import shlex
+import subprocess
+import sys
 from dataclasses import fields
 from pathlib import Path
 
@@ -176,3 +178,18 @@ def test_files_import_from_their_own_floor_or_below() -> None:
             assert {parts[0], other} != {"data", "models"}, path
             if parts[0] == "clevr":
                 assert "torch" not in re.findall(r"^import (\w+)", path.read_text(), re.MULTILINE)
+
+
+def test_scripts_start_without_the_heavy_imports() -> None:
+    """So that ``--help`` and an error in an override come at once."""
+    names = [path.stem for path in (REPOSITORY / "scripts").glob("[a-z]*.py")]
+    assert "train" in names
+    code = (
+        f"import importlib, sys; [importlib.import_module(name) for name in {names}]; "
+        "sys.exit(str({'torch', 'numba', 'h5py', 'matplotlib', 'wandb'} & sys.modules.keys() or ''))"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code], cwd=REPOSITORY / "scripts", capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert run.stderr.strip() == ""

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 from torchvision import models
 
-from filmvqa.data.backbones import Backbone, build_backbone
+from filmvqa.data.backbones import Backbone, ClevrCNN, build_backbone, fold_batch_norms
 from filmvqa.data.features import extract_features, list_images, load_image
 from filmvqa.errors import UserError
 
@@ -34,7 +35,10 @@ def resnet18(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, torch.nn.M
     return path, network
 
 
-def test_resnet_features_equal_torchvisions_own_pipeline(tmp_path: Path, resnet18) -> None:
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_resnet_features_equal_torchvisions_own_pipeline(
+    tmp_path: Path, resnet18, precision: str
+) -> None:
     from torchvision.transforms import functional as tv
 
     path, network = resnet18
@@ -46,6 +50,7 @@ def test_resnet_features_equal_torchvisions_own_pipeline(tmp_path: Path, resnet1
         build_backbone("resnet18", 3, path),
         (64, 64),
         batch_size=2,
+        precision=precision,
     )
     assert done.shape == (5, 256, 4, 4)
     with h5py.File(done.path) as file:
@@ -68,7 +73,8 @@ def test_resnet_features_equal_torchvisions_own_pipeline(tmp_path: Path, resnet1
         with torch.inference_mode():
             x = network.maxpool(network.relu(network.bn1(network.conv1(x))))
             expected = network.layer3(network.layer2(network.layer1(x)))[0].numpy()
-        assert np.allclose(found[i], expected, rtol=2e-3, atol=2e-3)
+        error = np.linalg.norm(found[i] - expected) / np.linalg.norm(expected)
+        assert error < (1e-3 if precision == "float32" else 2e-2)
 
 
 @pytest.mark.parametrize(("stage", "shape"), [(1, (64, 16, 16)), (4, (512, 2, 2))])
@@ -139,6 +145,35 @@ def test_an_interrupted_extraction_goes_on(tmp_path: Path) -> None:
     assert extract_features(folder, target, "val", backbone, (16, 16)).was_there
     with pytest.raises(UserError, match="image size"):
         extract_features(folder, target, "val", backbone, (32, 32))
+
+
+def test_auto_precision_keeps_to_what_is_there(tmp_path: Path, monkeypatch) -> None:
+    folder, target = draw(tmp_path / "i", 3, (16, 16)), tmp_path / "f.h5"
+    backbone = build_backbone("clevr_cnn")
+    extract_features(folder, target, "val", backbone, (16, 16), precision="bfloat16")
+    monkeypatch.setattr("filmvqa.device.has_fast_bfloat16", lambda _: False)
+    assert extract_features(folder, target, "val", backbone, (16, 16)).was_there
+    with pytest.raises(UserError, match="another precision"):
+        extract_features(folder, target, "val", backbone, (16, 16), precision="float32")
+
+
+@pytest.mark.parametrize("name", ["clevr_cnn", "resnet50"])
+def test_folded_batch_norms_change_nothing(name: str) -> None:
+    torch.manual_seed(0)
+    network = ClevrCNN() if name == "clevr_cnn" else models.get_model(name, weights=None)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias)
+            module.running_mean.normal_()
+            module.running_var.uniform_(0.5, 2.0)
+    network.eval().double()
+    images = torch.randn(2, 3, 64, 64, dtype=torch.float64)
+    with torch.inference_mode():
+        expected = network(images)
+        fold_batch_norms(network)
+        assert not any(isinstance(m, nn.BatchNorm2d) for m in network.modules())
+        assert torch.allclose(network(images), expected, rtol=1e-9, atol=1e-9)
 
 
 def test_a_ruined_partial_file_is_made_again(tmp_path: Path) -> None:

@@ -60,6 +60,42 @@ def test_every_question_comes_once_an_epoch(loader: Loader) -> None:
     assert (sampler.epoch, sampler.batch) == (2, 0)
 
 
+@given(
+    st.lists(st.integers(0, 6), min_size=1, max_size=60),
+    st.integers(1, 5),
+    st.integers(1, 20),
+    st.integers(0, 3),
+)
+def test_questions_of_an_image_come_together_and_once(
+    images: list[int], per_image: int, size: int, epoch: int
+) -> None:
+    of = torch.tensor(images)
+    rows = torch.arange(len(images)) + 100
+    sampler = EpochSampler(rows, size, 0, of, per_image)
+    batches = [sampler.rows(epoch, i) for i in range(sampler.batches_per_epoch)]
+    assert all(len(batch) == size for batch in batches[:-1])
+    drawn = torch.cat(batches)
+    assert torch.equal(drawn.sort().values, rows)
+    # Each image is met once for every `per_image` questions, and once for the rest; two such
+    # groups may follow one another, which leaves fewer.
+    runs = int((of[drawn - 100].diff() != 0).sum()) + 1
+    assert runs <= sum(-(-images.count(i) // per_image) for i in set(images))
+
+
+def test_draws_of_images_are_uniform() -> None:
+    of = torch.arange(6).repeat_interleave(4)
+    firsts = torch.zeros(24)
+    for seed in range(1200):
+        firsts[EpochSampler(torch.arange(24), 4, seed, of, 2).rows(0, 0)] += 1
+    assert (firsts - 200).abs().max() < 60  # 4.6 standard deviations
+
+
+def test_waiting_is_measured(loader: Loader) -> None:
+    assert loader.waited == 0
+    list(loader.in_order(torch.arange(64)))
+    assert loader.waited > 0
+
+
 def test_in_order_reads_the_given_rows(loader: Loader) -> None:
     rows = torch.arange(70, 0, -1)
     assert torch.equal(torch.cat([b.index for b in loader.in_order(rows)]), rows)
@@ -134,7 +170,7 @@ def test_other_features_are_refused(tiny_set: Path, vocabulary: Vocabulary, tmp_
 
 
 def test_another_vocabulary_is_refused(tiny_set: Path) -> None:
-    other = Vocabulary.build([["a"]], [], ["yes"])
+    other = Vocabulary.build({"a": 1}, [], ["yes"])
     with pytest.raises(UserError, match="another vocabulary"):
         QuestionSet.load(tiny_set / "train_questions.h5", other)
 

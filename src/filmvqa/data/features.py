@@ -1,10 +1,11 @@
-"""Images to feature HDF5: decoding in threads beside the network."""
+"""Images to feature HDF5: decoding and writing in threads beside the network."""
 
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
+from torch import Tensor
 from tqdm import tqdm
 
 from filmvqa.data.backbones import Backbone
 from filmvqa.data.preprocess import names_sha256
+from filmvqa.device import send, use_bfloat16
 from filmvqa.errors import UserError
 
 FORMAT = "filmvqa-features-1"
@@ -103,16 +106,22 @@ def extract_features(
     *,
     batch_size: int = 64,
     threads: int = 2,
-    device: str = "cpu",
-    bfloat16: bool = False,
+    device: torch.device | str = "cpu",
+    precision: str = "auto",
 ) -> Extracted:
     """Run the backbone over a split's images, in index order, into ``target``.
 
-    Work in progress lies in ``<target>.partial``, which says in ``num_done`` how many images it
-    holds and is gone on with; ``target`` appears when it is complete.
+    Images are decoded by ``threads``, and features written by another, beside the network. Work in
+    progress lies in ``<target>.partial``, which says in ``num_done`` how many images it holds and
+    is gone on with; ``target`` appears when it is complete. What is there already was made in a
+    precision that ``auto`` keeps to.
     """
-    target = Path(target)
+    target, device = Path(target), torch.device(device)
+    partial = target.with_name(target.name + ".partial")
     paths = list_images(images_folder)
+    if precision == "auto":
+        precision = _recorded_precision(target) or _recorded_precision(partial) or precision
+    bfloat16 = use_bfloat16(device, precision)
     about = {
         "format": FORMAT,
         "split": split,
@@ -134,46 +143,59 @@ def extract_features(
         raise UserError(
             f"{target}: holds features of another {changed}; delete it to make them again"
         )
-    partial = target.with_name(target.name + ".partial")
     target.parent.mkdir(parents=True, exist_ok=True)
-    backbone = backbone.to(device).to(memory_format=torch.channels_last)
-    with _resume_or_start(partial, about, backbone, image_size, len(paths)) as file:
-        features = file["features"]
+    ready = backbone.prepared(device, bfloat16)
+    with _resume_or_start(partial, about, ready, image_size, len(paths)) as file:
         done = int(file.attrs["num_done"])
-        batches = _batches(paths, done, batch_size, image_size, threads)
-        with tqdm(total=len(paths), initial=done, desc=f"{split} features", unit="image") as bar:
-            for images in batches:
-                maps = _maps(backbone, images, device, bfloat16)
-                features[done : done + len(maps)] = maps
-                file.flush()
+        bar = tqdm(total=len(paths), initial=done, desc=f"{split} features", unit="image")
+        with bar, ThreadPoolExecutor(1) as writer:
+            writing: deque[Future[int]] = deque()
+            for images in _batches(paths, done, batch_size, image_size, threads):
+                maps = _maps(ready, images)  # a GPU may not have computed them yet
+                writing.append(writer.submit(_write, file, done, maps))
                 done += len(maps)
-                file.attrs["num_done"] = done
-                file.flush()
-                bar.update(len(maps))
-        shape = features.shape
+                if len(writing) > 2:
+                    bar.update(writing.popleft().result())
+            while writing:
+                bar.update(writing.popleft().result())
+        shape = file["features"].shape
     partial.replace(target)
     return Extracted(target, shape, was_there=False)
 
 
+def _recorded_precision(path: Path) -> str | None:
+    try:
+        with h5py.File(path, "r") as file:
+            return str(file.attrs["precision"])
+    except (OSError, KeyError):
+        return None
+
+
 @torch.inference_mode()
-def _maps(
-    backbone: Backbone, images: NDArray[np.uint8], device: str, bfloat16: bool
-) -> NDArray[np.generic]:
-    batch = torch.from_numpy(images).to(device, memory_format=torch.channels_last)
-    with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=bfloat16):
-        maps = backbone(batch)
-    out: NDArray[np.generic] = maps.to(getattr(torch, backbone.dtype)).contiguous().cpu().numpy()
-    return out
+def _maps(backbone: Backbone, images: Tensor) -> Tensor:
+    """uint8 images (n, 3, H, W) on the host to maps (n, C, H', W') on the device, as stored."""
+    maps: Tensor = backbone(send(images, backbone.mean.device))
+    return maps.to(getattr(torch, backbone.dtype), memory_format=torch.contiguous_format)
+
+
+def _write(file: h5py.File, first: int, maps: Tensor) -> int:
+    """Write maps (n, C, H', W') from row ``first`` on; ``num_done`` follows when they are there."""
+    file["features"][first : first + len(maps)] = maps.cpu().numpy()
+    file.flush()
+    file.attrs["num_done"] = first + len(maps)
+    file.flush()
+    return len(maps)
 
 
 def _batches(
     paths: Sequence[Path], start: int, batch_size: int, size: tuple[int, int], threads: int
-) -> Iterator[NDArray[np.uint8]]:
-    """Batches of decoded images (n, 3, H, W); the next two are decoded while one is used."""
+) -> Iterator[Tensor]:
+    """Batches of decoded images (n, 3, H, W), channels last; the next two are decoded while one
+    is used."""
     starts = range(start, len(paths), batch_size)
     with ThreadPoolExecutor(threads) as pool:
 
-        def submit(first: int) -> list:  # type: ignore[type-arg]
+        def submit(first: int) -> list[Future[NDArray[np.uint8]]]:
             return [pool.submit(load_image, p, size) for p in paths[first : first + batch_size]]
 
         waiting = [submit(first) for first in starts[:2]]
@@ -181,7 +203,9 @@ def _batches(
             jobs = waiting.pop(0)
             if first is not None:
                 waiting.append(submit(first))
-            yield np.stack([job.result() for job in jobs])
+            # Stacked as they were decoded, (H, W, 3) each: channels last at no cost.
+            images = np.stack([job.result().transpose(1, 2, 0) for job in jobs])
+            yield torch.from_numpy(images).permute(0, 3, 1, 2)
 
 
 def _open(path: Path, mode: str) -> h5py.File:

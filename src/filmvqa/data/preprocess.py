@@ -114,9 +114,7 @@ def preprocess_questions(
 
 def _read(source: Path, images: Path | None, split: str) -> QuestionTable:
     folder = images / split if images is not None else None
-    if folder is None or not folder.is_dir():
-        return read_question_table(source)
-    return read_question_table(source, (path.name for path in folder.iterdir()))
+    return read_question_table(source, folder if folder is not None and folder.is_dir() else None)
 
 
 def _choose_vocabulary(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from array import array
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -90,13 +90,13 @@ class _File(msgspec.Struct):
     questions: list[msgspec.Raw]
 
 
-def read_question_table(path: Path, present: Iterable[str] | None = None) -> QuestionTable:
+def read_question_table(path: Path, images_folder: Path | None = None) -> QuestionTable:
     """Read a question file.
 
     Parameters
     ----------
-    present
-        Names of the images that there are; None: any.
+    images_folder
+        Every image that a question names must be in it; None: wherever they are.
 
     Raises
     ------
@@ -112,7 +112,7 @@ def read_question_table(path: Path, present: Iterable[str] | None = None) -> Que
     questions, programs = Rows(), Rows()
     answers, families, types, images, original = (array("i") for _ in range(5))
     names: dict[int, str] = {}
-    there = None if present is None else frozenset(present)
+    there = None if images_folder is None else {path.name for path in images_folder.iterdir()}
     decode = msgspec.json.Decoder(Question).decode
     last_functions = {name: i for i, name in enumerate(LAST_FUNCTIONS)}
     order_of = cache(prefix_order)
@@ -128,8 +128,8 @@ def read_question_table(path: Path, present: Iterable[str] | None = None) -> Que
                 raise ValueError(f"image_index {index}")
             if there is not None and question.image_filename not in there:
                 raise ValueError(
-                    f"asks about {question.image_filename}, which is not in the split's folder of "
-                    "images; fetch or generate the images again"
+                    f"is about {question.image_filename}, which is not in {images_folder}; "
+                    "fetch or generate the images again"
                 )
             images.append(index)
             names[index] = question.image_filename

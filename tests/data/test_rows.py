@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from filmvqa.data.rows import DatasetRows
+from filmvqa.data.store import open_feature_store
+from filmvqa.errors import UserError
+
+SHAPE = (40, 3, 4, 5)
+
+
+def write(path: Path, layout: dict, dtype: str = "float16") -> np.ndarray:
+    values = np.random.default_rng(0).integers(0, 200, SHAPE).astype(dtype)
+    with h5py.File(path, "w", **({"libver": "latest"} if "chunks" in layout else {})) as file:
+        file["before"] = np.zeros(17)
+        file.create_dataset("features", data=values, **layout)
+    return values
+
+
+LAYOUTS = {
+    "ours": {"chunks": (1, *SHAPE[1:])},
+    "film's": {},
+    "other chunks": {"chunks": (2, 3, 2, 5)},
+    "compressed": {"chunks": (1, *SHAPE[1:]), "compression": "gzip"},
+    "checksums": {"chunks": (1, *SHAPE[1:]), "fletcher32": True},
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", ["float16", "float32", "uint8"])
+def test_rows_of_every_layout(tmp_path: Path, layout: str, dtype: str) -> None:
+    values = write(tmp_path / "f.h5", LAYOUTS[layout], dtype)
+    rows = DatasetRows(h5py.File(tmp_path / "f.h5")["features"])
+    assert rows.direct == (layout in ("ours", "film's"))
+    assert rows.num_bytes == values.nbytes
+    for wanted in ([0], [39], [3, 4, 5, 6, 20, 21, 39], list(range(40))):
+        out = rows.empty(len(wanted))
+        rows.read(np.array(wanted), out)
+        assert np.array_equal(out.numpy(), values[wanted])
+
+
+@given(wanted=st.sets(st.integers(0, 39), min_size=1))
+def test_any_sorted_rows(tmp_path_factory: pytest.TempPathFactory, wanted: set[int]) -> None:
+    path = tmp_path_factory.getbasetemp() / "any.h5"
+    values = write(path, LAYOUTS["ours"])
+    store = open_feature_store(path, placement="stream")
+    chosen = torch.tensor(sorted(wanted))
+    assert np.array_equal(store.read(chosen).numpy(), values[chosen.numpy()])
+    assert store.bytes_read == values[chosen.numpy()].nbytes
+    assert store.seconds > 0
+
+
+def test_a_file_that_shrinks_is_an_error(tmp_path: Path) -> None:
+    write(tmp_path / "f.h5", {})
+    rows = DatasetRows(h5py.File(tmp_path / "f.h5")["features"])
+    os.truncate(tmp_path / "f.h5", (tmp_path / "f.h5").stat().st_size - 10)
+    with pytest.raises(OSError, match="ends at byte"):
+        rows.read(np.array([39]), rows.empty(1))
+
+
+def test_a_store_names_the_file_that_ends_early(tmp_path: Path, monkeypatch) -> None:
+    write(tmp_path / "f.h5", {})
+
+    def fail(self: DatasetRows, rows: np.ndarray, out: torch.Tensor) -> None:
+        raise OSError("Input/output error")
+
+    monkeypatch.setattr(DatasetRows, "read", fail)
+    with pytest.raises(UserError, match=r"f\.h5: not readable \(Input/output error\)"):
+        open_feature_store(tmp_path / "f.h5")
