@@ -165,6 +165,7 @@ FLOORS = {
     "models": 1,
     "training": 2,
     "evaluation": 2,
+    "benchmark": 3,
 }
 
 

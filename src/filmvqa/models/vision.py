@@ -36,10 +36,9 @@ def convolution(
 
 
 def scale_pixels(features: Tensor) -> Tensor:
-    """Stored features as float32 in channels-last order, in which convolutions are fastest:
-    uint8 pixels to [-2, 2], half precision as it is."""
-    scaled = features.to(torch.float32, memory_format=torch.channels_last)
-    return scaled / 64.0 - 2.0 if features.dtype == torch.uint8 else scaled
+    """Stored features as float32, in the memory order in which they come: uint8 pixels to
+    [-2, 2], half precision as it is."""
+    return features.float() / 64.0 - 2.0 if features.dtype == torch.uint8 else features.float()
 
 
 class Stem(nn.Module):

@@ -22,6 +22,7 @@ from filmvqa.evaluation.curves import draw_curves
 from filmvqa.files import atomic_write
 from filmvqa.models import build_model
 from filmvqa.models.baselines import QuestionTypeMode
+from filmvqa.models.encoder import QuestionEncoder
 from filmvqa.training.checkpoint import load_checkpoint
 from filmvqa.training.loggers import build_loggers
 from filmvqa.training.optim import build_optimizer, build_schedule
@@ -57,12 +58,14 @@ class DataFiles:
         batch_size: int,
         device: torch.device,
         store: str = "auto",
+        *,
+        channels_last: bool = True,
     ) -> Loader:
         """Questions and features of a split, checked against each other."""
         questions = QuestionSet.load(self.questions(split), vocabulary)
         features = open_feature_store(self.features(split), device, store)
         questions.check_features(features, self.features(split))
-        return Loader(questions, features, batch_size)
+        return Loader(questions, features, batch_size, channels_last=channels_last)
 
 
 def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -137,7 +140,9 @@ def train_run(
     vocabulary = Vocabulary.load(data.vocabulary)
     where = choose_device(device)
     train, val = (
-        data.loader(split, vocabulary, trainer.batch_size, where, store)
+        data.loader(
+            split, vocabulary, trainer.batch_size, where, store, channels_last=trainer.channels_last
+        )
         for split in (data.train_split, data.val_split)
     )
     part = train.questions.part(fraction, seed)
@@ -163,7 +168,7 @@ def train_run(
         part.rows, trainer.batch_size, seed,
         train.questions.images[part.rows], trainer.questions_per_image,
     )  # fmt: skip
-    state = _state(network.to(where), optim, trainer, sampler)
+    state = build_state(network.to(where), optim, trainer, sampler)
     if saved is not None:
         state.load_state_dict(saved)
         print(f"{folder}: going on from step {state.step}")
@@ -213,16 +218,27 @@ def _earlier_run(folder: Path, config: dict[str, Any], resume: bool) -> dict[str
     return saved
 
 
-def _state(
+def build_state(
     network: nn.Module, optim: dict[str, Any], trainer: TrainerSettings, sampler: EpochSampler
 ) -> RunState:
-    """What changes while training, at its beginning."""
+    """What changes while training, at its beginning; the network is compiled if it is to be."""
     own = {k: v for k, v in optim.items() if k not in ("schedule", "warmup")}
     optimizer = build_optimizer(network, **own)
     total = trainer.total_steps(sampler.batches_per_epoch)
     schedule = build_schedule(optimizer, optim["schedule"], optim["warmup"], total)
     average = None if trainer.average is None else copy.deepcopy(network)
+    if trainer.compile:
+        compile_parts(network)
     return RunState(network, optimizer, schedule, sampler, average)
+
+
+def compile_parts(network: nn.Module, backend: str = "inductor") -> None:
+    """Let torch.compile make each part of a network but the encoder, whose loops differ from batch
+    to batch; names of weights stay as they are."""
+    for part in network.children():
+        if not isinstance(part, QuestionEncoder):
+            for module in part if isinstance(part, nn.ModuleList) else [part]:
+                module.compile(dynamic=True, backend=backend)
 
 
 def _write_text(path: Path, text: str) -> None:

@@ -37,7 +37,8 @@ class TrainerSettings:
     an exponential moving average of the weights with that decay, which is what is scored;
     ``penalty`` weighs the model's own penalty (FiLM's: the deviations of γ and β) in the loss;
     ``questions_per_image`` above 1 draws images and takes so many of their questions, so that
-    what does not depend on the question is done once for them.
+    what does not depend on the question is done once for them; ``channels_last`` is the memory
+    order of features; ``compile`` lets torch.compile make what comes after the encoder.
     """
 
     batch_size: int = 64
@@ -49,6 +50,8 @@ class TrainerSettings:
     grad_clip: float | None = None
     precision: str = "auto"
     questions_per_image: int = 1
+    channels_last: bool = True
+    compile: bool = False
     train_sample: int = 2000
     val_sample: int | None = None
     average: float | None = None
@@ -197,7 +200,7 @@ class Trainer:
             for batch in self.train_loader.forever(state.sampler):
                 if state.finished or state.step >= total:
                     break
-                window.add(*self._step(batch))
+                window.add(*self.step(batch))
                 bar.update()
                 if state.step % settings.log_every == 0 or state.step == total:
                     state.seconds = time.monotonic() - started
@@ -218,7 +221,9 @@ class Trainer:
                     window.restart()
         return state.best_accuracy
 
-    def _step(self, batch: Batch) -> tuple[Tensor, Tensor, int]:
+    def step(self, batch: Batch) -> tuple[Tensor, Tensor, int]:
+        """One step of training: its loss and number of right answers, on the device, and its
+        number of questions."""
         state = self.state
         if batch.answers is None:
             raise UserError(f"{self.train_loader.questions.path}: has no answers to train on")

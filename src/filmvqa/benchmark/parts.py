@@ -1,0 +1,245 @@
+"""The parts that are measured."""
+
+from __future__ import annotations
+
+import copy
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from filmvqa.benchmark.inputs import SPLIT, Inputs
+from filmvqa.benchmark.measure import Part, forget, rates, time_runs
+from filmvqa.benchmark.plain import PlainModel, plain_extraction, plain_reading
+from filmvqa.data.backbones import build_backbone
+from filmvqa.data.features import extract_features, list_images
+from filmvqa.data.loader import Batch, EpochSampler, Loader
+from filmvqa.data.preprocess import preprocess_questions
+from filmvqa.data.rows import DatasetRows
+from filmvqa.data.store import open_feature_store
+from filmvqa.device import autocast, use_bfloat16
+from filmvqa.evaluation.predictions import predict
+from filmvqa.models import build_model
+from filmvqa.training.run import build_state
+from filmvqa.training.trainer import Trainer, TrainerSettings
+
+RESNET_MAPS = (1024, 14, 14)
+PIXELS = (3, 224, 224)
+READ_AT_ONCE = 64
+
+
+@dataclass
+class Bench:
+    """What all parts share. ``models`` are model configs by name; ``trainer`` and ``optim`` as
+    training takes them."""
+
+    inputs: Inputs
+    device: torch.device
+    models: dict[str, dict[str, Any]]
+    optim: dict[str, Any]
+    trainer: TrainerSettings
+    runs: int
+    plain_runs: int
+    questions: int
+
+    @property
+    def product(self) -> str:
+        """The ceiling of arithmetic in the precision of training."""
+        fast = use_bfloat16(self.device, self.trainer.precision)
+        return "matmul_bfloat16" if fast else "matmul_float32"
+
+    def question_preprocessing(self, count: int | None = None, runs: int | None = None) -> Part:
+        """Question JSON to HDF5."""
+        count = count or self.questions
+        source, target = self.inputs.question_file(count), self.inputs.folder / "preprocessed"
+
+        def work() -> None:
+            shutil.rmtree(target, ignore_errors=True)
+            preprocess_questions(source, target)
+
+        seconds = time_runs(work, runs or self.runs, torch.device("cpu"))
+        return Part("questions", rates(count, seconds))
+
+    def feature_extraction(self, count: int | None = None, runs: int | None = None) -> Part:
+        """PNG files to features of ResNet-101, against one thing after the other in float32."""
+        folder = self.inputs.world / "images" / SPLIT
+        some = self.inputs.folder / "some-images"
+        size, target = PIXELS[1:], self.inputs.folder / "extracted.h5"
+        shutil.rmtree(some, ignore_errors=True)
+        some.mkdir()
+        for path in list_images(folder)[: count or self.inputs.images]:
+            os.link(path, some / path.name)
+        paths = list_images(some)
+        backbone = build_backbone("resnet101", 3, self.inputs.resnet_weights())
+        threads = os.cpu_count() or 2
+
+        def work() -> None:
+            target.unlink(missing_ok=True)
+            extract_features(
+                some, target, SPLIT, backbone, size,
+                threads=threads, device=self.device, precision=self.trainer.precision,
+            )  # fmt: skip
+
+        with FlopCounterMode(display=False) as counter, torch.inference_mode():
+            backbone(torch.zeros((1, *PIXELS), dtype=torch.uint8))
+        seconds = time_runs(work, runs or self.runs, self.device)
+        part = Part(
+            "images", rates(len(paths), seconds),
+            flops=counter.get_total_flops(), ceiling=self.product,
+        )  # fmt: skip
+        if count is None:
+            few, plain = paths[: 2 * READ_AT_ONCE], self.inputs.folder / "plain.h5"
+            plain_extraction(few[:2], plain, backbone, size, 2)
+            seconds = time_runs(
+                lambda: plain_extraction(few, plain, backbone, size, READ_AT_ONCE),
+                self.plain_runs, torch.device("cpu"), warm_up=0,
+            )  # fmt: skip
+            part.plain_runs = rates(len(few), seconds)
+        return part
+
+    def feature_store(self, kind: str) -> Part:
+        """Batches of features at random, of the size of ResNet-101's; from a file, one that the
+        page cache does not hold, against reading image by image."""
+        path = self.inputs.features(RESNET_MAPS, "float16")
+        store = open_feature_store(path, self.device, kind)
+        generator = torch.Generator().manual_seed(0)
+        order = torch.randperm(store.num_images, generator=generator)
+        chosen = torch.split(order[: 8 * READ_AT_ONCE], READ_AT_ONCE)
+        batches = [rows.sort().values for rows in chosen]
+        count = sum(map(len, batches))
+
+        def measured(read: Any, runs: int) -> list[float]:
+            seconds = []
+            for _ in range(runs):
+                forget(path)
+                seconds += time_runs(lambda: [read(b) for b in batches], 1, self.device, warm_up=0)
+            return rates(count, seconds)
+
+        measured(store.read, 1)
+        part = Part(
+            "images",
+            measured(store.read, self.runs),
+            bytes=np.prod(RESNET_MAPS).item() * 2,
+            ceiling="disk" if kind == "stream" else "memory",
+        )
+        if kind == "stream":
+            with h5py.File(path, "r") as file:
+                dataset = file["features"]
+                part.plain_runs = measured(
+                    lambda rows: plain_reading(dataset, rows.tolist()), self.plain_runs
+                )
+        return part
+
+    def train_step(
+        self,
+        name: str,
+        *,
+        batch_size: int | None = None,
+        store: str = "auto",
+        per_image: int | None = None,
+        plain: bool = True,
+    ) -> Part:
+        """Training steps from a feature store, against the plain model's."""
+        settings = replace(
+            self.trainer,
+            batch_size=batch_size or self.trainer.batch_size,
+            questions_per_image=per_image or self.trainer.questions_per_image,
+        )
+        trainer, batches = self._trainer(name, settings, store)
+        size = settings.batch_size
+        with FlopCounterMode(display=False) as counter:
+            trainer.step(next(batches))
+        seconds = time_runs(lambda: trainer.step(next(batches)), self.runs, self.device)
+        part = Part(
+            "questions", rates(size, seconds),
+            flops=counter.get_total_flops() / size, ceiling=self.product,
+        )  # fmt: skip
+        if plain:
+            part.plain_runs = rates(size, self._plain_steps(name, settings, store))
+        return part
+
+    def _plain_steps(self, name: str, settings: TrainerSettings, store: str) -> list[float]:
+        settings = replace(
+            settings, precision="float32", channels_last=False, questions_per_image=1,
+            compile=False,
+        )  # fmt: skip
+        trainer, batches = self._trainer(name, settings, store, plain=True)
+        # Warm enough after a few questions: a step of all takes a minute on two cores.
+        trainer.step(_first(next(batches), 4))
+        return time_runs(
+            lambda: trainer.step(next(batches)), self.plain_runs, self.device, warm_up=0
+        )
+
+    def _trainer(
+        self, name: str, settings: TrainerSettings, store: str, plain: bool = False
+    ) -> tuple[Trainer, Iterator[Batch]]:
+        questions = self.inputs.questions
+        pixels = name.endswith("pixels")
+        shape, dtype = (PIXELS, "uint8") if pixels else (RESNET_MAPS, "float16")
+        features = open_feature_store(self.inputs.features(shape, dtype), self.device, store)
+        loader = Loader(
+            questions, features, settings.batch_size, channels_last=settings.channels_last
+        )
+        torch.manual_seed(0)
+        model = self._model(name, shape)
+        rows = torch.arange(len(questions))
+        sampler = EpochSampler(
+            rows, settings.batch_size, 0, questions.images, settings.questions_per_image
+        )
+        optim = copy.deepcopy(self.optim) | ({"fused": False} if plain else {})
+        network = (PlainModel(model) if plain else model).to(self.device)
+        state = build_state(network, optim, settings, sampler)
+        trainer = Trainer(state, settings, loader, loader, Path(), {}, [], rows)
+        return trainer, loader.forever(sampler)
+
+    def _model(self, name: str, shape: tuple[int, int, int]) -> torch.nn.Module:
+        options = {k: v for k, v in self.models[name].items() if k != "name"}
+        vocabulary = self.inputs.vocabulary
+        sizes = {"vocab_size": len(vocabulary.question), "num_answers": len(vocabulary.answer)}
+        return build_model(self.models[name]["name"], feature_shape=shape, **sizes, **options)
+
+    def evaluation(self) -> Part:
+        """Answers of the paper's FiLM."""
+        questions = self.inputs.questions
+        features = open_feature_store(
+            self.inputs.features(RESNET_MAPS, "float16"), self.device, "auto"
+        )
+        loader = Loader(questions, features, 256)
+        model = self._model("film", RESNET_MAPS).to(self.device).eval()
+        rows = torch.arange(min(4 * 256, len(questions)))
+        precision = self.trainer.precision
+
+        def work() -> None:
+            predict(model, loader, rows, precision=precision, progress=False)
+
+        batch = loader.batch(rows[:256])
+        with (
+            FlopCounterMode(display=False) as counter,
+            torch.inference_mode(),
+            autocast(self.device, precision),
+        ):
+            model(batch.features, batch.questions, batch.image_of_question)
+        seconds = time_runs(work, self.runs, self.device)
+        return Part(
+            "questions", rates(len(rows), seconds),
+            flops=counter.get_total_flops() / 256, ceiling=self.product,
+        )  # fmt: skip
+
+    def disk_rows(self) -> tuple[Path, DatasetRows]:
+        """The feature file, for the ceiling of reading it."""
+        path = self.inputs.features(RESNET_MAPS, "float16")
+        return path, DatasetRows(h5py.File(path, "r")["features"])
+
+
+def _first(batch: Batch, count: int) -> Batch:
+    """The first questions of a batch, their images included."""
+    images, of = torch.unique(batch.image_of_question[:count], return_inverse=True)
+    answers = None if batch.answers is None else batch.answers[:count]
+    return Batch(batch.features[images], of, batch.questions[:count], answers, batch.index[:count])

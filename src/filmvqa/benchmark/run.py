@@ -1,0 +1,177 @@
+"""The whole benchmark: ceilings, parts, cost against size; as a table and as JSON."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from filmvqa.benchmark.inputs import Inputs
+from filmvqa.benchmark.measure import (
+    Part,
+    disk_ceiling,
+    hardware,
+    matmul_ceiling,
+    memory_ceiling,
+)
+from filmvqa.benchmark.parts import Bench
+from filmvqa.device import choose_device, keep_freed_memory
+from filmvqa.errors import UserError
+from filmvqa.files import atomic_write
+from filmvqa.training.trainer import TrainerSettings
+
+
+def run_benchmark(
+    output: str | Path,
+    *,
+    models: dict[str, dict[str, Any]],
+    optim: dict[str, Any],
+    trainer: TrainerSettings,
+    parts: Sequence[str] | None = None,
+    times: Sequence[int] = (1, 2, 4, 8),
+    runs: int = 3,
+    plain_runs: int = 2,
+    questions: int = 20_000,
+    images: int = 256,
+    copies: int = 4,
+    device: str = "auto",
+) -> dict[str, Any]:
+    """Measure and write ``output``.
+
+    Parameters
+    ----------
+    models
+        Model configs by name; each is a part ``train_step.<name>``.
+    parts
+        Names of the parts to measure; None: all.
+    times
+        Multiples of the sizes at which cost is measured; empty: none.
+    runs, plain_runs
+        Of each part, after warming up; of the plain variants.
+    questions, images, copies
+        Sizes of the inputs: questions that are preprocessed, images that are drawn, and how many
+        times as many are trained on.
+
+    Returns
+    -------
+    dict
+        What was written: ``hardware``, ``ceilings``, ``sizes``, and each part by its name.
+
+    Raises
+    ------
+    UserError
+        For a part that there is not.
+    """
+    keep_freed_memory()
+    where = choose_device(device)
+    with tempfile.TemporaryDirectory(prefix="filmvqa-benchmark-") as folder:
+        inputs = Inputs(Path(folder), images, copies)
+        bench = Bench(inputs, where, models, optim, trainer, runs, plain_runs, questions)
+        todo = _parts(bench)
+        if unknown := set(parts or ()) - todo.keys():
+            raise UserError(f"parts={sorted(unknown)}; choose from {', '.join(todo)}")
+        todo = {name: work for name, work in todo.items() if parts is None or name in parts}
+        ceilings = {
+            "matmul_float32": matmul_ceiling("float32", where, runs),
+            "matmul_bfloat16": matmul_ceiling("bfloat16", where, runs),
+            "memory": memory_ceiling(where, runs),
+            "disk": disk_ceiling(*bench.disk_rows(), runs),
+        }
+        found = {}
+        for name, work in (bar := tqdm(todo.items(), unit="part")):
+            bar.set_description(name)
+            found[name] = work()
+        sizes = _sizes(bench, todo.keys(), times)
+    content = {
+        "hardware": hardware(where),
+        "ceilings": ceilings,
+        **{name: part.record(ceilings) for name, part in found.items()},
+        "sizes": sizes,
+    }
+    with atomic_write(output) as stream:
+        stream.write(json.dumps(content, indent=1).encode() + b"\n")
+    return content
+
+
+def _parts(bench: Bench) -> dict[str, Callable[[], Part]]:
+    stores = ("device", "memory", "stream") if bench.device.type == "cuda" else ("memory", "stream")
+    return {
+        "question_preprocessing": bench.question_preprocessing,
+        "feature_extraction": bench.feature_extraction,
+        **{f"feature_store.{kind}": partial(bench.feature_store, kind) for kind in stores},
+        **{f"train_step.{name}": partial(bench.train_step, name) for name in bench.models},
+        "train_step.film.stream": partial(bench.train_step, "film", store="stream", plain=False),
+        "train_step.film.grouped": partial(bench.train_step, "film", per_image=8, plain=False),
+        "evaluation": bench.evaluation,
+    }
+
+
+def _sizes(bench: Bench, parts: Any, times: Sequence[int]) -> dict[str, list[dict[str, float]]]:
+    """Rates at multiples of an eighth of the questions, of the images, and of the batch."""
+    largest = max(times, default=1)
+    sweeps: dict[str, tuple[str, int, Callable[[int], Part]]] = {
+        "question_preprocessing": (
+            "questions",
+            bench.questions // largest,
+            lambda n: bench.question_preprocessing(n, runs=2),
+        ),
+        "feature_extraction": (
+            "images",
+            max(1, bench.inputs.images // largest),
+            lambda n: bench.feature_extraction(n, runs=2),
+        ),
+        "train_step.film": (
+            "batch",
+            max(1, 2 * bench.trainer.batch_size // largest),
+            lambda n: bench.train_step("film", batch_size=n, plain=False),
+        ),
+    }
+    found: dict[str, list[dict[str, float]]] = {}
+    for name, (what, base, measure) in sweeps.items():
+        if name in parts:
+            for k in tqdm(times, desc=f"{name} by size", unit="size"):
+                rate = measure(k * base).rate
+                record = {what: k * base, "rate": rate, "seconds": k * base / rate}
+                found.setdefault(name, []).append(record)
+    return found
+
+
+def format_benchmark(content: dict[str, Any]) -> str:
+    """The content of the JSON as tables."""
+    machine = content["hardware"]
+    lines = [
+        f"{machine['device']}, {machine['processor']}, {machine['threads']} threads, "
+        f"torch {machine['torch']}, {machine['date']}",
+        "",
+    ]
+    for name, value in content["ceilings"].items():
+        unit, scale = ("GFLOP/s", 1e9) if name.startswith("matmul") else ("GB/s", 1e9)
+        lines.append(f"ceiling {name:<18}{value / scale:>12,.1f} {unit}")
+    head = ("", "a second", "min", "max", "plain", "ratio", "GFLOP each", "of ceiling")
+    lines += ["", "{:<26}{:>12}{:>11}{:>11}{:>11}{:>8}{:>12}{:>12}".format(*head)]
+    for name, part in content.items():
+        if name in ("hardware", "ceilings", "sizes"):
+            continue
+        plain = "-" if part["plain_rate"] is None else f"{part['plain_rate']:,.1f}"
+        ratio = "-" if part["ratio"] is None else f"{part['ratio']:.1f}×"
+        share = (
+            "-" if part["share_of_ceiling"] is None else f"{100 * part['share_of_ceiling']:.0f}%"
+        )
+        work = f"{part['flops'] / 1e9:,.1f}" if part["flops"] else "-"
+        low, high = part["spread"]
+        lines.append(
+            f"{name:<26}{part['rate']:>12,.1f}{low:>11,.1f}{high:>11,.1f}{plain:>11}{ratio:>8}"
+            f"{work:>12}{share:>12}"
+        )
+    for name, rows in content["sizes"].items():
+        lines += ["", f"{name} by size:"]
+        for row in rows:
+            what = next(iter(row))
+            size, seconds, rate = row[what], row["seconds"], row["rate"]
+            lines.append(f"  {size:>9,} {what:<10}{seconds:>9.2f} s{rate:>12,.1f} a second")
+    return "\n".join(lines)
