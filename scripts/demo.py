@@ -7,10 +7,9 @@ Runs the same commands that the README gives, prints each, and ends with a table
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-import time
 from pathlib import Path
+
+from _stages import run_stage
 
 FOLDER = Path("outputs/demo")
 MODELS = {"film": "film_small", "question_only": "lstm"}
@@ -31,15 +30,8 @@ def main() -> None:
     from filmvqa.files import atomic_write
 
     seconds = {}
-    for stage, commands in STAGES.items():
-        started = time.monotonic()
-        for line in commands:
-            print(f"\n$ python scripts/{line}", flush=True)
-            script, *arguments = line.split()
-            path = Path(__file__).with_name(script)
-            if subprocess.run([sys.executable, str(path), *arguments], check=False).returncode:
-                sys.exit(f"error: {script} failed (above); make demo goes on from there")
-        seconds[stage] = round(time.monotonic() - started, 1)
+    for stage, lines in STAGES.items():
+        seconds[stage] = round(run_stage(lines, "make demo goes on from there"), 1)
     reports = {
         run: json.loads((FOLDER / run / "evaluation/val.json").read_text()) for run in MODELS
     }

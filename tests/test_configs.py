@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import itertools
 import re
 import shlex
 import subprocess
@@ -146,6 +148,19 @@ def test_the_commands_of_the_documents_exist(document: Path) -> None:
                     compose(script.stem, overrides=overrides)
     if document.name == "README.md" and document.parent == REPOSITORY:
         assert {"make demo", "make test"} <= set(found)
+
+
+def test_the_stages_of_the_synthetic_run_compose(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(REPOSITORY / "scripts"))
+    synthetic = importlib.import_module("synthetic")
+    for small in (False, True):
+        for line in itertools.chain(*synthetic.stages(small).values()):
+            script, *overrides = line.split(" ")
+            with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+                compose(script.removesuffix(".py"), overrides=overrides)
+                if "experiment=film_synthetic" in line:
+                    # Both rows learn from what the stage before them extracts.
+                    assert line.split("experiment=")[1].split(" ")[0] in synthetic.DATA
 
 
 def test_nothing_in_the_package_imports_hydra() -> None:

@@ -50,6 +50,15 @@ def autocast(device: torch.device, precision: str) -> Any:
     return torch.autocast(device.type, torch.bfloat16, enabled=use_bfloat16(device, precision))
 
 
+def product_dtype(tensor: Tensor) -> torch.dtype:
+    """What products with a tensor are computed in: autocast's precision where it is on, else the
+    tensor's own, or float32 where that is not one to compute in."""
+    kind = tensor.device.type
+    if torch.is_autocast_enabled(kind):
+        return torch.get_autocast_dtype(kind)
+    return tensor.dtype if tensor.dtype in (torch.float32, torch.float64) else torch.float32
+
+
 def send(tensor: Tensor, device: torch.device) -> Tensor:
     """A host tensor on a device, without waiting for the device."""
     if device.type == "cuda":

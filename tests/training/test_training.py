@@ -22,8 +22,8 @@ from filmvqa.training.checkpoint import (
 )
 from filmvqa.training.loggers import JsonlLogger, WandbLogger, build_loggers
 from filmvqa.training.optim import build_optimizer, build_schedule
-from filmvqa.training.run import DataFiles, train_run
-from filmvqa.training.trainer import TrainerSettings
+from filmvqa.training.run import DataFiles, compile_parts, train_run
+from filmvqa.training.trainer import Trainer, TrainerSettings
 from tests.models.test_models import SMALL
 
 OPTIM = {"name": "adam", "lr": 3e-3, "weight_decay": 1e-5, "schedule": "cosine", "warmup": 5}
@@ -54,15 +54,14 @@ def train(
         logger={"name": None, "project": "x"},
         config=config,
         seed=seed,
-        device="cpu",
-        **(run or {}),
+        **{"device": "cpu", **(run or {})},
     )
 
 
 def metrics(folder: Path) -> list[dict]:
     records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     for record in records:
-        for timed in ("seconds", "questions_per_second", "waited"):
+        for timed in ("seconds", "questions_per_second", "waited", "megabytes_read_per_second"):
             record.pop(timed, None)
     return records
 
@@ -332,3 +331,36 @@ def test_senseless_settings_are_refused() -> None:
         TrainerSettings(batch_size=0)
     with pytest.raises(UserError, match="device=gpu"):
         choose_device("gpu")
+
+
+def test_compiled_parts_compute_the_same() -> None:
+    torch.manual_seed(0)
+    model = build_model(
+        "film", vocab_size=9, num_answers=5, feature_shape=(6, 4, 4), **SMALL["film"]
+    )
+    names = list(model.state_dict())
+    features, questions = torch.randn(3, 6, 4, 4), torch.tensor([[1, 4, 2], [1, 2, 0], [1, 5, 2]])
+    expected = model.eval()(features, questions)
+    compile_parts(model, backend="eager")  # traced, but not made by a compiler
+    assert torch.allclose(model(features, questions), expected, atol=1e-6)
+    assert list(model.state_dict()) == names
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("store", ["device", "memory", "stream"])
+def test_steps_do_not_wait_for_the_device(
+    tmp_path: Path, tiny_set: Path, store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def strict(method: Any) -> Any:
+        def run(*arguments: Any) -> Any:
+            torch.cuda.set_sync_debug_mode("error")
+            try:
+                return method(*arguments)
+            finally:
+                torch.cuda.set_sync_debug_mode("default")
+
+        return run
+
+    for owner, name in ((Trainer, "step"), (Loader, "batch")):
+        monkeypatch.setattr(owner, name, strict(getattr(owner, name)))
+    train(tmp_path / "run", tiny_set, run={"device": "cuda", "store": store})

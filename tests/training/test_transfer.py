@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -142,6 +143,11 @@ def test_a_split_can_train_and_validate_on_different_images(tmp_path: Path, tiny
     lines = (tmp_path / "run/evaluation/val_predictions.jsonl").read_text().splitlines()
     assert len(lines) == 120
     _, report = evaluate_checkpoint(tmp_path / "run/best.pt", "train", device="cpu")
+    assert report["images_left_out"] == 0
+    shutil.copytree(tiny_set, tmp_path / "other_set")  # its images are others
+    _, report = evaluate_checkpoint(
+        tmp_path / "run/best.pt", "val", folder=tmp_path / "other_set", device="cpu"
+    )
     assert report["images_left_out"] == 0
     with pytest.raises(UserError, match="images are left"):
         train(tmp_path / "other", tiny_set, splits=splits)

@@ -61,6 +61,11 @@ class FeatureStore:
             torch.index_select(resident, 0, images, out=out)
         return out.to(self.device, non_blocking=True)
 
+    @property
+    def rate(self) -> float:
+        """Bytes a second at which the file was read so far; 0 before it was."""
+        return self.bytes_read / self.seconds if self.seconds else 0.0
+
     def _fill(self, rows: NDArray[np.int64], out: Tensor) -> None:
         started = time.monotonic()
         self._rows.read(rows, out)

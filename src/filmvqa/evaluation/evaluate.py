@@ -54,16 +54,19 @@ def evaluate_checkpoint(
     content = load_checkpoint(checkpoint)
     model, vocabulary = model_from_checkpoint(content, checkpoint)
     recorded = content["data"]
-    files = DataFiles(
+    trained = DataFiles(
         Path(recorded["folder"]), Path(recorded["features_folder"]), recorded["backbone"]
     )
+    files = trained
     if folder is not None:
         files = replace(files, folder=Path(folder), features_folder=Path(folder))
     if features_folder is not None:
         files = replace(files, features_folder=Path(features_folder))
     where = choose_device(device)
     loader = files.loader(split, vocabulary, batch_size, where, store)
-    seen = content["train_images"] if split == recorded["train_split"] else None
+    # Indices name the same images only in the same features.
+    own = files.features(split).resolve() == trained.features(split).resolve()
+    seen = content["train_images"] if own and split == recorded["train_split"] else None
     if seen is not None:
         asked = loader.questions.images
         loader.questions = loader.questions.select((~torch.isin(asked, seen)).nonzero().flatten())

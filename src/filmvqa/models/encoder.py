@@ -107,19 +107,32 @@ class QuestionEncoder(nn.Module):
             questions = F.pad(questions, (0, missing))
         last = (questions != 0).sum(1).clamp(min=1) - 1  # (B,)
         directions = self._directions(questions, last, device)
-        states = self.embedding_dropout(self.embedding(send(questions, device)))  # (B, T, E)
+        # Where dropout tells no two of a word's places apart, its input is computed once.
+        distinct, of = torch.unique(questions, return_inverse=True)
+        vectors = self.embedding(send(distinct, device))  # (K, E)
+        which: Tensor | None = send(of, device).flatten()
+        states = vectors
+        if self.training and self.embedding_dropout.p > 0:
+            states, which = self.embedding_dropout(vectors[which].view(*questions.shape, -1)), None
         for i, layer in enumerate(self.layers):
             if i:
-                states = self.layer_dropout(states)
-            words = states.flatten(0, 1)
+                states, which = self.layer_dropout(states), None  # (B, T, hidden_dim)
             found = [
-                (run_recurrence(rnn, words[tree.words], tree), end)
+                (self._read(rnn, states, tree, which), end)
                 for rnn, (tree, end) in zip(layer.children(), directions, strict=True)
             ]
             if every_word or i + 1 < len(self.layers):
                 read = [f[tree.nodes] for (f, _), (tree, _) in zip(found, directions, strict=True)]
                 states = torch.cat(read, 2)  # (B, T, hidden_dim)
         return states, self.dropout(torch.cat([f[end] for f, end in found], 1))
+
+    @staticmethod
+    def _read(rnn: nn.Module, states: Tensor, tree: PrefixTree, which: Tensor | None) -> Tensor:
+        """States after each prefix, from those of each word (B, T, E), or from distinct ones
+        (K, E) of which ``which`` (B T,) tells each word's."""
+        if which is not None:
+            return run_recurrence(rnn, states, tree, which[tree.words])
+        return run_recurrence(rnn, states.flatten(0, 1)[tree.words], tree)
 
     def _directions(
         self, questions: Tensor, last: Tensor, device: torch.device

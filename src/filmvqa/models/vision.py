@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from filmvqa.device import product_dtype
+
 
 class CoordConv2d(nn.Conv2d):
     """A convolution of x with two maps appended, each place's x and y from -1 to 1 (section 4.1):
@@ -36,9 +38,10 @@ def convolution(
 
 
 def scale_pixels(features: Tensor) -> Tensor:
-    """Stored features as float32, in the memory order in which they come: uint8 pixels to
-    [-2, 2], half precision as it is."""
-    return features.float() / 64.0 - 2.0 if features.dtype == torch.uint8 else features.float()
+    """Stored features in the precision of the products to come, in the memory order in which they
+    are: uint8 pixels to [-2, 2], which bfloat16 holds exactly, half precision as it is."""
+    scaled = features.to(product_dtype(features))
+    return scaled / 64.0 - 2.0 if features.dtype == torch.uint8 else scaled
 
 
 class Stem(nn.Module):

@@ -328,6 +328,8 @@ class _Window:
         seconds = time.monotonic() - self._started
         record["questions_per_second"] = self._questions / seconds
         record["waited"] = (self._loader.waited - self._waited) / seconds
+        if self._loader.store.kind == "stream":
+            record["megabytes_read_per_second"] = self._loader.store.rate / 1e6
         self.restart()
         return record
 

@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from filmvqa.benchmark.measure import Part, time_runs
+from filmvqa.benchmark.plain import PlainModel
+from filmvqa.models import build_model
+from filmvqa.models.prefix_tree import prefix_tree
+from filmvqa.models.recurrence import run_recurrence
+from tests.conftest import run_script
+
+TINY = [
+    "images=4", "copies=4", "questions=80", "runs=1", "plain_runs=1", "times=[1,2]",
+    "trainer.batch_size=4", "models.film.encoder.hidden_dim=16",
+    "models.film_pixels.encoder.hidden_dim=16", "models.film_pixels.channels=8",
+    "models.mac.dim=16", "models.mac.num_steps=2", "device=cpu",
+]  # fmt: skip
+PARTS = [
+    "question_preprocessing", "feature_extraction", "feature_store.memory", "feature_store.stream",
+    "train_step.film", "train_step.film_pixels", "train_step.mac", "train_step.film.stream",
+    "train_step.film.grouped", "evaluation",
+]  # fmt: skip
+
+
+def test_it_measures_every_part(tmp_path: Path) -> None:
+    run = run_script("benchmark.py", *TINY, cwd=tmp_path)
+    assert run.returncode == 0, run.stderr
+    content = json.loads((tmp_path / "outputs/benchmark.json").read_text())
+    assert set(content) == {"hardware", "ceilings", "sizes", *PARTS}
+    assert all(value > 0 for value in content["ceilings"].values())
+    for name in PARTS:
+        part = content[name]
+        assert part["rate"] > 0
+        assert len(part["runs"]) == 1
+        assert name in run.stdout
+        if part["plain_rate"] is not None:
+            assert part["ratio"] == pytest.approx(part["rate"] / part["plain_rate"])
+        if name.startswith(("train_step", "evaluation", "feature_extraction")):
+            ceiling = content["ceilings"][part["ceiling"]]
+            assert part["share_of_ceiling"] == pytest.approx(part["rate"] * part["flops"] / ceiling)
+    assert {name for name in PARTS if content[name]["ratio"]} == {
+        "feature_extraction", "feature_store.stream", "train_step.film", "train_step.film_pixels",
+        "train_step.mac",
+    }  # fmt: skip
+    for rows in content["sizes"].values():
+        assert len(rows) == 2
+
+
+def test_an_unknown_part_is_refused(tmp_path: Path) -> None:
+    run = run_script("benchmark.py", "parts=[speed]", cwd=tmp_path)
+    assert run.returncode == 1
+    assert run.stderr.startswith("error: parts=['speed']; choose from question_preprocessing")
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("film", {"channels": 8, "encoder": {"hidden_dim": 12}}),
+        ("mac", {"dim": 8, "num_steps": 2}),
+    ],
+)
+def test_the_plain_model_computes_the_same(name: str, options: dict) -> None:
+    torch.manual_seed(0)
+    model = build_model(name, vocab_size=9, num_answers=5, feature_shape=(6, 4, 4), **options)
+    model.eval()  # dropout would differ
+    # Most float: models take features as float32, whatever they are stored as.
+    features, of = torch.randn(3, 6, 4, 4), torch.tensor([0, 2, 1, 1])
+    questions = torch.tensor([[1, 4, 5, 2], [1, 6, 2, 0], [1, 2, 0, 0], [1, 4, 5, 2]])
+    plain = PlainModel(copy.deepcopy(model))
+    assert torch.allclose(
+        plain(features, questions, of), model(features, questions, of), rtol=1e-5, atol=1e-6
+    )
+
+
+def test_arithmetic_is_counted_as_it_is_done() -> None:
+    """Of a GRU: what multiplies, forwards and twice that backwards."""
+    rnn, width, inputs = nn.GRU(5, 7, batch_first=True), 7, 5
+    questions = torch.tensor([[1, 2, 3], [1, 2, 4], [1, 5, 0]])
+    tree = prefix_tree(questions, (questions != 0).sum(1))
+    words = torch.randn(len(tree.words), inputs, requires_grad=True)
+    with FlopCounterMode(display=False) as counter:
+        states = run_recurrence(rnn, words, tree)
+    prefixes, distinct = len(tree.words), 5
+    assert prefixes == distinct
+    assert counter.get_total_flops() == 2 * prefixes * 3 * width * (inputs + width)
+    with FlopCounterMode(display=False) as counter:
+        states.sum().backward()
+    back_through_states = 2 * (prefixes - tree.sizes[0]) * 3 * width * width
+    rest = 2 * prefixes * 3 * width * (width + 2 * inputs)
+    assert counter.get_total_flops() == back_through_states + rest
+
+
+def test_a_part_says_its_share_of_the_ceiling() -> None:
+    part = Part("images", [2.0, 4.0, 3.0], plain_runs=[1.0, 2.0], flops=5.0, ceiling="product")
+    record = part.record({"product": 60.0})
+    assert (record["rate"], record["plain_rate"], record["ratio"]) == (3.0, 1.5, 2.0)
+    assert (record["share_of_ceiling"], record["spread"]) == (0.25, [2.0, 4.0])
+
+
+def test_warming_up_does_not_count() -> None:
+    calls = []
+    seconds = time_runs(lambda: calls.append(1), 3, torch.device("cpu"), warm_up=2)
+    assert (len(calls), len(seconds)) == (5, 3)
