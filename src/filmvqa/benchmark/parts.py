@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import h5py
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from filmvqa.benchmark.inputs import SPLIT, Inputs
@@ -68,7 +69,7 @@ class Bench:
         return Part("questions", rates(count, seconds))
 
     def feature_extraction(self, count: int | None = None, runs: int | None = None) -> Part:
-        """PNG files to features of ResNet-101, against one thing after the other in float32."""
+        """PNG files to features of ResNet-101."""
         folder = self.inputs.world / "images" / SPLIT
         some = self.inputs.folder / "some-images"
         size, target = PIXELS[1:], self.inputs.folder / "extracted.h5"
@@ -90,52 +91,53 @@ class Bench:
         with FlopCounterMode(display=False) as counter, torch.inference_mode():
             backbone(torch.zeros((1, *PIXELS), dtype=torch.uint8))
         seconds = time_runs(work, runs or self.runs, self.device)
-        part = Part(
+        return Part(
             "images", rates(len(paths), seconds),
             flops=counter.get_total_flops(), ceiling=self.product,
         )  # fmt: skip
-        if count is None:
-            few, plain = paths[: 2 * READ_AT_ONCE], self.inputs.folder / "plain.h5"
-            plain_extraction(few[:2], plain, backbone, size, 2)
-            seconds = time_runs(
-                lambda: plain_extraction(few, plain, backbone, size, READ_AT_ONCE),
-                self.plain_runs, torch.device("cpu"), warm_up=0,
-            )  # fmt: skip
-            part.plain_runs = rates(len(few), seconds)
-        return part
+
+    def plain_extraction(self) -> list[float]:
+        """The same, one thing after the other in float32: images a second."""
+        paths = list_images(self.inputs.world / "images" / SPLIT)[: 2 * READ_AT_ONCE]
+        backbone = build_backbone("resnet101", 3, self.inputs.resnet_weights())
+        target, size = self.inputs.folder / "plain.h5", PIXELS[1:]
+        plain_extraction(paths[:2], target, backbone, size, 2)
+        seconds = time_runs(
+            lambda: plain_extraction(paths, target, backbone, size, READ_AT_ONCE),
+            self.plain_runs, torch.device("cpu"), warm_up=0,
+        )  # fmt: skip
+        return rates(len(paths), seconds)
 
     def feature_store(self, kind: str) -> Part:
         """Batches of features at random, of the size of ResNet-101's; from a file, one that the
-        page cache does not hold, against reading image by image."""
+        page cache does not hold."""
         path = self.inputs.features(RESNET_MAPS, "float16")
         store = open_feature_store(path, self.device, kind)
-        generator = torch.Generator().manual_seed(0)
-        order = torch.randperm(store.num_images, generator=generator)
-        chosen = torch.split(order[: 8 * READ_AT_ONCE], READ_AT_ONCE)
-        batches = [rows.sort().values for rows in chosen]
-        count = sum(map(len, batches))
-
-        def measured(read: Any, runs: int) -> list[float]:
-            seconds = []
-            for _ in range(runs):
-                forget(path)
-                seconds += time_runs(lambda: [read(b) for b in batches], 1, self.device, warm_up=0)
-            return rates(count, seconds)
-
-        measured(store.read, 1)
-        part = Part(
+        self._read(store.read, 1)
+        return Part(
             "images",
-            measured(store.read, self.runs),
+            self._read(store.read, self.runs),
             bytes=np.prod(RESNET_MAPS).item() * 2,
             ceiling="disk" if kind == "stream" else "memory",
         )
-        if kind == "stream":
-            with h5py.File(path, "r") as file:
-                dataset = file["features"]
-                part.plain_runs = measured(
-                    lambda rows: plain_reading(dataset, rows.tolist()), self.plain_runs
-                )
-        return part
+
+    def plain_reading(self) -> list[float]:
+        """Reading image by image through HDF5: images a second."""
+        with h5py.File(self.inputs.features(RESNET_MAPS, "float16"), "r") as file:
+            dataset = file["features"]
+            return self._read(lambda rows: plain_reading(dataset, rows.tolist()), self.plain_runs)
+
+    def _read(self, read: Callable[[Tensor], Tensor], runs: int) -> list[float]:
+        path = self.inputs.features(RESNET_MAPS, "float16")
+        generator = torch.Generator().manual_seed(0)
+        order = torch.randperm(self.inputs.copies * self.inputs.images, generator=generator)
+        chosen = torch.split(order[: 8 * READ_AT_ONCE], READ_AT_ONCE)
+        batches = [rows.sort().values for rows in chosen]
+        seconds = []
+        for _ in range(runs):
+            forget(path)
+            seconds += time_runs(lambda: [read(b) for b in batches], 1, self.device, warm_up=0)
+        return rates(sum(map(len, batches)), seconds)
 
     def train_step(
         self,
@@ -144,9 +146,8 @@ class Bench:
         batch_size: int | None = None,
         store: str = "auto",
         per_image: int | None = None,
-        plain: bool = True,
     ) -> Part:
-        """Training steps from a feature store, against the plain model's."""
+        """Training steps from a feature store."""
         settings = replace(
             self.trainer,
             batch_size=batch_size or self.trainer.batch_size,
@@ -157,25 +158,24 @@ class Bench:
         with FlopCounterMode(display=False) as counter:
             trainer.step(next(batches))
         seconds = time_runs(lambda: trainer.step(next(batches)), self.runs, self.device)
-        part = Part(
+        return Part(
             "questions", rates(size, seconds),
             flops=counter.get_total_flops() / size, ceiling=self.product,
         )  # fmt: skip
-        if plain:
-            part.plain_runs = rates(size, self._plain_steps(name, settings, store))
-        return part
 
-    def _plain_steps(self, name: str, settings: TrainerSettings, store: str) -> list[float]:
+    def plain_step(self, name: str) -> list[float]:
+        """The plain model's: questions a second."""
         settings = replace(
-            settings, precision="float32", channels_last=False, questions_per_image=1,
+            self.trainer, precision="float32", channels_last=False, questions_per_image=1,
             compile=False,
         )  # fmt: skip
-        trainer, batches = self._trainer(name, settings, store, plain=True)
+        trainer, batches = self._trainer(name, settings, "auto", plain=True)
         # Warm enough after a few questions: a step of all takes a minute on two cores.
         trainer.step(_first(next(batches), 4))
-        return time_runs(
+        seconds = time_runs(
             lambda: trainer.step(next(batches)), self.plain_runs, self.device, warm_up=0
         )
+        return rates(settings.batch_size, seconds)
 
     def _trainer(
         self, name: str, settings: TrainerSettings, store: str, plain: bool = False
