@@ -55,9 +55,10 @@ def test_kept_apart_it_is_a_packed_batch(rows: list[Tensor]) -> None:
 
 @pytest.mark.parametrize("kind", [nn.GRU, nn.LSTM])
 @pytest.mark.parametrize("share", [True, False])
+@pytest.mark.parametrize("distinct", [True, False])
 @given(rows=questions_of, seed=st.integers(0, 9))
 def test_states_and_gradients_are_torchs(
-    kind: type, share: bool, rows: list[Tensor], seed: int
+    kind: type, share: bool, distinct: bool, rows: list[Tensor], seed: int
 ) -> None:
     torch.manual_seed(seed)
     questions, lengths = padded(rows)
@@ -67,7 +68,9 @@ def test_states_and_gradients_are_torchs(
     )
     expected, _ = pad_packed_sequence(rnn(packed)[0], batch_first=True)
     tree = prefix_tree(questions, lengths, share=share)
-    found = run_recurrence(rnn, embedding(questions.flatten()[tree.words]), tree)[tree.nodes]
+    words = questions.flatten()[tree.words]
+    names, which = torch.unique(words, return_inverse=True) if distinct else (words, None)
+    found = run_recurrence(rnn, embedding(names), tree, which)[tree.nodes]
     real = (questions != 0)[:, :, None]
     weights = torch.randn_like(expected) * real
     assert torch.allclose(found * real, expected * real, rtol=0, atol=1e-14)

@@ -52,7 +52,7 @@ def run_benchmark(
     times
         Multiples of the sizes at which cost is measured; empty: none.
     runs, plain_runs
-        Of each part, after warming up; of the plain variants.
+        Of each part, after warming up; of the plain variants (0: none).
     questions, images, copies
         Sizes of the inputs: questions that are preprocessed, images that are drawn, and how many
         times as many are trained on.
@@ -82,7 +82,8 @@ def run_benchmark(
             "disk": disk_ceiling(*bench.disk_rows(), runs),
         }
         # The plain variants first: a process that keeps freed memory is not plain any more.
-        plain = _measured({n: work for n, work in _plain(bench).items() if n in todo}, "plain")
+        variants = _plain(bench) if plain_runs else {}
+        plain = _measured({name: variants[name] for name in todo if name in variants}, "plain")
         keep_freed_memory()
         found = _measured(todo, "part")
         for name, each in plain.items():
