@@ -26,7 +26,7 @@ SMALL = {
     "generator": "data.generator.images={train:1000,val:60,test:0} "
     "data.generator.width=112 data.generator.height=112 data.generator.rules.max_objects=5",
     "train": "model.encoder.hidden_dim=64 model.channels=32 trainer.batch_size=64 "
-    "trainer.max_epochs=1",
+    "trainer.max_epochs=1 optim.warmup=10",
 }
 
 
