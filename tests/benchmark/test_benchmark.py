@@ -70,7 +70,6 @@ def test_the_plain_model_computes_the_same(name: str, options: dict) -> None:
     torch.manual_seed(0)
     model = build_model(name, vocab_size=9, num_answers=5, feature_shape=(6, 4, 4), **options)
     model.eval()  # dropout would differ
-    # Most float: models take features as float32, whatever they are stored as.
     features, of = torch.randn(3, 6, 4, 4), torch.tensor([0, 2, 1, 1])
     questions = torch.tensor([[1, 4, 5, 2], [1, 6, 2, 0], [1, 2, 0, 0], [1, 4, 5, 2]])
     plain = PlainModel(copy.deepcopy(model))

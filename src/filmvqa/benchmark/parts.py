@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -193,7 +192,7 @@ class Bench:
         sampler = EpochSampler(
             rows, settings.batch_size, 0, questions.images, settings.questions_per_image
         )
-        optim = copy.deepcopy(self.optim) | ({"fused": False} if plain else {})
+        optim = self.optim | ({"fused": False} if plain else {})
         network = (PlainModel(model) if plain else model).to(self.device)
         state = build_state(network, optim, settings, sampler)
         trainer = Trainer(state, settings, loader, loader, Path(), {}, [], rows)

@@ -172,8 +172,8 @@ def format_benchmark(content: dict[str, Any]) -> str:
         "",
     ]
     for name, value in content["ceilings"].items():
-        unit, scale = ("GFLOP/s", 1e9) if name.startswith("matmul") else ("GB/s", 1e9)
-        lines.append(f"ceiling {name:<18}{value / scale:>12,.1f} {unit}")
+        unit = "GFLOP/s" if name.startswith("matmul") else "GB/s"
+        lines.append(f"ceiling {name:<18}{value / 1e9:>12,.1f} {unit}")
     head = ("", "a second", "min", "max", "plain", "ratio", "GFLOP each", "of ceiling")
     lines += ["", "{:<26}{:>12}{:>11}{:>11}{:>11}{:>8}{:>12}{:>12}".format(*head)]
     for name, part in content.items():
