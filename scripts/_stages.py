@@ -14,7 +14,7 @@ def run_stage(lines: Sequence[str], remedy: str, limit: float | None = None) -> 
     """Run ``scripts/<line>`` for each line; returns the seconds that it took.
 
     With a ``limit`` in seconds, what is not done by then is interrupted, and the program ends with
-    ``remedy``, as it does after an error.
+    ``remedy``, as it does after an error. A signal to stop is the running script's to obey.
     """
     started = time.monotonic()
     for line in lines:
@@ -22,12 +22,21 @@ def run_stage(lines: Sequence[str], remedy: str, limit: float | None = None) -> 
         script, *arguments = line.split(" ")
         path = Path(__file__).with_name(script)
         process = subprocess.Popen([sys.executable, str(path), *arguments])
+        # The terminal's Ctrl-C reaches the script by itself; other signals only this process.
+        pass_on = {
+            signal.SIGINT: signal.SIG_IGN,
+            signal.SIGTERM: lambda *_, to=process: to.send_signal(signal.SIGINT),
+        }
+        before = {number: signal.signal(number, handler) for number, handler in pass_on.items()}
         try:
             code = process.wait(None if limit is None else started + limit - time.monotonic())
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGINT)
             process.wait()
             sys.exit(f"error: {script} is not done after {limit:.0f} s; {remedy}")
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
         if code:
-            sys.exit(f"error: {script} failed (above); {remedy}")
+            sys.exit(f"error: {script} ended early (above); {remedy}")
     return time.monotonic() - started

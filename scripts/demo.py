@@ -27,7 +27,7 @@ STAGES: dict[str, list[str]] = {
 
 def main() -> None:
     from filmvqa.evaluation.accuracy import format_comparison
-    from filmvqa.files import atomic_write
+    from filmvqa.files import write_file
 
     seconds = {}
     for stage, lines in STAGES.items():
@@ -43,8 +43,8 @@ def main() -> None:
         }
         for run, report in reports.items()
     }
-    with atomic_write(FOLDER / "report.json") as stream:
-        stream.write(json.dumps({**summary, "seconds": seconds}, indent=1).encode() + b"\n")
+    report = json.dumps({**summary, "seconds": seconds}, indent=1) + "\n"
+    write_file(FOLDER / "report.json", report)
     print(f"\nAccuracy on {summary['film']['questions']:,} questions about held-out images:\n")
     print(format_comparison(reports))
     parts = ", ".join(f"{stage} {value:.0f} s" for stage, value in seconds.items())

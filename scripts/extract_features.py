@@ -12,8 +12,9 @@ from filmvqa.errors import UserError
 @command("extract_features")
 def main(config) -> None:
     from filmvqa.data.backbones import build_backbone
-    from filmvqa.data.features import extract_features
+    from filmvqa.data.features import Extraction
     from filmvqa.device import choose_device
+    from filmvqa.files import in_units, require_room
 
     data, images = config.data, Path(config.data.images)
     splits = config.splits or sorted(p.name for p in images.glob("*") if p.is_dir())
@@ -23,8 +24,8 @@ def main(config) -> None:
             "generate them (scripts/generate_clevr.py)"
         )
     backbone = build_backbone(data.backbone.name, data.backbone.stage, config.weights)
-    for split in splits:
-        done = extract_features(
+    todo = [
+        Extraction(
             images / split,
             Path(data.features) / f"{split}_features_{data.backbone.name}.h5",
             split,
@@ -35,8 +36,15 @@ def main(config) -> None:
             device=choose_device(config.device),
             precision=config.precision,
         )
-        state = "complete already" if done.was_there else "written"
-        print(f"{done.path}: {' × '.join(map(str, done.shape))}, {state}")
+        for split in splits
+    ]
+    if needs := sum(each.needs for each in todo):
+        print(f"{data.features}: {in_units(needs)} of features to write")
+    require_room(data.features, needs)
+    for each in todo:
+        each.run()
+        state = "complete already" if each.was_there else "written"
+        print(f"{each.path}: {' × '.join(map(str, each.shape))}, {state}")
 
 
 if __name__ == "__main__":

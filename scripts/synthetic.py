@@ -51,7 +51,7 @@ def stages(small: bool) -> dict[str, list[str]]:
 
 
 def main() -> None:
-    from filmvqa.files import atomic_write
+    from filmvqa.files import write_file
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("stage", nargs="*", help="all of them if none is named")
@@ -72,8 +72,7 @@ def main() -> None:
             result = path.parent / experiment / "evaluation/val.json"
             if result.exists():
                 report["accuracy"][row] = json.loads(result.read_text())["overall"]["accuracy"]
-        with atomic_write(path) as stream:
-            stream.write(json.dumps(report, indent=1).encode() + b"\n")
+        write_file(path, json.dumps(report, indent=1) + "\n")
     print(json.dumps(report, indent=1))
 
 

@@ -13,7 +13,7 @@ from hypothesis import settings
 from filmvqa.clevr.generate import GeneratorSettings, generate
 from filmvqa.clevr.scenes import SceneRules
 from filmvqa.data.backbones import build_backbone
-from filmvqa.data.features import extract_features
+from filmvqa.data.features import Extraction
 from filmvqa.data.preprocess import preprocess_questions
 
 # Times vary with the machine's load: a slow example is no failure.
@@ -55,13 +55,13 @@ def tiny_set(tiny_world: Path) -> Path:
     preprocess_questions(tiny_world / "questions", h5, images_folder=tiny_world / "images")
     backbone = build_backbone("clevr_cnn")
     for split in TINY.images:
-        extract_features(
+        Extraction(
             tiny_world / "images" / split,
             h5 / f"{split}_features_clevr_cnn.h5",
             split,
             backbone,
             (48, 48),
-        )
+        ).run()
     return h5
 
 

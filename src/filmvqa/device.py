@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import os
+import platform
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -27,6 +30,19 @@ def choose_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"device={name}: {str(error).splitlines()[0]}") from None
     return device
+
+
+def hardware(device: torch.device) -> dict[str, Any]:
+    """What computes: processor, threads, device."""
+    model = platform.processor()
+    if Path("/proc/cpuinfo").exists():
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        model = next((x.split(": ")[1] for x in lines if x.startswith("model name")), model)
+    return {
+        "processor": model,
+        "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+    }
 
 
 @cache
@@ -64,6 +80,30 @@ def send(tensor: Tensor, device: torch.device) -> Tensor:
     if device.type == "cuda":
         tensor = tensor.pin_memory()
     return tensor.to(device, non_blocking=True)
+
+
+def repeatable(device: torch.device) -> None:
+    """Let a GPU compute the same bits again, where torch has a kernel that does: it names those
+    that do not. On a CPU they are the same anyway."""
+    if device.type != "cuda":
+        return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS needs for it
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    # Else all fresh memory would be filled, to find reads of what nothing was written to.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+
+
+@contextmanager
+def explained_out_of_memory(describe: Callable[[], str]) -> Iterator[None]:
+    """Turn what torch says when memory does not suffice into a ``UserError`` of ``describe``."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:  # OutOfMemoryError is a RuntimeError
+        if not isinstance(error, torch.OutOfMemoryError | MemoryError) and (
+            "can't allocate memory" not in str(error)  # what the CPU's allocator says
+        ):
+            raise
+        raise UserError(describe()) from error
 
 
 def keep_freed_memory() -> None:

@@ -41,7 +41,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_layout_of_the_release(world: Path) -> None:
     assert {p.name for p in world.iterdir()} == {
-        "images", "masks", "scenes", "questions", "generation.json",
+        "images", "masks", "scenes", "questions", "generation.json", ".lock",
     }  # fmt: skip
     scenes = json.loads((world / "scenes/CLEVR_train_scenes.json").read_text())
     assert set(scenes) == {"info", "scenes"}

@@ -12,7 +12,7 @@ from torch import nn
 from torchvision import models
 
 from filmvqa.data.backbones import Backbone, ClevrCNN, build_backbone, fold_batch_norms
-from filmvqa.data.features import extract_features, list_images, load_image
+from filmvqa.data.features import Extraction, list_images, load_image
 from filmvqa.errors import UserError
 
 
@@ -43,7 +43,7 @@ def test_resnet_features_equal_torchvisions_own_pipeline(
 
     path, network = resnet18
     folder = draw(tmp_path / "images", 5)
-    done = extract_features(
+    done = Extraction(
         folder,
         tmp_path / "f.h5",
         "val",
@@ -51,7 +51,7 @@ def test_resnet_features_equal_torchvisions_own_pipeline(
         (64, 64),
         batch_size=2,
         precision=precision,
-    )
+    ).run()
     assert done.shape == (5, 256, 4, 4)
     with h5py.File(done.path) as file:
         found = file["features"][:]
@@ -80,7 +80,7 @@ def test_resnet_features_equal_torchvisions_own_pipeline(
 @pytest.mark.parametrize(("stage", "shape"), [(1, (64, 16, 16)), (4, (512, 2, 2))])
 def test_other_stages(tmp_path: Path, resnet18, stage: int, shape: tuple[int, ...]) -> None:
     backbone = build_backbone("resnet18", stage, resnet18[0])
-    done = extract_features(draw(tmp_path / "i", 1), tmp_path / "f.h5", "val", backbone, (64, 64))
+    done = Extraction(draw(tmp_path / "i", 1), tmp_path / "f.h5", "val", backbone, (64, 64)).run()
     assert done.shape == (1, *shape)
 
 
@@ -94,7 +94,7 @@ def test_resnet101_has_the_papers_shape(tmp_path: Path) -> None:
 
 def test_pixels_are_the_resized_images(tmp_path: Path) -> None:
     folder = draw(tmp_path / "i", 3, (30, 20), "RGB")
-    done = extract_features(folder, tmp_path / "f.h5", "val", build_backbone("pixels"), (20, 30))
+    done = Extraction(folder, tmp_path / "f.h5", "val", build_backbone("pixels"), (20, 30)).run()
     with h5py.File(done.path) as file:
         found = file["features"][:]
     assert found.dtype == np.uint8
@@ -127,34 +127,34 @@ class Stops(Backbone):
 
 def test_an_interrupted_extraction_goes_on(tmp_path: Path) -> None:
     folder, target = draw(tmp_path / "i", 7, (16, 16)), tmp_path / "f.h5"
-    whole = extract_features(
+    whole = Extraction(
         folder, tmp_path / "whole.h5", "val", build_backbone("clevr_cnn"), (16, 16)
-    )
+    ).run()
     stops = build_backbone("clevr_cnn")
     stops.__class__ = Stops
     with pytest.raises(KeyboardInterrupt):
-        extract_features(folder, target, "val", stops, (16, 16), batch_size=2)
+        Extraction(folder, target, "val", stops, (16, 16), batch_size=2).run()
     assert not target.exists()
     with h5py.File(tmp_path / "f.h5.partial") as file:
         assert file.attrs["num_done"] == 4
     backbone = build_backbone("clevr_cnn")
-    done = extract_features(folder, target, "val", backbone, (16, 16), batch_size=2)
+    done = Extraction(folder, target, "val", backbone, (16, 16), batch_size=2).run()
     assert not done.was_there
     with h5py.File(target) as a, h5py.File(whole.path) as b:
         assert np.allclose(a["features"][:], b["features"][:], atol=1e-2)
-    assert extract_features(folder, target, "val", backbone, (16, 16)).was_there
+    assert Extraction(folder, target, "val", backbone, (16, 16)).run().was_there
     with pytest.raises(UserError, match="image size"):
-        extract_features(folder, target, "val", backbone, (32, 32))
+        Extraction(folder, target, "val", backbone, (32, 32)).run()
 
 
 def test_auto_precision_keeps_to_what_is_there(tmp_path: Path, monkeypatch) -> None:
     folder, target = draw(tmp_path / "i", 3, (16, 16)), tmp_path / "f.h5"
     backbone = build_backbone("clevr_cnn")
-    extract_features(folder, target, "val", backbone, (16, 16), precision="bfloat16")
+    Extraction(folder, target, "val", backbone, (16, 16), precision="bfloat16").run()
     monkeypatch.setattr("filmvqa.device.has_fast_bfloat16", lambda _: False)
-    assert extract_features(folder, target, "val", backbone, (16, 16)).was_there
+    assert Extraction(folder, target, "val", backbone, (16, 16)).run().was_there
     with pytest.raises(UserError, match="another precision"):
-        extract_features(folder, target, "val", backbone, (16, 16), precision="float32")
+        Extraction(folder, target, "val", backbone, (16, 16), precision="float32").run()
 
 
 @pytest.mark.parametrize("name", ["clevr_cnn", "resnet50"])
@@ -179,7 +179,7 @@ def test_folded_batch_norms_change_nothing(name: str) -> None:
 def test_a_ruined_partial_file_is_made_again(tmp_path: Path) -> None:
     folder = draw(tmp_path / "i", 2, (16, 16))
     (tmp_path / "f.h5.partial").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(100))
-    done = extract_features(folder, tmp_path / "f.h5", "val", build_backbone("pixels"), (16, 16))
+    done = Extraction(folder, tmp_path / "f.h5", "val", build_backbone("pixels"), (16, 16)).run()
     assert done.shape == (2, 3, 16, 16)
     assert not (tmp_path / "f.h5.partial").exists()
 
@@ -205,7 +205,7 @@ def test_bad_folders_are_refused_before_any_work(tmp_path: Path, harm, message: 
     with pytest.raises(UserError, match=message):
         list_images(folder)
     with pytest.raises(UserError, match=message):
-        extract_features(folder, tmp_path / "f.h5", "val", build_backbone("pixels"), (16, 16))
+        Extraction(folder, tmp_path / "f.h5", "val", build_backbone("pixels"), (16, 16)).run()
     assert not list(tmp_path.glob("f.h5*"))
 
 
@@ -216,7 +216,7 @@ def test_damage_inside_a_png_is_named(tmp_path: Path) -> None:
     content[60:90] = bytes(30)
     path.write_bytes(content)
     with pytest.raises(UserError, match=r"CLEVR_val_000001\.png: broken PNG"):
-        extract_features(folder, tmp_path / "f.h5", "val", build_backbone("pixels"), (16, 16))
+        Extraction(folder, tmp_path / "f.h5", "val", build_backbone("pixels"), (16, 16)).run()
     assert not (tmp_path / "f.h5").exists()
 
 

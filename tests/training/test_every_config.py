@@ -13,7 +13,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import open_dict
 
 from filmvqa.data.backbones import build_backbone
-from filmvqa.data.features import extract_features
+from filmvqa.data.features import Extraction
 from filmvqa.evaluation.evaluate import evaluate_checkpoint
 from filmvqa.training.run import train_run
 from tests.conftest import REPOSITORY
@@ -31,10 +31,10 @@ EVERY = [
 def sources(tiny_world: Path, tiny_set: Path) -> Path:
     """The tiny set with pixel features too."""
     for split in ("train", "val"):
-        extract_features(
+        Extraction(
             tiny_world / "images" / split, tiny_set / f"{split}_features_pixels.h5", split,
             build_backbone("pixels"), (48, 48),
-        )  # fmt: skip
+        ).run()  # fmt: skip
     return tiny_set
 
 
@@ -61,7 +61,8 @@ def shortened(override: str, sources: Path, tmp_path: Path) -> Any:
         same = data.train_split == data.val_split
         data.h5, data.features = str(sources), str(sources)
         data.train_split, data.val_split = "train", "train" if same else "val"
-        data.backbone.name = "pixels" if data.backbone.name == "pixels" else "clevr_cnn"
+        pixels = "pixels" in (data.backbone.name, override.removeprefix("model=film_"))
+        data.backbone.name = "pixels" if pixels else "clevr_cnn"
         if config.model.name == "film":
             config.model.encoder.hidden_dim = 16
             config.model.channels = 16

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +78,8 @@ def same(a: Any, b: Any) -> bool:
 def test_a_run_leaves_what_it_should(tmp_path: Path, tiny_set: Path) -> None:
     best = train(tmp_path / "run", tiny_set)
     assert {p.name for p in (tmp_path / "run").iterdir()} == {
-        "config.yaml", "metrics.jsonl", "last.pt", "best.pt", "curves.png",
+        "config.yaml", "metrics.jsonl", "last.pt", "best.pt", "curves.png", "provenance.json",
+        ".lock",
     }  # fmt: skip
     assert yaml.safe_load((tmp_path / "run/config.yaml").read_text())["seed"] == 0
     records = metrics(tmp_path / "run")
@@ -240,8 +240,14 @@ def test_checkpoints_that_are_none_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not a readable checkpoint"):
         load_checkpoint(tmp_path / "text.pt")
     torch.save({"weights": {}}, tmp_path / "other.pt")
-    with pytest.raises(UserError, match="not a checkpoint of this project"):
+    with pytest.raises(UserError, match="no checkpoint of this project"):
         load_checkpoint(tmp_path / "other.pt")
+    torch.save({"format": "filmvqa-checkpoint-2", "weights": {}}, tmp_path / "last.pt")
+    with pytest.raises(UserError, match=r"is 'filmvqa-checkpoint-2', not .*copy best\.pt over it"):
+        load_checkpoint(tmp_path / "last.pt")
+    torch.save({"format": FORMAT, "model": {"name": "film"}}, tmp_path / "bare.pt")
+    with pytest.raises(UserError, match="'model' is missing or broken"):
+        load_checkpoint(tmp_path / "bare.pt")
 
 
 class Evil:
@@ -266,9 +272,14 @@ def test_checkpoints_that_do_not_fit_themselves_are_refused(tmp_path: Path, tiny
     assert vocabulary == Vocabulary.load(tiny_set / "vocab.json")
     wider = {**content["model"], "kwargs": {**content["model"]["kwargs"], "channels": 13}}
     smaller = {k: dict(list(v.items())[:-1]) for k, v in content["vocabulary"].items()}
+    huge = {**content["model"], "kwargs": {**content["model"]["kwargs"], "channels": 10**7}}
     for change, message in (
         ({"model": {**content["model"], "name": "filmed"}}, "unknown model 'filmed'"),
+        ({"model": {**content["model"], "kwargs": {"size": 3}}}, "do not fit"),
+        ({"model": {"name": ["film"], "kwargs": {}}}, "do not fit"),
         ({"model": wider}, "do not fit"),
+        ({"model": huge}, "do not fit"),
+        ({"vocabulary": {"question": 3, "program": {}, "answer": {}}}, "vocabulary is none"),
         ({"vocabulary": smaller}, "its vocabulary has"),
     ):
         save_checkpoint(tmp_path / "bad.pt", {**content, **change})
@@ -276,26 +287,33 @@ def test_checkpoints_that_do_not_fit_themselves_are_refused(tmp_path: Path, tiny
             model_from_checkpoint(load_checkpoint(tmp_path / "bad.pt"), tmp_path / "bad.pt")
 
 
-def test_jsonl_forgets_what_comes_after_the_checkpoint(tmp_path: Path) -> None:
+def test_jsonl_forgets_what_comes_after_the_checkpoint(tmp_path: Path, capsys) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 1}\n{"step": 2}\n{"step": 3}\n{"ste')
-    logger = JsonlLogger(path, step=2)
+    logger = JsonlLogger(path, records=2)
     logger.log({"step": 3, "loss": 1.0})
     logger.close()
     assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [1, 2, 3]
+    assert capsys.readouterr().err == ""
+    path.write_text('{"step": 1}\n{"step')  # not what this project leaves, but somebody else
+    JsonlLogger(path, records=2).close()
+    assert path.read_text() == '{"step": 1}\n'
+    assert "has 1 of the 2 records" in capsys.readouterr().err
 
 
-def test_wandb_never_stops_a_run(tmp_path: Path, monkeypatch) -> None:
+def test_wandb_never_stops_a_run(tmp_path: Path, monkeypatch, capsys) -> None:
     import wandb
 
     def fail(**options: Any) -> None:
         raise RuntimeError("no network")
 
     monkeypatch.setattr(wandb, "init", fail)
-    with pytest.warns(UserWarning, match="going on without it"):
-        logger = WandbLogger(tmp_path, "p", "r", {})
+    logger = WandbLogger(tmp_path, "p", "r", {})
     logger.log({"step": 1, "loss": 2.0})
+    logger.flush()
     logger.close()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == "warning: W&B does not start (no network); going on without it"
 
     class Dies:
         def log(self, *arguments: Any, **options: Any) -> None:
@@ -303,12 +321,27 @@ def test_wandb_never_stops_a_run(tmp_path: Path, monkeypatch) -> None:
 
     monkeypatch.setattr(wandb, "init", lambda **options: Dies())
     logger = WandbLogger(tmp_path, "p", "r", {})
-    with pytest.warns(UserWarning, match="W&B stopped"):
-        logger.log({"step": 1})
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        logger.log({"step": 2})
-        logger.close()
+    for step in (1, 2):
+        logger.log({"step": step})
+    logger.close()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == "warning: W&B stopped (gone); going on without it"
+
+
+def test_wandb_without_a_network_logs_offline(tmp_path: Path, monkeypatch, capfd) -> None:
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")  # nobody listens there
+    monkeypatch.setattr("filmvqa.training.loggers.WANDB_TIMEOUT", 2.0)
+    logger = WandbLogger(tmp_path, "p", "r", {})
+    logger.log({"step": 1, "loss": 2.0})
+    logger.close()
+    warned = [x for x in capfd.readouterr().err.splitlines() if x.startswith("warning: ")]
+    assert len(warned) == 1
+    assert "W&B cannot be reached" in warned[0]
+    assert "logging offline" in warned[0]
+    assert list(tmp_path.glob("wandb/offline-run-*/*.wandb"))
 
 
 def test_wandb_writes_offline_without_a_key(tmp_path: Path, monkeypatch) -> None:

@@ -19,7 +19,7 @@ from filmvqa.benchmark.inputs import SPLIT, Inputs
 from filmvqa.benchmark.measure import Part, forget, rates, time_runs
 from filmvqa.benchmark.plain import PlainModel, plain_extraction, plain_reading
 from filmvqa.data.backbones import build_backbone
-from filmvqa.data.features import extract_features, list_images
+from filmvqa.data.features import Extraction, list_images
 from filmvqa.data.loader import Batch, EpochSampler, Loader
 from filmvqa.data.preprocess import preprocess_questions
 from filmvqa.data.rows import DatasetRows
@@ -82,10 +82,10 @@ class Bench:
 
         def work() -> None:
             target.unlink(missing_ok=True)
-            extract_features(
+            Extraction(
                 some, target, SPLIT, backbone, size,
                 threads=threads, device=self.device, precision=self.trainer.precision,
-            )  # fmt: skip
+            ).run()  # fmt: skip
 
         with FlopCounterMode(display=False) as counter, torch.inference_mode():
             backbone(torch.zeros((1, *PIXELS), dtype=torch.uint8))

@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import json
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
 from tqdm import tqdm
 
 from filmvqa.benchmark.inputs import Inputs
 from filmvqa.benchmark.measure import (
     Part,
     disk_ceiling,
-    hardware,
     matmul_ceiling,
     memory_ceiling,
 )
 from filmvqa.benchmark.parts import Bench
-from filmvqa.device import choose_device, keep_freed_memory
+from filmvqa.device import choose_device, hardware, keep_freed_memory
 from filmvqa.errors import UserError
-from filmvqa.files import atomic_write
+from filmvqa.files import write_file
 from filmvqa.training.trainer import TrainerSettings
 
 
@@ -90,13 +91,16 @@ def run_benchmark(
             found[name].plain_runs = each
         sizes = _sizes(bench, todo.keys(), times)
     content = {
-        "hardware": hardware(where),
+        "hardware": {
+            **hardware(where),
+            "torch": torch.__version__,
+            "date": time.strftime("%Y-%m-%d"),
+        },
         "ceilings": ceilings,
         **{name: part.record(ceilings) for name, part in found.items()},
         "sizes": sizes,
     }
-    with atomic_write(output) as stream:
-        stream.write(json.dumps(content, indent=1).encode() + b"\n")
+    write_file(output, json.dumps(content, indent=1) + "\n")
     return content
 
 

@@ -10,12 +10,15 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import threading
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from itertools import chain
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -37,9 +40,11 @@ from filmvqa.clevr.scenes import (
 )
 from filmvqa.clevr.schema import Info, Question, Scene, decode_json, encode_json
 from filmvqa.errors import UserError
-from filmvqa.files import atomic_write, read_bytes
+from filmvqa.files import atomic_write, exclusive, read_bytes, require_room, write_file
 
 IMAGES_PER_CHUNK = 50
+#: What a generated image takes on the disk, with room to spare (measured: 0.5 to 0.9).
+BYTES_PER_PIXEL = 1
 _INFO = {"license": "Creative Commons Attribution (CC BY 4.0)", "version": "1.0"}
 _REMEDY = "delete it and run generate_clevr.py again"
 
@@ -101,6 +106,9 @@ class SetFolder:
     def partial(self, split: str, kind: str, number: int) -> Path:
         return self.root / ".partial" / split / f"{kind}_{number:06d}.json"
 
+    def remove_partial(self) -> None:
+        shutil.rmtree(self.root / ".partial", ignore_errors=True)
+
     @property
     def settings(self) -> Path:
         return self.root / "generation.json"
@@ -116,8 +124,12 @@ def generate(root: str | Path, settings: GeneratorSettings, workers: int | None 
     """
     folder = SetFolder(Path(root))
     read_families(settings.templates, settings.families)  # broken templates are named before work
-    _claim(folder, settings)
-    workers = workers or os.cpu_count() or 1
+    with exclusive(folder.root):
+        _claim(folder, settings)
+        return _generate(folder, settings, workers or os.cpu_count() or 1)
+
+
+def _generate(folder: SetFolder, settings: GeneratorSettings, workers: int) -> bool:
     jobs: list[tuple[str, list[int], int | None]] = []
     unfinished = []
     for split, count in settings.images.items():
@@ -133,11 +145,11 @@ def generate(root: str | Path, settings: GeneratorSettings, workers: int | None 
             if not folder.partial(split, "scenes", k).exists():
                 jobs.append((split, part, k))
     if not jobs and not unfinished:
+        folder.remove_partial()
         return False
     images = sum(len(part) for _, part, _ in jobs)
-    # Ctrl-C reaches the workers too; they finish their piece, the parent hands out no more.
-    spawn, ignored = get_context("spawn"), (signal.SIGINT, signal.SIG_IGN)
-    with ProcessPoolExecutor(workers, spawn, signal.signal, ignored) as pool:
+    require_room(folder.root, images * settings.width * settings.height * BYTES_PER_PIXEL)
+    with ProcessPoolExecutor(workers, get_context("spawn"), _obey_parent) as pool:
         _run_all(pool, draw_chunk, [(folder, settings, *job) for job in jobs], "images", images)
         shards = [
             (folder, settings, split, k)
@@ -148,8 +160,27 @@ def generate(root: str | Path, settings: GeneratorSettings, workers: int | None 
         _run_all(pool, draw_questions, shards, "questions")
     for split in unfinished:
         _merge(folder, settings, split)
-    shutil.rmtree(folder.root / ".partial", ignore_errors=True)
+    folder.remove_partial()
     return True
+
+
+def _obey_parent() -> None:
+    """Make a worker end with its parent, and not before.
+
+    Ctrl-C, and the signal that ends a batch job, reach workers too: they finish their piece while
+    the parent hands out no more. A parent that is killed says nothing, but its end can be waited
+    for.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    parent = parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _parts(numbers: list[int], size: int) -> list[list[int]]:
@@ -175,8 +206,7 @@ def _claim(folder: SetFolder, settings: GeneratorSettings) -> None:
         raise UserError(
             f"{folder.root}: holds questions that were not generated here; choose another folder"
         )
-    with atomic_write(folder.settings) as stream:
-        stream.write(msgspec.json.format(encode_json(wanted), indent=1) + b"\n")
+    write_file(folder.settings, msgspec.json.format(encode_json(wanted), indent=1) + b"\n")
 
 
 def _differences(found: dict[str, Any], wanted: dict[str, Any], prefix: str = "") -> list[str]:
@@ -202,6 +232,11 @@ def _run_all(
         with tqdm(total=total, desc=unit, unit=unit.removesuffix("s"), disable=not jobs) as bar:
             for future in as_completed(futures):
                 bar.update(future.result())
+    except BrokenProcessPool:
+        raise UserError(
+            "a worker process was killed, most often for want of memory; run the same command "
+            "again with fewer workers=<number>: what is finished is kept"
+        ) from None
     except BaseException:
         pool.shutdown(wait=False, cancel_futures=True)
         raise
@@ -246,16 +281,14 @@ def draw_chunk(
             _write_png(folder.mask_folder(split) / scene.image_filename, rendered.mask)
         scenes.append(scene)
     if chunk is not None:
-        with atomic_write(folder.partial(split, "scenes", chunk)) as stream:
-            stream.write(encode_json(scenes))
+        write_file(folder.partial(split, "scenes", chunk), encode_json(scenes))
     return len(indices)
 
 
 def _write_png(path: Path, pixels: NDArray[np.uint8]) -> None:
-    beside = path.with_suffix(".tmp")
-    # The lowest compression: three times as fast as the default, files a tenth larger.
-    Image.fromarray(pixels).save(beside, format="PNG", compress_level=1)
-    beside.replace(path)
+    with atomic_write(path) as stream:
+        # The lowest compression: three times as fast as the default, files a tenth larger.
+        Image.fromarray(pixels).save(stream, format="PNG", compress_level=1)
 
 
 def _scenes_of(folder: SetFolder, split: str, chunks: range) -> Iterator[Scene]:
@@ -275,8 +308,7 @@ def draw_questions(folder: SetFolder, settings: GeneratorSettings, split: str, s
         settings.questions_per_image,
         f"{settings.seed}/{split}/{shard}",
     )
-    with atomic_write(folder.partial(split, "questions", shard)) as stream:
-        stream.write(encode_json(questions))
+    write_file(folder.partial(split, "questions", shard), encode_json(questions))
     return len(questions)
 
 

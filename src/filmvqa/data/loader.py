@@ -18,12 +18,21 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from filmvqa.clevr.programs import LAST_FUNCTIONS
+from filmvqa.data.hdf5 import HDF5_ERRORS, arrays_sha256
 from filmvqa.data.store import FeatureStore
 from filmvqa.data.text import START, Vocabulary
 from filmvqa.device import send
-from filmvqa.errors import UserError
+from filmvqa.errors import UserError, one_line
 
 _MAKE_AGAIN = "delete it and run scripts/preprocess_questions.py again"
+_OTHER_VOCABULARY = (
+    "{}: was encoded with another vocabulary than the one in use; preprocess the questions with "
+    "that vocabulary (vocab=<vocab.json>)"
+)
+#: All that is read of a question file.
+QUESTION_DATASETS = (
+    "questions", "image_idxs", "orig_idxs", "answers", "question_families", "types", "programs",
+)  # fmt: skip
 #: Batches that are read ahead.
 READ_AHEAD = 4
 
@@ -60,7 +69,7 @@ class QuestionSet:
 
     ``questions`` (N, T) padded with 0, ``lengths`` (N,), ``images`` (N,); ``answers``,
     ``types`` (index into ``LAST_FUNCTIONS``), ``families`` and ``program_lengths`` (N,) or None;
-    ``original`` (N,) the numbers that the JSON gave.
+    ``original`` (N,) the numbers that the JSON gave; ``sha256`` of all that the file says.
     """
 
     path: Path
@@ -74,6 +83,7 @@ class QuestionSet:
     program_lengths: Tensor | None
     names_sha256: str | None
     num_images: int
+    sha256: str
 
     def __len__(self) -> int:
         return len(self.questions)
@@ -85,29 +95,20 @@ class QuestionSet:
         Raises
         ------
         UserError
-            If it is missing or unreadable, or was encoded with another vocabulary.
+            If it is missing, unreadable or damaged, or was encoded with another vocabulary.
         """
         path = Path(path)
         try:
             with h5py.File(path, "r") as file:
-                arrays = {name: file[name][:] for name in file}
+                arrays = {name: file[name][:] for name in file if name in QUESTION_DATASETS}
                 attributes = dict(file.attrs)
         except FileNotFoundError:
             raise UserError(
                 f"{path}: no such file; make it with scripts/preprocess_questions.py"
             ) from None
-        except OSError as error:
-            raise UserError(f"{path}: not readable HDF5 ({error}); {_MAKE_AGAIN}") from None
-        for name in ("questions", "image_idxs"):
-            if name not in arrays:
-                raise UserError(f"{path}: has no dataset {name!r}; {_MAKE_AGAIN}")
-        digest = attributes.get("vocab_sha256", vocabulary.sha256())
-        highest = int(arrays["questions"].max(initial=0))
-        if digest != vocabulary.sha256() or highest >= len(vocabulary.question):
-            raise UserError(
-                f"{path}: was encoded with another vocabulary than the one in use; preprocess "
-                "the questions with that vocabulary (vocab=<vocab.json>)"
-            )
+        except HDF5_ERRORS as error:
+            raise UserError(f"{path}: not readable ({one_line(error)}); {_MAKE_AGAIN}") from None
+        _check_arrays(path, arrays, attributes, vocabulary)
 
         def tensor(name: str) -> Tensor | None:
             return torch.from_numpy(arrays[name]) if name in arrays else None
@@ -130,6 +131,7 @@ class QuestionSet:
             else torch.from_numpy((programs > 3).sum(1)),  # without special tokens
             names_sha256=attributes.get("image_names_sha256"),
             num_images=int(arrays["image_idxs"].max(initial=-1)) + 1,
+            sha256=arrays_sha256(arrays),
         )
 
     def select(self, rows: Tensor) -> QuestionSet:
@@ -173,6 +175,50 @@ class QuestionSet:
             raise UserError(
                 f"{self.path}: its images are not those of {path} (other names); preprocess and "
                 "extract the same split again"
+            )
+
+
+def _check_arrays(
+    path: Path,
+    arrays: dict[str, NDArray[Any]],
+    attributes: dict[str, Any],
+    vocabulary: Vocabulary,
+) -> None:
+    """Raise ``UserError`` for arrays that are not those of a question file, or not undamaged."""
+    for name in ("questions", "image_idxs"):
+        if name not in arrays:
+            raise UserError(f"{path}: has no dataset {name!r}; {_MAKE_AGAIN}")
+    count = arrays["questions"].shape[:1]
+    for name, values in arrays.items():
+        flat = name not in ("questions", "programs")
+        if values.dtype.kind not in "iu" or (values.shape != count if flat else values.ndim != 2):
+            raise UserError(
+                f"{path}: {name!r} is {values.dtype} {values.shape}, which is nothing for "
+                f"{count[0] if count else 0} questions; {_MAKE_AGAIN}"
+            )
+    if not count[0]:
+        raise UserError(f"{path}: has no questions; {_MAKE_AGAIN}")
+    if attributes.get("vocab_sha256", vocabulary.sha256()) != vocabulary.sha256():
+        raise UserError(_OTHER_VOCABULARY.format(path))
+    recorded = attributes.get("sha256")
+    if recorded is not None and recorded != arrays_sha256(arrays):
+        raise UserError(f"{path}: is damaged (other checksum); {_MAKE_AGAIN}")
+    if int(arrays["questions"].max()) >= len(vocabulary.question):
+        raise UserError(_OTHER_VOCABULARY.format(path))
+    if not (worded := arrays["questions"].any(1)).all():
+        raise UserError(f"{path}: question {int(worded.argmin())} has no words; {_MAKE_AGAIN}")
+    limits = {"answers": len(vocabulary.answer), "image_idxs": 2**31}
+    if "type_names" in attributes:
+        limits["types"] = len(attributes["type_names"])
+    for name in ("questions", "programs", "image_idxs", "answers", "types"):
+        if name not in arrays:
+            continue
+        values = arrays[name]
+        wrong = (values < 0) | (values >= limits.get(name, 2**31))
+        if wrong.any():
+            row = int(wrong.reshape(len(wrong), -1).any(1).argmax())
+            raise UserError(
+                f"{path}: {name!r} of question {row} is out of range ({values[row]}); {_MAKE_AGAIN}"
             )
 
 
@@ -302,7 +348,7 @@ class Loader:
         rows = torch.arange(len(self.questions)) if rows is None else rows
         yield from self._read(iter(torch.split(rows, self.batch_size)))
 
-    def forever(self, sampler: EpochSampler) -> Iterator[Batch]:
+    def forever(self, sampler: EpochSampler) -> Generator[Batch]:
         """Training batches from the sampler's position on, without end.
 
         The sampler advances when a batch is taken, however far ahead others have been read.

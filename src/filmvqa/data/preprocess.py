@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,12 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from filmvqa.clevr.programs import LAST_FUNCTIONS
+from filmvqa.data.hdf5 import HDF5_ERRORS, arrays_sha256
 from filmvqa.data.question_table import MISSING, Numbering, QuestionTable, read_question_table
 from filmvqa.data.text import SPECIAL_TOKENS, UNK, Vocabulary
-from filmvqa.errors import UserError
-from filmvqa.files import atomic_write
+from filmvqa.errors import UserError, one_line, warn
+from filmvqa.files import exclusive, refuse_overwriting, write_file
 
-FORMAT = "filmvqa-questions-1"
+FORMAT = "filmvqa-questions-2"
 
 
 @dataclass(frozen=True)
@@ -90,25 +92,28 @@ def preprocess_questions(
     sources = question_files(questions_folder)
     output = Path(output_folder)
     images = Path(images_folder) if images_folder is not None else None
+    if extend_vocab and vocab is not None:
+        refuse_overwriting(output / "vocab.json", vocab)
     train = None
     if train_split in sources:
         train = _read(sources[train_split], images, train_split)
     source = sources.get(train_split, Path(questions_folder))
     vocabulary = _choose_vocabulary(train, source, output, vocab, extend_vocab, min_count)
-    if not (output / "vocab.json").exists() or (
-        Vocabulary.load(output / "vocab.json").sha256() != vocabulary.sha256()
-    ):
-        vocabulary.save(output / "vocab.json")
     done = []
-    for split, source in sources.items():
-        target = output / f"{split}_questions.h5"
-        count = _finished(target, source, vocabulary)
-        if count is None:
-            table = train if split == train_split and train else _read(source, images, split)
-            _write(target, split, table, vocabulary, allow_unknown)
-            done.append(Preprocessed(split, len(table), was_there=False))
-        else:
-            done.append(Preprocessed(split, count, was_there=True))
+    with exclusive(output, "questions"):
+        if not (output / "vocab.json").exists() or (
+            Vocabulary.load(output / "vocab.json").sha256() != vocabulary.sha256()
+        ):
+            vocabulary.save(output / "vocab.json")
+        for split, source in sources.items():
+            target = output / f"{split}_questions.h5"
+            count = _finished(target, source, vocabulary)
+            if count is None:
+                table = train if split == train_split and train else _read(source, images, split)
+                _write(target, split, table, vocabulary, allow_unknown)
+                done.append(Preprocessed(split, len(table), was_there=False))
+            else:
+                done.append(Preprocessed(split, count, was_there=True))
     return done
 
 
@@ -153,7 +158,10 @@ def _finished(target: Path, source: Path, vocabulary: Vocabulary) -> int | None:
                 and file.attrs["source_mtime_ns"] == source.stat().st_mtime_ns
             )
             return len(file["questions"]) if same else None
-    except OSError:
+    except FileNotFoundError:
+        return None
+    except HDF5_ERRORS as error:
+        warn(f"{target}: not readable ({one_line(error)}); it is made again")
         return None
 
 
@@ -181,11 +189,14 @@ def _write(
         arrays["programs"] = table.programs.padded(steps)
         arrays["types"] = types
     names, source = table.names, table.path
-    with atomic_write(target) as stream, h5py.File(stream, "w") as file:
+    # In memory first: HDF5 may not be told in the middle of it that the disk is full.
+    content = io.BytesIO()
+    with h5py.File(content, "w") as file:
         for name, values in arrays.items():
             file.create_dataset(name, data=values)
         file.attrs["format"] = FORMAT
         file.attrs["split"] = split
+        file.attrs["sha256"] = arrays_sha256(arrays)
         file.attrs["vocab_sha256"] = vocabulary.sha256()
         file.attrs["type_names"] = list(LAST_FUNCTIONS)
         file.attrs["num_images"] = max(names) + 1
@@ -193,6 +204,7 @@ def _write(
             file.attrs["image_names_sha256"] = names_sha256(names[i] for i in range(len(names)))
         file.attrs["source_size"] = source.stat().st_size
         file.attrs["source_mtime_ns"] = source.stat().st_mtime_ns
+    write_file(target, content.getbuffer())
 
 
 def _renumber(

@@ -5,8 +5,12 @@ Everything above reads rows from a ``FeatureStore`` and does not know which.
 
 from __future__ import annotations
 
+import hashlib
 import time
+from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -15,9 +19,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
+from filmvqa.data.hdf5 import HDF5_ERRORS
 from filmvqa.data.rows import DatasetRows
 from filmvqa.device import free_memory, send
-from filmvqa.errors import UserError
+from filmvqa.errors import UserError, one_line
+from filmvqa.files import in_units, sha256_of_file
 
 PLACEMENTS = ("auto", "device", "memory", "stream")
 #: Share of the free memory that resident features may take.
@@ -25,28 +31,56 @@ RESIDENT_SHARE = 0.6
 #: Read at a time while a resident store is filled.
 BLOCK_BYTES = 64 * 2**20
 _MAKE = "make it with scripts/extract_features.py"
+#: Of feature files.
+FORMAT = "filmvqa-features-2"
+CHECKSUMS = "row_crc32"
+#: What a feature file says of how it was made, beside ``format`` and ``split``.
+MADE_BY = (
+    "backbone", "weights", "weights_sha256", "stage", "image_size", "mean", "std", "precision",
+)  # fmt: skip
 
 
 class FeatureStore:
     """Features of one split: ``num_images`` maps of ``shape`` (C, H, W), read on ``device``.
 
-    ``names_sha256`` hashes the image names (None for film's files); ``kind`` is where they live,
-    ``where`` says so in words with the reason; ``ahead``: reading takes long enough to be done
-    ahead of need. ``bytes_read`` and ``seconds`` measure what was read from the file.
+    ``names_sha256`` hashes the image names and ``made`` says how the features were made (both None
+    for film's files); ``kind`` is where they live, ``where`` says so in words with the reason;
+    ``ahead``: reading takes long enough to be done ahead of need. ``bytes_read`` and ``seconds``
+    measure what was read from the file.
     """
 
     def __init__(
-        self, rows: DatasetRows, device: torch.device, kind: str, reason: str, names: str | None
+        self,
+        rows: DatasetRows,
+        device: torch.device,
+        kind: str,
+        reason: str,
+        attributes: Mapping[str, Any],
+        checksums: NDArray[np.uint32] | None,
     ) -> None:
         self.num_images = len(rows)
         channels, height, width = rows.shape[1:]
         self.shape = (channels, height, width)
-        self.names_sha256, self.device, self.kind = names, device, kind
-        self.where = f"{rows.num_bytes / 2**30:.2f} GiB of features: {kind} ({reason})"
+        self.names_sha256: str | None = attributes.get("image_names_sha256")
+        self.made: dict[str, Any] | None = None
+        if "format" in attributes:
+            self.made = {name: np.array(attributes[name]).tolist() for name in MADE_BY}
+        self.device, self.kind = device, kind
+        self.num_bytes = rows.num_bytes
+        self.where = f"{in_units(rows.num_bytes)} of features: {kind} ({reason})"
         self.ahead = kind == "stream" or (kind == "memory" and device.type != "cpu")
         self.bytes_read, self.seconds = 0, 0.0
-        self._rows = rows
+        self._rows, self._checksums = rows, checksums
         self._resident = None if kind == "stream" else self._load()
+
+    @cached_property
+    def sha256(self) -> str:
+        """What tells these features from others: a hash of shape, type and the checksums of all
+        images, or of the whole file where it has no checksums."""
+        if self._checksums is None:
+            return sha256_of_file(self._rows.path)
+        head = f"{self._rows.shape} {self._rows.dtype}".encode()
+        return hashlib.sha256(head + self._checksums.tobytes()).hexdigest()
 
     def read(self, images: Tensor) -> Tensor:
         """Features (U, C, H, W) on the device of sorted distinct image indices (U,), which lie on
@@ -112,34 +146,60 @@ def open_feature_store(
     device = torch.device(device)
     if placement not in PLACEMENTS:
         raise UserError(f"store={placement!r}; choose from {', '.join(PLACEMENTS)}")
-    dataset = _open_dataset(Path(path))
-    names = dataset.file.attrs.get("image_names_sha256")
-    rows = DatasetRows(dataset)
+    path = Path(path)
+    try:
+        file = h5py.File(path, "r")
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; {_MAKE}") from None
+    except OSError as error:
+        raise _unreadable(path, error) from None
+    try:
+        dataset, attributes, checksums = _contents(path, file)
+        rows = DatasetRows(dataset, checksums)
+    except HDF5_ERRORS as error:
+        raise _unreadable(path, error) from None
     kind, reason = (
         _choose(rows.num_bytes, device) if placement == "auto" else (placement, "as told")
     )
     try:
-        return FeatureStore(rows, device, kind, reason, names)
+        return FeatureStore(rows, device, kind, reason, attributes, checksums)
     except OSError as error:
-        raise UserError(f"{path}: not readable ({error}); delete it and {_MAKE}") from None
+        raise _unreadable(path, error) from None
 
 
-def _open_dataset(path: Path) -> h5py.Dataset:
-    try:
-        dataset = h5py.File(path, "r")["features"]
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; {_MAKE}") from None
-    except (OSError, KeyError) as error:
-        raise UserError(f"{path}: not readable HDF5 ({error}); delete it and {_MAKE}") from None
-    done = dataset.file.attrs.get("num_done", dataset.shape[0])
-    if dataset.ndim != 4 or dataset.dtype not in (np.float16, np.float32, np.uint8):
+def _unreadable(path: Path, error: Exception) -> UserError:
+    return UserError(f"{path}: not readable ({one_line(error)}); delete it and {_MAKE}")
+
+
+def _contents(
+    path: Path, file: h5py.File
+) -> tuple[h5py.Dataset, dict[str, Any], NDArray[np.uint32] | None]:
+    """The features of a file, its attributes, and the checksums of its rows if it has any."""
+    dataset, attributes = file.get("features"), dict(file.attrs)
+    if not isinstance(dataset, h5py.Dataset):
+        raise UserError(f"{path}: has no dataset 'features'; delete it and {_MAKE}")
+    fits = dataset.ndim == 4 and min(dataset.shape) > 0
+    if not fits or dataset.dtype not in (np.float16, np.float32, np.uint8):
         raise UserError(
             f"{path}: features of shape {dataset.shape} and type {dataset.dtype}; need "
             f"(N, C, H, W) of float16, float32 or uint8; delete it and {_MAKE}"
         )
+    done = attributes.get("num_done", dataset.shape[0])
     if done != dataset.shape[0]:
         raise UserError(f"{path}: only {done} of {dataset.shape[0]} images done; {_MAKE}")
-    return dataset
+    if "format" not in attributes:  # film's
+        return dataset, attributes, None
+    wanted = (*MADE_BY, "image_names_sha256", "num_done")
+    if lacking := [name for name in wanted if name not in attributes]:
+        raise UserError(f"{path}: lacks the attribute {lacking[0]!r}; delete it and {_MAKE}")
+    checksums = file.get(CHECKSUMS)
+    if checksums is None:
+        if attributes["format"] == FORMAT:
+            raise UserError(f"{path}: has no dataset {CHECKSUMS!r}; delete it and {_MAKE}")
+        return dataset, attributes, None  # the format before had none
+    if checksums.shape != dataset.shape[:1] or checksums.dtype != np.uint32:
+        raise UserError(f"{path}: {CHECKSUMS!r} does not fit 'features'; delete it and {_MAKE}")
+    return dataset, attributes, checksums[:]
 
 
 def _choose(size: int, device: torch.device) -> tuple[str, str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from filmvqa.errors import UserError
-from filmvqa.files import atomic_write, read_bytes
+from filmvqa.files import read_bytes, write_file
 
 NULL, START, END, UNK = "<NULL>", "<START>", "<END>", "<UNK>"
 SPECIAL_TOKENS = (NULL, START, END, UNK)
@@ -111,8 +111,7 @@ class Vocabulary:
 
     def save(self, path: str | Path) -> None:
         """Write ``vocab.json``."""
-        with atomic_write(path) as stream:
-            stream.write(self.encoded())
+        write_file(path, self.encoded())
 
     def sha256(self) -> str:
         """What question files and checkpoints record of the vocabulary they were made with."""

@@ -12,11 +12,13 @@ from torch import Tensor
 
 from filmvqa.data.loader import QuestionSet
 from filmvqa.data.text import Vocabulary
-from filmvqa.device import choose_device
+from filmvqa.device import choose_device, explained_out_of_memory
+from filmvqa.errors import warn
 from filmvqa.evaluation.accuracy import accuracy_report
 from filmvqa.evaluation.predictions import predict
-from filmvqa.files import atomic_write
+from filmvqa.files import atomic_write, exclusive, write_file
 from filmvqa.training.checkpoint import load_checkpoint, model_from_checkpoint
+from filmvqa.training.provenance import changed_inputs, inputs
 from filmvqa.training.run import DataFiles
 
 
@@ -64,26 +66,40 @@ def evaluate_checkpoint(
         files = replace(files, features_folder=Path(features_folder))
     where = choose_device(device)
     loader = files.loader(split, vocabulary, batch_size, where, store)
+    now = inputs(vocabulary, {split: loader})
     # Indices name the same images only in the same features.
     own = files.features(split).resolve() == trained.features(split).resolve()
     seen = content["train_images"] if own and split == recorded["train_split"] else None
     if seen is not None:
         asked = loader.questions.images
         loader.questions = loader.questions.select((~torch.isin(asked, seen)).nonzero().flatten())
-    found = predict(model.to(where), loader, precision=precision)
+    other = changed_inputs(content["inputs"], now)
+    if other:
+        warn(f"{checkpoint}: was not trained with these data: {' and '.join(other)} differ")
     target = Path(output) if output is not None else Path(checkpoint).parent / "evaluation"
-    _write_predictions(target, split, found, loader.questions, vocabulary)
-    if loader.questions.answers is None:
-        return target, None
-    report = {
-        "checkpoint": str(checkpoint),
-        "step": content["progress"]["step"],
-        "split": split,
-        "images_left_out": 0 if seen is None else len(seen),
-        **accuracy_report(found, loader.questions),
-    }
-    with atomic_write(target / f"{split}.json") as stream:
-        stream.write(json.dumps(report, indent=1).encode() + b"\n")
+    with (
+        exclusive(target, split),
+        explained_out_of_memory(
+            lambda: (
+                f"{checkpoint}: out of memory on {where}; lower batch_size={batch_size}, or "
+                "choose store=stream"
+            )
+        ),
+    ):
+        found = predict(model.to(where), loader, precision=precision)
+        _write_predictions(target, split, found, loader.questions, vocabulary)
+        if loader.questions.answers is None:
+            return target, None
+        report = {
+            "checkpoint": str(checkpoint),
+            "step": content["progress"]["step"],
+            "split": split,
+            "inputs": now,
+            "not_as_trained_with": other,
+            "images_left_out": 0 if seen is None else len(seen),
+            **accuracy_report(found, loader.questions),
+        }
+        write_file(target / f"{split}.json", json.dumps(report, indent=1) + "\n")
     return target, report
 
 
@@ -102,5 +118,5 @@ def _write_predictions(
                 record["truth"] = answers[truths[i]]
             stream.write(json.dumps(record).encode() + b"\n")
     if truths is None:
-        with atomic_write(folder / f"{split}_answers.txt") as stream:
-            stream.write("".join(f"{answers[a]}\n" for a in found.tolist()).encode())
+        lines = "".join(f"{answers[a]}\n" for a in found.tolist())
+        write_file(folder / f"{split}_answers.txt", lines)

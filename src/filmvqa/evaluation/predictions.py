@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from filmvqa.data.loader import Loader
 from filmvqa.device import autocast
+
+
+class PredictionStoppedError(Exception):
+    """``stop`` said so."""
 
 
 @torch.inference_mode()
@@ -18,10 +24,16 @@ def predict(
     *,
     precision: str = "auto",
     progress: bool = True,
+    stop: Callable[[], bool] = lambda: False,
 ) -> Tensor:
     """Most likely answers (N,) int64 on the CPU of the given rows, or of all, in their order.
 
     Logits are not kept; the model is left in the mode it was in.
+
+    Raises
+    ------
+    PredictionStoppedError
+        When ``stop``, which is asked before each batch, says so.
     """
     questions = loader.questions
     rows = torch.arange(len(questions)) if rows is None else rows
@@ -31,15 +43,21 @@ def predict(
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     done = 0
-    with tqdm(total=len(rows), desc="answer", unit="q", disable=not progress, leave=False) as bar:
-        for batch in loader.in_order(rows[order]):
-            with autocast(loader.device, precision):
-                logits = model(batch.features, batch.questions, batch.image_of_question)
-            found[done : done + len(batch.index)] = logits.argmax(1)
-            done += len(batch.index)
-            bar.update(len(batch.index))
-    for module, training in modes:
-        module.training = training
+    try:
+        with tqdm(
+            total=len(rows), desc="answer", unit="q", disable=not progress, leave=False
+        ) as bar:
+            for batch in loader.in_order(rows[order]):
+                if stop():
+                    raise PredictionStoppedError
+                with autocast(loader.device, precision):
+                    logits = model(batch.features, batch.questions, batch.image_of_question)
+                found[done : done + len(batch.index)] = logits.argmax(1)
+                done += len(batch.index)
+                bar.update(len(batch.index))
+    finally:
+        for module, training in modes:
+            module.training = training
     answers = torch.empty(len(rows), dtype=torch.int64)
     answers[order] = found.cpu()
     return answers

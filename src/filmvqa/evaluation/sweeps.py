@@ -15,7 +15,7 @@ from filmvqa.errors import UserError
 from filmvqa.evaluation.curves import read_evaluations
 from filmvqa.evaluation.published import ABLATIONS, COLUMNS, TEST_ACCURACY
 from filmvqa.evaluation.sweep_figure import draw_sweep
-from filmvqa.files import atomic_write
+from filmvqa.files import exclusive, write_file
 from filmvqa.training.run import flatten
 
 #: Keys that differ between the runs of a sweep without being what it varies.
@@ -235,11 +235,10 @@ def report_sweep(folder: str | Path, key: str | None = None, series_key: str | N
     folder = Path(folder)
     sweep = summarize(read_runs(folder), key, series_key)
     tables = markdown_tables(sweep)
-    with atomic_write(folder / "report.md") as stream:
-        stream.write(tables.encode())
-    with atomic_write(folder / "report.csv") as stream:
-        stream.write(csv_table(sweep).encode())
-    draw_sweep(sweep, folder / "report.png")
+    with exclusive(folder, "report"):
+        write_file(folder / "report.md", tables)
+        write_file(folder / "report.csv", csv_table(sweep))
+        draw_sweep(sweep, folder / "report.png")
     return tables
 
 

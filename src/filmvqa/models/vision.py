@@ -74,8 +74,20 @@ class Stem(nn.Module):
         self.layers = nn.Sequential(*layers)
 
     def output_size(self, height: int, width: int) -> tuple[int, int]:
-        """The size of the maps that it makes of features of that size."""
+        """The size of the maps that it makes of features of that size.
+
+        Raises
+        ------
+        ValueError
+            If there is nothing left to stride over. (oneDNN's bfloat16 gradient of a strided
+            convolution of one pixel has values that nobody wrote.)
+        """
         for stride in self._strides:
+            if stride > 1 and max(height, width) == 1:
+                raise ValueError(
+                    f"the stem's strides {self._strides} leave one pixel before the last; "
+                    "give fewer"
+                )
             height, width = (
                 (side + 2 * self._padding - self._kernel_size) // stride + 1
                 for side in (height, width)

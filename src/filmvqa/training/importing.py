@@ -51,6 +51,7 @@ def import_original_film(
             "config": {"imported_from": Path(source).name},
             "vocabulary": vocabulary.to_dict(),
             "data": {name: str(value) for name, value in asdict(data).items()},
+            "inputs": {"vocabulary": vocabulary.sha256()},
             "train_images": None,
             "progress": {"step": 0, "finished": True},
         },

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
-from filmvqa.errors import UserError
+from filmvqa.errors import UserError, one_line, warn
+from filmvqa.files import NO_ROOM, no_room
+
+#: Seconds for which W&B may hold up the start, and the end, of a run.
+WANDB_TIMEOUT = 30.0
 
 
 class Logger(Protocol):
@@ -16,39 +20,57 @@ class Logger(Protocol):
 
     def log(self, record: dict[str, Any]) -> None: ...
 
+    def flush(self) -> None:
+        """Bring what was logged to where a crash cannot reach it."""
+
     def close(self) -> None: ...
 
 
 class JsonlLogger:
-    """One JSON object a line, flushed as it is written.
+    """One JSON object a line, written whole or not at all.
 
-    On resuming at ``step``, records after it are dropped: they will come again.
+    The file keeps its first ``records`` lines: those after them, which an interrupted run wrote
+    behind its last checkpoint, will come again.
     """
 
-    def __init__(self, path: str | Path, step: int = 0) -> None:
-        path = Path(path)
-        kept = []
-        if step and path.exists():
-            for line in path.read_text().splitlines():
-                try:
-                    record = json.loads(line)
-                except ValueError:
-                    break  # the line that a crash cut short
-                if record["step"] <= step:
-                    kept.append(line + "\n")
-        path.write_text("".join(kept))
-        self._stream = path.open("a")
+    def __init__(self, path: str | Path, records: int = 0) -> None:
+        self.path = Path(path)
+        self._handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
+        content = self.path.read_bytes()
+        lines = content.splitlines(keepends=True)[:records]
+        if lines and not lines[-1].endswith(b"\n"):
+            lines.pop()  # the line that a crash cut short
+        if len(lines) < records:
+            warn(f"{path}: has {len(lines)} of the {records} records that its checkpoint counts")
+        self._size = sum(map(len, lines))
+        if self._size < len(content):
+            os.ftruncate(self._handle, self._size)
 
     def log(self, record: dict[str, Any]) -> None:
-        self._stream.write(json.dumps(record) + "\n")
-        self._stream.flush()
+        """Raises ``UserError`` if there is no room; the file then ends with the record before."""
+        line = json.dumps(record).encode() + b"\n"
+        try:
+            written = os.write(self._handle, line)
+            if written < len(line):  # what is missing has no room: now the error comes
+                os.write(self._handle, line[written:])
+        except OSError as error:
+            with suppress(OSError):
+                os.ftruncate(self._handle, self._size)
+            if error.errno in NO_ROOM:
+                raise no_room(self.path, len(line), error) from None
+            raise
+        self._size += len(line)
+
+    def flush(self) -> None:
+        os.fsync(self._handle)
 
     def close(self) -> None:
-        self._stream.close()
+        os.close(self._handle)
 
 
 class WandbLogger:
-    """Weights & Biases, offline where there is no key; trouble with it never stops a run."""
+    """Weights & Biases, offline where there is no key; trouble with it is one warning, and never
+    stops a run."""
 
     def __init__(self, folder: Path, project: str, name: str, config: dict[str, Any]) -> None:
         self._run: Any = None
@@ -57,7 +79,9 @@ class WandbLogger:
 
             online = os.environ.get("WANDB_API_KEY") or (Path.home() / ".netrc").exists()
             mode: Any = os.environ.get("WANDB_MODE") or ("online" if online else "offline")
-            settings = wandb.Settings(init_timeout=30, silent=True)
+            settings = wandb.Settings(init_timeout=WANDB_TIMEOUT, silent=True)
+            with suppress(Exception):  # older versions have no such limit
+                settings.finish_timeout = WANDB_TIMEOUT
             arguments: dict[str, Any] = {
                 "project": project,
                 "name": name,
@@ -69,36 +93,49 @@ class WandbLogger:
             except Exception as error:
                 if mode == "offline":
                     raise
-                warnings.warn(f"W&B cannot be reached ({error}); logging offline", stacklevel=2)
+                warn(f"W&B cannot be reached ({one_line(error)}); logging offline")
                 self._run = wandb.init(**arguments, mode="offline", settings=settings)
         except Exception as error:
-            warnings.warn(f"W&B does not start ({error}); going on without it", stacklevel=2)
+            warn(f"W&B does not start ({one_line(error)}); going on without it")
 
     def log(self, record: dict[str, Any]) -> None:
-        if self._run is None:
-            return
-        try:
-            self._run.log({k: v for k, v in record.items() if k != "step"}, step=record["step"])
-        except Exception as error:
-            warnings.warn(f"W&B stopped ({error}); going on without it", stacklevel=2)
-            self._run = None
+        metrics = {k: v for k, v in record.items() if k != "step"}
+        self._try("log", metrics, step=record["step"])
+
+    def flush(self) -> None:
+        """W&B's own process keeps what it was given."""
 
     def close(self) -> None:
+        self._try("finish")
+        self._run = None
+
+    def _try(self, method: str, *arguments: Any, **options: Any) -> None:
         if self._run is None:
             return
         try:
-            self._run.finish()
+            getattr(self._run, method)(*arguments, **options)
         except Exception as error:
-            warnings.warn(f"W&B did not finish ({error})", stacklevel=2)
+            warn(f"W&B stopped ({one_line(error)}); going on without it")
+            self._run = None
+            # Or W&B would try it when the program ends, and complain over many lines.
+            with suppress(Exception):
+                import wandb
+
+                wandb.teardown()
 
 
 def build_loggers(
-    name: str | None, project: str, folder: Path, run_name: str, config: dict[str, Any], step: int
+    name: str | None,
+    project: str,
+    folder: Path,
+    run_name: str,
+    config: dict[str, Any],
+    records: int,
 ) -> list[Logger]:
-    """The JSONL logger and, for ``wandb``, W&B's."""
+    """The JSONL logger, which goes on after ``records`` lines, and, for ``wandb``, W&B's."""
     if name not in (None, "wandb"):
         raise UserError(f"logger.name={name!r}; choose wandb or null")
-    loggers: list[Logger] = [JsonlLogger(folder / "metrics.jsonl", step)]
+    loggers: list[Logger] = [JsonlLogger(folder / "metrics.jsonl", records)]
     if name == "wandb":
         loggers.append(WandbLogger(folder, project, run_name, config))
     return loggers

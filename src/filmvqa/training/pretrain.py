@@ -26,7 +26,7 @@ from filmvqa.clevr.render import render
 from filmvqa.clevr.scenes import SceneRules, sample_layout
 from filmvqa.clevr.schema import ATTRIBUTES
 from filmvqa.data.backbones import Backbone, ClevrCNN
-from filmvqa.files import atomic_write
+from filmvqa.files import write_file
 
 STRIDE = 8
 #: A cell belongs to an object that shows in at least this share of its pixels.
@@ -154,8 +154,7 @@ def pretrain(
                 bar.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
     bar.close()
     state = {k: v.half().contiguous() for k, v in network.state_dict().items()}
-    with atomic_write(output) as stream:
-        stream.write(safetensors.torch.save(state))
+    write_file(output, safetensors.torch.save(state))
     network.load_state_dict({k: v.float() for k, v in state.items()})
     return _score(model.eval(), heads.eval(), held)
 

@@ -6,6 +6,7 @@ import copy
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +17,22 @@ from torch import nn
 from filmvqa.data.loader import EpochSampler, Loader, Part, QuestionSet
 from filmvqa.data.store import open_feature_store
 from filmvqa.data.text import Vocabulary
-from filmvqa.device import choose_device, keep_freed_memory
-from filmvqa.errors import UserError
+from filmvqa.device import (
+    choose_device,
+    explained_out_of_memory,
+    keep_freed_memory,
+    repeatable,
+)
+from filmvqa.errors import UserError, one_line, warn
 from filmvqa.evaluation.curves import draw_curves
-from filmvqa.files import atomic_write
+from filmvqa.files import exclusive, refuse_overwriting, write_file
 from filmvqa.models import build_model
 from filmvqa.models.baselines import QuestionTypeMode
 from filmvqa.models.encoder import QuestionEncoder
 from filmvqa.training.checkpoint import load_checkpoint
 from filmvqa.training.loggers import build_loggers
 from filmvqa.training.optim import build_optimizer, build_schedule
+from filmvqa.training.provenance import changed_inputs, environment, inputs
 from filmvqa.training.trainer import RunState, Trainer, TrainerSettings
 from filmvqa.training.transfer import count_weights, start_from, train_only
 
@@ -132,74 +139,92 @@ def train_run(
     """
     folder = Path(folder)
     keep_freed_memory()
-    saved = _earlier_run(folder, config, resume)
-    if saved is not None and saved["progress"]["finished"]:
-        best = float(saved["progress"]["best_accuracy"])
-        print(f"{folder}: finished already, best validation accuracy {100 * best:.2f}%")
+    if start is not None:
+        refuse_overwriting(folder / "best.pt", start)
+        refuse_overwriting(folder / "last.pt", start)
+    with exclusive(folder):
+        saved = _earlier_run(folder, config, resume)
+        if saved is not None and saved["progress"]["finished"]:
+            return _finished_already(folder, saved)
+        vocabulary = Vocabulary.load(data.vocabulary)
+        where = choose_device(device)
+        repeatable(where)
+        with explained_out_of_memory(lambda: _no_memory(folder, where)):
+            train, val = (
+                data.loader(
+                    split, vocabulary, trainer.batch_size, where, store,
+                    channels_last=trainer.channels_last,
+                )
+                for split in (data.train_split, data.val_split)
+            )  # fmt: skip
+        part = train.questions.part(fraction, seed)
+        if (same_split := data.train_split == data.val_split) and fraction == 1:
+            raise UserError(
+                f"data.train_split and data.val_split are both {data.train_split!r}: give a "
+                "data.fraction below 1, so that images are left to validate on"
+            )
+        torch.manual_seed(seed)
+        kwargs = {k: v for k, v in model.items() if k != "name"} | {
+            "vocab_size": len(vocabulary.question),
+            "num_answers": len(vocabulary.answer),
+            "feature_shape": list(train.store.shape),
+        }
+        with explained_out_of_memory(lambda: _no_memory(folder, where)):
+            network = build_model(model["name"], **kwargs).to(where)
+        if isinstance(network, QuestionTypeMode):
+            _count_types(network, train.questions, part)
+        if start is not None and saved is None:
+            kept, new = start_from(network, model["name"], start, vocabulary)
+            print(f"begins from {start}: {kept} words kept, {new} new")
+        train_only(network, parts)
+        sampler = EpochSampler(
+            part.rows, trainer.batch_size, seed,
+            train.questions.images[part.rows], trainer.questions_per_image,
+        )  # fmt: skip
+        state = build_state(network, optim, trainer, sampler)
+        constant: dict[str, Any] = {
+            "model": {"name": model["name"], "kwargs": kwargs},
+            "config": config,
+            "vocabulary": vocabulary.to_dict(),
+            "data": {name: str(value) for name, value in asdict(data).items()},
+            "inputs": inputs(vocabulary, {data.train_split: train, data.val_split: val}),
+            # None: all; else evaluations of that split leave these images out.
+            "train_images": None if fraction == 1 else part.images,
+        }
+        if saved is not None:
+            _go_on(folder, state, saved, constant["inputs"])
+        _note_environment(folder, state, where)
+        weights, trained = count_weights(network)
+        print(f"{model['name']}: {weights:,} weights, {trained:,} of them trained, on {where}; "
+              f"{len(part.rows):,} questions about {len(part.images):,} images; "
+              f"{train.store.where}")  # fmt: skip
+        write_file(folder / "config.yaml", yaml.safe_dump(config, sort_keys=False))
+        record = {"environments": state.environments, "inputs": constant["inputs"]}
+        write_file(folder / "provenance.json", json.dumps(record, indent=1) + "\n")
+        if fraction < 1:
+            head = {"split": data.train_split, "fraction": fraction, "seed": seed}
+            chosen = {**head, "images": part.images.tolist()}
+            write_file(folder / "train_images.json", json.dumps(chosen) + "\n")
+        loggers = build_loggers(
+            logger["name"], logger["project"], folder, folder.name, config, state.records
+        )
+        val_rows = part.others if same_split else torch.arange(len(val.questions))
+        try:
+            best = Trainer(
+                state, trainer, train, val, folder, constant, loggers, val_rows, seed
+            ).fit()
+        finally:
+            for each in loggers:
+                each.close()
+        draw_curves(folder / "metrics.jsonl", folder / "curves.png")
         return best
-    vocabulary = Vocabulary.load(data.vocabulary)
-    where = choose_device(device)
-    train, val = (
-        data.loader(
-            split, vocabulary, trainer.batch_size, where, store, channels_last=trainer.channels_last
-        )
-        for split in (data.train_split, data.val_split)
-    )
-    part = train.questions.part(fraction, seed)
-    if (same_split := data.train_split == data.val_split) and fraction == 1:
-        raise UserError(
-            f"data.train_split and data.val_split are both {data.train_split!r}: give a "
-            "data.fraction below 1, so that images are left to validate on"
-        )
-    torch.manual_seed(seed)
-    kwargs = {k: v for k, v in model.items() if k != "name"} | {
-        "vocab_size": len(vocabulary.question),
-        "num_answers": len(vocabulary.answer),
-        "feature_shape": list(train.store.shape),
-    }
-    network = build_model(model["name"], **kwargs)
-    if isinstance(network, QuestionTypeMode):
-        _count_types(network, train.questions, part)
-    if start is not None and saved is None:
-        kept, new = start_from(network, model["name"], start, vocabulary)
-        print(f"begins from {start}: {kept} words kept, {new} new")
-    train_only(network, parts)
-    sampler = EpochSampler(
-        part.rows, trainer.batch_size, seed,
-        train.questions.images[part.rows], trainer.questions_per_image,
-    )  # fmt: skip
-    state = build_state(network.to(where), optim, trainer, sampler)
-    if saved is not None:
-        state.load_state_dict(saved)
-        print(f"{folder}: going on from step {state.step}")
-    weights, trained = count_weights(network)
-    print(f"{model['name']}: {weights:,} weights, {trained:,} of them trained, on {where}; "
-          f"{len(part.rows):,} questions about {len(part.images):,} images; "
-          f"{train.store.where}")  # fmt: skip
-    folder.mkdir(parents=True, exist_ok=True)
-    _write_text(folder / "config.yaml", yaml.safe_dump(config, sort_keys=False))
-    if fraction < 1:
-        record = {"split": data.train_split, "fraction": fraction, "seed": seed}
-        chosen = {**record, "images": part.images.tolist()}
-        _write_text(folder / "train_images.json", json.dumps(chosen) + "\n")
-    loggers = build_loggers(
-        logger["name"], logger["project"], folder, folder.name, config, state.step
-    )
-    constant = {
-        "model": {"name": model["name"], "kwargs": kwargs},
-        "config": config,
-        "vocabulary": vocabulary.to_dict(),
-        "data": {name: str(value) for name, value in asdict(data).items()},
-        # None: all; else evaluations of that split leave these images out.
-        "train_images": None if fraction == 1 else part.images,
-    }
-    val_rows = part.others if same_split else torch.arange(len(val.questions))
-    try:
-        best = Trainer(state, trainer, train, val, folder, constant, loggers, val_rows, seed).fit()
-    finally:
-        for each in loggers:
-            each.close()
-    draw_curves(folder / "metrics.jsonl", folder / "curves.png")
+
+
+def _finished_already(folder: Path, saved: dict[str, Any]) -> float:
+    best = float(saved["progress"]["best_accuracy"])
+    print(f"{folder}: finished already, best validation accuracy {100 * best:.2f}%")
+    if not (folder / "curves.png").exists():  # killed before it was drawn
+        draw_curves(folder / "metrics.jsonl", folder / "curves.png")
     return best
 
 
@@ -218,6 +243,44 @@ def _earlier_run(folder: Path, config: dict[str, Any], resume: bool) -> dict[str
     return saved
 
 
+def _go_on(folder: Path, state: RunState, saved: dict[str, Any], found: dict[str, Any]) -> None:
+    """Bring a state to where a checkpoint was written."""
+    if changed := changed_inputs(saved["inputs"], found):
+        raise UserError(
+            f"{folder}: {' and '.join(changed)} changed since the run began; bring the data back, "
+            "or choose another run=<name>"
+        )
+    try:
+        state.load_state_dict(saved)
+    except (KeyError, RuntimeError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(
+            f"{folder / 'last.pt'}: training cannot go on with it ({one_line(error)}); copy "
+            "best.pt over it to go on from there, or delete it to train from the start"
+        ) from None
+    print(f"{folder}: going on from step {state.step}")
+
+
+def _note_environment(folder: Path, state: RunState, device: torch.device) -> None:
+    """Record what the run runs in, if that is not what it ran in before."""
+    now = environment(device)
+    before = {k: v for k, v in state.environments[-1].items() if k != "from_step"} if (
+        state.environments
+    ) else None  # fmt: skip
+    if now == before:
+        return
+    if before is not None:
+        changed = "; ".join(_differences(before, now))
+        warn(f"{folder}: goes on where bits may differ ({changed})")
+    state.environments.append({"from_step": state.step, **now})
+
+
+def _no_memory(folder: Path, device: torch.device) -> str:
+    return (
+        f"{folder}: out of memory on {device} before the first step: the features or the model "
+        "have no room; choose store=stream, or a smaller model"
+    )
+
+
 def build_state(
     network: nn.Module, optim: dict[str, Any], trainer: TrainerSettings, sampler: EpochSampler
 ) -> RunState:
@@ -229,7 +292,10 @@ def build_state(
     average = None if trainer.average is None else copy.deepcopy(network)
     if trainer.compile:
         compile_parts(network)
-    return RunState(network, optimizer, schedule, sampler, average)
+    device = next(chain(network.parameters(), network.buffers())).device
+    losses = torch.zeros(trainer.log_every, device=device)
+    right = torch.zeros(trainer.log_every, dtype=torch.int64, device=device)
+    return RunState(network, optimizer, schedule, sampler, losses, right, average)
 
 
 def compile_parts(network: nn.Module, backend: str = "inductor") -> None:
@@ -239,11 +305,6 @@ def compile_parts(network: nn.Module, backend: str = "inductor") -> None:
         if not isinstance(part, QuestionEncoder):
             for module in part if isinstance(part, nn.ModuleList) else [part]:
                 module.compile(dynamic=True, backend=backend)
-
-
-def _write_text(path: Path, text: str) -> None:
-    with atomic_write(path) as stream:
-        stream.write(text.encode())
 
 
 def _count_types(network: QuestionTypeMode, questions: QuestionSet, part: Part) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,14 +19,19 @@ from torch.optim.lr_scheduler import LambdaLR
 from tqdm import tqdm
 
 from filmvqa.data.loader import Batch, EpochSampler, Loader
-from filmvqa.device import PRECISIONS, autocast
-from filmvqa.errors import UserError
+from filmvqa.device import PRECISIONS, autocast, explained_out_of_memory
+from filmvqa.errors import Interrupted, UserError
 from filmvqa.evaluation.accuracy import question_kinds, type_accuracies
-from filmvqa.evaluation.predictions import predict
+from filmvqa.evaluation.predictions import PredictionStoppedError, predict
+from filmvqa.files import in_units, write_file
 from filmvqa.training.checkpoint import save_checkpoint
 from filmvqa.training.loggers import Logger
 from filmvqa.training.overfitting import overfitting
+from filmvqa.training.stopping import StopRequest
 from filmvqa.training.transfer import training_mode
+
+#: Where the questions of a step that is not finite are listed.
+NOT_FINITE = "not_finite.json"
 
 
 @dataclass(frozen=True)
@@ -38,7 +46,9 @@ class TrainerSettings:
     ``penalty`` weighs the model's own penalty (FiLM's: the deviations of γ and β) in the loss;
     ``questions_per_image`` above 1 draws images and takes so many of their questions, so that
     what does not depend on the question is done once for them; ``channels_last`` is the memory
-    order of features; ``compile`` lets torch.compile make what comes after the encoder.
+    order of features; ``compile`` lets torch.compile make what comes after the encoder;
+    ``save_minutes`` and ``save_steps`` say how often ``last.pt`` is written between evaluations
+    (None: not so).
     """
 
     batch_size: int = 64
@@ -56,6 +66,8 @@ class TrainerSettings:
     val_sample: int | None = None
     average: float | None = None
     penalty: float = 0.0
+    save_minutes: float | None = 10.0
+    save_steps: int | None = None
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
@@ -70,6 +82,7 @@ class TrainerSettings:
             "log_every",
             "patience",
             "questions_per_image",
+            "save_steps",
         ):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -78,6 +91,8 @@ class TrainerSettings:
             raise UserError(f"trainer.average={self.average}; must lie between 0 and 1")
         if self.penalty < 0:
             raise UserError(f"trainer.penalty={self.penalty}; must not be negative")
+        if self.save_minutes is not None and self.save_minutes <= 0:
+            raise UserError(f"trainer.save_minutes={self.save_minutes}; must be above 0")
 
     def total_steps(self, batches_per_epoch: int) -> int:
         """Steps of a run that nothing stops early."""
@@ -87,24 +102,36 @@ class TrainerSettings:
 
 @dataclass
 class RunState:
-    """All that changes while training; a checkpoint is this and what never changes."""
+    """All that changes while training; a checkpoint is this and what never changes.
+
+    ``losses`` and ``right`` (log_every,) are those of the steps since the last record of them in
+    ``metrics.jsonl``, on the device, and ``questions`` their questions; ``records`` counts all
+    records of that file; ``evaluated`` is the step of the last evaluation; ``environments`` has
+    what the run ran in, and from which step on.
+    """
 
     model: nn.Module
     optimizer: Optimizer
     schedule: LambdaLR
     sampler: EpochSampler
+    losses: Tensor
+    right: Tensor
     average: nn.Module | None = None
     step: int = 0
     best_accuracy: float = -1.0
     best_step: int = 0
+    evaluated: int = -1
     evaluations_since_best: int = 0
     finished: bool = False
     seconds: float = 0.0
+    records: int = 0
+    questions: int = 0
     history: list[dict[str, float]] = field(default_factory=list)
+    environments: list[dict[str, Any]] = field(default_factory=list)
 
     _PLAIN = (
-        "step", "best_accuracy", "best_step", "evaluations_since_best", "finished", "seconds",
-        "history",
+        "step", "best_accuracy", "best_step", "evaluated", "evaluations_since_best", "finished",
+        "seconds", "records", "questions", "history", "environments",
     )  # fmt: skip
 
     @property
@@ -121,6 +148,7 @@ class RunState:
             "schedule": {"last_epoch": self.schedule.last_epoch},
             "sampler": self.sampler.state_dict(),
             "random": random_state(),
+            "window": {"losses": self.losses, "right": self.right},
             "progress": {name: getattr(self, name) for name in self._PLAIN},
         }
 
@@ -134,6 +162,8 @@ class RunState:
         self.sampler.load_state_dict(state["sampler"])
         for name in self._PLAIN:
             setattr(self, name, state["progress"][name])
+        self.losses.copy_(state["window"]["losses"])
+        self.right.copy_(state["window"]["right"])
         torch.set_rng_state(state["random"]["cpu"])
         if torch.cuda.is_available() and state["random"]["cuda"]:
             torch.cuda.set_rng_state_all(state["random"]["cuda"])
@@ -183,47 +213,71 @@ class Trainer:
         self.val_rows = _sample(val_rows, settings.val_sample, sample_seed)
         kinds = question_kinds(val.questions)
         self.val_kinds = None if kinds is None else kinds[self.val_rows]
+        trains = any(w.requires_grad for w in state.model.parameters())
+        self.total = settings.total_steps(state.sampler.batches_per_epoch) if trains else 0
+        self.stop = StopRequest()
 
     def fit(self) -> float:
-        """Train to the end; returns the best validation accuracy."""
-        state, settings = self.state, self.settings
-        trains = any(w.requires_grad for w in state.model.parameters())
-        total = settings.total_steps(state.sampler.batches_per_epoch) if trains else 0
-        eval_every = settings.eval_every or state.sampler.batches_per_epoch
-        window = _Window(self.train_loader)
-        started = time.monotonic() - state.seconds
+        """Train to the end; returns the best validation accuracy.
+
+        Raises
+        ------
+        Interrupted
+            If a signal asked for an end, after saving.
+        UserError
+            If the loss or a weight is no longer finite, or memory does not suffice; ``last.pt``
+            is then that of the last save.
+        """
+        state = self.state
         training_mode(state.model)
-        if total == 0:
-            self._evaluate(print)
-            self._after_evaluation(total)
-        with tqdm(total=total, initial=state.step, desc="train", unit="step") as bar:
-            for batch in self.train_loader.forever(state.sampler):
-                if state.finished or state.step >= total:
-                    break
-                window.add(*self.step(batch))
-                bar.update()
-                if state.step % settings.log_every == 0 or state.step == total:
-                    state.seconds = time.monotonic() - started
-                    record = window.take()
-                    bar.set_postfix(
-                        loss=f"{record['loss']:.3f}",
-                        acc=f"{100 * record['accuracy']:.1f}",
-                        qps=f"{record['questions_per_second']:.0f}",
-                        waited=f"{100 * record['waited']:.0f}%",
-                        refresh=False,  # as often as the bar itself
-                    )
-                    lr = state.optimizer.param_groups[0]["lr"]
-                    self._log({"epoch": state.sampler.epoch, "lr": lr, **record})
-                if state.step % eval_every == 0 or state.step == total:
-                    self._evaluate(bar.write)
-                    state.seconds = time.monotonic() - started
-                    self._after_evaluation(total)
-                    window.restart()
+        self._started = time.monotonic() - state.seconds
+        self._saved = time.monotonic()
+        clock = _Clock(self.train_loader)
+        batches = self.train_loader.forever(state.sampler)
+        with (
+            closing(batches),
+            self.stop.listening(),
+            explained_out_of_memory(self._memory),
+            tqdm(total=self.total, initial=state.step, desc="train", unit="step") as bar,
+        ):
+            while not state.finished:
+                if not self._evaluation_due():
+                    self.step(next(batches))
+                    bar.update()
+                    if self._at(self.settings.log_every):
+                        bar.set_postfix(self._log_window(clock), refresh=False)
+                    if self.stop.asked or self._save_due():
+                        self._save("last.pt")
+                    if self.stop.asked:
+                        raise self._interrupted()
+                if self._evaluation_due():
+                    with clock.paused():
+                        self._evaluate(bar.write)
         return state.best_accuracy
 
-    def step(self, batch: Batch) -> tuple[Tensor, Tensor, int]:
-        """One step of training: its loss and number of right answers, on the device, and its
-        number of questions."""
+    def _at(self, every: int) -> bool:
+        return self.state.step == self.total or (
+            self.state.step > 0 and self.state.step % every == 0
+        )
+
+    def _evaluation_due(self) -> bool:
+        """Also after a resume from a checkpoint that was written before its step's evaluation."""
+        every = self.settings.eval_every or self.state.sampler.batches_per_epoch
+        return self._at(every) and self.state.evaluated < self.state.step
+
+    def _save_due(self) -> bool:
+        steps, minutes = self.settings.save_steps, self.settings.save_minutes
+        if steps is not None and self.state.step % steps == 0:
+            return True
+        return minutes is not None and time.monotonic() - self._saved > 60 * minutes
+
+    def _interrupted(self) -> Interrupted:
+        return Interrupted(
+            f"{self.folder}: stopped after step {self.state.step} of {self.total}, which is saved"
+        )
+
+    def step(self, batch: Batch) -> None:
+        """One step of training; its loss and number of right answers are noted on the device."""
         state = self.state
         if batch.answers is None:
             raise UserError(f"{self.train_loader.questions.path}: has no answers to train on")
@@ -241,8 +295,10 @@ class Trainer:
             follow(state.average, state.model, self.settings.average if state.step else 0.0)
         state.schedule.step()
         state.step += 1
-        right = (logits.argmax(1) == batch.answers).sum()
-        return loss.detach(), right, len(batch.answers)
+        place = self._steps_in_window() - 1
+        state.losses[place] = loss.detach()
+        state.right[place] = (logits.argmax(1) == batch.answers).sum()
+        state.questions += len(batch.answers)
 
     def _penalty(self) -> Tensor:
         penalty: Tensor | None = getattr(self.state.model, "penalty", lambda: None)()
@@ -253,13 +309,21 @@ class Trainer:
         return penalty
 
     def _evaluate(self, write: Callable[[str], None]) -> None:
+        """Score the model and save it; a request to stop saves it and leaves the score for the
+        next time."""
         state = self.state
-        right = self._right(self.val_loader, self.val_rows)
-        val = float(right.double().mean())
-        train = float(self._right(self.train_loader, self.train_rows).double().mean())
+        self._check_finite()
+        try:
+            right = self._right(self.val_loader, self.val_rows)
+            val = float(right.double().mean())
+            train = float(self._right(self.train_loader, self.train_rows).double().mean())
+        except PredictionStoppedError:
+            self._save("last.pt")
+            raise self._interrupted() from None
         record: dict[str, Any] = {
             "val_accuracy": val, "train_accuracy": train, "gap": train - val,
         }  # fmt: skip
+        state.evaluated = state.step
         state.history.append({"step": state.step, **record})
         if self.val_kinds is not None:
             record["val_by_type"] = type_accuracies(right, self.val_kinds)
@@ -275,62 +339,149 @@ class Trainer:
         )
         if warning := overfitting(state.history):
             write(warning)
-
-    def _after_evaluation(self, total: int) -> None:
-        state, patience = self.state, self.settings.patience
+        patience = self.settings.patience
         waited = patience is not None and state.evaluations_since_best >= patience
-        state.finished = waited or state.step >= total
-        content = {**self.constant, **state.state_dict()}
-        if state.evaluations_since_best == 0:
-            save_checkpoint(self.folder / "best.pt", content)
-        save_checkpoint(self.folder / "last.pt", content)
+        state.finished = waited or state.step >= self.total
+        self._save(*(["best.pt"] if state.evaluations_since_best == 0 else []), "last.pt")
+
+    def _save(self, *names: str) -> None:
+        """Write checkpoints of the state as it is, after the metrics that it counts."""
+        self._check_finite()
+        self.state.seconds = time.monotonic() - self._started
+        for logger in self.loggers:
+            logger.flush()
+        content = {**self.constant, **self.state.state_dict()}
+        for name in names:
+            save_checkpoint(self.folder / name, content)
+        self._saved = time.monotonic()
 
     def _right(self, loader: Loader, rows: Tensor) -> Tensor:
         answers = loader.questions.answers
         if answers is None:
             raise UserError(f"{loader.questions.path}: has no answers to compare with")
         found = predict(
-            self.state.scored, loader, rows, precision=self.settings.precision, progress=False
-        )
+            self.state.scored, loader, rows, precision=self.settings.precision, progress=False,
+            stop=lambda: self.stop.asked,
+        )  # fmt: skip
         return found == answers[rows]
 
+    def _log_window(self, clock: _Clock) -> dict[str, str]:
+        """Log the means since the last record; what of it the bar shows."""
+        state = self.state
+        self._check_losses()
+        count = self._steps_in_window()
+        record = {
+            "loss": float(state.losses.double().sum()) / count,
+            "accuracy": float(state.right.sum()) / state.questions,
+            **clock.take(state.questions),
+        }
+        state.losses.zero_()
+        state.right.zero_()
+        state.questions = 0
+        lr = state.optimizer.param_groups[0]["lr"]
+        self._log({"epoch": state.sampler.epoch, "lr": lr, **record})
+        return {
+            "loss": f"{record['loss']:.3f}",
+            "acc": f"{100 * record['accuracy']:.1f}",
+            "qps": f"{record['questions_per_second']:.0f}",
+            "waited": f"{100 * record['waited']:.0f}%",
+        }
+
     def _log(self, record: dict[str, Any]) -> None:
+        state = self.state
+        state.seconds = time.monotonic() - self._started
+        state.records += 1
         for logger in self.loggers:
-            logger.log({"step": self.state.step, **record, "seconds": round(self.state.seconds, 3)})
+            logger.log({"step": state.step, **record, "seconds": round(state.seconds, 3)})
+
+    def _steps_in_window(self) -> int:
+        return (self.state.step - 1) % self.settings.log_every + 1
+
+    def _check_losses(self) -> None:
+        """Raise ``UserError`` for the first loss since the last record that is not finite; only
+        here, where the device is waited for anyway."""
+        if self.state.questions == 0:
+            return
+        count = self._steps_in_window()
+        for k, loss in enumerate(self.state.losses[:count].tolist()):
+            if not math.isfinite(loss):
+                raise self._not_finite(f"the loss is {loss}", self.state.step - count + 1 + k)
+
+    def _check_finite(self) -> None:
+        """Raise ``UserError`` rather than save or score what cannot be gone on with."""
+        self._check_losses()
+        for name, weight in self.state.model.named_parameters():
+            if not weight.isfinite().all():
+                raise self._not_finite(f"{name} is not finite", self.state.step)
+
+    def _not_finite(self, what: str, step: int) -> UserError:
+        """The error, after writing down which questions the step was about."""
+        sampler, questions = self.state.sampler, self.train_loader.questions
+        done = sampler.epoch * sampler.batches_per_epoch + sampler.batch
+        epoch, batch = divmod(done - 1 - (self.state.step - step), sampler.batches_per_epoch)
+        rows = sampler.rows(epoch, batch)
+        record = {
+            "step": step, "epoch": epoch, "what": what, "questions": str(questions.path),
+            "rows": rows.tolist(), "images": questions.images[rows].tolist(),
+        }  # fmt: skip
+        write_file(self.folder / NOT_FINITE, json.dumps(record) + "\n")
+        kept = "last.pt, of an earlier step, is kept" if (self.folder / "last.pt").exists() else (
+            "nothing was saved yet"
+        )  # fmt: skip
+        return UserError(
+            f"{self.folder}: {what} at step {step}; the {len(rows)} questions of its batch are in "
+            f"{NOT_FINITE}, {kept}; in a new run lower optim.lr, set trainer.grad_clip=1.0 or "
+            "trainer.precision=float32"
+        )
+
+    def _memory(self) -> str:
+        """What a step needs, for who ran out of it."""
+        state, settings, store = self.state, self.settings, self.train_loader.store
+        trained = sum(w.numel() for w in state.model.parameters() if w.requires_grad)
+        weights = sum(w.numel() for w in state.model.parameters())
+        copies = 1 if state.average is None else 2
+        static = 4 * (copies * weights + 3 * trained)  # gradients and Adam's two moments
+        resident = store.num_bytes if store.kind == "device" else 0
+        images = -(-settings.batch_size // settings.questions_per_image)
+        features = 4 * images * math.prod(store.shape)
+        return (
+            f"{self.folder}: out of memory on {store.device} at step {state.step + 1}: weights, "
+            f"gradients and optimizer take about {in_units(static)}, the features that live there "
+            f"{in_units(resident)}, those of a batch of {settings.batch_size} questions up to "
+            f"{in_units(features)} and what is computed of them many times that; lower "
+            "trainer.batch_size in a new run, or "
+            + ("choose store=memory" if resident else "raise trainer.questions_per_image")
+        )
 
 
-class _Window:
-    """Means since the last log line, summed on the device so that no step waits for it; the rate,
-    and the share of the time in which training waited for its batches."""
+class _Clock:
+    """The rate since the last record, and the share of the time in which training waited for its
+    batches."""
 
     def __init__(self, loader: Loader) -> None:
         self._loader = loader
-        self.restart()
+        self._restart()
 
-    def restart(self) -> None:
-        self._loss = torch.zeros((), device=self._loader.device)
-        self._right = torch.zeros((), dtype=torch.int64, device=self._loader.device)
-        self._steps = self._questions = 0
+    def _restart(self) -> None:
         self._started, self._waited = time.monotonic(), self._loader.waited
 
-    def add(self, loss: Tensor, right: Tensor, questions: int) -> None:
-        self._loss += loss
-        self._right += right
-        self._steps += 1
-        self._questions += questions
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leave out the time that a block takes."""
+        started = time.monotonic()
+        yield
+        self._started += time.monotonic() - started
 
-    def take(self) -> dict[str, float]:
-        record = {
-            "loss": float(self._loss) / self._steps,
-            "accuracy": float(self._right) / self._questions,
-        }
-        # Only now: reading the sums has waited for the device.
+    def take(self, questions: int) -> dict[str, float]:
+        """The figures for so many questions, in a record's terms."""
         seconds = time.monotonic() - self._started
-        record["questions_per_second"] = self._questions / seconds
-        record["waited"] = (self._loader.waited - self._waited) / seconds
+        record = {
+            "questions_per_second": questions / seconds,
+            "waited": (self._loader.waited - self._waited) / seconds,
+        }
         if self._loader.store.kind == "stream":
             record["megabytes_read_per_second"] = self._loader.store.rate / 1e6
-        self.restart()
+        self._restart()
         return record
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from filmvqa.data.text import Vocabulary
 from filmvqa.errors import UserError
-from filmvqa.training.checkpoint import load_checkpoint, scored_weights
+from filmvqa.training.checkpoint import load_checkpoint, scored_weights, vocabulary_of
 from filmvqa.training.optim import check_parts, in_part
 
 #: Weights that a model may have without the checkpoint it starts from.
@@ -47,7 +47,7 @@ def start_from(
     content = load_checkpoint(path)
     if content["model"]["name"] != name:
         raise UserError(f"{path}: is a {content['model']['name']}, not a {name}")
-    old = Vocabulary.from_dict(content["vocabulary"])
+    old = vocabulary_of(content, path)
     weights, ours = scored_weights(content), model.state_dict()
     if odd := [k for k in weights.keys() ^ ours.keys() if k not in _NEW]:
         raise UserError(f"{path}: its weights do not fit this model (only one has {min(odd)})")
