@@ -1,5 +1,6 @@
 # make demo   from nothing to accuracy by question type, on data that the project makes itself
 # make test   lint, types and all tests
+# make soak   every stage killed 50 times and started again, half an hour
 # Both set everything up in .venv first, once.
 
 PYTHON ?= python3
@@ -7,13 +8,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test lint clean
+.PHONY: demo test soak lint clean
 
 demo: $(INSTALLED)
 	$(BIN)/python scripts/demo.py
 
 test: lint
 	$(BIN)/python -m pytest
+
+soak: $(INSTALLED)
+	FILMVQA_KILLS=50 $(BIN)/python -m pytest tests/end_to_end/test_kills.py
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

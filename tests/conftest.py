@@ -65,10 +65,15 @@ def tiny_set(tiny_world: Path) -> Path:
     return h5
 
 
+def script_environment() -> dict[str, str]:
+    """With one thread, so that parallel tests agree, and without a network."""
+    return {**os.environ, "OMP_NUM_THREADS": "1", "WANDB_MODE": "offline"}
+
+
 def run_script(
     name: str, *arguments: str, cwd: Path | None = None, timeout: float = 300
 ) -> subprocess.CompletedProcess[str]:
-    """Run ``scripts/<name>`` as a user does, with one thread, so that parallel tests agree."""
+    """Run ``scripts/<name>`` as a user does."""
     return subprocess.run(
         [sys.executable, str(REPOSITORY / "scripts" / name), *arguments],
         cwd=cwd,
@@ -76,5 +81,5 @@ def run_script(
         text=True,
         timeout=timeout,
         check=False,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "WANDB_MODE": "offline"},
+        env=script_environment(),
     )

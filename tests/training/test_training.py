@@ -101,38 +101,6 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not(
     assert not same(a["weights"], c["weights"])
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        {},
-        {"average": 0.9, "penalty": 0.1, "run": {"fraction": 0.5}},
-        {"name": "mac"},  # with dropout
-    ],
-    ids=str,
-)
-def test_an_interrupted_run_ends_with_the_same_bits(
-    tmp_path: Path, tiny_set: Path, monkeypatch: pytest.MonkeyPatch, options: dict
-) -> None:
-    train(tmp_path / "whole", tiny_set, **options)
-    step = torch.optim.Adam.step
-    calls = {"n": 0}
-
-    def stops(self: torch.optim.Adam, *arguments: Any) -> Any:
-        calls["n"] += 1
-        if calls["n"] in (14, 25):
-            raise KeyboardInterrupt
-        return step(self, *arguments)
-
-    monkeypatch.setattr(torch.optim.Adam, "step", stops)
-    for _ in range(2):
-        with pytest.raises(KeyboardInterrupt):
-            train(tmp_path / "parts", tiny_set, **options)
-    train(tmp_path / "parts", tiny_set, **options)
-    whole, parts = (load_checkpoint(tmp_path / n / "last.pt") for n in ("whole", "parts"))
-    assert same(whole, parts)
-    assert metrics(tmp_path / "whole") == metrics(tmp_path / "parts")
-
-
 def test_a_finished_run_is_not_run_again_and_another_config_is_refused(
     tmp_path: Path, tiny_set: Path, capsys
 ) -> None:

@@ -16,7 +16,7 @@ from filmvqa.data.loader import Loader
 from filmvqa.data.text import Vocabulary
 from filmvqa.device import hardware
 
-_PACKAGES = ("torch", "torchvision", "numpy", "h5py")
+_PACKAGES = ("torchvision", "numpy", "h5py")
 
 
 def environment(device: torch.device) -> dict[str, Any]:
@@ -27,6 +27,7 @@ def environment(device: torch.device) -> dict[str, Any]:
         "platform": platform.platform(),
         "python": platform.python_version(),
         "filmvqa": filmvqa.__version__,
+        "torch": str(torch.__version__),
         **{name: version(name) for name in _PACKAGES},
         **_commit(Path(filmvqa.__file__).parent),
     }

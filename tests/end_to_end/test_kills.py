@@ -1,0 +1,252 @@
+"""Every stage as a process, killed at random moments and started again: in the end its files are
+those of a run that nobody disturbed.
+
+``make test`` kills each stage 3 times, ``make soak`` 50 times (``FILMVQA_KILLS``).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import time
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from filmvqa.training.checkpoint import load_checkpoint
+from tests.conftest import REPOSITORY, script_environment
+from tests.end_to_end.test_scripts import DATA, SMALL
+from tests.training.test_training import metrics, same
+
+KILLS = int(os.environ.get("FILMVQA_KILLS", "3"))
+#: Copies of the training questions, and of each in its file: preprocessing would be over at once.
+COPIES, REPEATS = 5, 10
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A command line, what it makes, and with what that begins, as patterns of paths."""
+
+    line: list[str]
+    makes: tuple[str, ...]
+    begins: str
+
+
+STAGES = {
+    "generate": Stage(
+        ["generate_clevr.py", *DATA, "data.generator.images={train:450,val:30,test:5}",
+         "data.generator.width=64", "data.generator.height=64", "data.generator.masks=true",
+         "workers=2"],
+        ("data",),
+        "data/tiny/images",
+    ),
+    "preprocess": Stage(
+        ["preprocess_questions.py", *DATA],
+        ("data/tiny/h5/vocab.json", "data/tiny/h5/*_questions.h5"),
+        "data/tiny/h5",
+    ),
+    "extract": Stage(
+        ["extract_features.py", *DATA, "batch_size=4"],
+        ("data/tiny/h5/*_features_*",),
+        "data/tiny/h5/*_features_*",
+    ),
+    "train": Stage(
+        ["train.py", "experiment=demo", *DATA, *SMALL, "run=film", "trainer.max_steps=150",
+         "trainer.batch_size=24", "trainer.eval_every=40", "trainer.save_steps=7",
+         "trainer.log_every=9", "trainer.average=0.99", "data.fraction=0.9"],
+        ("outputs",),
+        "outputs/demo/film/metrics.jsonl",
+    ),
+}  # fmt: skip
+
+
+def start(stage: Stage, folder: Path) -> subprocess.Popen[str]:
+    script, *arguments = stage.line
+    return subprocess.Popen(
+        [sys.executable, str(REPOSITORY / "scripts" / script), *arguments],
+        cwd=folder, env=script_environment(), text=True,
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def finish(process: subprocess.Popen[str]) -> None:
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors[-2000:]
+
+
+def made(stage: Stage, folder: Path) -> set[Path]:
+    return {path for pattern in stage.makes for path in folder.glob(pattern)}
+
+
+def files(path: Path) -> Iterator[Path]:
+    """A file itself, or those in a folder."""
+    return (each for each in sorted([path, *path.rglob("*")]) if each.is_file())
+
+
+@pytest.fixture(scope="module")
+def undisturbed(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[Path, dict[str, tuple[float, float]]]:
+    """A folder in which every stage has run, and of each when it began to write, and when it ended,
+    in seconds from its start."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    times = {}
+    for name, stage in STAGES.items():
+        begun, first = time.monotonic(), None
+        process = start(stage, folder)
+        while process.poll() is None:
+            if first is None and any(folder.glob(stage.begins)):
+                first = time.monotonic() - begun
+            time.sleep(0.02)
+        finish(process)
+        times[name] = (first or 0.0, time.monotonic() - begun)
+        if name == "generate":
+            more_questions(folder / "data/tiny/questions")
+    return folder, times
+
+
+def more_questions(folder: Path) -> None:
+    source = json.loads((folder / "CLEVR_train_questions.json").read_text())
+    source["questions"] *= REPEATS
+    for k in range(COPIES):
+        (folder / f"CLEVR_more{k}_questions.json").write_text(json.dumps(source))
+
+
+def without(stage: str, undisturbed: Path, place: Path) -> Path:
+    """A copy of what was there before a stage."""
+    if stage == "generate":
+        place.mkdir()
+        return place
+    shutil.copytree(undisturbed, place)
+    for later in list(STAGES)[list(STAGES).index(stage) :]:
+        for path in made(STAGES[later], place):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    return place
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_killed_at_any_moment_it_goes_on(
+    stage: str, undisturbed: tuple[Path, dict[str, tuple[float, float]]], tmp_path: Path
+) -> None:
+    whole, times = undisturbed
+    moments = random.Random(f"{stage} {KILLS}")
+    place, kills, finished = without(stage, whole, tmp_path / "0"), 0, 0
+    while kills < KILLS:
+        process = start(STAGES[stage], place)
+        try:
+            process.wait(moments.uniform(0.8 * times[stage][0], times[stage][1]))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+            kills += 1
+            nobody_is_left(place)
+            everything_is_whole(STAGES[stage], place)
+            continue
+        finish(process)
+        compare(STAGES[stage], whole, place)
+        shutil.rmtree(place)
+        finished += 1
+        place = without(stage, whole, tmp_path / str(finished))
+    finish(start(STAGES[stage], place))
+    compare(STAGES[stage], whole, place)
+
+
+def nobody_is_left(place: Path) -> None:
+    """The workers of a process that was killed end too."""
+    for _ in range(200):
+        folders = Path("/proc").glob("[0-9]*/cwd")
+        if not any(path.is_symlink() and _target(path) == place.resolve() for path in folders):
+            return
+        time.sleep(0.05)
+    raise AssertionError("a worker outlives its parent by 10 seconds")
+
+
+def _target(link: Path) -> Path | None:
+    try:
+        return link.readlink()
+    except OSError:  # ended meanwhile, or somebody else's
+        return None
+
+
+def everything_is_whole(stage: Stage, place: Path) -> None:
+    """Every file that has its name can be read from its beginning to its end."""
+    for path in (path for each in made(stage, place) for path in files(each)):
+        kind = path.suffix
+        if path.name.startswith("."):  # locks, and what will be moved when it is whole
+            continue
+        if kind == ".png":
+            with Image.open(path) as image:
+                image.load()
+        elif kind == ".json":
+            json.loads(path.read_text())
+        elif kind == ".yaml":
+            yaml.safe_load(path.read_text())
+        elif kind == ".jsonl":
+            for line in path.read_text().splitlines()[:-1]:
+                json.loads(line)
+        elif kind == ".pt":
+            load_checkpoint(path)
+        else:
+            assert kind in (".h5", ".partial"), path
+            check_hdf5(path)
+
+
+def check_hdf5(path: Path) -> None:
+    with h5py.File(path, "r") as file:
+        if "features" not in file:
+            assert all(len(file[name][:]) for name in file)
+            return
+        done = file.attrs["num_done"]
+        assert path.suffix == ".partial" or done == len(file["features"])
+        for row in range(done):
+            assert zlib.crc32(file["features"][row].data) == file["row_crc32"][row]
+
+
+def compare(stage: Stage, whole: Path, place: Path) -> None:
+    for ours, theirs in zip(sorted(made(stage, whole)), sorted(made(stage, place)), strict=True):
+        assert ours.relative_to(whole) == theirs.relative_to(place)
+        names = {path.relative_to(ours) for path in files(ours)}
+        others = {path.relative_to(theirs) for path in files(theirs)}
+        more = {Path(f"tiny/questions/CLEVR_more{k}_questions.json") for k in range(COPIES)}
+        later = {path for path in names if path.parts[:2] == ("tiny", "h5")}
+        assert names - more - later == others  # nothing half-written is left over either
+        for name in others:
+            assert content(ours / name) == content(theirs / name), name
+
+
+def content(path: Path) -> object:
+    """What two runs must agree in: all of a file, but for the times in a training's."""
+    if path.name.endswith(".lock"):
+        return None
+    if path.suffix == ".jsonl":
+        return metrics(path.parent)
+    if path.suffix == ".pt":
+        return Same(load_checkpoint(path))
+    if path.suffix == ".h5":
+        with h5py.File(path, "r") as file:
+            datasets = {name: (file[name].dtype, file[name][:].tobytes()) for name in file}
+            return datasets, {k: np.array(v).tolist() for k, v in file.attrs.items()}
+    return path.read_bytes()
+
+
+class Same:
+    """A checkpoint to compare."""
+
+    def __init__(self, value: object) -> None:
+        self.value = value
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Same) and same(self.value, other.value)
+
+    __hash__ = None  # type: ignore[assignment]

@@ -1,0 +1,275 @@
+"""Runs that are stopped, killed or go wrong, and go on."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+from pathlib import Path
+from typing import Any
+
+import h5py
+import pytest
+import torch
+
+from filmvqa.data.text import Vocabulary
+from filmvqa.errors import Interrupted, UserError
+from filmvqa.files import exclusive
+from filmvqa.models.film_net import FilmNet
+from filmvqa.training.checkpoint import load_checkpoint
+from filmvqa.training.trainer import Trainer
+from tests.training.test_training import metrics, same, train
+
+
+def stop_in_steps(monkeypatch: pytest.MonkeyPatch, numbers: tuple[int, ...], stop: Any) -> None:
+    """Call ``stop`` in these of the optimizer's steps, counted over all runs."""
+    step = torch.optim.Adam.step
+    calls = {"n": 0}
+
+    def stops(self: torch.optim.Adam, *arguments: Any) -> Any:
+        calls["n"] += 1
+        if calls["n"] in numbers:
+            stop()
+        return step(self, *arguments)
+
+    monkeypatch.setattr(torch.optim.Adam, "step", stops)
+
+
+def check_same(a: Path, b: Path) -> None:
+    assert same(load_checkpoint(a / "last.pt"), load_checkpoint(b / "last.pt"))
+    assert same(load_checkpoint(a / "best.pt"), load_checkpoint(b / "best.pt"))
+    assert metrics(a) == metrics(b)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"save_steps": None},
+        {"average": 0.9, "penalty": 0.1, "run": {"fraction": 0.5}},
+        {"name": "mac"},  # with dropout
+        {"run": {"store": "stream"}},
+        {"precision": "bfloat16", "run": {"store": "memory"}},
+        {"questions_per_image": 4, "precision": "float32"},
+        {"log_every": 7, "eval_every": 5, "optim": {"name": "adamw", "fused": False}},
+        {"grad_clip": 0.5, "eval_every": None},
+    ],
+    ids=str,
+)
+def test_an_interrupted_run_ends_with_the_same_bits(
+    tmp_path: Path, tiny_set: Path, monkeypatch: pytest.MonkeyPatch, options: dict
+) -> None:
+    options = {"save_steps": 3, **options}
+    train(tmp_path / "whole", tiny_set, **options)
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    kind = getattr(
+        torch.optim, {"adamw": "AdamW"}.get(options.get("optim", {}).get("name"), "Adam")
+    )
+    monkeypatch.setattr(torch.optim, "Adam", kind)
+    stop_in_steps(monkeypatch, (5, 14, 25), interrupt)
+    for _ in range(3):
+        with pytest.raises(KeyboardInterrupt):
+            train(tmp_path / "parts", tiny_set, **options)
+    train(tmp_path / "parts", tiny_set, **options)
+    check_same(tmp_path / "whole", tmp_path / "parts")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_lets_the_step_finish_and_saves(
+    tmp_path: Path, tiny_set: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, capsys
+) -> None:
+    train(tmp_path / "whole", tiny_set)
+    before = signal.getsignal(number)
+    stop_in_steps(monkeypatch, (5, 18), lambda: os.kill(os.getpid(), number))
+    for step in (5, 17):  # the second comes in the 18th call: the 5th step was not done again
+        with pytest.raises(Interrupted, match=rf"stopped after step {step + (step > 5)} of 24"):
+            train(tmp_path / "parts", tiny_set)
+        assert "once more stops at once" in capsys.readouterr().err
+        assert signal.getsignal(number) == before
+    train(tmp_path / "parts", tiny_set)
+    check_same(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_the_second_signal_stops_at_once(
+    tmp_path: Path, tiny_set: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def twice() -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    stop_in_steps(monkeypatch, (5,), twice)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        train(tmp_path / "run", tiny_set)
+    assert not isinstance(caught.value, Interrupted)
+    assert not (tmp_path / "run/last.pt").exists()
+
+
+def test_a_signal_while_it_evaluates_leaves_that_for_the_next_time(
+    tmp_path: Path, tiny_set: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(tmp_path / "whole", tiny_set)
+    right, calls = Trainer._right, {"n": 0}
+
+    def signals(self: Trainer, *arguments: Any) -> torch.Tensor:
+        calls["n"] += 1
+        if calls["n"] == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return right(self, *arguments)
+
+    monkeypatch.setattr(Trainer, "_right", signals)
+    with pytest.raises(Interrupted, match="stopped after step 16"):
+        train(tmp_path / "parts", tiny_set)
+    assert [r["step"] for r in metrics(tmp_path / "parts") if "gap" in r] == [8]
+    train(tmp_path / "parts", tiny_set)
+    check_same(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_last_pt_is_written_every_so_many_minutes(
+    tmp_path: Path, tiny_set: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[int] = []
+
+    def note(path: Path, content: dict) -> None:
+        written.append(content["progress"]["step"])
+
+    monkeypatch.setattr("filmvqa.training.trainer.save_checkpoint", note)
+    train(tmp_path / "a", tiny_set, max_steps=6, eval_every=6, save_minutes=1e-9)
+    assert written == [1, 2, 3, 4, 5, 6, 6, 6]  # at the end best.pt and last.pt too
+    written.clear()
+    train(tmp_path / "b", tiny_set, max_steps=6, eval_every=6, save_minutes=5)
+    assert written == [6, 6]
+
+
+def test_another_process_in_the_same_folder_is_told(tmp_path: Path, tiny_set: Path) -> None:
+    with exclusive(tmp_path / "run"):
+        with pytest.raises(UserError, match=rf"run: process {os.getpid()} on .* is at work on it"):
+            train(tmp_path / "run", tiny_set)
+        assert [p.name for p in (tmp_path / "run").iterdir()] == [".lock"]
+    train(tmp_path / "run", tiny_set, max_steps=2)
+
+
+def test_changed_inputs_are_refused(tmp_path: Path, tiny_set: Path, monkeypatch) -> None:
+    data = Path(shutil.copytree(tiny_set, tmp_path / "data"))
+    stop_in_steps(monkeypatch, (5,), lambda: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(Interrupted):
+        train(tmp_path / "run", data)
+    with h5py.File(data / "val_questions.h5", "r+") as file:
+        answers = file["answers"][:]
+        answers[0] = 1 - min(answers[0], 1)
+        file["answers"][:] = answers
+        del file.attrs["sha256"]
+    with pytest.raises(UserError, match="the questions of val changed since the run began"):
+        train(tmp_path / "run", data)
+
+
+def test_a_run_says_what_it_ran_in_and_read(tmp_path: Path, tiny_set: Path) -> None:
+    train(tmp_path / "run", tiny_set, max_steps=8)
+    record = json.loads((tmp_path / "run/provenance.json").read_text())
+    (where,) = record["environments"]
+    assert where["from_step"] == 0
+    assert where["torch"] == torch.__version__
+    assert where["device"] == "cpu"
+    assert where["threads"] == torch.get_num_threads()
+    assert {"commit", "clean", "processor", "python", "filmvqa"} <= set(where)
+    assert record["inputs"]["vocabulary"] == Vocabulary.load(tiny_set / "vocab.json").sha256()
+    for split in ("train", "val"):
+        assert len(record["inputs"][split]["questions"]) == 64
+        assert len(record["inputs"][split]["features"]) == 64
+        assert record["inputs"][split]["made"]["backbone"] == "clevr_cnn"
+    content = load_checkpoint(tmp_path / "run/last.pt")
+    assert content["inputs"] == record["inputs"]
+    assert content["progress"]["environments"] == record["environments"]
+
+
+def test_going_on_elsewhere_is_noted(
+    tmp_path: Path, tiny_set: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    stop_in_steps(monkeypatch, (5,), lambda: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(Interrupted):
+        train(tmp_path / "run", tiny_set)
+    monkeypatch.setattr("filmvqa.training.run.environment", lambda device: {"torch": "9.9"})
+    train(tmp_path / "run", tiny_set)
+    assert f"torch was {torch.__version__}, now 9.9" in capsys.readouterr().err
+    record = json.loads((tmp_path / "run/provenance.json").read_text())
+    assert [e["from_step"] for e in record["environments"]] == [0, 5]
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(
+    tmp_path: Path, tiny_set: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forward, calls = FilmNet.forward, {"n": 0}
+
+    def ruined(self: FilmNet, *arguments: Any) -> torch.Tensor:
+        calls["n"] += self.training
+        logits = forward(self, *arguments)
+        return logits * float("nan") if calls["n"] == 11 else logits
+
+    batches = []
+    step = Trainer.step
+    monkeypatch.setattr(FilmNet, "forward", ruined)
+    monkeypatch.setattr(
+        Trainer,
+        "step",
+        lambda self, batch: (batches.append(batch.index.tolist()), step(self, batch)),
+    )
+    with pytest.raises(UserError, match=r"the loss is nan at step 11; the 32 questions .* kept"):
+        train(tmp_path / "run", tiny_set)
+    record = json.loads((tmp_path / "run/not_finite.json").read_text())
+    assert record["step"] == 11
+    assert record["rows"] == batches[10]
+    assert record["questions"].endswith("train_questions.h5")
+    kept = load_checkpoint(tmp_path / "run/last.pt")
+    assert kept["progress"]["step"] == 8
+    assert all(w.isfinite().all() for w in kept["weights"].values() if w.is_floating_point())
+    assert [r["step"] for r in metrics(tmp_path / "run") if "loss" in r] == [4, 8]
+
+
+def test_weights_that_are_not_finite_are_not_saved(
+    tmp_path: Path, tiny_set: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last step's loss is fine, but what it made of the weights is not."""
+
+    def ruin(self: torch.optim.Adam, *arguments: Any) -> None:
+        step(self, *arguments)
+        calls["n"] += 1
+        if calls["n"] == 16:
+            self.param_groups[0]["params"][0].data.fill_(float("inf"))
+
+    step, calls = torch.optim.Adam.step, {"n": 0}
+    monkeypatch.setattr(torch.optim.Adam, "step", ruin)
+    with pytest.raises(UserError, match="is not finite at step 16"):
+        train(tmp_path / "run", tiny_set)
+    assert load_checkpoint(tmp_path / "run/last.pt")["progress"]["step"] == 8
+
+
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError(),
+              RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried")],
+)  # fmt: skip
+def test_out_of_memory_says_what_to_lower(
+    tmp_path: Path, tiny_set: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(self: FilmNet, *arguments: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(FilmNet, "forward", fail)
+    with pytest.raises(
+        UserError,
+        match=r"out of memory on cpu at step 1: .*take about \d+.* of 32 questions .*lower "
+        r"trainer\.batch_size",
+    ):
+        train(tmp_path / "run", tiny_set)
+
+
+def test_other_errors_are_not_taken_for_memory(
+    tmp_path: Path, tiny_set: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(self: FilmNet, *arguments: Any) -> None:
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    monkeypatch.setattr(FilmNet, "forward", fail)
+    with pytest.raises(RuntimeError, match="mat1"):
+        train(tmp_path / "run", tiny_set)
