@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from tests.conftest import REPOSITORY, run_script
+from tests.conftest import REPOSITORY, run_script, script_environment
 
 DATA = [
     "data=mini",
@@ -73,13 +75,19 @@ def copy(workplace: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(workplace, tmp_path / "copy"))
 
 
+def stamps(folder: Path) -> dict[Path, int]:
+    """When each file was written, but for those that say who is at work."""
+    paths = (p for p in folder.rglob("*") if p.is_file() and not p.name.endswith(".lock"))
+    return {p: p.stat().st_mtime_ns for p in paths}
+
+
 def test_finished_stages_say_so_and_do_nothing(workplace: Path) -> None:
-    before = {p: p.stat().st_mtime_ns for p in workplace.rglob("*") if p.is_file()}
+    before = stamps(workplace)
     assert "complete already" in succeed("generate_clevr.py", *DATA, *GENERATOR, cwd=workplace)
     assert succeed("preprocess_questions.py", *DATA, cwd=workplace).count("complete already") == 3
     assert succeed("extract_features.py", *DATA, cwd=workplace).count("complete already") == 3
     assert "finished already" in succeed("train.py", *TRAIN, "run=film", cwd=workplace)
-    assert before == {p: p.stat().st_mtime_ns for p in workplace.rglob("*") if p.is_file()}
+    assert before == stamps(workplace)
 
 
 def test_evaluation_prints_a_table_and_writes_the_files(workplace: Path) -> None:
@@ -144,6 +152,38 @@ def test_a_sweep_runs_once_and_becomes_a_report(workplace: Path) -> None:
     assert {"report.md", "report.csv", "report.png"} <= {p.name for p in folder.iterdir()}
 
 
+def test_a_sweep_goes_on_after_a_job_that_fails(workplace: Path) -> None:
+    arguments = ["-m", *TRAIN, "name=failing", "optim.lr=-1,1e-3,-2"]
+    done = run_script("train.py", *arguments, cwd=workplace)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("error: 2 of the sweep's jobs failed")
+    assert "optim.lr=-1, " in last
+    assert "optim.lr=-2, " in last
+    assert len(list((workplace / "outputs/sweeps/failing").rglob("last.pt"))) == 1
+
+
+@pytest.mark.parametrize("script", ["extract_features.py", "train.py"])
+def test_a_full_disk_keeps_what_was_there(copy: Path, script: str) -> None:
+    """Files may not grow beyond 20 KiB, which is as a full disk."""
+    line = [*DATA] if script.startswith("extract") else [*TRAIN, "run=full"]
+    if script.startswith("extract"):
+        (copy / "data/tiny/h5/train_features_clevr_cnn.h5").unlink()
+    before = stamps(copy)
+    done = subprocess.run(
+        ["bash", "-c", 'ulimit -f 20; exec "$@"', "_", sys.executable,
+         str(REPOSITORY / "scripts" / script), *line],
+        cwd=copy, capture_output=True, text=True, timeout=300, check=False,
+        env=script_environment(),
+    )  # fmt: skip
+    assert done.returncode == 1, done.stderr[-2000:]
+    assert "Traceback" not in done.stderr
+    assert "a file may not grow so large here" in done.stderr
+    assert before.items() <= stamps(copy).items()
+    succeed(script, *line, cwd=copy)
+
+
 def test_pixels_need_no_weights(workplace: Path) -> None:
     pixels = [*DATA, "data.backbone.name=pixels"]
     succeed("extract_features.py", *pixels, cwd=workplace)
@@ -199,6 +239,19 @@ def test_a_truncated_image(copy: Path) -> None:
     path.unlink()
     succeed("generate_clevr.py", *DATA, *GENERATOR, cwd=copy)
     succeed("extract_features.py", *DATA, cwd=copy)
+
+
+@pytest.mark.parametrize("name", ["../../etc/passwd", "/etc/passwd", "a\\b.png", ".hidden.png"])
+def test_an_image_name_that_leads_out_of_its_folder(copy: Path, name: str) -> None:
+    path = copy / "data/tiny/questions/CLEVR_val_questions.json"
+    content = json.loads(path.read_text())
+    content["questions"][3]["image_filename"] = name
+    path.write_text(json.dumps(content))
+    line = fail("preprocess_questions.py", *DATA, cwd=copy)
+    assert "CLEVR_val_questions.json" in line
+    assert "is no plain file name" in line
+    assert "question 3" in line
+    assert "is no plain file name" in fail("draw_sheet.py", *DATA, "output=x.png", cwd=copy)
 
 
 def test_question_json_cut_short(copy: Path) -> None:

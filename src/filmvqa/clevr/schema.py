@@ -51,6 +51,13 @@ class SceneObject(msgspec.Struct):
     pixel_coords: Vector
 
 
+def _check_filename(name: str) -> None:
+    """Raise ``ValueError`` (which msgspec reports with its place) for what is no plain name: a file
+    must not lead out of its folder."""
+    if not name or name.startswith(".") or any(c in name for c in "/\\\0"):
+        raise ValueError(f"image_filename {name!r} is no plain file name")
+
+
 class Scene(msgspec.Struct):
     """One image's objects. ``relationships[r][i]`` lists the objects that are ``r`` of object i."""
 
@@ -60,6 +67,9 @@ class Scene(msgspec.Struct):
     objects: list[SceneObject]
     relationships: dict[str, list[list[int]]]
     directions: dict[str, Vector]
+
+    def __post_init__(self) -> None:
+        _check_filename(self.image_filename)
 
 
 class SceneFile(msgspec.Struct):
@@ -87,6 +97,9 @@ class Question(msgspec.Struct, omit_defaults=True):
     question_family_index: int | None = None
     answer: str | None = None
     program: list[Function] | None = None
+
+    def __post_init__(self) -> None:
+        _check_filename(self.image_filename)
 
 
 class QuestionFile(msgspec.Struct):

@@ -152,6 +152,8 @@ def read_question_table(path: Path, images_folder: Path | None = None) -> Questi
             types.append(last_functions[last])
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         place = str(error).replace("`$", f"`$.questions[{i}]")
+        if place == str(error):  # it does not say where in the record
+            place = f"question {i}: {place}"
         raise UserError(f"{path}: {place}; {_FETCH_AGAIN}") from None
     except (ValueError, OverflowError) as error:
         raise UserError(f"{path}: question {i}: {error}") from None
