@@ -77,7 +77,7 @@ class Vocabulary:
         content = read_bytes(path, "make it with scripts/preprocess_questions.py")
         try:
             found = msgspec.json.decode(content, type=_VocabularyFile)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise UserError(
                 f"{path}: {error}; make it again with scripts/preprocess_questions.py"
             ) from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,9 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
         If it is missing, unreadable or no checkpoint of this project and version.
     """
     try:
+        with zipfile.ZipFile(path) as archive:
+            if broken := archive.testzip():  # torch does not compare checksums
+                raise zipfile.BadZipFile(f"{broken} has another checksum")
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(f"{path}: no such checkpoint; train one with scripts/train.py") from None

@@ -1,0 +1,302 @@
+"""Broken and hostile files: each is refused by a ``UserError``, of which scripts make one line, and
+is left as it was. The rows of docs/reliability.md."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from filmvqa.clevr.families import read_families
+from filmvqa.clevr.schema import read_questions, read_scenes
+from filmvqa.data.backbones import build_backbone
+from filmvqa.data.features import Extraction
+from filmvqa.data.loader import QuestionSet
+from filmvqa.data.preprocess import preprocess_questions
+from filmvqa.data.store import open_feature_store
+from filmvqa.data.text import Vocabulary
+from filmvqa.errors import UserError
+from filmvqa.training.checkpoint import load_checkpoint, model_from_checkpoint
+from tests.conftest import REPOSITORY
+from tests.training.test_training import same, train
+
+SHARED_FOLDER = settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
+
+def refused(work: Callable[[], Any], path: Path, match: str | None = None) -> str:
+    """The message of the ``UserError`` that names ``path``, which is left untouched."""
+    before = path.read_bytes()
+    with pytest.raises(UserError, match=match) as caught:
+        work()
+    assert path.name in str(caught.value)
+    assert path.read_bytes() == before
+    return str(caught.value)
+
+
+@pytest.fixture(scope="module")
+def originals(
+    tiny_world: Path, tiny_set: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, tuple[bytes, Callable[[Path], Any]]]:
+    """Content of each kind of file, and what reads it."""
+    vocabulary = Vocabulary.load(tiny_set / "vocab.json")
+    run = tmp_path_factory.mktemp("run")
+    train(run, tiny_set, max_steps=2)
+    templates = REPOSITORY / "src/filmvqa/clevr/templates"
+
+    def features(path: Path) -> None:
+        store = open_feature_store(path)
+        store.read(torch.arange(store.num_images))
+
+    return {
+        "CLEVR_val_questions.json": (
+            (tiny_world / "questions/CLEVR_val_questions.json").read_bytes(), read_questions,
+        ),
+        "CLEVR_val_scenes.json": (
+            (tiny_world / "scenes/CLEVR_val_scenes.json").read_bytes(), read_scenes,
+        ),
+        "vocab.json": ((tiny_set / "vocab.json").read_bytes(), Vocabulary.load),
+        "zero_hop.json": (
+            (templates / "zero_hop.json").read_bytes(), lambda path: read_families(path.parent),
+        ),
+        "val_questions.h5": (
+            (tiny_set / "val_questions.h5").read_bytes(),
+            lambda path: QuestionSet.load(path, vocabulary),
+        ),
+        "val_features_clevr_cnn.h5": (
+            (tiny_set / "val_features_clevr_cnn.h5").read_bytes(), features,
+        ),
+        "best.pt": (
+            (run / "best.pt").read_bytes(),
+            lambda path: model_from_checkpoint(load_checkpoint(path), path),
+        ),
+    }  # fmt: skip
+
+
+KINDS = ("CLEVR_val_questions.json", "CLEVR_val_scenes.json", "vocab.json", "zero_hop.json",
+         "val_questions.h5", "val_features_clevr_cnn.h5", "best.pt")  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@SHARED_FOLDER
+@given(share=st.floats(0, 0.999))
+def test_cut_at_any_place(kind: str, originals: Any, tmp_path: Path, share: float) -> None:
+    content, read = originals[kind]
+    path = tmp_path / kind
+    content = content.rstrip()  # a JSON file does not need its last line break
+    path.write_bytes(content[: int(share * len(content))])
+    refused(lambda: read(path), path)
+
+
+@pytest.mark.parametrize("kind", [k for k in KINDS if not k.endswith(".json")])
+@SHARED_FOLDER
+@given(share=st.floats(0, 0.999), bit=st.integers(0, 7))
+def test_a_flipped_bit_is_refused_or_without_effect(
+    kind: str, originals: Any, tmp_path: Path, share: float, bit: int
+) -> None:
+    content, read = originals[kind]
+    path, whole = tmp_path / kind, tmp_path / "whole" / kind
+    whole.parent.mkdir(exist_ok=True)
+    whole.write_bytes(content)
+    flipped = bytearray(content)
+    flipped[int(share * len(content))] ^= 1 << bit
+    path.write_bytes(flipped)
+    try:
+        found = read(path)
+    except UserError as error:
+        assert kind in str(error)
+        return
+    if kind.endswith("questions.h5"):
+        ours = read(whole)
+        assert torch.equal(found.questions, ours.questions)
+        assert torch.equal(found.answers, ours.answers)
+    if kind == "best.pt" and not same(found[0].state_dict(), read(whole)[0].state_dict()):
+        pytest.fail("a checkpoint with other weights was read")
+
+
+@pytest.mark.parametrize("kind", KINDS[:4])
+def test_invalid_utf8_is_refused(kind: str, originals: Any, tmp_path: Path) -> None:
+    content, read = originals[kind]
+    path = tmp_path / kind
+    path.write_bytes(content.replace(b"e", b"\xff"))
+    refused(lambda: read(path), path)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)  # fmt: skip
+
+
+@SHARED_FOLDER
+@given(
+    key=st.sampled_from(["image_filename", "question", "image_index", "answer", "program"]),
+    value=JSON,
+)
+def test_questions_of_wrong_types_and_sizes(
+    originals: Any, tmp_path: Path, key: str, value: Any
+) -> None:
+    """Read, or refused with the place; never another error."""
+    content = json.loads(originals["CLEVR_val_questions.json"][0])
+    content["questions"][2][key] = value
+    folder = tmp_path / "questions"
+    folder.mkdir(exist_ok=True)
+    path = folder / "CLEVR_train_questions.json"
+    path.write_text(json.dumps(content))
+    shutil.rmtree(tmp_path / "h5", ignore_errors=True)
+    try:
+        preprocess_questions(folder, tmp_path / "h5")
+    except UserError as error:
+        assert path.name in str(error)
+        assert "2" in str(error)
+        assert not (tmp_path / "h5/train_questions.h5").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (lambda v: v["answer_token_to_idx"].update({"yes": 99}), "indices of answer"),
+        (lambda v: v["question_token_to_idx"].update({"a": 5, "b": 5}), "indices of question"),
+        (lambda v: v["program_token_to_idx"].pop("<NULL>"), "program"),
+        (lambda v: v.pop("answer_token_to_idx"), "answer_token_to_idx"),
+        (lambda v: v["answer_token_to_idx"].update({"yes": 10**30}), "answer"),
+    ],
+)
+def test_vocabularies_with_gaps_and_duplicates(
+    originals: Any, tmp_path: Path, change: Callable[[dict], Any], match: str
+) -> None:
+    content = json.loads(originals["vocab.json"][0])
+    change(content)
+    path = tmp_path / "vocab.json"
+    path.write_text(json.dumps(content))
+    refused(lambda: Vocabulary.load(path), path, match)
+
+
+def png(path: Path, mode: str = "RGB", size: tuple[int, int] = (16, 16)) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new(mode, size).save(path, format="PNG")
+
+
+@pytest.mark.parametrize(
+    ("harm", "match"),
+    [
+        (lambda p: png(p, "L"), "not an image of 8 bits RGB or RGBA"),
+        (lambda p: png(p, "P"), "not an image of 8 bits RGB or RGBA"),
+        (lambda p: png(p, "I;16"), "not an image of 8 bits RGB or RGBA"),
+        (lambda p: png(p, "RGB", (16, 17)), "is 16×17 pixels large, CLEVR_val_000000.png 16×16"),
+        (lambda p: p.write_text("no image at all"), "not a PNG"),
+        (lambda p: p.write_bytes(p.read_bytes()[:-9]), "truncated PNG"),
+        (lambda p: bomb(p), "pixels, more than"),
+    ],
+)
+def test_images_of_another_kind(tmp_path: Path, harm: Callable[[Path], Any], match: str) -> None:
+    for i in range(3):
+        png(tmp_path / f"i/CLEVR_val_{i:06d}.png")
+    path = tmp_path / "i/CLEVR_val_000001.png"
+    harm(path)
+    work = lambda: Extraction(  # noqa: E731
+        tmp_path / "i", tmp_path / "f.h5", "val", build_backbone("pixels"), (16, 16)
+    )
+    refused(work, path, match)
+    assert not (tmp_path / "f.h5").exists()
+
+
+def bomb(path: Path) -> None:
+    """A head that promises 10 gigapixels."""
+    content = bytearray(path.read_bytes())
+    content[16:24] = (100_000).to_bytes(4, "big") * 2
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("harm", "match"),
+    [
+        (lambda f: f["features"].__setitem__((3, 0, 0, 0), np.nan), "image 3 are damaged"),
+        (lambda f: f.attrs.__delitem__("weights_sha256"), "lacks the attribute 'weights_sha256'"),
+        (lambda f: f.attrs.__delitem__("num_done"), "lacks the attribute 'num_done'"),
+        (lambda f: f.__delitem__("row_crc32"), "no dataset 'row_crc32'"),
+        (lambda f: f.__delitem__("features"), "no dataset 'features'"),
+    ],
+)
+def test_features_that_are_changed(
+    originals: Any, tmp_path: Path, harm: Callable[[h5py.File], Any], match: str
+) -> None:
+    path = tmp_path / "val_features_clevr_cnn.h5"
+    content, read = originals[path.name]
+    path.write_bytes(content)
+    with h5py.File(path, "r+") as file:
+        harm(file)
+    refused(lambda: read(path), path, match)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+@pytest.mark.parametrize("placement", ["memory", "stream"])
+def test_features_that_are_not_finite(
+    tmp_path: Path, value: float, dtype: type, placement: str
+) -> None:
+    values = np.zeros((5, 2, 3, 3), dtype)
+    values[2, 1, 1, 1] = value
+    path = tmp_path / "film.h5"
+    with h5py.File(path, "w") as file:
+        file["features"] = values
+
+    def work() -> None:
+        open_feature_store(path, placement=placement).read(torch.arange(5))
+
+    refused(work, path, "image 2 are not finite")
+
+
+@pytest.mark.parametrize(
+    ("harm", "match"),
+    [
+        (lambda f: f["answers"].__setitem__(1, 10**6), "damaged"),
+        (lambda f: (f.attrs.__delitem__("sha256"), f["answers"].__setitem__(1, 10**6)),
+         "'answers' of question 1 is out of range"),
+        (lambda f: (f.attrs.__delitem__("sha256"), f["image_idxs"].__setitem__(1, -4)),
+         "'image_idxs' of question 1 is out of range"),
+        (lambda f: (f.__delitem__("answers"), f.__setitem__("answers", np.zeros(3, np.int32))),
+         "'answers' is int32"),
+        (lambda f: (f.__delitem__("answers"), f.__setitem__("answers", np.zeros(200))),
+         "'answers' is float64"),
+        (lambda f: (f.attrs.__delitem__("sha256"), f["questions"].__setitem__(2, 0)),
+         "question 2 has no words"),
+        (lambda f: f.__delitem__("questions"), "no dataset 'questions'"),
+    ],
+)  # fmt: skip
+def test_question_files_that_are_changed(
+    originals: Any, tmp_path: Path, harm: Callable[[h5py.File], Any], match: str
+) -> None:
+    path = tmp_path / "val_questions.h5"
+    content, read = originals[path.name]
+    path.write_bytes(content)
+    with h5py.File(path, "r+") as file:
+        harm(file)
+    refused(lambda: read(path), path, match)
+
+
+def test_a_vocabulary_is_not_written_over_itself(tiny_world: Path, tmp_path: Path) -> None:
+    preprocess_questions(tiny_world / "questions", tmp_path / "h5")
+    path = tmp_path / "h5/vocab.json"
+    work = lambda: preprocess_questions(  # noqa: E731
+        tiny_world / "questions", tmp_path / "h5", vocab=path, extend_vocab=True
+    )
+    refused(work, path, "would be written over what is read")
+
+
+def test_features_are_not_written_into_the_images(tmp_path: Path) -> None:
+    png(tmp_path / "i/CLEVR_val_000000.png")
+    with pytest.raises(UserError, match="would be written over what is read"):
+        Extraction(tmp_path / "i", tmp_path / "i/f.h5", "val", build_backbone("pixels"), (16, 16))
