@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from filmvqa.training.checkpoint import load_checkpoint
 from tests.conftest import REPOSITORY, run_script, script_environment
+from tests.training.test_training import metrics, same
 
 DATA = [
     "data=mini",
@@ -135,6 +137,36 @@ def test_training_accuracy_is_what_evaluation_finds(workplace: Path) -> None:
     ]
     best = max(r["val_accuracy"] for r in records if "val_accuracy" in r)
     assert report["overall"]["accuracy"] == pytest.approx(best, abs=0.01)
+
+
+def test_the_demos_training_gives_the_same_bits_twice(workplace: Path) -> None:
+    """The demo's own network and options, with all threads, in two processes."""
+    line = ["experiment=demo", *DATA, "trainer.max_steps=30", "trainer.eval_every=15"]
+    for run in ("a", "b"):
+        done = subprocess.run(
+            [sys.executable, str(REPOSITORY / "scripts/train.py"), *line, f"run={run}"],
+            cwd=workplace, capture_output=True, text=True, timeout=300, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr[-2000:]
+    a, b = (workplace / "outputs/demo" / run for run in ("a", "b"))
+    assert same(load_checkpoint(a / "last.pt"), load_checkpoint(b / "last.pt"))
+    assert metrics(a) == metrics(b)
+
+
+def test_evaluation_warns_of_other_data(copy: Path) -> None:
+    checkpoint = "checkpoint=outputs/demo/film/best.pt"
+    done = run_script("evaluate.py", checkpoint, cwd=copy)
+    assert "warning" not in done.stderr
+    path = copy / "data/tiny/questions/CLEVR_val_questions.json"
+    content = json.loads(path.read_text())
+    content["questions"].pop()
+    path.write_text(json.dumps(content))
+    succeed("preprocess_questions.py", *DATA, cwd=copy)
+    done = run_script("evaluate.py", checkpoint, cwd=copy)
+    assert done.returncode == 0
+    assert "was not trained with these data: the questions of val differ" in done.stderr
+    report = json.loads((copy / "outputs/demo/film/evaluation/val.json").read_text())
+    assert report["not_as_trained_with"] == ["the questions of val"]
 
 
 def test_a_sweep_runs_once_and_becomes_a_report(workplace: Path) -> None:
