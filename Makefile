@@ -1,7 +1,7 @@
 # make demo   from nothing to accuracy by question type, on data that the project makes itself
 # make test   lint, types and all tests
-# make soak   every stage killed 50 times and started again, half an hour
-# Both set everything up in .venv first, once.
+# make soak   every stage killed 50 times and started again, about an hour
+# All set everything up in .venv first, once.
 
 PYTHON ?= python3
 VENV := .venv

@@ -45,6 +45,15 @@ def refused(work: Callable[[], Any], path: Path, match: str | None = None) -> st
     return str(caught.value)
 
 
+def refused_after(harm: Callable[[h5py.File], Any], originals: Any, path: Path, match: str) -> None:
+    """An HDF5 file is refused after something was done to it."""
+    content, read = originals[path.name]
+    path.write_bytes(content)
+    with h5py.File(path, "r+") as file:
+        harm(file)
+    refused(lambda: read(path), path, match)
+
+
 @pytest.fixture(scope="module")
 def originals(
     tiny_world: Path, tiny_set: Path, tmp_path_factory: pytest.TempPathFactory
@@ -233,12 +242,7 @@ def bomb(path: Path) -> None:
 def test_features_that_are_changed(
     originals: Any, tmp_path: Path, harm: Callable[[h5py.File], Any], match: str
 ) -> None:
-    path = tmp_path / "val_features_clevr_cnn.h5"
-    content, read = originals[path.name]
-    path.write_bytes(content)
-    with h5py.File(path, "r+") as file:
-        harm(file)
-    refused(lambda: read(path), path, match)
+    refused_after(harm, originals, tmp_path / "val_features_clevr_cnn.h5", match)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -279,12 +283,7 @@ def test_features_that_are_not_finite(
 def test_question_files_that_are_changed(
     originals: Any, tmp_path: Path, harm: Callable[[h5py.File], Any], match: str
 ) -> None:
-    path = tmp_path / "val_questions.h5"
-    content, read = originals[path.name]
-    path.write_bytes(content)
-    with h5py.File(path, "r+") as file:
-        harm(file)
-    refused(lambda: read(path), path, match)
+    refused_after(harm, originals, tmp_path / "val_questions.h5", match)
 
 
 def test_a_vocabulary_is_not_written_over_itself(tiny_world: Path, tmp_path: Path) -> None:

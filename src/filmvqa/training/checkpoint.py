@@ -13,7 +13,7 @@ from torch import nn
 
 from filmvqa.data.text import Vocabulary
 from filmvqa.errors import UserError, one_line
-from filmvqa.files import atomic_write
+from filmvqa.files import write_file
 from filmvqa.models import build_model
 
 FORMAT = "filmvqa-checkpoint-3"
@@ -42,8 +42,7 @@ def save_checkpoint(path: str | Path, content: dict[str, Any]) -> None:
     # In memory first: then it is known how much room it needs, and a full disk is one clean error.
     stream = io.BytesIO()
     torch.save({"format": FORMAT, **content}, stream)
-    with atomic_write(path, stream.getbuffer().nbytes) as target:
-        target.write(stream.getbuffer())
+    write_file(path, stream.getbuffer())
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -63,23 +62,23 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
         raise UserError(f"{path}: no such checkpoint; train one with scripts/train.py") from None
     except Exception as error:  # torch raises half a dozen kinds for a file it cannot read
         reason = one_line(error, 120)
-        raise UserError(f"{path}: not a readable checkpoint ({reason}); {_remedy(path)}") from None
+        raise UserError(f"{path}: not a readable checkpoint ({reason}); {remedy(path)}") from None
     if not isinstance(content, dict):
         content = {}
     found = content.get("format")
     if found != FORMAT:
         what = f"{found!r}" if isinstance(found, str) else "no checkpoint of this project"
-        raise UserError(f"{path}: is {what}, not {FORMAT!r}; {_remedy(path)}")
+        raise UserError(f"{path}: is {what}, not {FORMAT!r}; {remedy(path)}")
     for name, kinds in _ENTRIES.items():
         inner = content.get(name)
         if not isinstance(inner, kinds) or any(
             key not in inner for key in _INNER.get(name, ()) if isinstance(inner, dict)
         ):
-            raise UserError(f"{path}: its entry {name!r} is missing or broken; {_remedy(path)}")
+            raise UserError(f"{path}: its entry {name!r} is missing or broken; {remedy(path)}")
     return content
 
 
-def _remedy(path: str | Path) -> str:
+def remedy(path: str | Path) -> str:
     if Path(path).name == "last.pt":
         return "copy best.pt over it to go on from there, or delete it to train from the start"
     return "give a checkpoint that this version of scripts/train.py wrote, or train again"
@@ -102,7 +101,7 @@ def vocabulary_of(content: dict[str, Any], path: str | Path) -> Vocabulary:
     try:
         maps = msgspec.convert(content["vocabulary"], dict[str, dict[str, int]])
     except msgspec.ValidationError as error:
-        raise UserError(f"{path}: its vocabulary is none ({error}); {_remedy(path)}") from None
+        raise UserError(f"{path}: its vocabulary is none ({error}); {remedy(path)}") from None
     vocabulary = Vocabulary.from_dict(maps)
     vocabulary.check(str(path))
     return vocabulary
@@ -130,12 +129,12 @@ def model_from_checkpoint(
         model.load_state_dict(weights)
     except (UserError, RuntimeError, TypeError, ValueError, AttributeError) as error:
         raise UserError(
-            f"{path}: its model and its weights do not fit ({one_line(error)}); {_remedy(path)}"
+            f"{path}: its model and its weights do not fit ({one_line(error)}); {remedy(path)}"
         ) from None
     sizes = (len(vocabulary.question), len(vocabulary.answer))
     if sizes != (kwargs["vocab_size"], kwargs["num_answers"]):
         raise UserError(
             f"{path}: its vocabulary has {sizes[0]} words and {sizes[1]} answers, its model "
-            f"{kwargs['vocab_size']} and {kwargs['num_answers']}; {_remedy(path)}"
+            f"{kwargs['vocab_size']} and {kwargs['num_answers']}; {remedy(path)}"
         )
     return model.eval(), vocabulary

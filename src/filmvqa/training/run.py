@@ -29,7 +29,7 @@ from filmvqa.files import exclusive, refuse_overwriting, write_file
 from filmvqa.models import build_model
 from filmvqa.models.baselines import QuestionTypeMode
 from filmvqa.models.encoder import QuestionEncoder
-from filmvqa.training.checkpoint import load_checkpoint
+from filmvqa.training.checkpoint import load_checkpoint, remedy
 from filmvqa.training.loggers import build_loggers
 from filmvqa.training.optim import build_optimizer, build_schedule
 from filmvqa.training.provenance import changed_inputs, environment, inputs
@@ -254,8 +254,8 @@ def _go_on(folder: Path, state: RunState, saved: dict[str, Any], found: dict[str
         state.load_state_dict(saved)
     except (KeyError, RuntimeError, TypeError, ValueError, AttributeError) as error:
         raise UserError(
-            f"{folder / 'last.pt'}: training cannot go on with it ({one_line(error)}); copy "
-            "best.pt over it to go on from there, or delete it to train from the start"
+            f"{folder / 'last.pt'}: training cannot go on with it ({one_line(error)}); "
+            f"{remedy(folder / 'last.pt')}"
         ) from None
     print(f"{folder}: going on from step {state.step}")
 
