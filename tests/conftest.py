@@ -22,6 +22,8 @@ settings.load_profile("tests")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SHARED = REPOSITORY.parent / "shared"
+#: How often tests kill what they can kill; ``make soak`` sets it, and trains as much longer too.
+KILLS = int(os.environ.get("FILMVQA_KILLS", "3"))
 
 TINY = GeneratorSettings(
     images={"train": 60, "val": 20, "test": 5},

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from filmvqa.data.rows import DatasetRows
+from filmvqa.data.rows import DatasetRows, all_finite
 from filmvqa.data.store import open_feature_store
 from filmvqa.errors import UserError
 
@@ -75,3 +75,10 @@ def test_a_store_names_the_file_that_ends_early(tmp_path: Path, monkeypatch) -> 
     monkeypatch.setattr(DatasetRows, "read", fail)
     with pytest.raises(UserError, match=r"f\.h5: not readable \(Input/output error\)"):
         open_feature_store(tmp_path / "f.h5")
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_every_value_is_told_finite_or_not(dtype: type) -> None:
+    values = np.arange(2**16, dtype=np.uint16).view(np.float16).astype(dtype)
+    assert [all_finite(v) for v in values.reshape(-1, 1)] == np.isfinite(values).tolist()
+    assert all_finite(values[:0])

@@ -7,7 +7,6 @@ those of a run that nobody disturbed.
 from __future__ import annotations
 
 import json
-import os
 import random
 import shutil
 import subprocess
@@ -25,11 +24,10 @@ import yaml
 from PIL import Image
 
 from filmvqa.training.checkpoint import load_checkpoint
-from tests.conftest import REPOSITORY, script_environment
+from tests.conftest import KILLS, REPOSITORY, script_environment
 from tests.end_to_end.test_scripts import DATA, SMALL
 from tests.training.test_training import metrics, same
 
-KILLS = int(os.environ.get("FILMVQA_KILLS", "3"))
 #: Copies of the training questions, and of each in its file: preprocessing would be over at once.
 COPIES, REPEATS = 5, 10
 

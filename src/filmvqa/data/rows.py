@@ -123,9 +123,11 @@ class DatasetRows:
 
 
 def all_finite(values: NDArray[np.generic]) -> bool:
-    """Whether no value is NaN or infinite; for float16 by its bits, ten times as fast."""
+    """Whether no value is NaN or infinite; for float16 by its bits, without a copy."""
     if values.dtype == np.float16:
-        return int((values.view(np.uint16) & 0x7FFF).max(initial=0)) < 0x7C00
+        # From 0x7C00 on it is infinity or NaN, with the sign's bit from 0xFC00 on.
+        above, below = (values.view(kind).max(initial=0) for kind in (np.int16, np.uint16))
+        return bool(above < 0x7C00 and below < 0xFC00)
     return bool(np.isfinite(values).all())
 
 

@@ -18,6 +18,7 @@ from filmvqa.data.loader import EpochSampler, Loader, Part, QuestionSet
 from filmvqa.data.store import open_feature_store
 from filmvqa.data.text import Vocabulary
 from filmvqa.device import (
+    bound_kernel_caches,
     choose_device,
     explained_out_of_memory,
     keep_freed_memory,
@@ -139,6 +140,7 @@ def train_run(
     """
     folder = Path(folder)
     keep_freed_memory()
+    bound_kernel_caches()
     if start is not None:
         refuse_overwriting(folder / "best.pt", start)
         refuse_overwriting(folder / "last.pt", start)

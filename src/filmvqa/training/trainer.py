@@ -467,10 +467,11 @@ class _Clock:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Leave out the time that a block takes."""
-        started = time.monotonic()
+        """Leave out the time that a block takes, and that in which it waits for batches."""
+        started, waited = time.monotonic(), self._loader.waited
         yield
         self._started += time.monotonic() - started
+        self._waited += self._loader.waited - waited
 
     def take(self, questions: int) -> dict[str, float]:
         """The figures for so many questions, in a record's terms."""
