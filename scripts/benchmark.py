@@ -8,11 +8,14 @@ from _command import command, plain, settings
 @command("benchmark")
 def main(config) -> None:
     from filmvqa.benchmark.run import format_benchmark, run_benchmark
+    from filmvqa.files import exclusive_file
     from filmvqa.training.trainer import TrainerSettings
 
     options = plain(config)
     options.pop("debug")
-    content = run_benchmark(**options | {"trainer": settings(config, "trainer", TrainerSettings)})
+    options["trainer"] = settings(config, "trainer", TrainerSettings)
+    with exclusive_file(config.output):
+        content = run_benchmark(**options)
     print(format_benchmark(content))
     print(f"written to {config.output}")
 

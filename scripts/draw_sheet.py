@@ -6,19 +6,22 @@ from pathlib import Path
 
 from _command import command
 
+from filmvqa.files import exclusive_file
+
 
 @command("draw_sheet")
 def main(config) -> None:
     from filmvqa.evaluation.figures import draw_sheet
 
     root = Path(config.data.root)
-    draw_sheet(
-        root / f"questions/CLEVR_{config.split}_questions.json",
-        Path(config.data.images) / config.split,
-        config.output,
-        rows=config.rows,
-        columns=config.columns,
-    )
+    with exclusive_file(config.output):
+        draw_sheet(
+            root / f"questions/CLEVR_{config.split}_questions.json",
+            Path(config.data.images) / config.split,
+            config.output,
+            rows=config.rows,
+            columns=config.columns,
+        )
     print(f"written to {config.output}")
 
 

@@ -6,14 +6,17 @@ from pathlib import Path
 
 from _command import command, data_files
 
+from filmvqa.files import exclusive_file
+
 
 @command("import_film")
 def main(config) -> None:
     from filmvqa.training.importing import import_original_film
 
-    vocabulary = import_original_film(
-        config.source, config.output, data_files(config), config.padded_length
-    )
+    with exclusive_file(config.output):
+        vocabulary = import_original_film(
+            config.source, config.output, data_files(config), config.padded_length
+        )
     print(
         f"{config.output}: {len(vocabulary.question)} words, {len(vocabulary.answer)} answers; "
         f"encode questions with vocab={Path(config.output).parent / 'vocab.json'}"

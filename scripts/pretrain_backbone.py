@@ -7,12 +7,14 @@ from _command import command, plain
 
 @command("pretrain_backbone")
 def main(config) -> None:
+    from filmvqa.files import exclusive_file
     from filmvqa.training.pretrain import pretrain
 
     options = plain(config)
     options.pop("debug")
     options["sizes"] = tuple(options["sizes"])
-    scores = pretrain(options.pop("output"), **options)
+    with exclusive_file(config.output):
+        scores = pretrain(options.pop("output"), **options)
     for name, value in scores.items():
         print(f"{name:<18}{value:.4f}")
 

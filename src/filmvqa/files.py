@@ -8,7 +8,7 @@ import os
 import platform
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -148,6 +148,11 @@ def exclusive(folder: str | Path, name: str = "") -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def exclusive_file(path: str | Path) -> AbstractContextManager[None]:
+    """Hold the place of one file alone, as ``exclusive`` does."""
+    return exclusive(Path(path).parent, Path(path).name)
 
 
 def refuse_overwriting(output: str | Path, *inputs: str | Path) -> None:

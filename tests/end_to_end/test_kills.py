@@ -7,7 +7,9 @@ those of a run that nobody disturbed.
 from __future__ import annotations
 
 import json
+import os
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -34,9 +36,11 @@ COPIES, REPEATS = 5, 10
 
 @dataclass(frozen=True)
 class Stage:
-    """A command line, what it makes, and with what that begins, as patterns of paths."""
+    """A command line, the folder into which it writes, what it makes there, and with what that
+    begins, as patterns of paths."""
 
     line: list[str]
+    into: str
     makes: tuple[str, ...]
     begins: str
 
@@ -46,16 +50,19 @@ STAGES = {
         ["generate_clevr.py", *DATA, "data.generator.images={train:450,val:30,test:5}",
          "data.generator.width=64", "data.generator.height=64", "data.generator.masks=true",
          "workers=2"],
+        "data",
         ("data",),
         "data/tiny/images",
     ),
     "preprocess": Stage(
         ["preprocess_questions.py", *DATA],
+        "data/tiny/h5",
         ("data/tiny/h5/vocab.json", "data/tiny/h5/*_questions.h5"),
         "data/tiny/h5",
     ),
     "extract": Stage(
         ["extract_features.py", *DATA, "batch_size=4"],
+        "data/tiny/h5",
         ("data/tiny/h5/*_features_*",),
         "data/tiny/h5/*_features_*",
     ),
@@ -63,17 +70,21 @@ STAGES = {
         ["train.py", "experiment=demo", *DATA, *SMALL, "run=film", "trainer.max_steps=150",
          "trainer.batch_size=24", "trainer.eval_every=40", "trainer.save_steps=7",
          "trainer.log_every=9", "trainer.average=0.99", "data.fraction=0.9"],
+        "outputs",
         ("outputs",),
         "outputs/demo/film/metrics.jsonl",
     ),
 }  # fmt: skip
 
 
-def start(stage: Stage, folder: Path) -> subprocess.Popen[str]:
+def command(stage: Stage) -> list[str]:
     script, *arguments = stage.line
+    return [sys.executable, str(REPOSITORY / "scripts" / script), *arguments]
+
+
+def start(stage: Stage, folder: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, str(REPOSITORY / "scripts" / script), *arguments],
-        cwd=folder, env=script_environment(), text=True,
+        command(stage), cwd=folder, env=script_environment(), text=True,
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
     )  # fmt: skip
 
@@ -158,6 +169,49 @@ def test_killed_at_any_moment_it_goes_on(
         place = without(stage, whole, tmp_path / str(finished))
     finish(start(STAGES[stage], place))
     compare(STAGES[stage], whole, place)
+
+
+#: A stage that writes into a small file system, which fills when it has begun to write; then it is
+#: run once more, with room.
+FULL = """
+set -e
+into=$1 begins=$2; shift 2
+mkdir -p "$into"; cp -r "$into" before
+mount -t tmpfs -o size=128m tmpfs "$into"; cp -r before/. "$into"
+"$@" > /dev/null 2> full.txt & stage=$!
+until compgen -G "$begins" > /dev/null; do sleep 0.02; done
+dd if=/dev/zero of="$into/filler" bs=4k 2> /dev/null || true
+wait $stage || echo $? > code.txt
+rm "$into/filler"
+"$@" > /dev/null
+cp -r "$into" after; umount "$into"; rm -r before "$into"; mv after "$into"
+"""
+UNSHARE = ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "--map-root-user", "--mount"]
+
+
+def can_mount(place: Path) -> bool:
+    line = [*UNSHARE, "mount", "-t", "tmpfs", "tmpfs", str(place)]
+    return shutil.which("unshare") is not None and not subprocess.run(line, check=False).returncode
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_disk_that_fills_stops_it_in_one_line_and_it_goes_on(
+    stage: str, undisturbed: tuple[Path, dict[str, tuple[float, float]]], tmp_path: Path
+) -> None:
+    if not can_mount(tmp_path):
+        pytest.skip("needs the right to mount a file system")
+    whole, _ = undisturbed
+    place, about = without(stage, whole, tmp_path / "place"), STAGES[stage]
+    subprocess.run(
+        [*UNSHARE, "bash", "-c", FULL, "_", about.into, about.begins, *command(about)],
+        cwd=place, env=script_environment(), timeout=300, check=True,
+    )  # fmt: skip
+    says = (place / "full.txt").read_text()
+    assert (place / "code.txt").read_text() == "1\n", says
+    assert "Traceback" not in says, says
+    (error,) = [line for line in says.splitlines() if line.startswith("error: ")]
+    assert re.search(r"no room on the disk: it needs [\d.]+ \w+, [\d.]+ \w+ are free", error)
+    compare(about, whole, place)
 
 
 def nobody_is_left(place: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import zipfile
 from pathlib import Path
@@ -11,6 +12,7 @@ from urllib.request import Request, urlopen
 from tqdm import tqdm
 
 from filmvqa.errors import UserError
+from filmvqa.files import exclusive, free_space
 
 _BLOCK = 1 << 20
 _TIMEOUT = 60
@@ -36,20 +38,24 @@ def download_archive(
     UserError
         If the archive cannot be fetched, is not what it should be, or would not fit on the disk.
     """
-    from torchvision.datasets.utils import check_integrity, download_url
-
     folder = Path(folder)
     name = url.rpartition("/")[2]
+    with exclusive(folder, name):
+        _download(url, folder, name, md5, needs)
+
+
+def _download(url: str, folder: Path, name: str, md5: str | None, needs: int | None) -> None:
+    from torchvision.datasets.utils import check_integrity, download_url
+
     done, archive, part = folder / f".{name}.done", folder / name, folder / f"{name}.part"
     if done.exists():
         print(f"{folder}: {name} is there already")
         return
-    folder.mkdir(parents=True, exist_ok=True)
     if not archive.exists():
         size = _size(url)
         have = part.stat().st_size if part.exists() else 0
         print(f"{name}: {size / 2**30:.2f} GiB to fetch into {folder}, {have / 2**30:.2f} there")
-        free = shutil.disk_usage(folder).free
+        free = free_space(folder)
         if (needs or 3 * size) - have > free:
             raise UserError(
                 f"{folder}: {name} and what is in it need {(needs or 3 * size) / 2**30:.1f} GiB, "
@@ -69,6 +75,7 @@ def download_archive(
             raise UserError(f"{name}: not the file that it should be (size or MD5); run again")
         part.replace(archive)
     _unpack(archive, folder)
+    os.sync()  # all of it at once: 100,000 files one by one would take an hour
     done.touch()
     archive.unlink()
 

@@ -27,7 +27,7 @@ from filmvqa.data.rows import all_finite, create_rows, row_offsets
 from filmvqa.data.store import CHECKSUMS, FORMAT
 from filmvqa.device import send, use_bfloat16
 from filmvqa.errors import UserError, one_line, warn
-from filmvqa.files import NO_ROOM, exclusive, no_room, refuse_overwriting, sync_folder
+from filmvqa.files import NO_ROOM, exclusive_file, no_room, refuse_overwriting, sync_folder
 
 #: A file that says it has more is refused: 300 times CLEVR's.
 MAX_PIXELS = 2**25
@@ -222,7 +222,7 @@ class Extraction:
             For a broken image, features that are not finite, or a full disk; what is done is kept.
         """
         if not self.was_there:
-            with exclusive(self.path.parent, self.path.name):
+            with exclusive_file(self.path):
                 if not self.path.exists():  # another process may have made it meanwhile
                     self._extract()
         return self

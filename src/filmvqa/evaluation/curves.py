@@ -2,17 +2,44 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-from filmvqa.files import atomic_write
+import msgspec
+
+from filmvqa.errors import UserError
+from filmvqa.files import atomic_write, read_bytes
+
+
+class _Evaluation(msgspec.Struct):
+    step: int
+    train_accuracy: float
+    val_accuracy: float
+    val_by_type: dict[str, float] = {}
 
 
 def read_evaluations(metrics: str | Path) -> list[dict[str, Any]]:
-    """The evaluations among a run's ``metrics.jsonl``."""
-    records = [json.loads(line) for line in Path(metrics).read_text().splitlines()]
-    return [r for r in records if "val_accuracy" in r]
+    """The evaluations among a run's ``metrics.jsonl``, without a line that is being written.
+
+    Raises
+    ------
+    UserError
+        For a line that is no such record.
+    """
+    lines = read_bytes(metrics, "train the run again").splitlines(keepends=True)
+    if lines and not lines[-1].endswith(b"\n"):
+        lines.pop()
+    found = []
+    for number, line in enumerate(lines, 1):
+        try:
+            if "val_accuracy" in (record := msgspec.json.decode(line, type=dict[str, Any])):
+                msgspec.convert(record, _Evaluation)
+                found.append(record)
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise UserError(
+                f"{metrics}: line {number}: {error}; delete the run's folder and train it again"
+            ) from None
+    return found
 
 
 def draw_curves(metrics: str | Path, target: str | Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from filmvqa.clevr.schema import read_questions
 from filmvqa.data.features import list_images, load_image
 from filmvqa.errors import UserError
-from filmvqa.files import atomic_write
+from filmvqa.files import atomic_write, refuse_overwriting
 
 
 def draw_sheet(
@@ -23,10 +23,12 @@ def draw_sheet(
 ) -> None:
     """A PNG of the first images of a split, each over one of its questions and the answer.
 
-    ``size`` is (H, W): images of another shape are drawn in CLEVR's.
+    ``size`` is (H, W): images of another shape are drawn in CLEVR's. Raises ``UserError`` for a
+    target that is read, or too few images.
     """
     from matplotlib.figure import Figure
 
+    refuse_overwriting(target, questions, images_folder)
     asked: dict[int, list[str]] = {}
     for record in read_questions(questions).questions:
         answer = "" if record.answer is None else f" {record.answer}"

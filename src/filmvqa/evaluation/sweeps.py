@@ -11,11 +11,11 @@ from typing import Any
 
 import yaml
 
-from filmvqa.errors import UserError
+from filmvqa.errors import UserError, one_line
 from filmvqa.evaluation.curves import read_evaluations
 from filmvqa.evaluation.published import ABLATIONS, COLUMNS, TEST_ACCURACY
 from filmvqa.evaluation.sweep_figure import draw_sweep
-from filmvqa.files import exclusive, write_file
+from filmvqa.files import exclusive, read_bytes, write_file
 from filmvqa.training.run import flatten
 
 #: Keys that differ between the runs of a sweep without being what it varies.
@@ -86,7 +86,7 @@ def read_runs(folder: str | Path) -> list[SweepRun]:
         if not evaluations or not (metrics.parent / "config.yaml").exists():
             continue
         best = max(evaluations, key=lambda r: r["val_accuracy"])
-        config = flatten(yaml.safe_load((metrics.parent / "config.yaml").read_text()))
+        config = flatten(_read_config(metrics.parent / "config.yaml"))
         runs.append(
             SweepRun(
                 metrics.parent,
@@ -102,6 +102,17 @@ def read_runs(folder: str | Path) -> list[SweepRun]:
             f"{folder}: no runs in it; make some with scripts/train.py -m sweep=weight_decay"
         )
     return runs
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    remedy = "delete the run's folder and train it again"
+    try:
+        config = yaml.safe_load(read_bytes(path, remedy))
+    except (yaml.YAMLError, UnicodeDecodeError, ValueError) as error:
+        raise UserError(f"{path}: {one_line(error)}; {remedy}") from None
+    if not isinstance(config, dict):
+        raise UserError(f"{path}: is no run's config; {remedy}")
+    return config
 
 
 def _model_name(config: dict[str, Any]) -> str:

@@ -30,7 +30,7 @@ def import_original_film(
     Raises
     ------
     UserError
-        For a file that cannot be loaded, or a target that exists.
+        For a file that cannot be loaded, a target that exists, or another vocabulary beside it.
     """
     target = Path(target)
     if target.exists():
@@ -38,10 +38,13 @@ def import_original_film(
     found = read_original_film(source)
     vocabulary = Vocabulary(*found.vocabulary.values())
     vocabulary.check(str(source))
+    beside = target.parent / "vocab.json"
+    if beside.exists() and Vocabulary.load(beside) != vocabulary:
+        raise UserError(f"{beside}: is another vocabulary; choose an output in another folder")
     if found.kwargs["encoder"]["bidirectional"]:  # our batches are padded no more than they need
         found.kwargs["encoder"]["padded_length"] = padded_length
     target.parent.mkdir(parents=True, exist_ok=True)
-    vocabulary.save(target.parent / "vocab.json")
+    vocabulary.save(beside)
     save_checkpoint(
         target,
         {

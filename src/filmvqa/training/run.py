@@ -26,7 +26,7 @@ from filmvqa.device import (
 )
 from filmvqa.errors import UserError, one_line, warn
 from filmvqa.evaluation.curves import draw_curves
-from filmvqa.files import exclusive, refuse_overwriting, write_file
+from filmvqa.files import exclusive, refuse_overwriting, require_room, write_file
 from filmvqa.models import build_model
 from filmvqa.models.baselines import QuestionTypeMode
 from filmvqa.models.encoder import QuestionEncoder
@@ -195,6 +195,7 @@ def train_run(
         }
         if saved is not None:
             _go_on(folder, state, saved, constant["inputs"])
+        _require_room(folder, state)
         _note_environment(folder, state, where)
         weights, trained = count_weights(network)
         print(f"{model['name']}: {weights:,} weights, {trained:,} of them trained, on {where}; "
@@ -274,6 +275,13 @@ def _note_environment(folder: Path, state: RunState, device: torch.device) -> No
         changed = "; ".join(_differences(before, now))
         warn(f"{folder}: goes on where bits may differ ({changed})")
     state.environments.append({"from_step": state.step, **now})
+
+
+def _require_room(folder: Path, state: RunState) -> None:
+    """Raise ``UserError`` unless the checkpoints have room: the best, the last, and one that is
+    being written."""
+    there = sum(p.stat().st_size for p in folder.glob("*.pt"))
+    require_room(folder, max(0, 3 * state.num_bytes - there))
 
 
 def _no_memory(folder: Path, device: torch.device) -> str:

@@ -139,6 +139,13 @@ class RunState:
         """The model that evaluations score."""
         return self.model if self.average is None else self.average
 
+    @property
+    def num_bytes(self) -> int:
+        """What a checkpoint takes, nearly: weights, averaged ones, Adam's two moments."""
+        weights: int = sum(t.nbytes for t in self.model.state_dict().values())
+        trained = sum(w.nbytes for w in self.model.parameters() if w.requires_grad)
+        return (1 if self.average is None else 2) * weights + 2 * trained
+
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain data."""
         return {
@@ -437,10 +444,8 @@ class Trainer:
     def _memory(self) -> str:
         """What a step needs, for who ran out of it."""
         state, settings, store = self.state, self.settings, self.train_loader.store
-        trained = sum(w.numel() for w in state.model.parameters() if w.requires_grad)
-        weights = sum(w.numel() for w in state.model.parameters())
-        copies = 1 if state.average is None else 2
-        static = 4 * (copies * weights + 3 * trained)  # gradients and Adam's two moments
+        gradients = sum(w.nbytes for w in state.model.parameters() if w.requires_grad)
+        static = state.num_bytes + gradients
         resident = store.num_bytes if store.kind == "device" else 0
         images = -(-settings.batch_size // settings.questions_per_image)
         features = 4 * images * math.prod(store.shape)
