@@ -18,7 +18,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from filmvqa.clevr.families import read_families
-from filmvqa.clevr.schema import read_questions, read_scenes
+from filmvqa.clevr.generate import SetFolder, claim, draw_questions
+from filmvqa.clevr.questions import ask_shard
+from filmvqa.clevr.schema import encode_json, read_questions, read_scenes
 from filmvqa.data.backbones import build_backbone
 from filmvqa.data.features import Extraction
 from filmvqa.data.loader import QuestionSet
@@ -27,7 +29,7 @@ from filmvqa.data.store import open_feature_store
 from filmvqa.data.text import Vocabulary
 from filmvqa.errors import UserError
 from filmvqa.training.checkpoint import load_checkpoint, model_from_checkpoint
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, TINY
 from tests.training.test_training import same, train
 
 SHARED_FOLDER = settings(
@@ -54,21 +56,40 @@ def refused_after(harm: Callable[[h5py.File], Any], originals: Any, path: Path, 
     refused(lambda: read(path), path, match)
 
 
+class Originals(dict[str, tuple[bytes, Callable[[Path], Any]]]):
+    def __repr__(self) -> str:  # for a failing test's report
+        return "originals"
+
+
 @pytest.fixture(scope="module")
 def originals(
     tiny_world: Path, tiny_set: Path, tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, tuple[bytes, Callable[[Path], Any]]]:
+) -> Originals:
     """Content of each kind of file, and what reads it."""
     vocabulary = Vocabulary.load(tiny_set / "vocab.json")
     run = tmp_path_factory.mktemp("run")
     train(run, tiny_set, max_steps=2)
     templates = REPOSITORY / "src/filmvqa/clevr/templates"
+    scenes = read_scenes(tiny_world / "scenes/CLEVR_val_scenes.json").scenes
+
+    def ask(path: Path) -> None:
+        """Questions of the templates in a file."""
+        (folder := path.with_suffix("")).mkdir(exist_ok=True)
+        shutil.copy(path, folder)
+        ask_shard(scenes[:3], read_families(folder), 10, "")
+
+    def ask_of(path: Path) -> None:
+        """Questions about the scenes in a file that an interrupted generation left."""
+        place = SetFolder(path.parent).partial("val", "scenes", 0)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, place)
+        draw_questions(SetFolder(path.parent), TINY, "val", 0)
 
     def features(path: Path) -> None:
         store = open_feature_store(path)
         store.read(torch.arange(store.num_images))
 
-    return {
+    return Originals({
         "CLEVR_val_questions.json": (
             (tiny_world / "questions/CLEVR_val_questions.json").read_bytes(), read_questions,
         ),
@@ -76,9 +97,14 @@ def originals(
             (tiny_world / "scenes/CLEVR_val_scenes.json").read_bytes(), read_scenes,
         ),
         "vocab.json": ((tiny_set / "vocab.json").read_bytes(), Vocabulary.load),
-        "zero_hop.json": (
-            (templates / "zero_hop.json").read_bytes(), lambda path: read_families(path.parent),
+        **{
+            name: ((templates / name).read_bytes(), ask)
+            for name in ("zero_hop.json", "comparison.json")
+        },
+        "generation.json": (
+            (tiny_world / "generation.json").read_bytes(), lambda path: claim(SetFolder(path.parent), TINY),
         ),
+        "scenes_000000.json": (encode_json(scenes), ask_of),
         "val_questions.h5": (
             (tiny_set / "val_questions.h5").read_bytes(),
             lambda path: QuestionSet.load(path, vocabulary),
@@ -90,11 +116,14 @@ def originals(
             (run / "best.pt").read_bytes(),
             lambda path: model_from_checkpoint(load_checkpoint(path), path),
         ),
-    }  # fmt: skip
+    })  # fmt: skip
 
 
-KINDS = ("CLEVR_val_questions.json", "CLEVR_val_scenes.json", "vocab.json", "zero_hop.json",
-         "val_questions.h5", "val_features_clevr_cnn.h5", "best.pt")  # fmt: skip
+JSON_KINDS = (
+    "CLEVR_val_questions.json", "CLEVR_val_scenes.json", "vocab.json", "zero_hop.json",
+    "comparison.json", "generation.json", "scenes_000000.json",
+)  # fmt: skip
+KINDS = (*JSON_KINDS, "val_questions.h5", "val_features_clevr_cnn.h5", "best.pt")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -108,7 +137,7 @@ def test_cut_at_any_place(kind: str, originals: Any, tmp_path: Path, share: floa
     refused(lambda: read(path), path)
 
 
-@pytest.mark.parametrize("kind", [k for k in KINDS if not k.endswith(".json")])
+@pytest.mark.parametrize("kind", sorted(set(KINDS) - set(JSON_KINDS)))
 @SHARED_FOLDER
 @given(share=st.floats(0, 0.999), bit=st.integers(0, 7))
 def test_a_flipped_bit_is_refused_or_without_effect(
@@ -134,12 +163,53 @@ def test_a_flipped_bit_is_refused_or_without_effect(
         pytest.fail("a checkpoint with other weights was read")
 
 
-@pytest.mark.parametrize("kind", KINDS[:4])
+@pytest.mark.parametrize("kind", JSON_KINDS)
 def test_invalid_utf8_is_refused(kind: str, originals: Any, tmp_path: Path) -> None:
     content, read = originals[kind]
     path = tmp_path / kind
     path.write_bytes(content.replace(b"e", b"\xff"))
     refused(lambda: read(path), path)
+
+
+@pytest.mark.parametrize("kind", JSON_KINDS)
+@settings(SHARED_FOLDER, max_examples=100)
+@given(choices=st.data())
+def test_json_of_another_shape(
+    kind: str, originals: Any, tmp_path: Path, choices: st.DataObject
+) -> None:
+    """One place of the file is another value, gone, or has a key more: read, or refused with its
+    name; never another error."""
+    content, read = originals[kind]
+    changed = json.loads(content)
+    change(changed, choices)
+    path = tmp_path / kind
+    path.write_text(json.dumps(changed))
+    try:
+        read(path)
+    except UserError as error:
+        assert kind in str(error) or "other settings" in str(error)
+
+
+def change(node: Any, choices: st.DataObject) -> None:
+    """Change one place in decoded JSON, as deep as chance goes."""
+    while True:
+        here = list(node) if isinstance(node, dict) else range(len(node))
+        if not here:
+            return
+        key = choices.draw(st.sampled_from(here))
+        inner = node[key]
+        if not isinstance(inner, dict | list) or choices.draw(st.integers(0, 5)) == 0:
+            break
+        node = inner
+    what = choices.draw(st.sampled_from(["value", "gone", "more"]))
+    if what == "gone":
+        del node[key]
+    elif what == "value":
+        node[key] = choices.draw(JSON | st.integers() | st.just(10**400))
+    elif isinstance(node, dict):
+        node[choices.draw(st.text(max_size=5))] = choices.draw(JSON)
+    else:
+        node.append(choices.draw(JSON))
 
 
 JSON = st.recursive(

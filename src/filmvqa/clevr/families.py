@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
 
 import msgspec
 
-from filmvqa.clevr.programs import INPUTS
+from filmvqa.clevr.programs import LAST_FUNCTIONS, SIGNATURES
 from filmvqa.clevr.schema import ATTRIBUTES, RELATIONS, decode_json
 from filmvqa.errors import UserError
 
@@ -31,10 +31,59 @@ class Node(msgspec.Struct):
     inputs: list[int] = []
     side_inputs: list[str] = []
 
+    @property
+    def last(self) -> str:
+        """The last function that the node stands for."""
+        composite = COMPOSITE.match(self.type)
+        return (composite[2] or "_filter")[1:] if composite else self.type
+
+    @property
+    def signature(self) -> tuple[tuple[str, ...], str]:
+        """What it reads and what it gives, in the words of ``SIGNATURES``."""
+        if COMPOSITE.match(self.type):
+            reads = "object" if self.type.startswith("relate") else "set"
+            return (reads,), "set" if self.last == "filter" else SIGNATURES[self.last][1]
+        return SIGNATURES[self.type]
+
+    @property
+    def reads_values(self) -> list[str]:
+        """The types that its side inputs must have."""
+        if COMPOSITE.match(self.type):
+            values = [name.capitalize() for name in ATTRIBUTES]
+            return ["Relation", *values] if self.type.startswith("relate") else values
+        kind, _, attribute = self.type.partition("_")
+        return {"relate": ["Relation"], "filter": [attribute.capitalize()]}.get(kind, [])
+
+    def problem(self, types: Mapping[str, str], given: Sequence[str]) -> str | None:
+        """What makes no sense in it, where parameters have ``types`` and the nodes before it give
+        ``given``."""
+        if not (COMPOSITE.match(self.type) or self.type in SIGNATURES):
+            return f"has the unknown type {self.type!r}"
+        if any(not 0 <= j < len(given) for j in self.inputs):
+            return "reads a node that does not stand before it"
+        reads, found = list(self.signature[0]), [given[j] for j in self.inputs]
+        if reads != found:
+            return f"({self.type}) reads {found}, but needs {reads}"
+        values = [types.get(name) for name in self.side_inputs]
+        if values != self.reads_values:
+            return f"({self.type}) has side inputs of the types {values}, not {self.reads_values}"
+        return None
+
 
 class Constraint(msgspec.Struct):
     type: str
     params: list[str | int]
+
+    def problem(self, nodes: int) -> str | None:
+        """What makes no sense in it, in a template of so many nodes."""
+        kinds: dict[str, list[type]] = {"NULL": [str], "NEQ": [str, str], "OUT_NEQ": [int, int]}
+        if self.type not in kinds:
+            return f"unknown constraint {self.type!r}"
+        if [type(each) for each in self.params] != kinds[self.type] or any(
+            isinstance(each, int) and not 0 <= each < nodes for each in self.params
+        ):
+            return f"constraint {self.type} of {self.params}"
+        return None
 
 
 class Template(msgspec.Struct, dict=True):
@@ -47,29 +96,24 @@ class Template(msgspec.Struct, dict=True):
 
     def check(self, place: str) -> None:
         """Raise ``UserError`` for a node, parameter or constraint that makes no sense."""
-        types = {p.name: p.type for p in self.params}
-        problem = None
-        for i, node in enumerate(self.nodes):
-            if not (COMPOSITE.match(node.type) or node.type in INPUTS):
-                problem = f"node {i} has the unknown type {node.type!r}"
-            elif len(node.inputs) != INPUTS.get(node.type, 1):
-                problem = f"node {i} ({node.type}) has {len(node.inputs)} inputs"
-            elif any(not 0 <= j < i for j in node.inputs):
-                problem = f"node {i} reads a node that does not stand before it"
-            elif any(types.get(name) not in DOMAINS for name in node.side_inputs):
-                problem = f"node {i} uses a parameter that params does not give a known type"
-            elif COMPOSITE.match(node.type):
-                kinds = [types[name].lower() for name in node.side_inputs]
-                expected = ["relation"] * node.type.startswith("relate") + list(ATTRIBUTES)
-                if kinds != expected:
-                    problem = f"node {i} ({node.type}) needs the side inputs {expected}"
-        for constraint in self.constraints:
-            if constraint.type not in ("NULL", "NEQ", "OUT_NEQ"):
-                problem = f"unknown constraint {constraint.type!r}"
-        if not self.text or not self.nodes:
-            problem = "no text or no nodes"
-        if problem:
+        if problem := self._problem():
             raise UserError(f"{place}: {problem}; mend the template")
+
+    def _problem(self) -> str | None:
+        if not self.text or not self.nodes:
+            return "no text or no nodes"
+        types = {p.name: p.type for p in self.params}
+        if len(types) < len(self.params) or "" in types:
+            return "two parameters of one name, or one without a name"
+        given: list[str] = []
+        for i, node in enumerate(self.nodes):
+            problem = node.problem(types, given)
+            if problem:
+                return f"node {i} {problem}"
+            given.append(node.signature[1])
+        if self.nodes[-1].last not in LAST_FUNCTIONS:
+            return f"its last node ({self.nodes[-1].type}) gives no answer"
+        return next(filter(None, (c.problem(len(given)) for c in self.constraints)), None)
 
     @cached_property
     def nulls(self) -> frozenset[str]:

@@ -126,7 +126,7 @@ def generate(root: str | Path, settings: GeneratorSettings, workers: int | None 
     folder = SetFolder(Path(root))
     read_families(settings.templates, settings.families)  # broken templates are named before work
     with exclusive(folder.root):
-        _claim(folder, settings)
+        claim(folder, settings)
         return _generate(folder, settings, workers or os.cpu_count() or 1)
 
 
@@ -188,8 +188,14 @@ def _parts(numbers: list[int], size: int) -> list[list[int]]:
     return [numbers[i : i + size] for i in range(0, len(numbers), size)]
 
 
-def _claim(folder: SetFolder, settings: GeneratorSettings) -> None:
-    """Record the settings in the folder, or compare them with those recorded."""
+def claim(folder: SetFolder, settings: GeneratorSettings) -> None:
+    """Record the settings in the folder, or compare them with those recorded.
+
+    Raises
+    ------
+    UserError
+        If they differ, or the folder holds a set that was not generated.
+    """
     wanted = msgspec.to_builtins(settings)
     if folder.settings.exists():
         found = decode_json(

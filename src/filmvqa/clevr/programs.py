@@ -41,21 +41,24 @@ Filter = tuple[str | None, str | None, str | None, str | None]
 NO_FILTER: Filter = (None, None, None, None)
 #: What a step of a program gives: a set (bits), an object or a number (int), a bool or a value.
 Value = int | bool | str
-INPUTS = {
-    "scene": 0,
-    "union": 2,
-    "intersect": 2,
-    "equal_integer": 2,
-    "less_than": 2,
-    "greater_than": 2,
-    **{f"equal_{name}": 2 for name in ATTRIBUTES},
-    **{
-        name: 1
-        for kind in ("filter", "query", "same")
-        for name in (f"{kind}_{attribute}" for attribute in ATTRIBUTES)
-    },
-    **dict.fromkeys(("unique", "relate", "count", "exist"), 1),
+#: What each function reads and what it gives: "set", "object", "number", "truth", or the attribute
+#: of which it is a value.
+SIGNATURES: dict[str, tuple[tuple[str, ...], str]] = {
+    "scene": ((), "set"),
+    "unique": (("set",), "object"),
+    "relate": (("object",), "set"),
+    "count": (("set",), "number"),
+    "exist": (("set",), "truth"),
+    **dict.fromkeys(("union", "intersect"), (("set", "set"), "set")),
+    **dict.fromkeys(
+        ("equal_integer", "less_than", "greater_than"), (("number", "number"), "truth")
+    ),
 }
+for _attribute in ATTRIBUTES:
+    SIGNATURES[f"filter_{_attribute}"] = (("set",), "set")
+    SIGNATURES[f"query_{_attribute}"] = (("object",), _attribute)
+    SIGNATURES[f"same_{_attribute}"] = (("object",), "set")
+    SIGNATURES[f"equal_{_attribute}"] = ((_attribute, _attribute), "truth")
 
 
 def question_type(last_function: str) -> str:
@@ -127,7 +130,7 @@ class SceneIndex:
             return a.bit_count()
         if function == "exist":
             return a != 0
-        if function in INPUTS and INPUTS[function] == 2:
+        if len(SIGNATURES.get(function, ((), ""))[0]) == 2:
             return self._combine(function, inputs[0], inputs[1])
         if attribute in ATTRIBUTES:
             if kind == "filter":

@@ -70,6 +70,11 @@ class Scene(msgspec.Struct):
 
     def __post_init__(self) -> None:
         _check_filename(self.image_filename)
+        count = len(self.objects)
+        for relation in RELATIONS:
+            rows = self.relationships.get(relation, [])
+            if len(rows) != count or any(not 0 <= j < count for row in rows for j in row):
+                raise ValueError(f"relationships {relation!r} are not those of {count} objects")
 
 
 class SceneFile(msgspec.Struct):
