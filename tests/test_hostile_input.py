@@ -28,6 +28,7 @@ from filmvqa.data.preprocess import preprocess_questions
 from filmvqa.data.store import open_feature_store
 from filmvqa.data.text import Vocabulary
 from filmvqa.errors import UserError
+from filmvqa.evaluation.figures import draw_sheet
 from filmvqa.training.checkpoint import load_checkpoint, model_from_checkpoint
 from tests.conftest import REPOSITORY, TINY
 from tests.training.test_training import same, train
@@ -363,6 +364,24 @@ def test_a_vocabulary_is_not_written_over_itself(tiny_world: Path, tmp_path: Pat
         tiny_world / "questions", tmp_path / "h5", vocab=path, extend_vocab=True
     )
     refused(work, path, "would be written over what is read")
+
+
+def test_a_sheet_is_not_drawn_over_its_questions(tiny_world: Path) -> None:
+    path = tiny_world / "questions/CLEVR_val_questions.json"
+    work = lambda: draw_sheet(path, tiny_world / "images/val", path)  # noqa: E731
+    refused(work, path, "would be written over what is read")
+
+
+def test_keys_that_nobody_knows_are_ignored(tiny_world: Path, tmp_path: Path) -> None:
+    for name, key in (("questions", "questions"), ("scenes", "scenes")):
+        content = json.loads((tiny_world / f"{name}/CLEVR_val_{name}.json").read_text())
+        for each in (content, content["info"], content[key][0]):
+            each["more"] = {"than": ["CLEVR", 2]}
+        (tmp_path / f"CLEVR_val_{name}.json").write_text(json.dumps(content))
+    for read in (read_questions, read_scenes):
+        name = f"CLEVR_val_{read.__name__.removeprefix('read_')}.json"
+        folder = tiny_world / name.split("_")[-1].removesuffix(".json")
+        assert read(tmp_path / name) == read(folder / name)
 
 
 def test_features_are_not_written_into_the_images(tmp_path: Path) -> None:

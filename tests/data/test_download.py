@@ -14,6 +14,7 @@ import pytest
 
 from filmvqa.data.download import download_archive
 from filmvqa.errors import UserError
+from filmvqa.files import exclusive
 
 
 def archive(entries: dict[str, bytes]) -> bytes:
@@ -120,7 +121,13 @@ def test_an_interruption_keeps_what_was_fetched(server: Server, tmp_path: Path) 
 def test_a_wrong_checksum_is_refused(server: Server, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="MD5"):
         download_archive(url(server), tmp_path, md5="0" * 32)
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == [".CLEVR_v1.0.zip.lock"]
+
+
+def test_another_process_that_fetches_the_same_is_told(server: Server, tmp_path: Path) -> None:
+    with exclusive(tmp_path, "CLEVR_v1.0.zip"), pytest.raises(UserError, match="is at work on it"):
+        download_archive(url(server), tmp_path)
+    assert server.asked == []
 
 
 def test_unpacking_goes_on(server: Server, tmp_path: Path) -> None:

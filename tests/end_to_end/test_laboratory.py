@@ -48,6 +48,9 @@ def test_an_original_checkpoint_is_imported_and_evaluated(workplace: Path) -> No
     state[f"classifier.{number}.bias"] = torch.randn(len(answers))
     torch.save(content, workplace / "original.pt")
     succeed("import_film.py", *DATA, "source=original.pt", "output=imported/film.pt", cwd=workplace)
+    line = fail("import_film.py", *DATA, "source=original.pt", "output=data/tiny/h5/film.pt",
+                cwd=workplace)  # fmt: skip
+    assert "vocab.json: is another vocabulary" in line
     line = fail("import_film.py", *DATA, "source=original.pt", "output=imported/film.pt",
                 cwd=workplace)  # fmt: skip
     assert "exists already" in line

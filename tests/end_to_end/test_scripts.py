@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from filmvqa.files import exclusive
 from filmvqa.training.checkpoint import load_checkpoint
 from tests.conftest import REPOSITORY, run_script, script_environment
 from tests.training.test_training import metrics, same
@@ -194,6 +195,33 @@ def test_a_sweep_goes_on_after_a_job_that_fails(workplace: Path) -> None:
     assert "optim.lr=-1, " in last
     assert "optim.lr=-2, " in last
     assert len(list((workplace / "outputs/sweeps/failing").rglob("last.pt"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("line", "folder", "name"),
+    [
+        (["generate_clevr.py", *DATA, *GENERATOR], "data/tiny", ""),
+        (["preprocess_questions.py", *DATA], "data/tiny/h5", "questions"),
+        (["extract_features.py", *DATA, "data.features=other"], "other",
+         "test_features_clevr_cnn.h5"),
+        (["train.py", *TRAIN, "run=other"], "outputs/demo/other", ""),
+        (["evaluate.py", "checkpoint=outputs/demo/film/best.pt", "output=other"], "other", "val"),
+        (["sweep_report.py", "dir=outputs/demo", "key=seed"], "outputs/demo", "report"),
+        (["import_film.py", "source=none.pt", "output=other.pt"], "", "other.pt"),
+        (["pretrain_backbone.py", "output=other"], "", "other"),
+        (["benchmark.py", "output=other"], "", "other"),
+        (["draw_sheet.py", *DATA, "output=other"], "", "other"),
+        (["draw_model.py", "output=other"], "", "other"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)  # fmt: skip
+def test_the_second_process_is_told_and_changes_nothing(
+    workplace: Path, line: list, folder: str, name: str
+) -> None:
+    with exclusive(workplace / folder, name):
+        before = stamps(workplace)
+        assert "is at work on it; wait for it" in fail(*line, cwd=workplace)
+        assert stamps(workplace) == before
 
 
 @pytest.mark.parametrize("script", ["extract_features.py", "train.py"])

@@ -119,6 +119,37 @@ def test_reports_of_nothing_and_of_too_much_are_refused(tmp_path: Path) -> None:
     assert summarize(read_runs(tmp_path), "optim.lr").points[0].value == 0.1
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("metrics.jsonl", b'{"step": 5}\n{"st\n', "line 2: JSON is malformed"),
+        ("metrics.jsonl", b'{"step": 5}\n[3]\n', "line 2: Expected `object`, got `array`"),
+        ("metrics.jsonl", b'{"val_accuracy": 0.5, "step": 3}\n', "line 1: .*`train_accuracy`"),
+        ("metrics.jsonl", b'{"val_accuracy": "\xff"}\n', "line 1: "),
+        ("config.yaml", b"optim: {lr: 0.1", "expected"),
+        ("config.yaml", b"optim: \xff", "config.yaml"),
+        ("config.yaml", b"3", "is no run's config"),
+    ],
+)
+def test_broken_files_of_a_run_are_named(
+    tmp_path: Path, name: str, content: bytes, message: str
+) -> None:
+    run(tmp_path, 0.9, 0.6, seed=0)
+    path = tmp_path / "seed=0" / name
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=message) as caught:
+        report_sweep(tmp_path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_line_that_is_being_written_is_not_read(tmp_path: Path) -> None:
+    run(tmp_path, 0.9, 0.6, seed=0)
+    with open(tmp_path / "seed=0/metrics.jsonl", "a") as stream:
+        stream.write('{"step": 30, "val_acc')
+    assert [r.step for r in read_runs(tmp_path)] == [20]
+
+
 def test_a_runs_curves(tmp_path: Path) -> None:
     run(tmp_path, 0.9, 0.6, seed=0)
     draw_curves(tmp_path / "seed=0/metrics.jsonl", tmp_path / "curves.png")

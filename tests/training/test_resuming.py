@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 from pathlib import Path
@@ -71,6 +72,24 @@ def test_an_interrupted_run_ends_with_the_same_bits(
     monkeypatch.setattr(torch.optim, "Adam", kind)
     stop_in_steps(monkeypatch, (5, 14, 25), interrupt)
     for _ in range(3):
+        with pytest.raises(KeyboardInterrupt):
+            train(tmp_path / "parts", tiny_set, **options)
+    train(tmp_path / "parts", tiny_set, **options)
+    check_same(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_a_run_interrupted_fifty_times_ends_with_the_same_bits(
+    tmp_path: Path, tiny_set: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In every one of its steps: it comes one step further each time."""
+    options = {"max_steps": 51, "save_steps": 1, "eval_every": 10}
+    train(tmp_path / "whole", tiny_set, **options)
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    stop_in_steps(monkeypatch, tuple(range(2, 102, 2)), interrupt)
+    for _ in range(50):
         with pytest.raises(KeyboardInterrupt):
             train(tmp_path / "parts", tiny_set, **options)
     train(tmp_path / "parts", tiny_set, **options)
@@ -149,6 +168,42 @@ def test_another_process_in_the_same_folder_is_told(tmp_path: Path, tiny_set: Pa
             train(tmp_path / "run", tiny_set)
         assert [p.name for p in (tmp_path / "run").iterdir()] == [".lock"]
     train(tmp_path / "run", tiny_set, max_steps=2)
+
+
+def test_room_for_checkpoints_is_asked_for_before_training(
+    tmp_path: Path, tiny_set: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(tmp_path / "whole", tiny_set, max_steps=2)
+    size = (tmp_path / "whole/last.pt").stat().st_size
+
+    def allow(free: float) -> None:
+        monkeypatch.setattr("filmvqa.files.free_space", lambda path: int(free))
+
+    allow(1000)
+    with pytest.raises(
+        UserError, match=r"needs (.+) KiB, 1000 bytes are free; make room"
+    ) as caught:
+        train(tmp_path / "run", tiny_set, max_steps=2)
+    said = 1024 * float(re.search(r"needs (.+) KiB", str(caught.value))[1])  # type: ignore[index]
+    assert 2 * size < said < 4 * size
+    assert not (tmp_path / "run/metrics.jsonl").exists()
+    allow(said + 1024)
+    train(tmp_path / "run", tiny_set, max_steps=2)
+
+
+def test_waiting_while_it_evaluates_is_not_counted(
+    tmp_path: Path, tiny_set: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = Trainer._right
+
+    def waits(self: Trainer, *arguments: Any) -> torch.Tensor:
+        self.train_loader.waited += 100.0
+        return right(self, *arguments)
+
+    monkeypatch.setattr(Trainer, "_right", waits)
+    train(tmp_path / "run", tiny_set)
+    lines = map(json.loads, (tmp_path / "run/metrics.jsonl").read_text().splitlines())
+    assert all(0 <= record["waited"] <= 1 for record in lines if "waited" in record)
 
 
 def test_changed_inputs_are_refused(tmp_path: Path, tiny_set: Path, monkeypatch) -> None:
