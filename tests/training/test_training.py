@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -50,10 +53,9 @@ def train(
         model={"name": name, **SMALL[name], **(model or {})},
         optim=OPTIM | (optim or {}),
         trainer=TrainerSettings(**settings),
-        logger={"name": None, "project": "x"},
         config=config,
         seed=seed,
-        **{"device": "cpu", **(run or {})},
+        **{"device": "cpu", "logger": {"name": None, "project": "x"}, **(run or {})},
     )
 
 
@@ -310,6 +312,43 @@ def test_wandb_without_a_network_logs_offline(tmp_path: Path, monkeypatch, capfd
     assert "W&B cannot be reached" in warned[0]
     assert "logging offline" in warned[0]
     assert list(tmp_path.glob("wandb/offline-run-*/*.wandb"))
+
+
+def children() -> list[int]:
+    """Processes that this one has started itself."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # ended meanwhile
+            if int(path.read_text().rpartition(")")[2].split()[1]) == os.getpid():
+                found.append(int(path.parent.name))
+    return found
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are found in /proc")
+def test_wandb_killed_in_mid_run_is_one_warning(
+    tmp_path: Path, tiny_set: Path, monkeypatch, capfd
+) -> None:
+    import wandb
+
+    wandb.teardown()  # of tests before this one
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    before = children()
+    step, killed = Trainer.step, []
+
+    def kills(self: Trainer, batch: Any) -> None:
+        step(self, batch)
+        if self.state.step == 6:
+            killed.extend(set(children()) - set(before))
+            for number in killed:
+                os.kill(number, signal.SIGKILL)
+
+    monkeypatch.setattr(Trainer, "step", kills)
+    train(tmp_path / "run", tiny_set, run={"logger": {"name": "wandb", "project": "p"}})
+    assert killed
+    assert [r["step"] for r in metrics(tmp_path / "run") if "loss" in r] == [4, 8, 12, 16, 20, 24]
+    said = [line for line in capfd.readouterr().err.splitlines() if "warning: " in line]
+    assert len(said) == 1
+    assert "W&B stopped" in said[0]
 
 
 def test_wandb_writes_offline_without_a_key(tmp_path: Path, monkeypatch) -> None:
