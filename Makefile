@@ -1,6 +1,6 @@
 # make demo   from nothing to accuracy by question type, on data that the project makes itself
 # make test   lint, types and all tests
-# make soak   every stage killed 50 times and started again, about an hour
+# make soak   every stage killed 50 times and started again, and a long training, over an hour
 # All set everything up in .venv first, once.
 
 PYTHON ?= python3
@@ -17,7 +17,7 @@ test: lint
 	$(BIN)/python -m pytest
 
 soak: $(INSTALLED)
-	FILMVQA_KILLS=50 $(BIN)/python -m pytest tests/end_to_end/test_kills.py
+	FILMVQA_KILLS=50 $(BIN)/python -m pytest tests/end_to_end/test_kills.py tests/training/test_memory.py
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
