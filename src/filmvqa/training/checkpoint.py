@@ -79,6 +79,7 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
 
 
 def remedy(path: str | Path) -> str:
+    """What to do about a checkpoint that is of no use, to end a message with."""
     if Path(path).name == "last.pt":
         return "copy best.pt over it to go on from there, or delete it to train from the start"
     return "give a checkpoint that this version of scripts/train.py wrote, or train again"
