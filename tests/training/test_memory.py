@@ -9,6 +9,7 @@ import math
 import multiprocessing
 import shutil
 import sys
+import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -72,16 +73,21 @@ def test_many_epochs_take_no_more_memory_than_a_few(
 ) -> None:
     found = alone(memory_while_training, tmp_path, tiny_set, name, store)
     assert len(found) == 10
-    assert max(found[5:]) - max(found[:5]) < 4 * MIB, [n // MIB for n in found]
+    grown = np.diff(found[4:]) / MIB
+    # A leak shows in each tenth of the second half. Its median leaves out what the allocator takes
+    # late but once, up to 3 MiB when threads take turns in another order.
+    assert len(grown) * np.median(grown) < 4, grown
+    assert sum(grown) < 16, grown
 
 
 #: 1 MiB of features an image, of so many images.
 LARGE, IMAGES = (512, 32, 32), 600
 MAP = 2 * math.prod(LARGE)
 BATCH = 8
-#: What streaming may take, in batches, however large the file. Six of them live at a time
-#: (READ_AHEAD waiting, one at the trainer, one being read); the rest is the allocator's.
-BOUND = 20
+#: What streaming may take, in batches, however large the file. Up to eight of them live at a time:
+#: READ_AHEAD waiting, two at the trainer while it takes the next for the last, one being read and
+#: one where it is put into channels-last order.
+BOUND = 10
 
 
 @pytest.fixture(scope="module")
@@ -112,9 +118,11 @@ def memory_of_batches(folder: Path, count: int) -> int:
     rows = torch.arange(len(loader.questions))
     before = memory()
     batches = loader.forever(EpochSampler(rows, BATCH, seed=0))
-    for _, batch in zip(range(count), batches, strict=False):
-        found = batch.features[batch.image_of_question]  # each of its own image
-        assert torch.equal(found[:, 0, 0, 0].long(), loader.questions.images[batch.index])
+    for k, batch in zip(range(count), batches, strict=False):
+        if k % 10 == 0:
+            time.sleep(0.05)  # let the reader run ahead as far as it may
+        found = batch.features[:, 0, 0, 0][batch.image_of_question]  # each of its own image
+        assert torch.equal(found.long(), loader.questions.images[batch.index])
     return memory("VmHWM") - before
 
 

@@ -336,7 +336,7 @@ class Loader:
         images, image_of_question = torch.unique(q.images[rows], return_inverse=True)
         longest = int(q.lengths[rows].max())
         return Batch(
-            features=self.store.read(images).contiguous(memory_format=self._order),
+            features=self.store.read(images, self._order),
             image_of_question=send(image_of_question, self.device),
             questions=q.questions[rows, :longest].long(),
             answers=None if q.answers is None else send(q.answers[rows], self.device),

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
+from filmvqa.data.buffers import Buffers
 from filmvqa.data.hdf5 import HDF5_ERRORS
 from filmvqa.data.rows import DatasetRows
 from filmvqa.device import free_memory, send
@@ -71,6 +72,7 @@ class FeatureStore:
         self.ahead = kind == "stream" or (kind == "memory" and device.type != "cpu")
         self.bytes_read, self.seconds = 0, 0.0
         self._rows, self._checksums = rows, checksums
+        self._buffers = Buffers()
         self._resident = None if kind == "stream" else self._load()
 
     @cached_property
@@ -82,18 +84,28 @@ class FeatureStore:
         head = f"{self._rows.shape} {self._rows.dtype}".encode()
         return hashlib.sha256(head + self._checksums.tobytes()).hexdigest()
 
-    def read(self, images: Tensor) -> Tensor:
-        """Features (U, C, H, W) on the device of sorted distinct image indices (U,), which lie on
-        the host."""
+    def read(
+        self, images: Tensor, memory_format: torch.memory_format = torch.contiguous_format
+    ) -> Tensor:
+        """Features (U, C, H, W) on the device, in a memory format, of sorted distinct image indices
+        (U,), which lie on the host."""
         resident = self._resident
         if resident is not None and resident.device.type == self.device.type:
-            return resident[send(images, self.device)]
-        out = self._rows.empty(len(images), pin=self.device.type == "cuda")
-        if resident is None:
-            self._fill(images.numpy(), out)
-        else:
-            torch.index_select(resident, 0, images, out=out)
-        return out.to(self.device, non_blocking=True)
+            return resident[send(images, self.device)].contiguous(memory_format=memory_format)
+        if self.device.type != "cpu":
+            # torch lends pinned memory again itself, once the device has read it.
+            out = self._rows.empty(len(images), pin=self.device.type == "cuda")
+            if resident is None:
+                self._fill(images.numpy(), out)
+            else:
+                torch.index_select(resident, 0, images, out=out)
+            return out.to(self.device, non_blocking=True).contiguous(memory_format=memory_format)
+        shape = (len(images), *self.shape)
+        out = self._buffers.empty(shape, self._rows.dtype)
+        self._fill(images.numpy(), out)
+        if out.is_contiguous(memory_format=memory_format):
+            return out
+        return self._buffers.empty(shape, out.dtype, memory_format).copy_(out)
 
     @property
     def rate(self) -> float:
