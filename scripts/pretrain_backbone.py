@@ -7,12 +7,15 @@ from _command import command, plain
 
 @command("pretrain_backbone")
 def main(config) -> None:
+    import torch
+
     from filmvqa.files import exclusive_file
     from filmvqa.training.pretrain import pretrain
 
     options = plain(config)
     options.pop("debug")
     options["sizes"] = tuple(options["sizes"])
+    torch.set_num_threads(config.workers)
     with exclusive_file(config.output):
         scores = pretrain(options.pop("output"), **options)
     for name, value in scores.items():

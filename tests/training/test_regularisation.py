@@ -126,8 +126,8 @@ def test_nothing_else_is_called_overfitting(evaluations: list) -> None:
 
 def test_a_run_that_overfits_says_so(tmp_path: Path, tiny_set: Path, capsys) -> None:
     train(
-        tmp_path / "run", tiny_set, run={"fraction": 0.1}, max_steps=300, eval_every=30,
-        train_sample=None, optim={"lr": 1e-2, "schedule": "constant"},
+        tmp_path / "run", tiny_set, run={"fraction": 0.1}, max_steps=300, eval_every=10,
+        max_epochs=150, train_sample=None, optim={"lr": 1e-2, "schedule": "constant"},
     )  # fmt: skip
     assert capsys.readouterr().out.count("overfitting: since step") >= 1
     lines = (tmp_path / "run/metrics.jsonl").read_text().splitlines()

@@ -127,7 +127,6 @@ def pretrain(
     """
     torch.manual_seed(seed)
     rules = rules or SceneRules()
-    torch.set_num_threads(workers)
     train = [_draw(images // len(sizes), size, seed, workers, rules) for size in sizes]
     held = [draw_labelled_images(512, size, (seed, 1, size), rules) for size in sizes]
     network = ClevrCNN()
