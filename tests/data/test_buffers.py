@@ -1,5 +1,10 @@
 from __future__ import annotations
 
+import errno
+import mmap
+import os
+
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -34,3 +39,12 @@ def test_what_was_let_go_is_lent_again() -> None:
         places |= {tensor.data_ptr() for tensor in tensors}
         del tensors
     assert len(places) == 2
+
+
+def test_no_room_is_an_error_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: int) -> None:
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+    monkeypatch.setattr(mmap, "mmap", refuse)
+    with pytest.raises(MemoryError, match="6 bytes for a batch: Cannot allocate memory"):
+        Buffers().empty((1, 2, 3, 1), torch.uint8)

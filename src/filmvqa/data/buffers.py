@@ -34,7 +34,10 @@ class Buffers:
         except IndexError:
             memory = None
         if memory is None or len(memory) < size:
-            memory = mmap.mmap(-1, max(1, size))
+            try:
+                memory = mmap.mmap(-1, max(1, size))
+            except OSError as error:  # not of a disk, as callers would think
+                raise MemoryError(f"{size} bytes for a batch: {error.strerror}") from error
         held = np.frombuffer(memory, np.uint8, size)
         weakref.finalize(held, self._free.append, memory)
         flat = torch.from_numpy(held).view(dtype)
