@@ -1,6 +1,6 @@
 # make demo   from nothing to accuracy by question type, on data that the project makes itself
 # make test   lint, types and all tests
-# make soak   every stage killed 50 times and started again, and a long training, over an hour
+# make soak   every stage killed 50 times and started again, and a long training: half an hour
 # All set everything up in .venv first, once.
 
 PYTHON ?= python3
