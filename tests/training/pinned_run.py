@@ -1,0 +1,111 @@
+"""Two short training runs whose figures are stored, so that a change that should change nothing can
+be seen to change nothing.
+
+``python -m tests.training.pinned_run`` stores the figures anew, after a change that is meant.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from filmvqa.clevr.generate import GeneratorSettings, generate
+from filmvqa.clevr.scenes import SceneRules
+from filmvqa.data.backbones import build_backbone
+from filmvqa.data.features import Extraction
+from filmvqa.data.loader import QuestionSet
+from filmvqa.data.preprocess import preprocess_questions
+from filmvqa.data.text import Vocabulary
+from filmvqa.training.checkpoint import load_checkpoint, model_from_checkpoint
+from filmvqa.training.run import DataFiles, train_run
+from filmvqa.training.trainer import TrainerSettings
+
+FIGURES = Path(__file__).with_name("pinned_run.json")
+STEPS = 60
+IMAGES = {"train": 64, "val": 8}
+#: The networks of ``experiment=demo`` and ``experiment=lab_mac`` as they were when the figures were
+#: stored.
+MODELS: dict[str, dict[str, Any]] = {
+    "film": {
+        "channels": 64,
+        "encoder": {"embedding_dim": 64, "hidden_dim": 128, "orthogonal": True},
+        "stem": {"strides": [2]},
+        "classifier": {"projection_dim": 128, "hidden_dims": [256]},
+    },
+    "mac": {"dim": 96, "num_steps": 3, "embedding_dim": 64, "stem_strides": [2]},
+}
+#: A small learning rate: with the demo's, FiLM's γ differ by 0.9 after 60 steps between processors.
+OPTIM = {"name": "adam", "lr": 1e-4, "weight_decay": 1e-5, "schedule": "cosine", "warmup": 10}
+
+
+def make_set(root: Path) -> Path:
+    """A generated set with features that were computed in float32; its ``h5`` folder."""
+    settings = GeneratorSettings(
+        images=IMAGES, width=48, height=48, rays=1, rules=SceneRules(max_objects=4)
+    )
+    generate(root, settings, workers=2)
+    h5 = root / "h5"
+    preprocess_questions(root / "questions", h5)
+    for split in IMAGES:
+        target = h5 / f"{split}_features_clevr_cnn.h5"
+        backbone = build_backbone("clevr_cnn")
+        Extraction(
+            root / "images" / split, target, split, backbone, (48, 48), precision="float32"
+        ).run()
+    return h5
+
+
+def run_figures(name: str, h5: Path, folder: Path) -> dict[str, Any]:
+    """Train one network on one thread in float32; losses, γ and β, and norms of the weights."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        data = DataFiles(h5, h5, "clevr_cnn")
+        trainer = TrainerSettings(
+            batch_size=32, max_steps=STEPS, eval_every=STEPS, log_every=5, patience=None,
+            grad_clip=1.0, precision="float32",
+        )  # fmt: skip
+        train_run(
+            folder, data=data, model={"name": name, **MODELS[name]}, optim=OPTIM, trainer=trainer,
+            logger={"name": None, "project": "x"}, config={"model": name}, device="cpu",
+        )  # fmt: skip
+        records = [json.loads(x) for x in (folder / "metrics.jsonl").read_text().splitlines()]
+        path = folder / "last.pt"
+        model, vocabulary = model_from_checkpoint(load_checkpoint(path), path)
+        figures = {
+            "losses": [r["loss"] for r in records if "loss" in r],
+            "val_accuracy": records[-1]["val_accuracy"],
+            "norms": {k: float(v.detach().double().norm()) for k, v in model.named_parameters()},
+        }
+        if name == "film":
+            figures |= _modulation(model, h5, vocabulary)
+        return figures
+    finally:
+        torch.set_num_threads(threads)
+
+
+@torch.inference_mode()
+def _modulation(model: Any, h5: Path, vocabulary: Vocabulary) -> dict[str, list[list[float]]]:
+    """γ and β of the first 8 channels of each block for the first validation question."""
+    questions = QuestionSet.load(h5 / "val_questions.h5", vocabulary)
+    question = questions.questions[:1, : int(questions.lengths[0])].long()
+    modulation = model.modulate(question)
+    return {
+        "gamma": modulation.gamma[0, :, :8].tolist(),
+        "beta": modulation.beta[0, :, :8].tolist(),
+    }
+
+
+def all_figures(folder: Path) -> dict[str, Any]:
+    """The figures of both networks."""
+    h5 = make_set(folder / "set")
+    return {name: run_figures(name, h5, folder / name) for name in MODELS}
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as temporary:
+        FIGURES.write_text(json.dumps(all_figures(Path(temporary)), indent=1) + "\n")
