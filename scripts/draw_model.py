@@ -10,7 +10,7 @@ from filmvqa.files import exclusive_file
 
 @command("draw_model")
 def main(config) -> None:
-    from filmvqa.evaluation.figures import draw_film
+    from filmvqa.reports.figures import draw_film
 
     if config.model.name != "film":
         raise UserError(f"model={config.model.name} has no drawing; film models have")

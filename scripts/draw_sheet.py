@@ -11,7 +11,7 @@ from filmvqa.files import exclusive_file
 
 @command("draw_sheet")
 def main(config) -> None:
-    from filmvqa.evaluation.figures import draw_sheet
+    from filmvqa.reports.figures import draw_sheet
 
     root = Path(config.data.root)
     with exclusive_file(config.output):

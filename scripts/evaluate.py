@@ -8,7 +8,7 @@ from _command import command
 @command("evaluate")
 def main(config) -> None:
     from filmvqa.evaluation.accuracy import format_report
-    from filmvqa.evaluation.evaluate import evaluate_checkpoint
+    from filmvqa.reports.evaluate import evaluate_checkpoint
 
     folder, report = evaluate_checkpoint(
         config.checkpoint,

@@ -11,7 +11,7 @@ from filmvqa.files import exclusive_file
 
 @command("import_film")
 def main(config) -> None:
-    from filmvqa.training.importing import import_original_film
+    from filmvqa.interop.film_import import import_original_film
 
     with exclusive_file(config.output):
         vocabulary = import_original_film(

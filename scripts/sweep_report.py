@@ -7,7 +7,7 @@ from _command import command
 
 @command("sweep_report")
 def main(config) -> None:
-    from filmvqa.evaluation.sweeps import report_sweep
+    from filmvqa.reports.sweep_report import report_sweep
 
     print(report_sweep(config.dir, config.key, config.series))
     print(f"written to {config.dir}/report.md, report.csv and report.png")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from _command import command, data_files, plain, settings
@@ -10,9 +11,13 @@ from hydra.core.hydra_config import HydraConfig
 
 @command("train")
 def main(config) -> float:
+    from filmvqa.reports.curves import draw_curves
     from filmvqa.training.run import train_run
 
-    return train_run(HydraConfig.get().runtime.output_dir, **arguments(config))
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    best = train_run(folder, **arguments(config))
+    draw_curves(folder / "metrics.jsonl", folder / "curves.png")
+    return best
 
 
 def arguments(config) -> dict[str, Any]:

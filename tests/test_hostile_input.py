@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from filmvqa.checkpoint import load_checkpoint, model_from_checkpoint
 from filmvqa.clevr.families import read_families
 from filmvqa.clevr.generate import SetFolder, claim, draw_questions
 from filmvqa.clevr.questions import ask_shard
@@ -26,10 +27,9 @@ from filmvqa.data.features import Extraction
 from filmvqa.data.loader import QuestionSet
 from filmvqa.data.preprocess import preprocess_questions
 from filmvqa.data.store import open_feature_store
-from filmvqa.data.text import Vocabulary
+from filmvqa.data.vocabulary import Vocabulary
 from filmvqa.errors import UserError
-from filmvqa.evaluation.figures import draw_sheet
-from filmvqa.training.checkpoint import load_checkpoint, model_from_checkpoint
+from filmvqa.reports.figures import draw_sheet
 from tests.conftest import REPOSITORY, TINY
 from tests.training.test_training import same, train
 

@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from filmvqa.benchmark.measure import Part, time_runs
-from filmvqa.benchmark.plain import PlainModel
+from filmvqa.benchmark.reference import PlainModel
 from filmvqa.models import build_model
 from filmvqa.models.prefix_tree import prefix_tree
 from filmvqa.models.recurrence import run_recurrence

@@ -16,7 +16,7 @@ from filmvqa.clevr.questions import (
 )
 from filmvqa.clevr.scenes import SceneRules, sample_layout, to_scene
 from filmvqa.clevr.schema import Question, Scene, decode_json, encode_json
-from filmvqa.data.text import tokenize
+from filmvqa.data.vocabulary import tokenize
 from tests.clevr.reference_engine import answer
 from tests.clevr.test_families import OFFICIAL
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from filmvqa.clevr.programs import LAST_FUNCTIONS
 from filmvqa.data.loader import EpochSampler, Loader, QuestionSet
 from filmvqa.data.store import open_feature_store
-from filmvqa.data.text import Vocabulary
+from filmvqa.data.vocabulary import Vocabulary
 from filmvqa.errors import UserError
 
 

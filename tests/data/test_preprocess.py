@@ -10,7 +10,7 @@ import pytest
 from filmvqa.clevr.programs import LAST_FUNCTIONS
 from filmvqa.clevr.schema import read_questions
 from filmvqa.data.preprocess import preprocess_questions, question_files
-from filmvqa.data.text import Vocabulary
+from filmvqa.data.vocabulary import Vocabulary
 from filmvqa.errors import UserError
 
 

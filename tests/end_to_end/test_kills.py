@@ -25,7 +25,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from filmvqa.training.checkpoint import load_checkpoint
+from filmvqa.checkpoint import load_checkpoint
 from tests.conftest import KILLS, REPOSITORY, script_environment
 from tests.end_to_end.test_scripts import DATA, SMALL
 from tests.training.test_training import metrics, same

@@ -10,7 +10,7 @@ import h5py
 import pytest
 import torch
 
-from filmvqa.data.text import Vocabulary
+from filmvqa.data.vocabulary import Vocabulary
 from tests.end_to_end.test_scripts import (
     DATA,
     GENERATOR,
@@ -21,7 +21,7 @@ from tests.end_to_end.test_scripts import (
     fail,
     succeed,
 )
-from tests.models.reference_film import checkpoint, run
+from tests.interop.reference_film import checkpoint, run
 
 COGENT = ["data=cogent_mini", "data.root=data/cogent", "data.image_size=[48,48]"]
 

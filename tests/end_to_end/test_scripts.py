@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from filmvqa.checkpoint import load_checkpoint
 from filmvqa.files import exclusive
-from filmvqa.training.checkpoint import load_checkpoint
 from tests.conftest import REPOSITORY, run_script, script_environment
 from tests.training.test_training import metrics, same
 

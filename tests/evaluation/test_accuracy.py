@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from filmvqa.clevr.programs import LAST_FUNCTIONS, QUESTION_TYPES
 from filmvqa.data.loader import QuestionSet
-from filmvqa.data.text import Vocabulary
+from filmvqa.data.vocabulary import Vocabulary
 from filmvqa.device import autocast
 from filmvqa.errors import UserError
 from filmvqa.evaluation.accuracy import (

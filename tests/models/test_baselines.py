@@ -6,7 +6,7 @@ import torch
 
 from filmvqa.clevr.programs import LAST_FUNCTIONS
 from filmvqa.data.loader import QuestionSet
-from filmvqa.data.text import Vocabulary
+from filmvqa.data.vocabulary import Vocabulary
 from filmvqa.models.baselines import QuestionTypeMode, StackedAttention
 
 

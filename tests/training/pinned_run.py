@@ -13,14 +13,14 @@ from typing import Any
 
 import torch
 
+from filmvqa.checkpoint import load_checkpoint, model_from_checkpoint
 from filmvqa.clevr.generate import GeneratorSettings, generate
 from filmvqa.clevr.scenes import SceneRules
 from filmvqa.data.backbones import build_backbone
 from filmvqa.data.features import Extraction
 from filmvqa.data.loader import QuestionSet
 from filmvqa.data.preprocess import preprocess_questions
-from filmvqa.data.text import Vocabulary
-from filmvqa.training.checkpoint import load_checkpoint, model_from_checkpoint
+from filmvqa.data.vocabulary import Vocabulary
 from filmvqa.training.run import DataFiles, train_run
 from filmvqa.training.trainer import TrainerSettings
 

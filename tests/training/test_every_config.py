@@ -14,7 +14,7 @@ from omegaconf import open_dict
 
 from filmvqa.data.backbones import build_backbone
 from filmvqa.data.features import Extraction
-from filmvqa.evaluation.evaluate import evaluate_checkpoint
+from filmvqa.reports.evaluate import evaluate_checkpoint
 from filmvqa.training.run import train_run
 from tests.conftest import REPOSITORY
 

@@ -21,7 +21,7 @@ import pytest
 import torch
 
 from filmvqa.data.loader import EpochSampler
-from filmvqa.data.text import Vocabulary
+from filmvqa.data.vocabulary import Vocabulary
 from filmvqa.device import keep_freed_memory
 from filmvqa.training.run import DataFiles
 from filmvqa.training.trainer import Trainer

@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 
-from filmvqa.training.checkpoint import load_checkpoint, model_from_checkpoint
+from filmvqa.checkpoint import load_checkpoint, model_from_checkpoint
 from filmvqa.training.run import DataFiles
 from tests.conftest import REPOSITORY
 

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import nn
 
+from filmvqa.checkpoint import load_checkpoint, scored_weights
 from filmvqa.errors import UserError
 from filmvqa.models import build_model
-from filmvqa.training.checkpoint import load_checkpoint, scored_weights
 from filmvqa.training.optim import build_optimizer
 from filmvqa.training.overfitting import overfitting
 from filmvqa.training.trainer import TrainerSettings, follow

@@ -14,11 +14,11 @@ import h5py
 import pytest
 import torch
 
-from filmvqa.data.text import Vocabulary
+from filmvqa.checkpoint import load_checkpoint
+from filmvqa.data.vocabulary import Vocabulary
 from filmvqa.errors import Interrupted, UserError
 from filmvqa.files import exclusive
 from filmvqa.models.film_net import FilmNet
-from filmvqa.training.checkpoint import load_checkpoint
 from filmvqa.training.trainer import Trainer
 from tests.training.test_training import metrics, same, train
 

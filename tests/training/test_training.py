@@ -11,17 +11,17 @@ import pytest
 import torch
 import yaml
 
-from filmvqa.data.loader import Loader
-from filmvqa.data.text import Vocabulary
-from filmvqa.device import choose_device
-from filmvqa.errors import UserError
-from filmvqa.models import MODELS, build_model
-from filmvqa.training.checkpoint import (
+from filmvqa.checkpoint import (
     FORMAT,
     load_checkpoint,
     model_from_checkpoint,
     save_checkpoint,
 )
+from filmvqa.data.loader import Loader
+from filmvqa.data.vocabulary import Vocabulary
+from filmvqa.device import choose_device
+from filmvqa.errors import UserError
+from filmvqa.models import MODELS, build_model
 from filmvqa.training.loggers import JsonlLogger, WandbLogger, build_loggers
 from filmvqa.training.optim import build_optimizer, build_schedule
 from filmvqa.training.run import DataFiles, compile_parts, train_run

@@ -11,12 +11,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from filmvqa.checkpoint import load_checkpoint
 from filmvqa.data.loader import QuestionSet
-from filmvqa.data.text import Vocabulary
+from filmvqa.data.vocabulary import Vocabulary
 from filmvqa.errors import UserError
-from filmvqa.evaluation.evaluate import evaluate_checkpoint
 from filmvqa.models import build_model
-from filmvqa.training.checkpoint import load_checkpoint
+from filmvqa.reports.evaluate import evaluate_checkpoint
 from filmvqa.training.transfer import count_weights, start_from, train_only, training_mode
 from tests.models.test_models import SIZES, SMALL
 from tests.training.test_training import train

@@ -16,7 +16,7 @@ from filmvqa.clevr.scenes import image_filename
 from filmvqa.clevr.schema import Question, QuestionFile, read_questions
 from filmvqa.data.loader import QuestionSet
 from filmvqa.data.preprocess import preprocess_questions
-from filmvqa.data.text import Vocabulary
+from filmvqa.data.vocabulary import Vocabulary
 
 SPLIT = "train"
 

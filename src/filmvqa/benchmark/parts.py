@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from filmvqa.benchmark.inputs import SPLIT, Inputs
 from filmvqa.benchmark.measure import Part, forget, rates, time_runs
-from filmvqa.benchmark.plain import PlainModel, plain_extraction, plain_reading
+from filmvqa.benchmark.reference import PlainModel, plain_extraction, plain_reading
 from filmvqa.data.backbones import build_backbone
 from filmvqa.data.features import Extraction, list_images
 from filmvqa.data.loader import Batch, EpochSampler, Loader

@@ -20,7 +20,7 @@ from torch import Tensor
 from filmvqa.clevr.programs import LAST_FUNCTIONS
 from filmvqa.data.hdf5 import HDF5_ERRORS, arrays_sha256
 from filmvqa.data.store import FeatureStore
-from filmvqa.data.text import START, Vocabulary
+from filmvqa.data.vocabulary import START, Vocabulary
 from filmvqa.device import send
 from filmvqa.errors import UserError, one_line
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from filmvqa.clevr.programs import LAST_FUNCTIONS
 from filmvqa.data.hdf5 import HDF5_ERRORS, arrays_sha256
 from filmvqa.data.question_table import MISSING, Numbering, QuestionTable, read_question_table
-from filmvqa.data.text import SPECIAL_TOKENS, UNK, Vocabulary
+from filmvqa.data.vocabulary import SPECIAL_TOKENS, UNK, Vocabulary
 from filmvqa.errors import UserError, one_line, warn
 from filmvqa.files import exclusive, refuse_overwriting, write_file
 

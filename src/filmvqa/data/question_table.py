@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from filmvqa.clevr.programs import LAST_FUNCTIONS, prefix_order, token
 from filmvqa.clevr.schema import Function, Question, decode_json
-from filmvqa.data.text import END, SPECIAL_TOKENS, START, tokenize
+from filmvqa.data.vocabulary import END, SPECIAL_TOKENS, START, tokenize
 from filmvqa.errors import UserError
 from filmvqa.files import read_bytes
 

@@ -19,9 +19,6 @@ from filmvqa.models.baselines import (
 )
 from filmvqa.models.film_net import FilmNet
 from filmvqa.models.mac import MacNet
-from filmvqa.models.original import load_original_film
-
-__all__ = ["MODELS", "build_model", "load_original_film"]
 
 MODELS: dict[str, type[nn.Module]] = {
     "film": FilmNet,

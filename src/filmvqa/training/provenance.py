@@ -13,7 +13,7 @@ import torch
 
 import filmvqa
 from filmvqa.data.loader import Loader
-from filmvqa.data.text import Vocabulary
+from filmvqa.data.vocabulary import Vocabulary
 from filmvqa.device import hardware
 
 _PACKAGES = ("torchvision", "numpy", "h5py")

@@ -14,9 +14,10 @@ import torch
 import yaml
 from torch import nn
 
+from filmvqa.checkpoint import load_checkpoint, remedy
 from filmvqa.data.loader import EpochSampler, Loader, Part, QuestionSet
 from filmvqa.data.store import open_feature_store
-from filmvqa.data.text import Vocabulary
+from filmvqa.data.vocabulary import Vocabulary
 from filmvqa.device import (
     bound_kernel_caches,
     choose_device,
@@ -25,12 +26,10 @@ from filmvqa.device import (
     repeatable,
 )
 from filmvqa.errors import UserError, one_line, warn
-from filmvqa.evaluation.curves import draw_curves
 from filmvqa.files import exclusive, refuse_overwriting, require_room, write_file
 from filmvqa.models import build_model
 from filmvqa.models.baselines import QuestionTypeMode
 from filmvqa.models.encoder import QuestionEncoder
-from filmvqa.training.checkpoint import load_checkpoint, remedy
 from filmvqa.training.loggers import build_loggers
 from filmvqa.training.optim import build_optimizer, build_schedule
 from filmvqa.training.provenance import changed_inputs, environment, inputs
@@ -219,15 +218,12 @@ def train_run(
         finally:
             for each in loggers:
                 each.close()
-        draw_curves(folder / "metrics.jsonl", folder / "curves.png")
         return best
 
 
 def _finished_already(folder: Path, saved: dict[str, Any]) -> float:
     best = float(saved["progress"]["best_accuracy"])
     print(f"{folder}: finished already, best validation accuracy {100 * best:.2f}%")
-    if not (folder / "curves.png").exists():  # killed before it was drawn
-        draw_curves(folder / "metrics.jsonl", folder / "curves.png")
     return best
 
 

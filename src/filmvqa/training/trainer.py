@@ -18,13 +18,13 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from tqdm import tqdm
 
+from filmvqa.checkpoint import save_checkpoint
 from filmvqa.data.loader import Batch, EpochSampler, Loader
 from filmvqa.device import PRECISIONS, autocast, explained_out_of_memory
 from filmvqa.errors import Interrupted, UserError
 from filmvqa.evaluation.accuracy import question_kinds, type_accuracies
 from filmvqa.evaluation.predictions import PredictionStoppedError, predict
 from filmvqa.files import in_units, write_file
-from filmvqa.training.checkpoint import save_checkpoint
 from filmvqa.training.loggers import Logger
 from filmvqa.training.overfitting import overfitting
 from filmvqa.training.stopping import StopRequest

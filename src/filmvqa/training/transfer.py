@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from filmvqa.data.text import Vocabulary
+from filmvqa.checkpoint import load_checkpoint, scored_weights, vocabulary_of
+from filmvqa.data.vocabulary import Vocabulary
 from filmvqa.errors import UserError
-from filmvqa.training.checkpoint import load_checkpoint, scored_weights, vocabulary_of
 from filmvqa.training.optim import check_parts, in_part
 
 #: Weights that a model may have without the checkpoint it starts from.

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from filmvqa.errors import UserError
-from filmvqa.models import load_original_film
+from filmvqa.interop.original_film import load_original_film
 from filmvqa.models.vision import POOLS
-from tests.models.reference_film import ANSWERS, ENGINE, WORDS, checkpoint, run
+from tests.interop.reference_film import ANSWERS, ENGINE, WORDS, checkpoint, run
 
 
 def batch(feature_dim: tuple[int, ...], width: int = 46) -> tuple[torch.Tensor, torch.Tensor]:

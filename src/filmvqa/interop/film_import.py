@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict
 from pathlib import Path
 
-from filmvqa.data.text import Vocabulary
+from filmvqa.checkpoint import save_checkpoint
+from filmvqa.data.vocabulary import Vocabulary
 from filmvqa.errors import UserError
-from filmvqa.models.original import read_original_film
-from filmvqa.training.checkpoint import save_checkpoint
+from filmvqa.interop.original_film import read_original_film
 from filmvqa.training.run import DataFiles
 
 

@@ -11,9 +11,10 @@ from PIL import Image
 
 from filmvqa.clevr.programs import QUESTION_TYPES
 from filmvqa.errors import UserError
-from filmvqa.evaluation.curves import draw_curves
-from filmvqa.evaluation.published import ABLATIONS, COLUMNS, TEST_ACCURACY
-from filmvqa.evaluation.sweeps import read_runs, report_sweep, summarize
+from filmvqa.reports.curves import draw_curves
+from filmvqa.reports.paper_results import ABLATIONS, COLUMNS, TEST_ACCURACY
+from filmvqa.reports.sweep_report import report_sweep
+from filmvqa.reports.sweeps import read_runs, summarize
 from tests.conftest import REPOSITORY
 
 COUNT = {"count": 0.25, "exist": 0.5}

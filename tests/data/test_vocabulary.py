@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from filmvqa.data.text import SPECIAL_TOKENS, Vocabulary, tokenize
+from filmvqa.data.vocabulary import SPECIAL_TOKENS, Vocabulary, tokenize
 from filmvqa.errors import UserError
 
 

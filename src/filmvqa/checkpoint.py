@@ -11,7 +11,7 @@ import msgspec
 import torch
 from torch import nn
 
-from filmvqa.data.text import Vocabulary
+from filmvqa.data.vocabulary import Vocabulary
 from filmvqa.errors import UserError, one_line
 from filmvqa.files import write_file
 from filmvqa.models import build_model

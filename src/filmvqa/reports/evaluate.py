@@ -10,14 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from filmvqa.checkpoint import load_checkpoint, model_from_checkpoint
 from filmvqa.data.loader import QuestionSet
-from filmvqa.data.text import Vocabulary
+from filmvqa.data.vocabulary import Vocabulary
 from filmvqa.device import choose_device, explained_out_of_memory
 from filmvqa.errors import warn
 from filmvqa.evaluation.accuracy import accuracy_report
 from filmvqa.evaluation.predictions import predict
 from filmvqa.files import atomic_write, exclusive, write_file
-from filmvqa.training.checkpoint import load_checkpoint, model_from_checkpoint
 from filmvqa.training.provenance import changed_inputs, inputs
 from filmvqa.training.run import DataFiles
 

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from filmvqa.evaluation.published import ABLATIONS, TEST_ACCURACY
 from filmvqa.files import atomic_write
-
-if TYPE_CHECKING:
-    from filmvqa.evaluation.sweeps import Sweep, SweepPoint
+from filmvqa.reports.paper_results import ABLATIONS, TEST_ACCURACY
+from filmvqa.reports.sweeps import Sweep, SweepPoint
 
 
 def draw_sweep(sweep: Sweep, target: str | Path) -> None:

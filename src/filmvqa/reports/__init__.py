@@ -1,0 +1,1 @@
+"""What reads finished runs: evaluations, sweeps, curves and figures."""
