@@ -27,8 +27,8 @@ if not sys.stderr.isatty():
     # Read by tqdm when it is imported, below: a log file needs no bar ten times a second.
     os.environ.setdefault("TQDM_MININTERVAL", "10")
 
+from filmvqa.disk import NO_ROOM, disk_full_error
 from filmvqa.errors import UserError, printable
-from filmvqa.files import NO_ROOM, no_room
 
 if TYPE_CHECKING:
     from filmvqa.training.run import DataFiles
@@ -135,7 +135,7 @@ def explain(error: BaseException) -> str:
         return printable(f"{reason}; run the same command again to go on")
     if isinstance(error, OSError):
         if error.errno in NO_ROOM:
-            return printable(str(no_room(error.filename or Path.cwd(), None, error)))
+            return printable(str(disk_full_error(error.filename or Path.cwd(), None, error)))
         remedy = REMEDIES.get(error.errno or 0, "see whether the disk and the network are well")
         place = f"{error.filename}: " if error.filename else ""
         return printable(f"{place}{error.strerror or error}; {remedy}")

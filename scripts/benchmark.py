@@ -8,13 +8,13 @@ from _command import command, plain, settings
 @command("benchmark")
 def main(config) -> None:
     from filmvqa.benchmark.run import format_benchmark, run_benchmark
-    from filmvqa.files import exclusive_file
+    from filmvqa.locks import file_lock
     from filmvqa.training.trainer import TrainerSettings
 
     options = plain(config)
     options.pop("debug")
     options["trainer"] = settings(config, "trainer", TrainerSettings)
-    with exclusive_file(config.output):
+    with file_lock(config.output):
         content = run_benchmark(**options)
     print(format_benchmark(content))
     print(f"written to {config.output}")

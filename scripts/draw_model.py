@@ -5,7 +5,7 @@ from __future__ import annotations
 from _command import command, plain
 
 from filmvqa.errors import UserError
-from filmvqa.files import exclusive_file
+from filmvqa.locks import file_lock
 
 
 @command("draw_model")
@@ -14,7 +14,7 @@ def main(config) -> None:
 
     if config.model.name != "film":
         raise UserError(f"model={config.model.name} has no drawing; film models have")
-    with exclusive_file(config.output):
+    with file_lock(config.output):
         draw_film(plain(config.model), tuple(plain(config.feature_shape)), config.output)
     print(f"written to {config.output}")
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from _command import command
 
-from filmvqa.files import exclusive_file
+from filmvqa.locks import file_lock
 
 
 @command("draw_sheet")
@@ -14,7 +14,7 @@ def main(config) -> None:
     from filmvqa.reports.figures import draw_sheet
 
     root = Path(config.data.root)
-    with exclusive_file(config.output):
+    with file_lock(config.output):
         draw_sheet(
             root / f"questions/CLEVR_{config.split}_questions.json",
             Path(config.data.images) / config.split,

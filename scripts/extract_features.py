@@ -13,8 +13,8 @@ from filmvqa.errors import UserError
 def main(config) -> None:
     from filmvqa.data.backbones import build_backbone
     from filmvqa.data.features import Extraction
-    from filmvqa.device import choose_device
-    from filmvqa.files import in_units, require_room
+    from filmvqa.devices import choose_device
+    from filmvqa.disk import check_disk_space, format_bytes
 
     data, images = config.data, Path(config.data.images)
     splits = config.splits or sorted(p.name for p in images.glob("*") if p.is_dir())
@@ -39,8 +39,8 @@ def main(config) -> None:
         for split in splits
     ]
     if needs := sum(each.needs for each in todo):
-        print(f"{data.features}: {in_units(needs)} of features to write")
-    require_room(data.features, needs)
+        print(f"{data.features}: {format_bytes(needs)} of features to write")
+    check_disk_space(data.features, needs)
     for each in todo:
         each.run()
         state = "complete already" if each.was_there else "written"

@@ -6,14 +6,14 @@ from pathlib import Path
 
 from _command import command, data_files
 
-from filmvqa.files import exclusive_file
+from filmvqa.locks import file_lock
 
 
 @command("import_film")
 def main(config) -> None:
     from filmvqa.interop.film_import import import_original_film
 
-    with exclusive_file(config.output):
+    with file_lock(config.output):
         vocabulary = import_original_film(
             config.source, config.output, data_files(config), config.padded_length
         )

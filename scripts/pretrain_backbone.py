@@ -9,14 +9,14 @@ from _command import command, plain
 def main(config) -> None:
     import torch
 
-    from filmvqa.files import exclusive_file
+    from filmvqa.locks import file_lock
     from filmvqa.training.pretrain import pretrain
 
     options = plain(config)
     options.pop("debug")
     options["sizes"] = tuple(options["sizes"])
     torch.set_num_threads(config.workers)
-    with exclusive_file(config.output):
+    with file_lock(config.output):
         scores = pretrain(options.pop("output"), **options)
     for name, value in scores.items():
         print(f"{name:<18}{value:.4f}")

@@ -173,7 +173,7 @@ def test_nothing_in_the_package_imports_hydra() -> None:
 
 #: Rooms from the ground up: a file imports only from rooms that stand before its own.
 ROOMS = (
-    "errors", "files", "device", "film", "clevr", "data", "models", "checkpoint", "evaluation",
+    "errors", "disk", "files", "locks", "devices", "memory", "determinism", "film", "clevr", "data", "models", "checkpoint", "evaluation",
     "training", "interop", "reports", "benchmark",
 )  # fmt: skip
 

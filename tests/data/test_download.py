@@ -14,7 +14,7 @@ import pytest
 
 from filmvqa.data.download import download_archive
 from filmvqa.errors import UserError
-from filmvqa.files import exclusive
+from filmvqa.locks import folder_lock
 
 
 def archive(entries: dict[str, bytes]) -> bytes:
@@ -125,7 +125,10 @@ def test_a_wrong_checksum_is_refused(server: Server, tmp_path: Path) -> None:
 
 
 def test_another_process_that_fetches_the_same_is_told(server: Server, tmp_path: Path) -> None:
-    with exclusive(tmp_path, "CLEVR_v1.0.zip"), pytest.raises(UserError, match="is at work on it"):
+    with (
+        folder_lock(tmp_path, "CLEVR_v1.0.zip"),
+        pytest.raises(UserError, match="is at work on it"),
+    ):
         download_archive(url(server), tmp_path)
     assert server.asked == []
 

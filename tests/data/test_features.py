@@ -151,7 +151,7 @@ def test_auto_precision_keeps_to_what_is_there(tmp_path: Path, monkeypatch) -> N
     folder, target = draw(tmp_path / "i", 3, (16, 16)), tmp_path / "f.h5"
     backbone = build_backbone("clevr_cnn")
     Extraction(folder, target, "val", backbone, (16, 16), precision="bfloat16").run()
-    monkeypatch.setattr("filmvqa.device.has_fast_bfloat16", lambda _: False)
+    monkeypatch.setattr("filmvqa.devices.has_fast_bfloat16", lambda _: False)
     assert Extraction(folder, target, "val", backbone, (16, 16)).run().was_there
     with pytest.raises(UserError, match="another precision"):
         Extraction(folder, target, "val", backbone, (16, 16), precision="float32").run()

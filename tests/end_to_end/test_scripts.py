@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from filmvqa.checkpoint import load_checkpoint
-from filmvqa.files import exclusive
+from filmvqa.locks import folder_lock
 from tests.conftest import REPOSITORY, run_script, script_environment
 from tests.training.test_training import metrics, same
 
@@ -218,7 +218,7 @@ def test_a_sweep_goes_on_after_a_job_that_fails(workplace: Path) -> None:
 def test_the_second_process_is_told_and_changes_nothing(
     workplace: Path, line: list, folder: str, name: str
 ) -> None:
-    with exclusive(workplace / folder, name):
+    with folder_lock(workplace / folder, name):
         before = stamps(workplace)
         assert "is at work on it; wait for it" in fail(*line, cwd=workplace)
         assert stamps(workplace) == before

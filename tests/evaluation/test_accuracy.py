@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from filmvqa.clevr.programs import LAST_FUNCTIONS, QUESTION_TYPES
 from filmvqa.data.loader import QuestionSet
 from filmvqa.data.vocabulary import Vocabulary
-from filmvqa.device import autocast
+from filmvqa.devices import autocast
 from filmvqa.errors import UserError
 from filmvqa.evaluation.accuracy import (
     accuracy_report,
@@ -92,7 +92,7 @@ def test_questions_without_answers_cannot_be_scored(tiny_set: Path) -> None:
 def test_auto_precision_follows_the_hardware(monkeypatch) -> None:
     x = torch.ones(4, 4)
     for fast, expected in ((True, torch.bfloat16), (False, torch.float32)):
-        monkeypatch.setattr("filmvqa.device.has_fast_bfloat16", lambda _, f=fast: f)
+        monkeypatch.setattr("filmvqa.devices.has_fast_bfloat16", lambda _, f=fast: f)
         with autocast(torch.device("cpu"), "auto"):
             assert (x @ x).dtype == expected
         with autocast(torch.device("cpu"), "float32"):

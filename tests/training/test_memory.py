@@ -22,7 +22,7 @@ import torch
 
 from filmvqa.data.loader import EpochSampler
 from filmvqa.data.vocabulary import Vocabulary
-from filmvqa.device import keep_freed_memory
+from filmvqa.memory import keep_freed_memory
 from filmvqa.training.run import DataFiles
 from filmvqa.training.trainer import Trainer
 from tests.conftest import KILLS, TINY

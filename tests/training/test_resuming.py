@@ -17,7 +17,7 @@ import torch
 from filmvqa.checkpoint import load_checkpoint
 from filmvqa.data.vocabulary import Vocabulary
 from filmvqa.errors import Interrupted, UserError
-from filmvqa.files import exclusive
+from filmvqa.locks import folder_lock
 from filmvqa.models.film_net import FilmNet
 from filmvqa.training.trainer import Trainer
 from tests.training.test_training import metrics, same, train
@@ -163,7 +163,7 @@ def test_last_pt_is_written_every_so_many_minutes(
 
 
 def test_another_process_in_the_same_folder_is_told(tmp_path: Path, tiny_set: Path) -> None:
-    with exclusive(tmp_path / "run"):
+    with folder_lock(tmp_path / "run"):
         with pytest.raises(UserError, match=rf"run: process {os.getpid()} on .* is at work on it"):
             train(tmp_path / "run", tiny_set)
         assert [p.name for p in (tmp_path / "run").iterdir()] == [".lock"]
@@ -177,7 +177,7 @@ def test_room_for_checkpoints_is_asked_for_before_training(
     size = (tmp_path / "whole/last.pt").stat().st_size
 
     def allow(free: float) -> None:
-        monkeypatch.setattr("filmvqa.files.free_space", lambda path: int(free))
+        monkeypatch.setattr("filmvqa.disk.free_space", lambda path: int(free))
 
     allow(1000)
     with pytest.raises(

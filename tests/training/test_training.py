@@ -19,7 +19,7 @@ from filmvqa.checkpoint import (
 )
 from filmvqa.data.loader import Loader
 from filmvqa.data.vocabulary import Vocabulary
-from filmvqa.device import choose_device
+from filmvqa.devices import choose_device
 from filmvqa.errors import UserError
 from filmvqa.models import MODELS, build_model
 from filmvqa.training.loggers import JsonlLogger, WandbLogger, build_loggers

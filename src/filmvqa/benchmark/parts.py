@@ -24,7 +24,7 @@ from filmvqa.data.loader import Batch, EpochSampler, Loader
 from filmvqa.data.preprocess import preprocess_questions
 from filmvqa.data.rows import DatasetRows
 from filmvqa.data.store import open_feature_store
-from filmvqa.device import autocast, use_bfloat16
+from filmvqa.devices import autocast, use_bfloat16
 from filmvqa.evaluation.predictions import predict
 from filmvqa.models import build_model
 from filmvqa.training.run import build_state

@@ -21,9 +21,10 @@ from filmvqa.benchmark.measure import (
     memory_ceiling,
 )
 from filmvqa.benchmark.parts import Bench
-from filmvqa.device import choose_device, hardware, keep_freed_memory
+from filmvqa.devices import choose_device, hardware
 from filmvqa.errors import UserError
 from filmvqa.files import write_file
+from filmvqa.memory import keep_freed_memory
 from filmvqa.training.trainer import TrainerSettings
 
 

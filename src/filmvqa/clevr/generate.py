@@ -40,8 +40,10 @@ from filmvqa.clevr.scenes import (
     to_scene,
 )
 from filmvqa.clevr.schema import Info, Question, Scene, decode_json, encode_json
+from filmvqa.disk import check_disk_space
 from filmvqa.errors import UserError
-from filmvqa.files import atomic_write, exclusive, read_bytes, require_room, write_file
+from filmvqa.files import atomic_write, read_bytes, write_file
+from filmvqa.locks import folder_lock
 
 IMAGES_PER_CHUNK = 50
 #: What a generated image takes on the disk, with room to spare (measured: 0.5 to 0.9).
@@ -125,7 +127,7 @@ def generate(root: str | Path, settings: GeneratorSettings, workers: int | None 
     """
     folder = SetFolder(Path(root))
     read_families(settings.templates, settings.families)  # broken templates are named before work
-    with exclusive(folder.root):
+    with folder_lock(folder.root):
         claim(folder, settings)
         return _generate(folder, settings, workers or os.cpu_count() or 1)
 
@@ -149,7 +151,7 @@ def _generate(folder: SetFolder, settings: GeneratorSettings, workers: int) -> b
         folder.remove_partial()
         return False
     images = sum(len(part) for _, part, _ in jobs)
-    require_room(folder.root, images * settings.width * settings.height * BYTES_PER_PIXEL)
+    check_disk_space(folder.root, images * settings.width * settings.height * BYTES_PER_PIXEL)
     with ProcessPoolExecutor(workers, get_context("spawn"), _obey_parent) as pool:
         _run_all(pool, draw_chunk, [(folder, settings, *job) for job in jobs], "images", images)
         shards = [

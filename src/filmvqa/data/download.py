@@ -11,8 +11,9 @@ from urllib.request import Request, urlopen
 
 from tqdm import tqdm
 
+from filmvqa.disk import free_space
 from filmvqa.errors import UserError
-from filmvqa.files import exclusive, free_space
+from filmvqa.locks import folder_lock
 
 _BLOCK = 1 << 20
 _TIMEOUT = 60
@@ -40,7 +41,7 @@ def download_archive(
     """
     folder = Path(folder)
     name = url.rpartition("/")[2]
-    with exclusive(folder, name):
+    with folder_lock(folder, name):
         _download(url, folder, name, md5, needs)
 
 

@@ -25,9 +25,11 @@ from filmvqa.data.hdf5 import HDF5_ERRORS
 from filmvqa.data.preprocess import names_sha256
 from filmvqa.data.rows import all_finite, create_rows, row_offsets
 from filmvqa.data.store import CHECKSUMS, FORMAT
-from filmvqa.device import send, use_bfloat16
+from filmvqa.devices import to_device, use_bfloat16
+from filmvqa.disk import NO_ROOM, disk_full_error
 from filmvqa.errors import UserError, one_line, warn
-from filmvqa.files import NO_ROOM, exclusive_file, no_room, refuse_overwriting, sync_folder
+from filmvqa.files import refuse_overwriting, sync_folder
+from filmvqa.locks import file_lock
 
 #: A file that says it has more is refused: 300 times CLEVR's.
 MAX_PIXELS = 2**25
@@ -222,7 +224,7 @@ class Extraction:
             For a broken image, features that are not finite, or a full disk; what is done is kept.
         """
         if not self.was_there:
-            with exclusive_file(self.path):
+            with file_lock(self.path):
                 if not self.path.exists():  # another process may have made it meanwhile
                     self._extract()
         return self
@@ -311,7 +313,7 @@ class _RowWriter:
         except OSError as error:
             if error.errno in NO_ROOM:
                 left = int(rows[0].nbytes) * (len(self._offsets) - first)
-                raise no_room(self._path, left, error) from None
+                raise disk_full_error(self._path, left, error) from None
             raise
         self._file[CHECKSUMS][first:last] = checksums
         self._file.flush()
@@ -332,7 +334,7 @@ def _recorded_precision(path: Path) -> str | None:
 @torch.inference_mode()
 def _maps(backbone: Backbone, images: Tensor) -> Tensor:
     """uint8 images (n, 3, H, W) on the host to maps (n, C, H', W') on the device, as stored."""
-    maps: Tensor = backbone(send(images, backbone.mean.device))
+    maps: Tensor = backbone(to_device(images, backbone.mean.device))
     return maps.to(getattr(torch, backbone.dtype), memory_format=torch.contiguous_format)
 
 

@@ -21,7 +21,7 @@ from filmvqa.clevr.programs import LAST_FUNCTIONS
 from filmvqa.data.hdf5 import HDF5_ERRORS, arrays_sha256
 from filmvqa.data.store import FeatureStore
 from filmvqa.data.vocabulary import START, Vocabulary
-from filmvqa.device import send
+from filmvqa.devices import to_device
 from filmvqa.errors import UserError, one_line
 
 _MAKE_AGAIN = "delete it and run scripts/preprocess_questions.py again"
@@ -337,9 +337,9 @@ class Loader:
         longest = int(q.lengths[rows].max())
         return Batch(
             features=self.store.read(images, self._order),
-            image_of_question=send(image_of_question, self.device),
+            image_of_question=to_device(image_of_question, self.device),
             questions=q.questions[rows, :longest].long(),
-            answers=None if q.answers is None else send(q.answers[rows], self.device),
+            answers=None if q.answers is None else to_device(q.answers[rows], self.device),
             index=rows,
         )
 

@@ -18,7 +18,8 @@ from filmvqa.data.hdf5 import HDF5_ERRORS, arrays_sha256
 from filmvqa.data.question_table import MISSING, Numbering, QuestionTable, read_question_table
 from filmvqa.data.vocabulary import SPECIAL_TOKENS, UNK, Vocabulary
 from filmvqa.errors import UserError, one_line, warn
-from filmvqa.files import exclusive, refuse_overwriting, write_file
+from filmvqa.files import refuse_overwriting, write_file
+from filmvqa.locks import folder_lock
 
 FORMAT = "filmvqa-questions-2"
 
@@ -100,7 +101,7 @@ def preprocess_questions(
     source = sources.get(train_split, Path(questions_folder))
     vocabulary = _choose_vocabulary(train, source, output, vocab, extend_vocab, min_count)
     done = []
-    with exclusive(output, "questions"):
+    with folder_lock(output, "questions"):
         if not (output / "vocab.json").exists() or (
             Vocabulary.load(output / "vocab.json").sha256() != vocabulary.sha256()
         ):

@@ -22,9 +22,11 @@ from tqdm import tqdm
 from filmvqa.data.buffers import Buffers
 from filmvqa.data.hdf5 import HDF5_ERRORS
 from filmvqa.data.rows import DatasetRows
-from filmvqa.device import free_memory, send
+from filmvqa.devices import to_device
+from filmvqa.disk import format_bytes
 from filmvqa.errors import UserError, one_line
-from filmvqa.files import in_units, sha256_of_file
+from filmvqa.files import sha256_of_file
+from filmvqa.memory import free_memory
 
 PLACEMENTS = ("auto", "device", "memory", "stream")
 #: Share of the free memory that resident features may take.
@@ -68,7 +70,7 @@ class FeatureStore:
             self.made = {name: np.array(attributes[name]).tolist() for name in MADE_BY}
         self.device, self.kind = device, kind
         self.num_bytes = rows.num_bytes
-        self.where = f"{in_units(rows.num_bytes)} of features: {kind} ({reason})"
+        self.where = f"{format_bytes(rows.num_bytes)} of features: {kind} ({reason})"
         self.ahead = kind == "stream" or (kind == "memory" and device.type != "cpu")
         self.bytes_read, self.seconds = 0, 0.0
         self._rows, self._checksums = rows, checksums
@@ -91,7 +93,7 @@ class FeatureStore:
         (U,), which lie on the host."""
         resident = self._resident
         if resident is not None and resident.device.type == self.device.type:
-            return resident[send(images, self.device)].contiguous(memory_format=memory_format)
+            return resident[to_device(images, self.device)].contiguous(memory_format=memory_format)
         if self.device.type != "cpu":
             # torch lends pinned memory again itself, once the device has read it.
             out = self._rows.empty(len(images), pin=self.device.type == "cuda")

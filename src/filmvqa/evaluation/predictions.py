@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from filmvqa.data.loader import Loader
-from filmvqa.device import autocast
+from filmvqa.devices import autocast
 
 
 class PredictionStoppedError(Exception):

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from filmvqa.device import send
+from filmvqa.devices import to_device
 from filmvqa.models.prefix_tree import PrefixTree, prefix_tree
 from filmvqa.models.recurrence import run_recurrence
 
@@ -109,8 +109,8 @@ class QuestionEncoder(nn.Module):
         directions = self._directions(questions, last, device)
         # Where dropout tells no two of a word's places apart, its input is computed once.
         distinct, of = torch.unique(questions, return_inverse=True)
-        vectors = self.embedding(send(distinct, device))  # (K, E)
-        which: Tensor | None = send(of, device).flatten()
+        vectors = self.embedding(to_device(distinct, device))  # (K, E)
+        which: Tensor | None = to_device(of, device).flatten()
         states = vectors
         if self.training and self.embedding_dropout.p > 0:
             states, which = self.embedding_dropout(vectors[which].view(*questions.shape, -1)), None
@@ -146,14 +146,14 @@ class QuestionEncoder(nn.Module):
         padded = self.padded_length is not None
         lengths = torch.full_like(last, questions.shape[1]) if padded else last + 1
         tree = prefix_tree(questions, lengths, share=not apart)
-        found = [(tree.to(device), send(tree.nodes[rows, last], device))]
+        found = [(tree.to(device), to_device(tree.nodes[rows, last], device))]
         if self.bidirectional:
             mirrored = self._mirrored(questions, last)  # (B, T)
             tree = prefix_tree(questions.gather(1, mirrored), lengths, share=not apart)
             words = (mirrored + rows[:, None] * questions.shape[1]).flatten()[tree.words]
             tree = replace(tree, words=words, nodes=tree.nodes.gather(1, mirrored))
             end = tree.nodes[rows, last if padded else 0]
-            found.append((tree.to(device), send(end, device)))
+            found.append((tree.to(device), to_device(end, device)))
         return found
 
     def _mirrored(self, questions: Tensor, last: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from filmvqa.device import send
+from filmvqa.devices import to_device
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class PrefixTree:
 
     def to(self, device: torch.device) -> PrefixTree:
         """The same with its indices on a device, sent without waiting for it."""
-        indices = (send(index, device) for index in (self.words, self.parents, self.nodes))
+        indices = (to_device(index, device) for index in (self.words, self.parents, self.nodes))
         return PrefixTree(self.sizes, *indices)
 
 

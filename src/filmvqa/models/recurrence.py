@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from filmvqa.device import product_dtype
+from filmvqa.devices import compute_dtype
 from filmvqa.models.prefix_tree import PrefixTree
 
 _WEIGHTS = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
@@ -35,7 +35,7 @@ def run_recurrence(
     cell = _Gru if isinstance(rnn, nn.GRU) else _Lstm
     # What is not needed for gradients is not kept: 126 MB for 256 questions of the paper's GRU.
     keep = torch.is_grad_enabled()
-    product = product_dtype(inputs)
+    product = compute_dtype(inputs)
     states: Tensor = cell.apply(gates, which, w_hh, b_hh, tree.parents, tree.sizes, product, keep)
     return states
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from filmvqa.device import product_dtype
+from filmvqa.devices import compute_dtype
 
 
 class CoordConv2d(nn.Conv2d):
@@ -40,7 +40,7 @@ def convolution(
 def scale_pixels(features: Tensor) -> Tensor:
     """Stored features in the precision of the products to come, in the memory order in which they
     are: uint8 pixels to [-2, 2], which bfloat16 holds exactly, half precision as it is."""
-    scaled = features.to(product_dtype(features))
+    scaled = features.to(compute_dtype(features))
     return scaled / 64.0 - 2.0 if features.dtype == torch.uint8 else scaled
 
 

@@ -13,11 +13,13 @@ from torch import Tensor
 from filmvqa.checkpoint import load_checkpoint, model_from_checkpoint
 from filmvqa.data.loader import QuestionSet
 from filmvqa.data.vocabulary import Vocabulary
-from filmvqa.device import choose_device, explained_out_of_memory
+from filmvqa.devices import choose_device
 from filmvqa.errors import warn
 from filmvqa.evaluation.accuracy import accuracy_report
 from filmvqa.evaluation.predictions import predict
-from filmvqa.files import atomic_write, exclusive, write_file
+from filmvqa.files import atomic_write, write_file
+from filmvqa.locks import folder_lock
+from filmvqa.memory import explained_out_of_memory
 from filmvqa.training.provenance import changed_inputs, inputs
 from filmvqa.training.run import DataFiles
 
@@ -78,7 +80,7 @@ def evaluate_checkpoint(
         warn(f"{checkpoint}: was not trained with these data: {' and '.join(other)} differ")
     target = Path(output) if output is not None else Path(checkpoint).parent / "evaluation"
     with (
-        exclusive(target, split),
+        folder_lock(target, split),
         explained_out_of_memory(
             lambda: (
                 f"{checkpoint}: out of memory on {where}; lower batch_size={batch_size}, or "

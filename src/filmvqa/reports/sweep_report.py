@@ -6,7 +6,8 @@ import csv
 import io
 from pathlib import Path
 
-from filmvqa.files import exclusive, write_file
+from filmvqa.files import write_file
+from filmvqa.locks import folder_lock
 from filmvqa.reports.paper_results import ABLATIONS, COLUMNS, TEST_ACCURACY
 from filmvqa.reports.sweep_figure import draw_sweep
 from filmvqa.reports.sweeps import Sweep, read_runs, summarize
@@ -77,7 +78,7 @@ def report_sweep(folder: str | Path, key: str | None = None, series_key: str | N
     folder = Path(folder)
     sweep = summarize(read_runs(folder), key, series_key)
     tables = markdown_tables(sweep)
-    with exclusive(folder, "report"):
+    with folder_lock(folder, "report"):
         write_file(folder / "report.md", tables)
         write_file(folder / "report.csv", csv_table(sweep))
         draw_sweep(sweep, folder / "report.png")

@@ -8,8 +8,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
+from filmvqa.disk import NO_ROOM, disk_full_error
 from filmvqa.errors import UserError, one_line, warn
-from filmvqa.files import NO_ROOM, no_room
 
 #: Seconds for which W&B may hold up the start, and the end, of a run.
 WANDB_TIMEOUT = 30.0
@@ -57,7 +57,7 @@ class JsonlLogger:
             with suppress(OSError):
                 os.ftruncate(self._handle, self._size)
             if error.errno in NO_ROOM:
-                raise no_room(self.path, len(line), error) from None
+                raise disk_full_error(self.path, len(line), error) from None
             raise
         self._size += len(line)
 

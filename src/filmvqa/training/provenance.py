@@ -14,7 +14,7 @@ import torch
 import filmvqa
 from filmvqa.data.loader import Loader
 from filmvqa.data.vocabulary import Vocabulary
-from filmvqa.device import hardware
+from filmvqa.devices import hardware
 
 _PACKAGES = ("torchvision", "numpy", "h5py")
 

@@ -18,15 +18,13 @@ from filmvqa.checkpoint import load_checkpoint, remedy
 from filmvqa.data.loader import EpochSampler, Loader, Part, QuestionSet
 from filmvqa.data.store import open_feature_store
 from filmvqa.data.vocabulary import Vocabulary
-from filmvqa.device import (
-    bound_kernel_caches,
-    choose_device,
-    explained_out_of_memory,
-    keep_freed_memory,
-    repeatable,
-)
+from filmvqa.determinism import enable_determinism
+from filmvqa.devices import choose_device
+from filmvqa.disk import check_disk_space
 from filmvqa.errors import UserError, one_line, warn
-from filmvqa.files import exclusive, refuse_overwriting, require_room, write_file
+from filmvqa.files import refuse_overwriting, write_file
+from filmvqa.locks import folder_lock
+from filmvqa.memory import bound_kernel_caches, explained_out_of_memory, keep_freed_memory
 from filmvqa.models import build_model
 from filmvqa.models.baselines import QuestionTypeMode
 from filmvqa.models.encoder import QuestionEncoder
@@ -143,13 +141,13 @@ def train_run(
     if start is not None:
         refuse_overwriting(folder / "best.pt", start)
         refuse_overwriting(folder / "last.pt", start)
-    with exclusive(folder):
+    with folder_lock(folder):
         saved = _earlier_run(folder, config, resume)
         if saved is not None and saved["progress"]["finished"]:
             return _finished_already(folder, saved)
         vocabulary = Vocabulary.load(data.vocabulary)
         where = choose_device(device)
-        repeatable(where)
+        enable_determinism(where)
         with explained_out_of_memory(lambda: _no_memory(folder, where)):
             train, val = (
                 data.loader(
@@ -277,7 +275,7 @@ def _require_room(folder: Path, state: RunState) -> None:
     """Raise ``UserError`` unless the checkpoints have room: the best, the last, and one that is
     being written."""
     there = sum(p.stat().st_size for p in folder.glob("*.pt"))
-    require_room(folder, max(0, 3 * state.num_bytes - there))
+    check_disk_space(folder, max(0, 3 * state.num_bytes - there))
 
 
 def _no_memory(folder: Path, device: torch.device) -> str:

@@ -20,11 +20,13 @@ from tqdm import tqdm
 
 from filmvqa.checkpoint import save_checkpoint
 from filmvqa.data.loader import Batch, EpochSampler, Loader
-from filmvqa.device import PRECISIONS, autocast, explained_out_of_memory
+from filmvqa.devices import PRECISIONS, autocast
+from filmvqa.disk import format_bytes
 from filmvqa.errors import Interrupted, UserError
 from filmvqa.evaluation.accuracy import question_kinds, type_accuracies
 from filmvqa.evaluation.predictions import PredictionStoppedError, predict
-from filmvqa.files import in_units, write_file
+from filmvqa.files import write_file
+from filmvqa.memory import explained_out_of_memory
 from filmvqa.training.loggers import Logger
 from filmvqa.training.overfitting import overfitting
 from filmvqa.training.stopping import StopRequest
@@ -451,9 +453,9 @@ class Trainer:
         features = 4 * images * math.prod(store.shape)
         return (
             f"{self.folder}: out of memory on {store.device} at step {state.step + 1}: weights, "
-            f"gradients and optimizer take about {in_units(static)}, the features that live there "
-            f"{in_units(resident)}, those of a batch of {settings.batch_size} questions up to "
-            f"{in_units(features)} and what is computed of them many times that; lower "
+            f"gradients and optimizer take about {format_bytes(static)}, the features that live "
+            f"there {format_bytes(resident)}, those of a batch of {settings.batch_size} questions up to "
+            f"{format_bytes(features)} and what is computed of them many times that; lower "
             "trainer.batch_size in a new run, or "
             + ("choose store=memory" if resident else "raise trainer.questions_per_image")
         )
