@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 
 from filmvqa.clevr.families import read_families
-from filmvqa.clevr.programs import LAST_FUNCTIONS
+from filmvqa.clevr.programs import ANSWER_FUNCTIONS
 from filmvqa.errors import UserError
 
 GROUPS = {
@@ -56,7 +56,7 @@ def test_every_family_has_several_wordings_and_every_function_is_used() -> None:
     families = read_families()
     assert all(len(set(f.template.text)) >= 3 for f in families)
     last = {f.template.nodes[-1].type.rpartition("filter_")[2] for f in families}
-    assert last == set(LAST_FUNCTIONS)
+    assert last == set(ANSWER_FUNCTIONS)
 
 
 def test_every_parameter_is_worded() -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from filmvqa.clevr.programs import (
-    LAST_FUNCTIONS,
+    ANSWER_FUNCTIONS,
     QUESTION_TYPES,
     NotUniqueError,
     SceneIndex,
@@ -100,8 +100,8 @@ def test_unknown_function_is_named(index: SceneIndex) -> None:
 
 
 def test_thirteen_functions_make_five_types() -> None:
-    assert [f for fs in QUESTION_TYPES.values() for f in fs] == list(LAST_FUNCTIONS)
-    assert len(LAST_FUNCTIONS) == 13
+    assert [f for fs in QUESTION_TYPES.values() for f in fs] == list(ANSWER_FUNCTIONS)
+    assert len(ANSWER_FUNCTIONS) == 13
     assert question_type("less_than") == "compare integer"
     assert question_type("equal_integer") == "compare integer"
     assert question_type("equal_shape") == "compare attribute"

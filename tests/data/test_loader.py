@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from filmvqa.clevr.programs import LAST_FUNCTIONS
+from filmvqa.clevr.programs import ANSWER_FUNCTIONS
 from filmvqa.data.loader import EpochSampler, Loader, QuestionSet
 from filmvqa.data.store import open_feature_store
 from filmvqa.data.vocabulary import Vocabulary
@@ -154,7 +154,7 @@ def test_films_own_files_load(tiny_set: Path, vocabulary: Vocabulary, tmp_path: 
     questions.check_features(store, "f.h5")
     assert questions.types.tolist() == expected.tolist()
     assert Loader(questions, store, 4).batch(torch.arange(2)).features.dtype == torch.float32
-    assert len(LAST_FUNCTIONS) == 13
+    assert len(ANSWER_FUNCTIONS) == 13
 
 
 def test_other_features_are_refused(tiny_set: Path, vocabulary: Vocabulary, tmp_path: Path) -> None:

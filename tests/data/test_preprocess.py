@@ -7,7 +7,7 @@ import h5py
 import numpy as np
 import pytest
 
-from filmvqa.clevr.programs import LAST_FUNCTIONS
+from filmvqa.clevr.programs import ANSWER_FUNCTIONS
 from filmvqa.clevr.schema import read_questions
 from filmvqa.data.preprocess import preprocess_questions, question_files
 from filmvqa.data.vocabulary import Vocabulary
@@ -46,14 +46,14 @@ def test_the_files_of_a_generated_set(tiny_world: Path, tiny_set: Path) -> None:
     }  # fmt: skip
     assert all(array.dtype == np.int32 for array in arrays.values())
     assert attributes["vocab_sha256"] == vocabulary.sha256()
-    assert list(attributes["type_names"]) == list(LAST_FUNCTIONS)
+    assert list(attributes["type_names"]) == list(ANSWER_FUNCTIONS)
     assert attributes["split"] == "train"
     assert len(source) == len(arrays["questions"])
     for i in range(0, len(source), 7):
         tokens = [words[t] for t in arrays["questions"][i] if t]
         assert tokens == ["<START>", *source[i].question.removesuffix("?").split(" "), "<END>"]
         program = [steps[t] for t in arrays["programs"][i] if t]
-        assert program[1] == source[i].program[-1].function == LAST_FUNCTIONS[arrays["types"][i]]
+        assert program[1] == source[i].program[-1].function == ANSWER_FUNCTIONS[arrays["types"][i]]
         assert len(program) == 2 + len(_tree(source[i].program, len(source[i].program) - 1))
         assert vocabulary.answers()[arrays["answers"][i]] == source[i].answer
         assert arrays["question_families"][i] == source[i].question_family_index

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from filmvqa.clevr.programs import LAST_FUNCTIONS, QUESTION_TYPES
+from filmvqa.clevr.programs import ANSWER_FUNCTIONS, QUESTION_TYPES
 from filmvqa.data.loader import QuestionSet
 from filmvqa.data.vocabulary import Vocabulary
 from filmvqa.devices import autocast
@@ -56,7 +56,7 @@ def test_rows_add_up(questions: QuestionSet) -> None:
     found = torch.where(torch.rand(len(questions)) < 0.4, questions.answers, -1)
     report = accuracy_report(found, questions)
     assert list(report["by_type"]) == list(QUESTION_TYPES)
-    assert list(report["by_function"]) == list(LAST_FUNCTIONS)
+    assert list(report["by_function"]) == list(ANSWER_FUNCTIONS)
     for key in ("by_type", "by_function", "by_family", "by_program_length"):
         for field in ("correct", "questions"):
             assert sum(row[field] for row in report[key].values()) == report["overall"][field]
@@ -64,7 +64,7 @@ def test_rows_add_up(questions: QuestionSet) -> None:
         parts = [report["by_function"][f]["correct"] for f in functions]
         assert report["by_type"][kind]["correct"] == sum(parts)
     right = found == questions.answers
-    member = questions.types == LAST_FUNCTIONS.index("query_color")
+    member = questions.types == ANSWER_FUNCTIONS.index("query_color")
     expected = float(right[member].double().mean())
     assert report["by_function"]["query_color"]["accuracy"] == pytest.approx(expected)
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from filmvqa.clevr.programs import LAST_FUNCTIONS
+from filmvqa.clevr.programs import ANSWER_FUNCTIONS
 from filmvqa.data.loader import QuestionSet
 from filmvqa.data.vocabulary import Vocabulary
 from filmvqa.models.baselines import QuestionTypeMode, StackedAttention
@@ -23,7 +23,7 @@ def test_qtype_answers_with_the_most_frequent_answer_of_the_type(tiny_set: Path)
         found = model.question_types(questions.questions.long())
         assert (found == questions.types).double().mean() > least
     logits = model(torch.zeros(len(val), 1, 1, 1), val.questions.long())
-    for kind in range(len(LAST_FUNCTIONS)):
+    for kind in range(len(ANSWER_FUNCTIONS)):
         counts = torch.bincount(train.answers[train.types == kind])
         chosen = logits[model.question_types(val.questions.long()) == kind].argmax(1)
         assert (counts[chosen] == counts.max()).all()

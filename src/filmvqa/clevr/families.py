@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from filmvqa.clevr.programs import LAST_FUNCTIONS, SIGNATURES
+from filmvqa.clevr.programs import ANSWER_FUNCTIONS, SIGNATURES
 from filmvqa.clevr.schema import ATTRIBUTES, RELATIONS, decode_json
 from filmvqa.errors import UserError
 
@@ -111,7 +111,7 @@ class Template(msgspec.Struct, dict=True):
             if problem:
                 return f"node {i} {problem}"
             given.append(node.signature[1])
-        if self.nodes[-1].last not in LAST_FUNCTIONS:
+        if self.nodes[-1].last not in ANSWER_FUNCTIONS:
             return f"its last node ({self.nodes[-1].type}) gives no answer"
         return next(filter(None, (c.problem(len(given)) for c in self.constraints)), None)
 

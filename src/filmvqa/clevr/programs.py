@@ -13,7 +13,7 @@ from filmvqa.clevr.schema import ATTRIBUTES, RELATIONS, Function, Scene
 from filmvqa.errors import UserError
 
 #: The thirteen functions that end a CLEVR program, in the fixed order of every question file.
-LAST_FUNCTIONS = (
+ANSWER_FUNCTIONS = (
     "count",
     "exist",
     "equal_integer",
@@ -30,11 +30,11 @@ LAST_FUNCTIONS = (
 )
 #: The five question types of the paper's Table 1, in its order, and the functions of each.
 QUESTION_TYPES: dict[str, tuple[str, ...]] = {
-    "count": LAST_FUNCTIONS[0:1],
-    "exist": LAST_FUNCTIONS[1:2],
-    "compare integer": LAST_FUNCTIONS[2:5],
-    "query attribute": LAST_FUNCTIONS[5:9],
-    "compare attribute": LAST_FUNCTIONS[9:13],
+    "count": ANSWER_FUNCTIONS[0:1],
+    "exist": ANSWER_FUNCTIONS[1:2],
+    "compare integer": ANSWER_FUNCTIONS[2:5],
+    "query attribute": ANSWER_FUNCTIONS[5:9],
+    "compare attribute": ANSWER_FUNCTIONS[9:13],
 }
 #: An attribute combination: one value or None for each of ``ATTRIBUTES``, in that order.
 Filter = tuple[str | None, str | None, str | None, str | None]

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from filmvqa.clevr.programs import LAST_FUNCTIONS
+from filmvqa.clevr.programs import ANSWER_FUNCTIONS
 from filmvqa.data.hdf5 import HDF5_ERRORS, arrays_sha256
 from filmvqa.data.store import FeatureStore
 from filmvqa.data.vocabulary import START, Vocabulary
@@ -68,7 +68,7 @@ class QuestionSet:
     """A question file whole in the host's memory: N questions.
 
     ``questions`` (N, T) padded with 0, ``lengths`` (N,), ``images`` (N,); ``answers``,
-    ``types`` (index into ``LAST_FUNCTIONS``), ``families`` and ``program_lengths`` (N,) or None;
+    ``types`` (index into ``ANSWER_FUNCTIONS``), ``families`` and ``program_lengths`` (N,) or None;
     ``original`` (N,) the numbers that the JSON gave; ``sha256`` of all that the file says.
     """
 
@@ -225,10 +225,12 @@ def _check_arrays(
 def _types(
     arrays: dict[str, NDArray[Any]], attributes: dict[str, Any], vocabulary: Vocabulary
 ) -> NDArray[np.int64] | None:
-    """Indices into ``LAST_FUNCTIONS``, -1 for what it does not list."""
+    """Indices into ``ANSWER_FUNCTIONS``, -1 for what it does not list."""
     if "type_names" in attributes and "types" in arrays:
         names = [str(name) for name in attributes["type_names"]]
-        order = np.array([LAST_FUNCTIONS.index(n) if n in LAST_FUNCTIONS else -1 for n in names])
+        order = np.array(
+            [ANSWER_FUNCTIONS.index(n) if n in ANSWER_FUNCTIONS else -1 for n in names]
+        )
         found: NDArray[np.int64] = order[arrays["types"]]
         return found
     if "programs" not in arrays:
@@ -239,8 +241,8 @@ def _types(
     first = np.where(starts, programs[:, min(1, programs.shape[1] - 1)], programs[:, 0])
     table = np.full(max(len(vocabulary.program), int(first.max(initial=0)) + 1), -1)
     for name, index in vocabulary.program.items():
-        if name in LAST_FUNCTIONS:
-            table[index] = LAST_FUNCTIONS.index(name)
+        if name in ANSWER_FUNCTIONS:
+            table[index] = ANSWER_FUNCTIONS.index(name)
     typed: NDArray[np.int64] = table[first]
     return typed
 

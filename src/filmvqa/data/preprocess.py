@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from filmvqa.clevr.programs import LAST_FUNCTIONS
+from filmvqa.clevr.programs import ANSWER_FUNCTIONS
 from filmvqa.data.hdf5 import HDF5_ERRORS, arrays_sha256
 from filmvqa.data.question_table import MISSING, Numbering, QuestionTable, read_question_table
 from filmvqa.data.vocabulary import SPECIAL_TOKENS, UNK, Vocabulary
@@ -199,7 +199,7 @@ def _write(
         file.attrs["split"] = split
         file.attrs["sha256"] = arrays_sha256(arrays)
         file.attrs["vocab_sha256"] = vocabulary.sha256()
-        file.attrs["type_names"] = list(LAST_FUNCTIONS)
+        file.attrs["type_names"] = list(ANSWER_FUNCTIONS)
         file.attrs["num_images"] = max(names) + 1
         if len(names) == max(names) + 1:
             file.attrs["image_names_sha256"] = names_sha256(names[i] for i in range(len(names)))

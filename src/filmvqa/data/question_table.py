@@ -18,7 +18,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from filmvqa.clevr.programs import LAST_FUNCTIONS, prefix_order, token
+from filmvqa.clevr.programs import ANSWER_FUNCTIONS, prefix_order, token
 from filmvqa.clevr.schema import Function, Question, decode_json
 from filmvqa.data.vocabulary import END, SPECIAL_TOKENS, START, tokenize
 from filmvqa.errors import UserError
@@ -114,7 +114,7 @@ def read_question_table(path: Path, images_folder: Path | None = None) -> Questi
     names: dict[int, str] = {}
     there = None if images_folder is None else {path.name for path in images_folder.iterdir()}
     decode = msgspec.json.Decoder(Question).decode
-    last_functions = {name: i for i, name in enumerate(LAST_FUNCTIONS)}
+    answer_functions = {name: i for i, name in enumerate(ANSWER_FUNCTIONS)}
     order_of = cache(prefix_order)
     step_of = cache(lambda name, *values: steps[token(Function(name, [], list(values)))])
     i = 0
@@ -147,9 +147,9 @@ def read_question_table(path: Path, images_folder: Path | None = None) -> Questi
             order = order_of(tuple([tuple(step.inputs) for step in program]))
             programs.append([start, *[numbers[j] for j in order], end])
             last = program[-1].function
-            if last not in last_functions:
+            if last not in answer_functions:
                 raise ValueError(f"its program ends in {last!r}")
-            types.append(last_functions[last])
+            types.append(answer_functions[last])
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         place = str(error).replace("`$", f"`$.questions[{i}]")
         if place == str(error):  # it does not say where in the record

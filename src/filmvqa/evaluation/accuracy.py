@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from filmvqa.clevr.programs import LAST_FUNCTIONS, QUESTION_TYPES, question_type
+from filmvqa.clevr.programs import ANSWER_FUNCTIONS, QUESTION_TYPES, question_type
 from filmvqa.data.loader import QuestionSet
 from filmvqa.errors import UserError
 
@@ -34,7 +34,7 @@ def question_kinds(questions: QuestionSet) -> Tensor | None:
     a file that does not tell."""
     if questions.types is None:
         return None
-    kinds = [question_type(name) for name in LAST_FUNCTIONS]
+    kinds = [question_type(name) for name in ANSWER_FUNCTIONS]
     table = torch.tensor([list(QUESTION_TYPES).index(k) for k in kinds] + [-1])
     return table[questions.types]
 
@@ -82,7 +82,7 @@ def accuracy_report(found: Tensor, questions: QuestionSet) -> dict[str, Any]:
     if questions.types is not None and kinds is not None:
         types = questions.types.cpu()
         report["by_type"] = {k: _row(right, kinds == i) for i, k in enumerate(QUESTION_TYPES)}
-        report["by_function"] = {f: _row(right, types == i) for i, f in enumerate(LAST_FUNCTIONS)}
+        report["by_function"] = {f: _row(right, types == i) for i, f in enumerate(ANSWER_FUNCTIONS)}
     for key, values in (
         ("by_family", questions.families),
         ("by_program_length", questions.program_lengths),
