@@ -11,7 +11,8 @@ from filmvqa.errors import UserError
 
 @command("generate_clevr")
 def main(config) -> None:
-    from filmvqa.clevr.generate import GeneratorSettings, generate
+    from filmvqa.clevr.generate import generate
+    from filmvqa.clevr.generator_settings import GeneratorSettings
 
     if config.data.generator is None:
         raise UserError(

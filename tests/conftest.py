@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from filmvqa.clevr.generate import GeneratorSettings, generate
+from filmvqa.clevr.generate import generate
+from filmvqa.clevr.generator_settings import GeneratorSettings
 from filmvqa.clevr.scenes import SceneRules
 from filmvqa.data.backbones import build_backbone
 from filmvqa.data.features import Extraction

@@ -19,7 +19,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from filmvqa.clevr.families import read_families
-from filmvqa.clevr.generate import GeneratorSettings
+from filmvqa.clevr.generator_settings import GeneratorSettings
 from filmvqa.clevr.scenes import SceneRules
 from filmvqa.models import build_model
 from filmvqa.training.optim import build_optimizer, build_schedule

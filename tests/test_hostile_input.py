@@ -19,9 +19,11 @@ from PIL import Image
 
 from filmvqa.checkpoint import load_checkpoint, model_from_checkpoint
 from filmvqa.clevr.families import read_families
-from filmvqa.clevr.generate import SetFolder, claim, draw_questions
+from filmvqa.clevr.generator_settings import claim
+from filmvqa.clevr.layout import SetFolder
 from filmvqa.clevr.questions import ask_shard
 from filmvqa.clevr.schema import encode_json, read_questions, read_scenes
+from filmvqa.clevr.workers import draw_questions
 from filmvqa.data.backbones import build_backbone
 from filmvqa.data.features import Extraction
 from filmvqa.data.loader import QuestionSet

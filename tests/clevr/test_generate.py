@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from filmvqa.clevr.generate import GeneratorSettings, draw_image, generate
+from filmvqa.clevr.generate import generate
+from filmvqa.clevr.generator_settings import GeneratorSettings
 from filmvqa.clevr.scenes import SceneRules
 from filmvqa.clevr.schema import read_questions, read_scenes
+from filmvqa.clevr.workers import draw_image
 from filmvqa.errors import UserError
 
 SETTINGS = GeneratorSettings(
@@ -99,7 +101,7 @@ def test_an_interrupted_run_goes_on(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("filmvqa.clevr.generate._merge", stop)
+        patch.setattr("filmvqa.clevr.generate.merge_split", stop)
         with pytest.raises(KeyboardInterrupt):
             generate(root, SETTINGS, workers=2)
     pieces = sorted((root / ".partial").rglob("*.json"))
@@ -149,7 +151,7 @@ def test_questions_are_about_what_is_there(world: Path) -> None:
 
 
 def test_hopeless_visibility_ends_with_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("filmvqa.clevr.generate.MAX_RESTARTS", 5)
+    monkeypatch.setattr("filmvqa.clevr.workers.MAX_RESTARTS", 5)
     settings = replace(SETTINGS, rules=SceneRules(min_pixels=60_000))
     with pytest.raises(UserError, match="hid an object"):
         draw_image(settings, "val", 0)

@@ -14,7 +14,8 @@ from typing import Any
 import torch
 
 from filmvqa.checkpoint import load_checkpoint, model_from_checkpoint
-from filmvqa.clevr.generate import GeneratorSettings, generate
+from filmvqa.clevr.generate import generate
+from filmvqa.clevr.generator_settings import GeneratorSettings
 from filmvqa.clevr.scenes import SceneRules
 from filmvqa.data.backbones import build_backbone
 from filmvqa.data.features import Extraction

@@ -11,7 +11,8 @@ import msgspec
 import numpy as np
 import torch
 
-from filmvqa.clevr.generate import GeneratorSettings, generate
+from filmvqa.clevr.generate import generate
+from filmvqa.clevr.generator_settings import GeneratorSettings
 from filmvqa.clevr.scenes import image_filename
 from filmvqa.clevr.schema import Question, QuestionFile, read_questions
 from filmvqa.data.loader import QuestionSet

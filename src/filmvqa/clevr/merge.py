@@ -1,0 +1,58 @@
+"""Merging a split: its partial files become one scene file and one question file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TypeVar
+
+from filmvqa.clevr.generator_settings import GeneratorSettings
+from filmvqa.clevr.layout import SetFolder
+from filmvqa.clevr.partial_files import (
+    chunk_count,
+    read_partial_questions,
+    read_partial_scenes,
+    shard_count,
+)
+from filmvqa.clevr.schema import Info, Question, Scene, encode_json
+from filmvqa.files import atomic_write
+
+_INFO = {"license": "Creative Commons Attribution (CC BY 4.0)", "version": "1.0"}
+
+
+def merge_split(folder: SetFolder, settings: GeneratorSettings, split: str) -> None:
+    """Put a split's scene and question files together; the question file, which says that the
+    split is complete, comes last."""
+    images = settings.images[split]
+    scenes = read_partial_scenes(folder, split, range(chunk_count(images)))
+    _write_array(folder.scenes(split), settings, split, "scenes", scenes)
+    questions = read_partial_questions(folder, split, range(shard_count(images)))
+    _write_array(
+        folder.questions(split),
+        settings,
+        split,
+        "questions",
+        (_numbered(q, i, split in settings.withhold) for i, q in enumerate(questions)),
+    )
+
+
+def _numbered(question: Question, number: int, withhold: bool) -> Question:
+    question.question_index = number
+    if withhold:
+        question.answer = question.program = question.question_family_index = None
+    return question
+
+
+T = TypeVar("T", Scene, Question)
+
+
+def _write_array(
+    path: Path, settings: GeneratorSettings, split: str, key: str, records: Iterator[T]
+) -> None:
+    """A CLEVR file {"info": ..., key: [...]}, written record by record to bound memory."""
+    info = Info(split=split, date=settings.date, **_INFO)
+    with atomic_write(path) as stream:
+        stream.write(b'{"info":' + encode_json(info) + f',"{key}":['.encode())
+        for i, record in enumerate(records):
+            stream.write((b",\n" if i else b"\n") + encode_json(record))
+        stream.write(b"\n]}\n")

@@ -1,0 +1,46 @@
+"""Partial files of a set: a chunk of images leaves its scenes, a shard its questions.
+
+They lie in the set's ``.partial`` folder until the split is merged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from filmvqa.clevr.generator_settings import REMEDY
+from filmvqa.clevr.layout import SetFolder
+from filmvqa.clevr.questions import IMAGES_PER_SHARD
+from filmvqa.clevr.schema import Question, Scene, decode_json
+from filmvqa.files import read_bytes
+
+IMAGES_PER_CHUNK = 50
+
+
+def chunk_count(images: int) -> int:
+    """Number of chunks of a split of that many images."""
+    return -(-images // IMAGES_PER_CHUNK)
+
+
+def shard_count(images: int) -> int:
+    """Number of shards of a split of that many images."""
+    return -(-images // IMAGES_PER_SHARD)
+
+
+def chunks_of_shard(shard: int, images: int) -> range:
+    """The chunks whose images belong to a shard, in a split of that many images."""
+    per_shard = IMAGES_PER_SHARD // IMAGES_PER_CHUNK
+    return range(shard * per_shard, min((shard + 1) * per_shard, chunk_count(images)))
+
+
+def read_partial_scenes(folder: SetFolder, split: str, chunks: range) -> Iterator[Scene]:
+    """The scenes of some chunks, in order."""
+    for k in chunks:
+        path = folder.partial(split, "scenes", k)
+        yield from decode_json(read_bytes(path, REMEDY), list[Scene], path, REMEDY)
+
+
+def read_partial_questions(folder: SetFolder, split: str, shards: range) -> Iterator[Question]:
+    """The questions of some shards, in order."""
+    for k in shards:
+        path = folder.partial(split, "questions", k)
+        yield from decode_json(read_bytes(path, REMEDY), list[Question], path, REMEDY)
