@@ -19,11 +19,11 @@ from PIL import Image
 
 from filmvqa.checkpoint import load_checkpoint, model_from_checkpoint
 from filmvqa.clevr.families import read_families
-from filmvqa.clevr.generator_settings import claim
+from filmvqa.clevr.generator_settings import record_settings
 from filmvqa.clevr.layout import SetFolder
 from filmvqa.clevr.questions import ask_shard
 from filmvqa.clevr.schema import encode_json, read_questions, read_scenes
-from filmvqa.clevr.workers import draw_questions
+from filmvqa.clevr.workers import generate_questions
 from filmvqa.data.backbones import build_backbone
 from filmvqa.data.features import Extraction
 from filmvqa.data.loader import QuestionSet
@@ -86,7 +86,7 @@ def originals(
         place = SetFolder(path.parent).partial("val", "scenes", 0)
         place.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(path, place)
-        draw_questions(SetFolder(path.parent), TINY, "val", 0)
+        generate_questions(SetFolder(path.parent), TINY, "val", 0)
 
     def features(path: Path) -> None:
         store = open_feature_store(path)
@@ -105,7 +105,7 @@ def originals(
             for name in ("zero_hop.json", "comparison.json")
         },
         "generation.json": (
-            (tiny_world / "generation.json").read_bytes(), lambda path: claim(SetFolder(path.parent), TINY),
+            (tiny_world / "generation.json").read_bytes(), lambda path: record_settings(SetFolder(path.parent), TINY),
         ),
         "scenes_000000.json": (encode_json(scenes), ask_of),
         "val_questions.h5": (

@@ -63,7 +63,7 @@ def test_every_parameter_is_worded() -> None:
     for family in read_families():
         for text in family.template.text:
             for parameter in family.template.params:
-                if parameter.name not in family.template.nulls:
+                if parameter.name not in family.template.null_parameters:
                     assert parameter.name in text, (family.index, text, parameter.name)
 
 
@@ -96,7 +96,7 @@ def test_broken_templates_are_named(tmp_path, change, message: str) -> None:
 
 def test_unknown_families_and_folders_are_named(tmp_path) -> None:
     with pytest.raises(UserError, match="four_hop"):
-        read_families(chosen=["zero_hop", "four_hop"])
+        read_families(selection=["zero_hop", "four_hop"])
     with pytest.raises(UserError, match="no such folder"):
         read_families(tmp_path / "nowhere")
     with pytest.raises(UserError, match="no template files"):
@@ -104,4 +104,4 @@ def test_unknown_families_and_folders_are_named(tmp_path) -> None:
 
 
 def test_chosen_families_keep_their_numbers() -> None:
-    assert [f.index for f in read_families(chosen=["zero_hop", 0, 9])] == [0, 9, *range(84, 90)]
+    assert [f.index for f in read_families(selection=["zero_hop", 0, 9])] == [0, 9, *range(84, 90)]

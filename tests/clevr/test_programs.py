@@ -7,9 +7,9 @@ from filmvqa.clevr.programs import (
     QUESTION_TYPES,
     NotUniqueError,
     SceneIndex,
+    execute,
     prefix_order,
     question_type,
-    run,
     token,
 )
 from filmvqa.clevr.schema import Function, Scene, SceneObject
@@ -83,7 +83,7 @@ SCENE = ("scene", (), ())
     ],
 )  # fmt: skip
 def test_functions(index: SceneIndex, steps: list, expected: object) -> None:
-    found = run(program(*steps), index)[-1]
+    found = execute(program(*steps), index)[-1]
     assert found == expected
     assert isinstance(found, bool) == isinstance(expected, bool)
 
@@ -91,12 +91,12 @@ def test_functions(index: SceneIndex, steps: list, expected: object) -> None:
 def test_unique_needs_exactly_one(index: SceneIndex) -> None:
     for color in ("red", "green"):
         with pytest.raises(NotUniqueError):
-            run(program(SCENE, ("filter_color", [0], [color]), ("unique", [1], [])), index)
+            execute(program(SCENE, ("filter_color", [0], [color]), ("unique", [1], [])), index)
 
 
 def test_unknown_function_is_named(index: SceneIndex) -> None:
     with pytest.raises(UserError, match="paint"):
-        run(program(SCENE, ("paint", [0], [])), index)
+        execute(program(SCENE, ("paint", [0], [])), index)
 
 
 def test_thirteen_functions_make_five_types() -> None:

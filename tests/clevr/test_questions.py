@@ -151,7 +151,7 @@ def test_templates_of_the_official_format_work(tmp_path, scenes: list[Scene]) ->
 
 
 def test_a_plain_relate_whose_relation_adds_nothing_is_rejected(scenes: list[Scene]) -> None:
-    families = read_families(chosen=["single_and"])
+    families = read_families(selection=["single_and"])
     generator = QuestionGenerator(families, random.Random(0))
     for scene in scenes[:40]:
         for q in generator.ask(scene, 5):

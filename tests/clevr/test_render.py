@@ -10,19 +10,19 @@ from PIL import Image
 
 from filmvqa.clevr.camera import Camera
 from filmvqa.clevr.render import NO_OBJECT, RGB, render
-from filmvqa.clevr.scenes import LAMPS, Layout, SceneRules, sample_layout
+from filmvqa.clevr.scenes import LAMP_POSITIONS, Layout, SceneRules, sample_layout
 
 
-def one_object(shape: str, material: str, color: str, half: float = 0.7) -> Layout:
+def one_object(shape: str, material: str, color: str, half_extent: float = 0.7) -> Layout:
     return Layout(
         camera=Camera.looking_at_origin(np.array([7.48, -6.51, 5.34])),
-        lamps=LAMPS,
+        lamps=LAMP_POSITIONS,
         size=["large"],
         shape=[shape],
         material=[material],
         color=[color],
         position=np.array([[0.0, 0.0]]),
-        half=np.array([half]),
+        half_extent=np.array([half_extent]),
         rotation=np.array([20.0]),
     )
 
@@ -43,26 +43,30 @@ def marched_mask(layout: Layout, width: int, height: int) -> np.ndarray:
     for _ in range(400):
         p = camera.position + t[..., None] * d
         distances = []
-        for centre, half, shape, angle in zip(
-            layout.centres(), layout.half, layout.shape, np.radians(layout.rotation), strict=True
+        for centre, half_extent, shape, angle in zip(
+            layout.centres(),
+            layout.half_extent,
+            layout.shape,
+            np.radians(layout.rotation),
+            strict=True,
         ):
             q = p - centre
             if shape == "sphere":
-                distances.append(np.linalg.norm(q, axis=-1) - half)
+                distances.append(np.linalg.norm(q, axis=-1) - half_extent)
                 continue
             if shape == "cube":
                 x = q[..., 0] * np.cos(angle) + q[..., 1] * np.sin(angle)
                 y = q[..., 1] * np.cos(angle) - q[..., 0] * np.sin(angle)
-                over = np.abs(np.stack([x, y, q[..., 2]], -1)) - half
+                over = np.abs(np.stack([x, y, q[..., 2]], -1)) - half_extent
             else:
                 rho = np.hypot(q[..., 0], q[..., 1])
-                over = np.stack([rho - half, np.abs(q[..., 2]) - half], -1)
+                over = np.stack([rho - half_extent, np.abs(q[..., 2]) - half_extent], -1)
             outside = np.linalg.norm(np.maximum(over, 0), axis=-1)
             distances.append(outside + np.minimum(over.max(-1), 0))
         stacked = np.stack([*distances, p[..., 2]])
         nearest = stacked.argmin(0)
         t += stacked.min(0)
-    mask = np.where(nearest == len(layout.half), NO_OBJECT, nearest)
+    mask = np.where(nearest == len(layout.half_extent), NO_OBJECT, nearest)
     return mask.astype(np.uint8)
 
 
@@ -75,7 +79,7 @@ def test_masks_agree_with_sphere_tracing(seed: int) -> None:
     expected = marched_mask(layout, width, height)
     # Rays that graze an edge may fall on either side.
     assert (rendered.mask != expected).mean() < 2e-3
-    counts = [int((rendered.mask == i).sum()) for i in range(len(layout.half))]
+    counts = [int((rendered.mask == i).sum()) for i in range(len(layout.half_extent))]
     assert rendered.visible.tolist() == counts
 
 

@@ -19,7 +19,7 @@ SEEDS = st.integers(0, 2**32 - 1)
 @settings(max_examples=60)
 def test_layouts_keep_clevrs_constraints(seed: int) -> None:
     layout = sample_layout(np.random.default_rng(seed), SceneRules())
-    assert 3 <= len(layout.half) <= 10
+    assert 3 <= len(layout.half_extent) <= 10
     assert np.abs(layout.position).max() <= 3
     reach = np.array([RADII[s] for s in layout.size])
     directions = layout.camera.directions()
@@ -29,10 +29,10 @@ def test_layouts_keep_clevrs_constraints(seed: int) -> None:
         for name in ("left", "right", "front", "behind"):
             along = float(offset @ directions[name][:2])
             assert abs(along) >= 0.4 - 1e-9
-    for shape, size, half in zip(layout.shape, layout.size, layout.half, strict=True):
+    for shape, size, half_extent in zip(layout.shape, layout.size, layout.half_extent, strict=True):
         expected = RADII[size] / math.sqrt(2) if shape == "cube" else RADII[size]
-        assert half == pytest.approx(expected)
-    assert np.all(layout.centres()[:, 2] == layout.half)
+        assert half_extent == pytest.approx(expected)
+    assert np.all(layout.centres()[:, 2] == layout.half_extent)
 
 
 @given(SEEDS)

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 #: Blender's default camera, which CLEVR's base scene keeps; jitter is added to it.
-POSITION = np.array([7.48113, -6.50764, 5.34367])
+CAMERA_POSITION = np.array([7.48113, -6.50764, 5.34367])
 #: 35 mm lens on a 32 mm sensor: focal length in image widths.
-FOCAL = 35.0 / 32.0
+FOCAL_LENGTH = 35.0 / 32.0
 #: Every image shows the frame of the release's 480×320, whatever its own size: one of 224×224
 #: is what resizing a 480×320 image for a ResNet gives.
 FRAME_ASPECT = 480.0 / 320.0
@@ -59,7 +59,7 @@ class Camera:
 
     def focal_lengths(self, width: int, height: int) -> tuple[float, float]:
         """Horizontal and vertical focal length in pixels of a ``width`` × ``height`` image."""
-        return FOCAL * width, FOCAL * FRAME_ASPECT * height
+        return FOCAL_LENGTH * width, FOCAL_LENGTH * FRAME_ASPECT * height
 
     def project(self, point: Array, width: int, height: int) -> tuple[float, float, float]:
         """Pixel x and y (from the top left corner) and depth along the axis of a point (3,)."""

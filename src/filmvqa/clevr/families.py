@@ -18,7 +18,7 @@ from filmvqa.errors import UserError
 DOMAINS = {name.capitalize(): values for name, values in ATTRIBUTES.items()}
 DOMAINS["Relation"] = RELATIONS
 #: Node types that stand for several functions.
-COMPOSITE = re.compile(r"(relate_)?filter(_unique|_count|_exist)?$")
+COMPOSITE_NODE = re.compile(r"(relate_)?filter(_unique|_count|_exist)?$")
 
 
 class Parameter(msgspec.Struct):
@@ -32,41 +32,47 @@ class Node(msgspec.Struct):
     side_inputs: list[str] = []
 
     @property
-    def last(self) -> str:
+    def last_function(self) -> str:
         """The last function that the node stands for."""
-        composite = COMPOSITE.match(self.type)
+        composite = COMPOSITE_NODE.match(self.type)
         return (composite[2] or "_filter")[1:] if composite else self.type
 
     @property
     def signature(self) -> tuple[tuple[str, ...], str]:
         """What it reads and what it gives, in the words of ``SIGNATURES``."""
-        if COMPOSITE.match(self.type):
-            reads = "object" if self.type.startswith("relate") else "set"
-            return (reads,), "set" if self.last == "filter" else SIGNATURES[self.last][1]
+        if COMPOSITE_NODE.match(self.type):
+            input_type = "object" if self.type.startswith("relate") else "set"
+            last = self.last_function
+            return (input_type,), "set" if last == "filter" else SIGNATURES[last][1]
         return SIGNATURES[self.type]
 
     @property
-    def reads_values(self) -> list[str]:
+    def side_input_types(self) -> list[str]:
         """The types that its side inputs must have."""
-        if COMPOSITE.match(self.type):
+        if COMPOSITE_NODE.match(self.type):
             values = [name.capitalize() for name in ATTRIBUTES]
             return ["Relation", *values] if self.type.startswith("relate") else values
-        kind, _, attribute = self.type.partition("_")
-        return {"relate": ["Relation"], "filter": [attribute.capitalize()]}.get(kind, [])
+        operation, _, attribute = self.type.partition("_")
+        return {"relate": ["Relation"], "filter": [attribute.capitalize()]}.get(operation, [])
 
-    def problem(self, types: Mapping[str, str], given: Sequence[str]) -> str | None:
-        """What makes no sense in it, where parameters have ``types`` and the nodes before it give
-        ``given``."""
-        if not (COMPOSITE.match(self.type) or self.type in SIGNATURES):
+    def find_problem(
+        self, parameter_types: Mapping[str, str], output_types: Sequence[str]
+    ) -> str | None:
+        """What makes no sense in it, where parameters have ``parameter_types`` and the nodes
+        before it give ``output_types``."""
+        if not (COMPOSITE_NODE.match(self.type) or self.type in SIGNATURES):
             return f"has the unknown type {self.type!r}"
-        if any(not 0 <= j < len(given) for j in self.inputs):
+        if any(not 0 <= j < len(output_types) for j in self.inputs):
             return "reads a node that does not stand before it"
-        reads, found = list(self.signature[0]), [given[j] for j in self.inputs]
-        if reads != found:
-            return f"({self.type}) reads {found}, but needs {reads}"
-        values = [types.get(name) for name in self.side_inputs]
-        if values != self.reads_values:
-            return f"({self.type}) has side inputs of the types {values}, not {self.reads_values}"
+        expected, actual = list(self.signature[0]), [output_types[j] for j in self.inputs]
+        if expected != actual:
+            return f"({self.type}) reads {actual}, but needs {expected}"
+        side_types = [parameter_types.get(name) for name in self.side_inputs]
+        if side_types != self.side_input_types:
+            return (
+                f"({self.type}) has side inputs of the types {side_types}, "
+                f"not {self.side_input_types}"
+            )
         return None
 
 
@@ -74,13 +80,17 @@ class Constraint(msgspec.Struct):
     type: str
     params: list[str | int]
 
-    def problem(self, nodes: int) -> str | None:
+    def find_problem(self, node_count: int) -> str | None:
         """What makes no sense in it, in a template of so many nodes."""
-        kinds: dict[str, list[type]] = {"NULL": [str], "NEQ": [str, str], "OUT_NEQ": [int, int]}
-        if self.type not in kinds:
+        parameter_types: dict[str, list[type]] = {
+            "NULL": [str],
+            "NEQ": [str, str],
+            "OUT_NEQ": [int, int],
+        }
+        if self.type not in parameter_types:
             return f"unknown constraint {self.type!r}"
-        if [type(each) for each in self.params] != kinds[self.type] or any(
-            isinstance(each, int) and not 0 <= each < nodes for each in self.params
+        if [type(p) for p in self.params] != parameter_types[self.type] or any(
+            isinstance(p, int) and not 0 <= p < node_count for p in self.params
         ):
             return f"constraint {self.type} of {self.params}"
         return None
@@ -94,40 +104,42 @@ class Template(msgspec.Struct, dict=True):
     nodes: list[Node]
     constraints: list[Constraint] = []
 
-    def check(self, place: str) -> None:
+    def check(self, name: str) -> None:
         """Raise ``UserError`` for a node, parameter or constraint that makes no sense."""
-        if problem := self._problem():
-            raise UserError(f"{place}: {problem}; mend the template")
+        if problem := self._find_problem():
+            raise UserError(f"{name}: {problem}; mend the template")
 
-    def _problem(self) -> str | None:
+    def _find_problem(self) -> str | None:
         if not self.text or not self.nodes:
             return "no text or no nodes"
-        types = {p.name: p.type for p in self.params}
-        if len(types) < len(self.params) or "" in types:
+        parameter_types = {p.name: p.type for p in self.params}
+        if len(parameter_types) < len(self.params) or "" in parameter_types:
             return "two parameters of one name, or one without a name"
-        given: list[str] = []
+        output_types: list[str] = []
         for i, node in enumerate(self.nodes):
-            problem = node.problem(types, given)
+            problem = node.find_problem(parameter_types, output_types)
             if problem:
                 return f"node {i} {problem}"
-            given.append(node.signature[1])
-        if self.nodes[-1].last not in ANSWER_FUNCTIONS:
+            output_types.append(node.signature[1])
+        if self.nodes[-1].last_function not in ANSWER_FUNCTIONS:
             return f"its last node ({self.nodes[-1].type}) gives no answer"
-        return next(filter(None, (c.problem(len(given)) for c in self.constraints)), None)
+        return next(
+            filter(None, (c.find_problem(len(output_types)) for c in self.constraints)), None
+        )
 
     @cached_property
-    def nulls(self) -> frozenset[str]:
+    def null_parameters(self) -> frozenset[str]:
         """Parameters that must stay unnamed."""
         return frozenset(str(c.params[0]) for c in self.constraints if c.type == "NULL")
 
     @cached_property
-    def equal(self) -> list[tuple[str, str]]:
+    def equal_parameters(self) -> list[tuple[str, str]]:
         # The official generator drops an instance whose two values differ, whatever the
         # constraint's name suggests; its own templates do not use it.
         return [(str(c.params[0]), str(c.params[1])) for c in self.constraints if c.type == "NEQ"]
 
     @cached_property
-    def outputs_differ(self) -> list[tuple[int, int]]:
+    def differing_outputs(self) -> list[tuple[int, int]]:
         """Pairs of nodes whose outputs must differ."""
         pairs = ((c.params[0], c.params[1]) for c in self.constraints if c.type == "OUT_NEQ")
         return [(int(i), int(j)) for i, j in pairs]
@@ -139,11 +151,11 @@ class Template(msgspec.Struct, dict=True):
     @cached_property
     def possible_answers(self) -> list[str]:
         """Every answer that the last function can give."""
-        last = self.nodes[-1].type
-        kind, _, attribute = last.partition("_")
-        if kind == "query":
+        last_type = self.nodes[-1].type
+        operation, _, attribute = last_type.partition("_")
+        if operation == "query":
             return list(ATTRIBUTES[attribute])
-        if last.endswith("count"):
+        if last_type.endswith("count"):
             return [str(n) for n in range(11)]
         return ["yes", "no"]
 
@@ -157,7 +169,7 @@ class Family(msgspec.Struct):
 
 
 def read_families(
-    folder: str | Path | None = None, chosen: Sequence[str | int] | None = None
+    folder: str | Path | None = None, selection: Sequence[str | int] | None = None
 ) -> list[Family]:
     """The families of a folder of template files, numbered in the order of file names.
 
@@ -165,7 +177,7 @@ def read_families(
     ----------
     folder
         Where the JSON files lie; None takes the shipped ones.
-    chosen
+    selection
         Groups (file names without ``.json``) and single families (numbers) to keep; None keeps
         all. Numbers stay the same.
     """
@@ -174,10 +186,10 @@ def read_families(
         raise UserError(f"{source}: no such folder; templates=<folder> needs template JSON files")
     paths = sorted((p for p in source.iterdir() if p.name.endswith(".json")), key=lambda p: p.name)
     families: list[Family] = []
-    known = []
+    groups = []
     for path in paths:
         group = path.name.removesuffix(".json")
-        known.append(group)
+        groups.append(group)
         for k, template in enumerate(
             decode_json(path.read_bytes(), list[Template], str(path), "mend the template")
         ):
@@ -185,12 +197,12 @@ def read_families(
             families.append(Family(len(families), group, template))
     if not families:
         raise UserError(f"{source}: no template files (*.json) in it")
-    if chosen is None:
+    if selection is None:
         return families
-    unknown = [c for c in chosen if c not in known and c not in range(len(families))]
+    unknown = [c for c in selection if c not in groups and c not in range(len(families))]
     if unknown:
         raise UserError(
-            f"{source}: has no question families {unknown}; choose from the groups {known} and "
+            f"{source}: has no question families {unknown}; choose from the groups {groups} and "
             f"the numbers 0 to {len(families) - 1}"
         )
-    return [family for family in families if family.group in chosen or family.index in chosen]
+    return [family for family in families if family.group in selection or family.index in selection]

@@ -18,12 +18,12 @@ from typing import Any
 from tqdm import tqdm
 
 from filmvqa.clevr.families import read_families
-from filmvqa.clevr.generator_settings import GeneratorSettings, claim
+from filmvqa.clevr.generator_settings import GeneratorSettings, record_settings
 from filmvqa.clevr.layout import SetFolder
 from filmvqa.clevr.merge import merge_split
 from filmvqa.clevr.partial_files import IMAGES_PER_CHUNK, shard_count
 from filmvqa.clevr.scenes import image_filename
-from filmvqa.clevr.workers import draw_chunk, draw_questions, obey_parent
+from filmvqa.clevr.workers import draw_chunk, exit_with_parent, generate_questions
 from filmvqa.disk import check_disk_space
 from filmvqa.errors import UserError
 from filmvqa.locks import folder_lock
@@ -43,11 +43,11 @@ def generate(root: str | Path, settings: GeneratorSettings, workers: int | None 
     folder = SetFolder(Path(root))
     read_families(settings.templates, settings.families)  # broken templates are named before work
     with folder_lock(folder.root):
-        claim(folder, settings)
-        return _generate(folder, settings, workers or os.cpu_count() or 1)
+        record_settings(folder, settings)
+        return _generate_missing(folder, settings, workers or os.cpu_count() or 1)
 
 
-def _generate(folder: SetFolder, settings: GeneratorSettings, workers: int) -> bool:
+def _generate_missing(folder: SetFolder, settings: GeneratorSettings, workers: int) -> bool:
     jobs: list[tuple[str, list[int], int | None]] = []
     unfinished = []
     for split, count in settings.images.items():
@@ -56,44 +56,46 @@ def _generate(folder: SetFolder, settings: GeneratorSettings, workers: int) -> b
         if folder.questions(split).exists():
             present = {path.name for path in folder.image_folder(split).glob("*.png")}
             missing = [i for i in range(count) if image_filename(split, i) not in present]
-            jobs += [(split, part, None) for part in _parts(missing, IMAGES_PER_CHUNK)]
+            jobs += [
+                (split, chunk, None) for chunk in _split_into_chunks(missing, IMAGES_PER_CHUNK)
+            ]
             continue
         unfinished.append(split)
-        for k, part in enumerate(_parts(list(range(count)), IMAGES_PER_CHUNK)):
+        for k, chunk in enumerate(_split_into_chunks(list(range(count)), IMAGES_PER_CHUNK)):
             if not folder.partial(split, "scenes", k).exists():
-                jobs.append((split, part, k))
+                jobs.append((split, chunk, k))
     if not jobs and not unfinished:
         folder.remove_partial()
         return False
-    images = sum(len(part) for _, part, _ in jobs)
+    images = sum(len(chunk) for _, chunk, _ in jobs)
     check_disk_space(folder.root, images * settings.width * settings.height * BYTES_PER_PIXEL)
-    with ProcessPoolExecutor(workers, get_context("spawn"), obey_parent) as pool:
-        _run_all(pool, draw_chunk, [(folder, settings, *job) for job in jobs], "images", images)
+    with ProcessPoolExecutor(workers, get_context("spawn"), exit_with_parent) as pool:
+        _run_jobs(pool, draw_chunk, [(folder, settings, *job) for job in jobs], "images", images)
         shards = [
             (folder, settings, split, k)
             for split in unfinished
             for k in range(shard_count(settings.images[split]))
             if not folder.partial(split, "questions", k).exists()
         ]
-        _run_all(pool, draw_questions, shards, "questions")
+        _run_jobs(pool, generate_questions, shards, "questions")
     for split in unfinished:
         merge_split(folder, settings, split)
     folder.remove_partial()
     return True
 
 
-def _parts(numbers: list[int], size: int) -> list[list[int]]:
+def _split_into_chunks(numbers: list[int], size: int) -> list[list[int]]:
     return [numbers[i : i + size] for i in range(0, len(numbers), size)]
 
 
-def _run_all(
+def _run_jobs(
     pool: ProcessPoolExecutor,
-    work: Callable[..., int],
+    function: Callable[..., int],
     jobs: Sequence[tuple[Any, ...]],
     unit: str,
     total: int | None = None,
 ) -> None:
-    futures = [pool.submit(work, *job) for job in jobs]
+    futures = [pool.submit(function, *job) for job in jobs]
     try:
         with tqdm(total=total, desc=unit, unit=unit.removesuffix("s"), disable=not jobs) as bar:
             for future in as_completed(futures):

@@ -44,7 +44,7 @@ class GeneratorSettings:
             if not split.isidentifier() or count < 0:
                 raise UserError(f"images.{split}={count}; need a plain name and 0 or more images")
             if count:
-                self.rules.of_split(split)
+                self.rules.for_split(split)
         if min(self.width, self.height) < 16 or not 1 <= self.rays <= 16:
             raise UserError(
                 f"images of {self.width}×{self.height} with rays={self.rays}; "
@@ -52,7 +52,7 @@ class GeneratorSettings:
             )
 
 
-def claim(folder: SetFolder, settings: GeneratorSettings) -> None:
+def record_settings(folder: SetFolder, settings: GeneratorSettings) -> None:
     """Record the settings in the folder, or compare them with those recorded.
 
     Raises
@@ -62,12 +62,12 @@ def claim(folder: SetFolder, settings: GeneratorSettings) -> None:
     """
     wanted = msgspec.to_builtins(settings)
     if folder.settings.exists():
-        found = decode_json(
+        recorded = decode_json(
             read_bytes(folder.settings, REMEDY), dict[str, Any], folder.settings, REMEDY
         )
         wanted = msgspec.json.decode(msgspec.json.encode(wanted))
-        if found != wanted:
-            changed = _differences(found, wanted)
+        if recorded != wanted:
+            changed = _differences(recorded, wanted)
             raise UserError(
                 f"{folder.root}: holds a set made with other settings ({'; '.join(changed)}); "
                 "give the same ones, another folder, or delete it"

@@ -41,24 +41,24 @@ Filter = tuple[str | None, str | None, str | None, str | None]
 NO_FILTER: Filter = (None, None, None, None)
 #: What a step of a program gives: a set (bits), an object or a number (int), a bool or a value.
 Value = int | bool | str
-#: What each function reads and what it gives: "set", "object", "number", "truth", or the attribute
-#: of which it is a value.
+#: What each function reads and what it gives: "set", "object", "number", "boolean", or the
+#: attribute of which it is a value.
 SIGNATURES: dict[str, tuple[tuple[str, ...], str]] = {
     "scene": ((), "set"),
     "unique": (("set",), "object"),
     "relate": (("object",), "set"),
     "count": (("set",), "number"),
-    "exist": (("set",), "truth"),
+    "exist": (("set",), "boolean"),
     **dict.fromkeys(("union", "intersect"), (("set", "set"), "set")),
     **dict.fromkeys(
-        ("equal_integer", "less_than", "greater_than"), (("number", "number"), "truth")
+        ("equal_integer", "less_than", "greater_than"), (("number", "number"), "boolean")
     ),
 }
 for _attribute in ATTRIBUTES:
     SIGNATURES[f"filter_{_attribute}"] = (("set",), "set")
     SIGNATURES[f"query_{_attribute}"] = (("object",), _attribute)
     SIGNATURES[f"same_{_attribute}"] = (("object",), "set")
-    SIGNATURES[f"equal_{_attribute}"] = ((_attribute, _attribute), "truth")
+    SIGNATURES[f"equal_{_attribute}"] = ((_attribute, _attribute), "boolean")
 
 
 def question_type(last_function: str) -> str:
@@ -76,35 +76,35 @@ class NotUniqueError(Exception):
 class SceneIndex:
     """A scene's objects as bit sets.
 
-    ``everything`` has all objects; ``named[f]`` those that fit filter f, for every f that at
+    ``all_objects`` has all objects; ``matching[f]`` those that fit filter f, for every f that at
     least one object fits; ``related[r][i]`` those that are r of object i; ``same[a][i]`` the
-    others with object i's value of attribute a; ``looks[i]`` object i's four values.
+    others with object i's value of attribute a; ``attributes[i]`` object i's four values.
     """
 
     def __init__(self, scene: Scene) -> None:
-        self.everything = (1 << len(scene.objects)) - 1
-        self.looks = [(o.size, o.color, o.material, o.shape) for o in scene.objects]
-        self.named: dict[Filter, int] = {}
-        for i, (size, color, material, shape) in enumerate(self.looks):
+        self.all_objects = (1 << len(scene.objects)) - 1
+        self.attributes = [(o.size, o.color, o.material, o.shape) for o in scene.objects]
+        self.matching: dict[Filter, int] = {}
+        for i, (size, color, material, shape) in enumerate(self.attributes):
             pairs = ((size, None), (color, None), (material, None), (shape, None))
             for key in product(*pairs):
-                self.named[key] = self.named.get(key, 0) | 1 << i
+                self.matching[key] = self.matching.get(key, 0) | 1 << i
         self.related = {
             r: [sum(1 << j for j in row) for row in scene.relationships[r]] for r in RELATIONS
         }
         self.same = {
             name: [
-                sum(1 << j for j, b in enumerate(self.looks) if b[k] == a[k] and j != i)
-                for i, a in enumerate(self.looks)
+                sum(1 << j for j, b in enumerate(self.attributes) if b[k] == a[k] and j != i)
+                for i, a in enumerate(self.attributes)
             ]
             for k, name in enumerate(ATTRIBUTES)
         }
 
-    def select(self, attribute: str, value: str) -> int:
+    def with_value(self, attribute: str, value: str) -> int:
         """The objects whose attribute has that value."""
         key: list[str | None] = [None] * len(ATTRIBUTES)
         key[list(ATTRIBUTES).index(attribute)] = value
-        return self.named.get((key[0], key[1], key[2], key[3]), 0)
+        return self.matching.get((key[0], key[1], key[2], key[3]), 0)
 
     def apply(self, function: str, inputs: Sequence[Value], value: str | None) -> Value:
         """One step of a program.
@@ -116,29 +116,29 @@ class SceneIndex:
         UserError
             For a function that CLEVR does not have.
         """
-        kind, _, attribute = function.partition("_")
-        a = int(inputs[0]) if inputs and not isinstance(inputs[0], str) else 0
+        operation, _, attribute = function.partition("_")
+        first = int(inputs[0]) if inputs and not isinstance(inputs[0], str) else 0
         if function == "scene":
-            return self.everything
+            return self.all_objects
         if function == "unique":
-            if a.bit_count() != 1:
+            if first.bit_count() != 1:
                 raise NotUniqueError
-            return a.bit_length() - 1
+            return first.bit_length() - 1
         if function == "relate":
-            return self.related[value or ""][a]
+            return self.related[value or ""][first]
         if function == "count":
-            return a.bit_count()
+            return first.bit_count()
         if function == "exist":
-            return a != 0
+            return first != 0
         if len(SIGNATURES.get(function, ((), ""))[0]) == 2:
             return self._combine(function, inputs[0], inputs[1])
         if attribute in ATTRIBUTES:
-            if kind == "filter":
-                return a & self.select(attribute, value or "")
-            if kind == "query":
-                return self.looks[a][list(ATTRIBUTES).index(attribute)]
-            if kind == "same":
-                return self.same[attribute][a]
+            if operation == "filter":
+                return first & self.with_value(attribute, value or "")
+            if operation == "query":
+                return self.attributes[first][list(ATTRIBUTES).index(attribute)]
+            if operation == "same":
+                return self.same[attribute][first]
         raise UserError(f"unknown function {function!r} in a program")
 
     @staticmethod
@@ -154,7 +154,7 @@ class SceneIndex:
         return a == b
 
 
-def run(program: Sequence[Function], index: SceneIndex) -> list[Value]:
+def execute(program: Sequence[Function], scene_index: SceneIndex) -> list[Value]:
     """The output of every step of a program; the last is the answer.
 
     Raises
@@ -165,7 +165,7 @@ def run(program: Sequence[Function], index: SceneIndex) -> list[Value]:
     outputs: list[Value] = []
     for step in program:
         value = step.value_inputs[0] if step.value_inputs else None
-        outputs.append(index.apply(step.function, [outputs[i] for i in step.inputs], value))
+        outputs.append(scene_index.apply(step.function, [outputs[i] for i in step.inputs], value))
     return outputs
 
 
@@ -191,9 +191,9 @@ def prefix_order(inputs: Sequence[Sequence[int]]) -> list[int]:
         If a step refers to itself, forward or outside.
     """
     order: list[int] = []
-    todo = [len(inputs) - 1] if inputs else []
-    while todo:
-        i = todo.pop()
+    pending = [len(inputs) - 1] if inputs else []
+    while pending:
+        i = pending.pop()
         order.append(i)
         if any(not 0 <= j < i for j in inputs[i]):
             raise ValueError(
@@ -202,5 +202,5 @@ def prefix_order(inputs: Sequence[Sequence[int]]) -> list[int]:
             )
         if len(order) > 16 * len(inputs):
             raise ValueError("its program is no tree: its steps are read over and over")
-        todo.extend(reversed(inputs[i]))
+        pending.extend(reversed(inputs[i]))
     return order

@@ -10,8 +10,9 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Iterator
+from typing import NamedTuple
 
-from filmvqa.clevr.families import COMPOSITE, DOMAINS, Family, Node, Template
+from filmvqa.clevr.families import COMPOSITE_NODE, DOMAINS, Family, Node, Template
 from filmvqa.clevr.programs import (
     NO_FILTER,
     Filter,
@@ -19,7 +20,7 @@ from filmvqa.clevr.programs import (
     SceneIndex,
     Value,
     answer_text,
-    run,
+    execute,
 )
 from filmvqa.clevr.schema import ATTRIBUTES, RELATIONS, Function, Question, Scene
 
@@ -48,8 +49,16 @@ class _Instance:
     def __init__(self) -> None:
         self.values: dict[str, str | None] = {}
         self.outputs: list[Value] = []
-        self.places: list[int] = []  # of each template node: its last step in the program
+        self.last_steps: list[int] = []  # of each template node: its last step in the program
         self.program: list[Function] = []
+
+
+class _Option(NamedTuple):
+    """A way to fill a composite node: relation (None: no ``relate``), filter, objects (bits)."""
+
+    relation: str | None
+    filter: Filter
+    objects: int
 
 
 class QuestionGenerator:
@@ -58,32 +67,32 @@ class QuestionGenerator:
     def __init__(self, families: list[Family], rng: random.Random) -> None:
         self._families = families
         self._rng = rng
-        self._asked = [0] * len(families)
-        self._answers = [dict.fromkeys(f.template.possible_answers, 0) for f in families]
+        self._question_counts = [0] * len(families)
+        self._answer_counts = [dict.fromkeys(f.template.possible_answers, 0) for f in families]
 
     def ask(self, scene: Scene, per_image: int) -> list[Question]:
         """Up to ``per_image`` questions about a scene, least-used families first, no two alike."""
-        index = SceneIndex(scene)
+        scene_index = SceneIndex(scene)
         order = list(range(len(self._families)))
         self._rng.shuffle(order)
-        order.sort(key=self._asked.__getitem__)
-        found: list[Question] = []
+        order.sort(key=self._question_counts.__getitem__)
+        questions: list[Question] = []
         texts: set[str] = set()
         for k in order:
-            if len(found) == per_image:
+            if len(questions) == per_image:
                 break
             family = self._families[k]
-            instance = self._instantiate(family.template, index, self._answers[k])
+            instance = self._instantiate(family.template, scene_index, self._answer_counts[k])
             if instance is None:
                 continue
-            text = self._word(family.template, instance.values)
+            text = self._fill_text(family.template, instance.values)
             if text in texts:
                 continue
             texts.add(text)
             answer = answer_text(instance.outputs[-1])
-            self._asked[k] += 1
-            self._answers[k][answer] = self._answers[k].get(answer, 0) + 1
-            found.append(
+            self._question_counts[k] += 1
+            self._answer_counts[k][answer] = self._answer_counts[k].get(answer, 0) + 1
+            questions.append(
                 Question(
                     image_filename=scene.image_filename,
                     question=text,
@@ -94,19 +103,19 @@ class QuestionGenerator:
                     program=instance.program,
                 )
             )
-        return found
+        return questions
 
     def _instantiate(
-        self, template: Template, index: SceneIndex, counts: dict[str, int]
+        self, template: Template, scene_index: SceneIndex, counts: dict[str, int]
     ) -> _Instance | None:
         """Search depth first, choices in random order, for an instance that may be asked."""
-        accepted = {answer for answer in counts if _is_welcome(answer, counts)}
+        accepted = {answer for answer in counts if _keeps_balance(answer, counts)}
         instance = _Instance()
         budget = MAX_CHOICES
-        choices = [self._choices(template.nodes[0], template, instance, index)]
+        choices = [self._extensions(template.nodes[0], template, instance, scene_index)]
         while choices:
             depth = len(choices) - 1
-            _rewind(instance, template, depth)
+            _truncate(instance, template, depth)
             if budget == 0 or next(choices[-1], None) is None:
                 if budget == 0:
                     return None
@@ -117,108 +126,98 @@ class QuestionGenerator:
                 continue
             if depth + 1 < len(template.nodes):
                 node = template.nodes[depth + 1]
-                choices.append(self._choices(node, template, instance, index))
+                choices.append(self._extensions(node, template, instance, scene_index))
             elif answer_text(instance.outputs[-1]) in accepted and not (
-                template.has_relate and _is_degenerate(instance, index)
+                template.has_relate and _is_degenerate(instance, scene_index)
             ):
                 return instance
         return None
 
-    def _choices(
-        self, node: Node, template: Template, instance: _Instance, index: SceneIndex
+    def _extensions(
+        self, node: Node, template: Template, instance: _Instance, scene_index: SceneIndex
     ) -> Iterator[bool]:
         """Extend the instance by a node in every way, in random order; yields after each.
 
         The caller rewinds the instance before it asks for the next.
         """
-        if COMPOSITE.match(node.type):
-            yield from self._composite_choices(node, template, instance, index)
+        if COMPOSITE_NODE.match(node.type):
+            yield from self._composite_extensions(node, template, instance, scene_index)
             return
         inputs = [instance.outputs[i] for i in node.inputs]
-        steps = [instance.places[i] for i in node.inputs]
+        steps = [instance.last_steps[i] for i in node.inputs]
         if not node.side_inputs:
             try:
-                output = index.apply(node.type, inputs, None)
+                output = scene_index.apply(node.type, inputs, None)
             except NotUniqueError:
                 return
-            _append(instance, node.type, steps, None)
+            _append_step(instance, node.type, steps, None)
             _finish_node(instance, output)
             yield True
             return
         (name,) = node.side_inputs
         domain = next(DOMAINS[p.type] for p in template.params if p.name == name)
         for choice in self._rng.sample(domain, len(domain)):
-            _append(instance, node.type, steps, choice)
+            _append_step(instance, node.type, steps, choice)
             instance.values[name] = choice
-            _finish_node(instance, index.apply(node.type, inputs, choice))
+            _finish_node(instance, scene_index.apply(node.type, inputs, choice))
             yield True
 
-    def _composite_choices(
-        self, node: Node, template: Template, instance: _Instance, index: SceneIndex
+    def _composite_extensions(
+        self, node: Node, template: Template, instance: _Instance, scene_index: SceneIndex
     ) -> Iterator[bool]:
-        base, step = instance.outputs[node.inputs[0]], instance.places[node.inputs[0]]
-        related = node.type.startswith("relate")
-        ending = node.type.rpartition("filter")[2].removeprefix("_")
-        names = node.side_inputs[1:] if related else node.side_inputs
-        nulls = [k for k, name in enumerate(names) if name in template.nulls]
-        options: list[tuple[str | None, Filter, int]] = []
-        if related:
-            for relation in RELATIONS:
-                near = index.related[relation][int(base)]
-                options += [
-                    (relation, key, near & fits)
-                    for key, fits in index.named.items()
-                    # A relation that keeps all that the filter keeps says nothing.
-                    if near & fits != fits
-                    and (near & fits or ending in ("count", "exist"))
-                    and all(key[k] is None for k in nulls)
-                ]
+        is_relate = node.type.startswith("relate")
+        last_function = node.type.rpartition("filter")[2].removeprefix("_")
+        names = node.side_inputs[1:] if is_relate else node.side_inputs
+        nulls = [k for k, name in enumerate(names) if name in template.null_parameters]
+        base = int(instance.outputs[node.inputs[0]])
+        if is_relate:
+            options = _relate_options(last_function, nulls, base, scene_index)
         else:
             options = [
-                (None, key, int(base) & fits)
-                for key, fits in index.named.items()
-                if int(base) & fits and all(key[k] is None for k in nulls)
+                _Option(None, key, base & matching)
+                for key, matching in scene_index.matching.items()
+                if base & matching and all(key[k] is None for k in nulls)
             ]
-            options += self._absent(ending, options, nulls, int(base), index)
-        if ending == "unique":
-            options = [option for option in options if option[2].bit_count() == 1]
-        elif ending == "" and not related:
-            options = [option for option in options if option[1] != NO_FILTER]
+            options += self._empty_options(last_function, options, nulls, base, scene_index)
+        if last_function == "unique":
+            options = [option for option in options if option.objects.bit_count() == 1]
+        elif last_function == "" and not is_relate:
+            options = [option for option in options if option.filter != NO_FILTER]
         self._rng.shuffle(options)
-        for relate, key, chosen in options:
-            last = step
-            if relate is not None:
-                last = _append(instance, "relate", [last], relate)
-                instance.values[node.side_inputs[0]] = relate
+        for relation, key, objects in options:
+            last_step = instance.last_steps[node.inputs[0]]
+            if relation is not None:
+                last_step = _append_step(instance, "relate", [last_step], relation)
+                instance.values[node.side_inputs[0]] = relation
             for name, attribute, value in zip(names, ATTRIBUTES, key, strict=True):
                 instance.values[name] = value
                 if value is not None:
-                    last = _append(instance, f"filter_{attribute}", [last], value)
-            output: Value = chosen
-            if ending:
-                _append(instance, ending, [last], None)
-                output = index.apply(ending, [chosen], None)
+                    last_step = _append_step(instance, f"filter_{attribute}", [last_step], value)
+            output: Value = objects
+            if last_function:
+                _append_step(instance, last_function, [last_step], None)
+                output = scene_index.apply(last_function, [objects], None)
             _finish_node(instance, output)
             yield True
 
-    def _absent(
+    def _empty_options(
         self,
-        ending: str,
-        present: list[tuple[str | None, Filter, int]],
+        last_function: str,
+        nonempty: list[_Option],
         nulls: list[int],
         base: int,
-        index: SceneIndex,
-    ) -> list[tuple[str | None, Filter, int]]:
+        scene_index: SceneIndex,
+    ) -> list[_Option]:
         """Filters that fit nothing: as many as fit something for ``exist``, as many as fit one
         object for ``count`` and plain ``filter``, none for ``unique``."""
-        if ending == "unique":
+        if last_function == "unique":
             return []
-        wanted = len(present)
-        if ending != "exist":
-            wanted = sum(option[2].bit_count() == 1 for option in present)
-        absent: dict[Filter, None] = {}
-        for _ in range(2 * wanted):
-            if len(absent) == wanted:
+        count = len(nonempty)
+        if last_function != "exist":
+            count = sum(option.objects.bit_count() == 1 for option in nonempty)
+        empty: dict[Filter, None] = {}
+        for _ in range(2 * count):
+            if len(empty) == count:
                 break
             values: list[str | None] = [
                 self._rng.choice((*domain, None)) for domain in ATTRIBUTES.values()
@@ -226,11 +225,11 @@ class QuestionGenerator:
             for k in nulls:
                 values[k] = None
             key = (values[0], values[1], values[2], values[3])
-            if not base & index.named.get(key, 0):
-                absent[key] = None
-        return [(None, key, 0) for key in absent]
+            if not base & scene_index.matching.get(key, 0):
+                empty[key] = None
+        return [_Option(None, key, 0) for key in empty]
 
-    def _word(self, template: Template, values: dict[str, str | None]) -> str:
+    def _fill_text(self, template: Template, values: dict[str, str | None]) -> str:
         """One of the template's wordings with its parameters filled in."""
         text = self._rng.choice(template.text)
         text = _drop_other(text, values)
@@ -248,7 +247,24 @@ class QuestionGenerator:
         return re.sub(r"\b([Aa]) (?=object)", r"\1n ", text)
 
 
-def _is_welcome(answer: str, counts: dict[str, int]) -> bool:
+def _relate_options(
+    last_function: str, nulls: list[int], anchor: int, scene_index: SceneIndex
+) -> list[_Option]:
+    options = []
+    for relation in RELATIONS:
+        related = scene_index.related[relation][anchor]
+        options += [
+            _Option(relation, key, related & matching)
+            for key, matching in scene_index.matching.items()
+            # A relation that keeps all that the filter keeps says nothing.
+            if related & matching != matching
+            and (related & matching or last_function in ("count", "exist"))
+            and all(key[k] is None for k in nulls)
+        ]
+    return options
+
+
+def _keeps_balance(answer: str, counts: dict[str, int]) -> bool:
     """CLEVR's rejection sampling: not over 1.1 times the second most frequent answer of the
     family, nor over 5 times the larger of 5 and the median."""
     ranked = sorted(counts.values())
@@ -256,7 +272,7 @@ def _is_welcome(answer: str, counts: dict[str, int]) -> bool:
     return counts[answer] <= 1.1 * ranked[-2] and counts[answer] <= 5.0 * median
 
 
-def _append(instance: _Instance, function: str, inputs: list[int], value: str | None) -> int:
+def _append_step(instance: _Instance, function: str, inputs: list[int], value: str | None) -> int:
     values = [] if value is None else [value]
     instance.program.append(Function(function, inputs, values))
     return len(instance.program) - 1
@@ -264,34 +280,34 @@ def _append(instance: _Instance, function: str, inputs: list[int], value: str | 
 
 def _finish_node(instance: _Instance, output: Value) -> None:
     instance.outputs.append(output)
-    instance.places.append(len(instance.program) - 1)
+    instance.last_steps.append(len(instance.program) - 1)
 
 
-def _rewind(instance: _Instance, template: Template, depth: int) -> None:
+def _truncate(instance: _Instance, template: Template, depth: int) -> None:
     """Forget all nodes from ``depth`` on."""
     for node in template.nodes[depth : len(instance.outputs)]:
         for name in node.side_inputs:
             instance.values.pop(name, None)
-    del instance.outputs[depth:], instance.places[depth:]
-    del instance.program[instance.places[-1] + 1 if instance.places else 0 :]
+    del instance.outputs[depth:], instance.last_steps[depth:]
+    del instance.program[instance.last_steps[-1] + 1 if instance.last_steps else 0 :]
 
 
 def _constraints_hold(template: Template, instance: _Instance) -> bool:
     values, outputs = instance.values, instance.outputs
-    for name in template.nulls:
+    for name in template.null_parameters:
         if values.get(name) is not None:
             return False
-    for a, b in template.equal:
+    for a, b in template.equal_parameters:
         first, second = values.get(a), values.get(b)
         if first is not None and second is not None and first != second:
             return False
     newest = len(outputs) - 1
     return not any(
-        newest == max(i, j) and outputs[i] == outputs[j] for i, j in template.outputs_differ
+        newest == max(i, j) and outputs[i] == outputs[j] for i, j in template.differing_outputs
     )
 
 
-def _is_degenerate(instance: _Instance, index: SceneIndex) -> bool:
+def _is_degenerate(instance: _Instance, scene_index: SceneIndex) -> bool:
     """Whether the answer stays the same when one of the relations is left out."""
     for i, step in enumerate(instance.program):
         if step.function != "relate":
@@ -299,7 +315,7 @@ def _is_degenerate(instance: _Instance, index: SceneIndex) -> bool:
         without = instance.program.copy()
         without[i] = Function("scene", [])
         try:
-            if run(without, index)[-1] == instance.outputs[-1]:
+            if execute(without, scene_index)[-1] == instance.outputs[-1]:
                 return True
         except NotUniqueError:
             pass

@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 from filmvqa.clevr.camera import Array
 from filmvqa.clevr.raycast import (
     BLUE,
-    BOUND2,
+    BOUND_SQUARED,
     COS,
     CUBE,
     CYLINDER,
     FAR,
-    HALF,
+    HALF_EXTENT,
     METAL,
     NO_OBJECT,
     RED,
@@ -32,8 +32,8 @@ from filmvqa.clevr.raycast import (
     SPHERE,
     X,
     Z,
-    draw_image,
     draw_mask,
+    shade_image,
 )
 from filmvqa.clevr.scenes import Layout
 
@@ -52,7 +52,7 @@ RGB = {
 SHAPE_CODES = {"sphere": SPHERE, "cube": CUBE, "cylinder": CYLINDER}
 #: Radiance of the ground per unit of a lamp's irradiance, RGB: key, fill, back.
 LAMP_POWERS = np.array([[5.4, 4.85, 4.1], [0.65, 0.75, 0.95], [2.6, 2.6, 2.65]])
-LAMP_HALF_WIDTH = 0.7
+LAMP_HALF_EXTENT = 0.7
 
 
 @dataclass(frozen=True)
@@ -75,24 +75,24 @@ def render(
     """
     objects = _object_table(layout)
     camera = layout.camera
-    eye = np.stack([camera.position, camera.right, camera.up, camera.forward])
+    camera_rows = np.stack([camera.position, camera.right, camera.up, camera.forward])
     focal = np.array(camera.focal_lengths(width, height))
     mask = np.empty((height, width), np.uint8)
-    boxes = _screen_boxes(objects, eye, focal, width, height)
-    visible = draw_mask(objects, boxes, eye, focal, mask)
+    boxes = _screen_boxes(objects, camera_rows, focal, width, height)
+    visible = draw_mask(objects, boxes, camera_rows, focal, mask)
     if len(visible) and visible.min() < min_visible:
         return None
     image = np.empty((height, width, 3), np.uint8)
     lamps = _lamp_table(layout.lamps)
     shadows = _shadow_boxes(objects, lamps)
-    draw_image(objects, boxes, eye, focal, lamps, shadows, rays, _SRGB, image)
+    shade_image(objects, boxes, camera_rows, focal, lamps, shadows, rays, _SRGB_TABLE, image)
     return Rendered(image, mask, visible)
 
 
 def _object_table(layout: Layout) -> Array:
-    table = np.zeros((len(layout.half), 12))
+    table = np.zeros((len(layout.half_extent), 12))
     table[:, X : Z + 1] = layout.centres()
-    table[:, HALF] = layout.half
+    table[:, HALF_EXTENT] = layout.half_extent
     angle = np.radians(layout.rotation)
     table[:, COS], table[:, SIN] = np.cos(angle), np.sin(angle)
     for row, shape, material, color in zip(
@@ -101,7 +101,9 @@ def _object_table(layout: Layout) -> Array:
         row[SHAPE] = SHAPE_CODES[shape]
         row[METAL] = material == "metal"
         row[RED : BLUE + 1] = np.array(RGB[color]) / 255.0
-        row[BOUND2] = row[HALF] ** 2 * {"sphere": 1.0, "cube": 3.0, "cylinder": 2.0}[shape]
+        row[BOUND_SQUARED] = (
+            row[HALF_EXTENT] ** 2 * {"sphere": 1.0, "cube": 3.0, "cylinder": 2.0}[shape]
+        )
     return table
 
 
@@ -112,7 +114,13 @@ def _lamp_table(lamps: Array) -> Array:
         normal = -position / np.linalg.norm(position)
         u = np.cross(normal, (0.0, 0.0, 1.0))
         u /= np.linalg.norm(u)
-        row[:] = position, LAMP_HALF_WIDTH * u, LAMP_HALF_WIDTH * np.cross(normal, u), normal, power
+        row[:] = (
+            position,
+            LAMP_HALF_EXTENT * u,
+            LAMP_HALF_EXTENT * np.cross(normal, u),
+            normal,
+            power,
+        )
     return table
 
 
@@ -128,24 +136,24 @@ def _shadow_boxes(objects: Array, lamps: Array) -> Array:
     corners = [(a, b) for a in (-1, 1) for b in (-1, 1)]
     for lamp, table in zip(lamps, boxes, strict=True):
         for row, box in zip(objects, table, strict=True):
-            radius = math.sqrt(row[BOUND2])
+            radius = math.sqrt(row[BOUND_SQUARED])
             for a, b in corners:
                 point = lamp[0] + a * lamp[1] + b * lamp[2]
                 if point[2] <= row[Z] + radius:  # not above the sphere: no end to its shadow
                     box[:] = -FAR, FAR, -FAR, FAR
                     break
                 for k in (0, 1):
-                    low, high = _tangents(row[k] - point[k], point[2] - row[Z], radius)
+                    low, high = _tangent_slopes(row[k] - point[k], point[2] - row[Z], radius)
                     box[2 * k] = min(box[2 * k], point[k] + point[2] * low)
                     box[2 * k + 1] = max(box[2 * k + 1], point[k] + point[2] * high)
     return boxes
 
 
-def _tangents(side: float, depth: float, radius: float) -> tuple[float, float]:
-    """Slopes side/depth of the lines from the origin that touch a circle; depth > radius."""
-    below = depth * depth - radius * radius
-    root = radius * math.sqrt(side * side + below)
-    return (side * depth - root) / below, (side * depth + root) / below
+def _tangent_slopes(offset: float, depth: float, radius: float) -> tuple[float, float]:
+    """Slopes offset/depth of the lines from the origin that touch a circle; depth > radius."""
+    denominator = depth * depth - radius * radius
+    spread = radius * math.sqrt(offset * offset + denominator)
+    return (offset * depth - spread) / denominator, (offset * depth + spread) / denominator
 
 
 def _srgb_table() -> NDArray[np.uint8]:
@@ -155,22 +163,22 @@ def _srgb_table() -> NDArray[np.uint8]:
     return np.asarray(np.round(255 * encoded), np.uint8)
 
 
-_SRGB = _srgb_table()
+_SRGB_TABLE = _srgb_table()
 
 
 def _screen_boxes(
-    objects: Array, eye: Array, focal: Array, width: int, height: int
+    objects: Array, camera: Array, focal: Array, width: int, height: int
 ) -> NDArray[np.int64]:
     """Pixel bounds (left, right, top, bottom), inclusive, of each object's bounding sphere:
     (N, 4)."""
     boxes = np.empty((len(objects), 4), np.int64)
     for box, row in zip(boxes, objects, strict=True):
-        offset = row[X : Z + 1] - eye[0]
-        depth, radius = float(offset @ eye[3]), math.sqrt(row[BOUND2])
-        for k, axis, size in ((0, eye[1], width), (1, -eye[2], height)):
+        offset = row[X : Z + 1] - camera[0]
+        depth, radius = float(offset @ camera[3]), math.sqrt(row[BOUND_SQUARED])
+        for k, axis, size in ((0, camera[1], width), (1, -camera[2], height)):
             box[2 * k : 2 * k + 2] = 0, size - 1
             if depth > radius:
-                low, high = _tangents(float(offset @ axis), depth, radius)
+                low, high = _tangent_slopes(float(offset @ axis), depth, radius)
                 box[2 * k] = max(0, math.floor(size / 2 + focal[k] * low) - 1)
                 box[2 * k + 1] = min(size - 1, math.ceil(size / 2 + focal[k] * high) + 1)
     return boxes

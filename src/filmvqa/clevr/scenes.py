@@ -9,7 +9,7 @@ from itertools import product
 
 import numpy as np
 
-from filmvqa.clevr.camera import POSITION, Array, Camera
+from filmvqa.clevr.camera import CAMERA_POSITION, Array, Camera
 from filmvqa.clevr.schema import (
     COLORS,
     MATERIALS,
@@ -33,7 +33,7 @@ COGENT: dict[str, dict[str, tuple[str, ...]]] = {
 #: Scenes in a row that may fail before their rules are taken to be impossible.
 MAX_RESTARTS = 10_000
 #: Where the three area lamps of CLEVR's base scene stand: key, fill, back.
-LAMPS = np.array(
+LAMP_POSITIONS = np.array(
     [[6.44671, -2.90517, 4.25840], [-4.67112, -4.01360, 3.01122], [-1.16850, 2.64602, 5.81574]]
 )
 
@@ -73,13 +73,13 @@ class SceneRules:
             )
         if self.cogent not in (None, "split", *COGENT):
             raise UserError(f"unknown CoGenT condition {self.cogent!r}; use A, B, split or null")
-        known = {"colors": COLORS, "shapes": SHAPES, "materials": MATERIALS, "sizes": SIZES}
-        for name, values in known.items():
+        allowed = {"colors": COLORS, "shapes": SHAPES, "materials": MATERIALS, "sizes": SIZES}
+        for name, values in allowed.items():
             chosen = getattr(self, name)
             if not chosen or not set(chosen) <= set(values):
                 raise UserError(f"{name} {list(chosen)}; choose from {list(values)}")
 
-    def of_split(self, split: str) -> SceneRules:
+    def for_split(self, split: str) -> SceneRules:
         """The rules of one split, its CoGenT condition settled.
 
         Raises
@@ -97,10 +97,10 @@ class SceneRules:
         """Pixels that every object must show in a ``width`` × ``height`` image."""
         return math.ceil(self.min_pixels * width * height / (320 * 240))
 
-    def pairs_of_shape_and_color(self) -> list[tuple[str, str]]:
+    def shape_color_pairs(self) -> list[tuple[str, str]]:
         """What an object may look like, each with equal chance for its shape."""
-        allowed = COGENT.get(self.cogent or "", dict.fromkeys(SHAPES, COLORS))
-        return [(s, c) for s, c in product(self.shapes, self.colors) if c in allowed[s]]
+        colors_of = COGENT.get(self.cogent or "", dict.fromkeys(SHAPES, COLORS))
+        return [(s, c) for s, c in product(self.shapes, self.colors) if c in colors_of[s]]
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ class Layout:
     """A sampled scene before it has been looked at: N objects, camera and lamps.
 
     ``size``, ``shape`` and so on hold names, one an object; ``position`` is (N, 2) on the
-    ground, ``half`` (N,) radii or half edges, ``rotation`` (N,) degrees, ``lamps`` (3, 3).
+    ground, ``half_extent`` (N,) radii or half edges, ``rotation`` (N,) degrees, ``lamps`` (3, 3).
     """
 
     camera: Camera
@@ -118,12 +118,12 @@ class Layout:
     material: list[str]
     color: list[str]
     position: Array
-    half: Array
+    half_extent: Array
     rotation: Array
 
     def centres(self) -> Array:
         """Object centres (N, 3): every object stands on the ground."""
-        return np.column_stack([self.position, self.half])
+        return np.column_stack([self.position, self.half_extent])
 
 
 def sample_layout(rng: np.random.Generator, rules: SceneRules) -> Layout:
@@ -146,33 +146,33 @@ def sample_layout(rng: np.random.Generator, rules: SceneRules) -> Layout:
 
 def _try_layout(rng: np.random.Generator, rules: SceneRules) -> Layout | None:
     jitter = rules.camera_jitter
-    camera = Camera.looking_at_origin(POSITION + rng.uniform(-jitter, jitter, 3))
-    lamps = LAMPS + rng.uniform(-rules.light_jitter, rules.light_jitter, (3, 3))
+    camera = Camera.looking_at_origin(CAMERA_POSITION + rng.uniform(-jitter, jitter, 3))
+    lamps = LAMP_POSITIONS + rng.uniform(-rules.light_jitter, rules.light_jitter, (3, 3))
     directions = camera.directions()
     axes = (directions["right"], directions["front"])
-    looks = rules.pairs_of_shape_and_color()
-    shapes_allowed = [s for s in rules.shapes if any(s == shape for shape, _ in looks)]
+    pairs = rules.shape_color_pairs()
+    shapes_allowed = [s for s in rules.shapes if any(s == shape for shape, _ in pairs)]
 
     size: list[str] = []
     shape: list[str] = []
     color: list[str] = []
     material: list[str] = []
-    half: list[float] = []
+    half_extent: list[float] = []
     placed: list[tuple[float, float, float]] = []  # x, y, radius on the ground
     for _ in range(int(rng.integers(rules.min_objects, rules.max_objects + 1))):
-        size.append(_choice(rng, rules.sizes))
-        shape.append(_choice(rng, shapes_allowed))
-        color.append(_choice(rng, [c for s, c in looks if s == shape[-1]]))
-        material.append(_choice(rng, rules.materials))
+        size.append(_uniform_choice(rng, rules.sizes))
+        shape.append(_uniform_choice(rng, shapes_allowed))
+        color.append(_uniform_choice(rng, [c for s, c in pairs if s == shape[-1]]))
+        material.append(_uniform_choice(rng, rules.materials))
         radius = RADII[size[-1]]
-        reach = radius
+        ground_radius = radius
         if shape[-1] == "cube":
             radius *= rules.cube_half_edge
-            reach = radius * math.sqrt(2)
-        half.append(radius)
-        for x, y in _candidates(rng, rules):
-            if _fits(x, y, reach, placed, axes, rules):
-                placed.append((x, y, reach))
+            ground_radius = radius * math.sqrt(2)
+        half_extent.append(radius)
+        for x, y in _candidate_positions(rng, rules):
+            if _is_clear(x, y, ground_radius, placed, axes, rules):
+                placed.append((x, y, ground_radius))
                 break
         else:
             return None
@@ -184,30 +184,32 @@ def _try_layout(rng: np.random.Generator, rules: SceneRules) -> Layout | None:
         material=material,
         color=color,
         position=np.array([p[:2] for p in placed]),
-        half=np.array(half),
+        half_extent=np.array(half_extent),
         rotation=rng.uniform(0.0, 360.0, len(placed)),
     )
 
 
-def _choice(rng: np.random.Generator, values: tuple[str, ...] | list[str]) -> str:
+def _uniform_choice(rng: np.random.Generator, values: tuple[str, ...] | list[str]) -> str:
     return values[int(rng.integers(len(values)))]
 
 
-def _candidates(rng: np.random.Generator, rules: SceneRules) -> Iterator[tuple[float, float]]:
+def _candidate_positions(
+    rng: np.random.Generator, rules: SceneRules
+) -> Iterator[tuple[float, float]]:
     yield from rng.uniform(-rules.extent, rules.extent, (rules.max_tries, 2)).tolist()
 
 
-def _fits(
+def _is_clear(
     x: float,
     y: float,
-    reach: float,
+    ground_radius: float,
     placed: list[tuple[float, float, float]],
     axes: tuple[Array, ...],
     rules: SceneRules,
 ) -> bool:
-    for other_x, other_y, other_reach in placed:
+    for other_x, other_y, other_radius in placed:
         dx, dy = x - other_x, y - other_y
-        if math.hypot(dx, dy) - reach - other_reach < rules.min_gap:
+        if math.hypot(dx, dy) - ground_radius - other_radius < rules.min_gap:
             return False
         # Left and right, front and behind are opposite: one axis a pair is enough.
         for axis in axes:
@@ -247,7 +249,7 @@ def to_scene(
                 rotation=float(layout.rotation[i]),
                 shape=layout.shape[i],
                 material=layout.material[i],
-                coords=_vector(centre),
+                coords=_to_vector(centre),
                 pixel_coords=(float(round(x)), float(round(y)), depth),
             )
         )
@@ -257,7 +259,7 @@ def to_scene(
         split=split,
         objects=objects,
         relationships=compute_relationships(centres, directions, rules.relation_margin),
-        directions={name: _vector(v) for name, v in directions.items()},
+        directions={name: _to_vector(v) for name, v in directions.items()},
     )
 
 
@@ -266,6 +268,6 @@ def image_filename(split: str, index: int) -> str:
     return f"CLEVR_{split}_{index:06d}.png"
 
 
-def _vector(values: Array) -> Vector:
+def _to_vector(values: Array) -> Vector:
     x, y, z = (float(v) for v in values)
     return x, y, z

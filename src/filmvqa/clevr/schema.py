@@ -116,7 +116,7 @@ T = TypeVar("T")
 _REMEDY = "download it (scripts/download_clevr.py) or generate it (scripts/generate_clevr.py)"
 
 
-def decode_json(content: bytes, kind: type[T], name: str | Path, remedy: str) -> T:
+def decode_json(content: bytes, record_type: type[T], name: str | Path, remedy: str) -> T:
     """Decode JSON bytes into typed records.
 
     Raises
@@ -125,7 +125,7 @@ def decode_json(content: bytes, kind: type[T], name: str | Path, remedy: str) ->
         For malformed JSON or a record of another shape, with msgspec's account of the place.
     """
     try:
-        return msgspec.json.decode(content, type=kind)
+        return msgspec.json.decode(content, type=record_type)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{name}: {error}; {remedy}") from None
 

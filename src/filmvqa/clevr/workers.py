@@ -27,15 +27,15 @@ from filmvqa.errors import UserError
 from filmvqa.files import write_file
 
 
-def obey_parent() -> None:
+def exit_with_parent() -> None:
     """Make a worker end with its parent, and not before.
 
     Ctrl-C, and the signal that ends a batch job, reach workers too: they finish their piece while
     the parent hands out no more. A parent that is killed says nothing, but its end can be waited
     for.
     """
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+    for signal_number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signal_number, signal.SIG_IGN)
     parent = parent_process()
     assert parent is not None
 
@@ -53,11 +53,11 @@ def draw_image(settings: GeneratorSettings, split: str, index: int) -> tuple[Sce
     """
     rng = np.random.default_rng([settings.seed, zlib.crc32(split.encode()), index])
     width, height = settings.width, settings.height
-    rules = settings.rules.of_split(split)
-    least = rules.min_visible(width, height)
+    rules = settings.rules.for_split(split)
+    min_visible = rules.min_visible(width, height)
     for _ in range(MAX_RESTARTS):
         layout = sample_layout(rng, rules)
-        rendered = render(layout, width, height, settings.rays, least)
+        rendered = render(layout, width, height, settings.rays, min_visible)
         if rendered is not None:
             return to_scene(layout, rules, split, index, width, height), rendered
     raise UserError(
@@ -96,7 +96,9 @@ def _write_png(path: Path, pixels: NDArray[np.uint8]) -> None:
     write_file(path, encoded.getbuffer())
 
 
-def draw_questions(folder: SetFolder, settings: GeneratorSettings, split: str, shard: int) -> int:
+def generate_questions(
+    folder: SetFolder, settings: GeneratorSettings, split: str, shard: int
+) -> int:
     """Ask the questions of one shard; returns their number."""
     chunks = chunks_of_shard(shard, settings.images[split])
     questions = ask_shard(

@@ -68,7 +68,7 @@ def draw_labelled_images(
         images[done] = rendered.image.transpose(2, 0, 1)
         directions = layout.camera.directions()
         blocks = rendered.mask.reshape(cells, STRIDE, cells, STRIDE)
-        share = np.stack([(blocks == i).mean((1, 3)) for i in range(len(layout.half))])
+        share = np.stack([(blocks == i).mean((1, 3)) for i in range(len(layout.half_extent))])
         owner = np.where(share.max(0) >= MIN_SHARE, share.argmax(0), IGNORED)
         for i, centre in enumerate(layout.centres()):
             mine = owner == i
