@@ -1,21 +1,22 @@
-"""How fast each part is on this machine, against its ceilings and against the plain way."""
+"""How fast each part is on this machine, against its ceilings and against a reference."""
 
 from __future__ import annotations
 
-from _command import command, plain, settings
+from filmvqa.cli.command import command, to_plain, typed_settings
+from filmvqa.cli.process import keep_freed_memory
 
 
 @command("benchmark")
 def main(config) -> None:
     from filmvqa.benchmark.run import format_benchmark, run_benchmark
     from filmvqa.locks import file_lock
-    from filmvqa.training.trainer import TrainerSettings
+    from filmvqa.training.settings import TrainerSettings
 
-    options = plain(config)
+    options = to_plain(config)
     options.pop("debug")
-    options["trainer"] = settings(config, "trainer", TrainerSettings)
+    options["trainer"] = typed_settings(config, "trainer", TrainerSettings)
     with file_lock(config.output):
-        content = run_benchmark(**options)
+        content = run_benchmark(**options, tune_process=keep_freed_memory)
     print(format_benchmark(content))
     print(f"written to {config.output}")
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from _stages import run_stage
+from filmvqa.cli.stages import run_stage
 
 FOLDER = Path("outputs/demo")
 MODELS = {"film": "film_small", "question_only": "lstm"}

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from _command import command
-
+from filmvqa.cli.command import command
 from filmvqa.data.download import download_archive
 from filmvqa.errors import UserError
 

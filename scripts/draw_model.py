@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from _command import command, plain
-
+from filmvqa.cli.command import command, to_plain
 from filmvqa.errors import UserError
 from filmvqa.locks import file_lock
 
@@ -15,7 +14,7 @@ def main(config) -> None:
     if config.model.name != "film":
         raise UserError(f"model={config.model.name} has no drawing; film models have")
     with file_lock(config.output):
-        draw_film(plain(config.model), tuple(plain(config.feature_shape)), config.output)
+        draw_film(to_plain(config.model), tuple(to_plain(config.feature_shape)), config.output)
     print(f"written to {config.output}")
 
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from _command import command
-
+from filmvqa.cli.command import command, data_layout
 from filmvqa.locks import file_lock
 
 
@@ -13,11 +10,11 @@ from filmvqa.locks import file_lock
 def main(config) -> None:
     from filmvqa.reports.figures import draw_sheet
 
-    root = Path(config.data.root)
+    layout = data_layout(config)
     with file_lock(config.output):
         draw_sheet(
-            root / f"questions/CLEVR_{config.split}_questions.json",
-            Path(config.data.images) / config.split,
+            layout.question_json(config.split),
+            layout.image_folder(config.split),
             config.output,
             rows=config.rows,
             columns=config.columns,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from _command import command
+from filmvqa.cli.command import command
 
 
 @command("evaluate")
@@ -10,11 +10,11 @@ def main(config) -> None:
     from filmvqa.evaluation.accuracy import format_report
     from filmvqa.reports.evaluate import evaluate_checkpoint
 
-    folder, report = evaluate_checkpoint(
+    files, report = evaluate_checkpoint(
         config.checkpoint,
         config.split,
-        folder=config.h5,
-        features_folder=config.features,
+        h5=config.h5,
+        features=config.features,
         output=config.output,
         batch_size=config.batch_size,
         device=config.device,
@@ -22,12 +22,12 @@ def main(config) -> None:
         store=config.store,
     )
     if report is None:
-        print(f"{config.split} has no answers; predictions are in {folder}")
+        print(f"{config.split} has no answers; predictions are in {files.folder}")
         return
     if report["images_left_out"]:
         print(f"without the {report['images_left_out']:,} images that it was trained on")
     print(format_report(report, families=config.by_family, lengths=config.by_program_length))
-    print(f"written to {folder}/{config.split}.json and {config.split}_predictions.jsonl")
+    print(f"written to {files.report} and {files.predictions.name}")
 
 
 if __name__ == "__main__":

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from _command import command, plain
-
+from filmvqa.cli.command import command, data_layout, to_plain
 from filmvqa.errors import UserError
 
 
@@ -16,21 +13,21 @@ def main(config) -> None:
     from filmvqa.devices import choose_device
     from filmvqa.disk import check_disk_space, format_bytes
 
-    data, images = config.data, Path(config.data.images)
-    splits = config.splits or sorted(p.name for p in images.glob("*") if p.is_dir())
+    data, layout = config.data, data_layout(config)
+    splits = config.splits or layout.image_splits()
     if not splits:
         raise UserError(
-            f"{images}: no folders of images; download them (scripts/download_clevr.py) or "
+            f"{layout.images}: no folders of images; download them (scripts/download_clevr.py) or "
             "generate them (scripts/generate_clevr.py)"
         )
     backbone = build_backbone(data.backbone.name, data.backbone.stage, config.weights)
-    todo = [
+    extractions = [
         Extraction(
-            images / split,
-            Path(data.features) / f"{split}_features_{data.backbone.name}.h5",
+            layout.image_folder(split),
+            layout.feature_h5(split),
             split,
             backbone,
-            tuple(plain(data.image_size)),
+            tuple(to_plain(data.image_size)),
             batch_size=config.batch_size,
             threads=config.threads,
             device=choose_device(config.device),
@@ -38,13 +35,13 @@ def main(config) -> None:
         )
         for split in splits
     ]
-    if needs := sum(each.needs for each in todo):
-        print(f"{data.features}: {format_bytes(needs)} of features to write")
-    check_disk_space(data.features, needs)
-    for each in todo:
-        each.run()
-        state = "complete already" if each.was_there else "written"
-        print(f"{each.path}: {' × '.join(map(str, each.shape))}, {state}")
+    if total := sum(each.bytes_to_write for each in extractions):
+        print(f"{layout.features}: {format_bytes(total)} of features to write")
+    check_disk_space(layout.features, total)
+    for extraction in extractions:
+        extraction.run()
+        state = "complete already" if extraction.was_there else "written"
+        print(f"{extraction.path}: {' × '.join(map(str, extraction.shape))}, {state}")
 
 
 if __name__ == "__main__":

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from _command import command, settings
-
+from filmvqa.cli.command import command, typed_settings
 from filmvqa.errors import UserError
 
 
@@ -19,7 +18,7 @@ def main(config) -> None:
             f"data={config.data.name} is downloaded, not generated; "
             f"run scripts/download_clevr.py data={config.data.name}"
         )
-    options = settings(config, "data.generator", GeneratorSettings)
+    options = typed_settings(config, "data.generator", GeneratorSettings)
     options = replace(options, templates=config.templates)
     if generate(config.data.root, options, config.workers):
         print(f"{config.data.root}: generated {options.images} images")

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from _command import command, data_files
-
+from filmvqa.cli.command import command, data_layout
 from filmvqa.locks import file_lock
 
 
@@ -15,7 +14,12 @@ def main(config) -> None:
 
     with file_lock(config.output):
         vocabulary = import_original_film(
-            config.source, config.output, data_files(config), config.padded_length
+            config.source,
+            config.output,
+            data_layout(config),
+            train_split=config.data.train_split,
+            val_split=config.data.val_split,
+            padded_length=config.padded_length,
         )
     print(
         f"{config.output}: {len(vocabulary.question)} words, {len(vocabulary.answer)} answers; "

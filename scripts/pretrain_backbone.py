@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from _command import command, plain
+from filmvqa.cli.command import command, to_plain
 
 
 @command("pretrain_backbone")
@@ -12,7 +12,7 @@ def main(config) -> None:
     from filmvqa.locks import file_lock
     from filmvqa.training.pretrain import pretrain
 
-    options = plain(config)
+    options = to_plain(config)
     options.pop("debug")
     options["sizes"] = tuple(options["sizes"])
     torch.set_num_threads(config.workers)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from _command import command
+from filmvqa.cli.command import command
 
 
 @command("sweep_report")

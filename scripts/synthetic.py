@@ -12,7 +12,7 @@ import argparse
 import json
 from pathlib import Path
 
-from _stages import run_stage
+from filmvqa.cli.stages import run_stage
 
 #: Experiments by the label of their row.
 ROWS = {
@@ -26,7 +26,7 @@ SMALL = {
     "generator": "data.generator.images={train:1000,val:60,test:0} "
     "data.generator.width=112 data.generator.height=112 data.generator.rules.max_objects=5",
     "train": "model.encoder.hidden_dim=64 model.channels=32 trainer.batch_size=64 "
-    "trainer.max_epochs=1 optim.warmup=10",
+    "trainer.max_epochs=1 optim.warmup_steps=10",
 }
 
 

@@ -3,43 +3,52 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from _command import command, data_files, plain, settings
 from hydra.core.hydra_config import HydraConfig
+
+from filmvqa.cli.command import command, data_layout, to_plain, typed_settings
+from filmvqa.cli.process import keep_freed_memory
+
+if TYPE_CHECKING:
+    from filmvqa.training.prepare import RunSettings
 
 
 @command("train")
 def main(config) -> float:
+    keep_freed_memory()
+    from filmvqa.layout import RunLayout
     from filmvqa.reports.curves import draw_curves
     from filmvqa.training.run import train_run
 
-    folder = Path(HydraConfig.get().runtime.output_dir)
-    best = train_run(folder, **arguments(config))
-    draw_curves(folder / "metrics.jsonl", folder / "curves.png")
+    layout = RunLayout(Path(HydraConfig.get().runtime.output_dir))
+    best = train_run(layout.folder, run_settings(config), resume=config.resume)
+    draw_curves(layout.metrics, layout.curves)
     return best
 
 
-def arguments(config) -> dict[str, Any]:
-    """What ``train_run`` takes, from a config."""
-    from filmvqa.training.trainer import TrainerSettings
+def run_settings(config) -> RunSettings:
+    """The settings of a run, from its config."""
+    from filmvqa.training.prepare import RunSettings
+    from filmvqa.training.settings import TrainerSettings
 
-    whole = plain(config)
-    return {
-        "data": data_files(config),
-        "model": whole["model"],
-        "optim": whole["optim"],
-        "trainer": settings(config, "trainer", TrainerSettings),
-        "logger": whole["logger"],
-        "config": {k: v for k, v in whole.items() if k not in ("run", "resume", "debug")},
-        "seed": config.seed,
-        "device": config.device,
-        "store": config.store,
-        "fraction": config.data.fraction,
-        "start": config.train.start,
-        "parts": whole["train"]["parts"],
-        "resume": config.resume,
-    }
+    plain = to_plain(config)
+    return RunSettings(
+        data=data_layout(config),
+        model=plain["model"],
+        optim=plain["optim"],
+        trainer=typed_settings(config, "trainer", TrainerSettings),
+        config={k: v for k, v in plain.items() if k not in ("run", "resume", "debug")},
+        train_split=config.data.train_split,
+        val_split=config.data.val_split,
+        fraction=config.data.fraction,
+        init_from=config.train.init_from,
+        trainable=plain["train"]["trainable"],
+        seed=config.seed,
+        device=config.device,
+        store=config.store,
+        logger=plain["logger"],
+    )
 
 
 if __name__ == "__main__":

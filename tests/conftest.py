@@ -16,6 +16,7 @@ from filmvqa.clevr.scenes import SceneRules
 from filmvqa.data.backbones import build_backbone
 from filmvqa.data.features import Extraction
 from filmvqa.data.preprocess import preprocess_questions
+from filmvqa.layout import DatasetLayout
 
 # Times vary with the machine's load: a slow example is no failure.
 settings.register_profile("tests", deadline=None)
@@ -54,18 +55,18 @@ def tiny_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_set(tiny_world: Path) -> Path:
     """``h5`` of the tiny world: vocabulary, questions, clevr_cnn features. Read only."""
-    h5 = tiny_world / "h5"
-    preprocess_questions(tiny_world / "questions", h5, images_folder=tiny_world / "images")
+    layout = DatasetLayout.under(tiny_world, backbone="clevr_cnn")
+    preprocess_questions(layout)
     backbone = build_backbone("clevr_cnn")
     for split in TINY.images:
-        Extraction(
-            tiny_world / "images" / split,
-            h5 / f"{split}_features_clevr_cnn.h5",
-            split,
-            backbone,
-            (48, 48),
-        ).run()
-    return h5
+        images, target = layout.image_folder(split), layout.feature_h5(split)
+        Extraction(images, target, split, backbone, (48, 48)).run()
+    return layout.h5
+
+
+def data_in(folder: Path) -> DatasetLayout:
+    """Question and feature files of ``clevr_cnn`` that lie side by side in a folder."""
+    return DatasetLayout.under(folder, h5=folder, backbone="clevr_cnn")
 
 
 def script_environment() -> dict[str, str]:

@@ -22,8 +22,8 @@ from filmvqa.clevr.families import read_families
 from filmvqa.clevr.generator_settings import GeneratorSettings
 from filmvqa.clevr.scenes import SceneRules
 from filmvqa.models import build_model
-from filmvqa.training.optim import build_optimizer, build_schedule
-from filmvqa.training.trainer import TrainerSettings
+from filmvqa.training.optimizer import build_optimizer, build_schedule
+from filmvqa.training.settings import TrainerSettings
 from tests.conftest import REPOSITORY
 
 CONFIGS = REPOSITORY / "configs"
@@ -82,9 +82,9 @@ def check_training(config: dict) -> None:
             **kwargs,
         )
     optim = config["optim"]
-    own = {k: v for k, v in optim.items() if k not in ("schedule", "warmup")}
+    own = {k: v for k, v in optim.items() if k not in ("schedule", "warmup_steps")}
     optimizer = build_optimizer(model, **own)
-    build_schedule(optimizer, optim["schedule"], optim["warmup"], 10)
+    build_schedule(optimizer, optim["schedule"], optim["warmup_steps"], 10)
     msgspec.convert(config["trainer"], TrainerSettings)
 
 
@@ -98,7 +98,7 @@ def test_the_papers_recipe() -> None:
         "decay_norms_and_biases": True,
         "fused": True,
         "schedule": "constant",
-        "warmup": 0,
+        "warmup_steps": 0,
     }
     assert config["trainer"]["batch_size"] == 64
     model = config["model"]

@@ -26,14 +26,14 @@ from filmvqa.clevr.schema import encode_json, read_questions, read_scenes
 from filmvqa.clevr.workers import generate_questions
 from filmvqa.data.backbones import build_backbone
 from filmvqa.data.features import Extraction
-from filmvqa.data.loader import QuestionSet
 from filmvqa.data.preprocess import preprocess_questions
+from filmvqa.data.questions import QuestionDataset
 from filmvqa.data.store import open_feature_store
 from filmvqa.data.vocabulary import Vocabulary
 from filmvqa.errors import UserError
 from filmvqa.reports.figures import draw_sheet
 from tests.conftest import REPOSITORY, TINY
-from tests.training.test_training import same, train
+from tests.training.tiny_runs import same, train
 
 SHARED_FOLDER = settings(
     max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -110,7 +110,7 @@ def originals(
         "scenes_000000.json": (encode_json(scenes), ask_of),
         "val_questions.h5": (
             (tiny_set / "val_questions.h5").read_bytes(),
-            lambda path: QuestionSet.load(path, vocabulary),
+            lambda path: QuestionDataset.load(path, vocabulary),
         ),
         "val_features_clevr_cnn.h5": (
             (tiny_set / "val_features_clevr_cnn.h5").read_bytes(), features,

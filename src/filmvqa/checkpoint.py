@@ -1,4 +1,4 @@
-"""Checkpoints: all that is needed to go on, to evaluate and to ask, in one file."""
+"""Checkpoints: one file with all that is needed to resume, to evaluate and to ask."""
 
 from __future__ import annotations
 
@@ -11,42 +11,48 @@ import msgspec
 import torch
 from torch import nn
 
+from filmvqa.data.feature_file import FEATURE_SPEC
 from filmvqa.data.vocabulary import Vocabulary
 from filmvqa.errors import UserError, one_line
 from filmvqa.files import write_file
 from filmvqa.models import build_model
+from filmvqa.renamed_keys import rename_keys
 
-FORMAT = "filmvqa-checkpoint-3"
-#: What every checkpoint holds, and of which kind; one that training goes on with has more.
+FORMAT = "filmvqa-checkpoint-4"
+#: The format before, which is still read.
+FORMAT_3 = "filmvqa-checkpoint-3"
+#: The entries of every checkpoint and their types; one that training goes on from has more.
 _ENTRIES: dict[str, tuple[type, ...]] = {
     "model": (dict,),
     "weights": (dict,),
-    "average": (dict, type(None)),
+    "ema_weights": (dict, type(None)),
     "config": (dict,),
     "vocabulary": (dict,),
     "data": (dict,),
+    "backbone": (dict, type(None)),
     "inputs": (dict,),
     "train_images": (torch.Tensor, type(None)),
     "progress": (dict,),
 }
-_INNER = {
+_INNER_KEYS = {
     "model": ("name", "kwargs"),
     "vocabulary": ("question", "program", "answer"),
-    "data": ("folder", "features_folder", "backbone", "train_split", "val_split"),
+    "data": ("h5", "features", "backbone", "train_split", "val_split"),
+    "backbone": FEATURE_SPEC,
     "progress": ("step", "finished"),
 }
 
 
 def save_checkpoint(path: str | Path, content: dict[str, Any]) -> None:
     """Write a checkpoint of plain data and tensors, whole or not at all."""
-    # In memory first: then it is known how much room it needs, and a full disk is one clean error.
+    # Made in memory: its size is then known, and a full disk is one clean error.
     stream = io.BytesIO()
     torch.save({"format": FORMAT, **content}, stream)
     write_file(path, stream.getbuffer())
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Read a checkpoint; nothing in the file is executed.
+    """Read a checkpoint of this format or the one before; nothing in the file is executed.
 
     Raises
     ------
@@ -60,35 +66,74 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(f"{path}: no such checkpoint; train one with scripts/train.py") from None
-    except Exception as error:  # torch raises half a dozen kinds for a file it cannot read
+    except Exception as error:  # torch raises half a dozen types for a file it cannot read
         reason = one_line(error, 120)
         raise UserError(f"{path}: not a readable checkpoint ({reason}); {remedy(path)}") from None
     if not isinstance(content, dict):
         content = {}
-    found = content.get("format")
-    if found != FORMAT:
-        what = f"{found!r}" if isinstance(found, str) else "no checkpoint of this project"
+    recorded = content.get("format")
+    if recorded == FORMAT_3:
+        content = _upgraded(content, path)
+    elif recorded != FORMAT:
+        what = f"{recorded!r}" if isinstance(recorded, str) else "no checkpoint of this project"
         raise UserError(f"{path}: is {what}, not {FORMAT!r}; {remedy(path)}")
-    for name, kinds in _ENTRIES.items():
-        inner = content.get(name)
-        if not isinstance(inner, kinds) or any(
-            key not in inner for key in _INNER.get(name, ()) if isinstance(inner, dict)
-        ):
+    for name, types in _ENTRIES.items():
+        if not _is_entry(content.get(name), types, _INNER_KEYS.get(name, ())):
             raise UserError(f"{path}: its entry {name!r} is missing or broken; {remedy(path)}")
-    return content
+    checked: dict[str, Any] = content
+    return checked
+
+
+def _is_entry(entry: Any, types: tuple[type, ...], inner_keys: tuple[str, ...]) -> bool:
+    if isinstance(entry, dict) and any(key not in entry for key in inner_keys):
+        return False
+    return isinstance(entry, types)
+
+
+def _upgraded(content: dict[str, Any], path: str | Path) -> dict[str, Any]:
+    """The content of a checkpoint of format 3 as one of the present format."""
+    try:
+        inputs = {
+            name: _renamed(entry, made="feature_spec") if isinstance(entry, dict) else entry
+            for name, entry in content["inputs"].items()
+        }
+        data = content["data"]
+        kwargs = rename_keys(content["model"]["kwargs"], "model.")
+        upgraded = {
+            **content,
+            "format": FORMAT,
+            "model": {"name": content["model"]["name"], "kwargs": kwargs},
+            "ema_weights": content["average"],
+            "config": rename_keys(content["config"]),
+            "data": _renamed(data, folder="h5", features_folder="features"),
+            "backbone": inputs.get(data["train_split"], {}).get("feature_spec"),
+            "inputs": inputs,
+        }
+        del upgraded["average"]
+        if "window" in content:
+            upgraded["window"] = _renamed(content["window"], right="correct")
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{path}: its entry {one_line(error)} is missing or broken; {remedy(path)}"
+        ) from None
+    return upgraded
+
+
+def _renamed(entry: dict[str, Any], **names: str) -> dict[str, Any]:
+    return {names.get(key, key): value for key, value in entry.items()}
 
 
 def remedy(path: str | Path) -> str:
-    """What to do about a checkpoint that is of no use, to end a message with."""
+    """The end of a message about an unusable checkpoint: what to do."""
     if Path(path).name == "last.pt":
         return "copy best.pt over it to go on from there, or delete it to train from the start"
     return "give a checkpoint that this version of scripts/train.py wrote, or train again"
 
 
-def scored_weights(content: dict[str, Any]) -> dict[str, Any]:
-    """The weights that a checkpoint's scores are those of: averaged ones where it has them."""
-    found: dict[str, Any] = content["average"] or content["weights"]
-    return found
+def eval_weights(content: dict[str, Any]) -> dict[str, Any]:
+    """The weights that evaluations score: the averaged ones where a checkpoint has them."""
+    weights: dict[str, Any] = content["ema_weights"] or content["weights"]
+    return weights
 
 
 def vocabulary_of(content: dict[str, Any], path: str | Path) -> Vocabulary:
@@ -97,14 +142,14 @@ def vocabulary_of(content: dict[str, Any], path: str | Path) -> Vocabulary:
     Raises
     ------
     UserError
-        If it is none.
+        If it is no vocabulary.
     """
     try:
         maps = msgspec.convert(content["vocabulary"], dict[str, dict[str, int]])
     except msgspec.ValidationError as error:
-        raise UserError(f"{path}: its vocabulary is none ({error}); {remedy(path)}") from None
+        raise UserError(f"{path}: its vocabulary is broken ({error}); {remedy(path)}") from None
     vocabulary = Vocabulary.from_dict(maps)
-    vocabulary.check(str(path))
+    vocabulary.check(path)
     return vocabulary
 
 
@@ -120,12 +165,12 @@ def model_from_checkpoint(
     """
     vocabulary = vocabulary_of(content, path)
     name, kwargs = content["model"]["name"], content["model"]["kwargs"]
-    weights = scored_weights(content)
+    weights = eval_weights(content)
     try:
-        # Without memory first: what does not fit shall not allocate what it claims to be.
+        # Without memory first, so that sizes that do not fit allocate nothing.
         with torch.device("meta"):
-            sketch = build_model(name, **kwargs)
-        sketch.load_state_dict(weights, assign=True)
+            skeleton = build_model(name, **kwargs)
+        skeleton.load_state_dict(weights, assign=True)
         model = build_model(name, **kwargs)
         model.load_state_dict(weights)
     except (UserError, RuntimeError, TypeError, ValueError, AttributeError) as error:

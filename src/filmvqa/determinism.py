@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
-import os
+from typing import Any
 
 import torch
 
 
 def enable_determinism(device: torch.device) -> None:
-    """Let a GPU compute the same bits again, where torch has a kernel that does: it names those
-    that do not. On a CPU they are the same anyway."""
+    """Choose deterministic kernels on a GPU; torch warns where it has none. A CPU needs no choice.
+
+    cuBLAS is deterministic only if the environment variable ``CUBLAS_WORKSPACE_CONFIG`` was set
+    before it started, which is for the program to do.
+    """
     if device.type != "cuda":
         return
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS needs for it
     torch.use_deterministic_algorithms(True, warn_only=True)
-    # Else all fresh memory would be filled, to find reads of what nothing was written to.
+    # Otherwise torch fills all new memory, to expose reads of uninitialised values.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+
+
+def random_state() -> dict[str, Any]:
+    """The states of torch's generators, the only ones that training draws from."""
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    return {"cpu": torch.get_rng_state(), "cuda": cuda}
+
+
+def restore_random_state(state: dict[str, Any]) -> None:
+    """Set torch's generators to saved states."""
+    torch.set_rng_state(state["cpu"])
+    if torch.cuda.is_available() and state["cuda"]:
+        torch.cuda.set_rng_state_all(state["cuda"])

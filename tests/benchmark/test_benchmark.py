@@ -9,15 +9,15 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from filmvqa.benchmark.measure import Part, time_runs
-from filmvqa.benchmark.reference import PlainModel
+from filmvqa.benchmark.measure import BenchmarkResult, time_runs
+from filmvqa.benchmark.reference import ReferenceModel
 from filmvqa.models import build_model
 from filmvqa.models.prefix_tree import prefix_tree
 from filmvqa.models.recurrence import run_recurrence
 from tests.conftest import run_script
 
 TINY = [
-    "images=4", "copies=4", "questions=80", "runs=1", "plain_runs=1", "times=[1,2]",
+    "images=4", "copies=4", "questions=80", "runs=1", "reference_runs=1", "times=[1,2]",
     "trainer.batch_size=4", "models.film.encoder.hidden_dim=16",
     "models.film_pixels.encoder.hidden_dim=16", "models.film_pixels.channels=8",
     "models.mac.dim=16", "models.mac.num_steps=2", "device=cpu",
@@ -40,8 +40,8 @@ def test_it_measures_every_part(tmp_path: Path) -> None:
         assert part["rate"] > 0
         assert len(part["runs"]) == 1
         assert name in run.stdout
-        if part["plain_rate"] is not None:
-            assert part["ratio"] == pytest.approx(part["rate"] / part["plain_rate"])
+        if part["reference_rate"] is not None:
+            assert part["ratio"] == pytest.approx(part["rate"] / part["reference_rate"])
         if name.startswith(("train_step", "evaluation", "feature_extraction")):
             ceiling = content["ceilings"][part["ceiling"]]
             assert part["share_of_ceiling"] == pytest.approx(part["rate"] * part["flops"] / ceiling)
@@ -66,15 +66,15 @@ def test_an_unknown_part_is_refused(tmp_path: Path) -> None:
         ("mac", {"dim": 8, "num_steps": 2}),
     ],
 )
-def test_the_plain_model_computes_the_same(name: str, options: dict) -> None:
+def test_the_reference_model_computes_the_same(name: str, options: dict) -> None:
     torch.manual_seed(0)
     model = build_model(name, vocab_size=9, num_answers=5, feature_shape=(6, 4, 4), **options)
     model.eval()  # dropout would differ
     features, of = torch.randn(3, 6, 4, 4), torch.tensor([0, 2, 1, 1])
     questions = torch.tensor([[1, 4, 5, 2], [1, 6, 2, 0], [1, 2, 0, 0], [1, 4, 5, 2]])
-    plain = PlainModel(copy.deepcopy(model))
+    reference = ReferenceModel(copy.deepcopy(model))
     assert torch.allclose(
-        plain(features, questions, of), model(features, questions, of), rtol=1e-5, atol=1e-6
+        reference(features, questions, of), model(features, questions, of), rtol=1e-5, atol=1e-6
     )
 
 
@@ -97,9 +97,11 @@ def test_arithmetic_is_counted_as_it_is_done() -> None:
 
 
 def test_a_part_says_its_share_of_the_ceiling() -> None:
-    part = Part("images", [2.0, 4.0, 3.0], plain_runs=[1.0, 2.0], flops=5.0, ceiling="product")
+    part = BenchmarkResult(
+        "images", [2.0, 4.0, 3.0], reference_runs=[1.0, 2.0], flops=5.0, ceiling="product"
+    )
     record = part.record({"product": 60.0})
-    assert (record["rate"], record["plain_rate"], record["ratio"]) == (3.0, 1.5, 2.0)
+    assert (record["rate"], record["reference_rate"], record["ratio"]) == (3.0, 1.5, 2.0)
     assert (record["share_of_ceiling"], record["spread"]) == (0.25, [2.0, 4.0])
 
 

@@ -12,7 +12,8 @@ from torch import nn
 from torchvision import models
 
 from filmvqa.data.backbones import Backbone, ClevrCNN, build_backbone, fold_batch_norms
-from filmvqa.data.features import Extraction, list_images, load_image
+from filmvqa.data.features import Extraction
+from filmvqa.data.images import list_images, load_image
 from filmvqa.errors import UserError
 
 

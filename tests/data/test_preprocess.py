@@ -9,9 +9,10 @@ import pytest
 
 from filmvqa.clevr.programs import ANSWER_FUNCTIONS
 from filmvqa.clevr.schema import read_questions
-from filmvqa.data.preprocess import preprocess_questions, question_files
+from filmvqa.data.preprocess import preprocess_questions
 from filmvqa.data.vocabulary import Vocabulary
 from filmvqa.errors import UserError
+from filmvqa.layout import DatasetLayout
 
 
 def write(folder: Path, split: str, questions: list[dict]) -> Path:
@@ -19,6 +20,10 @@ def write(folder: Path, split: str, questions: list[dict]) -> Path:
     path = folder / f"CLEVR_{split}_questions.json"
     path.write_text(json.dumps({"info": {"split": split}, "questions": questions}))
     return path
+
+
+def layout(folder: Path, questions: str = "q", h5: str = "h5") -> DatasetLayout:
+    return DatasetLayout.under(folder, questions=folder / questions, h5=folder / h5)
 
 
 def ask(text: str, image: int = 0, answer: str | None = "yes", **more: object) -> dict:
@@ -76,9 +81,9 @@ def test_the_vocabulary_comes_from_train_alone(tmp_path: Path) -> None:
     with pytest.raises(
         UserError, match=r"CLEVR_val_questions\.json: question 0: 'green'.*allow_unk"
     ):
-        preprocess_questions(tmp_path / "q", tmp_path / "h5")
+        preprocess_questions(layout(tmp_path))
     assert not (tmp_path / "h5/val_questions.h5").exists()
-    preprocess_questions(tmp_path / "q", tmp_path / "h5", allow_unknown=True)
+    preprocess_questions(layout(tmp_path), allow_unknown=True)
     with h5py.File(tmp_path / "h5/val_questions.h5") as file:
         assert file["questions"][0].tolist()[3] == 3  # <UNK>
 
@@ -87,22 +92,23 @@ def test_an_answer_that_train_has_not_is_named(tmp_path: Path) -> None:
     write(tmp_path / "q", "train", [ask("a?")])
     write(tmp_path / "q", "val", [ask("a?"), ask("a?", answer="perhaps")])
     with pytest.raises(UserError, match=r"question 1: the answer 'perhaps'"):
-        preprocess_questions(tmp_path / "q", tmp_path / "h5")
+        preprocess_questions(layout(tmp_path))
     assert not (tmp_path / "h5/val_questions.h5").exists()
 
 
 def test_an_existing_vocabulary_is_used_and_grown(tmp_path: Path) -> None:
     write(tmp_path / "clevr", "train", [ask("is it red?"), ask("is it blue?", answer="no")])
-    preprocess_questions(tmp_path / "clevr", tmp_path / "h5")
+    preprocess_questions(layout(tmp_path, "clevr"))
     given = tmp_path / "h5/vocab.json"
-    (tmp_path / "humans").mkdir()
+    humans = layout(tmp_path, "humans", "out")
+    humans.questions.mkdir()
     (tmp_path / "humans/CLEVR-Humans-train.json").write_text(
         json.dumps({"questions": [ask("is it shiny?"), ask("is that shiny?")]})
     )
     with pytest.raises(UserError, match="shiny"):
-        preprocess_questions(tmp_path / "humans", tmp_path / "out", vocab=given)
+        preprocess_questions(humans, vocab=given)
     preprocess_questions(
-        tmp_path / "humans", tmp_path / "out", vocab=given, extend_vocab=True, min_count=2,
+        humans, vocab=given, extend_vocab=True, min_count=2,
         allow_unknown=True,
     )  # fmt: skip
     old, new = Vocabulary.load(given), Vocabulary.load(tmp_path / "out/vocab.json")
@@ -114,13 +120,13 @@ def test_an_existing_vocabulary_is_used_and_grown(tmp_path: Path) -> None:
 
 def test_done_work_is_left_alone_and_changed_input_is_not(tmp_path: Path) -> None:
     write(tmp_path / "q", "train", [ask("a b?")])
-    first = preprocess_questions(tmp_path / "q", tmp_path / "h5")
+    first = preprocess_questions(layout(tmp_path))
     stamp = (tmp_path / "h5/train_questions.h5").stat().st_mtime_ns
-    second = preprocess_questions(tmp_path / "q", tmp_path / "h5")
+    second = preprocess_questions(layout(tmp_path))
     assert [d.was_there for d in (*first, *second)] == [False, True]
     assert (tmp_path / "h5/train_questions.h5").stat().st_mtime_ns == stamp
     write(tmp_path / "q", "train", [ask("a b c?")])
-    assert not preprocess_questions(tmp_path / "q", tmp_path / "h5")[0].was_there
+    assert not preprocess_questions(layout(tmp_path))[0].was_there
 
 
 @pytest.mark.parametrize(
@@ -139,7 +145,7 @@ def test_malformed_json_is_named_by_its_place(tmp_path: Path, content: str, mess
     path = write(tmp_path / "q", "train", [])
     path.write_text(content)
     with pytest.raises(UserError, match=message) as caught:
-        preprocess_questions(tmp_path / "q", tmp_path / "h5")
+        preprocess_questions(layout(tmp_path))
     assert str(path) in str(caught.value)
     assert not (tmp_path / "h5").exists()
 
@@ -149,7 +155,7 @@ def test_a_question_about_an_absent_image_is_named(tmp_path: Path) -> None:
     (tmp_path / "images/train").mkdir(parents=True)
     (tmp_path / "images/train/CLEVR_x_000000.png").touch()
     with pytest.raises(UserError, match=r"question 1: is about CLEVR_x_000001\.png"):
-        preprocess_questions(tmp_path / "q", tmp_path / "h5", images_folder=tmp_path / "images")
+        preprocess_questions(layout(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -164,13 +170,13 @@ def test_bad_programs_are_named(tmp_path: Path, change: dict, message: str) -> N
     program = [*EXIST[:2], EXIST[2] | change]
     write(tmp_path / "q", "train", [ask("a?", program=EXIST), ask("a?", program=program)])
     with pytest.raises(UserError, match=message) as caught:
-        preprocess_questions(tmp_path / "q", tmp_path / "h5")
+        preprocess_questions(layout(tmp_path))
     assert "question 1" in str(caught.value)
 
 
 def test_an_empty_folder_says_where_questions_come_from(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"download_clevr\.py.*generate_clevr\.py"):
-        question_files(tmp_path / "nothing")
+        layout(tmp_path, "nothing").question_json_by_split()
     write(tmp_path / "q", "val", [ask("a?")])
     with pytest.raises(UserError, match="no train questions"):
-        preprocess_questions(tmp_path / "q", tmp_path / "h5")
+        preprocess_questions(layout(tmp_path))

@@ -28,7 +28,7 @@ from PIL import Image
 from filmvqa.checkpoint import load_checkpoint
 from tests.conftest import KILLS, REPOSITORY, script_environment
 from tests.end_to_end.test_scripts import DATA, SMALL
-from tests.training.test_training import metrics, same
+from tests.training.tiny_runs import metrics, same
 
 #: Copies of the training questions, and of each in its file: preprocessing would be over at once.
 COPIES, REPEATS = 5, 10
@@ -68,8 +68,8 @@ STAGES = {
     ),
     "train": Stage(
         ["train.py", "experiment=demo", *DATA, *SMALL, "run=film", "trainer.max_steps=150",
-         "trainer.batch_size=24", "trainer.eval_every=40", "trainer.save_steps=7",
-         "trainer.log_every=9", "trainer.average=0.99", "data.fraction=0.9"],
+         "trainer.batch_size=24", "trainer.eval_every=40", "trainer.checkpoint_steps=7",
+         "trainer.log_every=9", "trainer.ema_decay=0.99", "data.fraction=0.9"],
         "outputs",
         ("outputs",),
         "outputs/demo/film/metrics.jsonl",

@@ -83,8 +83,8 @@ def test_what_is_no_original_checkpoint(workplace: Path) -> None:
     assert not (workplace / "x.pt").exists()
     line = fail("train.py", *TRAIN, "run=bad", "data.fraction=1.5", cwd=workplace)
     assert "data.fraction=1.5; must be above 0 and at most 1" in line
-    line = fail("train.py", *TRAIN, "run=bad", "train.parts=[eyes]", cwd=workplace)
-    assert "train.parts: the model has no part 'eyes'; it has encoder, stem" in line
+    line = fail("train.py", *TRAIN, "run=bad", "train.trainable=[eyes]", cwd=workplace)
+    assert "train.trainable: the model has no part 'eyes'; it has encoder, stem" in line
 
 
 def test_cogent_from_a_to_b(workplace: Path) -> None:
@@ -106,7 +106,7 @@ def test_cogent_from_a_to_b(workplace: Path) -> None:
     for split in ("valA", "valB"):
         succeed("evaluate.py", f"checkpoint={start}", f"split={split}", cwd=workplace)
     tuned = ["data.train_split=valB", "data.val_split=valB", "data.fraction=0.5"]
-    out = succeed("train.py", *demo, *tuned, f"train.start={start}", "run=b", cwd=workplace)
+    out = succeed("train.py", *demo, *tuned, f"train.init_from={start}", "run=b", cwd=workplace)
     assert "10 images" in out
     out = succeed("evaluate.py", "checkpoint=outputs/demo/b/best.pt", "split=valB", cwd=workplace)
     assert "without the 10 images that it was trained on" in out
@@ -136,16 +136,16 @@ def test_questions_as_people_ask_them(workplace: Path) -> None:
     added = new.question.keys() - old.question.keys()
     assert {"Hey", "dude", "friend", "total"} <= added
     assert not any(word.startswith("rare") for word in new.question)
-    start = ["train.start=outputs/demo/film/best.pt"]
+    start = ["train.init_from=outputs/demo/film/best.pt"]
     out = succeed("train.py", *TRAIN, *data, *start, "run=humans",
-                  "train.parts=[encoder,film_generator]", cwd=workplace)  # fmt: skip
+                  "train.trainable=[encoder,film_generator]", cwd=workplace)  # fmt: skip
     assert f"{len(old.question)} words kept, {len(added)} new" in out
     succeed("evaluate.py", "checkpoint=outputs/demo/humans/best.pt", cwd=workplace)
     report = json.loads((workplace / "outputs/demo/humans/evaluation/val.json").read_text())
     assert "by_type" not in report
     out = succeed("train.py", *TRAIN, *data, *start, "run=table",
                   "model.generator.task_offset=true",
-                  "train.parts=[film_generator.task_offset]", cwd=workplace)  # fmt: skip
+                  "train.trainable=[film_generator.task_offset]", cwd=workplace)  # fmt: skip
     assert f"{2 * 2 * 8} of them trained" in out
 
 

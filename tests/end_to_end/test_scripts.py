@@ -14,7 +14,7 @@ from PIL import Image
 from filmvqa.checkpoint import load_checkpoint
 from filmvqa.locks import folder_lock
 from tests.conftest import REPOSITORY, run_script, script_environment
-from tests.training.test_training import metrics, same
+from tests.training.tiny_runs import metrics, same
 
 DATA = [
     "data=mini",

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from filmvqa.clevr.programs import ANSWER_FUNCTIONS, QUESTION_TYPES
-from filmvqa.data.loader import QuestionSet
+from filmvqa.data.questions import QuestionDataset
 from filmvqa.data.vocabulary import Vocabulary
 from filmvqa.devices import autocast
 from filmvqa.errors import UserError
@@ -47,11 +47,13 @@ def test_no_observations_tell_nothing() -> None:
 
 
 @pytest.fixture(scope="module")
-def questions(tiny_set: Path) -> QuestionSet:
-    return QuestionSet.load(tiny_set / "val_questions.h5", Vocabulary.load(tiny_set / "vocab.json"))
+def questions(tiny_set: Path) -> QuestionDataset:
+    return QuestionDataset.load(
+        tiny_set / "val_questions.h5", Vocabulary.load(tiny_set / "vocab.json")
+    )
 
 
-def test_rows_add_up(questions: QuestionSet) -> None:
+def test_rows_add_up(questions: QuestionDataset) -> None:
     torch.manual_seed(0)
     found = torch.where(torch.rand(len(questions)) < 0.4, questions.answers, -1)
     report = accuracy_report(found, questions)
@@ -69,7 +71,7 @@ def test_rows_add_up(questions: QuestionSet) -> None:
     assert report["by_function"]["query_color"]["accuracy"] == pytest.approx(expected)
 
 
-def test_the_table_shows_what_is_asked_for(questions: QuestionSet) -> None:
+def test_the_table_shows_what_is_asked_for(questions: QuestionDataset) -> None:
     report = accuracy_report(questions.answers, questions)
     table = format_report(report)
     assert table.count("100.00%") == 1 + 5 + 13
@@ -84,7 +86,7 @@ def test_the_table_shows_what_is_asked_for(questions: QuestionSet) -> None:
 
 def test_questions_without_answers_cannot_be_scored(tiny_set: Path) -> None:
     vocabulary = Vocabulary.load(tiny_set / "vocab.json")
-    questions = QuestionSet.load(tiny_set / "test_questions.h5", vocabulary)
+    questions = QuestionDataset.load(tiny_set / "test_questions.h5", vocabulary)
     with pytest.raises(UserError, match="no answers"):
         accuracy_report(torch.zeros(len(questions)), questions)
 

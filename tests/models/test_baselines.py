@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from filmvqa.clevr.programs import ANSWER_FUNCTIONS
-from filmvqa.data.loader import QuestionSet
+from filmvqa.data.questions import QuestionDataset
 from filmvqa.data.vocabulary import Vocabulary
 from filmvqa.models.baselines import QuestionTypeMode, StackedAttention
 
@@ -13,7 +13,7 @@ from filmvqa.models.baselines import QuestionTypeMode, StackedAttention
 def test_qtype_answers_with_the_most_frequent_answer_of_the_type(tiny_set: Path) -> None:
     vocabulary = Vocabulary.load(tiny_set / "vocab.json")
     train, val = (
-        QuestionSet.load(tiny_set / f"{split}_questions.h5", vocabulary)
+        QuestionDataset.load(tiny_set / f"{split}_questions.h5", vocabulary)
         for split in ("train", "val")
     )
     model = QuestionTypeMode(len(vocabulary.question), len(vocabulary.answer), (1, 1, 1))

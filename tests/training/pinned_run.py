@@ -19,11 +19,14 @@ from filmvqa.clevr.generator_settings import GeneratorSettings
 from filmvqa.clevr.scenes import SceneRules
 from filmvqa.data.backbones import build_backbone
 from filmvqa.data.features import Extraction
-from filmvqa.data.loader import QuestionSet
 from filmvqa.data.preprocess import preprocess_questions
+from filmvqa.data.questions import QuestionDataset
 from filmvqa.data.vocabulary import Vocabulary
-from filmvqa.training.run import DataFiles, train_run
-from filmvqa.training.trainer import TrainerSettings
+from filmvqa.layout import DatasetLayout
+from filmvqa.training.prepare import RunSettings
+from filmvqa.training.run import train_run
+from filmvqa.training.settings import TrainerSettings
+from tests.conftest import data_in
 
 FIGURES = Path(__file__).with_name("pinned_run.json")
 STEPS = 60
@@ -40,7 +43,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "mac": {"dim": 96, "num_steps": 3, "embedding_dim": 64, "stem_strides": [2]},
 }
 #: A small learning rate: with the demo's, FiLM's γ differ by 0.9 after 60 steps between processors.
-OPTIM = {"name": "adam", "lr": 1e-4, "weight_decay": 1e-5, "schedule": "cosine", "warmup": 10}
+OPTIM = {"name": "adam", "lr": 1e-4, "weight_decay": 1e-5, "schedule": "cosine", "warmup_steps": 10}
 
 
 def make_set(root: Path) -> Path:
@@ -49,15 +52,13 @@ def make_set(root: Path) -> Path:
         images=IMAGES, width=48, height=48, rays=1, rules=SceneRules(max_objects=4)
     )
     generate(root, settings, workers=2)
-    h5 = root / "h5"
-    preprocess_questions(root / "questions", h5)
+    layout = DatasetLayout.under(root, backbone="clevr_cnn")
+    preprocess_questions(layout)
     for split in IMAGES:
-        target = h5 / f"{split}_features_clevr_cnn.h5"
+        images, target = layout.image_folder(split), layout.feature_h5(split)
         backbone = build_backbone("clevr_cnn")
-        Extraction(
-            root / "images" / split, target, split, backbone, (48, 48), precision="float32"
-        ).run()
-    return h5
+        Extraction(images, target, split, backbone, (48, 48), precision="float32").run()
+    return layout.h5
 
 
 def run_figures(name: str, h5: Path, folder: Path) -> dict[str, Any]:
@@ -65,15 +66,15 @@ def run_figures(name: str, h5: Path, folder: Path) -> dict[str, Any]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        data = DataFiles(h5, h5, "clevr_cnn")
         trainer = TrainerSettings(
             batch_size=32, max_steps=STEPS, eval_every=STEPS, log_every=5, patience=None,
             grad_clip=1.0, precision="float32",
         )  # fmt: skip
-        train_run(
-            folder, data=data, model={"name": name, **MODELS[name]}, optim=OPTIM, trainer=trainer,
-            logger={"name": None, "project": "x"}, config={"model": name}, device="cpu",
+        settings = RunSettings(
+            data=data_in(h5), model={"name": name, **MODELS[name]}, optim=OPTIM, trainer=trainer,
+            config={"model": name}, device="cpu",
         )  # fmt: skip
+        train_run(folder, settings)
         records = [json.loads(x) for x in (folder / "metrics.jsonl").read_text().splitlines()]
         path = folder / "last.pt"
         model, vocabulary = model_from_checkpoint(load_checkpoint(path), path)
@@ -92,7 +93,7 @@ def run_figures(name: str, h5: Path, folder: Path) -> dict[str, Any]:
 @torch.inference_mode()
 def _modulation(model: Any, h5: Path, vocabulary: Vocabulary) -> dict[str, list[list[float]]]:
     """γ and β of the first 8 channels of each block for the first validation question."""
-    questions = QuestionSet.load(h5 / "val_questions.h5", vocabulary)
+    questions = QuestionDataset.load(h5 / "val_questions.h5", vocabulary)
     question = questions.questions[:1, : int(questions.lengths[0])].long()
     modulation = model.modulate(question)
     return {

@@ -79,12 +79,12 @@ def test_it_trains_two_steps_and_evaluates(
 ) -> None:
     monkeypatch.setenv("WANDB_MODE", "offline")
     config = shortened(override, sources, tmp_path)
-    if config.train.start is not None:
+    if config.train.init_from is not None:
         before = config.copy()
         before.train = {"start": None, "parts": None}
         before.model.generator.task_offset = False
         train_run(tmp_path / "before", **arguments(before))
-        config.train.start = str(tmp_path / "before/best.pt")
+        config.train.init_from = str(tmp_path / "before/best.pt")
     accuracy = train_run(tmp_path / "run", **arguments(config))
     assert 0 <= accuracy <= 1
     records = [json.loads(x) for x in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]

@@ -20,13 +20,13 @@ import numpy as np
 import pytest
 import torch
 
-from filmvqa.data.loader import EpochSampler
+from filmvqa.cli.process import keep_freed_memory
+from filmvqa.data.batches import open_loader
+from filmvqa.data.sampler import EpochSampler
 from filmvqa.data.vocabulary import Vocabulary
-from filmvqa.memory import keep_freed_memory
-from filmvqa.training.run import DataFiles
 from filmvqa.training.trainer import Trainer
-from tests.conftest import KILLS, TINY
-from tests.training.test_training import train
+from tests.conftest import KILLS, TINY, data_in
+from tests.training.tiny_runs import train
 
 pytestmark = pytest.mark.skipif(
     not sys.platform.startswith("linux"), reason="memory is read in /proc"
@@ -61,7 +61,7 @@ def memory_while_training(folder: Path, data: Path, name: str, store: str) -> li
 
     Trainer.step = note  # type: ignore[method-assign]
     train(
-        folder, data, name, max_steps=STEPS, max_epochs=STEPS, eval_every=20, save_steps=7,
+        folder, data, name, max_steps=STEPS, max_epochs=STEPS, eval_every=20, checkpoint_steps=7,
         run={"store": store},
     )  # fmt: skip
     return found
@@ -114,12 +114,11 @@ def memory_of_batches(folder: Path, count: int) -> int:
     """By how much memory grew at most while so many batches were streamed."""
     keep_freed_memory()
     vocabulary = Vocabulary.load(folder / "vocab.json")
-    loader = DataFiles(folder, folder, "clevr_cnn").loader(
-        "train", vocabulary, BATCH, torch.device("cpu"), "stream"
-    )
+    device = torch.device("cpu")
+    loader = open_loader(data_in(folder), "train", vocabulary, BATCH, device, "stream")
     rows = torch.arange(len(loader.questions))
     before = memory()
-    batches = loader.forever(EpochSampler(rows, BATCH, seed=0))
+    batches = loader.train_batches(EpochSampler(rows, BATCH, seed=0))
     for k, batch in zip(range(count), batches, strict=False):
         if k % 10 == 0:
             time.sleep(0.05)  # let the reader run ahead as far as it may

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from filmvqa.checkpoint import load_checkpoint, model_from_checkpoint
-from filmvqa.training.run import DataFiles
-from tests.conftest import REPOSITORY
+from filmvqa.data.batches import open_loader
+from tests.conftest import REPOSITORY, data_in
 
 FOLDER = REPOSITORY / "tests/fixtures/checkpoint_3"
 
@@ -18,8 +18,7 @@ FOLDER = REPOSITORY / "tests/fixtures/checkpoint_3"
 def test_a_checkpoint_of_format_3_gives_its_logits(name: str) -> None:
     path = FOLDER / f"{name}.pt"
     model, vocabulary = model_from_checkpoint(load_checkpoint(path), path)
-    files = DataFiles(FOLDER / "h5", FOLDER / "h5", "clevr_cnn")
-    loader = files.loader("val", vocabulary, 8, torch.device("cpu"))
+    loader = open_loader(data_in(FOLDER / "h5"), "val", vocabulary, 8, torch.device("cpu"))
     batch = loader.batch(torch.arange(4))
     with torch.inference_mode():
         logits = model(batch.features, batch.questions, batch.image_of_question)

@@ -10,14 +10,15 @@ import pytest
 import torch
 from torch import nn
 
-from filmvqa.checkpoint import load_checkpoint, scored_weights
+from filmvqa.checkpoint import eval_weights, load_checkpoint
 from filmvqa.errors import UserError
 from filmvqa.models import build_model
-from filmvqa.training.optim import build_optimizer
+from filmvqa.training.optimizer import build_optimizer
 from filmvqa.training.overfitting import overfitting
-from filmvqa.training.trainer import TrainerSettings, follow
+from filmvqa.training.settings import TrainerSettings
+from filmvqa.training.state import update_ema
 from tests.models.test_models import SIZES, SMALL
-from tests.training.test_training import train
+from tests.training.tiny_runs import train
 
 
 def decays(**options: object) -> dict[str, float]:
@@ -67,7 +68,7 @@ def test_the_penalty_draws_gamma_and_beta_to_one_and_zero(tmp_path: Path, tiny_s
 
 def test_only_models_with_gamma_and_beta_can_be_penalised(tmp_path: Path, tiny_set: Path) -> None:
     with pytest.raises(UserError, match="no γ and β"):
-        train(tmp_path / "run", tiny_set, name="lstm", penalty=0.1)
+        train(tmp_path / "run", tiny_set, name="lstm", film_penalty=0.1)
 
 
 def test_averaged_weights_follow_their_formula() -> None:
@@ -76,20 +77,20 @@ def test_averaged_weights_follow_their_formula() -> None:
     expected = layer.weight.item()
     for value in (1.0, 2.0, 5.0):
         layer.weight.data.fill_(value)
-        follow(average, layer, 0.9)
+        update_ema(average, layer, 0.9)
         expected = 0.9 * expected + 0.1 * value
         assert average.weight.item() == pytest.approx(expected)
 
 
 def test_averaged_weights_are_what_is_scored_and_kept(tmp_path: Path, tiny_set: Path) -> None:
-    train(tmp_path / "run", tiny_set, average=0.99)
+    train(tmp_path / "run", tiny_set, ema_decay=0.99)
     content = load_checkpoint(tmp_path / "run/last.pt")
     name = "film_generator.decoder.0.weight"
-    assert not torch.equal(content["average"][name], content["weights"][name])
-    assert scored_weights(content) is content["average"]
+    assert not torch.equal(content["ema_weights"][name], content["weights"][name])
+    assert eval_weights(content) is content["ema_weights"]
 
 
-@pytest.mark.parametrize(("options", "part"), [({"average": 1.0}, "average=1.0"),
+@pytest.mark.parametrize(("options", "part"), [({"average": 1.0}, "ema_decay=1.0"),
                                                ({"penalty": -1.0}, "penalty=-1.0")])  # fmt: skip
 def test_senseless_settings_are_refused(options: dict, part: str) -> None:
     with pytest.raises(UserError, match=part):

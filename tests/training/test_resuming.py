@@ -20,7 +20,7 @@ from filmvqa.errors import Interrupted, UserError
 from filmvqa.locks import folder_lock
 from filmvqa.models.film_net import FilmNet
 from filmvqa.training.trainer import Trainer
-from tests.training.test_training import metrics, same, train
+from tests.training.tiny_runs import metrics, same, train
 
 
 def stop_in_steps(monkeypatch: pytest.MonkeyPatch, numbers: tuple[int, ...], stop: Any) -> None:
@@ -46,7 +46,7 @@ def check_same(a: Path, b: Path) -> None:
 @pytest.mark.parametrize(
     "options",
     [
-        {"save_steps": None},
+        {"checkpoint_steps": None},
         {"average": 0.9, "penalty": 0.1, "run": {"fraction": 0.5}},
         {"name": "mac"},  # with dropout
         {"run": {"store": "stream"}},
@@ -60,7 +60,7 @@ def check_same(a: Path, b: Path) -> None:
 def test_an_interrupted_run_ends_with_the_same_bits(
     tmp_path: Path, tiny_set: Path, monkeypatch: pytest.MonkeyPatch, options: dict
 ) -> None:
-    options = {"save_steps": 3, **options}
+    options = {"checkpoint_steps": 3, **options}
     train(tmp_path / "whole", tiny_set, **options)
 
     def interrupt() -> None:
@@ -82,7 +82,7 @@ def test_a_run_interrupted_fifty_times_ends_with_the_same_bits(
     tmp_path: Path, tiny_set: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In every one of its steps: it comes one step further each time."""
-    options = {"max_steps": 51, "save_steps": 1, "eval_every": 10}
+    options = {"max_steps": 51, "checkpoint_steps": 1, "eval_every": 10}
     train(tmp_path / "whole", tiny_set, **options)
 
     def interrupt() -> None:
@@ -155,10 +155,10 @@ def test_last_pt_is_written_every_so_many_minutes(
         written.append(content["progress"]["step"])
 
     monkeypatch.setattr("filmvqa.training.trainer.save_checkpoint", note)
-    train(tmp_path / "a", tiny_set, max_steps=6, eval_every=6, save_minutes=1e-9)
+    train(tmp_path / "a", tiny_set, max_steps=6, eval_every=6, checkpoint_minutes=1e-9)
     assert written == [1, 2, 3, 4, 5, 6, 6, 6]  # at the end best.pt and last.pt too
     written.clear()
-    train(tmp_path / "b", tiny_set, max_steps=6, eval_every=6, save_minutes=5)
+    train(tmp_path / "b", tiny_set, max_steps=6, eval_every=6, checkpoint_minutes=5)
     assert written == [6, 6]
 
 

@@ -17,64 +17,19 @@ from filmvqa.checkpoint import (
     model_from_checkpoint,
     save_checkpoint,
 )
-from filmvqa.data.loader import Loader
+from filmvqa.data.batches import Loader, open_loader
 from filmvqa.data.vocabulary import Vocabulary
 from filmvqa.devices import choose_device
 from filmvqa.errors import UserError
 from filmvqa.models import MODELS, build_model
 from filmvqa.training.loggers import JsonlLogger, WandbLogger, build_loggers
-from filmvqa.training.optim import build_optimizer, build_schedule
-from filmvqa.training.run import DataFiles, compile_parts, train_run
-from filmvqa.training.trainer import Trainer, TrainerSettings
+from filmvqa.training.optimizer import build_optimizer, build_schedule
+from filmvqa.training.settings import TrainerSettings
+from filmvqa.training.state import compile_parts
+from filmvqa.training.trainer import Trainer
+from tests.conftest import data_in
 from tests.models.test_models import SMALL
-
-OPTIM = {"name": "adam", "lr": 3e-3, "weight_decay": 1e-5, "schedule": "cosine", "warmup": 5}
-
-
-def train(
-    folder: Path,
-    data: Path,
-    name: str = "film",
-    seed: int = 0,
-    optim: dict | None = None,
-    model: dict | None = None,
-    splits: tuple[str, str] = ("train", "val"),
-    run: dict | None = None,
-    **changes: Any,
-) -> float:
-    settings = {
-        "batch_size": 32, "max_steps": 24, "eval_every": 8, "log_every": 4, "patience": None,
-        "train_sample": 50,
-    } | changes  # fmt: skip
-    config = {"model": name, "seed": seed, "trainer": {**settings}}
-    return train_run(
-        folder,
-        data=DataFiles(data, data, "clevr_cnn", *splits),
-        model={"name": name, **SMALL[name], **(model or {})},
-        optim=OPTIM | (optim or {}),
-        trainer=TrainerSettings(**settings),
-        config=config,
-        seed=seed,
-        **{"device": "cpu", "logger": {"name": None, "project": "x"}, **(run or {})},
-    )
-
-
-def metrics(folder: Path) -> list[dict]:
-    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    for record in records:
-        for timed in ("seconds", "questions_per_second", "waited", "megabytes_read_per_second"):
-            record.pop(timed, None)
-    return records
-
-
-def same(a: Any, b: Any) -> bool:
-    if isinstance(a, torch.Tensor):
-        return torch.equal(a, b)
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a if k != "seconds")
-    if isinstance(a, list | tuple):
-        return len(a) == len(b) and all(map(same, a, b))
-    return bool(a == b)
+from tests.training.tiny_runs import LARGER, metrics, same, train
 
 
 def test_a_run_leaves_what_it_should(tmp_path: Path, tiny_set: Path) -> None:
@@ -119,7 +74,7 @@ def test_a_finished_run_is_not_run_again_and_another_config_is_refused(
 def test_early_stopping(tmp_path: Path, tiny_set: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scores = iter([0.5, 0.6, 0.6, 0.4, 0.9])
     monkeypatch.setattr(
-        "filmvqa.training.trainer.Trainer._right",
+        "filmvqa.training.trainer.Trainer._correct",
         lambda self, loader, rows: (
             torch.arange(len(rows)) < next(scores) * len(rows)
             if loader is self.val_loader
@@ -131,25 +86,11 @@ def test_early_stopping(tmp_path: Path, tiny_set: Path, monkeypatch: pytest.Monk
     assert load_checkpoint(tmp_path / "run/best.pt")["progress"]["step"] == 16
 
 
-LARGER = {
-    "film": {
-        "channels": 24, "num_blocks": 2, "encoder": {"embedding_dim": 16, "hidden_dim": 48},
-        "classifier": {"projection_dim": 32, "hidden_dims": [32]},
-    },
-    "mac": {"dim": 48, "num_steps": 3, "embedding_dim": 16},
-    "cnn_lstm_sa": {"embedding_dim": 16, "hidden_dim": 48, "attention_dim": 32},
-    "cnn_lstm": {"embedding_dim": 16, "hidden_dim": 48, "projection_dim": 16},
-    "lstm": {"embedding_dim": 16, "hidden_dim": 48, "classifier_dims": [64]},
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", set(MODELS) - {"qtype"})  # which only counts
+@pytest.mark.parametrize("name", [name for name in MODELS if name != "qtype"])  # which only counts
 def test_sixty_four_questions_are_learned_by_heart(name: str, tiny_set: Path) -> None:
     torch.manual_seed(0)
     vocabulary = Vocabulary.load(tiny_set / "vocab.json")
-    loader: Loader = DataFiles(tiny_set, tiny_set, "clevr_cnn").loader(
-        "train", vocabulary, 64, torch.device("cpu")
-    )
+    loader = open_loader(data_in(tiny_set), "train", vocabulary, 64, torch.device("cpu"))
     model = build_model(
         name, vocab_size=len(vocabulary.question), num_answers=len(vocabulary.answer),
         feature_shape=loader.store.shape, **LARGER[name],
@@ -185,7 +126,7 @@ def test_coupled_and_decoupled_weight_decay() -> None:
 def test_schedules() -> None:
     def rates(name: str) -> list[float]:
         optimizer = torch.optim.Adam(torch.nn.Linear(1, 1).parameters(), lr=1.0)
-        schedule = build_schedule(optimizer, name, warmup=4, total=20)
+        schedule = build_schedule(optimizer, name, warmup_steps=4, total_steps=20)
         out = []
         for _ in range(21):
             out.append(optimizer.param_groups[0]["lr"])

@@ -12,14 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from filmvqa.checkpoint import load_checkpoint
-from filmvqa.data.loader import QuestionSet
+from filmvqa.data.questions import QuestionDataset
 from filmvqa.data.vocabulary import Vocabulary
 from filmvqa.errors import UserError
 from filmvqa.models import build_model
 from filmvqa.reports.evaluate import evaluate_checkpoint
-from filmvqa.training.transfer import count_weights, start_from, train_only, training_mode
+from filmvqa.training.transfer import count_weights, freeze_except, training_mode, warm_start
 from tests.models.test_models import SIZES, SMALL
-from tests.training.test_training import train
+from tests.training.tiny_runs import train
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def grown(path: Path, **changes: object) -> tuple[torch.nn.Module, Vocabulary]:
 def test_weights_are_carried_over_word_by_word_and_answer_by_answer(trained: Path) -> None:
     model, new = grown(trained)
     fresh, _ = grown(trained)
-    assert start_from(model, "film", trained, new) == (len(new.question) - 2, 2)
+    assert warm_start(model, "film", trained, new) == (len(new.question) - 2, 2)
     content = load_checkpoint(trained)
     old, theirs = Vocabulary.from_dict(content["vocabulary"]), content["weights"]
     mine, initial = model.state_dict(), fresh.state_dict()
@@ -67,14 +67,14 @@ def test_weights_are_carried_over_word_by_word_and_answer_by_answer(trained: Pat
 def test_what_does_not_fit_is_refused(trained: Path, tmp_path: Path) -> None:
     model, new = grown(trained, channels=13)
     with pytest.raises(UserError, match="do not fit this model"):
-        start_from(model, "film", trained, new)
+        warm_start(model, "film", trained, new)
     model, new = grown(trained, num_blocks=3)
     with pytest.raises(UserError, match=r"only one has blocks\.2"):
-        start_from(model, "film", trained, new)
+        warm_start(model, "film", trained, new)
     with pytest.raises(UserError, match="is a film, not a mac"):
-        start_from(model, "mac", trained, new)
+        warm_start(model, "mac", trained, new)
     with pytest.raises(UserError, match="no such checkpoint"):
-        start_from(model, "film", tmp_path / "none.pt", new)
+        warm_start(model, "film", tmp_path / "none.pt", new)
 
 
 @pytest.mark.parametrize("part", ["film_generator", "encoder", "film_generator.task_offset"])
@@ -97,7 +97,7 @@ def test_only_the_named_part_changes(
 
 def test_frozen_parts_are_in_evaluation_mode() -> None:
     model = build_model("film", **SIZES, **SMALL["film"])
-    train_only(model, ["film_generator"])
+    freeze_except(model, ["film_generator"])
     training_mode(model)
     assert model.training
     assert model.film_generator.training
@@ -106,20 +106,20 @@ def test_frozen_parts_are_in_evaluation_mode() -> None:
     total, trained_weights = count_weights(model)
     assert trained_weights == sum(w.numel() for w in model.film_generator.parameters()) < total
     with pytest.raises(UserError, match="no part 'film'; it has encoder, stem, blocks"):
-        train_only(model, ["film"])
+        freeze_except(model, ["film"])
 
 
 @given(st.floats(0.02, 1.0), st.integers(0, 1000))
 def test_a_fraction_is_whole_images_and_nested(tiny_set: Path, fraction: float, seed: int) -> None:
-    questions = QuestionSet.load(
+    questions = QuestionDataset.load(
         tiny_set / "train_questions.h5", Vocabulary.load(tiny_set / "vocab.json")
     )
-    part = questions.part(fraction, seed)
+    part = questions.image_subset(fraction, seed)
     assert len(part.images) == round(60 * fraction)
     assert set(questions.images[part.rows].tolist()) == set(part.images.tolist())
     assert not set(questions.images[part.others].tolist()) & set(part.images.tolist())
     assert sorted(part.rows.tolist() + part.others.tolist()) == list(range(len(questions)))
-    smaller = questions.part(fraction / 2 + 0.01, seed)
+    smaller = questions.image_subset(fraction / 2 + 0.01, seed)
     assert set(smaller.images.tolist()) <= set(part.images.tolist()) or fraction < 0.02
 
 

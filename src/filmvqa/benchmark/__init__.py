@@ -1,1 +1,1 @@
-"""How fast each part is, against what the hardware can do and against the plain way."""
+"""How fast each part is, against what the hardware can do and against a reference."""

@@ -36,7 +36,7 @@ def time_runs(
 
 
 @dataclass
-class Part:
+class BenchmarkResult:
     """A measured part: rates in ``unit`` a second, one a run.
 
     ``flops`` is the arithmetic of one unit, a multiply-add being two; ``bytes`` what is moved
@@ -45,7 +45,7 @@ class Part:
 
     unit: str
     runs: list[float]
-    plain_runs: list[float] | None = None
+    reference_runs: list[float] | None = None
     flops: float = 0.0
     bytes: float = 0.0
     ceiling: str | None = None
@@ -55,12 +55,12 @@ class Part:
         return statistics.median(self.runs)
 
     @property
-    def plain_rate(self) -> float | None:
-        return statistics.median(self.plain_runs) if self.plain_runs else None
+    def reference_rate(self) -> float | None:
+        return statistics.median(self.reference_runs) if self.reference_runs else None
 
     @property
     def ratio(self) -> float | None:
-        return self.rate / self.plain_rate if self.plain_rate else None
+        return self.rate / self.reference_rate if self.reference_rate else None
 
     def share(self, ceilings: dict[str, float]) -> float | None:
         """Of the ceiling, what this part makes use of."""
@@ -74,14 +74,14 @@ class Part:
             "unit": self.unit,
             "rate": self.rate,
             "spread": [min(self.runs), max(self.runs)],
-            "plain_rate": self.plain_rate,
+            "reference_rate": self.reference_rate,
             "ratio": self.ratio,
             "flops": self.flops,
             "bytes": self.bytes,
             "ceiling": self.ceiling,
             "share_of_ceiling": self.share(ceilings),
             "runs": self.runs,
-            "plain_runs": self.plain_runs,
+            "reference_runs": self.reference_runs,
         }
 
 

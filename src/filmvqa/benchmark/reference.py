@@ -1,4 +1,4 @@
-"""The plain way, to compare with: what a straightforward program does.
+"""The reference that the benchmark compares with: what a straightforward program does.
 
 Questions are padded to the longest of CLEVR and read to the end of the padding by torch's own
 recurrent networks, the stem runs for each question, everything is float32 in torch's default memory
@@ -18,14 +18,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from filmvqa.data.backbones import Backbone
-from filmvqa.data.features import load_image
+from filmvqa.data.images import load_image
 from filmvqa.models.encoder import QuestionEncoder
 
 #: Words of CLEVR's longest question, START and END included.
 LONGEST = 46
 
 
-class PlainEncoder(nn.Module):
+class ReferenceEncoder(nn.Module):
     """A ``QuestionEncoder`` of one layer, its weights read with torch's networks over padding."""
 
     def __init__(self, encoder: QuestionEncoder) -> None:
@@ -56,8 +56,8 @@ class PlainEncoder(nn.Module):
         return states, encoder.dropout(encoding)
 
 
-class PlainModel(nn.Module):
-    """A model with a ``PlainEncoder``, given each question's features apart."""
+class ReferenceModel(nn.Module):
+    """A model with a ``ReferenceEncoder``, given each question's features apart."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ class PlainModel(nn.Module):
         encoder = model.encoder
         if not isinstance(encoder, QuestionEncoder):
             raise ValueError(f"{type(model).__name__} has no question encoder")
-        model.encoder = PlainEncoder(encoder)
+        model.encoder = ReferenceEncoder(encoder)
 
     def forward(self, features: Tensor, questions: Tensor, image_of_question: Tensor) -> Tensor:
         questions = F.pad(questions, (0, LONGEST - questions.shape[1]))
@@ -74,7 +74,7 @@ class PlainModel(nn.Module):
 
 
 @torch.inference_mode()
-def plain_extraction(
+def reference_extraction(
     paths: Sequence[Path], target: Path, backbone: Backbone, size: tuple[int, int], batch_size: int
 ) -> None:
     """Features of images, each thing after the other."""
@@ -90,6 +90,6 @@ def plain_extraction(
             dataset[first : first + len(maps)] = maps
 
 
-def plain_reading(dataset: h5py.Dataset, rows: Sequence[int]) -> Tensor:
+def reference_reading(dataset: h5py.Dataset, rows: Sequence[int]) -> Tensor:
     """Features of images, each an item of its own, stacked."""
     return torch.stack([torch.from_numpy(dataset[row]) for row in rows])

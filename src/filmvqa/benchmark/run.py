@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from filmvqa.benchmark.inputs import Inputs
 from filmvqa.benchmark.measure import (
-    Part,
+    BenchmarkResult,
     disk_ceiling,
     matmul_ceiling,
     memory_ceiling,
@@ -24,8 +24,8 @@ from filmvqa.benchmark.parts import Bench
 from filmvqa.devices import choose_device, hardware
 from filmvqa.errors import UserError
 from filmvqa.files import write_file
-from filmvqa.memory import keep_freed_memory
-from filmvqa.training.trainer import TrainerSettings
+from filmvqa.tables import text_table
+from filmvqa.training.settings import TrainerSettings
 
 
 def run_benchmark(
@@ -37,11 +37,12 @@ def run_benchmark(
     parts: Sequence[str] | None = None,
     times: Sequence[int] = (1, 2, 4, 8),
     runs: int = 3,
-    plain_runs: int = 2,
+    reference_runs: int = 2,
     questions: int = 20_000,
     images: int = 256,
     copies: int = 4,
     device: str = "auto",
+    tune_process: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
     """Measure and write ``output``.
 
@@ -53,8 +54,10 @@ def run_benchmark(
         Names of the parts to measure; None: all.
     times
         Multiples of the sizes at which cost is measured; empty: none.
-    runs, plain_runs
-        Of each part, after warming up; of the plain variants (0: none).
+    runs, reference_runs
+        Of each part, after warming up; of the references (0: none).
+    tune_process
+        Called between the references and the parts, such as ``keep_freed_memory``.
     questions, images, copies
         Sizes of the inputs: questions that are preprocessed, images that are drawn, and how many
         times as many are trained on.
@@ -72,7 +75,7 @@ def run_benchmark(
     where = choose_device(device)
     with tempfile.TemporaryDirectory(prefix="filmvqa-benchmark-") as folder:
         inputs = Inputs(Path(folder), images, copies)
-        bench = Bench(inputs, where, models, optim, trainer, runs, plain_runs, questions)
+        bench = Bench(inputs, where, models, optim, trainer, runs, reference_runs, questions)
         todo = _parts(bench)
         if unknown := set(parts or ()) - todo.keys():
             raise UserError(f"parts={sorted(unknown)}; choose from {', '.join(todo)}")
@@ -83,13 +86,15 @@ def run_benchmark(
             "memory": memory_ceiling(where, runs),
             "disk": disk_ceiling(*bench.disk_rows(), runs),
         }
-        # The plain variants first: a process that keeps freed memory is not plain any more.
-        variants = _plain(bench) if plain_runs else {}
-        plain = _measured({name: variants[name] for name in todo if name in variants}, "plain")
-        keep_freed_memory()
-        found = _measured(todo, "part")
-        for name, each in plain.items():
-            found[name].plain_runs = each
+        # The references first: a straightforward program does not tune its process.
+        references = _references(bench) if reference_runs else {}
+        reference_results = _measured(
+            {name: references[name] for name in todo if name in references}, "reference"
+        )
+        tune_process()
+        results = _measured(todo, "part")
+        for name, rates in reference_results.items():
+            results[name].reference_runs = rates
         sizes = _sizes(bench, todo.keys(), times)
     content = {
         "hardware": {
@@ -98,14 +103,14 @@ def run_benchmark(
             "date": time.strftime("%Y-%m-%d"),
         },
         "ceilings": ceilings,
-        **{name: part.record(ceilings) for name, part in found.items()},
+        **{name: result.record(ceilings) for name, result in results.items()},
         "sizes": sizes,
     }
     write_file(output, json.dumps(content, indent=1) + "\n")
     return content
 
 
-def _parts(bench: Bench) -> dict[str, Callable[[], Part]]:
+def _parts(bench: Bench) -> dict[str, Callable[[], BenchmarkResult]]:
     stores = ("device", "memory", "stream") if bench.device.type == "cuda" else ("memory", "stream")
     return {
         "question_preprocessing": bench.question_preprocessing,
@@ -113,17 +118,17 @@ def _parts(bench: Bench) -> dict[str, Callable[[], Part]]:
         **{f"feature_store.{kind}": partial(bench.feature_store, kind) for kind in stores},
         **{f"train_step.{name}": partial(bench.train_step, name) for name in bench.models},
         "train_step.film.stream": partial(bench.train_step, "film", store="stream"),
-        "train_step.film.grouped": partial(bench.train_step, "film", per_image=8),
+        "train_step.film.grouped": partial(bench.train_step, "film", questions_per_image=8),
         "evaluation": bench.evaluation,
     }
 
 
-def _plain(bench: Bench) -> dict[str, Callable[[], list[float]]]:
-    """The plain variants of those parts that have one."""
+def _references(bench: Bench) -> dict[str, Callable[[], list[float]]]:
+    """The references of those parts that have one."""
     return {
-        "feature_extraction": bench.plain_extraction,
-        "feature_store.stream": bench.plain_reading,
-        **{f"train_step.{name}": partial(bench.plain_step, name) for name in bench.models},
+        "feature_extraction": bench.reference_extraction,
+        "feature_store.stream": bench.reference_reading,
+        **{f"train_step.{name}": partial(bench.reference_step, name) for name in bench.models},
     }
 
 
@@ -131,17 +136,17 @@ T = TypeVar("T")
 
 
 def _measured(todo: dict[str, Callable[[], T]], unit: str) -> dict[str, T]:
-    found = {}
+    results = {}
     for name, work in (bar := tqdm(todo.items(), unit=unit)):
         bar.set_description(name)
-        found[name] = work()
-    return found
+        results[name] = work()
+    return results
 
 
 def _sizes(bench: Bench, parts: Any, times: Sequence[int]) -> dict[str, list[dict[str, float]]]:
     """Rates at multiples of an eighth of the questions, of the images, and of the batch."""
     largest = max(times, default=1)
-    sweeps: dict[str, tuple[str, int, Callable[[int], Part]]] = {
+    sweeps: dict[str, tuple[str, int, Callable[[int], BenchmarkResult]]] = {
         "question_preprocessing": (
             "questions",
             bench.questions // largest,
@@ -158,47 +163,49 @@ def _sizes(bench: Bench, parts: Any, times: Sequence[int]) -> dict[str, list[dic
             lambda n: bench.train_step("film", batch_size=n),
         ),
     }
-    found: dict[str, list[dict[str, float]]] = {}
-    for name, (what, base, measure) in sweeps.items():
+    by_size: dict[str, list[dict[str, float]]] = {}
+    for name, (unit, base, measure) in sweeps.items():
         if name in parts:
             for k in tqdm(times, desc=f"{name} by size", unit="size"):
                 rate = measure(k * base).rate
-                record = {what: k * base, "rate": rate, "seconds": k * base / rate}
-                found.setdefault(name, []).append(record)
-    return found
+                record = {unit: k * base, "rate": rate, "seconds": k * base / rate}
+                by_size.setdefault(name, []).append(record)
+    return by_size
 
 
 def format_benchmark(content: dict[str, Any]) -> str:
     """The content of the JSON as tables."""
     machine = content["hardware"]
-    lines = [
+    title = (
         f"{machine['device']}, {machine['processor']}, {machine['threads']} threads, "
-        f"torch {machine['torch']}, {machine['date']}",
-        "",
-    ]
+        f"torch {machine['torch']}, {machine['date']}"
+    )
+    ceilings = [["ceiling", "", ""]]
     for name, value in content["ceilings"].items():
         unit = "GFLOP/s" if name.startswith("matmul") else "GB/s"
-        lines.append(f"ceiling {name:<18}{value / 1e9:>12,.1f} {unit}")
-    head = ("", "a second", "min", "max", "plain", "ratio", "GFLOP each", "of ceiling")
-    lines += ["", "{:<26}{:>12}{:>11}{:>11}{:>11}{:>8}{:>12}{:>12}".format(*head)]
-    for name, part in content.items():
-        if name in ("hardware", "ceilings", "sizes"):
-            continue
-        plain = "-" if part["plain_rate"] is None else f"{part['plain_rate']:,.1f}"
-        ratio = "-" if part["ratio"] is None else f"{part['ratio']:.1f}×"
-        share = (
-            "-" if part["share_of_ceiling"] is None else f"{100 * part['share_of_ceiling']:.0f}%"
-        )
-        work = f"{part['flops'] / 1e9:,.1f}" if part["flops"] else "-"
-        low, high = part["spread"]
-        lines.append(
-            f"{name:<26}{part['rate']:>12,.1f}{low:>11,.1f}{high:>11,.1f}{plain:>11}{ratio:>8}"
-            f"{work:>12}{share:>12}"
-        )
-    for name, rows in content["sizes"].items():
-        lines += ["", f"{name} by size:"]
-        for row in rows:
-            what = next(iter(row))
-            size, seconds, rate = row[what], row["seconds"], row["rate"]
-            lines.append(f"  {size:>9,} {what:<10}{seconds:>9.2f} s{rate:>12,.1f} a second")
-    return "\n".join(lines)
+        ceilings.append([name, f"{value / 1e9:,.1f}", unit])
+    head = ["", "a second", "min", "max", "reference", "ratio", "GFLOP each", "of ceiling"]
+    parts = [
+        [name, *_cells(part)]
+        for name, part in content.items()
+        if name not in ("hardware", "ceilings", "sizes")
+    ]
+    tables = [title, text_table(ceilings), text_table([head, *parts])]
+    for name, records in content["sizes"].items():
+        unit = next(iter(records[0]))
+        rows = [[f"{r[unit]:,}", f"{r['seconds']:.2f}", f"{r['rate']:,.1f}"] for r in records]
+        table = text_table([[unit, "seconds", "a second"], *rows], labels=0)
+        tables.append(f"{name} by size:\n{table}")
+    return "\n\n".join(tables)
+
+
+def _cells(part: dict[str, Any]) -> list[str]:
+    reference, ratio, share = part["reference_rate"], part["ratio"], part["share_of_ceiling"]
+    return [
+        f"{part['rate']:,.1f}",
+        *(f"{bound:,.1f}" for bound in part["spread"]),
+        "-" if reference is None else f"{reference:,.1f}",
+        "-" if ratio is None else f"{ratio:.1f}×",
+        f"{part['flops'] / 1e9:,.1f}" if part["flops"] else "-",
+        "-" if share is None else f"{100 * share:.0f}%",
+    ]

@@ -113,7 +113,9 @@ class QuestionFile(msgspec.Struct):
 
 
 T = TypeVar("T")
-_REMEDY = "download it (scripts/download_clevr.py) or generate it (scripts/generate_clevr.py)"
+#: Remedies for a missing and for a broken JSON file of a set.
+FETCH = "download it (scripts/download_clevr.py) or generate it (scripts/generate_clevr.py)"
+FETCH_AGAIN = "fetch or generate it again"
 
 
 def decode_json(content: bytes, record_type: type[T], name: str | Path, remedy: str) -> T:
@@ -132,12 +134,12 @@ def decode_json(content: bytes, record_type: type[T], name: str | Path, remedy: 
 
 def read_scenes(path: str | Path) -> SceneFile:
     """Read a CLEVR scene file."""
-    return decode_json(read_bytes(path, _REMEDY), SceneFile, path, "fetch or generate it again")
+    return decode_json(read_bytes(path, FETCH), SceneFile, path, FETCH_AGAIN)
 
 
 def read_questions(path: str | Path) -> QuestionFile:
     """Read a CLEVR question file."""
-    return decode_json(read_bytes(path, _REMEDY), QuestionFile, path, "fetch or generate it again")
+    return decode_json(read_bytes(path, FETCH), QuestionFile, path, FETCH_AGAIN)
 
 
 def encode_json(record: Any) -> bytes:

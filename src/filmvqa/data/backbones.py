@@ -10,6 +10,7 @@ import copy
 import re
 from importlib.resources import as_file, files
 from pathlib import Path
+from typing import Any
 from urllib.error import URLError
 
 import safetensors.torch
@@ -63,6 +64,18 @@ class Backbone(nn.Module):
             return images
         out: Tensor = self.network(((images.float() - self.mean) / self.std).to(self.compute))
         return out
+
+    def spec(self) -> dict[str, Any]:
+        """What identifies the network and its input: name, weights, stage, and the normalisation of
+        pixels in [0, 1]."""
+        return {
+            "backbone": self.name,
+            "weights": self.weights,
+            "weights_sha256": self.weights_sha256,
+            "stage": self.stage,
+            "mean": self.mean.flatten().numpy() / 255.0,
+            "std": self.std.flatten().numpy() / 255.0,
+        }
 
     def prepared(self, device: torch.device, bfloat16: bool) -> Backbone:
         """A copy that does nothing but run, fast: batch norms folded into the convolutions before

@@ -1,4 +1,4 @@
-"""Memory for batches of features, used again as soon as nobody holds a batch any more."""
+"""Memory for batches of features, reused once a batch is no longer referenced."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from torch import Tensor
 
 
 class Buffers:
-    """Host tensors that take no more memory than those that live at the same time.
+    """Host tensors that take no more memory than those that exist at the same time.
 
-    What the C library keeps of large freed blocks can be several times that, and depends on which
-    thread was first. Several threads may ask.
+    The C library may keep several times as much of large freed blocks, depending on the order in
+    which threads run. ``empty`` may be called by several threads.
     """
 
     def __init__(self) -> None:
@@ -27,7 +27,7 @@ class Buffers:
         dtype: torch.dtype,
         memory_format: torch.memory_format = torch.contiguous_format,
     ) -> Tensor:
-        """Room for a tensor (N, C, H, W), which is taken back when the last view of it is gone."""
+        """An uninitialised tensor (N, C, H, W); its memory is reused once its last view is gone."""
         size = math.prod(shape) * dtype.itemsize
         try:
             memory = self._free.pop()
@@ -36,11 +36,11 @@ class Buffers:
         if memory is None or len(memory) < size:
             try:
                 memory = mmap.mmap(-1, max(1, size))
-            except OSError as error:  # not of a disk, as callers would think
+            except OSError as error:  # callers take an OSError for trouble with a disk
                 raise MemoryError(f"{size} bytes for a batch: {error.strerror}") from error
-        held = np.frombuffer(memory, np.uint8, size)
-        weakref.finalize(held, self._free.append, memory)
-        flat = torch.from_numpy(held).view(dtype)
+        owner = np.frombuffer(memory, np.uint8, size)
+        weakref.finalize(owner, self._free.append, memory)
+        flat = torch.from_numpy(owner).view(dtype)
         if memory_format == torch.channels_last:
             count, channels, height, width = shape
             return flat.view(count, height, width, channels).permute(0, 3, 1, 2)

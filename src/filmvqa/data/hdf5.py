@@ -1,4 +1,4 @@
-"""What the HDF5 files of questions and of features have in common."""
+"""Shared by the HDF5 files of questions and of features."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-#: What h5py raises for a file whose bytes make no sense to it.
+#: Raised by h5py for a file that it cannot interpret.
 HDF5_ERRORS = (
     OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, OverflowError,
     MemoryError,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,17 +18,18 @@ from filmvqa.data.question_table import MISSING, Numbering, QuestionTable, read_
 from filmvqa.data.vocabulary import SPECIAL_TOKENS, UNK, Vocabulary
 from filmvqa.errors import UserError, one_line, warn
 from filmvqa.files import refuse_overwriting, write_file
+from filmvqa.layout import DatasetLayout
 from filmvqa.locks import folder_lock
 
 FORMAT = "filmvqa-questions-2"
 
 
 @dataclass(frozen=True)
-class Preprocessed:
-    """What happened to one split: its number of questions, and whether it was there already."""
+class PreprocessedSplit:
+    """A split's number of questions, and whether its file was complete from the start."""
 
     split: str
-    questions: int
+    num_questions: int
     was_there: bool
 
 
@@ -38,47 +38,27 @@ def names_sha256(names: Iterable[str]) -> str:
     return hashlib.sha256("\n".join(names).encode()).hexdigest()
 
 
-def question_files(folder: str | Path) -> dict[str, Path]:
-    """Question JSON by split of a folder in the layout of CLEVR, CoGenT or CLEVR-Humans."""
-    folder = Path(folder)
-    found = {}
-    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
-        if match := re.fullmatch(
-            r"CLEVR_(\w+)_questions\.json|CLEVR-Humans-(\w+)\.json", path.name
-        ):
-            found[match[1] or match[2]] = path
-    if not found:
-        raise UserError(
-            f"{folder}: no CLEVR_<split>_questions.json in it; download the set "
-            "(scripts/download_clevr.py) or generate it (scripts/generate_clevr.py)"
-        )
-    return found
-
-
 def preprocess_questions(
-    questions_folder: str | Path,
-    output_folder: str | Path,
+    layout: DatasetLayout,
     *,
     train_split: str = "train",
-    images_folder: str | Path | None = None,
     vocab: str | Path | None = None,
     extend_vocab: bool = False,
     allow_unknown: bool = False,
     min_count: int = 1,
-) -> list[Preprocessed]:
-    """Write ``vocab.json`` and ``<split>_questions.h5`` for every split found.
+) -> list[PreprocessedSplit]:
+    """Write ``vocab.json`` and ``<split>_questions.h5`` for every split that has question JSON.
+
+    Where the folder of a split's images exists, every image that a question names must be in it.
 
     Parameters
     ----------
     train_split
         The split whose words, answers and program steps make the vocabulary.
-    images_folder
-        With the splits' image folders in it; where a split's is there, every image that a
-        question names must be in it.
     vocab
         An existing vocabulary to encode with; None builds one from train alone.
     extend_vocab
-        Add train's new tokens to ``vocab`` behind its own.
+        Add train's new tokens to ``vocab``, after its own.
     allow_unknown
         Encode unknown question words as ``<UNK>`` instead of refusing them.
     min_count
@@ -90,43 +70,43 @@ def preprocess_questions(
         For malformed JSON, an unknown word, answer or program step, a missing image, or
         existing files of another vocabulary; nothing half-written is left.
     """
-    sources = question_files(questions_folder)
-    output = Path(output_folder)
-    images = Path(images_folder) if images_folder is not None else None
+    sources = layout.question_json_by_split()
     if extend_vocab and vocab is not None:
-        refuse_overwriting(output / "vocab.json", vocab)
+        refuse_overwriting(layout.vocabulary, vocab)
     train = None
     if train_split in sources:
-        train = _read(sources[train_split], images, train_split)
-    source = sources.get(train_split, Path(questions_folder))
-    vocabulary = _choose_vocabulary(train, source, output, vocab, extend_vocab, min_count)
-    done = []
-    with folder_lock(output, "questions"):
-        if not (output / "vocab.json").exists() or (
-            Vocabulary.load(output / "vocab.json").sha256() != vocabulary.sha256()
+        train = _read(sources[train_split], layout, train_split)
+    train_source = sources.get(train_split, layout.questions)
+    vocabulary = _choose_vocabulary(
+        train, train_source, layout.vocabulary, vocab, extend_vocab, min_count
+    )
+    splits = []
+    with folder_lock(layout.h5, "questions"):
+        if not layout.vocabulary.exists() or (
+            Vocabulary.load(layout.vocabulary).sha256() != vocabulary.sha256()
         ):
-            vocabulary.save(output / "vocab.json")
+            vocabulary.save(layout.vocabulary)
         for split, source in sources.items():
-            target = output / f"{split}_questions.h5"
-            count = _finished(target, source, vocabulary)
+            target = layout.question_h5(split)
+            count = _count_finished(target, source, vocabulary)
             if count is None:
-                table = train if split == train_split and train else _read(source, images, split)
+                table = train if split == train_split and train else _read(source, layout, split)
                 _write(target, split, table, vocabulary, allow_unknown)
-                done.append(Preprocessed(split, len(table), was_there=False))
+                splits.append(PreprocessedSplit(split, len(table), was_there=False))
             else:
-                done.append(Preprocessed(split, count, was_there=True))
-    return done
+                splits.append(PreprocessedSplit(split, count, was_there=True))
+    return splits
 
 
-def _read(source: Path, images: Path | None, split: str) -> QuestionTable:
-    folder = images / split if images is not None else None
-    return read_question_table(source, folder if folder is not None and folder.is_dir() else None)
+def _read(source: Path, layout: DatasetLayout, split: str) -> QuestionTable:
+    folder = layout.image_folder(split)
+    return read_question_table(source, folder if folder.is_dir() else None)
 
 
 def _choose_vocabulary(
     train: QuestionTable | None,
     source: Path,
-    output: Path,
+    existing: Path,
     given: str | Path | None,
     extend: bool,
     min_count: int,
@@ -135,8 +115,8 @@ def _choose_vocabulary(
     if base is not None and not extend:
         return base
     if train is None:
-        if (output / "vocab.json").exists():
-            return Vocabulary.load(output / "vocab.json")
+        if existing.exists():
+            return Vocabulary.load(existing)
         raise UserError(
             f"{source}: no train questions to build a vocabulary "
             "from; add them, or give vocab=<vocab.json>"
@@ -148,17 +128,17 @@ def _choose_vocabulary(
     return Vocabulary.build(words, steps, train.answer_names, min_count, base)
 
 
-def _finished(target: Path, source: Path, vocabulary: Vocabulary) -> int | None:
+def _count_finished(target: Path, source: Path, vocabulary: Vocabulary) -> int | None:
     """Questions in a file that was made from this source with this vocabulary, else None."""
     try:
         with h5py.File(target, "r") as file:
-            same = (
+            up_to_date = (
                 file.attrs.get("format") == FORMAT
                 and file.attrs["vocab_sha256"] == vocabulary.sha256()
                 and file.attrs["source_size"] == source.stat().st_size
                 and file.attrs["source_mtime_ns"] == source.stat().st_mtime_ns
             )
-            return len(file["questions"]) if same else None
+            return len(file["questions"]) if up_to_date else None
     except FileNotFoundError:
         return None
     except HDF5_ERRORS as error:
@@ -174,7 +154,7 @@ def _write(
     arrays = {
         "questions": table.questions.padded(words),
         "image_idxs": np.frombuffer(table.images, np.int32),
-        "orig_idxs": np.frombuffer(table.original, np.int32),
+        "orig_idxs": np.frombuffer(table.original_index, np.int32),
     }
     answers, families, types = (
         np.frombuffer(values, np.int32) for values in (table.answers, table.families, table.types)
@@ -189,8 +169,8 @@ def _write(
         steps = _renumber(table, "programs", table.steps, vocabulary.program, None)
         arrays["programs"] = table.programs.padded(steps)
         arrays["types"] = types
-    names, source = table.names, table.path
-    # In memory first: HDF5 may not be told in the middle of it that the disk is full.
+    names, source = table.image_names, table.path
+    # Made in memory: HDF5 does not recover from a disk that fills while it writes.
     content = io.BytesIO()
     with h5py.File(content, "w") as file:
         for name, values in arrays.items():
@@ -210,37 +190,44 @@ def _write(
 
 def _renumber(
     table: QuestionTable,
-    what: str,
+    column: str,
     numbering: Numbering,
     vocabulary: dict[str, int],
     unknown: int | None,
 ) -> NDArray[np.int32]:
-    """The vocabulary's index of each number; the first question with a token that it lacks is
-    named, unless there is an index for unknown ones."""
-    out = np.array([vocabulary.get(name, MISSING) for name in numbering], np.int32)
-    lacking = out == MISSING
+    """The vocabulary's index of each number.
+
+    An unknown token gets the index ``unknown``; where that is None, the first question with one is
+    named in a ``UserError``.
+    """
+    indices = np.array([vocabulary.get(name, MISSING) for name in numbering], np.int32)
+    is_unknown = indices == MISSING
     if unknown is not None:
-        out[lacking] = unknown
-    elif lacking.any():
-        _refuse(table, what, np.array(list(numbering)), lacking, len(vocabulary))
-    return out
+        indices[is_unknown] = unknown
+    elif is_unknown.any():
+        raise _unknown_token(table, column, np.array(list(numbering)), is_unknown, len(vocabulary))
+    return indices
 
 
-def _refuse(
-    table: QuestionTable, what: str, names: NDArray[np.str_], lacking: NDArray[np.bool_], size: int
-) -> None:
-    rows = getattr(table, what)
-    values = np.frombuffer(rows if what == "answers" else rows.values, np.int32)
-    first = int(lacking[values].argmax())
+def _unknown_token(
+    table: QuestionTable,
+    column: str,
+    names: NDArray[np.str_],
+    is_unknown: NDArray[np.bool_],
+    size: int,
+) -> UserError:
+    rows = getattr(table, column)
+    values = np.frombuffer(rows if column == "answers" else rows.values, np.int32)
+    first = int(is_unknown[values].argmax())
     name = str(names[values[first]])
-    if what == "answers":
-        raise UserError(
+    if column == "answers":
+        return UserError(
             f"{table.path}: question {first}: the answer {name!r} is not in the vocabulary's "
             f"{size} answers; train has none like it"
         )
     ends = np.frombuffer(rows.lengths, np.int32).cumsum()
     number = int(np.searchsorted(ends, first, side="right"))
-    raise UserError(
+    return UserError(
         f"{table.path}: question {number}: {name!r} is not in the vocabulary; allow_unknown=true "
         f"reads unknown question words as {UNK}, extend_vocab=true adds train's"
     )

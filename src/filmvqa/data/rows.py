@@ -1,9 +1,9 @@
-"""Rows of an HDF5 dataset read and written by several threads at once, straight at their place.
+"""Rows of an HDF5 dataset, read by several threads at once past HDF5.
 
-HDF5 lets one thread of a process in at a time, and may not open a file again that it was killed
-while writing. What this project and film write lies in the file as it does in memory, a row (or all
-of them) in one piece: the places of the pieces are asked of HDF5 once, and then read and written
-past it. Any other layout is read through HDF5.
+HDF5 lets one thread of a process in at a time, and may be unable to open a file that a process was
+killed in writing. In files of this project and of film each row, or all of them, lie in one
+contiguous piece: HDF5 is asked once for the offsets of these pieces, and rows are then read and
+written at their offsets. Any other storage is read through HDF5.
 """
 
 from __future__ import annotations
@@ -23,33 +23,43 @@ from filmvqa.errors import UserError
 
 #: Reads in flight: a disk serves several sooner than one after another.
 THREADS = 4
-_TORCH = {"float16": torch.float16, "float32": torch.float32, "uint8": torch.uint8}
+_TORCH_DTYPES = {"float16": torch.float16, "float32": torch.float32, "uint8": torch.uint8}
 _REMEDY = "delete the file and make it again with scripts/extract_features.py"
 
 
 class DatasetRows:
-    """Rows of ``dataset`` (N, ...), which this object owns from now on.
+    """Rows of ``dataset`` (N, ...), which with its file belongs to this object from now on.
 
-    Each row is checked when it is first read: against its checksum in ``checksums`` (N,), where
-    there are any, and for values that are not finite. ``direct`` says whether rows are read past
-    HDF5.
+    Each row is checked when it is first read: against its checksum in ``checksums`` (N,) if given,
+    and for values that are not finite. ``direct`` says whether rows are read past HDF5.
     """
 
     def __init__(self, dataset: h5py.Dataset, checksums: NDArray[np.uint32] | None = None) -> None:
         self.shape: tuple[int, ...] = dataset.shape
-        self.dtype = _TORCH[dataset.dtype.name]
+        self.dtype = _TORCH_DTYPES[dataset.dtype.name]
         self.path = Path(dataset.file.filename)
         self._checksums = checksums
         self._checked = np.zeros(len(dataset), bool)
         self._row_bytes = int(dataset.dtype.itemsize * np.prod(dataset.shape[1:]))
         self._offsets = row_offsets(dataset)
         self.direct = self._offsets is not None
-        self._pool = ThreadPoolExecutor(THREADS)
+        self._descriptor: int | None = None
+        self._dataset: h5py.Dataset | None = dataset
         if self.direct:
             dataset.file.close()
-            self._file = os.open(self.path, os.O_RDONLY)
-        else:
-            self._dataset = dataset
+            self._dataset = None
+            self._descriptor = os.open(self.path, os.O_RDONLY)
+        self._pool = ThreadPoolExecutor(THREADS)
+
+    def close(self) -> None:
+        """Close the file and end the threads; calling it again changes nothing."""
+        self._pool.shutdown(cancel_futures=True)
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+        if self._dataset is not None:
+            self._dataset.file.close()
+            self._dataset = None
 
     def __len__(self) -> int:
         return int(self.shape[0])
@@ -71,20 +81,23 @@ class DatasetRows:
         UserError
             If the file is shorter than it says, or a row damaged or not finite.
         """
+        if self._dataset is None and self._descriptor is None:
+            raise ValueError(f"{self.path}: was closed")
         target = out.numpy()
         if self._offsets is None:
+            assert self._dataset is not None
             # One read a row: HDF5's own point selection is slower by an order of magnitude.
             for k, row in enumerate(rows.tolist()):
                 self._dataset.read_direct(target, np.s_[row], np.s_[k])
             self._check(rows, target)
             return
         offsets = self._offsets[rows]
-        # Rows that follow one another in the file are one read, if not too long to be shared out.
+        # Rows that are adjacent in the file are one read, up to a thread's share of the rows.
         longest = max(1, -(-len(rows) // THREADS))
-        joined = np.diff(offsets) == self._row_bytes
+        adjacent = np.diff(offsets) == self._row_bytes
         starts = [0]
         for k in range(1, len(rows)):
-            if not joined[k - 1] or k - starts[-1] >= longest:
+            if not adjacent[k - 1] or k - starts[-1] >= longest:
                 starts.append(k)
         jobs = [
             self._pool.submit(self._fill, rows[a:b], target[a:b], int(offsets[a]))
@@ -94,19 +107,20 @@ class DatasetRows:
             job.result()
 
     def _fill(self, rows: NDArray[np.int64], out: NDArray[np.generic], offset: int) -> None:
+        assert self._descriptor is not None
         buffer = out.reshape(-1).view(np.uint8).data
         while buffer:
-            got = os.preadv(self._file, [buffer], offset)
-            if got == 0:
+            num_read = os.preadv(self._descriptor, [buffer], offset)
+            if num_read == 0:
                 raise UserError(
                     f"{self.path}: ends at byte {offset}, before the features that it lists; "
                     f"{_REMEDY}"
                 )
-            buffer, offset = buffer[got:], offset + got
+            buffer, offset = buffer[num_read:], offset + num_read
         self._check(rows, out)
 
-    def _check(self, rows: NDArray[np.int64], found: NDArray[np.generic]) -> None:
-        for row, values in zip(rows.tolist(), found, strict=True):
+    def _check(self, rows: NDArray[np.int64], maps: NDArray[np.generic]) -> None:
+        for row, values in zip(rows.tolist(), maps, strict=True):
             if self._checked[row]:
                 continue
             if self._checksums is not None and zlib.crc32(values.data) != self._checksums[row]:
@@ -125,33 +139,34 @@ class DatasetRows:
 def all_finite(values: NDArray[np.generic]) -> bool:
     """Whether no value is NaN or infinite; for float16 by its bits, without a copy."""
     if values.dtype == np.float16:
-        # From 0x7C00 on it is infinity or NaN, with the sign's bit from 0xFC00 on.
-        above, below = (values.view(kind).max(initial=0) for kind in (np.int16, np.uint16))
-        return bool(above < 0x7C00 and below < 0xFC00)
+        # Infinity and NaN begin at 0x7C00, with the sign bit at 0xFC00.
+        positive, negative = (values.view(dtype).max(initial=0) for dtype in (np.int16, np.uint16))
+        return bool(positive < 0x7C00 and negative < 0xFC00)
     return bool(np.isfinite(values).all())
 
 
 def create_rows(
     file: h5py.File, name: str, shape: tuple[int, ...], dtype: str, *, one_chunk_a_row: bool
 ) -> None:
-    """Create a dataset whose place in the file is settled now, before anything is written: so
-    that nothing of what HDF5 keeps for itself changes while rows come, and a process that is
-    killed leaves a file that opens."""
+    """Create a dataset whose storage is allocated at once: HDF5's metadata does not change while
+    rows are written, so that a killed process leaves a file that opens."""
     layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     layout.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
     if one_chunk_a_row:
         layout.set_chunk((1, *shape[1:]))
         layout.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
-    kind = h5py.h5t.py_create(np.dtype(dtype), logical=True)
-    h5py.h5d.create(file.id, name.encode(), kind, h5py.h5s.create_simple(shape), layout)
+    h5_type = h5py.h5t.py_create(np.dtype(dtype), logical=True)
+    h5py.h5d.create(file.id, name.encode(), h5_type, h5py.h5s.create_simple(shape), layout)
 
 
 def row_offsets(dataset: h5py.Dataset) -> NDArray[np.int64] | None:
-    """Where each row begins in the file; None if rows do not lie there as they do in memory."""
+    """Byte offsets (N,) of the rows in the file; None if a row is not stored as it is in memory."""
     count = dataset.shape[0]
     row_bytes = int(dataset.dtype.itemsize * np.prod(dataset.shape[1:]))
-    plain = dataset.dtype.isnative and not dataset.file.userblock_size and hasattr(os, "preadv")
-    if not plain or count == 0:
+    addressable = (
+        dataset.dtype.isnative and not dataset.file.userblock_size and hasattr(os, "preadv")
+    )
+    if not addressable or count == 0:
         return None
     if dataset.chunks is None:
         first = dataset.id.get_offset()  # None for what is not in one piece in this file

@@ -1,10 +1,11 @@
-"""Tokens and vocabularies, in the format that film and clevr-iep write."""
+"""Tokens and vocabularies, in the format of film and clevr-iep."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 
 import msgspec
@@ -17,7 +18,7 @@ SPECIAL_TOKENS = (NULL, START, END, UNK)
 
 
 def tokenize(question: str) -> list[str]:
-    """Words of a question; ``;`` and ``,`` are words of their own, ``?`` and ``.`` go.
+    """Words of a question; ``;`` and ``,`` are words, ``?`` and ``.`` are dropped.
 
     Splits at every single space, as film does: two spaces give an empty token, which CLEVR's
     released questions contain.
@@ -35,8 +36,11 @@ class _VocabularyFile(msgspec.Struct):
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Three maps from token to index. Questions and programs begin with the special tokens;
-    answers have none, but for vocabularies that film wrote."""
+    """Three maps from token to index.
+
+    Those of questions and programs begin with the special tokens; that of answers has them only in
+    vocabularies that film wrote.
+    """
 
     question: dict[str, int]
     program: dict[str, int]
@@ -53,9 +57,8 @@ class Vocabulary:
     ) -> Vocabulary:
         """A vocabulary of the given tokens in alphabetical order.
 
-        ``words`` counts how often each came; those that came fewer than ``min_count`` times are
-        left out. With ``base``, its indices stay and new tokens follow them (CLEVR-Humans grows
-        CLEVR's).
+        ``words`` counts how often each occurs; those rarer than ``min_count`` are left out. With
+        ``base``, its indices stay and new tokens follow them (CLEVR-Humans extends CLEVR's).
         """
         frequent = {word for word, n in words.items() if n >= min_count}
         special = {t: i for i, t in enumerate(SPECIAL_TOKENS)}
@@ -76,15 +79,15 @@ class Vocabulary:
         """
         content = read_bytes(path, "make it with scripts/preprocess_questions.py")
         try:
-            found = msgspec.json.decode(content, type=_VocabularyFile)
+            file = msgspec.json.decode(content, type=_VocabularyFile)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise UserError(
                 f"{path}: {error}; make it again with scripts/preprocess_questions.py"
             ) from None
         vocabulary = cls(
-            found.question_token_to_idx, found.program_token_to_idx, found.answer_token_to_idx
+            file.question_token_to_idx, file.program_token_to_idx, file.answer_token_to_idx
         )
-        vocabulary.check(str(path))
+        vocabulary.check(path)
         return vocabulary
 
     @classmethod
@@ -96,13 +99,13 @@ class Vocabulary:
         """Plain data, as a checkpoint holds it."""
         return {"question": self.question, "program": self.program, "answer": self.answer}
 
-    def check(self, place: str) -> None:
+    def check(self, path: str | Path) -> None:
         """Raise ``UserError`` unless every map counts from 0 and has its special tokens first."""
         for name, tokens in self.to_dict().items():
             if sorted(tokens.values()) != list(range(len(tokens))):
-                raise UserError(f"{place}: indices of {name} tokens are not 0 to {len(tokens) - 1}")
+                raise UserError(f"{path}: indices of {name} tokens are not 0 to {len(tokens) - 1}")
             if name != "answer" and any(tokens.get(t) != i for i, t in enumerate(SPECIAL_TOKENS)):
-                raise UserError(f"{place}: {name} tokens do not begin with {SPECIAL_TOKENS}")
+                raise UserError(f"{path}: {name} tokens do not begin with {SPECIAL_TOKENS}")
 
     def encoded(self) -> bytes:
         """The bytes of ``vocab.json``."""
@@ -114,8 +117,65 @@ class Vocabulary:
         write_file(path, self.encoded())
 
     def sha256(self) -> str:
-        """What question files and checkpoints record of the vocabulary they were made with."""
+        """Identifies the vocabulary in question files and checkpoints."""
         return hashlib.sha256(self.encoded()).hexdigest()
+
+    def encode(self, question: str, *, allow_unknown: bool = False) -> list[int]:
+        """Token indices of a question, between those of START and END.
+
+        Upper and lower case are exchanged where only the other is known, and additional spaces
+        are ignored.
+
+        Parameters
+        ----------
+        allow_unknown
+            Encode unknown words as ``<UNK>``.
+
+        Raises
+        ------
+        UserError
+            For an unknown word, which it names with the nearest known ones, or no words at all.
+        """
+        words = [word for word in tokenize(question) if word or word in self.question]
+        if not any(words):
+            raise UserError(f"question {question!r}: has no words; ask with words")
+        indices = [self._index_of_word(word, allow_unknown) for word in words]
+        return [self.question[START], *indices, self.question[END]]
+
+    def _index_of_word(self, word: str, allow_unknown: bool) -> int:
+        for spelling in (word, word.lower(), word.capitalize()):
+            if spelling in self.question:
+                return self.question[spelling]
+        if allow_unknown:
+            return self.question[UNK]
+        known = [known for known in self.question if known and known not in SPECIAL_TOKENS]
+        nearest = get_close_matches(word.lower(), known, n=3, cutoff=0.5)
+        hint = f"the nearest known words are {', '.join(nearest)}" if nearest else (
+            "no known word is near it"
+        )  # fmt: skip
+        raise UserError(f"question: the word {word!r} is not in the vocabulary; {hint}")
+
+    def decode(self, indices: Iterable[int]) -> str:
+        """The words of token indices up to the first END, joined with spaces; other special tokens
+        but ``<UNK>`` are left out.
+
+        Raises
+        ------
+        UserError
+            For an index that the vocabulary does not have.
+        """
+        by_index = {index: word for word, index in self.question.items()}
+        words = []
+        for index in map(int, indices):
+            if index not in by_index:
+                raise UserError(
+                    f"question: index {index} is not one of the vocabulary's {len(by_index)}"
+                )
+            if by_index[index] == END:
+                break
+            if by_index[index] not in (NULL, START):
+                words.append(by_index[index])
+        return " ".join(words)
 
     def answers(self) -> list[str]:
         """Answers by index."""

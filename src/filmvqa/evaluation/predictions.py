@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from filmvqa.data.loader import Loader
+from filmvqa.data.batches import Loader
 from filmvqa.devices import autocast
 
 
 class PredictionStoppedError(Exception):
-    """``stop`` said so."""
+    """Prediction ended early because ``stop`` returned True."""
 
 
 @torch.inference_mode()
@@ -26,20 +26,25 @@ def predict(
     progress: bool = True,
     stop: Callable[[], bool] = lambda: False,
 ) -> Tensor:
-    """Most likely answers (N,) int64 on the CPU of the given rows, or of all, in their order.
+    """Most likely answers (N,) int64 on the CPU, of the given rows or of all, in their order.
 
-    Logits are not kept; the model is left in the mode it was in.
+    Logits are not kept; the model is left in its mode.
+
+    Parameters
+    ----------
+    stop
+        Called before each batch; True ends the prediction.
 
     Raises
     ------
     PredictionStoppedError
-        When ``stop``, which is asked before each batch, says so.
+        If ``stop`` returned True.
     """
     questions = loader.questions
     rows = torch.arange(len(questions)) if rows is None else rows
-    # By image, so that what does not depend on the question is done once an image.
+    # By image, so that what does not depend on the question is computed once an image.
     order = torch.argsort(questions.images[rows], stable=True)
-    found = torch.empty(len(rows), dtype=torch.int64, device=loader.device)
+    ordered = torch.empty(len(rows), dtype=torch.int64, device=loader.device)
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     done = 0
@@ -47,17 +52,17 @@ def predict(
         with tqdm(
             total=len(rows), desc="answer", unit="q", disable=not progress, leave=False
         ) as bar:
-            for batch in loader.in_order(rows[order]):
+            for batch in loader.sequential(rows[order]):
                 if stop():
                     raise PredictionStoppedError
                 with autocast(loader.device, precision):
                     logits = model(batch.features, batch.questions, batch.image_of_question)
-                found[done : done + len(batch.index)] = logits.argmax(1)
+                ordered[done : done + len(batch.index)] = logits.argmax(1)
                 done += len(batch.index)
                 bar.update(len(batch.index))
     finally:
         for module, training in modes:
             module.training = training
-    answers = torch.empty(len(rows), dtype=torch.int64)
-    answers[order] = found.cpu()
-    return answers
+    predictions = torch.empty(len(rows), dtype=torch.int64)
+    predictions[order] = ordered.cpu()
+    return predictions

@@ -2,30 +2,39 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 
 from filmvqa.checkpoint import save_checkpoint
 from filmvqa.data.vocabulary import Vocabulary
 from filmvqa.errors import UserError
 from filmvqa.interop.original_film import read_original_film
-from filmvqa.training.run import DataFiles
+from filmvqa.layout import DatasetLayout
 
 
 def import_original_film(
-    source: str | Path, target: str | Path, data: DataFiles, padded_length: int = 46
+    source: str | Path,
+    target: str | Path,
+    data: DatasetLayout,
+    *,
+    train_split: str = "train",
+    val_split: str = "val",
+    padded_length: int = 46,
 ) -> Vocabulary:
-    """Turn a checkpoint of the original code into one that ``evaluate_checkpoint`` takes.
-
-    ``vocab.json`` beside ``target`` gets its vocabulary, by which questions are to be encoded.
+    """Write a checkpoint of the original code as one of this project, and its vocabulary as
+    ``vocab.json`` beside it; questions are to be encoded with that vocabulary.
 
     Parameters
     ----------
     data
-        Where evaluation finds questions and features if it is told nothing else.
+        Where evaluation looks for questions and features by default.
     padded_length
-        To which the questions that it was trained on were padded, CLEVR's longest one: the
-        backward direction of a bidirectional encoder reads the padding.
+        The length to which the questions that it was trained on were padded, by default that of
+        CLEVR's longest: the backward direction of a bidirectional encoder reads the padding.
+
+    Returns
+    -------
+    Vocabulary
+        The checkpoint's.
 
     Raises
     ------
@@ -35,25 +44,34 @@ def import_original_film(
     target = Path(target)
     if target.exists():
         raise UserError(f"{target}: exists already; choose another output, or delete it")
-    found = read_original_film(source)
-    vocabulary = Vocabulary(*found.vocabulary.values())
-    vocabulary.check(str(source))
-    beside = target.parent / "vocab.json"
-    if beside.exists() and Vocabulary.load(beside) != vocabulary:
-        raise UserError(f"{beside}: is another vocabulary; choose an output in another folder")
-    if found.kwargs["encoder"]["bidirectional"]:  # our batches are padded no more than they need
-        found.kwargs["encoder"]["padded_length"] = padded_length
+    original = read_original_film(source)
+    vocabulary = Vocabulary(*original.vocabulary.values())
+    vocabulary.check(source)
+    vocabulary_path = target.parent / "vocab.json"
+    if vocabulary_path.exists() and Vocabulary.load(vocabulary_path) != vocabulary:
+        raise UserError(
+            f"{vocabulary_path}: is another vocabulary; choose an output in another folder"
+        )
+    if original.kwargs["encoder"]["bidirectional"]:  # our batches are padded no more than they need
+        original.kwargs["encoder"]["padded_length"] = padded_length
     target.parent.mkdir(parents=True, exist_ok=True)
-    vocabulary.save(beside)
+    vocabulary.save(vocabulary_path)
     save_checkpoint(
         target,
         {
-            "model": {"name": "film", "kwargs": found.kwargs},
-            "weights": found.weights,
-            "average": None,
+            "model": {"name": "film", "kwargs": original.kwargs},
+            "weights": original.weights,
+            "ema_weights": None,
             "config": {"imported_from": Path(source).name},
             "vocabulary": vocabulary.to_dict(),
-            "data": {name: str(value) for name, value in asdict(data).items()},
+            "data": {
+                "h5": str(data.h5),
+                "features": str(data.features),
+                "backbone": data.backbone,
+                "train_split": train_split,
+                "val_split": val_split,
+            },
+            "backbone": None,
             "inputs": {"vocabulary": vocabulary.sha256()},
             "train_images": None,
             "progress": {"step": 0, "finished": True},

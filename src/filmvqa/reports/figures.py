@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from filmvqa.clevr.schema import read_questions
-from filmvqa.data.features import list_images, load_image
+from filmvqa.data.images import list_images, load_image
 from filmvqa.errors import UserError
 from filmvqa.files import atomic_write, refuse_overwriting
 

@@ -11,6 +11,7 @@ from filmvqa.locks import folder_lock
 from filmvqa.reports.paper_results import ABLATIONS, COLUMNS, TEST_ACCURACY
 from filmvqa.reports.sweep_figure import draw_sweep
 from filmvqa.reports.sweeps import Sweep, read_runs, summarize
+from filmvqa.tables import markdown_table
 
 
 def markdown_tables(sweep: Sweep) -> str:
@@ -33,7 +34,7 @@ def markdown_tables(sweep: Sweep) -> str:
             row.append("" if base is None else f"{100 * (p.val - base):+.1f}")
             row.append("" if theirs is None else f"{theirs - ABLATIONS['none']:+.1f}")
         rows.append(row)
-    text = _table(heads, rows, len(first))
+    text = markdown_table(heads, rows, len(first))
     return text + ("\n" + _comparison(sweep) if sweep.key == "model" else "")
 
 
@@ -48,13 +49,7 @@ def _comparison(sweep: Sweep) -> str:
             rows.append([name, "ours", *cells])
         if name in TEST_ACCURACY:
             rows.append([name, "paper, on CLEVR", *(f"{v:.1f}" for v in TEST_ACCURACY[name])])
-    return _table(["model", "", *COLUMNS], rows, 2)
-
-
-def _table(heads: list[str], rows: list[list[str]], words: int) -> str:
-    """Markdown; all but the first ``words`` columns are numbers."""
-    marks = ["---"] * words + ["---:"] * (len(heads) - words)
-    return "".join(f"| {' | '.join(line)} |\n" for line in (heads, marks, *rows))
+    return markdown_table(["model", "", *COLUMNS], rows, 2)
 
 
 def csv_table(sweep: Sweep) -> str:

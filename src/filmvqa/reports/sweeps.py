@@ -11,9 +11,10 @@ import yaml
 
 from filmvqa.errors import UserError, one_line
 from filmvqa.files import read_bytes
+from filmvqa.layout import RunLayout
+from filmvqa.nested import flatten
 from filmvqa.reports.curves import read_evaluations
 from filmvqa.reports.paper_results import ABLATIONS, TEST_ACCURACY
-from filmvqa.training.run import flatten
 
 #: Keys that differ between the runs of a sweep without being what it varies.
 _NOT_VARIED = ("run", "seed", "name")
@@ -78,15 +79,16 @@ def read_runs(folder: str | Path) -> list[SweepRun]:
     """
     folder = Path(folder)
     runs = []
-    for metrics in sorted(folder.rglob("metrics.jsonl")):
+    for metrics in sorted(folder.rglob(RunLayout(folder).metrics.name)):
+        layout = RunLayout(metrics.parent)
         evaluations = read_evaluations(metrics)
-        if not evaluations or not (metrics.parent / "config.yaml").exists():
+        if not evaluations or not layout.config.exists():
             continue
         best = max(evaluations, key=lambda r: r["val_accuracy"])
-        config = flatten(_read_config(metrics.parent / "config.yaml"))
+        config = flatten(_read_config(layout.config))
         runs.append(
             SweepRun(
-                metrics.parent,
+                layout.folder,
                 config | {"model": _model_name(config)},
                 best["step"],
                 best["train_accuracy"],

@@ -10,18 +10,19 @@ from typing import Any, Protocol
 
 from filmvqa.disk import NO_ROOM, disk_full_error
 from filmvqa.errors import UserError, one_line, warn
+from filmvqa.layout import RunLayout
 
 #: Seconds for which W&B may hold up the start, and the end, of a run.
 WANDB_TIMEOUT = 30.0
 
 
 class Logger(Protocol):
-    """Takes one record of metrics at a time."""
+    """Logs one record of metrics at a time."""
 
     def log(self, record: dict[str, Any]) -> None: ...
 
     def flush(self) -> None:
-        """Bring what was logged to where a crash cannot reach it."""
+        """Write what was logged to the disk."""
 
     def close(self) -> None: ...
 
@@ -29,8 +30,8 @@ class Logger(Protocol):
 class JsonlLogger:
     """One JSON object a line, written whole or not at all.
 
-    The file keeps its first ``records`` lines: those after them, which an interrupted run wrote
-    behind its last checkpoint, will come again.
+    The file keeps its first ``records`` lines. Those that follow were written by an interrupted run
+    after its last checkpoint, and will be logged again.
     """
 
     def __init__(self, path: str | Path, records: int = 0) -> None:
@@ -51,7 +52,7 @@ class JsonlLogger:
         line = json.dumps(record).encode() + b"\n"
         try:
             written = os.write(self._handle, line)
-            if written < len(line):  # what is missing has no room: now the error comes
+            if written < len(line):  # no room for the rest: this write raises the error
                 os.write(self._handle, line[written:])
         except OSError as error:
             with suppress(OSError):
@@ -69,8 +70,8 @@ class JsonlLogger:
 
 
 class WandbLogger:
-    """Weights & Biases, offline where there is no key; trouble with it is one warning, and never
-    stops a run."""
+    """Weights & Biases, offline where there is no key. An error of it is one warning, and never
+    ends a run."""
 
     def __init__(self, folder: Path, project: str, name: str, config: dict[str, Any]) -> None:
         self._run: Any = None
@@ -103,7 +104,7 @@ class WandbLogger:
         self._try("log", metrics, step=record["step"])
 
     def flush(self) -> None:
-        """W&B's own process keeps what it was given."""
+        """W&B's own process keeps what was logged."""
 
     def close(self) -> None:
         self._try("finish")
@@ -117,7 +118,7 @@ class WandbLogger:
         except Exception as error:
             warn(f"W&B stopped ({one_line(error)}); going on without it")
             self._run = None
-            # Or W&B would try it when the program ends, and complain over many lines.
+            # Otherwise W&B tries again when the program ends, and complains over many lines.
             with suppress(Exception):
                 import wandb
 
@@ -127,15 +128,15 @@ class WandbLogger:
 def build_loggers(
     name: str | None,
     project: str,
-    folder: Path,
-    run_name: str,
+    layout: RunLayout,
     config: dict[str, Any],
     records: int,
 ) -> list[Logger]:
-    """The JSONL logger, which goes on after ``records`` lines, and, for ``wandb``, W&B's."""
+    """The JSONL logger, which keeps the first ``records`` lines of an existing file, and, for
+    ``wandb``, W&B's."""
     if name not in (None, "wandb"):
         raise UserError(f"logger.name={name!r}; choose wandb or null")
-    loggers: list[Logger] = [JsonlLogger(folder / "metrics.jsonl", records)]
+    loggers: list[Logger] = [JsonlLogger(layout.metrics, records)]
     if name == "wandb":
-        loggers.append(WandbLogger(folder, project, run_name, config))
+        loggers.append(WandbLogger(layout.folder, project, layout.folder.name, config))
     return loggers

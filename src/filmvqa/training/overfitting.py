@@ -42,5 +42,5 @@ def _state(history: list[dict[str, Any]]) -> str | None:
         f"overfitting: since step {best['step']} validation stands still at "
         f"{100 * best['val_accuracy']:.1f}% while the gap to training grew from "
         f"{100 * since[0]['gap']:.1f} to {100 * since[-1]['gap']:.1f} points; regularise "
-        "(optim.weight_decay, optim.part_weight_decay, trainer.penalty, dropout) or stop"
+        "(optim.weight_decay, optim.part_weight_decay, trainer.film_penalty, dropout) or stop"
     )

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 import filmvqa
-from filmvqa.data.loader import Loader
+from filmvqa.data.batches import Loader
 from filmvqa.data.vocabulary import Vocabulary
 from filmvqa.devices import hardware
 
@@ -20,8 +20,8 @@ _PACKAGES = ("torchvision", "numpy", "h5py")
 
 
 def environment(device: torch.device) -> dict[str, Any]:
-    """Versions, hardware, and the commit of the code (None outside a git repository), with whether
-    the tree was as committed."""
+    """Versions, hardware, the commit of the code (None outside a git repository), and whether the
+    working tree was clean."""
     return {
         **hardware(device),
         "platform": platform.platform(),
@@ -49,34 +49,34 @@ def _commit(folder: Path) -> dict[str, Any]:
         return {"commit": None, "clean": None}
 
 
-def inputs(vocabulary: Vocabulary, loaders: Mapping[str, Loader]) -> dict[str, Any]:
-    """Hashes of what a run reads, of each split by its name; ``made`` is how its features were
-    made (None for files that do not say)."""
-    found: dict[str, Any] = {"vocabulary": vocabulary.sha256()}
+def record_inputs(vocabulary: Vocabulary, loaders: Mapping[str, Loader]) -> dict[str, Any]:
+    """Hashes of the vocabulary and of each split's questions and features; ``feature_spec`` is how
+    the features were made (None for files that do not say)."""
+    inputs: dict[str, Any] = {"vocabulary": vocabulary.sha256()}
     for split, loader in loaders.items():
-        found[split] = {
+        inputs[split] = {
             "questions": loader.questions.sha256,
             "features": loader.store.sha256,
-            "made": loader.store.made,
+            "feature_spec": loader.store.feature_spec,
         }
-    return found
+    return inputs
 
 
-def changed_inputs(recorded: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
-    """What of ``found`` is not what was recorded under the same name; for a split that was not
-    recorded, whether its features were made as those that were."""
+def changed_inputs(recorded: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:
+    """Which inputs differ from those recorded under the same name; for a split that was not
+    recorded, whether its features were made otherwise than those that were."""
     changes = []
     splits = [name for name in recorded if name != "vocabulary"]
-    for name, now in found.items():
+    for name, now in current.items():
         if name == "vocabulary":
             if now != recorded["vocabulary"]:
                 changes.append("the vocabulary")
         elif name in splits:
             changes += [
-                f"the {kind} of {name}"
-                for kind in ("questions", "features")
-                if now[kind] != recorded[name][kind]
+                f"the {content} of {name}"
+                for content in ("questions", "features")
+                if now[content] != recorded[name][content]
             ]
-        elif splits and now["made"] != recorded[splits[0]]["made"]:
+        elif splits and now["feature_spec"] != recorded[splits[0]]["feature_spec"]:
             changes.append(f"how the features of {name} were made")
     return changes

@@ -18,7 +18,7 @@ class StopRequest:
     what it did before, which is to stop at once."""
 
     def __init__(self) -> None:
-        self.asked = False
+        self.requested = False
         self._before: dict[signal.Signals, Any] = {}
 
     @contextmanager
@@ -34,7 +34,7 @@ class StopRequest:
             self._restore()
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self.asked = True
+        self.requested = True
         self._restore()
         print(
             "\nfinishing the step and saving; once more stops at once", file=sys.stderr, flush=True

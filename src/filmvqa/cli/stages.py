@@ -1,4 +1,4 @@
-"""Running other scripts one after another, as a user would."""
+"""Running scripts one after another, as a user would."""
 
 from __future__ import annotations
 
@@ -7,27 +7,29 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
+from typing import Any
+
+from filmvqa.cli.packed import packed_folder
 
 
 def run_stage(lines: Sequence[str], remedy: str, limit: float | None = None) -> float:
     """Run ``scripts/<line>`` for each line; returns the seconds that it took.
 
-    With a ``limit`` in seconds, what is not done by then is interrupted, and the program ends with
-    ``remedy``, as it does after an error. A signal to stop is the running script's to obey.
+    After ``limit`` seconds the running script is interrupted, and the program ends with
+    ``remedy``, as it does after an error. Signals that end the program are passed on to the script.
     """
     started = time.monotonic()
     for line in lines:
         print(f"\n$ python scripts/{line}", flush=True)
         script, *arguments = line.split(" ")
-        path = Path(__file__).with_name(script)
+        path = packed_folder("scripts") / script
         process = subprocess.Popen([sys.executable, str(path), *arguments])
-        # The terminal's Ctrl-C reaches the script by itself; other signals only this process.
-        pass_on = {
+        # Ctrl-C reaches the script from the terminal; other signals reach only this process.
+        handlers: dict[int, Any] = {
             signal.SIGINT: signal.SIG_IGN,
             signal.SIGTERM: lambda *_, to=process: to.send_signal(signal.SIGINT),
         }
-        before = {number: signal.signal(number, handler) for number, handler in pass_on.items()}
+        before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
         try:
             code = process.wait(None if limit is None else started + limit - time.monotonic())
         except subprocess.TimeoutExpired:

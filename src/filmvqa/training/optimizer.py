@@ -24,8 +24,8 @@ def check_parts(model: nn.Module, parts: Sequence[str], key: str) -> None:
     names = [name for name, _ in model.named_parameters()]
     for part in parts:
         if not any(in_part(name, part) for name in names):
-            found = ", ".join(dict.fromkeys(name.split(".")[0] for name in names))
-            raise UserError(f"{key}: the model has no part {part!r}; it has {found}")
+            present = ", ".join(dict.fromkeys(name.split(".")[0] for name in names))
+            raise UserError(f"{key}: the model has no part {part!r}; it has {present}")
 
 
 def build_optimizer(
@@ -37,7 +37,7 @@ def build_optimizer(
     decay_norms_and_biases: bool = True,
     fused: bool = True,
 ) -> Optimizer:
-    """An optimizer of the weights that want gradients.
+    """An optimizer of the weights that require gradients.
 
     ``adam`` adds weight decay to the gradient, as the paper's L2 does (section 4.1); ``adamw``
     decouples it (Loshchilov and Hutter 2019).
@@ -51,9 +51,9 @@ def build_optimizer(
     fused
         One pass over the weights a step instead of a dozen.
     """
-    kinds: dict[str, type[Optimizer]] = {"adam": Adam, "adamw": AdamW}
-    if name not in kinds:
-        raise UserError(f"optim.name={name!r}; choose from {', '.join(kinds)}")
+    optimizers: dict[str, type[Optimizer]] = {"adam": Adam, "adamw": AdamW}
+    if name not in optimizers:
+        raise UserError(f"optim.name={name!r}; choose from {', '.join(optimizers)}")
     parts = {k: v for k, v in (part_weight_decay or {}).items() if v is not None}
     check_parts(model, list(parts), "optim.part_weight_decay")
     if lr <= 0 or min(weight_decay, *parts.values(), 0) < 0:
@@ -73,20 +73,23 @@ def build_optimizer(
     settings: list[dict[str, Any]] = [
         {"params": weights, "weight_decay": decay} for decay, weights in groups.items()
     ] or [{"params": []}]
-    return kinds[name](settings, lr=lr, fused=fused)  # type: ignore[call-arg]
+    return optimizers[name](settings, lr=lr, fused=fused)  # type: ignore[call-arg]
 
 
-def build_schedule(optimizer: Optimizer, name: str, warmup: int, total: int) -> LambdaLR:
-    """``constant`` (the paper's) or ``cosine`` to zero at step ``total``; both rise linearly
-    over the first ``warmup`` steps."""
+def build_schedule(
+    optimizer: Optimizer, name: str, warmup_steps: int, total_steps: int
+) -> LambdaLR:
+    """``constant`` (the paper's) or ``cosine`` to zero at step ``total_steps``; both rise linearly
+    over the first ``warmup_steps``."""
     if name not in ("constant", "cosine"):
         raise UserError(f"optim.schedule={name!r}; choose from constant, cosine")
 
     def factor(step: int) -> float:
-        rise = min(1.0, (step + 1) / (warmup + 1))
+        rise = min(1.0, (step + 1) / (warmup_steps + 1))
         if name == "constant":
             return rise
-        passed = min(max(step - warmup, 0) / max(total - warmup, 1), 1.0)
-        return rise * 0.5 * (1.0 + math.cos(math.pi * passed))
+        decay_steps = max(total_steps - warmup_steps, 1)
+        progress = min(max(step - warmup_steps, 0) / decay_steps, 1.0)
+        return rise * 0.5 * (1.0 + math.cos(math.pi * progress))
 
     return LambdaLR(optimizer, factor)

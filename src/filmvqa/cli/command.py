@@ -1,0 +1,127 @@
+"""A Hydra entry point whose user errors are one line and exit status 1."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, TypeVar
+
+import hydra
+import msgspec
+import omegaconf
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from filmvqa.cli.messages import name_renamed_key, one_line_errors, refuse_renamed_keys
+from filmvqa.cli.packed import packed_folder
+from filmvqa.cli.process import interrupt_on_sigterm, set_environment
+from filmvqa.cli.sweep_failures import raise_listed_failures, recorded_failure
+from filmvqa.errors import UserError
+from filmvqa.layout import DatasetLayout
+
+set_environment()  # before the libraries that read it are imported
+
+
+CONFIGS = packed_folder("configs")
+
+
+def version_base() -> dict[str, str]:
+    """The argument ``version_base`` of Hydra's functions: Hydra 1.3 warns where it is not given,
+    Hydra 1.4 where it is."""
+    major, minor = (int(part) for part in hydra.__version__.split(".")[:2])
+    return {"version_base": "1.3"} if (major, minor) < (1, 4) else {}
+
+
+def folder_name(overrides: str) -> str:
+    """The overrides of a sweep's job as the name of one folder; a hash replaces the end of a long
+    one."""
+    name = overrides.replace("/", ".")
+    if len(name.encode()) <= 200:  # of the 255 bytes that file systems allow
+        return name
+    return f"{name[:150]},{hashlib.sha256(name.encode()).hexdigest()[:12]}"
+
+
+def _register_resolver(name: str, function: Callable[..., Any]) -> None:
+    """OmegaConf 2.4 renames ``register_new_resolver`` to what is an older function until then."""
+    is_renamed = tuple(int(part) for part in omegaconf.__version__.split(".")[:2]) >= (2, 4)
+    register: Any = getattr(
+        OmegaConf, "register_resolver" if is_renamed else "register_new_resolver"
+    )
+    register(name, function, replace=True)
+
+
+_register_resolver("folder_name", folder_name)
+
+
+def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
+    """Make a function of a config a program with the primary config ``config_name``.
+
+    A sweep goes on after a job that fails; the failed jobs are listed at its end.
+    """
+
+    def decorate(function: Callable[[DictConfig], Any]) -> Callable[[], None]:
+        @wraps(function)
+        def job(config: DictConfig) -> Any:
+            if HydraConfig.get().mode == RunMode.MULTIRUN:
+                with recorded_failure(config.debug):
+                    return function(config)
+            with one_line_errors():  # here: Hydra would print lines of its own before it
+                return function(config)
+
+        entry = hydra.main(config_path=str(CONFIGS), config_name=config_name, **version_base())(job)
+
+        @wraps(function)
+        def program() -> None:
+            # Hydra then raises its errors instead of printing them over several lines.
+            os.environ["HYDRA_FULL_ERROR"] = "1"
+            interrupt_on_sigterm()
+            with one_line_errors():
+                refuse_renamed_keys(sys.argv[1:])
+                try:
+                    entry()
+                except HydraException as error:
+                    raise name_renamed_key(error) from None
+                except Exception:
+                    raise_listed_failures()
+                    raise
+                raise_listed_failures()
+
+        return program
+
+    return decorate
+
+
+def to_plain(config: Any) -> Any:
+    """A config node as plain lists and dictionaries, interpolations resolved."""
+    return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+
+
+def data_layout(config: DictConfig) -> DatasetLayout:
+    """Where the files of the config's data set lie."""
+    data = config.data
+    return DatasetLayout.under(
+        data.root, images=data.images, h5=data.h5, features=data.features,
+        backbone=data.backbone.name,
+    )  # fmt: skip
+
+
+T = TypeVar("T")
+
+
+def typed_settings(config: DictConfig, key: str, settings_type: type[T]) -> T:
+    """The config node at ``key`` as a dataclass of the package, every type checked.
+
+    Raises
+    ------
+    UserError
+        For a value of another type, or an unknown key.
+    """
+    try:
+        return msgspec.convert(to_plain(OmegaConf.select(config, key)), settings_type)
+    except msgspec.ValidationError as error:
+        raise UserError(f"{key}: {error} of {key}; see configs/ for what belongs there") from None

@@ -1,0 +1,81 @@
+"""Failed jobs of a sweep, recorded in their folders and listed when it ends.
+
+Jobs may run in other processes or on other machines; their folders are what all of them share.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig
+
+from filmvqa.cli.messages import USER_ERRORS, explain
+from filmvqa.errors import UserError
+
+FAILURE_FILE = "failure.txt"
+
+
+@dataclass
+class _Sweep:
+    """The sweep that this process started: its folder, and the time of its start."""
+
+    folder: Path | None = None
+    started: float = 0.0
+
+
+_SWEEP = _Sweep()
+
+
+class RememberSweep(Callback):
+    """A Hydra callback that notes the sweep's folder in the process that starts it."""
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        _SWEEP.folder = Path(config.hydra.sweep.dir).absolute()
+        _SWEEP.started = time.time()
+
+
+@contextmanager
+def recorded_failure(debug: bool) -> Iterator[None]:
+    """Record an exception of a sweep's job in its folder, print it as one line, and raise it: the
+    launcher then runs the other jobs, and a sweeper that optimises learns that the job failed."""
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    path = folder / FAILURE_FILE
+    path.unlink(missing_ok=True)
+    try:
+        yield
+    except Exception as error:
+        is_user_error = isinstance(error, USER_ERRORS)
+        reason = explain(error) if is_user_error else f"{type(error).__name__}: {error}"
+        line = " ".join(f"{folder.name}: {reason}".split())
+        with suppress(OSError):
+            folder.mkdir(parents=True, exist_ok=True)
+            path.write_text(f"{line}\n\n{traceback.format_exc()}")
+        print(f"error: {line}; the other jobs go on", file=sys.stderr, flush=True)
+        if debug or not is_user_error:
+            traceback.print_exc()
+        raise
+
+
+def raise_listed_failures() -> None:
+    """Raise ``UserError`` that lists the failed jobs of the sweep that this process started."""
+    if _SWEEP.folder is None:
+        return
+    failures = [
+        path.read_text(errors="replace").splitlines()[0]
+        for path in sorted(_SWEEP.folder.glob(f"*/{FAILURE_FILE}"))
+        if path.stat().st_mtime >= _SWEEP.started - 1  # not of an earlier sweep
+    ]
+    if failures:
+        raise UserError(
+            f"{len(failures)} of the sweep's jobs failed, and the same command runs these again: "
+            + " | ".join(failures)
+        )

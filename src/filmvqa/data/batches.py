@@ -1,0 +1,138 @@
+"""Batches of questions with the features of their images."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from filmvqa.data.prefetch import prefetch
+from filmvqa.data.questions import QuestionDataset
+from filmvqa.data.sampler import EpochSampler
+from filmvqa.data.store import FeatureStore, open_feature_store
+from filmvqa.data.vocabulary import Vocabulary
+from filmvqa.devices import to_device
+from filmvqa.layout import DatasetLayout
+
+#: Batches that are read ahead.
+READ_AHEAD = 4
+
+
+@dataclass
+class Batch:
+    """B questions about U images.
+
+    On the device are ``features`` (U, C, H, W), each image once, ``image_of_question`` (B,), which
+    indexes them, and ``answers`` (B,) or None. On the host, where models group questions by their
+    words, are ``questions`` (B, T), padded with 0 to the longest of them, and ``index`` (B,), rows
+    of the question file.
+    """
+
+    features: Tensor
+    image_of_question: Tensor
+    questions: Tensor
+    answers: Tensor | None
+    index: Tensor
+
+
+class Loader:
+    """Batches of a question dataset with the features of its images, by default in channels-last
+    order, in which convolutions are fastest.
+
+    ``waited`` is the time in seconds that consumers have waited for batches.
+    """
+
+    def __init__(
+        self,
+        questions: QuestionDataset,
+        store: FeatureStore,
+        batch_size: int,
+        *,
+        channels_last: bool = True,
+    ) -> None:
+        self.questions, self.store, self.batch_size = questions, store, batch_size
+        self._memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        self.waited = 0.0
+
+    @property
+    def device(self) -> torch.device:
+        return self.store.device
+
+    def batch(self, rows: Tensor) -> Batch:
+        """The batch of the given rows (B,), in their order."""
+        q = self.questions
+        images, image_of_question = torch.unique(q.images[rows], return_inverse=True)
+        longest = int(q.lengths[rows].max())
+        return Batch(
+            features=self.store.read(images, self._memory_format),
+            image_of_question=to_device(image_of_question, self.device),
+            questions=q.questions[rows, :longest].long(),
+            answers=None if q.answers is None else to_device(q.answers[rows], self.device),
+            index=rows,
+        )
+
+    def sequential(self, rows: Tensor | None = None) -> Iterator[Batch]:
+        """All rows, or the given ones, once, in order."""
+        rows = torch.arange(len(self.questions)) if rows is None else rows
+        yield from self._read(iter(torch.split(rows, self.batch_size)))
+
+    def train_batches(self, sampler: EpochSampler) -> Generator[Batch]:
+        """Training batches from the sampler's position on, without end.
+
+        The sampler advances when a batch is taken, not when it is read ahead.
+        """
+
+        def rows() -> Iterator[Tensor]:
+            epoch, batch = sampler.epoch, sampler.batch
+            while True:
+                yield sampler.rows(epoch, batch)
+                batch += 1
+                if batch == sampler.batches_per_epoch:
+                    epoch, batch = epoch + 1, 0
+
+        for item in self._read(rows()):
+            sampler.advance()
+            yield item
+
+    def _read(self, rows: Iterator[Tensor]) -> Iterator[Batch]:
+        source = (
+            prefetch(self.batch, rows, depth=READ_AHEAD)
+            if self.store.prefetch
+            else (self.batch(batch_rows) for batch_rows in rows)
+        )
+        with closing(source):
+            while True:
+                started = time.monotonic()
+                batch = next(source, None)
+                self.waited += time.monotonic() - started
+                if batch is None:
+                    return
+                yield batch
+
+
+def open_loader(
+    layout: DatasetLayout,
+    split: str,
+    vocabulary: Vocabulary,
+    batch_size: int,
+    device: torch.device,
+    store: str = "auto",
+    *,
+    channels_last: bool = True,
+) -> Loader:
+    """The questions and features of a split, checked against each other.
+
+    Raises
+    ------
+    UserError
+        If a file is missing, unreadable or damaged, or the two do not fit each other.
+    """
+    questions = QuestionDataset.load(layout.question_h5(split), vocabulary)
+    path = layout.feature_h5(split)
+    features = open_feature_store(path, device, store)
+    questions.check_features(features, path)
+    return Loader(questions, features, batch_size, channels_last=channels_last)

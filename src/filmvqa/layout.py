@@ -1,0 +1,186 @@
+"""Where files lie: the only module that spells the paths of a data set and of a run."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from filmvqa.errors import UserError
+
+_QUESTION_FILE = re.compile(r"CLEVR_(\w+)_questions\.json|CLEVR-Humans-(\w+)\.json")
+
+
+@dataclass(frozen=True)
+class DatasetLayout:
+    """The files of one data set, in CLEVR v1.0's own layout below ``root``.
+
+    Images, question JSON, question HDF5 and feature HDF5 may lie in folders elsewhere, so that
+    several sets can share them (``DatasetLayout.under``). ``backbone`` is the name of the network
+    that made the features.
+    """
+
+    root: Path
+    images: Path
+    questions: Path
+    h5: Path
+    features: Path
+    backbone: str = ""
+
+    @classmethod
+    def under(
+        cls,
+        root: str | Path,
+        *,
+        images: str | Path | None = None,
+        questions: str | Path | None = None,
+        h5: str | Path | None = None,
+        features: str | Path | None = None,
+        backbone: str = "",
+    ) -> DatasetLayout:
+        """The layout of a set below ``root``; a folder that is given lies there instead.
+
+        ``features`` lie beside the question HDF5 unless given.
+        """
+        root = Path(root)
+        if questions is None:  # CLEVR-Humans has its files at the top
+            humans = any(root.glob("CLEVR-Humans-*.json"))
+            questions = root if humans else root / "questions"
+        h5 = root / "h5" if h5 is None else h5
+        features = h5 if features is None else features
+        images = root / "images" if images is None else images
+        return cls(root, Path(images), Path(questions), Path(h5), Path(features), backbone)
+
+    def image_folder(self, split: str) -> Path:
+        """The folder of a split's PNG files."""
+        return self.images / split
+
+    def image_splits(self) -> list[str]:
+        """Splits that have a folder of images, sorted."""
+        return sorted(path.name for path in self.images.glob("*") if path.is_dir())
+
+    def mask_folder(self, split: str) -> Path:
+        """The folder of a split's object masks, one PNG an image."""
+        return self.root / "masks" / split
+
+    def scene_json(self, split: str) -> Path:
+        """The scenes of a split."""
+        return self.root / "scenes" / f"CLEVR_{split}_scenes.json"
+
+    def question_json(self, split: str) -> Path:
+        """The questions of a split, as CLEVR names the file."""
+        return self.questions / f"CLEVR_{split}_questions.json"
+
+    def question_json_by_split(self) -> dict[str, Path]:
+        """The question JSON of every split that has one, under CLEVR's, CoGenT's or
+        CLEVR-Humans' name.
+
+        Raises
+        ------
+        UserError
+            If there is none.
+        """
+        by_split = {}
+        for path in sorted(self.questions.iterdir()) if self.questions.is_dir() else []:
+            if match := _QUESTION_FILE.fullmatch(path.name):
+                by_split[match[1] or match[2]] = path
+        if not by_split:
+            raise UserError(
+                f"{self.questions}: no CLEVR_<split>_questions.json in it; download the set "
+                "(scripts/download_clevr.py) or generate it (scripts/generate_clevr.py)"
+            )
+        return by_split
+
+    @property
+    def vocabulary(self) -> Path:
+        """``vocab.json``, beside the question HDF5."""
+        return self.h5 / "vocab.json"
+
+    def question_h5(self, split: str) -> Path:
+        """The encoded questions of a split."""
+        return self.h5 / f"{split}_questions.h5"
+
+    def feature_h5(self, split: str) -> Path:
+        """The features of a split's images."""
+        return self.features / f"{split}_features_{self.backbone}.h5"
+
+    @property
+    def generator_settings(self) -> Path:
+        """The settings that made a generated set."""
+        return self.root / "generation.json"
+
+    @property
+    def partial(self) -> Path:
+        """The folder of a generated set's unfinished splits."""
+        return self.root / ".partial"
+
+    def partial_json(self, split: str, content: str, number: int) -> Path:
+        """One finished piece (``scenes`` or ``questions``) of an unfinished split."""
+        return self.partial / split / f"{content}_{number:06d}.json"
+
+
+@dataclass(frozen=True)
+class RunLayout:
+    """The files of one training run, in its ``folder``."""
+
+    folder: Path
+
+    @property
+    def config(self) -> Path:
+        return self.folder / "config.yaml"
+
+    @property
+    def metrics(self) -> Path:
+        return self.folder / "metrics.jsonl"
+
+    @property
+    def last_checkpoint(self) -> Path:
+        return self.folder / "last.pt"
+
+    @property
+    def best_checkpoint(self) -> Path:
+        return self.folder / "best.pt"
+
+    @property
+    def provenance(self) -> Path:
+        return self.folder / "provenance.json"
+
+    @property
+    def train_images(self) -> Path:
+        """The images trained on, where they are not all of the split."""
+        return self.folder / "train_images.json"
+
+    @property
+    def not_finite(self) -> Path:
+        """The questions of a step whose loss or weights were not finite."""
+        return self.folder / "not_finite.json"
+
+    @property
+    def curves(self) -> Path:
+        return self.folder / "curves.png"
+
+    @property
+    def evaluation(self) -> Path:
+        """The folder of reports and predictions."""
+        return self.folder / "evaluation"
+
+
+@dataclass(frozen=True)
+class EvaluationLayout:
+    """The results of one split's evaluation, in ``folder``."""
+
+    folder: Path
+    split: str
+
+    @property
+    def report(self) -> Path:
+        return self.folder / f"{self.split}.json"
+
+    @property
+    def predictions(self) -> Path:
+        return self.folder / f"{self.split}_predictions.jsonl"
+
+    @property
+    def answers(self) -> Path:
+        """One answer a line, for splits whose answers are withheld."""
+        return self.folder / f"{self.split}_answers.txt"

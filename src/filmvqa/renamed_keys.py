@@ -1,0 +1,34 @@
+"""Configuration keys that have another name now."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+#: The current key by the earlier one.
+RENAMED_KEYS: dict[str, str] = {
+    "train.start": "train.init_from",
+    "train.parts": "train.trainable",
+    "trainer.average": "trainer.ema_decay",
+    "trainer.penalty": "trainer.film_penalty",
+    "trainer.save_minutes": "trainer.checkpoint_minutes",
+    "trainer.save_steps": "trainer.checkpoint_steps",
+    "optim.warmup": "optim.warmup_steps",
+    "plain_runs": "reference_runs",
+    "model.filmed": "model.film_blocks",
+    "model.block.place": "model.block.film_position",
+    "model.block.projection": "model.block.input_proj_kernel",
+}
+
+
+def rename_keys(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A nested configuration with its earlier keys renamed, in the same order.
+
+    ``prefix`` is the key, with its final dot, below which ``nested`` stands.
+    """
+    renamed: dict[str, Any] = {}
+    for key, value in nested.items():
+        path = f"{prefix}{key}"
+        name = RENAMED_KEYS.get(path, path).rpartition(".")[2]
+        renamed[name] = rename_keys(value, f"{path}.") if isinstance(value, Mapping) else value
+    return renamed

@@ -1,0 +1,85 @@
+"""What ends training early: losses and weights that are not finite, and memory that runs out."""
+
+from __future__ import annotations
+
+import json
+import math
+
+from filmvqa.data.batches import Loader
+from filmvqa.disk import format_bytes
+from filmvqa.errors import UserError
+from filmvqa.files import write_file
+from filmvqa.layout import RunLayout
+from filmvqa.training.settings import TrainerSettings
+from filmvqa.training.state import RunState
+
+
+class FiniteCheck:
+    """Checks losses and weights, and names the questions of the step at fault.
+
+    Both checks wait for the device.
+    """
+
+    def __init__(
+        self, state: RunState, settings: TrainerSettings, loader: Loader, layout: RunLayout
+    ) -> None:
+        self._state, self._settings = state, settings
+        self._loader, self._layout = loader, layout
+
+    def check_losses(self) -> None:
+        """Raise ``UserError`` for the first loss since the last record that is not finite."""
+        if self._state.questions == 0:
+            return
+        count = (self._state.step - 1) % self._settings.log_every + 1
+        for k, loss in enumerate(self._state.losses[:count].tolist()):
+            if not math.isfinite(loss):
+                raise self._error(f"the loss is {loss}", self._state.step - count + 1 + k)
+
+    def check(self) -> None:
+        """Raise ``UserError`` for a loss or a weight that is not finite."""
+        self.check_losses()
+        for name, weight in self._state.model.named_parameters():
+            if not weight.isfinite().all():
+                raise self._error(f"{name} is not finite", self._state.step)
+
+    def _error(self, problem: str, step: int) -> UserError:
+        """The error, after writing the questions of the step to ``not_finite.json``."""
+        sampler, questions = self._state.sampler, self._loader.questions
+        batches_taken = sampler.epoch * sampler.batches_per_epoch + sampler.batch
+        epoch, batch = divmod(
+            batches_taken - 1 - (self._state.step - step), sampler.batches_per_epoch
+        )
+        rows = sampler.rows(epoch, batch)
+        record = {
+            "step": step, "epoch": epoch, "what": problem, "questions": str(questions.path),
+            "rows": rows.tolist(), "images": questions.images[rows].tolist(),
+        }  # fmt: skip
+        write_file(self._layout.not_finite, json.dumps(record) + "\n")
+        saved = self._layout.last_checkpoint.exists()
+        kept = "last.pt, of an earlier step, is kept" if saved else "nothing was saved yet"
+        return UserError(
+            f"{self._layout.folder}: {problem} at step {step}; the {len(rows)} questions of its "
+            f"batch are in {self._layout.not_finite.name}, {kept}; in a new run lower optim.lr, "
+            "set trainer.grad_clip=1.0 or trainer.precision=float32"
+        )
+
+
+def describe_memory_use(
+    state: RunState, settings: TrainerSettings, loader: Loader, layout: RunLayout
+) -> str:
+    """The message for memory that runs out in a training step: what a step needs, and what to
+    lower."""
+    store = loader.store
+    gradients = sum(w.nbytes for w in state.model.parameters() if w.requires_grad)
+    static = state.num_bytes + gradients
+    resident = store.num_bytes if store.placement == "device" else 0
+    images = -(-settings.batch_size // settings.questions_per_image)
+    features = 4 * images * math.prod(store.shape)
+    return (
+        f"{layout.folder}: out of memory on {store.device} at step {state.step + 1}: weights, "
+        f"gradients and optimizer take about {format_bytes(static)}, the features held there "
+        f"{format_bytes(resident)}, those of a batch of {settings.batch_size} questions up to "
+        f"{format_bytes(features)}, and activations many times that; lower trainer.batch_size in "
+        "a new run, or "
+        + ("choose store=memory" if resident else "raise trainer.questions_per_image")
+    )

@@ -1,0 +1,193 @@
+"""A run before its first step: settings, data, model and state."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from filmvqa.data.batches import Loader, open_loader
+from filmvqa.data.questions import ImageSubset
+from filmvqa.data.sampler import EpochSampler
+from filmvqa.data.vocabulary import Vocabulary
+from filmvqa.determinism import enable_determinism
+from filmvqa.devices import choose_device
+from filmvqa.errors import UserError
+from filmvqa.files import refuse_overwriting
+from filmvqa.layout import DatasetLayout, RunLayout
+from filmvqa.memory import explained_out_of_memory
+from filmvqa.models import build_model
+from filmvqa.training.provenance import record_inputs
+from filmvqa.training.settings import TrainerSettings
+from filmvqa.training.state import RunState, build_state
+from filmvqa.training.transfer import freeze_except, warm_start
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """What a run trains, and on what.
+
+    Attributes
+    ----------
+    model
+        ``name`` of a model, and its options.
+    optim
+        Options of ``build_optimizer``, ``schedule`` and ``warmup_steps``.
+    config
+        The whole configuration as plain data: kept in the run's folder and in every checkpoint,
+        and compared when a run is resumed.
+    train_split, val_split
+        Where both are one split, the images that are not trained on validate.
+    fraction
+        Train on this fraction of the training images, chosen by ``seed``, with all of their
+        questions.
+    init_from
+        A checkpoint whose weights training begins with, word by word.
+    trainable
+        The parts of the model that are trained, such as ``film_generator``; None: all.
+    logger
+        ``name`` (None or ``wandb``) and ``project``.
+    """
+
+    data: DatasetLayout
+    model: dict[str, Any]
+    optim: dict[str, Any]
+    trainer: TrainerSettings
+    config: dict[str, Any]
+    train_split: str = "train"
+    val_split: str = "val"
+    fraction: float = 1.0
+    init_from: str | Path | None = None
+    trainable: Sequence[str] | None = None
+    seed: int = 0
+    device: str = "auto"
+    store: str = "auto"
+    logger: dict[str, Any] = field(default_factory=lambda: {"name": None, "project": "filmvqa"})
+
+
+@dataclass
+class PreparedRun:
+    """A run that is ready to be restored, recorded and trained.
+
+    ``metadata`` is what its checkpoints hold beside the state, ``subset`` the training images, and
+    ``val_rows`` (M,) are the validation questions.
+    """
+
+    layout: RunLayout
+    settings: RunSettings
+    device: torch.device
+    train: Loader
+    val: Loader
+    subset: ImageSubset
+    val_rows: Tensor
+    state: RunState
+    metadata: dict[str, Any]
+
+    def close(self) -> None:
+        """Release the files of the data."""
+        self.train.store.close()
+        self.val.store.close()
+
+
+def prepare_run(layout: RunLayout, settings: RunSettings, *, resumed: bool) -> PreparedRun:
+    """Open the data and build the model and the state; nothing is written.
+
+    Parameters
+    ----------
+    resumed
+        Whether a checkpoint of the run is about to be restored: then ``init_from`` is not read.
+
+    Raises
+    ------
+    UserError
+        If a file or an option does not fit.
+    """
+    trainer = settings.trainer
+    if settings.init_from is not None:
+        refuse_overwriting(layout.best_checkpoint, settings.init_from)
+        refuse_overwriting(layout.last_checkpoint, settings.init_from)
+    same_split = settings.train_split == settings.val_split
+    if same_split and settings.fraction == 1:
+        raise UserError(
+            f"data.train_split and data.val_split are both {settings.train_split!r}: give a "
+            "data.fraction below 1, so that images are left to validate on"
+        )
+    vocabulary = Vocabulary.load(settings.data.vocabulary)
+    device = choose_device(settings.device)
+    enable_determinism(device)
+    with explained_out_of_memory(lambda: _out_of_memory_message(layout, device)):
+        train, val = _open_loaders(settings, vocabulary, device)
+        subset = train.questions.image_subset(settings.fraction, settings.seed)
+        torch.manual_seed(settings.seed)
+        model_kwargs = {k: v for k, v in settings.model.items() if k != "name"} | {
+            "vocab_size": len(vocabulary.question),
+            "num_answers": len(vocabulary.answer),
+            "feature_shape": list(train.store.shape),
+        }
+        model = build_model(settings.model["name"], **model_kwargs).to(device)
+    _fit_counts(model, train, subset)
+    if settings.init_from is not None and not resumed:
+        known, new = warm_start(model, settings.model["name"], settings.init_from, vocabulary)
+        print(f"begins from {settings.init_from}: {known} words known, {new} new")
+    freeze_except(model, settings.trainable)
+    sampler = EpochSampler(
+        subset.rows, trainer.batch_size, settings.seed,
+        train.questions.images[subset.rows], trainer.questions_per_image,
+    )  # fmt: skip
+    metadata: dict[str, Any] = {
+        "model": {"name": settings.model["name"], "kwargs": model_kwargs},
+        "config": settings.config,
+        "vocabulary": vocabulary.to_dict(),
+        "data": {
+            "h5": str(settings.data.h5),
+            "features": str(settings.data.features),
+            "backbone": settings.data.backbone,
+            "train_split": settings.train_split,
+            "val_split": settings.val_split,
+        },
+        "backbone": train.store.feature_spec,
+        "inputs": record_inputs(vocabulary, {settings.train_split: train, settings.val_split: val}),
+        # None: all; otherwise evaluations of that split leave these images out.
+        "train_images": None if settings.fraction == 1 else subset.images,
+    }
+    val_rows = subset.other_rows if same_split else torch.arange(len(val.questions))
+    state = build_state(model, settings.optim, trainer, sampler)
+    return PreparedRun(layout, settings, device, train, val, subset, val_rows, state, metadata)
+
+
+def _open_loaders(
+    settings: RunSettings, vocabulary: Vocabulary, device: torch.device
+) -> tuple[Loader, Loader]:
+    train, val = (
+        open_loader(
+            settings.data, split, vocabulary, settings.trainer.batch_size, device, settings.store,
+            channels_last=settings.trainer.channels_last,
+        )
+        for split in (settings.train_split, settings.val_split)
+    )  # fmt: skip
+    return train, val
+
+
+def _fit_counts(model: nn.Module, train: Loader, subset: ImageSubset) -> None:
+    """Fit a model that counts training questions instead of being trained by gradient, such as the
+    question-type baseline: one that has a method ``fit``."""
+    fit = getattr(model, "fit", None)
+    if fit is None:
+        return
+    questions = train.questions
+    if questions.types is None or questions.answers is None:
+        raise UserError(f"{questions.path}: has no answers with question types to count")
+    rows = subset.rows[questions.types[subset.rows] >= 0]
+    fit(*(column[rows].long() for column in
+          (questions.questions, questions.answers, questions.types)))  # fmt: skip
+
+
+def _out_of_memory_message(layout: RunLayout, device: torch.device) -> str:
+    return (
+        f"{layout.folder}: out of memory on {device} before the first step: the features or the "
+        "model do not fit; choose store=stream, or a smaller model"
+    )

@@ -1,0 +1,42 @@
+"""How fast training goes, and how long it waits for its batches."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from filmvqa.data.batches import Loader
+
+
+class ThroughputMeter:
+    """Questions a second since the last record, and the share of the time spent waiting for
+    batches."""
+
+    def __init__(self, loader: Loader) -> None:
+        self._loader = loader
+        self._restart()
+
+    def _restart(self) -> None:
+        self._started, self._waited = time.monotonic(), self._loader.waited
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leave out the time of a block, and what it waits for batches."""
+        started, waited = time.monotonic(), self._loader.waited
+        yield
+        self._started += time.monotonic() - started
+        self._waited += self._loader.waited - waited
+
+    def take(self, questions: int) -> dict[str, float]:
+        """Figures for this number of questions, as a record of ``metrics.jsonl`` has them; the
+        meter starts again."""
+        seconds = time.monotonic() - self._started
+        record = {
+            "questions_per_second": questions / seconds,
+            "waited": (self._loader.waited - self._waited) / seconds,
+        }
+        if self._loader.store.placement == "stream":
+            record["megabytes_read_per_second"] = self._loader.store.rate / 1e6
+        self._restart()
+        return record

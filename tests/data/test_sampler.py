@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from filmvqa.data.sampler import EpochSampler
+
+
+@given(
+    st.lists(st.integers(0, 6), min_size=1, max_size=60),
+    st.integers(1, 5),
+    st.integers(1, 20),
+    st.integers(0, 3),
+)
+def test_questions_of_an_image_come_together_and_once(
+    images: list[int], per_image: int, size: int, epoch: int
+) -> None:
+    of = torch.tensor(images)
+    rows = torch.arange(len(images)) + 100
+    sampler = EpochSampler(rows, size, 0, of, per_image)
+    batches = [sampler.rows(epoch, i) for i in range(sampler.batches_per_epoch)]
+    assert all(len(batch) == size for batch in batches[:-1])
+    drawn = torch.cat(batches)
+    assert torch.equal(drawn.sort().values, rows)
+    # Each image is met once for every `per_image` questions, and once for the rest; two such
+    # groups may follow one another, which leaves fewer.
+    runs = int((of[drawn - 100].diff() != 0).sum()) + 1
+    assert runs <= sum(-(-images.count(i) // per_image) for i in set(images))
+
+
+def test_draws_of_images_are_uniform() -> None:
+    of = torch.arange(6).repeat_interleave(4)
+    firsts = torch.zeros(24)
+    for seed in range(1200):
+        firsts[EpochSampler(torch.arange(24), 4, seed, of, 2).rows(0, 0)] += 1
+    assert (firsts - 200).abs().max() < 60  # 4.6 standard deviations
+
+
+@given(st.integers(1, 50), st.integers(1, 60), st.integers(0, 5), st.integers(0, 30))
+def test_a_sampler_goes_on_from_its_state(count: int, size: int, seed: int, steps: int) -> None:
+    one = EpochSampler(torch.arange(count), size, seed)
+    rows = []
+    for _ in range(steps + 5):
+        rows.append(one.rows(one.epoch, one.batch))
+        one.advance()
+    other = EpochSampler(torch.arange(count), size, seed)
+    for _ in range(steps):
+        other.advance()
+    resumed = EpochSampler(torch.arange(count), size, seed)
+    resumed.load_state_dict(other.state_dict())
+    for k in range(steps, steps + 5):
+        assert torch.equal(resumed.rows(resumed.epoch, resumed.batch), rows[k])
+        resumed.advance()

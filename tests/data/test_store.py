@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import sys
+import threading
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from filmvqa.data.questions import QuestionDataset
+from filmvqa.data.store import open_feature_store
+from filmvqa.data.vocabulary import Vocabulary
+from filmvqa.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def vocabulary(tiny_set: Path) -> Vocabulary:
+    return Vocabulary.load(tiny_set / "vocab.json")
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"\x89HDF\r\n\x1a\n" + bytes(64)])
+def test_unreadable_files_are_named(tmp_path: Path, vocabulary, content: bytes) -> None:
+    path = tmp_path / "x.h5"
+    with pytest.raises(UserError, match=r"x\.h5: no such file"):
+        open_feature_store(path)
+    with pytest.raises(UserError, match=r"x\.h5: no such file"):
+        QuestionDataset.load(path, vocabulary)
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"x\.h5: not readable"):
+        open_feature_store(path)
+    with pytest.raises(UserError, match=r"x\.h5: not readable"):
+        QuestionDataset.load(path, vocabulary)
+
+
+def test_unfinished_and_misshapen_features_are_refused(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["features"] = np.zeros((4, 2, 3, 3), np.float16)
+        file.attrs["num_done"] = 2
+    with pytest.raises(UserError, match="only 2 of 4"):
+        open_feature_store(tmp_path / "a.h5")
+    with h5py.File(tmp_path / "b.h5", "w") as file:
+        file["features"] = np.zeros((4, 2, 3), np.float16)
+    with pytest.raises(UserError, match="shape"):
+        open_feature_store(tmp_path / "b.h5")
+
+
+def test_auto_streams_what_does_not_fit(tiny_set: Path, monkeypatch) -> None:
+    path = tiny_set / "val_features_clevr_cnn.h5"
+    assert "device" in open_feature_store(path).description
+    monkeypatch.setattr("filmvqa.data.store.RESIDENT_SHARE", 0.0)
+    store = open_feature_store(path)
+    assert store.prefetch
+    assert "stream" in store.description
+    with pytest.raises(UserError, match="store='disk'"):
+        open_feature_store(path, placement="disk")
+
+
+def open_descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="descriptors are listed in /proc")
+@pytest.mark.parametrize("placement", ["device", "memory", "stream"])
+def test_a_closed_store_leaves_no_descriptor_and_no_thread(tiny_set: Path, placement: str) -> None:
+    path = tiny_set / "val_features_clevr_cnn.h5"
+    descriptors, threads = open_descriptors(), threading.active_count()
+    for _ in range(3):
+        with open_feature_store(path, placement=placement) as store:
+            store.read(torch.tensor([1, 2]))
+    assert (open_descriptors(), threading.active_count()) == (descriptors, threads)
+    if placement == "stream":
+        with pytest.raises(ValueError, match="was closed"):
+            store.read(torch.tensor([1]))
+    else:
+        assert store.read(torch.tensor([1])).shape[0] == 1
