@@ -153,5 +153,5 @@ def test_questions_are_about_what_is_there(world: Path) -> None:
 def test_hopeless_visibility_ends_with_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("filmvqa.clevr.workers.MAX_RESTARTS", 5)
     settings = replace(SETTINGS, rules=SceneRules(min_pixels=60_000))
-    with pytest.raises(UserError, match="hid an object"):
+    with pytest.raises(UserError, match="an object was hidden"):
         draw_image(settings, "val", 0)

@@ -147,5 +147,5 @@ def test_senseless_rules_are_refused(options: dict) -> None:
 
 def test_impossible_rules_end_with_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("filmvqa.clevr.scenes.MAX_RESTARTS", 20)
-    with pytest.raises(UserError, match="no room for 40 to 40 objects"):
+    with pytest.raises(UserError, match="40 to 40 objects did not fit"):
         sample_layout(np.random.default_rng(0), SceneRules(min_objects=40, max_objects=40))
