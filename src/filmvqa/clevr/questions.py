@@ -9,7 +9,6 @@ supplementary material).
 from __future__ import annotations
 
 import random
-import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -24,20 +23,8 @@ from filmvqa.clevr.programs import (
     execute,
 )
 from filmvqa.clevr.schema import ATTRIBUTES, RELATIONS, Function, Question, Scene
+from filmvqa.clevr.wording import write_question
 
-SYNONYMS: dict[str, tuple[str, ...]] = {
-    "thing": ("thing", "object"),
-    "sphere": ("sphere", "ball"),
-    "cube": ("cube", "block"),
-    "large": ("large", "big"),
-    "small": ("small", "tiny"),
-    "metal": ("metallic", "metal", "shiny"),
-    "rubber": ("rubber", "matte"),
-    "left": ("left of", "to the left of", "on the left side of"),
-    "right": ("right of", "to the right of", "on the right side of"),
-    "behind": ("behind",),
-    "front": ("in front of",),
-}
 #: Counts of families and answers are reset after this many images, as in the official generator.
 IMAGES_PER_SHARD = 250
 #: Maximal number of choices in the search for an instance of one family on one image.
@@ -101,7 +88,7 @@ class QuestionGenerator:
             instance = self._instantiate(family.template, scene_index, self._answer_counts[k])
             if instance is None:
                 continue
-            text = self._fill_text(family.template, instance.values)
+            text = write_question(family.template, instance.values, self._rng)
             if text in texts:
                 continue
             texts.add(text)
@@ -252,23 +239,6 @@ class QuestionGenerator:
                 empty[key] = None
         return [_Option(None, key, 0) for key in empty]
 
-    def _fill_text(self, template: Template, values: dict[str, str | None]) -> str:
-        """Choose one of the template's wordings and replace its parameters by words."""
-        text = self._rng.choice(template.text)
-        text = _drop_other(text, values)
-        for parameter in template.params:
-            value = values.get(parameter.name)
-            if value is None:
-                value = "thing" if parameter.type == "Shape" else ""
-            if value in SYNONYMS:
-                value = self._rng.choice(SYNONYMS[value])
-            text = text.replace(parameter.name, value)
-        while match := re.search(r"\[([^\[\]]*)\]", text):
-            kept = match[1] if self._rng.random() < 0.5 else ""
-            text = text[: match.start()] + kept + text[match.end() :]
-        text = re.sub(r"\s+(?=[?;,])", "", " ".join(text.split()))
-        return re.sub(r"\b([Aa]) (?=object)", r"\1n ", text)
-
 
 def _relate_options(
     last_function: str, nulls: list[int], anchor: int, scene_index: SceneIndex
@@ -346,17 +316,6 @@ def _is_degenerate(instance: _Instance, scene_index: SceneIndex) -> bool:
         except NotUniqueError:
             pass
     return False
-
-
-def _drop_other(text: str, values: dict[str, str | None]) -> str:
-    """Remove "other" if the two objects are described by different values, as in CLEVR."""
-    if " other " not in text and " another " not in text:
-        return text
-    letters = "ZCMS"
-    pairs = [(values.get(f"<{k}>"), values.get(f"<{k}2>")) for k in letters]
-    if any(a and b and a != b for a, b in pairs):
-        text = text.replace(" other ", " ").replace(" another ", " a ")
-    return text
 
 
 def ask_shard(
