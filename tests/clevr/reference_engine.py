@@ -1,7 +1,7 @@
-"""A second engine for CLEVR programs, written from the functions' definitions in the CLEVR paper.
+"""A reference implementation of CLEVR programs, after the definitions in the CLEVR paper.
 
-Shares nothing with filmvqa.clevr.programs: it works on the JSON as it stands, with lists of
-objects instead of bits, and recomputes relations from coordinates and directions.
+It is independent of ``filmvqa.clevr.programs``: it reads decoded JSON, represents sets as lists,
+and computes relations from coordinates and directions.
 """
 
 from __future__ import annotations
@@ -12,32 +12,36 @@ MARGIN = 0.2
 
 
 def answer(program: list[dict[str, Any]], scene: dict[str, Any]) -> str | None:
-    """The answer as CLEVR writes it, or None where a ``unique`` fails."""
-    everything = list(range(len(scene["objects"])))
+    """Return the answer as CLEVR writes it, or None if a ``unique`` fails."""
+    all_objects = list(range(len(scene["objects"])))
     values: list[Any] = []
     for step in program:
         name, arguments = step["function"], [values[i] for i in step["inputs"]]
-        side = step["value_inputs"]
+        value_inputs = step["value_inputs"]
         if name == "scene":
-            values.append(everything)
+            values.append(all_objects)
         elif name.startswith("filter_"):
             attribute = name[len("filter_") :]
-            keep = [o for o in arguments[0] if scene["objects"][o][attribute] == side[0]]
-            values.append(keep)
+            matching = [
+                o for o in arguments[0] if scene["objects"][o][attribute] == value_inputs[0]
+            ]
+            values.append(matching)
         elif name == "unique":
             if len(arguments[0]) != 1:
                 return None
             values.append(arguments[0][0])
         elif name == "relate":
-            values.append([o for o in everything if _lies(scene, o, side[0], arguments[0])])
+            values.append(
+                [o for o in all_objects if _is_related(scene, o, value_inputs[0], arguments[0])]
+            )
         elif name.startswith("same_"):
             attribute = name[len("same_") :]
-            mine = scene["objects"][arguments[0]][attribute]
+            value = scene["objects"][arguments[0]][attribute]
             values.append(
                 [
                     o
-                    for o in everything
-                    if o != arguments[0] and scene["objects"][o][attribute] == mine
+                    for o in all_objects
+                    if o != arguments[0] and scene["objects"][o][attribute] == value
                 ]
             )
         elif name.startswith("query_"):
@@ -62,7 +66,7 @@ def answer(program: list[dict[str, Any]], scene: dict[str, Any]) -> str | None:
     return {True: "yes", False: "no"}[last] if isinstance(last, bool) else str(last)
 
 
-def _lies(scene: dict[str, Any], other: int, relation: str, anchor: int) -> bool:
+def _is_related(scene: dict[str, Any], other: int, relation: str, anchor: int) -> bool:
     a, b = scene["objects"][anchor]["3d_coords"], scene["objects"][other]["3d_coords"]
     direction = scene["directions"][relation]
     return sum((y - x) * d for x, y, d in zip(a, b, direction, strict=True)) > MARGIN

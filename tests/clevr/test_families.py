@@ -8,8 +8,9 @@ import pytest
 from filmvqa.clevr.families import read_families
 from filmvqa.clevr.programs import ANSWER_FUNCTIONS
 from filmvqa.errors import UserError
+from tests.clevr.official_template import OFFICIAL_TEMPLATES
 
-GROUPS = {
+FAMILIES_PER_GROUP = {
     "compare_integer": 9,
     "comparison": 16,
     "one_hop": 6,
@@ -21,45 +22,21 @@ GROUPS = {
     "zero_hop": 6,
 }
 
-OFFICIAL = [
-    {
-        "text": ["[There is a] <Z> <C> <M> <S>; how many <Z2> <C2> <M2> <S2>s are <R> it?"],
-        "query": "a field that the official files may have",
-        "nodes": [
-            {"inputs": [], "type": "scene"},
-            {"inputs": [0], "side_inputs": ["<Z>", "<C>", "<M>", "<S>"], "type": "filter_unique"},
-            {
-                "inputs": [1],
-                "side_inputs": ["<R>", "<Z2>", "<C2>", "<M2>", "<S2>"],
-                "type": "relate_filter_count",
-            },
-        ],
-        "params": [
-            {"type": kind, "name": f"<{letter}{i}>"}
-            for i in ("", "2")
-            for kind, letter in (
-                ("Size", "Z"), ("Color", "C"), ("Material", "M"), ("Shape", "S"),
-            )
-        ] + [{"type": "Relation", "name": "<R>"}],
-        "constraints": [{"params": ["<Z2>"], "type": "NULL"}],
-    }
-]  # fmt: skip
-
 
 def test_ninety_families_in_nine_groups() -> None:
     families = read_families()
-    assert Counter(f.group for f in families) == GROUPS
+    assert Counter(f.group for f in families) == FAMILIES_PER_GROUP
     assert [f.index for f in families] == list(range(90))
 
 
 def test_every_family_has_several_wordings_and_every_function_is_used() -> None:
     families = read_families()
     assert all(len(set(f.template.text)) >= 3 for f in families)
-    last = {f.template.nodes[-1].type.rpartition("filter_")[2] for f in families}
-    assert last == set(ANSWER_FUNCTIONS)
+    last_functions = {f.template.nodes[-1].type.rpartition("filter_")[2] for f in families}
+    assert last_functions == set(ANSWER_FUNCTIONS)
 
 
-def test_every_parameter_is_worded() -> None:
+def test_every_text_contains_every_parameter() -> None:
     for family in read_families():
         for text in family.template.text:
             for parameter in family.template.params:
@@ -71,12 +48,18 @@ def test_every_parameter_is_worded() -> None:
     ("change", "message"),
     [
         (lambda t: t["nodes"][1].update(type="filter_all"), "unknown type 'filter_all'"),
-        (lambda t: t["nodes"][1].update(inputs=[1]), "does not stand before"),
-        (lambda t: t["nodes"][1].update(inputs=[]), r"reads \[\], but needs \['set'\]"),
-        (lambda t: t["nodes"][2].update(inputs=[0]), r"reads \['set'\], but needs \['object'\]"),
-        (lambda t: t["nodes"][1].update(side_inputs=["<Q>"]), r"of the types \[None\]"),
-        (lambda t: t["nodes"][1].update(side_inputs=["<Z>"]), r"of the types \['Size'\]"),
-        (lambda t: t["nodes"].pop(), r"last node \(filter_unique\) gives no answer"),
+        (lambda t: t["nodes"][1].update(inputs=[1]), "not an earlier node"),
+        (lambda t: t["nodes"][1].update(inputs=[]), r"inputs of the types \[\], not \['set'\]"),
+        (
+            lambda t: t["nodes"][2].update(inputs=[0]),
+            r"inputs of the types \['set'\], not \['object'\]",
+        ),
+        (lambda t: t["nodes"][1].update(side_inputs=["<Q>"]), r"side inputs of the types \[None\]"),
+        (
+            lambda t: t["nodes"][1].update(side_inputs=["<Z>"]),
+            r"side inputs of the types \['Size'\]",
+        ),
+        (lambda t: t["nodes"].pop(), r"last node \(filter_unique\) does not give an answer"),
         (lambda t: t["params"].append({"type": "Size", "name": "<Z>"}), "two parameters"),
         (lambda t: t["constraints"].append({"type": "NULL", "params": []}), "constraint NULL"),
         (lambda t: t["constraints"].append({"type": "OUT_NEQ", "params": [0, 3]}), "OUT_NEQ"),
@@ -86,12 +69,12 @@ def test_every_parameter_is_worded() -> None:
     ],
 )
 def test_broken_templates_are_named(tmp_path, change, message: str) -> None:
-    templates = json.loads(json.dumps(OFFICIAL))
+    templates = json.loads(json.dumps(OFFICIAL_TEMPLATES))
     change(templates[0])
     (tmp_path / "broken.json").write_text(json.dumps(templates))
-    with pytest.raises(UserError, match=message) as caught:
+    with pytest.raises(UserError, match=message) as error_info:
         read_families(tmp_path)
-    assert "broken.json" in str(caught.value)
+    assert "broken.json" in str(error_info.value)
 
 
 def test_unknown_families_and_folders_are_named(tmp_path) -> None:

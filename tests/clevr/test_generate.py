@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from filmvqa.clevr.scenes import SceneRules
 from filmvqa.clevr.schema import read_questions, read_scenes
 from filmvqa.clevr.workers import draw_image
 from filmvqa.errors import UserError
+from tests.clevr.file_hashes import file_hashes
 
 SETTINGS = GeneratorSettings(
     images={"train": 110, "test": 3},
@@ -26,26 +26,18 @@ SETTINGS = GeneratorSettings(
 )
 
 
-def digest(root: Path) -> dict[str, str]:
-    return {
-        str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(root.rglob("*"))
-        if path.is_file()
-    }
-
-
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def generated_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("generate") / "one"
     assert generate(root, SETTINGS, workers=1)
     return root
 
 
-def test_layout_of_the_release(world: Path) -> None:
-    assert {p.name for p in world.iterdir()} == {
+def test_layout_of_the_release(generated_set: Path) -> None:
+    assert {p.name for p in generated_set.iterdir()} == {
         "images", "masks", "scenes", "questions", "generation.json", ".lock",
     }  # fmt: skip
-    scenes = json.loads((world / "scenes/CLEVR_train_scenes.json").read_text())
+    scenes = json.loads((generated_set / "scenes/CLEVR_train_scenes.json").read_text())
     assert set(scenes) == {"info", "scenes"}
     assert set(scenes["info"]) == {"split", "license", "version", "date"}
     assert [s["image_index"] for s in scenes["scenes"]] == list(range(110))
@@ -55,47 +47,47 @@ def test_layout_of_the_release(world: Path) -> None:
     assert set(scenes["scenes"][0]["objects"][0]) == {
         "shape", "size", "material", "color", "3d_coords", "rotation", "pixel_coords",
     }  # fmt: skip
-    questions = json.loads((world / "questions/CLEVR_train_questions.json").read_text())
+    questions = json.loads((generated_set / "questions/CLEVR_train_questions.json").read_text())
     assert set(questions["questions"][0]) == {
         "split", "image_index", "image_filename", "question", "question_index",
         "question_family_index", "answer", "program",
     }  # fmt: skip
     numbers = [q["question_index"] for q in questions["questions"]]
     assert numbers == list(range(len(numbers)))
-    test = json.loads((world / "questions/CLEVR_test_questions.json").read_text())
+    test = json.loads((generated_set / "questions/CLEVR_test_questions.json").read_text())
     assert not {"answer", "program", "question_family_index"} & set(test["questions"][0])
-    with Image.open(world / "images/train/CLEVR_train_000042.png") as image:
+    with Image.open(generated_set / "images/train/CLEVR_train_000042.png") as image:
         assert (image.size, image.mode, image.format) == ((48, 32), "RGB", "PNG")
 
 
-def test_every_object_shows_in_its_mask(world: Path) -> None:
-    least = SETTINGS.rules.min_visible(48, 32)
-    for scene in read_scenes(world / "scenes/CLEVR_train_scenes.json").scenes[:30]:
-        with Image.open(world / "masks/train" / scene.image_filename) as image:
+def test_every_object_shows_in_its_mask(generated_set: Path) -> None:
+    min_visible = SETTINGS.rules.min_visible(48, 32)
+    for scene in read_scenes(generated_set / "scenes/CLEVR_train_scenes.json").scenes[:30]:
+        with Image.open(generated_set / "masks/train" / scene.image_filename) as image:
             mask = np.asarray(image)
         for i in range(len(scene.objects)):
-            assert (mask == i).sum() >= least
+            assert (mask == i).sum() >= min_visible
 
 
-def test_same_bytes_for_any_number_of_workers(world: Path, tmp_path: Path) -> None:
+def test_same_bytes_for_any_number_of_workers(generated_set: Path, tmp_path: Path) -> None:
     assert generate(tmp_path / "two", SETTINGS, workers=3)
-    assert digest(tmp_path / "two") == digest(world)
+    assert file_hashes(tmp_path / "two") == file_hashes(generated_set)
 
 
-def test_another_seed_gives_other_images(world: Path) -> None:
+def test_another_seed_gives_other_images(generated_set: Path) -> None:
     scene, rendered = draw_image(SETTINGS, "train", 5)
-    with Image.open(world / "images/train" / scene.image_filename) as image:
+    with Image.open(generated_set / "images/train" / scene.image_filename) as image:
         assert np.array_equal(np.asarray(image), rendered.image)
     other, _ = draw_image(replace(SETTINGS, seed=1), "train", 5)
     assert other.objects != scene.objects
     assert draw_image(SETTINGS, "val", 5)[0].objects != scene.objects
 
 
-def test_an_interrupted_run_goes_on(
-    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_an_interrupted_generation_is_resumed(
+    generated_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Stop while the pieces are put together, lose one piece, and go on."""
-    root = tmp_path / "world"
+    """Interrupt the merging, delete a partial file, and generate again."""
+    root = tmp_path / "set"
 
     def stop(*arguments: object) -> None:
         raise KeyboardInterrupt
@@ -104,22 +96,22 @@ def test_an_interrupted_run_goes_on(
         patch.setattr("filmvqa.clevr.generate.merge_split", stop)
         with pytest.raises(KeyboardInterrupt):
             generate(root, SETTINGS, workers=2)
-    pieces = sorted((root / ".partial").rglob("*.json"))
-    assert len(pieces) == 6  # three chunks and a shard, one chunk and a shard
-    pieces[-1].unlink()
-    assert not list((root / "questions").glob("*")) if (root / "questions").exists() else True
+    partial_files = sorted((root / ".partial").rglob("*.json"))
+    assert len(partial_files) == 6  # three chunks and a shard, one chunk and a shard
+    partial_files[-1].unlink()
+    assert not (root / "questions").exists()
     assert generate(root, SETTINGS, workers=2)
-    assert digest(root) == digest(world)
+    assert file_hashes(root) == file_hashes(generated_set)
 
 
-def test_complete_sets_are_left_alone_and_lost_images_drawn_again(tmp_path: Path) -> None:
+def test_complete_sets_are_kept_and_missing_images_drawn_again(tmp_path: Path) -> None:
     settings = replace(SETTINGS, images={"val": 4}, masks=False)
     assert generate(tmp_path / "w", settings, workers=1)
-    before = digest(tmp_path / "w")
+    hashes = file_hashes(tmp_path / "w")
     assert not generate(tmp_path / "w", settings, workers=1)
     (tmp_path / "w/images/val/CLEVR_val_000002.png").unlink()
     assert generate(tmp_path / "w", settings, workers=1)
-    assert digest(tmp_path / "w") == before
+    assert file_hashes(tmp_path / "w") == hashes
 
 
 def test_a_split_of_no_images_is_left_out(tmp_path: Path) -> None:
@@ -131,11 +123,11 @@ def test_a_split_of_no_images_is_left_out(tmp_path: Path) -> None:
         replace(SETTINGS, images={"val": -1})
 
 
-def test_other_settings_are_refused_by_name(world: Path) -> None:
-    before = digest(world)
+def test_settings_that_differ_are_listed_in_the_error(generated_set: Path) -> None:
+    hashes = file_hashes(generated_set)
     with pytest.raises(UserError, match=r"rules\.max_objects was 4, now 5; seed was 0, now 7"):
-        generate(world, replace(SETTINGS, seed=7, rules=SceneRules(max_objects=5)))
-    assert digest(world) == before
+        generate(generated_set, replace(SETTINGS, seed=7, rules=SceneRules(max_objects=5)))
+    assert file_hashes(generated_set) == hashes
 
 
 def test_a_downloaded_set_is_not_overwritten(tmp_path: Path) -> None:
@@ -144,14 +136,14 @@ def test_a_downloaded_set_is_not_overwritten(tmp_path: Path) -> None:
         generate(tmp_path, SETTINGS)
 
 
-def test_questions_are_about_what_is_there(world: Path) -> None:
+def test_questions_are_asked_about_every_image(generated_set: Path) -> None:
     for split, count in SETTINGS.images.items():
-        file = read_questions(world / f"questions/CLEVR_{split}_questions.json")
+        file = read_questions(generated_set / f"questions/CLEVR_{split}_questions.json")
         assert {q.image_index for q in file.questions} == set(range(count))
 
 
-def test_hopeless_visibility_ends_with_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rules_that_hide_objects_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("filmvqa.clevr.workers.MAX_RESTARTS", 5)
     settings = replace(SETTINGS, rules=SceneRules(min_pixels=60_000))
-    with pytest.raises(UserError, match="hid an object"):
+    with pytest.raises(UserError, match="an object was hidden"):
         draw_image(settings, "val", 0)

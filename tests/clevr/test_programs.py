@@ -12,21 +12,18 @@ from filmvqa.clevr.programs import (
     question_type,
     token,
 )
-from filmvqa.clevr.schema import Function, Scene, SceneObject
+from filmvqa.clevr.schema import Scene
 from filmvqa.errors import UserError
-
-
-def thing(shape: str, color: str, size: str = "large", material: str = "metal") -> SceneObject:
-    return SceneObject(color, size, 0.0, shape, material, (0.0, 0.0, 0.7), (0.0, 0.0, 9.0))
+from tests.clevr.records import make_object, make_program
 
 
 @pytest.fixture
-def index() -> SceneIndex:
-    """Three things in a row from left to right: red cube, small blue rubber sphere, red sphere."""
+def scene_index() -> SceneIndex:
+    """Three objects in a row from left to right: red cube, small blue rubber sphere, red sphere."""
     objects = [
-        thing("cube", "red"),
-        thing("sphere", "blue", "small", "rubber"),
-        thing("sphere", "red"),
+        make_object("cube", "red"),
+        make_object("sphere", "blue", "small", "rubber"),
+        make_object("sphere", "red"),
     ]
     relations = {
         "left": [[], [0], [0, 1]],
@@ -35,10 +32,6 @@ def index() -> SceneIndex:
         "behind": [[], [], []],
     }
     return SceneIndex(Scene(0, "x.png", "val", objects, relations, {}))
-
-
-def program(*steps: tuple) -> list[Function]:
-    return [Function(name, list(inputs), list(values)) for name, inputs, values in steps]
 
 
 SCENE = ("scene", (), ())
@@ -82,21 +75,24 @@ SCENE = ("scene", (), ())
         ([SCENE, ("count", [0], []), ("equal_integer", [1, 1], [])], True),
     ],
 )  # fmt: skip
-def test_functions(index: SceneIndex, steps: list, expected: object) -> None:
-    found = execute(program(*steps), index)[-1]
-    assert found == expected
-    assert isinstance(found, bool) == isinstance(expected, bool)
+def test_outputs_of_programs(scene_index: SceneIndex, steps: list, expected: object) -> None:
+    output = execute(make_program(*steps), scene_index)[-1]
+    assert output == expected
+    assert isinstance(output, bool) == isinstance(expected, bool)
 
 
-def test_unique_needs_exactly_one(index: SceneIndex) -> None:
+def test_unique_needs_exactly_one(scene_index: SceneIndex) -> None:
     for color in ("red", "green"):
         with pytest.raises(NotUniqueError):
-            execute(program(SCENE, ("filter_color", [0], [color]), ("unique", [1], [])), index)
+            execute(
+                make_program(SCENE, ("filter_color", [0], [color]), ("unique", [1], [])),
+                scene_index,
+            )
 
 
-def test_unknown_function_is_named(index: SceneIndex) -> None:
+def test_an_unknown_function_is_refused_by_name(scene_index: SceneIndex) -> None:
     with pytest.raises(UserError, match="paint"):
-        execute(program(SCENE, ("paint", [0], [])), index)
+        execute(make_program(SCENE, ("paint", [0], [])), scene_index)
 
 
 def test_thirteen_functions_make_five_types() -> None:
@@ -110,7 +106,7 @@ def test_thirteen_functions_make_five_types() -> None:
 
 
 def test_prefix_order() -> None:
-    steps = program(
+    steps = make_program(
         SCENE, ("filter_color", [0], ["red"]), ("count", [1], []), SCENE, ("count", [3], []),
         ("less_than", [2, 4], []),
     )  # fmt: skip
@@ -119,12 +115,12 @@ def test_prefix_order() -> None:
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("bad", [[1], [5], [-1]])
-def test_programs_that_refer_forward_or_to_themselves_are_refused(bad: list[int]) -> None:
-    with pytest.raises(ValueError, match="only read earlier"):
-        prefix_order([[], bad])
+@pytest.mark.parametrize("inputs", [[1], [5], [-1]])
+def test_programs_that_refer_forward_or_to_themselves_are_refused(inputs: list[int]) -> None:
+    with pytest.raises(ValueError, match="inputs must be earlier steps"):
+        prefix_order([[], inputs])
 
 
-def test_a_program_that_explodes_into_a_tree_is_refused() -> None:
-    with pytest.raises(ValueError, match="over and over"):
+def test_a_program_whose_prefix_order_explodes_is_refused() -> None:
+    with pytest.raises(ValueError, match="shared too often"):
         prefix_order([[], *([i, i] for i in range(40))])

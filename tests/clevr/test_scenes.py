@@ -48,7 +48,7 @@ def test_scene_record_agrees_with_its_geometry(seed: int) -> None:
         assert np.allclose(axes[name], -axes[opposite])
         assert np.linalg.norm(axes[name]) == pytest.approx(1)
     assert axes["left"] @ axes["front"] == pytest.approx(0, abs=1e-9)
-    # Seen from above with front towards the viewer, right is to the right.
+    # Viewed from above with front towards the viewer, right is to the right.
     assert np.allclose(np.cross(axes["right"], axes["behind"]), axes["above"])
     coords = [np.array(o.coords) for o in scene.objects]
     for name in ("left", "right", "front", "behind"):
@@ -59,7 +59,7 @@ def test_scene_record_agrees_with_its_geometry(seed: int) -> None:
             assert row == expected
 
 
-def test_things_to_the_right_appear_to_the_right_and_near_ones_below() -> None:
+def test_pixel_coordinates_agree_with_relations() -> None:
     rules, rng = SceneRules(), np.random.default_rng(3)
     for _ in range(20):
         scene = to_scene(sample_layout(rng, rules), rules, "val", 0, 480, 320)
@@ -70,7 +70,7 @@ def test_things_to_the_right_appear_to_the_right_and_near_ones_below() -> None:
         depth = [o.pixel_coords[2] for o in scene.objects]
         for i, row in enumerate(scene.relationships["behind"]):
             for j in row:
-                # Behind on the ground is farther along the axis, up to the heights' share.
+                # Depth also depends on the heights of the two objects, by less than 0.35.
                 assert depth[j] > depth[i] - 0.35
 
 
@@ -95,12 +95,12 @@ def test_the_origin_is_in_the_middle_of_the_image_at_any_size() -> None:
 @pytest.mark.parametrize("condition", ["A", "B"])
 def test_cogent_restricts_colours_by_shape(condition: str) -> None:
     rules, rng = SceneRules(cogent=condition), np.random.default_rng(1)
-    seen: dict[str, set[str]] = {"cube": set(), "cylinder": set(), "sphere": set()}
+    sampled: dict[str, set[str]] = {"cube": set(), "cylinder": set(), "sphere": set()}
     for _ in range(150):
         layout = sample_layout(rng, rules)
         for shape, color in zip(layout.shape, layout.color, strict=True):
-            seen[shape].add(color)
-    assert {k: sorted(v) for k, v in seen.items()} == {
+            sampled[shape].add(color)
+    assert {k: sorted(v) for k, v in sampled.items()} == {
         k: sorted(v) for k, v in COGENT[condition].items()
     }
 
@@ -111,7 +111,7 @@ def test_conditions_a_and_b_swap_cubes_and_cylinders() -> None:
     assert not set(COGENT["A"]["cube"]) & set(COGENT["B"]["cube"])
 
 
-def test_looks_are_uniform() -> None:
+def test_attributes_are_uniform() -> None:
     rng, rules = np.random.default_rng(5), SceneRules()
     layouts = [sample_layout(rng, rules) for _ in range(600)]
     for name, values in (("shape", 3), ("color", 8), ("material", 2)):
@@ -120,7 +120,7 @@ def test_looks_are_uniform() -> None:
         expected = len(drawn) / values
         assert len(counts) == values
         # Chi-squared with up to 7 degrees of freedom: below 24 in 99.9% of cases. Crowded
-        # layouts that start again lean towards small sizes only, not towards looks.
+        # layouts that are restarted favour small objects, but no other attribute value.
         assert float(((counts - expected) ** 2 / expected).sum()) < 24
 
 
@@ -140,12 +140,12 @@ def test_visibility_threshold_scales_with_area() -> None:
         {"colors": ("pink",)},
     ],
 )
-def test_senseless_rules_are_refused(options: dict) -> None:
+def test_invalid_rules_are_refused(options: dict) -> None:
     with pytest.raises(UserError):
         SceneRules(**options)
 
 
-def test_impossible_rules_end_with_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unsatisfiable_rules_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("filmvqa.clevr.scenes.MAX_RESTARTS", 20)
-    with pytest.raises(UserError, match="no room for 40 to 40 objects"):
+    with pytest.raises(UserError, match="40 to 40 objects did not fit"):
         sample_layout(np.random.default_rng(0), SceneRules(min_objects=40, max_objects=40))

@@ -309,9 +309,9 @@ def test_an_image_name_that_leads_out_of_its_folder(copy: Path, name: str) -> No
     path.write_text(json.dumps(content))
     line = fail("preprocess_questions.py", *DATA, cwd=copy)
     assert "CLEVR_val_questions.json" in line
-    assert "is no plain file name" in line
+    assert "is not a plain file name" in line
     assert "question 3" in line
-    assert "is no plain file name" in fail("draw_sheet.py", *DATA, "output=x.png", cwd=copy)
+    assert "is not a plain file name" in fail("draw_sheet.py", *DATA, "output=x.png", cwd=copy)
 
 
 def test_question_json_cut_short(copy: Path) -> None:

@@ -1,1 +1,1 @@
-"""The CLEVR world: scenes, images and questions, without torch."""
+"""CLEVR scenes, images, questions and programs. This package does not import torch."""

@@ -1,7 +1,7 @@
-"""CLEVR's camera: where it stands, what it calls left and behind, where points fall on the image.
+"""CLEVR's camera: pose, scene directions and projection onto the image.
 
-The pose and the focal length are those of the release: fitted to the objects' places in
-``CLEVR_val_000010.png`` they leave an error of 2 pixels with the camera aimed at the origin.
+Pose and focal length are those of the CLEVR release. A camera that looks at the origin reproduces
+the object positions in ``CLEVR_val_000010.png`` with an error of 2 pixels.
 """
 
 from __future__ import annotations
@@ -13,20 +13,25 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
-#: Blender's default camera, which CLEVR's base scene keeps; jitter is added to it.
+#: Position of Blender's default camera, which CLEVR's base scene uses, before jitter is added.
 CAMERA_POSITION = np.array([7.48113, -6.50764, 5.34367])
-#: 35 mm lens on a 32 mm sensor: focal length in image widths.
+#: Focal length in image widths: a 35 mm lens on a 32 mm sensor.
 FOCAL_LENGTH = 35.0 / 32.0
-#: Every image shows the frame of the release's 480×320, whatever its own size: one of 224×224
-#: is what resizing a 480×320 image for a ResNet gives.
+#: Aspect ratio of the field of view. It is the same for every image size, so a 224×224 image
+#: shows what resizing a 480×320 image of the release to 224×224 shows.
 FRAME_ASPECT = 480.0 / 320.0
 
 
 @dataclass(frozen=True)
 class Camera:
-    """A pinhole camera at ``position`` (3,) that looks at the origin.
+    """A pinhole camera.
 
-    ``right``, ``up`` and ``forward`` are its orthonormal axes, each (3,), in world units.
+    Attributes
+    ----------
+    position
+        (3,) in world units.
+    right, up, forward
+        Orthonormal axes in world coordinates, (3,) each.
     """
 
     position: Array
@@ -36,15 +41,17 @@ class Camera:
 
     @classmethod
     def looking_at_origin(cls, position: Array) -> Camera:
-        """The upright camera at ``position`` (3,) aimed at the world's origin."""
+        """Make an upright camera at ``position`` (3,) that looks at the origin."""
         forward = -position / np.linalg.norm(position)
         right = np.cross(forward, (0.0, 0.0, 1.0))
         right /= np.linalg.norm(right)
         return cls(position, right, np.cross(right, forward), forward)
 
     def directions(self) -> dict[str, Array]:
-        """The six unit vectors of a scene's ``directions``; all but above and below lie in
-        the ground plane."""
+        """Return the six unit vectors of a scene's ``directions``, (3,) each.
+
+        All but above and below lie in the ground plane.
+        """
         behind = self.forward * (1.0, 1.0, 0.0)
         behind /= np.linalg.norm(behind)
         above = np.array([0.0, 0.0, 1.0])
@@ -58,11 +65,19 @@ class Camera:
         }
 
     def focal_lengths(self, width: int, height: int) -> tuple[float, float]:
-        """Horizontal and vertical focal length in pixels of a ``width`` × ``height`` image."""
+        """Return the horizontal and the vertical focal length in pixels."""
         return FOCAL_LENGTH * width, FOCAL_LENGTH * FRAME_ASPECT * height
 
     def project(self, point: Array, width: int, height: int) -> tuple[float, float, float]:
-        """Pixel x and y (from the top left corner) and depth along the axis of a point (3,)."""
+        """Project a point (3,) onto a ``width`` × ``height`` image.
+
+        Returns
+        -------
+        x, y
+            Pixel coordinates, measured from the top left corner.
+        depth
+            Distance along ``forward`` in world units.
+        """
         offset = point - self.position
         depth = float(offset @ self.forward)
         focal_x, focal_y = self.focal_lengths(width, height)

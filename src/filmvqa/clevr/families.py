@@ -1,4 +1,4 @@
-"""Question templates in the official generator's JSON format, and the families that they make."""
+"""Question families, read from templates in the JSON format of CLEVR's official generator."""
 
 from __future__ import annotations
 
@@ -14,32 +14,39 @@ from filmvqa.clevr.programs import ANSWER_FUNCTIONS, SIGNATURES
 from filmvqa.clevr.schema import ATTRIBUTES, RELATIONS, decode_json
 from filmvqa.errors import UserError
 
-#: Values that a parameter of each type may take.
+#: Values that a template parameter of each type can take.
 DOMAINS = {name.capitalize(): values for name, values in ATTRIBUTES.items()}
 DOMAINS["Relation"] = RELATIONS
-#: Node types that stand for several functions.
+#: Types of nodes that expand to several functions.
 COMPOSITE_NODE = re.compile(r"(relate_)?filter(_unique|_count|_exist)?$")
 
 
 class Parameter(msgspec.Struct):
+    """A placeholder of a template, such as ``<Z>``, and the type of its values."""
+
     name: str
     type: str
 
 
 class Node(msgspec.Struct):
+    """A node of a template's program: a function, or a composite node.
+
+    ``inputs`` are indices of earlier nodes, ``side_inputs`` names of parameters.
+    """
+
     type: str
     inputs: list[int] = []
     side_inputs: list[str] = []
 
     @property
     def last_function(self) -> str:
-        """The last function that the node stands for."""
+        """The function that gives the node's output: the last one of a composite node."""
         composite = COMPOSITE_NODE.match(self.type)
         return (composite[2] or "_filter")[1:] if composite else self.type
 
     @property
     def signature(self) -> tuple[tuple[str, ...], str]:
-        """What it reads and what it gives, in the words of ``SIGNATURES``."""
+        """Input types and output type, as in ``SIGNATURES``."""
         if COMPOSITE_NODE.match(self.type):
             input_type = "object" if self.type.startswith("relate") else "set"
             last = self.last_function
@@ -48,7 +55,7 @@ class Node(msgspec.Struct):
 
     @property
     def side_input_types(self) -> list[str]:
-        """The types that its side inputs must have."""
+        """Required types of the side inputs."""
         if COMPOSITE_NODE.match(self.type):
             values = [name.capitalize() for name in ATTRIBUTES]
             return ["Relation", *values] if self.type.startswith("relate") else values
@@ -58,15 +65,18 @@ class Node(msgspec.Struct):
     def find_problem(
         self, parameter_types: Mapping[str, str], output_types: Sequence[str]
     ) -> str | None:
-        """What makes no sense in it, where parameters have ``parameter_types`` and the nodes
-        before it give ``output_types``."""
+        """Return what is invalid about the node, or None.
+
+        ``parameter_types`` are the types of the template's parameters, ``output_types`` those of
+        the earlier nodes' outputs.
+        """
         if not (COMPOSITE_NODE.match(self.type) or self.type in SIGNATURES):
             return f"has the unknown type {self.type!r}"
         if any(not 0 <= j < len(output_types) for j in self.inputs):
-            return "reads a node that does not stand before it"
+            return "has an input that is not an earlier node"
         expected, actual = list(self.signature[0]), [output_types[j] for j in self.inputs]
         if expected != actual:
-            return f"({self.type}) reads {actual}, but needs {expected}"
+            return f"({self.type}) has inputs of the types {actual}, not {expected}"
         side_types = [parameter_types.get(name) for name in self.side_inputs]
         if side_types != self.side_input_types:
             return (
@@ -77,27 +87,41 @@ class Node(msgspec.Struct):
 
 
 class Constraint(msgspec.Struct):
+    """A constraint on a template's parameters or outputs: NULL, NEQ or OUT_NEQ."""
+
     type: str
     params: list[str | int]
 
     def find_problem(self, node_count: int) -> str | None:
-        """What makes no sense in it, in a template of so many nodes."""
+        """Return what is invalid about the constraint in a template of that many nodes, or None."""
         parameter_types: dict[str, list[type]] = {
             "NULL": [str],
             "NEQ": [str, str],
             "OUT_NEQ": [int, int],
         }
         if self.type not in parameter_types:
-            return f"unknown constraint {self.type!r}"
+            return f"constraint {self.type!r} is unknown"
         if [type(p) for p in self.params] != parameter_types[self.type] or any(
             isinstance(p, int) and not 0 <= p < node_count for p in self.params
         ):
-            return f"constraint {self.type} of {self.params}"
+            return f"constraint {self.type} has invalid parameters {self.params}"
         return None
 
 
 class Template(msgspec.Struct, dict=True):
-    """One question family: its parameters, wordings, program with composite nodes, constraints."""
+    """The template of a question family.
+
+    Attributes
+    ----------
+    params
+        Parameters, which occur in the text and as side inputs of nodes.
+    text
+        Alternative wordings of the question.
+    nodes
+        The program, in which each node comes after its inputs.
+    constraints
+        Constraints on parameters and outputs.
+    """
 
     params: list[Parameter]
     text: list[str]
@@ -105,16 +129,19 @@ class Template(msgspec.Struct, dict=True):
     constraints: list[Constraint] = []
 
     def check(self, name: str) -> None:
-        """Raise ``UserError`` for a node, parameter or constraint that makes no sense."""
+        """Raise ``UserError`` if a node, parameter or constraint is invalid.
+
+        ``name`` is the beginning of the error message.
+        """
         if problem := self._find_problem():
-            raise UserError(f"{name}: {problem}; mend the template")
+            raise UserError(f"{name}: {problem}; correct the template")
 
     def _find_problem(self) -> str | None:
         if not self.text or not self.nodes:
-            return "no text or no nodes"
+            return "it has no text or no nodes"
         parameter_types = {p.name: p.type for p in self.params}
         if len(parameter_types) < len(self.params) or "" in parameter_types:
-            return "two parameters of one name, or one without a name"
+            return "two parameters have the same name, or one has none"
         output_types: list[str] = []
         for i, node in enumerate(self.nodes):
             problem = node.find_problem(parameter_types, output_types)
@@ -122,25 +149,26 @@ class Template(msgspec.Struct, dict=True):
                 return f"node {i} {problem}"
             output_types.append(node.signature[1])
         if self.nodes[-1].last_function not in ANSWER_FUNCTIONS:
-            return f"its last node ({self.nodes[-1].type}) gives no answer"
+            return f"its last node ({self.nodes[-1].type}) does not give an answer"
         return next(
             filter(None, (c.find_problem(len(output_types)) for c in self.constraints)), None
         )
 
     @cached_property
     def null_parameters(self) -> frozenset[str]:
-        """Parameters that must stay unnamed."""
+        """Parameters that must have no value (constraint NULL)."""
         return frozenset(str(c.params[0]) for c in self.constraints if c.type == "NULL")
 
     @cached_property
     def equal_parameters(self) -> list[tuple[str, str]]:
-        # The official generator drops an instance whose two values differ, whatever the
-        # constraint's name suggests; its own templates do not use it.
+        """Pairs of parameters that must not have different values (constraint NEQ)."""
+        # In spite of the constraint's name, the official generator rejects instances whose two
+        # values differ. Its own templates do not use the constraint.
         return [(str(c.params[0]), str(c.params[1])) for c in self.constraints if c.type == "NEQ"]
 
     @cached_property
     def differing_outputs(self) -> list[tuple[int, int]]:
-        """Pairs of nodes whose outputs must differ."""
+        """Pairs of nodes whose outputs must differ (constraint OUT_NEQ)."""
         pairs = ((c.params[0], c.params[1]) for c in self.constraints if c.type == "OUT_NEQ")
         return [(int(i), int(j)) for i, j in pairs]
 
@@ -150,7 +178,7 @@ class Template(msgspec.Struct, dict=True):
 
     @cached_property
     def possible_answers(self) -> list[str]:
-        """Every answer that the last function can give."""
+        """All answers that the last function can give."""
         last_type = self.nodes[-1].type
         operation, _, attribute = last_type.partition("_")
         if operation == "query":
@@ -161,7 +189,7 @@ class Template(msgspec.Struct, dict=True):
 
 
 class Family(msgspec.Struct):
-    """A template with its number, 0 to 89 for the shipped ones, and its group."""
+    """A template with its number (0 to 89 for the templates of this package) and its group."""
 
     index: int
     group: str
@@ -171,19 +199,26 @@ class Family(msgspec.Struct):
 def read_families(
     folder: str | Path | None = None, selection: Sequence[str | int] | None = None
 ) -> list[Family]:
-    """The families of a folder of template files, numbered in the order of file names.
+    """Read the families of a folder of template files, numbered in the order of file names.
 
     Parameters
     ----------
     folder
-        Where the JSON files lie; None takes the shipped ones.
+        Folder with JSON files; None selects the templates of this package.
     selection
-        Groups (file names without ``.json``) and single families (numbers) to keep; None keeps
-        all. Numbers stay the same.
+        Groups (file names without ``.json``) and numbers of the families to return; None selects
+        all families. The selection does not change the families' numbers.
+
+    Raises
+    ------
+    UserError
+        If the folder or a selected family does not exist, or a template is invalid.
     """
     source = files("filmvqa.clevr") / "templates" if folder is None else Path(folder)
     if not source.is_dir():
-        raise UserError(f"{source}: no such folder; templates=<folder> needs template JSON files")
+        raise UserError(
+            f"{source}: no such folder; set templates to a folder of template files (*.json)"
+        )
     paths = sorted((p for p in source.iterdir() if p.name.endswith(".json")), key=lambda p: p.name)
     families: list[Family] = []
     groups = []
@@ -191,18 +226,18 @@ def read_families(
         group = path.name.removesuffix(".json")
         groups.append(group)
         for k, template in enumerate(
-            decode_json(path.read_bytes(), list[Template], str(path), "mend the template")
+            decode_json(path.read_bytes(), list[Template], str(path), "correct the template")
         ):
             template.check(f"{path}: template {k}")
             families.append(Family(len(families), group, template))
     if not families:
-        raise UserError(f"{source}: no template files (*.json) in it")
+        raise UserError(f"{source}: no template files (*.json) in this folder; choose another one")
     if selection is None:
         return families
     unknown = [c for c in selection if c not in groups and c not in range(len(families))]
     if unknown:
         raise UserError(
-            f"{source}: has no question families {unknown}; choose from the groups {groups} and "
+            f"{source}: unknown question families {unknown}; choose from the groups {groups} and "
             f"the numbers 0 to {len(families) - 1}"
         )
     return [family for family in families if family.group in selection or family.index in selection]

@@ -1,8 +1,9 @@
-"""Whole data sets in CLEVR's layout, in parallel, resumable, the same for any number of workers.
+"""Parallel, resumable generation of data sets in CLEVR's file layout.
 
-Images are drawn in chunks and questions asked in shards of ``IMAGES_PER_SHARD``; each piece that
-is finished lies as a file in ``.partial`` until its split is put together. An image depends only
-on (seed, split, index), the questions of a shard only on its scenes, (seed, split, shard).
+Images are drawn in chunks of ``IMAGES_PER_CHUNK``, questions are generated in shards of
+``IMAGES_PER_SHARD`` images. Each finished chunk or shard is a file in ``.partial`` until its split
+is merged. An image depends only on the settings, split and index; the questions of a shard depend
+only on its scenes, the settings, split and shard. The number of workers changes no byte.
 """
 
 from __future__ import annotations
@@ -28,42 +29,44 @@ from filmvqa.disk import check_disk_space
 from filmvqa.errors import UserError
 from filmvqa.locks import folder_lock
 
-#: What a generated image takes on the disk, with room to spare (measured: 0.5 to 0.9).
+#: Upper estimate of the size of a PNG file (measured: 0.5 to 0.9).
 BYTES_PER_PIXEL = 1
 
 
 def generate(root: str | Path, settings: GeneratorSettings, workers: int | None = None) -> bool:
-    """Generate a set under ``root``; False if it was already there and complete.
+    """Generate a set in ``root``, or the parts of it that are missing.
+
+    Parameters
+    ----------
+    root
+        Folder of the set.
+    settings
+        Settings of the set; a set that exists must have been generated with the same settings.
+    workers
+        Number of worker processes; None selects the number of CPUs.
+
+    Returns
+    -------
+    bool
+        False if the set was complete already.
 
     Raises
     ------
     UserError
-        If ``root`` holds a set of other settings; nothing is changed then.
+        If ``root`` contains another set (which is not changed), a template is invalid, the disk
+        has too little space, or a worker process was killed.
     """
     folder = SetFolder(Path(root))
-    read_families(settings.templates, settings.families)  # broken templates are named before work
+    read_families(settings.templates, settings.families)  # report invalid templates at once
     with folder_lock(folder.root):
         record_settings(folder, settings)
         return _generate_missing(folder, settings, workers or os.cpu_count() or 1)
 
 
 def _generate_missing(folder: SetFolder, settings: GeneratorSettings, workers: int) -> bool:
-    jobs: list[tuple[str, list[int], int | None]] = []
-    unfinished = []
-    for split, count in settings.images.items():
-        if count == 0:
-            continue
-        if folder.questions(split).exists():
-            present = {path.name for path in folder.image_folder(split).glob("*.png")}
-            missing = [i for i in range(count) if image_filename(split, i) not in present]
-            jobs += [
-                (split, chunk, None) for chunk in _split_into_chunks(missing, IMAGES_PER_CHUNK)
-            ]
-            continue
-        unfinished.append(split)
-        for k, chunk in enumerate(_split_into_chunks(list(range(count)), IMAGES_PER_CHUNK)):
-            if not folder.partial(split, "scenes", k).exists():
-                jobs.append((split, chunk, k))
+    splits = [split for split, count in settings.images.items() if count]
+    unfinished = [split for split in splits if not folder.questions(split).exists()]
+    jobs = [job for split in splits for job in _plan_images(folder, settings, split)]
     if not jobs and not unfinished:
         folder.remove_partial()
         return False
@@ -84,8 +87,27 @@ def _generate_missing(folder: SetFolder, settings: GeneratorSettings, workers: i
     return True
 
 
-def _split_into_chunks(numbers: list[int], size: int) -> list[list[int]]:
-    return [numbers[i : i + size] for i in range(0, len(numbers), size)]
+def _plan_images(
+    folder: SetFolder, settings: GeneratorSettings, split: str
+) -> list[tuple[str, list[int], int | None]]:
+    """Return split, image indices and chunk number of each chunk that has to be drawn.
+
+    The chunk number is None if the split is complete and only lost images are drawn again.
+    """
+    count = settings.images[split]
+    if folder.questions(split).exists():
+        present = {path.name for path in folder.image_folder(split).glob("*.png")}
+        missing = [i for i in range(count) if image_filename(split, i) not in present]
+        return [(split, chunk, None) for chunk in _split_into_chunks(missing)]
+    return [
+        (split, chunk, k)
+        for k, chunk in enumerate(_split_into_chunks(list(range(count))))
+        if not folder.partial(split, "scenes", k).exists()
+    ]
+
+
+def _split_into_chunks(indices: list[int]) -> list[list[int]]:
+    return [indices[i : i + IMAGES_PER_CHUNK] for i in range(0, len(indices), IMAGES_PER_CHUNK)]
 
 
 def _run_jobs(
@@ -102,8 +124,8 @@ def _run_jobs(
                 bar.update(future.result())
     except BrokenProcessPool:
         raise UserError(
-            "a worker process was killed, most often for want of memory; run the same command "
-            "again with fewer workers=<number>: what is finished is kept"
+            "a worker process was killed, most likely because memory ran out; run the same "
+            "command again with fewer workers=<number>; finished images and questions are kept"
         ) from None
     except BaseException:
         pool.shutdown(wait=False, cancel_futures=True)

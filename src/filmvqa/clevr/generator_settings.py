@@ -18,12 +18,33 @@ REMEDY = "delete it and run generate_clevr.py again"
 
 @dataclass(frozen=True)
 class GeneratorSettings:
-    """All that a generated set depends on.
+    """Settings that determine every byte of a generated set.
 
-    ``images`` gives the number of images of each split (0: none); ``families`` the groups and
-    numbers of question families (None: all); ``withhold`` the splits whose questions come without
-    answers, as CLEVR's test split; ``date`` goes into the files' heads, fixed so that the same
-    settings give the same bytes.
+    Attributes
+    ----------
+    images
+        Number of images of each split; a split with 0 images is not generated.
+    width, height
+        Image size in pixels.
+    rays
+        Each pixel is sampled by ``rays`` × ``rays`` rays.
+    seed
+        Seed of scenes and questions.
+    questions_per_image
+        Maximal number of questions about one image.
+    families
+        Groups and numbers of the question families to use; None selects all of them.
+    templates
+        Folder of question templates; None selects the templates of this package.
+    withhold
+        Splits whose questions have no answers, as CLEVR's test split has none.
+    masks
+        Whether to write object masks.
+    date
+        Date in the ``info`` of the JSON files. It is a setting, because the current date would
+        make the bytes differ from run to run.
+    rules
+        Constraints on the scenes.
     """
 
     images: dict[str, int]
@@ -42,23 +63,26 @@ class GeneratorSettings:
     def __post_init__(self) -> None:
         for split, count in self.images.items():
             if not split.isidentifier() or count < 0:
-                raise UserError(f"images.{split}={count}; need a plain name and 0 or more images")
+                raise UserError(
+                    f"images.{split}={count}; the name must be an identifier, the number at least 0"
+                )
             if count:
                 self.rules.for_split(split)
         if min(self.width, self.height) < 16 or not 1 <= self.rays <= 16:
             raise UserError(
-                f"images of {self.width}×{self.height} with rays={self.rays}; "
-                "use at least 16×16 and 1 to 16 rays a side"
+                f"width={self.width}, height={self.height}, rays={self.rays}; use width and height "
+                "of at least 16 and rays from 1 to 16"
             )
 
 
 def record_settings(folder: SetFolder, settings: GeneratorSettings) -> None:
-    """Record the settings in the folder, or compare them with those recorded.
+    """Write ``generation.json``, or compare the settings with those it already records.
 
     Raises
     ------
     UserError
-        If they differ, or the folder holds a set that was not generated.
+        If the recorded settings differ from ``settings``, or if the folder contains questions but
+        no ``generation.json``.
     """
     wanted = msgspec.to_builtins(settings)
     if folder.settings.exists():
@@ -69,13 +93,14 @@ def record_settings(folder: SetFolder, settings: GeneratorSettings) -> None:
         if recorded != wanted:
             changed = _differences(recorded, wanted)
             raise UserError(
-                f"{folder.root}: holds a set made with other settings ({'; '.join(changed)}); "
-                "give the same ones, another folder, or delete it"
+                f"{folder.root}: contains a set generated with other settings "
+                f"({'; '.join(changed)}); use the same settings or another folder, or delete it"
             )
         return
     if (folder.root / "questions").exists():
         raise UserError(
-            f"{folder.root}: holds questions that were not generated here; choose another folder"
+            f"{folder.root}: contains questions but no {folder.settings.name}, so the set was not "
+            "generated here; choose another folder"
         )
     write_file(folder.settings, msgspec.json.format(encode_json(wanted), indent=1) + b"\n")
 

@@ -1,4 +1,4 @@
-"""Merging a split: its partial files become one scene file and one question file."""
+"""Merging of a split's partial files into one scene file and one question file."""
 
 from __future__ import annotations
 
@@ -21,8 +21,10 @@ _INFO = {"license": "Creative Commons Attribution (CC BY 4.0)", "version": "1.0"
 
 
 def merge_split(folder: SetFolder, settings: GeneratorSettings, split: str) -> None:
-    """Put a split's scene and question files together; the question file, which says that the
-    split is complete, comes last."""
+    """Write a split's scene file and question file.
+
+    The question file is written last: its existence marks the split as complete.
+    """
     images = settings.images[split]
     scenes = read_partial_scenes(folder, split, range(chunk_count(images)))
     _write_array(folder.scenes(split), settings, split, "scenes", scenes)
@@ -49,7 +51,7 @@ T = TypeVar("T", Scene, Question)
 def _write_array(
     path: Path, settings: GeneratorSettings, split: str, key: str, records: Iterator[T]
 ) -> None:
-    """A CLEVR file {"info": ..., key: [...]}, written record by record to bound memory."""
+    """Write a CLEVR file ``{"info": ..., key: [...]}`` record by record, to bound memory."""
     info = Info(split=split, date=settings.date, **_INFO)
     with atomic_write(path) as stream:
         stream.write(b'{"info":' + encode_json(info) + f',"{key}":['.encode())

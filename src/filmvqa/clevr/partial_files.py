@@ -1,6 +1,6 @@
-"""Partial files of a set: a chunk of images leaves its scenes, a shard its questions.
+"""Partial files of a split: one file of scenes per chunk, one file of questions per shard.
 
-They lie in the set's ``.partial`` folder until the split is merged.
+They are kept in the set's ``.partial`` folder until the split is merged.
 """
 
 from __future__ import annotations
@@ -17,30 +17,42 @@ IMAGES_PER_CHUNK = 50
 
 
 def chunk_count(images: int) -> int:
-    """Number of chunks of a split of that many images."""
+    """Return the number of chunks in a split of ``images`` images."""
     return -(-images // IMAGES_PER_CHUNK)
 
 
 def shard_count(images: int) -> int:
-    """Number of shards of a split of that many images."""
+    """Return the number of shards in a split of ``images`` images."""
     return -(-images // IMAGES_PER_SHARD)
 
 
 def chunks_of_shard(shard: int, images: int) -> range:
-    """The chunks whose images belong to a shard, in a split of that many images."""
+    """Return the numbers of the chunks of one shard, in a split of ``images`` images."""
     per_shard = IMAGES_PER_SHARD // IMAGES_PER_CHUNK
     return range(shard * per_shard, min((shard + 1) * per_shard, chunk_count(images)))
 
 
 def read_partial_scenes(folder: SetFolder, split: str, chunks: range) -> Iterator[Scene]:
-    """The scenes of some chunks, in order."""
+    """Read the scenes of the given chunks in order.
+
+    Raises
+    ------
+    UserError
+        If a file is missing or damaged.
+    """
     for k in chunks:
         path = folder.partial(split, "scenes", k)
         yield from decode_json(read_bytes(path, REMEDY), list[Scene], path, REMEDY)
 
 
 def read_partial_questions(folder: SetFolder, split: str, shards: range) -> Iterator[Question]:
-    """The questions of some shards, in order."""
+    """Read the questions of the given shards in order.
+
+    Raises
+    ------
+    UserError
+        If a file is missing or damaged.
+    """
     for k in shards:
         path = folder.partial(split, "questions", k)
         yield from decode_json(read_bytes(path, REMEDY), list[Question], path, REMEDY)

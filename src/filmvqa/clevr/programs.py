@@ -1,7 +1,7 @@
-"""CLEVR's functional programs: execution on a scene, and what type of question they answer.
+"""CLEVR's functional programs: execution on a scene, and their question types.
 
-A set of objects is an integer whose bit i says whether object i belongs to it, so that filters,
-unions and intersections are single machine operations.
+A set of objects is an integer whose bit i is 1 if object i is in the set, so that filters, unions
+and intersections are bitwise operations.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from itertools import product
 from filmvqa.clevr.schema import ATTRIBUTES, RELATIONS, Function, Scene
 from filmvqa.errors import UserError
 
-#: The thirteen functions that end a CLEVR program, in the fixed order of every question file.
+#: The thirteen functions that end a CLEVR program, in the order of ``types`` in question files.
 ANSWER_FUNCTIONS = (
     "count",
     "exist",
@@ -28,7 +28,7 @@ ANSWER_FUNCTIONS = (
     "equal_material",
     "equal_shape",
 )
-#: The five question types of the paper's Table 1, in its order, and the functions of each.
+#: The five question types, in the order of Table 1 of the FiLM paper, and their last functions.
 QUESTION_TYPES: dict[str, tuple[str, ...]] = {
     "count": ANSWER_FUNCTIONS[0:1],
     "exist": ANSWER_FUNCTIONS[1:2],
@@ -36,13 +36,13 @@ QUESTION_TYPES: dict[str, tuple[str, ...]] = {
     "query attribute": ANSWER_FUNCTIONS[5:9],
     "compare attribute": ANSWER_FUNCTIONS[9:13],
 }
-#: An attribute combination: one value or None for each of ``ATTRIBUTES``, in that order.
+#: A combination of attribute values: a value or None for each of ``ATTRIBUTES``, in their order.
 Filter = tuple[str | None, str | None, str | None, str | None]
 NO_FILTER: Filter = (None, None, None, None)
-#: What a step of a program gives: a set (bits), an object or a number (int), a bool or a value.
+#: Output of a step: a set (bits), an object's index or a number (int), a bool or a value (str).
 Value = int | bool | str
-#: What each function reads and what it gives: "set", "object", "number", "boolean", or the
-#: attribute of which it is a value.
+#: Input types and output type of each function: "set", "object", "number", "boolean", or the name
+#: of an attribute for its values.
 SIGNATURES: dict[str, tuple[tuple[str, ...], str]] = {
     "scene": ((), "set"),
     "unique": (("set",), "object"),
@@ -62,7 +62,13 @@ for _attribute in ATTRIBUTES:
 
 
 def question_type(last_function: str) -> str:
-    """The question type, one of five, of a program that ends in ``last_function``."""
+    """Return the question type of a program that ends in ``last_function``.
+
+    Raises
+    ------
+    UserError
+        If no CLEVR program ends in this function.
+    """
     for name, functions in QUESTION_TYPES.items():
         if last_function in functions:
             return name
@@ -70,15 +76,25 @@ def question_type(last_function: str) -> str:
 
 
 class NotUniqueError(Exception):
-    """``unique`` was given no object or several: the question makes no sense on this scene."""
+    """The input of ``unique`` is not a set of one object: the question is invalid on this scene."""
 
 
 class SceneIndex:
-    """A scene's objects as bit sets.
+    """Sets of a scene's objects, computed once for all programs.
 
-    ``all_objects`` has all objects; ``matching[f]`` those that fit filter f, for every f that at
-    least one object fits; ``related[r][i]`` those that are r of object i; ``same[a][i]`` the
-    others with object i's value of attribute a; ``attributes[i]`` object i's four values.
+    Attributes
+    ----------
+    all_objects
+        The set of all objects.
+    attributes
+        ``attributes[i]`` is the tuple of object i's values, in the order of ``ATTRIBUTES``.
+    matching
+        ``matching[f]`` is the set of objects that match filter f. Filters that match no object
+        are not in it.
+    related
+        ``related[r][i]`` is the set of objects in relation r to object i.
+    same
+        ``same[a][i]`` is the set of other objects with object i's value of attribute a.
     """
 
     def __init__(self, scene: Scene) -> None:
@@ -101,20 +117,20 @@ class SceneIndex:
         }
 
     def with_value(self, attribute: str, value: str) -> int:
-        """The objects whose attribute has that value."""
+        """Return the set of objects whose attribute has the value."""
         key: list[str | None] = [None] * len(ATTRIBUTES)
         key[list(ATTRIBUTES).index(attribute)] = value
         return self.matching.get((key[0], key[1], key[2], key[3]), 0)
 
     def apply(self, function: str, inputs: Sequence[Value], value: str | None) -> Value:
-        """One step of a program.
+        """Apply one function of a program to the outputs of earlier steps.
 
         Raises
         ------
         NotUniqueError
-            If ``unique`` is given a set of other than one object.
+            If the input of ``unique`` is not a set of one object.
         UserError
-            For a function that CLEVR does not have.
+            If CLEVR has no such function.
         """
         operation, _, attribute = function.partition("_")
         first = int(inputs[0]) if inputs and not isinstance(inputs[0], str) else 0
@@ -155,12 +171,14 @@ class SceneIndex:
 
 
 def execute(program: Sequence[Function], scene_index: SceneIndex) -> list[Value]:
-    """The output of every step of a program; the last is the answer.
+    """Return the output of every step of a program; the last one is the answer.
 
     Raises
     ------
     NotUniqueError
-        If the program needs a unique object and there is none.
+        If the input of ``unique`` is not a set of one object.
+    UserError
+        If the program has an unknown function.
     """
     outputs: list[Value] = []
     for step in program:
@@ -170,25 +188,28 @@ def execute(program: Sequence[Function], scene_index: SceneIndex) -> list[Value]
 
 
 def answer_text(value: Value) -> str:
-    """An answer as CLEVR writes it: yes, no, a number or a value."""
+    """Return an answer as CLEVR writes it: "yes", "no", a number or an attribute value."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     return str(value)
 
 
 def token(step: Function) -> str:
-    """A step as one token of the program vocabulary, such as ``filter_color[blue]``."""
+    """Return a step's token in the program vocabulary, such as ``filter_color[blue]``."""
     return f"{step.function}[{','.join(step.value_inputs)}]" if step.value_inputs else step.function
 
 
 def prefix_order(inputs: Sequence[Sequence[int]]) -> list[int]:
-    """A program's steps in prefix order, each before what it reads (clevr-iep's order), from what
-    each step reads.
+    """Return the steps of a program in prefix order: each step before its inputs, as in clevr-iep.
+
+    ``inputs[i]`` are the indices of the inputs of step i. A step that is the input of two steps
+    is listed twice.
 
     Raises
     ------
     ValueError
-        If a step refers to itself, forward or outside.
+        If an input is not an earlier step, or if steps are shared so often that the list is longer
+        than 16 times the number of steps.
     """
     order: list[int] = []
     pending = [len(inputs) - 1] if inputs else []
@@ -197,10 +218,10 @@ def prefix_order(inputs: Sequence[Sequence[int]]) -> list[int]:
         order.append(i)
         if any(not 0 <= j < i for j in inputs[i]):
             raise ValueError(
-                f"step {i} of its program reads step {max(inputs[i])}; "
-                "a step may only read earlier ones"
+                f"step {i} of its program has the inputs {list(inputs[i])}; "
+                "inputs must be earlier steps"
             )
         if len(order) > 16 * len(inputs):
-            raise ValueError("its program is no tree: its steps are read over and over")
+            raise ValueError("its program is not a tree: its steps are shared too often")
         pending.extend(reversed(inputs[i]))
     return order

@@ -1,14 +1,14 @@
-"""Templates to questions: the search for instances that a scene allows, with balanced answers.
+"""Generation of questions from templates, with balanced families and answers.
 
-Templates are in the format of CLEVR's official generator, so its own can be used. Like it, this
-module fills a template node by node, keeps only choices for which every ``unique`` holds, and
-evens out families and answers (Johnson et al., CVPR 2017, section 3 and its supplement).
+Templates are in the format of CLEVR's official generator. Like that generator, this module
+instantiates a template node by node by depth-first search, rejects instances whose ``unique``
+nodes fail, and balances families and answers (Johnson et al., CVPR 2017, section 3 and
+supplementary material).
 """
 
 from __future__ import annotations
 
 import random
-import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -23,38 +23,41 @@ from filmvqa.clevr.programs import (
     execute,
 )
 from filmvqa.clevr.schema import ATTRIBUTES, RELATIONS, Function, Question, Scene
+from filmvqa.clevr.wording import write_question
 
-SYNONYMS: dict[str, tuple[str, ...]] = {
-    "thing": ("thing", "object"),
-    "sphere": ("sphere", "ball"),
-    "cube": ("cube", "block"),
-    "large": ("large", "big"),
-    "small": ("small", "tiny"),
-    "metal": ("metallic", "metal", "shiny"),
-    "rubber": ("rubber", "matte"),
-    "left": ("left of", "to the left of", "on the left side of"),
-    "right": ("right of", "to the right of", "on the right side of"),
-    "behind": ("behind",),
-    "front": ("in front of",),
-}
-#: Counts start afresh after this many images, as in the official generator.
+#: Counts of families and answers are reset after this many images, as in the official generator.
 IMAGES_PER_SHARD = 250
-#: Choices that the search tries for one family on one image before it takes the next family.
+#: Maximal number of choices in the search for an instance of one family on one image.
 MAX_CHOICES = 400
 
 
 class _Instance:
-    """A template being filled: values of parameters, outputs of nodes, the program so far."""
+    """A partial instance of a template.
+
+    Attributes
+    ----------
+    values
+        Values of the parameters.
+    outputs
+        Output of each node.
+    last_steps
+        Index in ``program`` of each node's last step.
+    program
+        The steps of all nodes.
+    """
 
     def __init__(self) -> None:
         self.values: dict[str, str | None] = {}
         self.outputs: list[Value] = []
-        self.last_steps: list[int] = []  # of each template node: its last step in the program
+        self.last_steps: list[int] = []
         self.program: list[Function] = []
 
 
 class _Option(NamedTuple):
-    """A way to fill a composite node: relation (None: no ``relate``), filter, objects (bits)."""
+    """Values of a composite node's side inputs, and the set of objects that they select.
+
+    ``relation`` is None if the node has no ``relate``.
+    """
 
     relation: str | None
     filter: Filter
@@ -62,7 +65,7 @@ class _Option(NamedTuple):
 
 
 class QuestionGenerator:
-    """Asks questions about the images of one shard, keeping families and answers balanced."""
+    """Generates the questions of one shard and counts families and answers to balance them."""
 
     def __init__(self, families: list[Family], rng: random.Random) -> None:
         self._families = families
@@ -71,7 +74,7 @@ class QuestionGenerator:
         self._answer_counts = [dict.fromkeys(f.template.possible_answers, 0) for f in families]
 
     def ask(self, scene: Scene, per_image: int) -> list[Question]:
-        """Up to ``per_image`` questions about a scene, least-used families first, no two alike."""
+        """Return up to ``per_image`` distinct questions, those of the least-used families first."""
         scene_index = SceneIndex(scene)
         order = list(range(len(self._families)))
         self._rng.shuffle(order)
@@ -85,7 +88,7 @@ class QuestionGenerator:
             instance = self._instantiate(family.template, scene_index, self._answer_counts[k])
             if instance is None:
                 continue
-            text = self._fill_text(family.template, instance.values)
+            text = write_question(family.template, instance.values, self._rng)
             if text in texts:
                 continue
             texts.add(text)
@@ -108,7 +111,11 @@ class QuestionGenerator:
     def _instantiate(
         self, template: Template, scene_index: SceneIndex, counts: dict[str, int]
     ) -> _Instance | None:
-        """Search depth first, choices in random order, for an instance that may be asked."""
+        """Search for a valid instance depth-first, with choices in random order.
+
+        ``counts`` are the family's answer counts. Returns None if the search fails or exceeds
+        ``MAX_CHOICES``.
+        """
         accepted = {answer for answer in counts if _keeps_balance(answer, counts)}
         instance = _Instance()
         budget = MAX_CHOICES
@@ -136,9 +143,9 @@ class QuestionGenerator:
     def _extensions(
         self, node: Node, template: Template, instance: _Instance, scene_index: SceneIndex
     ) -> Iterator[bool]:
-        """Extend the instance by a node in every way, in random order; yields after each.
+        """Extend the instance by ``node`` with each choice in random order, and yield after each.
 
-        The caller rewinds the instance before it asks for the next.
+        The caller must remove the node from the instance before it resumes the iterator.
         """
         if COMPOSITE_NODE.match(node.type):
             yield from self._composite_extensions(node, template, instance, scene_index)
@@ -208,8 +215,11 @@ class QuestionGenerator:
         base: int,
         scene_index: SceneIndex,
     ) -> list[_Option]:
-        """Filters that fit nothing: as many as fit something for ``exist``, as many as fit one
-        object for ``count`` and plain ``filter``, none for ``unique``."""
+        """Sample filters that match no object of ``base``.
+
+        Their number is that of the nonempty options for ``exist``, that of the options with one
+        object for ``count`` and plain ``filter``, and 0 for ``unique``.
+        """
         if last_function == "unique":
             return []
         count = len(nonempty)
@@ -229,23 +239,6 @@ class QuestionGenerator:
                 empty[key] = None
         return [_Option(None, key, 0) for key in empty]
 
-    def _fill_text(self, template: Template, values: dict[str, str | None]) -> str:
-        """One of the template's wordings with its parameters filled in."""
-        text = self._rng.choice(template.text)
-        text = _drop_other(text, values)
-        for parameter in template.params:
-            value = values.get(parameter.name)
-            if value is None:
-                value = "thing" if parameter.type == "Shape" else ""
-            if value in SYNONYMS:
-                value = self._rng.choice(SYNONYMS[value])
-            text = text.replace(parameter.name, value)
-        while match := re.search(r"\[([^\[\]]*)\]", text):
-            kept = match[1] if self._rng.random() < 0.5 else ""
-            text = text[: match.start()] + kept + text[match.end() :]
-        text = re.sub(r"\s+(?=[?;,])", "", " ".join(text.split()))
-        return re.sub(r"\b([Aa]) (?=object)", r"\1n ", text)
-
 
 def _relate_options(
     last_function: str, nulls: list[int], anchor: int, scene_index: SceneIndex
@@ -256,7 +249,7 @@ def _relate_options(
         options += [
             _Option(relation, key, related & matching)
             for key, matching in scene_index.matching.items()
-            # A relation that keeps all that the filter keeps says nothing.
+            # The relation must remove an object that matches the filter.
             if related & matching != matching
             and (related & matching or last_function in ("count", "exist"))
             and all(key[k] is None for k in nulls)
@@ -265,8 +258,11 @@ def _relate_options(
 
 
 def _keeps_balance(answer: str, counts: dict[str, int]) -> bool:
-    """CLEVR's rejection sampling: not over 1.1 times the second most frequent answer of the
-    family, nor over 5 times the larger of 5 and the median."""
+    """Return whether CLEVR's rejection sampling accepts an answer of a family.
+
+    The count of the answer must be at most 1.1 times the second largest count, and at most 5 times
+    the larger of 5 and the median count.
+    """
     ranked = sorted(counts.values())
     median = max(ranked[len(ranked) // 2], 5)
     return counts[answer] <= 1.1 * ranked[-2] and counts[answer] <= 5.0 * median
@@ -284,7 +280,7 @@ def _finish_node(instance: _Instance, output: Value) -> None:
 
 
 def _truncate(instance: _Instance, template: Template, depth: int) -> None:
-    """Forget all nodes from ``depth`` on."""
+    """Remove node number ``depth`` and all later ones."""
     for node in template.nodes[depth : len(instance.outputs)]:
         for name in node.side_inputs:
             instance.values.pop(name, None)
@@ -308,7 +304,7 @@ def _constraints_hold(template: Template, instance: _Instance) -> bool:
 
 
 def _is_degenerate(instance: _Instance, scene_index: SceneIndex) -> bool:
-    """Whether the answer stays the same when one of the relations is left out."""
+    """Return whether the answer is the same without one of the relations."""
     for i, step in enumerate(instance.program):
         if step.function != "relate":
             continue
@@ -322,21 +318,10 @@ def _is_degenerate(instance: _Instance, scene_index: SceneIndex) -> bool:
     return False
 
 
-def _drop_other(text: str, values: dict[str, str | None]) -> str:
-    """Without "other" where the two things differ by their very names, as in CLEVR."""
-    if " other " not in text and " another " not in text:
-        return text
-    letters = "ZCMS"
-    pairs = [(values.get(f"<{k}>"), values.get(f"<{k}2>")) for k in letters]
-    if any(a and b and a != b for a, b in pairs):
-        text = text.replace(" other ", " ").replace(" another ", " a ")
-    return text
-
-
 def ask_shard(
     scenes: list[Scene], families: list[Family], per_image: int, seed: str
 ) -> list[Question]:
-    """Questions about up to ``IMAGES_PER_SHARD`` scenes, counts starting from nothing.
+    """Return questions about up to ``IMAGES_PER_SHARD`` scenes, with counts that start at 0.
 
     The same scenes, families and seed give the same questions.
     """

@@ -1,7 +1,15 @@
-"""The compiled part of the renderer: rays, shapes and materials, for one image at a time.
+"""The compiled part of the renderer: intersections, lighting and materials of one image.
 
-Objects come as a table with a row each, whose columns are named below; lamps as rows of position,
-two half edges, normal and power; shadows as their bounds on the ground.
+Arrays that the functions share (N objects, L lamps):
+
+- ``objects`` (N, 12): one row per object; the columns are named below.
+- ``lamps`` (L, 5, 3): position, two half edges, normal and RGB power of each lamp.
+- ``shadows`` (L, N, 4): ground bounds of each object's shadow (x low, x high, y low, y high).
+- ``boxes`` (N, 4): inclusive pixel bounds of each object (left, right, top, bottom).
+- ``camera`` (4, 3): position, right, up, forward.
+
+Points, directions and normals are passed as three floats: o is the origin of a ray, d and v are
+unit directions, n is a unit normal.
 """
 
 from __future__ import annotations
@@ -15,24 +23,25 @@ from numpy.typing import NDArray
 
 from filmvqa.clevr.camera import Array
 
-#: The mask's value where no object is seen.
+#: Mask value of pixels that show no object.
 NO_OBJECT = 255
 SPHERE, CUBE, CYLINDER = range(3)
-AMBIENT = 0.132
-SKY_RADIANCE = 0.1  # what a mirror sees above the horizon
-BEVEL = 0.15  # of the half edge; CLEVR's cubes and cylinders have rounded edges
-# The two materials, matched by eye to the release: Phong exponents and weights of the parts.
+AMBIENT = 0.132  # ambient light at a point that nothing occludes
+SKY_RADIANCE = 0.1  # reflected by metal above the horizon
+BEVEL = 0.15  # radius of rounded edges of cubes and cylinders, in half extents
+# Weights of each material's components and Phong exponents (GLOSS), fitted by eye to the release.
 RUBBER_DIFFUSE, RUBBER_HIGHLIGHT, RUBBER_GLOSS = 1.25, 0.04, 10.0
 METAL_DIFFUSE, METAL_HIGHLIGHT, METAL_GLOSS, METAL_MIRROR = 0.25, 9.0, 60.0, 0.75
 EPSILON = 1e-4
 
-#: Columns of the object table.
+#: Columns of ``objects``: centre, half extent (radius of spheres and cylinders), cosine and sine of
+#: the rotation, shape, metal (1) or rubber (0), linear RGB, squared radius of the bounding sphere.
 X, Y, Z, HALF_EXTENT, COS, SIN, SHAPE, METAL, RED, GREEN, BLUE, BOUND_SQUARED = range(12)
-FAR = 1e30
+FAR = 1e30  # distance of a ray that hits nothing
 
 
-# Called a million times an image with half a dozen arrays each, the small functions spend more
-# time on passing arguments than on arithmetic unless LLVM inlines them.
+# The small functions are called about a million times per image. Unless LLVM inlines them, passing
+# their arguments takes longer than their arithmetic.
 _NUMBA_OPTIONS: dict[str, Any] = {
     "cache": True, "fastmath": True, "nogil": True, "error_model": "numpy",
 }  # fmt: skip
@@ -45,7 +54,7 @@ def _intersect(
     objects: Array, i: int, ox: float, oy: float, oz: float,
     dx: float, dy: float, dz: float, far: float,
 ) -> float:  # fmt: skip
-    """Distance along a unit ray to object i, or ``far`` if it is not nearer."""
+    """Return the distance along a ray to object i, or ``far`` if it is not nearer than that."""
     cx, cy, cz = ox - objects[i, X], oy - objects[i, Y], oz - objects[i, Z]
     projection = cx * dx + cy * dy + cz * dz
     miss_squared = cx * cx + cy * cy + cz * cz - projection * projection
@@ -59,8 +68,8 @@ def _intersect(
         cos, sin = objects[i, COS], objects[i, SIN]
         lx, ly = cx * cos + cy * sin, cy * cos - cx * sin
         mx, my = dx * cos + dy * sin, dy * cos - dx * sin
-        # A slab is crossed from -half to half: its middle and half its length along the ray.
-        # A ray within 1e-9 of a face's plane is turned by as much, so that none divides by 0.
+        # Slab method: the ray is inside all three slabs between t_enter and t_exit. Components
+        # below 1e-9 are replaced by 1e-9, to avoid division by zero.
         ix = 1.0 / (mx if abs(mx) > 1e-9 else 1e-9)
         iy = 1.0 / (my if abs(my) > 1e-9 else 1e-9)
         iz = 1.0 / (dz if abs(dz) > 1e-9 else 1e-9)
@@ -101,7 +110,7 @@ def _intersect(
 def _surface_normal(
     objects: Array, i: int, x: float, y: float, z: float
 ) -> tuple[float, float, float]:
-    """Unit outward normal at a surface point, turned smoothly over bevelled edges."""
+    """Return the outward normal at a surface point; it turns smoothly over rounded edges."""
     x, y, z = x - objects[i, X], y - objects[i, Y], z - objects[i, Z]
     half_extent = objects[i, HALF_EXTENT]
     flat_extent = half_extent * (1.0 - BEVEL)
@@ -126,7 +135,7 @@ def _surface_normal(
 def _nearest_hit(
     objects: Array, ox: float, oy: float, oz: float, dx: float, dy: float, dz: float, skip: int
 ) -> tuple[int, float]:
-    """Index (-1: none) of and distance to the nearest object along a ray."""
+    """Return index (-1: none) and distance of the nearest object along a ray, except ``skip``."""
     distance, hit = FAR, -1
     for i in range(len(objects)):
         if i != skip:
@@ -141,7 +150,11 @@ def _is_occluded(
     objects: Array, shadows: Array, lamp: int, ox: float, oy: float, oz: float,
     dx: float, dy: float, dz: float, far: float, skip: int,
 ) -> bool:  # fmt: skip
-    """Whether any object but ``skip`` (-1: the ray starts on the ground) hides the lamp."""
+    """Return whether an object other than ``skip`` hides the lamp from a point.
+
+    ``skip`` is the object on which the point lies, or -1 on the ground, where only objects whose
+    ``shadows`` contain the point are tested.
+    """
     for i in range(len(objects)):
         if skip < 0 and not (
             shadows[lamp, i, 0] < ox < shadows[lamp, i, 1]
@@ -157,7 +170,10 @@ def _is_occluded(
 def _ambient_occlusion(
     objects: Array, x: float, y: float, z: float, nx: float, ny: float, nz: float, skip: int
 ) -> float:
-    """Share of the ambient light that reaches a point past nearby objects, taken as spheres."""
+    """Return the fraction of ambient light that reaches a point.
+
+    All objects occlude it as spheres, except the object ``skip`` on which the point lies.
+    """
     unoccluded = 1.0
     for i in range(len(objects)):
         if i == skip:
@@ -180,10 +196,11 @@ def _direct_light(
     nx: float, ny: float, nz: float, vx: float, vy: float, vz: float,
     skip: int, lamp_u: float, lamp_v: float, gloss: float, light: Array,
 ) -> None:  # fmt: skip
-    """Light at a point with unit normal n seen along the unit ray v.
+    """Compute the light at a point with normal n that is viewed along direction v.
 
-    ``light[0:3]`` is diffuse RGB (lamps and ambient), ``light[3:6]`` the lamps' mirror-like
-    highlight with exponent ``gloss``. (lamp_u, lamp_v) in [-1, 1]² picks the point on each lamp.
+    The result is written to ``light`` (6,): diffuse RGB of lamps and ambient light, then the
+    lamps' Phong highlight RGB with exponent ``gloss`` (0: no highlight). (lamp_u, lamp_v) in
+    [-1, 1]² is the sampled point of each lamp.
     """
     red = green = blue = AMBIENT * _ambient_occlusion(objects, x, y, z, nx, ny, nz, skip)
     specular_red = specular_green = specular_blue = 0.0
@@ -221,7 +238,7 @@ def _shade_ground(
     objects: Array, lamps: Array, shadows: Array, ox: float, oy: float, oz: float,
     dx: float, dy: float, dz: float, lamp_u: float, lamp_v: float, light: Array,
 ) -> None:  # fmt: skip
-    """Radiance RGB, into ``light[0:3]``, of the ground where a falling ray meets it."""
+    """Write the RGB radiance of the ground, where a downward ray meets it, to ``light[0:3]``."""
     t = -oz / dz
     x, y = ox + t * dx, oy + t * dy
     _direct_light(
@@ -236,9 +253,10 @@ def _shade_reflection(
     ox: float, oy: float, oz: float, dx: float, dy: float, dz: float,
     lamp_u: float, lamp_v: float, light: Array,
 ) -> None:  # fmt: skip
-    """Radiance RGB, into ``light[0:3]``, that a mirror sees along a ray: matter, ground or sky.
+    """Write the RGB radiance along a reflected ray to ``light[0:3]``.
 
-    Seen in a mirror, metal passes for matter of its colour in front of the same sky.
+    ``hit`` is the object at distance t, or -1 for the ground or the sky. There is one reflection
+    only: metal that is visible in metal reflects the sky.
     """
     if hit < 0:
         if dz > -0.03:
@@ -267,7 +285,10 @@ def _shade_object(
     ox: float, oy: float, oz: float, dx: float, dy: float, dz: float,
     lamp_u: float, lamp_v: float, light: Array, radiance: Array,
 ) -> None:  # fmt: skip
-    """Radiance RGB, into ``radiance``, of object ``hit``, which a primary ray meets at t."""
+    """Write the RGB radiance of object ``hit``, which a primary ray meets at t, to ``radiance``.
+
+    ``light`` (6,) is a buffer.
+    """
     x, y, z = ox + t * dx, oy + t * dy, oz + t * dz
     nx, ny, nz = _surface_normal(objects, hit, x, y, z)
     metal = objects[hit, METAL] > 0.5
@@ -301,7 +322,7 @@ def _shade_object(
 def _primary_ray(
     camera: Array, focal: Array, width: int, height: int, px: float, py: float
 ) -> tuple[float, float, float]:
-    """Unit direction of the ray through image point (px, py) in pixels."""
+    """Return the direction of the ray through image point (px, py) in pixels."""
     u, v = (px - width / 2) / focal[0], -(py - height / 2) / focal[1]
     dx = camera[3, 0] + u * camera[1, 0] + v * camera[2, 0]
     dy = camera[3, 1] + u * camera[1, 1] + v * camera[2, 1]
@@ -315,7 +336,7 @@ def _primary_hit(
     objects: Array, boxes: NDArray[np.int64], camera: Array, i: int, j: int,
     dx: float, dy: float, dz: float,
 ) -> tuple[int, float]:  # fmt: skip
-    """Nearest object along a primary ray of pixel (row i, column j), and its distance."""
+    """Return index (-1: none) and distance of the nearest object along a ray of pixel (i, j)."""
     distance, hit = FAR, -1
     for n in range(len(objects)):
         if boxes[n, 0] <= j <= boxes[n, 1] and boxes[n, 2] <= i <= boxes[n, 3]:
@@ -331,7 +352,13 @@ def _primary_hit(
 def draw_mask(
     objects: Array, boxes: NDArray[np.int64], camera: Array, focal: Array, mask: NDArray[np.uint8]
 ) -> NDArray[np.int64]:
-    """Fill the mask with one ray through each pixel's centre; count each object's pixels."""
+    """Fill ``mask`` (H, W) with the object that each pixel's centre shows, or ``NO_OBJECT``.
+
+    Returns
+    -------
+    visible
+        Number of pixels of each object, (N,).
+    """
     visible = np.zeros(len(objects), np.int64)
     height, width = mask.shape
     for i in range(height):
@@ -351,7 +378,11 @@ def shade_image(
     objects: Array, boxes: NDArray[np.int64], camera: Array, focal: Array, lamps: Array,
     shadows: Array, rays: int, srgb: NDArray[np.uint8], image: NDArray[np.uint8],
 ) -> None:  # fmt: skip
-    """Shade ``rays``² samples a pixel; each takes its own cell of every lamp."""
+    """Fill ``image`` (H, W, 3) with the mean of ``rays``² samples per pixel.
+
+    ``srgb`` (4096,) encodes the square root of linear light. Each lamp is divided into ``rays``²
+    cells, one for each sample of a pixel.
+    """
     height, width, _ = image.shape
     light, radiance, pixel = np.empty(6), np.empty(6), np.empty(3)
     weight = 1.0 / (rays * rays)
@@ -360,8 +391,8 @@ def shade_image(
         for j in range(width):
             for k in range(3):
                 pixel[k] = 0.0
-            # Where in its cell of the lamps a sample lies: interleaved gradient noise (Jimenez,
-            # SIGGRAPH 2014), which turns banding in soft shadows into fine grain.
+            # Position of the samples in their lamp cells: interleaved gradient noise (Jimenez,
+            # SIGGRAPH 2014), which avoids banding in soft shadows.
             noise_u = (52.9829189 * ((0.06711056 * j + 0.00583715 * i) % 1.0)) % 1.0
             noise_v = (52.9829189 * ((0.06711056 * i + 0.00583715 * j) % 1.0)) % 1.0
             for a in range(rays):

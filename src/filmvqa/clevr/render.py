@@ -1,10 +1,9 @@
-"""Rendering layouts: CLEVR's colours and lamps as tables for the compiled ray caster.
+"""Rendering of layouts by ray casting; the compiled part is in ``raycast``.
 
-Every primary ray finds the nearest object; what it hits is lit by three area lamps with soft
-shadows and by an ambient term that nearby objects occlude; metal also reflects its
-surroundings. Lamp powers and the ambient level were fitted to the ground of three images of the
-release (median error 0.005 in linear light); object colours are CLEVR's own, read as linear
-light as Blender reads them.
+A surface is lit by three area lamps with soft shadows and by ambient light that nearby objects
+occlude. Metal also reflects its surroundings. Lamp powers and ambient light are fitted to the
+ground in three images of the CLEVR release (median error 0.005 in linear light). Object colours
+are CLEVR's, interpreted as linear light, as Blender does.
 """
 
 from __future__ import annotations
@@ -50,32 +49,44 @@ RGB = {
     "yellow": (255, 238, 51),
 }
 SHAPE_CODES = {"sphere": SPHERE, "cube": CUBE, "cylinder": CYLINDER}
-#: Radiance of the ground per unit of a lamp's irradiance, RGB: key, fill, back.
+#: RGB radiance of the ground per unit of a lamp's irradiance: key, fill and back lamp.
 LAMP_POWERS = np.array([[5.4, 4.85, 4.1], [0.65, 0.75, 0.95], [2.6, 2.6, 2.65]])
 LAMP_HALF_EXTENT = 0.7
 
 
 @dataclass(frozen=True)
 class Rendered:
-    """An image (H, W, 3) uint8, its mask (H, W) uint8 (index of the object that the pixel's
-    centre shows, or ``NO_OBJECT``) and the visible pixels of each object (N,)."""
+    """A rendered layout of N objects.
 
-    image: NDArray[np.uint8]
-    mask: NDArray[np.uint8]
-    visible: NDArray[np.int64]
+    Attributes
+    ----------
+    image
+        sRGB image.
+    mask
+        Index of the object that each pixel's centre shows, or ``NO_OBJECT``.
+    visible
+        Number of mask pixels of each object.
+    """
+
+    image: NDArray[np.uint8]  # (H, W, 3)
+    mask: NDArray[np.uint8]  # (H, W)
+    visible: NDArray[np.int64]  # (N,)
 
 
 def render(
     layout: Layout, width: int, height: int, rays: int = 2, min_visible: int = 0
 ) -> Rendered | None:
-    """Render a layout with ``rays`` × ``rays`` rays a pixel.
+    """Render a layout with ``rays`` × ``rays`` rays per pixel.
 
-    The mask comes first; if an object shows fewer than ``min_visible`` pixels, nothing is
-    shaded and the result is None.
+    Returns
+    -------
+    Rendered or None
+        None if an object has fewer than ``min_visible`` visible pixels; this is tested on the mask,
+        before shading.
     """
     objects = _object_table(layout)
     camera = layout.camera
-    camera_rows = np.stack([camera.position, camera.right, camera.up, camera.forward])
+    camera_rows = np.stack([camera.position, camera.right, camera.up, camera.forward])  # (4, 3)
     focal = np.array(camera.focal_lengths(width, height))
     mask = np.empty((height, width), np.uint8)
     boxes = _screen_boxes(objects, camera_rows, focal, width, height)
@@ -90,6 +101,7 @@ def render(
 
 
 def _object_table(layout: Layout) -> Array:
+    """Return ``objects`` (N, 12) as described in ``raycast``."""
     table = np.zeros((len(layout.half_extent), 12))
     table[:, X : Z + 1] = layout.centres()
     table[:, HALF_EXTENT] = layout.half_extent
@@ -108,7 +120,7 @@ def _object_table(layout: Layout) -> Array:
 
 
 def _lamp_table(lamps: Array) -> Array:
-    """Rows (position, edge u, edge v, normal towards the origin, power), each (3,): (L, 5, 3)."""
+    """Return ``lamps`` (L, 5, 3) as described in ``raycast``, facing the origin."""
     table = np.empty((len(lamps), 5, 3))
     for row, position, power in zip(table, lamps, LAMP_POWERS, strict=True):
         normal = -position / np.linalg.norm(position)
@@ -125,11 +137,10 @@ def _lamp_table(lamps: Array) -> Array:
 
 
 def _shadow_boxes(objects: Array, lamps: Array) -> Array:
-    """Bounds (x low, x high, y low, y high) on the ground of the shadow that each object's
-    bounding sphere casts from anywhere on each lamp: (L, N, 4).
+    """Return ``shadows`` (L, N, 4) as described in ``raycast``, of the objects' bounding spheres.
 
-    The place where a lamp point throws a sphere point is a ratio of affine functions of the lamp
-    point, so its extremes over a lamp are at the lamp's corners.
+    The ground point onto which a lamp point projects a sphere point is a ratio of affine functions
+    of the lamp point, so its extremes over a lamp are at the lamp's corners.
     """
     boxes = np.empty((len(lamps), len(objects), 4))
     boxes[..., ::2], boxes[..., 1::2] = FAR, -FAR
@@ -139,7 +150,7 @@ def _shadow_boxes(objects: Array, lamps: Array) -> Array:
             radius = math.sqrt(row[BOUND_SQUARED])
             for a, b in corners:
                 point = lamp[0] + a * lamp[1] + b * lamp[2]
-                if point[2] <= row[Z] + radius:  # not above the sphere: no end to its shadow
+                if point[2] <= row[Z] + radius:  # not above the sphere: the shadow is unbounded
                     box[:] = -FAR, FAR, -FAR, FAR
                     break
                 for k in (0, 1):
@@ -150,14 +161,17 @@ def _shadow_boxes(objects: Array, lamps: Array) -> Array:
 
 
 def _tangent_slopes(offset: float, depth: float, radius: float) -> tuple[float, float]:
-    """Slopes offset/depth of the lines from the origin that touch a circle; depth > radius."""
+    """Return the slopes of the two lines through the origin that are tangent to a circle.
+
+    The circle's centre is (depth, offset), with depth > radius.
+    """
     denominator = depth * depth - radius * radius
     spread = radius * math.sqrt(offset * offset + denominator)
     return (offset * depth - spread) / denominator, (offset * depth + spread) / denominator
 
 
 def _srgb_table() -> NDArray[np.uint8]:
-    """sRGB code of linear light: index i stands for (i / 4095)²."""
+    """Return the sRGB code of linear light (i / 4095)² for each index i, (4096,)."""
     linear = (np.arange(4096) / 4095.0) ** 2
     encoded = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
     return np.asarray(np.round(255 * encoded), np.uint8)
@@ -169,8 +183,7 @@ _SRGB_TABLE = _srgb_table()
 def _screen_boxes(
     objects: Array, camera: Array, focal: Array, width: int, height: int
 ) -> NDArray[np.int64]:
-    """Pixel bounds (left, right, top, bottom), inclusive, of each object's bounding sphere:
-    (N, 4)."""
+    """Return ``boxes`` (N, 4) as described in ``raycast``, of the objects' bounding spheres."""
     boxes = np.empty((len(objects), 4), np.int64)
     for box, row in zip(boxes, objects, strict=True):
         offset = row[X : Z + 1] - camera[0]

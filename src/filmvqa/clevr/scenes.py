@@ -1,4 +1,4 @@
-"""Sampling scenes under CLEVR's constraints (Johnson et al., CVPR 2017, section 3)."""
+"""Sampling of scenes under CLEVR's constraints (Johnson et al., CVPR 2017, section 3)."""
 
 from __future__ import annotations
 
@@ -22,17 +22,18 @@ from filmvqa.clevr.schema import (
 )
 from filmvqa.errors import UserError
 
+#: Object radii in world units.
 RADII = {"small": 0.35, "large": 0.7}
 _COGENT_CUBES = ("gray", "blue", "brown", "yellow")
 _COGENT_CYLINDERS = ("red", "green", "purple", "cyan")
-#: Colours that each shape may have: CLEVR-CoGenT's conditions A and B swap cubes and cylinders.
+#: Colours of each shape in CLEVR-CoGenT's conditions A and B, which swap cubes and cylinders.
 COGENT: dict[str, dict[str, tuple[str, ...]]] = {
     "A": {"cube": _COGENT_CUBES, "cylinder": _COGENT_CYLINDERS, "sphere": COLORS},
     "B": {"cube": _COGENT_CYLINDERS, "cylinder": _COGENT_CUBES, "sphere": COLORS},
 }
-#: Scenes in a row that may fail before their rules are taken to be impossible.
+#: Number of consecutive failures after which the scene rules are reported as unsatisfiable.
 MAX_RESTARTS = 10_000
-#: Where the three area lamps of CLEVR's base scene stand: key, fill, back.
+#: Positions of the three area lamps of CLEVR's base scene before jitter: key, fill, back.
 LAMP_POSITIONS = np.array(
     [[6.44671, -2.90517, 4.25840], [-4.67112, -4.01360, 3.01122], [-1.16850, 2.64602, 5.81574]]
 )
@@ -40,12 +41,34 @@ LAMP_POSITIONS = np.array(
 
 @dataclass(frozen=True)
 class SceneRules:
-    """The constraints on a scene; the defaults are CLEVR v1.0's.
+    """Constraints on a scene; the defaults are those of CLEVR v1.0. Lengths are in world units.
 
-    ``cube_half_edge`` is in radii. 1/√2 is what the official generator's code says and puts a
-    cube inside its radius; the release's own images show cubes of about 1.0.
-    ``cogent`` is None, "A", "B", or "split": the condition that ends the split's name, as in
-    trainA, valA and valB.
+    Attributes
+    ----------
+    min_objects, max_objects
+        Range of the number of objects.
+    extent
+        Object positions are in [-extent, extent]² on the ground.
+    min_gap
+        Minimal gap between two objects on the ground.
+    min_margin
+        Minimal offset of two objects along the left-right and the front-behind direction.
+    relation_margin
+        An object is left of (right of, ...) another if its offset exceeds this margin.
+    camera_jitter, light_jitter
+        Maximal offset of the camera and of the lamps along each axis.
+    min_pixels
+        Minimal number of visible pixels of each object in an image of 320×240 pixels.
+    max_tries
+        Number of positions that are tried for an object before the scene is restarted.
+    cube_half_edge
+        Half the edge of a cube, in radii. 1/√2, as in the official generator's code, puts a cube's
+        corners on the circle of its radius; cubes in the release's images are about 1.0.
+    cogent
+        CLEVR-CoGenT condition: None, "A", "B", or "split", which selects the last letter of the
+        split's name (trainA, valA, valB).
+    colors, shapes, materials, sizes
+        Attribute values to sample from.
     """
 
     min_objects: int = 3
@@ -56,7 +79,7 @@ class SceneRules:
     relation_margin: float = 0.2
     camera_jitter: float = 0.5
     light_jitter: float = 1.0
-    min_pixels: int = 200  # at 320×240
+    min_pixels: int = 200
     max_tries: int = 50
     cube_half_edge: float = math.sqrt(0.5)
     cogent: str | None = None
@@ -68,79 +91,93 @@ class SceneRules:
     def __post_init__(self) -> None:
         if not 1 <= self.min_objects <= self.max_objects:
             raise UserError(
-                f"scenes of {self.min_objects} to {self.max_objects} objects; "
-                "min_objects must be at least 1 and at most max_objects"
+                f"min_objects={self.min_objects}, max_objects={self.max_objects}; min_objects must "
+                "be at least 1 and at most max_objects"
             )
         if self.cogent not in (None, "split", *COGENT):
-            raise UserError(f"unknown CoGenT condition {self.cogent!r}; use A, B, split or null")
+            raise UserError(f"cogent={self.cogent!r} is unknown; choose from A, B, split and null")
         allowed = {"colors": COLORS, "shapes": SHAPES, "materials": MATERIALS, "sizes": SIZES}
         for name, values in allowed.items():
             chosen = getattr(self, name)
             if not chosen or not set(chosen) <= set(values):
-                raise UserError(f"{name} {list(chosen)}; choose from {list(values)}")
+                raise UserError(f"{name}={list(chosen)}; choose from {list(values)}")
 
     def for_split(self, split: str) -> SceneRules:
-        """The rules of one split, its CoGenT condition settled.
+        """Return the rules of one split, with ``cogent="split"`` replaced by A or B.
 
         Raises
         ------
         UserError
-            If the name of the split should end in a condition and does not.
+            If ``cogent`` is "split" and the split's name does not end in A or B.
         """
         if self.cogent != "split":
             return self
         if split[-1:] not in COGENT:
-            raise UserError(f"cogent=split: the name of split {split!r} ends in neither A nor B")
+            raise UserError(f"cogent=split, but the name of split {split!r} does not end in A or B")
         return replace(self, cogent=split[-1])
 
     def min_visible(self, width: int, height: int) -> int:
-        """Pixels that every object must show in a ``width`` × ``height`` image."""
+        """Scale ``min_pixels`` to a ``width`` × ``height`` image."""
         return math.ceil(self.min_pixels * width * height / (320 * 240))
 
     def shape_color_pairs(self) -> list[tuple[str, str]]:
-        """What an object may look like, each with equal chance for its shape."""
+        """Return the allowed pairs of shape and colour."""
         colors_of = COGENT.get(self.cogent or "", dict.fromkeys(SHAPES, COLORS))
         return [(s, c) for s, c in product(self.shapes, self.colors) if c in colors_of[s]]
 
 
 @dataclass(frozen=True)
 class Layout:
-    """A sampled scene before it has been looked at: N objects, camera and lamps.
+    """A sampled scene before rendering: camera, lamps and N objects.
 
-    ``size``, ``shape`` and so on hold names, one an object; ``position`` is (N, 2) on the
-    ground, ``half_extent`` (N,) radii or half edges, ``rotation`` (N,) degrees, ``lamps`` (3, 3).
+    Attributes
+    ----------
+    camera
+        The camera.
+    lamps
+        Lamp positions.
+    size, shape, material, color
+        Attribute values of each object.
+    position
+        Object positions on the ground.
+    half_extent
+        Radius of spheres and cylinders, half edge of cubes.
+    rotation
+        Rotation about the vertical in degrees.
     """
 
     camera: Camera
-    lamps: Array
+    lamps: Array  # (3, 3)
     size: list[str]
     shape: list[str]
     material: list[str]
     color: list[str]
-    position: Array
-    half_extent: Array
-    rotation: Array
+    position: Array  # (N, 2)
+    half_extent: Array  # (N,)
+    rotation: Array  # (N,)
 
     def centres(self) -> Array:
-        """Object centres (N, 3): every object stands on the ground."""
+        """Return the object centres (N, 3); all objects stand on the ground."""
         return np.column_stack([self.position, self.half_extent])
 
 
 def sample_layout(rng: np.random.Generator, rules: SceneRules) -> Layout:
-    """Draw one layout; an object that finds no place in ``max_tries`` starts the scene again.
+    """Sample one layout.
+
+    The scene is restarted when an object does not fit at any of ``rules.max_tries`` positions.
 
     Raises
     ------
     UserError
-        If ``MAX_RESTARTS`` scenes in a row fail: there is no room for so many objects.
+        If ``MAX_RESTARTS`` consecutive scenes fail, because the objects do not fit.
     """
     for _ in range(MAX_RESTARTS):
         layout = _try_layout(rng, rules)
         if layout is not None:
             return layout
     raise UserError(
-        f"{MAX_RESTARTS} scenes in a row had no room for {rules.min_objects} to "
-        f"{rules.max_objects} objects; lower rules.max_objects or rules.min_margin"
+        f"{rules.min_objects} to {rules.max_objects} objects did not fit into any of "
+        f"{MAX_RESTARTS} scenes; lower rules.max_objects or rules.min_margin"
     )
 
 
@@ -211,7 +248,7 @@ def _is_clear(
         dx, dy = x - other_x, y - other_y
         if math.hypot(dx, dy) - ground_radius - other_radius < rules.min_gap:
             return False
-        # Left and right, front and behind are opposite: one axis a pair is enough.
+        # Left and right are opposite, as are front and behind: one axis of each pair suffices.
         for axis in axes:
             if abs(dx * axis[0] + dy * axis[1]) < rules.min_margin:
                 return False
@@ -221,10 +258,13 @@ def _is_clear(
 def compute_relationships(
     centres: Array, directions: dict[str, Array], margin: float
 ) -> dict[str, list[list[int]]]:
-    """``relationships[r][i]``: the objects that lie in direction r from object i, by over
-    ``margin`` along that direction.
+    """Compute the relationships of objects with the given centres (N, 3).
 
-    ``centres`` is (N, 3).
+    Returns
+    -------
+    relationships
+        ``relationships[r][i]`` lists the objects whose offset from object i along
+        ``directions[r]`` exceeds ``margin``.
     """
     offset = centres[None, :, :] - centres[:, None, :]  # (N, N, 3), from i to j
     return {
@@ -236,7 +276,7 @@ def compute_relationships(
 def to_scene(
     layout: Layout, rules: SceneRules, split: str, index: int, width: int, height: int
 ) -> Scene:
-    """The record of a layout as CLEVR's scene file has it, for an image of that size."""
+    """Convert a layout to a record of CLEVR's scene file, for a ``width`` × ``height`` image."""
     centres = layout.centres()
     directions = layout.camera.directions()
     objects = []
@@ -264,7 +304,7 @@ def to_scene(
 
 
 def image_filename(split: str, index: int) -> str:
-    """CLEVR's name of an image."""
+    """Return CLEVR's file name of an image."""
     return f"CLEVR_{split}_{index:06d}.png"
 
 

@@ -1,7 +1,7 @@
-"""Typed scenes, programs and questions, read and written as CLEVR v1.0's JSON.
+"""Typed records of CLEVR v1.0's JSON files (Johnson et al., CVPR 2017).
 
-Field for field the release's files (Johnson et al., CVPR 2017), so that what is generated
-here loads wherever CLEVR does and CLEVR loads here.
+The fields are those of the release, so code for CLEVR reads generated files, and this module reads
+CLEVR's.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ COLORS = ("gray", "red", "blue", "green", "brown", "purple", "cyan", "yellow")
 MATERIALS = ("rubber", "metal")
 SIZES = ("small", "large")
 RELATIONS = ("left", "right", "behind", "front")
-#: Attribute names in the order in which CLEVR's composite filters list them.
+#: Values of each attribute, in the order of the side inputs of CLEVR's composite filters.
 ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "size": SIZES,
     "color": COLORS,
@@ -30,7 +30,7 @@ Vector = tuple[float, float, float]
 
 
 class Info(msgspec.Struct, omit_defaults=True):
-    """Head of every CLEVR file."""
+    """The ``info`` record of a CLEVR file."""
 
     split: str
     license: str = ""
@@ -39,8 +39,19 @@ class Info(msgspec.Struct, omit_defaults=True):
 
 
 class SceneObject(msgspec.Struct):
-    """One object: ``coords`` (``3d_coords`` in the file) in world units, its centre;
-    ``rotation`` in degrees about the vertical; ``pixel_coords`` x, y in pixels and depth."""
+    """One object of a scene.
+
+    Attributes
+    ----------
+    color, size, shape, material
+        Attribute values.
+    rotation
+        Rotation about the vertical in degrees.
+    coords
+        Centre in world units (``3d_coords`` in the file).
+    pixel_coords
+        x and y in pixels, and depth in world units.
+    """
 
     color: str
     size: str
@@ -52,14 +63,20 @@ class SceneObject(msgspec.Struct):
 
 
 def _check_filename(name: str) -> None:
-    """Raise ``ValueError`` (which msgspec reports with its place) for what is no plain name: a file
-    must not lead out of its folder."""
+    """Raise ``ValueError`` if an image's name is not a plain file name, but a path to elsewhere.
+
+    msgspec reports the error with its position in the JSON file.
+    """
     if not name or name.startswith(".") or any(c in name for c in "/\\\0"):
-        raise ValueError(f"image_filename {name!r} is no plain file name")
+        raise ValueError(f"image_filename {name!r} is not a plain file name")
 
 
 class Scene(msgspec.Struct):
-    """One image's objects. ``relationships[r][i]`` lists the objects that are ``r`` of object i."""
+    """The objects of one image.
+
+    ``relationships[r][i]`` lists the objects that are in relation r to object i: for "left", the
+    objects left of object i.
+    """
 
     image_index: int
     image_filename: str
@@ -74,7 +91,7 @@ class Scene(msgspec.Struct):
         for relation in RELATIONS:
             rows = self.relationships.get(relation, [])
             if len(rows) != count or any(not 0 <= j < count for row in rows for j in row):
-                raise ValueError(f"relationships {relation!r} are not those of {count} objects")
+                raise ValueError(f"relationships {relation!r} do not fit {count} objects")
 
 
 class SceneFile(msgspec.Struct):
@@ -83,7 +100,7 @@ class SceneFile(msgspec.Struct):
 
 
 class Function(msgspec.Struct):
-    """One step of a functional program; ``inputs`` index earlier steps."""
+    """One step of a functional program; ``inputs`` are indices of earlier steps."""
 
     function: str
     inputs: list[int]
@@ -91,8 +108,11 @@ class Function(msgspec.Struct):
 
 
 class Question(msgspec.Struct, omit_defaults=True):
-    """One question. CLEVR's test split has neither answer nor program nor family;
-    CLEVR-Humans has no program."""
+    """One question about an image.
+
+    Questions of CLEVR's test split have no answer, program and family; those of CLEVR-Humans have
+    no program.
+    """
 
     image_filename: str
     question: str
@@ -121,10 +141,12 @@ FETCH_AGAIN = "fetch or generate it again"
 def decode_json(content: bytes, record_type: type[T], name: str | Path, remedy: str) -> T:
     """Decode JSON bytes into typed records.
 
+    ``name`` and ``remedy`` are the beginning and the end of the error message.
+
     Raises
     ------
     UserError
-        For malformed JSON or a record of another shape, with msgspec's account of the place.
+        If the JSON is malformed or does not match the type; the message gives the position.
     """
     try:
         return msgspec.json.decode(content, type=record_type)
@@ -133,15 +155,15 @@ def decode_json(content: bytes, record_type: type[T], name: str | Path, remedy: 
 
 
 def read_scenes(path: str | Path) -> SceneFile:
-    """Read a CLEVR scene file."""
+    """Read a CLEVR scene file; raises ``UserError`` if it is missing or damaged."""
     return decode_json(read_bytes(path, FETCH), SceneFile, path, FETCH_AGAIN)
 
 
 def read_questions(path: str | Path) -> QuestionFile:
-    """Read a CLEVR question file."""
+    """Read a CLEVR question file; raises ``UserError`` if it is missing or damaged."""
     return decode_json(read_bytes(path, FETCH), QuestionFile, path, FETCH_AGAIN)
 
 
 def encode_json(record: Any) -> bytes:
-    """Compact JSON of a record."""
+    """Encode a record as compact JSON."""
     return msgspec.json.encode(record)

@@ -1,4 +1,4 @@
-"""The work of one worker process: a chunk of images or a shard of questions at a time."""
+"""Functions for worker processes: each call makes one chunk of images or one shard of questions."""
 
 from __future__ import annotations
 
@@ -28,11 +28,12 @@ from filmvqa.files import write_file
 
 
 def exit_with_parent() -> None:
-    """Make a worker end with its parent, and not before.
+    """Make this worker process exit when its parent exits, and ignore signals before that.
 
-    Ctrl-C, and the signal that ends a batch job, reach workers too: they finish their piece while
-    the parent hands out no more. A parent that is killed says nothing, but its end can be waited
-    for.
+    SIGINT (Ctrl-C) and SIGTERM (the end of a batch job) are sent to workers as well as to their
+    parent. The workers ignore them, so that each finishes its current job, while the parent
+    submits no further jobs. If the parent is killed, a thread that waits for its sentinel ends
+    this process.
     """
     for signal_number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signal_number, signal.SIG_IGN)
@@ -47,9 +48,14 @@ def exit_with_parent() -> None:
 
 
 def draw_image(settings: GeneratorSettings, split: str, index: int) -> tuple[Scene, Rendered]:
-    """The scene and the picture of one image, which depend only on (seed, split, index).
+    """Sample and render one image; the result depends only on the settings, split and index.
 
-    Layouts are drawn until every object shows enough pixels.
+    Layouts are sampled until every object has at least ``rules.min_visible`` visible pixels.
+
+    Raises
+    ------
+    UserError
+        If ``MAX_RESTARTS`` layouts in succession fail.
     """
     rng = np.random.default_rng([settings.seed, zlib.crc32(split.encode()), index])
     width, height = settings.width, settings.height
@@ -61,7 +67,7 @@ def draw_image(settings: GeneratorSettings, split: str, index: int) -> tuple[Sce
         if rendered is not None:
             return to_scene(layout, rules, split, index, width, height), rendered
     raise UserError(
-        f"image {index} of {split}: {MAX_RESTARTS} scenes in a row hid an object; lower "
+        f"image {index} of {split}: an object was hidden in each of {MAX_RESTARTS} scenes; lower "
         "rules.min_pixels or rules.max_objects"
     )
 
@@ -73,7 +79,15 @@ def draw_chunk(
     indices: list[int],
     chunk: int | None,
 ) -> int:
-    """Draw images; their scenes become partial file ``chunk`` (None: the scenes are there)."""
+    """Draw images and write their scenes to partial file number ``chunk``.
+
+    If ``chunk`` is None, the scenes have been written before, and only images are written.
+
+    Returns
+    -------
+    int
+        Number of images.
+    """
     folder.image_folder(split).mkdir(parents=True, exist_ok=True)
     if settings.masks:
         folder.mask_folder(split).mkdir(parents=True, exist_ok=True)
@@ -91,7 +105,7 @@ def draw_chunk(
 
 def _write_png(path: Path, pixels: NDArray[np.uint8]) -> None:
     encoded = io.BytesIO()
-    # The lowest compression: three times as fast as the default, files a tenth larger.
+    # Level 1 is three times as fast as the default level; the files are a tenth larger.
     Image.fromarray(pixels).save(encoded, format="PNG", compress_level=1)
     write_file(path, encoded.getbuffer())
 
@@ -99,7 +113,13 @@ def _write_png(path: Path, pixels: NDArray[np.uint8]) -> None:
 def generate_questions(
     folder: SetFolder, settings: GeneratorSettings, split: str, shard: int
 ) -> int:
-    """Ask the questions of one shard; returns their number."""
+    """Generate the questions of one shard and write its partial file.
+
+    Returns
+    -------
+    int
+        Number of questions.
+    """
     chunks = chunks_of_shard(shard, settings.images[split])
     questions = ask_shard(
         list(read_partial_scenes(folder, split, chunks)),
