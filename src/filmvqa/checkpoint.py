@@ -75,7 +75,29 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
             key not in inner for key in _INNER.get(name, ()) if isinstance(inner, dict)
         ):
             raise UserError(f"{path}: its entry {name!r} is missing or broken; {remedy(path)}")
+    _upgrade(content)
     return content
+
+
+#: Options of FilmNet and of its blocks: the name that older files have, and today's.
+_RENAMED = {"filmed": "film_blocks"}
+_RENAMED_OF_BLOCK = {"place": "film_position", "projection": "input_proj_kernel"}
+
+
+def _upgrade(content: dict[str, Any]) -> None:
+    """Give the model's options, in place, the names that they have today."""
+    kwargs = content["model"]["kwargs"]
+    if content["model"]["name"] != "film" or not isinstance(kwargs, dict):
+        return
+    _rename(kwargs, _RENAMED)
+    if isinstance(kwargs.get("block"), dict):
+        _rename(kwargs["block"], _RENAMED_OF_BLOCK)
+
+
+def _rename(options: dict[str, Any], names: dict[str, str]) -> None:
+    for old, new in names.items():
+        if old in options:
+            options[new] = options.pop(old)
 
 
 def remedy(path: str | Path) -> str:

@@ -179,10 +179,10 @@ def test_unknown_models_and_options_are_refused() -> None:
         ({"generator": {"decoder": "rnn"}}, "decoder='rnn'"),
         ({"generator": {"hidden_dims": [4]}}, "hidden_dims"),
         ({"generator": {"decoder": "gru", "hidden_dims": [4, 5]}}, "must be equal"),
-        ({"block": {"place": "nowhere"}}, "place='nowhere'"),
+        ({"block": {"film_position": "nowhere"}}, "film_position='nowhere'"),
         ({"block": {"kernel_size": 2}}, "must be odd"),
         ({"classifier": {"pool": "sum"}}, "pool='sum'"),
-        ({"filmed": [True]}, "filmed has 1 entries for 4 blocks"),
+        ({"film_blocks": [True]}, "film_blocks has 1 entries for 4 blocks"),
     ):
         with pytest.raises(UserError, match=message):
             build_model("film", **SIZES, **options)

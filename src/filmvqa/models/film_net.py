@@ -24,7 +24,7 @@ class FilmNet(nn.Module):
         (C, H, W) of an image's features.
     channels, num_blocks
         Of the residual blocks.
-    filmed
+    film_blocks
         Which blocks the question acts on, a truth value each; None: all.
     coordinates
         ``inputs`` (stem, blocks and classifier, as in the paper), ``everywhere`` (the blocks' 3×3
@@ -42,7 +42,7 @@ class FilmNet(nn.Module):
         *,
         channels: int = 128,
         num_blocks: int = 4,
-        filmed: Sequence[bool] | None = None,
+        film_blocks: Sequence[bool] | None = None,
         coordinates: str = "inputs",
         encoder: Mapping[str, Any] | None = None,
         generator: Mapping[str, Any] | None = None,
@@ -51,28 +51,29 @@ class FilmNet(nn.Module):
         classifier: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        self.filmed = [True] * num_blocks if filmed is None else [bool(f) for f in filmed]
-        if len(self.filmed) != num_blocks:
-            raise ValueError(f"filmed has {len(self.filmed)} entries for {num_blocks} blocks")
+        conditioned = [True] * num_blocks if film_blocks is None else [bool(f) for f in film_blocks]
+        if len(conditioned) != num_blocks:
+            raise ValueError(f"film_blocks has {len(conditioned)} entries for {num_blocks} blocks")
         self.encoder = QuestionEncoder(vocab_size, **(encoder or {}))
         seen = {"coordinates": coordinates != "none"}
         self.stem = Stem(feature_shape[0], channels, **seen | dict(stem or {}))
         size = self.stem.output_size(*feature_shape[1:])
         self.blocks = nn.ModuleList(
             FilmedResBlock(channels, conditioned=told, coordinates=coordinates, **(block or {}))
-            for told in self.filmed
+            for told in conditioned
         )
         self.classifier = Classifier(channels, size, num_answers, **seen | dict(classifier or {}))
-        wants = [getattr(b.condition, "extra_dim", 0) for b in self.blocks]
-        options = {"extra_dim": max(wants, default=0), **(generator or {})}
+        extra_dims = [getattr(b.condition, "extra_dim", 0) for b in self.blocks]
+        options = {"extra_dim": max(extra_dims, default=0), **(generator or {})}
         if (block or {}).get("conditioning") == "dual_attention":
             options |= {"gamma": "one", "beta": "zero"}  # its gates stand in their place
-        # Concatenation acts in every block, whatever ``filmed`` says of batch norm's scale.
+        # Concatenation acts in every block, whatever ``film_blocks`` says of batch norm's scale.
         everywhere = (block or {}).get("conditioning") == "concat"
-        self.acts = [told or everywhere for told in self.filmed]
+        self.conditioned_blocks = [told or everywhere for told in conditioned]
+        num_conditioned = sum(self.conditioned_blocks)
         self.film_generator = (
-            FilmGenerator(self.encoder.output_dim, sum(self.acts), channels, **options)
-            if any(self.acts) else None
+            FilmGenerator(self.encoder.output_dim, num_conditioned, channels, **options)
+            if num_conditioned else None
         )  # fmt: skip
         self.modulation: Modulation | None = None
         self.apply(_initialize)
@@ -113,7 +114,7 @@ class FilmNet(nn.Module):
         if image_of_question is not None:
             x = x[image_of_question]  # (B, C, H, W)
         told = 0
-        for acts, block in zip(self.acts, self.blocks, strict=True):
+        for acts, block in zip(self.conditioned_blocks, self.blocks, strict=True):
             x = block(x, modulation.layer(told) if acts and modulation is not None else None)
             told += acts
         out: Tensor = self.classifier(x)
