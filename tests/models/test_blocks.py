@@ -88,9 +88,8 @@ def test_every_conditioning_hears_the_question_and_learns(conditioning: str) -> 
     model.eval()
     assert torch.allclose(model(features, rows, shared), model(features[shared], rows), atol=1e-5)
     assert not torch.allclose(model(features, rows), model(features, rows.flip(0)), atol=1e-5)
+    assert model.has_film_penalty == (conditioning != "dual_attention")
     model.train()
-    model(features, rows)
-    assert (model.penalty() is None) == (conditioning == "dual_attention")
     F.cross_entropy(model(features, rows), torch.arange(4)).backward()
     for name, weight in model.named_parameters():
         assert torch.isfinite(weight.grad).all(), name
@@ -107,7 +106,7 @@ def test_blocks_that_do_not_listen() -> None:
     assert deaf.film_generator is None
     features, rows = torch.randn(2, 6, 5, 5), questions([4, 6])
     assert torch.equal(deaf(features, rows), deaf(features, rows.flip(0)))
-    assert deaf.penalty() is None
+    assert not deaf.has_film_penalty
 
 
 def test_pools_and_sizes_of_ones_own() -> None:

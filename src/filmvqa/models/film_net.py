@@ -75,7 +75,6 @@ class FilmNet(nn.Module):
             FilmGenerator(self.encoder.output_dim, num_conditioned, channels, **options)
             if num_conditioned else None
         )  # fmt: skip
-        self.modulation: Modulation | None = None
         self.apply(_initialize)
 
     def modulate(self, questions: Tensor) -> Modulation:
@@ -85,19 +84,21 @@ class FilmNet(nn.Module):
         modulation: Modulation = self.film_generator(self.encoder(questions))
         return modulation
 
-    def penalty(self) -> Tensor | None:
-        """Mean square of the last training batch's deviations of γ from 1 and β from 0, for the
-        loss; None where neither can deviate."""
-        if self.film_generator is None or self.modulation is None:
-            return None
-        if (self.film_generator.gamma, self.film_generator.beta) == ("one", "zero"):
-            return None
-        return self.film_generator.penalty(self.modulation)
+    @property
+    def has_film_penalty(self) -> bool:
+        """Whether a γ can deviate from 1 or a β from 0, so that there is a penalty."""
+        return self.film_generator is not None and self.film_generator.has_deviations
 
     def forward(
-        self, features: Tensor, questions: Tensor, image_of_question: Tensor | None = None
-    ) -> Tensor:
-        """Logits (B, num_answers).
+        self,
+        features: Tensor,
+        questions: Tensor,
+        image_of_question: Tensor | None = None,
+        *,
+        return_penalty: bool = False,
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """Logits (B, num_answers), with ``return_penalty`` also ``FilmGenerator.penalty`` () of
+        the batch.
 
         Parameters
         ----------
@@ -107,9 +108,15 @@ class FilmNet(nn.Module):
             (B, T) token indices, padded with 0.
         image_of_question
             (B,) which image each question is about; None: its own, U == B.
+
+        Raises
+        ------
+        ValueError
+            If ``return_penalty`` is asked of a model without ``has_film_penalty``.
         """
+        if return_penalty and not self.has_film_penalty:
+            raise ValueError("this network has no γ and β whose deviations to penalise")
         modulation = None if self.film_generator is None else self.modulate(questions)
-        self.modulation = modulation if self.training else None
         x = self.stem(scale_pixels(features))  # (U, C, H, W): once an image
         if image_of_question is not None:
             x = x[image_of_question]  # (B, C, H, W)
@@ -117,8 +124,10 @@ class FilmNet(nn.Module):
         for acts, block in zip(self.conditioned_blocks, self.blocks, strict=True):
             x = block(x, modulation.layer(told) if acts and modulation is not None else None)
             told += acts
-        out: Tensor = self.classifier(x)
-        return out
+        logits: Tensor = self.classifier(x)
+        if return_penalty and modulation is not None and self.film_generator is not None:
+            return logits, self.film_generator.penalty(modulation)
+        return logits
 
 
 def _initialize(module: nn.Module) -> None:

@@ -291,9 +291,9 @@ class Trainer:
         if batch.answers is None:
             raise UserError(f"{self.train_loader.questions.path}: has no answers to train on")
         with autocast(self.train_loader.device, self.settings.precision):
-            logits = state.model(batch.features, batch.questions, batch.image_of_question)
+            logits, penalty = self._forward(batch)
         loss = F.cross_entropy(logits.float(), batch.answers)
-        weighed = self.settings.penalty * self._penalty() if self.settings.penalty else 0.0
+        weighed = self.settings.penalty * penalty
         state.optimizer.zero_grad(set_to_none=True)
         (loss + weighed).backward()  # type: ignore[no-untyped-call]
         if self.settings.grad_clip is not None:
@@ -309,13 +309,17 @@ class Trainer:
         state.right[place] = (logits.argmax(1) == batch.answers).sum()
         state.questions += len(batch.answers)
 
-    def _penalty(self) -> Tensor:
-        penalty: Tensor | None = getattr(self.state.model, "penalty", lambda: None)()
-        if penalty is None:
+    def _forward(self, batch: Batch) -> tuple[Tensor, Tensor | float]:
+        """Logits (B, num_answers), and the model's penalty, 0 where the loss has none."""
+        model, inputs = self.state.model, (batch.features, batch.questions, batch.image_of_question)
+        if not self.settings.penalty:
+            return model(*inputs), 0.0
+        if not getattr(model, "has_film_penalty", False):
             raise UserError(
                 "trainer.penalty: this model has no γ and β whose deviations to penalise"
             )
-        return penalty
+        logits, penalty = model(*inputs, return_penalty=True)
+        return logits, penalty
 
     def _evaluate(self, write: Callable[[str], None]) -> None:
         """Score the model and save it; a request to stop saves it and leaves the score for the
