@@ -9,7 +9,7 @@ from filmvqa.models.conditioning import DualAttention, Film, SpatialFilm
 from filmvqa.models.film_generator import Modulation
 from filmvqa.models.vision import convolution
 
-CONDITIONINGS: dict[str, type[nn.Module]] = {
+CONDITIONINGS: dict[str, type[Film | SpatialFilm | DualAttention]] = {
     "film": Film,
     "spatial_film": SpatialFilm,
     "dual_attention": DualAttention,
@@ -36,6 +36,16 @@ class FilmedResBlock(nn.Module):
         Kernel of the first convolution; 0: none.
     coordinates
         ``inputs``: coordinate maps join the first convolution; ``everywhere``: the second too.
+
+    Attributes
+    ----------
+    conditioned
+        Whether ``forward`` takes a modulation. ``concat`` does in every block, whatever the option
+        ``conditioned`` says of batch norm's scale and shift.
+    uses_gamma_beta
+        Whether it reads γ and β of the modulation.
+    extra_dim
+        How many ``extra`` numbers of the modulation it reads.
     """
 
     def __init__(
@@ -82,6 +92,11 @@ class FilmedResBlock(nn.Module):
         )
         self.condition = CONDITIONINGS[conditioning](channels) if self.film_position else None
         self.dropout = nn.Dropout2d(dropout) if dropout else None
+        self.conditioned = self.concat or conditioned
+        self.uses_gamma_beta = self.concat or (
+            self.condition is not None and self.condition.uses_gamma_beta
+        )
+        self.extra_dim = 0 if self.condition is None else self.condition.extra_dim
 
     def _at(self, position: str, x: Tensor, modulation: Modulation | None) -> Tensor:
         if self.film_position != position or self.condition is None:

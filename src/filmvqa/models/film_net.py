@@ -58,18 +58,17 @@ class FilmNet(nn.Module):
         seen = {"coordinates": coordinates != "none"}
         self.stem = Stem(feature_shape[0], channels, **seen | dict(stem or {}))
         size = self.stem.output_size(*feature_shape[1:])
-        self.blocks = nn.ModuleList(
+        blocks = [
             FilmedResBlock(channels, conditioned=told, coordinates=coordinates, **(block or {}))
             for told in conditioned
-        )
+        ]
+        self.blocks = nn.ModuleList(blocks)
         self.classifier = Classifier(channels, size, num_answers, **seen | dict(classifier or {}))
-        extra_dims = [getattr(b.condition, "extra_dim", 0) for b in self.blocks]
+        extra_dims = [b.extra_dim for b in blocks]
         options = {"extra_dim": max(extra_dims, default=0), **(generator or {})}
-        if (block or {}).get("conditioning") == "dual_attention":
-            options |= {"gamma": "one", "beta": "zero"}  # its gates stand in their place
-        # Concatenation acts in every block, whatever ``film_blocks`` says of batch norm's scale.
-        everywhere = (block or {}).get("conditioning") == "concat"
-        self.conditioned_blocks = [told or everywhere for told in conditioned]
+        if not any(b.uses_gamma_beta for b in blocks):
+            options |= {"gamma": "one", "beta": "zero"}
+        self.conditioned_blocks = [b.conditioned for b in blocks]
         num_conditioned = sum(self.conditioned_blocks)
         self.film_generator = (
             FilmGenerator(self.encoder.output_dim, num_conditioned, channels, **options)
