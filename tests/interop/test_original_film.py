@@ -37,7 +37,11 @@ def assert_same(path: Path, width: int = 46, **options: Any) -> torch.Tensor:
         film, expected = run(content, features, questions)
         logits = model(features, questions)
         assert torch.allclose(logits, expected, atol=1e-4, rtol=1e-4)
-        if options.get("use_gamma", True) and options.get("use_beta", True) and all(model.acts):
+        if (
+            options.get("use_gamma", True)
+            and options.get("use_beta", True)
+            and all(model.conditioned_blocks)
+        ):
             gamma, beta, _ = model.modulate(questions)
             assert torch.allclose(torch.cat([gamma, beta], 2), film, atol=1e-5)
     return logits

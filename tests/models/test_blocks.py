@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from filmvqa.film import film
 from filmvqa.models import build_model
-from filmvqa.models.blocks import CONDITIONINGS, PLACES, FilmedResBlock
+from filmvqa.models.blocks import CONDITIONINGS, FILM_POSITIONS, FilmedResBlock
 from filmvqa.models.conditioning import DualAttention, SpatialFilm
 from filmvqa.models.film_generator import Modulation
 from tests.models.test_models import SIZES, SMALL, questions
@@ -20,16 +20,16 @@ def modulation(channels: int, extra: int = 0, batch: int = 2) -> Modulation:
     )
 
 
-@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("position", FILM_POSITIONS)
 @pytest.mark.parametrize("residual", [True, False])
-def test_film_acts_where_it_is_said_to(place: str, residual: bool) -> None:
+def test_film_acts_where_it_is_said_to(position: str, residual: bool) -> None:
     torch.manual_seed(0)
-    block = FilmedResBlock(4, place=place, residual=residual, norm_affine=True).eval()
+    block = FilmedResBlock(4, film_position=position, residual=residual, norm_affine=True).eval()
     torch.nn.init.normal_(block.norm.weight)
     x, told = torch.randn(2, 4, 5, 5), modulation(4)
 
     def at(here: str, y: torch.Tensor) -> torch.Tensor:
-        return film(y, told.gamma, told.beta) if here == place else y
+        return film(y, told.gamma, told.beta) if here == position else y
 
     skip = F.relu(block.project(at("before_conv1", x)))
     y = block.norm(at("after_conv2", block.conv(skip)))
@@ -51,7 +51,7 @@ def test_where_coordinates_join(coordinates: str) -> None:
     extra = {"none": (0, 0), "inputs": (2, 0), "everywhere": (2, 2)}[coordinates]
     assert block.project.weight.shape[1] == 4 + extra[0]
     assert block.conv.weight.shape[1] == 4 + extra[1]
-    bare = FilmedResBlock(4, coordinates=coordinates, projection=0)
+    bare = FilmedResBlock(4, coordinates=coordinates, input_proj_kernel=0)
     assert bare.project is None
 
 
@@ -88,9 +88,8 @@ def test_every_conditioning_hears_the_question_and_learns(conditioning: str) -> 
     model.eval()
     assert torch.allclose(model(features, rows, shared), model(features[shared], rows), atol=1e-5)
     assert not torch.allclose(model(features, rows), model(features, rows.flip(0)), atol=1e-5)
+    assert model.has_film_penalty == (conditioning != "dual_attention")
     model.train()
-    model(features, rows)
-    assert (model.penalty() is None) == (conditioning == "dual_attention")
     F.cross_entropy(model(features, rows), torch.arange(4)).backward()
     for name, weight in model.named_parameters():
         assert torch.isfinite(weight.grad).all(), name
@@ -100,14 +99,14 @@ def test_every_conditioning_hears_the_question_and_learns(conditioning: str) -> 
 
 
 def test_blocks_that_do_not_listen() -> None:
-    options = SMALL["film"] | {"filmed": [False, True]}
+    options = SMALL["film"] | {"film_blocks": [False, True]}
     model = build_model("film", **SIZES, **options)
     assert model.film_generator.num_layers == 1
-    deaf = build_model("film", **SIZES, **options | {"filmed": [False, False]}).eval()
+    deaf = build_model("film", **SIZES, **options | {"film_blocks": [False, False]}).eval()
     assert deaf.film_generator is None
     features, rows = torch.randn(2, 6, 5, 5), questions([4, 6])
     assert torch.equal(deaf(features, rows), deaf(features, rows.flip(0)))
-    assert deaf.penalty() is None
+    assert not deaf.has_film_penalty
 
 
 def test_pools_and_sizes_of_ones_own() -> None:

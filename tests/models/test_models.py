@@ -158,6 +158,27 @@ def test_the_papers_network_has_the_papers_parts() -> None:
     assert isinstance(model.classifier.mlp[1], nn.BatchNorm1d)
 
 
+@pytest.mark.parametrize("generator", [{}, {"gamma": "one"}, {"multipliers": 0.5}], ids=str)
+def test_the_penalty_is_the_generators_of_the_same_batch(generator: dict) -> None:
+    model = build_model("film", **SIZES, **SMALL["film"] | {"generator": generator})
+    features, rows = torch.randn(4, 6, 5, 5), questions([4, 6, 3, 5])
+    assert model.has_film_penalty
+    logits, penalty = model(features, rows, return_penalty=True)
+    assert torch.equal(logits, model(features, rows))
+    assert torch.equal(penalty, model.film_generator.penalty(model.modulate(rows)))
+    assert penalty > 0
+    penalty.backward()
+    assert next(model.film_generator.parameters()).grad.abs().sum() > 0
+
+
+def test_without_deviations_there_is_no_penalty() -> None:
+    fixed = {"gamma": "one", "beta": "zero"}
+    model = build_model("film", **SIZES, **SMALL["film"] | {"generator": fixed})
+    assert not model.has_film_penalty
+    with pytest.raises(ValueError, match="no γ and β"):
+        model(torch.randn(1, 6, 5, 5), questions([4]), return_penalty=True)
+
+
 def test_pixels_through_a_strided_stem() -> None:
     options = SMALL["film"] | {"stem": {"strides": [2, 2, 2, 2], "coordinates": False}}
     sizes = SIZES | {"feature_shape": [3, 224, 224]}
@@ -179,10 +200,10 @@ def test_unknown_models_and_options_are_refused() -> None:
         ({"generator": {"decoder": "rnn"}}, "decoder='rnn'"),
         ({"generator": {"hidden_dims": [4]}}, "hidden_dims"),
         ({"generator": {"decoder": "gru", "hidden_dims": [4, 5]}}, "must be equal"),
-        ({"block": {"place": "nowhere"}}, "place='nowhere'"),
+        ({"block": {"film_position": "nowhere"}}, "film_position='nowhere'"),
         ({"block": {"kernel_size": 2}}, "must be odd"),
         ({"classifier": {"pool": "sum"}}, "pool='sum'"),
-        ({"filmed": [True]}, "filmed has 1 entries for 4 blocks"),
+        ({"film_blocks": [True]}, "film_blocks has 1 entries for 4 blocks"),
     ):
         with pytest.raises(UserError, match=message):
             build_model("film", **SIZES, **options)

@@ -87,7 +87,7 @@ def test_two_models_over_fractions_are_two_curves(tmp_path: Path) -> None:
 
 def test_ablations_stand_beside_the_papers(tmp_path: Path) -> None:
     for name, val in (("no_film_1_4", 0.3), ("none", 0.9), ("beta_zero", 0.88), ("own", 0.5)):
-        run(tmp_path, 0.9, val, **{"ablation": name, "model.block.place": name})
+        run(tmp_path, 0.9, val, **{"ablation": name, "model.block.film_position": name})
     table = report_sweep(tmp_path)
     lines = [line.split(" | ")[0].strip("| ") for line in table.splitlines()[2:]]
     assert lines == ["none", "beta_zero", "no_film_1_4", "own"]

@@ -177,7 +177,7 @@ def _kwargs(generator: dict[str, Any], engine: dict[str, Any]) -> dict[str, Any]
         "feature_shape": list(engine["feature_dim"]),
         "channels": engine["module_dim"],
         "num_blocks": blocks,
-        "filmed": [flag > 0 for flag in pattern],
+        "film_blocks": [flag > 0 for flag in pattern],
         "coordinates": _COORDINATES[engine["use_coords"]],
         "encoder": {
             "embedding_dim": generator["wordvec_dim"],
@@ -204,8 +204,8 @@ def _kwargs(generator: dict[str, Any], engine: dict[str, Any]) -> dict[str, Any]
         },
         "block": {
             "conditioning": "concat" if concat else "film",
-            "place": _PLACES[engine["condition_method"]],
-            "projection": int(engine["module_input_proj"]),
+            "film_position": _PLACES[engine["condition_method"]],
+            "input_proj_kernel": int(engine["module_input_proj"]),
             "kernel_size": engine["module_kernel_size"],
             "residual": bool(engine["module_residual"]),
             "norm": bool(engine["module_batchnorm"]),
@@ -249,7 +249,7 @@ def _weights(
             for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
                 ours = f"encoder.layers.{i}.{direction}.{kind}_l0"
                 weights[ours] = state[f"encoder_rnn.{kind}_l{i}{suffix}"]
-    acting = [flag or kwargs["block"]["conditioning"] == "concat" for flag in kwargs["filmed"]]
+    acting = [flag or kwargs["block"]["conditioning"] == "concat" for flag in kwargs["film_blocks"]]
     if any(acting):
         recurrent = generator["decoder_type"] != "linear"
         last = "film_generator.decoder." + ("linear" if recurrent else "0")

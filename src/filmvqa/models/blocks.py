@@ -9,13 +9,13 @@ from filmvqa.models.conditioning import DualAttention, Film, SpatialFilm
 from filmvqa.models.film_generator import Modulation
 from filmvqa.models.vision import convolution
 
-CONDITIONINGS: dict[str, type[nn.Module]] = {
+CONDITIONINGS: dict[str, type[Film | SpatialFilm | DualAttention]] = {
     "film": Film,
     "spatial_film": SpatialFilm,
     "dual_attention": DualAttention,
 }
 #: Where in the block the question acts (section 4.5, table 2).
-PLACES = ("before_conv1", "after_conv2", "after_norm", "after_relu2", "after_residual")
+FILM_POSITIONS = ("before_conv1", "after_conv2", "after_norm", "after_relu2", "after_residual")
 COORDINATES = ("none", "inputs", "everywhere")
 
 
@@ -30,12 +30,22 @@ class FilmedResBlock(nn.Module):
     conditioning
         ``film``, ``spatial_film``, ``dual_attention``; ``concat``: γ and β, repeated over the
         map, join the 3×3 convolution's input.
-    place
-        Where it acts: one of ``PLACES``.
-    projection
+    film_position
+        Where it acts: one of ``FILM_POSITIONS``.
+    input_proj_kernel
         Kernel of the first convolution; 0: none.
     coordinates
         ``inputs``: coordinate maps join the first convolution; ``everywhere``: the second too.
+
+    Attributes
+    ----------
+    conditioned
+        Whether ``forward`` takes a modulation. ``concat`` does in every block, whatever the option
+        ``conditioned`` says of batch norm's scale and shift.
+    uses_gamma_beta
+        Whether it reads γ and β of the modulation.
+    extra_dim
+        How many ``extra`` numbers of the modulation it reads.
     """
 
     def __init__(
@@ -44,8 +54,8 @@ class FilmedResBlock(nn.Module):
         *,
         conditioned: bool = True,
         conditioning: str = "film",
-        place: str = "after_norm",
-        projection: int = 1,
+        film_position: str = "after_norm",
+        input_proj_kernel: int = 1,
         kernel_size: int = 3,
         residual: bool = True,
         norm: bool = True,
@@ -56,7 +66,7 @@ class FilmedResBlock(nn.Module):
         super().__init__()
         choices = {
             "conditioning": (conditioning, (*CONDITIONINGS, "concat")),
-            "place": (place, PLACES),
+            "film_position": (film_position, FILM_POSITIONS),
             "coordinates": (coordinates, COORDINATES),
         }
         for name, (value, allowed) in choices.items():
@@ -65,13 +75,13 @@ class FilmedResBlock(nn.Module):
         if kernel_size % 2 == 0:
             raise ValueError(f"kernel_size={kernel_size} must be odd")
         self.concat = conditioning == "concat"
-        self.place = place if conditioned and not self.concat else None
+        self.film_position = film_position if conditioned and not self.concat else None
         self.residual = residual
         self.project = (
             convolution(
-                channels, channels, projection,
-                coordinates=coordinates != "none", padding=projection // 2,
-            ) if projection else None
+                channels, channels, input_proj_kernel,
+                coordinates=coordinates != "none", padding=input_proj_kernel // 2,
+            ) if input_proj_kernel else None
         )  # fmt: skip
         self.conv = convolution(
             3 * channels if self.concat else channels, channels, kernel_size,
@@ -80,11 +90,16 @@ class FilmedResBlock(nn.Module):
         self.norm = (
             nn.BatchNorm2d(channels, affine=norm_affine or not conditioned) if norm else None
         )
-        self.condition = CONDITIONINGS[conditioning](channels) if self.place else None
+        self.condition = CONDITIONINGS[conditioning](channels) if self.film_position else None
         self.dropout = nn.Dropout2d(dropout) if dropout else None
+        self.conditioned = self.concat or conditioned
+        self.uses_gamma_beta = self.concat or (
+            self.condition is not None and self.condition.uses_gamma_beta
+        )
+        self.extra_dim = 0 if self.condition is None else self.condition.extra_dim
 
-    def _at(self, place: str, x: Tensor, modulation: Modulation | None) -> Tensor:
-        if self.place != place or self.condition is None:
+    def _at(self, position: str, x: Tensor, modulation: Modulation | None) -> Tensor:
+        if self.film_position != position or self.condition is None:
             return x
         out: Tensor = self.condition(x, modulation)
         return out

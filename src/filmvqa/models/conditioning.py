@@ -16,6 +16,8 @@ from filmvqa.models.vision import CoordConv2d
 class Film(nn.Module):
     """Feature-wise linear modulation: every place of a map shares its γ and β."""
 
+    uses_gamma_beta = True
+
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.extra_dim = 0
@@ -33,6 +35,8 @@ class SpatialFilm(nn.Module):
     at 0, so training starts from FiLM. It is FiLM's counterpart to spatially adaptive
     normalisation (Park et al. 2019), with the question in the place of the segmentation.
     """
+
+    uses_gamma_beta = True
 
     def __init__(self, channels: int, rank: int = 16) -> None:
         super().__init__()
@@ -54,6 +58,8 @@ class DualAttention(nn.Module):
     where to look; σ(b) then choose channels of what is seen there. The softmax is scaled by the
     number of places, so that looking everywhere changes nothing.
     """
+
+    uses_gamma_beta = False
 
     def __init__(self, channels: int) -> None:
         super().__init__()

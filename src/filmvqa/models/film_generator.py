@@ -108,6 +108,11 @@ class FilmGenerator(nn.Module):
         beta = decoded.new_zeros(shape) if self.beta == "zero" else beta_scale * delta_beta
         return Modulation(gamma, beta, extra)
 
+    @property
+    def has_deviations(self) -> bool:
+        """Whether γ can differ from 1, or β from 0."""
+        return self.gamma != "one" or self.beta != "zero"
+
     def penalty(self, modulation: Modulation) -> Tensor:
         """Mean square of the deviations γ - 1 and β of a batch; with post-multipliers, of those.
 

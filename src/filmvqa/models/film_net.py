@@ -24,7 +24,7 @@ class FilmNet(nn.Module):
         (C, H, W) of an image's features.
     channels, num_blocks
         Of the residual blocks.
-    filmed
+    film_blocks
         Which blocks the question acts on, a truth value each; None: all.
     coordinates
         ``inputs`` (stem, blocks and classifier, as in the paper), ``everywhere`` (the blocks' 3×3
@@ -42,7 +42,7 @@ class FilmNet(nn.Module):
         *,
         channels: int = 128,
         num_blocks: int = 4,
-        filmed: Sequence[bool] | None = None,
+        film_blocks: Sequence[bool] | None = None,
         coordinates: str = "inputs",
         encoder: Mapping[str, Any] | None = None,
         generator: Mapping[str, Any] | None = None,
@@ -51,30 +51,29 @@ class FilmNet(nn.Module):
         classifier: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        self.filmed = [True] * num_blocks if filmed is None else [bool(f) for f in filmed]
-        if len(self.filmed) != num_blocks:
-            raise ValueError(f"filmed has {len(self.filmed)} entries for {num_blocks} blocks")
+        conditioned = [True] * num_blocks if film_blocks is None else [bool(f) for f in film_blocks]
+        if len(conditioned) != num_blocks:
+            raise ValueError(f"film_blocks has {len(conditioned)} entries for {num_blocks} blocks")
         self.encoder = QuestionEncoder(vocab_size, **(encoder or {}))
         seen = {"coordinates": coordinates != "none"}
         self.stem = Stem(feature_shape[0], channels, **seen | dict(stem or {}))
         size = self.stem.output_size(*feature_shape[1:])
-        self.blocks = nn.ModuleList(
+        blocks = [
             FilmedResBlock(channels, conditioned=told, coordinates=coordinates, **(block or {}))
-            for told in self.filmed
-        )
+            for told in conditioned
+        ]
+        self.blocks = nn.ModuleList(blocks)
         self.classifier = Classifier(channels, size, num_answers, **seen | dict(classifier or {}))
-        wants = [getattr(b.condition, "extra_dim", 0) for b in self.blocks]
-        options = {"extra_dim": max(wants, default=0), **(generator or {})}
-        if (block or {}).get("conditioning") == "dual_attention":
-            options |= {"gamma": "one", "beta": "zero"}  # its gates stand in their place
-        # Concatenation acts in every block, whatever ``filmed`` says of batch norm's scale.
-        everywhere = (block or {}).get("conditioning") == "concat"
-        self.acts = [told or everywhere for told in self.filmed]
+        extra_dims = [b.extra_dim for b in blocks]
+        options = {"extra_dim": max(extra_dims, default=0), **(generator or {})}
+        if not any(b.uses_gamma_beta for b in blocks):
+            options |= {"gamma": "one", "beta": "zero"}
+        self.conditioned_blocks = [b.conditioned for b in blocks]
+        num_conditioned = sum(self.conditioned_blocks)
         self.film_generator = (
-            FilmGenerator(self.encoder.output_dim, sum(self.acts), channels, **options)
-            if any(self.acts) else None
+            FilmGenerator(self.encoder.output_dim, num_conditioned, channels, **options)
+            if num_conditioned else None
         )  # fmt: skip
-        self.modulation: Modulation | None = None
         self.apply(_initialize)
 
     def modulate(self, questions: Tensor) -> Modulation:
@@ -84,19 +83,21 @@ class FilmNet(nn.Module):
         modulation: Modulation = self.film_generator(self.encoder(questions))
         return modulation
 
-    def penalty(self) -> Tensor | None:
-        """Mean square of the last training batch's deviations of γ from 1 and β from 0, for the
-        loss; None where neither can deviate."""
-        if self.film_generator is None or self.modulation is None:
-            return None
-        if (self.film_generator.gamma, self.film_generator.beta) == ("one", "zero"):
-            return None
-        return self.film_generator.penalty(self.modulation)
+    @property
+    def has_film_penalty(self) -> bool:
+        """Whether a γ can deviate from 1 or a β from 0, so that there is a penalty."""
+        return self.film_generator is not None and self.film_generator.has_deviations
 
     def forward(
-        self, features: Tensor, questions: Tensor, image_of_question: Tensor | None = None
-    ) -> Tensor:
-        """Logits (B, num_answers).
+        self,
+        features: Tensor,
+        questions: Tensor,
+        image_of_question: Tensor | None = None,
+        *,
+        return_penalty: bool = False,
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """Logits (B, num_answers), with ``return_penalty`` also ``FilmGenerator.penalty`` () of
+        the batch.
 
         Parameters
         ----------
@@ -106,18 +107,26 @@ class FilmNet(nn.Module):
             (B, T) token indices, padded with 0.
         image_of_question
             (B,) which image each question is about; None: its own, U == B.
+
+        Raises
+        ------
+        ValueError
+            If ``return_penalty`` is asked of a model without ``has_film_penalty``.
         """
+        if return_penalty and not self.has_film_penalty:
+            raise ValueError("this network has no γ and β whose deviations to penalise")
         modulation = None if self.film_generator is None else self.modulate(questions)
-        self.modulation = modulation if self.training else None
         x = self.stem(scale_pixels(features))  # (U, C, H, W): once an image
         if image_of_question is not None:
             x = x[image_of_question]  # (B, C, H, W)
         told = 0
-        for acts, block in zip(self.acts, self.blocks, strict=True):
+        for acts, block in zip(self.conditioned_blocks, self.blocks, strict=True):
             x = block(x, modulation.layer(told) if acts and modulation is not None else None)
             told += acts
-        out: Tensor = self.classifier(x)
-        return out
+        logits: Tensor = self.classifier(x)
+        if return_penalty and modulation is not None and self.film_generator is not None:
+            return logits, self.film_generator.penalty(modulation)
+        return logits
 
 
 def _initialize(module: nn.Module) -> None:
