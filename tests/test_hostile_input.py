@@ -20,7 +20,6 @@ from PIL import Image
 from filmvqa.checkpoint import load_checkpoint, model_from_checkpoint
 from filmvqa.clevr.families import read_families
 from filmvqa.clevr.generator_settings import record_settings
-from filmvqa.clevr.layout import SetFolder
 from filmvqa.clevr.questions import ask_shard
 from filmvqa.clevr.schema import encode_json, read_questions, read_scenes
 from filmvqa.clevr.workers import generate_questions
@@ -31,6 +30,7 @@ from filmvqa.data.questions import QuestionDataset
 from filmvqa.data.store import open_feature_store
 from filmvqa.data.vocabulary import Vocabulary
 from filmvqa.errors import UserError
+from filmvqa.layout import DatasetLayout
 from filmvqa.reports.figures import draw_sheet
 from tests.conftest import REPOSITORY, TINY
 from tests.training.tiny_runs import same, train
@@ -83,10 +83,10 @@ def originals(
 
     def ask_of(path: Path) -> None:
         """Questions about the scenes in a file that an interrupted generation left."""
-        place = SetFolder(path.parent).partial("val", "scenes", 0)
+        place = DatasetLayout.under(path.parent).partial_json("val", "scenes", 0)
         place.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(path, place)
-        generate_questions(SetFolder(path.parent), TINY, "val", 0)
+        generate_questions(DatasetLayout.under(path.parent), TINY, "val", 0)
 
     def features(path: Path) -> None:
         store = open_feature_store(path)
@@ -105,7 +105,7 @@ def originals(
             for name in ("zero_hop.json", "comparison.json")
         },
         "generation.json": (
-            (tiny_world / "generation.json").read_bytes(), lambda path: record_settings(SetFolder(path.parent), TINY),
+            (tiny_world / "generation.json").read_bytes(), lambda path: record_settings(DatasetLayout.under(path.parent), TINY),
         ),
         "scenes_000000.json": (encode_json(scenes), ask_of),
         "val_questions.h5": (

@@ -161,8 +161,8 @@ def test_a_question_about_an_absent_image_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"inputs": [7]}, "reads step 7"),
-        ({"inputs": [2]}, "reads step 2"),
+        ({"inputs": [7]}, r"has the inputs \[7\]"),
+        ({"inputs": [2]}, r"has the inputs \[2\]"),
         ({"function": "paint"}, "ends in 'paint'"),
     ],
 )

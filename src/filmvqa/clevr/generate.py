@@ -9,6 +9,7 @@ only on its scenes, the settings, split and shard. The number of workers changes
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -20,13 +21,13 @@ from tqdm import tqdm
 
 from filmvqa.clevr.families import read_families
 from filmvqa.clevr.generator_settings import GeneratorSettings, record_settings
-from filmvqa.clevr.layout import SetFolder
 from filmvqa.clevr.merge import merge_split
 from filmvqa.clevr.partial_files import IMAGES_PER_CHUNK, shard_count
 from filmvqa.clevr.scenes import image_filename
 from filmvqa.clevr.workers import draw_chunk, exit_with_parent, generate_questions
 from filmvqa.disk import check_disk_space
 from filmvqa.errors import UserError
+from filmvqa.layout import DatasetLayout
 from filmvqa.locks import folder_lock
 
 #: Upper estimate of the size of a PNG file (measured: 0.5 to 0.9).
@@ -56,53 +57,53 @@ def generate(root: str | Path, settings: GeneratorSettings, workers: int | None 
         If ``root`` contains another set (which is not changed), a template is invalid, the disk
         has too little space, or a worker process was killed.
     """
-    folder = SetFolder(Path(root))
+    layout = DatasetLayout.under(root)
     read_families(settings.templates, settings.families)  # report invalid templates at once
-    with folder_lock(folder.root):
-        record_settings(folder, settings)
-        return _generate_missing(folder, settings, workers or os.cpu_count() or 1)
+    with folder_lock(layout.root):
+        record_settings(layout, settings)
+        return _generate_missing(layout, settings, workers or os.cpu_count() or 1)
 
 
-def _generate_missing(folder: SetFolder, settings: GeneratorSettings, workers: int) -> bool:
+def _generate_missing(layout: DatasetLayout, settings: GeneratorSettings, workers: int) -> bool:
     splits = [split for split, count in settings.images.items() if count]
-    unfinished = [split for split in splits if not folder.questions(split).exists()]
-    jobs = [job for split in splits for job in _plan_images(folder, settings, split)]
+    unfinished = [split for split in splits if not layout.question_json(split).exists()]
+    jobs = [job for split in splits for job in _plan_images(layout, settings, split)]
     if not jobs and not unfinished:
-        folder.remove_partial()
+        shutil.rmtree(layout.partial, ignore_errors=True)
         return False
     images = sum(len(chunk) for _, chunk, _ in jobs)
-    check_disk_space(folder.root, images * settings.width * settings.height * BYTES_PER_PIXEL)
+    check_disk_space(layout.root, images * settings.width * settings.height * BYTES_PER_PIXEL)
     with ProcessPoolExecutor(workers, get_context("spawn"), exit_with_parent) as pool:
-        _run_jobs(pool, draw_chunk, [(folder, settings, *job) for job in jobs], "images", images)
+        _run_jobs(pool, draw_chunk, [(layout, settings, *job) for job in jobs], "images", images)
         shards = [
-            (folder, settings, split, k)
+            (layout, settings, split, k)
             for split in unfinished
             for k in range(shard_count(settings.images[split]))
-            if not folder.partial(split, "questions", k).exists()
+            if not layout.partial_json(split, "questions", k).exists()
         ]
         _run_jobs(pool, generate_questions, shards, "questions")
     for split in unfinished:
-        merge_split(folder, settings, split)
-    folder.remove_partial()
+        merge_split(layout, settings, split)
+    shutil.rmtree(layout.partial, ignore_errors=True)
     return True
 
 
 def _plan_images(
-    folder: SetFolder, settings: GeneratorSettings, split: str
+    layout: DatasetLayout, settings: GeneratorSettings, split: str
 ) -> list[tuple[str, list[int], int | None]]:
     """Return split, image indices and chunk number of each chunk that has to be drawn.
 
     The chunk number is None if the split is complete and only lost images are drawn again.
     """
     count = settings.images[split]
-    if folder.questions(split).exists():
-        present = {path.name for path in folder.image_folder(split).glob("*.png")}
+    if layout.question_json(split).exists():
+        present = {path.name for path in layout.image_folder(split).glob("*.png")}
         missing = [i for i in range(count) if image_filename(split, i) not in present]
         return [(split, chunk, None) for chunk in _split_into_chunks(missing)]
     return [
         (split, chunk, k)
         for k, chunk in enumerate(_split_into_chunks(list(range(count))))
-        if not folder.partial(split, "scenes", k).exists()
+        if not layout.partial_json(split, "scenes", k).exists()
     ]
 
 

@@ -7,11 +7,12 @@ from typing import Any
 
 import msgspec
 
-from filmvqa.clevr.layout import SetFolder
 from filmvqa.clevr.scenes import SceneRules
 from filmvqa.clevr.schema import decode_json, encode_json
 from filmvqa.errors import UserError
 from filmvqa.files import read_bytes, write_file
+from filmvqa.layout import DatasetLayout
+from filmvqa.nested import differences
 
 REMEDY = "delete it and run generate_clevr.py again"
 
@@ -75,7 +76,7 @@ class GeneratorSettings:
             )
 
 
-def record_settings(folder: SetFolder, settings: GeneratorSettings) -> None:
+def record_settings(layout: DatasetLayout, settings: GeneratorSettings) -> None:
     """Write ``generation.json``, or compare the settings with those it already records.
 
     Raises
@@ -84,33 +85,25 @@ def record_settings(folder: SetFolder, settings: GeneratorSettings) -> None:
         If the recorded settings differ from ``settings``, or if the folder contains questions but
         no ``generation.json``.
     """
-    wanted = msgspec.to_builtins(settings)
-    if folder.settings.exists():
+    path, wanted = layout.generator_settings, msgspec.to_builtins(settings)
+    if path.exists():
         recorded = decode_json(
-            read_bytes(folder.settings, REMEDY), dict[str, Any], folder.settings, REMEDY
+            read_bytes(path, REMEDY),
+            dict[str, Any],
+            path,
+            REMEDY,
         )
         wanted = msgspec.json.decode(msgspec.json.encode(wanted))
         if recorded != wanted:
-            changed = _differences(recorded, wanted)
+            changed = differences(recorded, wanted)
             raise UserError(
-                f"{folder.root}: contains a set generated with other settings "
+                f"{layout.root}: contains a set generated with other settings "
                 f"({'; '.join(changed)}); use the same settings or another folder, or delete it"
             )
         return
-    if (folder.root / "questions").exists():
+    if layout.questions.exists():
         raise UserError(
-            f"{folder.root}: contains questions but no {folder.settings.name}, so the set was not "
+            f"{layout.root}: contains questions but no {path.name}, so the set was not "
             "generated here; choose another folder"
         )
-    write_file(folder.settings, msgspec.json.format(encode_json(wanted), indent=1) + b"\n")
-
-
-def _differences(found: dict[str, Any], wanted: dict[str, Any], prefix: str = "") -> list[str]:
-    changes: list[str] = []
-    for key in sorted(found.keys() | wanted.keys()):
-        a, b = found.get(key), wanted.get(key)
-        if isinstance(a, dict) and isinstance(b, dict):
-            changes += _differences(a, b, f"{prefix}{key}.")
-        elif a != b:
-            changes.append(f"{prefix}{key} was {a}, now {b}")
-    return changes
+    write_file(path, msgspec.json.format(encode_json(wanted), indent=1) + b"\n")

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TypeVar
 
 from filmvqa.clevr.generator_settings import GeneratorSettings
-from filmvqa.clevr.layout import SetFolder
 from filmvqa.clevr.partial_files import (
     chunk_count,
     read_partial_questions,
@@ -16,21 +15,22 @@ from filmvqa.clevr.partial_files import (
 )
 from filmvqa.clevr.schema import Info, Question, Scene, encode_json
 from filmvqa.files import atomic_write
+from filmvqa.layout import DatasetLayout
 
 _INFO = {"license": "Creative Commons Attribution (CC BY 4.0)", "version": "1.0"}
 
 
-def merge_split(folder: SetFolder, settings: GeneratorSettings, split: str) -> None:
+def merge_split(layout: DatasetLayout, settings: GeneratorSettings, split: str) -> None:
     """Write a split's scene file and question file.
 
     The question file is written last: its existence marks the split as complete.
     """
     images = settings.images[split]
-    scenes = read_partial_scenes(folder, split, range(chunk_count(images)))
-    _write_array(folder.scenes(split), settings, split, "scenes", scenes)
-    questions = read_partial_questions(folder, split, range(shard_count(images)))
+    scenes = read_partial_scenes(layout, split, range(chunk_count(images)))
+    _write_array(layout.scene_json(split), settings, split, "scenes", scenes)
+    questions = read_partial_questions(layout, split, range(shard_count(images)))
     _write_array(
-        folder.questions(split),
+        layout.question_json(split),
         settings,
         split,
         "questions",

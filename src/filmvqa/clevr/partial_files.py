@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from filmvqa.clevr.generator_settings import REMEDY
-from filmvqa.clevr.layout import SetFolder
 from filmvqa.clevr.questions import IMAGES_PER_SHARD
 from filmvqa.clevr.schema import Question, Scene, decode_json
 from filmvqa.files import read_bytes
+from filmvqa.layout import DatasetLayout
 
 IMAGES_PER_CHUNK = 50
 
@@ -32,7 +32,7 @@ def chunks_of_shard(shard: int, images: int) -> range:
     return range(shard * per_shard, min((shard + 1) * per_shard, chunk_count(images)))
 
 
-def read_partial_scenes(folder: SetFolder, split: str, chunks: range) -> Iterator[Scene]:
+def read_partial_scenes(layout: DatasetLayout, split: str, chunks: range) -> Iterator[Scene]:
     """Read the scenes of the given chunks in order.
 
     Raises
@@ -41,11 +41,11 @@ def read_partial_scenes(folder: SetFolder, split: str, chunks: range) -> Iterato
         If a file is missing or damaged.
     """
     for k in chunks:
-        path = folder.partial(split, "scenes", k)
+        path = layout.partial_json(split, "scenes", k)
         yield from decode_json(read_bytes(path, REMEDY), list[Scene], path, REMEDY)
 
 
-def read_partial_questions(folder: SetFolder, split: str, shards: range) -> Iterator[Question]:
+def read_partial_questions(layout: DatasetLayout, split: str, shards: range) -> Iterator[Question]:
     """Read the questions of the given shards in order.
 
     Raises
@@ -54,5 +54,5 @@ def read_partial_questions(folder: SetFolder, split: str, shards: range) -> Iter
         If a file is missing or damaged.
     """
     for k in shards:
-        path = folder.partial(split, "questions", k)
+        path = layout.partial_json(split, "questions", k)
         yield from decode_json(read_bytes(path, REMEDY), list[Question], path, REMEDY)

@@ -17,7 +17,6 @@ from PIL import Image
 
 from filmvqa.clevr.families import read_families
 from filmvqa.clevr.generator_settings import GeneratorSettings
-from filmvqa.clevr.layout import SetFolder
 from filmvqa.clevr.partial_files import chunks_of_shard, read_partial_scenes
 from filmvqa.clevr.questions import ask_shard
 from filmvqa.clevr.render import Rendered, render
@@ -25,6 +24,7 @@ from filmvqa.clevr.scenes import MAX_RESTARTS, sample_layout, to_scene
 from filmvqa.clevr.schema import Scene, encode_json
 from filmvqa.errors import UserError
 from filmvqa.files import write_file
+from filmvqa.layout import DatasetLayout
 
 
 def exit_with_parent() -> None:
@@ -73,7 +73,7 @@ def draw_image(settings: GeneratorSettings, split: str, index: int) -> tuple[Sce
 
 
 def draw_chunk(
-    folder: SetFolder,
+    layout: DatasetLayout,
     settings: GeneratorSettings,
     split: str,
     indices: list[int],
@@ -88,18 +88,18 @@ def draw_chunk(
     int
         Number of images.
     """
-    folder.image_folder(split).mkdir(parents=True, exist_ok=True)
+    layout.image_folder(split).mkdir(parents=True, exist_ok=True)
     if settings.masks:
-        folder.mask_folder(split).mkdir(parents=True, exist_ok=True)
+        layout.mask_folder(split).mkdir(parents=True, exist_ok=True)
     scenes = []
     for index in indices:
         scene, rendered = draw_image(settings, split, index)
-        _write_png(folder.image_folder(split) / scene.image_filename, rendered.image)
+        _write_png(layout.image_folder(split) / scene.image_filename, rendered.image)
         if settings.masks:
-            _write_png(folder.mask_folder(split) / scene.image_filename, rendered.mask)
+            _write_png(layout.mask_folder(split) / scene.image_filename, rendered.mask)
         scenes.append(scene)
     if chunk is not None:
-        write_file(folder.partial(split, "scenes", chunk), encode_json(scenes))
+        write_file(layout.partial_json(split, "scenes", chunk), encode_json(scenes))
     return len(indices)
 
 
@@ -111,7 +111,7 @@ def _write_png(path: Path, pixels: NDArray[np.uint8]) -> None:
 
 
 def generate_questions(
-    folder: SetFolder, settings: GeneratorSettings, split: str, shard: int
+    layout: DatasetLayout, settings: GeneratorSettings, split: str, shard: int
 ) -> int:
     """Generate the questions of one shard and write its partial file.
 
@@ -122,10 +122,10 @@ def generate_questions(
     """
     chunks = chunks_of_shard(shard, settings.images[split])
     questions = ask_shard(
-        list(read_partial_scenes(folder, split, chunks)),
+        list(read_partial_scenes(layout, split, chunks)),
         read_families(settings.templates, settings.families),
         settings.questions_per_image,
         f"{settings.seed}/{split}/{shard}",
     )
-    write_file(folder.partial(split, "questions", shard), encode_json(questions))
+    write_file(layout.partial_json(split, "questions", shard), encode_json(questions))
     return len(questions)
