@@ -1,6 +1,6 @@
-"""Image networks whose feature maps FiLM reads: torchvision's ResNets, the small shipped one, none.
+"""Image networks whose feature maps FiLM reads: torchvision's ResNets, the shipped CNN, or none.
 
-A backbone takes uint8 images (N, 3, H, W) and gives maps (N, C, H', W'). The paper's is
+A backbone maps uint8 images (N, 3, H, W) to features (N, C, H', W'). The paper's is
 ResNet-101 through its third stage: (N, 1024, 14, 14) from 224×224 (section 4.1).
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import re
+from collections.abc import Mapping, Sequence
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
@@ -28,10 +29,10 @@ SHIPPED_WEIGHTS = "clevr_cnn.safetensors"
 
 
 class Backbone(nn.Module):
-    """Normalises uint8 images and runs ``network`` over them.
+    """Normalises uint8 images and runs ``network`` on them.
 
-    ``weights`` names where the weights come from and ``weights_sha256`` hashes that file; both
-    go into the feature file so that a result can be traced.
+    ``weights`` is the name of the file of weights and ``weights_sha256`` its hash; feature files
+    record both, so that a result can be traced.
     """
 
     mean: Tensor
@@ -54,15 +55,21 @@ class Backbone(nn.Module):
         self.weights, self.weights_sha256 = weights, weights_sha256
         self.dtype = dtype
         self.network = network
-        self.compute = torch.float32
-        self.register_buffer("mean", 255.0 * torch.tensor(mean).view(1, -1, 1, 1))
-        self.register_buffer("std", 255.0 * torch.tensor(std).view(1, -1, 1, 1))
+        self.compute_dtype = torch.float32
+        self.register_buffer("mean", torch.empty(1, len(mean), 1, 1))
+        self.register_buffer("std", torch.empty(1, len(std), 1, 1))
+        self.set_normalization(mean, std)
+
+    def set_normalization(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        """Set the mean and the standard deviation of each channel, of pixels in [0, 1]."""
+        self.mean = 255.0 * torch.tensor(mean).view(1, -1, 1, 1)
+        self.std = 255.0 * torch.tensor(std).view(1, -1, 1, 1)
 
     def forward(self, images: Tensor) -> Tensor:
         """uint8 (N, 3, H, W) to feature maps (N, C, H', W')."""
         if isinstance(self.network, nn.Identity):
             return images
-        out: Tensor = self.network(((images.float() - self.mean) / self.std).to(self.compute))
+        out: Tensor = self.network(((images.float() - self.mean) / self.std).to(self.compute_dtype))
         return out
 
     def spec(self) -> dict[str, Any]:
@@ -78,26 +85,26 @@ class Backbone(nn.Module):
         }
 
     def prepared(self, device: torch.device, bfloat16: bool) -> Backbone:
-        """A copy that does nothing but run, fast: batch norms folded into the convolutions before
-        them, channels last, and in bfloat16 all through where that is wanted."""
-        ready = copy.deepcopy(self).eval()
-        fold_batch_norms(ready.network)
-        ready.compute = torch.bfloat16 if bfloat16 else torch.float32
-        ready.network.to(ready.compute)
-        return ready.to(device).to(memory_format=torch.channels_last)
+        """A copy for fast inference: batch norms folded into the convolutions before them, channels
+        last, and all in bfloat16 on request."""
+        prepared = copy.deepcopy(self).eval()
+        fold_batch_norms(prepared.network)
+        prepared.compute_dtype = torch.bfloat16 if bfloat16 else torch.float32
+        prepared.network.to(prepared.compute_dtype)
+        return prepared.to(device).to(memory_format=torch.channels_last)
 
 
 def fold_batch_norms(module: nn.Module) -> None:
-    """Fold each batch norm in evaluation mode into the convolution that is registered before it,
-    as those of torchvision's ResNets and of ``clevr_cnn`` are."""
-    before: tuple[str, nn.Module] | None = None
+    """Fold each batch norm in evaluation mode into the convolution that is registered directly
+    before it, as in torchvision's ResNets and ``clevr_cnn``."""
+    previous: tuple[str, nn.Module] | None = None
     for name, child in list(module.named_children()):
-        if isinstance(child, nn.BatchNorm2d) and before and isinstance(before[1], nn.Conv2d):
-            setattr(module, before[0], fuse_conv_bn_eval(before[1], child))
+        if isinstance(child, nn.BatchNorm2d) and previous and isinstance(previous[1], nn.Conv2d):
+            setattr(module, previous[0], fuse_conv_bn_eval(previous[1], child))
             setattr(module, name, nn.Identity())
         else:
             fold_batch_norms(child)
-        before = (name, child)
+        previous = (name, child)
 
 
 def _conv(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
@@ -123,8 +130,9 @@ class ResidualConv(nn.Module):
 class ClevrCNN(nn.Module):
     """A small network for CLEVR images: (N, 3, H, W) to (N, 96, H/8, W/8).
 
-    Trained by ``scripts/pretrain_backbone.py`` to tell what stands in each cell. It is no match
-    for an ImageNet network as a proof of FiLM on foreign features: it has seen this world.
+    Trained by ``scripts/pretrain_backbone.py`` to classify the object in each cell. Unlike an
+    ImageNet network it does not show that FiLM works on features of another domain: it was trained
+    on images of this world.
     """
 
     def __init__(self, channels: int = 96, blocks: int = 4) -> None:
@@ -168,6 +176,35 @@ def build_backbone(name: str, stage: int = 3, weights: str | Path | None = None)
     if re.fullmatch(r"(wide_)?resne(t|xt)\d+\w*", name):
         return _build_resnet(name, stage, weights)
     raise UserError(f"unknown backbone {name!r}; use pixels, clevr_cnn or a torchvision ResNet")
+
+
+def backbone_from_spec(spec: Mapping[str, Any], weights: str | Path | None = None) -> Backbone:
+    """The backbone that a feature file or a checkpoint records, in evaluation mode.
+
+    Parameters
+    ----------
+    spec
+        The attributes ``FEATURE_SPEC`` of a feature file.
+    weights
+        As in ``build_backbone``.
+
+    Raises
+    ------
+    UserError
+        If its weights cannot be had, or are not those recorded.
+    """
+    recorded = f"the backbone {spec['backbone']} with the weights {spec['weights']!r}"
+    try:
+        backbone = build_backbone(str(spec["backbone"]), int(spec["stage"]), weights)
+    except UserError as error:
+        raise UserError(f"{recorded} cannot be built: {error}") from None
+    if backbone.weights_sha256 != spec["weights_sha256"]:
+        raise UserError(
+            f"{recorded} (SHA-256 {str(spec['weights_sha256'])[:12]}...) is needed, but "
+            f"{backbone.weights!r} has other content; give backbone_weights=<file>"
+        )
+    backbone.set_normalization(spec["mean"], spec["std"])
+    return backbone
 
 
 def _build_clevr_cnn(weights: str | Path | None) -> Backbone:
@@ -214,7 +251,7 @@ def _resnet_weights(name: str, path: str | Path | None) -> tuple[str, str, dict[
             state = torch.load(path, map_location="cpu", weights_only=True)
         except FileNotFoundError:
             raise UserError(f"{path}: no such weights file") from None
-        except Exception as error:  # torch raises half a dozen kinds for a file it cannot read
+        except Exception as error:  # torch raises half a dozen types for a file it cannot read
             raise UserError(f"{path}: cannot be read as weights ({one_line(error)})") from None
         return Path(path).name, sha256_of_file(path), state
     from torchvision.models import get_model_weights

@@ -13,7 +13,7 @@ from PIL import Image
 
 from filmvqa.errors import UserError, one_line
 
-#: A file that says it has more is refused: 300 times CLEVR's.
+#: Larger images are refused: 300 times CLEVR's size.
 MAX_PIXELS = 2**25
 _PNG_MODES = {(8, 2), (8, 6)}  # depth and colour type: RGB and RGBA
 _PNG_HEAD, _PNG_TAIL = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
@@ -26,9 +26,9 @@ def list_images(folder: str | Path) -> list[Path]:
     Raises
     ------
     UserError
-        For a missing folder, a gap in the indices, a file that is no image of the split, or one
-        whose PNG head is broken, of another kind than CLEVR's or of another size than the first's:
-        found before hours are spent on the others.
+        For a missing folder, a gap in the indices, a file that is no image of the split, or a PNG
+        header that is broken, of another colour type than CLEVR's or of another size than the
+        first's: before hours are spent on the others.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -56,7 +56,7 @@ def list_images(folder: str | Path) -> list[Path]:
             size = _frame_size(paths[0])
         elif (other := _frame_size(paths[i])) != size:
             raise UserError(
-                f"{paths[i]}: is {other[0]}×{other[1]} pixels large, {paths[0].name} "
+                f"{paths[i]}: has {other[0]}×{other[1]} pixels, {paths[0].name} "
                 f"{size[0]}×{size[1]}; {_MAKE_AGAIN}"
             )
     return [paths[i] for i in range(len(paths))]
@@ -76,11 +76,11 @@ def _frame_size(path: Path) -> tuple[int, int]:
         raise UserError(f"{path}: not a PNG; {_MAKE_AGAIN}")
     if tail != _PNG_TAIL:
         raise UserError(f"{path}: truncated PNG; {_MAKE_AGAIN}")
-    width, height, depth, kind = struct.unpack(">IIBB", head[16:])
-    if (depth, kind) not in _PNG_MODES:
+    width, height, depth, color_type = struct.unpack(">IIBB", head[16:])
+    if (depth, color_type) not in _PNG_MODES:
         raise UserError(
-            f"{path}: not an image of 8 bits RGB or RGBA (PNG colour type {kind}, {depth} bits), "
-            f"as CLEVR's are; {_MAKE_AGAIN}"
+            f"{path}: not an image of 8 bits RGB or RGBA (PNG colour type {color_type}, "
+            f"{depth} bits), as CLEVR's are; {_MAKE_AGAIN}"
         )
     if not 0 < width * height <= MAX_PIXELS:
         raise UserError(
@@ -90,17 +90,33 @@ def _frame_size(path: Path) -> tuple[int, int]:
     return width, height
 
 
+#: Raised by Pillow for files that it cannot read.
+PILLOW_ERRORS = (
+    OSError, SyntaxError, ValueError, TypeError, struct.error, zlib.error,
+    Image.DecompressionBombError,
+)  # fmt: skip
+
+
 def load_image(path: Path, size: tuple[int, int]) -> NDArray[np.uint8]:
-    """An image as uint8 (3, H, W), ``size`` = (H, W); resized with the bicubic filter if it
-    has another size, its alpha channel dropped."""
-    height, width = size
+    """An image of a data set as uint8 (3, H, W), ``size`` = (H, W), as ``resize_image`` makes it.
+
+    Raises
+    ------
+    UserError
+        If the file is no PNG or is broken.
+    """
     try:
         with Image.open(path, formats=["PNG"]) as image:
-            rgb = image.convert("RGB")
-            if rgb.size != (width, height):
-                rgb = rgb.resize((width, height), Image.Resampling.BICUBIC)
-            return np.asarray(rgb).transpose(2, 0, 1)
-    # Pillow has half a dozen kinds for a file that it cannot read.
-    except (OSError, SyntaxError, ValueError, TypeError, struct.error, zlib.error,
-            Image.DecompressionBombError) as error:  # fmt: skip
+            return resize_image(image, size)
+    except PILLOW_ERRORS as error:
         raise UserError(f"{path}: broken PNG ({one_line(error)}); {_MAKE_AGAIN}") from None
+
+
+def resize_image(image: Image.Image, size: tuple[int, int]) -> NDArray[np.uint8]:
+    """An image as uint8 (3, H, W), ``size`` = (H, W): without its alpha channel, resized with the
+    bicubic filter if it has another size."""
+    height, width = size
+    rgb = image.convert("RGB")
+    if rgb.size != (width, height):
+        rgb = rgb.resize((width, height), Image.Resampling.BICUBIC)
+    return np.asarray(rgb).transpose(2, 0, 1)

@@ -23,7 +23,7 @@ def prefetch(
     """``function(item)`` for each item, in order, computed by threads up to ``depth`` items ahead.
 
     An exception is raised where its item's result would have come. Closing the generator waits for
-    calls that have begun and drops the others; with ``finish`` it waits for all that were submitted.
+    calls that have begun and drops the others; with ``finish`` it waits for all of them.
     """
     source = iter(items)
     with ThreadPoolExecutor(threads) as pool:

@@ -1,0 +1,273 @@
+"""A trained network that answers questions about pictures: the door for notebooks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor, nn
+
+from filmvqa.checkpoint import load_checkpoint, model_from_checkpoint
+from filmvqa.data.backbones import Backbone, backbone_from_spec
+from filmvqa.data.features import compute_maps
+from filmvqa.data.images import PILLOW_ERRORS, resize_image
+from filmvqa.data.vocabulary import Vocabulary
+from filmvqa.devices import autocast, choose_device, use_bfloat16
+from filmvqa.errors import UserError, one_line
+from filmvqa.models.film_generator import Modulation
+
+#: A path, a PIL image, a uint8 array (H, W, 3 or 4), or features (C, H, W) as a tensor or an array
+#: of floating-point numbers.
+Picture: TypeAlias = "str | Path | Image.Image | NDArray[Any] | Tensor"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The likeliest answer, and the probability of every answer, likeliest first."""
+
+    text: str
+    probabilities: dict[str, float]
+
+
+class FilmParameters(NamedTuple):
+    """γ and β that a question gives each conditioned block, (blocks, channels) each."""
+
+    gamma: Tensor
+    beta: Tensor
+
+
+class VQA:
+    """A trained network with its vocabulary and the backbone that computes its features.
+
+    Attributes
+    ----------
+    model : Module
+        The network, in evaluation mode.
+    vocabulary : Vocabulary
+    feature_shape : tuple of int
+        (C, H, W) of the features that the network takes.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        vocabulary: Vocabulary,
+        feature_shape: tuple[int, int, int],
+        backbone_spec: dict[str, Any] | None,
+        *,
+        name: str = "the checkpoint",
+        device: torch.device | str = "cpu",
+        precision: str = "auto",
+        backbone_weights: str | Path | None = None,
+    ) -> None:
+        self.device, self.precision = torch.device(device), precision
+        self.model = model.to(self.device).eval()
+        self.vocabulary, self.feature_shape = vocabulary, feature_shape
+        self._backbone_spec, self._backbone_weights = backbone_spec, backbone_weights
+        self._backbone: Backbone | None = None
+        self._name = name
+
+    @torch.inference_mode()
+    def features(self, picture: Picture) -> Tensor:
+        """Features (C, H, W) of a picture, as the training set's were computed.
+
+        Raises
+        ------
+        UserError
+            For a picture that cannot be read, features of another shape, or a backbone whose
+            weights cannot be had.
+        """
+        given = _as_features(picture)
+        if given is not None:
+            if tuple(given.shape) != self.feature_shape:
+                raise UserError(
+                    f"features of shape {tuple(given.shape)}; {self._name} takes "
+                    f"{self.feature_shape}"
+                )
+            return given.to(self.device)
+        backbone, image_size = self._prepared_backbone()
+        image = torch.from_numpy(_as_image(picture, image_size).copy())
+        return compute_maps(backbone, image[None])[0]
+
+    def ask(self, picture: Picture, question: str, *, allow_unknown: bool = False) -> Answer:
+        """Answer a question about a picture.
+
+        Parameters
+        ----------
+        allow_unknown
+            Read unknown words as ``<UNK>``.
+
+        Raises
+        ------
+        UserError
+            For an unknown word, which is named with the nearest known ones, or as ``features``.
+        """
+        return self.ask_all([picture], [question], allow_unknown=allow_unknown)[0]
+
+    @torch.inference_mode()
+    def ask_all(
+        self,
+        pictures: Sequence[Picture],
+        questions: Sequence[str],
+        *,
+        batch_size: int = 256,
+        allow_unknown: bool = False,
+    ) -> list[Answer]:
+        """Answer many questions, each about the picture at the same position.
+
+        The features of a picture that occurs several times are computed once.
+
+        Raises
+        ------
+        UserError
+            If the numbers differ, or as ``ask``.
+        """
+        if len(pictures) != len(questions):
+            raise UserError(
+                f"{len(pictures)} pictures for {len(questions)} questions; give one for each"
+            )
+        encoded = [self.vocabulary.encode(q, allow_unknown=allow_unknown) for q in questions]
+        texts = self.vocabulary.answers()
+        answers = []
+        for first in range(0, len(questions), batch_size):
+            batch = slice(first, first + batch_size)
+            features, image_of_question = self._batch_features(pictures[batch])
+            with autocast(self.device, self.precision):
+                logits = self.model(features, _padded(encoded[batch]), image_of_question)
+            for row in torch.softmax(logits.float(), 1).cpu():
+                order = row.argsort(descending=True, stable=True).tolist()
+                answers.append(Answer(texts[order[0]], {texts[i]: float(row[i]) for i in order}))
+        return answers
+
+    @torch.inference_mode()
+    def film(self, question: str, *, allow_unknown: bool = False) -> FilmParameters:
+        """γ and β that the question gives each conditioned block.
+
+        Raises
+        ------
+        UserError
+            For a model without FiLM layers, or an unknown word.
+        """
+        modulate: Any = getattr(self.model, "modulate", None)
+        if modulate is None or self.model.film_generator is None:
+            raise UserError(f"{self._name}: its model has no FiLM layers; FiLM models have")
+        tokens = _padded([self.vocabulary.encode(question, allow_unknown=allow_unknown)])
+        with autocast(self.device, self.precision):
+            modulation: Modulation = modulate(tokens)
+        return FilmParameters(modulation.gamma[0].float().cpu(), modulation.beta[0].float().cpu())
+
+    def _batch_features(self, pictures: Sequence[Picture]) -> tuple[Tensor, Tensor]:
+        """Features (U, C, H, W) of the distinct pictures, and the index of each picture's."""
+        index: dict[Any, int] = {}
+        features: list[Tensor] = []
+        image_of_question: list[int] = []
+        for picture in pictures:
+            key = picture if isinstance(picture, str | Path) else id(picture)
+            if key not in index:
+                index[key] = len(features)
+                features.append(self.features(picture))
+            image_of_question.append(index[key])
+        return torch.stack(features), torch.tensor(image_of_question, device=self.device)
+
+    def _prepared_backbone(self) -> tuple[Backbone, tuple[int, int]]:
+        spec = self._backbone_spec
+        if spec is None:
+            raise UserError(
+                f"{self._name}: does not record how its features were made; give features of shape "
+                f"{self.feature_shape} instead of a picture"
+            )
+        if self._backbone is None:
+            bfloat16 = use_bfloat16(self.device, spec["precision"])
+            backbone = backbone_from_spec(spec, self._backbone_weights)
+            self._backbone = backbone.prepared(self.device, bfloat16)
+        height, width = spec["image_size"]
+        return self._backbone, (height, width)
+
+
+def load(
+    checkpoint: str | Path,
+    *,
+    device: str = "auto",
+    precision: str = "auto",
+    backbone_weights: str | Path | None = None,
+) -> VQA:
+    """A trained network from a checkpoint, ready to answer.
+
+    Parameters
+    ----------
+    checkpoint
+        Any checkpoint of this project.
+    device
+        ``auto`` is the GPU if there is one, else the CPU.
+    precision
+        ``auto`` (bfloat16 where the hardware has it), ``bfloat16`` or ``float32``.
+    backbone_weights
+        The file of the backbone's weights; None: those shipped, or torchvision's download.
+
+    Raises
+    ------
+    UserError
+        If the checkpoint is missing or broken. The backbone is built when it is first needed.
+    """
+    content = load_checkpoint(checkpoint)
+    model, vocabulary = model_from_checkpoint(content, checkpoint)
+    channels, height, width = content["model"]["kwargs"]["feature_shape"]
+    return VQA(
+        model,
+        vocabulary,
+        (channels, height, width),
+        content["backbone"],
+        name=str(checkpoint),
+        device=choose_device(device),
+        precision=precision,
+        backbone_weights=backbone_weights,
+    )
+
+
+def _as_features(picture: Picture) -> Tensor | None:
+    """The features that a tensor or an array of floating-point numbers is; None for a picture."""
+    if isinstance(picture, Tensor):
+        return picture
+    if isinstance(picture, np.ndarray) and picture.dtype.kind == "f":
+        return torch.from_numpy(picture)
+    return None
+
+
+def _as_image(picture: Any, size: tuple[int, int]) -> NDArray[np.uint8]:
+    """A picture as uint8 (3, H, W) of the given (H, W)."""
+    if isinstance(picture, str | Path):
+        try:
+            with Image.open(picture) as image:
+                return resize_image(image, size)
+        except FileNotFoundError:
+            raise UserError(f"{picture}: no such file; give the path of an image") from None
+        except PILLOW_ERRORS as error:
+            raise UserError(
+                f"{picture}: cannot be read as an image ({one_line(error)}); give a PNG or JPEG"
+            ) from None
+    if isinstance(picture, Image.Image):
+        return resize_image(picture, size)
+    if (
+        isinstance(picture, np.ndarray)
+        and picture.dtype == np.uint8
+        and picture.ndim == 3
+        and picture.shape[2] in (3, 4)
+    ):
+        return resize_image(Image.fromarray(picture), size)
+    shape = f" of {picture.dtype} {picture.shape}" if isinstance(picture, np.ndarray) else ""
+    raise UserError(
+        f"a {type(picture).__name__}{shape} is no picture; give a path, a PIL image, a uint8 array "
+        "(H, W, 3), or features (C, H, W)"
+    )
+
+
+def _padded(encoded: Sequence[Sequence[int]]) -> Tensor:
+    """Token indices (B, T), padded with 0."""
+    rows = [torch.tensor(tokens) for tokens in encoded]
+    return nn.utils.rnn.pad_sequence(rows, batch_first=True)

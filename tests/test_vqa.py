@@ -1,0 +1,168 @@
+"""A checkpoint that answers, as in a notebook."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import filmvqa
+from filmvqa.checkpoint import load_checkpoint, save_checkpoint
+from filmvqa.clevr.schema import read_questions
+from filmvqa.data.batches import open_loader
+from filmvqa.data.vocabulary import Vocabulary
+from filmvqa.errors import UserError
+from filmvqa.evaluation.predictions import predict
+from filmvqa.vqa import VQA
+from tests.conftest import data_in
+from tests.training.tiny_runs import train
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tiny_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("vqa") / "run"
+    train(folder, tiny_set, precision="float32")
+    return folder / "best.pt"
+
+
+@pytest.fixture(scope="module")
+def vqa(checkpoint: Path) -> VQA:
+    return filmvqa.load(checkpoint, device="cpu", precision="float32")
+
+
+@pytest.fixture(scope="module")
+def questions(tiny_world: Path) -> list[tuple[Path, str]]:
+    """The pictures and texts of the validation questions."""
+    records = read_questions(tiny_world / "questions/CLEVR_val_questions.json").questions
+    return [(tiny_world / "images/val" / q.image_filename, q.question) for q in records]
+
+
+def test_answers_are_those_of_an_evaluation(
+    vqa: VQA, questions: list[tuple[Path, str]], tiny_set: Path
+) -> None:
+    loader = open_loader(data_in(tiny_set), "val", vqa.vocabulary, 32, torch.device("cpu"))
+    indices = predict(vqa.model, loader, precision="float32", progress=False)
+    expected = [vqa.vocabulary.answers()[i] for i in indices.tolist()]
+    answers = vqa.ask_all(*zip(*questions, strict=True), batch_size=50)
+    assert [answer.text for answer in answers] == expected
+    for answer in answers[:3]:
+        assert set(answer.probabilities) == set(vqa.vocabulary.answer)
+        assert sum(answer.probabilities.values()) == pytest.approx(1, abs=1e-5)
+        assert list(answer.probabilities.values()) == sorted(answer.probabilities.values())[::-1]
+        assert answer.text == next(iter(answer.probabilities))
+
+
+def test_every_form_of_a_picture_gives_the_same(
+    vqa: VQA, questions: list[tuple[Path, str]], tiny_set: Path
+) -> None:
+    path, question = questions[-1]
+    image = Image.open(path)
+    index = int(path.stem[-6:])
+    with h5py.File(tiny_set / "val_features_clevr_cnn.h5") as file:
+        stored = file["features"][index]
+        precision = file.attrs["precision"]
+    features = vqa.features(path)
+    assert features.shape == stored.shape
+    tolerance = 1e-3 if precision == "float32" else 2e-2  # rounding of other batch sizes
+    np.testing.assert_allclose(features.float().numpy(), stored, rtol=tolerance, atol=tolerance)
+    first = vqa.ask(str(path), question)
+    for picture in (path, image, np.asarray(image), features, features.float().numpy()):
+        answer = vqa.ask(picture, question)
+        assert answer.text == first.text
+        assert answer.probabilities == pytest.approx(first.probabilities, abs=1e-5)
+
+
+def test_film_gives_gamma_and_beta_of_the_question(vqa: VQA) -> None:
+    gamma, beta = vqa.film("Are there any large cubes?")
+    model = vqa.model
+    assert gamma.shape == beta.shape == (2, 12)
+    tokens = torch.tensor([vqa.vocabulary.encode("Are there any large cubes?")])
+    with torch.inference_mode():
+        modulation = model.modulate(tokens)
+    torch.testing.assert_close(gamma, modulation.gamma[0])
+    torch.testing.assert_close(beta, modulation.beta[0])
+
+
+def test_the_checkpoint_alone_suffices(checkpoint: Path, questions, tmp_path: Path) -> None:
+    """In another folder and process; nothing is printed."""
+    path, question = questions[0]
+    (tmp_path / "alone.pt").write_bytes(checkpoint.read_bytes())
+    code = (
+        "import filmvqa\n"
+        "vqa = filmvqa.load('alone.pt', device='cpu')\n"
+        f"answer = vqa.ask({str(path)!r}, {question!r})\n"
+        "assert answer.text in answer.probabilities"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
+
+
+def test_what_cannot_be_asked_is_one_line(vqa: VQA, questions, tmp_path: Path) -> None:
+    path, question = questions[0]
+    with pytest.raises(UserError, match=r"'cubbe' is not in the vocabulary.*cube"):
+        vqa.ask(path, "Are there any cubbe?")
+    assert vqa.ask(path, "Are there any cubbe?", allow_unknown=True).text
+    with pytest.raises(UserError, match="has no words"):
+        vqa.ask(path, " ? ")
+    with pytest.raises(UserError, match=r"nothing\.png: no such file"):
+        vqa.ask("nothing.png", question)
+    (tmp_path / "text.png").write_text("hello")
+    with pytest.raises(UserError, match=r"text\.png: cannot be read as an image"):
+        vqa.ask(tmp_path / "text.png", question)
+    with pytest.raises(UserError, match=r"of uint8 \(4, 4\) is no picture"):
+        vqa.ask(np.zeros((4, 4), np.uint8), question)
+    with pytest.raises(UserError, match=r"features of shape \(2, 3, 3\)"):
+        vqa.ask(torch.zeros(2, 3, 3), question)
+    with pytest.raises(UserError, match="1 pictures for 2 questions"):
+        vqa.ask_all([path], [question, question])
+
+
+def test_a_backbone_that_cannot_be_had_is_named(
+    checkpoint: Path, questions: list[tuple[Path, str]], tmp_path: Path
+) -> None:
+    path, question = questions[0]
+    content = load_checkpoint(checkpoint)
+    content["backbone"] = content["backbone"] | {"weights_sha256": "0" * 64}
+    save_checkpoint(tmp_path / "other.pt", content)
+    with pytest.raises(UserError, match=r"clevr_cnn\.safetensors.*has other content"):
+        filmvqa.load(tmp_path / "other.pt").ask(path, question)
+    content["backbone"] = content["backbone"] | {"backbone": "resnet18", "weights": "mine.pth"}
+    save_checkpoint(tmp_path / "mine.pt", content)
+    with pytest.raises(UserError, match=r"resnet18 with the weights 'mine\.pth'"):
+        filmvqa.load(tmp_path / "mine.pt", backbone_weights=tmp_path / "none.pth").ask(
+            path, question
+        )
+    content["backbone"] = None
+    save_checkpoint(tmp_path / "film.pt", content)
+    with pytest.raises(UserError, match="does not record how its features were made"):
+        filmvqa.load(tmp_path / "film.pt").ask(path, question)
+
+
+def test_models_without_film_layers_say_so(tiny_set: Path, tmp_path: Path) -> None:
+    train(tmp_path / "lstm", tiny_set, "lstm", max_steps=8)
+    vqa = filmvqa.load(tmp_path / "lstm/best.pt")
+    with pytest.raises(UserError, match="no FiLM layers"):
+        vqa.film("Are there any cubes?")
+
+
+def test_questions_are_encoded_as_preprocessing_does(tiny_world: Path, tiny_set: Path) -> None:
+    vocabulary = Vocabulary.load(tiny_set / "vocab.json")
+    records = read_questions(tiny_world / "questions/CLEVR_train_questions.json").questions
+    with h5py.File(tiny_set / "train_questions.h5") as file:
+        stored = file["questions"][:]
+    for record, row in zip(records, stored, strict=True):
+        indices = vocabulary.encode(record.question)
+        assert indices == row[row > 0].tolist()
+        assert vocabulary.decode(row) == record.question.removesuffix("?").replace(
+            ";", " ;"
+        ).replace(",", " ,")
+    with pytest.raises(UserError, match="index 9999"):
+        vocabulary.decode([1, 9999])
