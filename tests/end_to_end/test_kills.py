@@ -27,7 +27,7 @@ from PIL import Image
 
 from filmvqa.checkpoint import load_checkpoint
 from tests.conftest import KILLS, REPOSITORY, script_environment
-from tests.end_to_end.test_scripts import DATA, SMALL
+from tests.end_to_end.workplace import DATA, SMALL
 from tests.training.tiny_runs import metrics, same
 
 #: Copies of the training questions, and of each in its file: preprocessing would be over at once.

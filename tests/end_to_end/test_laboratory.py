@@ -7,29 +7,13 @@ import random
 from pathlib import Path
 
 import h5py
-import pytest
 import torch
 
 from filmvqa.data.vocabulary import Vocabulary
-from tests.end_to_end.test_scripts import (
-    DATA,
-    GENERATOR,
-    SHORT,
-    SMALL,
-    TRAIN,
-    every_stage,
-    fail,
-    succeed,
-)
+from tests.end_to_end.workplace import DATA, GENERATOR, SHORT, SMALL, TRAIN, fail, succeed
 from tests.interop.reference_film import checkpoint, run
 
 COGENT = ["data=cogent_mini", "data.root=data/cogent", "data.image_size=[48,48]"]
-
-
-@pytest.fixture(scope="module")
-def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a tiny preprocessed set and a FiLM trained on it."""
-    return every_stage(tmp_path_factory.mktemp("laboratory"))
 
 
 def test_an_original_checkpoint_is_imported_and_evaluated(workplace: Path) -> None:

@@ -14,68 +14,8 @@ from PIL import Image
 from filmvqa.checkpoint import load_checkpoint
 from filmvqa.locks import folder_lock
 from tests.conftest import REPOSITORY, run_script, script_environment
+from tests.end_to_end.workplace import DATA, GENERATOR, SMALL, TRAIN, fail, succeed
 from tests.training.tiny_runs import metrics, same
-
-DATA = [
-    "data=mini",
-    "data.root=data/tiny",
-    "data.image_size=[48,48]",
-]
-GENERATOR = [
-    "data.generator.images={train:150,val:12,test:3}",
-    "data.generator.width=48",
-    "data.generator.height=48",
-    "data.generator.rays=1",
-]
-SMALL = [
-    "model.encoder.embedding_dim=8", "model.encoder.hidden_dim=12", "model.channels=8",
-    "model.num_blocks=2", "model.classifier.projection_dim=8", "model.classifier.hidden_dims=[12]",
-]  # fmt: skip
-SHORT = [
-    "trainer.max_steps=6",
-    "trainer.eval_every=3",
-    "trainer.log_every=2",
-    "trainer.batch_size=16",
-]
-TRAIN = ["experiment=demo", *DATA, *SMALL, *SHORT]
-
-
-def succeed(script: str, *arguments: str, cwd: Path) -> str:
-    done = run_script(script, *arguments, cwd=cwd)
-    assert done.returncode == 0, done.stderr[-2000:]
-    return done.stdout
-
-
-def fail(script: str, *arguments: str, cwd: Path) -> str:
-    """The one line that a failing script leaves on standard error, bars aside."""
-    done = run_script(script, *arguments, cwd=cwd)
-    assert done.returncode != 0
-    assert "Traceback" not in done.stderr, done.stderr[-2000:]
-    lines = [line for line in done.stderr.splitlines() if line.strip() and "/s]" not in line]
-    assert len(lines) == 1, done.stderr[-2000:]
-    assert lines[0].startswith("error: ")
-    return lines[0]
-
-
-def every_stage(cwd: Path) -> Path:
-    """The folder, after every stage up to a trained FiLM has run in it."""
-    succeed("generate_clevr.py", *DATA, *GENERATOR, "workers=2", cwd=cwd)
-    succeed("preprocess_questions.py", *DATA, cwd=cwd)
-    succeed("extract_features.py", *DATA, cwd=cwd)
-    succeed("train.py", *TRAIN, "run=film", cwd=cwd)
-    return cwd
-
-
-@pytest.fixture(scope="module")
-def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which every stage up to a trained and evaluated FiLM has run."""
-    return every_stage(tmp_path_factory.mktemp("workplace"))
-
-
-@pytest.fixture
-def copy(workplace: Path, tmp_path: Path) -> Path:
-    """A copy of the workplace to do harm to."""
-    return Path(shutil.copytree(workplace, tmp_path / "copy"))
 
 
 def stamps(folder: Path) -> dict[Path, int]:
@@ -183,18 +123,6 @@ def test_a_sweep_runs_once_and_becomes_a_report(workplace: Path) -> None:
     table = succeed("sweep_report.py", f"dir={folder}", cwd=workplace)
     assert "| optim.weight_decay | runs | training | validation | gap |" in table
     assert {"report.md", "report.csv", "report.png"} <= {p.name for p in folder.iterdir()}
-
-
-def test_a_sweep_goes_on_after_a_job_that_fails(workplace: Path) -> None:
-    arguments = ["-m", *TRAIN, "name=failing", "optim.lr=-1,1e-3,-2"]
-    done = run_script("train.py", *arguments, cwd=workplace)
-    assert done.returncode == 1
-    assert "Traceback" not in done.stderr
-    last = done.stderr.strip().splitlines()[-1]
-    assert last.startswith("error: 2 of the sweep's jobs failed")
-    assert "optim.lr=-1, " in last
-    assert "optim.lr=-2, " in last
-    assert len(list((workplace / "outputs/sweeps/failing").rglob("last.pt"))) == 1
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,27 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.end_to_end.workplace import every_stage
+
+
+@pytest.fixture(scope="session")
+def trained_workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which every stage up to a trained FiLM has run. Read only."""
+    return every_stage(tmp_path_factory.mktemp("workplace"))
+
+
+@pytest.fixture(scope="module")
+def workplace(trained_workplace: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A module's copy of it."""
+    folder = tmp_path_factory.mktemp("copies") / "workplace"
+    return Path(shutil.copytree(trained_workplace, folder))
+
+
+@pytest.fixture
+def copy(trained_workplace: Path, tmp_path: Path) -> Path:
+    """A test's copy of it."""
+    return Path(shutil.copytree(trained_workplace, tmp_path / "copy"))

@@ -1,0 +1,54 @@
+"""Sweeps whose jobs run in other processes, and sweeps with a job that fails."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from filmvqa.checkpoint import load_checkpoint
+from tests.conftest import run_script
+from tests.end_to_end.workplace import TRAIN
+
+LAUNCHERS = {
+    "basic": [],
+    "submitit_local": ["hydra/launcher=submitit_local", "hydra.launcher.timeout_min=5"],
+    "joblib": ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"],
+}
+
+
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_a_sweep_under_every_launcher(launcher: str, copy: Path) -> None:
+    """Two jobs train; the third fails, is listed, and is alone run again."""
+    command = [
+        "-m", *TRAIN, *LAUNCHERS[launcher], "name=sweep", "optim.weight_decay=0,1e-5,-1",
+    ]  # fmt: skip
+    done = run_script("train.py", *command, cwd=copy)
+    folder = copy / "outputs/sweeps/sweep"
+    assert done.returncode == 1, done.stderr[-2000:]
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("error: 1 of the sweep's jobs failed")
+    assert "weight_decay=-1" in last
+    assert "need lr > 0 and decays ≥ 0" in last
+    finished = sorted(folder.glob("*/last.pt"))
+    assert len(finished) == 2
+    for path in finished:
+        assert load_checkpoint(path)["progress"]["finished"]
+    (failure,) = folder.glob("*/failure.txt")
+    assert "weight_decay=-1" in failure.read_text()
+    assert "Traceback" in failure.read_text()
+    report = run_script("sweep_report.py", "dir=outputs/sweeps/sweep", cwd=copy)
+    assert report.returncode == 0, report.stderr
+
+
+def test_a_bug_in_a_job_is_listed_with_its_traceback(copy: Path) -> None:
+    """An exception that is no user error: here of a config that no check knows."""
+    (copy / "outputs/sweeps/sweep").mkdir(parents=True)
+    command = ["-m", *TRAIN, "name=sweep", "seed=0,-99999999999999999999"]
+    done = run_script("train.py", *command, cwd=copy)
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+    assert done.stderr.strip().splitlines()[-1].startswith("error: 1 of the sweep's jobs failed")
+    metrics = next((copy / "outputs/sweeps/sweep").glob("*/metrics.jsonl")).read_text()
+    assert any("val_accuracy" in json.loads(line) for line in metrics.splitlines())
