@@ -194,7 +194,23 @@ def test_unknown_models_and_options_are_refused() -> None:
     with pytest.raises(UserError, match="unknown model 'flim'"):
         build_model("flim")
     for options, message in (
-        ({"depth": 3}, "depth"),
+        ({"depth": 3}, "has no option 'depth'; it has channels, "),
+        ({"chanels": 3}, "has no option 'chanels'; did you mean 'channels'"),
+        ({"channels": "many"}, "channels='many': Expected `int`"),
+        ({"channels": 10**400}, "channels=1000.*: Expected `int` <="),
+        ({"num_blocks": -1}, "num_blocks=-1: Expected `int` >= 0"),
+        ({"film_blocks": 3}, "film_blocks=3: Expected `array | null`"),
+        ({"coordinates": "all"}, "coordinates='all'; choose from none, inputs, everywhere"),
+        ({"encoder": 3}, "encoder=3: Expected"),
+        ({"encoder": {"cells": "gru"}}, "has no option 'encoder.cells'; did you mean 'cell'"),
+        ({"encoder": {"vocab_size": 3}}, "has no option 'encoder.vocab_size'"),
+        ({"encoder": {"dropout": 2}}, "encoder.dropout=2: Expected `float` <= 1.0"),
+        ({"generator": {"channels": 3}}, "has no option 'generator.channels'"),
+        ({"stem": {"strides": [1, "2"]}}, r"stem.strides=\[1, '2'\]: Expected `int`"),
+        ({"stem": {"kernel_size": 0}}, "stem.kernel_size=0: Expected `int` >= 1"),
+        ({"stem": {"kernel_size": 7, "padding": 0}}, "leaves nothing of maps of 5×5"),
+        ({"block": {"conditioned": False}}, "has no option 'block.conditioned'"),
+        ({"classifier": {"norm": "yes"}}, "classifier.norm='yes': Expected `bool`"),
         ({"encoder": {"cell": "rnn"}}, "cell='rnn'"),
         ({"encoder": {"bidirectional": True, "hidden_dim": 5}}, "must be even"),
         ({"generator": {"decoder": "rnn"}}, "decoder='rnn'"),
@@ -207,3 +223,15 @@ def test_unknown_models_and_options_are_refused() -> None:
     ):
         with pytest.raises(UserError, match=message):
             build_model("film", **SIZES, **options)
+
+
+@pytest.mark.parametrize("error", [TypeError, ValueError])
+def test_an_error_of_the_code_keeps_its_traceback(
+    error: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(module: nn.Module) -> None:
+        raise error("a bug")
+
+    monkeypatch.setattr("filmvqa.models.film_net._initialize", broken)
+    with pytest.raises(error, match="a bug"):
+        small("film")

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from filmvqa.errors import UserError, one_line
+from filmvqa.models import build_model
 from filmvqa.models.film_net import FilmNet
 from filmvqa.models.vision import POOLS
 
@@ -109,8 +110,8 @@ def read_original_film(path: str | Path) -> OriginalFilm:
     kwargs |= {"vocab_size": sizes[0], "num_answers": sizes[1]}
     try:
         with torch.device("meta"):
-            FilmNet(**kwargs).load_state_dict(weights, assign=True)
-    except (RuntimeError, ValueError, TypeError) as error:
+            build_model("film", **kwargs).load_state_dict(weights, assign=True)
+    except (UserError, RuntimeError) as error:
         raise UserError(f"{path}: its weights do not fit its options ({one_line(error)})") from None
     return OriginalFilm(kwargs, weights, vocabulary)
 

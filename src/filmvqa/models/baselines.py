@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from filmvqa.models.encoder import QuestionEncoder
+from filmvqa.models.options import FeatureShape, Natural, Positive
 from filmvqa.models.vision import mlp, scale_pixels
 
 
@@ -36,11 +37,11 @@ class QuestionTypeMode(nn.Module):
 
     def __init__(
         self,
-        vocab_size: int,
-        num_answers: int,
-        feature_shape: Sequence[int],
+        vocab_size: Positive,
+        num_answers: Positive,
+        feature_shape: FeatureShape,
         *,
-        num_types: int = 13,
+        num_types: Positive = 13,
     ) -> None:
         super().__init__()
         del feature_shape  # part of every model's signature
@@ -97,14 +98,14 @@ class QuestionOnlyLSTM(nn.Module):
 
     def __init__(
         self,
-        vocab_size: int,
-        num_answers: int,
-        feature_shape: Sequence[int],
+        vocab_size: Positive,
+        num_answers: Positive,
+        feature_shape: FeatureShape,
         *,
-        embedding_dim: int = 300,
-        hidden_dim: int = 256,
-        num_layers: int = 2,
-        classifier_dims: Sequence[int] = (1024,),
+        embedding_dim: Positive = 300,
+        hidden_dim: Positive = 256,
+        num_layers: Positive = 2,
+        classifier_dims: Sequence[Positive] = (1024,),
     ) -> None:
         super().__init__()
         del feature_shape  # part of every model's signature
@@ -125,15 +126,15 @@ class CnnLSTM(nn.Module):
 
     def __init__(
         self,
-        vocab_size: int,
-        num_answers: int,
-        feature_shape: Sequence[int],
+        vocab_size: Positive,
+        num_answers: Positive,
+        feature_shape: FeatureShape,
         *,
-        embedding_dim: int = 300,
-        hidden_dim: int = 256,
-        num_layers: int = 2,
-        projection_dim: int = 512,
-        classifier_dims: Sequence[int] = (1024,),
+        embedding_dim: Positive = 300,
+        hidden_dim: Positive = 256,
+        num_layers: Positive = 2,
+        projection_dim: Positive = 512,
+        classifier_dims: Sequence[Positive] = (1024,),
     ) -> None:
         super().__init__()
         channels, height, width = feature_shape
@@ -176,16 +177,16 @@ class CnnLSTMStackedAttention(nn.Module):
 
     def __init__(
         self,
-        vocab_size: int,
-        num_answers: int,
-        feature_shape: Sequence[int],
+        vocab_size: Positive,
+        num_answers: Positive,
+        feature_shape: FeatureShape,
         *,
-        embedding_dim: int = 300,
-        hidden_dim: int = 256,
-        num_layers: int = 2,
-        attention_dim: int = 512,
-        num_attentions: int = 2,
-        classifier_dims: Sequence[int] = (1024,),
+        embedding_dim: Positive = 300,
+        hidden_dim: Positive = 256,
+        num_layers: Positive = 2,
+        attention_dim: Positive = 512,
+        num_attentions: Natural = 2,
+        classifier_dims: Sequence[Positive] = (1024,),
     ) -> None:
         super().__init__()
         self.encoder = _lstm(vocab_size, embedding_dim, hidden_dim, num_layers)

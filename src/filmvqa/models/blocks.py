@@ -5,8 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from filmvqa.errors import OptionError
 from filmvqa.models.conditioning import DualAttention, Film, SpatialFilm
 from filmvqa.models.film_generator import Modulation
+from filmvqa.models.options import Natural, Positive, Probability, check_choice
 from filmvqa.models.vision import convolution
 
 CONDITIONINGS: dict[str, type[Film | SpatialFilm | DualAttention]] = {
@@ -51,29 +53,24 @@ class FilmedResBlock(nn.Module):
     def __init__(
         self,
         channels: int,
-        *,
         conditioned: bool = True,
+        coordinates: str = "inputs",
+        *,
         conditioning: str = "film",
         film_position: str = "after_norm",
-        input_proj_kernel: int = 1,
-        kernel_size: int = 3,
+        input_proj_kernel: Natural = 1,
+        kernel_size: Positive = 3,
         residual: bool = True,
         norm: bool = True,
         norm_affine: bool = False,
-        dropout: float = 0.0,
-        coordinates: str = "inputs",
+        dropout: Probability = 0.0,
     ) -> None:
         super().__init__()
-        choices = {
-            "conditioning": (conditioning, (*CONDITIONINGS, "concat")),
-            "film_position": (film_position, FILM_POSITIONS),
-            "coordinates": (coordinates, COORDINATES),
-        }
-        for name, (value, allowed) in choices.items():
-            if value not in allowed:
-                raise ValueError(f"{name}={value!r}; choose from {', '.join(allowed)}")
+        check_choice("conditioning", conditioning, (*CONDITIONINGS, "concat"))
+        check_choice("film_position", film_position, FILM_POSITIONS)
+        check_choice("coordinates", coordinates, COORDINATES)
         if kernel_size % 2 == 0:
-            raise ValueError(f"kernel_size={kernel_size} must be odd")
+            raise OptionError(f"kernel_size={kernel_size} must be odd")
         self.concat = conditioning == "concat"
         self.film_position = film_position if conditioned and not self.concat else None
         self.residual = residual

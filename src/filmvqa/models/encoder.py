@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from filmvqa.devices import to_device
+from filmvqa.errors import OptionError
+from filmvqa.models.options import Natural, Positive, Probability, check_choice
 from filmvqa.models.prefix_tree import PrefixTree, prefix_tree
 from filmvqa.models.recurrence import run_recurrence
 
@@ -37,24 +39,23 @@ class QuestionEncoder(nn.Module):
 
     def __init__(
         self,
-        vocab_size: int,
+        vocab_size: Positive,
         *,
-        embedding_dim: int = 200,
-        hidden_dim: int = 4096,
-        num_layers: int = 1,
+        embedding_dim: Positive = 200,
+        hidden_dim: Positive = 4096,
+        num_layers: Positive = 1,
         cell: str = "gru",
         bidirectional: bool = False,
-        padded_length: int | None = None,
-        embedding_dropout: float = 0.0,
-        layer_dropout: float = 0.0,
-        dropout: float = 0.0,
+        padded_length: Natural | None = None,
+        embedding_dropout: Probability = 0.0,
+        layer_dropout: Probability = 0.0,
+        dropout: Probability = 0.0,
         orthogonal: bool = False,
     ) -> None:
         super().__init__()
-        if cell not in CELLS:
-            raise ValueError(f"cell={cell!r}; choose from {', '.join(CELLS)}")
+        check_choice("cell", cell, tuple(CELLS))
         if bidirectional and hidden_dim % 2:
-            raise ValueError(f"hidden_dim={hidden_dim} of two directions must be even")
+            raise OptionError(f"hidden_dim={hidden_dim} of two directions must be even")
         self.output_dim = hidden_dim
         self.padded_length = padded_length
         self.embedding = nn.Embedding(vocab_size, embedding_dim)

@@ -8,7 +8,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from filmvqa.errors import OptionError
 from filmvqa.models.encoder import CELLS
+from filmvqa.models.options import Natural, Positive, check_choice
 
 GAMMAS = ("linear", "sigmoid", "tanh", "exp", "one")
 BETAS = ("linear", "zero")
@@ -63,24 +65,20 @@ class FilmGenerator(nn.Module):
         channels: int,
         *,
         decoder: str = "linear",
-        hidden_dims: Sequence[int] = (),
+        hidden_dims: Sequence[Positive] = (),
         gamma: str = "linear",
         beta: str = "linear",
         gamma_baseline: float = 1.0,
         multipliers: float | None = None,
-        extra_dim: int = 0,
+        extra_dim: Natural = 0,
         task_offset: bool = False,
     ) -> None:
         super().__init__()
-        for name, value, choices in (
-            ("decoder", decoder, DECODERS),
-            ("gamma", gamma, GAMMAS),
-            ("beta", beta, BETAS),
-        ):
-            if value not in choices:
-                raise ValueError(f"{name}={value!r}; choose from {', '.join(choices)}")
+        check_choice("decoder", decoder, DECODERS)
+        check_choice("gamma", gamma, GAMMAS)
+        check_choice("beta", beta, BETAS)
         if decoder == "linear" and hidden_dims:
-            raise ValueError(f"decoder='linear' has no hidden_dims {list(hidden_dims)}; mlp has")
+            raise OptionError(f"decoder='linear' has no hidden_dims {list(hidden_dims)}; mlp has")
         self.num_layers, self.channels, self.extra_dim = num_layers, channels, extra_dim
         self.gamma, self.beta, self.gamma_baseline = gamma, beta, gamma_baseline
         self.sizes = (channels * (gamma != "one"), channels * (beta != "zero"), extra_dim)
@@ -145,7 +143,7 @@ class _Unrolled(nn.Module):
     ) -> None:
         super().__init__()
         if len(set(hidden_dims)) > 1:
-            raise ValueError(
+            raise OptionError(
                 f"hidden_dims={list(hidden_dims)} of a recurrent decoder must be equal"
             )
         self.num_layers = num_layers

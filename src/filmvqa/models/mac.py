@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from filmvqa.models.encoder import QuestionEncoder
+from filmvqa.models.options import FeatureShape, Positive, Probability
 from filmvqa.models.vision import scale_pixels
 
 
@@ -106,23 +107,23 @@ class MacNet(nn.Module):
 
     def __init__(
         self,
-        vocab_size: int,
-        num_answers: int,
-        feature_shape: Sequence[int],
+        vocab_size: Positive,
+        num_answers: Positive,
+        feature_shape: FeatureShape,
         *,
-        dim: int = 512,
-        num_steps: int = 12,
-        embedding_dim: int = 300,
-        stem_strides: Sequence[int] = (1, 1),
+        dim: Positive = 512,
+        num_steps: Positive = 12,
+        embedding_dim: Positive = 300,
+        stem_strides: Sequence[Positive] = (1, 1),
         self_attention: bool = False,
         memory_gate: bool = False,
         gate_bias: float = 1.0,
-        embedding_dropout: float = 0.15,
-        stem_dropout: float = 0.18,
-        question_dropout: float = 0.08,
-        memory_dropout: float = 0.15,
-        read_dropout: float = 0.15,
-        output_dropout: float = 0.15,
+        embedding_dropout: Probability = 0.15,
+        stem_dropout: Probability = 0.18,
+        question_dropout: Probability = 0.08,
+        memory_dropout: Probability = 0.15,
+        read_dropout: Probability = 0.15,
+        output_dropout: Probability = 0.15,
     ) -> None:
         super().__init__()
         self.encoder = QuestionEncoder(

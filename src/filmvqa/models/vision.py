@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from filmvqa.devices import compute_dtype
+from filmvqa.errors import OptionError
+from filmvqa.models.options import Natural, Positive, Probability, check_choice
 
 
 class CoordConv2d(nn.Conv2d):
@@ -56,9 +58,9 @@ class Stem(nn.Module):
         input_dim: int,
         channels: int,
         *,
-        strides: Sequence[int] = (1,),
-        kernel_size: int = 3,
-        padding: int | None = None,
+        strides: Sequence[Positive] = (1,),
+        kernel_size: Positive = 3,
+        padding: Natural | None = None,
         norm: bool = True,
         coordinates: bool = True,
     ) -> None:
@@ -78,13 +80,14 @@ class Stem(nn.Module):
 
         Raises
         ------
-        ValueError
+        OptionError
             If there is nothing left to stride over. (oneDNN's bfloat16 gradient of a strided
             convolution of one pixel has values that nobody wrote.)
         """
+        maps = f"{height}×{width}"
         for stride in self._strides:
             if stride > 1 and max(height, width) == 1:
-                raise ValueError(
+                raise OptionError(
                     f"the stem's strides {self._strides} leave one pixel before the last; "
                     "give fewer"
                 )
@@ -92,6 +95,11 @@ class Stem(nn.Module):
                 (side + 2 * self._padding - self._kernel_size) // stride + 1
                 for side in (height, width)
             )
+            if min(height, width) < 1:
+                raise OptionError(
+                    f"the stem's kernel of {self._kernel_size} with padding {self._padding} leaves "
+                    f"nothing of maps of {maps}; give a smaller kernel or more padding"
+                )
         return height, width
 
     def forward(self, features: Tensor) -> Tensor:
@@ -125,16 +133,15 @@ class Classifier(nn.Module):
         map_size: tuple[int, int],
         num_answers: int,
         *,
-        projection_dim: int = 512,
+        projection_dim: Natural = 512,
         pool: str = "maxpoolfull",
-        hidden_dims: Sequence[int] = (1024,),
+        hidden_dims: Sequence[Positive] = (1024,),
         norm: bool = True,
-        dropout: float = 0.0,
+        dropout: Probability = 0.0,
         coordinates: bool = True,
     ) -> None:
         super().__init__()
-        if pool not in POOLS:
-            raise ValueError(f"pool={pool!r}; choose from {', '.join(POOLS)}")
+        check_choice("pool", pool, POOLS)
         self.project: nn.Module = nn.Identity()
         width = channels
         if projection_dim:
