@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from filmvqa.models import build_model
 from filmvqa.models.mac import MacNet
-from tests.models.test_models import SIZES, SMALL, questions
+from tests.models.small_models import SIZES, SMALL, questions
 
 
 def reference(model: MacNet, features: torch.Tensor, row: torch.Tensor) -> torch.Tensor:

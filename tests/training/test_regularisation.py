@@ -16,7 +16,7 @@ from filmvqa.models import build_model
 from filmvqa.training.optim import build_optimizer
 from filmvqa.training.overfitting import overfitting
 from filmvqa.training.trainer import TrainerSettings, follow
-from tests.models.test_models import SIZES, SMALL
+from tests.models.small_models import SIZES, SMALL
 from tests.training.test_training import train
 
 

@@ -18,7 +18,7 @@ from filmvqa.errors import UserError
 from filmvqa.models import build_model
 from filmvqa.reports.evaluate import evaluate_checkpoint
 from filmvqa.training.transfer import count_weights, start_from, train_only, training_mode
-from tests.models.test_models import SIZES, SMALL
+from tests.models.small_models import SIZES, SMALL
 from tests.training.test_training import train
 
 
