@@ -81,7 +81,7 @@ def test_the_encoder_reads_what_a_packed_network_reads(cell: str, bidirectional:
     final = final if cell == "gru" else final[0]
     last = torch.cat([final[-2], final[-1]], 1) if bidirectional else final[-1]
     words, _ = nn.utils.rnn.pad_packed_sequence(states, batch_first=True)
-    ours, encoding = encoder.read(rows)
+    ours, encoding = encoder.encode_words(rows)
     assert torch.allclose(encoding, last, atol=1e-6)
     assert torch.allclose(ours * (rows != 0)[:, :, None], words, atol=1e-6)
 

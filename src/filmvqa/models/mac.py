@@ -161,7 +161,7 @@ class MacNet(nn.Module):
         self, features: Tensor, questions: Tensor, image_of_question: Tensor | None = None
     ) -> Tensor:
         """Logits (B, num_answers) of ``questions`` (B, T) about ``features`` (U, C, H, W)."""
-        words, question = self.encoder.read(questions)  # (B, T, d), (B, d)
+        words, question = self.encoder.encode_words(questions)  # (B, T, d), (B, d)
         padding = (questions == 0).to(words.device, non_blocking=True)
         knowledge = self.stem(scale_pixels(features)).flatten(2).transpose(1, 2)  # (U, N, d)
         projected = self.read.project_knowledge(self.read.dropout(knowledge))  # once an image
