@@ -95,7 +95,7 @@ class FilmedResBlock(nn.Module):
         )
         self.extra_dim = 0 if self.condition is None else self.condition.extra_dim
 
-    def _at(self, position: str, x: Tensor, modulation: Modulation | None) -> Tensor:
+    def _film_at(self, position: str, x: Tensor, modulation: Modulation | None) -> Tensor:
         if self.film_position != position or self.condition is None:
             return x
         out: Tensor = self.condition(x, modulation)
@@ -103,20 +103,20 @@ class FilmedResBlock(nn.Module):
 
     def forward(self, x: Tensor, modulation: Modulation | None) -> Tensor:
         """x (B, C, H, W); the modulation of this block, None where it is not conditioned."""
-        x = self._at("before_conv1", x, modulation)
+        x = self._film_at("before_conv1", x, modulation)
         if self.project is not None:
             x = torch.relu(self.project(x))
         out = x
         if self.concat and modulation is not None:
-            told = torch.cat([modulation.gamma, modulation.beta], 1)[:, :, None, None]
-            out = torch.cat([x, told.expand(-1, -1, *x.shape[2:])], 1)
-        out = self._at("after_conv2", self.conv(out), modulation)
+            gamma_beta = torch.cat([modulation.gamma, modulation.beta], 1)[:, :, None, None]
+            out = torch.cat([x, gamma_beta.expand(-1, -1, *x.shape[2:])], 1)  # (B, 3C, H, W)
+        out = self._film_at("after_conv2", self.conv(out), modulation)
         if self.norm is not None:
             out = self.norm(out)
-        out = self._at("after_norm", out, modulation)
+        out = self._film_at("after_norm", out, modulation)
         if self.dropout is not None:
             out = self.dropout(out)
-        out = self._at("after_relu2", torch.relu(out), modulation)
+        out = self._film_at("after_relu2", torch.relu(out), modulation)
         if self.residual:
             out = x + out
-        return self._at("after_residual", out, modulation)
+        return self._film_at("after_residual", out, modulation)
