@@ -92,7 +92,7 @@ class FilmGenerator(nn.Module):
         width = sum(self.part_sizes)
         self.decoder = _build_decoder(decoder, input_dim, num_layers, width, layer_dims)
         self.multipliers = (
-            nn.Parameter(torch.full((2, num_layers, channels), multipliers))
+            nn.Parameter(torch.full((2, num_layers, channels), float(multipliers)))
             if multipliers is not None else None
         )  # fmt: skip
         self.task_offset = nn.Parameter(torch.zeros(num_layers, width)) if task_offset else None
