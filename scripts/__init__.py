@@ -1,1 +1,1 @@
-"""One program a file; a wheel packs them as ``filmvqa.scripts`` and starts them as ``filmvqa-<name>``."""
+"""One program a file. A wheel packs them as ``filmvqa.scripts``: ``filmvqa-<name>`` starts one."""

@@ -9,7 +9,6 @@ import shlex
 import subprocess
 import sys
 from dataclasses import fields
-from graphlib import TopologicalSorter
 from pathlib import Path
 
 import msgspec
@@ -162,52 +161,6 @@ def test_the_stages_of_the_synthetic_run_compose(monkeypatch: pytest.MonkeyPatch
                 if "experiment=film_synthetic" in line:
                     # Both rows learn from what the stage before them extracts.
                     assert line.split("experiment=")[1].split(" ")[0] in synthetic.DATA
-
-
-def test_nothing_in_the_package_imports_hydra() -> None:
-    for path in (REPOSITORY / "src").rglob("*.py"):
-        assert not re.search(
-            r"^\s*(import|from) (hydra|omegaconf)", path.read_text(), re.MULTILINE
-        ), path
-
-
-#: Rooms from the ground up: a file imports only from rooms that stand before its own.
-ROOMS = (
-    "errors", "disk", "files", "locks", "devices", "memory", "determinism", "film", "clevr", "data", "models", "checkpoint", "evaluation",
-    "training", "interop", "reports", "benchmark",
-)  # fmt: skip
-
-
-def imports_of(path: Path) -> list[str]:
-    """The package's modules that a file imports, wherever in it."""
-    found = re.findall(r"^\s*(?:from|import) filmvqa\.([\w.]+)", path.read_text(), re.MULTILINE)
-    assert "from filmvqa import" not in path.read_text() or path.name == "provenance.py"
-    return found
-
-
-def test_files_import_from_rooms_below_their_own() -> None:
-    package = REPOSITORY / "src/filmvqa"
-    for path in package.rglob("*.py"):
-        room = path.relative_to(package).with_suffix("").parts[0]
-        if room == "__init__":
-            continue
-        others = {name.split(".")[0] for name in imports_of(path)} - {room}
-        above = {other for other in others if ROOMS.index(other) > ROOMS.index(room)}
-        assert not above, (path, above)
-        assert {room, *others} & {"data", "models"} != {"data", "models"} or room not in (
-            "data", "models",
-        ), path  # fmt: skip
-        if room == "clevr":
-            assert "torch" not in re.findall(r"^import (\w+)", path.read_text(), re.MULTILINE)
-
-
-def test_no_two_files_import_each_other() -> None:
-    package = REPOSITORY / "src/filmvqa"
-    graph = {
-        ".".join(path.relative_to(package).with_suffix("").parts): imports_of(path)
-        for path in package.rglob("*.py")
-    }
-    TopologicalSorter(graph).prepare()  # raises CycleError
 
 
 def test_scripts_start_without_the_heavy_imports() -> None:

@@ -13,6 +13,10 @@ class UserError(Exception):
     """
 
 
+class OptionError(ValueError):
+    """A bad value of a model's option; ``build_model`` makes a ``UserError`` of it."""
+
+
 class Interrupted(KeyboardInterrupt):
     """The user stopped it, and it has put its work in order; the message says how far it came."""
 

@@ -11,7 +11,7 @@ from filmvqa.models import build_model
 from filmvqa.models.blocks import CONDITIONINGS, FILM_POSITIONS, FilmedResBlock
 from filmvqa.models.conditioning import DualAttention, SpatialFilm
 from filmvqa.models.film_generator import Modulation
-from tests.models.test_models import SIZES, SMALL, questions
+from tests.models.small_models import SIZES, SMALL, questions
 
 
 def modulation(channels: int, extra: int = 0, batch: int = 2) -> Modulation:
@@ -42,7 +42,7 @@ def test_batch_norm_has_its_own_scale_where_the_question_does_not_act() -> None:
     assert not FilmedResBlock(4).norm.affine
     assert FilmedResBlock(4, conditioned=False).norm.affine
     x = torch.randn(2, 4, 5, 5)
-    FilmedResBlock(4, conditioned=False)(x, None)
+    assert FilmedResBlock(4, conditioned=False)(x, None).shape == x.shape
 
 
 @pytest.mark.parametrize("coordinates", ["none", "inputs", "everywhere"])
@@ -109,11 +109,15 @@ def test_blocks_that_do_not_listen() -> None:
     assert not deaf.has_film_penalty
 
 
-def test_pools_and_sizes_of_ones_own() -> None:
-    rows = questions([4, 6])
-    for pool in ("none", "avgpool2", "maxpool3", "aggressive", "avgpoolfull"):
-        options = SMALL["film"] | {"classifier": {"pool": pool, "projection_dim": 5}}
-        sizes = SIZES | {"feature_shape": [6, 7, 9]}
-        model = build_model("film", **sizes, **options).eval()
-        if pool not in ("avgpoolfull", "aggressive"):  # the original's, for square maps
-            assert model(torch.randn(2, 6, 7, 9), rows).shape == (2, 7)
+@pytest.mark.parametrize(
+    ("pool", "height", "width"),
+    [
+        ("none", 7, 9), ("avgpool2", 7, 9), ("maxpool3", 7, 9),
+        ("aggressive", 7, 7), ("avgpoolfull", 7, 7),  # for square maps only, as in the original
+    ],
+)  # fmt: skip
+def test_pools_over_maps_of_other_sizes(pool: str, height: int, width: int) -> None:
+    options = SMALL["film"] | {"classifier": {"pool": pool, "projection_dim": 5}}
+    sizes = SIZES | {"feature_shape": [6, height, width]}
+    model = build_model("film", **sizes, **options).eval()
+    assert model(torch.randn(2, 6, height, width), questions([4, 6])).shape == (2, 7)

@@ -49,6 +49,10 @@ def test_gamma_and_beta_are_deviations_from_one_and_zero() -> None:
     assert made.penalty(made(torch.randn(4, 6))).item() == pytest.approx(0.25 + 4.0)
 
 
+def test_multipliers_can_be_given_as_an_integer() -> None:
+    assert torch.equal(FilmGenerator(6, 2, 3, multipliers=1).multipliers, torch.ones(2, 2, 3))
+
+
 def test_with_multipliers_they_are_what_is_penalised() -> None:
     made = FilmGenerator(6, 2, 3, multipliers=0.5)
     penalty = made.penalty(made(torch.randn(4, 6)))

@@ -8,13 +8,13 @@ import torch.nn.functional as F
 
 from filmvqa.models import build_model
 from filmvqa.models.mac import MacNet
-from tests.models.test_models import SIZES, SMALL, questions
+from tests.models.small_models import SIZES, SMALL, questions
 
 
 def reference(model: MacNet, features: torch.Tensor, row: torch.Tensor) -> torch.Tensor:
     """Logits of one question: equations c1 to c3, r1 to r4, w1 to w3 of the paper."""
     row = row[row != 0][None]
-    words, q = model.encoder.read(row)
+    words, q = model.encoder.encode_words(row)
     words, q = words[0], q[0]
     knowledge = model.stem(features[None])[0].flatten(1).T  # (N, d)
     k = knowledge @ model.read.project_knowledge.weight.T + model.read.project_knowledge.bias

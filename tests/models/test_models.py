@@ -10,36 +10,7 @@ from filmvqa.models import MODELS, build_model
 from filmvqa.models.encoder import QuestionEncoder
 from filmvqa.models.film_net import FilmNet
 from filmvqa.models.vision import CoordConv2d
-
-SMALL = {
-    "film": {
-        "channels": 12, "num_blocks": 2,
-        "encoder": {"embedding_dim": 8, "hidden_dim": 16},
-        "classifier": {"projection_dim": 10, "hidden_dims": [14]},
-    },
-    "mac": {"dim": 16, "num_steps": 3, "embedding_dim": 8},
-    "cnn_lstm_sa": {
-        "embedding_dim": 8, "hidden_dim": 16, "attention_dim": 12, "classifier_dims": [12],
-    },
-    "cnn_lstm": {
-        "embedding_dim": 8, "hidden_dim": 16, "projection_dim": 6, "classifier_dims": [12],
-    },
-    "lstm": {"embedding_dim": 8, "hidden_dim": 16, "num_layers": 2, "classifier_dims": [12]},
-    "qtype": {},
-}  # fmt: skip
-SIZES = {"vocab_size": 20, "num_answers": 7, "feature_shape": [6, 5, 5]}
-
-
-def small(name: str) -> nn.Module:
-    torch.manual_seed(0)
-    return build_model(name, **SIZES, **SMALL[name])
-
-
-def questions(lengths: list[int]) -> torch.Tensor:
-    rows = torch.zeros(len(lengths), max(lengths), dtype=torch.int64)
-    for row, length in zip(rows, lengths, strict=True):
-        row[:length] = torch.randint(1, 20, (length,))
-    return rows
+from tests.models.small_models import SIZES, SMALL, questions, small
 
 
 def test_every_model_has_small_options_here() -> None:
@@ -67,7 +38,7 @@ def test_padding_changes_nothing(name: str) -> None:
     assert torch.allclose(model(features, rows)[:1], alone, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", set(MODELS) - {"qtype"})
+@pytest.mark.parametrize("name", [name for name in MODELS if name != "qtype"])
 def test_gradients_reach_every_weight(name: str) -> None:
     model = small(name).train()
     rows = questions([4, 6, 3, 5])
@@ -78,7 +49,7 @@ def test_gradients_reach_every_weight(name: str) -> None:
         assert torch.isfinite(weight.grad).all(), label
 
 
-@pytest.mark.parametrize("name", set(MODELS) - {"qtype"})
+@pytest.mark.parametrize("name", [name for name in MODELS if name != "qtype"])
 def test_which_models_see_the_image(name: str) -> None:
     rows = questions([4, 6])
     a, b = torch.randn(2, 6, 5, 5), torch.randn(2, 6, 5, 5)
@@ -110,7 +81,7 @@ def test_the_encoder_reads_what_a_packed_network_reads(cell: str, bidirectional:
     final = final if cell == "gru" else final[0]
     last = torch.cat([final[-2], final[-1]], 1) if bidirectional else final[-1]
     words, _ = nn.utils.rnn.pad_packed_sequence(states, batch_first=True)
-    ours, encoding = encoder.read(rows)
+    ours, encoding = encoder.encode_words(rows)
     assert torch.allclose(encoding, last, atol=1e-6)
     assert torch.allclose(ours * (rows != 0)[:, :, None], words, atol=1e-6)
 
@@ -190,20 +161,57 @@ def test_pixels_through_a_strided_stem() -> None:
         assert model(images, questions([3, 4])).shape == (2, 7)
 
 
-def test_unknown_models_and_options_are_refused() -> None:
-    with pytest.raises(UserError, match="unknown model 'flim'"):
+def test_an_unknown_model_is_refused() -> None:
+    with pytest.raises(UserError, match="unknown model 'flim'; choose from film, mac"):
         build_model("flim")
-    for options, message in (
-        ({"depth": 3}, "depth"),
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"depth": 3}, "has no option 'depth'; it has channels, "),
+        ({"chanels": 3}, "has no option 'chanels'; did you mean 'channels'"),
+        ({"channels": "many"}, "channels='many': Expected `int`"),
+        ({"channels": 10**400}, "channels=1000.*: Expected `int` <="),
+        ({"num_blocks": -1}, "num_blocks=-1: Expected `int` >= 0"),
+        ({"film_blocks": 3}, "film_blocks=3: Expected `array | null`"),
+        ({"coordinates": "all"}, "coordinates='all'; choose from none, inputs, everywhere"),
+        ({"encoder": 3}, "encoder=3: Expected"),
+        ({"encoder": {"cells": "gru"}}, "has no option 'encoder.cells'; did you mean 'cell'"),
+        ({"encoder": {"vocab_size": 3}}, "has no option 'encoder.vocab_size'"),
+        ({"encoder": {"dropout": 2}}, "encoder.dropout=2: Expected `float` <= 1.0"),
+        ({"generator": {"channels": 3}}, "has no option 'generator.channels'"),
+        ({"stem": {"strides": [1, "2"]}}, r"stem.strides=\[1, '2'\]: Expected `int`"),
+        ({"stem": {"kernel_size": 0}}, "stem.kernel_size=0: Expected `int` >= 1"),
+        ({"stem": {"kernel_size": 7, "padding": 0}}, "the stem's kernel of 7 .* leaves nothing"),
+        ({"block": {"conditioned": False}}, "has no option 'block.conditioned'"),
+        ({"classifier": {"norm": "yes"}}, "classifier.norm='yes': Expected `bool`"),
         ({"encoder": {"cell": "rnn"}}, "cell='rnn'"),
-        ({"encoder": {"bidirectional": True, "hidden_dim": 5}}, "must be even"),
+        ({"encoder": {"bidirectional": True, "hidden_dim": 5}}, "hidden_dim=5 .* must be even"),
         ({"generator": {"decoder": "rnn"}}, "decoder='rnn'"),
-        ({"generator": {"hidden_dims": [4]}}, "hidden_dims"),
-        ({"generator": {"decoder": "gru", "hidden_dims": [4, 5]}}, "must be equal"),
+        ({"generator": {"hidden_dims": [4]}}, r"decoder='linear' has no hidden_dims \[4\]"),
+        (
+            {"generator": {"decoder": "gru", "hidden_dims": [4, 5]}},
+            r"hidden_dims=\[4, 5\] .* must be equal",
+        ),
         ({"block": {"film_position": "nowhere"}}, "film_position='nowhere'"),
-        ({"block": {"kernel_size": 2}}, "must be odd"),
+        ({"block": {"kernel_size": 2}}, "kernel_size=2 must be odd"),
         ({"classifier": {"pool": "sum"}}, "pool='sum'"),
         ({"film_blocks": [True]}, "film_blocks has 1 entries for 4 blocks"),
-    ):
-        with pytest.raises(UserError, match=message):
-            build_model("film", **SIZES, **options)
+    ],
+)
+def test_options_that_cannot_be_are_refused(options: dict, message: str) -> None:
+    with pytest.raises(UserError, match=f"model 'film': {message}"):
+        build_model("film", **SIZES, **options)
+
+
+@pytest.mark.parametrize("error", [TypeError, ValueError])
+def test_an_error_of_the_code_keeps_its_traceback(
+    error: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(module: nn.Module) -> None:
+        raise error("a bug")
+
+    monkeypatch.setattr("filmvqa.models.film_net._initialize", broken)
+    with pytest.raises(error, match="a bug"):
+        small("film")

@@ -113,7 +113,7 @@ def test_sharing_changes_nothing_but_the_work(options: dict, monkeypatch) -> Non
     torch.manual_seed(0)
     encoder = QuestionEncoder(6, embedding_dim=4, hidden_dim=8, **options).double()
     questions, _ = padded([torch.randint(1, 6, (n,)) for n in (1, 2, 3, 7, 7, 7, 2, 2)])
-    states, shared = encoder.read(questions)
+    states, shared = encoder.encode_words(questions)
     apart = [encoder(question[None, : int((question != 0).sum())]) for question in questions]
     assert torch.allclose(shared, torch.cat(apart), rtol=0, atol=1e-14)
     assert torch.allclose(encoder(questions), shared, rtol=0, atol=0)

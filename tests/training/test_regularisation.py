@@ -17,7 +17,7 @@ from filmvqa.training.optimizer import build_optimizer
 from filmvqa.training.overfitting import overfitting
 from filmvqa.training.settings import TrainerSettings
 from filmvqa.training.state import update_ema
-from tests.models.test_models import SIZES, SMALL
+from tests.models.small_models import SIZES, SMALL
 from tests.training.tiny_runs import train
 
 

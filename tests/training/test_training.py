@@ -28,7 +28,7 @@ from filmvqa.training.settings import TrainerSettings
 from filmvqa.training.state import compile_parts
 from filmvqa.training.trainer import Trainer
 from tests.conftest import data_in
-from tests.models.test_models import SMALL
+from tests.models.small_models import SMALL
 from tests.training.tiny_runs import LARGER, metrics, same, train
 
 

@@ -18,7 +18,7 @@ from filmvqa.errors import UserError
 from filmvqa.models import build_model
 from filmvqa.reports.evaluate import evaluate_checkpoint
 from filmvqa.training.transfer import count_weights, freeze_except, training_mode, warm_start
-from tests.models.test_models import SIZES, SMALL
+from tests.models.small_models import SIZES, SMALL
 from tests.training.tiny_runs import train
 
 

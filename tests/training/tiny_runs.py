@@ -12,7 +12,7 @@ from filmvqa.training.prepare import RunSettings
 from filmvqa.training.run import train_run
 from filmvqa.training.settings import TrainerSettings
 from tests.conftest import data_in
-from tests.models.test_models import SMALL
+from tests.models.small_models import SMALL
 
 #: Models large enough to learn 64 questions by heart.
 LARGER = {

@@ -34,10 +34,10 @@ class ReferenceEncoder(nn.Module):
         self.output_dim = encoder.output_dim
 
     def forward(self, questions: Tensor) -> Tensor:
-        return self.read(questions)[1]
+        return self.encode_words(questions)[1]
 
-    def read(self, questions: Tensor) -> tuple[Tensor, Tensor]:
-        """As ``QuestionEncoder.read``, the states of padding included."""
+    def encode_words(self, questions: Tensor) -> tuple[Tensor, Tensor]:
+        """As ``QuestionEncoder.encode_words``, the states of padding included."""
         encoder = self.inner
         device = encoder.embedding.weight.device
         last = (questions != 0).sum(1) - 1

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from filmvqa.errors import UserError, one_line
-from filmvqa.models.film_net import FilmNet
+from filmvqa.models import build_model
 from filmvqa.models.vision import POOLS
 
 _GENERATOR_DEFAULTS: dict[str, Any] = {
@@ -37,7 +37,7 @@ _ENGINE_DEFAULTS: dict[str, Any] = {
 #: Options that do not change what the network computes.
 _IGNORED = ("decoder_vocab_size", "start_token", "end_token", "encoder_embed", "debug_every",
             "print_verbose_every", "verbose", "vocab")  # fmt: skip
-_PLACES = {
+_FILM_POSITIONS = {
     "block-input-film": "before_conv1", "conv-film": "after_conv2", "bn-film": "after_norm",
     "relu-film": "after_relu2", "block-output-film": "after_residual", "concat": "after_norm",
     # Names of older versions, which the original still reads.
@@ -71,10 +71,10 @@ def load_original_film(path: str | Path) -> tuple[nn.Module, dict[str, dict[str,
     UserError
         For a file that is none, or an option that cannot be loaded, by name.
     """
-    found = read_original_film(path)
-    model = FilmNet(**found.kwargs)
-    model.load_state_dict(found.weights)
-    return model.eval(), found.vocabulary
+    original = read_original_film(path)
+    model = build_model("film", **original.kwargs)
+    model.load_state_dict(original.weights)
+    return model.eval(), original.vocabulary
 
 
 def read_original_film(path: str | Path) -> OriginalFilm:
@@ -98,19 +98,19 @@ def read_original_film(path: str | Path) -> OriginalFilm:
         weights = _weights(content, generator, engine, kwargs)
     except (KeyError, RuntimeError, TypeError) as error:
         raise UserError(f"{path}: lacks {one_line(error)}, which its options ask for") from None
-    last = max((k for k in weights if k.startswith("classifier.mlp.")), key=_layer_number)
-    sizes = (weights["encoder.embedding.weight"].shape[0], weights[last].shape[0])
-    known = (len(vocabulary["question_token_to_idx"]), len(vocabulary["answer_token_to_idx"]))
-    if sizes != known:
+    output_layer = max((k for k in weights if k.startswith("classifier.mlp.")), key=_layer_number)
+    vocab_size, num_answers = len(weights["encoder.embedding.weight"]), len(weights[output_layer])
+    words, answers = vocabulary["question_token_to_idx"], vocabulary["answer_token_to_idx"]
+    if (vocab_size, num_answers) != (len(words), len(answers)):
         raise UserError(
-            f"{path}: its vocabulary has {known[0]} words and {known[1]} answers, its weights "
-            f"{sizes[0]} and {sizes[1]}"
+            f"{path}: its vocabulary has {len(words)} words and {len(answers)} answers, its "
+            f"weights {vocab_size} and {num_answers}"
         )
-    kwargs |= {"vocab_size": sizes[0], "num_answers": sizes[1]}
+    kwargs |= {"vocab_size": vocab_size, "num_answers": num_answers}
     try:
         with torch.device("meta"):
-            FilmNet(**kwargs).load_state_dict(weights, assign=True)
-    except (RuntimeError, ValueError, TypeError) as error:
+            build_model("film", **kwargs).load_state_dict(weights, assign=True)
+    except (UserError, RuntimeError) as error:
         raise UserError(f"{path}: its weights do not fit its options ({one_line(error)})") from None
     return OriginalFilm(kwargs, weights, vocabulary)
 
@@ -122,8 +122,8 @@ def _read(path: str | Path) -> dict[str, Any]:
         raise UserError(f"{path}: no such file") from None
     except Exception as error:  # torch raises half a dozen kinds for a file it cannot read
         raise UserError(f"{path}: not a readable checkpoint ({one_line(error, 120)})") from None
-    keys = [f"{side}_{kind}" for side in ("program_generator", "execution_engine")
-            for kind in ("kwargs", "state")]  # fmt: skip
+    keys = [f"{side}_{entry}" for side in ("program_generator", "execution_engine")
+            for entry in ("kwargs", "state")]  # fmt: skip
     if not isinstance(content, dict) or not all(
         isinstance(content.get(key), dict) for key in (*keys, "vocab")
     ):
@@ -145,8 +145,8 @@ def _refuse(generator: dict[str, Any], engine: dict[str, Any], path: str | Path)
     recurrent = generator["decoder_type"] in ("gru", "lstm")
     blocks = engine["num_modules"]
     pattern = len(engine["condition_pattern"] or ())
-    wrong = {
-        "condition_method": engine["condition_method"] not in _PLACES,
+    unsupported = {
+        "condition_method": engine["condition_method"] not in _FILM_POSITIONS,
         "condition_pattern": pattern not in (0, blocks),
         "classifier_downsample": engine["classifier_downsample"] not in POOLS,
         "use_coords": engine["use_coords"] not in (0, 1, 2),
@@ -161,8 +161,8 @@ def _refuse(generator: dict[str, Any], engine: dict[str, Any], path: str | Path)
         "num_modules": generator["num_modules"] != blocks,
         "module_dim": generator["module_dim"] != engine["module_dim"],
     }
-    for name, is_wrong in wrong.items():
-        if is_wrong:
+    for name, is_unsupported in unsupported.items():
+        if is_unsupported:
             value = engine.get(name, generator.get(name))
             raise UserError(f"{path}: {name}={value!r} cannot be loaded")
 
@@ -204,7 +204,7 @@ def _kwargs(generator: dict[str, Any], engine: dict[str, Any]) -> dict[str, Any]
         },
         "block": {
             "conditioning": "concat" if concat else "film",
-            "film_position": _PLACES[engine["condition_method"]],
+            "film_position": _FILM_POSITIONS[engine["condition_method"]],
             "input_proj_kernel": int(engine["module_input_proj"]),
             "kernel_size": engine["module_kernel_size"],
             "residual": bool(engine["module_residual"]),
@@ -229,63 +229,87 @@ def _weights(
     kwargs: dict[str, Any],
 ) -> dict[str, Tensor]:
     """The original's weights under our names."""
+    state = content["program_generator_state"]
+    return {
+        **_engine_weights(content["execution_engine_state"], engine),
+        **_encoder_weights(state, generator),
+        **_decoder_weights(state, generator, kwargs),
+    }
+
+
+def _engine_weights(state: dict[str, Tensor], engine: dict[str, Any]) -> dict[str, Tensor]:
+    """The weights of stem, blocks and classifier."""
     weights = {}
-    for name, value in content["execution_engine_state"].items():
-        first, _, rest = name.partition(".")
-        if first == "stem":
+    for name, value in state.items():
+        part, _, rest = name.partition(".")  # a block's part is its number
+        if part == "stem":
             weights[f"stem.layers.{rest}"] = value
-        elif first == "classifier":
+        elif part == "classifier":
             weights[_classifier_name(rest, engine)] = value
         else:
             for old, new in (("input_proj", "project"), ("conv1", "conv"), ("bn1", "norm")):
                 rest = rest.replace(old, new)
-            weights[f"blocks.{first}.{rest}"] = value
-    state = content["program_generator_state"]
-    weights["encoder.embedding.weight"] = state["encoder_embed.weight"]
+            weights[f"blocks.{part}.{rest}"] = value
+    return weights
+
+
+def _encoder_weights(state: dict[str, Tensor], generator: dict[str, Any]) -> dict[str, Tensor]:
+    """The weights of the question encoder."""
+    weights = {"encoder.embedding.weight": state["encoder_embed.weight"]}
+    suffixes = ("", "_reverse") if generator["bidirectional"] else ("",)
     for i in range(generator["rnn_num_layers"]):
-        for direction, suffix in enumerate(
-            ("", "_reverse")[: 1 + bool(generator["bidirectional"])]
-        ):
-            for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
-                ours = f"encoder.layers.{i}.{direction}.{kind}_l0"
-                weights[ours] = state[f"encoder_rnn.{kind}_l{i}{suffix}"]
-    acting = [flag or kwargs["block"]["conditioning"] == "concat" for flag in kwargs["film_blocks"]]
-    if any(acting):
-        recurrent = generator["decoder_type"] != "linear"
-        last = "film_generator.decoder." + ("linear" if recurrent else "0")
-        for kind in ("weight", "bias"):
-            rows = _film_rows(state[f"decoder_linear.{kind}"], generator, kwargs, acting)
-            weights[f"{last}.{kind}"] = rows
+        for direction, suffix in enumerate(suffixes):
+            for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
+                ours = f"encoder.layers.{i}.{direction}.{name}_l0"
+                weights[ours] = state[f"encoder_rnn.{name}_l{i}{suffix}"]
+    return weights
+
+
+def _decoder_weights(
+    state: dict[str, Tensor], generator: dict[str, Any], kwargs: dict[str, Any]
+) -> dict[str, Tensor]:
+    """The weights of the FiLM generator's decoder; none where the question acts on no block."""
+    concat = kwargs["block"]["conditioning"] == "concat"
+    conditioned_blocks = [flag or concat for flag in kwargs["film_blocks"]]
+    if not any(conditioned_blocks):
+        return {}
+    recurrent = generator["decoder_type"] != "linear"
+    output_layer = "film_generator.decoder." + ("linear" if recurrent else "0")
+    weights = {
+        f"{output_layer}.{name}": _film_rows(
+            state[f"decoder_linear.{name}"], kwargs, conditioned_blocks
+        )
+        for name in ("weight", "bias")
+    }
+    if recurrent:
         for name, value in state.items():
-            if name.startswith("decoder_rnn.") and recurrent:
+            if name.startswith("decoder_rnn."):
                 weights[f"film_generator.decoder.{name.removeprefix('decoder_')}"] = value
     return weights
 
 
-def _film_rows(
-    value: Tensor, generator: dict[str, Any], kwargs: dict[str, Any], acting: list[bool]
-) -> Tensor:
+def _film_rows(value: Tensor, kwargs: dict[str, Any], conditioned_blocks: list[bool]) -> Tensor:
     """The decoder's rows for the γ and β in use, of the blocks in use; older files have more."""
     channels, blocks = kwargs["channels"], kwargs["num_blocks"]
-    rows = value.view(blocks, -1, *value.shape[1:])[torch.tensor(acting)]
-    wanted = []
+    rows = value.view(blocks, -1, *value.shape[1:])[torch.tensor(conditioned_blocks)]
+    kept_rows = []
     if kwargs["generator"]["gamma"] != "one":
-        wanted.append(rows[:, :channels])
+        kept_rows.append(rows[:, :channels])
     if kwargs["generator"]["beta"] != "zero":
-        wanted.append(rows[:, channels : 2 * channels])
-    kept = torch.cat(wanted, 1) if wanted else rows[:, :0]
-    return kept.flatten(0, 1).clone()
+        kept_rows.append(rows[:, channels : 2 * channels])
+    film_rows = torch.cat(kept_rows, 1) if kept_rows else rows[:, :0]
+    return film_rows.flatten(0, 1).clone()
 
 
 def _classifier_name(name: str, engine: dict[str, Any]) -> str:
-    """``<number>.<kind>`` in the original's one list of layers to our two lists' names."""
-    number, _, kind = name.partition(".")
-    projecting = (2 + bool(engine["classifier_batchnorm"])) * bool(engine["classifier_proj_dim"])
-    pooling = {"none": 0, "aggressive": 2}.get(engine["classifier_downsample"], 1)
-    flattened = projecting + pooling + 1
-    if int(number) < projecting:
+    """``<number>.<parameter>`` in the original's one list of layers to our two lists' names."""
+    number, _, parameter = name.partition(".")
+    num_proj = (2 + bool(engine["classifier_batchnorm"])) * bool(engine["classifier_proj_dim"])
+    num_pool = {"none": 0, "aggressive": 2}.get(engine["classifier_downsample"], 1)
+    if int(number) < num_proj:
         return f"classifier.project.{name}"
-    return f"classifier.mlp.{int(number) - flattened}.{kind}"
+    first_linear = num_proj + num_pool + 1  # flattening is a layer too
+    return f"classifier.mlp.{int(number) - first_linear}.{parameter}"
 
 
 def _layer_number(name: str) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from filmvqa.errors import UserError
+from filmvqa.errors import OptionError, UserError
 from filmvqa.models.baselines import (
     CnnLSTM,
     CnnLSTMStackedAttention,
@@ -19,6 +19,7 @@ from filmvqa.models.baselines import (
 )
 from filmvqa.models.film_net import FilmNet
 from filmvqa.models.mac import MacNet
+from filmvqa.models.options import check_options
 
 MODELS: dict[str, type[nn.Module]] = {
     "film": FilmNet,
@@ -36,11 +37,13 @@ def build_model(name: str, **kwargs: Any) -> nn.Module:
     Raises
     ------
     UserError
-        For a name that is not in ``MODELS``, or options that it does not have.
+        For a name that is not in ``MODELS``, an option that the model does not have, or a value
+        that the option does not take.
     """
     if name not in MODELS:
         raise UserError(f"unknown model {name!r}; choose from {', '.join(MODELS)}")
     try:
+        check_options(MODELS[name], kwargs)
         return MODELS[name](**kwargs)
-    except (TypeError, ValueError) as error:
+    except OptionError as error:
         raise UserError(f"model {name!r}: {error}") from None

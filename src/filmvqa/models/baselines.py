@@ -12,10 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from filmvqa.models.encoder import QuestionEncoder
+from filmvqa.models.options import FeatureShape, Natural, Positive
 from filmvqa.models.vision import mlp, scale_pixels
 
 
-def _lstm(vocab_size: int, embedding_dim: int, hidden_dim: int, num_layers: int) -> QuestionEncoder:
+def _lstm_encoder(
+    vocab_size: int, embedding_dim: int, hidden_dim: int, num_layers: int
+) -> QuestionEncoder:
     return QuestionEncoder(
         vocab_size,
         embedding_dim=embedding_dim,
@@ -36,51 +39,52 @@ class QuestionTypeMode(nn.Module):
 
     def __init__(
         self,
-        vocab_size: int,
-        num_answers: int,
-        feature_shape: Sequence[int],
+        vocab_size: Positive,
+        num_answers: Positive,
+        feature_shape: FeatureShape,
         *,
-        num_types: int = 13,
+        num_types: Positive = 13,
     ) -> None:
         super().__init__()
         del feature_shape  # part of every model's signature
         self.vocab_size = vocab_size
-        pairs = vocab_size * vocab_size
+        num_pairs = vocab_size * vocab_size
         self.present: Tensor
-        self.register_buffer("present", torch.zeros(pairs, num_types))
+        self.register_buffer("present", torch.zeros(num_pairs, num_types))
         self.absent: Tensor
         self.register_buffer("absent", torch.zeros(num_types))
         self.answers: Tensor
         self.register_buffer("answers", torch.zeros(num_types, num_answers))
 
-    def _pairs(self, questions: Tensor) -> tuple[Tensor, Tensor]:
+    def _word_pairs(self, questions: Tensor) -> tuple[Tensor, Tensor]:
         """(B, T) to distinct (question, pair of words) as two index vectors."""
         pair = questions[:, :-1] * self.vocab_size + questions[:, 1:]
         row = torch.arange(len(pair), device=pair.device)[:, None].expand_as(pair)
-        real = questions[:, 1:] != 0
-        found: Tensor = torch.unique(torch.stack([row[real], pair[real]]), dim=1)
-        return found[0], found[1]
+        is_word = questions[:, 1:] != 0
+        distinct: Tensor = torch.unique(torch.stack([row[is_word], pair[is_word]]), dim=1)
+        return distinct[0], distinct[1]
 
     @torch.no_grad()
     def fit(self, questions: Tensor, answers: Tensor, types: Tensor) -> None:
         """Count training questions (N, T) with answers and types (N,); once."""
-        row, pair = self._pairs(questions)
+        row, pair = self._word_pairs(questions)
         num_types = len(self.answers)
-        totals = torch.bincount(types, minlength=num_types).double()
-        counts = torch.zeros(self.present.shape, dtype=torch.float64)
+        type_counts = torch.bincount(types, minlength=num_types).double()  # (num_types,)
+        pair_counts = torch.zeros(self.present.shape, dtype=torch.float64)
         ones = torch.ones(len(row), dtype=torch.float64)
-        counts.index_put_((pair, types[row]), ones, accumulate=True)
-        seen = counts.sum(1) > 0
-        share = (counts + 1e-3) / (totals + 2e-3)  # add-one smoothing, on a small scale
-        present = share.log() - (1 - share).log()
-        self.present.copy_(torch.where(seen[:, None], present, 0.0))
-        prior = ((totals + 1e-3) / totals.sum()).log()
-        self.absent.copy_(prior + (1 - share[seen]).log().sum(0))
+        pair_counts.index_put_((pair, types[row]), ones, accumulate=True)
+        occurs = pair_counts.sum(1) > 0
+        # Add-one smoothing, on a small scale.
+        probability = (pair_counts + 1e-3) / (type_counts + 2e-3)
+        log_odds = probability.log() - (1 - probability).log()
+        self.present.copy_(torch.where(occurs[:, None], log_odds, 0.0))
+        log_prior = ((type_counts + 1e-3) / type_counts.sum()).log()
+        self.absent.copy_(log_prior + (1 - probability[occurs]).log().sum(0))
         self.answers.index_put_((types, answers), torch.ones(len(types)), accumulate=True)
 
     def question_types(self, questions: Tensor) -> Tensor:
         """(B, T) to the most likely type (B,)."""
-        row, pair = self._pairs(questions)
+        row, pair = self._word_pairs(questions)
         scores = self.absent.expand(len(questions), -1).clone()
         return scores.index_add(0, row, self.present[pair]).argmax(1)
 
@@ -97,18 +101,18 @@ class QuestionOnlyLSTM(nn.Module):
 
     def __init__(
         self,
-        vocab_size: int,
-        num_answers: int,
-        feature_shape: Sequence[int],
+        vocab_size: Positive,
+        num_answers: Positive,
+        feature_shape: FeatureShape,
         *,
-        embedding_dim: int = 300,
-        hidden_dim: int = 256,
-        num_layers: int = 2,
-        classifier_dims: Sequence[int] = (1024,),
+        embedding_dim: Positive = 300,
+        hidden_dim: Positive = 256,
+        num_layers: Positive = 2,
+        classifier_dims: Sequence[Positive] = (1024,),
     ) -> None:
         super().__init__()
         del feature_shape  # part of every model's signature
-        self.encoder = _lstm(vocab_size, embedding_dim, hidden_dim, num_layers)
+        self.encoder = _lstm_encoder(vocab_size, embedding_dim, hidden_dim, num_layers)
         self.classifier = mlp(hidden_dim, classifier_dims, num_answers)
 
     def forward(
@@ -116,8 +120,8 @@ class QuestionOnlyLSTM(nn.Module):
     ) -> Tensor:
         """Logits (B, num_answers) of ``questions`` (B, T)."""
         del features, image_of_question
-        out: Tensor = self.classifier(self.encoder(questions))
-        return out
+        logits: Tensor = self.classifier(self.encoder(questions))
+        return logits
 
 
 class CnnLSTM(nn.Module):
@@ -125,34 +129,34 @@ class CnnLSTM(nn.Module):
 
     def __init__(
         self,
-        vocab_size: int,
-        num_answers: int,
-        feature_shape: Sequence[int],
+        vocab_size: Positive,
+        num_answers: Positive,
+        feature_shape: FeatureShape,
         *,
-        embedding_dim: int = 300,
-        hidden_dim: int = 256,
-        num_layers: int = 2,
-        projection_dim: int = 512,
-        classifier_dims: Sequence[int] = (1024,),
+        embedding_dim: Positive = 300,
+        hidden_dim: Positive = 256,
+        num_layers: Positive = 2,
+        projection_dim: Positive = 512,
+        classifier_dims: Sequence[Positive] = (1024,),
     ) -> None:
         super().__init__()
         channels, height, width = feature_shape
-        self.encoder = _lstm(vocab_size, embedding_dim, hidden_dim, num_layers)
+        self.encoder = _lstm_encoder(vocab_size, embedding_dim, hidden_dim, num_layers)
         self.cnn = nn.Sequential(
             nn.Conv2d(channels, projection_dim, 1), nn.ReLU(), nn.MaxPool2d(2, 2), nn.Flatten()
         )
-        seen = projection_dim * (height // 2) * (width // 2)
-        self.classifier = mlp(seen + hidden_dim, classifier_dims, num_answers)
+        image_dim = projection_dim * (height // 2) * (width // 2)
+        self.classifier = mlp(image_dim + hidden_dim, classifier_dims, num_answers)
 
     def forward(
         self, features: Tensor, questions: Tensor, image_of_question: Tensor | None = None
     ) -> Tensor:
         """Logits (B, num_answers) of ``questions`` (B, T) about ``features`` (U, C, H, W)."""
-        seen = self.cnn(scale_pixels(features))  # once an image
+        image_features = self.cnn(scale_pixels(features))  # (U, D): once an image
         if image_of_question is not None:
-            seen = seen[image_of_question]
-        out: Tensor = self.classifier(torch.cat([seen, self.encoder(questions)], 1))
-        return out
+            image_features = image_features[image_of_question]  # (B, D)
+        logits: Tensor = self.classifier(torch.cat([image_features, self.encoder(questions)], 1))
+        return logits
 
 
 class StackedAttention(nn.Module):
@@ -176,19 +180,19 @@ class CnnLSTMStackedAttention(nn.Module):
 
     def __init__(
         self,
-        vocab_size: int,
-        num_answers: int,
-        feature_shape: Sequence[int],
+        vocab_size: Positive,
+        num_answers: Positive,
+        feature_shape: FeatureShape,
         *,
-        embedding_dim: int = 300,
-        hidden_dim: int = 256,
-        num_layers: int = 2,
-        attention_dim: int = 512,
-        num_attentions: int = 2,
-        classifier_dims: Sequence[int] = (1024,),
+        embedding_dim: Positive = 300,
+        hidden_dim: Positive = 256,
+        num_layers: Positive = 2,
+        attention_dim: Positive = 512,
+        num_attentions: Natural = 2,
+        classifier_dims: Sequence[Positive] = (1024,),
     ) -> None:
         super().__init__()
-        self.encoder = _lstm(vocab_size, embedding_dim, hidden_dim, num_layers)
+        self.encoder = _lstm_encoder(vocab_size, embedding_dim, hidden_dim, num_layers)
         self.cnn = nn.Conv2d(feature_shape[0], hidden_dim, 1)
         self.attentions = nn.ModuleList(
             StackedAttention(hidden_dim, attention_dim) for _ in range(num_attentions)
@@ -199,11 +203,11 @@ class CnnLSTMStackedAttention(nn.Module):
         self, features: Tensor, questions: Tensor, image_of_question: Tensor | None = None
     ) -> Tensor:
         """Logits (B, num_answers) of ``questions`` (B, T) about ``features`` (U, C, H, W)."""
-        seen = self.cnn(scale_pixels(features)).flatten(2).transpose(1, 2)  # (U, N, hidden_dim)
+        image = self.cnn(scale_pixels(features)).flatten(2).transpose(1, 2)  # (U, N, hidden_dim)
         if image_of_question is not None:
-            seen = seen[image_of_question]
+            image = image[image_of_question]  # (B, N, hidden_dim)
         query = self.encoder(questions)
         for attention in self.attentions:
-            query = attention(seen, query)
-        out: Tensor = self.classifier(query)
-        return out
+            query = attention(image, query)
+        logits: Tensor = self.classifier(query)
+        return logits

@@ -5,8 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from filmvqa.errors import OptionError
 from filmvqa.models.conditioning import DualAttention, Film, SpatialFilm
 from filmvqa.models.film_generator import Modulation
+from filmvqa.models.options import Natural, Positive, Probability, check_choice
 from filmvqa.models.vision import convolution
 
 CONDITIONINGS: dict[str, type[Film | SpatialFilm | DualAttention]] = {
@@ -51,29 +53,24 @@ class FilmedResBlock(nn.Module):
     def __init__(
         self,
         channels: int,
-        *,
         conditioned: bool = True,
+        coordinates: str = "inputs",
+        *,
         conditioning: str = "film",
         film_position: str = "after_norm",
-        input_proj_kernel: int = 1,
-        kernel_size: int = 3,
+        input_proj_kernel: Natural = 1,
+        kernel_size: Positive = 3,
         residual: bool = True,
         norm: bool = True,
         norm_affine: bool = False,
-        dropout: float = 0.0,
-        coordinates: str = "inputs",
+        dropout: Probability = 0.0,
     ) -> None:
         super().__init__()
-        choices = {
-            "conditioning": (conditioning, (*CONDITIONINGS, "concat")),
-            "film_position": (film_position, FILM_POSITIONS),
-            "coordinates": (coordinates, COORDINATES),
-        }
-        for name, (value, allowed) in choices.items():
-            if value not in allowed:
-                raise ValueError(f"{name}={value!r}; choose from {', '.join(allowed)}")
+        check_choice("conditioning", conditioning, (*CONDITIONINGS, "concat"))
+        check_choice("film_position", film_position, FILM_POSITIONS)
+        check_choice("coordinates", coordinates, COORDINATES)
         if kernel_size % 2 == 0:
-            raise ValueError(f"kernel_size={kernel_size} must be odd")
+            raise OptionError(f"kernel_size={kernel_size} must be odd")
         self.concat = conditioning == "concat"
         self.film_position = film_position if conditioned and not self.concat else None
         self.residual = residual
@@ -98,7 +95,7 @@ class FilmedResBlock(nn.Module):
         )
         self.extra_dim = 0 if self.condition is None else self.condition.extra_dim
 
-    def _at(self, position: str, x: Tensor, modulation: Modulation | None) -> Tensor:
+    def _film_at(self, position: str, x: Tensor, modulation: Modulation | None) -> Tensor:
         if self.film_position != position or self.condition is None:
             return x
         out: Tensor = self.condition(x, modulation)
@@ -106,20 +103,20 @@ class FilmedResBlock(nn.Module):
 
     def forward(self, x: Tensor, modulation: Modulation | None) -> Tensor:
         """x (B, C, H, W); the modulation of this block, None where it is not conditioned."""
-        x = self._at("before_conv1", x, modulation)
+        x = self._film_at("before_conv1", x, modulation)
         if self.project is not None:
             x = torch.relu(self.project(x))
         out = x
         if self.concat and modulation is not None:
-            told = torch.cat([modulation.gamma, modulation.beta], 1)[:, :, None, None]
-            out = torch.cat([x, told.expand(-1, -1, *x.shape[2:])], 1)
-        out = self._at("after_conv2", self.conv(out), modulation)
+            gamma_beta = torch.cat([modulation.gamma, modulation.beta], 1)[:, :, None, None]
+            out = torch.cat([x, gamma_beta.expand(-1, -1, *x.shape[2:])], 1)  # (B, 3C, H, W)
+        out = self._film_at("after_conv2", self.conv(out), modulation)
         if self.norm is not None:
             out = self.norm(out)
-        out = self._at("after_norm", out, modulation)
+        out = self._film_at("after_norm", out, modulation)
         if self.dropout is not None:
             out = self.dropout(out)
-        out = self._at("after_relu2", torch.relu(out), modulation)
+        out = self._film_at("after_relu2", torch.relu(out), modulation)
         if self.residual:
             out = x + out
-        return self._at("after_residual", out, modulation)
+        return self._film_at("after_residual", out, modulation)

@@ -46,9 +46,9 @@ class SpatialFilm(nn.Module):
 
     def forward(self, x: Tensor, modulation: Modulation) -> Tensor:
         """(B, C, H, W) to the same."""
-        described = torch.relu(self.describe(x) * modulation.extra[:, :, None, None])
-        gamma, beta = F.conv2d(described, self.deviate.to(described.dtype)).chunk(2, 1)
-        return film(x, modulation.gamma, modulation.beta) + gamma * x + beta
+        maps = torch.relu(self.describe(x) * modulation.extra[:, :, None, None])  # (B, rank, H, W)
+        delta_gamma, delta_beta = F.conv2d(maps, self.deviate.to(maps.dtype)).chunk(2, 1)
+        return film(x, modulation.gamma, modulation.beta) + delta_gamma * x + delta_beta
 
 
 class DualAttention(nn.Module):
@@ -67,8 +67,9 @@ class DualAttention(nn.Module):
 
     def forward(self, x: Tensor, modulation: Modulation) -> Tensor:
         """(B, C, H, W) to the same."""
-        first, second = torch.sigmoid(modulation.extra).chunk(2, 1)  # (B, C) each
-        chosen = (first[:, :, None, None] * x).sum(1) / math.sqrt(x.shape[1])  # (B, H, W)
-        places = torch.softmax(chosen.flatten(1).float(), 1) * chosen[0].numel()
-        seen = x * places.view(len(x), 1, *x.shape[2:]).to(x.dtype)
-        return second[:, :, None, None] * seen
+        num_channels, height, width = x.shape[1:]
+        gates_a, gates_b = torch.sigmoid(modulation.extra)[:, :, None, None].chunk(2, 1)
+        scores = (gates_a * x).sum(1) / math.sqrt(num_channels)  # (B, H, W)
+        attention = torch.softmax(scores.flatten(1).float(), 1) * (height * width)  # (B, H W)
+        attended = x * attention.view(len(x), 1, height, width).to(x.dtype)  # (B, C, H, W)
+        return gates_b * attended

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from filmvqa.devices import to_device
+from filmvqa.errors import OptionError
+from filmvqa.models.options import Natural, Positive, Probability, check_choice
 from filmvqa.models.prefix_tree import PrefixTree, prefix_tree
 from filmvqa.models.recurrence import run_recurrence
 
@@ -37,24 +40,23 @@ class QuestionEncoder(nn.Module):
 
     def __init__(
         self,
-        vocab_size: int,
+        vocab_size: Positive,
         *,
-        embedding_dim: int = 200,
-        hidden_dim: int = 4096,
-        num_layers: int = 1,
+        embedding_dim: Positive = 200,
+        hidden_dim: Positive = 4096,
+        num_layers: Positive = 1,
         cell: str = "gru",
         bidirectional: bool = False,
-        padded_length: int | None = None,
-        embedding_dropout: float = 0.0,
-        layer_dropout: float = 0.0,
-        dropout: float = 0.0,
+        padded_length: Natural | None = None,
+        embedding_dropout: Probability = 0.0,
+        layer_dropout: Probability = 0.0,
+        dropout: Probability = 0.0,
         orthogonal: bool = False,
     ) -> None:
         super().__init__()
-        if cell not in CELLS:
-            raise ValueError(f"cell={cell!r}; choose from {', '.join(CELLS)}")
+        check_choice("cell", cell, tuple(CELLS))
         if bidirectional and hidden_dim % 2:
-            raise ValueError(f"hidden_dim={hidden_dim} of two directions must be even")
+            raise OptionError(f"hidden_dim={hidden_dim} of two directions must be even")
         self.output_dim = hidden_dim
         self.padded_length = padded_length
         self.embedding = nn.Embedding(vocab_size, embedding_dim)
@@ -72,16 +74,16 @@ class QuestionEncoder(nn.Module):
         self.layer_dropout = nn.Dropout(layer_dropout)
         self.dropout = nn.Dropout(dropout)
         if orthogonal:
-            self._remember(width)
+            self._init_orthogonal(width)
 
-    def _remember(self, width: int) -> None:
+    def _init_orthogonal(self, width: int) -> None:
         """Orthogonal recurrent weights and, in the gate that keeps the state, a bias of 1, so
         that early words reach the end from the first step on (Jozefowicz et al. 2015)."""
         for name, value in self.layers.named_parameters():
             if "weight" in name:
-                fill = nn.init.orthogonal_ if "hh" in name else nn.init.xavier_uniform_
+                init = nn.init.orthogonal_ if "hh" in name else nn.init.xavier_uniform_
                 for gate in value.data.chunk(len(value) // width):
-                    fill(gate)
+                    init(gate)
             else:
                 nn.init.zeros_(value)
                 if "ih" in name:  # second in torch's order: GRU's update, LSTM's forget gate
@@ -89,78 +91,96 @@ class QuestionEncoder(nn.Module):
 
     def forward(self, questions: Tensor) -> Tensor:
         """(B, T) indices, padded with 0 at the end, to (B, hidden_dim)."""
-        return self._run(questions, every_word=False)[1]
+        return self._encode(questions, every_word=False)[1]
 
-    def read(self, questions: Tensor) -> tuple[Tensor, Tensor]:
+    def encode_words(self, questions: Tensor) -> tuple[Tensor, Tensor]:
         """(B, T) to a state a word (B, T, hidden_dim) and the encoding (B, hidden_dim).
 
         States at padding mean nothing.
         """
-        return self._run(questions, every_word=True)
+        return self._encode(questions, every_word=True)
 
-    def _run(self, questions: Tensor, every_word: bool) -> tuple[Tensor, Tensor]:
+    def _encode(self, questions: Tensor, every_word: bool) -> tuple[Tensor, Tensor]:
         # Which prefixes there are is found on the host: questions that lie there cost no waiting.
         device = self.embedding.weight.device
         questions = questions.cpu()
-        missing = (self.padded_length or 0) - questions.shape[1]
-        if missing > 0:
-            questions = F.pad(questions, (0, missing))
-        last = (questions != 0).sum(1).clamp(min=1) - 1  # (B,)
-        directions = self._directions(questions, last, device)
+        num_padding = (self.padded_length or 0) - questions.shape[1]
+        if num_padding > 0:
+            questions = F.pad(questions, (0, num_padding))
+        directions = self._directions(questions, device)
         # Where dropout tells no two of a word's places apart, its input is computed once.
-        distinct, of = torch.unique(questions, return_inverse=True)
-        vectors = self.embedding(to_device(distinct, device))  # (K, E)
-        which: Tensor | None = to_device(of, device).flatten()
-        states = vectors
+        distinct_words, word_index = torch.unique(questions, return_inverse=True)
+        embedded = self.embedding(to_device(distinct_words, device))  # (K, E)
+        input_index: Tensor | None = to_device(word_index, device).flatten()  # (B T,)
+        states = embedded
         if self.training and self.embedding_dropout.p > 0:
-            states, which = self.embedding_dropout(vectors[which].view(*questions.shape, -1)), None
+            embedded = embedded[input_index].view(*questions.shape, -1)  # (B, T, E)
+            states, input_index = self.embedding_dropout(embedded), None
         for i, layer in enumerate(self.layers):
             if i:
-                states, which = self.layer_dropout(states), None  # (B, T, hidden_dim)
-            found = [
-                (self._read(rnn, states, tree, which), end)
-                for rnn, (tree, end) in zip(layer.children(), directions, strict=True)
+                states, input_index = self.layer_dropout(states), None  # (B, T, hidden_dim)
+            prefix_states = [
+                _prefix_states(rnn, states, direction.tree, input_index)
+                for rnn, direction in zip(layer.children(), directions, strict=True)
             ]
             if every_word or i + 1 < len(self.layers):
-                read = [f[tree.nodes] for (f, _), (tree, _) in zip(found, directions, strict=True)]
-                states = torch.cat(read, 2)  # (B, T, hidden_dim)
-        return states, self.dropout(torch.cat([f[end] for f, end in found], 1))
+                word_states = [
+                    h[d.tree.nodes] for h, d in zip(prefix_states, directions, strict=True)
+                ]
+                states = torch.cat(word_states, 2)  # (B, T, hidden_dim)
+        final_states = [h[d.final_nodes] for h, d in zip(prefix_states, directions, strict=True)]
+        return states, self.dropout(torch.cat(final_states, 1))
 
-    @staticmethod
-    def _read(rnn: nn.Module, states: Tensor, tree: PrefixTree, which: Tensor | None) -> Tensor:
-        """States after each prefix, from those of each word (B, T, E), or from distinct ones
-        (K, E) of which ``which`` (B T,) tells each word's."""
-        if which is not None:
-            return run_recurrence(rnn, states, tree, which[tree.words])
-        return run_recurrence(rnn, states.flatten(0, 1)[tree.words], tree)
-
-    def _directions(
-        self, questions: Tensor, last: Tensor, device: torch.device
-    ) -> list[tuple[PrefixTree, Tensor]]:
-        """For each direction the prefixes that it reads, as places in the questions as they
-        stand, and those that are the encoding (B,); ``last`` (B,) is each question's last word."""
-        drops = self.embedding_dropout.p > 0 or (len(self.layers) > 1 and self.layer_dropout.p > 0)
+    def _directions(self, questions: Tensor, device: torch.device) -> list[_Direction]:
+        last_word = (questions != 0).sum(1).clamp(min=1) - 1  # (B,)
+        has_dropout = self.embedding_dropout.p > 0 or (
+            len(self.layers) > 1 and self.layer_dropout.p > 0
+        )
         # The two directions' states of a word, together, belong to one question alone.
-        apart = (self.training and drops) or (self.bidirectional and len(self.layers) > 1)
+        share = not (
+            (self.training and has_dropout) or (self.bidirectional and len(self.layers) > 1)
+        )
         rows = torch.arange(len(questions))
-        padded = self.padded_length is not None
-        lengths = torch.full_like(last, questions.shape[1]) if padded else last + 1
-        tree = prefix_tree(questions, lengths, share=not apart)
-        found = [(tree.to(device), to_device(tree.nodes[rows, last], device))]
+        reads_padding = self.padded_length is not None
+        length = questions.shape[1]
+        lengths = torch.full_like(last_word, length) if reads_padding else last_word + 1
+        tree = prefix_tree(questions, lengths, share=share)
+        directions = [_Direction(tree, tree.nodes[rows, last_word])]
         if self.bidirectional:
-            mirrored = self._mirrored(questions, last)  # (B, T)
-            tree = prefix_tree(questions.gather(1, mirrored), lengths, share=not apart)
-            words = (mirrored + rows[:, None] * questions.shape[1]).flatten()[tree.words]
-            tree = replace(tree, words=words, nodes=tree.nodes.gather(1, mirrored))
-            end = tree.nodes[rows, last if padded else 0]
-            found.append((tree.to(device), to_device(end, device)))
-        return found
+            positions = self._reversed_positions(questions, last_word)  # (B, T)
+            tree = prefix_tree(questions.gather(1, positions), lengths, share=share)
+            words = (positions + rows[:, None] * length).flatten()[tree.words]
+            tree = replace(tree, words=words, nodes=tree.nodes.gather(1, positions))
+            final_nodes = tree.nodes[rows, last_word if reads_padding else 0]
+            directions.append(_Direction(tree, final_nodes))
+        return [
+            _Direction(tree.to(device), to_device(final_nodes, device))
+            for tree, final_nodes in directions
+        ]
 
-    def _mirrored(self, questions: Tensor, last: Tensor) -> Tensor:
+    def _reversed_positions(self, questions: Tensor, last_word: Tensor) -> Tensor:
         """Places (B, T) of each question from its end to its beginning, padding where it is;
         with ``padded_length``, from the end of the padding."""
-        places = torch.arange(questions.shape[1]).expand_as(questions)
+        positions = torch.arange(questions.shape[1]).expand_as(questions)
         if self.padded_length is not None:
-            return places.flip(1)
-        backward = last[:, None] - places
-        return backward.where(backward >= 0, places)
+            return positions.flip(1)
+        backward = last_word[:, None] - positions
+        return backward.where(backward >= 0, positions)
+
+
+class _Direction(NamedTuple):
+    """The prefixes that one direction reads, as places in the questions as they stand, and those
+    that are the encoding (B,)."""
+
+    tree: PrefixTree
+    final_nodes: Tensor
+
+
+def _prefix_states(
+    rnn: nn.Module, states: Tensor, tree: PrefixTree, input_index: Tensor | None
+) -> Tensor:
+    """States after each prefix, from those of each word (B, T, E), or from distinct ones
+    (K, E) of which ``input_index`` (B T,) tells each word's."""
+    if input_index is not None:
+        return run_recurrence(rnn, states, tree, input_index[tree.words])
+    return run_recurrence(rnn, states.flatten(0, 1)[tree.words], tree)

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from filmvqa.errors import OptionError
 from filmvqa.models.encoder import CELLS
+from filmvqa.models.options import Natural, Positive, check_choice
 
 GAMMAS = ("linear", "sigmoid", "tanh", "exp", "one")
 BETAS = ("linear", "zero")
 DECODERS = ("linear", "mlp", *CELLS)
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "linear": lambda x: x,
+    "sigmoid": torch.sigmoid,
+    "tanh": torch.tanh,
+    "exp": torch.exp,
+}
 
 
 class Modulation(NamedTuple):
@@ -63,48 +71,45 @@ class FilmGenerator(nn.Module):
         channels: int,
         *,
         decoder: str = "linear",
-        hidden_dims: Sequence[int] = (),
+        hidden_dims: Sequence[Positive] = (),
         gamma: str = "linear",
         beta: str = "linear",
         gamma_baseline: float = 1.0,
         multipliers: float | None = None,
-        extra_dim: int = 0,
+        extra_dim: Natural = 0,
         task_offset: bool = False,
     ) -> None:
         super().__init__()
-        for name, value, choices in (
-            ("decoder", decoder, DECODERS),
-            ("gamma", gamma, GAMMAS),
-            ("beta", beta, BETAS),
-        ):
-            if value not in choices:
-                raise ValueError(f"{name}={value!r}; choose from {', '.join(choices)}")
+        check_choice("decoder", decoder, DECODERS)
+        check_choice("gamma", gamma, GAMMAS)
+        check_choice("beta", beta, BETAS)
         if decoder == "linear" and hidden_dims:
-            raise ValueError(f"decoder='linear' has no hidden_dims {list(hidden_dims)}; mlp has")
+            raise OptionError(f"decoder='linear' has no hidden_dims {list(hidden_dims)}; mlp has")
         self.num_layers, self.channels, self.extra_dim = num_layers, channels, extra_dim
         self.gamma, self.beta, self.gamma_baseline = gamma, beta, gamma_baseline
-        self.sizes = (channels * (gamma != "one"), channels * (beta != "zero"), extra_dim)
-        own = () if decoder == "linear" else tuple(hidden_dims) or (input_dim,)
-        self.decoder = _decoder(decoder, input_dim, num_layers, sum(self.sizes), own)
-        start = None if multipliers is None else torch.full((2, num_layers, channels), multipliers)
-        self.multipliers = None if start is None else nn.Parameter(start)
-        offset = torch.zeros(num_layers, sum(self.sizes)) if task_offset else None
-        self.task_offset = None if offset is None else nn.Parameter(offset)
+        self.part_sizes = (channels * (gamma != "one"), channels * (beta != "zero"), extra_dim)
+        layer_dims = () if decoder == "linear" else tuple(hidden_dims) or (input_dim,)
+        width = sum(self.part_sizes)
+        self.decoder = _build_decoder(decoder, input_dim, num_layers, width, layer_dims)
+        self.multipliers = (
+            nn.Parameter(torch.full((2, num_layers, channels), float(multipliers)))
+            if multipliers is not None else None
+        )  # fmt: skip
+        self.task_offset = nn.Parameter(torch.zeros(num_layers, width)) if task_offset else None
 
     def forward(self, encoding: Tensor) -> Modulation:
         """(B, input_dim) to γ and β, each (B, num_layers, channels)."""
-        decoded = self.decoder(encoding).view(len(encoding), self.num_layers, sum(self.sizes))
+        decoded = self.decoder(encoding).view(len(encoding), self.num_layers, sum(self.part_sizes))
         if self.task_offset is not None:
             decoded = decoded + self.task_offset
-        delta_gamma, delta_beta, extra = decoded.split(self.sizes, 2)
+        delta_gamma, delta_beta, extra = decoded.split(self.part_sizes, 2)
         gamma_scale, beta_scale = (1.0, 1.0) if self.multipliers is None else self.multipliers
         shape = (len(encoding), self.num_layers, self.channels)
         if self.gamma == "one":
             gamma = decoded.new_ones(shape)
         else:
-            functions = {"sigmoid": torch.sigmoid, "tanh": torch.tanh, "exp": torch.exp}
-            f = functions.get(self.gamma)
-            gamma = self.gamma_baseline + gamma_scale * (f(delta_gamma) if f else delta_gamma)
+            activation = _ACTIVATIONS[self.gamma]
+            gamma = self.gamma_baseline + gamma_scale * activation(delta_gamma)
         beta = decoded.new_zeros(shape) if self.beta == "zero" else beta_scale * delta_beta
         return Modulation(gamma, beta, extra)
 
@@ -124,20 +129,20 @@ class FilmGenerator(nn.Module):
         return (gamma - 1).square().mean() + beta.square().mean()
 
 
-def _decoder(
+def _build_decoder(
     name: str, input_dim: int, num_layers: int, width: int, hidden_dims: tuple[int, ...]
 ) -> nn.Module:
     """A module (B, input_dim) to num_layers × width numbers."""
     if name in CELLS:
-        return _Unrolled(name, input_dim, num_layers, width, hidden_dims)
+        return _UnrolledDecoder(name, input_dim, num_layers, width, hidden_dims)
     layers: list[nn.Module] = []
-    for hidden in hidden_dims:
-        layers += [nn.Linear(input_dim, hidden), nn.ReLU()]
-        input_dim = hidden
+    for hidden_dim in hidden_dims:
+        layers += [nn.Linear(input_dim, hidden_dim), nn.ReLU()]
+        input_dim = hidden_dim
     return nn.Sequential(*layers, nn.Linear(input_dim, num_layers * width))
 
 
-class _Unrolled(nn.Module):
+class _UnrolledDecoder(nn.Module):
     """A recurrent network with one step a FiLM layer, its input the same at each."""
 
     def __init__(
@@ -145,7 +150,7 @@ class _Unrolled(nn.Module):
     ) -> None:
         super().__init__()
         if len(set(hidden_dims)) > 1:
-            raise ValueError(
+            raise OptionError(
                 f"hidden_dims={list(hidden_dims)} of a recurrent decoder must be equal"
             )
         self.num_layers = num_layers
@@ -154,5 +159,5 @@ class _Unrolled(nn.Module):
 
     def forward(self, encoding: Tensor) -> Tensor:
         steps = encoding[:, None].expand(-1, self.num_layers, -1)  # (B, L, D)
-        out: Tensor = self.linear(self.rnn(steps)[0])
-        return out
+        decoded: Tensor = self.linear(self.rnn(steps)[0])  # (B, L, width)
+        return decoded

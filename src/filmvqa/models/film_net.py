@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import ClassVar
 
 from torch import Tensor, nn
 
+from filmvqa.errors import OptionError
 from filmvqa.models.blocks import FilmedResBlock
 from filmvqa.models.encoder import QuestionEncoder
 from filmvqa.models.film_generator import FilmGenerator, Modulation
+from filmvqa.models.options import FeatureShape, Group, Natural, Positive
 from filmvqa.models.vision import Classifier, Stem, scale_pixels
 
 
@@ -34,36 +36,46 @@ class FilmNet(nn.Module):
         ``Classifier``.
     """
 
+    OPTION_GROUPS: ClassVar[dict[str, type[nn.Module]]] = {
+        "encoder": QuestionEncoder,
+        "generator": FilmGenerator,
+        "stem": Stem,
+        "block": FilmedResBlock,
+        "classifier": Classifier,
+    }
+
     def __init__(
         self,
-        vocab_size: int,
-        num_answers: int,
-        feature_shape: Sequence[int],
+        vocab_size: Positive,
+        num_answers: Positive,
+        feature_shape: FeatureShape,
         *,
-        channels: int = 128,
-        num_blocks: int = 4,
+        channels: Positive = 128,
+        num_blocks: Natural = 4,
         film_blocks: Sequence[bool] | None = None,
         coordinates: str = "inputs",
-        encoder: Mapping[str, Any] | None = None,
-        generator: Mapping[str, Any] | None = None,
-        stem: Mapping[str, Any] | None = None,
-        block: Mapping[str, Any] | None = None,
-        classifier: Mapping[str, Any] | None = None,
+        encoder: Group = None,
+        generator: Group = None,
+        stem: Group = None,
+        block: Group = None,
+        classifier: Group = None,
     ) -> None:
         super().__init__()
         conditioned = [True] * num_blocks if film_blocks is None else [bool(f) for f in film_blocks]
         if len(conditioned) != num_blocks:
-            raise ValueError(f"film_blocks has {len(conditioned)} entries for {num_blocks} blocks")
+            raise OptionError(f"film_blocks has {len(conditioned)} entries for {num_blocks} blocks")
         self.encoder = QuestionEncoder(vocab_size, **(encoder or {}))
-        seen = {"coordinates": coordinates != "none"}
-        self.stem = Stem(feature_shape[0], channels, **seen | dict(stem or {}))
-        size = self.stem.output_size(*feature_shape[1:])
+        coord_kwargs = {"coordinates": coordinates != "none"}
+        self.stem = Stem(feature_shape[0], channels, **coord_kwargs | dict(stem or {}))
+        map_size = self.stem.output_size(*feature_shape[1:])
         blocks = [
-            FilmedResBlock(channels, conditioned=told, coordinates=coordinates, **(block or {}))
-            for told in conditioned
+            FilmedResBlock(channels, is_conditioned, coordinates, **(block or {}))
+            for is_conditioned in conditioned
         ]
         self.blocks = nn.ModuleList(blocks)
-        self.classifier = Classifier(channels, size, num_answers, **seen | dict(classifier or {}))
+        self.classifier = Classifier(
+            channels, map_size, num_answers, **coord_kwargs | dict(classifier or {})
+        )
         extra_dims = [b.extra_dim for b in blocks]
         options = {"extra_dim": max(extra_dims, default=0), **(generator or {})}
         if not any(b.uses_gamma_beta for b in blocks):
@@ -119,10 +131,13 @@ class FilmNet(nn.Module):
         x = self.stem(scale_pixels(features))  # (U, C, H, W): once an image
         if image_of_question is not None:
             x = x[image_of_question]  # (B, C, H, W)
-        told = 0
-        for acts, block in zip(self.conditioned_blocks, self.blocks, strict=True):
-            x = block(x, modulation.layer(told) if acts and modulation is not None else None)
-            told += acts
+        film_index = 0
+        for block, is_conditioned in zip(self.blocks, self.conditioned_blocks, strict=True):
+            if is_conditioned and modulation is not None:
+                x = block(x, modulation.layer(film_index))
+                film_index += 1
+            else:
+                x = block(x, None)
         logits: Tensor = self.classifier(x)
         if return_penalty and modulation is not None and self.film_generator is not None:
             return logits, self.film_generator.penalty(modulation)

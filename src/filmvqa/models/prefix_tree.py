@@ -42,25 +42,25 @@ def prefix_tree(questions: Tensor, lengths: Tensor, *, share: bool = True) -> Pr
 
     ``share=False`` keeps equal prefixes of different questions apart: what a packed batch is.
     """
-    words = questions.numpy()
-    length = lengths.numpy()[:, None]
-    count, longest = words.shape
-    order = np.lexsort(words.T[::-1]) if share else np.argsort(-length[:, 0], kind="stable")
-    words, length = words[order], length[order]
-    new = np.arange(longest) < length
+    tokens = questions.numpy()  # (B, T)
+    length = lengths.numpy()[:, None]  # (B, 1)
+    num_questions, max_length = tokens.shape
+    order = np.lexsort(tokens.T[::-1]) if share else np.argsort(-length[:, 0], kind="stable")
+    tokens, length = tokens[order], length[order]
+    is_new = np.arange(max_length) < length  # (B, T)
     if share:  # where it differs, there or before, from the question above it
-        new[1:] &= np.logical_or.accumulate(words[1:] != words[:-1], axis=1)
-    sizes = new.sum(0)
-    place = new.cumsum(0) - 1  # of a word's prefix among those of its length
+        is_new[1:] &= np.logical_or.accumulate(tokens[1:] != tokens[:-1], axis=1)
+    sizes = is_new.sum(0)  # (T,)
+    index_in_level = is_new.cumsum(0) - 1  # (B, T): of a word's prefix among those of its length
     starts = np.concatenate([[0], sizes.cumsum()[:-1]])
-    last = np.minimum(np.arange(longest), length - 1)
-    nodes = np.empty((count, longest), np.int64)
-    nodes[order] = np.take_along_axis(place + starts, last, 1)
-    position, row = np.nonzero(new.T)
-    parents = np.where(position > 0, place[row, position - 1], 0)
+    last_position = np.minimum(np.arange(max_length), length - 1)  # (B, T)
+    nodes = np.empty((num_questions, max_length), np.int64)
+    nodes[order] = np.take_along_axis(index_in_level + starts, last_position, 1)
+    position, row = np.nonzero(is_new.T)  # (M,)
+    parents = np.where(position > 0, index_in_level[row, position - 1], 0)
     return PrefixTree(
         sizes=[int(n) for n in sizes if n],
-        words=torch.from_numpy(order[row] * longest + position),
+        words=torch.from_numpy(order[row] * max_length + position),
         parents=torch.from_numpy(parents),
         nodes=torch.from_numpy(nodes),
     )

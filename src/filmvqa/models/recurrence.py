@@ -22,21 +22,23 @@ _WEIGHTS = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
 
 
 def run_recurrence(
-    rnn: nn.Module, inputs: Tensor, tree: PrefixTree, which: Tensor | None = None
+    rnn: nn.Module, inputs: Tensor, tree: PrefixTree, input_index: Tensor | None = None
 ) -> Tensor:
     """States (M, H) after each of the tree's prefixes, from the inputs (M, E) of their last words;
-    with ``which`` (M,), from distinct inputs (K, E) and the one of each.
+    with ``input_index`` (M,), from distinct inputs (K, E) and the one of each.
 
     ``rnn`` is torch's GRU or LSTM with one layer and one direction, whose own ``forward`` gives the
     same over a packed batch. Products run in autocast's precision where it is on.
     """
     w_ih, w_hh, b_ih, b_hh = map(rnn.get_parameter, _WEIGHTS)
-    gates = F.linear(inputs, w_ih, b_ih)  # (M or K, 3H or 4H)
+    input_proj = F.linear(inputs, w_ih, b_ih)  # (M or K, 3H or 4H)
     cell = _Gru if isinstance(rnn, nn.GRU) else _Lstm
     # What is not needed for gradients is not kept: 126 MB for 256 questions of the paper's GRU.
-    keep = torch.is_grad_enabled()
-    product = compute_dtype(inputs)
-    states: Tensor = cell.apply(gates, which, w_hh, b_hh, tree.parents, tree.sizes, product, keep)
+    needs_grad = torch.is_grad_enabled()
+    states: Tensor = cell.apply(
+        input_proj, input_index, w_hh, b_hh, tree.parents, tree.sizes, compute_dtype(inputs),
+        needs_grad,
+    )  # fmt: skip
     return states
 
 
@@ -44,28 +46,30 @@ class _Level(NamedTuple):
     """Rows of one level's prefixes, and how many there are at the level above."""
 
     rows: slice
-    above: int
+    num_parents: int
 
 
 def _levels(sizes: list[int]) -> list[_Level]:
-    levels, start, above = [], 0, 0
+    levels, start, num_parents = [], 0, 0
     for size in sizes:
-        levels.append(_Level(slice(start, start + size), above))
-        start, above = start + size, size
+        levels.append(_Level(slice(start, start + size), num_parents))
+        start, num_parents = start + size, size
     return levels
 
 
-def _rows(inputs: Tensor, which: Tensor | None, rows: slice) -> Tensor:
-    return inputs[rows] if which is None else inputs.index_select(0, which[rows])
+def _rows(input_proj: Tensor, input_index: Tensor | None, rows: slice) -> Tensor:
+    if input_index is None:
+        return input_proj[rows]
+    return input_proj.index_select(0, input_index[rows])
 
 
-def _input_gradient(grad: Tensor, which: Tensor | None, count: int) -> Tensor:
-    """Of the inputs (count, G), from that of each prefix's (M, G)."""
-    if which is None:
+def _input_gradient(grad: Tensor, input_index: Tensor | None, num_inputs: int) -> Tensor:
+    """Of the inputs (num_inputs, G), from that of each prefix's (M, G)."""
+    if input_index is None:
         return grad
-    chosen = grad.new_zeros((count, len(grad)))  # a product adds rows faster than index_add_
-    chosen[which, torch.arange(len(grad), device=grad.device)] = 1
-    return torch.mm(chosen, grad)
+    one_hot = grad.new_zeros((num_inputs, len(grad)))  # a product adds rows faster than index_add_
+    one_hot[input_index, torch.arange(len(grad), device=grad.device)] = 1
+    return torch.mm(one_hot, grad)
 
 
 class _Gru(torch.autograd.Function):
@@ -79,76 +83,75 @@ class _Gru(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        inputs: Tensor,
-        which: Tensor | None,
+        input_proj: Tensor,
+        input_index: Tensor | None,
         weight: Tensor,
         bias: Tensor,
         parents: Tensor,
         sizes: list[int],
-        product: torch.dtype,
-        keep: bool,
+        product_dtype: torch.dtype,
+        needs_grad: bool,
     ) -> Tensor:
         width, count = weight.shape[1], len(parents)
-        own = weight.dtype
-        w, b = (_turned(x, 2 * width, product) for x in (weight, bias))
-        states = inputs.new_empty((count, width), dtype=own)
-        before = inputs.new_zeros((count, width), dtype=product) if keep else None
-        gates = inputs.new_empty((count, 4 * width), dtype=product) if keep else None
-        h = inputs.new_zeros((1, width), dtype=own)
+        param_dtype = weight.dtype
+        # From torch's order r, z, n to n, r, z; cast first, to move the smaller copy about.
+        w, b = (torch.roll(x.to(product_dtype), width, 0) for x in (weight, bias))
+        states = input_proj.new_empty((count, width), dtype=param_dtype)
+        prev_h = gates = None
+        if needs_grad:
+            prev_h = input_proj.new_zeros((count, width), dtype=product_dtype)
+            gates = input_proj.new_empty((count, 4 * width), dtype=product_dtype)
+        h = input_proj.new_zeros((1, width), dtype=param_dtype)
         for rows, _ in _levels(sizes):
-            h = h.index_select(0, parents[rows])  # (n, H)
-            read = h.to(product)
-            told = torch.addmm(b, read, w.t())  # (n, 3H): n, r, z
-            x = _rows(inputs, which, rows).to(own)  # (n, 3H): r, z, n
-            rz = told[:, width:].to(own).add_(x[:, : 2 * width]).sigmoid_()
-            r, z = rz.chunk(2, 1)
-            q = told[:, :width]
-            n = torch.addcmul(x[:, 2 * width :], r, q.to(own)).tanh_()
-            if before is not None and gates is not None:
-                before[rows] = read
+            h = h.index_select(0, parents[rows])  # (m, H)
+            h_low = h.to(product_dtype)
+            hidden_proj = torch.addmm(b, h_low, w.t())  # (m, 3H): n, r, z
+            x = _rows(input_proj, input_index, rows).to(param_dtype)  # (m, 3H): r, z, n
+            rz = hidden_proj[:, width:].to(param_dtype).add_(x[:, : 2 * width]).sigmoid_()
+            r, z = rz.chunk(2, 1)  # (m, H)
+            q = hidden_proj[:, :width]  # (m, H): W h + b of n
+            n = torch.addcmul(x[:, 2 * width :], r, q.to(param_dtype)).tanh_()
+            if prev_h is not None and gates is not None:
+                prev_h[rows] = h_low
                 gates[rows, : 2 * width] = rz
                 gates[rows, 2 * width : 3 * width] = n
                 gates[rows, 3 * width :] = q
             h = torch.lerp(n, h, z, out=states[rows])
-        if before is not None and gates is not None:
-            ctx.save_for_backward(before, gates, w, parents, which)
-            ctx.sizes, ctx.own, ctx.asked, ctx.inputs = sizes, own, inputs.dtype, len(inputs)
+        if prev_h is not None and gates is not None:
+            ctx.save_for_backward(prev_h, gates, w, parents, input_index)
+            ctx.sizes, ctx.param_dtype = sizes, param_dtype
+            ctx.input_dtype, ctx.num_inputs = input_proj.dtype, len(input_proj)
         return states
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        before, gates, w, parents, which = ctx.saved_tensors
-        width, own = before.shape[1], ctx.own
-        inner = torch.empty_like(gates)
-        back_weight = _for_backward(w)
-        carried: Tensor | None = None
-        for rows, above in reversed(_levels(ctx.sizes)):
-            dh = grad[rows] if carried is None else carried.add_(grad[rows])
-            r, z, n, q = gates[rows].to(own).chunk(4, 1)
-            h = before[rows].to(own)
-            keep = 1 - z
-            dn = (dh * keep).mul_(torch.addcmul(n.new_ones(()), n, n, value=-1))
-            level = inner[rows]
+    def backward(ctx: Any, grad_states: Tensor) -> tuple[Tensor | None, ...]:
+        prev_h, gates, w, parents, input_index = ctx.saved_tensors
+        width, param_dtype = prev_h.shape[1], ctx.param_dtype
+        grad_gates = torch.empty_like(gates)  # (M, 4H): n from the state, r, z, n from the input
+        backward_weight = _for_backward(w)
+        grad_h: Tensor | None = None  # what the level below gives to this level's states
+        for rows, num_parents in reversed(_levels(ctx.sizes)):
+            dh = grad_states[rows] if grad_h is None else grad_h.add_(grad_states[rows])  # (m, H)
+            r, z, n, q = gates[rows].to(param_dtype).chunk(4, 1)
+            h = prev_h[rows].to(param_dtype)
+            one_minus_z = 1 - z
+            dn = (dh * one_minus_z).mul_(torch.addcmul(n.new_ones(()), n, n, value=-1))
+            level = grad_gates[rows]  # (m, 4H)
             level[:, :width] = dn * r
             level[:, width : 2 * width] = (dn * q).mul_(r).mul_(1 - r)
-            level[:, 2 * width : 3 * width] = (h - n).mul_(dh).mul_(z).mul_(keep)
+            level[:, 2 * width : 3 * width] = (h - n).mul_(dh).mul_(z).mul_(one_minus_z)
             level[:, 3 * width :] = dn
-            if above:
-                back = torch.mm(level[:, : 3 * width], back_weight).to(own).addcmul_(dh, z)
-                carried = grad.new_zeros((above, width)).index_add_(0, parents[rows], back)
-        told = inner[:, : 3 * width]
-        d_weight = _turned(torch.mm(told.t(), before), width, own)
-        d_bias = _turned(told.sum(0, dtype=own), width, own)
-        d_inputs = _input_gradient(inner[:, width:], which, ctx.inputs).to(ctx.asked)
-        return d_inputs, None, d_weight, d_bias, None, None, None, None
-
-
-def _turned(x: Tensor, first: int, dtype: torch.dtype) -> Tensor:
-    """A copy with the rows from ``first`` on before the others."""
-    out = torch.empty_like(x, dtype=dtype)
-    out[: len(x) - first], out[len(x) - first :] = x[first:], x[:first]
-    return out
+            if num_parents:
+                dh_prev = torch.mm(level[:, : 3 * width], backward_weight).to(param_dtype)
+                dh_prev.addcmul_(dh, z)
+                grad_h = grad_states.new_zeros((num_parents, width))
+                grad_h.index_add_(0, parents[rows], dh_prev)
+        grad_hidden = grad_gates[:, : 3 * width]  # (M, 3H): n, r, z
+        d_weight = torch.roll(torch.mm(grad_hidden.t(), prev_h), -width, 0).to(param_dtype)
+        d_bias = torch.roll(grad_hidden.sum(0, dtype=param_dtype), -width, 0)  # r, z, n
+        d_inputs = _input_gradient(grad_gates[:, width:], input_index, ctx.num_inputs)
+        return d_inputs.to(ctx.input_dtype), None, d_weight, d_bias, None, None, None, None
 
 
 def _for_backward(w: Tensor) -> Tensor:
@@ -162,75 +165,75 @@ class _Lstm(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        inputs: Tensor,
-        which: Tensor | None,
+        input_proj: Tensor,
+        input_index: Tensor | None,
         weight: Tensor,
         bias: Tensor,
         parents: Tensor,
         sizes: list[int],
-        product: torch.dtype,
-        keep: bool,
+        product_dtype: torch.dtype,
+        needs_grad: bool,
     ) -> Tensor:
         width, count = weight.shape[1], len(parents)
-        own = weight.dtype
-        w, b = weight.to(product), bias.to(product)
-        states = inputs.new_empty((count, width), dtype=own)
-        cells = inputs.new_empty((count, width), dtype=own) if keep else None
-        before = inputs.new_zeros((count, width), dtype=product) if keep else None
-        gates = inputs.new_empty((count, 4 * width), dtype=product) if keep else None
-        h = c = inputs.new_zeros((1, width), dtype=own)
+        param_dtype = weight.dtype
+        w, b = weight.to(product_dtype), bias.to(product_dtype)
+        states = input_proj.new_empty((count, width), dtype=param_dtype)
+        cells = prev_h = gates = None
+        if needs_grad:
+            cells = input_proj.new_empty((count, width), dtype=param_dtype)
+            prev_h = input_proj.new_zeros((count, width), dtype=product_dtype)
+            gates = input_proj.new_empty((count, 4 * width), dtype=product_dtype)
+        h = c = input_proj.new_zeros((1, width), dtype=param_dtype)
         for rows, _ in _levels(sizes):
-            chosen = parents[rows]
-            read = h.index_select(0, chosen).to(product)
-            x = (
-                torch.addmm(b, read, w.t()).to(own).add_(_rows(inputs, which, rows))
-            )  # (n, 4H): i, f, g, o
-            if keep and before is not None:
-                before[rows] = read
-            i, f = x[:, : 2 * width].sigmoid_().chunk(2, 1)
+            level_parents = parents[rows]  # (m,)
+            h_low = h.index_select(0, level_parents).to(product_dtype)  # (m, H)
+            hidden_proj = torch.addmm(b, h_low, w.t()).to(param_dtype)
+            x = hidden_proj.add_(_rows(input_proj, input_index, rows))  # (m, 4H): i, f, g, o
+            i, f = x[:, : 2 * width].sigmoid_().chunk(2, 1)  # (m, H)
             g = x[:, 2 * width : 3 * width].tanh_()
             o = x[:, 3 * width :].sigmoid_()
-            c = (c.index_select(0, chosen) * f).addcmul_(i, g)
+            c = (c.index_select(0, level_parents) * f).addcmul_(i, g)
             h = torch.mul(o, c.tanh(), out=states[rows])
-            if gates is not None and cells is not None:
-                gates[rows], cells[rows] = x, c
-        if before is not None:
-            ctx.save_for_backward(before, gates, cells, w, parents, which)
-            ctx.sizes, ctx.own, ctx.asked, ctx.inputs = sizes, own, inputs.dtype, len(inputs)
+            if prev_h is not None and gates is not None and cells is not None:
+                prev_h[rows], gates[rows], cells[rows] = h_low, x, c
+        if prev_h is not None:
+            ctx.save_for_backward(prev_h, gates, cells, w, parents, input_index)
+            ctx.sizes, ctx.param_dtype = sizes, param_dtype
+            ctx.input_dtype, ctx.num_inputs = input_proj.dtype, len(input_proj)
         return states
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        before, gates, cells, w, parents, which = ctx.saved_tensors
-        own = ctx.own
-        inner = torch.empty_like(gates)
-        back_weight = _for_backward(w)
-        carried: tuple[Tensor, Tensor] | None = None
+    def backward(ctx: Any, grad_states: Tensor) -> tuple[Tensor | None, ...]:
+        prev_h, gates, cells, w, parents, input_index = ctx.saved_tensors
+        width, param_dtype = prev_h.shape[1], ctx.param_dtype
+        grad_gates = torch.empty_like(gates)  # (M, 4H): i, f, g, o
+        backward_weight = _for_backward(w)
+        grad_hc: tuple[Tensor, Tensor] | None = None  # what the level below gives to h and to c
         levels = _levels(ctx.sizes)
-        for k, (rows, above) in reversed(list(enumerate(levels))):
-            i, f, g, o = gates[rows].to(own).chunk(4, 1)
-            seen = cells[rows].tanh()
-            dh = grad[rows] if carried is None else grad[rows] + carried[0]
-            dc = dh * o * (1 - seen * seen)
-            if carried is not None:
-                dc += carried[1]
-            if above:
-                earlier = cells[levels[k - 1].rows].index_select(0, parents[rows])
-                df = dc * earlier * f * (1 - f)
+        for k, (rows, num_parents) in reversed(list(enumerate(levels))):
+            i, f, g, o = gates[rows].to(param_dtype).chunk(4, 1)  # (m, H)
+            tanh_c = cells[rows].tanh()
+            dh = grad_states[rows] if grad_hc is None else grad_states[rows] + grad_hc[0]
+            dc = dh * o * (1 - tanh_c * tanh_c)
+            if grad_hc is not None:
+                dc += grad_hc[1]
+            if num_parents:
+                prev_c = cells[levels[k - 1].rows].index_select(0, parents[rows])
+                df = dc * prev_c * f * (1 - f)
             else:
                 df = torch.zeros_like(dc)
-            parts = (dc * g * i * (1 - i), df, dc * i * (1 - g * g), dh * seen * o * (1 - o))
-            level = inner[rows]
-            torch.cat([part.to(inner.dtype) for part in parts], 1, out=level)
-            if above:
-                back = torch.mm(level, back_weight).to(own)
-                zeros = grad.new_zeros((2, above, before.shape[1]))
-                carried = (
-                    zeros[0].index_add_(0, parents[rows], back),
+            parts = (dc * g * i * (1 - i), df, dc * i * (1 - g * g), dh * tanh_c * o * (1 - o))
+            level = grad_gates[rows]  # (m, 4H)
+            torch.cat([part.to(level.dtype) for part in parts], 1, out=level)
+            if num_parents:
+                dh_prev = torch.mm(level, backward_weight).to(param_dtype)
+                zeros = grad_states.new_zeros((2, num_parents, width))
+                grad_hc = (
+                    zeros[0].index_add_(0, parents[rows], dh_prev),
                     zeros[1].index_add_(0, parents[rows], dc * f),
                 )
-        d_weight = torch.mm(inner.t(), before).to(own)
-        d_bias = inner.sum(0, dtype=own)
-        d_inputs = _input_gradient(inner, which, ctx.inputs).to(ctx.asked)
-        return d_inputs, None, d_weight, d_bias, None, None, None, None
+        d_weight = torch.mm(grad_gates.t(), prev_h).to(param_dtype)
+        d_bias = grad_gates.sum(0, dtype=param_dtype)
+        d_inputs = _input_gradient(grad_gates, input_index, ctx.num_inputs)
+        return d_inputs.to(ctx.input_dtype), None, d_weight, d_bias, None, None, None, None

@@ -9,32 +9,37 @@ import torch
 from torch import Tensor, nn
 
 from filmvqa.devices import compute_dtype
+from filmvqa.errors import OptionError
+from filmvqa.models.options import Natural, Positive, Probability, check_choice
 
 
 class CoordConv2d(nn.Conv2d):
     """A convolution of x with two maps appended, each place's x and y from -1 to 1 (section 4.1):
     (N, C, H, W) to (N, D, H', W'); the weight is (D, C + 2, k, k)."""
 
-    def __init__(self, channels: int, outputs: int, kernel_size: int, **kwargs: Any) -> None:
-        super().__init__(channels + 2, outputs, kernel_size, **kwargs)
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: int, **kwargs: Any
+    ) -> None:
+        super().__init__(in_channels + 2, out_channels, kernel_size, **kwargs)
 
     def forward(self, x: Tensor) -> Tensor:
         n, _, height, width = x.shape
         # In x's own memory order: another would cost a reordering of all of x.
-        last = x.is_contiguous(memory_format=torch.channels_last)
-        order = torch.channels_last if last else torch.contiguous_format
-        kind: dict[str, Any] = {"device": x.device, "dtype": x.dtype}
-        maps = torch.empty((n, 2, height, width), memory_format=order, **kind)
-        maps[:, 0] = torch.linspace(-1, 1, width, **kind)
-        maps[:, 1] = torch.linspace(-1, 1, height, **kind)[:, None]
+        channels_last = x.is_contiguous(memory_format=torch.channels_last)
+        memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        like_x: dict[str, Any] = {"device": x.device, "dtype": x.dtype}
+        maps = torch.empty((n, 2, height, width), memory_format=memory_format, **like_x)
+        maps[:, 0] = torch.linspace(-1, 1, width, **like_x)
+        maps[:, 1] = torch.linspace(-1, 1, height, **like_x)[:, None]
         return super().forward(torch.cat([x, maps], 1))
 
 
 def convolution(
-    inputs: int, outputs: int, kernel_size: int, *, coordinates: bool, **kwargs: Any
+    in_channels: int, out_channels: int, kernel_size: int, *, coordinates: bool, **kwargs: Any
 ) -> nn.Conv2d:
     """A convolution with or without coordinate maps in its input."""
-    return (CoordConv2d if coordinates else nn.Conv2d)(inputs, outputs, kernel_size, **kwargs)
+    conv_type = CoordConv2d if coordinates else nn.Conv2d
+    return conv_type(in_channels, out_channels, kernel_size, **kwargs)
 
 
 def scale_pixels(features: Tensor) -> Tensor:
@@ -56,9 +61,9 @@ class Stem(nn.Module):
         input_dim: int,
         channels: int,
         *,
-        strides: Sequence[int] = (1,),
-        kernel_size: int = 3,
-        padding: int | None = None,
+        strides: Sequence[Positive] = (1,),
+        kernel_size: Positive = 3,
+        padding: Natural | None = None,
         norm: bool = True,
         coordinates: bool = True,
     ) -> None:
@@ -67,9 +72,12 @@ class Stem(nn.Module):
         self._padding = kernel_size // 2 if padding is None else padding
         layers: list[nn.Module] = []
         for i, stride in enumerate(strides):
-            shape = (channels if i else input_dim, channels, kernel_size)
-            options = {"stride": stride, "padding": self._padding}
-            layers.append(convolution(*shape, coordinates=coordinates and i == 0, **options))
+            layers.append(
+                convolution(
+                    channels if i else input_dim, channels, kernel_size,
+                    coordinates=coordinates and i == 0, stride=stride, padding=self._padding,
+                )
+            )  # fmt: skip
             layers += [nn.BatchNorm2d(channels), nn.ReLU()] if norm else [nn.ReLU()]
         self.layers = nn.Sequential(*layers)
 
@@ -78,13 +86,14 @@ class Stem(nn.Module):
 
         Raises
         ------
-        ValueError
+        OptionError
             If there is nothing left to stride over. (oneDNN's bfloat16 gradient of a strided
             convolution of one pixel has values that nobody wrote.)
         """
+        maps = f"{height}×{width}"
         for stride in self._strides:
             if stride > 1 and max(height, width) == 1:
-                raise ValueError(
+                raise OptionError(
                     f"the stem's strides {self._strides} leave one pixel before the last; "
                     "give fewer"
                 )
@@ -92,12 +101,17 @@ class Stem(nn.Module):
                 (side + 2 * self._padding - self._kernel_size) // stride + 1
                 for side in (height, width)
             )
+            if min(height, width) < 1:
+                raise OptionError(
+                    f"the stem's kernel of {self._kernel_size} with padding {self._padding} leaves "
+                    f"nothing of maps of {maps}; give a smaller kernel or more padding"
+                )
         return height, width
 
     def forward(self, features: Tensor) -> Tensor:
         """(U, input_dim, H, W) to (U, channels, H', W')."""
-        out: Tensor = self.layers(features)
-        return out
+        maps: Tensor = self.layers(features)
+        return maps
 
 
 POOLS = ("none", "aggressive", *(f"{k}pool{s}" for k in ("max", "avg") for s in (2, 3, 4, 5, 7)),
@@ -125,33 +139,33 @@ class Classifier(nn.Module):
         map_size: tuple[int, int],
         num_answers: int,
         *,
-        projection_dim: int = 512,
+        projection_dim: Natural = 512,
         pool: str = "maxpoolfull",
-        hidden_dims: Sequence[int] = (1024,),
+        hidden_dims: Sequence[Positive] = (1024,),
         norm: bool = True,
-        dropout: float = 0.0,
+        dropout: Probability = 0.0,
         coordinates: bool = True,
     ) -> None:
         super().__init__()
-        if pool not in POOLS:
-            raise ValueError(f"pool={pool!r}; choose from {', '.join(POOLS)}")
+        check_choice("pool", pool, POOLS)
         self.project: nn.Module = nn.Identity()
-        width = channels
+        pool_channels = channels
         if projection_dim:
-            project = [convolution(channels, projection_dim, 1, coordinates=coordinates)]
+            conv = convolution(channels, projection_dim, 1, coordinates=coordinates)
             norms = [nn.BatchNorm2d(projection_dim)] if norm else []
-            self.project = nn.Sequential(*project, *norms, nn.ReLU())
-            width = projection_dim
+            self.project = nn.Sequential(conv, *norms, nn.ReLU())
+            pool_channels = projection_dim
         elif coordinates:
-            self.project, width = _WithCoordinates(), channels + 2
-        self.pool, size = _pooling(pool, map_size)
+            self.project, pool_channels = _AppendCoordinates(), channels + 2
+        self.pool, (height, width) = _pooling(pool, map_size)
         dims = () if pool == "aggressive" else tuple(hidden_dims)
-        self.mlp = mlp(width * size[0] * size[1], dims, num_answers, norm=norm, dropout=dropout)
+        pooled_dim = pool_channels * height * width
+        self.mlp = mlp(pooled_dim, dims, num_answers, norm=norm, dropout=dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to logits (B, num_answers)."""
-        out: Tensor = self.mlp(self.pool(self.project(x)).flatten(1))
-        return out
+        logits: Tensor = self.mlp(self.pool(self.project(x)).flatten(1))
+        return logits
 
 
 class _GlobalMax(nn.Module):
@@ -161,7 +175,7 @@ class _GlobalMax(nn.Module):
         return x.amax((2, 3))
 
 
-class _WithCoordinates(nn.Module):
+class _AppendCoordinates(nn.Module):
     """Appends the coordinate maps where no convolution does it."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -172,14 +186,14 @@ class _WithCoordinates(nn.Module):
         return torch.cat([x, maps], 1)
 
 
-def _pooling(pool: str, size: tuple[int, int]) -> tuple[nn.Module, tuple[int, int]]:
+def _pooling(pool: str, map_size: tuple[int, int]) -> tuple[nn.Module, tuple[int, int]]:
     """The original code's pooling layers, and the size of their maps.
 
     Where squares do not fit the map it is padded by one row on each side.
     """
-    height, width = size
+    height, width = map_size
     if pool == "none":
-        return nn.Identity(), size
+        return nn.Identity(), map_size
     if pool == "aggressive":
         average = nn.AvgPool2d((height // 2, height // 2), stride=(width // 2, width // 2))
         return nn.Sequential(nn.MaxPool2d(2, 2), average), (1, 1)
@@ -187,9 +201,9 @@ def _pooling(pool: str, size: tuple[int, int]) -> tuple[nn.Module, tuple[int, in
         return _GlobalMax(), (1, 1)
     side = height if pool.endswith("full") else int(pool[-1])
     padding = 0 if height % side == 0 and width % side == 0 else 1
-    kind = nn.MaxPool2d if pool.startswith("max") else nn.AvgPool2d
-    pooled = ((height + 2 * padding) // side, (width + 2 * padding) // side)
-    return kind(side, side, padding=padding), pooled
+    pool_type = nn.MaxPool2d if pool.startswith("max") else nn.AvgPool2d
+    pooled_size = ((height + 2 * padding) // side, (width + 2 * padding) // side)
+    return pool_type(side, side, padding=padding), pooled_size
 
 
 def mlp(
@@ -202,8 +216,9 @@ def mlp(
 ) -> nn.Sequential:
     """Linear layers with batch norm, ReLU and dropout between them."""
     layers: list[nn.Module] = []
-    for width in hidden_dims:
-        layers += [nn.Linear(input_dim, width), *([nn.BatchNorm1d(width)] if norm else [])]
+    for hidden_dim in hidden_dims:
+        layers += [nn.Linear(input_dim, hidden_dim)]
+        layers += [nn.BatchNorm1d(hidden_dim)] if norm else []
         layers += [nn.ReLU(), *([nn.Dropout(dropout)] if dropout else [])]
-        input_dim = width
+        input_dim = hidden_dim
     return nn.Sequential(*layers, nn.Linear(input_dim, output_dim))
