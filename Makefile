@@ -13,8 +13,10 @@ INSTALLED := $(VENV)/.installed
 demo: $(INSTALLED)
 	$(BIN)/python scripts/demo.py
 
+# Side by side with a thread each; then, alone, what measures memory or kills processes.
 test: lint
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not alone" -n auto --dist loadfile
+	$(BIN)/python -m pytest -m alone
 
 soak: $(INSTALLED)
 	FILMVQA_KILLS=50 $(BIN)/python -m pytest tests/end_to_end/test_kills.py tests/training/test_memory.py

@@ -1,0 +1,90 @@
+"""The entry point that all scripts share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import hydra
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from filmvqa.cli.command import CONFIGS, folder_name, version_base
+from filmvqa.cli.messages import explain, refuse_renamed_keys
+from filmvqa.errors import UserError
+from filmvqa.renamed_keys import RENAMED_KEYS, rename_keys
+from tests.conftest import REPOSITORY, run_script
+
+
+def test_a_checkout_uses_its_own_configs() -> None:
+    assert CONFIGS == REPOSITORY / "configs"
+
+
+@given(st.text(min_size=1, max_size=400))
+def test_a_sweeps_folder_has_a_name_that_file_systems_allow(overrides: str) -> None:
+    name = folder_name(overrides)
+    assert "/" not in name
+    assert len(name) <= 200 or len(name.encode()) <= 200
+    assert folder_name(overrides) == name
+    assert folder_name(overrides + "x") != name
+
+
+@pytest.mark.parametrize(
+    ("version", "arguments"),
+    [("1.3.2", {"version_base": "1.3"}), ("1.3.8", {"version_base": "1.3"}), ("1.4.0rc3", {}),
+     ("2.0.0", {})],
+)  # fmt: skip
+def test_version_base_is_for_hydra_1_3(
+    version: str, arguments: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hydra, "__version__", version)
+    assert version_base() == arguments
+
+
+@pytest.mark.parametrize("key", RENAMED_KEYS)
+def test_an_earlier_key_on_the_command_line_names_the_present_one(key: str) -> None:
+    for prefix in ("", "+", "++", "~"):
+        with pytest.raises(UserError, match=rf"{key} is named {RENAMED_KEYS[key]} now"):
+            refuse_renamed_keys(["experiment=demo", f"{prefix}{key}=1"])
+    refuse_renamed_keys([f"{RENAMED_KEYS[key]}=1", "-m"])
+
+
+@pytest.mark.parametrize("override", ["trainer.average=0.9", "+train.start=x.pt"])
+def test_a_script_refuses_an_earlier_key_in_one_line(override: str, tmp_path: Path) -> None:
+    done = run_script("train.py", "experiment=demo", override, cwd=tmp_path)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: ")
+    assert "is named train" in line
+
+
+def test_an_earlier_key_in_a_config_file_names_the_present_one(tmp_path: Path) -> None:
+    folder = tmp_path / "mine/experiment"
+    folder.mkdir(parents=True)
+    text = "# @package _global_\ndefaults:\n  - demo\n  - _self_\ntrainer:\n  average: 0.9\n"
+    (folder / "old.yaml").write_text(text)
+    search = f"hydra.searchpath=[file://{tmp_path / 'mine'}]"
+    done = run_script("train.py", "experiment=old", search, cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.strip() == (
+        "error: trainer.average is named trainer.ema_decay now; use that name"
+    )
+
+
+def test_a_configuration_is_renamed_wherever_it_stands() -> None:
+    config = {"trainer": {"average": 0.9, "batch_size": 2}, "model": {"block": {"place": "x"}}}
+    assert rename_keys(config) == {
+        "trainer": {"ema_decay": 0.9, "batch_size": 2},
+        "model": {"block": {"film_position": "x"}},
+    }
+    assert rename_keys({"block": {"projection": 3}, "filmed": None}, "model.") == {
+        "block": {"input_proj_kernel": 3}, "film_blocks": None,
+    }  # fmt: skip
+
+
+def test_errors_of_the_system_have_a_remedy() -> None:
+    error = PermissionError(13, "Permission denied", "/x/y")
+    assert explain(error) == (
+        "/x/y: Permission denied; change its permissions, or choose another place"
+    )
+    assert explain(KeyboardInterrupt()) == "stopped; run the same command again to go on"
