@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from filmvqa.cli.command import CONFIGS, folder_name, version_base
-from filmvqa.cli.messages import explain, refuse_renamed_keys
+from filmvqa.cli.messages import explain, refuse_renamed_overrides
 from filmvqa.errors import UserError
 from filmvqa.renamed_keys import RENAMED_KEYS, rename_keys
 from tests.conftest import REPOSITORY, run_script
@@ -45,8 +45,8 @@ def test_version_base_is_for_hydra_1_3(
 def test_an_earlier_key_on_the_command_line_names_the_present_one(key: str) -> None:
     for prefix in ("", "+", "++", "~"):
         with pytest.raises(UserError, match=rf"{key} is named {RENAMED_KEYS[key]} now"):
-            refuse_renamed_keys(["experiment=demo", f"{prefix}{key}=1"])
-    refuse_renamed_keys([f"{RENAMED_KEYS[key]}=1", "-m"])
+            refuse_renamed_overrides(["experiment=demo", f"{prefix}{key}=1"])
+    refuse_renamed_overrides([f"{RENAMED_KEYS[key]}=1", "-m"])
 
 
 @pytest.mark.parametrize("override", ["trainer.average=0.9", "+train.start=x.pt"])

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from filmvqa.scripts.train import run_settings
 from hydra import compose, initialize_config_dir
 from omegaconf import open_dict
 
@@ -38,20 +37,6 @@ def sources(tiny_world: Path, tiny_set: Path) -> Path:
     return tiny_set
 
 
-@pytest.fixture(scope="module")
-def arguments() -> Any:
-    """``arguments`` of scripts/train.py."""
-    folder = REPOSITORY / "scripts"
-    sys.path.insert(0, str(folder))
-    try:
-        spec = importlib.util.spec_from_file_location("train_script", folder / "train.py")
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-    finally:
-        sys.path.remove(str(folder))
-    return module.arguments
-
-
 def shortened(override: str, sources: Path, tmp_path: Path) -> Any:
     """The config on the tiny set, for two steps, its widest layers narrowed."""
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
@@ -75,18 +60,17 @@ def shortened(override: str, sources: Path, tmp_path: Path) -> Any:
 
 @pytest.mark.parametrize("override", EVERY)
 def test_it_trains_two_steps_and_evaluates(
-    override: str, sources: Path, tmp_path: Path, arguments: Any, monkeypatch: pytest.MonkeyPatch
+    override: str, sources: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WANDB_MODE", "offline")
     config = shortened(override, sources, tmp_path)
     if config.train.init_from is not None:
         before = config.copy()
-        before.train = {"start": None, "parts": None}
+        before.train = {"init_from": None, "trainable": None}
         before.model.generator.task_offset = False
-        train_run(tmp_path / "before", **arguments(before))
+        train_run(tmp_path / "before", run_settings(before))
         config.train.init_from = str(tmp_path / "before/best.pt")
-    accuracy = train_run(tmp_path / "run", **arguments(config))
-    assert 0 <= accuracy <= 1
+    accuracy = train_run(tmp_path / "run", run_settings(config))
     records = [json.loads(x) for x in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     steps = [r["step"] for r in records if "loss" in r]
     assert steps == ([] if config.model.name == "qtype" else [1, 2])

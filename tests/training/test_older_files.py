@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from filmvqa.checkpoint import load_checkpoint, model_from_checkpoint
 from filmvqa.data.batches import open_loader
+from filmvqa.renamed_keys import RENAMED_KEYS
+from filmvqa.training.trainer import Trainer
 from tests.conftest import REPOSITORY, data_in
+from tests.training.tiny_runs import metrics, same, train
 
 FOLDER = REPOSITORY / "tests/fixtures/checkpoint_3"
 
@@ -24,3 +29,70 @@ def test_a_checkpoint_of_format_3_gives_its_logits(name: str) -> None:
         logits = model(batch.features, batch.questions, batch.image_of_question)
     stored = torch.tensor(json.loads((FOLDER / "logits.json").read_text())[name])
     torch.testing.assert_close(logits, stored, rtol=1e-4, atol=1e-4)
+
+
+def earlier(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A configuration under the names of the keys that format 3 had."""
+    names = {current: earlier for earlier, current in RENAMED_KEYS.items()}
+    renamed = {}
+    for key, value in nested.items():
+        path = f"{prefix}{key}"
+        name = names.get(path, path).rpartition(".")[2]
+        renamed[name] = earlier(value, f"{path}.") if isinstance(value, dict) else value
+    return renamed
+
+
+def as_format_3(content: dict[str, Any]) -> dict[str, Any]:
+    """A checkpoint of the present format as the version before would have written it."""
+    inputs = {
+        name: {("made" if k == "feature_spec" else k): v for k, v in entry.items()}
+        if isinstance(entry, dict)
+        else entry
+        for name, entry in content["inputs"].items()
+    }
+    data = content["data"]
+    old = content | {
+        "format": "filmvqa-checkpoint-3",
+        "average": content["ema_weights"],
+        "model": {
+            "name": content["model"]["name"],
+            "kwargs": earlier(content["model"]["kwargs"], "model."),
+        },
+        "config": earlier(content["config"]),
+        "data": {"folder": data["h5"], "features_folder": data["features"]}
+        | {name: data[name] for name in ("backbone", "train_split", "val_split")},
+        "inputs": inputs,
+        "window": {"losses": content["window"]["losses"], "right": content["window"]["correct"]},
+    }
+    del old["ema_weights"], old["backbone"]
+    return old
+
+
+def test_a_run_of_format_3_is_resumed_to_the_same_bits(
+    tmp_path: Path, tiny_set: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {"ema_decay": 0.9, "film_penalty": 0.01, "checkpoint_steps": 5}
+    options["model"] = {"film_blocks": [True, False], "block": {"film_position": "after_conv2"}}
+    train(tmp_path / "whole", tiny_set, **options)
+    step = Trainer.step
+
+    def stopped(self: Trainer, batch: Any) -> None:
+        if self.state.step == 13:
+            raise KeyboardInterrupt
+        step(self, batch)
+
+    monkeypatch.setattr(Trainer, "step", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "run", tiny_set, **options)
+    monkeypatch.setattr(Trainer, "step", step)
+    path = tmp_path / "run/last.pt"
+    old = as_format_3(load_checkpoint(path))
+    assert old["progress"]["step"] == 10
+    assert "average" in old["config"]["trainer"]
+    torch.save(old, path)
+    train(tmp_path / "run", tiny_set, **options)
+    whole, resumed = (load_checkpoint(tmp_path / name / "last.pt") for name in ("whole", "run"))
+    assert same(whole["weights"], resumed["weights"])
+    assert same(whole["ema_weights"], resumed["ema_weights"])
+    assert same(whole["optimizer"], resumed["optimizer"])
+    assert metrics(tmp_path / "whole") == metrics(tmp_path / "run")

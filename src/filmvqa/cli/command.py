@@ -13,16 +13,20 @@ import hydra
 import msgspec
 import omegaconf
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from filmvqa.cli.messages import name_renamed_key, one_line_errors, refuse_renamed_keys
+from filmvqa.cli.messages import (
+    one_line_errors,
+    refuse_renamed_keys,
+    refuse_renamed_overrides,
+)
 from filmvqa.cli.packed import packed_folder
 from filmvqa.cli.process import interrupt_on_sigterm, set_environment
 from filmvqa.cli.sweep_failures import raise_listed_failures, recorded_failure
 from filmvqa.errors import UserError
 from filmvqa.layout import DatasetLayout
+from filmvqa.nested import flatten
 
 set_environment()  # before the libraries that read it are imported
 
@@ -65,13 +69,19 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
     """
 
     def decorate(function: Callable[[DictConfig], Any]) -> Callable[[], None]:
+        def checked(config: DictConfig) -> Any:
+            # Of config files: Hydra lets them add any key.
+            plain: Any = OmegaConf.to_container(config, resolve=False)
+            refuse_renamed_keys(flatten(plain))
+            return function(config)
+
         @wraps(function)
         def job(config: DictConfig) -> Any:
             if HydraConfig.get().mode == RunMode.MULTIRUN:
                 with recorded_failure(config.debug):
-                    return function(config)
+                    return checked(config)
             with one_line_errors():  # here: Hydra would print lines of its own before it
-                return function(config)
+                return checked(config)
 
         entry = hydra.main(config_path=str(CONFIGS), config_name=config_name, **version_base())(job)
 
@@ -81,11 +91,9 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
             os.environ["HYDRA_FULL_ERROR"] = "1"
             interrupt_on_sigterm()
             with one_line_errors():
-                refuse_renamed_keys(sys.argv[1:])
+                refuse_renamed_overrides(sys.argv[1:])
                 try:
                     entry()
-                except HydraException as error:
-                    raise name_renamed_key(error) from None
                 except Exception:
                     raise_listed_failures()
                     raise

@@ -6,7 +6,7 @@ import errno
 import re
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -58,21 +58,16 @@ def explain(error: BaseException) -> str:
     return printable(str(error))
 
 
-def refuse_renamed_keys(arguments: Sequence[str]) -> None:
+def refuse_renamed_overrides(arguments: Sequence[str]) -> None:
     """Raise ``UserError`` for a command-line override of a key that has another name now."""
     for argument in arguments:
         key = re.match(r"[+~]*([\w./@]+)", argument)
-        if key and key[1] in RENAMED_KEYS and "=" in argument:
-            raise UserError(f"{key[1]} is named {RENAMED_KEYS[key[1]]} now; use that name")
+        if key:
+            refuse_renamed_keys([key[1]])
 
 
-def name_renamed_key(error: BaseException) -> BaseException:
-    """For Hydra's error about an unknown key, which a config file of the user's may have: an error
-    that gives the present name where it is an earlier one; any other error as it is."""
-    chain = [error, error.__cause__, error.__context__]
-    text = " ".join(str(each) for each in chain if each is not None)
-    for earlier, current in RENAMED_KEYS.items():
-        group, _, key = earlier.rpartition(".")
-        if re.search(rf"Key '{re.escape(key)}' (is )?not in .*\b{re.escape(group)}\b", text, re.S):
-            return UserError(f"{earlier} is named {current} now; use that name")
-    return error
+def refuse_renamed_keys(keys: Iterable[str]) -> None:
+    """Raise ``UserError`` for the first key, joined with dots, that has another name now."""
+    for key in keys:
+        if key in RENAMED_KEYS:
+            raise UserError(f"{key} is named {RENAMED_KEYS[key]} now; use that name")
