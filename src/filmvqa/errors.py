@@ -14,7 +14,7 @@ class UserError(Exception):
 
 
 class OptionError(ValueError):
-    """A bad value of a model's option; ``build_model`` makes a ``UserError`` of it."""
+    """A bad name or value of a model's option. ``build_model`` turns it into a ``UserError``."""
 
 
 class Interrupted(KeyboardInterrupt):

@@ -1,4 +1,4 @@
-"""Feature-wise linear modulation itself (Perez et al., AAAI 2018, section 2, equation 2)."""
+"""The FiLM layer (Perez et al., AAAI 2018, section 2, equation 2)."""
 
 from __future__ import annotations
 
@@ -11,14 +11,19 @@ def film(x: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
     Parameters
     ----------
     x
-        Features (N, C) or maps (N, C, ...): a map's places share its γ and β.
+        Features (N, C), or feature maps (N, C, ...). All positions of a map share one γ and one β.
     gamma, beta
-        (N, C).
+        Scale and shift, each (N, C).
+
+    Returns
+    -------
+    Tensor
+        The modulated features, of the shape of x.
 
     Raises
     ------
     ValueError
-        If γ or β is not (N, C) for x's N and C; broadcasting would hide the mistake.
+        If gamma or beta is not (N, C) with the N and C of x. They are never broadcast.
     """
     if gamma.shape != x.shape[:2] or beta.shape != x.shape[:2]:
         raise ValueError(

@@ -80,12 +80,12 @@ def checkpoint(**options: Any) -> dict[str, Any]:
     generator = {k: options.get(k, v) for k, v in GENERATOR.items()}
     engine = {k: options.get(k, v) for k, v in ENGINE.items()}
     assert set(options) <= GENERATOR.keys() | ENGINE.keys()
-    names = {"question": WORDS, "program": 6, "answer": ANSWERS}
+    sizes = {"question": WORDS, "program": 6, "answer": ANSWERS}
     vocab = {
-        f"{kind}_token_to_idx": {
+        f"{name}_token_to_idx": {
             token: i for i, token in enumerate(
                 ["<NULL>", "<START>", "<END>", "<UNK>", *(f"t{j}" for j in range(4, count))])
-        } for kind, count in names.items()
+        } for name, count in sizes.items()
     }  # fmt: skip
     content = {
         "program_generator_kwargs": generator, "execution_engine_kwargs": engine, "vocab": vocab,
@@ -112,15 +112,15 @@ def run(content: dict[str, Any], features: Tensor, questions: Tensor) -> tuple[T
 def modulate(o: dict[str, Any], weights: Weights, questions: Tensor) -> Tensor:
     directions = 2 if o["bidirectional"] else 1
     width = o["hidden_dim"] // directions
-    kind = {"gru": nn.GRU, "lstm": nn.LSTM}[o["encoder_type"]]
-    rnn = kind(o["wordvec_dim"], width, o["rnn_num_layers"], batch_first=True,
+    rnn_type = {"gru": nn.GRU, "lstm": nn.LSTM}[o["encoder_type"]]
+    rnn = rnn_type(o["wordvec_dim"], width, o["rnn_num_layers"], batch_first=True,
                bidirectional=bool(o["bidirectional"]))  # fmt: skip
     for name, value in rnn.named_parameters():
         value.data.copy_(weights(f"encoder_rnn.{name}", *value.shape))
     embedded = weights("encoder_embed.weight", WORDS, o["wordvec_dim"])[questions]
     states = rnn(embedded)[0]
-    last = [max(t for t in range(len(row)) if row[t] != 0) for row in questions]
-    encoding = torch.stack([states[i, t] for i, t in enumerate(last)])
+    last_word = [max(t for t in range(len(row)) if row[t] != 0) for row in questions]
+    encoding = torch.stack([states[i, t] for i, t in enumerate(last_word)])
     dim, modules = o["module_dim"], o["num_modules"]
     width = 2 * dim if o["parameter_efficient"] else 4 * dim + 2 * modules
     if o["decoder_type"] == "linear":
@@ -158,27 +158,27 @@ def see(o: dict[str, Any], weights: Weights, film: Tensor, x: Tensor) -> Tensor:
         layer += 2 + o["stem_batchnorm"]
     for i in range(o["num_modules"]):
         gamma, beta = (part[:, :, None, None] for part in film[:, i].split(dim, 1))
-        told = torch.cat([gamma, beta], 1).expand(-1, -1, *x.shape[2:])
+        gamma_beta = torch.cat([gamma, beta], 1).expand(-1, -1, *x.shape[2:])
         gamma = gamma if o["use_gamma"] else torch.ones_like(gamma)
         beta = beta if o["use_beta"] else torch.zeros_like(beta)
 
-        def act(y: Tensor, place: str, gamma=gamma, beta=beta, i=i) -> Tensor:
-            return gamma * y + beta if method == place and pattern[i] > 0 else y
+        def film_at(y: Tensor, position: str, gamma=gamma, beta=beta, i=i) -> Tensor:
+            return gamma * y + beta if method == position and pattern[i] > 0 else y
 
-        x = act(x, "block-input-film")
+        x = film_at(x, "block-input-film")
         if o["module_input_proj"]:
             inputs = torch.cat([x, coordinates(x)], 1) if use else x
             size = int(o["module_input_proj"])
             x = F.relu(weights.conv(inputs, f"{i}.input_proj", dim, size, 1, size // 2))
-        y = torch.cat([x, told], 1) if concat else x
+        y = torch.cat([x, gamma_beta], 1) if concat else x
         y = torch.cat([y, coordinates(y)], 1) if use == 2 else y
         size = o["module_kernel_size"]
-        y = act(weights.conv(y, f"{i}.conv1", dim, size, 1, size // 2), "conv-film")
+        y = film_at(weights.conv(y, f"{i}.conv1", dim, size, 1, size // 2), "conv-film")
         if o["module_batchnorm"]:
             affine = not pattern[i] > 0 or o["module_batchnorm_affine"]
             y = weights.norm(y, f"{i}.bn1", affine)
-        y = act(F.relu(act(y, "bn-film")), "relu-film")
-        x = act(x + y if o["module_residual"] else y, "block-output-film")
+        y = film_at(F.relu(film_at(y, "bn-film")), "relu-film")
+        x = film_at(x + y if o["module_residual"] else y, "block-output-film")
     if use:
         x = torch.cat([x, coordinates(x)], 1)
     return classify(o, weights, x)

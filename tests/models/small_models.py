@@ -27,11 +27,13 @@ SIZES = {"vocab_size": 20, "num_answers": 7, "feature_shape": [6, 5, 5]}
 
 
 def small(name: str) -> nn.Module:
+    """The small model of that name, always with the same initial weights."""
     torch.manual_seed(0)
     return build_model(name, **SIZES, **SMALL[name])
 
 
 def questions(lengths: list[int]) -> torch.Tensor:
+    """Random questions (B, T) of these lengths, padded with 0."""
     rows = torch.zeros(len(lengths), max(lengths), dtype=torch.int64)
     for row, length in zip(rows, lengths, strict=True):
         row[:length] = torch.randint(1, 20, (length,))

@@ -20,12 +20,13 @@ def test_qtype_answers_with_the_most_frequent_answer_of_the_type(tiny_set: Path)
     model.fit(train.questions.long(), train.answers, train.types)
     # 600 questions of 90 families; with thousands it is right on all, see the docstring.
     for questions, least in ((train, 0.99), (val, 0.9)):
-        found = model.question_types(questions.questions.long())
-        assert (found == questions.types).double().mean() > least
+        inferred = model.question_types(questions.questions.long())
+        assert (inferred == questions.types).double().mean() > least
     logits = model(torch.zeros(len(val), 1, 1, 1), val.questions.long())
-    for kind in range(len(ANSWER_FUNCTIONS)):
-        counts = torch.bincount(train.answers[train.types == kind])
-        chosen = logits[model.question_types(val.questions.long()) == kind].argmax(1)
+    for question_type in range(len(ANSWER_FUNCTIONS)):
+        counts = torch.bincount(train.answers[train.types == question_type])
+        of_type = model.question_types(val.questions.long()) == question_type
+        chosen = logits[of_type].argmax(1)
         assert (counts[chosen] == counts.max()).all()
 
 
@@ -39,5 +40,5 @@ def test_stacked_attention_against_its_formula() -> None:
             layer.attend(torch.tanh(layer.image(image[i, n]) + layer.query(query[i])))[0]
             for n in range(5)
         ])  # fmt: skip
-        seen = sum(p * image[i, n] for n, p in enumerate(scores.softmax(0)))
-        assert torch.allclose(out[i], query[i] + seen, atol=1e-6)
+        attended = sum(p * image[i, n] for n, p in enumerate(scores.softmax(0)))
+        assert torch.allclose(out[i], query[i] + attended, atol=1e-6)

@@ -22,20 +22,20 @@ def modulation(channels: int, extra: int = 0, batch: int = 2) -> Modulation:
 
 @pytest.mark.parametrize("position", FILM_POSITIONS)
 @pytest.mark.parametrize("residual", [True, False])
-def test_film_acts_where_it_is_said_to(position: str, residual: bool) -> None:
+def test_film_acts_at_its_position(position: str, residual: bool) -> None:
     torch.manual_seed(0)
     block = FilmedResBlock(4, film_position=position, residual=residual, norm_affine=True).eval()
     torch.nn.init.normal_(block.norm.weight)
-    x, told = torch.randn(2, 4, 5, 5), modulation(4)
+    x, parameters = torch.randn(2, 4, 5, 5), modulation(4)
 
-    def at(here: str, y: torch.Tensor) -> torch.Tensor:
-        return film(y, told.gamma, told.beta) if here == position else y
+    def film_at(candidate: str, y: torch.Tensor) -> torch.Tensor:
+        return film(y, parameters.gamma, parameters.beta) if candidate == position else y
 
-    skip = F.relu(block.project(at("before_conv1", x)))
-    y = block.norm(at("after_conv2", block.conv(skip)))
-    y = at("after_relu2", F.relu(at("after_norm", y)))
-    expected = at("after_residual", skip + y if residual else y)
-    assert torch.allclose(block(x, told), expected, atol=1e-6)
+    skip = F.relu(block.project(film_at("before_conv1", x)))
+    y = block.norm(film_at("after_conv2", block.conv(skip)))
+    y = film_at("after_relu2", F.relu(film_at("after_norm", y)))
+    expected = film_at("after_residual", skip + y if residual else y)
+    assert torch.allclose(block(x, parameters), expected, atol=1e-6)
 
 
 def test_batch_norm_has_its_own_scale_where_the_question_does_not_act() -> None:
@@ -51,34 +51,33 @@ def test_where_coordinates_join(coordinates: str) -> None:
     extra = {"none": (0, 0), "inputs": (2, 0), "everywhere": (2, 2)}[coordinates]
     assert block.project.weight.shape[1] == 4 + extra[0]
     assert block.conv.weight.shape[1] == 4 + extra[1]
-    bare = FilmedResBlock(4, coordinates=coordinates, input_proj_kernel=0)
-    assert bare.project is None
+    assert FilmedResBlock(4, coordinates=coordinates, input_proj_kernel=0).project is None
 
 
 def test_spatial_film_starts_as_film_and_then_differs_by_place() -> None:
-    layer, told, x = SpatialFilm(4, rank=3), modulation(4, 3), torch.randn(2, 4, 5, 5)
-    assert torch.equal(layer(x, told), film(x, told.gamma, told.beta))
+    layer, parameters, x = SpatialFilm(4, rank=3), modulation(4, 3), torch.randn(2, 4, 5, 5)
+    assert torch.equal(layer(x, parameters), film(x, parameters.gamma, parameters.beta))
     torch.nn.init.normal_(layer.deviate)
     flat = torch.ones(2, 4, 5, 5)
-    out = layer(flat, told) - film(flat, told.gamma, told.beta)
+    out = layer(flat, parameters) - film(flat, parameters.gamma, parameters.beta)
     assert out.std((2, 3)).min() > 0  # the same features, but other coordinates
 
 
 def test_dual_attention_against_its_formula_in_float64() -> None:
-    layer, told = DualAttention(3), modulation(3, 6)
+    layer, parameters = DualAttention(3), modulation(3, 6)
     x = torch.randn(2, 3, 2, 4)
-    out = layer(x, told)
+    out = layer(x, parameters)
     for i in range(2):
-        gates = [1 / (1 + math.exp(-float(e))) for e in told.extra[i]]
+        gates = [1 / (1 + math.exp(-float(e))) for e in parameters.extra[i]]
         y = x[i].double()
         sums = sum(gates[c] * y[c] for c in range(3)) / math.sqrt(3)
-        places = sums.exp() / sums.exp().sum() * 8
+        attention = sums.exp() / sums.exp().sum() * 8
         for c in range(3):
-            assert torch.allclose(out[i, c].double(), gates[3 + c] * places * y[c], atol=1e-5)
+            assert torch.allclose(out[i, c].double(), gates[3 + c] * attention * y[c], atol=1e-5)
 
 
 @pytest.mark.parametrize("conditioning", [*CONDITIONINGS, "concat"])
-def test_every_conditioning_hears_the_question_and_learns(conditioning: str) -> None:
+def test_every_conditioning_depends_on_the_question_and_learns(conditioning: str) -> None:
     torch.manual_seed(0)
     model = build_model(
         "film", **SIZES, **SMALL["film"] | {"block": {"conditioning": conditioning}}
@@ -98,15 +97,15 @@ def test_every_conditioning_hears_the_question_and_learns(conditioning: str) -> 
             assert weight.grad.abs().sum() > 0 or name.endswith("bias"), name
 
 
-def test_blocks_that_do_not_listen() -> None:
+def test_blocks_without_film() -> None:
     options = SMALL["film"] | {"film_blocks": [False, True]}
     model = build_model("film", **SIZES, **options)
     assert model.film_generator.num_layers == 1
-    deaf = build_model("film", **SIZES, **options | {"film_blocks": [False, False]}).eval()
-    assert deaf.film_generator is None
+    unconditioned = build_model("film", **SIZES, **options | {"film_blocks": [False, False]}).eval()
+    assert unconditioned.film_generator is None
     features, rows = torch.randn(2, 6, 5, 5), questions([4, 6])
-    assert torch.equal(deaf(features, rows), deaf(features, rows.flip(0)))
-    assert not deaf.has_film_penalty
+    assert torch.equal(unconditioned(features, rows), unconditioned(features, rows.flip(0)))
+    assert not unconditioned.has_film_penalty
 
 
 @pytest.mark.parametrize(

@@ -15,38 +15,38 @@ FUNCTIONS = {"linear": lambda x: x, "sigmoid": torch.sigmoid, "tanh": torch.tanh
 @pytest.mark.parametrize("gamma", GAMMAS)
 @pytest.mark.parametrize("beta", BETAS)
 def test_shapes_and_what_is_fixed(decoder: str, gamma: str, beta: str) -> None:
-    made = FilmGenerator(6, 3, 4, decoder=decoder, gamma=gamma, beta=beta, extra_dim=2)
-    found = made(torch.randn(5, 6))
-    assert found.gamma.shape == found.beta.shape == (5, 3, 4)
-    assert found.extra.shape == (5, 3, 2)
-    assert torch.equal(found.gamma, torch.ones(5, 3, 4)) == (gamma == "one")
-    assert torch.equal(found.beta, torch.zeros(5, 3, 4)) == (beta == "zero")
-    layer = found.layer(1)
-    assert torch.equal(layer.gamma, found.gamma[:, 1])
+    generator = FilmGenerator(6, 3, 4, decoder=decoder, gamma=gamma, beta=beta, extra_dim=2)
+    modulation = generator(torch.randn(5, 6))
+    assert modulation.gamma.shape == modulation.beta.shape == (5, 3, 4)
+    assert modulation.extra.shape == (5, 3, 2)
+    assert torch.equal(modulation.gamma, torch.ones(5, 3, 4)) == (gamma == "one")
+    assert torch.equal(modulation.beta, torch.zeros(5, 3, 4)) == (beta == "zero")
+    layer = modulation.layer(1)
+    assert torch.equal(layer.gamma, modulation.gamma[:, 1])
 
 
 @given(st.sampled_from(sorted(FUNCTIONS)), st.floats(-2, 2), st.integers(0, 99))
 def test_gamma_is_its_function_of_the_decoded(name: str, baseline: float, seed: int) -> None:
     torch.manual_seed(seed)
-    made = FilmGenerator(6, 2, 3, gamma=name, gamma_baseline=baseline, multipliers=0.7)
+    generator = FilmGenerator(6, 2, 3, gamma=name, gamma_baseline=baseline, multipliers=0.7)
     encoding = torch.randn(4, 6)
-    decoded = made.decoder(encoding).view(4, 2, 6)
-    found = made(encoding)
+    decoded = generator.decoder(encoding).view(4, 2, 6)
+    modulation = generator(encoding)
     expected = baseline + 0.7 * FUNCTIONS[name](decoded[:, :, :3])
-    assert torch.allclose(found.gamma, expected, atol=1e-6)
-    assert torch.allclose(found.beta, 0.7 * decoded[:, :, 3:], atol=1e-6)
+    assert torch.allclose(modulation.gamma, expected, atol=1e-6)
+    assert torch.allclose(modulation.beta, 0.7 * decoded[:, :, 3:], atol=1e-6)
 
 
 def test_gamma_and_beta_are_deviations_from_one_and_zero() -> None:
-    made = FilmGenerator(6, 2, 3)
-    nn.init.zeros_(made.decoder[0].weight)
-    nn.init.zeros_(made.decoder[0].bias)
-    found = made(torch.randn(4, 6))
-    assert torch.equal(found.gamma, torch.ones(4, 2, 3))
-    assert torch.equal(found.beta, torch.zeros(4, 2, 3))
-    assert made.penalty(found) == 0
-    made.decoder[0].bias.data.copy_(torch.tensor([0.5] * 3 + [2.0] * 3).repeat(2))
-    assert made.penalty(made(torch.randn(4, 6))).item() == pytest.approx(0.25 + 4.0)
+    generator = FilmGenerator(6, 2, 3)
+    nn.init.zeros_(generator.decoder[0].weight)
+    nn.init.zeros_(generator.decoder[0].bias)
+    modulation = generator(torch.randn(4, 6))
+    assert torch.equal(modulation.gamma, torch.ones(4, 2, 3))
+    assert torch.equal(modulation.beta, torch.zeros(4, 2, 3))
+    assert generator.penalty(modulation) == 0
+    generator.decoder[0].bias.data.copy_(torch.tensor([0.5] * 3 + [2.0] * 3).repeat(2))
+    assert generator.penalty(generator(torch.randn(4, 6))).item() == pytest.approx(0.25 + 4.0)
 
 
 def test_multipliers_can_be_given_as_an_integer() -> None:
@@ -54,12 +54,12 @@ def test_multipliers_can_be_given_as_an_integer() -> None:
 
 
 def test_with_multipliers_they_are_what_is_penalised() -> None:
-    made = FilmGenerator(6, 2, 3, multipliers=0.5)
-    penalty = made.penalty(made(torch.randn(4, 6)))
+    generator = FilmGenerator(6, 2, 3, multipliers=0.5)
+    penalty = generator.penalty(generator(torch.randn(4, 6)))
     assert penalty.item() == pytest.approx(0.25 + 0.25)
     penalty.backward()
-    assert made.multipliers.grad.abs().min() > 0
-    assert made.decoder[0].weight.grad is None
+    assert generator.multipliers.grad.abs().min() > 0
+    assert generator.decoder[0].weight.grad is None
 
 
 def test_decoders_have_the_depth_and_width_asked_for() -> None:
@@ -72,13 +72,13 @@ def test_decoders_have_the_depth_and_width_asked_for() -> None:
 
 @pytest.mark.parametrize("cell", ["gru", "lstm"])
 def test_recurrent_decoders_are_unrolled_over_the_layers(cell: str) -> None:
-    made = FilmGenerator(6, 4, 3, decoder=cell, hidden_dims=[5])
+    generator = FilmGenerator(6, 4, 3, decoder=cell, hidden_dims=[5])
     encoding = torch.randn(2, 6)
     state, expected = None, []
     for _ in range(4):
-        out, state = made.decoder.rnn(encoding[:, None], state)
-        expected.append(made.decoder.linear(out[:, 0]))
-    assert torch.allclose(made(encoding).beta, torch.stack(expected, 1)[:, :, 3:], atol=1e-6)
+        out, state = generator.decoder.rnn(encoding[:, None], state)
+        expected.append(generator.decoder.linear(out[:, 0]))
+    assert torch.allclose(generator(encoding).beta, torch.stack(expected, 1)[:, :, 3:], atol=1e-6)
 
 
 def test_a_task_offset_starts_at_nothing_and_moves_all_questions_alike() -> None:

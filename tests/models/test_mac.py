@@ -21,25 +21,25 @@ def reference(model: MacNet, features: torch.Tensor, row: torch.Tensor) -> torch
     controls, memories = [model.control_start], [model.memory_start]
     for step in range(model.num_steps):
         position = model.control.position_aware[step](q)
-        asked = torch.tanh(model.control.merge(torch.cat([controls[-1], position])))
-        weights = torch.stack([model.control.attend(asked * w)[0] for w in words]).softmax(0)
+        cq = torch.tanh(model.control.merge(torch.cat([controls[-1], position])))
+        weights = torch.stack([model.control.attend(cq * w)[0] for w in words]).softmax(0)
         control = sum(a * w for a, w in zip(weights, words, strict=True))
         controls.append(control)
-        recalled = model.read.project_memory(memories[-1])
+        projected_memory = model.read.project_memory(memories[-1])
         scores = []
-        for place in k:
-            related = F.elu(model.read.merge(torch.cat([recalled * place, place])))
-            scores.append(model.read.attend(F.elu(control * related))[0])
+        for k_n in k:
+            merged = F.elu(model.read.merge(torch.cat([projected_memory * k_n, k_n])))
+            scores.append(model.read.attend(F.elu(control * merged))[0])
         weights = torch.stack(scores).softmax(0)
-        read = sum(a * place for a, place in zip(weights, knowledge, strict=True))
-        memory = model.write.merge(torch.cat([read, memories[-1]]))
+        retrieved = sum(a * x for a, x in zip(weights, knowledge, strict=True))
+        memory = model.write.merge(torch.cat([retrieved, memories[-1]]))
         if model.write.attend is not None:
             scores = torch.stack([model.write.attend(control * c)[0] for c in controls[:-1]])
             past = sum(a * m for a, m in zip(scores.softmax(0), memories, strict=True))
             memory = memory + model.write.recall(past)
         if model.write.gate is not None:
-            keep = torch.sigmoid(model.write.gate(control))
-            memory = keep * memories[-1] + (1 - keep) * memory
+            gate = torch.sigmoid(model.write.gate(control))
+            memory = gate * memories[-1] + (1 - gate) * memory
         memories.append(memory)
     return model.output(torch.cat([memories[-1], model.question(q)]))
 
@@ -51,15 +51,15 @@ def test_mac_is_its_equations(self_attention: bool, memory_gate: bool) -> None:
     options = {"self_attention": self_attention, "memory_gate": memory_gate, "gate_bias": 0.3}
     model = build_model("mac", **SIZES, **SMALL["mac"] | options).double().eval()
     rows = questions([4, 7, 1])
-    # The stem takes features to float32; here all is to be float64.
+    # The model casts features to float32, so that only the reference runs in float64.
     features = torch.randn(3, 6, 5, 5)
     model.stem = model.stem.double()
     with torch.inference_mode():
         expected = torch.stack(
             [reference(model, x.double(), row) for x, row in zip(features, rows, strict=True)]
         )
-        found = model.float()(features, rows)
-    assert torch.allclose(found.double(), expected, atol=1e-4)
+        logits = model.float()(features, rows)
+    assert torch.allclose(logits.double(), expected, atol=1e-4)
 
 
 def test_memory_dropout_keeps_one_mask_for_all_steps(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,9 +68,9 @@ def test_memory_dropout_keeps_one_mask_for_all_steps(monkeypatch: pytest.MonkeyP
     masks = []
     original = model.read.forward
 
-    def spy(control, memory, knowledge, projected):
+    def spy(control, memory, knowledge, projected_knowledge):
         masks.append(memory == 0)
-        return original(control, memory, knowledge, projected)
+        return original(control, memory, knowledge, projected_knowledge)
 
     monkeypatch.setattr(model.read, "forward", spy)
     model(torch.randn(2, 6, 5, 5), questions([3, 5]))

@@ -65,24 +65,24 @@ def test_the_encoder_reads_what_a_packed_network_reads(cell: str, bidirectional:
         20, embedding_dim=5, hidden_dim=10, num_layers=2, cell=cell, bidirectional=bidirectional
     )
     width = 5 if bidirectional else 10
-    torchs = {"gru": nn.GRU, "lstm": nn.LSTM}[cell](
+    reference = {"gru": nn.GRU, "lstm": nn.LSTM}[cell](
         5, width, 2, batch_first=True, bidirectional=bidirectional
     )
     for name, value in encoder.layers.named_parameters():
-        layer, direction, kind = name.split(".")
+        layer, direction, parameter = name.split(".")
         suffix = "_reverse" if direction == "1" else ""
-        getattr(torchs, kind.replace("_l0", f"_l{layer}{suffix}")).data.copy_(value)
+        getattr(reference, parameter.replace("_l0", f"_l{layer}{suffix}")).data.copy_(value)
     lengths = [7, 3, 5, 1]
     rows = questions(lengths)
     packed = nn.utils.rnn.pack_padded_sequence(
         encoder.embedding(rows), torch.tensor(lengths), batch_first=True, enforce_sorted=False
     )
-    states, final = torchs(packed)
+    states, final = reference(packed)
     final = final if cell == "gru" else final[0]
-    last = torch.cat([final[-2], final[-1]], 1) if bidirectional else final[-1]
+    expected = torch.cat([final[-2], final[-1]], 1) if bidirectional else final[-1]
     words, _ = nn.utils.rnn.pad_packed_sequence(states, batch_first=True)
     ours, encoding = encoder.encode_words(rows)
-    assert torch.allclose(encoding, last, atol=1e-6)
+    assert torch.allclose(encoding, expected, atol=1e-6)
     assert torch.allclose(ours * (rows != 0)[:, :, None], words, atol=1e-6)
 
 
@@ -95,8 +95,8 @@ def test_an_orthogonal_start_remembers_early_words(cell: str) -> None:
         )
         rows = questions([30]).repeat(2, 1)
         rows[1, 0] = rows[0, 0] % 19 + 1
-        first, second = encoder(rows)
-        return float(((first - second).norm() / first.norm()).detach())
+        a, b = encoder(rows)
+        return float(((a - b).norm() / a.norm()).detach())
 
     assert influence(True) > 2 * influence(False)
     encoder = QuestionEncoder(20, embedding_dim=8, hidden_dim=16, cell=cell, orthogonal=True)

@@ -53,38 +53,38 @@ def test_kept_apart_it_is_a_packed_batch(rows: list[Tensor]) -> None:
     assert torch.equal(questions.flatten()[tree.words], packed.data)
 
 
-@pytest.mark.parametrize("kind", [nn.GRU, nn.LSTM])
+@pytest.mark.parametrize("rnn_type", [nn.GRU, nn.LSTM])
 @pytest.mark.parametrize("share", [True, False])
 @pytest.mark.parametrize("distinct", [True, False])
 @given(rows=questions_of, seed=st.integers(0, 9))
 def test_states_and_gradients_are_torchs(
-    kind: type, share: bool, distinct: bool, rows: list[Tensor], seed: int
+    rnn_type: type, share: bool, distinct: bool, rows: list[Tensor], seed: int
 ) -> None:
     torch.manual_seed(seed)
     questions, lengths = padded(rows)
-    embedding, rnn = nn.Embedding(4, 5).double(), kind(5, 3, batch_first=True).double()
+    embedding, rnn = nn.Embedding(4, 5).double(), rnn_type(5, 3, batch_first=True).double()
     packed = pack_padded_sequence(
         embedding(questions), lengths, batch_first=True, enforce_sorted=False
     )
     expected, _ = pad_packed_sequence(rnn(packed)[0], batch_first=True)
     tree = prefix_tree(questions, lengths, share=share)
     words = questions.flatten()[tree.words]
-    names, which = torch.unique(words, return_inverse=True) if distinct else (words, None)
-    found = run_recurrence(rnn, embedding(names), tree, which)[tree.nodes]
-    real = (questions != 0)[:, :, None]
-    weights = torch.randn_like(expected) * real
-    assert torch.allclose(found * real, expected * real, rtol=0, atol=1e-14)
+    tokens, input_index = torch.unique(words, return_inverse=True) if distinct else (words, None)
+    states = run_recurrence(rnn, embedding(tokens), tree, input_index)[tree.nodes]
+    is_word = (questions != 0)[:, :, None]
+    weights = torch.randn_like(expected) * is_word
+    assert torch.allclose(states * is_word, expected * is_word, rtol=0, atol=1e-14)
     learned = [*embedding.parameters(), *rnn.parameters()]
-    gradients = (torch.autograd.grad((x * weights).sum(), learned) for x in (found, expected))
+    gradients = (torch.autograd.grad((x * weights).sum(), learned) for x in (states, expected))
     for a, b in zip(*gradients, strict=True):
         assert torch.allclose(a, b, rtol=1e-11, atol=1e-12)
 
 
-@pytest.mark.parametrize("kind", [nn.GRU, nn.LSTM])
-def test_bfloat16_products_round_as_torchs_own_do(kind: type) -> None:
+@pytest.mark.parametrize("rnn_type", [nn.GRU, nn.LSTM])
+def test_bfloat16_products_round_as_torchs_own_do(rnn_type: type) -> None:
     torch.manual_seed(0)
     questions, lengths = padded([torch.randint(1, 9, (n,)) for n in (3, 20, 11, 20, 1)])
-    embedding, rnn = nn.Embedding(9, 16), kind(16, 64, batch_first=True)
+    embedding, rnn = nn.Embedding(9, 16), rnn_type(16, 64, batch_first=True)
     tree = prefix_tree(questions, lengths)
     inputs = embedding(questions.flatten()[tree.words])
     exact = run_recurrence(rnn, inputs, tree)
@@ -114,8 +114,8 @@ def test_sharing_changes_nothing_but_the_work(options: dict, monkeypatch) -> Non
     encoder = QuestionEncoder(6, embedding_dim=4, hidden_dim=8, **options).double()
     questions, _ = padded([torch.randint(1, 6, (n,)) for n in (1, 2, 3, 7, 7, 7, 2, 2)])
     states, shared = encoder.encode_words(questions)
-    apart = [encoder(question[None, : int((question != 0).sum())]) for question in questions]
-    assert torch.allclose(shared, torch.cat(apart), rtol=0, atol=1e-14)
+    separate = [encoder(question[None, : int((question != 0).sum())]) for question in questions]
+    assert torch.allclose(shared, torch.cat(separate), rtol=0, atol=1e-14)
     assert torch.allclose(encoder(questions), shared, rtol=0, atol=0)
     assert states.shape == (8, 7, 8)
 

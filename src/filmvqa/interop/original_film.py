@@ -1,8 +1,9 @@
-"""Checkpoints of the original FiLM code (github.com/ethanjperez/film), loaded exactly.
+"""Checkpoints of the original FiLM code (github.com/ethanjperez/film) as models of this package.
 
-Such a file is a dictionary with ``program_generator_kwargs`` and ``_state`` (the question's
-side), ``execution_engine_kwargs`` and ``_state`` (the image's side) and ``vocab``. Options that
-a file leaves out have the defaults of the original's classes.
+A loaded model computes the same γ, β and logits. A checkpoint is a dictionary with
+``program_generator_kwargs`` and ``program_generator_state`` (question encoder and FiLM generator),
+``execution_engine_kwargs`` and ``execution_engine_state`` (stem, blocks and classifier), and
+``vocab``. Options that it lacks have the defaults of the original's classes.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ _IGNORED = ("decoder_vocab_size", "start_token", "end_token", "encoder_embed", "
 _FILM_POSITIONS = {
     "block-input-film": "before_conv1", "conv-film": "after_conv2", "bn-film": "after_norm",
     "relu-film": "after_relu2", "block-output-film": "after_residual", "concat": "after_norm",
-    # Names of older versions, which the original still reads.
+    # Names in older versions of the original code, which it still accepts.
     "block-input-fac": "before_conv1", "conv-fac": "after_conv2", "cbn": "after_norm",
     "relu-fac": "after_relu2", "block-output-fac": "after_residual",
 }  # fmt: skip
@@ -49,8 +50,17 @@ _COORDINATES = ("none", "inputs", "everywhere")
 
 @dataclass(frozen=True)
 class OriginalFilm:
-    """What a checkpoint of the original code is in ours: options of ``FilmNet``, its weights,
-    and the vocabulary in the format of ``vocab.json``."""
+    """A checkpoint of the original code, translated.
+
+    Attributes
+    ----------
+    kwargs
+        Options of ``FilmNet``.
+    weights
+        State dictionary of that ``FilmNet``.
+    vocabulary
+        The three maps of ``vocab.json``.
+    """
 
     kwargs: dict[str, Any]
     weights: dict[str, Tensor]
@@ -58,18 +68,20 @@ class OriginalFilm:
 
 
 def load_original_film(path: str | Path) -> tuple[nn.Module, dict[str, dict[str, int]]]:
-    """A model of ours with the weights of an original checkpoint, in evaluation mode.
+    """Load a checkpoint of the original code as a ``FilmNet`` in evaluation mode.
+
+    A bidirectional encoder reads padding, as in the original code: questions must be padded to the
+    length that they had in training.
 
     Returns
     -------
     tuple
-        The model, and its vocabulary in the format of ``vocab.json``. A bidirectional one reads
-        the padding too, as the original does: give it questions padded as those it knew.
+        The model, and the vocabulary in the format of ``vocab.json``.
 
     Raises
     ------
     UserError
-        For a file that is none, or an option that cannot be loaded, by name.
+        If the file is missing or no such checkpoint, or an option is not supported.
     """
     original = read_original_film(path)
     model = build_model("film", **original.kwargs)
@@ -78,12 +90,13 @@ def load_original_film(path: str | Path) -> tuple[nn.Module, dict[str, dict[str,
 
 
 def read_original_film(path: str | Path) -> OriginalFilm:
-    """Options, weights and vocabulary of a checkpoint of the original code, which fit.
+    """Read a checkpoint of the original code; options, weights and vocabulary are checked.
 
     Raises
     ------
     UserError
-        As ``load_original_film``.
+        If the file is missing or no such checkpoint, an option is not supported, or options,
+        weights and vocabulary do not fit each other.
     """
     content = _read(path)
     generator = _options(content, "program_generator", _GENERATOR_DEFAULTS, path)
@@ -120,7 +133,7 @@ def _read(path: str | Path) -> dict[str, Any]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
-    except Exception as error:  # torch raises half a dozen kinds for a file it cannot read
+    except Exception as error:  # torch raises errors of many types for a broken file
         raise UserError(f"{path}: not a readable checkpoint ({one_line(error, 120)})") from None
     keys = [f"{side}_{entry}" for side in ("program_generator", "execution_engine")
             for entry in ("kwargs", "state")]  # fmt: skip
@@ -141,7 +154,7 @@ def _options(
 
 
 def _refuse(generator: dict[str, Any], engine: dict[str, Any], path: str | Path) -> None:
-    """Raise ``UserError`` for what this network does not have, nor the original could run."""
+    """Raise ``UserError`` for an option that ``FilmNet`` or the original code does not support."""
     recurrent = generator["decoder_type"] in ("gru", "lstm")
     blocks = engine["num_modules"]
     pattern = len(engine["condition_pattern"] or ())
@@ -155,7 +168,7 @@ def _refuse(generator: dict[str, Any], engine: dict[str, Any], path: str | Path)
         "gamma_option": generator["gamma_option"] not in ("linear", "sigmoid", "tanh", "exp"),
         "encoder_type": generator["encoder_type"] not in ("gru", "lstm"),
         "null_token": generator["null_token"] != 0,
-        # Its last layer has the width of all blocks where that of one is needed.
+        # The original's recurrent decoder has an output of a wrong width for more than one block.
         "decoder_type": generator["decoder_type"] != "linear" and not (recurrent and blocks == 1),
         "output_batchnorm": recurrent and generator["output_batchnorm"],
         "num_modules": generator["num_modules"] != blocks,
@@ -168,7 +181,7 @@ def _refuse(generator: dict[str, Any], engine: dict[str, Any], path: str | Path)
 
 
 def _kwargs(generator: dict[str, Any], engine: dict[str, Any]) -> dict[str, Any]:
-    """The original's options as ``FilmNet``'s."""
+    """Options of ``FilmNet``, from those of the original."""
     concat = engine["condition_method"] == "concat"
     blocks, stride = engine["num_modules"], engine["stem_stride"]
     pattern = engine["condition_pattern"] or [not concat] * blocks
@@ -228,7 +241,7 @@ def _weights(
     engine: dict[str, Any],
     kwargs: dict[str, Any],
 ) -> dict[str, Tensor]:
-    """The original's weights under our names."""
+    """State dictionary of ``FilmNet``, from the original's two."""
     state = content["program_generator_state"]
     return {
         **_engine_weights(content["execution_engine_state"], engine),
@@ -238,7 +251,7 @@ def _weights(
 
 
 def _engine_weights(state: dict[str, Tensor], engine: dict[str, Any]) -> dict[str, Tensor]:
-    """The weights of stem, blocks and classifier."""
+    """Weights of stem, blocks and classifier."""
     weights = {}
     for name, value in state.items():
         part, _, rest = name.partition(".")  # a block's part is its number
@@ -254,7 +267,7 @@ def _engine_weights(state: dict[str, Tensor], engine: dict[str, Any]) -> dict[st
 
 
 def _encoder_weights(state: dict[str, Tensor], generator: dict[str, Any]) -> dict[str, Tensor]:
-    """The weights of the question encoder."""
+    """Weights of the question encoder."""
     weights = {"encoder.embedding.weight": state["encoder_embed.weight"]}
     suffixes = ("", "_reverse") if generator["bidirectional"] else ("",)
     for i in range(generator["rnn_num_layers"]):
@@ -268,7 +281,7 @@ def _encoder_weights(state: dict[str, Tensor], generator: dict[str, Any]) -> dic
 def _decoder_weights(
     state: dict[str, Tensor], generator: dict[str, Any], kwargs: dict[str, Any]
 ) -> dict[str, Tensor]:
-    """The weights of the FiLM generator's decoder; none where the question acts on no block."""
+    """Weights of the FiLM generator's decoder; none if no block is conditioned."""
     concat = kwargs["block"]["conditioning"] == "concat"
     conditioned_blocks = [flag or concat for flag in kwargs["film_blocks"]]
     if not any(conditioned_blocks):
@@ -289,7 +302,10 @@ def _decoder_weights(
 
 
 def _film_rows(value: Tensor, kwargs: dict[str, Any], conditioned_blocks: list[bool]) -> Tensor:
-    """The decoder's rows for the γ and β in use, of the blocks in use; older files have more."""
+    """Those rows of a decoder's weight or bias that compute a γ or β of a conditioned block.
+
+    The original computes γ and β of all blocks, and in older versions further numbers.
+    """
     channels, blocks = kwargs["channels"], kwargs["num_blocks"]
     rows = value.view(blocks, -1, *value.shape[1:])[torch.tensor(conditioned_blocks)]
     kept_rows = []
@@ -302,13 +318,16 @@ def _film_rows(value: Tensor, kwargs: dict[str, Any], conditioned_blocks: list[b
 
 
 def _classifier_name(name: str, engine: dict[str, Any]) -> str:
-    """``<number>.<parameter>`` in the original's one list of layers to our two lists' names."""
+    """Name of a classifier's parameter, from the original's ``<number>.<parameter>``.
+
+    The original has one list of layers, ``Classifier`` has two.
+    """
     number, _, parameter = name.partition(".")
     num_proj = (2 + bool(engine["classifier_batchnorm"])) * bool(engine["classifier_proj_dim"])
     num_pool = {"none": 0, "aggressive": 2}.get(engine["classifier_downsample"], 1)
     if int(number) < num_proj:
         return f"classifier.project.{name}"
-    first_linear = num_proj + num_pool + 1  # flattening is a layer too
+    first_linear = num_proj + num_pool + 1  # + 1: the flattening layer
     return f"classifier.mlp.{int(number) - first_linear}.{parameter}"
 
 

@@ -1,7 +1,9 @@
-"""Tensors to logits. Knows nothing of data files.
+"""Models, from tensors to logits. Nothing here reads or writes files.
 
-Every model is built from a vocabulary size, a number of answers and the shape (C, H, W) of an
-image's features, and called as ``model(features, questions, image_of_question=None)``.
+Every constructor takes the vocabulary's size, the number of answers and the shape (C, H, W) of an
+image's features. Every model is called as ``model(features, questions, image_of_question=None)``,
+with features (U, C, H, W), questions (B, T) and image_of_question (B,), and returns logits
+(B, num_answers).
 """
 
 from __future__ import annotations
@@ -32,7 +34,14 @@ MODELS: dict[str, type[nn.Module]] = {
 
 
 def build_model(name: str, **kwargs: Any) -> nn.Module:
-    """The model of that name.
+    """Build the model that ``MODELS`` has under ``name``.
+
+    Parameters
+    ----------
+    name
+        A key of ``MODELS``.
+    **kwargs
+        Options of the model's constructor. They are checked against its signature.
 
     Raises
     ------

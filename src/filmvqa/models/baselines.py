@@ -1,7 +1,7 @@
-"""What FiLM is compared with in the paper's Table 1, but for MAC.
+"""The baselines of the FiLM paper's Table 1.
 
-Sizes are those of Johnson et al. 2017 (CLEVR, section 4, and clevr-iep), whose numbers the
-paper quotes.
+Default sizes are those of Johnson et al. 2017 (CLEVR, section 4, and the code clevr-iep), whose
+accuracies the paper quotes.
 """
 
 from __future__ import annotations
@@ -29,12 +29,24 @@ def _lstm_encoder(
 
 
 class QuestionTypeMode(nn.Module):
-    """The most frequent training answer of each question type (the paper's Q-type row).
+    """The most frequent training answer of a question's type (the paper's Q-type mode row).
 
-    Types come from programs, which a model does not see: ``fit`` counts which pairs of
-    neighbouring words the questions of each type have, and ``forward`` takes the type under
-    which a question's are most likely (naive Bayes). Counted on 15,000 generated questions of all
-    families, that is right for 3,000 of 3,000 others. Nothing is trained by gradient.
+    The type is that of the program, which a model does not have, and is inferred by naive Bayes:
+    ``fit`` counts, for each type, the pairs of neighbouring words of its questions, and ``forward``
+    takes the type under which a question's pairs are most likely. Fitted to 15,000 generated
+    questions of all families, it infers the type of 3,000 of 3,000 others correctly. It has no
+    parameters to train.
+
+    Parameters
+    ----------
+    vocab_size
+        Number of question tokens, padding included.
+    num_answers
+        Number of answers.
+    feature_shape
+        (C, H, W) of an image's features, which are ignored.
+    num_types
+        Number of question types.
     """
 
     def __init__(
@@ -46,7 +58,7 @@ class QuestionTypeMode(nn.Module):
         num_types: Positive = 13,
     ) -> None:
         super().__init__()
-        del feature_shape  # part of every model's signature
+        del feature_shape  # in the signature of every model
         self.vocab_size = vocab_size
         num_pairs = vocab_size * vocab_size
         self.present: Tensor
@@ -57,7 +69,7 @@ class QuestionTypeMode(nn.Module):
         self.register_buffer("answers", torch.zeros(num_types, num_answers))
 
     def _word_pairs(self, questions: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, T) to distinct (question, pair of words) as two index vectors."""
+        """The distinct word pairs of questions (B, T): each one's question and number, (P,)."""
         pair = questions[:, :-1] * self.vocab_size + questions[:, 1:]
         row = torch.arange(len(pair), device=pair.device)[:, None].expand_as(pair)
         is_word = questions[:, 1:] != 0
@@ -66,7 +78,7 @@ class QuestionTypeMode(nn.Module):
 
     @torch.no_grad()
     def fit(self, questions: Tensor, answers: Tensor, types: Tensor) -> None:
-        """Count training questions (N, T) with answers and types (N,); once."""
+        """Count training questions (N, T) with their answers and types (N,). Call it once."""
         row, pair = self._word_pairs(questions)
         num_types = len(self.answers)
         type_counts = torch.bincount(types, minlength=num_types).double()  # (num_types,)
@@ -74,7 +86,7 @@ class QuestionTypeMode(nn.Module):
         ones = torch.ones(len(row), dtype=torch.float64)
         pair_counts.index_put_((pair, types[row]), ones, accumulate=True)
         occurs = pair_counts.sum(1) > 0
-        # Add-one smoothing, on a small scale.
+        # Additive smoothing with 0.001.
         probability = (pair_counts + 1e-3) / (type_counts + 2e-3)
         log_odds = probability.log() - (1 - probability).log()
         self.present.copy_(torch.where(occurs[:, None], log_odds, 0.0))
@@ -83,7 +95,7 @@ class QuestionTypeMode(nn.Module):
         self.answers.index_put_((types, answers), torch.ones(len(types)), accumulate=True)
 
     def question_types(self, questions: Tensor) -> Tensor:
-        """(B, T) to the most likely type (B,)."""
+        """The most likely type (B,) of questions (B, T)."""
         row, pair = self._word_pairs(questions)
         scores = self.absent.expand(len(questions), -1).clone()
         return scores.index_add(0, row, self.present[pair]).argmax(1)
@@ -91,13 +103,27 @@ class QuestionTypeMode(nn.Module):
     def forward(
         self, features: Tensor, questions: Tensor, image_of_question: Tensor | None = None
     ) -> Tensor:
-        """Logits (B, num_answers): how often each answer had the question's type."""
+        """Logits (B, num_answers): the count of each answer in training for the question's type."""
         del features, image_of_question
         return self.answers[self.question_types(questions.to(self.answers.device))]
 
 
 class QuestionOnlyLSTM(nn.Module):
-    """Answers from the question alone: how far language biases carry. Features are ignored."""
+    """An LSTM and a classifier without the image (LSTM), which shows the question's bias.
+
+    Parameters
+    ----------
+    vocab_size
+        Number of question tokens, padding included.
+    num_answers
+        Number of answers.
+    feature_shape
+        (C, H, W) of an image's features, which are ignored.
+    embedding_dim, hidden_dim, num_layers
+        Options of ``QuestionEncoder``.
+    classifier_dims
+        Widths of the classifier's hidden layers.
+    """
 
     def __init__(
         self,
@@ -111,21 +137,37 @@ class QuestionOnlyLSTM(nn.Module):
         classifier_dims: Sequence[Positive] = (1024,),
     ) -> None:
         super().__init__()
-        del feature_shape  # part of every model's signature
+        del feature_shape  # in the signature of every model
         self.encoder = _lstm_encoder(vocab_size, embedding_dim, hidden_dim, num_layers)
         self.classifier = mlp(hidden_dim, classifier_dims, num_answers)
 
     def forward(
         self, features: Tensor, questions: Tensor, image_of_question: Tensor | None = None
     ) -> Tensor:
-        """Logits (B, num_answers) of ``questions`` (B, T)."""
+        """Logits (B, num_answers) of questions (B, T)."""
         del features, image_of_question
         logits: Tensor = self.classifier(self.encoder(questions))
         return logits
 
 
 class CnnLSTM(nn.Module):
-    """Image and question encoded apart, put side by side, and classified (CNN+LSTM)."""
+    """Classifies the concatenated encodings of image and question (CNN+LSTM).
+
+    Parameters
+    ----------
+    vocab_size
+        Number of question tokens, padding included.
+    num_answers
+        Number of answers.
+    feature_shape
+        (C, H, W) of an image's features.
+    embedding_dim, hidden_dim, num_layers
+        Options of ``QuestionEncoder``.
+    projection_dim
+        Channels of the 1×1 convolution over the features.
+    classifier_dims
+        Widths of the classifier's hidden layers.
+    """
 
     def __init__(
         self,
@@ -151,8 +193,8 @@ class CnnLSTM(nn.Module):
     def forward(
         self, features: Tensor, questions: Tensor, image_of_question: Tensor | None = None
     ) -> Tensor:
-        """Logits (B, num_answers) of ``questions`` (B, T) about ``features`` (U, C, H, W)."""
-        image_features = self.cnn(scale_pixels(features))  # (U, D): once an image
+        """Logits (B, num_answers) of questions (B, T) about features (U, C, H, W)."""
+        image_features = self.cnn(scale_pixels(features))  # (U, D), once an image
         if image_of_question is not None:
             image_features = image_features[image_of_question]  # (B, D)
         logits: Tensor = self.classifier(torch.cat([image_features, self.encoder(questions)], 1))
@@ -160,7 +202,7 @@ class CnnLSTM(nn.Module):
 
 
 class StackedAttention(nn.Module):
-    """One look at the image with a query, which what is seen refines (Yang et al. 2016)."""
+    """One stacked attention layer: adds the attended image to the query (Yang et al. 2016)."""
 
     def __init__(self, dim: int, hidden_dim: int) -> None:
         super().__init__()
@@ -169,14 +211,32 @@ class StackedAttention(nn.Module):
         self.attend = nn.Linear(hidden_dim, 1)
 
     def forward(self, image: Tensor, query: Tensor) -> Tensor:
-        """Places (B, N, d) and query (B, d) to the next query (B, d)."""
+        """The next query (B, d), from an image's positions (B, N, d) and a query (B, d)."""
         hidden = torch.tanh(self.image(image) + self.query(query)[:, None])
         weights = torch.softmax(self.attend(hidden).float(), 1).to(image.dtype)  # (B, N, 1)
         return query + (weights * image).sum(1)
 
 
 class CnnLSTMStackedAttention(nn.Module):
-    """The question's encoding looks at the image, again and again (CNN+LSTM+SA)."""
+    """Stacked attention to the image, with the encoded question as first query (CNN+LSTM+SA).
+
+    Parameters
+    ----------
+    vocab_size
+        Number of question tokens, padding included.
+    num_answers
+        Number of answers.
+    feature_shape
+        (C, H, W) of an image's features.
+    embedding_dim, hidden_dim, num_layers
+        Options of ``QuestionEncoder``.
+    attention_dim
+        Width of the attention's hidden layer.
+    num_attentions
+        Number of attention layers.
+    classifier_dims
+        Widths of the classifier's hidden layers.
+    """
 
     def __init__(
         self,
@@ -202,7 +262,7 @@ class CnnLSTMStackedAttention(nn.Module):
     def forward(
         self, features: Tensor, questions: Tensor, image_of_question: Tensor | None = None
     ) -> Tensor:
-        """Logits (B, num_answers) of ``questions`` (B, T) about ``features`` (U, C, H, W)."""
+        """Logits (B, num_answers) of questions (B, T) about features (U, C, H, W)."""
         image = self.cnn(scale_pixels(features)).flatten(2).transpose(1, 2)  # (U, N, hidden_dim)
         if image_of_question is not None:
             image = image[image_of_question]  # (B, N, hidden_dim)

@@ -1,4 +1,4 @@
-"""The FiLMed residual block (section 3 and figure 3, middle), with all of its ablations."""
+"""The FiLMed residual block (section 3; figure 3, middle) and its ablations (section 4.5)."""
 
 from __future__ import annotations
 
@@ -16,38 +16,58 @@ CONDITIONINGS: dict[str, type[Film | SpatialFilm | DualAttention]] = {
     "spatial_film": SpatialFilm,
     "dual_attention": DualAttention,
 }
-#: Where in the block the question acts (section 4.5, table 2).
+#: Where the conditioning layer stands in the block (section 4.5, table 2).
 FILM_POSITIONS = ("before_conv1", "after_conv2", "after_norm", "after_relu2", "after_residual")
 COORDINATES = ("none", "inputs", "everywhere")
 
 
 class FilmedResBlock(nn.Module):
-    """1×1 convolution, ReLU, 3×3 convolution, batch norm, FiLM, ReLU, plus the first ReLU's
-    output. Batch norm has no scale and shift of its own where FiLM's stand.
+    """1×1 convolution, ReLU, 3×3 convolution, batch norm, FiLM, ReLU and a residual connection.
+
+    The residual connection adds the first ReLU's output to the second's. In a conditioned block,
+    batch norm has no learned scale and shift, because FiLM's take their place.
 
     Parameters
     ----------
+    channels
+        Channels of the input and of the output.
     conditioned
-        False: the question does not act here, and batch norm has its own scale and shift.
-    conditioning
-        ``film``, ``spatial_film``, ``dual_attention``; ``concat``: γ and β, repeated over the
-        map, join the 3×3 convolution's input.
-    film_position
-        Where it acts: one of ``FILM_POSITIONS``.
-    input_proj_kernel
-        Kernel of the first convolution; 0: none.
+        Whether the question modulates this block. If not, batch norm has a learned scale and shift.
     coordinates
-        ``inputs``: coordinate maps join the first convolution; ``everywhere``: the second too.
+        Which convolutions have coordinate maps in their input: ``none``, ``inputs`` (the first) or
+        ``everywhere`` (both).
+    conditioning
+        How the question acts: ``film``, ``spatial_film``, ``dual_attention``, or ``concat``, which
+        appends γ and β, repeated over the map, to the 3×3 convolution's input.
+    film_position
+        Where the conditioning layer stands, one of ``FILM_POSITIONS``. ``concat`` has none.
+    input_proj_kernel
+        Kernel size of the first convolution; 0 leaves out the convolution and its ReLU.
+    kernel_size
+        Kernel size of the second convolution, odd.
+    residual
+        Whether there is a residual connection.
+    norm
+        Whether there is batch norm.
+    norm_affine
+        Whether batch norm has a learned scale and shift in a conditioned block too.
+    dropout
+        Probability of dropping a channel before the second ReLU.
 
     Attributes
     ----------
     conditioned
-        Whether ``forward`` takes a modulation. ``concat`` does in every block, whatever the option
-        ``conditioned`` says of batch norm's scale and shift.
+        Whether ``forward`` needs a modulation. With ``concat`` it always does, and the parameter
+        ``conditioned`` decides about batch norm only.
     uses_gamma_beta
-        Whether it reads γ and β of the modulation.
+        Whether the block reads γ and β of its modulation.
     extra_dim
-        How many ``extra`` numbers of the modulation it reads.
+        How many ``extra`` numbers of its modulation the block reads.
+
+    Raises
+    ------
+    OptionError
+        If an option is none of its choices, or ``kernel_size`` is even.
     """
 
     def __init__(
@@ -102,7 +122,10 @@ class FilmedResBlock(nn.Module):
         return out
 
     def forward(self, x: Tensor, modulation: Modulation | None) -> Tensor:
-        """x (B, C, H, W); the modulation of this block, None where it is not conditioned."""
+        """Map x (B, C, H, W) to the same shape.
+
+        ``modulation`` is this block's, with γ and β (B, C); None if it is not conditioned.
+        """
         x = self._film_at("before_conv1", x, modulation)
         if self.project is not None:
             x = torch.relu(self.project(x))

@@ -1,4 +1,4 @@
-"""Question encoders: token indices to one vector, and to one vector a word."""
+"""The question encoder: from token indices to one vector a question and one a word."""
 
 from __future__ import annotations
 
@@ -19,23 +19,42 @@ CELLS: dict[str, type[nn.GRU] | type[nn.LSTM]] = {"gru": nn.GRU, "lstm": nn.LSTM
 
 
 class QuestionEncoder(nn.Module):
-    """Word embeddings and a recurrent network, read at the question's true end (section 3).
+    """Word embeddings and a recurrent network whose last state is the encoding (section 3).
 
-    Index 0 pads; padding is never read. Beginnings that questions share are encoded once, which
-    changes nothing: where dropout makes them differ they are kept apart. With ``bidirectional``
-    each direction has half of ``hidden_dim``, and the encoding is both directions' last states.
+    Index 0 is padding, which is not read. A prefix that several questions of a batch share is
+    encoded once. The result is the same; where dropout makes the states of equal prefixes differ,
+    each question's prefixes are encoded separately.
 
     Parameters
     ----------
+    vocab_size
+        Number of tokens, padding included.
+    embedding_dim
+        Width of a word's embedding.
+    hidden_dim
+        Width of the encoding.
+    num_layers
+        Number of recurrent layers.
+    cell
+        ``gru`` or ``lstm``.
+    bidirectional
+        Whether each layer reads in both directions. Each direction's width is half of
+        ``hidden_dim``, and the encoding is the concatenation of their last states.
     padded_length
-        Let the backward direction begin in the padding, and take its state at the question's
-        last token: what the original FiLM code does, for its checkpoints only. Questions are
-        padded to that length before; 0: as they come.
+        Only for checkpoints of the original FiLM code, whose backward direction begins in the
+        padding and whose encoding has that direction's state at the last word. Shorter questions
+        are first padded to this length; with 0 they are taken as they are. None: padding is not
+        read.
     embedding_dropout, layer_dropout, dropout
-        On the words, between layers, and on the encoding.
+        Dropout probability of the embeddings, of the states between layers, and of the encoding.
     orthogonal
-        Start the recurrent weights so that early words are remembered; torch's own start is the
-        paper's.
+        Whether to initialise the recurrent weights as orthogonal matrices instead of torch's
+        default, which is the paper's.
+
+    Raises
+    ------
+    OptionError
+        If ``cell`` is unknown, or ``hidden_dim`` is odd with ``bidirectional``.
     """
 
     def __init__(
@@ -64,7 +83,7 @@ class QuestionEncoder(nn.Module):
         width = hidden_dim // directions
         self.bidirectional = bidirectional
         self.layers = nn.ModuleList(
-            nn.ModuleList(  # torch's modules hold the weights; run_recurrence reads with them
+            nn.ModuleList(  # torch's modules hold the weights that run_recurrence uses
                 CELLS[cell](hidden_dim if i else embedding_dim, width, batch_first=True)
                 for _ in range(directions)
             )
@@ -77,8 +96,11 @@ class QuestionEncoder(nn.Module):
             self._init_orthogonal(width)
 
     def _init_orthogonal(self, width: int) -> None:
-        """Orthogonal recurrent weights and, in the gate that keeps the state, a bias of 1, so
-        that early words reach the end from the first step on (Jozefowicz et al. 2015)."""
+        """Initialise so that early words influence the last state before any training.
+
+        Recurrent weights are orthogonal, input weights are Xavier's, and the bias of the gate that
+        keeps the state is 1 (Jozefowicz et al. 2015).
+        """
         for name, value in self.layers.named_parameters():
             if "weight" in name:
                 init = nn.init.orthogonal_ if "hh" in name else nn.init.xavier_uniform_
@@ -90,25 +112,29 @@ class QuestionEncoder(nn.Module):
                     nn.init.ones_(value.data[width : 2 * width])
 
     def forward(self, questions: Tensor) -> Tensor:
-        """(B, T) indices, padded with 0 at the end, to (B, hidden_dim)."""
+        """Map token indices (B, T), padded with 0 at the end, to encodings (B, hidden_dim)."""
         return self._encode(questions, every_word=False)[1]
 
     def encode_words(self, questions: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, T) to a state a word (B, T, hidden_dim) and the encoding (B, hidden_dim).
+        """Map token indices (B, T) to each word's state and to encodings.
 
-        States at padding mean nothing.
+        Returns
+        -------
+        tuple
+            States (B, T, hidden_dim), which are undefined at padding, and encodings
+            (B, hidden_dim).
         """
         return self._encode(questions, every_word=True)
 
     def _encode(self, questions: Tensor, every_word: bool) -> tuple[Tensor, Tensor]:
-        # Which prefixes there are is found on the host: questions that lie there cost no waiting.
+        # The prefix tree is built on the host, so questions on the host need no synchronisation.
         device = self.embedding.weight.device
         questions = questions.cpu()
         num_padding = (self.padded_length or 0) - questions.shape[1]
         if num_padding > 0:
             questions = F.pad(questions, (0, num_padding))
         directions = self._directions(questions, device)
-        # Where dropout tells no two of a word's places apart, its input is computed once.
+        # Without dropout on embeddings, all occurrences of a word have one input.
         distinct_words, word_index = torch.unique(questions, return_inverse=True)
         embedded = self.embedding(to_device(distinct_words, device))  # (K, E)
         input_index: Tensor | None = to_device(word_index, device).flatten()  # (B T,)
@@ -132,11 +158,13 @@ class QuestionEncoder(nn.Module):
         return states, self.dropout(torch.cat(final_states, 1))
 
     def _directions(self, questions: Tensor, device: torch.device) -> list[_Direction]:
+        """The forward direction over questions (B, T), and the backward one if there is one."""
         last_word = (questions != 0).sum(1).clamp(min=1) - 1  # (B,)
         has_dropout = self.embedding_dropout.p > 0 or (
             len(self.layers) > 1 and self.layer_dropout.p > 0
         )
-        # The two directions' states of a word, together, belong to one question alone.
+        # A word's state of both directions depends on the whole question, so that the second layer
+        # has no shared prefixes.
         share = not (
             (self.training and has_dropout) or (self.bidirectional and len(self.layers) > 1)
         )
@@ -159,8 +187,11 @@ class QuestionEncoder(nn.Module):
         ]
 
     def _reversed_positions(self, questions: Tensor, last_word: Tensor) -> Tensor:
-        """Places (B, T) of each question from its end to its beginning, padding where it is;
-        with ``padded_length``, from the end of the padding."""
+        """Positions (B, T) that read each question backwards and leave its padding at the end.
+
+        With ``padded_length``, padding is reversed too. ``last_word`` (B,) is each question's last
+        position that is no padding.
+        """
         positions = torch.arange(questions.shape[1]).expand_as(questions)
         if self.padded_length is not None:
             return positions.flip(1)
@@ -169,8 +200,10 @@ class QuestionEncoder(nn.Module):
 
 
 class _Direction(NamedTuple):
-    """The prefixes that one direction reads, as places in the questions as they stand, and those
-    that are the encoding (B,)."""
+    """The prefixes that one direction reads, and those whose states are the encodings (B,).
+
+    The tree's positions are those of the questions as given, in both directions.
+    """
 
     tree: PrefixTree
     final_nodes: Tensor
@@ -179,8 +212,11 @@ class _Direction(NamedTuple):
 def _prefix_states(
     rnn: nn.Module, states: Tensor, tree: PrefixTree, input_index: Tensor | None
 ) -> Tensor:
-    """States after each prefix, from those of each word (B, T, E), or from distinct ones
-    (K, E) of which ``input_index`` (B T,) tells each word's."""
+    """The state (M, H) after each prefix.
+
+    ``states`` are the inputs, (B, T, E) with one for each word, or (K, E) with the row of each word
+    in ``input_index`` (B T,).
+    """
     if input_index is not None:
         return run_recurrence(rnn, states, tree, input_index[tree.words])
     return run_recurrence(rnn, states.flatten(0, 1)[tree.words], tree)

@@ -1,4 +1,4 @@
-"""From a question's encoding to γ and β for every FiLM layer."""
+"""The FiLM generator: from a question's encoding to γ and β of every FiLM layer (section 3)."""
 
 from __future__ import annotations
 
@@ -24,10 +24,14 @@ _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 class Modulation(NamedTuple):
-    """What a question does to one layer, or to L of them.
+    """The parameters that questions give to L conditioned layers, or to one of them.
 
-    ``gamma`` and ``beta`` (B, C) or (B, L, C); ``extra`` (B, E) or (B, L, E): what conditionings
-    other than FiLM ask for besides.
+    Attributes
+    ----------
+    gamma, beta
+        FiLM's scale and shift, (B, L, C), or (B, C) for one layer.
+    extra
+        Further numbers for conditionings other than FiLM, (B, L, E), or (B, E) for one layer.
     """
 
     gamma: Tensor
@@ -35,33 +39,49 @@ class Modulation(NamedTuple):
     extra: Tensor
 
     def layer(self, i: int) -> Modulation:
-        """That of one layer."""
+        """The parameters of layer ``i`` alone."""
         return Modulation(self.gamma[:, i], self.beta[:, i], self.extra[:, i])
 
 
 class FilmGenerator(nn.Module):
-    """Decodes an encoding to γ = baseline + f(Δγ) and β = Δβ for all FiLM layers at once.
+    """Decodes an encoding to γ = baseline + f(Δγ) and β = Δβ of all FiLM layers at once.
 
     Parameters
     ----------
+    input_dim
+        Width of the encoding.
+    num_layers
+        Number L of FiLM layers.
+    channels
+        Number C of channels of each FiLM layer.
     decoder
-        ``linear``, the paper's (section 3; the retrospective found it enough); ``mlp`` with a
-        ReLU layer for each of ``hidden_dims``; ``gru`` or ``lstm`` unrolled over the FiLM layers,
-        the encoding being the input of each step, with equal ``hidden_dims``.
+        ``linear`` is the paper's (section 3; the retrospective found it sufficient). ``mlp`` has a
+        linear layer with ReLU for each of ``hidden_dims``. ``gru`` and ``lstm`` take one step for
+        each FiLM layer, with the encoding as the input of every step.
     hidden_dims
-        Widths of the decoder's own layers; empty: one of the encoding's width.
+        Widths of the hidden layers of the decoder; equal for ``gru`` and ``lstm``. If empty, there
+        is one hidden layer of the encoding's width. ``linear`` has none.
     gamma
-        f: ``linear``, ``sigmoid``, ``tanh`` or ``exp`` (section 4.5, table 2); ``one``: γ is 1.
+        The function f: ``linear``, ``sigmoid``, ``tanh`` or ``exp`` (section 4.5, table 2).
+        ``one`` fixes γ at 1.
     beta
-        ``linear``, or ``zero``: β is 0.
+        ``linear``; ``zero`` fixes β at 0.
+    gamma_baseline
+        The baseline of γ.
     multipliers
-        Start of TADAM's learned post-multipliers (Oreshkin et al. 2018, section 3.3), one a
-        channel: γ = baseline + γ₀ f(Δγ), β = β₀ Δβ. None: there are none.
+        Initial value of TADAM's learned post-multipliers γ₀ and β₀ (Oreshkin et al. 2018, section
+        3.3), one of each a channel: γ = baseline + γ₀ f(Δγ) and β = β₀ Δβ. None: there are none.
     extra_dim
-        Further numbers a layer, for conditionings that want them.
+        Number E of further outputs a layer, for conditionings other than FiLM.
     task_offset
-        A table (L, 2C + E) added to what is decoded, 0 at first: what a new task changes when
-        all else is frozen.
+        Whether a learned table (L, 2C + E), initially 0, is added to the decoder's output. A new
+        task can train it while all other weights are frozen. If γ or β is fixed, the table has no
+        columns for it.
+
+    Raises
+    ------
+    OptionError
+        If an option is none of its choices, or ``hidden_dims`` do not fit the decoder.
     """
 
     def __init__(
@@ -98,7 +118,7 @@ class FilmGenerator(nn.Module):
         self.task_offset = nn.Parameter(torch.zeros(num_layers, width)) if task_offset else None
 
     def forward(self, encoding: Tensor) -> Modulation:
-        """(B, input_dim) to γ and β, each (B, num_layers, channels)."""
+        """Map an encoding (B, input_dim) to γ and β (B, L, C) and ``extra`` (B, L, E)."""
         decoded = self.decoder(encoding).view(len(encoding), self.num_layers, sum(self.part_sizes))
         if self.task_offset is not None:
             decoded = decoded + self.task_offset
@@ -115,13 +135,14 @@ class FilmGenerator(nn.Module):
 
     @property
     def has_deviations(self) -> bool:
-        """Whether γ can differ from 1, or β from 0."""
+        """Whether γ can differ from 1 or β from 0."""
         return self.gamma != "one" or self.beta != "zero"
 
     def penalty(self, modulation: Modulation) -> Tensor:
-        """Mean square of the deviations γ - 1 and β of a batch; with post-multipliers, of those.
+        """The penalty () on the deviations of a batch: the mean of (γ - 1)² plus that of β².
 
-        Both together are 0 where FiLM does nothing (retrospective; TADAM, section 3.3).
+        With post-multipliers it is the mean of γ₀² plus that of β₀² (retrospective; TADAM, section
+        3.3).
         """
         if self.multipliers is not None:
             return self.multipliers.square().mean(dim=(1, 2)).sum()
@@ -132,7 +153,7 @@ class FilmGenerator(nn.Module):
 def _build_decoder(
     name: str, input_dim: int, num_layers: int, width: int, hidden_dims: tuple[int, ...]
 ) -> nn.Module:
-    """A module (B, input_dim) to num_layers × width numbers."""
+    """A module from (B, input_dim) to num_layers × width outputs."""
     if name in CELLS:
         return _UnrolledDecoder(name, input_dim, num_layers, width, hidden_dims)
     layers: list[nn.Module] = []
@@ -143,7 +164,7 @@ def _build_decoder(
 
 
 class _UnrolledDecoder(nn.Module):
-    """A recurrent network with one step a FiLM layer, its input the same at each."""
+    """A recurrent decoder with one step a FiLM layer and the same input at every step."""
 
     def __init__(
         self, cell: str, input_dim: int, num_layers: int, width: int, hidden_dims: tuple[int, ...]
@@ -158,6 +179,7 @@ class _UnrolledDecoder(nn.Module):
         self.linear = nn.Linear(hidden_dims[0], width)
 
     def forward(self, encoding: Tensor) -> Tensor:
+        """Map an encoding (B, D) to (B, L, width)."""
         steps = encoding[:, None].expand(-1, self.num_layers, -1)  # (B, L, D)
         decoded: Tensor = self.linear(self.rnn(steps)[0])  # (B, L, width)
         return decoded

@@ -11,29 +11,41 @@ from filmvqa.errors import OptionError
 from filmvqa.models.blocks import FilmedResBlock
 from filmvqa.models.encoder import QuestionEncoder
 from filmvqa.models.film_generator import FilmGenerator, Modulation
-from filmvqa.models.options import FeatureShape, Group, Natural, Positive
+from filmvqa.models.options import FeatureShape, Natural, OptionGroup, Positive
 from filmvqa.models.vision import Classifier, Stem, scale_pixels
 
 
 class FilmNet(nn.Module):
-    """A GRU reads the question and gives γ and β of every residual block over image features.
+    """FiLMed residual blocks over image features, with γ and β from the encoded question.
 
-    The defaults are the paper's (section 4.1): 59 million weights, most in the GRU.
+    The defaults are the paper's (section 4.1), with 59 million weights, most of them in the GRU.
 
     Parameters
     ----------
+    vocab_size
+        Number of question tokens, padding included.
+    num_answers
+        Number of answers.
     feature_shape
         (C, H, W) of an image's features.
-    channels, num_blocks
-        Of the residual blocks.
+    channels
+        Channels of the residual blocks.
+    num_blocks
+        Number of residual blocks.
     film_blocks
-        Which blocks the question acts on, a truth value each; None: all.
+        For each block, whether the question modulates it; None: all blocks.
     coordinates
-        ``inputs`` (stem, blocks and classifier, as in the paper), ``everywhere`` (the blocks' 3×3
-        convolutions too) or ``none``.
+        Where coordinate maps are appended: ``inputs`` (stem, blocks' first convolutions and
+        classifier, as in the paper), ``everywhere`` (the blocks' second convolutions too) or
+        ``none``.
     encoder, generator, stem, block, classifier
-        Options of ``QuestionEncoder``, ``FilmGenerator``, ``Stem``, ``FilmedResBlock`` and
+        Keyword options of ``QuestionEncoder``, ``FilmGenerator``, ``Stem``, ``FilmedResBlock`` and
         ``Classifier``.
+
+    Raises
+    ------
+    OptionError
+        If a value is none of an option's choices, or options do not fit each other.
     """
 
     OPTION_GROUPS: ClassVar[dict[str, type[nn.Module]]] = {
@@ -54,11 +66,11 @@ class FilmNet(nn.Module):
         num_blocks: Natural = 4,
         film_blocks: Sequence[bool] | None = None,
         coordinates: str = "inputs",
-        encoder: Group = None,
-        generator: Group = None,
-        stem: Group = None,
-        block: Group = None,
-        classifier: Group = None,
+        encoder: OptionGroup = None,
+        generator: OptionGroup = None,
+        stem: OptionGroup = None,
+        block: OptionGroup = None,
+        classifier: OptionGroup = None,
     ) -> None:
         super().__init__()
         conditioned = [True] * num_blocks if film_blocks is None else [bool(f) for f in film_blocks]
@@ -89,7 +101,13 @@ class FilmNet(nn.Module):
         self.apply(_initialize)
 
     def modulate(self, questions: Tensor) -> Modulation:
-        """γ and β (B, L, C) of the L blocks that questions (B, T) act on."""
+        """γ and β (B, L, C) of questions (B, T) for the L conditioned blocks.
+
+        Raises
+        ------
+        ValueError
+            If no block is conditioned.
+        """
         if self.film_generator is None:
             raise ValueError("the question acts on no block of this network")
         modulation: Modulation = self.film_generator(self.encoder(questions))
@@ -97,7 +115,7 @@ class FilmNet(nn.Module):
 
     @property
     def has_film_penalty(self) -> bool:
-        """Whether a γ can deviate from 1 or a β from 0, so that there is a penalty."""
+        """Whether γ can deviate from 1 or β from 0, so that ``return_penalty`` is possible."""
         return self.film_generator is not None and self.film_generator.has_deviations
 
     def forward(
@@ -108,27 +126,34 @@ class FilmNet(nn.Module):
         *,
         return_penalty: bool = False,
     ) -> Tensor | tuple[Tensor, Tensor]:
-        """Logits (B, num_answers), with ``return_penalty`` also ``FilmGenerator.penalty`` () of
-        the batch.
+        """Answer questions about images.
 
         Parameters
         ----------
         features
-            (U, C, H, W); uint8 counts as pixels, 0 to 255.
+            Image features (U, C, H, W). uint8 features are pixels from 0 to 255.
         questions
-            (B, T) token indices, padded with 0.
+            Token indices (B, T), padded with 0 at the end.
         image_of_question
-            (B,) which image each question is about; None: its own, U == B.
+            Index (B,) of each question's image; None if U == B and they stand in the same order.
+        return_penalty
+            Whether to return the penalty too.
+
+        Returns
+        -------
+        Tensor or tuple
+            Logits (B, num_answers); with ``return_penalty``, a tuple of the logits and the batch's
+            ``FilmGenerator.penalty`` ().
 
         Raises
         ------
         ValueError
-            If ``return_penalty`` is asked of a model without ``has_film_penalty``.
+            If ``return_penalty`` is set and the model does not have ``has_film_penalty``.
         """
         if return_penalty and not self.has_film_penalty:
             raise ValueError("this network has no γ and β whose deviations to penalise")
         modulation = None if self.film_generator is None else self.modulate(questions)
-        x = self.stem(scale_pixels(features))  # (U, C, H, W): once an image
+        x = self.stem(scale_pixels(features))  # (U, C, H, W), once an image
         if image_of_question is not None:
             x = x[image_of_question]  # (B, C, H, W)
         film_index = 0
@@ -145,7 +170,7 @@ class FilmNet(nn.Module):
 
 
 def _initialize(module: nn.Module) -> None:
-    """Kaiming initialisation of linear and convolution weights, as in the original code."""
+    """Initialise linear and convolution layers as the original code does: Kaiming, zero bias."""
     if isinstance(module, nn.Linear | nn.Conv2d):
         nn.init.kaiming_uniform_(module.weight)
         if module.bias is not None:

@@ -1,7 +1,7 @@
 """The MAC network: memory, attention and composition (Hudson and Manning, ICLR 2018).
 
-Equation numbers and letters are the paper's: d the width, c and m the control and memory
-states, k the knowledge base (the image), cw the contextual words.
+Equation names and letters are the paper's: d is the width, c and m are the control and memory
+states, k is the knowledge base (the image's N positions), q the question, cw its contextual words.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from filmvqa.models.vision import scale_pixels
 
 
 class ControlUnit(nn.Module):
-    """Which part of the question this step is about (section 3.2.1)."""
+    """Attends to the part of the question that a step is about (section 3.2.1)."""
 
     def __init__(self, dim: int, num_steps: int) -> None:
         super().__init__()
@@ -29,9 +29,23 @@ class ControlUnit(nn.Module):
     def forward(
         self, step: int, control: Tensor, question: Tensor, words: Tensor, padding: Tensor
     ) -> Tensor:
-        """c (B, d) from the last one, q (B, d) and cw (B, T, d); padding (B, T) is not read."""
+        """The next control state c (B, d).
+
+        Parameters
+        ----------
+        step
+            Number of the step, from 0.
+        control
+            Control state c (B, d) of the step before.
+        question
+            Encoded question q (B, d).
+        words
+            Contextual words cw (B, T, d).
+        padding
+            Which words are padding (B, T); they get no attention.
+        """
         q = self.position_aware[step](question)
-        # tanh as in the authors' code; the paper's equation c1 has none.
+        # Equation c1; the tanh is in the authors' code only.
         cq = torch.tanh(self.merge(torch.cat([control, q], 1)))  # (B, d)
         ca = self.attend(cq[:, None] * words).squeeze(2).float()  # (B, T)
         cv = torch.softmax(ca.masked_fill(padding, -torch.inf), 1).to(words.dtype)
@@ -40,7 +54,7 @@ class ControlUnit(nn.Module):
 
 
 class ReadUnit(nn.Module):
-    """What the image has for this step (section 3.2.2), with ELU as in the authors' code."""
+    """Attends to the image (section 3.2.2), with ELU as in the authors' code."""
 
     def __init__(self, dim: int, dropout: float) -> None:
         super().__init__()
@@ -53,7 +67,17 @@ class ReadUnit(nn.Module):
     def forward(
         self, control: Tensor, memory: Tensor, knowledge: Tensor, projected_knowledge: Tensor
     ) -> Tensor:
-        """r (B, d) from c, m (B, d), k (B, N, d) and k projected by ``project_knowledge``."""
+        """The retrieved information r (B, d).
+
+        Parameters
+        ----------
+        control, memory
+            c of this step and m of the step before, (B, d) each.
+        knowledge
+            Knowledge base k (B, N, d).
+        projected_knowledge
+            k after dropout and ``project_knowledge`` (B, N, d); it is the same at every step.
+        """
         projected_memory = self.project_memory(self.dropout(memory))  # (B, d)
         interaction = projected_memory[:, None] * projected_knowledge  # (B, N, d)
         merged = F.elu(self.merge(torch.cat([interaction, projected_knowledge], 2)))  # (B, N, d)
@@ -64,7 +88,7 @@ class ReadUnit(nn.Module):
 
 
 class WriteUnit(nn.Module):
-    """The new memory (section 3.2.3), optionally with attention to earlier steps and a gate."""
+    """Computes the new memory (section 3.2.3), optionally with self-attention and a memory gate."""
 
     def __init__(self, dim: int, self_attention: bool, memory_gate: bool, gate_bias: float) -> None:
         super().__init__()
@@ -76,7 +100,17 @@ class WriteUnit(nn.Module):
             nn.init.constant_(self.gate.bias, gate_bias)
 
     def forward(self, retrieved: Tensor, controls: list[Tensor], memories: list[Tensor]) -> Tensor:
-        """m (B, d) from r, the controls up to this step's and the memories before it."""
+        """The new memory state m (B, d).
+
+        Parameters
+        ----------
+        retrieved
+            r (B, d) of this step.
+        controls
+            The initial control state and those of all steps up to this one, (B, d) each.
+        memories
+            The initial memory state and those of all steps before this one, (B, d) each.
+        """
         memory: Tensor = self.merge(torch.cat([retrieved, memories[-1]], 1))
         if self.attend is not None and self.recall is not None and len(controls) > 1:
             previous_controls = torch.stack(controls[:-1], 1)  # (B, i, d)
@@ -90,20 +124,38 @@ class WriteUnit(nn.Module):
 
 
 class MacNet(nn.Module):
-    """A bidirectional LSTM reads the question, ``num_steps`` MAC cells reason over the image.
+    """``num_steps`` MAC cells over a convolved image and a question read by a bidirectional LSTM.
 
-    The defaults are the paper's (section 4 and supplement A): d 512, 12 steps, ELU, dropout
-    0.15 on words and in the read unit, 0.18 in the stem, 0.08 on the question, and the same
-    mask of 0.15 on the memory at every step (variational dropout, Gal and Ghahramani 2016).
+    The defaults are the paper's (section 4 and supplement A).
 
     Parameters
     ----------
+    vocab_size
+        Number of question tokens, padding included.
+    num_answers
+        Number of answers.
     feature_shape
         (C, H, W) of an image's features.
+    dim
+        The width d.
+    num_steps
+        Number of MAC cells.
+    embedding_dim
+        Width of a word's embedding.
     stem_strides
-        Of the two convolutions that make the knowledge base.
-    self_attention, memory_gate
-        The write unit's options; ``gate_bias`` is where the gate starts.
+        Stride of each convolution that computes the knowledge base.
+    self_attention
+        Whether the write unit attends to the memories of earlier steps (equations w2.1 to w2.3).
+    memory_gate
+        Whether the write unit interpolates between old and new memory (equations w3.1 and w3.2).
+    gate_bias
+        Initial bias of the memory gate.
+    embedding_dropout, stem_dropout, question_dropout, read_dropout, output_dropout
+        Dropout probability of the embeddings, of the inputs of the stem's convolutions, of the
+        encoded question, in the read unit, and of the inputs of the classifier's layers.
+    memory_dropout
+        Dropout probability of the memory. One mask holds for all steps (variational dropout, Gal
+        and Ghahramani 2016).
     """
 
     def __init__(
@@ -161,18 +213,18 @@ class MacNet(nn.Module):
     def forward(
         self, features: Tensor, questions: Tensor, image_of_question: Tensor | None = None
     ) -> Tensor:
-        """Logits (B, num_answers) of ``questions`` (B, T) about ``features`` (U, C, H, W)."""
+        """Logits (B, num_answers) of questions (B, T) about features (U, C, H, W)."""
         words, question = self.encoder.encode_words(questions)  # (B, T, d), (B, d)
         padding = (questions == 0).to(words.device, non_blocking=True)
         knowledge = self.stem(scale_pixels(features)).flatten(2).transpose(1, 2)  # (U, N, d)
-        # (U, N, d): once an image
+        # (U, N, d), once an image
         projected_knowledge = self.read.project_knowledge(self.read.dropout(knowledge))
         if image_of_question is not None:  # (B, N, d)
             knowledge = knowledge[image_of_question]
             projected_knowledge = projected_knowledge[image_of_question]
         controls = [self.control_start.expand(len(questions), -1).to(words.dtype)]
         memories = [self.memory_start.expand(len(questions), -1).to(words.dtype)]
-        # One mask for all steps.
+        # One mask (B, d) for all steps.
         mask = F.dropout(torch.ones_like(memories[0]), self.memory_dropout, self.training)
         for step in range(self.num_steps):
             controls.append(self.control(step, controls[-1], question, words, padding))
@@ -184,7 +236,10 @@ class MacNet(nn.Module):
 
 
 def _xavier_linear(input_dim: int, output_dim: int, bias: bool = True) -> nn.Linear:
-    """Xavier's start, as the authors': with torch's own, twelve steps shrink the gradient."""
+    """A linear layer with Xavier's initialisation, as in the authors' code, and zero bias.
+
+    With torch's default, the gradient vanishes over twelve steps.
+    """
     layer = nn.Linear(input_dim, output_dim, bias)
     nn.init.xavier_uniform_(layer.weight)
     if bias:

@@ -1,4 +1,4 @@
-"""Options of models: the types that constructors' signatures name, and the check against them."""
+"""Types of the models' options, and the check of given options against a constructor."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Positive = Annotated[int, msgspec.Meta(ge=1, le=_LARGEST)]
 Probability = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
 #: (C, H, W)
 FeatureShape = Annotated[Sequence[Positive], msgspec.Meta(min_length=3, max_length=3)]
-Group = Mapping[str, Any] | None
+OptionGroup = Mapping[str, Any] | None
 
 
 def check_options(
@@ -26,13 +26,14 @@ def check_options(
 ) -> None:
     """Check the names and the types of options against the signature of a module's constructor.
 
-    A module names the constructors of its groups of options in ``OPTION_GROUPS``. The options of a
-    group are the keyword-only parameters of its constructor; the module gives the others.
+    A module whose option is a group of options for one of its parts lists the part's class in
+    ``OPTION_GROUPS``. The options of a group are the keyword-only parameters of that class; the
+    module itself passes the positional ones.
 
     Raises
     ------
     OptionError
-        For an option that the constructor does not have, or a value of another type or range.
+        If the constructor has no such option, or the value is not of its type or out of its range.
     """
     parameters = inspect.signature(module).parameters
     types = get_type_hints(module.__init__, include_extras=True)

@@ -1,8 +1,8 @@
-"""The distinct beginnings of a batch of questions, so that each is encoded once.
+"""The distinct prefixes of a batch of questions, so that each is encoded once.
 
-Questions of a kind begin alike ("what number of other objects are there of the same ..."), and a
-recurrent network read from the left has one state for one beginning. Of a batch of 256 CLEVR
-questions about three words in four begin something new, of 4,096 two in three.
+Questions of one family begin alike ("what number of other objects are there of the same ..."), and
+a recurrent network has the same state after equal prefixes. A batch of 256 CLEVR questions has
+about 3 distinct prefixes for every 4 words, one of 4,096 questions 2 for every 3.
 """
 
 from __future__ import annotations
@@ -18,12 +18,20 @@ from filmvqa.devices import to_device
 
 @dataclass(frozen=True)
 class PrefixTree:
-    """M prefixes of B questions, shorter before longer, those of one length side by side.
+    """M prefixes of B questions in levels: first those of one word, then those of two, and so on.
 
-    ``sizes`` counts the prefixes of 1, 2, ... words; ``words`` (M,) is the place in the flattened
-    (B, T) questions of each one's last word; ``parents`` (M,) the prefix one word shorter, counted
-    among those of its length (0 for those of one word); ``nodes`` (B, T) the prefix that ends at
-    each word, at padding that of the whole question.
+    Attributes
+    ----------
+    sizes
+        Number of prefixes in each level.
+    words
+        (M,) the position of each prefix's last word in the flattened (B, T) questions.
+    parents
+        (M,) the index, within the level above, of the prefix without its last word; 0 in the first
+        level.
+    nodes
+        (B, T) the index of the prefix that ends at each word; at padding, that of the whole
+        question.
     """
 
     sizes: list[int]
@@ -32,15 +40,22 @@ class PrefixTree:
     nodes: Tensor
 
     def to(self, device: torch.device) -> PrefixTree:
-        """The same with its indices on a device, sent without waiting for it."""
+        """A copy with its tensors on ``device``, sent without synchronisation."""
         indices = (to_device(index, device) for index in (self.words, self.parents, self.nodes))
         return PrefixTree(self.sizes, *indices)
 
 
 def prefix_tree(questions: Tensor, lengths: Tensor, *, share: bool = True) -> PrefixTree:
-    """The tree of questions (B, T) of ``lengths`` (B,), at least 1 each, both on the CPU.
+    """Build the tree of a batch of questions.
 
-    ``share=False`` keeps equal prefixes of different questions apart: what a packed batch is.
+    Parameters
+    ----------
+    questions
+        Token indices (B, T) on the CPU.
+    lengths
+        Number of words of each question (B,) on the CPU, at least 1.
+    share
+        Whether equal prefixes of different questions are one. If not, the tree is a packed batch.
     """
     tokens = questions.numpy()  # (B, T)
     length = lengths.numpy()[:, None]  # (B, 1)
@@ -48,10 +63,10 @@ def prefix_tree(questions: Tensor, lengths: Tensor, *, share: bool = True) -> Pr
     order = np.lexsort(tokens.T[::-1]) if share else np.argsort(-length[:, 0], kind="stable")
     tokens, length = tokens[order], length[order]
     is_new = np.arange(max_length) < length  # (B, T)
-    if share:  # where it differs, there or before, from the question above it
+    if share:  # a prefix is new if it differs from that of the question above it in sorted order
         is_new[1:] &= np.logical_or.accumulate(tokens[1:] != tokens[:-1], axis=1)
     sizes = is_new.sum(0)  # (T,)
-    index_in_level = is_new.cumsum(0) - 1  # (B, T): of a word's prefix among those of its length
+    index_in_level = is_new.cumsum(0) - 1  # (B, T)
     starts = np.concatenate([[0], sizes.cumsum()[:-1]])
     last_position = np.minimum(np.arange(max_length), length - 1)  # (B, T)
     nodes = np.empty((num_questions, max_length), np.int64)

@@ -1,9 +1,12 @@
-"""GRU and LSTM over a prefix tree: torch's equations, no padding, one gradient product a batch.
+"""GRU and LSTM over a prefix tree, with the equations of ``torch.nn.GRU`` and ``torch.nn.LSTM``.
 
-Reading the tree level by level, level t takes the states of its parents at level t - 1 and gives
-as many states as there are distinct prefixes of t words. What torch's own networks do at every
-step is done once for the batch here: the product with the inputs, and that for the gradient of
-the recurrent weights. States are kept in float32 whatever the products' precision.
+The tree is processed level by level: the states of level t, one for each distinct prefix of t
+words, are computed from their parents' states in level t - 1. Padding is not processed. Two
+products that torch computes at every step are computed once for the batch: that of the inputs with
+their weight, and the gradient of the recurrent weight. States are kept in the parameters' dtype
+(float32), whatever the precision of the products.
+
+In shape comments, M is the number of prefixes, m that of one level, and H the width of a state.
 """
 
 from __future__ import annotations
@@ -24,16 +27,28 @@ _WEIGHTS = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
 def run_recurrence(
     rnn: nn.Module, inputs: Tensor, tree: PrefixTree, input_index: Tensor | None = None
 ) -> Tensor:
-    """States (M, H) after each of the tree's prefixes, from the inputs (M, E) of their last words;
-    with ``input_index`` (M,), from distinct inputs (K, E) and the one of each.
+    """Compute the state (M, H) after each prefix of a tree.
 
-    ``rnn`` is torch's GRU or LSTM with one layer and one direction, whose own ``forward`` gives the
-    same over a packed batch. Products run in autocast's precision where it is on.
+    Parameters
+    ----------
+    rnn
+        A ``torch.nn.GRU`` or ``torch.nn.LSTM`` with one layer and one direction. Its own forward
+        pass over the packed batch gives the same states.
+    inputs
+        The input (M, E) of each prefix's last word, or distinct inputs (K, E).
+    tree
+        The prefixes.
+    input_index
+        With distinct inputs, the row (M,) of each prefix's input.
+
+    Notes
+    -----
+    Under autocast, matrix products run in its dtype.
     """
     w_ih, w_hh, b_ih, b_hh = map(rnn.get_parameter, _WEIGHTS)
     input_proj = F.linear(inputs, w_ih, b_ih)  # (M or K, 3H or 4H)
     cell = _Gru if isinstance(rnn, nn.GRU) else _Lstm
-    # What is not needed for gradients is not kept: 126 MB for 256 questions of the paper's GRU.
+    # What only gradients need takes 126 MB for 256 questions of the paper's GRU.
     needs_grad = torch.is_grad_enabled()
     states: Tensor = cell.apply(
         input_proj, input_index, w_hh, b_hh, tree.parents, tree.sizes, compute_dtype(inputs),
@@ -43,7 +58,7 @@ def run_recurrence(
 
 
 class _Level(NamedTuple):
-    """Rows of one level's prefixes, and how many there are at the level above."""
+    """The rows of one level's prefixes, and the number of prefixes in the level above."""
 
     rows: slice
     num_parents: int
@@ -64,10 +79,10 @@ def _rows(input_proj: Tensor, input_index: Tensor | None, rows: slice) -> Tensor
 
 
 def _input_gradient(grad: Tensor, input_index: Tensor | None, num_inputs: int) -> Tensor:
-    """Of the inputs (num_inputs, G), from that of each prefix's (M, G)."""
+    """The gradient (num_inputs, G) of the inputs, from that of each prefix's input (M, G)."""
     if input_index is None:
         return grad
-    one_hot = grad.new_zeros((num_inputs, len(grad)))  # a product adds rows faster than index_add_
+    one_hot = grad.new_zeros((num_inputs, len(grad)))  # faster than index_add_
     one_hot[input_index, torch.arange(len(grad), device=grad.device)] = 1
     return torch.mm(one_hot, grad)
 
@@ -75,9 +90,9 @@ def _input_gradient(grad: Tensor, input_index: Tensor | None, num_inputs: int) -
 class _Gru(torch.autograd.Function):
     """h' = (1 - z) n + z h with r, z = σ(x + W h + b) and n = tanh(x + r (W h + b)).
 
-    Inside, W's rows stand in the order n, r, z: then the gradients of what enters n from the
-    state, r, z, and n from the input lie so that three neighbours are the recurrent product's and
-    three the input's.
+    torch's gate order is r, z, n. Here the rows of W are in the order n, r, z, because n has two
+    gradients, one for W h + b and one for x. In (n of W h + b, r, z, n of x), the first three are
+    the gradient of the recurrent product, the last three that of the input, and each is a slice.
     """
 
     @staticmethod
@@ -94,7 +109,7 @@ class _Gru(torch.autograd.Function):
     ) -> Tensor:
         width, count = weight.shape[1], len(parents)
         param_dtype = weight.dtype
-        # From torch's order r, z, n to n, r, z; cast first, to move the smaller copy about.
+        # From the order r, z, n to n, r, z. The cast comes first, since bfloat16 halves the copy.
         w, b = (torch.roll(x.to(product_dtype), width, 0) for x in (weight, bias))
         states = input_proj.new_empty((count, width), dtype=param_dtype)
         prev_h = gates = None
@@ -128,9 +143,9 @@ class _Gru(torch.autograd.Function):
     def backward(ctx: Any, grad_states: Tensor) -> tuple[Tensor | None, ...]:
         prev_h, gates, w, parents, input_index = ctx.saved_tensors
         width, param_dtype = prev_h.shape[1], ctx.param_dtype
-        grad_gates = torch.empty_like(gates)  # (M, 4H): n from the state, r, z, n from the input
+        grad_gates = torch.empty_like(gates)  # (M, 4H): n of W h + b, r, z, n of x
         backward_weight = _for_backward(w)
-        grad_h: Tensor | None = None  # what the level below gives to this level's states
+        grad_h: Tensor | None = None  # (m, H): from the level below
         for rows, num_parents in reversed(_levels(ctx.sizes)):
             dh = grad_states[rows] if grad_h is None else grad_h.add_(grad_states[rows])  # (m, H)
             r, z, n, q = gates[rows].to(param_dtype).chunk(4, 1)
@@ -155,12 +170,15 @@ class _Gru(torch.autograd.Function):
 
 
 def _for_backward(w: Tensor) -> Tensor:
-    """The weight in the memory order in which the CPU multiplies rows with it fastest."""
+    """A copy of the weight in the memory order of the fastest product on the CPU; elsewhere w."""
     return w.t().contiguous().t() if w.device.type == "cpu" else w
 
 
 class _Lstm(torch.autograd.Function):
-    """c' = f c + i g and h' = o tanh(c') with i, f, o = σ(x + W h + b) and g = tanh(the same)."""
+    """c' = f c + i g and h' = o tanh(c'), where i, f, o = σ(x + W h + b) and g = tanh(x + W h + b).
+
+    The order of W's rows is torch's: i, f, g, o.
+    """
 
     @staticmethod
     def forward(
@@ -209,7 +227,7 @@ class _Lstm(torch.autograd.Function):
         width, param_dtype = prev_h.shape[1], ctx.param_dtype
         grad_gates = torch.empty_like(gates)  # (M, 4H): i, f, g, o
         backward_weight = _for_backward(w)
-        grad_hc: tuple[Tensor, Tensor] | None = None  # what the level below gives to h and to c
+        grad_hc: tuple[Tensor, Tensor] | None = None  # (m, H) each: from the level below
         levels = _levels(ctx.sizes)
         for k, (rows, num_parents) in reversed(list(enumerate(levels))):
             i, f, g, o = gates[rows].to(param_dtype).chunk(4, 1)  # (m, H)

@@ -1,4 +1,4 @@
-"""The parts of networks that see: coordinate maps, stem, classifier (section 3)."""
+"""The parts of a network that process the image: coordinate maps, stem, classifier (section 3)."""
 
 from __future__ import annotations
 
@@ -14,8 +14,11 @@ from filmvqa.models.options import Natural, Positive, Probability, check_choice
 
 
 class CoordConv2d(nn.Conv2d):
-    """A convolution of x with two maps appended, each place's x and y from -1 to 1 (section 4.1):
-    (N, C, H, W) to (N, D, H', W'); the weight is (D, C + 2, k, k)."""
+    """A convolution with two coordinate maps appended to its input (section 4.1).
+
+    The maps are each position's x and y, from -1 to 1. ``in_channels`` does not count them: the
+    weight is (out_channels, in_channels + 2, k, k).
+    """
 
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: int, **kwargs: Any
@@ -23,8 +26,9 @@ class CoordConv2d(nn.Conv2d):
         super().__init__(in_channels + 2, out_channels, kernel_size, **kwargs)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map (N, in_channels, H, W) to (N, out_channels, H', W')."""
         n, _, height, width = x.shape
-        # In x's own memory order: another would cost a reordering of all of x.
+        # In the memory format of x; otherwise concatenation would copy x to another one.
         channels_last = x.is_contiguous(memory_format=torch.channels_last)
         memory_format = torch.channels_last if channels_last else torch.contiguous_format
         like_x: dict[str, Any] = {"device": x.device, "dtype": x.dtype}
@@ -37,23 +41,40 @@ class CoordConv2d(nn.Conv2d):
 def convolution(
     in_channels: int, out_channels: int, kernel_size: int, *, coordinates: bool, **kwargs: Any
 ) -> nn.Conv2d:
-    """A convolution with or without coordinate maps in its input."""
+    """A ``CoordConv2d`` with ``coordinates``, else a ``Conv2d``."""
     conv_type = CoordConv2d if coordinates else nn.Conv2d
     return conv_type(in_channels, out_channels, kernel_size, **kwargs)
 
 
 def scale_pixels(features: Tensor) -> Tensor:
-    """Stored features in the precision of the products to come, in the memory order in which they
-    are: uint8 pixels to [-2, 2], which bfloat16 holds exactly, half precision as it is."""
+    """Stored features (U, C, H, W) in the dtype in which they are to be multiplied.
+
+    uint8 pixels from 0 to 255 are scaled to [-2, 2), where bfloat16 represents them exactly. Other
+    features are only cast. The memory format is kept.
+    """
     scaled = features.to(compute_dtype(features))
     return scaled / 64.0 - 2.0 if features.dtype == torch.uint8 else scaled
 
 
 class Stem(nn.Module):
-    """Convolutions with batch norm and ReLU that fit image features to the blocks' width.
+    """Convolutions with batch norm and ReLU, from image features or pixels to the blocks' input.
 
-    With ``strides`` of 2, one a layer, it also makes maps of raw pixels. Coordinate maps join
-    the first layer's input.
+    Parameters
+    ----------
+    input_dim
+        Channels of the features.
+    channels
+        Channels of each layer's output.
+    strides
+        Stride of each layer; there are as many layers. Pixels take several of stride 2.
+    kernel_size
+        Kernel size of every layer.
+    padding
+        Padding of every layer; None: half of the kernel size.
+    norm
+        Whether there is batch norm.
+    coordinates
+        Whether coordinate maps are appended to the first layer's input.
     """
 
     def __init__(
@@ -82,13 +103,13 @@ class Stem(nn.Module):
         self.layers = nn.Sequential(*layers)
 
     def output_size(self, height: int, width: int) -> tuple[int, int]:
-        """The size of the maps that it makes of features of that size.
+        """Height and width of the output for features of that height and width.
 
         Raises
         ------
         OptionError
-            If there is nothing left to stride over. (oneDNN's bfloat16 gradient of a strided
-            convolution of one pixel has values that nobody wrote.)
+            If a layer's output would be empty, or a layer of stride 2 or more has an input of one
+            pixel. (oneDNN's bfloat16 gradient of such a convolution has uninitialised values.)
         """
         maps = f"{height}×{width}"
         for stride in self._strides:
@@ -109,7 +130,7 @@ class Stem(nn.Module):
         return height, width
 
     def forward(self, features: Tensor) -> Tensor:
-        """(U, input_dim, H, W) to (U, channels, H', W')."""
+        """Map (U, input_dim, H, W) to (U, channels, H', W')."""
         maps: Tensor = self.layers(features)
         return maps
 
@@ -123,14 +144,32 @@ class Classifier(nn.Module):
 
     Parameters
     ----------
+    channels
+        Channels of the input.
     map_size
-        (H, W) of the maps that come in.
+        (H, W) of the input.
+    num_answers
+        Number of answers.
     projection_dim
-        Channels of the 1×1 convolution; 0: none.
+        Channels of the 1×1 convolution; 0 leaves it out.
     pool
-        ``maxpoolfull`` is the paper's global max pool. The others are the original code's:
-        ``max`` or ``avg`` over squares of 2, 3, 4, 5, 7 or all, ``aggressive`` (2×2 max, then
-        average of what is left, and no hidden layers), ``none``.
+        ``maxpoolfull`` is the paper's global max pooling. The others are the original code's:
+        ``maxpool`` or ``avgpool`` over squares with a side of 2, 3, 4, 5 or 7; ``avgpoolfull``;
+        ``aggressive``, which is 2×2 max pooling, then global average pooling, and no hidden layers;
+        and ``none``.
+    hidden_dims
+        Widths of the hidden layers.
+    norm
+        Whether there is batch norm.
+    dropout
+        Dropout probability after each hidden layer.
+    coordinates
+        Whether coordinate maps are appended to the input.
+
+    Raises
+    ------
+    OptionError
+        If ``pool`` is unknown.
     """
 
     def __init__(
@@ -163,20 +202,20 @@ class Classifier(nn.Module):
         self.mlp = mlp(pooled_dim, dims, num_answers, norm=norm, dropout=dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) to logits (B, num_answers)."""
+        """Map (B, channels, H, W) to logits (B, num_answers)."""
         logits: Tensor = self.mlp(self.pool(self.project(x)).flatten(1))
         return logits
 
 
 class _GlobalMax(nn.Module):
-    """Faster forwards and backwards than a pooling layer over the whole map."""
+    """Global max pooling; faster, forward and backward, than ``MaxPool2d`` over the whole map."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x.amax((2, 3))
 
 
 class _AppendCoordinates(nn.Module):
-    """Appends the coordinate maps where no convolution does it."""
+    """Appends the coordinate maps (section 4.1) to its input."""
 
     def forward(self, x: Tensor) -> Tensor:
         ys, xs = (
@@ -187,9 +226,9 @@ class _AppendCoordinates(nn.Module):
 
 
 def _pooling(pool: str, map_size: tuple[int, int]) -> tuple[nn.Module, tuple[int, int]]:
-    """The original code's pooling layers, and the size of their maps.
+    """The original code's pooling layer of that name, and the (H, W) of its output.
 
-    Where squares do not fit the map it is padded by one row on each side.
+    A map that is no multiple of the squares is padded by one position on each side.
     """
     height, width = map_size
     if pool == "none":
@@ -214,7 +253,7 @@ def mlp(
     norm: bool = True,
     dropout: float = 0.0,
 ) -> nn.Sequential:
-    """Linear layers with batch norm, ReLU and dropout between them."""
+    """Hidden layers (linear, batch norm, ReLU, dropout) and a last linear layer."""
     layers: list[nn.Module] = []
     for hidden_dim in hidden_dims:
         layers += [nn.Linear(input_dim, hidden_dim)]
