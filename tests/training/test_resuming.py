@@ -164,7 +164,7 @@ def test_last_pt_is_written_every_so_many_minutes(
 
 def test_another_process_in_the_same_folder_is_told(tmp_path: Path, tiny_set: Path) -> None:
     with folder_lock(tmp_path / "run"):
-        with pytest.raises(UserError, match=rf"run: process {os.getpid()} on .* is at work on it"):
+        with pytest.raises(UserError, match=rf"run: process {os.getpid()} on .* is using it"):
             train(tmp_path / "run", tiny_set)
         assert [p.name for p in (tmp_path / "run").iterdir()] == [".lock"]
     train(tmp_path / "run", tiny_set, max_steps=2)

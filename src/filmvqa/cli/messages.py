@@ -13,7 +13,7 @@ from pathlib import Path
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from filmvqa.disk import NO_ROOM, disk_full_error
+from filmvqa.disk import DISK_FULL_ERRNOS, disk_full_error
 from filmvqa.errors import UserError, printable
 from filmvqa.renamed_keys import RENAMED_KEYS
 
@@ -50,7 +50,7 @@ def explain(error: BaseException) -> str:
         reason = str(error) or "stopped"
         return printable(f"{reason}; run the same command again to go on")
     if isinstance(error, OSError):
-        if error.errno in NO_ROOM:
+        if error.errno in DISK_FULL_ERRNOS:
             return printable(str(disk_full_error(error.filename or Path.cwd(), None, error)))
         remedy = REMEDIES.get(error.errno or 0, "see whether the disk and the network are well")
         path = f"{error.filename}: " if error.filename else ""

@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
-from filmvqa.disk import NO_ROOM, disk_full_error
+from filmvqa.disk import DISK_FULL_ERRNOS, disk_full_error
 from filmvqa.errors import UserError, one_line, warn
 from filmvqa.layout import RunLayout
 
@@ -57,7 +57,7 @@ class JsonlLogger:
         except OSError as error:
             with suppress(OSError):
                 os.ftruncate(self._handle, self._size)
-            if error.errno in NO_ROOM:
+            if error.errno in DISK_FULL_ERRNOS:
                 raise disk_full_error(self.path, len(line), error) from None
             raise
         self._size += len(line)
