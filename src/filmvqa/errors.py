@@ -9,8 +9,7 @@ class UserError(Exception):
     """An error that the user can correct.
 
     The message is one line that names the file or the key, the problem and the remedy. Scripts
-    print it on standard error and exit with status 1, without a traceback; any other exception
-    is a bug and keeps its traceback.
+    print it on standard error and exit with status 1, without a traceback.
     """
 
 

@@ -106,7 +106,7 @@ def test_a_signal_lets_the_step_finish_and_saves(
     for step in (5, 17):  # the second comes in the 18th call: the 5th step was not done again
         with pytest.raises(Interrupted, match=rf"stopped after step {step + (step > 5)} of 24"):
             train(tmp_path / "parts", tiny_set)
-        assert "once more stops at once" in capsys.readouterr().err
+        assert "a second signal stops at once" in capsys.readouterr().err
         assert signal.getsignal(number) == before
     train(tmp_path / "parts", tiny_set)
     check_same(tmp_path / "whole", tmp_path / "parts")
