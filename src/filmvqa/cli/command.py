@@ -50,8 +50,11 @@ def folder_name(overrides: str) -> str:
 
 
 def _register_resolver(name: str, function: Callable[..., Any]) -> None:
-    """Register a resolver. OmegaConf 2.4 renames ``register_new_resolver`` to ``register_resolver``,
-    which is another function in earlier versions."""
+    """Register an OmegaConf resolver under the function's name in the installed version.
+
+    OmegaConf 2.4 renames ``register_new_resolver`` to ``register_resolver``, which is another
+    function in earlier versions.
+    """
     is_renamed = tuple(int(part) for part in omegaconf.__version__.split(".")[:2]) >= (2, 4)
     register: Any = getattr(
         OmegaConf, "register_resolver" if is_renamed else "register_new_resolver"

@@ -15,9 +15,9 @@ def set_environment() -> None:
     - ``CUBLAS_WORKSPACE_CONFIG``: makes cuBLAS deterministic.
     - ``LRU_CACHE_CAPACITY``: limits torch's cache of kernels for bfloat16 products on a CPU. Each
       shape needs a kernel, and the shapes of an encoder change with each batch. oneDNN caches 1,024
-      kernels, and torch by default another 1,024, which are rarely used again: together 800 MB, half
-      of them torch's. oneDNN's cache is not reduced: with 256 kernels the demo trains a quarter
-      slower on a processor with AMX.
+      kernels, and torch by default another 1,024, which are rarely used again and take 400 MB.
+      oneDNN's cache is not reduced: with 256 kernels the demo trains a quarter slower on a
+      processor with AMX.
     """
     if not sys.stderr.isatty():
         os.environ.setdefault("TQDM_MININTERVAL", "10")

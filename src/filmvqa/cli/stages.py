@@ -15,9 +15,9 @@ from filmvqa.cli.packed import packed_folder
 def run_stage(command_lines: Sequence[str], remedy: str, limit: float | None = None) -> float:
     """Run the scripts of the command lines, such as ``train.py model=film``, in turn.
 
-    If a script fails, or if the stage takes more than ``limit`` seconds, the script is interrupted
-    and the program exits with a message that ends with ``remedy``. SIGTERM interrupts the script
-    too. Returns the duration in seconds.
+    A script that still runs ``limit`` seconds after the start of the stage is interrupted. After
+    that, and after a script that fails, the program exits with a message that ends with ``remedy``.
+    SIGTERM is passed on to the running script as SIGINT. Returns the duration in seconds.
     """
     started = time.monotonic()
     for command_line in command_lines:
