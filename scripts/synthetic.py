@@ -38,10 +38,8 @@ def stages(small: bool) -> dict[str, list[str]]:
     name = _folder(small).name
     data, generator = overrides["data"], overrides["generator"]
     command_lines: dict[str, list[str]] = {
-        "generate": [
-            f"generate_clevr.py data=synthetic {overrides['data']} {overrides['generator']}"
-        ],
-        "preprocess": [f"preprocess_questions.py data=synthetic {overrides['data']}"],
+        "generate": [f"generate_clevr.py data=synthetic {data} {generator}"],
+        "preprocess": [f"preprocess_questions.py data=synthetic {data}"],
     }
     for experiment in EXPERIMENTS.values():
         best = f"outputs/{name}/{experiment}/best.pt"

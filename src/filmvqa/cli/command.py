@@ -74,7 +74,7 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
 
     def decorate(function: Callable[[DictConfig], Any]) -> Callable[[], None]:
         def checked(config: DictConfig) -> Any:
-            # Of config files: Hydra lets them add any key.
+            # Hydra lets config files add any key, so earlier keys are looked for here.
             plain: Any = OmegaConf.to_container(config, resolve=False)
             refuse_renamed_keys(flatten(plain))
             return function(config)
