@@ -91,10 +91,12 @@ def _copy_rows(
 def freeze_except(model: nn.Module, module_names: Sequence[str] | None) -> None:
     """Freeze all parameters except those of the named modules; None freezes none.
 
+    ``module_names`` may also have names of single parameters, as ``film_generator.task_offset``.
+
     Raises
     ------
     UserError
-        For a module that the model does not have.
+        For a name that the model does not have.
     """
     if module_names is None:
         return
