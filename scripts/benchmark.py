@@ -1,4 +1,4 @@
-"""How fast each part is on this machine, against its ceilings and against a reference."""
+"""Measure the speed of each part of the pipeline, relative to a reference and to the hardware."""
 
 from __future__ import annotations
 

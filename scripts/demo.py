@@ -1,6 +1,6 @@
-"""The whole way on a small world: generate, preprocess, extract, train, evaluate, compare.
+"""The whole pipeline on a small generated set: generate, preprocess, extract, train, evaluate.
 
-Runs the same commands that the README gives, prints each, and ends with a table and
+Runs and prints the commands of the README, and ends with a table and
 ``outputs/demo/report.json``.
 """
 
@@ -12,7 +12,9 @@ from pathlib import Path
 from filmvqa.cli.stages import run_stage
 
 FOLDER = Path("outputs/demo")
+#: Model configs by run.
 MODELS = {"film": "film_small", "question_only": "lstm"}
+#: Command lines by stage.
 STAGES: dict[str, list[str]] = {
     "generate": ["generate_clevr.py data=mini"],
     "preprocess": ["preprocess_questions.py data=mini"],
@@ -30,25 +32,27 @@ def main() -> None:
     from filmvqa.files import write_file
 
     seconds = {}
-    for stage, lines in STAGES.items():
-        seconds[stage] = round(run_stage(lines, "make demo goes on from there"), 1)
+    for stage, command_lines in STAGES.items():
+        seconds[stage] = round(run_stage(command_lines, "make demo goes on from there"), 1)
     reports = {
         run: json.loads((FOLDER / run / "evaluation/val.json").read_text()) for run in MODELS
     }
     summary = {
         run: {
             "overall": report["overall"]["accuracy"],
-            "by_type": {kind: row["accuracy"] for kind, row in report["by_type"].items()},
+            "by_type": {
+                question_type: row["accuracy"] for question_type, row in report["by_type"].items()
+            },
             "questions": report["overall"]["questions"],
         }
         for run, report in reports.items()
     }
-    report = json.dumps({**summary, "seconds": seconds}, indent=1) + "\n"
-    write_file(FOLDER / "report.json", report)
+    content = json.dumps({**summary, "seconds": seconds}, indent=1) + "\n"
+    write_file(FOLDER / "report.json", content)
     print(f"\nAccuracy on {summary['film']['questions']:,} questions about held-out images:\n")
     print(format_comparison(reports))
-    parts = ", ".join(f"{stage} {value:.0f} s" for stage, value in seconds.items())
-    print(f"\n{sum(seconds.values()):.0f} s in all: {parts}; also in {FOLDER}/report.json")
+    durations = ", ".join(f"{stage} {value:.0f} s" for stage, value in seconds.items())
+    print(f"\n{sum(seconds.values()):.0f} s in all: {durations}; also in {FOLDER}/report.json")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Fetch and unpack an official archive."""
+"""Download and unpack an official archive."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The FiLM network of a model config as a picture."""
+"""Draw the FiLM network of a model config."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def main(config) -> None:
     from filmvqa.reports.figures import draw_film
 
     if config.model.name != "film":
-        raise UserError(f"model={config.model.name} has no drawing; film models have")
+        raise UserError(f"model={config.model.name} cannot be drawn; choose a film model")
     with file_lock(config.output):
         draw_film(to_plain(config.model), tuple(to_plain(config.feature_shape)), config.output)
     print(f"written to {config.output}")

@@ -1,4 +1,4 @@
-"""A sheet of a set's images with questions."""
+"""Draw a sheet of images of a set with questions."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ def main(config) -> None:
         print(f"{config.split} has no answers; predictions are in {files.folder}")
         return
     if report["images_left_out"]:
-        print(f"without the {report['images_left_out']:,} images that it was trained on")
+        print(f"without the {report['images_left_out']:,} images that the model was trained on")
     print(format_report(report, families=config.by_family, lengths=config.by_program_length))
     print(f"written to {files.report} and {files.predictions.name}")
 

@@ -1,4 +1,4 @@
-"""Images to feature HDF5."""
+"""Extract features from images to HDF5."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def main(config) -> None:
         )
         for split in splits
     ]
-    if total := sum(each.bytes_to_write for each in extractions):
+    if total := sum(extraction.bytes_to_write for extraction in extractions):
         print(f"{layout.features}: {format_bytes(total)} of features to write")
     check_disk_space(layout.features, total)
     for extraction in extractions:

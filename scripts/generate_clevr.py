@@ -1,4 +1,4 @@
-"""Generate a CLEVR-format set: scenes, images, questions."""
+"""Generate a set in CLEVR's format: scenes, images and questions."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ def main(config) -> None:
             f"data={config.data.name} is downloaded, not generated; "
             f"run scripts/download_clevr.py data={config.data.name}"
         )
-    options = typed_settings(config, "data.generator", GeneratorSettings)
-    options = replace(options, templates=config.templates)
-    if generate(config.data.root, options, config.workers):
-        print(f"{config.data.root}: generated {options.images} images")
+    settings = typed_settings(config, "data.generator", GeneratorSettings)
+    settings = replace(settings, templates=config.templates)
+    if generate(config.data.root, settings, config.workers):
+        print(f"{config.data.root}: generated {settings.images} images")
     else:
         print(f"{config.data.root}: complete already")
 

@@ -1,4 +1,4 @@
-"""A checkpoint of the original FiLM code as one that evaluate.py takes."""
+"""Convert a checkpoint of the original FiLM code to one that evaluate.py reads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Question JSON to vocabulary and question HDF5."""
+"""Convert question JSON to a vocabulary and question HDF5."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Train the small shipped backbone on freshly generated images."""
+"""Train the shipped backbone clevr_cnn on generated images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A sweep's table (Markdown, CSV) and figure (PNG)."""
+"""Write the tables (Markdown, CSV) and the figure (PNG) of a sweep."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Train a model; with -m and sweep=<name>, one for each setting of a sweep."""
+"""Train a model, or, with -m and sweep=<name>, one model per setting of a sweep."""
 
 from __future__ import annotations
 
@@ -22,32 +22,32 @@ def main(config) -> float:
     from filmvqa.training.run import train_run
 
     layout = RunLayout(Path(HydraConfig.get().runtime.output_dir))
-    best = train_run(layout.folder, run_settings(config), resume=config.resume)
+    best_accuracy = train_run(layout.folder, run_settings(config), resume=config.resume)
     draw_curves(layout.metrics, layout.curves)
-    return best
+    return best_accuracy
 
 
 def run_settings(config) -> RunSettings:
-    """The settings of a run, from its config."""
+    """The settings of the run that a config describes."""
     from filmvqa.training.prepare import RunSettings
     from filmvqa.training.settings import TrainerSettings
 
-    plain = to_plain(config)
+    plain_config = to_plain(config)
     return RunSettings(
         data=data_layout(config),
-        model=plain["model"],
-        optim=plain["optim"],
+        model=plain_config["model"],
+        optim=plain_config["optim"],
         trainer=typed_settings(config, "trainer", TrainerSettings),
-        config={k: v for k, v in plain.items() if k not in ("run", "resume", "debug")},
+        config={k: v for k, v in plain_config.items() if k not in ("run", "resume", "debug")},
         train_split=config.data.train_split,
         val_split=config.data.val_split,
         fraction=config.data.fraction,
         init_from=config.train.init_from,
-        trainable=plain["train"]["trainable"],
+        trainable=plain_config["train"]["trainable"],
         seed=config.seed,
         device=config.device,
         store=config.store,
-        logger=plain["logger"],
+        logger=plain_config["logger"],
     )
 
 

@@ -365,13 +365,13 @@ def test_a_vocabulary_is_not_written_over_itself(tiny_world: Path, tmp_path: Pat
     work = lambda: preprocess_questions(  # noqa: E731
         tiny_world / "questions", tmp_path / "h5", vocab=path, extend_vocab=True
     )
-    refused(work, path, "would be written over what is read")
+    refused(work, path, "would overwrite the input")
 
 
 def test_a_sheet_is_not_drawn_over_its_questions(tiny_world: Path) -> None:
     path = tiny_world / "questions/CLEVR_val_questions.json"
     work = lambda: draw_sheet(path, tiny_world / "images/val", path)  # noqa: E731
-    refused(work, path, "would be written over what is read")
+    refused(work, path, "would overwrite the input")
 
 
 def test_keys_that_nobody_knows_are_ignored(tiny_world: Path, tmp_path: Path) -> None:
@@ -388,5 +388,5 @@ def test_keys_that_nobody_knows_are_ignored(tiny_world: Path, tmp_path: Path) ->
 
 def test_features_are_not_written_into_the_images(tmp_path: Path) -> None:
     png(tmp_path / "i/CLEVR_val_000000.png")
-    with pytest.raises(UserError, match="would be written over what is read"):
+    with pytest.raises(UserError, match="would overwrite the input"):
         Extraction(tmp_path / "i", tmp_path / "i/f.h5", "val", build_backbone("pixels"), (16, 16))

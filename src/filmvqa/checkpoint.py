@@ -1,4 +1,4 @@
-"""Checkpoints: one file with all that is needed to resume, to evaluate and to ask."""
+"""Checkpoints: one file with all that resuming, evaluating and answering questions need."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from filmvqa.models import build_model
 from filmvqa.renamed_keys import rename_keys
 
 FORMAT = "filmvqa-checkpoint-4"
-#: The format before, which is still read.
+#: The previous format, which can still be read.
 FORMAT_3 = "filmvqa-checkpoint-3"
-#: The entries of every checkpoint and their types; one that training goes on from has more.
+#: The entries of every checkpoint and their types; one that training can resume from has more.
 _ENTRIES: dict[str, tuple[type, ...]] = {
     "model": (dict,),
     "weights": (dict,),
@@ -34,6 +34,7 @@ _ENTRIES: dict[str, tuple[type, ...]] = {
     "train_images": (torch.Tensor, type(None)),
     "progress": (dict,),
 }
+#: Keys that entries must have, by the name of the entry.
 _INNER_KEYS = {
     "model": ("name", "kwargs"),
     "vocabulary": ("question", "program", "answer"),
@@ -44,39 +45,42 @@ _INNER_KEYS = {
 
 
 def save_checkpoint(path: str | Path, content: dict[str, Any]) -> None:
-    """Write a checkpoint of plain data and tensors, whole or not at all."""
-    # Made in memory: its size is then known, and a full disk is one clean error.
+    """Write a checkpoint of plain data and tensors atomically."""
+    # Serialized in memory first: the size is then known, and torch does not hide a full disk behind
+    # an error of its own.
     stream = io.BytesIO()
     torch.save({"format": FORMAT, **content}, stream)
     write_file(path, stream.getbuffer())
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Read a checkpoint of this format or the one before; nothing in the file is executed.
+    """Read a checkpoint of the current or the previous format; no code in the file is executed.
 
     Raises
     ------
     UserError
-        If it is missing, unreadable or no checkpoint of this project and version.
+        If the file is missing or unreadable, is no checkpoint of this project, or has another
+        format.
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            if broken := archive.testzip():  # torch does not compare checksums
-                raise zipfile.BadZipFile(f"{broken} has another checksum")
+            if corrupt_member := archive.testzip():  # torch does not compare checksums
+                raise zipfile.BadZipFile(f"{corrupt_member} has a wrong checksum")
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(f"{path}: no such checkpoint; train one with scripts/train.py") from None
-    except Exception as error:  # torch raises half a dozen types for a file it cannot read
+    except Exception as error:  # torch raises exceptions of many types for a broken file
         reason = one_line(error, 120)
         raise UserError(f"{path}: not a readable checkpoint ({reason}); {remedy(path)}") from None
     if not isinstance(content, dict):
         content = {}
-    recorded = content.get("format")
-    if recorded == FORMAT_3:
+    file_format = content.get("format")
+    if file_format == FORMAT_3:
         content = _upgraded(content, path)
-    elif recorded != FORMAT:
-        what = f"{recorded!r}" if isinstance(recorded, str) else "no checkpoint of this project"
-        raise UserError(f"{path}: is {what}, not {FORMAT!r}; {remedy(path)}")
+    elif file_format != FORMAT:
+        is_named = isinstance(file_format, str)
+        actual = repr(file_format) if is_named else "no checkpoint of this project"
+        raise UserError(f"{path}: is {actual}, not {FORMAT!r}; {remedy(path)}")
     for name, types in _ENTRIES.items():
         if not _is_entry(content.get(name), types, _INNER_KEYS.get(name, ())):
             raise UserError(f"{path}: its entry {name!r} is missing or broken; {remedy(path)}")
@@ -85,13 +89,14 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
 
 
 def _is_entry(entry: Any, types: tuple[type, ...], inner_keys: tuple[str, ...]) -> bool:
+    """Whether an entry has one of the types and, if it is a dict, all of ``inner_keys``."""
     if isinstance(entry, dict) and any(key not in entry for key in inner_keys):
         return False
     return isinstance(entry, types)
 
 
 def _upgraded(content: dict[str, Any], path: str | Path) -> dict[str, Any]:
-    """The content of a checkpoint of format 3 as one of the present format."""
+    """The content of a checkpoint of format 3, converted to the current format."""
     try:
         inputs = {
             name: _renamed(entry, made="feature_spec") if isinstance(entry, dict) else entry
@@ -119,30 +124,30 @@ def _upgraded(content: dict[str, Any], path: str | Path) -> dict[str, Any]:
     return upgraded
 
 
-def _renamed(entry: dict[str, Any], **names: str) -> dict[str, Any]:
-    return {names.get(key, key): value for key, value in entry.items()}
+def _renamed(entry: dict[str, Any], **new_names: str) -> dict[str, Any]:
+    return {new_names.get(key, key): value for key, value in entry.items()}
 
 
 def remedy(path: str | Path) -> str:
-    """The end of a message about an unusable checkpoint: what to do."""
+    """The end of an error message about an unusable checkpoint: what the user can do."""
     if Path(path).name == "last.pt":
-        return "copy best.pt over it to go on from there, or delete it to train from the start"
+        return "copy best.pt over it to go on from there, or delete it to train from the beginning"
     return "give a checkpoint that this version of scripts/train.py wrote, or train again"
 
 
 def eval_weights(content: dict[str, Any]) -> dict[str, Any]:
-    """The weights that evaluations score: the averaged ones where a checkpoint has them."""
+    """The weights to evaluate: the exponential moving average if the checkpoint has one."""
     weights: dict[str, Any] = content["ema_weights"] or content["weights"]
     return weights
 
 
 def vocabulary_of(content: dict[str, Any], path: str | Path) -> Vocabulary:
-    """The vocabulary that a checkpoint holds.
+    """The vocabulary of a checkpoint; ``path`` is for error messages.
 
     Raises
     ------
     UserError
-        If it is no vocabulary.
+        If the entry is not a valid vocabulary.
     """
     try:
         maps = msgspec.convert(content["vocabulary"], dict[str, dict[str, int]])
@@ -156,18 +161,19 @@ def vocabulary_of(content: dict[str, Any], path: str | Path) -> Vocabulary:
 def model_from_checkpoint(
     content: dict[str, Any], path: str | Path
 ) -> tuple[nn.Module, Vocabulary]:
-    """The model, in evaluation mode, and the vocabulary that a checkpoint holds.
+    """The model of a checkpoint, in evaluation mode, and its vocabulary.
 
     Raises
     ------
     UserError
-        For an unknown model, weights that do not fit its options, or a vocabulary of other size.
+        If the model is unknown, if the weights do not fit its options, or if the vocabulary has
+        another size than the model.
     """
     vocabulary = vocabulary_of(content, path)
     name, kwargs = content["model"]["name"], content["model"]["kwargs"]
     weights = eval_weights(content)
     try:
-        # Without memory first, so that sizes that do not fit allocate nothing.
+        # On the meta device first: weights of wrong sizes fail before memory is allocated.
         with torch.device("meta"):
             skeleton = build_model(name, **kwargs)
         skeleton.load_state_dict(weights, assign=True)
@@ -175,7 +181,7 @@ def model_from_checkpoint(
         model.load_state_dict(weights)
     except (UserError, RuntimeError, TypeError, ValueError, AttributeError) as error:
         raise UserError(
-            f"{path}: its model and its weights do not fit ({one_line(error)}); {remedy(path)}"
+            f"{path}: its weights do not fit its model ({one_line(error)}); {remedy(path)}"
         ) from None
     sizes = (len(vocabulary.question), len(vocabulary.answer))
     if sizes != (kwargs["vocab_size"], kwargs["num_answers"]):

@@ -1,4 +1,4 @@
-"""Room on the disk: how much there is, and what to say where it does not suffice."""
+"""Free disk space, and the error when it does not suffice."""
 
 from __future__ import annotations
 
@@ -8,32 +8,45 @@ from pathlib import Path
 
 from filmvqa.errors import UserError
 
-#: Errors that mean that there is no room: the disk, the quota, the largest file that is allowed.
-NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+#: Errors of a write for lack of space: a full disk, a quota, or the limit on a file's size.
+DISK_FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 def disk_full_error(path: str | Path, size: int | None, error: OSError | None = None) -> UserError:
-    """The error that ``size`` bytes have no room at ``path``."""
-    limit = error is not None and error.errno == errno.EFBIG
-    reason = "a file may not grow so large here" if limit else "no room on the disk"
-    needs = "" if size is None else f": it needs {format_bytes(size)}"
-    have = f"{format_bytes(free_space(path))} are free"
-    remedy = "raise the limit (ulimit -f)" if limit else "make room"
+    """The error for a file that does not fit on the disk.
+
+    Parameters
+    ----------
+    path
+        The file that was to be written.
+    size
+        Its size in bytes; None if it is not known.
+    error
+        The error of the write, which tells a full disk from the limit on a file's size; None for
+        a full disk.
+    """
+    exceeds_file_limit = error is not None and error.errno == errno.EFBIG
+    if exceeds_file_limit:
+        reason, remedy = "larger than a file may be here", "raise the limit (ulimit -f)"
+    else:
+        reason, remedy = "no room on the disk", "make room"
+    required = "" if size is None else f": it needs {format_bytes(size)}"
+    available = f"{format_bytes(free_space(path))} are free"
     return UserError(
-        f"{path}: {reason}{needs}, {have}; {remedy} and run the same command again: what was "
-        "written before is kept"
+        f"{path}: {reason}{required}, {available}; {remedy} and run the same command again: files "
+        "that were finished are kept"
     )
 
 
 def check_disk_space(path: str | Path, size: int) -> None:
-    """Raise ``UserError`` unless ``size`` bytes have room at ``path``, before work is spent on
-    them."""
+    """Raise ``UserError`` if ``size`` bytes do not fit on the disk of ``path``; to be called before
+    the work that produces them."""
     if size > free_space(path):
         raise disk_full_error(Path(path), size)
 
 
 def free_space(path: str | Path) -> int:
-    """Bytes that can still be written where ``path`` is or would be."""
+    """Free bytes on the disk of ``path``, which need not exist yet."""
     path = Path(path).absolute()
     while not path.exists():
         path = path.parent
@@ -41,7 +54,7 @@ def free_space(path: str | Path) -> int:
 
 
 def format_bytes(size: float) -> str:
-    """A number of bytes for people."""
+    """A number of bytes as text with a binary unit, such as ``1.5 MiB``."""
     for unit in ("bytes", "KiB", "MiB"):
         if abs(size) < 1024:
             return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"

@@ -1,4 +1,4 @@
-"""What the user can mend, what they stopped, what they should know."""
+"""Errors that the user can correct, interruptions, and warnings."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import sys
 
 
 class UserError(Exception):
-    """Bad input that its owner can mend: the message is one line with file, place and remedy.
+    """An error that the user can correct.
 
-    Scripts print the message on standard error and exit with status 1; nothing else in the
-    package is allowed to end a run without a traceback.
+    The message is one line that names the file or the key, the problem and the remedy. Scripts
+    print it on standard error and exit with status 1, without a traceback.
     """
 
 
@@ -18,20 +18,21 @@ class OptionError(ValueError):
 
 
 class Interrupted(KeyboardInterrupt):
-    """The user stopped it, and it has put its work in order; the message says how far it came."""
+    """The user stopped the work, and its state was saved; the message says how far it came."""
 
 
 def one_line(error: BaseException, limit: int = 160) -> str:
-    """What a library's error says, cut to ``limit`` characters, to quote in a ``UserError``."""
+    """A library's error message as one line of at most ``limit`` characters, to quote it in a
+    ``UserError``."""
     return " ".join(str(error).split())[:limit] or type(error).__name__
 
 
 def warn(message: str) -> None:
-    """One line on standard error about what does not stop the work."""
+    """Print a warning as one line on standard error."""
     print(f"warning: {printable(message)}", file=sys.stderr, flush=True)
 
 
 def printable(message: str) -> str:
-    """A message as one line; what a broken file brought into it cannot steer the terminal."""
+    """A message as one line; control characters, which a broken file may contain, are replaced."""
     line = " ".join(message.split())
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in line)

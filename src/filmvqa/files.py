@@ -1,4 +1,4 @@
-"""Reading whole files, and writing files that appear whole or not at all."""
+"""Reading files, and writing them atomically."""
 
 from __future__ import annotations
 
@@ -9,75 +9,74 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from filmvqa.disk import NO_ROOM, disk_full_error
+from filmvqa.disk import DISK_FULL_ERRNOS, disk_full_error
 from filmvqa.errors import UserError
 
 
 @contextmanager
 def atomic_write(path: str | Path, size: int | None = None) -> Iterator[IO[bytes]]:
-    """Open a binary file beside ``path`` and move it there when the block ends without error.
+    """Open a temporary binary file and rename it to ``path`` when the block ends without error.
 
-    The bytes are flushed to the disk before the move, so a crash leaves the old file or the
-    new one, never a half. What a killed process left beside is written over; that two do not
-    write at once is for ``folder_lock`` to see to.
+    The bytes are flushed to the disk before the file is renamed, so a crash leaves either the old
+    file or the new one. A temporary file that a killed process left is overwritten. Two processes
+    must not write the same file at once: see ``folder_lock``.
 
     Parameters
     ----------
     size
-        Bytes that will be written, for the message if there is no room for them.
+        Number of bytes that will be written, for the message if the disk is full.
 
     Raises
     ------
     UserError
-        If there is no room; what was at ``path`` is still there.
+        If the disk is full; a file that was at ``path`` is unchanged.
     """
     path = Path(path)
-    beside = path.with_name(f".{path.name}.tmp")
+    temporary_path = path.with_name(f".{path.name}.tmp")
     stream = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(beside, "w+b") as stream:
+        with open(temporary_path, "w+b") as stream:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
-        beside.replace(path)
+        temporary_path.replace(path)
         sync_folder(path.parent)
     except OSError as error:
-        if error.errno in NO_ROOM:
+        if error.errno in DISK_FULL_ERRNOS:
             raise disk_full_error(path, size, error) from None
         raise
     finally:
         if stream is not None:
-            beside.unlink(missing_ok=True)
+            temporary_path.unlink(missing_ok=True)
 
 
 def write_file(path: str | Path, content: bytes | memoryview | str) -> None:
-    """Write a file of this content (text as UTF-8), whole or not at all."""
+    """Write ``content`` (text as UTF-8) to a file atomically."""
     content = content.encode() if isinstance(content, str) else content
     with atomic_write(path, len(content)) as stream:
         stream.write(content)
 
 
 def sync_folder(folder: str | Path) -> None:
-    """Flush a folder's entries, without which a file that was moved into it may not survive a
-    power cut."""
+    """Flush a folder's entries to the disk: otherwise a power failure may lose a file that was
+    renamed into it."""
     if os.name == "posix":
-        handle = os.open(folder, os.O_RDONLY)
+        descriptor = os.open(folder, os.O_RDONLY)
         try:
-            os.fsync(handle)
+            os.fsync(descriptor)
         finally:
-            os.close(handle)
+            os.close(descriptor)
 
 
 def refuse_overwriting(output: str | Path, *inputs: str | Path) -> None:
-    """Raise ``UserError`` if ``output`` is one of the files, or lies in one of the folders, that
-    are read."""
+    """Raise ``UserError`` if ``output`` is one of the input files or lies in an input folder."""
     target = Path(output).resolve()
-    for each in inputs:
-        source = Path(each).resolve()
+    for input_path in inputs:
+        source = Path(input_path).resolve()
         if target == source or (source.is_dir() and source in target.parents):
             raise UserError(
-                f"{output}: would be written over what is read ({each}); choose another place"
+                f"{output}: would overwrite the input {input_path}; choose another output path"
             )
 
 
@@ -98,6 +97,6 @@ def read_bytes(path: str | Path, remedy: str) -> bytes:
 
 
 def sha256_of_file(path: str | Path) -> str:
-    """Hexadecimal SHA-256 of a file's content, read in blocks."""
+    """The SHA-256 of a file's content in hexadecimal; the file is read in blocks."""
     with open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

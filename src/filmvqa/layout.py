@@ -1,4 +1,4 @@
-"""Where files lie: the only module that spells the paths of a data set and of a run."""
+"""The paths of the files of a data set and of a run; no other module spells them."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _QUESTION_FILE = re.compile(r"CLEVR_(\w+)_questions\.json|CLEVR-Humans-(\w+)\.js
 
 @dataclass(frozen=True)
 class DatasetLayout:
-    """The files of one data set, in CLEVR v1.0's own layout below ``root``.
+    """The files of one data set, in the layout of CLEVR v1.0 below ``root``.
 
-    Images, question JSON, question HDF5 and feature HDF5 may lie in folders elsewhere, so that
-    several sets can share them (``DatasetLayout.under``). ``backbone`` is the name of the network
-    that made the features.
+    The folders of images, question JSON, question HDF5 and feature HDF5 may be outside ``root``,
+    so that several sets can share them (``DatasetLayout.under``). ``backbone`` is the name of the
+    network that computed the features.
     """
 
     root: Path
@@ -38,12 +38,12 @@ class DatasetLayout:
         features: str | Path | None = None,
         backbone: str = "",
     ) -> DatasetLayout:
-        """The layout of a set below ``root``; a folder that is given lies there instead.
+        """The layout of a set below ``root``; each folder that is not None replaces the default.
 
-        ``features`` lie beside the question HDF5 unless given.
+        The default of ``features`` is the folder of the question HDF5.
         """
         root = Path(root)
-        if questions is None:  # CLEVR-Humans has its files at the top
+        if questions is None:  # CLEVR-Humans has its question files in the root
             humans = any(root.glob("CLEVR-Humans-*.json"))
             questions = root if humans else root / "questions"
         h5 = root / "h5" if h5 is None else h5
@@ -56,29 +56,29 @@ class DatasetLayout:
         return self.images / split
 
     def image_splits(self) -> list[str]:
-        """Splits that have a folder of images, sorted."""
+        """The names of the splits that have a folder of images, sorted."""
         return sorted(path.name for path in self.images.glob("*") if path.is_dir())
 
     def mask_folder(self, split: str) -> Path:
-        """The folder of a split's object masks, one PNG an image."""
+        """The folder of a split's object masks, one PNG per image."""
         return self.root / "masks" / split
 
     def scene_json(self, split: str) -> Path:
-        """The scenes of a split."""
+        """The scene JSON of a split."""
         return self.root / "scenes" / f"CLEVR_{split}_scenes.json"
 
     def question_json(self, split: str) -> Path:
-        """The questions of a split, as CLEVR names the file."""
+        """The question JSON of a split, under CLEVR's name."""
         return self.questions / f"CLEVR_{split}_questions.json"
 
     def question_json_by_split(self) -> dict[str, Path]:
-        """The question JSON of every split that has one, under CLEVR's, CoGenT's or
-        CLEVR-Humans' name.
+        """The question JSON of each split that has one, under the names of CLEVR, CoGenT or
+        CLEVR-Humans.
 
         Raises
         ------
         UserError
-            If there is none.
+            If no split has one.
         """
         by_split = {}
         for path in sorted(self.questions.iterdir()) if self.questions.is_dir() else []:
@@ -93,20 +93,20 @@ class DatasetLayout:
 
     @property
     def vocabulary(self) -> Path:
-        """``vocab.json``, beside the question HDF5."""
+        """``vocab.json``, in the folder of the question HDF5."""
         return self.h5 / "vocab.json"
 
     def question_h5(self, split: str) -> Path:
-        """The encoded questions of a split."""
+        """The question HDF5 of a split."""
         return self.h5 / f"{split}_questions.h5"
 
     def feature_h5(self, split: str) -> Path:
-        """The features of a split's images."""
+        """The feature HDF5 of a split."""
         return self.features / f"{split}_features_{self.backbone}.h5"
 
     @property
     def generator_settings(self) -> Path:
-        """The settings that made a generated set."""
+        """The settings that a generated set was made with."""
         return self.root / "generation.json"
 
     @property
@@ -115,7 +115,7 @@ class DatasetLayout:
         return self.root / ".partial"
 
     def partial_json(self, split: str, content: str, number: int) -> Path:
-        """One finished piece (``scenes`` or ``questions``) of an unfinished split."""
+        """A finished chunk of an unfinished split; ``content`` is ``scenes`` or ``questions``."""
         return self.partial / split / f"{content}_{number:06d}.json"
 
 
@@ -147,12 +147,12 @@ class RunLayout:
 
     @property
     def train_images(self) -> Path:
-        """The images trained on, where they are not all of the split."""
+        """The images that were trained on, if they are not all of the split."""
         return self.folder / "train_images.json"
 
     @property
     def not_finite(self) -> Path:
-        """The questions of a step whose loss or weights were not finite."""
+        """The questions of the step in which the loss or a weight was not finite."""
         return self.folder / "not_finite.json"
 
     @property
@@ -167,7 +167,7 @@ class RunLayout:
 
 @dataclass(frozen=True)
 class EvaluationLayout:
-    """The results of one split's evaluation, in ``folder``."""
+    """The result files of one split's evaluation, in ``folder``."""
 
     folder: Path
     split: str
@@ -182,5 +182,5 @@ class EvaluationLayout:
 
     @property
     def answers(self) -> Path:
-        """One answer a line, for splits whose answers are withheld."""
+        """One answer per line, for splits without published answers."""
         return self.folder / f"{self.split}_answers.txt"

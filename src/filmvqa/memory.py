@@ -1,4 +1,4 @@
-"""Memory of the host: how much is free, and the error when it runs out."""
+"""Free memory of the host, and the error when memory runs out."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from filmvqa.errors import UserError
 
 @contextmanager
 def explained_out_of_memory(describe: Callable[[], str]) -> Iterator[None]:
-    """Turn the exception that memory ran out, of torch or Python, into a ``UserError`` with the
-    message that ``describe`` gives."""
+    """Replace an out-of-memory exception of torch or Python by a ``UserError`` whose message
+    ``describe`` returns."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:  # OutOfMemoryError is a RuntimeError
@@ -27,7 +27,7 @@ def explained_out_of_memory(describe: Callable[[], str]) -> Iterator[None]:
 
 
 def free_memory() -> int:
-    """Bytes of memory that are available without swapping, within the limits of a container."""
+    """Bytes of memory that are available without swapping, within the limit of a container."""
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
         fields = dict(line.split(":") for line in lines)
@@ -35,8 +35,8 @@ def free_memory() -> int:
     except (OSError, KeyError, ValueError):  # not Linux
         free = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
     try:
-        group = Path("/sys/fs/cgroup")
-        limit, used = ((group / f"memory.{name}").read_text() for name in ("max", "current"))
+        cgroup = Path("/sys/fs/cgroup")
+        limit, used = ((cgroup / f"memory.{name}").read_text() for name in ("max", "current"))
         return min(free, int(limit) - int(used))
-    except (OSError, ValueError):  # no group, or no limit: "max"
+    except (OSError, ValueError):  # no cgroup, or "max": no limit
         return free

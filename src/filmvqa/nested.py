@@ -1,4 +1,4 @@
-"""Nested plain data, such as a configuration: flattened, and compared."""
+"""Flattening and comparing nested mappings, such as configurations."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """One level of keys, joined with dots; an empty mapping leaves no key."""
+    """A mapping of one level, its keys joined with dots; an empty mapping contributes no key."""
     flat: dict[str, Any] = {}
     for key, value in nested.items():
         if isinstance(value, Mapping):
@@ -18,6 +18,7 @@ def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """What changed, as ``<key> was <old>, now <new>``, sorted by key."""
-    a, b = flatten(old), flatten(new)
-    return [f"{k} was {a.get(k)}, now {b.get(k)}" for k in sorted(a | b) if a.get(k) != b.get(k)]
+    """The changed keys, each as ``<key> was <old>, now <new>``, sorted by key."""
+    old, new = flatten(old), flatten(new)
+    changed = [key for key in sorted(old | new) if old.get(key) != new.get(key)]
+    return [f"{key} was {old.get(key)}, now {new.get(key)}" for key in changed]

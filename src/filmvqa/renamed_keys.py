@@ -1,11 +1,11 @@
-"""Configuration keys that have another name now."""
+"""Configuration keys that were renamed."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-#: The current key by the earlier one.
+#: Maps each earlier key to the current one.
 RENAMED_KEYS: dict[str, str] = {
     "train.start": "train.init_from",
     "train.parts": "train.trainable",
@@ -22,9 +22,9 @@ RENAMED_KEYS: dict[str, str] = {
 
 
 def rename_keys(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A nested configuration with its earlier keys renamed, in the same order.
+    """A nested configuration with earlier keys renamed to the current ones, in the same order.
 
-    ``prefix`` is the key, with its final dot, below which ``nested`` stands.
+    ``prefix`` is the path of ``nested`` in the whole configuration, with a final dot.
     """
     renamed: dict[str, Any] = {}
     for key, value in nested.items():

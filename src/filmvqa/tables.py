@@ -1,4 +1,4 @@
-"""Tables of text: for the terminal, and in Markdown."""
+"""Tables as plain text and as Markdown."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ from collections.abc import Sequence
 
 
 def text_table(rows: Sequence[Sequence[str]], labels: int = 1) -> str:
-    """Rows in columns as wide as their widest cell; the first ``labels`` columns are aligned to
-    the left, the others, which hold numbers, to the right. A row of one cell spans the table."""
-    columns = max(map(len, rows))
+    """A table with columns as wide as their widest cell.
+
+    The first ``labels`` columns are aligned to the left, the others, which hold numbers, to the
+    right. A row of one cell spans the table.
+    """
+    num_columns = max(map(len, rows))
     widths = [
         max((len(row[i]) for row in rows if len(row) > 1 and i < len(row)), default=0)
-        for i in range(columns)
+        for i in range(num_columns)
     ]
     lines = []
     for row in rows:
@@ -23,7 +26,7 @@ def text_table(rows: Sequence[Sequence[str]], labels: int = 1) -> str:
     return "\n".join(lines)
 
 
-def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]], labels: int = 1) -> str:
-    """The same in Markdown, with a head and a final line end."""
-    marks = ["---"] * labels + ["---:"] * (len(head) - labels)
-    return "".join(f"| {' | '.join(line)} |\n" for line in (head, marks, *rows))
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], labels: int = 1) -> str:
+    """A table in Markdown with a header and a final newline, aligned as in ``text_table``."""
+    alignments = ["---"] * labels + ["---:"] * (len(header) - labels)
+    return "".join(f"| {' | '.join(row)} |\n" for row in (header, alignments, *rows))

@@ -29,7 +29,7 @@ PARTS = [
 ]  # fmt: skip
 
 
-def test_it_measures_every_part(tmp_path: Path) -> None:
+def test_every_part_is_measured(tmp_path: Path) -> None:
     run = run_script("benchmark.py", *TINY, cwd=tmp_path)
     assert run.returncode == 0, run.stderr
     content = json.loads((tmp_path / "outputs/benchmark.json").read_text())
@@ -70,16 +70,15 @@ def test_the_reference_model_computes_the_same(name: str, options: dict) -> None
     torch.manual_seed(0)
     model = build_model(name, vocab_size=9, num_answers=5, feature_shape=(6, 4, 4), **options)
     model.eval()  # dropout would differ
-    features, of = torch.randn(3, 6, 4, 4), torch.tensor([0, 2, 1, 1])
+    features, image_of_question = torch.randn(3, 6, 4, 4), torch.tensor([0, 2, 1, 1])
     questions = torch.tensor([[1, 4, 5, 2], [1, 6, 2, 0], [1, 2, 0, 0], [1, 4, 5, 2]])
     reference = ReferenceModel(copy.deepcopy(model))
-    assert torch.allclose(
-        reference(features, questions, of), model(features, questions, of), rtol=1e-5, atol=1e-6
-    )
+    inputs = (features, questions, image_of_question)
+    assert torch.allclose(reference(*inputs), model(*inputs), rtol=1e-5, atol=1e-6)
 
 
-def test_arithmetic_is_counted_as_it_is_done() -> None:
-    """Of a GRU: what multiplies, forwards and twice that backwards."""
+def test_flops_of_a_gru_are_counted() -> None:
+    """The products of the forward pass, and twice as many of the backward pass."""
     rnn, width, inputs = nn.GRU(5, 7, batch_first=True), 7, 5
     questions = torch.tensor([[1, 2, 3], [1, 2, 4], [1, 5, 0]])
     tree = prefix_tree(questions, (questions != 0).sum(1))
@@ -91,21 +90,21 @@ def test_arithmetic_is_counted_as_it_is_done() -> None:
     assert counter.get_total_flops() == 2 * prefixes * 3 * width * (inputs + width)
     with FlopCounterMode(display=False) as counter:
         states.sum().backward()
-    back_through_states = 2 * (prefixes - tree.sizes[0]) * 3 * width * width
-    rest = 2 * prefixes * 3 * width * (width + 2 * inputs)
-    assert counter.get_total_flops() == back_through_states + rest
+    state_gradients = 2 * (prefixes - tree.sizes[0]) * 3 * width * width
+    other_gradients = 2 * prefixes * 3 * width * (width + 2 * inputs)
+    assert counter.get_total_flops() == state_gradients + other_gradients
 
 
-def test_a_part_says_its_share_of_the_ceiling() -> None:
-    part = BenchmarkResult(
+def test_a_result_has_its_fraction_of_the_ceiling() -> None:
+    result = BenchmarkResult(
         "images", [2.0, 4.0, 3.0], reference_runs=[1.0, 2.0], flops=5.0, ceiling="product"
     )
-    record = part.record({"product": 60.0})
+    record = result.record({"product": 60.0})
     assert (record["rate"], record["reference_rate"], record["ratio"]) == (3.0, 1.5, 2.0)
     assert (record["share_of_ceiling"], record["spread"]) == (0.25, [2.0, 4.0])
 
 
-def test_warming_up_does_not_count() -> None:
+def test_warm_up_calls_are_not_timed() -> None:
     calls = []
     seconds = time_runs(lambda: calls.append(1), 3, torch.device("cpu"), warm_up=2)
     assert (len(calls), len(seconds)) == (5, 3)

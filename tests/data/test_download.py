@@ -127,7 +127,7 @@ def test_a_wrong_checksum_is_refused(server: Server, tmp_path: Path) -> None:
 def test_another_process_that_fetches_the_same_is_told(server: Server, tmp_path: Path) -> None:
     with (
         folder_lock(tmp_path, "CLEVR_v1.0.zip"),
-        pytest.raises(UserError, match="is at work on it"),
+        pytest.raises(UserError, match="is using it"),
     ):
         download_archive(url(server), tmp_path)
     assert server.asked == []

@@ -93,7 +93,7 @@ def test_cogent_from_a_to_b(workplace: Path) -> None:
     out = succeed("train.py", *demo, *tuned, f"train.init_from={start}", "run=b", cwd=workplace)
     assert "10 images" in out
     out = succeed("evaluate.py", "checkpoint=outputs/demo/b/best.pt", "split=valB", cwd=workplace)
-    assert "without the 10 images that it was trained on" in out
+    assert "without the 10 images that the model was trained on" in out
     succeed("evaluate.py", "checkpoint=outputs/demo/b/best.pt", "split=valA", cwd=workplace)
 
 

@@ -35,14 +35,14 @@ def test_wilson_intervals_agree_with_r(correct: int, total: int, low: float, hig
 
 
 @given(st.integers(1, 10**6), st.data())
-def test_wilson_intervals_hold_the_share(total: int, data: st.DataObject) -> None:
+def test_wilson_intervals_contain_the_observed_fraction(total: int, data: st.DataObject) -> None:
     correct = data.draw(st.integers(0, total))
     low, high = wilson_interval(correct, total)
     assert 0 <= low <= correct / total + 1e-12
     assert correct / total - 1e-12 <= high <= 1
 
 
-def test_no_observations_tell_nothing() -> None:
+def test_the_interval_of_no_observations_is_everything() -> None:
     assert wilson_interval(0, 0) == (0.0, 1.0)
 
 
@@ -53,35 +53,35 @@ def questions(tiny_set: Path) -> QuestionDataset:
     )
 
 
-def test_rows_add_up(questions: QuestionDataset) -> None:
+def test_the_rows_of_each_table_add_up(questions: QuestionDataset) -> None:
     torch.manual_seed(0)
-    found = torch.where(torch.rand(len(questions)) < 0.4, questions.answers, -1)
-    report = accuracy_report(found, questions)
+    predictions = torch.where(torch.rand(len(questions)) < 0.4, questions.answers, -1)
+    report = accuracy_report(predictions, questions)
     assert list(report["by_type"]) == list(QUESTION_TYPES)
     assert list(report["by_function"]) == list(ANSWER_FUNCTIONS)
     for key in ("by_type", "by_function", "by_family", "by_program_length"):
         for field in ("correct", "questions"):
             assert sum(row[field] for row in report[key].values()) == report["overall"][field]
-    for kind, functions in QUESTION_TYPES.items():
-        parts = [report["by_function"][f]["correct"] for f in functions]
-        assert report["by_type"][kind]["correct"] == sum(parts)
-    right = found == questions.answers
-    member = questions.types == ANSWER_FUNCTIONS.index("query_color")
-    expected = float(right[member].double().mean())
+    for question_type, functions in QUESTION_TYPES.items():
+        counts = [report["by_function"][function]["correct"] for function in functions]
+        assert report["by_type"][question_type]["correct"] == sum(counts)
+    is_correct = predictions == questions.answers
+    asks_color = questions.types == ANSWER_FUNCTIONS.index("query_color")
+    expected = float(is_correct[asks_color].double().mean())
     assert report["by_function"]["query_color"]["accuracy"] == pytest.approx(expected)
 
 
-def test_the_table_shows_what_is_asked_for(questions: QuestionDataset) -> None:
+def test_the_table_shows_the_chosen_rows(questions: QuestionDataset) -> None:
     report = accuracy_report(questions.answers, questions)
     table = format_report(report)
     assert table.count("100.00%") == 1 + 5 + 13
     assert "family:" not in table
-    longer = format_report(report, families=True, lengths=True)
-    assert "family:" in longer
-    assert "program length:" in longer
-    both = format_comparison({"film": report, "question_only": report})
-    assert both.splitlines()[0].split() == ["film", "question_only", "questions"]
-    assert both.splitlines()[1].split()[:3] == ["overall", "100.0%", "100.0%"]
+    full_table = format_report(report, families=True, lengths=True)
+    assert "family:" in full_table
+    assert "program length:" in full_table
+    comparison = format_comparison({"film": report, "question_only": report})
+    assert comparison.splitlines()[0].split() == ["film", "question_only", "questions"]
+    assert comparison.splitlines()[1].split()[:3] == ["overall", "100.0%", "100.0%"]
 
 
 def test_questions_without_answers_cannot_be_scored(tiny_set: Path) -> None:

@@ -17,27 +17,27 @@ from filmvqa.reports.sweep_report import report_sweep
 from filmvqa.reports.sweeps import read_runs, summarize
 from tests.conftest import REPOSITORY
 
-COUNT = {"count": 0.25, "exist": 0.5}
+ACCURACY_BY_TYPE = {"count": 0.25, "exist": 0.5}
 
 
-def run(folder: Path, train: float, val: float, **config: Any) -> None:
-    """A run's folder with a config and an evaluation before its best one."""
+def write_run(folder: Path, train: float, val: float, **config: Any) -> None:
+    """Write the folder of a run with a config and two evaluations, the second of which is best."""
     path = folder / ",".join(f"{k}={v}" for k, v in config.items())
     path.mkdir(parents=True)
     nested: dict[str, Any] = {}
     for key, value in config.items():
-        inner = nested
-        *outer, last = key.split(".")
-        for part in outer:
-            inner = inner.setdefault(part, {})
-        inner[last] = value
+        node = nested
+        *groups, name = key.split(".")
+        for group in groups:
+            node = node.setdefault(group, {})
+        node[name] = value
     (path / "config.yaml").write_text(yaml.safe_dump(nested))
     records = [
         {"step": 5, "loss": 1.0},
         {"step": 10, "val_accuracy": val - 0.1, "train_accuracy": 0.99, "gap": 0.0},
         {
             "step": 20, "val_accuracy": val, "train_accuracy": train, "gap": train - val,
-            "val_by_type": COUNT,
+            "val_by_type": ACCURACY_BY_TYPE,
         },
     ]  # fmt: skip
     (path / "metrics.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
@@ -47,7 +47,9 @@ def test_a_sweep_becomes_table_and_figure(tmp_path: Path) -> None:
     for decay, seed, train, val in (
         (0.0, 0, 0.95, 0.60), (1e-5, 0, 0.9, 0.80), (1e-5, 1, 0.8, 0.70), (1e-3, 0, 0.5, 0.5),
     ):  # fmt: skip
-        run(tmp_path, train, val, **{"optim.weight_decay": decay, "optim.lr": 0.1, "seed": seed})
+        write_run(
+            tmp_path, train, val, **{"optim.weight_decay": decay, "optim.lr": 0.1, "seed": seed}
+        )
     sweep = summarize(read_runs(tmp_path))
     assert (sweep.key, sweep.series_key) == ("optim.weight_decay", None)
     assert [p.value for p in sweep.points] == [0.0, 1e-5, 1e-3]
@@ -68,14 +70,14 @@ def test_a_sweep_becomes_table_and_figure(tmp_path: Path) -> None:
 
 def test_sweeps_over_words_are_drawn_too(tmp_path: Path) -> None:
     for name in ("gru", "lstm"):
-        run(tmp_path, 0.6, 0.5, **{"model.generator.decoder": name})
+        write_run(tmp_path, 0.6, 0.5, **{"model.generator.decoder": name})
     assert "| gru | 1 | 60.00 | 50.00 | +10.00 |" in report_sweep(tmp_path)
 
 
 def test_two_models_over_fractions_are_two_curves(tmp_path: Path) -> None:
     for name, lr in (("film", 2e-3), ("mac", 1e-3)):
         for fraction in (1.0, 0.1, 0.25):
-            run(tmp_path, 0.9, fraction, **{
+            write_run(tmp_path, 0.9, fraction, **{
                 "model.name": name, "data.fraction": fraction, "optim.lr": lr})  # fmt: skip
     sweep = summarize(read_runs(tmp_path))
     assert (sweep.key, sweep.series_key) == ("data.fraction", "model")
@@ -85,9 +87,9 @@ def test_two_models_over_fractions_are_two_curves(tmp_path: Path) -> None:
     assert "| mac | 0.25 | 1 | 90.00 | 25.00 | +65.00 |" in report_sweep(tmp_path)
 
 
-def test_ablations_stand_beside_the_papers(tmp_path: Path) -> None:
+def test_ablations_are_compared_with_the_paper(tmp_path: Path) -> None:
     for name, val in (("no_film_1_4", 0.3), ("none", 0.9), ("beta_zero", 0.88), ("own", 0.5)):
-        run(tmp_path, 0.9, val, **{"ablation": name, "model.block.film_position": name})
+        write_run(tmp_path, 0.9, val, **{"ablation": name, "model.block.film_position": name})
     table = report_sweep(tmp_path)
     lines = [line.split(" | ")[0].strip("| ") for line in table.splitlines()[2:]]
     assert lines == ["none", "beta_zero", "no_film_1_4", "own"]
@@ -95,26 +97,26 @@ def test_ablations_stand_beside_the_papers(tmp_path: Path) -> None:
     assert "| own | 1 | 90.00 | 50.00 | +40.00 |  | -40.0 |  |" in table
 
 
-def test_models_stand_beside_the_papers_by_type(tmp_path: Path) -> None:
+def test_models_are_compared_with_the_paper_by_question_type(tmp_path: Path) -> None:
     for name, backbone in (("mac", "x"), ("film", "x"), ("film", "pixels"), ("mine", "x")):
-        run(tmp_path, 0.9, 0.8, **{"model.name": name, "data.backbone.name": backbone})
+        write_run(tmp_path, 0.9, 0.8, **{"model.name": name, "data.backbone.name": backbone})
     table = report_sweep(tmp_path)
     assert "| human | paper, on CLEVR | 92.6 | 86.7 | 96.6 | 86.5 | 95.0 | 96.0 |" in table
     assert "| film_pixels | ours | 80.0 | 25.0 | 50.0 |  |  |  |" in table
     assert table.index("| film | ours") < table.index("| mac | ours") < table.index("| mine | ours")
 
 
-def test_the_published_figures_are_whole() -> None:
+def test_the_published_results_are_complete() -> None:
     assert ("overall", *QUESTION_TYPES) == COLUMNS
     assert all(len(row) == 6 for row in TEST_ACCURACY.values())
     configs = {p.stem for p in (REPOSITORY / "configs/experiment/ablation").glob("*.yaml")}
     assert set(ABLATIONS) <= configs
 
 
-def test_reports_of_nothing_and_of_too_much_are_refused(tmp_path: Path) -> None:
+def test_a_sweep_without_runs_or_a_varied_key_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no runs in it"):
         read_runs(tmp_path)
-    run(tmp_path, 0.9, 0.6, **{"optim.lr": 0.1})
+    write_run(tmp_path, 0.9, 0.6, **{"optim.lr": 0.1})
     with pytest.raises(UserError, match="nothing differs"):
         summarize(read_runs(tmp_path))
     assert summarize(read_runs(tmp_path), "optim.lr").points[0].value == 0.1
@@ -135,7 +137,7 @@ def test_reports_of_nothing_and_of_too_much_are_refused(tmp_path: Path) -> None:
 def test_broken_files_of_a_run_are_named(
     tmp_path: Path, name: str, content: bytes, message: str
 ) -> None:
-    run(tmp_path, 0.9, 0.6, seed=0)
+    write_run(tmp_path, 0.9, 0.6, seed=0)
     path = tmp_path / "seed=0" / name
     path.write_bytes(content)
     with pytest.raises(UserError, match=message) as caught:
@@ -145,14 +147,14 @@ def test_broken_files_of_a_run_are_named(
 
 
 def test_a_line_that_is_being_written_is_not_read(tmp_path: Path) -> None:
-    run(tmp_path, 0.9, 0.6, seed=0)
+    write_run(tmp_path, 0.9, 0.6, seed=0)
     with open(tmp_path / "seed=0/metrics.jsonl", "a") as stream:
         stream.write('{"step": 30, "val_acc')
     assert [r.step for r in read_runs(tmp_path)] == [20]
 
 
 def test_a_runs_curves(tmp_path: Path) -> None:
-    run(tmp_path, 0.9, 0.6, seed=0)
+    write_run(tmp_path, 0.9, 0.6, seed=0)
     draw_curves(tmp_path / "seed=0/metrics.jsonl", tmp_path / "curves.png")
     with Image.open(tmp_path / "curves.png") as image:
         assert image.size == (900, 600)

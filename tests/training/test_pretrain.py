@@ -29,7 +29,7 @@ def test_labels_name_what_a_cell_shows() -> None:
             assert r > b
         if name == "blue":
             assert b > r
-    assert np.abs(part.places[owned.nonzero()[0][:1]]).max() <= 1.5
+    assert np.abs(part.positions[owned.nonzero()[0][:1]]).max() <= 1.5
 
 
 def test_a_short_training_gives_weights_that_load(tmp_path: Path) -> None:
@@ -37,7 +37,7 @@ def test_a_short_training_gives_weights_that_load(tmp_path: Path) -> None:
         tmp_path / "w.safetensors", images=256, sizes=(48,), epochs=2, batch_size=32, rules=RULES,
         workers=1,
     )  # fmt: skip
-    assert set(scores) >= {*ATTRIBUTES, "centre_recall", "place_error"}
+    assert set(scores) >= {*ATTRIBUTES, "centre_recall", "position_error"}
     assert scores["size"] > 0.6
     backbone = build_backbone("clevr_cnn", weights=tmp_path / "w.safetensors")
     with torch.inference_mode():

@@ -14,7 +14,7 @@ from filmvqa.checkpoint import eval_weights, load_checkpoint
 from filmvqa.errors import UserError
 from filmvqa.models import build_model
 from filmvqa.training.optimizer import build_optimizer
-from filmvqa.training.overfitting import overfitting
+from filmvqa.training.overfitting import overfitting_warning
 from filmvqa.training.settings import TrainerSettings
 from filmvqa.training.state import update_ema
 from tests.models.small_models import SIZES, SMALL
@@ -104,7 +104,7 @@ def history(*evaluations: tuple[float, float]) -> list[dict]:
 
 def test_overfitting_is_warned_of_once_when_validation_stands_still_and_the_gap_grows() -> None:
     seen = history((0.7, 0.01), (0.8, 0.02), (0.8, 0.03), (0.801, 0.04), (0.79, 0.06), (0.8, 0.09))
-    warnings = [overfitting(seen[: i + 1]) for i in range(len(seen))]
+    warnings = [overfitting_warning(seen[: i + 1]) for i in range(len(seen))]
     assert [w is not None for w in warnings] == [False] * 4 + [True, False]
     assert "since step 20 validation stands still at 80.0%" in warnings[4]
     assert "grew from 2.0 to 6.0 points" in warnings[4]
@@ -122,7 +122,7 @@ def test_overfitting_is_warned_of_once_when_validation_stands_still_and_the_gap_
 )
 def test_nothing_else_is_called_overfitting(evaluations: list) -> None:
     seen = history(*evaluations)
-    assert all(overfitting(seen[: i + 1]) is None for i in range(len(seen)))
+    assert all(overfitting_warning(seen[: i + 1]) is None for i in range(len(seen)))
 
 
 def test_a_run_that_overfits_says_so(tmp_path: Path, tiny_set: Path, capsys) -> None:

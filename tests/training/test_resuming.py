@@ -106,7 +106,7 @@ def test_a_signal_lets_the_step_finish_and_saves(
     for step in (5, 17):  # the second comes in the 18th call: the 5th step was not done again
         with pytest.raises(Interrupted, match=rf"stopped after step {step + (step > 5)} of 24"):
             train(tmp_path / "parts", tiny_set)
-        assert "once more stops at once" in capsys.readouterr().err
+        assert "a second signal stops at once" in capsys.readouterr().err
         assert signal.getsignal(number) == before
     train(tmp_path / "parts", tiny_set)
     check_same(tmp_path / "whole", tmp_path / "parts")
@@ -164,7 +164,7 @@ def test_last_pt_is_written_every_so_many_minutes(
 
 def test_another_process_in_the_same_folder_is_told(tmp_path: Path, tiny_set: Path) -> None:
     with folder_lock(tmp_path / "run"):
-        with pytest.raises(UserError, match=rf"run: process {os.getpid()} on .* is at work on it"):
+        with pytest.raises(UserError, match=rf"run: process {os.getpid()} on .* is using it"):
             train(tmp_path / "run", tiny_set)
         assert [p.name for p in (tmp_path / "run").iterdir()] == [".lock"]
     train(tmp_path / "run", tiny_set, max_steps=2)

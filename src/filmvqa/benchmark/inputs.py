@@ -1,4 +1,4 @@
-"""Inputs of real sizes for the benchmark, generated: no data set is needed."""
+"""Generated inputs of realistic sizes for the benchmark, which needs no data set."""
 
 from __future__ import annotations
 
@@ -24,10 +24,15 @@ SPLIT = "train"
 
 
 class Inputs:
-    """The inputs of the parts, below ``folder``, each made when it is first used.
+    """The inputs of the benchmark, below ``folder``; each is made when it is first used.
 
-    ``images`` are drawn, of CLEVR's size and with questions of all families; the questions are
-    about ``copies`` times as many, so that batches draw distinct images as from a whole set.
+    Parameters
+    ----------
+    images
+        Number of images that are rendered, of CLEVR's size and with questions of all families.
+    copies
+        The questions are repeated about ``copies`` times as many images, so that a batch has
+        distinct images, as a batch from a whole set does.
     """
 
     def __init__(self, folder: Path, images: int, copies: int) -> None:
@@ -35,32 +40,33 @@ class Inputs:
 
     @cached_property
     def world(self) -> DatasetLayout:
-        """A generated set."""
+        """The generated set."""
         layout = DatasetLayout.under(self.folder / "world")
         generate(layout.root, GeneratorSettings(images={SPLIT: self.images}))
         return layout
 
     @cached_property
     def distinct_questions(self) -> list[Question]:
+        """The questions of the generated set."""
         return read_questions(self.world.question_json(SPLIT)).questions
 
     def question_folder(self, count: int) -> Path:
-        """A folder with a question file of ``count`` questions, the distinct ones repeated about
-        further images."""
+        """A folder with the JSON of ``count`` questions: the distinct ones, repeated about further
+        images."""
         folder = self.folder / f"questions-{count}"
         if folder.exists():
             return folder
         folder.mkdir(parents=True)
         records = []
-        for number in range(count):
-            copy, index = divmod(number, len(self.distinct_questions))
+        for question_index in range(count):
+            copy, index = divmod(question_index, len(self.distinct_questions))
             question = self.distinct_questions[index]
-            image = copy * self.images + (question.image_index or 0)
+            image_index = copy * self.images + (question.image_index or 0)
             record = msgspec.structs.replace(
                 question,
-                image_index=image,
-                image_filename=image_filename(SPLIT, image),
-                question_index=number,
+                image_index=image_index,
+                image_filename=image_filename(SPLIT, image_index),
+                question_index=question_index,
             )
             records.append(record)
         content = msgspec.json.encode(QuestionFile(records))
@@ -69,10 +75,12 @@ class Inputs:
 
     @cached_property
     def vocabulary(self) -> Vocabulary:
+        """The vocabulary of the questions."""
         return Vocabulary.load(self._encoded.vocabulary)
 
     @cached_property
     def questions(self) -> QuestionDataset:
+        """The questions that are trained on."""
         return QuestionDataset.load(self._encoded.question_h5(SPLIT), self.vocabulary)
 
     @cached_property
@@ -83,7 +91,7 @@ class Inputs:
         return layout
 
     def features(self, shape: tuple[int, int, int], dtype: str) -> Path:
-        """A feature file of all images that questions are about, as film writes it."""
+        """A feature file with random features (C, H, W) for all images of the questions."""
         path = self.folder / f"features-{'x'.join(map(str, shape))}-{dtype}.h5"
         if path.exists():
             return path
@@ -100,7 +108,7 @@ class Inputs:
         return path
 
     def resnet_weights(self) -> Path:
-        """A file of random weights of ResNet-101, which is read as one of ImageNet's is."""
+        """A file with random weights of ResNet-101; they are as fast as those of ImageNet."""
         from torchvision.models import resnet101
 
         path = self.folder / "resnet101.pth"

@@ -1,4 +1,4 @@
-"""Timing, ceilings of the hardware, and the record of one part."""
+"""Timing, the limits of the hardware (ceilings), and the results of measurements."""
 
 from __future__ import annotations
 
@@ -15,32 +15,45 @@ import torch
 
 from filmvqa.data.rows import DatasetRows
 
-#: Sides of the square matrices whose fastest product is the ceiling.
-SIDES = {"cpu": (1024, 2048, 4096), "cuda": (2048, 4096, 8192, 16384)}
+#: Sizes of the square matrices; the fastest product is the ceiling.
+MATRIX_SIZES = {"cpu": (1024, 2048, 4096), "cuda": (2048, 4096, 8192, 16384)}
 
 
 def time_runs(
     work: Callable[[], object], runs: int, device: torch.device, *, warm_up: int = 1
 ) -> list[float]:
-    """Seconds of each of ``runs`` calls, after ``warm_up`` that do not count; each ends when the
-    device has finished."""
+    """Seconds of each of ``runs`` calls of ``work``, after ``warm_up`` calls that are not counted.
+
+    A call ends when the device has finished its work.
+    """
     seconds = []
-    for k in range(warm_up + runs):
+    for call in range(warm_up + runs):
         started = time.perf_counter()
         work()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
-        if k >= warm_up:
+        if call >= warm_up:
             seconds.append(time.perf_counter() - started)
     return seconds
 
 
 @dataclass
 class BenchmarkResult:
-    """A measured part: rates in ``unit`` a second, one a run.
+    """The measurement of one part of the pipeline.
 
-    ``flops`` is the arithmetic of one unit, a multiply-add being two; ``bytes`` what is moved
-    for one where a part does no arithmetic; ``ceiling`` names the one that ``share`` refers to.
+    Attributes
+    ----------
+    unit
+        What is counted, such as ``questions``.
+    runs, reference_runs
+        The rate of each run, in units per second, of the part and of the reference; None if the
+        part has no reference.
+    flops
+        Floating-point operations per unit; a multiply-add counts as two.
+    bytes
+        Bytes moved per unit, for a part without arithmetic.
+    ceiling
+        The name of the ceiling that limits the rate; None if there is none.
     """
 
     unit: str
@@ -52,24 +65,27 @@ class BenchmarkResult:
 
     @property
     def rate(self) -> float:
+        """The median rate."""
         return statistics.median(self.runs)
 
     @property
     def reference_rate(self) -> float | None:
+        """The median rate of the reference."""
         return statistics.median(self.reference_runs) if self.reference_runs else None
 
     @property
     def ratio(self) -> float | None:
+        """The rate divided by that of the reference."""
         return self.rate / self.reference_rate if self.reference_rate else None
 
     def share(self, ceilings: dict[str, float]) -> float | None:
-        """Of the ceiling, what this part makes use of."""
+        """The fraction of the ceiling that the part reaches; None if it has no ceiling."""
         if self.ceiling is None:
             return None
         return self.rate * (self.flops or self.bytes) / ceilings[self.ceiling]
 
     def record(self, ceilings: dict[str, float]) -> dict[str, Any]:
-        """As it stands in the JSON."""
+        """The result as a record of the JSON file."""
         return {
             "unit": self.unit,
             "rate": self.rate,
@@ -86,18 +102,18 @@ class BenchmarkResult:
 
 
 def matmul_ceiling(precision: str, device: torch.device, runs: int) -> float:
-    """Floating-point operations a second of the fastest square matrix product."""
+    """Floating-point operations per second of the fastest product of square matrices."""
     best = 0.0
     dtype = getattr(torch, precision)
-    for side in SIDES["cuda" if device.type == "cuda" else "cpu"]:
-        a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
+    for size in MATRIX_SIZES["cuda" if device.type == "cuda" else "cpu"]:
+        a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
         seconds = time_runs(lambda a=a, b=b: a @ b.t(), runs, device)  # type: ignore[misc]
-        best = max(best, 2 * side**3 / statistics.median(seconds))
+        best = max(best, 2 * size**3 / statistics.median(seconds))
     return best
 
 
 def memory_ceiling(device: torch.device, runs: int) -> float:
-    """Bytes a second that a copy of 256 MiB reads, and writes besides."""
+    """Bytes per second that are copied by a copy of 256 MiB in memory."""
     source = torch.ones(2**26, device=device)
     target = torch.empty_like(source)
     return source.nbytes / statistics.median(
@@ -106,23 +122,23 @@ def memory_ceiling(device: torch.device, runs: int) -> float:
 
 
 def disk_ceiling(path: Path, rows: DatasetRows, runs: int) -> float:
-    """Bytes a second of reading all of a file that the page cache does not hold."""
-    out, every = rows.empty(len(rows)), np.arange(len(rows))
+    """Bytes per second of reading a whole file that is not in the page cache."""
+    buffer, all_rows = rows.empty(len(rows)), np.arange(len(rows))
     seconds = []
     for _ in range(runs):
-        forget(path)
-        seconds += time_runs(lambda: rows.read(every, out), 1, torch.device("cpu"), warm_up=0)
+        drop_from_page_cache(path)
+        seconds += time_runs(lambda: rows.read(all_rows, buffer), 1, torch.device("cpu"), warm_up=0)
     return rows.num_bytes / statistics.median(seconds)
 
 
-def forget(path: Path) -> None:
-    """Drop a file from the page cache, where the system can be asked to."""
+def drop_from_page_cache(path: Path) -> None:
+    """Remove a file from the page cache, if the operating system supports it."""
     if hasattr(os, "posix_fadvise"):
         with open(path, "rb") as stream:
             os.fsync(stream.fileno())
             os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def rates(amount: float, seconds: Sequence[float]) -> list[float]:
-    """Units a second of runs of ``amount`` units each."""
-    return [amount / each for each in seconds]
+def rates(units: float, seconds: Sequence[float]) -> list[float]:
+    """Units per second of runs that processed ``units`` each."""
+    return [units / duration for duration in seconds]

@@ -1,4 +1,4 @@
-"""The parts that are measured."""
+"""The parts of the pipeline that are measured."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from filmvqa.benchmark.inputs import SPLIT, Inputs
-from filmvqa.benchmark.measure import BenchmarkResult, forget, rates, time_runs
+from filmvqa.benchmark.measure import BenchmarkResult, drop_from_page_cache, rates, time_runs
 from filmvqa.benchmark.reference import ReferenceModel, reference_extraction, reference_reading
 from filmvqa.data.backbones import build_backbone
 from filmvqa.data.batches import Batch, Loader
@@ -34,15 +34,30 @@ from filmvqa.training.settings import TrainerSettings
 from filmvqa.training.state import build_state
 from filmvqa.training.trainer import Trainer
 
-RESNET_MAPS = (1024, 14, 14)
-PIXELS = (3, 224, 224)
-READ_AT_ONCE = 64
+#: Shapes (C, H, W) of ResNet-101's features, and of images.
+RESNET_SHAPE = (1024, 14, 14)
+IMAGE_SHAPE = (3, 224, 224)
+#: Number of images per batch of reading and of reference extraction.
+IMAGE_BATCH = 64
+#: Number of questions per batch of evaluation.
+EVALUATION_BATCH = 256
 
 
 @dataclass
-class Bench:
-    """What all parts share. ``models`` are model configs by name; ``trainer`` and ``optim`` are
-    training's settings."""
+class Benchmark:
+    """Measures the parts of the pipeline, one per method.
+
+    Attributes
+    ----------
+    models
+        Model configs by name.
+    optim, trainer
+        Settings of training.
+    runs, reference_runs
+        Number of runs of each part, and of each reference.
+    questions
+        Number of questions that are preprocessed.
+    """
 
     inputs: Inputs
     device: torch.device
@@ -55,17 +70,18 @@ class Bench:
 
     @property
     def arithmetic_ceiling(self) -> str:
-        """The ceiling of arithmetic in the precision of training."""
-        fast = use_bfloat16(self.device, self.trainer.precision)
-        return "matmul_bfloat16" if fast else "matmul_float32"
+        """The name of the ceiling of arithmetic in the precision of training."""
+        is_bfloat16 = use_bfloat16(self.device, self.trainer.precision)
+        return "matmul_bfloat16" if is_bfloat16 else "matmul_float32"
 
     def question_preprocessing(
         self, count: int | None = None, runs: int | None = None
     ) -> BenchmarkResult:
-        """Question JSON to HDF5."""
+        """Conversion of question JSON to HDF5."""
         count = count or self.questions
-        source, target = self.inputs.question_folder(count), self.inputs.folder / "preprocessed"
-        layout = DatasetLayout.under(self.inputs.folder, questions=source, h5=target)
+        question_folder = self.inputs.question_folder(count)
+        target = self.inputs.folder / "preprocessed"
+        layout = DatasetLayout.under(self.inputs.folder, questions=question_folder, h5=target)
 
         def work() -> None:
             shutil.rmtree(target, ignore_errors=True)
@@ -77,75 +93,82 @@ class Bench:
     def feature_extraction(
         self, count: int | None = None, runs: int | None = None
     ) -> BenchmarkResult:
-        """PNG files to features of ResNet-101."""
-        folder = self.inputs.world.image_folder(SPLIT)
-        some = self.inputs.folder / "some-images"
-        size, target = PIXELS[1:], self.inputs.folder / "extracted.h5"
-        shutil.rmtree(some, ignore_errors=True)
-        some.mkdir()
-        for path in list_images(folder)[: count or self.inputs.images]:
-            os.link(path, some / path.name)
-        paths = list_images(some)
+        """Extraction of ResNet-101's features from PNG files."""
+        count = count or self.inputs.images
+        image_folder, target = self._image_subset(count), self.inputs.folder / "extracted.h5"
+        num_images = len(list_images(image_folder))
         backbone = build_backbone("resnet101", 3, self.inputs.resnet_weights())
         threads = os.cpu_count() or 2
 
         def work() -> None:
             target.unlink(missing_ok=True)
             Extraction(
-                some, target, SPLIT, backbone, size,
+                image_folder, target, SPLIT, backbone, IMAGE_SHAPE[1:],
                 threads=threads, device=self.device, precision=self.trainer.precision,
             ).run()  # fmt: skip
 
         with FlopCounterMode(display=False) as counter, torch.inference_mode():
-            backbone(torch.zeros((1, *PIXELS), dtype=torch.uint8))
+            backbone(torch.zeros((1, *IMAGE_SHAPE), dtype=torch.uint8))
         seconds = time_runs(work, runs or self.runs, self.device)
         return BenchmarkResult(
-            "images", rates(len(paths), seconds),
+            "images", rates(num_images, seconds),
             flops=counter.get_total_flops(), ceiling=self.arithmetic_ceiling,
         )  # fmt: skip
 
+    def _image_subset(self, count: int) -> Path:
+        """A folder with links to the first ``count`` images."""
+        folder = self.inputs.folder / "image-subset"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        for path in list_images(self.inputs.world.image_folder(SPLIT))[:count]:
+            os.link(path, folder / path.name)
+        return folder
+
     def reference_extraction(self) -> list[float]:
-        """The same, one thing after the other in float32: images a second."""
-        paths = list_images(self.inputs.world.image_folder(SPLIT))[: 2 * READ_AT_ONCE]
+        """Extraction by the reference, in images per second."""
+        paths = list_images(self.inputs.world.image_folder(SPLIT))[: 2 * IMAGE_BATCH]
         backbone = build_backbone("resnet101", 3, self.inputs.resnet_weights())
-        target, size = self.inputs.folder / "plain.h5", PIXELS[1:]
+        target, size = self.inputs.folder / "reference.h5", IMAGE_SHAPE[1:]
         reference_extraction(paths[:2], target, backbone, size, 2)
         seconds = time_runs(
-            lambda: reference_extraction(paths, target, backbone, size, READ_AT_ONCE),
+            lambda: reference_extraction(paths, target, backbone, size, IMAGE_BATCH),
             self.reference_runs, torch.device("cpu"), warm_up=0,
         )  # fmt: skip
         return rates(len(paths), seconds)
 
-    def feature_store(self, kind: str) -> BenchmarkResult:
-        """Batches of features at random, of the size of ResNet-101's; from a file, one that the
-        page cache does not hold."""
-        path = self.inputs.features(RESNET_MAPS, "float16")
-        store = open_feature_store(path, self.device, kind)
-        self._read(store.read, 1)
+    def feature_store(self, store_name: str) -> BenchmarkResult:
+        """Reading of batches of random images from a feature store, with ResNet-101's shape.
+
+        A store that streams from the file reads from the disk, not from the page cache.
+        """
+        path = self.inputs.features(RESNET_SHAPE, "float16")
+        store = open_feature_store(path, self.device, store_name)
+        self._time_reading(store.read, 1)
         return BenchmarkResult(
             "images",
-            self._read(store.read, self.runs),
-            bytes=np.prod(RESNET_MAPS).item() * 2,
-            ceiling="disk" if kind == "stream" else "memory",
+            self._time_reading(store.read, self.runs),
+            bytes=np.prod(RESNET_SHAPE).item() * 2,
+            ceiling="disk" if store_name == "stream" else "memory",
         )
 
     def reference_reading(self) -> list[float]:
-        """Reading image by image through HDF5: images a second."""
-        with h5py.File(self.inputs.features(RESNET_MAPS, "float16"), "r") as file:
+        """Reading by the reference, in images per second."""
+        with h5py.File(self.inputs.features(RESNET_SHAPE, "float16"), "r") as file:
             dataset = file["features"]
-            return self._read(
+            return self._time_reading(
                 lambda rows: reference_reading(dataset, rows.tolist()), self.reference_runs
             )
 
-    def _read(self, read: Callable[[Tensor], Tensor], runs: int) -> list[float]:
-        path = self.inputs.features(RESNET_MAPS, "float16")
+    def _time_reading(self, read: Callable[[Tensor], Tensor], runs: int) -> list[float]:
+        """Images per second of ``read``, which takes the rows of a batch."""
+        path = self.inputs.features(RESNET_SHAPE, "float16")
         generator = torch.Generator().manual_seed(0)
         order = torch.randperm(self.inputs.copies * self.inputs.images, generator=generator)
-        chosen = torch.split(order[: 8 * READ_AT_ONCE], READ_AT_ONCE)
-        batches = [rows.sort().values for rows in chosen]
+        shuffled_batches = torch.split(order[: 8 * IMAGE_BATCH], IMAGE_BATCH)
+        batches = [rows.sort().values for rows in shuffled_batches]
         seconds = []
         for _ in range(runs):
-            forget(path)
+            drop_from_page_cache(path)
             seconds += time_runs(lambda: [read(b) for b in batches], 1, self.device, warm_up=0)
         return rates(sum(map(len, batches)), seconds)
 
@@ -157,31 +180,31 @@ class Bench:
         store: str = "auto",
         questions_per_image: int | None = None,
     ) -> BenchmarkResult:
-        """Training steps from a feature store."""
+        """Training steps of the model ``name``, with features from a store."""
         settings = replace(
             self.trainer,
             batch_size=batch_size or self.trainer.batch_size,
             questions_per_image=questions_per_image or self.trainer.questions_per_image,
         )
         trainer, batches = self._trainer(name, settings, store)
-        size = settings.batch_size
+        batch_size = settings.batch_size
         with FlopCounterMode(display=False) as counter:
             trainer.step(next(batches))
         seconds = time_runs(lambda: trainer.step(next(batches)), self.runs, self.device)
         return BenchmarkResult(
-            "questions", rates(size, seconds),
-            flops=counter.get_total_flops() / size, ceiling=self.arithmetic_ceiling,
+            "questions", rates(batch_size, seconds),
+            flops=counter.get_total_flops() / batch_size, ceiling=self.arithmetic_ceiling,
         )  # fmt: skip
 
     def reference_step(self, name: str) -> list[float]:
-        """Training steps of the reference model: questions a second."""
+        """Training steps of the reference model, in questions per second."""
         settings = replace(
             self.trainer, precision="float32", channels_last=False, questions_per_image=1,
             compile=False,
         )  # fmt: skip
         trainer, batches = self._trainer(name, settings, "auto", reference=True)
-        # Warm enough after a few questions: a step of all takes a minute on two cores.
-        trainer.step(_first(next(batches), 4))
+        # A few questions suffice to warm up: a step of a whole batch takes a minute on two cores.
+        trainer.step(_first_questions(next(batches), 4))
         seconds = time_runs(
             lambda: trainer.step(next(batches)), self.reference_runs, self.device, warm_up=0
         )
@@ -190,9 +213,10 @@ class Bench:
     def _trainer(
         self, name: str, settings: TrainerSettings, store: str, reference: bool = False
     ) -> tuple[Trainer, Iterator[Batch]]:
+        """A trainer and an endless series of batches."""
         questions = self.inputs.questions
-        pixels = name.endswith("pixels")
-        shape, dtype = (PIXELS, "uint8") if pixels else (RESNET_MAPS, "float16")
+        uses_pixels = name.endswith("pixels")
+        shape, dtype = (IMAGE_SHAPE, "uint8") if uses_pixels else (RESNET_SHAPE, "float16")
         features = open_feature_store(self.inputs.features(shape, dtype), self.device, store)
         loader = Loader(
             questions, features, settings.batch_size, channels_last=settings.channels_last
@@ -210,26 +234,32 @@ class Bench:
         return trainer, loader.train_batches(sampler)
 
     def _model(self, name: str, shape: tuple[int, int, int]) -> torch.nn.Module:
+        """The model ``name``, for features of ``shape`` (C, H, W)."""
         options = {k: v for k, v in self.models[name].items() if k != "name"}
         vocabulary = self.inputs.vocabulary
-        sizes = {"vocab_size": len(vocabulary.question), "num_answers": len(vocabulary.answer)}
-        return build_model(self.models[name]["name"], feature_shape=shape, **sizes, **options)
+        return build_model(
+            self.models[name]["name"],
+            feature_shape=shape,
+            vocab_size=len(vocabulary.question),
+            num_answers=len(vocabulary.answer),
+            **options,
+        )
 
     def evaluation(self) -> BenchmarkResult:
-        """Answers of the paper's FiLM."""
+        """Prediction of answers by the paper's FiLM."""
         questions = self.inputs.questions
         features = open_feature_store(
-            self.inputs.features(RESNET_MAPS, "float16"), self.device, "auto"
+            self.inputs.features(RESNET_SHAPE, "float16"), self.device, "auto"
         )
-        loader = Loader(questions, features, 256)
-        model = self._model("film", RESNET_MAPS).to(self.device).eval()
-        rows = torch.arange(min(4 * 256, len(questions)))
+        loader = Loader(questions, features, EVALUATION_BATCH)
+        model = self._model("film", RESNET_SHAPE).to(self.device).eval()
+        rows = torch.arange(min(4 * EVALUATION_BATCH, len(questions)))
         precision = self.trainer.precision
 
         def work() -> None:
             predict(model, loader, rows, precision=precision, progress=False)
 
-        batch = loader.batch(rows[:256])
+        batch = loader.batch(rows[:EVALUATION_BATCH])
         with (
             FlopCounterMode(display=False) as counter,
             torch.inference_mode(),
@@ -239,17 +269,20 @@ class Bench:
         seconds = time_runs(work, self.runs, self.device)
         return BenchmarkResult(
             "questions", rates(len(rows), seconds),
-            flops=counter.get_total_flops() / 256, ceiling=self.arithmetic_ceiling,
+            flops=counter.get_total_flops() / EVALUATION_BATCH, ceiling=self.arithmetic_ceiling,
         )  # fmt: skip
 
     def disk_rows(self) -> tuple[Path, DatasetRows]:
-        """The feature file, for the ceiling of reading it."""
-        path = self.inputs.features(RESNET_MAPS, "float16")
+        """The feature file and its rows, for the ceiling of reading from the disk."""
+        path = self.inputs.features(RESNET_SHAPE, "float16")
         return path, DatasetRows(h5py.File(path, "r")["features"])
 
 
-def _first(batch: Batch, count: int) -> Batch:
-    """The first questions of a batch, their images included."""
-    images, of = torch.unique(batch.image_of_question[:count], return_inverse=True)
+def _first_questions(batch: Batch, count: int) -> Batch:
+    """A batch of the first ``count`` questions of a batch and their images."""
+    images, image_of_question = torch.unique(batch.image_of_question[:count], return_inverse=True)
     answers = None if batch.answers is None else batch.answers[:count]
-    return Batch(batch.features[images], of, batch.questions[:count], answers, batch.index[:count])
+    return Batch(
+        batch.features[images], image_of_question, batch.questions[:count], answers,
+        batch.index[:count],
+    )  # fmt: skip

@@ -1,8 +1,8 @@
-"""The reference that the benchmark compares with: what a straightforward program does.
+"""The reference of the benchmark: a straightforward implementation of the same computations.
 
-Questions are padded to the longest of CLEVR and read to the end of the padding by torch's own
-recurrent networks, the stem runs for each question, everything is float32 in torch's default memory
-order; images are decoded one after another.
+Questions are padded to the length of CLEVR's longest, and torch's recurrent networks read the
+padding too. The stem runs once per question. All computations are in float32 in torch's default
+memory format. Images are decoded one after another.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from filmvqa.data.backbones import Backbone
 from filmvqa.data.images import load_image
 from filmvqa.models.encoder import QuestionEncoder
 
-#: Words of CLEVR's longest question, START and END included.
-LONGEST = 46
+#: Number of words of CLEVR's longest question, START and END included.
+MAX_QUESTION_LENGTH = 46
 
 
 class ReferenceEncoder(nn.Module):
-    """A ``QuestionEncoder`` of one layer, its weights read with torch's networks over padding."""
+    """A one-layer ``QuestionEncoder`` computed by torch's recurrent networks, over padding too."""
 
     def __init__(self, encoder: QuestionEncoder) -> None:
         super().__init__()
@@ -34,10 +34,11 @@ class ReferenceEncoder(nn.Module):
         self.output_dim = encoder.output_dim
 
     def forward(self, questions: Tensor) -> Tensor:
+        """Encodings (B, output_dim) of questions (B, T)."""
         return self.encode_words(questions)[1]
 
     def encode_words(self, questions: Tensor) -> tuple[Tensor, Tensor]:
-        """As ``QuestionEncoder.encode_words``, the states of padding included."""
+        """As ``QuestionEncoder.encode_words``, but with the states of padding."""
         encoder = self.inner
         device = encoder.embedding.weight.device
         last = (questions != 0).sum(1) - 1
@@ -47,17 +48,19 @@ class ReferenceEncoder(nn.Module):
         states = forward(words)[0]
         encoding = states[rows, last]
         if backward:
-            places = torch.arange(questions.shape[1])
-            mirrored = torch.where(places <= last[:, None], last[:, None] - places, places)
-            mirrored = mirrored[:, :, None].to(device)
-            there = backward[0](words.gather(1, mirrored.expand_as(words)))[0]
-            encoding = torch.cat([encoding, there[rows, last]], 1)
-            states = torch.cat([states, there.gather(1, mirrored.expand_as(there))], 2)
+            # Reverses the words of each question; padding stays at the end.
+            steps = torch.arange(questions.shape[1])
+            reversal = torch.where(steps <= last[:, None], last[:, None] - steps, steps)
+            reversal = reversal[:, :, None].to(device)  # (B, T, 1)
+            backward_states = backward[0](words.gather(1, reversal.expand_as(words)))[0]
+            encoding = torch.cat([encoding, backward_states[rows, last]], 1)
+            backward_states = backward_states.gather(1, reversal.expand_as(backward_states))
+            states = torch.cat([states, backward_states], 2)
         return states, encoder.dropout(encoding)
 
 
 class ReferenceModel(nn.Module):
-    """A model with a ``ReferenceEncoder``, given each question's features apart."""
+    """A model with a ``ReferenceEncoder`` that gets the features once per question."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -68,7 +71,8 @@ class ReferenceModel(nn.Module):
         model.encoder = ReferenceEncoder(encoder)
 
     def forward(self, features: Tensor, questions: Tensor, image_of_question: Tensor) -> Tensor:
-        questions = F.pad(questions, (0, LONGEST - questions.shape[1]))
+        """Answer logits (B, A), for arguments as those of the model."""
+        questions = F.pad(questions, (0, MAX_QUESTION_LENGTH - questions.shape[1]))
         out: Tensor = self.model(features[image_of_question], questions)
         return out
 
@@ -77,19 +81,19 @@ class ReferenceModel(nn.Module):
 def reference_extraction(
     paths: Sequence[Path], target: Path, backbone: Backbone, size: tuple[int, int], batch_size: int
 ) -> None:
-    """Features of images, each thing after the other."""
+    """Write the features of images to ``target``: load, compute and write in turn."""
     with h5py.File(target, "w") as file:
         dataset: h5py.Dataset | None = None
-        for first in range(0, len(paths), batch_size):
+        for start in range(0, len(paths), batch_size):
             images: list[NDArray[np.uint8]] = [
-                load_image(path, size) for path in paths[first : first + batch_size]
+                load_image(path, size) for path in paths[start : start + batch_size]
             ]
             maps = backbone(torch.from_numpy(np.stack(images))).half().numpy()
             if dataset is None:
                 dataset = file.create_dataset("features", (len(paths), *maps.shape[1:]), "float16")
-            dataset[first : first + len(maps)] = maps
+            dataset[start : start + len(maps)] = maps
 
 
 def reference_reading(dataset: h5py.Dataset, rows: Sequence[int]) -> Tensor:
-    """Features of images, each an item of its own, stacked."""
+    """The features of images, read one at a time and stacked."""
     return torch.stack([torch.from_numpy(dataset[row]) for row in rows])

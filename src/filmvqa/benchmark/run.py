@@ -1,11 +1,11 @@
-"""The whole benchmark: ceilings, parts, cost against size; as a table and as JSON."""
+"""The whole benchmark: ceilings, parts and cost by size, as JSON and as tables."""
 
 from __future__ import annotations
 
 import json
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,7 +20,7 @@ from filmvqa.benchmark.measure import (
     matmul_ceiling,
     memory_ceiling,
 )
-from filmvqa.benchmark.parts import Bench
+from filmvqa.benchmark.parts import Benchmark
 from filmvqa.devices import choose_device, hardware
 from filmvqa.errors import UserError
 from filmvqa.files import write_file
@@ -44,61 +44,59 @@ def run_benchmark(
     device: str = "auto",
     tune_process: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
-    """Measure and write ``output``.
+    """Measure the parts of the pipeline and write the results to ``output``.
 
     Parameters
     ----------
     models
-        Model configs by name; each is a part ``train_step.<name>``.
+        Model configs by name; each is measured as the part ``train_step.<name>``.
+    optim, trainer
+        Settings of training.
     parts
-        Names of the parts to measure; None: all.
+        Names of the parts to measure; None is all.
     times
-        Multiples of the sizes at which cost is measured; empty: none.
+        Multiples of a base size at which the cost is measured; none if empty.
     runs, reference_runs
-        Of each part, after warming up; of the references (0: none).
+        Number of runs of each part after warming up, and of each reference; 0 skips the references.
+    questions
+        Number of questions that are preprocessed.
+    images, copies
+        Number of images that are rendered; training uses ``copies`` times as many.
+    device
+        As ``choose_device`` takes it.
     tune_process
-        Called between the references and the parts, such as ``keep_freed_memory``.
-    questions, images, copies
-        Sizes of the inputs: questions that are preprocessed, images that are drawn, and how many
-        times as many are trained on.
+        Is called between the references and the parts; for example ``keep_freed_memory``.
 
     Returns
     -------
     dict
-        What was written: ``hardware``, ``ceilings``, ``sizes``, and each part by its name.
+        The content of ``output``: ``hardware``, ``ceilings``, ``sizes``, and each part by its name.
 
     Raises
     ------
     UserError
-        For a part that there is not.
+        For an unknown part.
     """
-    where = choose_device(device)
+    torch_device = choose_device(device)
     with tempfile.TemporaryDirectory(prefix="filmvqa-benchmark-") as folder:
         inputs = Inputs(Path(folder), images, copies)
-        bench = Bench(inputs, where, models, optim, trainer, runs, reference_runs, questions)
-        todo = _parts(bench)
-        if unknown := set(parts or ()) - todo.keys():
-            raise UserError(f"parts={sorted(unknown)}; choose from {', '.join(todo)}")
-        todo = {name: work for name, work in todo.items() if parts is None or name in parts}
-        ceilings = {
-            "matmul_float32": matmul_ceiling("float32", where, runs),
-            "matmul_bfloat16": matmul_ceiling("bfloat16", where, runs),
-            "memory": memory_ceiling(where, runs),
-            "disk": disk_ceiling(*bench.disk_rows(), runs),
-        }
-        # The references first: a straightforward program does not tune its process.
-        references = _references(bench) if reference_runs else {}
-        reference_results = _measured(
-            {name: references[name] for name in todo if name in references}, "reference"
+        benchmark = Benchmark(
+            inputs, torch_device, models, optim, trainer, runs, reference_runs, questions
         )
+        measurements = _selected(_parts(benchmark), parts)
+        ceilings = _ceilings(benchmark)
+        # The references first: a straightforward program does not tune its process.
+        references = _references(benchmark) if reference_runs else {}
+        references = {name: references[name] for name in measurements if name in references}
+        reference_results = _measured(references, "reference")
         tune_process()
-        results = _measured(todo, "part")
+        results = _measured(measurements, "part")
         for name, rates in reference_results.items():
             results[name].reference_runs = rates
-        sizes = _sizes(bench, todo.keys(), times)
+        sizes = _by_size(benchmark, measurements, times)
     content = {
         "hardware": {
-            **hardware(where),
+            **hardware(torch_device),
             "torch": torch.__version__,
             "date": time.strftime("%Y-%m-%d"),
         },
@@ -110,71 +108,102 @@ def run_benchmark(
     return content
 
 
-def _parts(bench: Bench) -> dict[str, Callable[[], BenchmarkResult]]:
-    stores = ("device", "memory", "stream") if bench.device.type == "cuda" else ("memory", "stream")
+def _selected(
+    measurements: dict[str, Callable[[], BenchmarkResult]], parts: Sequence[str] | None
+) -> dict[str, Callable[[], BenchmarkResult]]:
+    """The measurements of the named parts; None is all."""
+    if unknown := set(parts or ()) - measurements.keys():
+        raise UserError(f"parts={sorted(unknown)}; choose from {', '.join(measurements)}")
+    return {name: work for name, work in measurements.items() if parts is None or name in parts}
+
+
+def _ceilings(benchmark: Benchmark) -> dict[str, float]:
+    """Floating-point operations per second, and bytes per second, that the hardware reaches."""
+    device, runs = benchmark.device, benchmark.runs
     return {
-        "question_preprocessing": bench.question_preprocessing,
-        "feature_extraction": bench.feature_extraction,
-        **{f"feature_store.{kind}": partial(bench.feature_store, kind) for kind in stores},
-        **{f"train_step.{name}": partial(bench.train_step, name) for name in bench.models},
-        "train_step.film.stream": partial(bench.train_step, "film", store="stream"),
-        "train_step.film.grouped": partial(bench.train_step, "film", questions_per_image=8),
-        "evaluation": bench.evaluation,
+        "matmul_float32": matmul_ceiling("float32", device, runs),
+        "matmul_bfloat16": matmul_ceiling("bfloat16", device, runs),
+        "memory": memory_ceiling(device, runs),
+        "disk": disk_ceiling(*benchmark.disk_rows(), runs),
     }
 
 
-def _references(bench: Bench) -> dict[str, Callable[[], list[float]]]:
-    """The references of those parts that have one."""
+def _parts(benchmark: Benchmark) -> dict[str, Callable[[], BenchmarkResult]]:
+    """The measurement of each part, by the part's name."""
+    is_gpu = benchmark.device.type == "cuda"
+    stores = ("device", "memory", "stream") if is_gpu else ("memory", "stream")
     return {
-        "feature_extraction": bench.reference_extraction,
-        "feature_store.stream": bench.reference_reading,
-        **{f"train_step.{name}": partial(bench.reference_step, name) for name in bench.models},
+        "question_preprocessing": benchmark.question_preprocessing,
+        "feature_extraction": benchmark.feature_extraction,
+        **{f"feature_store.{store}": partial(benchmark.feature_store, store) for store in stores},
+        **{f"train_step.{name}": partial(benchmark.train_step, name) for name in benchmark.models},
+        "train_step.film.stream": partial(benchmark.train_step, "film", store="stream"),
+        "train_step.film.grouped": partial(benchmark.train_step, "film", questions_per_image=8),
+        "evaluation": benchmark.evaluation,
+    }
+
+
+def _references(benchmark: Benchmark) -> dict[str, Callable[[], list[float]]]:
+    """The measurement of the reference of each part that has one."""
+    return {
+        "feature_extraction": benchmark.reference_extraction,
+        "feature_store.stream": benchmark.reference_reading,
+        **{
+            f"train_step.{name}": partial(benchmark.reference_step, name)
+            for name in benchmark.models
+        },
     }
 
 
 T = TypeVar("T")
 
 
-def _measured(todo: dict[str, Callable[[], T]], unit: str) -> dict[str, T]:
+def _measured(measurements: dict[str, Callable[[], T]], unit: str) -> dict[str, T]:
     results = {}
-    for name, work in (bar := tqdm(todo.items(), unit=unit)):
+    for name, measure in (bar := tqdm(measurements.items(), unit=unit)):
         bar.set_description(name)
-        results[name] = work()
+        results[name] = measure()
     return results
 
 
-def _sizes(bench: Bench, parts: Any, times: Sequence[int]) -> dict[str, list[dict[str, float]]]:
-    """Rates at multiples of an eighth of the questions, of the images, and of the batch."""
+def _by_size(
+    benchmark: Benchmark, parts: Collection[str], times: Sequence[int]
+) -> dict[str, list[dict[str, float]]]:
+    """The cost of parts at ``times`` the base size.
+
+    The base sizes are such that the largest has all questions, all images and two batches.
+    """
     largest = max(times, default=1)
     sweeps: dict[str, tuple[str, int, Callable[[int], BenchmarkResult]]] = {
         "question_preprocessing": (
             "questions",
-            bench.questions // largest,
-            lambda n: bench.question_preprocessing(n, runs=2),
+            benchmark.questions // largest,
+            lambda n: benchmark.question_preprocessing(n, runs=2),
         ),
         "feature_extraction": (
             "images",
-            max(1, bench.inputs.images // largest),
-            lambda n: bench.feature_extraction(n, runs=2),
+            max(1, benchmark.inputs.images // largest),
+            lambda n: benchmark.feature_extraction(n, runs=2),
         ),
         "train_step.film": (
             "batch",
-            max(1, 2 * bench.trainer.batch_size // largest),
-            lambda n: bench.train_step("film", batch_size=n),
+            max(1, 2 * benchmark.trainer.batch_size // largest),
+            lambda n: benchmark.train_step("film", batch_size=n),
         ),
     }
-    by_size: dict[str, list[dict[str, float]]] = {}
-    for name, (unit, base, measure) in sweeps.items():
+    records: dict[str, list[dict[str, float]]] = {}
+    for name, (unit, base_size, measure) in sweeps.items():
         if name in parts:
-            for k in tqdm(times, desc=f"{name} by size", unit="size"):
-                rate = measure(k * base).rate
-                record = {unit: k * base, "rate": rate, "seconds": k * base / rate}
-                by_size.setdefault(name, []).append(record)
-    return by_size
+            for multiple in tqdm(times, desc=f"{name} by size", unit="size"):
+                size = multiple * base_size
+                rate = measure(size).rate
+                record = {unit: size, "rate": rate, "seconds": size / rate}
+                records.setdefault(name, []).append(record)
+    return records
 
 
 def format_benchmark(content: dict[str, Any]) -> str:
-    """The content of the JSON as tables."""
+    """The content of the JSON file as tables of text."""
     machine = content["hardware"]
     title = (
         f"{machine['device']}, {machine['processor']}, {machine['threads']} threads, "
@@ -184,22 +213,23 @@ def format_benchmark(content: dict[str, Any]) -> str:
     for name, value in content["ceilings"].items():
         unit = "GFLOP/s" if name.startswith("matmul") else "GB/s"
         ceilings.append([name, f"{value / 1e9:,.1f}", unit])
-    head = ["", "a second", "min", "max", "reference", "ratio", "GFLOP each", "of ceiling"]
+    header = ["", "per second", "min", "max", "reference", "ratio", "GFLOP each", "of ceiling"]
     parts = [
         [name, *_cells(part)]
         for name, part in content.items()
         if name not in ("hardware", "ceilings", "sizes")
     ]
-    tables = [title, text_table(ceilings), text_table([head, *parts])]
+    tables = [title, text_table(ceilings), text_table([header, *parts])]
     for name, records in content["sizes"].items():
         unit = next(iter(records[0]))
         rows = [[f"{r[unit]:,}", f"{r['seconds']:.2f}", f"{r['rate']:,.1f}"] for r in records]
-        table = text_table([[unit, "seconds", "a second"], *rows], labels=0)
+        table = text_table([[unit, "seconds", "per second"], *rows], labels=0)
         tables.append(f"{name} by size:\n{table}")
     return "\n\n".join(tables)
 
 
 def _cells(part: dict[str, Any]) -> list[str]:
+    """The cells of a part's row."""
     reference, ratio, share = part["reference_rate"], part["ratio"], part["share_of_ceiling"]
     return [
         f"{part['rate']:,.1f}",

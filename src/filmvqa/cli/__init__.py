@@ -1,5 +1,5 @@
-"""What the scripts share: Hydra, errors as one line, and settings of the process.
+"""The command line of the scripts: Hydra, errors as one line, and settings of the process.
 
-The only room that imports Hydra. It is part of the package so that jobs of a launcher, in other
-processes or on other machines, can import it.
+No other subpackage imports Hydra. The module is part of the package so that the jobs of a launcher,
+in other processes or on other machines, can import it.
 """

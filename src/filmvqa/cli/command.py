@@ -1,4 +1,4 @@
-"""A Hydra entry point whose user errors are one line and exit status 1."""
+"""Hydra entry points that report user errors as one line and exit with status 1."""
 
 from __future__ import annotations
 
@@ -28,22 +28,21 @@ from filmvqa.errors import UserError
 from filmvqa.layout import DatasetLayout
 from filmvqa.nested import flatten
 
-set_environment()  # before the libraries that read it are imported
-
+set_environment()  # before torch and other libraries read it
 
 CONFIGS = packed_folder("configs")
 
 
 def version_base() -> dict[str, str]:
-    """The argument ``version_base`` of Hydra's functions: Hydra 1.3 warns where it is not given,
-    Hydra 1.4 where it is."""
+    """The argument ``version_base`` of Hydra's functions, for Hydra 1.3 only: Hydra 1.3 warns if it
+    is missing, Hydra 1.4 if it is given."""
     major, minor = (int(part) for part in hydra.__version__.split(".")[:2])
     return {"version_base": "1.3"} if (major, minor) < (1, 4) else {}
 
 
 def folder_name(overrides: str) -> str:
-    """The overrides of a sweep's job as the name of one folder; a hash replaces the end of a long
-    one."""
+    """The name of the folder of a sweep's job, made of its overrides; a hash replaces the end of a
+    long name."""
     name = overrides.replace("/", ".")
     if len(name.encode()) <= 200:  # of the 255 bytes that file systems allow
         return name
@@ -51,7 +50,11 @@ def folder_name(overrides: str) -> str:
 
 
 def _register_resolver(name: str, function: Callable[..., Any]) -> None:
-    """OmegaConf 2.4 renames ``register_new_resolver`` to what is an older function until then."""
+    """Register an OmegaConf resolver under the function's name in the installed version.
+
+    OmegaConf 2.4 renames ``register_new_resolver`` to ``register_resolver``, which is another
+    function in earlier versions.
+    """
     is_renamed = tuple(int(part) for part in omegaconf.__version__.split(".")[:2]) >= (2, 4)
     register: Any = getattr(
         OmegaConf, "register_resolver" if is_renamed else "register_new_resolver"
@@ -63,14 +66,15 @@ _register_resolver("folder_name", folder_name)
 
 
 def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
-    """Make a function of a config a program with the primary config ``config_name``.
+    """A decorator that turns a function of a config into a program.
 
-    A sweep goes on after a job that fails; the failed jobs are listed at its end.
+    ``config_name`` is the primary config. A sweep continues after a job that fails, and lists the
+    failed jobs at its end.
     """
 
     def decorate(function: Callable[[DictConfig], Any]) -> Callable[[], None]:
         def checked(config: DictConfig) -> Any:
-            # Of config files: Hydra lets them add any key.
+            # Hydra lets config files add any key, so earlier keys are looked for here.
             plain: Any = OmegaConf.to_container(config, resolve=False)
             refuse_renamed_keys(flatten(plain))
             return function(config)
@@ -80,14 +84,14 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
             if HydraConfig.get().mode == RunMode.MULTIRUN:
                 with recorded_failure(config.debug):
                     return checked(config)
-            with one_line_errors():  # here: Hydra would print lines of its own before it
+            with one_line_errors():  # outside the job Hydra would print more lines
                 return checked(config)
 
         entry = hydra.main(config_path=str(CONFIGS), config_name=config_name, **version_base())(job)
 
         @wraps(function)
         def program() -> None:
-            # Hydra then raises its errors instead of printing them over several lines.
+            # Hydra raises its errors instead of printing them on several lines.
             os.environ["HYDRA_FULL_ERROR"] = "1"
             interrupt_on_sigterm()
             with one_line_errors():
@@ -105,12 +109,12 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
 
 
 def to_plain(config: Any) -> Any:
-    """A config node as plain lists and dictionaries, interpolations resolved."""
+    """A config node as plain lists and dictionaries with interpolations resolved."""
     return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
 
 
 def data_layout(config: DictConfig) -> DatasetLayout:
-    """Where the files of the config's data set lie."""
+    """The layout of the config's data set."""
     data = config.data
     return DatasetLayout.under(
         data.root, images=data.images, h5=data.h5, features=data.features,
@@ -122,14 +126,14 @@ T = TypeVar("T")
 
 
 def typed_settings(config: DictConfig, key: str, settings_type: type[T]) -> T:
-    """The config node at ``key`` as a dataclass of the package, every type checked.
+    """The config node at ``key`` as the dataclass ``settings_type``.
 
     Raises
     ------
     UserError
-        For a value of another type, or an unknown key.
+        For a value of a wrong type, or for an unknown key.
     """
     try:
         return msgspec.convert(to_plain(OmegaConf.select(config, key)), settings_type)
     except msgspec.ValidationError as error:
-        raise UserError(f"{key}: {error} of {key}; see configs/ for what belongs there") from None
+        raise UserError(f"{key}: {error} of {key}; see configs/ for valid values") from None

@@ -1,4 +1,4 @@
-"""Errors as one line on standard error."""
+"""Error messages on one line."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ from pathlib import Path
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from filmvqa.disk import NO_ROOM, disk_full_error
+from filmvqa.disk import DISK_FULL_ERRNOS, disk_full_error
 from filmvqa.errors import UserError, printable
 from filmvqa.renamed_keys import RENAMED_KEYS
 
-#: Errors of the user's input or machine; any other is a bug of this project.
+#: Errors caused by the user's input or machine; any other exception is a bug of this project.
 USER_ERRORS = (UserError, OSError, HydraException, OmegaConfBaseException)
+#: Remedies of system errors.
 REMEDIES = {
-    errno.EACCES: "change its permissions, or choose another place",
-    errno.EPERM: "change its permissions, or choose another place",
-    errno.EROFS: "choose a place that can be written",
-    errno.ENOTDIR: "a folder is needed where a file is; move it away",
-    errno.EISDIR: "a file is needed where a folder is; move it away",
+    errno.EACCES: "change its permissions, or choose another path",
+    errno.EPERM: "change its permissions, or choose another path",
+    errno.EROFS: "choose a path that can be written",
+    errno.ENOTDIR: "must be a folder but is a file; move the file away",
+    errno.EISDIR: "must be a file but is a folder; move the folder away",
     errno.ENAMETOOLONG: "choose a shorter name",
     errno.EMFILE: "raise the limit of open files (ulimit -n)",
 }
@@ -32,8 +33,10 @@ REMEDIES = {
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """End the program with one line on standard error for an error of the user's or an
-    interruption; with ``debug=true`` the traceback comes first."""
+    """On a user error or an interruption, print one line on standard error and exit.
+
+    With ``debug=true`` on the command line the traceback is printed first.
+    """
     try:
         yield
     except (*USER_ERRORS, KeyboardInterrupt) as error:
@@ -45,21 +48,21 @@ def one_line_errors() -> Iterator[None]:
 
 
 def explain(error: BaseException) -> str:
-    """The problem, the file or key, and the remedy, as one line."""
+    """An error as one line with the file or key, the problem and the remedy."""
     if isinstance(error, KeyboardInterrupt):
         reason = str(error) or "stopped"
         return printable(f"{reason}; run the same command again to go on")
     if isinstance(error, OSError):
-        if error.errno in NO_ROOM:
+        if error.errno in DISK_FULL_ERRNOS:
             return printable(str(disk_full_error(error.filename or Path.cwd(), None, error)))
-        remedy = REMEDIES.get(error.errno or 0, "see whether the disk and the network are well")
+        remedy = REMEDIES.get(error.errno or 0, "check the disk and the network")
         path = f"{error.filename}: " if error.filename else ""
         return printable(f"{path}{error.strerror or error}; {remedy}")
     return printable(str(error))
 
 
 def refuse_renamed_overrides(arguments: Sequence[str]) -> None:
-    """Raise ``UserError`` for a command-line override of a key that has another name now."""
+    """Raise ``UserError`` for a command-line override of a key that was renamed."""
     for argument in arguments:
         key = re.match(r"[+~]*([\w./@]+)", argument)
         if key:
@@ -67,7 +70,7 @@ def refuse_renamed_overrides(arguments: Sequence[str]) -> None:
 
 
 def refuse_renamed_keys(keys: Iterable[str]) -> None:
-    """Raise ``UserError`` for the first key, joined with dots, that has another name now."""
+    """Raise ``UserError`` for the first key, as a path with dots, that was renamed."""
     for key in keys:
         if key in RENAMED_KEYS:
             raise UserError(f"{key} is named {RENAMED_KEYS[key]} now; use that name")

@@ -1,4 +1,4 @@
-"""The folders ``configs/`` and ``scripts/``, which a wheel packs into the package."""
+"""The folders ``configs/`` and ``scripts/``, which a wheel has inside the package."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import filmvqa
 
 
 def packed_folder(name: str) -> Path:
-    """The folder of that name: in the package where a wheel is installed, else in the checkout."""
+    """The folder ``name``: in the package if a wheel is installed, else in the repository."""
     package = Path(filmvqa.__file__).resolve().parent
     packed = package / name
     return packed if packed.is_dir() else package.parent.parent / name

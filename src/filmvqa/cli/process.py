@@ -1,4 +1,4 @@
-"""Settings of the process, which are the program's to choose and not the library's."""
+"""Settings of the whole process, which only programs choose, never the library."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ import sys
 
 
 def set_environment() -> None:
-    """Set environment variables, where the user has not, that libraries read when they start.
+    """Set environment variables that libraries read when they start, unless the user has set them.
 
-    - ``TQDM_MININTERVAL``: a log file needs no progress bar ten times a second.
-    - ``CUBLAS_WORKSPACE_CONFIG``: without it cuBLAS is not deterministic.
-    - ``LRU_CACHE_CAPACITY``: for each shape that occurs, a CPU prepares a kernel for bfloat16
-      products, and an encoder's shapes change from batch to batch. oneDNN keeps 1,024 of them, and
-      torch 1,024 more that are hardly used again: half of 800 MB. oneDNN's own cache stays as it
-      is: with 256 the demo trains a quarter slower on a processor with AMX.
+    - ``TQDM_MININTERVAL``: in a log file, progress bars are printed every ten seconds.
+    - ``CUBLAS_WORKSPACE_CONFIG``: makes cuBLAS deterministic.
+    - ``LRU_CACHE_CAPACITY``: limits torch's cache of kernels for bfloat16 products on a CPU. Each
+      shape needs a kernel, and the shapes of an encoder change with each batch. oneDNN caches 1,024
+      kernels, and torch by default another 1,024, which are rarely used again and take 400 MB.
+      oneDNN's cache is not reduced: with 256 kernels the demo trains a quarter slower on a
+      processor with AMX.
     """
     if not sys.stderr.isatty():
         os.environ.setdefault("TQDM_MININTERVAL", "10")
@@ -25,21 +26,21 @@ def set_environment() -> None:
 
 
 def keep_freed_memory() -> None:
-    """Let this process keep memory that it frees, where the C library is glibc.
+    """Make glibc keep freed memory for later allocations; other C libraries are not changed.
 
-    By default glibc returns large blocks at once, and the system clears new ones page by page:
-    a sixth of a training step of the paper's network on two cores.
+    By default glibc returns large blocks to the system at once, and the system clears each page of
+    a new block, which takes a sixth of a training step of the paper's network on two cores.
     """
     if not sys.platform.startswith("linux"):
         return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
-        mallopt(-4, 0)  # M_MMAP_MAX: no block of its own for a large allocation
+        mallopt(-4, 0)  # M_MMAP_MAX: large allocations come from the heap
         mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: never shrink the heap
 
 
 def interrupt_on_sigterm() -> None:
-    """Let SIGTERM, which ends a batch job, end the program as Ctrl-C does: in order."""
+    """Make SIGTERM, which ends a batch job, interrupt the program as Ctrl-C does."""
     signal.signal(signal.SIGTERM, _interrupt)
 
 

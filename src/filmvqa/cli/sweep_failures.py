@@ -1,6 +1,6 @@
-"""Failed jobs of a sweep, recorded in their folders and listed when it ends.
+"""Failed jobs of a sweep: recorded in the folders of the jobs, and listed when the sweep ends.
 
-Jobs may run in other processes or on other machines; their folders are what all of them share.
+Jobs may run in other processes or on other machines, so files are the only way to report failures.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ FAILURE_FILE = "failure.txt"
 
 @dataclass
 class _Sweep:
-    """The sweep that this process started: its folder, and the time of its start."""
+    """The folder and the start time of the sweep that this process started, if any."""
 
     folder: Path | None = None
     started: float = 0.0
@@ -36,7 +36,7 @@ _SWEEP = _Sweep()
 
 
 class RememberSweep(Callback):
-    """A Hydra callback that notes the sweep's folder in the process that starts it."""
+    """A Hydra callback that stores the sweep's folder in the process that starts the sweep."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         _SWEEP.folder = Path(config.hydra.sweep.dir).absolute()
@@ -45,8 +45,10 @@ class RememberSweep(Callback):
 
 @contextmanager
 def recorded_failure(debug: bool) -> Iterator[None]:
-    """Record an exception of a sweep's job in its folder, print it as one line, and raise it: the
-    launcher then runs the other jobs, and a sweeper that optimises learns that the job failed."""
+    """Record an exception of a sweep's job in its folder, print it as one line, and raise it again.
+
+    The launcher then runs the other jobs, and an optimising sweeper knows that the job failed.
+    """
     folder = Path(HydraConfig.get().runtime.output_dir)
     path = folder / FAILURE_FILE
     path.unlink(missing_ok=True)
@@ -66,13 +68,13 @@ def recorded_failure(debug: bool) -> Iterator[None]:
 
 
 def raise_listed_failures() -> None:
-    """Raise ``UserError`` that lists the failed jobs of the sweep that this process started."""
+    """Raise ``UserError`` with the failed jobs of the sweep that this process started, if any."""
     if _SWEEP.folder is None:
         return
     failures = [
         path.read_text(errors="replace").splitlines()[0]
         for path in sorted(_SWEEP.folder.glob(f"*/{FAILURE_FILE}"))
-        if path.stat().st_mtime >= _SWEEP.started - 1  # not of an earlier sweep
+        if path.stat().st_mtime >= _SWEEP.started - 1  # not from an earlier sweep
     ]
     if failures:
         raise UserError(

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from filmvqa.data.hdf5 import HDF5_ERRORS
 from filmvqa.data.rows import DatasetRows, all_finite, create_rows, row_offsets
-from filmvqa.disk import NO_ROOM, disk_full_error
+from filmvqa.disk import DISK_FULL_ERRNOS, disk_full_error
 from filmvqa.errors import UserError, one_line, warn
 
 FORMAT = "filmvqa-features-2"
@@ -218,7 +218,7 @@ class FeatureWriter:
                 _write_at(self._descriptor, row.reshape(-1).view(np.uint8).data, offset)
             os.fsync(self._descriptor)
         except OSError as error:
-            if error.errno in NO_ROOM:
+            if error.errno in DISK_FULL_ERRNOS:
                 bytes_left = int(rows[0].nbytes) * (len(self._offsets) - first)
                 raise disk_full_error(self._path, bytes_left, error) from None
             raise

@@ -1,4 +1,4 @@
-"""A run's accuracies over its steps, as a picture."""
+"""The learning curves of a run."""
 
 from __future__ import annotations
 
@@ -19,36 +19,39 @@ class _Evaluation(msgspec.Struct):
 
 
 def read_evaluations(metrics: str | Path) -> list[dict[str, Any]]:
-    """The evaluations among a run's ``metrics.jsonl``, without a line that is being written.
+    """The records of evaluations in a run's ``metrics.jsonl``.
+
+    A last line without its newline, which the run is still writing, is left out.
 
     Raises
     ------
     UserError
-        For a line that is no such record.
+        If the file is missing, or for an invalid line.
     """
     lines = read_bytes(metrics, "train the run again").splitlines(keepends=True)
     if lines and not lines[-1].endswith(b"\n"):
         lines.pop()
-    found = []
+    evaluations = []
     for number, line in enumerate(lines, 1):
         try:
             if "val_accuracy" in (record := msgspec.json.decode(line, type=dict[str, Any])):
                 msgspec.convert(record, _Evaluation)
-                found.append(record)
+                evaluations.append(record)
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise UserError(
                 f"{metrics}: line {number}: {error}; delete the run's folder and train it again"
             ) from None
-    return found
+    return evaluations
 
 
 def draw_curves(metrics: str | Path, target: str | Path) -> None:
-    """A PNG of training and validation accuracy against steps, the gap between them filled."""
+    """Write a PNG of training and validation accuracy against steps; the gap is filled."""
     from matplotlib.figure import Figure
 
     evaluations = read_evaluations(metrics)
-    steps = [r["step"] for r in evaluations]
-    train, val = ([100 * r[k] for r in evaluations] for k in ("train_accuracy", "val_accuracy"))
+    steps = [record["step"] for record in evaluations]
+    train = [100 * record["train_accuracy"] for record in evaluations]
+    val = [100 * record["val_accuracy"] for record in evaluations]
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.subplots()
     axes.fill_between(steps, train, val, color="0.5", alpha=0.2, label="gap")

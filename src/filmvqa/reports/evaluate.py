@@ -1,4 +1,4 @@
-"""Evaluating a checkpoint: table, JSON, predictions."""
+"""Evaluation of a checkpoint: its predictions, and a report of their accuracy."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from filmvqa.checkpoint import load_checkpoint, model_from_checkpoint
-from filmvqa.data.batches import open_loader
+from filmvqa.data.batches import Loader, open_loader
 from filmvqa.data.questions import QuestionDataset
 from filmvqa.data.vocabulary import Vocabulary
 from filmvqa.devices import choose_device
@@ -38,71 +38,97 @@ def evaluate_checkpoint(
 ) -> tuple[EvaluationLayout, dict[str, Any] | None]:
     """Answer a split's questions with the model that a checkpoint describes.
 
-    Where the checkpoint was trained on a part of this very split, that part's images are left
-    out, and ``images_left_out`` of the report counts them.
+    If the checkpoint was trained on some images of this split, they are left out; the report's
+    ``images_left_out`` is their number.
 
     Parameters
     ----------
     h5, features
-        Folders of question and feature files; None: those of the checkpoint's training data.
+        Folders of question and feature HDF5; None is the folders of the training data.
     output
-        The folder of the results; None: ``evaluation`` beside the checkpoint.
+        The folder of the results; None is ``evaluation`` in the folder of the checkpoint.
+    batch_size
+        Number of questions per batch.
+    device, precision
+        As ``choose_device`` and ``autocast`` take them.
+    store
+        As ``open_feature_store`` takes it.
 
     Returns
     -------
     tuple
-        The files written and the report, None for a split without answers. Written are
-        ``<split>_predictions.jsonl`` and ``<split>.json``, or, without answers,
-        ``<split>_answers.txt`` with one answer a line, the format of CLEVR's authors.
+        The files that were written, and the report, which is None for a split without answers.
+        The files are ``<split>_predictions.jsonl`` and ``<split>.json``; without answers the
+        latter is replaced by ``<split>_answers.txt`` with one answer per line, the format of
+        CLEVR's authors.
+
+    Raises
+    ------
+    UserError
+        For an unusable checkpoint or data file, an output folder that is in use, or if memory runs
+        out.
     """
     content = load_checkpoint(checkpoint)
     model, vocabulary = model_from_checkpoint(content, checkpoint)
     layout = _data_layout(content["data"], h5, features)
     torch_device = choose_device(device)
+    if output is None:
+        output = RunLayout(Path(checkpoint).parent).evaluation
+    files = EvaluationLayout(Path(output), split)
     loader = open_loader(layout, split, vocabulary, batch_size, torch_device, store)
-    with loader.store:
-        inputs = record_inputs(vocabulary, {split: loader})
-        left_out = _train_images(content, layout, split)
-        if left_out is not None:
-            rows = (~torch.isin(loader.questions.images, left_out)).nonzero().flatten()
-            loader.questions = loader.questions.select(rows)
-        changed = changed_inputs(content["inputs"], inputs)
-        if changed:
-            warn(f"{checkpoint}: was not trained with these data: {' and '.join(changed)} differ")
-        folder = (
-            Path(output) if output is not None else RunLayout(Path(checkpoint).parent).evaluation
+
+    def out_of_memory_message() -> str:
+        return (
+            f"{checkpoint}: out of memory on {torch_device}; lower batch_size={batch_size}, or "
+            "choose store=stream"
         )
-        files = EvaluationLayout(folder, split)
-        with (
-            folder_lock(folder, split),
-            explained_out_of_memory(
-                lambda: (
-                    f"{checkpoint}: out of memory on {torch_device}; lower "
-                    f"batch_size={batch_size}, or choose store=stream"
-                )
-            ),
-        ):
+
+    with loader.store:
+        report = _report_header(checkpoint, content, layout, split, vocabulary, loader)
+        with folder_lock(files.folder, split), explained_out_of_memory(out_of_memory_message):
             predictions = predict(model.to(torch_device), loader, precision=precision)
             _write_predictions(files, predictions, loader.questions, vocabulary)
             if loader.questions.answers is None:
                 return files, None
-            report = {
-                "checkpoint": str(checkpoint),
-                "step": content["progress"]["step"],
-                "split": split,
-                "inputs": inputs,
-                "not_as_trained_with": changed,
-                "images_left_out": 0 if left_out is None else len(left_out),
-                **accuracy_report(predictions, loader.questions),
-            }
+            report |= accuracy_report(predictions, loader.questions)
             write_file(files.report, json.dumps(report, indent=1) + "\n")
     return files, report
+
+
+def _report_header(
+    checkpoint: str | Path,
+    content: dict[str, Any],
+    layout: DatasetLayout,
+    split: str,
+    vocabulary: Vocabulary,
+    loader: Loader,
+) -> dict[str, Any]:
+    """The entries of the report that say what is evaluated.
+
+    Questions about images that the checkpoint was trained on are removed from ``loader``.
+    """
+    inputs = record_inputs(vocabulary, {split: loader})
+    train_images = _train_images(content, layout, split)
+    if train_images is not None:
+        rows = (~torch.isin(loader.questions.images, train_images)).nonzero().flatten()
+        loader.questions = loader.questions.select(rows)
+    changed = changed_inputs(content["inputs"], inputs)
+    if changed:
+        warn(f"{checkpoint}: was not trained with these data: {' and '.join(changed)} differ")
+    return {
+        "checkpoint": str(checkpoint),
+        "step": content["progress"]["step"],
+        "split": split,
+        "inputs": inputs,
+        "not_as_trained_with": changed,
+        "images_left_out": 0 if train_images is None else len(train_images),
+    }
 
 
 def _data_layout(
     data: dict[str, Any], h5: str | Path | None = None, features: str | Path | None = None
 ) -> DatasetLayout:
-    """The data of a checkpoint's entry ``data``, or those in the folders given."""
+    """The layout of a checkpoint's entry ``data``; folders that are not None replace its own."""
     if features is None:
         features = data["features"] if h5 is None else h5
     h5 = data["h5"] if h5 is None else h5
@@ -110,15 +136,16 @@ def _data_layout(
 
 
 def _train_images(content: dict[str, Any], layout: DatasetLayout, split: str) -> Tensor | None:
-    """The images (M,) of this split that a checkpoint was trained on, None for none or all.
+    """Indices (M,) of the images of this split that a checkpoint was trained on; None if it was
+    trained on none or all of them.
 
     Indices identify images only within the same feature file.
     """
     data = content["data"]
-    trained_on = _data_layout(data).feature_h5(split).resolve()
-    same_file = layout.feature_h5(split).resolve() == trained_on
+    train_features = _data_layout(data).feature_h5(split).resolve()
+    is_same_file = layout.feature_h5(split).resolve() == train_features
     images: Tensor | None = content["train_images"]
-    return images if same_file and split == data["train_split"] else None
+    return images if is_same_file and split == data["train_split"] else None
 
 
 def _write_predictions(
@@ -133,11 +160,11 @@ def _write_predictions(
             questions.original_index.tolist(),
             strict=True,
         )
-        for i, (answer, image, number) in enumerate(rows):
-            record = {"question_index": number, "image_index": image, "answer": answers[answer]}
+        for i, (answer, image, question) in enumerate(rows):
+            record = {"question_index": question, "image_index": image, "answer": answers[answer]}
             if truths is not None:
                 record["truth"] = answers[truths[i]]
             stream.write(json.dumps(record).encode() + b"\n")
     if truths is None:
-        lines = "".join(f"{answers[a]}\n" for a in predictions.tolist())
+        lines = "".join(f"{answers[answer]}\n" for answer in predictions.tolist())
         write_file(files.answers, lines)

@@ -1,4 +1,4 @@
-"""Pictures for people: sheets of images with questions, the network drawn."""
+"""Figures: sheets of images with questions, and a diagram of the network."""
 
 from __future__ import annotations
 
@@ -21,25 +21,39 @@ def draw_sheet(
     columns: int = 3,
     size: tuple[int, int] = (320, 480),
 ) -> None:
-    """A PNG of the first images of a split, each over one of its questions and the answer.
+    """Write a PNG of the first images of a split, each with one of its questions and the answer.
 
-    ``size`` is (H, W): images of another shape are drawn in CLEVR's. Raises ``UserError`` for a
-    target that is read, or too few images.
+    Parameters
+    ----------
+    questions
+        The question JSON of the split.
+    rows, columns
+        The grid of images.
+    size
+        (H, W) to which images are resized.
+
+    Raises
+    ------
+    UserError
+        If ``target`` is one of the inputs, or if there are fewer images than the grid has cells.
     """
     from matplotlib.figure import Figure
 
     refuse_overwriting(target, questions, images_folder)
-    asked: dict[int, list[str]] = {}
+    texts_by_image: dict[int, list[str]] = {}
     for record in read_questions(questions).questions:
         answer = "" if record.answer is None else f" {record.answer}"
-        asked.setdefault(record.image_index or 0, []).append(record.question + answer)
+        texts = texts_by_image.setdefault(record.image_index or 0, [])
+        texts.append(record.question + answer)
     paths = list_images(images_folder)[: rows * columns]
     if len(paths) < rows * columns:
-        raise UserError(f"{images_folder}: has fewer than {rows * columns} images")
+        raise UserError(
+            f"{images_folder}: has fewer than {rows * columns} images; lower rows or columns"
+        )
     figure = Figure(figsize=(3.6 * columns, 2.95 * rows), layout="constrained")
     for i, (axes, path) in enumerate(zip(figure.subplots(rows, columns).flat, paths, strict=True)):
         axes.imshow(load_image(path, size).transpose(1, 2, 0))
-        texts = asked.get(i, [""])
+        texts = texts_by_image.get(i, [""])
         axes.set_xlabel(textwrap.fill(texts[i % len(texts)], 52), fontsize=8)
         axes.set(xticks=[], yticks=[])
     with atomic_write(target) as stream:
@@ -49,52 +63,79 @@ def draw_sheet(
 def draw_film(
     model: dict[str, Any], feature_shape: tuple[int, int, int], target: str | Path
 ) -> None:
-    """The FiLM network of a model config as a PNG, every arrow with its shape (figure 3)."""
+    """Draw the FiLM network of a model config as a PNG, as in the paper's figure 3.
+
+    ``feature_shape`` is (C, H, W).
+    """
     from matplotlib.figure import Figure
 
-    channels, blocks = model["channels"], model["num_blocks"]
-    encoder, classifier = model["encoder"], model["classifier"]
-    projection, hidden = classifier["projection_dim"], classifier["hidden_dims"][0]
-    maps = "×".join(map(str, feature_shape))
     figure = Figure(figsize=(8.6, 4.8), layout="constrained")
     axes = figure.subplots()
     axes.set(xlim=(0, 8.6), ylim=(0, 4.8))
     axes.axis("off")
-
-    def box(x: float, y: float, text: str, color: str) -> Any:
-        style = {"boxstyle": "round,pad=0.45", "facecolor": color, "edgecolor": "0.4"}
-        return axes.text(x, y, text, ha="center", va="center", fontsize=9, bbox=style)
-
-    def arrow(start: Any, end: Any, text: str = "", dx: float = 0.08, dy: float = 0.0) -> None:
-        (x0, y0), (x1, y1) = start.get_position(), end.get_position()
-        ends = {"patchA": start.get_bbox_patch(), "patchB": end.get_bbox_patch()}
-        props = {"arrowstyle": "-|>", "color": "0.4", "shrinkA": 0, "shrinkB": 0, **ends}
-        axes.annotate("", (x1, y1), (x0, y0), arrowprops=props)
-        axes.text((x0 + x1) / 2 + dx, (y0 + y1) / 2 + dy, text, fontsize=8, color="0.3")
-
-    language, vision, film = "#dbe9f6", "#e8f0d8", "#fbe3c0"
-    question = box(1.2, 4.5, "question tokens", "white")
-    embedding = box(1.2, 3.7, f"embedding {encoder['embedding_dim']}", language)
-    reader = box(
-        1.2, 2.8, f"{encoder['cell'].upper()} {encoder['hidden_dim']}\nat the true end", language
-    )
-    generator = box(1.2, 1.9, f"linear to {blocks}×2×{channels}", film)
-    features = box(5.2, 4.5, f"image features {maps}", "white")
-    stem = box(5.2, 3.7, "3×3 convolution, batch norm, ReLU", vision)
-    block = box(5.2, 1.9, "1×1 convolution, ReLU\n3×3 convolution\nbatch norm without affine\n"
-                "FiLM:  γ · x + β\nReLU, plus the first ReLU's output", vision)  # fmt: skip
-    axes.text(6.5, 1.83, f"× {blocks}", fontsize=14, color="0.3")
-    head = box(4.3, 0.4, f"1×1 convolution to {projection}, batch norm, ReLU, global "
-               f"max pool\n{hidden} units, batch norm, ReLU", vision)  # fmt: skip
-    answer = box(8.0, 0.4, "answer", "white")
-    for start, end in ((question, embedding), (embedding, reader), (reader, generator)):
-        arrow(start, end)
-    arrow(generator, block, "γ = 1 + Δγ,  β", dx=-0.75, dy=0.1)
-    arrow(features, stem)
-    arrow(stem, block, f"{channels}×{feature_shape[1]}×{feature_shape[2]}", dy=0.3)
-    arrow(block, head, dx=0.4)
-    arrow(head, answer)
-    axes.text(6.4, 4.05, "coordinate maps join every\n1×1 convolution and the stem", fontsize=8,
-              color="0.3")  # fmt: skip
+    generator = _draw_film_generator(axes, model)
+    block = _draw_vision(axes, model, feature_shape)
+    _arrow(axes, generator, block, "γ = 1 + Δγ,  β", dx=-0.75, dy=0.1)
     with atomic_write(target) as stream:
         figure.savefig(stream, format="png", dpi=120)
+
+
+def _draw_film_generator(axes: Any, model: dict[str, Any]) -> Any:
+    """Draw the way from the question to γ and β; returns the box of the last layer."""
+    encoder, language = model["encoder"], "#dbe9f6"
+    cell = f"{encoder['cell'].upper()} {encoder['hidden_dim']}\nat the true end"
+    question = _box(axes, 1.2, 4.5, "question tokens", "white")
+    embedding = _box(axes, 1.2, 3.7, f"embedding {encoder['embedding_dim']}", language)
+    recurrent = _box(axes, 1.2, 2.8, cell, language)
+    num_outputs = f"{model['num_blocks']}×2×{model['channels']}"
+    generator = _box(axes, 1.2, 1.9, f"linear to {num_outputs}", "#fbe3c0")
+    _arrow(axes, question, embedding)
+    _arrow(axes, embedding, recurrent)
+    _arrow(axes, recurrent, generator)
+    return generator
+
+
+def _draw_vision(axes: Any, model: dict[str, Any], feature_shape: tuple[int, int, int]) -> Any:
+    """Draw the way from the features to the answer; returns the box of the residual blocks."""
+    color, (_, height, width) = "#e8f0d8", feature_shape
+    features_text = f"image features {'×'.join(map(str, feature_shape))}"
+    block_text = (
+        "1×1 convolution, ReLU\n3×3 convolution\nbatch norm without affine\n"
+        "FiLM:  γ · x + β\nReLU, plus the first ReLU's output"
+    )
+    classifier_text = (
+        f"1×1 convolution to {model['classifier']['projection_dim']}, batch norm, ReLU, global "
+        f"max pool\n{model['classifier']['hidden_dims'][0]} units, batch norm, ReLU"
+    )
+    features = _box(axes, 5.2, 4.5, features_text, "white")
+    stem = _box(axes, 5.2, 3.7, "3×3 convolution, batch norm, ReLU", color)
+    block = _box(axes, 5.2, 1.9, block_text, color)
+    classifier = _box(axes, 4.3, 0.4, classifier_text, color)
+    answer = _box(axes, 8.0, 0.4, "answer", "white")
+    axes.text(6.5, 1.83, f"× {model['num_blocks']}", fontsize=14, color="0.3")
+    coordinates_text = "coordinate maps join every\n1×1 convolution and the stem"
+    axes.text(6.4, 4.05, coordinates_text, fontsize=8, color="0.3")
+    _arrow(axes, features, stem)
+    _arrow(axes, stem, block, f"{model['channels']}×{height}×{width}", dy=0.3)
+    _arrow(axes, block, classifier, dx=0.4)
+    _arrow(axes, classifier, answer)
+    return block
+
+
+def _box(axes: Any, x: float, y: float, text: str, color: str) -> Any:
+    """Draw a text in a rounded box with its centre at (x, y)."""
+    style = {"boxstyle": "round,pad=0.45", "facecolor": color, "edgecolor": "0.4"}
+    return axes.text(x, y, text, ha="center", va="center", fontsize=9, bbox=style)
+
+
+def _arrow(
+    axes: Any, start: Any, end: Any, text: str = "", *, dx: float = 0.08, dy: float = 0.0
+) -> None:
+    """Draw an arrow between two boxes, its text shifted by (dx, dy) from the middle."""
+    (x0, y0), (x1, y1) = start.get_position(), end.get_position()
+    style = {
+        "arrowstyle": "-|>", "color": "0.4", "shrinkA": 0, "shrinkB": 0,
+        "patchA": start.get_bbox_patch(), "patchB": end.get_bbox_patch(),
+    }  # fmt: skip
+    axes.annotate("", (x1, y1), (x0, y0), arrowprops=style)
+    axes.text((x0 + x1) / 2 + dx, (y0 + y1) / 2 + dy, text, fontsize=8, color="0.3")

@@ -1,14 +1,14 @@
-"""Figures of the FiLM paper (Perez et al., AAAI 2018), in percent, to stand beside ours.
+"""Results of the FiLM paper (Perez et al., AAAI 2018), in percent, for comparison with ours.
 
-All are on CLEVR v1.0 with its own images; ours are comparable where they are on CLEVR too.
+All are on CLEVR v1.0; ours are comparable if they are on CLEVR too.
 """
 
 from __future__ import annotations
 
 from filmvqa.clevr.programs import QUESTION_TYPES
 
-#: Test accuracy (Table 1; MAC: Hudson and Manning 2018, Table 1): overall, then count, exist,
-#: compare integer, query attribute, compare attribute.
+#: Test accuracy by model, in the order of ``COLUMNS`` (Table 1; for MAC, Hudson and Manning 2018,
+#: Table 1).
 TEST_ACCURACY: dict[str, tuple[float, ...]] = {
     "human": (92.6, 86.7, 96.6, 86.5, 95.0, 96.0),
     "qtype": (41.8, 34.6, 50.2, 51.0, 36.0, 51.3),
@@ -20,11 +20,12 @@ TEST_ACCURACY: dict[str, tuple[float, ...]] = {
     "mac": (98.9, 97.1, 99.5, 99.1, 99.5, 99.5),
 }
 
-#: Columns of ``TEST_ACCURACY``.
+#: Columns of ``TEST_ACCURACY``: overall, count, exist, compare integer, query attribute, compare
+#: attribute.
 COLUMNS = ("overall", *QUESTION_TYPES)
 
-#: Validation accuracy of the ablations (Tables 2 and 3) by the names of experiment/ablation;
-#: FiLM's own is the mean of five runs (± 0.4; the best had 97.84).
+#: Validation accuracy of the ablations (Tables 2 and 3) by the names in experiment/ablation.
+#: ``none`` is the full model: the mean of five runs (± 0.4; the best run had 97.84).
 ABLATIONS: dict[str, float] = {
     "none": 97.4,
     "beta_zero": 96.9, "gamma_one": 95.9, "gamma_sigmoid": 95.9, "gamma_tanh": 96.3,

@@ -1,4 +1,4 @@
-"""A sweep as a picture: curves against a number, or rows of what has no order."""
+"""The figure of a sweep: curves against a number, or one row per value that is not a number."""
 
 from __future__ import annotations
 
@@ -12,42 +12,49 @@ from filmvqa.reports.sweeps import Sweep, SweepPoint
 
 
 def draw_sweep(sweep: Sweep, target: str | Path) -> None:
-    """A PNG of training and validation accuracy, the gap between them filled."""
+    """Write a PNG of training and validation accuracy; the gap between them is filled."""
     from matplotlib.figure import Figure
 
-    many = not sweep.numeric and len(sweep.points) > 4
-    height = 1.2 + 0.28 * len(sweep.points) if many else 4.0
+    is_long_list = not sweep.numeric and len(sweep.points) > 4
+    height = 1.2 + 0.28 * len(sweep.points) if is_long_list else 4.0
     figure = Figure(figsize=(6, height), layout="constrained")
     axes = figure.subplots()
     if sweep.numeric:
-        _curves(axes, sweep)
+        _draw_curves(axes, sweep)
     else:
-        _rows(axes, sweep)
+        _draw_rows(axes, sweep)
     with atomic_write(target) as stream:
         figure.savefig(stream, format="png", dpi=150)
 
 
-def _percent(points: list[SweepPoint], name: str) -> list[float]:
-    return [100 * (getattr(p, name) or 0.0) for p in points]
+def _percent(points: list[SweepPoint], field: str) -> list[float]:
+    return [100 * (getattr(p, field) or 0.0) for p in points]
 
 
-def _curves(axes: Any, sweep: Sweep) -> None:
+def _draw_curves(axes: Any, sweep: Sweep) -> None:
     for i, series in enumerate(dict.fromkeys(p.series for p in sweep.points)):
         points = [p for p in sweep.points if p.series == series]
         values = [p.value for p in points]
         train, val = _percent(points, "train"), _percent(points, "val")
-        name = f"{series}, " if series else ""
+        prefix = f"{series}, " if series else ""
         color = f"C{2 * i}"
         axes.fill_between(values, train, val, color=color, alpha=0.12)
-        axes.plot(values, train, "o--", color=color, alpha=0.6, label=f"{name}training sample")
+        axes.plot(values, train, "o--", color=color, alpha=0.6, label=f"{prefix}training sample")
         axes.errorbar(
             values, val, _percent(points, "val_spread"), fmt="o-", color=color, capsize=3,
-            label=f"{name}validation",
+            label=f"{prefix}validation",
         )  # fmt: skip
-    values = sorted({p.value for p in sweep.points})
+    _set_value_ticks(axes, sorted({p.value for p in sweep.points}))
+    axes.set(xlabel=sweep.key, ylabel="accuracy (%)")
+    axes.grid(alpha=0.3)
+    axes.legend()
+
+
+def _set_value_ticks(axes: Any, values: list[float]) -> None:
+    """Choose a logarithmic or a linear axis for sorted values, which may include 0."""
     positive = [v for v in values if v > 0]
     if positive and max(values) > 20 * min(positive):
-        # 0 belongs on the axis too: linear below the smallest positive value, decades above it.
+        # The axis is linear between 0 and the smallest positive value, logarithmic above it.
         axes.set_xscale("symlog", linthresh=min(positive))
         ticks = sorted({0.0} & set(values)) + [
             10.0**e for e in range(math.floor(math.log10(min(positive))),
@@ -59,27 +66,24 @@ def _curves(axes: Any, sweep: Sweep) -> None:
         axes.minorticks_off()
     else:
         axes.set_xticks(values)
-    axes.set(xlabel=sweep.key, ylabel="accuracy (%)")
-    axes.grid(alpha=0.3)
-    axes.legend()
 
 
-def _rows(axes: Any, sweep: Sweep) -> None:
-    points = sweep.points[::-1]  # the first on top
-    places = range(len(points))
+def _draw_rows(axes: Any, sweep: Sweep) -> None:
+    points = sweep.points[::-1]  # the first point is at the top
+    heights = range(len(points))
     labels = [p.label if p.series is None else f"{p.series}, {p.label}" for p in points]
     train, val = _percent(points, "train"), _percent(points, "val")
-    axes.hlines(places, train, val, color="0.6", alpha=0.4, linewidth=6, label="gap")
-    axes.plot(train, places, "o", color="C1", label="training sample")
-    axes.errorbar(val, places, xerr=_percent(points, "val_spread"), fmt="o", color="C0",
+    axes.hlines(heights, train, val, color="0.6", alpha=0.4, linewidth=6, label="gap")
+    axes.plot(train, heights, "o", color="C1", label="training sample")
+    axes.errorbar(val, heights, xerr=_percent(points, "val_spread"), fmt="o", color="C0",
                   capsize=3, label="validation")  # fmt: skip
-    known = {"ablation": ABLATIONS, "model": {k: v[0] for k, v in TEST_ACCURACY.items()}}
-    theirs = [(i, known.get(sweep.key, {}).get(str(p.value))) for i, p in enumerate(points)]
-    shown = [(i, value) for i, value in theirs if value is not None]
-    if shown:
-        axes.plot([v for _, v in shown], [i for i, _ in shown], "k|", markersize=10,
-                  label="paper, on CLEVR")  # fmt: skip
-    axes.set_yticks(places, labels)
+    overall = {model: accuracies[0] for model, accuracies in TEST_ACCURACY.items()}
+    published = {"ablation": ABLATIONS, "model": overall}.get(sweep.key, {})
+    paper_heights = [i for i, p in enumerate(points) if str(p.value) in published]
+    if paper_heights:
+        paper_values = [published[str(points[i].value)] for i in paper_heights]
+        axes.plot(paper_values, paper_heights, "k|", markersize=10, label="paper, on CLEVR")
+    axes.set_yticks(heights, labels)
     axes.set(xlabel="accuracy (%)", ylabel=sweep.key)
     axes.set_ylim(-0.7, len(points) - 0.3)
     axes.grid(axis="x", alpha=0.3)

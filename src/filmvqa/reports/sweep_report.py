@@ -1,4 +1,4 @@
-"""A sweep as tables (Markdown, CSV) and a figure of training and validation accuracy."""
+"""The report of a sweep: tables (Markdown, CSV) and a figure."""
 
 from __future__ import annotations
 
@@ -15,37 +15,39 @@ from filmvqa.tables import markdown_table
 
 
 def markdown_tables(sweep: Sweep) -> str:
-    """The sweep as Markdown, accuracies in percent; for ablations and models with the paper's
-    figures beside ours."""
-    first = [sweep.key] if sweep.series_key is None else [sweep.series_key, sweep.key]
-    published = sweep.key == "ablation"
-    heads = [*first, "runs", "training", "validation", "gap"]
-    heads += ["paper, on CLEVR", "ours - none", "paper's - none"] if published else []
-    base = next((p.val for p in sweep.points if p.value == "none"), None)
+    """The sweep as Markdown tables, accuracies in percent.
+
+    Sweeps over ablations and models have the paper's results next to ours.
+    """
+    keys = [sweep.key] if sweep.series_key is None else [sweep.series_key, sweep.key]
+    is_ablation = sweep.key == "ablation"
+    header = [*keys, "runs", "training", "validation", "gap"]
+    header += ["paper, on CLEVR", "ours - none", "paper's - none"] if is_ablation else []
+    full_model = next((p.val for p in sweep.points if p.value == "none"), None)
     rows = []
     for p in sweep.points:
         spread = "" if p.val_spread is None else f" ± {100 * p.val_spread:.2f}"
         row = [p.label] if p.series is None else [p.series, p.label]
         row += [str(p.runs), f"{100 * p.train:.2f}", f"{100 * p.val:.2f}{spread}"]
         row.append(f"{100 * p.gap:+.2f}")
-        if published:
-            theirs = ABLATIONS.get(str(p.value))
-            row.append("" if theirs is None else f"{theirs:.1f}")
-            row.append("" if base is None else f"{100 * (p.val - base):+.1f}")
-            row.append("" if theirs is None else f"{theirs - ABLATIONS['none']:+.1f}")
+        if is_ablation:
+            published = ABLATIONS.get(str(p.value))
+            row.append("" if published is None else f"{published:.1f}")
+            row.append("" if full_model is None else f"{100 * (p.val - full_model):+.1f}")
+            row.append("" if published is None else f"{published - ABLATIONS['none']:+.1f}")
         rows.append(row)
-    text = markdown_table(heads, rows, len(first))
-    return text + ("\n" + _comparison(sweep) if sweep.key == "model" else "")
+    table = markdown_table(header, rows, len(keys))
+    return table + ("\n" + _models_by_type(sweep) if sweep.key == "model" else "")
 
 
-def _comparison(sweep: Sweep) -> str:
-    """Validation accuracy by question type, the paper's test figures on CLEVR under each row."""
+def _models_by_type(sweep: Sweep) -> str:
+    """Validation accuracy by question type; the paper's test accuracy is below each row."""
     rows = []
-    ours = {str(p.value): p for p in sweep.points}
-    for name in dict.fromkeys([*TEST_ACCURACY, *ours]):
-        if name in ours:
-            shares = {"overall": ours[name].val, **ours[name].by_type}
-            cells = [f"{100 * shares[c]:.1f}" if c in shares else "" for c in COLUMNS]
+    points = {str(p.value): p for p in sweep.points}
+    for name in dict.fromkeys([*TEST_ACCURACY, *points]):
+        if name in points:
+            accuracies = {"overall": points[name].val, **points[name].by_type}
+            cells = [f"{100 * accuracies[c]:.1f}" if c in accuracies else "" for c in COLUMNS]
             rows.append([name, "ours", *cells])
         if name in TEST_ACCURACY:
             rows.append([name, "paper, on CLEVR", *(f"{v:.1f}" for v in TEST_ACCURACY[name])])
@@ -53,23 +55,27 @@ def _comparison(sweep: Sweep) -> str:
 
 
 def csv_table(sweep: Sweep) -> str:
-    """The points as CSV, accuracies as shares."""
+    """The sweep as CSV, accuracies as fractions."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    kinds = list(dict.fromkeys(k for p in sweep.points for k in p.by_type))
-    series = [] if sweep.series_key is None else [sweep.series_key]
-    heads = ["runs", "train_accuracy", "val_accuracy", "val_spread", "gap", *kinds]
-    writer.writerow([*series, sweep.key, *heads])
+    question_types = list(dict.fromkeys(name for p in sweep.points for name in p.by_type))
+    keys = [sweep.key] if sweep.series_key is None else [sweep.series_key, sweep.key]
+    columns = ["runs", "train_accuracy", "val_accuracy", "val_spread", "gap", *question_types]
+    writer.writerow([*keys, *columns])
     for p in sweep.points:
         spread = "" if p.val_spread is None else f"{p.val_spread:.6f}"
         accuracies = (f"{p.train:.6f}", f"{p.val:.6f}", spread, f"{p.gap:.6f}")
-        types = (f"{p.by_type[k]:.6f}" if k in p.by_type else "" for k in kinds)
-        writer.writerow([*([p.series] if series else []), p.value, p.runs, *accuracies, *types])
+        by_type = (f"{p.by_type[k]:.6f}" if k in p.by_type else "" for k in question_types)
+        values = [p.value] if sweep.series_key is None else [p.series, p.value]
+        writer.writerow([*values, p.runs, *accuracies, *by_type])
     return out.getvalue()
 
 
 def report_sweep(folder: str | Path, key: str | None = None, series_key: str | None = None) -> str:
-    """Write ``report.md``, ``report.csv`` and ``report.png`` into a sweep's folder; the tables."""
+    """Write ``report.md``, ``report.csv`` and ``report.png`` into a sweep's folder.
+
+    ``key`` and ``series_key`` are as in ``summarize``. Returns the Markdown tables.
+    """
     folder = Path(folder)
     sweep = summarize(read_runs(folder), key, series_key)
     tables = markdown_tables(sweep)

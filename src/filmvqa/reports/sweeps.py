@@ -1,4 +1,4 @@
-"""The runs of a sweep, and its points: mean accuracies of runs that differ in their seed alone."""
+"""The runs of a sweep, and its points: means over the runs that differ only in their seed."""
 
 from __future__ import annotations
 
@@ -16,15 +16,18 @@ from filmvqa.nested import flatten
 from filmvqa.reports.curves import read_evaluations
 from filmvqa.reports.paper_results import ABLATIONS, TEST_ACCURACY
 
-#: Keys that differ between the runs of a sweep without being what it varies.
-_NOT_VARIED = ("run", "seed", "name")
-#: Keys that are what a sweep varies whatever else follows from them, with what tells series apart.
-_LEADING = (("ablation", None), ("data.fraction", "model"), ("model", None))
+#: Keys that may differ between the runs of a sweep but are never the varied key.
+_IGNORED_KEYS = ("run", "seed", "name")
+#: Pairs of a key and a series key that take precedence, as other keys change along with them.
+_PREFERRED_KEYS = (("ablation", None), ("data.fraction", "model"), ("model", None))
 
 
 @dataclass(frozen=True)
 class SweepRun:
-    """One run: its flat config and its evaluation with the best validation accuracy."""
+    """A run: its flat config, and its evaluation with the best validation accuracy.
+
+    Accuracies are fractions.
+    """
 
     folder: Path
     config: dict[str, Any]
@@ -36,7 +39,8 @@ class SweepRun:
 
 @dataclass(frozen=True)
 class SweepPoint:
-    """Runs that differ in nothing but their seed: mean accuracies, spread over seeds."""
+    """Runs that differ only in their seed: the mean accuracies, and the standard deviation of the
+    validation accuracy (None for one run)."""
 
     value: Any
     train: float
@@ -57,8 +61,11 @@ class SweepPoint:
 
 @dataclass(frozen=True)
 class Sweep:
-    """A sweep's points in order: ``key`` is what was varied, ``series_key`` what tells curves
-    apart, None where there is one."""
+    """The points of a sweep in order.
+
+    ``key`` is the varied config key; ``series_key`` is the key with one curve per value, None if
+    there is one curve.
+    """
 
     key: str
     series_key: str | None
@@ -70,12 +77,12 @@ class Sweep:
 
 
 def read_runs(folder: str | Path) -> list[SweepRun]:
-    """Runs below a folder that evaluated at least once.
+    """The runs below a folder that have at least one evaluation.
 
     Raises
     ------
     UserError
-        If there are none.
+        If there are none, or if a file of a run is broken.
     """
     folder = Path(folder)
     runs = []
@@ -84,7 +91,7 @@ def read_runs(folder: str | Path) -> list[SweepRun]:
         evaluations = read_evaluations(metrics)
         if not evaluations or not layout.config.exists():
             continue
-        best = max(evaluations, key=lambda r: r["val_accuracy"])
+        best = max(evaluations, key=lambda record: record["val_accuracy"])
         config = flatten(_read_config(layout.config))
         runs.append(
             SweepRun(
@@ -115,67 +122,70 @@ def _read_config(path: Path) -> dict[str, Any]:
 
 
 def _model_name(config: dict[str, Any]) -> str:
-    """The model's name in ``TEST_ACCURACY``, where FiLM from pixels is one of its own."""
+    """The model's name as in ``TEST_ACCURACY``, in which FiLM on pixels is a model of its own."""
     name = str(config.get("model.name"))
     return f"{name}_pixels" if config.get("data.backbone.name") == "pixels" else name
 
 
 def summarize(runs: list[SweepRun], key: str | None = None, series_key: str | None = None) -> Sweep:
-    """The varied key and one point for each of its values, in order.
+    """Group the runs by the value of the varied key.
 
     Parameters
     ----------
     key
-        The flat key that the sweep varied; None finds it.
+        The flat config key that the sweep varied; None is the key that differs between the runs.
     series_key
-        A second one, with a curve for each of its values.
+        A second key, with one curve per value; it is ignored if ``key`` is None.
 
     Raises
     ------
     UserError
-        If no key, or more than one, differs between the runs.
+        If ``key`` is None and not exactly one key differs between the runs.
     """
     if key is None:
-        key, series_key = _varied(runs)
+        key, series_key = _varied_keys(runs)
     groups: dict[tuple[str, Any], list[SweepRun]] = {}
     for run in runs:
         series = "" if series_key is None else str(run.config.get(series_key))
         groups.setdefault((series, run.config.get(key)), []).append(run)
-    values = {value for _, value in groups}
-    ours = list(TEST_ACCURACY) if key == "model" else list(ABLATIONS)
-    if all(map(_is_number, values)):
-        place = {v: i for i, v in enumerate(sorted(values))}
-    else:  # as in the paper's tables, then by name
-        known = {name: i for i, name in enumerate(ours)}
-        place = {v: i for i, v in enumerate(sorted(values, key=lambda v: (
-            known.get(str(v), len(known)), str(v))))}  # fmt: skip
-    order = sorted(groups, key=lambda group: (group[0], place[group[1]]))
+    values = _ordered(key, {value for _, value in groups})
+    order = sorted(groups, key=lambda group: (group[0], values.index(group[1])))
     points = [_point(value, series or None, groups[series, value]) for series, value in order]
     return Sweep(key, series_key, points)
 
 
-def _varied(runs: list[SweepRun]) -> tuple[str, str | None]:
-    keys = {k for run in runs for k in run.config} - set(_NOT_VARIED)
+def _ordered(key: str, values: set[Any]) -> list[Any]:
+    """Numbers in increasing order; others in the order of the paper's tables, then by name."""
+    if all(map(_is_number, values)):
+        return sorted(values)
+    published = list(TEST_ACCURACY) if key == "model" else list(ABLATIONS)
+    rank = {name: i for i, name in enumerate(published)}
+    return sorted(values, key=lambda value: (rank.get(str(value), len(rank)), str(value)))
+
+
+def _varied_keys(runs: list[SweepRun]) -> tuple[str, str | None]:
+    """The key that differs between the runs, and the series key."""
+    keys = {k for run in runs for k in run.config} - set(_IGNORED_KEYS)
     varied = sorted(k for k in keys if len({str(run.config.get(k)) for run in runs}) > 1)
-    for leading, series in _LEADING:
-        if leading in varied and (series is None or series in varied):
-            return leading, series
+    for key, series_key in _PREFERRED_KEYS:
+        if key in varied and (series_key is None or series_key in varied):
+            return key, series_key
     if len(varied) != 1:
-        found = ", ".join(varied) or "nothing"
-        raise UserError(f"{found} differs between the runs; name one with key=<key>")
+        names = ", ".join(varied) or "nothing"
+        raise UserError(f"{names} differs between the runs; choose a key with key=<key>")
     return varied[0], None
 
 
 def _point(value: Any, series: str | None, runs: list[SweepRun]) -> SweepPoint:
-    vals = [r.val for r in runs]
-    kinds = [k for k in runs[0].by_type if all(k in r.by_type for r in runs)]
+    val_accuracies = [r.val for r in runs]
+    question_types = [name for name in runs[0].by_type if all(name in r.by_type for r in runs)]
     return SweepPoint(
         value=value,
         train=mean(r.train for r in runs),
-        val=mean(vals),
-        val_spread=stdev(vals) if len(vals) > 1 else None,
+        val=mean(val_accuracies),
+        val_spread=stdev(val_accuracies) if len(runs) > 1 else None,
         runs=len(runs),
-        by_type={k: mean(r.by_type[k] for r in runs) for k in kinds},
+        by_type={name: mean(r.by_type[name] for r in runs) for name in question_types},
         series=series,
     )
 

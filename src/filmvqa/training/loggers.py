@@ -1,4 +1,4 @@
-"""Where metrics go: always to ``metrics.jsonl``, on request to Weights & Biases too."""
+"""Loggers of metrics: ``metrics.jsonl`` and, optionally, Weights & Biases."""
 
 from __future__ import annotations
 
@@ -8,70 +8,75 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
-from filmvqa.disk import NO_ROOM, disk_full_error
+from filmvqa.disk import DISK_FULL_ERRNOS, disk_full_error
 from filmvqa.errors import UserError, one_line, warn
 from filmvqa.layout import RunLayout
 
-#: Seconds for which W&B may hold up the start, and the end, of a run.
+#: Seconds for which W&B may delay the start and the end of a run.
 WANDB_TIMEOUT = 30.0
 
 
 class Logger(Protocol):
-    """Logs one record of metrics at a time."""
+    """The interface of loggers."""
 
-    def log(self, record: dict[str, Any]) -> None: ...
+    def log(self, record: dict[str, Any]) -> None:
+        """Log one record of metrics, with the key ``step``."""
 
     def flush(self) -> None:
-        """Write what was logged to the disk."""
+        """Flush the logged records to the disk."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Release what the logger holds; nothing can be logged afterwards."""
 
 
 class JsonlLogger:
-    """One JSON object a line, written whole or not at all.
+    """Writes records to a file, one JSON object per line.
 
-    The file keeps its first ``records`` lines. Those that follow were written by an interrupted run
-    after its last checkpoint, and will be logged again.
+    An existing file keeps its first ``records`` lines. An interrupted run wrote those that follow
+    after its last checkpoint; they will be logged again.
     """
 
     def __init__(self, path: str | Path, records: int = 0) -> None:
         self.path = Path(path)
-        self._handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
+        self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
         content = self.path.read_bytes()
         lines = content.splitlines(keepends=True)[:records]
         if lines and not lines[-1].endswith(b"\n"):
-            lines.pop()  # the line that a crash cut short
+            lines.pop()  # a crash truncated the last line
         if len(lines) < records:
-            warn(f"{path}: has {len(lines)} of the {records} records that its checkpoint counts")
+            warn(f"{path}: has {len(lines)} of the {records} records that the checkpoint counts")
         self._size = sum(map(len, lines))
         if self._size < len(content):
-            os.ftruncate(self._handle, self._size)
+            os.ftruncate(self._descriptor, self._size)
 
     def log(self, record: dict[str, Any]) -> None:
-        """Raises ``UserError`` if there is no room; the file then ends with the record before."""
+        """Append a record. Raises ``UserError`` if the disk is full; the file then ends with the
+        previous record."""
         line = json.dumps(record).encode() + b"\n"
         try:
-            written = os.write(self._handle, line)
-            if written < len(line):  # no room for the rest: this write raises the error
-                os.write(self._handle, line[written:])
+            written = os.write(self._descriptor, line)
+            if written < len(line):  # the disk is full: this write raises the error
+                os.write(self._descriptor, line[written:])
         except OSError as error:
             with suppress(OSError):
-                os.ftruncate(self._handle, self._size)
-            if error.errno in NO_ROOM:
+                os.ftruncate(self._descriptor, self._size)
+            if error.errno in DISK_FULL_ERRNOS:
                 raise disk_full_error(self.path, len(line), error) from None
             raise
         self._size += len(line)
 
     def flush(self) -> None:
-        os.fsync(self._handle)
+        os.fsync(self._descriptor)
 
     def close(self) -> None:
-        os.close(self._handle)
+        os.close(self._descriptor)
 
 
 class WandbLogger:
-    """Weights & Biases, offline where there is no key. An error of it is one warning, and never
-    ends a run."""
+    """Logs to Weights & Biases, offline if there is no API key.
+
+    An error of W&B does not end a run: it is reported as one warning, and logging to W&B stops.
+    """
 
     def __init__(self, folder: Path, project: str, name: str, config: dict[str, Any]) -> None:
         self._run: Any = None
@@ -81,7 +86,7 @@ class WandbLogger:
             online = os.environ.get("WANDB_API_KEY") or (Path.home() / ".netrc").exists()
             mode: Any = os.environ.get("WANDB_MODE") or ("online" if online else "offline")
             settings = wandb.Settings(init_timeout=WANDB_TIMEOUT, silent=True)
-            with suppress(Exception):  # older versions have no such limit
+            with suppress(Exception):  # older versions have no such setting
                 settings.finish_timeout = WANDB_TIMEOUT
             arguments: dict[str, Any] = {
                 "project": project,
@@ -104,13 +109,14 @@ class WandbLogger:
         self._try("log", metrics, step=record["step"])
 
     def flush(self) -> None:
-        """W&B's own process keeps what was logged."""
+        """Nothing to do: W&B's process has the records."""
 
     def close(self) -> None:
         self._try("finish")
         self._run = None
 
     def _try(self, method: str, *arguments: Any, **options: Any) -> None:
+        """Call a method of the W&B run; an error is a warning and ends logging to W&B."""
         if self._run is None:
             return
         try:
@@ -118,7 +124,7 @@ class WandbLogger:
         except Exception as error:
             warn(f"W&B stopped ({one_line(error)}); going on without it")
             self._run = None
-            # Otherwise W&B tries again when the program ends, and complains over many lines.
+            # Otherwise W&B tries again when the program ends, and prints many lines.
             with suppress(Exception):
                 import wandb
 
@@ -132,8 +138,11 @@ def build_loggers(
     config: dict[str, Any],
     records: int,
 ) -> list[Logger]:
-    """The JSONL logger, which keeps the first ``records`` lines of an existing file, and, for
-    ``wandb``, W&B's."""
+    """The loggers of a run: a ``JsonlLogger`` and, if ``name`` is ``wandb``, a ``WandbLogger``.
+
+    ``records`` is the number of lines that an existing ``metrics.jsonl`` keeps. Raises
+    ``UserError`` for another name.
+    """
     if name not in (None, "wandb"):
         raise UserError(f"logger.name={name!r}; choose wandb or null")
     loggers: list[Logger] = [JsonlLogger(layout.metrics, records)]

@@ -1,4 +1,4 @@
-"""Optimizers, weight decay by part, and learning-rate schedules."""
+"""Optimizers, weight decay per module, and learning-rate schedules."""
 
 from __future__ import annotations
 
@@ -13,19 +13,20 @@ from torch.optim.lr_scheduler import LambdaLR
 from filmvqa.errors import UserError
 
 
-def in_part(name: str, part: str) -> bool:
-    """Whether a weight's name belongs to a part: ``film_generator`` has
-    ``film_generator.decoder.0.weight``."""
-    return name == part or name.startswith(f"{part}.")
+def belongs_to_module(parameter_name: str, module_name: str) -> bool:
+    """Whether a parameter is in a module of the model: ``film_generator.decoder.0.weight`` is in
+    ``film_generator`` and in ``film_generator.decoder``."""
+    return parameter_name == module_name or parameter_name.startswith(f"{module_name}.")
 
 
-def check_parts(model: nn.Module, parts: Sequence[str], key: str) -> None:
-    """Raise ``UserError`` for a part that has no weight in the model."""
-    names = [name for name, _ in model.named_parameters()]
-    for part in parts:
-        if not any(in_part(name, part) for name in names):
-            present = ", ".join(dict.fromkeys(name.split(".")[0] for name in names))
-            raise UserError(f"{key}: the model has no part {part!r}; it has {present}")
+def check_module_names(model: nn.Module, module_names: Sequence[str], key: str) -> None:
+    """Raise ``UserError``, which names the config key ``key``, for a module that has no parameter
+    in the model."""
+    parameter_names = [name for name, _ in model.named_parameters()]
+    for module_name in module_names:
+        if not any(belongs_to_module(name, module_name) for name in parameter_names):
+            children = ", ".join(dict.fromkeys(name.split(".")[0] for name in parameter_names))
+            raise UserError(f"{key}: the model has no part {module_name!r}; it has {children}")
 
 
 def build_optimizer(
@@ -37,59 +38,72 @@ def build_optimizer(
     decay_norms_and_biases: bool = True,
     fused: bool = True,
 ) -> Optimizer:
-    """An optimizer of the weights that require gradients.
+    """An optimizer of the parameters that require gradients.
 
-    ``adam`` adds weight decay to the gradient, as the paper's L2 does (section 4.1); ``adamw``
-    decouples it (Loshchilov and Hutter 2019).
+    ``adam`` adds weight decay to the gradient, as the paper does (section 4.1); ``adamw`` decouples
+    it from the gradient (Loshchilov and Hutter 2019).
 
     Parameters
     ----------
     part_weight_decay
-        Weight decay of parts by name, such as ``film_generator``; None: that of the rest.
+        Weight decay by the name of a module, such as ``film_generator``; None is
+        ``weight_decay``.
     decay_norms_and_biases
-        False leaves biases and the scales of norms (weights of one dimension) without decay.
+        Whether weight decay applies to parameters of one dimension: biases, and the scales of
+        normalization layers.
     fused
-        One pass over the weights a step instead of a dozen.
+        Whether the optimizer updates the parameters in one pass per step instead of several.
+
+    Raises
+    ------
+    UserError
+        For an unknown optimizer or module, a learning rate that is not positive, or a negative
+        weight decay.
     """
     optimizers: dict[str, type[Optimizer]] = {"adam": Adam, "adamw": AdamW}
     if name not in optimizers:
         raise UserError(f"optim.name={name!r}; choose from {', '.join(optimizers)}")
-    parts = {k: v for k, v in (part_weight_decay or {}).items() if v is not None}
-    check_parts(model, list(parts), "optim.part_weight_decay")
-    if lr <= 0 or min(weight_decay, *parts.values(), 0) < 0:
+    module_decay = {k: v for k, v in (part_weight_decay or {}).items() if v is not None}
+    check_module_names(model, list(module_decay), "optim.part_weight_decay")
+    if lr <= 0 or min(weight_decay, *module_decay.values(), 0) < 0:
         raise UserError(
-            f"optim.lr={lr}, weight_decay={weight_decay}, part_weight_decay={parts}; "
+            f"optim.lr={lr}, weight_decay={weight_decay}, part_weight_decay={module_decay}; "
             "need lr > 0 and decays ≥ 0"
         )
-    groups: dict[float, list[nn.Parameter]] = {}
-    for label, weight in model.named_parameters():
-        if not weight.requires_grad:
+    parameters_by_decay: dict[float, list[nn.Parameter]] = {}
+    for parameter_name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
             continue
-        decay = next((v for part, v in parts.items() if in_part(label, part)), weight_decay)
-        if weight.ndim <= 1 and not decay_norms_and_biases:
+        decays = (v for k, v in module_decay.items() if belongs_to_module(parameter_name, k))
+        decay = next(decays, weight_decay)
+        if parameter.ndim <= 1 and not decay_norms_and_biases:
             decay = 0.0
-        groups.setdefault(decay, []).append(weight)
+        parameters_by_decay.setdefault(decay, []).append(parameter)
     # A model that is not trained by gradient has one empty group.
-    settings: list[dict[str, Any]] = [
-        {"params": weights, "weight_decay": decay} for decay, weights in groups.items()
+    groups: list[dict[str, Any]] = [
+        {"params": parameters, "weight_decay": decay}
+        for decay, parameters in parameters_by_decay.items()
     ] or [{"params": []}]
-    return optimizers[name](settings, lr=lr, fused=fused)  # type: ignore[call-arg]
+    return optimizers[name](groups, lr=lr, fused=fused)  # type: ignore[call-arg]
 
 
 def build_schedule(
     optimizer: Optimizer, name: str, warmup_steps: int, total_steps: int
 ) -> LambdaLR:
-    """``constant`` (the paper's) or ``cosine`` to zero at step ``total_steps``; both rise linearly
-    over the first ``warmup_steps``."""
+    """A learning-rate schedule.
+
+    ``constant`` is the paper's; ``cosine`` decays to zero at step ``total_steps``. Both start with
+    a linear warm-up of ``warmup_steps`` steps.
+    """
     if name not in ("constant", "cosine"):
         raise UserError(f"optim.schedule={name!r}; choose from constant, cosine")
 
     def factor(step: int) -> float:
-        rise = min(1.0, (step + 1) / (warmup_steps + 1))
+        warmup = min(1.0, (step + 1) / (warmup_steps + 1))
         if name == "constant":
-            return rise
+            return warmup
         decay_steps = max(total_steps - warmup_steps, 1)
         progress = min(max(step - warmup_steps, 0) / decay_steps, 1.0)
-        return rise * 0.5 * (1.0 + math.cos(math.pi * progress))
+        return warmup * 0.5 * (1.0 + math.cos(math.pi * progress))
 
     return LambdaLR(optimizer, factor)

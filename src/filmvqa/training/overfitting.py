@@ -1,46 +1,50 @@
-"""Seeing that a run overfits, and saying so."""
+"""Detection of overfitting."""
 
 from __future__ import annotations
 
 from typing import Any
 
-#: Evaluations without a better validation accuracy that count as standing still.
-STILL = 3
-#: Validation accuracy that counts as better, and growth of the gap that counts as growth.
-BETTER, GROWTH = 0.002, 0.01
+#: Number of evaluations without an improvement of validation accuracy after which a run overfits.
+PATIENCE = 3
+#: The least increase of validation accuracy that is an improvement.
+MIN_IMPROVEMENT = 0.002
+#: The least growth of the gap between training and validation accuracy that is overfitting.
+MIN_GAP_GROWTH = 0.01
 
 
-def overfitting(history: list[dict[str, Any]]) -> str | None:
-    """A warning in words when the gap grows while validation stands still, else None.
+def overfitting_warning(history: list[dict[str, Any]]) -> str | None:
+    """A warning if the gap grows while validation accuracy does not improve.
 
     Parameters
     ----------
     history
-        A run's evaluations so far: ``step``, ``val_accuracy``, ``gap`` (training minus
-        validation accuracy).
+        A run's evaluations so far: ``step``, ``val_accuracy`` and ``gap``, which is training minus
+        validation accuracy.
 
     Returns
     -------
     str or None
-        The warning, once: None while the state lasts that was warned of.
+        The warning; None if the run does not overfit, or if it did at the previous evaluation
+        already, so that each period of overfitting is reported once.
     """
-    return _state(history) if _state(history[:-1]) is None else None
+    return _describe(history) if _describe(history[:-1]) is None else None
 
 
-def _state(history: list[dict[str, Any]]) -> str | None:
-    if len(history) <= STILL:
+def _describe(history: list[dict[str, Any]]) -> str | None:
+    """A description of the overfitting at the last evaluation; None if there is none."""
+    if len(history) <= PATIENCE:
         return None
     best = history[0]
     for record in history:
-        if record["val_accuracy"] > best["val_accuracy"] + BETTER:
+        if record["val_accuracy"] > best["val_accuracy"] + MIN_IMPROVEMENT:
             best = record
-    since = history[history.index(best) :]
-    grown = since[-1]["gap"] - since[0]["gap"]
-    if len(since) <= STILL or grown < GROWTH:
+    since_best = history[history.index(best) :]
+    gap_growth = since_best[-1]["gap"] - best["gap"]
+    if len(since_best) <= PATIENCE or gap_growth < MIN_GAP_GROWTH:
         return None
     return (
         f"overfitting: since step {best['step']} validation stands still at "
         f"{100 * best['val_accuracy']:.1f}% while the gap to training grew from "
-        f"{100 * since[0]['gap']:.1f} to {100 * since[-1]['gap']:.1f} points; regularise "
+        f"{100 * best['gap']:.1f} to {100 * since_best[-1]['gap']:.1f} points; regularise "
         "(optim.weight_decay, optim.part_weight_decay, trainer.film_penalty, dropout) or stop"
     )

@@ -1,8 +1,9 @@
-"""Training the small shipped backbone to tell what stands where in generated images.
+"""Pretraining of the shipped backbone ``clevr_cnn`` to recognize and locate the objects of
+generated images.
 
-Labels come from the renderer: the object that fills most of a cell of the feature map gives the
-cell's shape, size, material and colour and its place on the ground; the cell of an object's
-centre is marked as such, so that neighbours of equal looks stay two.
+The renderer gives a label for each cell of the feature map: the attributes and the position of the
+object that covers most of the cell. The cell with an object's centre is labelled too, so that two
+neighbouring objects with equal attributes can be told apart.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -23,30 +24,57 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from filmvqa.clevr.render import render
-from filmvqa.clevr.scenes import SceneRules, sample_layout
+from filmvqa.clevr.scenes import Layout, SceneRules, sample_layout
 from filmvqa.clevr.schema import ATTRIBUTES
 from filmvqa.data.backbones import Backbone, ClevrCNN
 from filmvqa.files import write_file
 
+#: Pixels per cell of the feature map, in each direction.
 STRIDE = 8
-#: A cell belongs to an object that shows in at least this share of its pixels.
+#: The least share of a cell's pixels that an object must cover to label the cell.
 MIN_SHARE = 0.25
+#: The attribute label of cells without an object.
 IGNORED = -1
+#: Positions in labels are in units of this many world units, so that they are of order 1.
+POSITION_SCALE = 3.0
 
 
 @dataclass(frozen=True)
 class LabelledImages:
-    """N images with a label for each cell of their (h, w) feature map.
+    """N images with a label for each cell of their feature maps of h × w cells.
 
-    ``images`` uint8 (N, 3, H, W); ``attributes`` int8 (N, 4, h, w) in the order of
-    ``ATTRIBUTES``, ``IGNORED`` where no object is; ``centres`` uint8 (N, h, w);
-    ``places`` float16 (N, 2, h, w), metres to the right and to the front, over 3.
+    Attributes
+    ----------
+    images
+        uint8 (N, 3, H, W).
+    attributes
+        int8 (N, 4, h, w): indices of values, in the order of ``ATTRIBUTES``; ``IGNORED`` in cells
+        without an object.
+    centres
+        uint8 (N, h, w): 1 in cells with the centre of an object, else 0.
+    positions
+        float16 (N, 2, h, w): the object's position to the right and to the front, in units of
+        ``POSITION_SCALE`` world units; 0 in cells without an object.
     """
 
     images: NDArray[np.uint8]
     attributes: NDArray[np.int8]
     centres: NDArray[np.uint8]
-    places: NDArray[np.float16]
+    positions: NDArray[np.float16]
+
+    @classmethod
+    def empty(cls, count: int, size: int) -> LabelledImages:
+        """Images that are to be drawn, labelled as images without objects."""
+        cells = size // STRIDE
+        return cls(
+            images=np.empty((count, 3, size, size), np.uint8),
+            attributes=np.full((count, len(ATTRIBUTES), cells, cells), IGNORED, np.int8),
+            centres=np.zeros((count, cells, cells), np.uint8),
+            positions=np.zeros((count, 2, cells, cells), np.float16),
+        )
+
+    def __len__(self) -> int:
+        return len(self.images)
 
 
 def draw_labelled_images(
@@ -54,37 +82,44 @@ def draw_labelled_images(
 ) -> LabelledImages:
     """Render ``count`` square images of ``size`` pixels with their labels."""
     rng = np.random.default_rng(seed)
-    cells = size // STRIDE
-    images = np.empty((count, 3, size, size), np.uint8)
-    attributes = np.full((count, 4, cells, cells), IGNORED, np.int8)
-    centres = np.zeros((count, cells, cells), np.uint8)
-    places = np.zeros((count, 2, cells, cells), np.float16)
-    done = 0
-    while done < count:
+    labelled = LabelledImages.empty(count, size)
+    index = 0
+    while index < count:
         layout = sample_layout(rng, rules)
         rendered = render(layout, size, size, min_visible=rules.min_visible(size, size))
-        if rendered is None:
+        if rendered is None:  # an object is hidden: draw another scene
             continue
-        images[done] = rendered.image.transpose(2, 0, 1)
-        directions = layout.camera.directions()
-        blocks = rendered.mask.reshape(cells, STRIDE, cells, STRIDE)
-        share = np.stack([(blocks == i).mean((1, 3)) for i in range(len(layout.half_extent))])
-        owner = np.where(share.max(0) >= MIN_SHARE, share.argmax(0), IGNORED)
-        for i, centre in enumerate(layout.centres()):
-            mine = owner == i
-            looks = (layout.size[i], layout.color[i], layout.material[i], layout.shape[i])
-            for k, (values, look) in enumerate(zip(ATTRIBUTES.values(), looks, strict=True)):
-                attributes[done, k][mine] = values.index(look)
-            for k, axis in enumerate(("right", "front")):
-                places[done, k][mine] = centre @ directions[axis] / 3.0
-            x, y, _ = layout.camera.project(centre, cells, cells)
-            centres[done, min(max(int(y), 0), cells - 1), min(max(int(x), 0), cells - 1)] = 1
-        done += 1
-    return LabelledImages(images, attributes, centres, places)
+        labelled.images[index] = rendered.image.transpose(2, 0, 1)
+        _label_cells(labelled, index, layout, rendered.mask)
+        index += 1
+    return labelled
 
 
-class CellHeads(nn.Module):
-    """Linear read-outs of each cell: attributes, centre, place."""
+def _label_cells(
+    labelled: LabelledImages, index: int, layout: Layout, mask: NDArray[np.uint8]
+) -> None:
+    """Write the labels of the image ``index``; ``mask`` (H, W) has the object of each pixel."""
+    cells = labelled.centres.shape[-1]
+    directions = layout.camera.directions()
+    blocks = mask.reshape(cells, STRIDE, cells, STRIDE)
+    num_objects = len(layout.half_extent)
+    share = np.stack([(blocks == i).mean((1, 3)) for i in range(num_objects)])  # (objects, h, w)
+    object_of_cell = np.where(share.max(0) >= MIN_SHARE, share.argmax(0), IGNORED)
+    for i, centre in enumerate(layout.centres()):
+        object_cells = object_of_cell == i
+        values = (layout.size[i], layout.color[i], layout.material[i], layout.shape[i])
+        for k, (vocabulary, value) in enumerate(zip(ATTRIBUTES.values(), values, strict=True)):
+            labelled.attributes[index, k][object_cells] = vocabulary.index(value)
+        for k, axis in enumerate(("right", "front")):
+            position = centre @ directions[axis] / POSITION_SCALE
+            labelled.positions[index, k][object_cells] = position
+        x, y, _ = layout.camera.project(centre, cells, cells)
+        row, column = min(max(int(y), 0), cells - 1), min(max(int(x), 0), cells - 1)
+        labelled.centres[index, row, column] = 1
+
+
+class CellPredictor(nn.Module):
+    """Linear predictions for each cell: attributes, object centre, position."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -92,19 +127,25 @@ class CellHeads(nn.Module):
         self.linear = nn.Conv2d(channels, sum(self.sizes) + 3, 1)
 
     def forward(self, features: Tensor) -> tuple[list[Tensor], Tensor, Tensor]:
+        """Attribute logits, a list of (N, values, h, w); centre logits (N, h, w); and positions
+        (N, 2, h, w), for features (N, C, h, w)."""
         out = self.linear(features).float()
-        *attributes, centre, place = out.split([*self.sizes, 1, 2], dim=1)
-        return attributes, centre[:, 0], place
+        *attributes, centre, position = out.split([*self.sizes, 1, 2], dim=1)
+        return attributes, centre[:, 0], position
 
-    def loss(self, features: Tensor, attributes: Tensor, centres: Tensor, places: Tensor) -> Tensor:
-        """Cross-entropies and an L1 on places, averaged over their cells; scalar."""
-        logits, centre, place = self(features)
-        owned = attributes[:, 0] != IGNORED  # (N, h, w)
-        loss = 2.0 * F.binary_cross_entropy_with_logits(centre, centres)
-        for k, logit in enumerate(logits):
-            loss = loss + F.cross_entropy(logit, attributes[:, k], ignore_index=IGNORED)
-        distance = (place - places).abs().sum(1)
-        total: Tensor = loss + 2.0 * (distance * owned).sum() / owned.sum().clamp(min=1)
+    def loss(
+        self, features: Tensor, attributes: Tensor, centres: Tensor, positions: Tensor
+    ) -> Tensor:
+        """The sum of cross-entropies of attributes and centres and the L1 distance of positions,
+        each averaged over the labelled cells; scalar."""
+        attribute_logits, centre_logits, predicted_positions = self(features)
+        has_object = attributes[:, 0] != IGNORED  # (N, h, w)
+        loss = 2.0 * F.binary_cross_entropy_with_logits(centre_logits, centres)
+        for k, logits in enumerate(attribute_logits):
+            loss = loss + F.cross_entropy(logits, attributes[:, k], ignore_index=IGNORED)
+        distance = (predicted_positions - positions).abs().sum(1)
+        num_cells = has_object.sum().clamp(min=1)
+        total: Tensor = loss + 2.0 * (distance * has_object).sum() / num_cells
         return total
 
 
@@ -120,29 +161,61 @@ def pretrain(
     workers: int = 2,
     rules: SceneRules | None = None,
 ) -> dict[str, float]:
-    """Train ``ClevrCNN`` on freshly drawn images and write its weights as float16 safetensors.
+    """Train ``ClevrCNN`` on generated images and write its weights as float16 safetensors.
 
-    Returns the share of held-out cells with the right value, per attribute and for the centre,
-    and the mean error of places.
+    Parameters
+    ----------
+    images
+        Number of training images of all ``sizes`` together.
+    sizes
+        Widths of the square images, in pixels.
+    workers
+        Number of processes that render images; the images do not depend on it.
+    rules
+        The rules of the scenes; None is ``SceneRules()``.
+
+    Returns
+    -------
+    dict
+        Scores on held-out images: the accuracy of each attribute, the precision and recall of
+        object centres, and the mean distance of positions in world units (``position_error``).
     """
     torch.manual_seed(seed)
     rules = rules or SceneRules()
-    train = [_draw(images // len(sizes), size, seed, workers, rules) for size in sizes]
-    held = [draw_labelled_images(512, size, (seed, 1, size), rules) for size in sizes]
+    train = [_draw_in_parallel(images // len(sizes), size, seed, workers, rules) for size in sizes]
+    held_out = [draw_labelled_images(512, size, (seed, 1, size), rules) for size in sizes]
     network = ClevrCNN()
     model = Backbone("clevr_cnn", network).to(memory_format=torch.channels_last)
-    heads = CellHeads(network.channels)
-    parameters = [*model.parameters(), *heads.parameters()]
+    predictor = CellPredictor(network.channels)
+    _train(model, predictor, train, epochs=epochs, batch_size=batch_size, lr=lr, seed=seed)
+    weights = {k: v.half().contiguous() for k, v in network.state_dict().items()}
+    write_file(output, safetensors.torch.save(weights))
+    # The scores are those of the weights as written.
+    network.load_state_dict({k: v.float() for k, v in weights.items()})
+    return _score(model.eval(), predictor.eval(), held_out)
+
+
+def _train(
+    model: nn.Module,
+    predictor: CellPredictor,
+    train: list[LabelledImages],
+    *,
+    epochs: int,
+    batch_size: int,
+    lr: float,
+    seed: int,
+) -> None:
+    parameters = [*model.parameters(), *predictor.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=lr, weight_decay=1e-2)
-    steps = epochs * sum(len(part.images) // batch_size for part in train)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps)
+    num_steps = epochs * sum(len(labelled) // batch_size for labelled in train)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=num_steps)
     generator = torch.Generator().manual_seed(seed)
-    bar = tqdm(total=steps, desc="pretrain", unit="batch")
+    bar = tqdm(total=num_steps, desc="pretrain", unit="batch")
     for _ in range(epochs):
-        for batch in _shuffled(train, batch_size, generator):
+        for images, *labels in _shuffled_batches(train, batch_size, generator):
             with torch.autocast("cpu", torch.bfloat16):
-                features = model(batch[0].contiguous(memory_format=torch.channels_last))
-                loss = heads.loss(features, *batch[1:])
+                features = model(images.contiguous(memory_format=torch.channels_last))
+                loss = predictor.loss(features, *labels)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -152,64 +225,80 @@ def pretrain(
             if bar.n % 50 == 0:
                 bar.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
     bar.close()
-    state = {k: v.half().contiguous() for k, v in network.state_dict().items()}
-    write_file(output, safetensors.torch.save(state))
-    network.load_state_dict({k: v.float() for k, v in state.items()})
-    return _score(model.eval(), heads.eval(), held)
 
 
-def _draw(count: int, size: int, seed: int, workers: int, rules: SceneRules) -> LabelledImages:
-    # The number of chunks is fixed, not the number of workers': the data depend on the seed alone.
-    chunks = max(1, count // 500)
-    counts = [count // chunks] * chunks
+def _draw_in_parallel(
+    count: int, size: int, seed: int, workers: int, rules: SceneRules
+) -> LabelledImages:
+    # The number of chunks does not depend on ``workers``, so the images depend on the seed alone.
+    num_chunks = max(1, count // 500)
+    counts = [count // num_chunks] * num_chunks
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         jobs = [
             pool.submit(draw_labelled_images, n, size, (seed, 0, size, i), rules)
             for i, n in enumerate(counts)
         ]
-        parts = [job.result() for job in tqdm(jobs, desc=f"draw {size}×{size}", unit="chunk")]
-    fields = ("images", "attributes", "centres", "places")
-    return LabelledImages(*(np.concatenate([getattr(p, f) for p in parts]) for f in fields))
+        chunks = [job.result() for job in tqdm(jobs, desc=f"draw {size}×{size}", unit="chunk")]
+    arrays = {
+        field.name: np.concatenate([getattr(chunk, field.name) for chunk in chunks])
+        for field in fields(LabelledImages)
+    }
+    return LabelledImages(**arrays)
 
 
-def _tensors(part: LabelledImages, rows: NDArray[np.int64]) -> tuple[Tensor, ...]:
+def _to_tensors(labelled: LabelledImages, rows: NDArray[np.int64]) -> tuple[Tensor, ...]:
+    """Images, attributes, centres and positions of some rows, in the dtypes of training."""
     return (
-        torch.from_numpy(part.images[rows]),
-        torch.from_numpy(part.attributes[rows]).long(),
-        torch.from_numpy(part.centres[rows]).float(),
-        torch.from_numpy(part.places[rows]).float(),
+        torch.from_numpy(labelled.images[rows]),
+        torch.from_numpy(labelled.attributes[rows]).long(),
+        torch.from_numpy(labelled.centres[rows]).float(),
+        torch.from_numpy(labelled.positions[rows]).float(),
     )
 
 
-def _shuffled(
-    parts: list[LabelledImages], batch_size: int, generator: torch.Generator
+def _shuffled_batches(
+    train: list[LabelledImages], batch_size: int, generator: torch.Generator
 ) -> Iterator[tuple[Tensor, ...]]:
+    """One epoch of batches in random order; the images of a batch are of one size."""
     batches = []
-    for part in parts:
-        order = torch.randperm(len(part.images), generator=generator).numpy()
-        whole = len(order) // batch_size * batch_size
-        batches += [(part, rows) for rows in order[:whole].reshape(-1, batch_size)]
+    for labelled in train:
+        order = torch.randperm(len(labelled), generator=generator).numpy()
+        num_used = len(order) // batch_size * batch_size
+        batches += [(labelled, rows) for rows in order[:num_used].reshape(-1, batch_size)]
     for i in torch.randperm(len(batches), generator=generator).tolist():
-        yield _tensors(*batches[i])
+        yield _to_tensors(*batches[i])
 
 
 @torch.inference_mode()
-def _score(model: nn.Module, heads: CellHeads, held: list[LabelledImages]) -> dict[str, float]:
-    right: dict[str, float] = {}
-    for part in held:
-        images, attributes, centres, places = _tensors(part, np.arange(len(part.images)))
-        logits, centre, place = heads(model(images))
-        owned = attributes[:, 0] != IGNORED
-        share = 1.0 / len(held)
-        for k, name in enumerate(ATTRIBUTES):
-            hit = (logits[k].argmax(1) == attributes[:, k])[owned].float().mean()
-            right[name] = right.get(name, 0.0) + share * float(hit)
-        found = ((centre > 0) & (centres > 0.5)).sum() / centres.sum()
-        right["centre_recall"] = right.get("centre_recall", 0.0) + share * float(found)
-        exact = ((centre > 0) & (centres > 0.5)).sum() / (centre > 0).sum().clamp(min=1)
-        right["centre_precision"] = right.get("centre_precision", 0.0) + share * float(exact)
-        error = 3.0 * (place - places).square().sum(1).sqrt()[owned].mean()
-        right["place_error"] = right.get("place_error", 0.0) + share * float(error)
+def _score(
+    model: nn.Module, predictor: CellPredictor, held_out: list[LabelledImages]
+) -> dict[str, float]:
+    """Scores as ``pretrain`` returns them, averaged over the sizes of images."""
+    mean_scores: dict[str, float] = {}
+    for labelled in held_out:
+        for name, score in _score_size(model, predictor, labelled).items():
+            mean_scores[name] = mean_scores.get(name, 0.0) + score / len(held_out)
     return {
-        name: round(value, 4) if math.isfinite(value) else value for name, value in right.items()
+        name: round(score, 4) if math.isfinite(score) else score
+        for name, score in mean_scores.items()
     }
+
+
+def _score_size(
+    model: nn.Module, predictor: CellPredictor, labelled: LabelledImages
+) -> dict[str, float]:
+    """Scores on images of one size."""
+    images, attributes, centres, positions = _to_tensors(labelled, np.arange(len(labelled)))
+    attribute_logits, centre_logits, predicted_positions = predictor(model(images))
+    has_object = attributes[:, 0] != IGNORED  # (N, h, w)
+    scores = {}
+    for k, name in enumerate(ATTRIBUTES):
+        is_correct = attribute_logits[k].argmax(1) == attributes[:, k]
+        scores[name] = float(is_correct[has_object].float().mean())
+    is_predicted, is_centre = centre_logits > 0, centres > 0.5
+    num_true_positives = (is_predicted & is_centre).sum()
+    scores["centre_recall"] = float(num_true_positives / centres.sum())
+    scores["centre_precision"] = float(num_true_positives / is_predicted.sum().clamp(min=1))
+    distance = POSITION_SCALE * (predicted_positions - positions).square().sum(1).sqrt()
+    scores["position_error"] = float(distance[has_object].mean())
+    return scores

@@ -1,4 +1,4 @@
-"""What a run ran in and what it read, so that a result can be traced and repeated."""
+"""The software, hardware and inputs of a run, so that a result can be traced and reproduced."""
 
 from __future__ import annotations
 
@@ -20,8 +20,10 @@ _PACKAGES = ("torchvision", "numpy", "h5py")
 
 
 def environment(device: torch.device) -> dict[str, Any]:
-    """Versions, hardware, the commit of the code (None outside a git repository), and whether the
-    working tree was clean."""
+    """Versions, hardware, the commit of the code, and whether the working tree is clean.
+
+    The last two are None outside a git repository.
+    """
     return {
         **hardware(device),
         "platform": platform.platform(),
@@ -40,18 +42,18 @@ def _commit(folder: Path) -> dict[str, Any]:
         ).stdout.strip()
 
     try:
-        top = Path(git("rev-parse", "--show-toplevel"))
-        if not (top / "src/filmvqa").is_dir():  # installed below somebody else's repository
+        repository = Path(git("rev-parse", "--show-toplevel"))
+        if not (repository / "src/filmvqa").is_dir():  # installed inside another repository
             return {"commit": None, "clean": None}
-        changes = git("-C", str(top), "status", "--porcelain")
+        changes = git("-C", str(repository), "status", "--porcelain")
         return {"commit": git("rev-parse", "HEAD"), "clean": not changes}
     except (OSError, subprocess.CalledProcessError):
         return {"commit": None, "clean": None}
 
 
 def record_inputs(vocabulary: Vocabulary, loaders: Mapping[str, Loader]) -> dict[str, Any]:
-    """Hashes of the vocabulary and of each split's questions and features; ``feature_spec`` is how
-    the features were made (None for files that do not say)."""
+    """SHA-256 hashes of the vocabulary and of each split's questions and features, and each split's
+    ``feature_spec``, which is None for a feature file that does not record it."""
     inputs: dict[str, Any] = {"vocabulary": vocabulary.sha256()}
     for split, loader in loaders.items():
         inputs[split] = {
@@ -63,20 +65,26 @@ def record_inputs(vocabulary: Vocabulary, loaders: Mapping[str, Loader]) -> dict
 
 
 def changed_inputs(recorded: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:
-    """Which inputs differ from those recorded under the same name; for a split that was not
-    recorded, whether its features were made otherwise than those that were."""
+    """Descriptions of the inputs that differ from the recorded ones.
+
+    A split that was recorded is compared by its hashes, another by its ``feature_spec``, with that
+    of the first recorded split. ``recorded`` and ``current`` are results of ``record_inputs``.
+    """
     changes = []
-    splits = [name for name in recorded if name != "vocabulary"]
-    for name, now in current.items():
+    recorded_splits = [name for name in recorded if name != "vocabulary"]
+    for name, current_input in current.items():
         if name == "vocabulary":
-            if now != recorded["vocabulary"]:
+            if current_input != recorded["vocabulary"]:
                 changes.append("the vocabulary")
-        elif name in splits:
+        elif name in recorded_splits:
             changes += [
                 f"the {content} of {name}"
                 for content in ("questions", "features")
-                if now[content] != recorded[name][content]
+                if current_input[content] != recorded[name][content]
             ]
-        elif splits and now["feature_spec"] != recorded[splits[0]]["feature_spec"]:
+        elif (
+            recorded_splits
+            and current_input["feature_spec"] != recorded[recorded_splits[0]]["feature_spec"]
+        ):
             changes.append(f"how the features of {name} were made")
     return changes

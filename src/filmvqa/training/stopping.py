@@ -1,4 +1,4 @@
-"""Stopping in order: a signal asks for the end of the step, and the state is saved."""
+"""Stopping on a signal: training finishes the step and saves its state."""
 
 from __future__ import annotations
 
@@ -14,32 +14,39 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class StopRequest:
-    """Whether the user asked for an end. The first SIGINT or SIGTERM only notes it; the next does
-    what it did before, which is to stop at once."""
+    """Whether the user has asked the run to stop.
+
+    The first SIGINT or SIGTERM only sets ``requested``. It restores the previous signal handlers,
+    so the next signal stops the process at once.
+    """
 
     def __init__(self) -> None:
         self.requested = False
-        self._before: dict[signal.Signals, Any] = {}
+        self._previous_handlers: dict[signal.Signals, Any] = {}
 
     @contextmanager
-    def listening(self) -> Iterator[StopRequest]:
-        """Take the signals for the length of a block; only a process's main thread can."""
+    def handle_signals(self) -> Iterator[StopRequest]:
+        """Handle the signals within a block; only the main thread of a process can."""
         if threading.current_thread() is not threading.main_thread():
             yield self
             return
-        self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
+        self._previous_handlers = {
+            number: signal.signal(number, self._request_stop) for number in SIGNALS
+        }
         try:
             yield self
         finally:
-            self._restore()
+            self._restore_handlers()
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
+    def _request_stop(self, number: int, frame: FrameType | None) -> None:
         self.requested = True
-        self._restore()
+        self._restore_handlers()
         print(
-            "\nfinishing the step and saving; once more stops at once", file=sys.stderr, flush=True
+            "\nfinishing the step and saving; a second signal stops at once",
+            file=sys.stderr,
+            flush=True,
         )
 
-    def _restore(self) -> None:
-        while self._before:
-            signal.signal(*self._before.popitem())
+    def _restore_handlers(self) -> None:
+        while self._previous_handlers:
+            signal.signal(*self._previous_handlers.popitem())

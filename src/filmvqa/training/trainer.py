@@ -23,7 +23,7 @@ from filmvqa.layout import RunLayout
 from filmvqa.memory import explained_out_of_memory
 from filmvqa.training.failures import FiniteCheck, describe_memory_use
 from filmvqa.training.loggers import Logger
-from filmvqa.training.overfitting import overfitting
+from filmvqa.training.overfitting import overfitting_warning
 from filmvqa.training.settings import TrainerSettings
 from filmvqa.training.state import RunState, update_ema
 from filmvqa.training.stopping import StopRequest
@@ -94,7 +94,7 @@ class Trainer:
         batches = self.train_loader.train_batches(state.sampler)
         with (
             closing(batches),
-            self.stop.listening(),
+            self.stop.handle_signals(),
             explained_out_of_memory(self._out_of_memory_message),
             tqdm(total=self.total_steps, initial=state.step, desc="train", unit="step") as bar,
         ):
@@ -198,7 +198,7 @@ class Trainer:
             f"step {state.step}: validation {100 * val:.2f}%, train sample {100 * train:.2f}%, "
             f"best {100 * state.best_accuracy:.2f}% at step {state.best_step}"
         )
-        if warning := overfitting(state.history):
+        if warning := overfitting_warning(state.history):
             write(warning)
         patience = self.settings.patience
         out_of_patience = patience is not None and state.evaluations_since_best >= patience

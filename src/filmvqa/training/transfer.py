@@ -1,55 +1,57 @@
-"""Training from another run's weights, and of some parts alone."""
+"""Transfer learning: training from another run's weights, and of some modules only."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from filmvqa.checkpoint import eval_weights, load_checkpoint, vocabulary_of
 from filmvqa.data.vocabulary import Vocabulary
 from filmvqa.errors import UserError
-from filmvqa.training.optimizer import check_parts, in_part
+from filmvqa.training.optimizer import belongs_to_module, check_module_names
 
-#: Weights that may be missing in the checkpoint.
-_NEW = ("film_generator.task_offset",)
+#: Weights that only one of the model and the checkpoint may have.
+_OPTIONAL_WEIGHTS = ("film_generator.task_offset",)
 _EMBEDDING = "encoder.embedding.weight"
-#: Parts whose last layer has one row for each answer.
+#: Modules whose last layer has one row per answer.
 _CLASSIFIERS = ("classifier", "output")
 
 
 def warm_start(
     model: nn.Module, name: str, path: str | Path, vocabulary: Vocabulary
 ) -> tuple[int, int]:
-    """Take over the weights of a checkpoint, word by word and answer by answer.
+    """Load the weights of a checkpoint whose vocabulary may differ from that of the model.
 
-    Words and answers that the checkpoint does not have keep their initial weights.
+    Rows of the word embedding and of the classifier are matched by word and by answer; those of
+    words and answers that the checkpoint does not have keep their initial weights.
 
     Parameters
     ----------
     name
-        The model's name, which the checkpoint's must be.
+        The model's name; the checkpoint must have the same.
     vocabulary
-        That of the data, with which the model was built.
+        The vocabulary that the model was built with.
 
     Returns
     -------
-    tuple
-        Numbers of words that the checkpoint has, and of new words.
+    tuple of int
+        The number of words that the checkpoint has, and the number of new words.
 
     Raises
     ------
     UserError
-        If the checkpoint is of another model, or its weights do not fit this one.
+        If the checkpoint is of another model, or if its weights do not fit this one.
     """
     content = load_checkpoint(path)
     if content["model"]["name"] != name:
-        raise UserError(f"{path}: is a {content['model']['name']}, not a {name}")
-    old = vocabulary_of(content, path)
+        raise UserError(
+            f"{path}: is a {content['model']['name']}, not a {name}; choose another train.init_from"
+        )
+    old_vocabulary = vocabulary_of(content, path)
     old_weights, weights = eval_weights(content), model.state_dict()
-    if unmatched := [k for k in old_weights.keys() ^ weights.keys() if k not in _NEW]:
+    if unmatched := [k for k in old_weights.keys() ^ weights.keys() if k not in _OPTIONAL_WEIGHTS]:
         raise UserError(
             f"{path}: its weights do not fit this model (only one has {min(unmatched)})"
         )
@@ -58,14 +60,15 @@ def warm_start(
             continue
         old_weight = old_weights[key]
         if key == _EMBEDDING:
-            _copy_rows(weight, old_weight, vocabulary.question, old.question)
+            _copy_rows(weight, old_weight, vocabulary.question, old_vocabulary.question)
         elif (
             key.startswith(_CLASSIFIERS)
             and len(weight.shape) > 0
             and weight.shape[1:] == old_weight.shape[1:]
-            and (weight.shape[0], old_weight.shape[0]) == (len(vocabulary.answer), len(old.answer))
+            and weight.shape[0] == len(vocabulary.answer)
+            and old_weight.shape[0] == len(old_vocabulary.answer)
         ):
-            _copy_rows(weight, old_weight, vocabulary.answer, old.answer)
+            _copy_rows(weight, old_weight, vocabulary.answer, old_vocabulary.answer)
         elif weight.shape == old_weight.shape:
             weight.copy_(old_weight)
         else:
@@ -73,43 +76,46 @@ def warm_start(
                 f"{path}: its weights do not fit this model ({key} is "
                 f"{tuple(old_weight.shape)} there, {tuple(weight.shape)} here)"
             )
-    known = len(vocabulary.question.keys() & old.question.keys())
-    return known, len(vocabulary.question) - known
+    num_shared = len(vocabulary.question.keys() & old_vocabulary.question.keys())
+    return num_shared, len(vocabulary.question) - num_shared
 
 
 def _copy_rows(
     weight: Tensor, old_weight: Tensor, index: dict[str, int], old_index: dict[str, int]
 ) -> None:
+    """Copy the rows of the tokens that both indices have; they map tokens to rows."""
     shared = sorted(index.keys() & old_index.keys())
-    weight[[index[t] for t in shared]] = old_weight[[old_index[t] for t in shared]]
+    weight[[index[token] for token in shared]] = old_weight[[old_index[token] for token in shared]]
 
 
-def freeze_except(model: nn.Module, parts: Sequence[str] | None) -> None:
-    """Freeze all weights but those of the named parts; None freezes none.
+def freeze_except(model: nn.Module, module_names: Sequence[str] | None) -> None:
+    """Freeze all parameters except those of the named modules; None freezes none.
+
+    ``module_names`` may also have names of single parameters, as ``film_generator.task_offset``.
 
     Raises
     ------
     UserError
-        For a part that the model does not have.
+        For a name that the model does not have.
     """
-    if parts is None:
+    if module_names is None:
         return
-    check_parts(model, parts, "train.trainable")
-    for name, weight in model.named_parameters():
-        weight.requires_grad_(any(in_part(name, part) for part in parts))
+    check_module_names(model, module_names, "train.trainable")
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(any(belongs_to_module(name, m) for m in module_names))
 
 
 def training_mode(model: nn.Module) -> None:
-    """Set training mode, except in frozen parts, whose norms keep their statistics."""
+    """Set training mode, except in frozen modules, whose batch norms keep their statistics."""
     model.train()
     for child in model.children():
-        weights = list(child.parameters())
-        if weights and not any(w.requires_grad for w in weights):
+        parameters = list(child.parameters())
+        if parameters and not any(p.requires_grad for p in parameters):
             child.eval()
 
 
 def count_weights(model: nn.Module) -> tuple[int, int]:
-    """Numbers of all weights of a model, and of those that are trained."""
-    sizes = torch.tensor([[w.numel(), w.numel() * w.requires_grad] for w in model.parameters()])
-    total = sizes.sum(0).tolist() if len(sizes) else [0, 0]
-    return int(total[0]), int(total[1])
+    """The number of all weights of a model, and the number of those that are trained."""
+    parameters = list(model.parameters())
+    trained = sum(p.numel() for p in parameters if p.requires_grad)
+    return sum(p.numel() for p in parameters), trained
