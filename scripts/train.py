@@ -17,13 +17,15 @@ if TYPE_CHECKING:
 @command("train")
 def main(config) -> float:
     keep_freed_memory()
+    from filmvqa.files import is_up_to_date
     from filmvqa.layout import RunLayout
     from filmvqa.reports.curves import draw_curves
     from filmvqa.training.run import train_run
 
     layout = RunLayout(Path(HydraConfig.get().runtime.output_dir))
     best_accuracy = train_run(layout.folder, run_settings(config), resume=config.resume)
-    draw_curves(layout.metrics, layout.curves)
+    if not is_up_to_date(layout.curves, layout.metrics):
+        draw_curves(layout.metrics, layout.curves)
     return best_accuracy
 
 

@@ -239,7 +239,7 @@ def test_questions_of_wrong_types_and_sizes(
     path.write_text(json.dumps(content))
     shutil.rmtree(tmp_path / "h5", ignore_errors=True)
     try:
-        preprocess_questions(folder, tmp_path / "h5")
+        preprocess_questions(DatasetLayout.under(tmp_path))
     except UserError as error:
         assert path.name in str(error)
         assert "2" in str(error)
@@ -277,7 +277,7 @@ def png(path: Path, mode: str = "RGB", size: tuple[int, int] = (16, 16)) -> None
         (lambda p: png(p, "L"), "not an image of 8 bits RGB or RGBA"),
         (lambda p: png(p, "P"), "not an image of 8 bits RGB or RGBA"),
         (lambda p: png(p, "I;16"), "not an image of 8 bits RGB or RGBA"),
-        (lambda p: png(p, "RGB", (16, 17)), "is 16×17 pixels large, CLEVR_val_000000.png 16×16"),
+        (lambda p: png(p, "RGB", (16, 17)), "has 16×17 pixels, CLEVR_val_000000.png 16×16"),
         (lambda p: p.write_text("no image at all"), "not a PNG"),
         (lambda p: p.write_bytes(p.read_bytes()[:-9]), "truncated PNG"),
         (lambda p: bomb(p), "pixels, more than"),
@@ -360,11 +360,10 @@ def test_question_files_that_are_changed(
 
 
 def test_a_vocabulary_is_not_written_over_itself(tiny_world: Path, tmp_path: Path) -> None:
-    preprocess_questions(tiny_world / "questions", tmp_path / "h5")
-    path = tmp_path / "h5/vocab.json"
-    work = lambda: preprocess_questions(  # noqa: E731
-        tiny_world / "questions", tmp_path / "h5", vocab=path, extend_vocab=True
-    )
+    layout = DatasetLayout.under(tmp_path, questions=tiny_world / "questions")
+    preprocess_questions(layout)
+    path = layout.vocabulary
+    work = lambda: preprocess_questions(layout, vocab=path, extend_vocab=True)  # noqa: E731
     refused(work, path, "would overwrite the input")
 
 

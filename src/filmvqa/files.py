@@ -69,6 +69,12 @@ def sync_folder(folder: str | Path) -> None:
             os.close(descriptor)
 
 
+def is_up_to_date(target: str | Path, source: str | Path) -> bool:
+    """Whether ``target`` exists and was written after ``source``."""
+    target, source = Path(target), Path(source)
+    return target.exists() and target.stat().st_mtime_ns >= source.stat().st_mtime_ns
+
+
 def refuse_overwriting(output: str | Path, *inputs: str | Path) -> None:
     """Raise ``UserError`` if ``output`` is one of the input files or lies in an input folder."""
     target = Path(output).resolve()

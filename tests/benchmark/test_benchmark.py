@@ -16,6 +16,8 @@ from filmvqa.models.prefix_tree import prefix_tree
 from filmvqa.models.recurrence import run_recurrence
 from tests.conftest import run_script
 
+pytestmark = pytest.mark.slow
+
 TINY = [
     "images=4", "copies=4", "questions=80", "runs=1", "reference_runs=1", "times=[1,2]",
     "trainer.batch_size=4", "models.film.encoder.hidden_dim=16",

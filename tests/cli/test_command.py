@@ -85,6 +85,6 @@ def test_a_configuration_is_renamed_wherever_it_stands() -> None:
 def test_errors_of_the_system_have_a_remedy() -> None:
     error = PermissionError(13, "Permission denied", "/x/y")
     assert explain(error) == (
-        "/x/y: Permission denied; change its permissions, or choose another place"
+        "/x/y: Permission denied; change its permissions, or choose another path"
     )
     assert explain(KeyboardInterrupt()) == "stopped; run the same command again to go on"

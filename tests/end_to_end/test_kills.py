@@ -30,6 +30,7 @@ from tests.conftest import KILLS, REPOSITORY, script_environment
 from tests.end_to_end.workplace import DATA, SMALL
 from tests.training.tiny_runs import metrics, same
 
+pytestmark = [pytest.mark.alone, pytest.mark.slow]
 #: Copies of the training questions, and of each in its file: preprocessing would be over at once.
 COPIES, REPEATS = 5, 10
 

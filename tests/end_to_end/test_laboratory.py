@@ -7,11 +7,14 @@ import random
 from pathlib import Path
 
 import h5py
+import pytest
 import torch
 
 from filmvqa.data.vocabulary import Vocabulary
 from tests.end_to_end.workplace import DATA, GENERATOR, SHORT, SMALL, TRAIN, fail, succeed
 from tests.interop.reference_film import checkpoint, run
+
+pytestmark = pytest.mark.slow
 
 COGENT = ["data=cogent_mini", "data.root=data/cogent", "data.image_size=[48,48]"]
 
@@ -123,7 +126,7 @@ def test_questions_as_people_ask_them(workplace: Path) -> None:
     start = ["train.init_from=outputs/demo/film/best.pt"]
     out = succeed("train.py", *TRAIN, *data, *start, "run=humans",
                   "train.trainable=[encoder,film_generator]", cwd=workplace)  # fmt: skip
-    assert f"{len(old.question)} words kept, {len(added)} new" in out
+    assert f"{len(old.question)} words known, {len(added)} new" in out
     succeed("evaluate.py", "checkpoint=outputs/demo/humans/best.pt", cwd=workplace)
     report = json.loads((workplace / "outputs/demo/humans/evaluation/val.json").read_text())
     assert "by_type" not in report

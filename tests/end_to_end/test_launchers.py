@@ -11,6 +11,8 @@ from filmvqa.checkpoint import load_checkpoint
 from tests.conftest import run_script
 from tests.end_to_end.workplace import TRAIN
 
+pytestmark = pytest.mark.slow
+
 LAUNCHERS = {
     "basic": [],
     "submitit_local": ["hydra/launcher=submitit_local", "hydra.launcher.timeout_min=5"],

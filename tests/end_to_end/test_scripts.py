@@ -17,6 +17,8 @@ from tests.conftest import REPOSITORY, run_script, script_environment
 from tests.end_to_end.workplace import DATA, GENERATOR, SMALL, TRAIN, fail, succeed
 from tests.training.tiny_runs import metrics, same
 
+pytestmark = pytest.mark.slow
+
 
 def stamps(folder: Path) -> dict[Path, int]:
     """When each file was written, but for those that say who is at work."""

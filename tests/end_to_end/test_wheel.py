@@ -15,6 +15,8 @@ import pytest
 
 from tests.conftest import REPOSITORY, script_environment
 
+pytestmark = pytest.mark.slow
+
 DATA = ["data=mini", "data.image_size=[48,48]"]
 GENERATOR = [
     "data.generator.images={train:120,val:8,test:2}", "data.generator.width=48",

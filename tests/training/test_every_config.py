@@ -17,6 +17,8 @@ from filmvqa.reports.evaluate import evaluate_checkpoint
 from filmvqa.training.run import train_run
 from tests.conftest import REPOSITORY
 
+pytestmark = pytest.mark.slow
+
 CONFIGS = REPOSITORY / "configs"
 GROUPS = ("data", "model", "optim", "trainer", "logger", "experiment", "sweep")
 EVERY = [

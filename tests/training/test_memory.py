@@ -28,9 +28,11 @@ from filmvqa.training.trainer import Trainer
 from tests.conftest import KILLS, TINY, data_in
 from tests.training.tiny_runs import train
 
-pytestmark = pytest.mark.skipif(
-    not sys.platform.startswith("linux"), reason="memory is read in /proc"
-)
+pytestmark = [
+    pytest.mark.alone,
+    pytest.mark.slow,
+    pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory is read in /proc"),
+]
 MIB = 2**20
 #: ``make test`` trains this long, ``make soak`` 50 / 3 times as long.
 STEPS = 300 * KILLS

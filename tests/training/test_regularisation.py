@@ -57,7 +57,7 @@ def test_the_penalty_draws_gamma_and_beta_to_one_and_zero(tmp_path: Path, tiny_s
     for penalty in (0.0, 100.0):
         folder = tmp_path / str(penalty)
         optim = {"lr": 1e-2, "schedule": "constant"}
-        train(folder, tiny_set, max_steps=48, penalty=penalty, optim=optim)
+        train(folder, tiny_set, max_steps=48, film_penalty=penalty, optim=optim)
         content = load_checkpoint(folder / "last.pt")
         model = build_model("film", **content["model"]["kwargs"]).eval()
         model.load_state_dict(content["weights"])
@@ -90,8 +90,8 @@ def test_averaged_weights_are_what_is_scored_and_kept(tmp_path: Path, tiny_set: 
     assert eval_weights(content) is content["ema_weights"]
 
 
-@pytest.mark.parametrize(("options", "part"), [({"average": 1.0}, "ema_decay=1.0"),
-                                               ({"penalty": -1.0}, "penalty=-1.0")])  # fmt: skip
+@pytest.mark.parametrize(("options", "part"), [({"ema_decay": 1.0}, "ema_decay=1.0"),
+                                               ({"film_penalty": -1.0}, "penalty=-1.0")])  # fmt: skip
 def test_senseless_settings_are_refused(options: dict, part: str) -> None:
     with pytest.raises(UserError, match=part):
         TrainerSettings(**options)

@@ -47,7 +47,7 @@ def check_same(a: Path, b: Path) -> None:
     "options",
     [
         {"checkpoint_steps": None},
-        {"average": 0.9, "penalty": 0.1, "run": {"fraction": 0.5}},
+        {"ema_decay": 0.9, "film_penalty": 0.1, "run": {"fraction": 0.5}},
         {"name": "mac"},  # with dropout
         {"run": {"store": "stream"}},
         {"precision": "bfloat16", "run": {"store": "memory"}},
@@ -130,7 +130,7 @@ def test_a_signal_while_it_evaluates_leaves_that_for_the_next_time(
     tmp_path: Path, tiny_set: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     train(tmp_path / "whole", tiny_set)
-    right, calls = Trainer._right, {"n": 0}
+    right, calls = Trainer._correct, {"n": 0}
 
     def signals(self: Trainer, *arguments: Any) -> torch.Tensor:
         calls["n"] += 1
@@ -138,7 +138,7 @@ def test_a_signal_while_it_evaluates_leaves_that_for_the_next_time(
             os.kill(os.getpid(), signal.SIGTERM)
         return right(self, *arguments)
 
-    monkeypatch.setattr(Trainer, "_right", signals)
+    monkeypatch.setattr(Trainer, "_correct", signals)
     with pytest.raises(Interrupted, match="stopped after step 16"):
         train(tmp_path / "parts", tiny_set)
     assert [r["step"] for r in metrics(tmp_path / "parts") if "gap" in r] == [8]
@@ -194,13 +194,13 @@ def test_room_for_checkpoints_is_asked_for_before_training(
 def test_waiting_while_it_evaluates_is_not_counted(
     tmp_path: Path, tiny_set: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    right = Trainer._right
+    right = Trainer._correct
 
     def waits(self: Trainer, *arguments: Any) -> torch.Tensor:
         self.train_loader.waited += 100.0
         return right(self, *arguments)
 
-    monkeypatch.setattr(Trainer, "_right", waits)
+    monkeypatch.setattr(Trainer, "_correct", waits)
     train(tmp_path / "run", tiny_set)
     lines = map(json.loads, (tmp_path / "run/metrics.jsonl").read_text().splitlines())
     assert all(0 <= record["waited"] <= 1 for record in lines if "waited" in record)
@@ -233,7 +233,7 @@ def test_a_run_says_what_it_ran_in_and_read(tmp_path: Path, tiny_set: Path) -> N
     for split in ("train", "val"):
         assert len(record["inputs"][split]["questions"]) == 64
         assert len(record["inputs"][split]["features"]) == 64
-        assert record["inputs"][split]["made"]["backbone"] == "clevr_cnn"
+        assert record["inputs"][split]["feature_spec"]["backbone"] == "clevr_cnn"
     content = load_checkpoint(tmp_path / "run/last.pt")
     assert content["inputs"] == record["inputs"]
     assert content["progress"]["environments"] == record["environments"]
@@ -245,7 +245,7 @@ def test_going_on_elsewhere_is_noted(
     stop_in_steps(monkeypatch, (5,), lambda: os.kill(os.getpid(), signal.SIGTERM))
     with pytest.raises(Interrupted):
         train(tmp_path / "run", tiny_set)
-    monkeypatch.setattr("filmvqa.training.run.environment", lambda device: {"torch": "9.9"})
+    monkeypatch.setattr("filmvqa.training.restore.environment", lambda device: {"torch": "9.9"})
     train(tmp_path / "run", tiny_set)
     assert f"torch was {torch.__version__}, now 9.9" in capsys.readouterr().err
     record = json.loads((tmp_path / "run/provenance.json").read_text())

@@ -21,6 +21,7 @@ from filmvqa.data.batches import Loader, open_loader
 from filmvqa.data.vocabulary import Vocabulary
 from filmvqa.devices import choose_device
 from filmvqa.errors import UserError
+from filmvqa.layout import RunLayout
 from filmvqa.models import MODELS, build_model
 from filmvqa.training.loggers import JsonlLogger, WandbLogger, build_loggers
 from filmvqa.training.optimizer import build_optimizer, build_schedule
@@ -35,7 +36,7 @@ from tests.training.tiny_runs import LARGER, metrics, same, train
 def test_a_run_leaves_what_it_should(tmp_path: Path, tiny_set: Path) -> None:
     best = train(tmp_path / "run", tiny_set)
     assert {p.name for p in (tmp_path / "run").iterdir()} == {
-        "config.yaml", "metrics.jsonl", "last.pt", "best.pt", "curves.png", "provenance.json",
+        "config.yaml", "metrics.jsonl", "last.pt", "best.pt", "provenance.json",
         ".lock",
     }  # fmt: skip
     assert yaml.safe_load((tmp_path / "run/config.yaml").read_text())["seed"] == 0
@@ -190,7 +191,7 @@ def test_checkpoints_that_do_not_fit_themselves_are_refused(tmp_path: Path, tiny
         ({"model": {"name": ["film"], "kwargs": {}}}, "do not fit"),
         ({"model": wider}, "do not fit"),
         ({"model": huge}, "do not fit"),
-        ({"vocabulary": {"question": 3, "program": {}, "answer": {}}}, "vocabulary is none"),
+        ({"vocabulary": {"question": 3, "program": {}, "answer": {}}}, "vocabulary is broken"),
         ({"vocabulary": smaller}, "its vocabulary has"),
     ):
         save_checkpoint(tmp_path / "bad.pt", {**content, **change})
@@ -296,13 +297,13 @@ def test_wandb_writes_offline_without_a_key(tmp_path: Path, monkeypatch) -> None
     for name in ("WANDB_API_KEY", "WANDB_MODE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
-    loggers = build_loggers("wandb", "p", tmp_path, "r", {"a": 1}, 0)
+    loggers = build_loggers("wandb", "p", RunLayout(tmp_path), {"a": 1}, 0)
     for logger in loggers:
         logger.log({"step": 1, "loss": 0.5})
         logger.close()
     assert list(tmp_path.glob("wandb/offline-run-*/*.wandb"))
     with pytest.raises(UserError, match="tensorboard"):
-        build_loggers("tensorboard", "p", tmp_path, "r", {}, 0)
+        build_loggers("tensorboard", "p", RunLayout(tmp_path), {}, 0)
 
 
 def test_senseless_settings_are_refused() -> None:
@@ -327,6 +328,7 @@ def test_compiled_parts_compute_the_same() -> None:
     assert list(model.state_dict()) == names
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("store", ["device", "memory", "stream"])
 def test_steps_do_not_wait_for_the_device(

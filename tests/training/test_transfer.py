@@ -84,7 +84,7 @@ def test_only_the_named_part_changes(
     generator = {"generator": {"task_offset": True}} if "offset" in part else {}
     train(
         tmp_path / "run", tiny_set, max_steps=8, model=generator,
-        run={"start": trained, "parts": [part]},
+        run={"init_from": trained, "trainable": [part]},
     )  # fmt: skip
     before = load_checkpoint(trained)["weights"]
     after = load_checkpoint(tmp_path / "run/last.pt")["weights"]
@@ -117,8 +117,8 @@ def test_a_fraction_is_whole_images_and_nested(tiny_set: Path, fraction: float, 
     part = questions.image_subset(fraction, seed)
     assert len(part.images) == round(60 * fraction)
     assert set(questions.images[part.rows].tolist()) == set(part.images.tolist())
-    assert not set(questions.images[part.others].tolist()) & set(part.images.tolist())
-    assert sorted(part.rows.tolist() + part.others.tolist()) == list(range(len(questions)))
+    assert not set(questions.images[part.other_rows].tolist()) & set(part.images.tolist())
+    assert sorted(part.rows.tolist() + part.other_rows.tolist()) == list(range(len(questions)))
     smaller = questions.image_subset(fraction / 2 + 0.01, seed)
     assert set(smaller.images.tolist()) <= set(part.images.tolist()) or fraction < 0.02
 
@@ -146,7 +146,7 @@ def test_a_split_can_train_and_validate_on_different_images(tmp_path: Path, tiny
     assert report["images_left_out"] == 0
     shutil.copytree(tiny_set, tmp_path / "other_set")  # its images are others
     _, report = evaluate_checkpoint(
-        tmp_path / "run/best.pt", "val", folder=tmp_path / "other_set", device="cpu"
+        tmp_path / "run/best.pt", "val", h5=tmp_path / "other_set", device="cpu"
     )
     assert report["images_left_out"] == 0
     with pytest.raises(UserError, match="images are left"):

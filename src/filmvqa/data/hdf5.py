@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 #: Raised by h5py for a file that it cannot interpret.
 HDF5_ERRORS = (
     OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, OverflowError,
-    MemoryError,
+    IndexError, MemoryError,
 )  # fmt: skip
 
 
