@@ -24,7 +24,7 @@ def test_a_checkout_uses_its_own_configs() -> None:
 def test_a_sweeps_folder_has_a_name_that_file_systems_allow(overrides: str) -> None:
     name = folder_name(overrides)
     assert "/" not in name
-    assert len(name) <= 200 or len(name.encode()) <= 200
+    assert len(name.encode()) <= 255
     assert folder_name(overrides) == name
     assert folder_name(overrides + "x") != name
 
@@ -69,6 +69,18 @@ def test_an_earlier_key_in_a_config_file_names_the_present_one(tmp_path: Path) -
     assert done.stderr.strip() == (
         "error: trainer.average is named trainer.ema_decay now; use that name"
     )
+
+
+def test_an_unknown_key_in_a_config_file_is_refused(tmp_path: Path) -> None:
+    """Hydra adds what a config file brings; it would be ignored."""
+    folder = tmp_path / "mine/experiment"
+    folder.mkdir(parents=True)
+    text = "# @package _global_\ndefaults:\n  - demo\n  - _self_\ntrainer:\n  batch_sise: 9\n"
+    (folder / "typo.yaml").write_text(text)
+    search = f"hydra.searchpath=[file://{tmp_path / 'mine'}]"
+    done = run_script("train.py", "experiment=typo", search, cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: trainer.batch_sise: no such key")
 
 
 def test_a_configuration_is_renamed_wherever_it_stands() -> None:

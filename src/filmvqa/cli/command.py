@@ -6,8 +6,9 @@ import hashlib
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import is_dataclass
 from functools import wraps
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_type_hints
 
 import hydra
 import msgspec
@@ -46,7 +47,8 @@ def folder_name(overrides: str) -> str:
     name = overrides.replace("/", ".")
     if len(name.encode()) <= 200:  # of the 255 bytes that file systems allow
         return name
-    return f"{name[:150]},{hashlib.sha256(name.encode()).hexdigest()[:12]}"
+    beginning = name.encode()[:150].decode(errors="ignore")
+    return f"{beginning},{hashlib.sha256(name.encode()).hexdigest()[:12]}"
 
 
 def _register_resolver(name: str, function: Callable[..., Any]) -> None:
@@ -133,7 +135,22 @@ def typed_settings(config: DictConfig, key: str, settings_type: type[T]) -> T:
     UserError
         For a value of a wrong type, or for an unknown key.
     """
+    plain = to_plain(OmegaConf.select(config, key))
+    if unknown := _unknown_keys(plain, settings_type, f"{key}."):
+        raise UserError(f"{unknown[0]}: no such key; see configs/ for those that there are")
     try:
-        return msgspec.convert(to_plain(OmegaConf.select(config, key)), settings_type)
+        return msgspec.convert(plain, settings_type)
     except msgspec.ValidationError as error:
         raise UserError(f"{key}: {error} of {key}; see configs/ for valid values") from None
+
+
+def _unknown_keys(plain: Any, settings_type: type, prefix: str) -> list[str]:
+    """The keys of nested plain data that a dataclass does not have; msgspec ignores them."""
+    types = get_type_hints(settings_type)
+    unknown: list[str] = []
+    for name, value in plain.items() if isinstance(plain, dict) else ():
+        if name not in types:
+            unknown.append(f"{prefix}{name}")
+        elif is_dataclass(types[name]):
+            unknown += _unknown_keys(value, types[name], f"{prefix}{name}.")
+    return unknown
