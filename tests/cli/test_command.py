@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import hydra
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from filmvqa.cli.command import CONFIGS, folder_name, version_base
+from filmvqa.cli.command import CONFIGS, folder_name, versioned_arguments
 from filmvqa.cli.messages import explain, refuse_renamed_overrides
 from filmvqa.errors import UserError
 from filmvqa.renamed_keys import RENAMED_KEYS, rename_keys
@@ -31,14 +32,18 @@ def test_a_sweeps_folder_has_a_name_that_file_systems_allow(overrides: str) -> N
 
 @pytest.mark.parametrize(
     ("version", "arguments"),
-    [("1.3.2", {"version_base": "1.3"}), ("1.3.8", {"version_base": "1.3"}), ("1.4.0rc3", {}),
-     ("2.0.0", {})],
-)  # fmt: skip
-def test_version_base_is_for_hydra_1_3(
-    version: str, arguments: dict, monkeypatch: pytest.MonkeyPatch
+    [
+        ("1.3.2", {"version_base"}),
+        ("1.3.8", {"version_base"}),
+        ("1.4.0rc3", {"execution_whitelist"}),
+        ("2.0.0", {"execution_whitelist"}),
+    ],
+)
+def test_each_version_of_hydra_gets_its_own_arguments(
+    version: str, arguments: set, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hydra, "__version__", version)
-    assert version_base() == arguments
+    assert set(versioned_arguments()) == arguments
 
 
 @pytest.mark.parametrize("key", RENAMED_KEYS)
@@ -58,13 +63,18 @@ def test_a_script_refuses_an_earlier_key_in_one_line(override: str, tmp_path: Pa
     assert "is named train" in line
 
 
+def train_with_experiment(folder: Path, text: str) -> subprocess.CompletedProcess[str]:
+    """``train.py`` with an experiment of the user's own."""
+    group = folder / "mine/experiment"
+    group.mkdir(parents=True)
+    head = "# @package _global_\ndefaults:\n  - demo\n  - _self_\n"
+    (group / "own.yaml").write_text(head + text)
+    search = f"hydra.searchpath=[file://{folder / 'mine'}]"
+    return run_script("train.py", "experiment=own", search, cwd=folder)
+
+
 def test_an_earlier_key_in_a_config_file_names_the_present_one(tmp_path: Path) -> None:
-    folder = tmp_path / "mine/experiment"
-    folder.mkdir(parents=True)
-    text = "# @package _global_\ndefaults:\n  - demo\n  - _self_\ntrainer:\n  average: 0.9\n"
-    (folder / "old.yaml").write_text(text)
-    search = f"hydra.searchpath=[file://{tmp_path / 'mine'}]"
-    done = run_script("train.py", "experiment=old", search, cwd=tmp_path)
+    done = train_with_experiment(tmp_path, "trainer:\n  average: 0.9\n")
     assert done.returncode == 1
     assert done.stderr.strip() == (
         "error: trainer.average is named trainer.ema_decay now; use that name"
@@ -73,12 +83,7 @@ def test_an_earlier_key_in_a_config_file_names_the_present_one(tmp_path: Path) -
 
 def test_an_unknown_key_in_a_config_file_is_refused(tmp_path: Path) -> None:
     """Hydra adds what a config file brings; it would be ignored."""
-    folder = tmp_path / "mine/experiment"
-    folder.mkdir(parents=True)
-    text = "# @package _global_\ndefaults:\n  - demo\n  - _self_\ntrainer:\n  batch_sise: 9\n"
-    (folder / "typo.yaml").write_text(text)
-    search = f"hydra.searchpath=[file://{tmp_path / 'mine'}]"
-    done = run_script("train.py", "experiment=typo", search, cwd=tmp_path)
+    done = train_with_experiment(tmp_path, "trainer:\n  batch_sise: 9\n")
     assert done.returncode == 1
     assert done.stderr.startswith("error: trainer.batch_sise: no such key")
 

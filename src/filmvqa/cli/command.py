@@ -34,11 +34,20 @@ set_environment()  # before torch and other libraries read it
 CONFIGS = packed_folder("configs")
 
 
-def version_base() -> dict[str, str]:
-    """The argument ``version_base`` of Hydra's functions, for Hydra 1.3 only: Hydra 1.3 warns if it
-    is missing, Hydra 1.4 if it is given."""
+#: What configs may name as ``_target_``: our callback, and Hydra's own sweepers and launchers.
+_TARGETS = ("filmvqa.cli.*", "hydra.*", "hydra_plugins.*")
+
+
+def versioned_arguments() -> dict[str, Any]:
+    """The arguments of ``hydra.main`` that depend on Hydra's version.
+
+    Hydra 1.3 warns if ``version_base`` is missing, Hydra 1.4 if it is given. Hydra 1.4 warns if
+    the targets that may be instantiated are not listed.
+    """
     major, minor = (int(part) for part in hydra.__version__.split(".")[:2])
-    return {"version_base": "1.3"} if (major, minor) < (1, 4) else {}
+    if (major, minor) < (1, 4):
+        return {"version_base": "1.3"}
+    return {"execution_whitelist": list(_TARGETS)}
 
 
 def folder_name(overrides: str) -> str:
@@ -89,7 +98,10 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
             with one_line_errors():  # outside the job Hydra would print more lines
                 return checked(config)
 
-        entry = hydra.main(config_path=str(CONFIGS), config_name=config_name, **version_base())(job)
+        decorator = hydra.main(
+            config_path=str(CONFIGS), config_name=config_name, **versioned_arguments()
+        )
+        entry = decorator(job)
 
         @wraps(function)
         def program() -> None:
