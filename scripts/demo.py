@@ -10,6 +10,7 @@ import json
 from pathlib import Path
 
 from filmvqa.cli.stages import run_stage
+from filmvqa.layout import EvaluationLayout, RunLayout
 
 FOLDER = Path("outputs/demo")
 #: Model configs by run.
@@ -23,7 +24,10 @@ STAGES: dict[str, list[str]] = {
         "train.py experiment=demo model=film_small run=film",
         "train.py experiment=demo model=lstm run=question_only trainer.max_epochs=1",
     ],
-    "evaluate": [f"evaluate.py checkpoint={FOLDER}/{run}/best.pt split=val" for run in MODELS],
+    "evaluate": [
+        f"evaluate.py checkpoint={RunLayout(FOLDER / run).best_checkpoint} split=val"
+        for run in MODELS
+    ],
 }
 
 
@@ -34,9 +38,10 @@ def main() -> None:
     seconds = {}
     for stage, command_lines in STAGES.items():
         seconds[stage] = round(run_stage(command_lines, "make demo goes on from there"), 1)
-    reports = {
-        run: json.loads((FOLDER / run / "evaluation/val.json").read_text()) for run in MODELS
-    }
+    reports = {}
+    for run in MODELS:
+        files = EvaluationLayout(RunLayout(FOLDER / run).evaluation, "val")
+        reports[run] = json.loads(files.report.read_text())
     summary = {
         run: {
             "overall": report["overall"]["accuracy"],

@@ -10,6 +10,7 @@ def main(config) -> None:
     import torch
 
     from filmvqa.locks import file_lock
+    from filmvqa.tables import text_table
     from filmvqa.training.pretrain import pretrain
 
     options = to_plain(config)
@@ -18,8 +19,7 @@ def main(config) -> None:
     torch.set_num_threads(config.workers)
     with file_lock(config.output):
         scores = pretrain(options.pop("output"), **options)
-    for name, value in scores.items():
-        print(f"{name:<18}{value:.4f}")
+    print(text_table([[name, f"{value:.4f}"] for name, value in scores.items()]))
 
 
 if __name__ == "__main__":

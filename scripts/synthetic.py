@@ -13,6 +13,7 @@ import json
 from pathlib import Path
 
 from filmvqa.cli.stages import run_stage
+from filmvqa.layout import EvaluationLayout, RunLayout
 
 #: Experiments by their label in the report.
 EXPERIMENTS = {
@@ -76,7 +77,8 @@ def main() -> None:
         remedy = f"python scripts/synthetic.py {stage!r} goes on"
         report["seconds"][stage] = round(run_stage(lines, remedy, options.limit), 1)
         for label, experiment in EXPERIMENTS.items():
-            evaluation = path.parent / experiment / "evaluation/val.json"
+            run = RunLayout(path.parent / experiment)
+            evaluation = EvaluationLayout(run.evaluation, "val").report
             if evaluation.exists():
                 overall = json.loads(evaluation.read_text())["overall"]
                 report["accuracy"][label] = overall["accuracy"]

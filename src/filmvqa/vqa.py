@@ -81,16 +81,16 @@ class VQA:
         ------
         UserError
             For a picture that cannot be read, features of another shape, or a backbone whose
-            weights cannot be had.
+            weights are not available.
         """
-        given = _as_features(picture)
-        if given is not None:
-            if tuple(given.shape) != self.feature_shape:
+        features = _as_features(picture)
+        if features is not None:
+            shape = tuple(features.shape)
+            if shape != self.feature_shape:
                 raise UserError(
-                    f"features of shape {tuple(given.shape)}; {self._name} takes "
-                    f"{self.feature_shape}"
+                    f"features of shape {shape}; {self._name} takes {self.feature_shape}"
                 )
-            return given.to(self.device)
+            return features.to(self.device)
         backbone, image_size = self._prepared_backbone()
         image = torch.from_numpy(_as_image(picture, image_size).copy())
         return compute_maps(backbone, image[None])[0]

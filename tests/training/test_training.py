@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -347,3 +348,15 @@ def test_steps_do_not_wait_for_the_device(
     for owner, name in ((Trainer, "step"), (Loader, "batch")):
         monkeypatch.setattr(owner, name, strict(getattr(owner, name)))
     train(tmp_path / "run", tiny_set, run={"device": "cuda", "store": store})
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="descriptors are listed in /proc")
+@pytest.mark.parametrize("store", ["device", "stream"])
+def test_a_run_leaves_no_descriptor_open(tmp_path: Path, tiny_set: Path, store: str) -> None:
+    """One that ends, and one that is refused once its data are open."""
+    train(tmp_path / "first", tiny_set, max_steps=8, run={"store": store})
+    descriptors = len(list(Path("/proc/self/fd").iterdir()))
+    train(tmp_path / "run", tiny_set, max_steps=8, run={"store": store})
+    with pytest.raises(UserError, match="channels"):
+        train(tmp_path / "refused", tiny_set, model={"channels": -1}, run={"store": store})
+    assert len(list(Path("/proc/self/fd").iterdir())) == descriptors

@@ -86,8 +86,8 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
     def decorate(function: Callable[[DictConfig], Any]) -> Callable[[], None]:
         def checked(config: DictConfig) -> Any:
             # Hydra lets config files add any key, so earlier keys are looked for here.
-            plain: Any = OmegaConf.to_container(config, resolve=False)
-            refuse_renamed_keys(flatten(plain))
+            plain_config: Any = OmegaConf.to_container(config, resolve=False)
+            refuse_renamed_keys(flatten(plain_config))
             return function(config)
 
         @wraps(function)
@@ -147,20 +147,20 @@ def typed_settings(config: DictConfig, key: str, settings_type: type[T]) -> T:
     UserError
         For a value of a wrong type, or for an unknown key.
     """
-    plain = to_plain(OmegaConf.select(config, key))
-    if unknown := _unknown_keys(plain, settings_type, f"{key}."):
+    plain_node = to_plain(OmegaConf.select(config, key))
+    if unknown := _unknown_keys(plain_node, settings_type, f"{key}."):
         raise UserError(f"{unknown[0]}: no such key; see configs/ for those that there are")
     try:
-        return msgspec.convert(plain, settings_type)
+        return msgspec.convert(plain_node, settings_type)
     except msgspec.ValidationError as error:
         raise UserError(f"{key}: {error} of {key}; see configs/ for valid values") from None
 
 
-def _unknown_keys(plain: Any, settings_type: type, prefix: str) -> list[str]:
+def _unknown_keys(plain_node: Any, settings_type: type, prefix: str) -> list[str]:
     """The keys of nested plain data that a dataclass does not have; msgspec ignores them."""
     types = get_type_hints(settings_type)
     unknown: list[str] = []
-    for name, value in plain.items() if isinstance(plain, dict) else ():
+    for name, value in plain_node.items() if isinstance(plain_node, dict) else ():
         if name not in types:
             unknown.append(f"{prefix}{name}")
         elif is_dataclass(types[name]):

@@ -16,6 +16,7 @@ from filmvqa.data.sampler import EpochSampler
 from filmvqa.data.store import FeatureStore, open_feature_store
 from filmvqa.data.vocabulary import Vocabulary
 from filmvqa.devices import to_device
+from filmvqa.errors import UserError
 from filmvqa.layout import DatasetLayout
 
 #: Batches that are read ahead.
@@ -134,5 +135,9 @@ def open_loader(
     questions = QuestionDataset.load(layout.question_h5(split), vocabulary)
     path = layout.feature_h5(split)
     features = open_feature_store(path, device, store)
-    questions.check_features(features, path)
+    try:
+        questions.check_features(features, path)
+    except UserError:
+        features.close()
+        raise
     return Loader(questions, features, batch_size, channels_last=channels_last)

@@ -72,8 +72,8 @@ class Extraction:
         self._image_paths = list_images(images_folder)
         device = torch.device(device)
         if precision == "auto":
-            recorded = (recorded_precision(path) for path in (self.path, self._partial))
-            precision = next((each for each in recorded if each is not None), precision)
+            recorded = recorded_precision(self.path) or recorded_precision(self._partial)
+            precision = recorded or precision
         bfloat16 = use_bfloat16(device, precision)
         self._attributes: dict[str, Any] = {
             "format": FORMAT,
@@ -143,7 +143,7 @@ class Extraction:
         with closing(prefetch(load, paths, threads=self.threads, depth=depth)) as images:
             while batch := list(islice(images, self.batch_size)):
                 # Stacked as they were decoded, (H, W, 3) each: channels last at no cost.
-                stacked = torch.from_numpy(np.stack([each.transpose(1, 2, 0) for each in batch]))
+                stacked = torch.from_numpy(np.stack([image.transpose(1, 2, 0) for image in batch]))
                 yield compute_maps(self._backbone, stacked.permute(0, 3, 1, 2))
 
 

@@ -47,7 +47,7 @@ def import_original_film(
     original = read_original_film(source)
     vocabulary = Vocabulary(*original.vocabulary.values())
     vocabulary.check(source)
-    vocabulary_path = target.parent / "vocab.json"
+    vocabulary_path = DatasetLayout.under(target.parent, h5=target.parent).vocabulary
     if vocabulary_path.exists() and Vocabulary.load(vocabulary_path) != vocabulary:
         raise UserError(
             f"{vocabulary_path}: is another vocabulary; choose an output in another folder"

@@ -104,22 +104,22 @@ class _Gru(torch.autograd.Function):
         bias: Tensor,
         parents: Tensor,
         sizes: list[int],
-        product_dtype: torch.dtype,
+        compute_dtype: torch.dtype,
         needs_grad: bool,
     ) -> Tensor:
         width, count = weight.shape[1], len(parents)
         param_dtype = weight.dtype
         # From the order r, z, n to n, r, z. The cast comes first, since bfloat16 halves the copy.
-        w, b = (torch.roll(x.to(product_dtype), width, 0) for x in (weight, bias))
+        w, b = (torch.roll(x.to(compute_dtype), width, 0) for x in (weight, bias))
         states = input_proj.new_empty((count, width), dtype=param_dtype)
         prev_h = gates = None
         if needs_grad:
-            prev_h = input_proj.new_zeros((count, width), dtype=product_dtype)
-            gates = input_proj.new_empty((count, 4 * width), dtype=product_dtype)
+            prev_h = input_proj.new_zeros((count, width), dtype=compute_dtype)
+            gates = input_proj.new_empty((count, 4 * width), dtype=compute_dtype)
         h = input_proj.new_zeros((1, width), dtype=param_dtype)
         for rows, _ in _levels(sizes):
             h = h.index_select(0, parents[rows])  # (m, H)
-            h_low = h.to(product_dtype)
+            h_low = h.to(compute_dtype)
             hidden_proj = torch.addmm(b, h_low, w.t())  # (m, 3H): n, r, z
             x = _rows(input_proj, input_index, rows).to(param_dtype)  # (m, 3H): r, z, n
             rz = hidden_proj[:, width:].to(param_dtype).add_(x[:, : 2 * width]).sigmoid_()
@@ -189,22 +189,22 @@ class _Lstm(torch.autograd.Function):
         bias: Tensor,
         parents: Tensor,
         sizes: list[int],
-        product_dtype: torch.dtype,
+        compute_dtype: torch.dtype,
         needs_grad: bool,
     ) -> Tensor:
         width, count = weight.shape[1], len(parents)
         param_dtype = weight.dtype
-        w, b = weight.to(product_dtype), bias.to(product_dtype)
+        w, b = weight.to(compute_dtype), bias.to(compute_dtype)
         states = input_proj.new_empty((count, width), dtype=param_dtype)
         cells = prev_h = gates = None
         if needs_grad:
             cells = input_proj.new_empty((count, width), dtype=param_dtype)
-            prev_h = input_proj.new_zeros((count, width), dtype=product_dtype)
-            gates = input_proj.new_empty((count, 4 * width), dtype=product_dtype)
+            prev_h = input_proj.new_zeros((count, width), dtype=compute_dtype)
+            gates = input_proj.new_empty((count, 4 * width), dtype=compute_dtype)
         h = c = input_proj.new_zeros((1, width), dtype=param_dtype)
         for rows, _ in _levels(sizes):
             level_parents = parents[rows]  # (m,)
-            h_low = h.index_select(0, level_parents).to(product_dtype)  # (m, H)
+            h_low = h.index_select(0, level_parents).to(compute_dtype)  # (m, H)
             hidden_proj = torch.addmm(b, h_low, w.t()).to(param_dtype)
             x = hidden_proj.add_(_rows(input_proj, input_index, rows))  # (m, 4H): i, f, g, o
             i, f = x[:, : 2 * width].sigmoid_().chunk(2, 1)  # (m, H)

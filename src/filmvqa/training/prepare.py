@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -106,12 +107,10 @@ def prepare_run(layout: RunLayout, settings: RunSettings, *, resumed: bool) -> P
     UserError
         If a file or an option does not fit.
     """
-    trainer = settings.trainer
     if settings.init_from is not None:
         refuse_overwriting(layout.best_checkpoint, settings.init_from)
         refuse_overwriting(layout.last_checkpoint, settings.init_from)
-    same_split = settings.train_split == settings.val_split
-    if same_split and settings.fraction == 1:
+    if settings.train_split == settings.val_split and settings.fraction == 1:
         raise UserError(
             f"data.train_split and data.val_split are both {settings.train_split!r}: give a "
             "data.fraction below 1, so that images are left to validate on"
@@ -119,21 +118,48 @@ def prepare_run(layout: RunLayout, settings: RunSettings, *, resumed: bool) -> P
     vocabulary = Vocabulary.load(settings.data.vocabulary)
     device = choose_device(settings.device)
     enable_determinism(device)
-    with explained_out_of_memory(lambda: _out_of_memory_message(layout, device)):
-        train, val = _open_loaders(settings, vocabulary, device)
-        subset = train.questions.image_subset(settings.fraction, settings.seed)
-        torch.manual_seed(settings.seed)
-        model_kwargs = {k: v for k, v in settings.model.items() if k != "name"} | {
-            "vocab_size": len(vocabulary.question),
-            "num_answers": len(vocabulary.answer),
-            "feature_shape": list(train.store.shape),
-        }
-        model = build_model(settings.model["name"], **model_kwargs).to(device)
+    with (
+        ExitStack() as opened,
+        explained_out_of_memory(lambda: _out_of_memory_message(layout, device)),
+    ):
+        loaders = []
+        for split in (settings.train_split, settings.val_split):
+            loader = open_loader(
+                settings.data, split, vocabulary, settings.trainer.batch_size, device,
+                settings.store, channels_last=settings.trainer.channels_last,
+            )  # fmt: skip
+            opened.callback(loader.store.close)
+            loaders.append(loader)
+        run = _build_run(layout, settings, vocabulary, device, *loaders, resumed=resumed)
+        opened.pop_all()  # they are the run's to close now
+        return run
+
+
+def _build_run(
+    layout: RunLayout,
+    settings: RunSettings,
+    vocabulary: Vocabulary,
+    device: torch.device,
+    train: Loader,
+    val: Loader,
+    *,
+    resumed: bool,
+) -> PreparedRun:
+    """Build the model and the state for data that are open."""
+    subset = train.questions.image_subset(settings.fraction, settings.seed)
+    torch.manual_seed(settings.seed)
+    model_kwargs = {k: v for k, v in settings.model.items() if k != "name"} | {
+        "vocab_size": len(vocabulary.question),
+        "num_answers": len(vocabulary.answer),
+        "feature_shape": list(train.store.shape),
+    }
+    model = build_model(settings.model["name"], **model_kwargs).to(device)
     _fit_counts(model, train, subset)
     if settings.init_from is not None and not resumed:
         known, new = warm_start(model, settings.model["name"], settings.init_from, vocabulary)
         print(f"begins from {settings.init_from}: {known} words known, {new} new")
     freeze_except(model, settings.trainable)
+    trainer = settings.trainer
     sampler = EpochSampler(
         subset.rows, trainer.batch_size, settings.seed,
         train.questions.images[subset.rows], trainer.questions_per_image,
@@ -154,22 +180,10 @@ def prepare_run(layout: RunLayout, settings: RunSettings, *, resumed: bool) -> P
         # None: all; otherwise evaluations of that split leave these images out.
         "train_images": None if settings.fraction == 1 else subset.images,
     }
+    same_split = settings.train_split == settings.val_split
     val_rows = subset.other_rows if same_split else torch.arange(len(val.questions))
     state = build_state(model, settings.optim, trainer, sampler)
     return PreparedRun(layout, settings, device, train, val, subset, val_rows, state, metadata)
-
-
-def _open_loaders(
-    settings: RunSettings, vocabulary: Vocabulary, device: torch.device
-) -> tuple[Loader, Loader]:
-    train, val = (
-        open_loader(
-            settings.data, split, vocabulary, settings.trainer.batch_size, device, settings.store,
-            channels_last=settings.trainer.channels_last,
-        )
-        for split in (settings.train_split, settings.val_split)
-    )  # fmt: skip
-    return train, val
 
 
 def _fit_counts(model: nn.Module, train: Loader, subset: ImageSubset) -> None:

@@ -62,9 +62,9 @@ def note_environment(run: PreparedRun) -> None:
     """Record what the run runs in, if it differs from before; warn if it does."""
     state, now = run.state, environment(run.device)
     if state.environments:
-        before = {k: v for k, v in state.environments[-1].items() if k != "from_step"}
-        if now == before:
+        last = {k: v for k, v in state.environments[-1].items() if k != "from_step"}
+        if now == last:
             return
-        changed = "; ".join(differences(before, now))
+        changed = "; ".join(differences(last, now))
         warn(f"{run.layout.folder}: goes on where bits may differ ({changed})")
     state.environments.append({"from_step": state.step, **now})
