@@ -15,7 +15,7 @@ demo: $(INSTALLED)
 
 # Side by side with a thread each; then, alone, what measures memory or kills processes.
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not alone" -n auto --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not alone" -n auto --dist loadfile --durations=10
 	$(BIN)/python -m pytest -m alone
 
 soak: $(INSTALLED)

@@ -19,8 +19,8 @@ from tests.conftest import run_script
 pytestmark = pytest.mark.slow
 
 TINY = [
-    "images=4", "copies=4", "questions=80", "runs=1", "reference_runs=1", "times=[1,2]",
-    "trainer.batch_size=4", "models.film.encoder.hidden_dim=16",
+    "images=4", "copies=4", "questions=80", "runs=1", "reference_runs=1", "times=[1,2]", "matrix_sizes=[256,512]",
+    "trainer.batch_size=4", "models.film.encoder.hidden_dim=16", "models.film.channels=16",
     "models.film_pixels.encoder.hidden_dim=16", "models.film_pixels.channels=8",
     "models.mac.dim=16", "models.mac.num_steps=2", "device=cpu",
 ]  # fmt: skip

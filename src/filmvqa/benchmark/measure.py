@@ -101,11 +101,14 @@ class BenchmarkResult:
         }
 
 
-def matmul_ceiling(precision: str, device: torch.device, runs: int) -> float:
-    """Floating-point operations per second of the fastest product of square matrices."""
+def matmul_ceiling(
+    precision: str, device: torch.device, runs: int, sizes: Sequence[int] | None = None
+) -> float:
+    """Floating-point operations per second of the fastest product of square matrices of these
+    sizes; None: ``MATRIX_SIZES``."""
     best = 0.0
     dtype = getattr(torch, precision)
-    for size in MATRIX_SIZES["cuda" if device.type == "cuda" else "cpu"]:
+    for size in sizes or MATRIX_SIZES["cuda" if device.type == "cuda" else "cpu"]:
         a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
         seconds = time_runs(lambda a=a, b=b: a @ b.t(), runs, device)  # type: ignore[misc]
         best = max(best, 2 * size**3 / statistics.median(seconds))

@@ -41,6 +41,7 @@ def run_benchmark(
     questions: int = 20_000,
     images: int = 256,
     copies: int = 4,
+    matrix_sizes: Sequence[int] | None = None,
     device: str = "auto",
     tune_process: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
@@ -62,6 +63,9 @@ def run_benchmark(
         Number of questions that are preprocessed.
     images, copies
         Number of images that are rendered; training uses ``copies`` times as many.
+    matrix_sizes
+        Sizes of the square matrices whose fastest product is the limit of arithmetic; None: by
+        device.
     device
         As ``choose_device`` takes it.
     tune_process
@@ -84,7 +88,7 @@ def run_benchmark(
             inputs, torch_device, models, optim, trainer, runs, reference_runs, questions
         )
         measurements = _selected(_parts(benchmark), parts)
-        ceilings = _ceilings(benchmark)
+        ceilings = _ceilings(benchmark, matrix_sizes)
         # The references first: a straightforward program does not tune its process.
         references = _references(benchmark) if reference_runs else {}
         references = {name: references[name] for name in measurements if name in references}
@@ -117,12 +121,12 @@ def _selected(
     return {name: work for name, work in measurements.items() if parts is None or name in parts}
 
 
-def _ceilings(benchmark: Benchmark) -> dict[str, float]:
+def _ceilings(benchmark: Benchmark, matrix_sizes: Sequence[int] | None) -> dict[str, float]:
     """Floating-point operations per second, and bytes per second, that the hardware reaches."""
     device, runs = benchmark.device, benchmark.runs
     return {
-        "matmul_float32": matmul_ceiling("float32", device, runs),
-        "matmul_bfloat16": matmul_ceiling("bfloat16", device, runs),
+        "matmul_float32": matmul_ceiling("float32", device, runs, matrix_sizes),
+        "matmul_bfloat16": matmul_ceiling("bfloat16", device, runs, matrix_sizes),
         "memory": memory_ceiling(device, runs),
         "disk": disk_ceiling(*benchmark.disk_rows(), runs),
     }
