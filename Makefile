@@ -13,10 +13,10 @@ INSTALLED := $(VENV)/.installed
 demo: $(INSTALLED)
 	$(BIN)/python scripts/demo.py
 
-# Side by side with a thread each; then, alone, what measures memory or kills processes.
+# Side by side with a thread each; then, apart from these, what measures memory beside what kills.
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not alone" -n auto --dist loadfile --durations=10
-	$(BIN)/python -m pytest -m alone
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not alone" -n auto --dist loadfile --no-loadscope-reorder --durations=10
+	$(BIN)/python -m pytest -m alone -n 2 --dist loadfile
 
 soak: $(INSTALLED)
 	FILMVQA_KILLS=50 $(BIN)/python -m pytest tests/end_to_end/test_kills.py tests/training/test_memory.py
