@@ -20,17 +20,14 @@ class FiniteCheck:
     Both checks wait for the device.
     """
 
-    def __init__(
-        self, state: RunState, settings: TrainerSettings, loader: Loader, layout: RunLayout
-    ) -> None:
-        self._state, self._settings = state, settings
-        self._loader, self._layout = loader, layout
+    def __init__(self, state: RunState, loader: Loader, layout: RunLayout) -> None:
+        self._state, self._loader, self._layout = state, loader, layout
 
     def check_losses(self) -> None:
         """Raise ``UserError`` for the first loss since the last record that is not finite."""
         if self._state.questions == 0:
             return
-        count = (self._state.step - 1) % self._settings.log_every + 1
+        count = self._state.steps_in_window
         for k, loss in enumerate(self._state.losses[:count].tolist()):
             if not math.isfinite(loss):
                 raise self._error(f"the loss is {loss}", self._state.step - count + 1 + k)

@@ -69,6 +69,11 @@ class RunState:
         return self.model if self.ema_model is None else self.ema_model
 
     @property
+    def steps_in_window(self) -> int:
+        """Number of steps since the last record of their losses."""
+        return (self.step - 1) % len(self.losses) + 1
+
+    @property
     def num_bytes(self) -> int:
         """Approximate size of a checkpoint: weights, averaged ones, Adam's two moments."""
         weights: int = sum(t.nbytes for t in self.model.state_dict().values())

@@ -66,7 +66,7 @@ class Trainer:
         self.val_rows = _sample(val_rows, settings.val_sample, sample_seed)
         types = question_type_indices(val.questions)
         self.val_types = None if types is None else types[self.val_rows]
-        self.finite = FiniteCheck(state, settings, train, layout)
+        self.finite = FiniteCheck(state, train, layout)
         trains = any(w.requires_grad for w in state.model.parameters())
         self.total_steps = settings.total_steps(state.sampler.batches_per_epoch) if trains else 0
         if settings.film_penalty and not getattr(state.model, "has_film_penalty", False):
@@ -153,7 +153,7 @@ class Trainer:
             update_ema(state.ema_model, state.model, settings.ema_decay if state.step else 0.0)
         state.schedule.step()
         state.step += 1
-        index = self._steps_in_window() - 1
+        index = state.steps_in_window - 1
         state.losses[index] = loss.detach()
         state.correct[index] = (logits.argmax(1) == batch.answers).sum()
         state.questions += len(batch.answers)
@@ -232,7 +232,7 @@ class Trainer:
         """Log the means since the last record; returns what the bar shows of it."""
         state = self.state
         self.finite.check_losses()
-        count = self._steps_in_window()
+        count = state.steps_in_window
         record = {
             "loss": float(state.losses.double().sum()) / count,
             "accuracy": float(state.correct.sum()) / state.questions,
@@ -256,9 +256,6 @@ class Trainer:
         state.records += 1
         for logger in self.loggers:
             logger.log({"step": state.step, **record, "seconds": round(state.seconds, 3)})
-
-    def _steps_in_window(self) -> int:
-        return (self.state.step - 1) % self.settings.log_every + 1
 
     def _out_of_memory_message(self) -> str:
         return describe_memory_use(self.state, self.settings, self.train_loader, self.layout)
