@@ -1,7 +1,12 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import sys
+import time
 from dataclasses import replace
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +18,7 @@ from filmvqa.clevr.generator_settings import GeneratorSettings
 from filmvqa.clevr.scenes import SceneRules
 from filmvqa.clevr.schema import read_questions, read_scenes
 from filmvqa.clevr.workers import draw_image
+from filmvqa.cli.process import interrupt_on_sigterm
 from filmvqa.errors import UserError
 from tests.clevr.file_hashes import file_hashes
 
@@ -102,6 +108,33 @@ def test_an_interrupted_generation_is_resumed(
     assert not (root / "questions").exists()
     assert generate(root, SETTINGS, workers=2)
     assert file_hashes(root) == file_hashes(generated_set)
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_all_workers_at_once(tmp_path: Path, signal_number: int) -> None:
+    """Also those that are drawing; their jobs would take a minute."""
+    settings = replace(SETTINGS, images={"train": 2000}, width=192, height=128, rays=4)
+    context = get_context("spawn")
+    process = context.Process(target=_generate_until_signal, args=(tmp_path / "set", settings))
+    process.start()
+    while not any(tmp_path.rglob("*.png")):
+        assert process.is_alive()
+        time.sleep(0.05)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    assert len(children) >= 2
+    os.kill(process.pid, signal_number)
+    process.join(10)
+    assert process.exitcode == 130
+    assert not [pid for pid in children if Path(f"/proc/{pid}").exists()]
+    assert not any(tmp_path.rglob("CLEVR_train_questions.json"))
+
+
+def _generate_until_signal(root: Path, settings: GeneratorSettings) -> None:
+    interrupt_on_sigterm()
+    try:
+        generate(root, settings, workers=2)
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 def test_complete_sets_are_kept_and_missing_images_drawn_again(tmp_path: Path) -> None:

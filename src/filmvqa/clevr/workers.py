@@ -7,8 +7,7 @@ import os
 import signal
 import threading
 import zlib
-from multiprocessing import parent_process
-from multiprocessing.connection import wait
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
 import numpy as np
@@ -27,21 +26,18 @@ from filmvqa.files import write_file
 from filmvqa.layout import DatasetLayout
 
 
-def exit_with_parent() -> None:
-    """Make this worker process exit when its parent exits, and ignore signals before that.
+def exit_with_parent(parent_lives: Connection) -> None:
+    """Make this worker process exit when its parent closes its end of a pipe, or dies.
 
     SIGINT (Ctrl-C) and SIGTERM (the end of a batch job) are sent to workers as well as to their
-    parent. The workers ignore them, so that each finishes its current job, while the parent
-    submits no further jobs. If the parent is killed, a thread that waits for its sentinel ends
-    this process.
+    parent. The workers ignore them and leave it to the parent when to stop. A worker may exit at
+    any moment, since every file is written beside its name and moved there when it is whole.
     """
     for signal_number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signal_number, signal.SIG_IGN)
-    parent = parent_process()
-    assert parent is not None
 
     def watch() -> None:
-        wait([parent.sentinel])
+        wait([parent_lives])
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
