@@ -8,11 +8,13 @@ import time
 from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+import filmvqa.clevr
 from filmvqa.clevr.generate import generate
 from filmvqa.clevr.generator_settings import GeneratorSettings
 from filmvqa.clevr.scenes import SceneRules
@@ -137,14 +139,65 @@ def _generate_until_signal(root: Path, settings: GeneratorSettings) -> None:
         sys.exit(130)
 
 
-def test_complete_sets_are_kept_and_missing_images_drawn_again(tmp_path: Path) -> None:
-    settings = replace(SETTINGS, images={"val": 4}, masks=False)
+@pytest.mark.parametrize(
+    "lost",
+    [
+        "images/val/CLEVR_val_000002.png",
+        "masks/val/CLEVR_val_000001.png",
+        "scenes/CLEVR_val_scenes.json",
+        "questions/CLEVR_val_questions.json",
+    ],
+)
+def test_complete_sets_are_kept_and_lost_files_made_again(tmp_path: Path, lost: str) -> None:
+    settings = replace(SETTINGS, images={"val": 4})
     assert generate(tmp_path / "w", settings, workers=1)
     hashes = file_hashes(tmp_path / "w")
     assert not generate(tmp_path / "w", settings, workers=1)
-    (tmp_path / "w/images/val/CLEVR_val_000002.png").unlink()
+    (tmp_path / "w" / lost).unlink()
     assert generate(tmp_path / "w", settings, workers=1)
     assert file_hashes(tmp_path / "w") == hashes
+
+
+def test_other_templates_in_the_same_folder_are_another_set(tmp_path: Path) -> None:
+    templates = tmp_path / "mine"
+    templates.mkdir()
+    shipped = Path(filmvqa.clevr.__file__).parent / "templates/zero_hop.json"
+    content = json.loads(shipped.read_text())
+    (templates / "zero_hop.json").write_text(json.dumps(content))
+    settings = replace(SETTINGS, images={"val": 2}, templates=str(templates))
+    assert generate(tmp_path / "w", settings, workers=1)
+    assert not generate(tmp_path / "w", settings, workers=1)
+    content[0]["text"] = ["How many <Z> <C> <M> <S>s?"]
+    (templates / "zero_hop.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match="question templates are others"):
+        generate(tmp_path / "w", settings, workers=1)
+
+
+def test_a_set_of_an_earlier_version_is_recognised(generated_set: Path, tmp_path: Path) -> None:
+    recorded = json.loads((generated_set / "generation.json").read_text())
+    del recorded["families_sha256"]
+    (tmp_path / "generation.json").write_text(json.dumps(recorded))
+    with pytest.raises(UserError, match="earlier version"):
+        generate(tmp_path, SETTINGS)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"questions_per_image": -3}, "questions_per_image=-3"),
+        ({"seed": -1}, "seed=-1"),
+        ({"withhold": ("tset",)}, "tset"),
+    ],
+)
+def test_meaningless_settings_are_refused(change: dict[str, Any], named: str) -> None:
+    with pytest.raises(UserError, match=named):
+        replace(SETTINGS, **change)
+
+
+def test_workers_are_counted_before_the_folder_is_claimed(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="workers=-2"):
+        generate(tmp_path / "w", SETTINGS, workers=-2)
+    assert not (tmp_path / "w").exists()
 
 
 def test_a_split_of_no_images_is_left_out(tmp_path: Path) -> None:

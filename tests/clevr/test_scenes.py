@@ -138,10 +138,17 @@ def test_visibility_threshold_scales_with_area() -> None:
         {"min_objects": 0},
         {"cogent": "C"},
         {"colors": ("pink",)},
+        {"extent": 0.0},
+        {"min_gap": -0.1},
+        {"min_pixels": -1},
+        {"camera_jitter": float("nan")},
+        {"max_tries": 0},
+        {"cogent": "A", "colors": ("red", "green")},  # no colour for cubes
+        {"cogent": "split", "colors": ("gray",)},
     ],
 )
-def test_invalid_rules_are_refused(options: dict) -> None:
-    with pytest.raises(UserError):
+def test_invalid_rules_are_refused_by_name(options: dict) -> None:
+    with pytest.raises(UserError, match=next(iter(options))):
         SceneRules(**options)
 
 

@@ -50,7 +50,7 @@ def generate(root: str | Path, settings: GeneratorSettings, workers: int | None 
     Returns
     -------
     bool
-        False if the set was complete already.
+        False if the set was complete already: every image, mask, scene and question file.
 
     Raises
     ------
@@ -59,15 +59,17 @@ def generate(root: str | Path, settings: GeneratorSettings, workers: int | None 
         has too little space, or a worker process was killed.
     """
     layout = DatasetLayout.under(root)
-    read_families(settings.templates, settings.families)  # report invalid templates at once
+    if workers is not None and workers < 1:
+        raise UserError(f"workers={workers}; must be at least 1, or null for one a core")
+    families = read_families(settings.templates, settings.families)
     with folder_lock(layout.root):
-        record_settings(layout, settings)
+        record_settings(layout, settings, families)
         return _generate_missing(layout, settings, workers or os.cpu_count() or 1)
 
 
 def _generate_missing(layout: DatasetLayout, settings: GeneratorSettings, workers: int) -> bool:
     splits = [split for split, count in settings.images.items() if count]
-    unfinished = [split for split in splits if not layout.question_json(split).exists()]
+    unfinished = [split for split in splits if not _is_merged(layout, split)]
     jobs = [job for split in splits for job in _plan_images(layout, settings, split)]
     if not jobs and not unfinished:
         shutil.rmtree(layout.partial, ignore_errors=True)
@@ -89,17 +91,26 @@ def _generate_missing(layout: DatasetLayout, settings: GeneratorSettings, worker
     return True
 
 
+def _is_merged(layout: DatasetLayout, split: str) -> bool:
+    return layout.question_json(split).exists() and layout.scene_json(split).exists()
+
+
 def _plan_images(
     layout: DatasetLayout, settings: GeneratorSettings, split: str
 ) -> list[tuple[str, list[int], int | None]]:
     """Return split, image indices and chunk number of each chunk that has to be drawn.
 
-    The chunk number is None if the split is complete and only lost images are drawn again.
+    The chunk number is None if the split is merged and only lost images are drawn again.
     """
     count = settings.images[split]
-    if layout.question_json(split).exists():
-        present = {path.name for path in layout.image_folder(split).glob("*.png")}
-        missing = [i for i in range(count) if image_filename(split, i) not in present]
+    if _is_merged(layout, split):
+        folders = [layout.image_folder(split)]
+        if settings.masks:
+            folders.append(layout.mask_folder(split))
+        present = [{path.name for path in folder.glob("*.png")} for folder in folders]
+        missing = [
+            i for i in range(count) if any(image_filename(split, i) not in p for p in present)
+        ]
         return [(split, chunk, None) for chunk in _split_into_chunks(missing)]
     return [
         (split, chunk, k)

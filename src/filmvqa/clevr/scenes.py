@@ -94,6 +94,14 @@ class SceneRules:
                 f"min_objects={self.min_objects}, max_objects={self.max_objects}; min_objects must "
                 "be at least 1 and at most max_objects"
             )
+        for name in ("extent", "min_gap", "min_margin", "relation_margin", "camera_jitter",
+                     "light_jitter", "min_pixels"):  # fmt: skip
+            value = getattr(self, name)
+            if not 0 <= value < math.inf or (value == 0 and name == "extent"):
+                least = "above 0" if name == "extent" else "at least 0"
+                raise UserError(f"rules.{name}={value}; must be {least}")
+        if self.max_tries < 1:
+            raise UserError(f"rules.max_tries={self.max_tries}; must be at least 1")
         if self.cogent not in (None, "split", *COGENT):
             raise UserError(f"cogent={self.cogent!r} is unknown; choose from A, B, split and null")
         allowed = {"colors": COLORS, "shapes": SHAPES, "materials": MATERIALS, "sizes": SIZES}
@@ -101,6 +109,14 @@ class SceneRules:
             chosen = getattr(self, name)
             if not chosen or not set(chosen) <= set(values):
                 raise UserError(f"{name}={list(chosen)}; choose from {list(values)}")
+        for condition in COGENT if self.cogent == "split" else filter(None, [self.cogent]):
+            for shape in self.shapes:
+                if not set(self.colors) & set(COGENT[condition][shape]):
+                    raise UserError(
+                        f"rules.cogent={self.cogent} gives a {shape} none of the colours "
+                        f"{list(self.colors)}; add one of {list(COGENT[condition][shape])} to "
+                        "rules.colors, or take the shape out of rules.shapes"
+                    )
 
     def for_split(self, split: str) -> SceneRules:
         """Return the rules of one split, with ``cogent="split"`` replaced by A or B.
@@ -188,7 +204,6 @@ def _try_layout(rng: np.random.Generator, rules: SceneRules) -> Layout | None:
     directions = camera.directions()
     axes = (directions["right"], directions["front"])
     pairs = rules.shape_color_pairs()
-    shapes_allowed = [s for s in rules.shapes if any(s == shape for shape, _ in pairs)]
 
     size: list[str] = []
     shape: list[str] = []
@@ -198,7 +213,7 @@ def _try_layout(rng: np.random.Generator, rules: SceneRules) -> Layout | None:
     placed: list[tuple[float, float, float]] = []  # x, y, radius on the ground
     for _ in range(int(rng.integers(rules.min_objects, rules.max_objects + 1))):
         size.append(_uniform_choice(rng, rules.sizes))
-        shape.append(_uniform_choice(rng, shapes_allowed))
+        shape.append(_uniform_choice(rng, rules.shapes))
         color.append(_uniform_choice(rng, [c for s, c in pairs if s == shape[-1]]))
         material.append(_uniform_choice(rng, rules.materials))
         radius = RADII[size[-1]]
