@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from filmvqa.clevr.families import read_families
+from filmvqa.clevr.programs import SceneIndex, execute, token
 from filmvqa.clevr.questions import (
     IMAGES_PER_SHARD,
     QuestionGenerator,
@@ -53,8 +54,57 @@ def test_answers_agree_with_a_reference_engine(
 
 def test_all_families_are_asked_equally(questions: list[Question]) -> None:
     counts = Counter(q.question_family_index for q in questions)
-    assert len(counts) == 90
+    # Family 0 asks whether two numbers are equal that its constraint makes differ: as in the
+    # release it is asked once a shard, since the balance allows no second "no".
+    assert counts.pop(0) == 1
+    assert len(counts) == 89
     assert max(counts.values()) - min(counts.values()) <= 3
+
+
+def test_types_are_asked_as_often_as_in_the_release(questions: list[Question]) -> None:
+    """Shares of the validation split of CLEVR v1.0, in percent."""
+    release = {
+        "count": 23.6, "exist": 13.5, "query": 35.8, "compare attribute": 18.1,
+        "compare integer": 9.0,
+    }  # fmt: skip
+    counts = Counter(_question_type(q) for q in questions)
+    for name, share in release.items():
+        assert abs(100 * counts[name] / len(questions) - share) < 1, counts
+
+
+def _question_type(question: Question) -> str:
+    function = (question.program or [])[-1].function
+    if function in ("equal_integer", "less_than", "greater_than"):
+        return "compare integer"
+    operation = function.partition("_")[0]
+    return "compare attribute" if operation == "equal" else operation
+
+
+def test_questions_are_as_long_as_the_releases_and_as_often_of_two_sentences(
+    questions: list[Question],
+) -> None:
+    """The release: about 18.5 words on average, 21.6% begin with "There is"."""
+    lengths = [len(tokenize(q.question)) for q in questions]
+    assert 17.9 < np.mean(lengths) < 19.2
+    assert max(lengths) > 36
+    two_sentences = np.mean([q.question.startswith("There is") for q in questions])
+    assert 0.19 < two_sentences < 0.24
+
+
+def test_a_side_of_a_union_is_empty_as_often_as_in_the_release(
+    scenes: list[Scene], questions: list[Question]
+) -> None:
+    """34% of the unions of the official generator."""
+    by_image = {s.image_index: SceneIndex(s) for s in scenes}
+    empty = []
+    for question in questions:
+        program = question.program or []
+        outputs = execute(program, by_image[question.image_index])
+        empty += [
+            not all(outputs[i] for i in step.inputs) for step in program if step.function == "union"
+        ]
+    assert len(empty) > 150
+    assert 0.24 < np.mean(empty) < 0.44
 
 
 def test_answers_are_balanced_in_each_family(questions: list[Question]) -> None:
@@ -105,10 +155,13 @@ def test_every_relation_matters(scenes: list[Scene], questions: list[Question]) 
     assert checked > 1000
 
 
-def test_all_words_are_in_clevrs_vocabulary(shared, questions: list[Question]) -> None:
+def test_the_words_are_those_of_clevrs_vocabulary(shared, questions: list[Question]) -> None:
     vocabulary = json.loads((shared / "reference" / "clevr_vocab.json").read_text())
+    special = {"<NULL>", "<START>", "<END>", "<UNK>", ""}  # "": from double spaces
     words = {word for q in questions for word in tokenize(q.question)}
-    assert words <= set(vocabulary["question_token_to_idx"])
+    assert words == vocabulary["question_token_to_idx"].keys() - special
+    steps = {token(step) for q in questions for step in q.program or []}
+    assert steps == vocabulary["program_token_to_idx"].keys() - special
     assert {q.answer for q in questions} <= set(vocabulary["answer_token_to_idx"])
 
 

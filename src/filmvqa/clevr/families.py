@@ -17,6 +17,13 @@ from filmvqa.errors import UserError
 #: Values that a template parameter of each type can take.
 DOMAINS = {name.capitalize(): values for name, values in ATTRIBUTES.items()}
 DOMAINS["Relation"] = RELATIONS
+#: The template files of CLEVR v1.0 in the order in which the release numbers their families: 0 to 8
+#: compare_integer, 9 to 24 comparison, 25 to 30 three_hop, 31 to 35 single_and, 36 to 63
+#: same_relate, 64 to 71 single_or, 72 to 77 one_hop, 78 to 83 two_hop, 84 to 89 zero_hop.
+RELEASE_ORDER = (
+    "compare_integer", "comparison", "three_hop", "single_and", "same_relate", "single_or",
+    "one_hop", "two_hop", "zero_hop",
+)  # fmt: skip
 #: Types of nodes that expand to several functions.
 COMPOSITE_NODE = re.compile(r"(relate_)?filter(_unique|_count|_exist)?$")
 
@@ -173,6 +180,15 @@ class Template(msgspec.Struct, dict=True):
         return [(int(i), int(j)) for i, j in pairs]
 
     @cached_property
+    def excludes_yes(self) -> bool:
+        """Whether the constraints leave only "no": the two outputs that are compared must differ,
+        as in the release's family 0, which therefore is hardly ever asked."""
+        last = self.nodes[-1]
+        return last.type.startswith("equal_") and any(
+            set(pair) == set(last.inputs) for pair in self.differing_outputs
+        )
+
+    @cached_property
     def has_relate(self) -> bool:
         return any(node.type == "relate" for node in self.nodes)
 
@@ -189,7 +205,8 @@ class Template(msgspec.Struct, dict=True):
 
 
 class Family(msgspec.Struct):
-    """A template with its number (0 to 89 for the templates of this package) and its group."""
+    """A template with its number (that of the release for the templates of this package) and its
+    group."""
 
     index: int
     group: str
@@ -199,7 +216,9 @@ class Family(msgspec.Struct):
 def read_families(
     folder: str | Path | None = None, selection: Sequence[str | int] | None = None
 ) -> list[Family]:
-    """Read the families of a folder of template files, numbered in the order of file names.
+    """Read the families of a folder of template files, numbered file by file.
+
+    Files with the release's names come first, in its order, then the others by name.
 
     Parameters
     ----------
@@ -219,12 +238,12 @@ def read_families(
         raise UserError(
             f"{source}: no such folder; set templates to a folder of template files (*.json)"
         )
-    paths = sorted((p for p in source.iterdir() if p.name.endswith(".json")), key=lambda p: p.name)
+    paths = {p.name.removesuffix(".json"): p for p in source.iterdir() if p.name.endswith(".json")}
+    groups = [group for group in RELEASE_ORDER if group in paths]
+    groups += sorted(paths.keys() - set(RELEASE_ORDER))
     families: list[Family] = []
-    groups = []
-    for path in paths:
-        group = path.name.removesuffix(".json")
-        groups.append(group)
+    for group in groups:
+        path = paths[group]
         for k, template in enumerate(
             decode_json(path.read_bytes(), list[Template], str(path), "correct the template")
         ):

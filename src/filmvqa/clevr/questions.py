@@ -117,6 +117,8 @@ class QuestionGenerator:
         ``MAX_CHOICES``.
         """
         accepted = {answer for answer in counts if _keeps_balance(answer, counts)}
+        if template.excludes_yes and accepted <= {"yes"}:
+            return None
         instance = _Instance()
         budget = MAX_CHOICES
         choices = [self._extensions(template.nodes[0], template, instance, scene_index)]
@@ -185,7 +187,7 @@ class QuestionGenerator:
                 for key, matching in scene_index.matching.items()
                 if base & matching and all(key[k] is None for k in nulls)
             ]
-            options += self._empty_options(last_function, options, nulls, base, scene_index)
+            options += self._random_options(last_function, options, nulls, base, scene_index)
         if last_function == "unique":
             options = [option for option in options if option.objects.bit_count() == 1]
         elif last_function == "" and not is_relate:
@@ -207,37 +209,33 @@ class QuestionGenerator:
             _finish_node(instance, output)
             yield True
 
-    def _empty_options(
+    def _random_options(
         self,
         last_function: str,
-        nonempty: list[_Option],
+        others: list[_Option],
         nulls: list[int],
         base: int,
         scene_index: SceneIndex,
     ) -> list[_Option]:
-        """Sample filters that match no object of ``base``.
+        """Draw filters at random, most of which match no object of ``base``.
 
-        Their number is that of the nonempty options for ``exist``, that of the options with one
-        object for ``count`` and plain ``filter``, and 0 for ``unique``.
+        Their number is that of the ``others``, which match some, for ``exist``, that of those with
+        one object for ``count`` and plain ``filter``, and 0 for ``unique``. As in the official
+        generator, a filter that is drawn may match objects nevertheless.
         """
         if last_function == "unique":
             return []
-        count = len(nonempty)
+        count = len(others)
         if last_function != "exist":
-            count = sum(option.objects.bit_count() == 1 for option in nonempty)
-        empty: dict[Filter, None] = {}
-        for _ in range(2 * count):
-            if len(empty) == count:
-                break
-            values: list[str | None] = [
-                self._rng.choice((*domain, None)) for domain in ATTRIBUTES.values()
-            ]
-            for k in nulls:
-                values[k] = None
-            key = (values[0], values[1], values[2], values[3])
-            if not base & scene_index.matching.get(key, 0):
-                empty[key] = None
-        return [_Option(None, key, 0) for key in empty]
+            count = sum(option.objects.bit_count() == 1 for option in others)
+        drawn: dict[Filter, None] = {}
+        for _ in range(count):
+            size, color, material, shape = (
+                None if k in nulls else self._rng.choice((*domain, None))
+                for k, domain in enumerate(ATTRIBUTES.values())
+            )
+            drawn[size, color, material, shape] = None
+        return [_Option(None, key, base & scene_index.matching.get(key, 0)) for key in drawn]
 
 
 def _relate_options(
