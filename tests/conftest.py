@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -17,6 +16,7 @@ from filmvqa.data.backbones import build_backbone
 from filmvqa.data.features import Extraction
 from filmvqa.data.preprocess import preprocess_questions
 from filmvqa.layout import DatasetLayout
+from tests.scripts_server import run_forked
 
 # Times vary with the machine's load: a slow example is no failure.
 settings.register_profile("tests", deadline=None)
@@ -77,13 +77,6 @@ def script_environment() -> dict[str, str]:
 def run_script(
     name: str, *arguments: str, cwd: Path | None = None, timeout: float = 300
 ) -> subprocess.CompletedProcess[str]:
-    """Run ``scripts/<name>`` as a user does."""
-    return subprocess.run(
-        [sys.executable, str(REPOSITORY / "scripts" / name), *arguments],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        check=False,
-        env=script_environment(),
-    )
+    """Run ``scripts/<name>`` to its end, in a process of its own."""
+    script = REPOSITORY / "scripts" / name
+    return run_forked(script, arguments, cwd or Path.cwd(), script_environment(), timeout)
