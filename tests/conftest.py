@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -75,8 +76,25 @@ def script_environment() -> dict[str, str]:
 
 
 def run_script(
-    name: str, *arguments: str, cwd: Path | None = None, timeout: float = 300
+    name: str,
+    *arguments: str,
+    cwd: Path | None = None,
+    timeout: float = 300,
+    forked: bool = True,
 ) -> subprocess.CompletedProcess[str]:
-    """Run ``scripts/<name>`` to its end, in a process of its own."""
+    """Run ``scripts/<name>`` to its end, in a process of its own.
+
+    ``forked=False`` starts Python anew, as a user does, where libraries do not bear the fork.
+    """
     script = REPOSITORY / "scripts" / name
-    return run_forked(script, arguments, cwd or Path.cwd(), script_environment(), timeout)
+    if forked:
+        return run_forked(script, arguments, cwd or Path.cwd(), script_environment(), timeout)
+    return subprocess.run(
+        [sys.executable, str(script), *arguments],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+        env=script_environment(),
+    )

@@ -26,7 +26,7 @@ def test_a_sweep_under_every_launcher(launcher: str, copy: Path) -> None:
     command = [
         "-m", *TRAIN, *LAUNCHERS[launcher], "name=sweep", "optim.weight_decay=0,1e-5,-1",
     ]  # fmt: skip
-    done = run_script("train.py", *command, cwd=copy)
+    done = run_script("train.py", *command, cwd=copy, forked=False)
     folder = copy / "outputs/sweeps/sweep"
     assert done.returncode == 1, done.stderr[-2000:]
     last = done.stderr.strip().splitlines()[-1]
@@ -48,7 +48,7 @@ def test_a_bug_in_a_job_is_listed_with_its_traceback(copy: Path) -> None:
     """An exception that is no user error: here of a config that no check knows."""
     (copy / "outputs/sweeps/sweep").mkdir(parents=True)
     command = ["-m", *TRAIN, "name=sweep", "seed=0,-99999999999999999999"]
-    done = run_script("train.py", *command, cwd=copy)
+    done = run_script("train.py", *command, cwd=copy, forked=False)
     assert done.returncode == 1
     assert "Traceback" in done.stderr
     assert done.stderr.strip().splitlines()[-1].startswith("error: 1 of the sweep's jobs failed")
