@@ -8,7 +8,15 @@ from pathlib import Path
 
 from filmvqa.errors import UserError
 
+_NUMBER_IN_NAME = re.compile(r"(\d+)\.[A-Za-z]+")
 _QUESTION_FILE = re.compile(r"CLEVR_(\w+)_questions\.json|CLEVR-Humans-(\w+)\.json")
+
+
+def image_number(name: str) -> int | None:
+    """The number before the ending of an image's name, which is the image's index:
+    ``CLEVR_val_000007.png`` is image 7. None if the name has none."""
+    found = _NUMBER_IN_NAME.search(name)
+    return int(found[1]) if found and found.end() == len(name) else None
 
 
 @dataclass(frozen=True)
