@@ -59,7 +59,9 @@ def test_a_file_that_another_process_has_open(path: Path, held: str, mine: str) 
 def test_no_descriptor_left(path: Path) -> None:
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)
     taken: list[int] = []
-    resource.setrlimit(resource.RLIMIT_NOFILE, (len(list(Path("/proc/self/fd").iterdir())), limit[1]))
+    resource.setrlimit(
+        resource.RLIMIT_NOFILE, (len(list(Path("/proc/self/fd").iterdir())), limit[1])
+    )
     try:
         with pytest.raises(OSError, match="Too many"):
             while True:

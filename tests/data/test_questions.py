@@ -36,7 +36,7 @@ def test_films_own_files_load(tiny_set: Path, vocabulary: Vocabulary, tmp_path: 
         target["features"] = np.zeros((images, 2, 3, 3), np.float32)
     questions = QuestionDataset.load(tmp_path / "q.h5", vocabulary)
     store = open_feature_store(tmp_path / "f.h5")
-    questions.check_features(store, "f.h5")
+    questions.with_features(store, "f.h5")
     assert questions.types.tolist() == expected.tolist()
     assert Loader(questions, store, 4).batch(torch.arange(2)).features.dtype == torch.float32
     assert len(ANSWER_FUNCTIONS) == 13
@@ -46,12 +46,12 @@ def test_other_features_are_refused(tiny_set: Path, vocabulary: Vocabulary, tmp_
     questions = QuestionDataset.load(tiny_set / "train_questions.h5", vocabulary)
     few = open_feature_store(tiny_set / "val_features_clevr_cnn.h5")
     with pytest.raises(UserError, match=r"asks about 60 images.*features of 20"):
-        questions.check_features(few, "val.h5")
+        questions.with_features(few, "val.h5")
     with h5py.File(tmp_path / "f.h5", "w") as target:
         target["features"] = np.zeros((60, 2, 3, 3), np.float16)
         target.attrs["image_names_sha256"] = "0" * 64
     with pytest.raises(UserError, match="other names"):
-        questions.check_features(open_feature_store(tmp_path / "f.h5"), "f.h5")
+        questions.with_features(open_feature_store(tmp_path / "f.h5"), "f.h5")
 
 
 def test_another_vocabulary_is_refused(tiny_set: Path) -> None:

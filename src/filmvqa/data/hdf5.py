@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import os
 import re
 import zlib
 from collections.abc import Iterable, Mapping
@@ -15,27 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from filmvqa.errors import UserError, one_line
+from filmvqa.files import system_cause
 
 #: Raised by h5py for a file that it cannot read or interpret.
 HDF5_ERRORS = (
     OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, OverflowError,
     IndexError, MemoryError,
 )  # fmt: skip
-#: What mends a refusal of the system, by its number.
-_REMEDIES = {
-    errno.EAGAIN: "close it in the process that has it open",
-    errno.EACCES: "give this user the right to use it",
-    errno.EPERM: "give this user the right to use it",
-    errno.EROFS: "mount its file system for writing",
-    errno.EMFILE: "raise the limit of open files (ulimit -n)",
-    errno.ENFILE: "close other programs",
-    errno.ENOMEM: "free some memory",
-    errno.EISDIR: "give the path of a file",
-    **dict.fromkeys(
-        (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP),
-        "its file system has no locks: set HDF5_USE_FILE_LOCKING=FALSE",
-    ),
-}
 #: HDF5's own reasons, without an error number, that say nothing against the content.
 _OTHER_CAUSES = {
     "already open for": "close it where it is open for writing, or, if that process was killed, "
@@ -62,11 +47,10 @@ def outside_cause(error: BaseException) -> str | None:
     if isinstance(error, MemoryError):
         number = errno.ENOMEM
     if number is not None:
-        remedy = _REMEDIES.get(number, "see whether its disk and the network are well")
-        return f"{os.strerror(number)}; {remedy}"
+        return system_cause(number)
     for part, remedy in _OTHER_CAUSES.items():
         if part in message:
-            return f"{message}; {remedy}"
+            return f"{message}; {remedy}, and run again"
     return None
 
 
@@ -74,7 +58,7 @@ def unreadable(path: str | Path, error: BaseException, remedy: str) -> UserError
     """The error that an HDF5 file cannot be read; ``remedy`` is that for broken content."""
     cause = outside_cause(error)
     if cause is not None:
-        return UserError(f"{path}: cannot be accessed now: {cause}, and run again")
+        return UserError(f"{path}: cannot be accessed now: {cause}")
     return UserError(f"{path}: is damaged ({one_line(error)}); {remedy}")
 
 

@@ -13,6 +13,9 @@ from PIL import Image
 
 from filmvqa.errors import UserError, one_line
 
+#: What is done about images that are not there: refuse the work, or leave them and their questions
+#: out.
+MISSING_IMAGES = ("refuse", "leave_out")
 #: Larger images are refused: 300 times CLEVR's size.
 MAX_PIXELS = 2**25
 _PNG_MODES = {(8, 2), (8, 6)}  # depth and colour type: RGB and RGBA

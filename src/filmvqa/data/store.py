@@ -56,6 +56,8 @@ class FeatureStore:
         self, file: FeatureFile, device: torch.device, placement: str, reason: str
     ) -> None:
         self.num_images = len(file.rows)
+        self.image_idxs = np.arange(self.num_images, dtype=np.int32)
+        self.image_name_crc32: NDArray[np.uint32] | None = None
         channels, height, width = file.rows.shape[1:]
         self.shape = (channels, height, width)
         self.image_names_sha256, self.feature_spec = file.image_names_sha256, file.spec
