@@ -14,11 +14,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from filmvqa.clevr.programs import ANSWER_FUNCTIONS
+from filmvqa.clevr.schema import CORRECT, decode_json
 from filmvqa.data.hdf5 import HDF5_ERRORS, arrays_sha256, unreadable
 from filmvqa.data.images import MISSING_IMAGES
 from filmvqa.data.store import FeatureStore
 from filmvqa.data.vocabulary import SPECIAL_TOKENS, Vocabulary
 from filmvqa.errors import UserError
+from filmvqa.files import read_bytes
 
 _MAKE_AGAIN = "delete it and run scripts/preprocess_questions.py again"
 _OTHER_FORMAT = "data/README.md describes the files that are read"
@@ -237,6 +239,29 @@ class QuestionDataset:
             f"{self.path}: its images are not those of {path} ({image}); preprocess and extract "
             "the same split again"
         )
+
+
+def chosen_families(option: Sequence[int] | str | None) -> list[int] | None:
+    """The question families that ``data.families`` gives: numbers, or the path of a JSON file with
+    a list of them, as film's ``family_split_file``. None: all.
+
+    Raises
+    ------
+    UserError
+        If the file cannot be read, or for other values.
+    """
+    if option is None:
+        return None
+    numbers: Any = option
+    if isinstance(option, str):
+        numbers = decode_json(read_bytes(option, "give data.families a file"), Any, option, CORRECT)
+    is_number = [isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in numbers] if (
+        isinstance(numbers, Sequence)
+    ) else []  # fmt: skip
+    if not is_number or not all(is_number):
+        begin = f"{option}: has" if isinstance(option, str) else "data.families:"
+        raise UserError(f"{begin} {numbers!r}; give a list of families' numbers such as [0, 5, 17]")
+    return sorted(set(numbers))
 
 
 def _tensor(array: NDArray[Any] | None) -> Tensor | None:
