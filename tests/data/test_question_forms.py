@@ -525,6 +525,36 @@ def test_a_file_that_cannot_be_opened_now_is_not_made_again(tmp_path: Path) -> N
     assert path.is_symlink()
 
 
+def test_nothing_is_written_if_one_file_is_not_to_be_replaced(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        write(tmp_path / "q", split, RELEASE)
+    (tmp_path / "h5").mkdir()
+    with h5py.File(tmp_path / "h5/val_questions.h5", "w") as file:
+        file["questions"] = np.zeros((1, 2), np.int32)
+    with pytest.raises(UserError, match=r"val_questions\.h5: was not made by this program"):
+        preprocess_questions(layout(tmp_path))
+    assert not (tmp_path / "h5/vocab.json").exists()
+
+
+@pytest.mark.parametrize("name", ["q/CLEVR_train_questions.json", "h5/vocab.json"])
+def test_a_json_file_that_cannot_be_read_now(tmp_path: Path, name: str) -> None:
+    write(tmp_path / "q", "train", RELEASE)
+    preprocess_questions(layout(tmp_path))
+    (tmp_path / name).unlink()
+    (tmp_path / name).symlink_to("/proc/self/mem")
+    with pytest.raises(UserError, match=rf"{name}: Input/output error; see whether its disk"):
+        preprocess_questions(layout(tmp_path))
+
+
+def test_a_vocabulary_with_a_byte_order_mark(tmp_path: Path) -> None:
+    write(tmp_path / "q", "train", RELEASE)
+    preprocess_questions(layout(tmp_path))
+    path = tmp_path / "h5/vocab.json"
+    vocabulary = Vocabulary.load(path)
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert Vocabulary.load(path) == vocabulary
+
+
 def test_a_damaged_file_is_made_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(tmp_path / "q", "train", RELEASE)
     preprocess_questions(layout(tmp_path))

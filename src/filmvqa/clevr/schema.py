@@ -17,6 +17,7 @@ import msgspec
 
 from filmvqa.errors import UserError
 from filmvqa.files import read_bytes
+from filmvqa.layout import image_number
 
 SHAPES = ("cube", "sphere", "cylinder")
 COLORS = ("gray", "red", "blue", "green", "brown", "purple", "cyan", "yellow")
@@ -131,7 +132,7 @@ class Question(msgspec.Struct, omit_defaults=True):
         _check_filename(self.image_filename)
 
 
-class StepRecord(msgspec.Struct):
+class StepRecord(msgspec.Struct, gc=False):
     """A step as question files have it. In the form of CLEVR's generator ``function`` is called
     ``type``, and ``value_inputs`` may still be called ``side_inputs``, its earlier name."""
 
@@ -157,7 +158,7 @@ class StepRecord(msgspec.Struct):
         return name, values
 
 
-class QuestionRecord(msgspec.Struct):
+class QuestionRecord(msgspec.Struct, gc=False):
     """A question as question files have it: its answer may be a truth value or a number."""
 
     image_filename: str
@@ -185,8 +186,10 @@ class QuestionRecord(msgspec.Struct):
         return None if answer is None else str(answer)
 
     def normalised(self) -> Question:
-        """The question in the release's form; raises ``ValueError`` for a step that contradicts
-        itself."""
+        """The question in the release's form, with the image's index if its name has one; raises
+        ``ValueError`` for a step that contradicts itself."""
+        index = self.image_index
+        index = image_number(self.image_filename) if index is None else index
         program = None
         if self.program is not None:
             steps = [(step, *step.name_and_values()) for step in self.program]
@@ -194,7 +197,7 @@ class QuestionRecord(msgspec.Struct):
                 Function(name, s.inputs, [str(v) for v in values]) for s, name, values in steps
             ]
         return Question(
-            self.image_filename, self.question, self.image_index, self.split, self.question_index,
+            self.image_filename, self.question, index, self.split, self.question_index,
             self.question_family_index, self.answer_text(), program,
         )  # fmt: skip
 

@@ -126,22 +126,27 @@ def preprocess_questions(
     vocabulary = _choose_vocabulary(
         train, train_source, layout.vocabulary, vocab, extend_vocab, min_count
     )
-    splits = []
     with folder_lock(layout.h5, "questions"):
+        # All are looked at before anything is written: one of them may not be ours to replace.
+        done = {
+            split: _finished(layout.question_h5(split), split, source, layout, vocabulary, options)
+            for split, source in sources.items()
+        }
         if not layout.vocabulary.exists() or (
             Vocabulary.load(layout.vocabulary).sha256() != vocabulary.sha256()
         ):
             vocabulary.save(layout.vocabulary)
+        splits = []
         for split, source in sources.items():
-            target = layout.question_h5(split)
-            done = _finished(target, split, source, layout, vocabulary, options)
-            if done is None:
+            finished = done[split]
+            if finished is None:
                 if split == train_split and train:
                     table = train
                 else:
                     table = _read(source, layout, split, options)
-                done = _write(target, split, table, layout, vocabulary, options)
-            splits.append(done)
+                target = layout.question_h5(split)
+                finished = _write(target, split, table, layout, vocabulary, options)
+            splits.append(finished)
     return splits
 
 

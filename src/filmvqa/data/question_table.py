@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 
 from filmvqa.clevr.programs import (
     ANSWER_FUNCTIONS,
-    ANSWERING,
     OTHER_ANSWER_FUNCTIONS,
     answering_step,
     last_steps,
@@ -210,7 +209,7 @@ class _TableBuilder:
         self._start, self._end = table.words[START], table.words[END]
         self._types = {name: i for i, name in enumerate(TYPE_NAMES)}
         # Programs of one family share their structure, and most steps recur.
-        self._ends_of, self._order_of = cache(last_steps), cache(prefix_order)
+        self._order_of, self._only_order_of = cache(prefix_order), cache(_only_order)
         self._number_of_step = cache(
             lambda name, *values: table.steps[token(Function(name, [], [str(v) for v in values]))]
         )
@@ -278,18 +277,25 @@ class _TableBuilder:
             self.table.programs.append([])
             self.table.types.append(MISSING)
             return
-        names, steps = [], []
+        steps, number_of = [], self._number_of_step
         for step in program:
             name, values = step.function, step.value_inputs
             if name is None or step.type is not None or step.side_inputs is not None:
                 name, values = step.name_and_values()
-            names.append(name)
-            steps.append(self._number_of_step(name, *(values or ())))
+            steps.append(number_of(name, *values) if values else number_of(name))
         inputs = tuple([tuple(step.inputs) for step in program])
-        ends = self._ends_of(inputs)
-        last = ends[0] if len(ends) == 1 else answering_step(names, inputs)
-        order = self._order_of(inputs, last)
+        order = self._only_order_of(inputs)
+        if order is None:
+            names = [step.name_and_values()[0] for step in program]
+            order = self._order_of(inputs, answering_step(names, inputs))
         self.table.programs.append([self._start, *[steps[j] for j in order], self._end])
-        if names[last] not in ANSWERING:
-            raise ValueError(f"its program ends in {names[last]!r}, which gives no answer")
-        self.table.types.append(self._types[names[last]])
+        last = program[order[0]].name_and_values()[0]
+        if last not in self._types:
+            raise ValueError(f"its program ends in {last!r}, which gives no answer")
+        self.table.types.append(self._types[last])
+
+
+def _only_order(inputs: tuple[tuple[int, ...], ...]) -> list[int] | None:
+    """The prefix order of a program in which one step alone can give the answer, else None."""
+    ends = last_steps(inputs)
+    return prefix_order(inputs, ends[0]) if len(ends) == 1 else None
