@@ -203,13 +203,10 @@ class QuestionDataset:
         """
         if missing_images not in MISSING_IMAGES:
             raise UserError(f"{option}={missing_images!r}; choose {' or '.join(MISSING_IMAGES)}")
-        self._check_names(store, path)
         is_there = torch.isin(self.images, torch.from_numpy(store.image_idxs).long())
-        if is_there.all():
-            return self
-        images = self.images.unique()  # type: ignore[no-untyped-call]
         num_there = len(self.images[is_there].unique())  # type: ignore[no-untyped-call]
-        if missing_images == "refuse" or not num_there:
+        if not is_there.all() and (missing_images == "refuse" or not num_there):
+            images = self.images.unique()  # type: ignore[no-untyped-call]
             first = int(is_there.int().argmin())
             leave_out = f", or leave the other questions out with {option}=leave_out"
             raise UserError(
@@ -217,7 +214,8 @@ class QuestionDataset:
                 f"{num_there:,} of them, and not of image {int(self.images[first])} of question "
                 f"{int(self.rows[first])}; extract those of all{leave_out if num_there else ''}"
             )
-        return self.select(is_there.nonzero().flatten())
+        self._check_names(store, path)
+        return self if is_there.all() else self.select(is_there.nonzero().flatten())
 
     def _check_names(self, store: FeatureStore, path: str | Path) -> None:
         """Raise ``UserError`` if an index means different images here and in a feature file."""
