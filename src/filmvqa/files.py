@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,20 @@ from typing import IO
 
 from filmvqa.disk import DISK_FULL_ERRNOS, disk_full_error
 from filmvqa.errors import UserError
+
+#: Names of hidden files, of what file managers and systems keep for themselves, and of files that a
+#: transfer has not finished.
+_LITTER = re.compile(
+    r"\..*|(eh)?thumbs\w*\.db|desktop\.ini|icon\r|__macosx|lost\+found|@eadir|\$recycle\.bin|"
+    r"system volume information|.*(~|\.part|\.crdownload|\.tmp)",
+    re.IGNORECASE | re.DOTALL,
+)
+
+
+def is_litter(name: str) -> bool:
+    """Whether a file or folder of this name was left by a file manager, a notebook, the system or
+    an unfinished transfer: it is no part of a data set."""
+    return _LITTER.fullmatch(name) is not None
 
 
 @contextmanager

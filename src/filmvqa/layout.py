@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from filmvqa.errors import UserError, warn
+from filmvqa.files import is_litter
 
 _NUMBER_IN_NAME = re.compile(r"(\d+)\.[A-Za-z]+")
 #: Question files of CLEVR, CoGenT and Super-CLEVR, of CLEVR-Humans, and of CLEVR-Math; those of
@@ -69,7 +70,11 @@ class DatasetLayout:
 
     def image_splits(self) -> list[str]:
         """The names of the splits that have a folder of images, sorted."""
-        return sorted(path.name for path in self.images.glob("*") if path.is_dir())
+        return sorted(
+            path.name
+            for path in self.images.glob("*")
+            if path.is_dir() and not is_litter(path.name)
+        )
 
     def mask_folder(self, split: str) -> Path:
         """The folder of a split's object masks, one PNG per image."""
