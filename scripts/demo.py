@@ -41,7 +41,7 @@ def main() -> None:
     reports = {}
     for run in MODELS:
         files = EvaluationLayout(RunLayout(FOLDER / run).evaluation, "val")
-        reports[run] = json.loads(files.report.read_text())
+        reports[run] = json.loads(files.report.read_text(encoding="utf-8"))
     summary = {
         run: {
             "overall": report["overall"]["accuracy"],

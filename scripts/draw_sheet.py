@@ -13,7 +13,7 @@ def main(config) -> None:
     layout = data_layout(config)
     with file_lock(config.output):
         draw_sheet(
-            layout.question_json(config.split),
+            layout.question_json_by_split().get(config.split, layout.question_json(config.split)),
             layout.image_folder(config.split),
             config.output,
             rows=config.rows,

@@ -20,6 +20,7 @@ def main(config) -> None:
         device=config.device,
         precision=config.precision,
         store=config.store,
+        missing_images=config.missing_images,
     )
     if report is None:
         print(f"{config.split} has no answers; predictions are in {files.folder}")

@@ -32,6 +32,8 @@ def main(config) -> None:
             threads=config.threads,
             device=choose_device(config.device),
             precision=config.precision,
+            missing_images=data.missing_images,
+            max_images=config.max_images,
         )
         for split in splits
     ]
@@ -41,6 +43,11 @@ def main(config) -> None:
     for extraction in extractions:
         extraction.run()
         state = "complete already" if extraction.was_there else "written"
+        indices, count = list(extraction.image_names), len(extraction.image_names)
+        if indices[-1] >= count:  # not 0 to N-1
+            state += f", images {indices[0]} to {indices[-1]}"
+            if left_out := indices[-1] - indices[0] + 1 - count:
+                state += f" without {left_out:,} that are missing"
         print(f"{extraction.path}: {' × '.join(map(str, extraction.shape))}, {state}")
 
 

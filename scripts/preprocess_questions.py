@@ -17,10 +17,10 @@ def main(config) -> None:
         extend_vocab=config.extend_vocab,
         allow_unknown=config.allow_unknown,
         min_count=config.min_count,
+        missing_images=config.data.missing_images,
+        incomplete=config.incomplete,
     ):
-        state = "complete already" if split.was_there else "written"
-        path = layout.question_h5(split.split)
-        print(f"{path}: {split.num_questions:,} questions, {state}")
+        print(f"{layout.question_h5(split.split)}: {split.describe()}")
 
 
 if __name__ == "__main__":

@@ -31,10 +31,14 @@ def main(config) -> float:
 
 def run_settings(config) -> RunSettings:
     """The settings of the run that a config describes."""
+    from filmvqa.data.questions import chosen_families
     from filmvqa.training.prepare import RunSettings
     from filmvqa.training.settings import TrainerSettings
 
     plain_config = to_plain(config)
+    # The families themselves, not a file's name: a run goes on with the same ones alone.
+    families = chosen_families(plain_config["data"]["families"])
+    plain_config["data"]["families"] = families
     return RunSettings(
         data=data_layout(config),
         model=plain_config["model"],
@@ -44,6 +48,8 @@ def run_settings(config) -> RunSettings:
         train_split=config.data.train_split,
         val_split=config.data.val_split,
         fraction=config.data.fraction,
+        families=families,
+        missing_images=config.data.missing_images,
         init_from=config.train.init_from,
         trainable=plain_config["train"]["trainable"],
         seed=config.seed,

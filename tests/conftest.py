@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from filmvqa.clevr.generate import generate
 from filmvqa.clevr.generator_settings import GeneratorSettings
@@ -19,9 +19,24 @@ from filmvqa.data.preprocess import preprocess_questions
 from filmvqa.layout import DatasetLayout
 from tests.scripts_server import run_forked
 
-# Times vary with the machine's load: a slow example is no failure.
-settings.register_profile("tests", deadline=None)
+#: How many times as many examples property tests try. ``make soak`` sets it, and seeds are fresh
+#: then; otherwise the examples of a test are always the same: one commit has one verdict.
+EXAMPLES = int(os.environ.get("FILMVQA_EXAMPLES", "1"))
+settings.register_profile(
+    "tests",
+    deadline=None,  # times vary with the machine's load: a slow example is no failure
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+    derandomize=EXAMPLES == 1,
+    max_examples=100 * EXAMPLES,
+    print_blob=True,
+)
 settings.load_profile("tests")
+
+
+def examples(count: int) -> settings:
+    """Try ``count`` examples in ``make test``, and as many times more as are asked for."""
+    return settings(max_examples=count * EXAMPLES)
+
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SHARED = REPOSITORY.parent / "shared"

@@ -115,6 +115,17 @@ def test_the_weight_decay_sweep_is_the_issues() -> None:
         assert config.hydra.sweeper.params["optim.weight_decay"] == "0,1e-6,1e-5,1e-4,1e-3"
 
 
+def test_a_run_records_its_families_and_not_their_file(tmp_path: Path) -> None:
+    """Another content of the file is another config: the run is not gone on with."""
+    run_settings = importlib.import_module("scripts.train").run_settings
+    path = tmp_path / "families.json"
+    path.write_text("[5, 2]")
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        settings = run_settings(compose("train", [f"data.families={path}", "run=x"]))
+    assert settings.families == settings.config["data"]["families"] == [2, 5]
+    assert settings.missing_images == "refuse"
+
+
 def documents() -> list[Path]:
     return [
         REPOSITORY / "README.md",

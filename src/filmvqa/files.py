@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +13,20 @@ from typing import IO
 
 from filmvqa.disk import DISK_FULL_ERRNOS, disk_full_error
 from filmvqa.errors import UserError
+
+#: Names of hidden files, of what file managers and systems keep for themselves, and of files that a
+#: transfer has not finished.
+_LITTER = re.compile(
+    r"\..*|(eh)?thumbs\w*\.db|desktop\.ini|icon\r|__macosx|lost\+found|@eadir|\$recycle\.bin|"
+    r"system volume information|.*(~|\.part|\.crdownload|\.tmp)",
+    re.IGNORECASE | re.DOTALL,
+)
+
+
+def is_litter(name: str) -> bool:
+    """Whether a file or folder of this name was left by a file manager, a notebook, the system or
+    an unfinished transfer: it is no part of a data set."""
+    return _LITTER.fullmatch(name) is not None
 
 
 @contextmanager
@@ -86,20 +102,45 @@ def refuse_overwriting(output: str | Path, *inputs: str | Path) -> None:
             )
 
 
+#: What mends a refusal of the system, by its error's number.
+_REMEDIES = {
+    errno.EAGAIN: "close it in the process that has it open",
+    errno.EACCES: "give this user the right to use it",
+    errno.EPERM: "give this user the right to use it",
+    errno.EROFS: "mount its file system for writing",
+    errno.EMFILE: "raise the limit of open files (ulimit -n)",
+    errno.ENFILE: "close other programs",
+    errno.ENOMEM: "free some memory",
+    errno.EISDIR: "give the path of a file",
+    errno.ENOTDIR: "give the path of a file",
+    **dict.fromkeys(
+        (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP),
+        "its file system has no locks: set HDF5_USE_FILE_LOCKING=FALSE",
+    ),
+}
+
+
+def system_cause(number: int) -> str:
+    """What the system refused by an error of this number, and the remedy: such an error says
+    nothing against a file's content."""
+    remedy = _REMEDIES.get(number, "see whether its disk and the network are well")
+    return f"{os.strerror(number)}; {remedy}, and run again"
+
+
 def read_bytes(path: str | Path, remedy: str) -> bytes:
     """The content of a file.
 
     Raises
     ------
     UserError
-        If it is missing or cannot be read; ``remedy`` ends the message.
+        If it is missing, which ``remedy`` mends, or cannot be read.
     """
     try:
         return Path(path).read_bytes()
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; {remedy}") from None
     except OSError as error:
-        raise UserError(f"{path}: {error.strerror}; {remedy}") from None
+        raise UserError(f"{path}: {system_cause(error.errno or errno.EIO)}") from None
 
 
 def sha256_of_file(path: str | Path) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
+import sys
 from pathlib import Path
 
 import hydra
@@ -12,6 +14,7 @@ from hypothesis import strategies as st
 
 from filmvqa.cli.command import CONFIGS, folder_name, versioned_arguments
 from filmvqa.cli.messages import explain, refuse_renamed_overrides
+from filmvqa.cli.process import print_any_character
 from filmvqa.errors import UserError
 from filmvqa.renamed_keys import RENAMED_KEYS, rename_keys
 from tests.conftest import REPOSITORY, run_script
@@ -97,6 +100,27 @@ def test_a_configuration_is_renamed_wherever_it_stands() -> None:
     assert rename_keys({"block": {"projection": 3}, "filmed": None}, "model.") == {
         "block": {"input_proj_kernel": 3}, "film_blocks": None,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1251", "utf-8"])
+@pytest.mark.parametrize("name", ["stdout", "stderr"])
+def test_output_of_any_encoding_takes_any_character(
+    name: str, encoding: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, name, io.TextIOWrapper(written, encoding=encoding))
+    print_any_character()
+    text = "60 × 96: γ, 图, \udcff"
+    print(text, file=getattr(sys, name), flush=True)
+    assert written.getvalue().decode(encoding).startswith("60 ")
+    assert (written.getvalue().decode(encoding)[3] == "×") == (encoding == "utf-8")
+
+
+def test_every_program_prints_any_character() -> None:
+    """All scripts import the room that sees to it."""
+    for path in (REPOSITORY / "scripts").glob("*.py"):
+        if "def main" in (text := path.read_text(encoding="utf-8")):
+            assert "from filmvqa.cli" in text, path
 
 
 def test_errors_of_the_system_have_a_remedy() -> None:

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import errno
+import hashlib
+import http.client
 import shutil
 from pathlib import Path
 
@@ -11,9 +14,11 @@ from PIL import Image
 from torch import nn
 from torchvision import models
 
+from filmvqa.cli.messages import explain
 from filmvqa.data.backbones import Backbone, ClevrCNN, build_backbone, fold_batch_norms
 from filmvqa.data.features import Extraction
 from filmvqa.data.images import list_images, load_image
+from filmvqa.data.store import open_feature_store
 from filmvqa.errors import UserError
 
 
@@ -247,6 +252,100 @@ def test_weights_that_are_not_there_are_explained(tmp_path: Path, monkeypatch, r
         build_backbone("resnet18", weights=bad)
     with pytest.raises(UserError, match="not weights of clevr_cnn"):
         build_backbone("clevr_cnn", weights=resnet18[0])
+
+
+@pytest.mark.parametrize("what", ["no bytes", "a web page", "cut short", "other weights"])
+def test_weights_in_torchs_cache_are_checked_by_their_hash(
+    tmp_path: Path, monkeypatch, resnet18, what: str
+) -> None:
+    """Under torchvision's own name lies something else: the file is named, and never taken."""
+    content = resnet18[0].read_bytes()
+    monkeypatch.setattr("torch.hub.get_dir", lambda: str(tmp_path))
+    (tmp_path / "checkpoints").mkdir()
+    path = tmp_path / "checkpoints/resnet18-f37072fd.pth"
+    path.write_bytes({
+        "no bytes": b"", "a web page": b"<!DOCTYPE html>", "cut short": content[:10**6],
+        "other weights": content,
+    }[what])  # fmt: skip
+    for weights in (None, path):
+        with pytest.raises(UserError, match=rf"^{path}: is not what its name says .*delete it"):
+            build_backbone("resnet18", weights=weights)
+    digest = hashlib.sha256(content).hexdigest()[:8]
+    entry = models.get_model_weights("resnet18")["IMAGENET1K_V1"]
+    monkeypatch.setattr(type(entry), "url", f"https://x.org/resnet18-{digest}.pth", raising=False)
+    path.with_name(f"resnet18-{digest}.pth").write_bytes(content)
+    assert build_backbone("resnet18").weights_sha256 == hashlib.sha256(content).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("error", "match"),
+    [
+        (http.client.IncompleteRead(b"x"), "could not be downloaded .*give weights=<file>"),
+        (TimeoutError("timed out"), "could not be downloaded"),
+        (RuntimeError("invalid hash value"), "could not be downloaded"),
+        (OSError(errno.ENOSPC, "No space left on device"), "resnet18-f37072fd.pth: no room on the"),
+    ],
+)
+def test_downloads_of_weights_that_fail(tmp_path: Path, monkeypatch, error, match: str) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("torch.hub.get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", fail)
+    with pytest.raises(UserError, match=match):
+        build_backbone("resnet18")
+
+
+def test_a_cache_that_cannot_be_written_is_not_the_networks_fault(
+    tmp_path: Path, monkeypatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(tmp_path))
+
+    monkeypatch.setattr("torch.hub.get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", fail)
+    with pytest.raises(PermissionError):
+        build_backbone("resnet18")
+
+
+def test_images_numbered_from_anywhere_and_a_part_of_them(tmp_path: Path) -> None:
+    folder = draw(tmp_path / "i", 6, (16, 16))
+    whole = Extraction(folder, tmp_path / "a.h5", "val", build_backbone("pixels"), (16, 16)).run()
+    part = Extraction(
+        folder, tmp_path / "b.h5", "val", build_backbone("pixels"), (16, 16), max_images=4
+    ).run()
+    assert part.shape == (4, 3, 16, 16)
+    for i in (0, 1, 2, 4, 5):
+        (folder / f"CLEVR_val_{i:06d}.png").rename(folder / f"CLEVR_val_{25_000 + i:06d}.png")
+    (folder / "CLEVR_val_000003.png").unlink()
+    make = lambda **options: Extraction(  # noqa: E731
+        folder, tmp_path / "c.h5", "val", build_backbone("pixels"), (16, 16), **options
+    )
+    with pytest.raises(
+        UserError, match=r"CLEVR_val_025003\.png: missing.*missing_images=leave_out"
+    ):
+        make()
+    shifted = make(missing_images="leave_out").run()
+    assert list(shifted.image_names) == [25_000, 25_001, 25_002, 25_004, 25_005]
+    with open_feature_store(whole.path) as a, open_feature_store(shifted.path) as b:
+        images = torch.tensor([1, 4])
+        assert torch.equal(a.read(images), b.read(images + 25_000))
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch) -> None:
+    folder, root = draw(tmp_path / "i", 2, (16, 16)), tmp_path / "readonly"
+    make_folder = Path.mkdir
+
+    def fail(path: Path, *arguments, **options) -> None:
+        if root in (path, *path.parents):
+            raise OSError(errno.EROFS, "Read-only file system", str(path))
+        make_folder(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "mkdir", fail)
+    extraction = Extraction(folder, root / "h5/f.h5", "val", build_backbone("pixels"), (16, 16))
+    with pytest.raises(OSError, match="Read-only file system") as caught:
+        extraction.run()
+    assert explain(caught.value).startswith(f"{root / 'h5'}: Read-only file system; choose a path")
 
 
 @pytest.mark.parametrize("name", ["vgg16", "resnet7", "clevr"])

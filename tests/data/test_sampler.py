@@ -52,3 +52,23 @@ def test_a_sampler_goes_on_from_its_state(count: int, size: int, seed: int, step
     for k in range(steps, steps + 5):
         assert torch.equal(resumed.rows(resumed.epoch, resumed.batch), rows[k])
         resumed.advance()
+
+
+@given(
+    st.lists(st.integers(0, 6), min_size=1, max_size=60),
+    st.integers(1, 5),
+    st.integers(1, 20),
+    st.integers(0, 3),
+)
+def test_rows_that_are_not_shuffled(
+    images: list[int], per_image: int, size: int, epoch: int
+) -> None:
+    rows = torch.arange(len(images)) + 100
+    sampler = EpochSampler(rows, size, epoch, torch.tensor(images), per_image, shuffle=False)
+    batches = [sampler.rows(epoch, i) for i in range(sampler.batches_per_epoch)]
+    expected, left = [], list(range(len(images)))
+    while left:  # the first that is left, and the next ones about its image
+        group = [i for i in left if images[i] == images[left[0]]][:per_image]
+        left = [i for i in left if i not in group]
+        expected += group
+    assert (torch.cat(batches) - 100).tolist() == expected

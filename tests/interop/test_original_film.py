@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from filmvqa.errors import UserError
 from filmvqa.interop.original_film import load_original_film
 from filmvqa.models.vision import POOLS
+from tests.conftest import examples
 from tests.interop.reference_film import ANSWERS, ENGINE, WORDS, checkpoint, run
 
 
@@ -124,7 +125,7 @@ COMBINED = st.fixed_dictionaries({
 })  # fmt: skip
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(options=COMBINED, seed=st.integers(0, 2**31))
 def test_options_together_give_the_originals_numbers(
     options: dict, seed: int, tmp_path_factory: pytest.TempPathFactory

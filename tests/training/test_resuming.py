@@ -54,6 +54,7 @@ def check_same(a: Path, b: Path) -> None:
         {"questions_per_image": 4, "precision": "float32"},
         {"log_every": 7, "eval_every": 5, "optim": {"name": "adamw", "fused": False}},
         {"grad_clip": 0.5, "eval_every": None},
+        {"shuffle": False, "questions_per_image": 2, "run": {"families": list(range(40))}},
     ],
     ids=str,
 )

@@ -120,13 +120,18 @@ class Benchmark:
         folder = self.inputs.folder / "image-subset"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
-        for path in list_images(self.inputs.world.image_folder(SPLIT))[:count]:
+        for path in self._image_paths(count):
             os.link(path, folder / path.name)
         return folder
 
+    def _image_paths(self, count: int) -> list[Path]:
+        """The first ``count`` images."""
+        folder = self.inputs.world.image_folder(SPLIT)
+        return list(list_images(folder, max_images=count).values())
+
     def reference_extraction(self) -> list[float]:
         """Extraction by the reference, in images per second."""
-        paths = list_images(self.inputs.world.image_folder(SPLIT))[: 2 * IMAGE_BATCH]
+        paths = self._image_paths(2 * IMAGE_BATCH)
         backbone = build_backbone("resnet101", 3, self.inputs.resnet_weights())
         target, size = self.inputs.folder / "reference.h5", IMAGE_SHAPE[1:]
         reference_extraction(paths[:2], target, backbone, size, 2)

@@ -8,7 +8,6 @@ import sys
 import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
@@ -54,7 +53,7 @@ def explain(error: BaseException) -> str:
         return printable(f"{reason}; run the same command again to go on")
     if isinstance(error, OSError):
         if error.errno in DISK_FULL_ERRNOS:
-            return printable(str(disk_full_error(error.filename or Path.cwd(), None, error)))
+            return printable(str(disk_full_error(error.filename, None, error)))
         remedy = REMEDIES.get(error.errno or 0, "check the disk and the network")
         path = f"{error.filename}: " if error.filename else ""
         return printable(f"{path}{error.strerror or error}; {remedy}")

@@ -60,7 +60,7 @@ def recorded_failure(debug: bool) -> Iterator[None]:
         line = " ".join(f"{folder.name}: {reason}".split())
         with suppress(OSError):
             folder.mkdir(parents=True, exist_ok=True)
-            path.write_text(f"{line}\n\n{traceback.format_exc()}")
+            path.write_text(f"{line}\n\n{traceback.format_exc()}", encoding="utf-8")
         print(f"error: {line}; the other jobs go on", file=sys.stderr, flush=True)
         if debug or not is_user_error:
             traceback.print_exc()
@@ -72,7 +72,7 @@ def raise_listed_failures() -> None:
     if _SWEEP.folder is None:
         return
     failures = [
-        path.read_text(errors="replace").splitlines()[0]
+        path.read_text(encoding="utf-8", errors="replace").splitlines()[0]
         for path in sorted(_SWEEP.folder.glob(f"*/{FAILURE_FILE}"))
         if path.stat().st_mtime >= _SWEEP.started - 1  # not from an earlier sweep
     ]

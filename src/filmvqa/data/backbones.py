@@ -7,8 +7,10 @@ ResNet-101 through its third stage: (N, 1024, 14, 14) from 224×224 (section 4.1
 from __future__ import annotations
 
 import copy
+import hashlib
 import re
 from collections.abc import Mapping, Sequence
+from http.client import HTTPException
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from filmvqa.disk import DISK_FULL_ERRNOS, disk_full_error
 from filmvqa.errors import UserError, one_line
 from filmvqa.files import sha256_of_file
 
@@ -213,15 +216,16 @@ def _build_clevr_cnn(weights: str | Path | None) -> Backbone:
         path = Path(weights) if weights else shipped
         if not path.is_file():
             raise UserError(f"{path}: no such weights; make them with scripts/pretrain_backbone.py")
+        content = path.read_bytes()
         try:
-            state = {k: v.float() for k, v in safetensors.torch.load_file(path).items()}
+            state = {k: v.float() for k, v in safetensors.torch.load(content).items()}
             network.load_state_dict(state)
         except (SafetensorError, RuntimeError) as error:
             raise UserError(
                 f"{path}: not weights of clevr_cnn ({one_line(error)}); "
-                "make them again with scripts/pretrain_backbone.py"
+                "give a file of scripts/pretrain_backbone.py"
             ) from None
-        digest = sha256_of_file(path)
+        digest = hashlib.sha256(content).hexdigest()
     return Backbone("clevr_cnn", network, weights=path.name, weights_sha256=digest, stage=3).eval()
 
 
@@ -245,26 +249,50 @@ def _build_resnet(name: str, stage: int, weights: str | Path | None) -> Backbone
     ).eval()
 
 
-def _resnet_weights(name: str, path: str | Path | None) -> tuple[str, str, dict[str, Tensor]]:
-    if path is not None:
-        try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-        except FileNotFoundError:
-            raise UserError(f"{path}: no such weights file") from None
-        except Exception as error:  # torch raises half a dozen types for a file it cannot read
-            raise UserError(f"{path}: cannot be read as weights ({one_line(error)})") from None
-        return Path(path).name, sha256_of_file(path), state
+def _resnet_weights(name: str, given: str | Path | None) -> tuple[str, str, dict[str, Tensor]]:
+    """The name, the SHA-256 and the content of a file of weights: ``given``, or torchvision's."""
     from torchvision.models import get_model_weights
 
     entry = get_model_weights(name)["IMAGENET1K_V1"]
-    file_name = entry.url.rpartition("/")[2]
-    try:
-        state = entry.get_state_dict(progress=True, check_hash=True)
-    except (URLError, OSError, RuntimeError) as error:
-        cache = Path(torch.hub.get_dir()) / "checkpoints"
+    published = entry.url.rpartition("/")[2]
+    cached = Path(torch.hub.get_dir()) / "checkpoints" / published
+    if given is None and not cached.exists():
+        _download(entry, name, cached)
+    path = cached if given is None else Path(given)
+    if not path.exists():
+        raise UserError(f"{path}: no such weights file")
+    digest = sha256_of_file(path)
+    # torchvision's names end in the beginning of the content's hash.
+    beginning = re.search(r"-([0-9a-f]{8,})\.\w+$", published)
+    if path.name == published and beginning and not digest.startswith(beginning[1]):
         raise UserError(
-            f"{file_name}: the ImageNet weights of {name} could not be downloaded "
+            f"{path}: is not what its name says (its SHA-256 begins with {digest[:8]}), but cut "
+            f"short or another file; delete it and run again with network access, or put "
+            f"{entry.url}, fetched elsewhere, in its place"
+        )
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except MemoryError:
+        raise
+    except Exception as error:  # torch raises half a dozen types for a file it cannot read
+        if isinstance(error, OSError) and error.filename is not None:
+            raise  # the system's, which names the file
+        raise UserError(f"{path}: cannot be read as weights ({one_line(error)})") from None
+    return path.name, digest, state
+
+
+def _download(entry: Any, name: str, target: Path) -> None:
+    """Let torchvision download the weights of a network to torch's cache."""
+    try:
+        entry.get_state_dict(progress=True, check_hash=True)
+    except (URLError, HTTPException, OSError, RuntimeError) as error:
+        if isinstance(error, OSError) and not isinstance(error, URLError):
+            if error.errno in DISK_FULL_ERRNOS:
+                raise disk_full_error(target, None, error) from None
+            if error.filename is not None:
+                raise  # the cache cannot be written
+        raise UserError(
+            f"{target.name}: the ImageNet weights of {name} could not be downloaded "
             f"({one_line(error)}); run again with network access, or fetch {entry.url} "
-            f"elsewhere and give weights=<file> (or put it into {cache})"
+            f"elsewhere and give weights=<file> (or put it into {target.parent})"
         ) from None
-    return file_name, sha256_of_file(Path(torch.hub.get_dir()) / "checkpoints" / file_name), state

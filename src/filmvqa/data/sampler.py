@@ -17,6 +17,9 @@ class EpochSampler:
         (N,) the image of each row. With ``per_image`` k, groups of k questions of one image (its
         last group may be smaller) are drawn instead of questions, so that a batch reads each image
         once for k questions.
+    shuffle
+        Otherwise each epoch has the rows in their order; with ``per_image``, that of the groups'
+        first questions.
     """
 
     def __init__(
@@ -26,9 +29,11 @@ class EpochSampler:
         seed: int,
         images: Tensor | None = None,
         per_image: int = 1,
+        *,
+        shuffle: bool = True,
     ) -> None:
         self.available, self.batch_size, self.seed = rows, batch_size, seed
-        self.images, self.per_image = images, per_image
+        self.images, self.per_image, self.shuffle = images, per_image, shuffle
         self.epoch = self.batch = 0
         self._order: tuple[int, Tensor] | None = None
 
@@ -40,7 +45,7 @@ class EpochSampler:
         """Rows (≤ batch size,) of one batch of one epoch."""
         if self._order is None or self._order[0] != epoch:
             generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
-            order = torch.randperm(len(self.available), generator=generator)
+            order = self._permutation(len(self.available), generator)
             if self.images is not None and self.per_image > 1:
                 order = self._grouped(order, self.images, generator)
             self._order = (epoch, self.available[order])
@@ -53,8 +58,16 @@ class EpochSampler:
         first = counts.cumsum(0) - counts
         rank = torch.arange(len(order)) - first[images[order]]  # among its image's questions
         group = (rank % self.per_image == 0).cumsum(0) - 1
-        group_order = torch.randperm(int(group[-1]) + 1, generator=generator)
+        if self.shuffle:
+            group_order = torch.randperm(int(group[-1]) + 1, generator=generator)
+        else:
+            group_order = order[rank % self.per_image == 0]  # by their first questions
         return order[torch.argsort(group_order[group], stable=True)]
+
+    def _permutation(self, count: int, generator: torch.Generator) -> Tensor:
+        if self.shuffle:
+            return torch.randperm(count, generator=generator)
+        return torch.arange(count)
 
     def advance(self) -> None:
         """Move on by one batch."""

@@ -35,6 +35,7 @@ def evaluate_checkpoint(
     device: str = "auto",
     precision: str = "auto",
     store: str = "auto",
+    missing_images: str = "refuse",
 ) -> tuple[EvaluationLayout, dict[str, Any] | None]:
     """Answer a split's questions with the model that a checkpoint describes.
 
@@ -53,6 +54,8 @@ def evaluate_checkpoint(
         As ``choose_device`` and ``autocast`` take them.
     store
         As ``open_feature_store`` takes it.
+    missing_images
+        ``refuse`` questions about images without features, or ``leave_out`` them.
 
     Returns
     -------
@@ -75,7 +78,10 @@ def evaluate_checkpoint(
     if output is None:
         output = RunLayout(Path(checkpoint).parent).evaluation
     files = EvaluationLayout(Path(output), split)
-    loader = open_loader(layout, split, vocabulary, batch_size, torch_device, store)
+    loader = open_loader(
+        layout, split, vocabulary, batch_size, torch_device, store,
+        missing_images=missing_images, missing_images_option="missing_images",
+    )  # fmt: skip
 
     def out_of_memory_message() -> str:
         return (

@@ -45,13 +45,14 @@ def draw_sheet(
         answer = "" if record.answer is None else f" {record.answer}"
         texts = texts_by_image.setdefault(record.image_index or 0, [])
         texts.append(record.question + answer)
-    paths = list_images(images_folder)[: rows * columns]
-    if len(paths) < rows * columns:
+    images = list_images(images_folder, missing_images="leave_out", max_images=rows * columns)
+    if len(images) < rows * columns:
         raise UserError(
             f"{images_folder}: has fewer than {rows * columns} images; lower rows or columns"
         )
     figure = Figure(figsize=(3.6 * columns, 2.95 * rows), layout="constrained")
-    for i, (axes, path) in enumerate(zip(figure.subplots(rows, columns).flat, paths, strict=True)):
+    cells = zip(figure.subplots(rows, columns).flat, images.items(), strict=True)
+    for axes, (i, path) in cells:
         axes.imshow(load_image(path, size).transpose(1, 2, 0))
         texts = texts_by_image.get(i, [""])
         axes.set_xlabel(textwrap.fill(texts[i % len(texts)], 52), fontsize=8)

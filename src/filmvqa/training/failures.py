@@ -49,7 +49,7 @@ class FiniteCheck:
         rows = sampler.rows(epoch, batch)
         record = {
             "step": step, "epoch": epoch, "what": problem, "questions": str(questions.path),
-            "rows": rows.tolist(), "images": questions.images[rows].tolist(),
+            "rows": questions.rows[rows].tolist(), "images": questions.images[rows].tolist(),
         }  # fmt: skip
         write_file(self._layout.not_finite, json.dumps(record) + "\n")
         saved = self._layout.last_checkpoint.exists()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import weakref
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
@@ -39,6 +40,7 @@ class JsonlLogger:
     def __init__(self, path: str | Path, records: int = 0) -> None:
         self.path = Path(path)
         self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
+        self._release = weakref.finalize(self, os.close, self._descriptor)  # if it is not closed
         content = self.path.read_bytes()
         lines = content.splitlines(keepends=True)[:records]
         if lines and not lines[-1].endswith(b"\n"):
@@ -69,7 +71,7 @@ class JsonlLogger:
         os.fsync(self._descriptor)
 
     def close(self) -> None:
-        os.close(self._descriptor)
+        self._release()
 
 
 class WandbLogger:

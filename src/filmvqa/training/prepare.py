@@ -46,6 +46,10 @@ class RunSettings:
     fraction
         Train on this fraction of the training images, chosen by ``seed``, with all of their
         questions.
+    families
+        Train and validate on the questions of these families alone; None: all.
+    missing_images
+        ``refuse`` questions about images without features, or ``leave_out`` them.
     init_from
         A checkpoint whose weights training begins with, word by word.
     trainable
@@ -62,6 +66,8 @@ class RunSettings:
     train_split: str = "train"
     val_split: str = "val"
     fraction: float = 1.0
+    families: Sequence[int] | None = None
+    missing_images: str = "refuse"
     init_from: str | Path | None = None
     trainable: Sequence[str] | None = None
     seed: int = 0
@@ -127,6 +133,7 @@ def prepare_run(layout: RunLayout, settings: RunSettings, *, resumed: bool) -> P
             loader = open_loader(
                 settings.data, split, vocabulary, settings.trainer.batch_size, device,
                 settings.store, channels_last=settings.trainer.channels_last,
+                families=settings.families, missing_images=settings.missing_images,
             )  # fmt: skip
             opened.callback(loader.store.close)
             loaders.append(loader)
@@ -162,7 +169,7 @@ def _build_run(
     trainer = settings.trainer
     sampler = EpochSampler(
         subset.rows, trainer.batch_size, settings.seed,
-        train.questions.images[subset.rows], trainer.questions_per_image,
+        train.questions.images[subset.rows], trainer.questions_per_image, shuffle=trainer.shuffle,
     )  # fmt: skip
     metadata: dict[str, Any] = {
         "model": {"name": settings.model["name"], "kwargs": model_kwargs},

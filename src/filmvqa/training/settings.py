@@ -27,6 +27,8 @@ class TrainerSettings:
     questions_per_image
         Above 1, images are drawn, and this many of their questions taken together, so that what
         does not depend on the question is computed once for them.
+    shuffle
+        Draw the questions in another order each epoch; otherwise in the file's order.
     channels_last
         Memory order of features.
     compile
@@ -51,6 +53,7 @@ class TrainerSettings:
     grad_clip: float | None = None
     precision: str = "auto"
     questions_per_image: int = 1
+    shuffle: bool = True
     channels_last: bool = True
     compile: bool = False
     train_sample: int = 2000
