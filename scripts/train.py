@@ -46,6 +46,7 @@ def run_settings(config) -> RunSettings:
         fraction=config.data.fraction,
         init_from=config.train.init_from,
         trainable=plain_config["train"]["trainable"],
+        frozen_batch_norm=config.train.frozen_batch_norm,
         seed=config.seed,
         device=config.device,
         store=config.store,
