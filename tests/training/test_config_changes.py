@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 import yaml
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 
 from filmvqa.checkpoint import load_checkpoint
 from filmvqa.errors import UserError
 from filmvqa.nested import flatten
-from filmvqa.training.config_changes import EFFECTS, Effect, config_changes, effect_of
+from filmvqa.training.config_changes import ADDED_KEYS, EFFECTS, Effect, config_changes, effect_of
 from filmvqa.training.trainer import Trainer
 from tests.conftest import REPOSITORY
 from tests.training.tiny_runs import metrics, same, train
@@ -41,10 +43,21 @@ def test_every_key_of_every_config_has_its_effect() -> None:
     keys = every_key()
     for key in keys:
         assert any(key == listed or key.startswith(f"{listed}.") for listed in EFFECTS), key
-    for listed in EFFECTS:
+    for listed in EFFECTS.keys() - ADDED_KEYS.keys():
         assert any(key == listed or key.startswith(f"{listed}.") for key in keys), listed
     assert effect_of("data.generator.rules.colors") is Effect.DATA
     assert effect_of("trainer.anything_new") is Effect.RESULT
+
+
+@pytest.mark.parametrize(("name", "model"), [("film", "film"), ("mac", "mac")])
+def test_keys_added_since_an_earlier_version_do_not_end_its_runs(name: str, model: str) -> None:
+    """Each has an entry in ADDED_KEYS, or a default in TrainerSettings, unless its default is null."""
+    saved = load_checkpoint(REPOSITORY / f"tests/fixtures/checkpoint_3/{name}.pt")["config"]
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        config: Any = OmegaConf.to_container(compose("train", overrides=[f"model={model}"]))
+    now = flatten({k: v for k, v in config.items() if k not in ("run", "resume", "debug")})
+    as_saved = {**now, **flatten(saved)}
+    assert not config_changes(saved, as_saved).by_effect
 
 
 def test_a_key_that_the_version_before_did_not_have() -> None:

@@ -38,7 +38,16 @@ EFFECTS: dict[str, tuple[Effect, str]] = {
     "train.trainable": (Effect.RESULT, "which weights change"),
     "train.frozen_batch_norm": (Effect.RESULT, "the statistics of frozen parts"),
     "logger": (Effect.NONE, "where the same records go"),
-    "data": (Effect.DATA, "names and places; how and of what questions and features are made"),
+    "data.name": (Effect.DATA, "a label"),
+    "data.root": (Effect.DATA, "a place"),
+    "data.images": (Effect.DATA, "a place"),
+    "data.h5": (Effect.DATA, "a place"),
+    "data.features": (Effect.DATA, "a place"),
+    "data.image_size": (Effect.DATA, "how features are made"),
+    "data.backbone": (Effect.DATA, "how features are made"),
+    "data.missing_images": (Effect.DATA, "which questions and features there are"),
+    "data.generator": (Effect.DATA, "how images are made"),
+    "data.download": (Effect.DATA, "where images and questions are from"),
     "data.train_split": (Effect.RESULT, "the questions that are trained on"),
     "data.val_split": (Effect.RESULT, "the questions that choose best.pt"),
     "data.fraction": (Effect.RESULT, "the questions that are trained on"),
@@ -83,7 +92,8 @@ class ConfigChanges:
 
 
 def effect_of(key: str) -> Effect:
-    """The effect of a key, which is that of the nearest key above it in ``EFFECTS``."""
+    """The effect of a key, which is that of the nearest key above it in ``EFFECTS``; a key that is
+    not there counts as one that changes the result."""
     while key:
         if key in EFFECTS:
             return EFFECTS[key][0]
