@@ -52,6 +52,7 @@ def run_settings(config) -> RunSettings:
         missing_images=config.data.missing_images,
         init_from=config.train.init_from,
         trainable=plain_config["train"]["trainable"],
+        frozen_batch_norm=config.train.frozen_batch_norm,
         seed=config.seed,
         device=config.device,
         store=config.store,

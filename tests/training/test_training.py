@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
+import re
 import signal
 import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -18,6 +21,7 @@ from filmvqa.checkpoint import (
     model_from_checkpoint,
     save_checkpoint,
 )
+from filmvqa.cli.messages import explain
 from filmvqa.data.batches import Loader, open_loader
 from filmvqa.data.vocabulary import Vocabulary
 from filmvqa.devices import choose_device
@@ -68,8 +72,8 @@ def test_a_finished_run_is_not_run_again_and_another_config_is_refused(
     assert train(tmp_path / "run", tiny_set, max_steps=8) == best
     assert "finished already" in capsys.readouterr().out
     assert (tmp_path / "run/last.pt").stat().st_mtime_ns == stamp
-    with pytest.raises(UserError, match=r"trainer\.max_steps was 8, now 16"):
-        train(tmp_path / "run", tiny_set, max_steps=16)
+    with pytest.raises(UserError, match=r"trainer\.batch_size was 32, now 16"):
+        train(tmp_path / "run", tiny_set, max_steps=8, batch_size=16)
     assert (tmp_path / "run/last.pt").stat().st_mtime_ns == stamp
 
 
@@ -156,11 +160,60 @@ def test_checkpoints_that_are_none_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no checkpoint of this project"):
         load_checkpoint(tmp_path / "other.pt")
     torch.save({"format": "filmvqa-checkpoint-2", "weights": {}}, tmp_path / "last.pt")
-    with pytest.raises(UserError, match=r"is 'filmvqa-checkpoint-2', not .*copy best\.pt over it"):
+    with pytest.raises(
+        UserError, match=r"is 'filmvqa-checkpoint-2', not .*; go on with the version"
+    ):
+        load_checkpoint(tmp_path / "last.pt")
+    (tmp_path / "last.pt").write_bytes((tmp_path / "other.pt").read_bytes()[:-100])
+    with pytest.raises(UserError, match=r"\); delete it to train from the beginning"):
+        load_checkpoint(tmp_path / "last.pt")
+    (tmp_path / "best.pt").touch()
+    with pytest.raises(
+        UserError, match=r"\); copy best\.pt over it to go on from there, or delete"
+    ):
         load_checkpoint(tmp_path / "last.pt")
     torch.save({"format": FORMAT, "model": {"name": "film"}}, tmp_path / "bare.pt")
     with pytest.raises(UserError, match="'model' is missing or broken"):
         load_checkpoint(tmp_path / "bare.pt")
+
+
+@pytest.mark.parametrize(
+    "number", [errno.EACCES, errno.EMFILE, errno.EIO, errno.ENOMEM, errno.ESTALE]
+)
+@pytest.mark.parametrize("reading", [False, True])
+def test_a_checkpoint_that_the_system_refuses_to_read_may_be_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, reading: bool
+) -> None:
+    path = tmp_path / "last.pt"
+    path.write_bytes(b"whatever it is")
+
+    def refuse(self: Path) -> bytes:  # only an error of opening names its file
+        raise OSError(number, os.strerror(number), *([] if reading else [str(self)]))
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    with pytest.raises(OSError, match="") as caught:
+        load_checkpoint(path)
+    line = explain(caught.value)
+    assert line.startswith(f"{path}: {os.strerror(number)}; ")
+    assert not re.search("delet|copy|train|readable", line.removeprefix(str(path)))
+
+
+def test_too_little_memory_for_a_checkpoint_says_nothing_about_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "last.pt"
+    torch.save({"format": FORMAT}, path)
+    for target, error in (
+        ("torch.load", RuntimeError("DefaultCPUAllocator: can't allocate memory")),
+        ("torch.load", MemoryError()),
+        ("pathlib.Path.read_bytes", MemoryError()),
+    ):
+        with monkeypatch.context() as patched:
+            patched.setattr(target, Mock(side_effect=error))
+            with pytest.raises(
+                UserError, match=r"last\.pt: too little memory to read it; free some"
+            ):
+                load_checkpoint(path)
 
 
 class Evil:

@@ -43,7 +43,7 @@ def train(
         "batch_size": 32, "max_steps": 24, "eval_every": 8, "log_every": 4, "patience": None,
         "train_sample": 50,
     } | changes  # fmt: skip
-    options = run or {}
+    options = dict(run or {})
     resume = options.pop("resume", True)
     run_settings = RunSettings(
         data=data_in(data),
@@ -52,7 +52,15 @@ def train(
         model={"name": name, **SMALL[name], **(model or {})},
         optim=OPTIM | (optim or {}),
         trainer=TrainerSettings(**settings),
-        config={"model": name, "seed": seed, "trainer": {**settings}},
+        config={
+            "model": name,
+            "seed": seed,
+            "trainer": {**settings},
+            "optim": OPTIM | (optim or {}),
+            "data": {"h5": str(data)},
+            "store": options.get("store", "auto"),
+            "train": {k: v for k, v in options.items() if k in ("trainable", "frozen_batch_norm")},
+        },
         seed=seed,
         **{"device": "cpu", **options},
     )

@@ -27,6 +27,7 @@ REMEDIES = {
     errno.EISDIR: "must be a file but is a folder; move the folder away",
     errno.ENAMETOOLONG: "choose a shorter name",
     errno.EMFILE: "raise the limit of open files (ulimit -n)",
+    errno.ENOMEM: "free some memory and run again",
 }
 
 

@@ -87,6 +87,32 @@ def build_optimizer(
     return optimizers[name](groups, lr=lr, fused=fused)  # type: ignore[call-arg]
 
 
+def clipped_parts(model: nn.Module) -> list[list[nn.Parameter]]:
+    """The parameters of the parts whose gradients ``trainer.grad_clip_by_part`` clips apart: the
+    encoder with the FiLM generator, which is the original code's generator, and the network, which
+    is all else.
+
+    Raises
+    ------
+    UserError
+        For a model without a FiLM generator.
+    """
+    parts: dict[bool, list[nn.Parameter]] = {True: [], False: []}
+    for name, parameter in model.named_parameters():
+        parts[name.startswith(("encoder.", "film_generator."))].append(parameter)
+    if getattr(model, "film_generator", None) is None:
+        raise UserError(
+            "trainer.grad_clip_by_part: this model has no FiLM generator to clip apart; leave it "
+            "false"
+        )
+    return [parts[True], parts[False]]
+
+
+def depends_on_total(schedule: str) -> bool:
+    """Whether the learning rates of a schedule depend on the run's number of steps."""
+    return schedule != "constant"
+
+
 def build_schedule(
     optimizer: Optimizer, name: str, warmup_steps: int, total_steps: int
 ) -> LambdaLR:

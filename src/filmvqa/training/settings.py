@@ -24,6 +24,9 @@ class TrainerSettings:
         Evaluations without a better validation accuracy after which training ends.
     grad_clip
         Largest norm of the gradient.
+    grad_clip_by_part
+        Whether the gradients of encoder with FiLM generator and of the network are clipped apart,
+        as in the original code, instead of together.
     questions_per_image
         Above 1, images are drawn, and this many of their questions taken together, so that what
         does not depend on the question is computed once for them.
@@ -51,6 +54,7 @@ class TrainerSettings:
     log_every: int = 50
     patience: int | None = 5
     grad_clip: float | None = None
+    grad_clip_by_part: bool = False
     precision: str = "auto"
     questions_per_image: int = 1
     shuffle: bool = True

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from filmvqa.checkpoint import eval_weights, load_checkpoint, vocabulary_of
 from filmvqa.data.vocabulary import Vocabulary
@@ -105,13 +106,28 @@ def freeze_except(model: nn.Module, module_names: Sequence[str] | None) -> None:
         parameter.requires_grad_(any(belongs_to_module(name, m) for m in module_names))
 
 
-def training_mode(model: nn.Module) -> None:
-    """Set training mode, except in frozen modules, whose batch norms keep their statistics."""
+def training_mode(model: nn.Module, frozen_batch_norm: str = "eval") -> None:
+    """Set training mode, except in frozen parts.
+
+    With ``frozen_batch_norm`` ``eval`` their batch norms keep their statistics; with ``train`` they
+    normalise by each batch and go on estimating, as in the original code's CLEVR-Humans recipe.
+
+    Raises
+    ------
+    UserError
+        For another value of ``frozen_batch_norm``.
+    """
+    if frozen_batch_norm not in ("eval", "train"):
+        raise UserError(f"train.frozen_batch_norm={frozen_batch_norm!r}; choose eval or train")
     model.train()
     for child in model.children():
         parameters = list(child.parameters())
         if parameters and not any(p.requires_grad for p in parameters):
             child.eval()
+            if frozen_batch_norm == "train":
+                for module in child.modules():
+                    if isinstance(module, _BatchNorm):
+                        module.train()
 
 
 def count_weights(model: nn.Module) -> tuple[int, int]:
