@@ -45,6 +45,7 @@ def run_settings(config) -> RunSettings:
         val_split=config.data.val_split,
         fraction=config.data.fraction,
         init_from=config.train.init_from,
+        new_words_std=config.train.new_words_std,
         trainable=plain_config["train"]["trainable"],
         seed=config.seed,
         device=config.device,

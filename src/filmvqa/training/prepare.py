@@ -48,6 +48,8 @@ class RunSettings:
         questions.
     init_from
         A checkpoint whose weights training begins with, word by word.
+    new_words_std
+        Of the embeddings of words that ``init_from`` does not have, as in ``warm_start``.
     trainable
         The parts of the model that are trained, such as ``film_generator``; None: all.
     logger
@@ -63,6 +65,7 @@ class RunSettings:
     val_split: str = "val"
     fraction: float = 1.0
     init_from: str | Path | None = None
+    new_words_std: float | None = None
     trainable: Sequence[str] | None = None
     seed: int = 0
     device: str = "auto"
@@ -156,7 +159,10 @@ def _build_run(
     model = build_model(settings.model["name"], **model_kwargs).to(device)
     _fit_counts(model, train, subset)
     if settings.init_from is not None and not resumed:
-        known, new = warm_start(model, settings.model["name"], settings.init_from, vocabulary)
+        known, new = warm_start(
+            model, settings.model["name"], settings.init_from, vocabulary,
+            new_words_std=settings.new_words_std, feature_spec=train.store.feature_spec,
+        )  # fmt: skip
         print(f"begins from {settings.init_from}: {known} words known, {new} new")
     freeze_except(model, settings.trainable)
     trainer = settings.trainer
