@@ -13,14 +13,14 @@ def main(config) -> None:
     from filmvqa.devices import choose_device
     from filmvqa.disk import check_disk_space, format_bytes
 
-    data, layout = config.data, data_layout(config)
+    data, layout, std = config.data, data_layout(config), to_plain(config)["std"]
     splits = config.splits or layout.image_splits()
     if not splits:
         raise UserError(
             f"{layout.images}: no folders of images; download them (scripts/download_clevr.py) or "
             "generate them (scripts/generate_clevr.py)"
         )
-    backbone = build_backbone(data.backbone.name, data.backbone.stage, config.weights)
+    backbone = build_backbone(data.backbone.name, data.backbone.stage, config.weights, std)
     extractions = [
         Extraction(
             layout.image_folder(split),

@@ -51,6 +51,7 @@ def run_settings(config) -> RunSettings:
         families=families,
         missing_images=config.data.missing_images,
         init_from=config.train.init_from,
+        new_words_std=config.train.new_words_std,
         trainable=plain_config["train"]["trainable"],
         frozen_batch_norm=config.train.frozen_batch_norm,
         seed=config.seed,

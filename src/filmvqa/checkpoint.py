@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -173,6 +174,39 @@ def eval_weights(content: dict[str, Any]) -> dict[str, Any]:
     """The weights to evaluate: the exponential moving average if the checkpoint has one."""
     weights: dict[str, Any] = content["ema_weights"] or content["weights"]
     return weights
+
+
+def feature_differences(
+    content: dict[str, Any], feature_spec: Mapping[str, Any] | None
+) -> list[str]:
+    """What differs between how the features of a checkpoint's training were made and how others
+    were, ``feature_spec`` (None: they do not say), such as ``std [...], not [...]``.
+
+    A checkpoint that does not record its backbone has no differences. The precision is no
+    difference, nor are weights of which one side has no hash, as in imported checkpoints.
+    """
+    recorded = content["backbone"]
+    if recorded is None:
+        return []
+    is_pixels = recorded["backbone"] == "pixels"
+    if feature_spec is None:
+        centered = content["model"]["kwargs"].get("pixel_range", "centered") == "centered"
+        return ["they do not say how pixels are scaled"] if is_pixels and centered else []
+    names = ["backbone", "image_size"]
+    if not is_pixels:
+        names += ["stage", "mean", "std"]
+        if recorded["weights_sha256"] and feature_spec["weights_sha256"]:
+            names += ["weights_sha256"]
+    return [
+        f"{name} {_rounded(feature_spec[name])}, not {_rounded(recorded[name])}"
+        for name in names
+        if _rounded(feature_spec[name]) != _rounded(recorded[name])
+    ]
+
+
+def _rounded(value: Any) -> Any:
+    """A value without the digits that float32 does not have."""
+    return [round(float(v), 6) for v in value] if isinstance(value, list | tuple) else value
 
 
 def vocabulary_of(content: dict[str, Any], path: str | Path) -> Vocabulary:

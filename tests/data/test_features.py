@@ -15,7 +15,13 @@ from torch import nn
 from torchvision import models
 
 from filmvqa.cli.messages import explain
-from filmvqa.data.backbones import Backbone, ClevrCNN, build_backbone, fold_batch_norms
+from filmvqa.data.backbones import (
+    Backbone,
+    ClevrCNN,
+    backbone_from_spec,
+    build_backbone,
+    fold_batch_norms,
+)
 from filmvqa.data.features import Extraction
 from filmvqa.data.images import list_images, load_image
 from filmvqa.data.store import open_feature_store
@@ -354,3 +360,25 @@ def test_unknown_backbones_are_refused(name: str) -> None:
         build_backbone(name)
     with pytest.raises(UserError, match="stage=5"):
         build_backbone("resnet18", 5)
+
+
+def test_another_deviation_of_pixels_is_used_and_recorded(resnet18) -> None:
+    """The original FiLM code's is 0.224 for blue."""
+    path, network = resnet18
+    backbone = build_backbone("resnet18", 3, path, std=[0.229, 0.224, 0.224])
+    image = torch.randint(0, 256, (1, 3, 64, 64), dtype=torch.uint8)
+    mean, std = (torch.tensor(v)[:, None, None] for v in ((0.485, 0.456, 0.406),
+                                                          (0.229, 0.224, 0.224)))  # fmt: skip
+    x = (image.float() / 255 - mean) / std
+    with torch.inference_mode():
+        for name in ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3"):
+            x = getattr(network, name)(x)
+        assert torch.allclose(backbone(image), x, atol=1e-4)
+    assert backbone.spec()["std"].tolist() == pytest.approx([0.229, 0.224, 0.224])
+    spec = {**backbone.spec(), "weights_sha256": ""}  # an imported checkpoint's: any weights
+    assert torch.equal(backbone_from_spec(spec, path).std, backbone.std)
+    for wrong in ([0.2, 0.2], [0.2, 0.2, 0.0], [0.2, "a", 0.2], 0.2, [0.2, 0.2, float("nan")]):
+        with pytest.raises(UserError, match=r"^std=.*three positive numbers"):
+            build_backbone("resnet18", 3, path, std=wrong)
+    with pytest.raises(UserError, match="clevr_cnn has its own normalisation"):
+        build_backbone("clevr_cnn", std=[0.2, 0.2, 0.2])

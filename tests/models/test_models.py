@@ -9,7 +9,7 @@ from filmvqa.errors import UserError
 from filmvqa.models import MODELS, build_model
 from filmvqa.models.encoder import QuestionEncoder
 from filmvqa.models.film_net import FilmNet
-from filmvqa.models.vision import CoordConv2d
+from filmvqa.models.vision import CoordConv2d, scale_pixels
 from tests.models.small_models import SIZES, SMALL, questions, small
 
 
@@ -215,3 +215,36 @@ def test_an_error_of_the_code_keeps_its_traceback(
     monkeypatch.setattr("filmvqa.models.film_net._initialize", broken)
     with pytest.raises(error, match="a bug"):
         small("film")
+
+
+def test_biases_begin_at_zero_or_as_in_the_original_code() -> None:
+    """It draws weights by Kaiming and keeps torch's biases: uniform within 1 / √fan-in."""
+    models = {
+        name: build_model("film", **SIZES, **SMALL["film"], initial_biases=name)
+        for name in ("zero", "uniform")
+        if torch.manual_seed(0)
+    }
+    for (name, zero), uniform in zip(
+        models["zero"].named_parameters(), models["uniform"].parameters(), strict=True
+    ):
+        module = models["zero"].get_submodule(name.rpartition(".")[0])
+        if name.endswith("bias") and isinstance(module, nn.Linear | nn.Conv2d):
+            assert not zero.any()
+            fan_in = module.weight[0].numel()
+            assert 0 < uniform.abs().max() <= 1 / fan_in**0.5
+        else:
+            assert torch.equal(zero, uniform), name
+    with pytest.raises(UserError, match="initial_biases='one'; choose from zero, uniform"):
+        build_model("film", **SIZES, **SMALL["film"], initial_biases="one")
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_pixels_have_the_range_that_the_model_was_made_for(precision: torch.dtype) -> None:
+    pixels = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16)
+    with torch.autocast("cpu", torch.bfloat16, enabled=precision == torch.bfloat16):
+        centered, unit = scale_pixels(pixels), scale_pixels(pixels, "unit")
+    assert centered.dtype == unit.dtype == precision
+    assert torch.equal(centered, (pixels.double() / 64 - 2).to(precision))
+    assert torch.equal(unit, (pixels.float() / 255).to(precision))
+    stored = torch.rand(1, 3, 4, 4)
+    assert torch.equal(scale_pixels(stored, "unit"), stored)

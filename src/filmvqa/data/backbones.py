@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 from http.client import HTTPException
 from importlib.resources import as_file, files
+from math import inf
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -28,6 +29,8 @@ from filmvqa.files import sha256_of_file
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+#: That of the original FiLM code and of clevr-iep (scripts/extract_features.py).
+ORIGINAL_FILM_STD = (0.229, 0.224, 0.224)
 SHIPPED_WEIGHTS = "clevr_cnn.safetensors"
 
 
@@ -154,7 +157,12 @@ class ClevrCNN(nn.Module):
         return out
 
 
-def build_backbone(name: str, stage: int = 3, weights: str | Path | None = None) -> Backbone:
+def build_backbone(
+    name: str,
+    stage: int = 3,
+    weights: str | Path | None = None,
+    std: Sequence[float] | None = None,
+) -> Backbone:
     """A backbone in evaluation mode.
 
     Parameters
@@ -166,12 +174,25 @@ def build_backbone(name: str, stage: int = 3, weights: str | Path | None = None)
     weights
         A file: a torchvision state dict for ResNets, safetensors for ``clevr_cnn``. None takes
         torchvision's own download (ImageNet, V1) or the shipped weights.
+    std
+        For ResNets, the standard deviation of each channel that normalises pixels in [0, 1]; None:
+        torchvision's.
 
     Raises
     ------
     UserError
-        For an unknown name or stage, and for weights that are missing or do not fit.
+        For an unknown name or stage, for weights that are missing or do not fit, and for a ``std``
+        that is not three positive numbers or not of a ResNet.
     """
+    if std is not None:
+        is_list = isinstance(std, list | tuple) and len(std) == 3
+        if not is_list or not all(isinstance(v, int | float) and 0 < v < inf for v in std):
+            raise UserError(f"std={std}; give three positive numbers, of red, green and blue")
+        if name in ("pixels", "clevr_cnn"):
+            raise UserError(f"std={std}: {name} has its own normalisation; std is for ResNets")
+        backbone = build_backbone(name, stage, weights)
+        backbone.set_normalization(IMAGENET_MEAN, std)
+        return backbone
     if name == "pixels":
         return Backbone(name, nn.Identity(), dtype="uint8").eval()
     if name == "clevr_cnn":
@@ -194,14 +215,16 @@ def backbone_from_spec(spec: Mapping[str, Any], weights: str | Path | None = Non
     Raises
     ------
     UserError
-        If its weights cannot be had, or are not those recorded.
+        If its weights cannot be had, or are not those recorded. An imported checkpoint records
+        none; then any are taken.
     """
-    recorded = f"the backbone {spec['backbone']} with the weights {spec['weights']!r}"
+    weights_name = repr(spec["weights"]) if spec["weights"] else "of ImageNet"
+    recorded = f"the backbone {spec['backbone']} with the weights {weights_name}"
     try:
         backbone = build_backbone(str(spec["backbone"]), int(spec["stage"]), weights)
     except UserError as error:
         raise UserError(f"{recorded} cannot be built: {error}") from None
-    if backbone.weights_sha256 != spec["weights_sha256"]:
+    if spec["weights_sha256"] and backbone.weights_sha256 != spec["weights_sha256"]:
         raise UserError(
             f"{recorded} (SHA-256 {str(spec['weights_sha256'])[:12]}...) is needed, but "
             f"{backbone.weights!r} has other content; give backbone_weights=<file>"

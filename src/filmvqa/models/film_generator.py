@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from filmvqa.errors import OptionError
 from filmvqa.models.encoder import CELLS
-from filmvqa.models.options import Natural, Positive, check_choice
+from filmvqa.models.options import Positive, check_choice
 
 GAMMAS = ("linear", "sigmoid", "tanh", "exp", "one")
 BETAS = ("linear", "zero")
@@ -54,6 +54,8 @@ class FilmGenerator(nn.Module):
         Number L of FiLM layers.
     channels
         Number C of channels of each FiLM layer.
+    extra_dim
+        Number E of further outputs a layer, for conditionings other than FiLM.
     decoder
         ``linear`` is the paper's (section 3; the retrospective found it sufficient). ``mlp`` has a
         linear layer with ReLU for each of ``hidden_dims``. ``gru`` and ``lstm`` take one step for
@@ -71,8 +73,6 @@ class FilmGenerator(nn.Module):
     multipliers
         Initial value of TADAM's learned post-multipliers γ₀ and β₀ (Oreshkin et al. 2018, section
         3.3), one of each a channel: γ = baseline + γ₀ f(Δγ) and β = β₀ Δβ. None: there are none.
-    extra_dim
-        Number E of further outputs a layer, for conditionings other than FiLM.
     task_offset
         Whether a learned table (L, 2C + E), initially 0, is added to the decoder's output. A new
         task can train it while all other weights are frozen. If γ or β is fixed, the table has no
@@ -89,6 +89,7 @@ class FilmGenerator(nn.Module):
         input_dim: int,
         num_layers: int,
         channels: int,
+        extra_dim: int = 0,
         *,
         decoder: str = "linear",
         hidden_dims: Sequence[Positive] = (),
@@ -96,7 +97,6 @@ class FilmGenerator(nn.Module):
         beta: str = "linear",
         gamma_baseline: float = 1.0,
         multipliers: float | None = None,
-        extra_dim: Natural = 0,
         task_offset: bool = False,
     ) -> None:
         super().__init__()

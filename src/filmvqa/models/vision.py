@@ -46,14 +46,23 @@ def convolution(
     return conv_type(in_channels, out_channels, kernel_size, **kwargs)
 
 
-def scale_pixels(features: Tensor) -> Tensor:
+#: The ranges to which uint8 pixels can be scaled.
+PIXEL_RANGES = ("centered", "unit")
+
+
+def scale_pixels(features: Tensor, pixel_range: str = "centered") -> Tensor:
     """Stored features (U, C, H, W) in the dtype in which they are to be multiplied.
 
-    uint8 pixels from 0 to 255 are scaled to [-2, 2), where bfloat16 represents them exactly. Other
-    features are only cast. The memory format is kept.
+    uint8 pixels from 0 to 255 are scaled: ``centered`` to [-2, 2), where bfloat16 represents them
+    exactly, or ``unit`` to [0, 1], as the original FiLM code stores them. Other features are only
+    cast. The memory format is kept.
     """
-    scaled = features.to(compute_dtype(features))
-    return scaled / 64.0 - 2.0 if features.dtype == torch.uint8 else scaled
+    dtype = compute_dtype(features)
+    if features.dtype != torch.uint8:
+        return features.to(dtype)
+    if pixel_range == "unit":
+        return (features.float() / 255.0).to(dtype)
+    return features.to(dtype) / 64.0 - 2.0
 
 
 class Stem(nn.Module):
@@ -74,7 +83,8 @@ class Stem(nn.Module):
     norm
         Whether there is batch norm.
     coordinates
-        Whether coordinate maps are appended to the first layer's input.
+        Whether coordinate maps are appended to the first layer's input; None, which ``FilmNet``
+        replaces by its own choice, is no.
     """
 
     def __init__(
@@ -86,7 +96,7 @@ class Stem(nn.Module):
         kernel_size: Positive = 3,
         padding: Natural | None = None,
         norm: bool = True,
-        coordinates: bool = True,
+        coordinates: bool | None = True,
     ) -> None:
         super().__init__()
         self._strides, self._kernel_size = tuple(strides), kernel_size
@@ -96,7 +106,7 @@ class Stem(nn.Module):
             layers.append(
                 convolution(
                     channels if i else input_dim, channels, kernel_size,
-                    coordinates=coordinates and i == 0, stride=stride, padding=self._padding,
+                    coordinates=bool(coordinates) and i == 0, stride=stride, padding=self._padding,
                 )
             )  # fmt: skip
             layers += [nn.BatchNorm2d(channels), nn.ReLU()] if norm else [nn.ReLU()]
@@ -164,7 +174,8 @@ class Classifier(nn.Module):
     dropout
         Dropout probability after each hidden layer.
     coordinates
-        Whether coordinate maps are appended to the input.
+        Whether coordinate maps are appended to the input; None, which ``FilmNet`` replaces by its
+        own choice, is no.
 
     Raises
     ------
@@ -183,14 +194,14 @@ class Classifier(nn.Module):
         hidden_dims: Sequence[Positive] = (1024,),
         norm: bool = True,
         dropout: Probability = 0.0,
-        coordinates: bool = True,
+        coordinates: bool | None = True,
     ) -> None:
         super().__init__()
         check_choice("pool", pool, POOLS)
         self.project: nn.Module = nn.Identity()
         pool_channels = channels
         if projection_dim:
-            conv = convolution(channels, projection_dim, 1, coordinates=coordinates)
+            conv = convolution(channels, projection_dim, 1, coordinates=bool(coordinates))
             norms = [nn.BatchNorm2d(projection_dim)] if norm else []
             self.project = nn.Sequential(conv, *norms, nn.ReLU())
             pool_channels = projection_dim

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from filmvqa.checkpoint import load_checkpoint, model_from_checkpoint
+from filmvqa.checkpoint import feature_differences, load_checkpoint, model_from_checkpoint
 from filmvqa.data.batches import Loader, open_loader
 from filmvqa.data.questions import QuestionDataset
 from filmvqa.data.vocabulary import Vocabulary
@@ -119,6 +119,9 @@ def _report_header(
         rows = (~torch.isin(loader.questions.images, train_images)).nonzero().flatten()
         loader.questions = loader.questions.select(rows)
     changed = changed_inputs(content["inputs"], inputs)
+    if different := feature_differences(content, loader.store.feature_spec):
+        made = f"how the features of {split} were made"
+        changed = [*(c for c in changed if c != made), f"{made} ({'; '.join(different)})"]
     if changed:
         warn(f"{checkpoint}: was not trained with these data: {' and '.join(changed)} differ")
     return {

@@ -54,6 +54,8 @@ class RunSettings:
         ``refuse`` questions about images without features, or ``leave_out`` them.
     init_from
         A checkpoint whose weights training begins with, word by word.
+    new_words_std
+        Of the embeddings of words that ``init_from`` does not have, as in ``warm_start``.
     trainable
         The parts of the model that are trained, such as ``film_generator``; None: all.
     frozen_batch_norm
@@ -74,6 +76,7 @@ class RunSettings:
     families: Sequence[int] | None = None
     missing_images: str = "refuse"
     init_from: str | Path | None = None
+    new_words_std: float | None = None
     trainable: Sequence[str] | None = None
     frozen_batch_norm: str = "eval"
     seed: int = 0
@@ -177,7 +180,10 @@ def _build_run(
     model = build_model(settings.model["name"], **model_kwargs).to(device)
     _fit_counts(model, train, subset)
     if settings.init_from is not None and not resumed:
-        known, new = warm_start(model, settings.model["name"], settings.init_from, vocabulary)
+        known, new = warm_start(
+            model, settings.model["name"], settings.init_from, vocabulary,
+            new_words_std=settings.new_words_std, feature_spec=train.store.feature_spec,
+        )  # fmt: skip
         print(f"begins from {settings.init_from}: {known} words known, {new} new")
     freeze_except(model, settings.trainable)
     sampler = _build_sampler(settings, model, train, subset)
