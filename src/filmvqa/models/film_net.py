@@ -153,7 +153,7 @@ class FilmNet(nn.Module):
         if return_penalty and not self.has_film_penalty:
             raise ValueError("this network has no γ and β whose deviations to penalise")
         modulation = None if self.film_generator is None else self.modulate(questions)
-        x = self.stem(scale_pixels(features))  # (U, C, H, W), once an image
+        x = self.stem(scale_pixels(features), image_of_question)  # (U, C, H, W), once an image
         if image_of_question is not None:
             x = x[image_of_question]  # (B, C, H, W)
         film_index = 0
