@@ -16,7 +16,8 @@ CHANNELS_LAST, CONTIGUOUS = torch.channels_last, torch.contiguous_format
 ORDERS = [CHANNELS_LAST, CONTIGUOUS]
 
 
-def relative_error(computed: Tensor, exact: Tensor) -> float:
+def relative_error(computed: Tensor | None, exact: Tensor) -> float:
+    assert computed is not None
     return float((computed.double() - exact.double()).abs().max() / exact.double().abs().max())
 
 
@@ -83,7 +84,7 @@ def test_counts_are_repeated_maps(
     count = torch.tensor(counts)
     ours, torchs = pair(3, affine=affine)
     if not on_cpu:  # what runs on other devices
-        ours.forward = ours._weighted
+        ours.forward = ours._weighted  # type: ignore[assignment, method-assign]
     x = torch.randn(len(counts), 3, side, side, dtype=torch.float64) * 3 + 2
     x, grad = x.contiguous(memory_format=order), torch.randn_like(x)
     computed = train_step(ours, x, grad, count)

@@ -46,7 +46,7 @@ class BatchNorm2d(nn.BatchNorm2d):
         with torch.no_grad():
             mean, var = _moments(x) if counts is None else _weighted_moments(x, counts)
         self._track(mean, var, x, counts)
-        out = _Normalize.apply(x, mean, var, counts, self.weight, self.bias, self.eps)  # type: ignore[no-untyped-call]
+        out = _Normalize.apply(x, mean, var, counts, self.weight, self.bias, self.eps)
         return cast(Tensor, out)
 
     def _weighted(self, x: Tensor, counts: Tensor) -> Tensor:
@@ -68,16 +68,16 @@ class BatchNorm2d(nn.BatchNorm2d):
     @torch.no_grad()
     def _track(self, mean: Tensor, var: Tensor, x: Tensor, counts: Tensor | None) -> None:
         """Update the running statistics with the mean and variance (C,) of a batch."""
-        if not self.track_running_stats:
+        running_mean, running_var = self.running_mean, self.running_var
+        batches = self.num_batches_tracked
+        if running_mean is None or running_var is None or batches is None:
             return
-        self.num_batches_tracked.add_(1)
-        momentum = self.momentum
-        if momentum is None:
-            momentum = 1 / float(self.num_batches_tracked)
+        batches.add_(1)
+        momentum = 1 / float(batches) if self.momentum is None else self.momentum
         copies = len(x) if counts is None else counts.sum(dtype=torch.float64)
         size = copies * x[0, 0].numel()
-        self.running_mean.lerp_(mean, momentum)
-        self.running_var.lerp_(var * (size / (size - 1)), momentum)
+        running_mean.lerp_(mean, momentum)
+        running_var.lerp_(var * (size / (size - 1)), momentum)
 
 
 class _Normalize(torch.autograd.Function):
@@ -150,7 +150,7 @@ def _weighted_moments(x: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
     if _is_channels_last(x):  # the rows that are selected are one piece of memory each
         maps, order = x.permute(0, 2, 3, 1), (0, 3, 1, 2)
     sizes, moments = [], []
-    for count in counts.unique().tolist():
+    for count in counts.unique().tolist():  # type: ignore[no-untyped-call]
         maps_of_count = (counts == count).nonzero().flatten()
         sizes.append(count * len(maps_of_count))
         moments.append(_moments(maps.index_select(0, maps_of_count).to(dtype).permute(order)))
