@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from filmvqa.errors import OptionError
+from filmvqa.models.batch_norm import BatchNorm2d
 from filmvqa.models.conditioning import DualAttention, Film, SpatialFilm
 from filmvqa.models.film_generator import Modulation
 from filmvqa.models.options import Natural, Positive, Probability, check_choice
@@ -104,9 +105,7 @@ class FilmedResBlock(nn.Module):
             3 * channels if self.concat else channels, channels, kernel_size,
             coordinates=coordinates == "everywhere", padding=kernel_size // 2,
         )  # fmt: skip
-        self.norm = (
-            nn.BatchNorm2d(channels, affine=norm_affine or not conditioned) if norm else None
-        )
+        self.norm = BatchNorm2d(channels, affine=norm_affine or not conditioned) if norm else None
         self.condition = CONDITIONINGS[conditioning](channels) if self.film_position else None
         self.dropout = nn.Dropout2d(dropout) if dropout else None
         self.conditioned = self.concat or conditioned

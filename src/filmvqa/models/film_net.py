@@ -172,7 +172,8 @@ class FilmNet(nn.Module):
         if return_penalty and not self.has_film_penalty:
             raise ValueError("this network has no γ and β whose deviations to penalise")
         modulation = None if self.film_generator is None else self.modulate(questions)
-        x = self.stem(scale_pixels(features, self.pixel_range))  # (U, C, H, W), once an image
+        pixels = scale_pixels(features, self.pixel_range)
+        x = self.stem(pixels, image_of_question)  # (U, C, H, W), once an image
         if image_of_question is not None:
             x = x[image_of_question]  # (B, C, H, W)
         film_index = 0

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from filmvqa.devices import compute_dtype
 from filmvqa.errors import OptionError
+from filmvqa.models.batch_norm import BatchNorm2d
 from filmvqa.models.options import Natural, Positive, Probability, check_choice
 
 
@@ -109,7 +110,7 @@ class Stem(nn.Module):
                     coordinates=bool(coordinates) and i == 0, stride=stride, padding=self._padding,
                 )
             )  # fmt: skip
-            layers += [nn.BatchNorm2d(channels), nn.ReLU()] if norm else [nn.ReLU()]
+            layers += [BatchNorm2d(channels), nn.ReLU()] if norm else [nn.ReLU()]
         self.layers = nn.Sequential(*layers)
 
     def output_size(self, height: int, width: int) -> tuple[int, int]:
@@ -139,10 +140,25 @@ class Stem(nn.Module):
                 )
         return height, width
 
-    def forward(self, features: Tensor) -> Tensor:
-        """Map (U, input_dim, H, W) to (U, channels, H', W')."""
-        maps: Tensor = self.layers(features)
-        return maps
+    def forward(self, features: Tensor, image_of_question: Tensor | None = None) -> Tensor:
+        """Map (U, input_dim, H, W) to (U, channels, H', W').
+
+        With ``image_of_question`` (B,), an image counts in the statistics of batch norm once for
+        each of its questions, as in the original code, which computes the stem for each question.
+        """
+        counts = None
+        # As many questions as images: each image has one.
+        if (
+            self.training
+            and image_of_question is not None
+            and len(image_of_question) > len(features)
+        ):
+            images = torch.arange(len(features), device=features.device)
+            counts = (image_of_question[:, None] == images).sum(0)  # (U,)
+        x = features
+        for layer in self.layers:
+            x = layer(x, counts) if isinstance(layer, BatchNorm2d) else layer(x)
+        return x
 
 
 POOLS = ("none", "aggressive", *(f"{k}pool{s}" for k in ("max", "avg") for s in (2, 3, 4, 5, 7)),
@@ -202,7 +218,7 @@ class Classifier(nn.Module):
         pool_channels = channels
         if projection_dim:
             conv = convolution(channels, projection_dim, 1, coordinates=bool(coordinates))
-            norms = [nn.BatchNorm2d(projection_dim)] if norm else []
+            norms = [BatchNorm2d(projection_dim)] if norm else []
             self.project = nn.Sequential(conv, *norms, nn.ReLU())
             pool_channels = projection_dim
         elif coordinates:
