@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -84,6 +84,38 @@ def refuse_overwriting(output: str | Path, *inputs: str | Path) -> None:
             raise UserError(
                 f"{output}: would overwrite the input {input_path}; choose another output path"
             )
+
+
+def can_write(folder: str | Path) -> bool:
+    """Whether files can be created in a folder, which need not exist yet."""
+    return os.access(_nearest_existing(Path(folder)), os.W_OK | os.X_OK)
+
+
+def check_output(path: str | Path) -> None:
+    """Raise ``UserError`` if the file ``path`` cannot be written; to be called before long work.
+
+    Nothing is created.
+    """
+    path = Path(path)
+    folder = _nearest_existing(path.absolute().parent)
+    if path.is_dir():
+        raise UserError(f"{path}: is a folder, and a file would be written; choose another path")
+    if not folder.is_dir():
+        raise UserError(f"{path}: {folder} is a file, not a folder; choose another path")
+    if not can_write(folder):
+        raise UserError(
+            f"{path}: cannot be written; change the permissions of {folder}, or choose another path"
+        )
+
+
+def _nearest_existing(path: Path) -> Path:
+    """``path``, or the first of the folders above it that exists."""
+    path = path.absolute()
+    for folder in (path, *path.parents):
+        with suppress(OSError):  # in a folder that cannot be searched
+            if folder.exists():
+                return folder
+    return path
 
 
 def read_bytes(path: str | Path, remedy: str) -> bytes:
