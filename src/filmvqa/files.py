@@ -35,20 +35,36 @@ def atomic_write(path: str | Path, size: int | None = None) -> Iterator[IO[bytes
     temporary_path = path.with_name(f".{path.name}.tmp")
     stream = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary_path, "w+b") as stream:
-            yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary_path.replace(path)
-        sync_folder(path.parent)
-    except OSError as error:
-        if error.errno in DISK_FULL_ERRNOS:
-            raise disk_full_error(path, size, error) from None
-        raise
+        with named_errors(path, size):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with open(temporary_path, "w+b") as stream:
+                yield stream
+                stream.flush()
+                os.fsync(stream.fileno())
+            temporary_path.replace(path)
+            sync_folder(path.parent)
     finally:
         if stream is not None:
             temporary_path.unlink(missing_ok=True)
+
+
+@contextmanager
+def named_errors(path: str | Path, size: int | None = None) -> Iterator[None]:
+    """Add the file's path to errors of the system that name none, as those of reads and writes.
+
+    Raises
+    ------
+    UserError
+        If the disk is full; ``size`` is the number of bytes to write, if it is known.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in DISK_FULL_ERRNOS:
+            raise disk_full_error(path, size, error) from None
+        if error.errno is not None and error.filename is None:
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
 
 
 def write_file(path: str | Path, content: bytes | memoryview | str) -> None:

@@ -140,7 +140,8 @@ class WandbLogger:
 def _no_terminal() -> Iterator[None]:
     """While standard input is no terminal but empty, so that nothing is asked there."""
     stdin = sys.stdin
-    with open(os.devnull) as sys.stdin:
+    with open(os.devnull) as nothing:
+        sys.stdin = nothing
         try:
             yield
         finally:
