@@ -23,8 +23,8 @@ from filmvqa.cli.messages import explain
 from filmvqa.errors import UserError
 from filmvqa.lock_markers import Holder
 from filmvqa.locks import file_lock, folder_lock
+from tests.permissions import FORK, as_nobody
 
-FORK = multiprocessing.get_context("fork")  # children inherit the patched flock
 #: No error: flock works; the others are what file systems without it answer.
 SYSTEMS = [0, errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL]
 
@@ -248,34 +248,6 @@ def test_another_error_names_the_file(tmp_path: Path, monkeypatch: pytest.Monkey
     with pytest.raises(OSError) as caught, folder_lock(tmp_path):
         pass
     assert explain(caught.value).startswith(f"{tmp_path / '.lock'}: ")
-
-
-def as_nobody(work: Callable[[], None]) -> None:
-    """Run ``work`` in a process to which permissions apply."""
-
-    def run() -> None:
-        if os.geteuid() == 0:
-            os.setgroups([])
-            os.setgid(65534)
-            os.setuid(65534)
-        work()
-
-    process = FORK.Process(target=run)
-    process.start()
-    process.join()
-    assert process.exitcode == 0
-
-
-@pytest.fixture
-def public(tmp_path: Path) -> Path:
-    """A folder that every user can write."""
-    for parent in (tmp_path, *tmp_path.parents):
-        if parent.stat().st_uid == os.getuid() and parent != Path(parent.root):
-            parent.chmod(parent.stat().st_mode | 0o011)
-    folder = tmp_path / "public"
-    folder.mkdir()
-    folder.chmod(0o777)
-    return folder
 
 
 def test_another_users_lock_file_that_can_only_be_read_is_locked(public: Path) -> None:

@@ -114,14 +114,14 @@ def check_output(path: str | Path) -> None:
     """
     path = Path(path)
     folder = _nearest_existing(path.absolute().parent)
-    if path.is_dir():
-        raise UserError(f"{path}: is a folder, and a file would be written; choose another path")
     if not folder.is_dir():
         raise UserError(f"{path}: {folder} is a file, not a folder; choose another path")
     if not can_write(folder):
         raise UserError(
             f"{path}: cannot be written; change the permissions of {folder}, or choose another path"
         )
+    if path.is_dir():
+        raise UserError(f"{path}: is a folder, and a file would be written; choose another path")
 
 
 def _nearest_existing(path: Path) -> Path:

@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 from filmvqa.errors import UserError
-from filmvqa.files import can_write
+from filmvqa.files import can_write, check_output
 from filmvqa.lock_markers import HeldError, Holder, claim, release
 
 if sys.platform != "win32":
@@ -62,7 +62,11 @@ def folder_lock(folder: str | Path, name: str = "") -> Iterator[None]:
 
 
 def file_lock(path: str | Path) -> AbstractContextManager[None]:
-    """Hold an exclusive lock on one file, as ``folder_lock`` does on a folder."""
+    """Hold an exclusive lock on one file that is to be written, as ``folder_lock`` on a folder.
+
+    Raises ``UserError`` at once if the file cannot be written, so before the work for it is done.
+    """
+    check_output(path)
     return folder_lock(Path(path).parent, Path(path).name)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import yaml
 
 from filmvqa.disk import check_disk_space
-from filmvqa.files import write_file
+from filmvqa.files import check_output, write_file
 from filmvqa.layout import RunLayout
 from filmvqa.locks import folder_lock
 from filmvqa.training.loggers import build_loggers
@@ -43,6 +43,7 @@ def train_run(folder: str | Path, settings: RunSettings, *, resume: bool = True)
             best = float(saved["progress"]["best_accuracy"])
             print(f"{folder}: finished already, best validation accuracy {100 * best:.2f}%")
             return best
+        check_output(layout.last_checkpoint)
         run = prepare_run(layout, settings, resumed=saved is not None)
         try:
             if saved is not None:
