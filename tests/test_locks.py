@@ -139,7 +139,11 @@ def contend(folder: Path, count: int) -> int:
         except UserError:
             end.wait()
 
-    begin, end, won = FORK.Barrier(count), FORK.Barrier(count), FORK.Value("i", 0)
+    begin, end, won = (
+        FORK.Barrier(count, timeout=60),
+        FORK.Barrier(count, timeout=60),
+        FORK.Value("i", 0),
+    )
     processes = [FORK.Process(target=ask, args=(begin, end, won)) for _ in range(count)]
     for process in processes:
         process.start()

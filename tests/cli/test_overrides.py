@@ -76,6 +76,13 @@ def test_other_arguments_are_left_alone() -> None:
     assert readable_arguments(arguments) == arguments
 
 
+def test_numbers_stay_numbers_where_they_may_be() -> None:
+    assert readable_arguments(["questions=50", "data.families=[1,2]", "run=1e3"]) == [
+        "questions=50", "data.families=[1,2]", "run='1e3'",
+    ]  # fmt: skip
+    assert readable_arguments(["questions=a=b.json"]) == ["questions='a=b.json'"]
+
+
 def test_in_a_sweep_commas_separate_paths() -> None:
     arguments = readable_arguments(["-m", "train.init_from=a=1/x.pt,é.pt,b.pt", "data.root=x,y"])
     assert arguments == ["-m", "train.init_from='a=1/x.pt','é.pt',b.pt", "data.root=x,y"]

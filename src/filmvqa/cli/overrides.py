@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,12 @@ from filmvqa.nested import flatten
 
 #: Keys whose value is a path, an address, or a part of a path: any text, in any script.
 TEXT_KEYS = frozenset({
-    "checkpoint", "data.download.url", "data.features", "data.h5", "data.images", "data.root",
-    "dir", "features", "h5", "hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir", "name",
+    "answers", "checkpoint", "data.download.url", "data.features", "data.h5", "data.images",
+    "data.root", "dir", "features", "h5", "hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir", "name",
     "output", "run", "source", "templates", "train.init_from", "vocab", "weights",
 })  # fmt: skip
+#: Keys whose value is a path, or numbers.
+TEXT_OR_NUMBER_KEYS = frozenset({"data.families", "questions"})
 #: Nodes that may get keys that no config file has: by splits, by parts of a model.
 OPEN_NODES = ("data.generator.images.", "optim.part_weight_decay.", "hydra.", "hydra/")
 
@@ -49,21 +52,23 @@ def _readable(argument: str, is_sweep: bool) -> str:
     prefix, key, value = match["prefix"], match["key"], match["value"]
     if not key.startswith(OPEN_NODES) and "@" not in key:
         prefix = ""
-    if key in TEXT_KEYS:
-        value = _readable_text(value, is_sweep)
+    if key in TEXT_KEYS | TEXT_OR_NUMBER_KEYS:
+        value = _readable_text(value, is_sweep, key in TEXT_OR_NUMBER_KEYS)
     return f"{prefix}{key}={value}"
 
 
-def _readable_text(value: str, is_sweep: bool) -> str:
+def _readable_text(value: str, is_sweep: bool, may_be_number: bool) -> str:
     override = _parse(f"key={value}")
     if override is None:
         if is_sweep and "," in value:
-            return ",".join(_readable_text(part, is_sweep) for part in value.split(","))
+            parts = value.split(",")
+            return ",".join(_readable_text(part, is_sweep, may_be_number) for part in parts)
         return quoted(value)
     if override.is_sweep_override():
         return value if is_sweep else quoted(value)
     # Lists and mappings are no text; they are left for the script to refuse.
-    return quoted(value) if isinstance(override.value(), int | float) else value
+    is_number = isinstance(override.value(), int | float)
+    return quoted(value) if is_number and not may_be_number else value
 
 
 def _parse(override: str) -> Override | None:
@@ -82,7 +87,11 @@ def expand_home(config: DictConfig) -> None:
     """Replace ``~`` at the beginning of the paths in a config by the user's home folder."""
     plain: Any = OmegaConf.to_container(config, resolve=False)
     for key, value in flatten(plain).items():
-        if key in TEXT_KEYS and isinstance(value, str) and value.startswith("~"):
+        if (
+            key in TEXT_KEYS | TEXT_OR_NUMBER_KEYS
+            and isinstance(value, str)
+            and value.startswith("~")
+        ):
             try:
                 path = str(Path(value).expanduser())
             except RuntimeError:  # no such user: a name that begins with ~
@@ -163,7 +172,10 @@ def _known_keys(
     for chosen in (overrides, []):
         GlobalHydra.instance().clear()
         try:
-            with initialize_config_dir(str(Path(config_folder).absolute()), version_base="1.3"):
+            with (
+                warnings.catch_warnings(action="ignore"),  # Hydra 1.4 warns of version_base
+                initialize_config_dir(str(Path(config_folder).absolute()), version_base="1.3"),
+            ):
                 config = compose(config_name, overrides=list(chosen))
         except (HydraException, OmegaConfBaseException):
             continue
