@@ -31,14 +31,14 @@ def test_a_sweep_under_every_launcher(launcher: str, copy: Path) -> None:
     assert done.returncode == 1, done.stderr[-2000:]
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith("error: 1 of the sweep's jobs failed")
-    assert "weight_decay@-1" in last
+    assert "weight_decay=-1" in last
     assert "need lr > 0 and decays ≥ 0" in last
     finished = sorted(folder.glob("*/last.pt"))
     assert len(finished) == 2
     for path in finished:
         assert load_checkpoint(path)["progress"]["finished"]
     (failure,) = folder.glob("*/failure.txt")
-    assert "weight_decay@-1" in failure.read_text()
+    assert "weight_decay=-1" in failure.read_text()
     assert "Traceback" in failure.read_text()
     report = run_script("sweep_report.py", "dir=outputs/sweeps/sweep", cwd=copy)
     assert report.returncode == 0, report.stderr

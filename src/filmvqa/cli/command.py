@@ -72,7 +72,7 @@ def folder_name(overrides: str) -> str:
     # Of the 255 bytes that file systems allow.
     if is_exact and len(name) <= 200:
         return name
-    return f"{name[:150]}+{hashlib.sha256(overrides.encode()).hexdigest()[:12]}"
+    return f"{name[:187]}+{hashlib.sha256(overrides.encode()).hexdigest()[:12]}"
 
 
 def _register_resolver(name: str, function: Callable[..., Any]) -> None:
