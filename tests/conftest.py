@@ -80,6 +80,19 @@ def tiny_set(tiny_world: Path) -> Path:
     return layout.h5
 
 
+@pytest.fixture
+def public(tmp_path: Path) -> Path:
+    """A folder that every user can write."""
+    for parent in tmp_path.parents:
+        if parent != parent.parent and parent.stat().st_uid == os.getuid():
+            parent.chmod(parent.stat().st_mode | 0o011)
+    folder = tmp_path / "public"
+    tmp_path.chmod(0o711)
+    folder.mkdir()
+    folder.chmod(0o777)
+    return folder
+
+
 def data_in(folder: Path) -> DatasetLayout:
     """Question and feature files of ``clevr_cnn`` that lie side by side in a folder."""
     return DatasetLayout.under(folder, h5=folder, backbone="clevr_cnn")

@@ -7,7 +7,7 @@ import hashlib
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -51,20 +51,36 @@ def atomic_write(path: str | Path, size: int | None = None) -> Iterator[IO[bytes
     temporary_path = path.with_name(f".{path.name}.tmp")
     stream = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary_path, "w+b") as stream:
-            yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary_path.replace(path)
-        sync_folder(path.parent)
-    except OSError as error:
-        if error.errno in DISK_FULL_ERRNOS:
-            raise disk_full_error(path, size, error) from None
-        raise
+        with named_errors(path, size):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with open(temporary_path, "w+b") as stream:
+                yield stream
+                stream.flush()
+                os.fsync(stream.fileno())
+            temporary_path.replace(path)
+            sync_folder(path.parent)
     finally:
         if stream is not None:
             temporary_path.unlink(missing_ok=True)
+
+
+@contextmanager
+def named_errors(path: str | Path, size: int | None = None) -> Iterator[None]:
+    """Add the file's path to errors of the system that name none, as those of reads and writes.
+
+    Raises
+    ------
+    UserError
+        If the disk is full; ``size`` is the number of bytes to write, if it is known.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in DISK_FULL_ERRNOS:
+            raise disk_full_error(path, size, error) from None
+        if error.errno is not None and error.filename is None:
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
 
 
 def write_file(path: str | Path, content: bytes | memoryview | str) -> None:
@@ -125,6 +141,38 @@ def system_cause(number: int) -> str:
     nothing against a file's content."""
     remedy = _REMEDIES.get(number, "see whether its disk and the network are well")
     return f"{os.strerror(number)}; {remedy}, and run again"
+
+
+def can_write(folder: str | Path) -> bool:
+    """Whether files can be created in a folder, which need not exist yet."""
+    return os.access(_nearest_existing(Path(folder)), os.W_OK | os.X_OK)
+
+
+def check_output(path: str | Path) -> None:
+    """Raise ``UserError`` if the file ``path`` cannot be written; to be called before long work.
+
+    Nothing is created.
+    """
+    path = Path(path)
+    folder = _nearest_existing(path.absolute().parent)
+    if not folder.is_dir():
+        raise UserError(f"{path}: {folder} is a file, not a folder; choose another path")
+    if not can_write(folder):
+        raise UserError(
+            f"{path}: cannot be written; change the permissions of {folder}, or choose another path"
+        )
+    if path.is_dir():
+        raise UserError(f"{path}: is a folder, and a file would be written; choose another path")
+
+
+def _nearest_existing(path: Path) -> Path:
+    """``path``, or the first of the folders above it that exists."""
+    path = path.absolute()
+    for folder in (path, *path.parents):
+        with suppress(OSError):  # in a folder that cannot be searched
+            if folder.exists():
+                return folder
+    return path
 
 
 def read_bytes(path: str | Path, remedy: str) -> bytes:

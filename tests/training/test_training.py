@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import re
@@ -305,7 +306,7 @@ def test_wandb_without_a_network_logs_offline(tmp_path: Path, monkeypatch, capfd
     logger.close()
     warned = [x for x in capfd.readouterr().err.splitlines() if x.startswith("warning: ")]
     assert len(warned) == 1
-    assert "W&B cannot be reached" in warned[0]
+    assert "W&B cannot log online" in warned[0]
     assert "logging offline" in warned[0]
     assert list(tmp_path.glob("wandb/offline-run-*/*.wandb"))
 
@@ -347,17 +348,70 @@ def test_wandb_killed_in_mid_run_is_one_warning(
     assert "W&B stopped" in said[0]
 
 
-def test_wandb_writes_offline_without_a_key(tmp_path: Path, monkeypatch) -> None:
+class Terminal(io.StringIO):
+    """A terminal at which nobody sits."""
+
+    def isatty(self) -> bool:
+        return True
+
+    def readline(self, size: int | None = -1) -> str:
+        raise AssertionError("somebody was asked")
+
+    read = readline
+
+
+@pytest.mark.parametrize(
+    ("key", "netrc"),
+    [
+        (None, None),
+        (None, "machine example.org login me password x\n"),
+        ("", "{"),
+        ("short", None),
+    ],
+)
+def test_wandb_without_a_usable_key_logs_offline_and_asks_nobody(
+    tmp_path: Path, monkeypatch, key: str | None, netrc: str | None
+) -> None:
+    import wandb
+
+    wandb.teardown()  # W&B reads its environment once
     for name in ("WANDB_API_KEY", "WANDB_MODE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
+    if key is not None:
+        monkeypatch.setenv("WANDB_API_KEY", key)
+    if netrc is not None:
+        (tmp_path / ".netrc").write_text(netrc)
+        (tmp_path / ".netrc").chmod(0o600)
+    errors = Terminal()
+    monkeypatch.setattr("sys.stderr", errors)
+    monkeypatch.setattr("sys.stdin", Terminal())
     loggers = build_loggers("wandb", "p", RunLayout(tmp_path), {"a": 1}, 0)
     for logger in loggers:
         logger.log({"step": 1, "loss": 0.5})
         logger.close()
     assert list(tmp_path.glob("wandb/offline-run-*/*.wandb"))
+    assert isinstance(sys.stdin, Terminal)
+    assert errors.getvalue().count("warning: ") == 1
+    assert f"`wandb sync {tmp_path}/wandb/offline-run-*`" in errors.getvalue()
+
+
+def test_wandb_keeps_to_the_mode_that_is_set(tmp_path: Path, monkeypatch, capfd) -> None:
+    import wandb
+
+    wandb.teardown()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    logger = WandbLogger(tmp_path, "p", "r", {})
+    logger.log({"step": 1, "loss": 0.5})
+    logger.close()
+    assert not list(tmp_path.rglob("*.wandb"))
+    assert "warning" not in capfd.readouterr().err
+
+
+def test_loggers_are_named() -> None:
     with pytest.raises(UserError, match="tensorboard"):
-        build_loggers("tensorboard", "p", RunLayout(tmp_path), {}, 0)
+        build_loggers("tensorboard", "p", RunLayout(Path()), {}, 0)
 
 
 def test_senseless_settings_are_refused() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import is_dataclass
@@ -14,6 +15,7 @@ import hydra
 import msgspec
 import omegaconf
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
@@ -22,6 +24,7 @@ from filmvqa.cli.messages import (
     refuse_renamed_keys,
     refuse_renamed_overrides,
 )
+from filmvqa.cli.overrides import expand_home, explained, readable_arguments
 from filmvqa.cli.packed import packed_folder
 from filmvqa.cli.process import interrupt_on_sigterm, set_environment
 from filmvqa.cli.sweep_failures import raise_listed_failures, recorded_failure
@@ -51,13 +54,25 @@ def versioned_arguments() -> dict[str, Any]:
 
 
 def folder_name(overrides: str) -> str:
-    """The name of the folder of a sweep's job, made of its overrides; a hash replaces the end of a
-    long name."""
-    name = overrides.replace("/", ".")
-    if len(name.encode()) <= 200:  # of the 255 bytes that file systems allow
+    """The name of the folder of a sweep's job, made of its overrides, one a line.
+
+    ``optim.lr=1e-3`` and ``seed=0`` become ``optim.lr@1e-3+seed@0``: characters that paths, shells
+    and Hydra's grammar read as they are. Where a value has others, or the name is too long, a hash
+    tells apart what would be one name.
+    """
+    if not overrides:
+        return "defaults"
+    names, is_exact = [], True
+    for override in overrides.split("\n"):
+        key, _, value = override.partition("=")
+        name = re.sub(r"[^A-Za-z0-9_.-]", "_", value)
+        is_exact &= name == value and re.fullmatch(r"[A-Za-z0-9_./]+", key) is not None
+        names.append(f"{re.sub(r'[^A-Za-z0-9_.]', '.', key)}@{name}")
+    name = "+".join(names)
+    # Of the 255 bytes that file systems allow.
+    if is_exact and len(name) <= 200:
         return name
-    beginning = name.encode()[:150].decode(errors="ignore")
-    return f"{beginning},{hashlib.sha256(name.encode()).hexdigest()[:12]}"
+    return f"{name[:187]}+{hashlib.sha256(overrides.encode()).hexdigest()[:12]}"
 
 
 def _register_resolver(name: str, function: Callable[..., Any]) -> None:
@@ -88,6 +103,7 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
             # Hydra lets config files add any key, so earlier keys are looked for here.
             plain_config: Any = OmegaConf.to_container(config, resolve=False)
             refuse_renamed_keys(flatten(plain_config))
+            expand_home(config)
             return function(config)
 
         @wraps(function)
@@ -110,8 +126,12 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
             interrupt_on_sigterm()
             with one_line_errors():
                 refuse_renamed_overrides(sys.argv[1:])
+                sys.argv[1:] = readable_arguments(sys.argv[1:])
                 try:
                     entry()
+                except HydraException as error:
+                    raise_listed_failures()
+                    raise explained(error, CONFIGS, config_name, sys.argv[1:]) from error
                 except Exception:
                     raise_listed_failures()
                     raise

@@ -16,9 +16,10 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
+from omegaconf import DictConfig, open_dict
 
 from filmvqa.cli.messages import USER_ERRORS, explain
+from filmvqa.cli.overrides import quoted, swept_keys
 from filmvqa.errors import UserError
 
 FAILURE_FILE = "failure.txt"
@@ -36,11 +37,24 @@ _SWEEP = _Sweep()
 
 
 class RememberSweep(Callback):
-    """A Hydra callback that stores the sweep's folder in the process that starts the sweep."""
+    """A Hydra callback that stores the sweep's folder in the process that starts the sweep.
+
+    It also sees to it that all jobs have folders of their own in that folder: whatever the sweep
+    varies is a part of their names, also what is left out of names otherwise, and a config that
+    gives a sweep another folder does not do so for single jobs.
+    """
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        _SWEEP.folder = Path(config.hydra.sweep.dir).absolute()
+        hydra = config.hydra
+        _SWEEP.folder = Path(hydra.sweep.dir).absolute()
         _SWEEP.started = time.time()
+        swept = swept_keys(hydra.overrides.task, hydra.sweeper.get("params") or {})
+        left_out = set(hydra.job.config.override_dirname.exclude_keys) - swept
+        with open_dict(hydra):  # with these overrides the jobs' configs are composed
+            hydra.overrides.hydra += [
+                f"hydra.job.config.override_dirname.exclude_keys=[{','.join(sorted(left_out))}]",
+                f"hydra.sweep.dir={quoted(str(hydra.sweep.dir))}",
+            ]
 
 
 @contextmanager

@@ -14,10 +14,10 @@ from filmvqa.data.batches import Loader, open_loader
 from filmvqa.data.questions import QuestionDataset
 from filmvqa.data.vocabulary import Vocabulary
 from filmvqa.devices import choose_device
-from filmvqa.errors import warn
+from filmvqa.errors import UserError, warn
 from filmvqa.evaluation.accuracy import accuracy_report
 from filmvqa.evaluation.predictions import predict
-from filmvqa.files import atomic_write, write_file
+from filmvqa.files import atomic_write, check_output, write_file
 from filmvqa.layout import DatasetLayout, EvaluationLayout, RunLayout
 from filmvqa.locks import folder_lock
 from filmvqa.memory import explained_out_of_memory
@@ -68,8 +68,8 @@ def evaluate_checkpoint(
     Raises
     ------
     UserError
-        For an unusable checkpoint or data file, an output folder that is in use, or if memory runs
-        out.
+        For an unusable checkpoint or data file, an output folder that is in use or cannot be
+        written, or if memory runs out.
     """
     content = load_checkpoint(checkpoint)
     model, vocabulary = model_from_checkpoint(content, checkpoint)
@@ -78,6 +78,8 @@ def evaluate_checkpoint(
     if output is None:
         output = RunLayout(Path(checkpoint).parent).evaluation
     files = EvaluationLayout(Path(output), split)
+    check_output(files.predictions)
+    _check_folders(checkpoint, layout, h5, features)
     loader = open_loader(
         layout, split, vocabulary, batch_size, torch_device, store,
         missing_images=missing_images, missing_images_option="missing_images",
@@ -142,6 +144,28 @@ def _data_layout(
         features = data["features"] if h5 is None else h5
     h5 = data["h5"] if h5 is None else h5
     return DatasetLayout.under(Path(h5).parent, h5=h5, features=features, backbone=data["backbone"])
+
+
+def _check_folders(
+    checkpoint: str | Path,
+    layout: DatasetLayout,
+    h5: str | Path | None,
+    features: str | Path | None,
+) -> None:
+    """Raise ``UserError`` with the options to give if the checkpoint's data are not here, as on
+    another machine."""
+    for given, folder, remedy in (
+        (
+            h5,
+            layout.h5,
+            "h5=<folder of question files>, and features=<folder> if features are elsewhere",
+        ),
+        (features or h5, layout.features, "features=<folder of feature files>"),
+    ):
+        if given is None and not folder.is_dir():
+            raise UserError(
+                f"{checkpoint}: was trained with data in {folder}, which is not here; give {remedy}"
+            )
 
 
 def _train_images(content: dict[str, Any], layout: DatasetLayout, split: str) -> Tensor | None:

@@ -111,7 +111,7 @@ def read_runs(folder: str | Path) -> list[SweepRun]:
 
 
 def _read_config(path: Path) -> dict[str, Any]:
-    remedy = "delete the run's folder and train it again"
+    remedy = "the run itself is in its checkpoints; move its folder away to report the others"
     try:
         config = yaml.safe_load(read_bytes(path, remedy))
     except (yaml.YAMLError, UnicodeDecodeError, ValueError) as error:

@@ -8,7 +8,7 @@ from pathlib import Path
 import yaml
 
 from filmvqa.disk import check_disk_space
-from filmvqa.files import write_file
+from filmvqa.files import check_output, write_file
 from filmvqa.layout import RunLayout
 from filmvqa.locks import folder_lock
 from filmvqa.memory import explained_out_of_memory
@@ -58,6 +58,7 @@ def train_run(folder: str | Path, settings: RunSettings, *, resume: bool = True)
             # Which data they are, and whether the run has ended, takes more than the config.
             if saved["progress"]["finished"] and not changes.of(Effect.DATA, Effect.LENGTH):
                 return _finished_already(layout, saved["progress"]["best_accuracy"])
+        check_output(layout.last_checkpoint)
         run = prepare_run(layout, settings, resumed=saved is not None)
         try:
             if saved is not None:
