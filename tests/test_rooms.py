@@ -14,7 +14,7 @@ PACKAGE = REPOSITORY / "src/filmvqa"
 #: Rooms from the ground up, floor by floor: a file imports only from its own room and from those
 #: that stand before it.
 FLOORS = (
-    ("errors", "renamed_keys", "nested", "tables", "disk", "files", "locks", "memory", "devices",
+    ("errors", "settings", "renamed_keys", "nested", "tables", "disk", "files", "locks", "memory", "devices",
      "determinism", "layout", "film"),
     ("clevr",),
     ("data", "models"),

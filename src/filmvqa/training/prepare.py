@@ -22,8 +22,9 @@ from filmvqa.files import refuse_overwriting
 from filmvqa.layout import DatasetLayout, RunLayout
 from filmvqa.memory import explained_out_of_memory
 from filmvqa.models import build_model
+from filmvqa.settings import Device, Fraction, Placement, Seed, checked
 from filmvqa.training.provenance import record_inputs
-from filmvqa.training.settings import TrainerSettings
+from filmvqa.training.settings import LoggerSettings, OptimSettings, TrainerSettings
 from filmvqa.training.state import RunState, build_state
 from filmvqa.training.transfer import freeze_except, warm_start
 
@@ -36,8 +37,6 @@ class RunSettings:
     ----------
     model
         ``name`` of a model, and its options.
-    optim
-        Options of ``build_optimizer``, ``schedule`` and ``warmup_steps``.
     config
         The whole configuration as plain data: kept in the run's folder and in every checkpoint,
         and compared when a run is resumed.
@@ -50,24 +49,34 @@ class RunSettings:
         A checkpoint whose weights training begins with, word by word.
     trainable
         The parts of the model that are trained, such as ``film_generator``; None: all.
-    logger
-        ``name`` (None or ``wandb``) and ``project``.
+
+    Raises
+    ------
+    UserError
+        For a value that is out of its range.
     """
 
     data: DatasetLayout
     model: dict[str, Any]
-    optim: dict[str, Any]
+    optim: OptimSettings
     trainer: TrainerSettings
     config: dict[str, Any]
     train_split: str = "train"
     val_split: str = "val"
-    fraction: float = 1.0
+    fraction: Fraction = 1.0
     init_from: str | Path | None = None
     trainable: Sequence[str] | None = None
-    seed: int = 0
-    device: str = "auto"
-    store: str = "auto"
-    logger: dict[str, Any] = field(default_factory=lambda: {"name": None, "project": "filmvqa"})
+    seed: Seed = 0
+    device: Device = "auto"
+    store: Placement = "auto"
+    logger: LoggerSettings = field(default_factory=LoggerSettings)
+
+    def __post_init__(self) -> None:
+        for key, hint in {
+            "optim": OptimSettings, "trainer": TrainerSettings, "logger": LoggerSettings,
+            "fraction": Fraction, "seed": Seed, "device": Device, "store": Placement,
+        }.items():  # fmt: skip
+            checked(getattr(self, key), hint, key)
 
 
 @dataclass
