@@ -16,7 +16,10 @@ def main(config) -> None:
 
     from filmvqa.benchmark.run import format_benchmark, run_benchmark
     from filmvqa.locks import file_lock
+    from filmvqa.models import check_model
 
+    for name, model in settings.models.items():
+        check_model(model, f"models.{name}")
     options = {field.name: getattr(settings, field.name) for field in fields(settings)}
     del options["debug"]
     with file_lock(settings.output):

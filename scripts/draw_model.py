@@ -12,11 +12,13 @@ def main(config) -> None:
     from filmvqa.cli.settings import DrawModelConfig
 
     settings = typed_settings(config, DrawModelConfig)
-    if settings.model.get("name") != "film":
-        raise UserError(f"model.name={settings.model.get('name')}: must be film to be drawn")
 
+    from filmvqa.models import check_model
     from filmvqa.reports.figures import draw_film
 
+    check_model(settings.model)
+    if settings.model["name"] != "film":
+        raise UserError(f"model.name={settings.model['name']}: must be film to be drawn")
     with file_lock(settings.output):
         draw_film(settings.model, settings.feature_shape, settings.output)
     print(f"written to {settings.output}")

@@ -32,10 +32,12 @@ from filmvqa.errors import UserError
 #: Up to the largest number that a 32-bit integer holds.
 Natural = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 Positive = Annotated[int, Meta(ge=1, le=2**31 - 1)]
-#: torch's generators take seeds of 64 bits, NumPy's none below 0.
+#: torch takes seeds of 64 bits (on a CPU it uses the lowest 32), NumPy none below 0.
 Seed = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 #: More processes or threads than any machine runs well are a slip of the keyboard.
 Workers = Annotated[int, Meta(ge=1, le=1024)]
+#: Rows or columns of a figure, whose sides Matplotlib limits to 65,535 pixels.
+Cells = Annotated[int, Meta(ge=1, le=100)]
 #: Sides of images in pixels.
 Pixels = Annotated[int, Meta(ge=1, le=16384)]
 #: (H, W)
@@ -135,6 +137,8 @@ def checked(value: Any, hint: Any, key: str) -> Any:
     UserError
         If it does not fit. The message names ``key``, and says what is wanted.
     """
+    if hint is Any:
+        return value
     if any(_is_settings(alternative) for alternative in _alternatives(hint)):
         if isinstance(value, Settings) or (value is None and _takes_null(hint)):
             return value
@@ -257,8 +261,14 @@ def _suggestion(name: str, settings_type: type[Settings]) -> str:
 # Annotations.
 
 
+_HINTS: dict[type, dict[str, Any]] = {}
+
+
 def _hints(settings_type: type) -> dict[str, Any]:
-    return get_type_hints(settings_type, include_extras=True)
+    """The annotations of a class, evaluated once."""
+    if settings_type not in _HINTS:
+        _HINTS[settings_type] = get_type_hints(settings_type, include_extras=True)
+    return _HINTS[settings_type]
 
 
 def _names(settings_type: type[Settings]) -> tuple[str, ...]:

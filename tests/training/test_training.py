@@ -187,7 +187,7 @@ def test_checkpoints_that_do_not_fit_themselves_are_refused(tmp_path: Path, tiny
     smaller = {k: dict(list(v.items())[:-1]) for k, v in content["vocabulary"].items()}
     huge = {**content["model"], "kwargs": {**content["model"]["kwargs"], "channels": 10**7}}
     for change, message in (
-        ({"model": {**content["model"], "name": "filmed"}}, "unknown model 'filmed'"),
+        ({"model": {**content["model"], "name": "filmed"}}, "model.name='filmed'"),
         ({"model": {**content["model"], "kwargs": {"size": 3}}}, "do not fit"),
         ({"model": {"name": ["film"], "kwargs": {}}}, "do not fit"),
         ({"model": wider}, "do not fit"),
@@ -312,7 +312,7 @@ def test_senseless_settings_are_refused() -> None:
         TrainerSettings(precision="float16")
     with pytest.raises(UserError, match="batch_size=0"):
         TrainerSettings(batch_size=0)
-    with pytest.raises(UserError, match="device=gpu"):
+    with pytest.raises(UserError, match="device='gpu'"):
         choose_device("gpu")
 
 

@@ -107,6 +107,11 @@ class SceneRules(Settings):
                 f"{self.key_of('min_objects')}={self.min_objects}: must be at most "
                 f"{self.key_of('max_objects')}={self.max_objects}"
             )
+        if not self.shape_color_pairs():
+            raise UserError(
+                f"{self.key_of('cogent')}={self.cogent}: allows none of the shapes in any of the "
+                "colors; choose more of them"
+            )
 
     def for_split(self, split: str) -> SceneRules:
         """Return the rules of one split, with ``cogent="split"`` replaced by A or B.

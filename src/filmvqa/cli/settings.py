@@ -10,6 +10,7 @@ from msgspec import Meta
 from filmvqa.data.settings import DataSettings
 from filmvqa.settings import (
     AboveZero,
+    Cells,
     Device,
     Name,
     Natural,
@@ -33,8 +34,6 @@ from filmvqa.training.settings import (
 Label = Annotated[str | int | float | bool, Meta(description="a name")]
 #: Options of a model, which its constructor checks, with the model's ``name``.
 ModelOptions = dict[str, Any]
-#: Rows and columns of a figure, whose sides Matplotlib limits to 65,535 pixels.
-Cells = Annotated[int, Meta(ge=1, le=100)]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,6 +28,7 @@ from filmvqa.data.preprocess import names_sha256
 from filmvqa.devices import to_device, use_bfloat16
 from filmvqa.files import refuse_overwriting, sync_folder
 from filmvqa.locks import file_lock
+from filmvqa.settings import ImageSize, Positive, Precision, Workers, checked
 
 #: Batches that are decoded ahead, and that wait to be written.
 DECODE_AHEAD, WRITE_BEHIND = 2, 2
@@ -49,7 +50,8 @@ class Extraction:
     Raises
     ------
     UserError
-        For images that ``list_images`` refuses, and a target with features made otherwise.
+        For images that ``list_images`` refuses, a target with features made otherwise, and a
+        number that is out of its range.
     """
 
     def __init__(
@@ -65,8 +67,11 @@ class Extraction:
         device: torch.device | str = "cpu",
         precision: str = "auto",
     ) -> None:
-        self.path, self.split, self.image_size = Path(target), split, image_size
-        self.batch_size, self.threads = batch_size, threads
+        self.path, self.split = Path(target), split
+        self.image_size = checked(image_size, ImageSize, "image_size")
+        self.batch_size = checked(batch_size, Positive, "batch_size")
+        self.threads = checked(threads, Workers, "threads")
+        checked(precision, Precision, "precision")
         refuse_overwriting(self.path, images_folder)
         self._partial = self.path.with_name(self.path.name + ".partial")
         self._image_paths = list_images(images_folder)

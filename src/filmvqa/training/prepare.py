@@ -21,7 +21,7 @@ from filmvqa.errors import UserError
 from filmvqa.files import refuse_overwriting
 from filmvqa.layout import DatasetLayout, RunLayout
 from filmvqa.memory import explained_out_of_memory
-from filmvqa.models import build_model
+from filmvqa.models import build_model, check_model
 from filmvqa.settings import Device, Fraction, Placement, Seed, checked
 from filmvqa.training.provenance import record_inputs
 from filmvqa.training.settings import LoggerSettings, OptimSettings, TrainerSettings
@@ -77,6 +77,7 @@ class RunSettings:
             "fraction": Fraction, "seed": Seed, "device": Device, "store": Placement,
         }.items():  # fmt: skip
             checked(getattr(self, key), hint, key)
+        check_model(self.model)
 
 
 @dataclass

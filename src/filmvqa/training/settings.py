@@ -139,4 +139,4 @@ class TransferSettings(Settings):
     node: ClassVar[str] = "train"
 
     init_from: PathText | None = None
-    trainable: list[Name] | None = None
+    trainable: Annotated[list[Name], Meta(min_length=1)] | None = None
