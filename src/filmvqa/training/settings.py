@@ -10,13 +10,16 @@ from msgspec import Meta
 from filmvqa.settings import (
     AboveZero,
     Name,
-    Natural,
     NotNegative,
     PathText,
     Positive,
     Precision,
     Settings,
 )
+
+_WarmupSteps = Annotated[
+    int, Meta(ge=0, le=2**31 - 1, description="the number of steps of the warmup, 0 or more")
+]
 
 
 @dataclass(frozen=True)
@@ -111,7 +114,7 @@ class OptimSettings(Settings):
     decay_norms_and_biases: bool = True
     fused: bool = True
     schedule: Literal["constant", "cosine"] = "constant"
-    warmup_steps: Natural = 0
+    warmup_steps: _WarmupSteps = 0
 
 
 @dataclass(frozen=True)
