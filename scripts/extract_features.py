@@ -2,38 +2,44 @@
 
 from __future__ import annotations
 
-from filmvqa.cli.command import command, data_layout, to_plain
+from filmvqa.cli.command import command, typed_settings
 from filmvqa.errors import UserError
 
 
 @command("extract_features")
 def main(config) -> None:
+    from filmvqa.cli.settings import ExtractFeaturesConfig
+
+    settings = typed_settings(config, ExtractFeaturesConfig)
+
     from filmvqa.data.backbones import build_backbone
     from filmvqa.data.features import Extraction
     from filmvqa.devices import choose_device
     from filmvqa.disk import check_disk_space, format_bytes
 
-    data, layout, std = config.data, data_layout(config), to_plain(config)["std"]
-    splits = config.splits or layout.image_splits()
+    data, layout = settings.data, settings.data.layout
+    splits = settings.splits or layout.image_splits()
     if not splits:
         raise UserError(
             f"{layout.images}: no folders of images; download them (scripts/download_clevr.py) or "
             "generate them (scripts/generate_clevr.py)"
         )
-    backbone = build_backbone(data.backbone.name, data.backbone.stage, config.weights, std)
+    backbone = build_backbone(
+        data.backbone.name, data.backbone.stage, settings.weights, settings.std
+    )
     extractions = [
         Extraction(
             layout.image_folder(split),
             layout.feature_h5(split),
             split,
             backbone,
-            tuple(to_plain(data.image_size)),
-            batch_size=config.batch_size,
-            threads=config.threads,
-            device=choose_device(config.device),
-            precision=config.precision,
+            data.image_size,
+            batch_size=settings.batch_size,
+            threads=settings.threads,
+            device=choose_device(settings.device),
+            precision=settings.precision,
             missing_images=data.missing_images,
-            max_images=config.max_images,
+            max_images=settings.max_images,
         )
         for split in splits
     ]

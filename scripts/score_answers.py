@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from filmvqa.cli.command import command
+from filmvqa.cli.command import command, typed_settings
 
 
 @command("score_answers")
 def main(config) -> None:
+    from filmvqa.cli.settings import ScoreAnswersConfig
+
+    settings = typed_settings(config, ScoreAnswersConfig)
+
     from filmvqa.evaluation.accuracy import format_report
     from filmvqa.reports.score_answers import score_answers
 
-    report = score_answers(config.answers, config.questions, config.output)
-    print(format_report(report, families=config.by_family, lengths=config.by_program_length))
-    if config.output is not None:
-        print(f"written to {config.output}")
+    report = score_answers(settings.answers, settings.questions, settings.output)
+    print(format_report(report, families=settings.by_family, lengths=settings.by_program_length))
+    if settings.output is not None:
+        print(f"written to {settings.output}")
 
 
 if __name__ == "__main__":

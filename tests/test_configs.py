@@ -21,10 +21,11 @@ from omegaconf import OmegaConf
 from filmvqa.clevr.families import read_families
 from filmvqa.clevr.generator_settings import GeneratorSettings
 from filmvqa.clevr.scenes import SceneRules
+from filmvqa.cli.settings import TrainConfig
 from filmvqa.models import MODELS, build_model
 from filmvqa.models.vision import Stem
+from filmvqa.settings import settings_from
 from filmvqa.training.optimizer import build_optimizer, build_schedule
-from filmvqa.training.settings import TrainerSettings
 from tests.conftest import REPOSITORY
 
 CONFIGS = REPOSITORY / "configs"
@@ -82,11 +83,8 @@ def check_training(config: dict) -> None:
             feature_shape=[7, 56, 56],  # enough for the four strides of a stem over pixels
             **kwargs,
         )
-    optim = config["optim"]
-    own = {k: v for k, v in optim.items() if k not in ("schedule", "warmup_steps")}
-    optimizer = build_optimizer(model, **own)
-    build_schedule(optimizer, optim["schedule"], optim["warmup_steps"], 10)
-    msgspec.convert(config["trainer"], TrainerSettings)
+    settings = settings_from(config, TrainConfig)
+    build_schedule(build_optimizer(model, settings.optim), settings.optim, 10)
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -16,7 +16,7 @@ from filmvqa.errors import UserError
 from filmvqa.models import build_model
 from filmvqa.training.optimizer import build_optimizer
 from filmvqa.training.overfitting import overfitting_warning
-from filmvqa.training.settings import TrainerSettings
+from filmvqa.training.settings import OptimSettings, TrainerSettings
 from filmvqa.training.state import update_ema
 from filmvqa.training.trainer import Trainer
 from tests.models.small_models import SIZES, SMALL
@@ -26,7 +26,7 @@ from tests.training.tiny_runs import train
 def decays(**options: object) -> dict[str, float]:
     """The weight decay of each weight of a small FiLM."""
     model = build_model("film", **SIZES, **SMALL["film"])
-    optimizer = build_optimizer(model, weight_decay=1e-5, **options)
+    optimizer = build_optimizer(model, OptimSettings(weight_decay=1e-5, **options))
     names = {id(w): n for n, w in model.named_parameters()}
     found = {
         names[id(w)]: group["weight_decay"]

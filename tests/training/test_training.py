@@ -31,7 +31,7 @@ from filmvqa.layout import RunLayout
 from filmvqa.models import MODELS, build_model
 from filmvqa.training.loggers import JsonlLogger, WandbLogger, build_loggers
 from filmvqa.training.optimizer import build_optimizer, build_schedule
-from filmvqa.training.settings import TrainerSettings
+from filmvqa.training.settings import LoggerSettings, OptimSettings, TrainerSettings
 from filmvqa.training.state import compile_parts
 from filmvqa.training.trainer import Trainer
 from tests.conftest import data_in
@@ -120,20 +120,20 @@ def test_coupled_and_decoupled_weight_decay() -> None:
     for name, expected in (("adam", 2.0 - 0.1), ("adamw", 2.0 * (1 - 0.1 * 0.5))):
         layer = torch.nn.Linear(1, 1, bias=False)
         layer.weight.data.fill_(2.0)
-        optimizer = build_optimizer(layer, name, lr=0.1, weight_decay=0.5)
+        optimizer = build_optimizer(layer, OptimSettings(name=name, lr=0.1, weight_decay=0.5))
         layer.weight.grad = torch.zeros_like(layer.weight)
         optimizer.step()
         assert layer.weight.item() == pytest.approx(expected, abs=1e-5)
-    with pytest.raises(UserError, match="sgd"):
-        build_optimizer(layer, "sgd")
-    with pytest.raises(UserError, match="lr=-1"):
-        build_optimizer(layer, lr=-1)
+    with pytest.raises(UserError, match=r"optim\.name='sgd': must be one of adam, adamw"):
+        OptimSettings(name="sgd")
+    with pytest.raises(UserError, match=r"optim\.lr=-1: must be a finite number above 0"):
+        OptimSettings(lr=-1)
 
 
 def test_schedules() -> None:
     def rates(name: str) -> list[float]:
         optimizer = torch.optim.Adam(torch.nn.Linear(1, 1).parameters(), lr=1.0)
-        schedule = build_schedule(optimizer, name, warmup_steps=4, total_steps=20)
+        schedule = build_schedule(optimizer, OptimSettings(schedule=name, warmup_steps=4), 20)
         out = []
         for _ in range(21):
             out.append(optimizer.param_groups[0]["lr"])
@@ -148,7 +148,7 @@ def test_schedules() -> None:
     assert cosine[12] == pytest.approx(0.5)
     assert cosine[20] == pytest.approx(0, abs=1e-9)
     with pytest.raises(UserError, match="linear"):
-        build_schedule(torch.optim.Adam(torch.nn.Linear(1, 1).parameters()), "linear", 0, 1)
+        OptimSettings(schedule="linear")
 
 
 def test_checkpoints_that_are_none_are_refused(tmp_path: Path) -> None:
@@ -241,7 +241,7 @@ def test_checkpoints_that_do_not_fit_themselves_are_refused(tmp_path: Path, tiny
     smaller = {k: dict(list(v.items())[:-1]) for k, v in content["vocabulary"].items()}
     huge = {**content["model"], "kwargs": {**content["model"]["kwargs"], "channels": 10**7}}
     for change, message in (
-        ({"model": {**content["model"], "name": "filmed"}}, "unknown model 'filmed'"),
+        ({"model": {**content["model"], "name": "filmed"}}, "model.name='filmed'"),
         ({"model": {**content["model"], "kwargs": {"size": 3}}}, "do not fit"),
         ({"model": {"name": ["film"], "kwargs": {}}}, "do not fit"),
         ({"model": wider}, "do not fit"),
@@ -340,7 +340,7 @@ def test_wandb_killed_in_mid_run_is_one_warning(
                 os.kill(number, signal.SIGKILL)
 
     monkeypatch.setattr(Trainer, "step", kills)
-    train(tmp_path / "run", tiny_set, run={"logger": {"name": "wandb", "project": "p"}})
+    train(tmp_path / "run", tiny_set, run={"logger": LoggerSettings("wandb", "p")})
     assert killed
     assert [r["step"] for r in metrics(tmp_path / "run") if "loss" in r] == [4, 8, 12, 16, 20, 24]
     said = [line for line in capfd.readouterr().err.splitlines() if "warning: " in line]
@@ -419,7 +419,7 @@ def test_senseless_settings_are_refused() -> None:
         TrainerSettings(precision="float16")
     with pytest.raises(UserError, match="batch_size=0"):
         TrainerSettings(batch_size=0)
-    with pytest.raises(UserError, match="device=gpu"):
+    with pytest.raises(UserError, match="device='gpu'"):
         choose_device("gpu")
 
 

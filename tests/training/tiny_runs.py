@@ -10,7 +10,7 @@ import torch
 
 from filmvqa.training.prepare import RunSettings
 from filmvqa.training.run import train_run
-from filmvqa.training.settings import TrainerSettings
+from filmvqa.training.settings import OptimSettings, TrainerSettings
 from tests.conftest import data_in
 from tests.models.small_models import SMALL
 
@@ -50,7 +50,7 @@ def train(
         train_split=splits[0],
         val_split=splits[1],
         model={"name": name, **SMALL[name], **(model or {})},
-        optim=OPTIM | (optim or {}),
+        optim=OptimSettings(**OPTIM | (optim or {})),
         trainer=TrainerSettings(**settings),
         config={
             "model": name,

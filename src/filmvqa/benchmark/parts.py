@@ -30,7 +30,7 @@ from filmvqa.devices import autocast, use_bfloat16
 from filmvqa.evaluation.predictions import predict
 from filmvqa.layout import DatasetLayout, RunLayout
 from filmvqa.models import build_model
-from filmvqa.training.settings import TrainerSettings
+from filmvqa.training.settings import OptimSettings, TrainerSettings
 from filmvqa.training.state import build_state
 from filmvqa.training.trainer import Trainer
 
@@ -62,7 +62,7 @@ class Benchmark:
     inputs: Inputs
     device: torch.device
     models: dict[str, dict[str, Any]]
-    optim: dict[str, Any]
+    optim: OptimSettings
     trainer: TrainerSettings
     runs: int
     reference_runs: int
@@ -232,7 +232,7 @@ class Benchmark:
         sampler = EpochSampler(
             rows, settings.batch_size, 0, questions.images, settings.questions_per_image
         )
-        optim = self.optim | ({"fused": False} if reference else {})
+        optim = replace(self.optim, fused=self.optim.fused and not reference)
         network = (ReferenceModel(model) if reference else model).to(self.device)
         state = build_state(network, optim, settings, sampler)
         trainer = Trainer(state, settings, loader, loader, RunLayout(Path()), {}, [], rows)

@@ -11,7 +11,7 @@ import codecs
 import gzip
 import zlib
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 import msgspec
 
@@ -19,10 +19,14 @@ from filmvqa.errors import UserError
 from filmvqa.files import read_bytes
 from filmvqa.layout import image_number
 
-SHAPES = ("cube", "sphere", "cylinder")
-COLORS = ("gray", "red", "blue", "green", "brown", "purple", "cyan", "yellow")
-MATERIALS = ("rubber", "metal")
-SIZES = ("small", "large")
+Shape = Literal["cube", "sphere", "cylinder"]
+Color = Literal["gray", "red", "blue", "green", "brown", "purple", "cyan", "yellow"]
+Material = Literal["rubber", "metal"]
+Size = Literal["small", "large"]
+SHAPES: tuple[Shape, ...] = get_args(Shape)
+COLORS: tuple[Color, ...] = get_args(Color)
+MATERIALS: tuple[Material, ...] = get_args(Material)
+SIZES: tuple[Size, ...] = get_args(Size)
 RELATIONS = ("left", "right", "behind", "front")
 #: Values of each attribute, in the order of the side inputs of CLEVR's composite filters.
 ATTRIBUTES: dict[str, tuple[str, ...]] = {

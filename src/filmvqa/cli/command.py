@@ -7,12 +7,10 @@ import os
 import re
 import sys
 from collections.abc import Callable
-from dataclasses import is_dataclass
 from functools import wraps
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar
 
 import hydra
-import msgspec
 import omegaconf
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
@@ -29,8 +27,8 @@ from filmvqa.cli.packed import packed_folder
 from filmvqa.cli.process import interrupt_on_sigterm, set_environment
 from filmvqa.cli.sweep_failures import raise_listed_failures, recorded_failure
 from filmvqa.errors import UserError
-from filmvqa.layout import DatasetLayout
 from filmvqa.nested import flatten
+from filmvqa.settings import Settings, settings_from
 
 set_environment()  # before torch and other libraries read it
 
@@ -147,42 +145,17 @@ def to_plain(config: Any) -> Any:
     return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
 
 
-def data_layout(config: DictConfig) -> DatasetLayout:
-    """The layout of the config's data set."""
-    data = config.data
-    return DatasetLayout.under(
-        data.root, images=data.images, h5=data.h5, features=data.features,
-        backbone=data.backbone.name,
-    )  # fmt: skip
+S = TypeVar("S", bound=Settings)
 
 
-T = TypeVar("T")
-
-
-def typed_settings(config: DictConfig, key: str, settings_type: type[T]) -> T:
-    """The config node at ``key`` as the dataclass ``settings_type``.
+def typed_settings(config: DictConfig, settings_type: type[S]) -> S:
+    """The whole config of a script as its dataclass of ``filmvqa.cli.settings``.
 
     Raises
     ------
     UserError
-        For a value of a wrong type, or for an unknown key.
+        For a key that is unknown or missing, and for a value of a wrong type or out of its range.
     """
-    plain_node = to_plain(OmegaConf.select(config, key))
-    if unknown := _unknown_keys(plain_node, settings_type, f"{key}."):
-        raise UserError(f"{unknown[0]}: no such key; see configs/ for those that there are")
-    try:
-        return msgspec.convert(plain_node, settings_type)
-    except msgspec.ValidationError as error:
-        raise UserError(f"{key}: {error} of {key}; see configs/ for valid values") from None
-
-
-def _unknown_keys(plain_node: Any, settings_type: type, prefix: str) -> list[str]:
-    """The keys of nested plain data that a dataclass does not have; msgspec ignores them."""
-    types = get_type_hints(settings_type)
-    unknown: list[str] = []
-    for name, value in plain_node.items() if isinstance(plain_node, dict) else ():
-        if name not in types:
-            unknown.append(f"{prefix}{name}")
-        elif is_dataclass(types[name]):
-            unknown += _unknown_keys(value, types[name], f"{prefix}{name}.")
-    return unknown
+    if missing := sorted(OmegaConf.missing_keys(config)):
+        raise UserError(f"{missing[0]}: must be given; add {missing[0]}=<value>")
+    return settings_from(to_plain(config), settings_type)

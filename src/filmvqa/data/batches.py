@@ -18,6 +18,7 @@ from filmvqa.data.vocabulary import Vocabulary
 from filmvqa.devices import to_device
 from filmvqa.errors import UserError
 from filmvqa.layout import DatasetLayout
+from filmvqa.settings import Positive, checked
 
 #: Batches that are read ahead.
 READ_AHEAD = 4
@@ -55,7 +56,8 @@ class Loader:
         *,
         channels_last: bool = True,
     ) -> None:
-        self.questions, self.store, self.batch_size = questions, store, batch_size
+        self.questions, self.store = questions, store
+        self.batch_size: int = checked(batch_size, Positive, "batch_size")
         self._memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.waited = 0.0
 

@@ -23,6 +23,7 @@ from filmvqa.devices import to_device, use_bfloat16
 from filmvqa.files import refuse_overwriting, sync_folder
 from filmvqa.locks import file_lock
 from filmvqa.memory import explained_out_of_memory
+from filmvqa.settings import ImageSize, Positive, Precision, Workers, checked
 
 #: Batches that are decoded ahead, and that wait to be written.
 DECODE_AHEAD, WRITE_BEHIND = 2, 2
@@ -47,7 +48,8 @@ class Extraction:
     Raises
     ------
     UserError
-        For images that ``list_images`` refuses, and a target with features made otherwise.
+        For images that ``list_images`` refuses, a target with features made otherwise, and a
+        number that is out of its range.
     """
 
     def __init__(
@@ -65,8 +67,11 @@ class Extraction:
         missing_images: str = "refuse",
         max_images: int | None = None,
     ) -> None:
-        self.path, self.split, self.image_size = Path(target), split, image_size
-        self.batch_size, self.threads = batch_size, threads
+        self.path, self.split = Path(target), split
+        self.image_size = checked(image_size, ImageSize, "image_size")
+        self.batch_size = checked(batch_size, Positive, "batch_size")
+        self.threads = checked(threads, Workers, "threads")
+        checked(precision, Precision, "precision")
         refuse_overwriting(self.path, images_folder)
         self._partial = self.path.with_name(self.path.name + ".partial")
         images = list_images(images_folder, missing_images=missing_images, max_images=max_images)

@@ -15,10 +15,8 @@ from PIL import Image
 from filmvqa.errors import UserError, one_line
 from filmvqa.files import is_litter
 from filmvqa.layout import image_number
+from filmvqa.settings import MissingImages, Positive, checked
 
-#: What is done about images that are not there: refuse the work, or leave them and their questions
-#: out.
-MISSING_IMAGES = ("refuse", "leave_out")
 #: Larger images are refused: 300 times CLEVR's size.
 MAX_PIXELS = 2**25
 _SUFFIXES = {".png", ".jpg", ".jpeg"}
@@ -52,12 +50,8 @@ def list_images(
         For a folder or file that cannot be read.
     """
     folder = Path(folder)
-    if missing_images not in MISSING_IMAGES:
-        raise UserError(
-            f"data.missing_images={missing_images!r}; use {' or '.join(MISSING_IMAGES)}"
-        )
-    if max_images is not None and (type(max_images) is not int or max_images < 1):
-        raise UserError(f"max_images={max_images!r}; must be a whole number above 0, or null")
+    checked(missing_images, MissingImages, "data.missing_images")
+    checked(max_images, Positive | None, "max_images")
     if not folder.is_dir():
         raise UserError(
             f"{folder}: no such folder; download the images (scripts/download_clevr.py) or "

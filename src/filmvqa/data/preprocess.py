@@ -22,7 +22,6 @@ from filmvqa.data.hdf5 import (
     outside_cause,
     unreadable,
 )
-from filmvqa.data.images import MISSING_IMAGES
 from filmvqa.data.question_table import (
     MISSING,
     TYPE_NAMES,
@@ -35,13 +34,11 @@ from filmvqa.errors import UserError, one_line, warn
 from filmvqa.files import refuse_overwriting, write_file
 from filmvqa.layout import DatasetLayout
 from filmvqa.locks import folder_lock
+from filmvqa.settings import Incomplete, MissingImages, Positive, checked
 
 FORMAT = "filmvqa-questions-2"
 #: What questions can lack, if that is accepted: those without an image or answer are left out.
 LACKING = ("image", "answer", "program", "family", "word")
-#: What is done about questions that lack an answer, program or family that others of their split
-#: have: refuse them, or keep what there is.
-INCOMPLETE = ("refuse", "keep")
 
 
 @dataclass(frozen=True)
@@ -169,12 +166,9 @@ class _Options:
         return accepted | ({"answer", "program", "family"} if self.incomplete == "keep" else set())
 
     def __post_init__(self) -> None:
-        for name, value, choices in (
-            ("data.missing_images", self.missing_images, MISSING_IMAGES),
-            ("incomplete", self.incomplete, INCOMPLETE),
-        ):
-            if value not in choices:
-                raise UserError(f"{name}={value!r}; choose {' or '.join(choices)}")
+        checked(self.missing_images, MissingImages, "data.missing_images")
+        checked(self.incomplete, Incomplete, "incomplete")
+        checked(self.min_count, Positive, "min_count")
 
 
 def _read(source: Path, layout: DatasetLayout, split: str, options: _Options) -> QuestionTable:

@@ -16,11 +16,11 @@ from torch import Tensor
 from filmvqa.clevr.programs import ANSWER_FUNCTIONS
 from filmvqa.clevr.schema import CORRECT, decode_json
 from filmvqa.data.hdf5 import HDF5_ERRORS, arrays_sha256, unreadable
-from filmvqa.data.images import MISSING_IMAGES
 from filmvqa.data.store import FeatureStore
 from filmvqa.data.vocabulary import SPECIAL_TOKENS, Vocabulary
 from filmvqa.errors import UserError
 from filmvqa.files import read_bytes
+from filmvqa.settings import MissingImages, checked
 
 _MAKE_AGAIN = "delete it and run scripts/preprocess_questions.py again"
 _OTHER_FORMAT = "data/README.md describes the files that are read"
@@ -201,8 +201,7 @@ class QuestionDataset:
         UserError
             If the features are not those of this file's images.
         """
-        if missing_images not in MISSING_IMAGES:
-            raise UserError(f"{option}={missing_images!r}; choose {' or '.join(MISSING_IMAGES)}")
+        checked(missing_images, MissingImages, option)
         is_there = torch.isin(self.images, torch.from_numpy(store.image_idxs).long())
         num_there = len(self.images[is_there].unique())  # type: ignore[no-untyped-call]
         if not is_there.all() and (missing_images == "refuse" or not num_there):

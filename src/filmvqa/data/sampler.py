@@ -57,7 +57,7 @@ class EpochSampler:
     def rows(self, epoch: int, batch: int) -> Tensor:
         """Rows (≤ batch size,) of one batch of one epoch."""
         if self._order is None or self._order[0] != epoch:
-            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
+            generator = torch.Generator().manual_seed((self.seed * 1_000_003 + epoch) % 2**63)
             order = self._permutation(len(self.available), generator)
             if self.images is not None and self.per_image > 1:
                 order = self._grouped(order, self.images, generator)

@@ -20,11 +20,10 @@ from filmvqa.data.buffers import Buffers
 from filmvqa.data.feature_file import FeatureFile, open_feature_file
 from filmvqa.devices import to_device
 from filmvqa.disk import format_bytes
-from filmvqa.errors import UserError
 from filmvqa.files import sha256_of_file
 from filmvqa.memory import free_memory
+from filmvqa.settings import Placement, checked
 
-PLACEMENTS = ("auto", "device", "memory", "stream")
 #: Share of the free memory that resident features may take.
 RESIDENT_SHARE = 0.6
 #: Read at a time while a resident store is filled.
@@ -195,8 +194,7 @@ def open_feature_store(
         For a file that is missing, unreadable or unfinished.
     """
     device = torch.device(device)
-    if placement not in PLACEMENTS:
-        raise UserError(f"store={placement!r}; choose from {', '.join(PLACEMENTS)}")
+    checked(placement, Placement, "store")
     file = open_feature_file(path)
     reason = "as requested"
     try:

@@ -11,9 +11,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from filmvqa.errors import OptionError, UserError
 from filmvqa.models.encoder import QuestionEncoder
-from filmvqa.models.options import FeatureShape, Natural, Positive, Probability, check_choice
+from filmvqa.models.options import FeatureShape, check_choice
 from filmvqa.models.vision import PIXEL_RANGES, mlp, scale_pixels
+from filmvqa.settings import Natural, Positive, Probability
 
 #: Where a baseline's classifier has batch norm: nowhere, after its hidden layers, or before them
 #: too.
@@ -102,9 +104,20 @@ class QuestionTypeMode(nn.Module):
 
     @torch.no_grad()
     def fit(self, questions: Tensor, answers: Tensor, types: Tensor) -> None:
-        """Count training questions (N, T) with their answers and types (N,). Call it once."""
+        """Count training questions (N, T) with their answers and types (N,). Call it once.
+
+        Raises
+        ------
+        UserError
+            For a type that is not below ``num_types``.
+        """
         row, pair = self._word_pairs(questions)
         num_types = len(self.answers)
+        if len(types) and int(types.max()) >= num_types:
+            raise UserError(
+                f"model.num_types={num_types}: must be at least {int(types.max()) + 1}, one for "
+                "each question type"
+            )
         type_counts = torch.bincount(types, minlength=num_types).double()  # (num_types,)
         pair_counts = torch.zeros(self.present.shape, dtype=torch.float64)
         ones = torch.ones(len(row), dtype=torch.float64)
@@ -254,6 +267,11 @@ class CnnLSTM(nn.Module):
     ) -> None:
         super().__init__()
         channels, height, width = feature_shape
+        if pool == "maxpool2" and min(height, width) < 2:
+            raise OptionError(
+                f"name=cnn_lstm: its pooling leaves nothing of maps of {height}×{width}; choose "
+                "pool=none, another model, or larger images (data.image_size)"
+            )
         self.encoder = _lstm_encoder(
             vocab_size, embedding_dim, hidden_dim, num_layers, layer_dropout
         )

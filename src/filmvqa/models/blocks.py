@@ -9,8 +9,9 @@ from filmvqa.errors import OptionError
 from filmvqa.models.batch_norm import BatchNorm2d
 from filmvqa.models.conditioning import DualAttention, Film, SpatialFilm
 from filmvqa.models.film_generator import Modulation
-from filmvqa.models.options import Natural, Positive, Probability, check_choice
+from filmvqa.models.options import check_choice
 from filmvqa.models.vision import convolution
+from filmvqa.settings import Natural, Positive, Probability
 
 CONDITIONINGS: dict[str, type[Film | SpatialFilm | DualAttention]] = {
     "film": Film,
@@ -91,7 +92,7 @@ class FilmedResBlock(nn.Module):
         check_choice("film_position", film_position, FILM_POSITIONS)
         check_choice("coordinates", coordinates, COORDINATES)
         if kernel_size % 2 == 0:
-            raise OptionError(f"kernel_size={kernel_size} must be odd")
+            raise OptionError(f"kernel_size={kernel_size}: must be odd")
         self.concat = conditioning == "concat"
         self.film_position = film_position if conditioned and not self.concat else None
         self.residual = residual

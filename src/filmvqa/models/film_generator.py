@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from filmvqa.errors import OptionError
 from filmvqa.models.encoder import CELLS
-from filmvqa.models.options import Positive, check_choice
+from filmvqa.models.options import check_choice
+from filmvqa.settings import Positive
 
 GAMMAS = ("linear", "sigmoid", "tanh", "exp", "one")
 BETAS = ("linear", "zero")
@@ -104,7 +105,7 @@ class FilmGenerator(nn.Module):
         check_choice("gamma", gamma, GAMMAS)
         check_choice("beta", beta, BETAS)
         if decoder == "linear" and hidden_dims:
-            raise OptionError(f"decoder='linear' has no hidden_dims {list(hidden_dims)}; mlp has")
+            raise OptionError(f"hidden_dims={list(hidden_dims)}: decoder=linear has none, mlp has")
         self.num_layers, self.channels, self.extra_dim = num_layers, channels, extra_dim
         self.gamma, self.beta, self.gamma_baseline = gamma, beta, gamma_baseline
         self.part_sizes = (channels * (gamma != "one"), channels * (beta != "zero"), extra_dim)
@@ -172,7 +173,7 @@ class _UnrolledDecoder(nn.Module):
         super().__init__()
         if len(set(hidden_dims)) > 1:
             raise OptionError(
-                f"hidden_dims={list(hidden_dims)} of a recurrent decoder must be equal"
+                f"hidden_dims={list(hidden_dims)}: must be equal for a recurrent decoder"
             )
         self.num_layers = num_layers
         self.rnn = CELLS[cell](input_dim, hidden_dims[0], len(hidden_dims), batch_first=True)

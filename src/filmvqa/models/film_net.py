@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
 
 from filmvqa.errors import OptionError
-from filmvqa.models.blocks import FilmedResBlock
+from filmvqa.models.blocks import COORDINATES, FilmedResBlock
 from filmvqa.models.encoder import QuestionEncoder
 from filmvqa.models.film_generator import FilmGenerator, Modulation
-from filmvqa.models.options import FeatureShape, Natural, OptionGroup, Positive, check_choice
+from filmvqa.models.options import FeatureShape, OptionGroup, build_part, check_choice
 from filmvqa.models.vision import PIXEL_RANGES, Classifier, Stem, scale_pixels
+from filmvqa.settings import Natural, Positive
 
 #: How biases of linear and convolution layers begin.
 INITIAL_BIASES = ("zero", "uniform")
@@ -72,7 +73,7 @@ class FilmNet(nn.Module):
         *,
         channels: Positive = 128,
         num_blocks: Natural = 4,
-        film_blocks: Sequence[bool] | None = None,
+        film_blocks: Sequence[bool | Literal[0, 1]] | None = None,
         coordinates: str = "inputs",
         pixel_range: str = "centered",
         initial_biases: str = "zero",
@@ -88,20 +89,26 @@ class FilmNet(nn.Module):
         self.pixel_range = pixel_range
         conditioned = [True] * num_blocks if film_blocks is None else [bool(f) for f in film_blocks]
         if len(conditioned) != num_blocks:
-            raise OptionError(f"film_blocks has {len(conditioned)} entries for {num_blocks} blocks")
-        self.encoder = QuestionEncoder(vocab_size, **(encoder or {}))
+            raise OptionError(
+                f"film_blocks has {len(conditioned)} entries for num_blocks={num_blocks} blocks"
+            )
+        check_choice("coordinates", coordinates, COORDINATES)
+        self.encoder = build_part("encoder", QuestionEncoder, vocab_size, **(encoder or {}))
         has_coordinates = coordinates != "none"
         stem_options = _with_coordinates(stem, has_coordinates)
-        self.stem = Stem(feature_shape[0], channels, **stem_options)
+        self.stem = build_part("stem", Stem, feature_shape[0], channels, **stem_options)
         map_size = self.stem.output_size(*feature_shape[1:])
         blocks = [
-            FilmedResBlock(channels, is_conditioned, coordinates, **(block or {}))
+            build_part(
+                "block", FilmedResBlock, channels, is_conditioned, coordinates, **(block or {})
+            )
             for is_conditioned in conditioned
         ]
         self.blocks = nn.ModuleList(blocks)
-        self.classifier = Classifier(
-            channels, map_size, num_answers, **_with_coordinates(classifier, has_coordinates)
-        )
+        self.classifier = build_part(
+            "classifier", Classifier, channels, map_size, num_answers,
+            **_with_coordinates(classifier, has_coordinates),
+        )  # fmt: skip
         extra_dims = [b.extra_dim for b in blocks]
         options = dict(generator or {})
         if not any(b.uses_gamma_beta for b in blocks):
@@ -109,8 +116,9 @@ class FilmNet(nn.Module):
         self.conditioned_blocks = [b.conditioned for b in blocks]
         num_conditioned = sum(self.conditioned_blocks)
         self.film_generator = (
-            FilmGenerator(
-                self.encoder.output_dim, num_conditioned, channels, max(extra_dims, default=0),
+            build_part(
+                "generator", FilmGenerator, self.encoder.output_dim, num_conditioned, channels,
+                max(extra_dims, default=0),
                 **options,
             )
             if num_conditioned else None

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from filmvqa.devices import compute_dtype
 from filmvqa.errors import OptionError
 from filmvqa.models.batch_norm import BatchNorm2d
-from filmvqa.models.options import Natural, Positive, Probability, check_choice
+from filmvqa.models.options import Strides, check_choice
+from filmvqa.settings import Natural, Positive, Probability
 
 
 class CoordConv2d(nn.Conv2d):
@@ -93,7 +94,7 @@ class Stem(nn.Module):
         input_dim: int,
         channels: int,
         *,
-        strides: Sequence[Positive] = (1,),
+        strides: Strides = (1,),
         kernel_size: Positive = 3,
         padding: Natural | None = None,
         norm: bool = True,
@@ -126,8 +127,8 @@ class Stem(nn.Module):
         for stride in self._strides:
             if stride > 1 and max(height, width) == 1:
                 raise OptionError(
-                    f"the stem's strides {self._strides} leave one pixel before the last; "
-                    "give fewer"
+                    f"stem.strides={list(self._strides)}: leave one pixel of maps of {maps} before "
+                    "the last; give fewer"
                 )
             height, width = (
                 (side + 2 * self._padding - self._kernel_size) // stride + 1
@@ -135,8 +136,8 @@ class Stem(nn.Module):
             )
             if min(height, width) < 1:
                 raise OptionError(
-                    f"the stem's kernel of {self._kernel_size} with padding {self._padding} leaves "
-                    f"nothing of maps of {maps}; give a smaller kernel or more padding"
+                    f"stem.kernel_size={self._kernel_size}: leaves nothing of maps of {maps} with "
+                    f"padding {self._padding}; give a smaller kernel or more padding"
                 )
         return height, width
 
@@ -224,6 +225,9 @@ class Classifier(nn.Module):
         elif coordinates:
             self.project, pool_channels = _AppendCoordinates(), channels + 2
         self.pool, (height, width) = _pooling(pool, map_size)
+        if min(height, width) < 1:
+            maps = "×".join(map(str, map_size))
+            raise OptionError(f"pool={pool}: leaves nothing of maps of {maps}; choose another")
         dims = () if pool == "aggressive" else tuple(hidden_dims)
         pooled_dim = pool_channels * height * width
         self.mlp = mlp(pooled_dim, dims, num_answers, norm=norm, dropout=dropout)
@@ -255,14 +259,15 @@ class _AppendCoordinates(nn.Module):
 def _pooling(pool: str, map_size: tuple[int, int]) -> tuple[nn.Module, tuple[int, int]]:
     """The original code's pooling layer of that name, and the (H, W) of its output.
 
-    A map that is no multiple of the squares is padded by one position on each side.
+    A map that is no multiple of the squares is padded by one position on each side. The size is
+    (0, 0) if nothing is left of the map.
     """
     height, width = map_size
     if pool == "none":
         return nn.Identity(), map_size
     if pool == "aggressive":
         average = nn.AvgPool2d((height // 2, height // 2), stride=(width // 2, width // 2))
-        return nn.Sequential(nn.MaxPool2d(2, 2), average), (1, 1)
+        return nn.Sequential(nn.MaxPool2d(2, 2), average), (min(height // 2, 1), min(width // 2, 1))
     if pool == "maxpoolfull" and height == width:
         return _GlobalMax(), (1, 1)
     side = height if pool.endswith("full") else int(pool[-1])

@@ -21,6 +21,7 @@ from filmvqa.files import atomic_write, check_output, write_file
 from filmvqa.layout import DatasetLayout, EvaluationLayout, RunLayout
 from filmvqa.locks import folder_lock
 from filmvqa.memory import explained_out_of_memory
+from filmvqa.settings import Precision, checked
 from filmvqa.training.provenance import changed_inputs, record_inputs
 
 
@@ -71,6 +72,7 @@ def evaluate_checkpoint(
         For an unusable checkpoint or data file, an output folder that is in use or cannot be
         written, or if memory runs out.
     """
+    checked(precision, Precision, "precision")
     content = load_checkpoint(checkpoint)
     model, vocabulary = model_from_checkpoint(content, checkpoint)
     layout = _data_layout(content["data"], h5, features)

@@ -22,9 +22,18 @@ from filmvqa.errors import UserError, warn
 from filmvqa.files import refuse_overwriting
 from filmvqa.layout import DatasetLayout, RunLayout
 from filmvqa.memory import explained_out_of_memory
-from filmvqa.models import build_model
+from filmvqa.models import build_model, check_model
+from filmvqa.settings import (
+    Device,
+    Fraction,
+    FrozenBatchNorm,
+    MissingImages,
+    Placement,
+    Seed,
+    checked,
+)
 from filmvqa.training.provenance import record_inputs
-from filmvqa.training.settings import TrainerSettings
+from filmvqa.training.settings import LoggerSettings, OptimSettings, TrainerSettings
 from filmvqa.training.smallest_batch import check_images_per_batch, norms_of_one_value
 from filmvqa.training.state import RunState, build_state
 from filmvqa.training.transfer import freeze_except, training_mode, warm_start
@@ -38,8 +47,6 @@ class RunSettings:
     ----------
     model
         ``name`` of a model, and its options.
-    optim
-        Options of ``build_optimizer``, ``schedule`` and ``warmup_steps``.
     config
         The whole configuration as plain data: kept in the run's folder and in every checkpoint,
         and compared when a run is resumed.
@@ -61,28 +68,40 @@ class RunSettings:
     frozen_batch_norm
         Whether batch norms of frozen parts keep their statistics (``eval``) or estimate them from
         each batch (``train``), see ``training_mode``.
-    logger
-        ``name`` (None or ``wandb``) and ``project``.
+
+    Raises
+    ------
+    UserError
+        For a value that is out of its range.
     """
 
     data: DatasetLayout
     model: dict[str, Any]
-    optim: dict[str, Any]
+    optim: OptimSettings
     trainer: TrainerSettings
     config: dict[str, Any]
     train_split: str = "train"
     val_split: str = "val"
-    fraction: float = 1.0
+    fraction: Fraction = 1.0
     families: Sequence[int] | None = None
-    missing_images: str = "refuse"
+    missing_images: MissingImages = "refuse"
     init_from: str | Path | None = None
     new_words_std: float | None = None
     trainable: Sequence[str] | None = None
-    frozen_batch_norm: str = "eval"
-    seed: int = 0
-    device: str = "auto"
-    store: str = "auto"
-    logger: dict[str, Any] = field(default_factory=lambda: {"name": None, "project": "filmvqa"})
+    frozen_batch_norm: FrozenBatchNorm = "eval"
+    seed: Seed = 0
+    device: Device = "auto"
+    store: Placement = "auto"
+    logger: LoggerSettings = field(default_factory=LoggerSettings)
+
+    def __post_init__(self) -> None:
+        for key, hint in {
+            "optim": OptimSettings, "trainer": TrainerSettings, "logger": LoggerSettings,
+            "fraction": Fraction, "seed": Seed, "device": Device, "store": Placement,
+            "missing_images": MissingImages, "frozen_batch_norm": FrozenBatchNorm,
+        }.items():  # fmt: skip
+            checked(getattr(self, key), hint, key)
+        check_model(self.model)
 
 
 @dataclass

@@ -104,7 +104,7 @@ def _check_length(run: PreparedRun, saved: dict[str, Any], changes: ConfigChange
     old_total = replace(trainer, **lengths).total_steps(state.sampler.batches_per_epoch)
     if state.total_steps == old_total:
         return
-    schedule = run.settings.optim["schedule"]
+    schedule = run.settings.optim.schedule
     if depends_on_total(schedule):
         raise UserError(
             f"{run.layout.folder}: {changed}: with optim.schedule={schedule} the learning rates of "

@@ -104,7 +104,7 @@ def fit_run(run: PreparedRun) -> float:
     """Train to the end; returns the best validation accuracy."""
     layout, settings, state = run.layout, run.settings, run.state
     loggers = build_loggers(
-        settings.logger["name"], settings.logger["project"], layout, settings.config, state.records
+        settings.logger.name, settings.logger.project, layout, settings.config, state.records
     )
     try:
         return Trainer(

@@ -17,7 +17,7 @@ from filmvqa.data.sampler import EpochSampler
 from filmvqa.determinism import random_state, restore_random_state
 from filmvqa.models.encoder import QuestionEncoder
 from filmvqa.training.optimizer import build_optimizer, build_schedule
-from filmvqa.training.settings import TrainerSettings
+from filmvqa.training.settings import OptimSettings, TrainerSettings
 
 
 @dataclass
@@ -141,17 +141,13 @@ class RunState:
 
 
 def build_state(
-    model: nn.Module, optim: dict[str, Any], settings: TrainerSettings, sampler: EpochSampler
+    model: nn.Module, optim: OptimSettings, settings: TrainerSettings, sampler: EpochSampler
 ) -> RunState:
-    """The state before the first step; the model is compiled if the settings say so.
-
-    ``optim`` has the options of ``build_optimizer``, ``schedule`` and ``warmup_steps``.
-    """
-    options = {k: v for k, v in optim.items() if k not in ("schedule", "warmup_steps")}
-    optimizer = build_optimizer(model, **options)
+    """The state before the first step; the model is compiled if the settings say so."""
+    optimizer = build_optimizer(model, optim)
     trains = any(weight.requires_grad for weight in model.parameters())
     total = settings.total_steps(sampler.batches_per_epoch) if trains else 0
-    schedule = build_schedule(optimizer, optim["schedule"], optim["warmup_steps"], total)
+    schedule = build_schedule(optimizer, optim, total)
     ema_model = None if settings.ema_decay is None else copy.deepcopy(model)
     if settings.compile:
         compile_parts(model)

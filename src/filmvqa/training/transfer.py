@@ -18,6 +18,7 @@ from filmvqa.checkpoint import (
 )
 from filmvqa.data.vocabulary import Vocabulary
 from filmvqa.errors import UserError, warn
+from filmvqa.settings import FrozenBatchNorm, checked
 from filmvqa.training.optimizer import belongs_to_module, check_module_names
 
 #: Weights that only one of the model and the checkpoint may have: a table for a new task, and the
@@ -162,8 +163,7 @@ def training_mode(model: nn.Module, frozen_batch_norm: str = "eval") -> None:
     UserError
         For another value of ``frozen_batch_norm``.
     """
-    if frozen_batch_norm not in ("eval", "train"):
-        raise UserError(f"train.frozen_batch_norm={frozen_batch_norm!r}; choose eval or train")
+    checked(frozen_batch_norm, FrozenBatchNorm, "train.frozen_batch_norm")
     model.train()
     for child in model.children():
         parameters = list(child.parameters())
