@@ -132,6 +132,7 @@ def test_the_recipe_for_humans_questions_is_the_originals() -> None:
     assert (config["optim"]["lr"], config["optim"]["weight_decay"]) == (3e-4, 1e-5)
     assert config["train"]["trainable"] == ["encoder", "film_generator"]
     assert config["train"]["new_words_std"] == 0.01
+    assert config["train"]["frozen_batch_norm"] == "train"
     assert "min_count=5" in (REPOSITORY / "README.md").read_text()
 
 

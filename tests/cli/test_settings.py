@@ -33,6 +33,7 @@ TYPES: dict[str, type[Settings]] = {
     "import_film": types.ImportFilmConfig,
     "preprocess_questions": types.PreprocessQuestionsConfig,
     "pretrain_backbone": types.PretrainBackboneConfig,
+    "score_answers": types.ScoreAnswersConfig,
     "sweep_report": types.SweepReportConfig,
     "train": types.TrainConfig,
 }
@@ -49,6 +50,7 @@ OVERRIDES = {
     "evaluate": ["checkpoint=x.pt"],
     "import_film": ["source=x.pt", "output=y.pt"],
     "pretrain_backbone": ["output=x.safetensors"],
+    "score_answers": ["answers=x.txt", "questions=y.json"],
     "sweep_report": ["dir=x"],
     "train": ["run=x", "train.trainable=[encoder]", "train.init_from=x.pt"],
 }

@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, field
 from enum import Enum
 from typing import Any
 
+from filmvqa.models import MODELS
+from filmvqa.models.options import with_defaults
 from filmvqa.nested import flatten
 from filmvqa.training.settings import TrainerSettings
 
@@ -75,9 +77,12 @@ EFFECTS: dict[str, tuple[Effect, str]] = {
     "trainer.checkpoint_minutes": (Effect.NONE, "how often last.pt is written"),
     "trainer.checkpoint_steps": (Effect.NONE, "how often last.pt is written"),
 }
-#: Keys that earlier versions did not have, and the value by which they acted. Those of ``trainer``
-#: are its defaults.
+#: Keys that earlier versions did not have, and a value by which their runs go on. Those of
+#: ``trainer`` and ``model`` are the defaults of their options.
 ADDED_KEYS: dict[str, Any] = {
+    "model.stem.coordinates": None,  # as model.coordinates
+    "model.classifier.coordinates": None,
+    "train.new_words_std": 0.01,  # of words that are in the run's checkpoint by now
     "train.frozen_batch_norm": "eval",
     "data.missing_images": "refuse",
 }
@@ -107,8 +112,9 @@ def effect_of(key: str) -> Effect:
 def config_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> ConfigChanges:
     """The differences of two configurations; a key that one of them lacks has the value by which
     versions acted that did not have it."""
-    defaults = ADDED_KEYS | flatten({"trainer": asdict(TrainerSettings())})
     old, new = flatten(old), flatten(new)
+    defaults = flatten({"trainer": asdict(TrainerSettings())})
+    defaults |= _option_defaults(new.get("model.name")) | ADDED_KEYS
     by_effect: dict[Effect, list[str]] = {}
     for key in sorted(old | new):
         before, now = (config.get(key, defaults.get(key)) for config in (old, new))
@@ -116,3 +122,12 @@ def config_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> ConfigChan
             line = f"{key} was {before}, now {now}"
             by_effect.setdefault(effect_of(key), []).append(line)
     return ConfigChanges(by_effect)
+
+
+def _option_defaults(model_name: Any) -> dict[str, Any]:
+    """The defaults of a model's options by their keys, with lists for tuples, as configurations
+    have them."""
+    if model_name not in MODELS:
+        return {}
+    defaults = flatten({"model": with_defaults(MODELS[model_name], None)})
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in defaults.items()}
