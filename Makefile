@@ -1,6 +1,7 @@
 # make demo   from nothing to accuracy by question type, on data that the project makes itself
 # make test   lint, types and all tests
-# make soak   every stage killed 50 times and started again, and a long training: half an hour
+# make soak   every stage killed 50 times and started again, a long training, and property tests
+#             with fresh seeds and ten times as many examples: an hour
 # All set everything up in .venv first, once.
 
 PYTHON ?= python3
@@ -20,6 +21,7 @@ test: lint
 
 soak: $(INSTALLED)
 	FILMVQA_KILLS=50 $(BIN)/python -m pytest tests/end_to_end/test_kills.py tests/training/test_memory.py
+	OMP_NUM_THREADS=1 FILMVQA_EXAMPLES=10 $(BIN)/python -m pytest -m hypothesis -n auto
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-from filmvqa.cli.command import command, to_plain, typed_settings
+from dataclasses import fields
+
+from filmvqa.cli.command import command, typed_settings
 from filmvqa.cli.process import keep_freed_memory
 
 
 @command("benchmark")
 def main(config) -> None:
+    from filmvqa.cli.settings import BenchmarkConfig
+
+    settings = typed_settings(config, BenchmarkConfig)
+
     from filmvqa.benchmark.run import format_benchmark, run_benchmark
     from filmvqa.locks import file_lock
-    from filmvqa.training.settings import TrainerSettings
+    from filmvqa.models import check_model
 
-    options = to_plain(config)
-    options.pop("debug")
-    options["trainer"] = typed_settings(config, "trainer", TrainerSettings)
-    with file_lock(config.output):
+    for name, model in settings.models.items():
+        check_model(model, f"models.{name}")
+    options = {field.name: getattr(settings, field.name) for field in fields(settings)}
+    del options["debug"]
+    with file_lock(settings.output):
         content = run_benchmark(**options, tune_process=keep_freed_memory)
     print(format_benchmark(content))
-    print(f"written to {config.output}")
+    print(f"written to {settings.output}")
 
 
 if __name__ == "__main__":

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from filmvqa.cli.command import command
+from filmvqa.cli.command import command, typed_settings
 from filmvqa.data.download import download_archive
 from filmvqa.errors import UserError
 
 
 @command("download_clevr")
 def main(config) -> None:
-    source = config.data.download
-    if source is None:
+    from filmvqa.cli.settings import DownloadClevrConfig
+
+    data = typed_settings(config, DownloadClevrConfig).data
+    if data.download is None:
         raise UserError(
-            f"data={config.data.name} is generated, not downloaded; "
-            f"run scripts/generate_clevr.py data={config.data.name}"
+            f"data={data.name} is generated, not downloaded; "
+            f"run scripts/generate_clevr.py data={data.name}"
         )
-    download_archive(source.url, config.data.root, md5=source.md5)
+    download_archive(data.download.url, data.root, md5=data.download.md5)
 
 
 if __name__ == "__main__":

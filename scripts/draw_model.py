@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from filmvqa.cli.command import command, to_plain
+from filmvqa.cli.command import command, typed_settings
 from filmvqa.errors import UserError
 from filmvqa.locks import file_lock
 
 
 @command("draw_model")
 def main(config) -> None:
+    from filmvqa.cli.settings import DrawModelConfig
+
+    settings = typed_settings(config, DrawModelConfig)
+
+    from filmvqa.models import check_model
     from filmvqa.reports.figures import draw_film
 
-    if config.model.name != "film":
-        raise UserError(f"model={config.model.name} cannot be drawn; choose a film model")
-    with file_lock(config.output):
-        draw_film(to_plain(config.model), tuple(to_plain(config.feature_shape)), config.output)
-    print(f"written to {config.output}")
+    check_model(settings.model)
+    if settings.model["name"] != "film":
+        raise UserError(f"model.name={settings.model['name']}: must be film to be drawn")
+    with file_lock(settings.output):
+        draw_film(settings.model, settings.feature_shape, settings.output)
+    print(f"written to {settings.output}")
 
 
 if __name__ == "__main__":

@@ -2,31 +2,36 @@
 
 from __future__ import annotations
 
-from filmvqa.cli.command import command
+from filmvqa.cli.command import command, typed_settings
 
 
 @command("evaluate")
 def main(config) -> None:
+    from filmvqa.cli.settings import EvaluateConfig
+
+    settings = typed_settings(config, EvaluateConfig)
+
     from filmvqa.evaluation.accuracy import format_report
     from filmvqa.reports.evaluate import evaluate_checkpoint
 
     files, report = evaluate_checkpoint(
-        config.checkpoint,
-        config.split,
-        h5=config.h5,
-        features=config.features,
-        output=config.output,
-        batch_size=config.batch_size,
-        device=config.device,
-        precision=config.precision,
-        store=config.store,
+        settings.checkpoint,
+        settings.split,
+        h5=settings.h5,
+        features=settings.features,
+        output=settings.output,
+        batch_size=settings.batch_size,
+        device=settings.device,
+        precision=settings.precision,
+        store=settings.store,
+        missing_images=settings.missing_images,
     )
     if report is None:
-        print(f"{config.split} has no answers; predictions are in {files.folder}")
+        print(f"{settings.split} has no answers; predictions are in {files.folder}")
         return
     if report["images_left_out"]:
         print(f"without the {report['images_left_out']:,} images that the model was trained on")
-    print(format_report(report, families=config.by_family, lengths=config.by_program_length))
+    print(format_report(report, families=settings.by_family, lengths=settings.by_program_length))
     print(f"written to {files.report} and {files.predictions.name}")
 
 

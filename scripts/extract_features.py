@@ -2,36 +2,44 @@
 
 from __future__ import annotations
 
-from filmvqa.cli.command import command, data_layout, to_plain
+from filmvqa.cli.command import command, typed_settings
 from filmvqa.errors import UserError
 
 
 @command("extract_features")
 def main(config) -> None:
+    from filmvqa.cli.settings import ExtractFeaturesConfig
+
+    settings = typed_settings(config, ExtractFeaturesConfig)
+
     from filmvqa.data.backbones import build_backbone
     from filmvqa.data.features import Extraction
     from filmvqa.devices import choose_device
     from filmvqa.disk import check_disk_space, format_bytes
 
-    data, layout = config.data, data_layout(config)
-    splits = config.splits or layout.image_splits()
+    data, layout = settings.data, settings.data.layout
+    splits = settings.splits or layout.image_splits()
     if not splits:
         raise UserError(
             f"{layout.images}: no folders of images; download them (scripts/download_clevr.py) or "
             "generate them (scripts/generate_clevr.py)"
         )
-    backbone = build_backbone(data.backbone.name, data.backbone.stage, config.weights)
+    backbone = build_backbone(
+        data.backbone.name, data.backbone.stage, settings.weights, settings.std
+    )
     extractions = [
         Extraction(
             layout.image_folder(split),
             layout.feature_h5(split),
             split,
             backbone,
-            tuple(to_plain(data.image_size)),
-            batch_size=config.batch_size,
-            threads=config.threads,
-            device=choose_device(config.device),
-            precision=config.precision,
+            data.image_size,
+            batch_size=settings.batch_size,
+            threads=settings.threads,
+            device=choose_device(settings.device),
+            precision=settings.precision,
+            missing_images=data.missing_images,
+            max_images=settings.max_images,
         )
         for split in splits
     ]
@@ -41,6 +49,11 @@ def main(config) -> None:
     for extraction in extractions:
         extraction.run()
         state = "complete already" if extraction.was_there else "written"
+        indices, count = list(extraction.image_names), len(extraction.image_names)
+        if indices[-1] >= count:  # not 0 to N-1
+            state += f", images {indices[0]} to {indices[-1]}"
+            if left_out := indices[-1] - indices[0] + 1 - count:
+                state += f" without {left_out:,} that are missing"
         print(f"{extraction.path}: {' × '.join(map(str, extraction.shape))}, {state}")
 
 

@@ -10,20 +10,23 @@ from filmvqa.errors import UserError
 
 @command("generate_clevr")
 def main(config) -> None:
-    from filmvqa.clevr.generate import generate
-    from filmvqa.clevr.generator_settings import GeneratorSettings
+    from filmvqa.cli.settings import GenerateClevrConfig
 
-    if config.data.generator is None:
+    settings = typed_settings(config, GenerateClevrConfig)
+    data = settings.data
+    if data.generator is None:
         raise UserError(
-            f"data={config.data.name} is downloaded, not generated; "
-            f"run scripts/download_clevr.py data={config.data.name}"
+            f"data={data.name} is downloaded, not generated; "
+            f"run scripts/download_clevr.py data={data.name}"
         )
-    settings = typed_settings(config, "data.generator", GeneratorSettings)
-    settings = replace(settings, templates=config.templates)
-    if generate(config.data.root, settings, config.workers):
-        print(f"{config.data.root}: generated {settings.images} images")
+
+    from filmvqa.clevr.generate import generate
+
+    generator = replace(data.generator, templates=settings.templates)
+    if generate(data.root, generator, settings.workers):
+        print(f"{data.root}: generated {generator.images} images")
     else:
-        print(f"{config.data.root}: complete already")
+        print(f"{data.root}: complete already")
 
 
 if __name__ == "__main__":

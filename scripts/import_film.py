@@ -4,26 +4,30 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from filmvqa.cli.command import command, data_layout
+from filmvqa.cli.command import command, typed_settings
 from filmvqa.locks import file_lock
 
 
 @command("import_film")
 def main(config) -> None:
+    from filmvqa.cli.settings import ImportFilmConfig
+
+    settings = typed_settings(config, ImportFilmConfig)
+
     from filmvqa.interop.film_import import import_original_film
 
-    with file_lock(config.output):
+    with file_lock(settings.output):
         vocabulary = import_original_film(
-            config.source,
-            config.output,
-            data_layout(config),
-            train_split=config.data.train_split,
-            val_split=config.data.val_split,
-            padded_length=config.padded_length,
+            settings.source,
+            settings.output,
+            settings.data.layout,
+            train_split=settings.data.train_split,
+            val_split=settings.data.val_split,
+            padded_length=settings.padded_length,
         )
     print(
-        f"{config.output}: {len(vocabulary.question)} words, {len(vocabulary.answer)} answers; "
-        f"encode questions with vocab={Path(config.output).parent / 'vocab.json'}"
+        f"{settings.output}: {len(vocabulary.question)} words, {len(vocabulary.answer)} answers; "
+        f"encode questions with vocab={Path(settings.output).parent / 'vocab.json'}"
     )
 
 

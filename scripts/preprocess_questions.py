@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-from filmvqa.cli.command import command, data_layout
+from filmvqa.cli.command import command, typed_settings
 
 
 @command("preprocess_questions")
 def main(config) -> None:
+    from filmvqa.cli.settings import PreprocessQuestionsConfig
+
+    settings = typed_settings(config, PreprocessQuestionsConfig)
+
     from filmvqa.data.preprocess import preprocess_questions
 
-    layout = data_layout(config)
+    layout = settings.data.layout
     for split in preprocess_questions(
         layout,
-        train_split=config.data.train_split,
-        vocab=config.vocab,
-        extend_vocab=config.extend_vocab,
-        allow_unknown=config.allow_unknown,
-        min_count=config.min_count,
+        train_split=settings.data.train_split,
+        vocab=settings.vocab,
+        extend_vocab=settings.extend_vocab,
+        allow_unknown=settings.allow_unknown,
+        min_count=settings.min_count,
+        missing_images=settings.data.missing_images,
+        incomplete=settings.incomplete,
     ):
-        state = "complete already" if split.was_there else "written"
-        path = layout.question_h5(split.split)
-        print(f"{path}: {split.num_questions:,} questions, {state}")
+        print(f"{layout.question_h5(split.split)}: {split.describe()}")
 
 
 if __name__ == "__main__":

@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
-from filmvqa.cli.command import command, to_plain
+from filmvqa.cli.command import command, typed_settings
 
 
 @command("pretrain_backbone")
 def main(config) -> None:
+    from filmvqa.cli.settings import PretrainBackboneConfig
+
+    settings = typed_settings(config, PretrainBackboneConfig)
+
     import torch
 
     from filmvqa.locks import file_lock
     from filmvqa.tables import text_table
     from filmvqa.training.pretrain import pretrain
 
-    options = to_plain(config)
-    options.pop("debug")
-    options["sizes"] = tuple(options["sizes"])
-    torch.set_num_threads(config.workers)
-    with file_lock(config.output):
-        scores = pretrain(options.pop("output"), **options)
+    torch.set_num_threads(settings.workers)
+    with file_lock(settings.output):
+        scores = pretrain(
+            settings.output,
+            images=settings.images,
+            sizes=tuple(settings.sizes),
+            epochs=settings.epochs,
+            batch_size=settings.batch_size,
+            lr=settings.lr,
+            seed=settings.seed,
+            workers=settings.workers,
+        )
     print(text_table([[name, f"{value:.4f}"] for name, value in scores.items()]))
 
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from filmvqa.cli.command import command
+from filmvqa.cli.command import command, typed_settings
 
 
 @command("sweep_report")
 def main(config) -> None:
+    from filmvqa.cli.settings import SweepReportConfig
+
+    settings = typed_settings(config, SweepReportConfig)
+
     from filmvqa.reports.sweep_report import report_sweep
 
-    print(report_sweep(config.dir, config.key, config.series))
-    print(f"written to {config.dir}/report.md, report.csv and report.png")
+    print(report_sweep(settings.dir, settings.key, settings.series))
+    print(f"written to {settings.dir}/report.md, report.csv and report.png")
 
 
 if __name__ == "__main__":

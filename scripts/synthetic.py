@@ -70,7 +70,9 @@ def main() -> None:
     if unknown := [s for s in options.stage if not any(name.startswith(s) for name in all_stages)]:
         parser.error(f"no stage {', '.join(unknown)}; choose from {', '.join(all_stages)}")
     path = _folder(options.small) / "report.json"
-    report = json.loads(path.read_text()) if path.exists() else {"seconds": {}, "accuracy": {}}
+    report = {"seconds": {}, "accuracy": {}}
+    if path.exists():
+        report = json.loads(path.read_text(encoding="utf-8"))
     for stage, lines in all_stages.items():
         if options.stage and not any(stage.startswith(s) for s in options.stage):
             continue
@@ -80,7 +82,7 @@ def main() -> None:
             run = RunLayout(path.parent / experiment)
             evaluation = EvaluationLayout(run.evaluation, "val").report
             if evaluation.exists():
-                overall = json.loads(evaluation.read_text())["overall"]
+                overall = json.loads(evaluation.read_text(encoding="utf-8"))["overall"]
                 report["accuracy"][label] = overall["accuracy"]
         write_file(path, json.dumps(report, indent=1) + "\n")
     print(json.dumps(report, indent=1))

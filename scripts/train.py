@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from hydra.core.hydra_config import HydraConfig
 
-from filmvqa.cli.command import command, data_layout, to_plain, typed_settings
+from filmvqa.cli.command import command, to_plain, typed_settings
 from filmvqa.cli.process import keep_freed_memory
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 @command("train")
 def main(config) -> float:
+    settings = run_settings(config)
     keep_freed_memory()
     from filmvqa.files import is_up_to_date
     from filmvqa.layout import RunLayout
@@ -23,7 +24,7 @@ def main(config) -> float:
     from filmvqa.training.run import train_run
 
     layout = RunLayout(Path(HydraConfig.get().runtime.output_dir))
-    best_accuracy = train_run(layout.folder, run_settings(config), resume=config.resume)
+    best_accuracy = train_run(layout.folder, settings, resume=config.resume)
     if not is_up_to_date(layout.curves, layout.metrics):
         draw_curves(layout.metrics, layout.curves)
     return best_accuracy
@@ -31,25 +32,36 @@ def main(config) -> float:
 
 def run_settings(config) -> RunSettings:
     """The settings of the run that a config describes."""
+    from filmvqa.cli.settings import TrainConfig
+
+    settings = typed_settings(config, TrainConfig)
+
+    from filmvqa.data.questions import chosen_families
     from filmvqa.training.prepare import RunSettings
-    from filmvqa.training.settings import TrainerSettings
 
     plain_config = to_plain(config)
+    # The families themselves, not a file's name: a run goes on with the same ones alone.
+    families = chosen_families(plain_config["data"]["families"])
+    plain_config["data"]["families"] = families
     return RunSettings(
-        data=data_layout(config),
-        model=plain_config["model"],
-        optim=plain_config["optim"],
-        trainer=typed_settings(config, "trainer", TrainerSettings),
+        data=settings.data.layout,
+        model=settings.model,
+        optim=settings.optim,
+        trainer=settings.trainer,
         config={k: v for k, v in plain_config.items() if k not in ("run", "resume", "debug")},
-        train_split=config.data.train_split,
-        val_split=config.data.val_split,
-        fraction=config.data.fraction,
-        init_from=config.train.init_from,
-        trainable=plain_config["train"]["trainable"],
-        seed=config.seed,
-        device=config.device,
-        store=config.store,
-        logger=plain_config["logger"],
+        train_split=settings.data.train_split,
+        val_split=settings.data.val_split,
+        fraction=settings.data.fraction,
+        families=families,
+        missing_images=settings.data.missing_images,
+        init_from=settings.train.init_from,
+        new_words_std=settings.train.new_words_std,
+        trainable=settings.train.trainable,
+        frozen_batch_norm=settings.train.frozen_batch_norm,
+        seed=settings.seed,
+        device=settings.device,
+        store=settings.store,
+        logger=settings.logger,
     )
 
 

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from filmvqa.clevr.generate import generate
 from filmvqa.clevr.generator_settings import GeneratorSettings
@@ -17,10 +17,26 @@ from filmvqa.data.backbones import build_backbone
 from filmvqa.data.features import Extraction
 from filmvqa.data.preprocess import preprocess_questions
 from filmvqa.layout import DatasetLayout
+from tests.scripts_server import run_forked
 
-# Times vary with the machine's load: a slow example is no failure.
-settings.register_profile("tests", deadline=None)
+#: How many times as many examples property tests try. ``make soak`` sets it, and seeds are fresh
+#: then; otherwise the examples of a test are always the same: one commit has one verdict.
+EXAMPLES = int(os.environ.get("FILMVQA_EXAMPLES", "1"))
+settings.register_profile(
+    "tests",
+    deadline=None,  # times vary with the machine's load: a slow example is no failure
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+    derandomize=EXAMPLES == 1,
+    max_examples=100 * EXAMPLES,
+    print_blob=True,
+)
 settings.load_profile("tests")
+
+
+def examples(count: int) -> settings:
+    """Try ``count`` examples in ``make test``, and as many times more as are asked for."""
+    return settings(max_examples=count * EXAMPLES)
+
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SHARED = REPOSITORY.parent / "shared"
@@ -64,6 +80,19 @@ def tiny_set(tiny_world: Path) -> Path:
     return layout.h5
 
 
+@pytest.fixture
+def public(tmp_path: Path) -> Path:
+    """A folder that every user can write."""
+    for parent in tmp_path.parents:
+        if parent != parent.parent and parent.stat().st_uid == os.getuid():
+            parent.chmod(parent.stat().st_mode | 0o011)
+    folder = tmp_path / "public"
+    tmp_path.chmod(0o711)
+    folder.mkdir()
+    folder.chmod(0o777)
+    return folder
+
+
 def data_in(folder: Path) -> DatasetLayout:
     """Question and feature files of ``clevr_cnn`` that lie side by side in a folder."""
     return DatasetLayout.under(folder, h5=folder, backbone="clevr_cnn")
@@ -75,11 +104,21 @@ def script_environment() -> dict[str, str]:
 
 
 def run_script(
-    name: str, *arguments: str, cwd: Path | None = None, timeout: float = 300
+    name: str,
+    *arguments: str,
+    cwd: Path | None = None,
+    timeout: float = 300,
+    forked: bool = True,
 ) -> subprocess.CompletedProcess[str]:
-    """Run ``scripts/<name>`` as a user does."""
+    """Run ``scripts/<name>`` to its end, in a process of its own.
+
+    ``forked=False`` starts Python anew, as a user does, where libraries do not bear the fork.
+    """
+    script = REPOSITORY / "scripts" / name
+    if forked:
+        return run_forked(script, arguments, cwd or Path.cwd(), script_environment(), timeout)
     return subprocess.run(
-        [sys.executable, str(REPOSITORY / "scripts" / name), *arguments],
+        [sys.executable, str(script), *arguments],
         cwd=cwd,
         capture_output=True,
         text=True,

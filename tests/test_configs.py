@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import itertools
 import re
 import shlex
@@ -20,9 +21,11 @@ from omegaconf import OmegaConf
 from filmvqa.clevr.families import read_families
 from filmvqa.clevr.generator_settings import GeneratorSettings
 from filmvqa.clevr.scenes import SceneRules
-from filmvqa.models import build_model
+from filmvqa.cli.settings import TrainConfig
+from filmvqa.models import MODELS, build_model
+from filmvqa.models.vision import Stem
+from filmvqa.settings import settings_from
 from filmvqa.training.optimizer import build_optimizer, build_schedule
-from filmvqa.training.settings import TrainerSettings
 from tests.conftest import REPOSITORY
 
 CONFIGS = REPOSITORY / "configs"
@@ -77,14 +80,74 @@ def check_training(config: dict) -> None:
             config["model"]["name"],
             vocab_size=9,
             num_answers=5,
-            feature_shape=[7, 14, 14],
+            feature_shape=[7, 56, 56],  # enough for the four strides of a stem over pixels
             **kwargs,
         )
-    optim = config["optim"]
-    own = {k: v for k, v in optim.items() if k not in ("schedule", "warmup_steps")}
-    optimizer = build_optimizer(model, **own)
-    build_schedule(optimizer, optim["schedule"], optim["warmup_steps"], 10)
-    msgspec.convert(config["trainer"], TrainerSettings)
+    settings = settings_from(config, TrainConfig)
+    build_schedule(build_optimizer(model, settings.optim), settings.optim, 10)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_option_of_a_model_stands_in_its_config(name: str) -> None:
+    """So that it can be given on the command line, and is known of."""
+    config = composed("train", f"model={name}", "run=x")["model"]
+    assert config.pop("name") == name
+    assert set(config) == keyword_options(MODELS[name])
+    for group, part in getattr(MODELS[name], "OPTION_GROUPS", {}).items():
+        assert set(config[group]) == keyword_options(part), group
+
+
+def keyword_options(module: type[torch.nn.Module]) -> set[str]:
+    parameters = inspect.signature(module).parameters.values()
+    return {p.name for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+
+def test_coordinates_of_a_part_are_by_default_the_networks() -> None:
+    for override, expected in (
+        ("model.coordinates=inputs", 9), ("model.coordinates=none", 7),
+        ("model.stem.coordinates=false", 7),
+    ):  # fmt: skip
+        config = composed("train", "model=film_small", override, "run=x")
+        kwargs = {k: v for k, v in config["model"].items() if k != "name"}
+        with torch.device("meta"):
+            model = build_model("film", vocab_size=9, num_answers=5, feature_shape=[7, 14, 14],
+                                **kwargs)  # fmt: skip
+        assert model.stem.layers[0].weight.shape[1] == expected, override
+
+
+@pytest.mark.parametrize("override", ["experiment=film_clevr_pixels",
+                                      "experiment/ablation=pixels"])  # fmt: skip
+def test_the_stem_for_pixels_is_the_originals(override: str) -> None:
+    """scripts/train/film_pixels.sh: four layers of 4×4, stride 2, padding 1, no coordinates."""
+    stem = composed("train", override, "run=x")["model"]["stem"]
+    assert stem == {"strides": [2, 2, 2, 2], "kernel_size": 4, "padding": 1, "norm": True,
+                    "coordinates": False}  # fmt: skip
+    with torch.device("meta"):
+        assert Stem(3, 128, **stem).output_size(224, 224) == (14, 14)
+
+
+def test_the_recipe_for_humans_questions_is_the_originals() -> None:
+    """scripts/train/film_humans.sh and preprocess_human.sh; vr/embedding.py for new words."""
+    config = composed("train", "experiment=humans", "run=x")
+    assert (config["optim"]["lr"], config["optim"]["weight_decay"]) == (3e-4, 1e-5)
+    assert config["train"]["trainable"] == ["encoder", "film_generator"]
+    assert config["train"]["new_words_std"] == 0.01
+    assert config["train"]["frozen_batch_norm"] == "train"
+    assert "min_count=5" in (REPOSITORY / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "steps"), [("lstm", 100_000), ("cnn_lstm", 100_000), ("cnn_lstm_sa", 400_000)]
+)
+def test_the_baselines_recipes_are_the_originals(name: str, steps: int) -> None:
+    """Defaults of scripts/train_model.py; TRAINING.md for CNN+LSTM+SA."""
+    config = composed("train", f"experiment={name}_clevr", "run=x")
+    assert config["trainer"]["max_steps"] == steps
+    assert config["trainer"]["batch_size"] == 64
+    assert (config["optim"]["lr"], config["optim"]["weight_decay"]) == (5e-4, 0)
+    model = config["model"]
+    assert (model["embedding_dim"], model["hidden_dim"], model["num_layers"]) == (300, 256, 2)
+    assert (model["classifier_norm"], model["classifier_dropout"]) == ("none", 0)
 
 
 def test_the_papers_recipe() -> None:
@@ -113,6 +176,17 @@ def test_the_weight_decay_sweep_is_the_issues() -> None:
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         config = compose("train", overrides=["sweep=weight_decay"], return_hydra_config=True)
         assert config.hydra.sweeper.params["optim.weight_decay"] == "0,1e-6,1e-5,1e-4,1e-3"
+
+
+def test_a_run_records_its_families_and_not_their_file(tmp_path: Path) -> None:
+    """Another content of the file is another config: the run is not gone on with."""
+    run_settings = importlib.import_module("scripts.train").run_settings
+    path = tmp_path / "families.json"
+    path.write_text("[5, 2]")
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        settings = run_settings(compose("train", [f"data.families={path}", "run=x"]))
+    assert settings.families == settings.config["data"]["families"] == [2, 5]
+    assert settings.missing_images == "refuse"
 
 
 def documents() -> list[Path]:

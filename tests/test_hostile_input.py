@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -32,12 +32,8 @@ from filmvqa.data.vocabulary import Vocabulary
 from filmvqa.errors import UserError
 from filmvqa.layout import DatasetLayout
 from filmvqa.reports.figures import draw_sheet
-from tests.conftest import REPOSITORY, TINY
+from tests.conftest import REPOSITORY, TINY, examples
 from tests.training.tiny_runs import same, train
-
-SHARED_FOLDER = settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
 
 
 def refused(work: Callable[[], Any], path: Path, match: str | None = None) -> str:
@@ -130,7 +126,7 @@ KINDS = (*JSON_KINDS, "val_questions.h5", "val_features_clevr_cnn.h5", "best.pt"
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@SHARED_FOLDER
+@examples(40)
 @given(share=st.floats(0, 0.999))
 def test_cut_at_any_place(kind: str, originals: Any, tmp_path: Path, share: float) -> None:
     content, read = originals[kind]
@@ -141,7 +137,7 @@ def test_cut_at_any_place(kind: str, originals: Any, tmp_path: Path, share: floa
 
 
 @pytest.mark.parametrize("kind", sorted(set(KINDS) - set(JSON_KINDS)))
-@SHARED_FOLDER
+@examples(40)
 @given(share=st.floats(0, 0.999), bit=st.integers(0, 7))
 def test_a_flipped_bit_is_refused_or_without_effect(
     kind: str, originals: Any, tmp_path: Path, share: float, bit: int
@@ -175,7 +171,7 @@ def test_invalid_utf8_is_refused(kind: str, originals: Any, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("kind", JSON_KINDS)
-@settings(SHARED_FOLDER, max_examples=100)
+@examples(100)
 @given(choices=st.data())
 def test_json_of_another_shape(
     kind: str, originals: Any, tmp_path: Path, choices: st.DataObject
@@ -222,7 +218,7 @@ JSON = st.recursive(
 )  # fmt: skip
 
 
-@SHARED_FOLDER
+@examples(40)
 @given(
     key=st.sampled_from(["image_filename", "question", "image_index", "answer", "program"]),
     value=JSON,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from filmvqa.data.feature_file import FEATURE_SPEC
 from filmvqa.data.vocabulary import Vocabulary
 from filmvqa.errors import UserError, one_line
 from filmvqa.files import write_file
+from filmvqa.memory import explained_out_of_memory
 from filmvqa.models import build_model
 from filmvqa.renamed_keys import rename_keys
 
@@ -59,33 +61,55 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     Raises
     ------
     UserError
-        If the file is missing or unreadable, is no checkpoint of this project, or has another
-        format.
+        If the file is missing, its content is broken, it is no checkpoint of this project or of
+        another format, or memory does not suffice.
+    OSError
+        If the system refuses to read the file, which says nothing about its content: it names the
+        file.
     """
+    # Read at once, so that an error of the system cannot be taken for broken content.
     try:
-        with zipfile.ZipFile(path) as archive:
-            if corrupt_member := archive.testzip():  # torch does not compare checksums
-                raise zipfile.BadZipFile(f"{corrupt_member} has a wrong checksum")
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        stored = Path(path).read_bytes()
     except FileNotFoundError:
         raise UserError(f"{path}: no such checkpoint; train one with scripts/train.py") from None
-    except Exception as error:  # torch raises exceptions of many types for a broken file
-        reason = one_line(error, 120)
-        raise UserError(f"{path}: not a readable checkpoint ({reason}); {remedy(path)}") from None
-    if not isinstance(content, dict):
-        content = {}
+    except OSError as error:
+        error.filename = str(path)  # an error of reading, unlike one of opening, names no file
+        raise
+    except MemoryError:
+        raise _out_of_memory(path) from None
+    content = _unpickled(stored, path)
     file_format = content.get("format")
     if file_format == FORMAT_3:
         content = _upgraded(content, path)
     elif file_format != FORMAT:
         is_named = isinstance(file_format, str)
         actual = repr(file_format) if is_named else "no checkpoint of this project"
-        raise UserError(f"{path}: is {actual}, not {FORMAT!r}; {remedy(path)}")
+        raise UserError(f"{path}: is {actual}, not {FORMAT!r}; {other_file_remedy(path)}")
     for name, types in _ENTRIES.items():
         if not _is_entry(content.get(name), types, _INNER_KEYS.get(name, ())):
             raise UserError(f"{path}: its entry {name!r} is missing or broken; {remedy(path)}")
     checked: dict[str, Any] = content
     return checked
+
+
+def _unpickled(stored: bytes, path: str | Path) -> dict[str, Any]:
+    """The content of a file that torch wrote; an empty dict if it is of another type."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(stored)) as archive:
+            if corrupt_member := archive.testzip():  # torch does not compare checksums
+                raise zipfile.BadZipFile(f"{corrupt_member} has a wrong checksum")
+        with explained_out_of_memory(lambda: str(_out_of_memory(path))):
+            content = torch.load(io.BytesIO(stored), map_location="cpu", weights_only=True)
+    except (UserError, OSError):  # not the content's fault: torch loads modules when it needs them
+        raise
+    except Exception as error:  # torch raises exceptions of many types for a broken file
+        reason = one_line(error, 120)
+        raise UserError(f"{path}: not a readable checkpoint ({reason}); {remedy(path)}") from None
+    return content if isinstance(content, dict) else {}
+
+
+def _out_of_memory(path: str | Path) -> UserError:
+    return UserError(f"{path}: too little memory to read it; free some and run again")
 
 
 def _is_entry(entry: Any, types: tuple[type, ...], inner_keys: tuple[str, ...]) -> bool:
@@ -129,16 +153,60 @@ def _renamed(entry: dict[str, Any], **new_names: str) -> dict[str, Any]:
 
 
 def remedy(path: str | Path) -> str:
-    """The end of an error message about an unusable checkpoint: what the user can do."""
-    if Path(path).name == "last.pt":
-        return "copy best.pt over it to go on from there, or delete it to train from the beginning"
-    return "give a checkpoint that this version of scripts/train.py wrote, or train again"
+    """The end of an error message about a checkpoint whose content is broken: what the user can
+    do."""
+    if Path(path).name != "last.pt":
+        return "give a checkpoint that this version of scripts/train.py wrote, or train again"
+    begin = "delete it to train from the beginning"
+    if Path(path).with_name("best.pt").exists():
+        return f"copy best.pt over it to go on from there, or {begin}"
+    return begin
+
+
+def other_file_remedy(path: str | Path) -> str:
+    """The same for a file that is whole, but not a checkpoint of this version."""
+    if Path(path).name != "last.pt":
+        return "give a checkpoint that this version of scripts/train.py wrote"
+    return "go on with the version that wrote it, or choose another run=<name>"
 
 
 def eval_weights(content: dict[str, Any]) -> dict[str, Any]:
     """The weights to evaluate: the exponential moving average if the checkpoint has one."""
     weights: dict[str, Any] = content["ema_weights"] or content["weights"]
     return weights
+
+
+def feature_differences(
+    content: dict[str, Any], feature_spec: Mapping[str, Any] | None
+) -> list[str]:
+    """What differs between how the features of a checkpoint's training were made and how others
+    were, ``feature_spec`` (None: they do not say), such as ``std [...], not [...]``.
+
+    A checkpoint that does not record its backbone has no differences. The precision is no
+    difference, nor are weights of which one side has no hash, as in imported checkpoints.
+    """
+    recorded = content["backbone"]
+    if recorded is None:
+        return []
+    is_pixels = recorded["backbone"] == "pixels"
+    if feature_spec is None:
+        centered = content["model"]["kwargs"].get("pixel_range", "centered") == "centered"
+        return ["they do not say how pixels are scaled"] if is_pixels and centered else []
+    names = ["backbone", "image_size"]
+    if not is_pixels:
+        names += ["stage", "mean", "std"]
+        if recorded["weights_sha256"] and feature_spec["weights_sha256"]:
+            names += ["weights_sha256"]
+    return [
+        f"{name} {_rounded(feature_spec[name])}, not {_rounded(recorded[name])}"
+        for name in names
+        if _rounded(feature_spec[name]) != _rounded(recorded[name])
+    ]
+
+
+def _rounded(value: Any) -> Any:
+    """A value without the digits that float32 does not have."""
+    return [round(float(v), 6) for v in value] if isinstance(value, list | tuple) else value
 
 
 def vocabulary_of(content: dict[str, Any], path: str | Path) -> Vocabulary:
@@ -177,12 +245,13 @@ def model_from_checkpoint(
         with torch.device("meta"):
             skeleton = build_model(name, **kwargs)
         skeleton.load_state_dict(weights, assign=True)
-        model = build_model(name, **kwargs)
-        model.load_state_dict(weights)
     except (UserError, RuntimeError, TypeError, ValueError, AttributeError) as error:
         raise UserError(
             f"{path}: its weights do not fit its model ({one_line(error)}); {remedy(path)}"
         ) from None
+    with explained_out_of_memory(lambda: str(_out_of_memory(path))):
+        model = build_model(name, **kwargs)
+        model.load_state_dict(weights)
     sizes = (len(vocabulary.question), len(vocabulary.answer))
     if sizes != (kwargs["vocab_size"], kwargs["num_answers"]):
         raise UserError(

@@ -21,14 +21,20 @@ def enable_determinism(device: torch.device) -> None:
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
-def random_state() -> dict[str, Any]:
-    """The states of torch's random generators, the only ones that training uses."""
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+def random_state(device: torch.device) -> dict[str, Any]:
+    """The states of torch's random generators that training on ``device`` uses: that of the CPU,
+    and that of the GPU if it is one."""
+    cuda = [torch.cuda.get_rng_state(device)] if device.type == "cuda" else []
     return {"cpu": torch.get_rng_state(), "cuda": cuda}
 
 
-def restore_random_state(state: dict[str, Any]) -> None:
-    """Set torch's random generators to the states that ``random_state`` returned."""
+def restore_random_state(state: dict[str, Any], device: torch.device) -> None:
+    """Set torch's random generators to the states that ``random_state`` returned.
+
+    Earlier versions saved the states of all GPUs that they saw: then that of the same number is
+    taken. A GPU without a saved state keeps its own, which the seed of the run has set.
+    """
     torch.set_rng_state(state["cpu"])
-    if torch.cuda.is_available() and state["cuda"]:
-        torch.cuda.set_rng_state_all(state["cuda"])
+    if device.type == "cuda" and (states := state["cuda"]):
+        index = torch.cuda.current_device() if device.index is None else device.index
+        torch.cuda.set_rng_state(states[min(index, len(states) - 1)], device)

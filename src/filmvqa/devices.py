@@ -10,9 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from filmvqa.errors import UserError
-
-PRECISIONS = ("auto", "float32", "bfloat16")
+from filmvqa.errors import UserError, one_line
+from filmvqa.settings import Device, checked
 
 
 def choose_device(name: str) -> torch.device:
@@ -21,15 +20,20 @@ def choose_device(name: str) -> torch.device:
     Raises
     ------
     UserError
-        If torch has no such device.
+        For a name that is none of the known devices, or if this machine has no such device.
     """
+    checked(name, Device, "device")
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device(name)
+    if device.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if (device.index or 0) >= count:
+            raise UserError(f"device={name}: torch has {count} GPUs here; choose another, or cpu")
     try:
-        device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise UserError(f"device={name}: {str(error).splitlines()[0]}") from None
+        raise UserError(f"device={name}: {one_line(error)}; choose another, or cpu") from None
     return device
 
 

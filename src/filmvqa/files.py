@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
 from filmvqa.disk import DISK_FULL_ERRNOS, disk_full_error
 from filmvqa.errors import UserError
+
+#: Names of hidden files, of what file managers and systems keep for themselves, and of files that a
+#: transfer has not finished.
+_LITTER = re.compile(
+    r"\..*|(eh)?thumbs\w*\.db|desktop\.ini|icon\r|__macosx|lost\+found|@eadir|\$recycle\.bin|"
+    r"system volume information|.*(~|\.part|\.crdownload|\.tmp)",
+    re.IGNORECASE | re.DOTALL,
+)
+
+
+def is_litter(name: str) -> bool:
+    """Whether a file or folder of this name was left by a file manager, a notebook, the system or
+    an unfinished transfer: it is no part of a data set."""
+    return _LITTER.fullmatch(name) is not None
 
 
 @contextmanager
@@ -35,20 +51,36 @@ def atomic_write(path: str | Path, size: int | None = None) -> Iterator[IO[bytes
     temporary_path = path.with_name(f".{path.name}.tmp")
     stream = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary_path, "w+b") as stream:
-            yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary_path.replace(path)
-        sync_folder(path.parent)
-    except OSError as error:
-        if error.errno in DISK_FULL_ERRNOS:
-            raise disk_full_error(path, size, error) from None
-        raise
+        with named_errors(path, size):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with open(temporary_path, "w+b") as stream:
+                yield stream
+                stream.flush()
+                os.fsync(stream.fileno())
+            temporary_path.replace(path)
+            sync_folder(path.parent)
     finally:
         if stream is not None:
             temporary_path.unlink(missing_ok=True)
+
+
+@contextmanager
+def named_errors(path: str | Path, size: int | None = None) -> Iterator[None]:
+    """Add the file's path to errors of the system that name none, as those of reads and writes.
+
+    Raises
+    ------
+    UserError
+        If the disk is full; ``size`` is the number of bytes to write, if it is known.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in DISK_FULL_ERRNOS:
+            raise disk_full_error(path, size, error) from None
+        if error.errno is not None and error.filename is None:
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
 
 
 def write_file(path: str | Path, content: bytes | memoryview | str) -> None:
@@ -86,20 +118,77 @@ def refuse_overwriting(output: str | Path, *inputs: str | Path) -> None:
             )
 
 
+#: What mends a refusal of the system, by its error's number.
+_REMEDIES = {
+    errno.EAGAIN: "close it in the process that has it open",
+    errno.EACCES: "give this user the right to use it",
+    errno.EPERM: "give this user the right to use it",
+    errno.EROFS: "mount its file system for writing",
+    errno.EMFILE: "raise the limit of open files (ulimit -n)",
+    errno.ENFILE: "close other programs",
+    errno.ENOMEM: "free some memory",
+    errno.EISDIR: "give the path of a file",
+    errno.ENOTDIR: "give the path of a file",
+    **dict.fromkeys(
+        (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP),
+        "its file system has no locks: set HDF5_USE_FILE_LOCKING=FALSE",
+    ),
+}
+
+
+def system_cause(number: int) -> str:
+    """What the system refused by an error of this number, and the remedy: such an error says
+    nothing against a file's content."""
+    remedy = _REMEDIES.get(number, "see whether its disk and the network are well")
+    return f"{os.strerror(number)}; {remedy}, and run again"
+
+
+def can_write(folder: str | Path) -> bool:
+    """Whether files can be created in a folder, which need not exist yet."""
+    return os.access(_nearest_existing(Path(folder)), os.W_OK | os.X_OK)
+
+
+def check_output(path: str | Path) -> None:
+    """Raise ``UserError`` if the file ``path`` cannot be written; to be called before long work.
+
+    Nothing is created.
+    """
+    path = Path(path)
+    folder = _nearest_existing(path.absolute().parent)
+    if not folder.is_dir():
+        raise UserError(f"{path}: {folder} is a file, not a folder; choose another path")
+    if not can_write(folder):
+        raise UserError(
+            f"{path}: cannot be written; change the permissions of {folder}, or choose another path"
+        )
+    if path.is_dir():
+        raise UserError(f"{path}: is a folder, and a file would be written; choose another path")
+
+
+def _nearest_existing(path: Path) -> Path:
+    """``path``, or the first of the folders above it that exists."""
+    path = path.absolute()
+    for folder in (path, *path.parents):
+        with suppress(OSError):  # in a folder that cannot be searched
+            if folder.exists():
+                return folder
+    return path
+
+
 def read_bytes(path: str | Path, remedy: str) -> bytes:
     """The content of a file.
 
     Raises
     ------
     UserError
-        If it is missing or cannot be read; ``remedy`` ends the message.
+        If it is missing, which ``remedy`` mends, or cannot be read.
     """
     try:
         return Path(path).read_bytes()
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; {remedy}") from None
     except OSError as error:
-        raise UserError(f"{path}: {error.strerror}; {remedy}") from None
+        raise UserError(f"{path}: {system_cause(error.errno or errno.EIO)}") from None
 
 
 def sha256_of_file(path: str | Path) -> str:

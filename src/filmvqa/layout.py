@@ -6,9 +6,24 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from filmvqa.errors import UserError
+from filmvqa.errors import UserError, warn
+from filmvqa.files import is_litter
 
-_QUESTION_FILE = re.compile(r"CLEVR_(\w+)_questions\.json|CLEVR-Humans-(\w+)\.json")
+_NUMBER_IN_NAME = re.compile(r"(\d+)\.[A-Za-z]+")
+#: Question files of CLEVR, CoGenT and Super-CLEVR, of CLEVR-Humans, and of CLEVR-Math; those of
+#: generators whose name gives no split.
+_QUESTION_FILE = re.compile(
+    r"(?:(?:super)?CLEVR_(\w+)_questions|CLEVR-Humans-(\w+)|CLEVR-Math-(\w+))\.json(?:\.gz)?",
+    re.IGNORECASE,
+)
+_WITHOUT_SPLIT = re.compile(r"(?:super)?CLEVR_questions(?:_\w+)?\.json(?:\.gz)?", re.IGNORECASE)
+
+
+def image_number(name: str) -> int | None:
+    """The number before the ending of an image's name, which is the image's index:
+    ``CLEVR_val_000007.png`` is image 7. None if the name has none."""
+    found = _NUMBER_IN_NAME.search(name)
+    return int(found[1]) if found and found.end() == len(name) else None
 
 
 @dataclass(frozen=True)
@@ -43,9 +58,7 @@ class DatasetLayout:
         The default of ``features`` is the folder of the question HDF5.
         """
         root = Path(root)
-        if questions is None:  # CLEVR-Humans has its question files in the root
-            humans = any(root.glob("CLEVR-Humans-*.json"))
-            questions = root if humans else root / "questions"
+        questions = root / "questions" if questions is None else questions
         h5 = root / "h5" if h5 is None else h5
         features = h5 if features is None else features
         images = root / "images" if images is None else images
@@ -57,7 +70,11 @@ class DatasetLayout:
 
     def image_splits(self) -> list[str]:
         """The names of the splits that have a folder of images, sorted."""
-        return sorted(path.name for path in self.images.glob("*") if path.is_dir())
+        return sorted(
+            path.name
+            for path in self.images.glob("*")
+            if path.is_dir() and not is_litter(path.name)
+        )
 
     def mask_folder(self, split: str) -> Path:
         """The folder of a split's object masks, one PNG per image."""
@@ -71,25 +88,59 @@ class DatasetLayout:
         """The question JSON of a split, under CLEVR's name."""
         return self.questions / f"CLEVR_{split}_questions.json"
 
-    def question_json_by_split(self) -> dict[str, Path]:
-        """The question JSON of each split that has one, under the names of CLEVR, CoGenT or
-        CLEVR-Humans.
+    def question_json_by_split(self, train_split: str = "train") -> dict[str, Path]:
+        """The question JSON of each split that has one, plain or compressed (``.gz``), under the
+        names of CLEVR, CoGenT, CLEVR-Humans, CLEVR-Math or Super-CLEVR.
+
+        They are in ``questions``, or in ``root``, where CLEVR-Humans has them. A single file whose
+        name gives no split, such as ``CLEVR_questions.json`` of CLEVR's generator, is that of
+        ``train_split``.
 
         Raises
         ------
         UserError
-            If no split has one.
+            If no split has one, or a split has two.
         """
-        by_split = {}
-        for path in sorted(self.questions.iterdir()) if self.questions.is_dir() else []:
+        by_split: dict[str, Path] = {}
+        without_split = []
+        for path in self._files_of_questions():
             if match := _QUESTION_FILE.fullmatch(path.name):
-                by_split[match[1] or match[2]] = path
+                split = match[1] or match[2] or match[3]
+                if split in by_split:
+                    raise UserError(
+                        f"{path}: is a second question file of the split {split!r}, beside "
+                        f"{by_split[split]}; move one of them to a folder of its own, and read it "
+                        "with its own data.root"
+                    )
+                by_split[split] = path
+            elif _WITHOUT_SPLIT.fullmatch(path.name):
+                without_split.append(path)
+        for path in without_split:
+            rename = "rename it to CLEVR_<split>_questions.json"
+            if train_split not in by_split and len(without_split) == 1:
+                warn(f"{path}: names no split and is read as {train_split!r}; else {rename}")
+                by_split[train_split] = path
+            elif train_split in by_split:
+                warn(f"{path}: names no split and is passed over; {rename} to have it read")
+            else:
+                others = ", ".join(p.name for p in without_split if p != path)
+                raise UserError(f"{path}: names no split, as {others}; {rename}")
         if not by_split:
             raise UserError(
                 f"{self.questions}: no CLEVR_<split>_questions.json in it; download the set "
                 "(scripts/download_clevr.py) or generate it (scripts/generate_clevr.py)"
             )
         return by_split
+
+    def _files_of_questions(self) -> list[Path]:
+        folders = [self.questions]
+        if self.questions == self.root / "questions":
+            folders.append(self.root)
+        return [
+            path
+            for folder in folders
+            for path in (sorted(folder.iterdir()) if folder.is_dir() else [])
+        ]
 
     @property
     def vocabulary(self) -> Path:

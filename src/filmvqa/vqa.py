@@ -21,6 +21,7 @@ from filmvqa.data.vocabulary import Vocabulary
 from filmvqa.devices import autocast, choose_device, use_bfloat16
 from filmvqa.errors import UserError, one_line
 from filmvqa.models.film_generator import Modulation
+from filmvqa.settings import Positive, Precision, checked
 
 #: A path, a PIL image, a uint8 array (H, W, 3 or 4), or features (C, H, W) as a tensor or an array
 #: of floating-point numbers.
@@ -66,7 +67,8 @@ class VQA:
         precision: str = "auto",
         backbone_weights: str | Path | None = None,
     ) -> None:
-        self.device, self.precision = torch.device(device), precision
+        self.device = torch.device(device)
+        self.precision: str = checked(precision, Precision, "precision")
         self.model = model.to(self.device).eval()
         self.vocabulary, self.feature_shape = vocabulary, feature_shape
         self._backbone_spec, self._backbone_weights = backbone_spec, backbone_weights
@@ -128,6 +130,7 @@ class VQA:
         UserError
             If the numbers differ, or as ``ask``.
         """
+        checked(batch_size, Positive, "batch_size")
         if len(pictures) != len(questions):
             raise UserError(
                 f"{len(pictures)} pictures for {len(questions)} questions; give one for each"

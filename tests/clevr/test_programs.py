@@ -1,18 +1,22 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from filmvqa.clevr.programs import (
     ANSWER_FUNCTIONS,
     QUESTION_TYPES,
     NotUniqueError,
     SceneIndex,
+    answering_step,
     execute,
+    last_steps,
     prefix_order,
     question_type,
     token,
 )
-from filmvqa.clevr.schema import Scene
+from filmvqa.clevr.schema import Function, Scene
 from filmvqa.errors import UserError
 from tests.clevr.records import make_object, make_program
 
@@ -105,22 +109,68 @@ def test_thirteen_functions_make_five_types() -> None:
         question_type("scene")
 
 
+PROGRAM = [
+    SCENE, ("filter_color", [0], ["red"]), ("count", [1], []), SCENE, ("count", [3], []),
+    ("less_than", [2, 4], []),
+]  # fmt: skip
+IN_PREFIX_ORDER = ["less_than", "count", "filter_color[red]", "scene", "count", "scene"]
+
+
+def in_prefix_order(steps: list[Function]) -> list[str]:
+    functions, inputs = [s.function for s in steps], [s.inputs for s in steps]
+    return [token(steps[i]) for i in prefix_order(inputs, answering_step(functions, inputs))]
+
+
 def test_prefix_order() -> None:
+    assert in_prefix_order(make_program(*PROGRAM)) == IN_PREFIX_ORDER
+
+
+def test_a_list_that_begins_with_the_answer() -> None:
+    end = len(PROGRAM) - 1
     steps = make_program(
-        SCENE, ("filter_color", [0], ["red"]), ("count", [1], []), SCENE, ("count", [3], []),
-        ("less_than", [2, 4], []),
-    )  # fmt: skip
-    assert [token(steps[i]) for i in prefix_order([step.inputs for step in steps])] == [
-        "less_than", "count", "filter_color[red]", "scene", "count", "scene",
-    ]  # fmt: skip
+        *((name, [end - i for i in inputs], values) for name, inputs, values in PROGRAM[::-1])
+    )
+    assert in_prefix_order(steps) == IN_PREFIX_ORDER
 
 
-@pytest.mark.parametrize("inputs", [[1], [5], [-1]])
-def test_programs_that_refer_forward_or_to_themselves_are_refused(inputs: list[int]) -> None:
+@given(st.data())
+def test_any_order_in_which_inputs_come_first(data: st.DataObject) -> None:
+    """The same tree, its steps listed in any order that has inputs before what uses them."""
+    order: list[int] = []
+    while len(order) < len(PROGRAM):
+        ready = [
+            i
+            for i, (_, inputs, _) in enumerate(PROGRAM)
+            if i not in order and set(inputs) <= set(order)
+        ]
+        order.append(data.draw(st.sampled_from(ready)))
+    steps = make_program(
+        *(
+            (name, [order.index(i) for i in inputs], values)
+            for name, inputs, values in (PROGRAM[i] for i in order)
+        )
+    )
+    assert in_prefix_order(steps) == IN_PREFIX_ORDER
+
+
+def test_of_several_ends_the_one_that_can_answer() -> None:
+    unused = make_program(SCENE, ("exist", [0], []), SCENE)
+    assert in_prefix_order(unused) == ["exist", "scene"]
+    both = make_program(SCENE, ("count", [0], []), ("exist", [0], []))
+    assert in_prefix_order(both) == ["exist", "scene"]
+    for steps in ([SCENE, SCENE], [SCENE, ("count", [0], []), ("exist", [0], []), SCENE]):
+        with pytest.raises(ValueError, match="which of its steps gives the answer"):
+            in_prefix_order(make_program(*steps))
+
+
+@pytest.mark.parametrize(
+    "inputs", [[[], [1]], [[], [5]], [[], [-1]], [[1], [0]], [[1], [], [0, 1]]]
+)
+def test_programs_that_refer_forward_or_to_themselves_are_refused(inputs: list[list[int]]) -> None:
     with pytest.raises(ValueError, match="inputs must be earlier steps"):
-        prefix_order([[], inputs])
+        last_steps(inputs)
 
 
 def test_a_program_whose_prefix_order_explodes_is_refused() -> None:
     with pytest.raises(ValueError, match="shared too often"):
-        prefix_order([[], *([i, i] for i in range(40))])
+        prefix_order([[], *([i, i] for i in range(40))], 40)

@@ -5,18 +5,19 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from filmvqa.clevr.camera import Camera
 from filmvqa.clevr.scenes import COGENT, RADII, SceneRules, sample_layout, to_scene
 from filmvqa.errors import UserError
+from tests.conftest import examples
 
 SEEDS = st.integers(0, 2**32 - 1)
 
 
 @given(SEEDS)
-@settings(max_examples=60)
+@examples(60)
 def test_layouts_keep_clevrs_constraints(seed: int) -> None:
     layout = sample_layout(np.random.default_rng(seed), SceneRules())
     assert 3 <= len(layout.half_extent) <= 10
@@ -36,7 +37,7 @@ def test_layouts_keep_clevrs_constraints(seed: int) -> None:
 
 
 @given(SEEDS)
-@settings(max_examples=30)
+@examples(30)
 def test_scene_record_agrees_with_its_geometry(seed: int) -> None:
     rules = SceneRules()
     layout = sample_layout(np.random.default_rng(seed), rules)

@@ -2,32 +2,27 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
+import sys
 from pathlib import Path
 
 import hydra
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from omegaconf import OmegaConf
+from omegaconf.errors import MissingMandatoryValue
 
-from filmvqa.cli.command import CONFIGS, folder_name, versioned_arguments
+from filmvqa.cli.command import CONFIGS, versioned_arguments
 from filmvqa.cli.messages import explain, refuse_renamed_overrides
+from filmvqa.cli.process import print_any_character
 from filmvqa.errors import UserError
+from filmvqa.files import sha256_of_file
 from filmvqa.renamed_keys import RENAMED_KEYS, rename_keys
 from tests.conftest import REPOSITORY, run_script
 
 
 def test_a_checkout_uses_its_own_configs() -> None:
     assert CONFIGS == REPOSITORY / "configs"
-
-
-@given(st.text(min_size=1, max_size=400))
-def test_a_sweeps_folder_has_a_name_that_file_systems_allow(overrides: str) -> None:
-    name = folder_name(overrides)
-    assert "/" not in name
-    assert len(name.encode()) <= 255
-    assert folder_name(overrides) == name
-    assert folder_name(overrides + "x") != name
 
 
 @pytest.mark.parametrize(
@@ -99,9 +94,39 @@ def test_a_configuration_is_renamed_wherever_it_stands() -> None:
     }  # fmt: skip
 
 
+def test_a_value_that_must_be_given_is_named() -> None:
+    with pytest.raises(MissingMandatoryValue) as caught:
+        print(OmegaConf.create({"a": {"b": "???"}}).a.b)
+    assert explain(caught.value) == "a.b: must be given, as a.b=<value>"
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1251", "utf-8"])
+@pytest.mark.parametrize("name", ["stdout", "stderr"])
+def test_output_of_any_encoding_takes_any_character(
+    name: str, encoding: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, name, io.TextIOWrapper(written, encoding=encoding))
+    print_any_character()
+    text = "60 × 96: γ, 图, \udcff"
+    print(text, file=getattr(sys, name), flush=True)
+    assert written.getvalue().decode(encoding).startswith("60 ")
+    assert (written.getvalue().decode(encoding)[3] == "×") == (encoding == "utf-8")
+
+
+def test_every_program_prints_any_character() -> None:
+    """All scripts import the room that sees to it."""
+    for path in (REPOSITORY / "scripts").glob("*.py"):
+        if "def main" in (text := path.read_text(encoding="utf-8")):
+            assert "from filmvqa.cli" in text, path
+
+
 def test_errors_of_the_system_have_a_remedy() -> None:
     error = PermissionError(13, "Permission denied", "/x/y")
     assert explain(error) == (
         "/x/y: Permission denied; change its permissions, or choose another path"
     )
+    with pytest.raises(OSError) as caught:  # which names no file
+        sha256_of_file(10**6)  # type: ignore[arg-type]
+    assert explain(caught.value).startswith("filmvqa.files.sha256_of_file: Bad file descriptor; ")
     assert explain(KeyboardInterrupt()) == "stopped; run the same command again to go on"

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import h5py
@@ -7,11 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from filmvqa.data.batches import Loader
+from filmvqa.data.batches import Loader, open_loader
 from filmvqa.data.questions import QuestionDataset
 from filmvqa.data.sampler import EpochSampler
 from filmvqa.data.store import open_feature_store
 from filmvqa.data.vocabulary import Vocabulary
+from filmvqa.errors import UserError
+from tests.conftest import data_in
 
 
 @pytest.fixture(scope="module")
@@ -84,3 +87,25 @@ def test_a_test_split_has_no_answers(tiny_set: Path, vocabulary: Vocabulary) -> 
     store = open_feature_store(tiny_set / "test_features_clevr_cnn.h5")
     assert (questions.answers, questions.types, questions.families) == (None, None, None)
     assert Loader(questions, store, 4).batch(torch.arange(3)).answers is None
+
+
+def test_features_of_the_first_images_alone(
+    tiny_set: Path, vocabulary: Vocabulary, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """film's ``--max_images``: a file without attributes has features of the first 5 images."""
+    shutil.copy(tiny_set / "val_questions.h5", tmp_path)
+    with h5py.File(tmp_path / "val_features_clevr_cnn.h5", "w") as file:
+        file["features"] = np.zeros((5, 2, 3, 3), np.float16)
+    arguments = (data_in(tmp_path), "val", vocabulary, 8, torch.device("cpu"))
+    with pytest.raises(UserError, match=r"features of 5 of them.* missing_images=leave_out"):
+        open_loader(*arguments, missing_images_option="missing_images")
+    loader = open_loader(*arguments, missing_images="leave_out")
+    images = torch.cat([loader.questions.images[b.index] for b in loader.sequential()])
+    assert set(images.tolist()) == set(range(5))
+    with h5py.File(tiny_set / "val_questions.h5") as file:
+        about_them = int((file["image_idxs"][:] < 5).sum())
+        left_out = len(file["image_idxs"]) - about_them
+    assert f"{about_them} questions are kept, {left_out} left out" in capsys.readouterr().out
+    family = int(loader.questions.families[0])
+    loader = open_loader(*arguments, missing_images="leave_out", families=[family])
+    assert set(loader.questions.families.tolist()) == {family}

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import errno
+import hashlib
+import http.client
 import shutil
 from pathlib import Path
 
@@ -11,9 +14,17 @@ from PIL import Image
 from torch import nn
 from torchvision import models
 
-from filmvqa.data.backbones import Backbone, ClevrCNN, build_backbone, fold_batch_norms
+from filmvqa.cli.messages import explain
+from filmvqa.data.backbones import (
+    Backbone,
+    ClevrCNN,
+    backbone_from_spec,
+    build_backbone,
+    fold_batch_norms,
+)
 from filmvqa.data.features import Extraction
 from filmvqa.data.images import list_images, load_image
+from filmvqa.data.store import open_feature_store
 from filmvqa.errors import UserError
 
 
@@ -249,9 +260,125 @@ def test_weights_that_are_not_there_are_explained(tmp_path: Path, monkeypatch, r
         build_backbone("clevr_cnn", weights=resnet18[0])
 
 
+@pytest.mark.parametrize("what", ["no bytes", "a web page", "cut short", "other weights"])
+def test_weights_in_torchs_cache_are_checked_by_their_hash(
+    tmp_path: Path, monkeypatch, resnet18, what: str
+) -> None:
+    """Under torchvision's own name lies something else: the file is named, and never taken."""
+    content = resnet18[0].read_bytes()
+    monkeypatch.setattr("torch.hub.get_dir", lambda: str(tmp_path))
+    (tmp_path / "checkpoints").mkdir()
+    path = tmp_path / "checkpoints/resnet18-f37072fd.pth"
+    path.write_bytes({
+        "no bytes": b"", "a web page": b"<!DOCTYPE html>", "cut short": content[:10**6],
+        "other weights": content,
+    }[what])  # fmt: skip
+    for weights in (None, path):
+        with pytest.raises(UserError, match=rf"^{path}: is not what its name says .*delete it"):
+            build_backbone("resnet18", weights=weights)
+    digest = hashlib.sha256(content).hexdigest()[:8]
+    entry = models.get_model_weights("resnet18")["IMAGENET1K_V1"]
+    monkeypatch.setattr(type(entry), "url", f"https://x.org/resnet18-{digest}.pth", raising=False)
+    path.with_name(f"resnet18-{digest}.pth").write_bytes(content)
+    assert build_backbone("resnet18").weights_sha256 == hashlib.sha256(content).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("error", "match"),
+    [
+        (http.client.IncompleteRead(b"x"), "could not be downloaded .*give weights=<file>"),
+        (TimeoutError("timed out"), "could not be downloaded"),
+        (RuntimeError("invalid hash value"), "could not be downloaded"),
+        (OSError(errno.ENOSPC, "No space left on device"), "resnet18-f37072fd.pth: no room on the"),
+    ],
+)
+def test_downloads_of_weights_that_fail(tmp_path: Path, monkeypatch, error, match: str) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("torch.hub.get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", fail)
+    with pytest.raises(UserError, match=match):
+        build_backbone("resnet18")
+
+
+def test_a_cache_that_cannot_be_written_is_not_the_networks_fault(
+    tmp_path: Path, monkeypatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(tmp_path))
+
+    monkeypatch.setattr("torch.hub.get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", fail)
+    with pytest.raises(PermissionError):
+        build_backbone("resnet18")
+
+
+def test_images_numbered_from_anywhere_and_a_part_of_them(tmp_path: Path) -> None:
+    folder = draw(tmp_path / "i", 6, (16, 16))
+    whole = Extraction(folder, tmp_path / "a.h5", "val", build_backbone("pixels"), (16, 16)).run()
+    part = Extraction(
+        folder, tmp_path / "b.h5", "val", build_backbone("pixels"), (16, 16), max_images=4
+    ).run()
+    assert part.shape == (4, 3, 16, 16)
+    for i in (0, 1, 2, 4, 5):
+        (folder / f"CLEVR_val_{i:06d}.png").rename(folder / f"CLEVR_val_{25_000 + i:06d}.png")
+    (folder / "CLEVR_val_000003.png").unlink()
+    make = lambda **options: Extraction(  # noqa: E731
+        folder, tmp_path / "c.h5", "val", build_backbone("pixels"), (16, 16), **options
+    )
+    with pytest.raises(
+        UserError, match=r"CLEVR_val_025003\.png: missing.*missing_images=leave_out"
+    ):
+        make()
+    shifted = make(missing_images="leave_out").run()
+    assert list(shifted.image_names) == [25_000, 25_001, 25_002, 25_004, 25_005]
+    with open_feature_store(whole.path) as a, open_feature_store(shifted.path) as b:
+        images = torch.tensor([1, 4])
+        assert torch.equal(a.read(images), b.read(images + 25_000))
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch) -> None:
+    folder, root = draw(tmp_path / "i", 2, (16, 16)), tmp_path / "readonly"
+    make_folder = Path.mkdir
+
+    def fail(path: Path, *arguments, **options) -> None:
+        if root in (path, *path.parents):
+            raise OSError(errno.EROFS, "Read-only file system", str(path))
+        make_folder(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "mkdir", fail)
+    extraction = Extraction(folder, root / "h5/f.h5", "val", build_backbone("pixels"), (16, 16))
+    with pytest.raises(OSError, match="Read-only file system") as caught:
+        extraction.run()
+    assert explain(caught.value).startswith(f"{root / 'h5'}: Read-only file system; choose a path")
+
+
 @pytest.mark.parametrize("name", ["vgg16", "resnet7", "clevr"])
 def test_unknown_backbones_are_refused(name: str) -> None:
     with pytest.raises(UserError, match=name):
         build_backbone(name)
     with pytest.raises(UserError, match="stage=5"):
         build_backbone("resnet18", 5)
+
+
+def test_another_deviation_of_pixels_is_used_and_recorded(resnet18) -> None:
+    """The original FiLM code's is 0.224 for blue."""
+    path, network = resnet18
+    backbone = build_backbone("resnet18", 3, path, std=[0.229, 0.224, 0.224])
+    image = torch.randint(0, 256, (1, 3, 64, 64), dtype=torch.uint8)
+    mean, std = (torch.tensor(v)[:, None, None] for v in ((0.485, 0.456, 0.406),
+                                                          (0.229, 0.224, 0.224)))  # fmt: skip
+    x = (image.float() / 255 - mean) / std
+    with torch.inference_mode():
+        for name in ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3"):
+            x = getattr(network, name)(x)
+        assert torch.allclose(backbone(image), x, atol=1e-4)
+    assert backbone.spec()["std"].tolist() == pytest.approx([0.229, 0.224, 0.224])
+    spec = {**backbone.spec(), "weights_sha256": ""}  # an imported checkpoint's: any weights
+    assert torch.equal(backbone_from_spec(spec, path).std, backbone.std)
+    for wrong in ([0.2, 0.2], [0.2, 0.2, 0.0], [0.2, "a", 0.2], 0.2, [0.2, 0.2, float("nan")]):
+        with pytest.raises(UserError, match=r"^std=.*three positive numbers"):
+            build_backbone("resnet18", 3, path, std=wrong)
+    with pytest.raises(UserError, match="clevr_cnn has its own normalisation"):
+        build_backbone("clevr_cnn", std=[0.2, 0.2, 0.2])

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 from pathlib import Path
 
 import h5py
@@ -10,6 +11,7 @@ import pytest
 from filmvqa.clevr.programs import ANSWER_FUNCTIONS
 from filmvqa.clevr.schema import read_questions
 from filmvqa.data.preprocess import preprocess_questions
+from filmvqa.data.questions import NAME_DATASETS
 from filmvqa.data.vocabulary import Vocabulary
 from filmvqa.errors import UserError
 from filmvqa.layout import DatasetLayout
@@ -46,6 +48,9 @@ def test_the_files_of_a_generated_set(tiny_world: Path, tiny_set: Path) -> None:
     with h5py.File(tiny_set / "train_questions.h5") as file:
         arrays = {name: file[name][:] for name in file}
         attributes = dict(file.attrs)
+    assert arrays.pop("named_image_idxs").tolist() == list(range(60))
+    names = [f"CLEVR_train_{i:06d}.png" for i in range(60)]
+    assert arrays.pop("image_name_crc32").tolist() == [zlib.crc32(n.encode()) for n in names]
     assert set(arrays) == {
         "questions", "image_idxs", "orig_idxs", "answers", "question_families", "types", "programs",
     }  # fmt: skip
@@ -72,7 +77,7 @@ def _tree(program: list, root: int) -> list[int]:
 
 def test_a_split_without_answers_lacks_those_datasets(tiny_set: Path) -> None:
     with h5py.File(tiny_set / "test_questions.h5") as file:
-        assert set(file) == {"questions", "image_idxs", "orig_idxs"}
+        assert set(file) == {"questions", "image_idxs", "orig_idxs", *NAME_DATASETS}
 
 
 def test_the_vocabulary_comes_from_train_alone(tmp_path: Path) -> None:
@@ -114,7 +119,7 @@ def test_an_existing_vocabulary_is_used_and_grown(tmp_path: Path) -> None:
     old, new = Vocabulary.load(given), Vocabulary.load(tmp_path / "out/vocab.json")
     assert new.question == {**old.question, "shiny": len(old.question)}
     with h5py.File(tmp_path / "out/train_questions.h5") as file:
-        assert set(file) == {"questions", "image_idxs", "orig_idxs", "answers"}  # no programs
+        assert set(file) == {"questions", "image_idxs", "orig_idxs", "answers", *NAME_DATASETS}
         assert file["questions"][1].tolist()[2] == 3  # "that" is too rare
 
 

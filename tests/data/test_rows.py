@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -69,11 +70,11 @@ def test_a_file_that_shrinks_is_an_error(tmp_path: Path) -> None:
 def test_a_store_names_the_file_that_ends_early(tmp_path: Path, monkeypatch) -> None:
     write(tmp_path / "f.h5", {})
 
-    def fail(self: DatasetRows, rows: np.ndarray, out: torch.Tensor) -> None:
-        raise OSError("Input/output error")
+    def fail(*_: object) -> int:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    monkeypatch.setattr(DatasetRows, "read", fail)
-    with pytest.raises(UserError, match=r"f\.h5: not readable \(Input/output error\)"):
+    monkeypatch.setattr(os, "preadv", fail)
+    with pytest.raises(UserError, match=r"f\.h5: cannot be accessed now: Input/output error"):
         open_feature_store(tmp_path / "f.h5")
 
 

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from filmvqa.data.sampler import EpochSampler
+from filmvqa.data.sampler import EpochSampler, batch_sizes
 
 
 @given(
@@ -52,3 +52,64 @@ def test_a_sampler_goes_on_from_its_state(count: int, size: int, seed: int, step
     for k in range(steps, steps + 5):
         assert torch.equal(resumed.rows(resumed.epoch, resumed.batch), rows[k])
         resumed.advance()
+
+
+@given(st.integers(1, 200), st.integers(2, 30), st.integers(0, 2))
+def test_no_batch_is_too_small(count: int, size: int, epoch: int) -> None:
+    """Every row once an epoch, in ceil(N / B) batches; only batches of 2 may be one fewer."""
+    sampler = EpochSampler(torch.arange(count), size, 0, smallest_batch=2)
+    batches = [sampler.rows(epoch, i) for i in range(sampler.batches_per_epoch)]
+    assert torch.equal(torch.cat(batches).sort().values, torch.arange(count))
+    assert min(map(len, batches)) >= min(2, count)
+    assert max(map(len, batches)) <= max(size, 3)
+    assert len(batches) == -(-count // size) - (size == 2 and count % 2 == 1 and count > 1)
+    plain = EpochSampler(torch.arange(count), size, 0)
+    same = [torch.equal(batch, plain.rows(epoch, i)) for i, batch in enumerate(batches)]
+    assert all(same[:-2])
+    assert all(same) == (count % size != 1 or count == 1)
+
+
+def test_the_last_two_batches_share_a_question_left_over() -> None:
+    assert batch_sizes(129, 64, 2) == [64, 33, 32]
+    assert batch_sizes(65, 64, 2) == [33, 32]
+    assert batch_sizes(129, 64) == [64, 64, 1]
+    assert batch_sizes(5, 2, 2) == [2, 3]
+    assert batch_sizes(130, 64, 2) == [64, 64, 2]
+
+
+@given(st.integers(1, 40), st.integers(2, 12), st.integers(0, 3), st.data())
+def test_a_position_of_an_earlier_version_goes_on(
+    count: int, size: int, epoch: int, data: st.DataObject
+) -> None:
+    """Exactly, except just before a last batch of one."""
+    batch = data.draw(st.integers(0, -(-count // size) - 1))
+    sampler = EpochSampler(torch.arange(count), size, 0, smallest_batch=2)
+    recut = sampler.load_state_dict({"epoch": epoch, "batch": batch})
+    drawn = batch * size
+    left = []
+    while sampler.epoch == epoch:
+        left.append(sampler.rows(epoch, sampler.batch))
+        sampler.advance()
+    num_left = sum(map(len, left))
+    assert recut == abs(num_left - (count - drawn))
+    assert (recut > 0) == (count % size == 1 and count > 1 and drawn == count - 1)
+
+
+@given(
+    st.lists(st.integers(0, 6), min_size=1, max_size=60),
+    st.integers(1, 5),
+    st.integers(1, 20),
+    st.integers(0, 3),
+)
+def test_rows_that_are_not_shuffled(
+    images: list[int], per_image: int, size: int, epoch: int
+) -> None:
+    rows = torch.arange(len(images)) + 100
+    sampler = EpochSampler(rows, size, epoch, torch.tensor(images), per_image, shuffle=False)
+    batches = [sampler.rows(epoch, i) for i in range(sampler.batches_per_epoch)]
+    expected, left = [], list(range(len(images)))
+    while left:  # the first that is left, and the next ones about its image
+        group = [i for i in left if images[i] == images[left[0]]][:per_image]
+        left = [i for i in left if i not in group]
+        expected += group
+    assert (torch.cat(batches) - 100).tolist() == expected

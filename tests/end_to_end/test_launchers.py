@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,7 @@ def test_a_sweep_under_every_launcher(launcher: str, copy: Path) -> None:
     command = [
         "-m", *TRAIN, *LAUNCHERS[launcher], "name=sweep", "optim.weight_decay=0,1e-5,-1",
     ]  # fmt: skip
-    done = run_script("train.py", *command, cwd=copy)
+    done = run_script("train.py", *command, cwd=copy, forked=False)
     folder = copy / "outputs/sweeps/sweep"
     assert done.returncode == 1, done.stderr[-2000:]
     last = done.stderr.strip().splitlines()[-1]
@@ -44,11 +45,30 @@ def test_a_sweep_under_every_launcher(launcher: str, copy: Path) -> None:
     assert report.returncode == 0, report.stderr
 
 
-def test_a_bug_in_a_job_is_listed_with_its_traceback(copy: Path) -> None:
-    """An exception that is no user error: here of a config that no check knows."""
+_BUG = """
+import torch
+seed = torch.manual_seed
+def broken(number):
+    if number == 7:
+        raise ValueError("a bug")
+    return seed(number)
+torch.manual_seed = broken
+"""
+
+
+def test_a_bug_in_a_job_is_listed_with_its_traceback(
+    copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An exception that is no user error."""
     (copy / "outputs/sweeps/sweep").mkdir(parents=True)
-    command = ["-m", *TRAIN, "name=sweep", "seed=0,-99999999999999999999"]
-    done = run_script("train.py", *command, cwd=copy)
+    (copy / "site").mkdir()
+    (copy / "site/sitecustomize.py").write_text(_BUG)
+    path = os.environ.get("PYTHONPATH")
+    monkeypatch.setenv(
+        "PYTHONPATH", os.pathsep.join([str(copy / "site"), *([path] if path else [])])
+    )
+    command = ["-m", *TRAIN, "name=sweep", "seed=0,7"]
+    done = run_script("train.py", *command, cwd=copy, forked=False)
     assert done.returncode == 1
     assert "Traceback" in done.stderr
     assert done.stderr.strip().splitlines()[-1].startswith("error: 1 of the sweep's jobs failed")

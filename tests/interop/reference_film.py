@@ -75,21 +75,25 @@ class Weights:
         return F.batch_norm(x, mean, var, scale, shift)
 
 
-def checkpoint(**options: Any) -> dict[str, Any]:
-    """The content of a file with these options and random weights."""
-    generator = {k: options.get(k, v) for k, v in GENERATOR.items()}
-    engine = {k: options.get(k, v) for k, v in ENGINE.items()}
-    assert set(options) <= GENERATOR.keys() | ENGINE.keys()
+def vocabulary() -> dict[str, dict[str, int]]:
+    """A file's ``vocab``."""
     sizes = {"question": WORDS, "program": 6, "answer": ANSWERS}
-    vocab = {
+    return {
         f"{name}_token_to_idx": {
             token: i for i, token in enumerate(
                 ["<NULL>", "<START>", "<END>", "<UNK>", *(f"t{j}" for j in range(4, count))])
         } for name, count in sizes.items()
     }  # fmt: skip
+
+
+def checkpoint(**options: Any) -> dict[str, Any]:
+    """The content of a file with these options and random weights."""
+    generator = {k: options.get(k, v) for k, v in GENERATOR.items()}
+    engine = {k: options.get(k, v) for k, v in ENGINE.items()}
+    assert set(options) <= GENERATOR.keys() | ENGINE.keys()
     content = {
-        "program_generator_kwargs": generator, "execution_engine_kwargs": engine, "vocab": vocab,
-        "args": {}, "best_val_acc": 0.5,
+        "program_generator_kwargs": generator, "execution_engine_kwargs": engine,
+        "vocab": vocabulary(), "args": {}, "best_val_acc": 0.5,
     }  # fmt: skip
     language, vision = Weights(), Weights()
     questions = torch.ones(1, 5, dtype=torch.int64)

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import builtins
+import errno
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from filmvqa.errors import UserError
 from filmvqa.interop.original_film import load_original_film
 from filmvqa.models.vision import POOLS
+from tests.conftest import examples
+from tests.interop.reference_baselines import checkpoint as baseline_checkpoint
 from tests.interop.reference_film import ANSWERS, ENGINE, WORDS, checkpoint, run
 
 
@@ -124,7 +129,7 @@ COMBINED = st.fixed_dictionaries({
 })  # fmt: skip
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(options=COMBINED, seed=st.integers(0, 2**31))
 def test_options_together_give_the_originals_numbers(
     options: dict, seed: int, tmp_path_factory: pytest.TempPathFactory
@@ -210,3 +215,126 @@ def test_files_that_are_none_are_refused(tmp_path: Path) -> None:
     torch.save(small, path)
     with pytest.raises(UserError, match="vocabulary has 14 words and 9 answers, its weights 15"):
         load_original_film(path)
+
+
+def test_missing_and_strange_weights_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "film.pt"
+    film, lstm = checkpoint(), baseline_checkpoint("LSTM")
+    for content, entry in (
+        (film, "execution_engine_state"), (film, "program_generator_state"),
+        (lstm, "baseline_state"),
+    ):  # fmt: skip
+        for name in content[entry]:
+            if name.endswith("num_batches_tracked"):
+                continue
+            without = {k: v for k, v in content[entry].items() if k != name}
+            torch.save(content | {entry: without}, path)
+            with pytest.raises(UserError, match=re.escape(f"lacks {name!r} in {entry}")):
+                load_original_film(path)
+        torch.save(content | {entry: content[entry] | {"stem.x": torch.ones(2)}}, path)
+        with pytest.raises(UserError, match=f"has 'stem.x' in {entry}"):
+            load_original_film(path)
+
+
+def test_models_of_programs_are_refused_by_name(tmp_path: Path) -> None:
+    torch.save(checkpoint() | {"args": {"model_type": "PG+EE"}}, tmp_path / "iep.pt")
+    with pytest.raises(UserError, match=r"model_type 'PG\+EE' .* cannot be loaded; FiLM, LSTM"):
+        load_original_film(tmp_path / "iep.pt")
+
+
+STRANGE = [None, "x", -1, 0, 3, 10**9, 2.5, float("nan"), True, [], {}, ["a"], {"a": 1}, {1: 2},
+           torch.ones(()), torch.ones(2, 3), torch.ones(2, dtype=torch.int64),
+           torch.ones(2, 2).to_sparse(), torch.ones(3, dtype=torch.complex64)]  # fmt: skip
+
+
+@examples(150)
+@given(
+    data=st.data(),
+    make=st.sampled_from(["FiLM", "LSTM", "CNN+LSTM", "CNN+LSTM+SA"]),
+    delete=st.booleans(),
+    strange=st.sampled_from(range(len(STRANGE))),
+)
+def test_a_strange_file_is_read_or_refused_in_a_line(
+    data: st.DataObject, make: str, delete: bool, strange: int,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:  # fmt: skip
+    torch.manual_seed(0)
+    content = checkpoint() if make == "FiLM" else baseline_checkpoint(make)
+    inner: dict[Any, Any] = content
+    while True:
+        key = data.draw(st.sampled_from(list(inner)))
+        if not isinstance(inner[key], dict) or not inner[key] or data.draw(st.booleans()):
+            break
+        inner = inner[key]
+    if delete:
+        del inner[key]
+    else:
+        inner[key] = STRANGE[strange]
+    path = tmp_path_factory.mktemp("strange") / "film.pt"
+    torch.save(content, path)
+    try:
+        load_original_film(path)
+    except UserError as error:
+        assert str(error).startswith(f"{path}: ")
+        assert "\n" not in str(error)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_other_types_and_versions_of_torch_give_the_same_model(
+    dtype: torch.dtype, tmp_path: Path
+) -> None:
+    """torch 0.2 has no ``num_batches_tracked``, and writes another format of file."""
+    content = checkpoint()
+    for entry in ("program_generator_state", "execution_engine_state"):
+        content[entry] = {
+            name: torch.nn.Parameter(value.to(dtype))
+            for name, value in content[entry].items()
+            if not name.endswith("num_batches_tracked")
+        }
+    torch.save(content, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
+    features, questions = batch(ENGINE["feature_dim"])
+    model, _ = load_original_film(tmp_path / "old.pt")
+    assert {w.dtype for w in model.parameters()} == {torch.float32}
+    for entry in ("program_generator_state", "execution_engine_state"):
+        content[entry] = {name: value.detach().float() for name, value in content[entry].items()}
+    with torch.inference_mode():
+        assert torch.allclose(
+            model(features, questions), run(content, features, questions)[1], atol=1e-4
+        )
+
+
+@pytest.mark.parametrize("method", ["uint8", "float32"])
+def test_pixels_are_those_that_the_original_trains_on(method: str, tmp_path: Path) -> None:
+    """Its scripts/extract_features.py stores pixels in [0, 1]; ours stores bytes."""
+    content = checkpoint(
+        feature_dim=(3, 32, 32), stem_num_layers=2, stem_kernel_size=4, stem_stride=2,
+        stem_padding=1,
+    )  # fmt: skip
+    torch.save(content, tmp_path / "film.pt")
+    model, _ = load_original_film(tmp_path / "film.pt")
+    _, questions = batch((3, 32, 32))
+    pixels = torch.randint(0, 256, (5, 3, 32, 32), dtype=torch.uint8)
+    unit = pixels.float() / 255
+    with torch.inference_mode():
+        expected = run(content, unit, questions)[1]
+        logits = model(pixels if method == "uint8" else unit, questions)
+    assert torch.allclose(logits, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_a_file_that_cannot_be_read_now_is_not_called_broken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "film.pt"
+    torch.save(checkpoint(), path)
+    opened = builtins.open
+
+    def forbidden(file: Any, *arguments: Any, **options: Any) -> Any:
+        if file == path:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return opened(file, *arguments, **options)
+
+    monkeypatch.setattr("builtins.open", forbidden)
+    with pytest.raises(UserError, match=r"cannot be read .*Permission denied") as refusal:
+        load_original_film(path)
+    for harm in ("delete", "again from", "not a readable checkpoint"):
+        assert harm not in str(refusal.value)

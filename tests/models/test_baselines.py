@@ -2,11 +2,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 
 from filmvqa.clevr.programs import ANSWER_FUNCTIONS
 from filmvqa.data.questions import QuestionDataset
 from filmvqa.data.vocabulary import Vocabulary
+from filmvqa.errors import UserError
+from filmvqa.models import build_model
 from filmvqa.models.baselines import QuestionTypeMode, StackedAttention
 
 
@@ -42,3 +45,27 @@ def test_stacked_attention_against_its_formula() -> None:
         ])  # fmt: skip
         attended = sum(p * image[i, n] for n, p in enumerate(scores.softmax(0)))
         assert torch.allclose(out[i], query[i] + attended, atol=1e-6)
+
+
+def test_attention_begins_as_in_the_original_code() -> None:
+    """Kaiming's normal distribution for weights, torch's own for biases."""
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 9, "num_answers": 5, "feature_shape": [400, 3, 3], "hidden_dim": 300}
+    ours = build_model("cnn_lstm_sa", **sizes, attention_dim=300)
+    theirs = build_model("cnn_lstm_sa", **sizes, attention_dim=300, kaiming_normal=True)
+    for weight in (theirs.cnn.weight, theirs.attentions[0].image.weight,
+                   theirs.attentions[0].query.weight, theirs.classifier[0].weight):  # fmt: skip
+        values = weight.flatten(1)
+        assert values.std().item() == pytest.approx((2 / values.shape[1]) ** 0.5, rel=0.02)
+        kurtosis = (values / values.std()).pow(4).mean().item()
+        assert kurtosis == pytest.approx(3, abs=0.1)  # a uniform distribution's is 1.8
+    assert theirs.cnn.bias.abs().max() > 0
+    assert ours.cnn.weight.abs().max() <= 1 / 400**0.5
+
+
+@pytest.mark.parametrize(
+    "option", [{"classifier_norm": "both"}, {"pool": "avgpool2"}, {"pixel_range": "255"}]
+)
+def test_an_unknown_choice_is_refused(option: dict) -> None:
+    with pytest.raises(UserError, match="choose from"):
+        build_model("cnn_lstm", vocab_size=9, num_answers=5, feature_shape=[4, 6, 6], **option)

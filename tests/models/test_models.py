@@ -9,7 +9,7 @@ from filmvqa.errors import UserError
 from filmvqa.models import MODELS, build_model
 from filmvqa.models.encoder import QuestionEncoder
 from filmvqa.models.film_net import FilmNet
-from filmvqa.models.vision import CoordConv2d
+from filmvqa.models.vision import CoordConv2d, scale_pixels
 from tests.models.small_models import SIZES, SMALL, questions, small
 
 
@@ -162,46 +162,59 @@ def test_pixels_through_a_strided_stem() -> None:
 
 
 def test_an_unknown_model_is_refused() -> None:
-    with pytest.raises(UserError, match="unknown model 'flim'; choose from film, mac"):
+    with pytest.raises(UserError, match=r"model\.name='flim': must be one of film, mac"):
         build_model("flim")
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"depth": 3}, "has no option 'depth'; it has channels, "),
-        ({"chanels": 3}, "has no option 'chanels'; did you mean 'channels'"),
-        ({"channels": "many"}, "channels='many': Expected `int`"),
-        ({"channels": 10**400}, "channels=1000.*: Expected `int` <="),
-        ({"num_blocks": -1}, "num_blocks=-1: Expected `int` >= 0"),
-        ({"film_blocks": 3}, "film_blocks=3: Expected `array | null`"),
-        ({"coordinates": "all"}, "coordinates='all'; choose from none, inputs, everywhere"),
-        ({"encoder": 3}, "encoder=3: Expected"),
-        ({"encoder": {"cells": "gru"}}, "has no option 'encoder.cells'; did you mean 'cell'"),
-        ({"encoder": {"vocab_size": 3}}, "has no option 'encoder.vocab_size'"),
-        ({"encoder": {"dropout": 2}}, "encoder.dropout=2: Expected `float` <= 1.0"),
-        ({"generator": {"channels": 3}}, "has no option 'generator.channels'"),
-        ({"stem": {"strides": [1, "2"]}}, r"stem.strides=\[1, '2'\]: Expected `int`"),
-        ({"stem": {"kernel_size": 0}}, "stem.kernel_size=0: Expected `int` >= 1"),
-        ({"stem": {"kernel_size": 7, "padding": 0}}, "the stem's kernel of 7 .* leaves nothing"),
-        ({"block": {"conditioned": False}}, "has no option 'block.conditioned'"),
-        ({"classifier": {"norm": "yes"}}, "classifier.norm='yes': Expected `bool`"),
-        ({"encoder": {"cell": "rnn"}}, "cell='rnn'"),
-        ({"encoder": {"bidirectional": True, "hidden_dim": 5}}, "hidden_dim=5 .* must be even"),
-        ({"generator": {"decoder": "rnn"}}, "decoder='rnn'"),
-        ({"generator": {"hidden_dims": [4]}}, r"decoder='linear' has no hidden_dims \[4\]"),
+        ({"depth": 3}, "depth: no such option; there are channels, "),
+        ({"chanels": 3}, r"chanels: no such option; did you mean channels\?"),
+        ({"channels": "many"}, "channels='many': must be a whole number from 1 to 2147483647"),
+        ({"channels": 10**400}, "channels=1000.*: must be a whole number"),
+        ({"channels": True}, "channels=true: must be a whole number"),
+        ({"num_blocks": -1}, "num_blocks=-1: must be a whole number from 0"),
+        ({"film_blocks": 3}, "film_blocks=3: must be a list"),
+        ({"coordinates": "all"}, "coordinates='all': must be one of none, inputs, everywhere"),
+        ({"coordinates": "all", "num_blocks": 0}, "coordinates='all': must be one of none"),
+        ({"encoder": 3}, "encoder=3: must be a group of keys, or null"),
+        ({"encoder": {"cells": "gru"}}, r"encoder\.cells: no such option; did you mean cell\?"),
+        ({"encoder": {"vocab_size": 3}}, r"encoder\.vocab_size: no such option"),
+        ({"encoder": {"dropout": 2}}, r"encoder\.dropout=2: must be a finite number from 0 to 1"),
+        ({"generator": {"channels": 3}}, r"generator\.channels: no such option"),
+        ({"generator": {"gamma_baseline": float("nan")}}, r"generator\.gamma_baseline=NaN"),
+        (
+            {"stem": {"strides": [1, "2"]}},
+            r'stem\.strides=\[1, "2"\]: must be a list, each a whole',
+        ),
+        ({"stem": {"kernel_size": 0}}, r"stem\.kernel_size=0: must be a whole number from 1"),
+        ({"stem": {"kernel_size": 7, "padding": 0}}, r"stem\.kernel_size=7: leaves nothing"),
+        ({"block": {"conditioned": False}}, r"block\.conditioned: no such option"),
+        ({"classifier": {"norm": "yes"}}, r"classifier\.norm='yes': must be true or false"),
+        ({"encoder": {"cell": "rnn"}}, r"encoder\.cell='rnn': must be one of gru, lstm"),
+        (
+            {"encoder": {"bidirectional": True, "hidden_dim": 5}},
+            r"encoder\.hidden_dim=5: must be even",
+        ),
+        ({"generator": {"decoder": "rnn"}}, r"generator\.decoder='rnn'"),
+        ({"generator": {"hidden_dims": [4]}}, r"generator\.hidden_dims=\[4\]: decoder=linear has"),
         (
             {"generator": {"decoder": "gru", "hidden_dims": [4, 5]}},
-            r"hidden_dims=\[4, 5\] .* must be equal",
+            r"generator\.hidden_dims=\[4, 5\]: must be equal",
         ),
-        ({"block": {"film_position": "nowhere"}}, "film_position='nowhere'"),
-        ({"block": {"kernel_size": 2}}, "kernel_size=2 must be odd"),
-        ({"classifier": {"pool": "sum"}}, "pool='sum'"),
-        ({"film_blocks": [True]}, "film_blocks has 1 entries for 4 blocks"),
+        ({"block": {"film_position": "nowhere"}}, r"block\.film_position='nowhere'"),
+        ({"block": {"kernel_size": 2}}, r"block\.kernel_size=2: must be odd"),
+        ({"classifier": {"pool": "sum"}}, r"classifier\.pool='sum'"),
+        (
+            {"classifier": {"pool": "avgpool7"}, "stem": {"strides": [4]}},
+            r"classifier\.pool=avgpool7: leaves",
+        ),
+        ({"film_blocks": [True]}, "film_blocks has 1 entries for num_blocks=4 blocks"),
     ],
 )
 def test_options_that_cannot_be_are_refused(options: dict, message: str) -> None:
-    with pytest.raises(UserError, match=f"model 'film': {message}"):
+    with pytest.raises(UserError, match=rf"^model\.{message}"):
         build_model("film", **SIZES, **options)
 
 
@@ -215,3 +228,36 @@ def test_an_error_of_the_code_keeps_its_traceback(
     monkeypatch.setattr("filmvqa.models.film_net._initialize", broken)
     with pytest.raises(error, match="a bug"):
         small("film")
+
+
+def test_biases_begin_at_zero_or_as_in_the_original_code() -> None:
+    """It draws weights by Kaiming and keeps torch's biases: uniform within 1 / √fan-in."""
+    models = {
+        name: build_model("film", **SIZES, **SMALL["film"], initial_biases=name)
+        for name in ("zero", "uniform")
+        if torch.manual_seed(0)
+    }
+    for (name, zero), uniform in zip(
+        models["zero"].named_parameters(), models["uniform"].parameters(), strict=True
+    ):
+        module = models["zero"].get_submodule(name.rpartition(".")[0])
+        if name.endswith("bias") and isinstance(module, nn.Linear | nn.Conv2d):
+            assert not zero.any()
+            fan_in = module.weight[0].numel()
+            assert 0 < uniform.abs().max() <= 1 / fan_in**0.5
+        else:
+            assert torch.equal(zero, uniform), name
+    with pytest.raises(UserError, match="initial_biases='one'; choose from zero, uniform"):
+        build_model("film", **SIZES, **SMALL["film"], initial_biases="one")
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_pixels_have_the_range_that_the_model_was_made_for(precision: torch.dtype) -> None:
+    pixels = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16)
+    with torch.autocast("cpu", torch.bfloat16, enabled=precision == torch.bfloat16):
+        centered, unit = scale_pixels(pixels), scale_pixels(pixels, "unit")
+    assert centered.dtype == unit.dtype == precision
+    assert torch.equal(centered, (pixels.double() / 64 - 2).to(precision))
+    assert torch.equal(unit, (pixels.float() / 255).to(precision))
+    stored = torch.rand(1, 3, 4, 4)
+    assert torch.equal(scale_pixels(stored, "unit"), stored)

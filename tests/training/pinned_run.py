@@ -25,7 +25,7 @@ from filmvqa.data.vocabulary import Vocabulary
 from filmvqa.layout import DatasetLayout
 from filmvqa.training.prepare import RunSettings
 from filmvqa.training.run import train_run
-from filmvqa.training.settings import TrainerSettings
+from filmvqa.training.settings import OptimSettings, TrainerSettings
 from tests.conftest import data_in
 
 FIGURES = Path(__file__).with_name("pinned_run.json")
@@ -71,7 +71,7 @@ def run_figures(name: str, h5: Path, folder: Path) -> dict[str, Any]:
             grad_clip=1.0, precision="float32",
         )  # fmt: skip
         settings = RunSettings(
-            data=data_in(h5), model={"name": name, **MODELS[name]}, optim=OPTIM, trainer=trainer,
+            data=data_in(h5), model={"name": name, **MODELS[name]}, optim=OptimSettings(**OPTIM), trainer=trainer,
             config={"model": name}, device="cpu",
         )  # fmt: skip
         train_run(folder, settings)

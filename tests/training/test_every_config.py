@@ -68,7 +68,7 @@ def test_it_trains_two_steps_and_evaluates(
     config = shortened(override, sources, tmp_path)
     if config.train.init_from is not None:
         before = config.copy()
-        before.train = {"init_from": None, "trainable": None}
+        before.train.update(init_from=None, trainable=None)
         before.model.generator.task_offset = False
         train_run(tmp_path / "before", run_settings(before))
         config.train.init_from = str(tmp_path / "before/best.pt")

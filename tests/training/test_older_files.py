@@ -51,7 +51,11 @@ def as_format_3(content: dict[str, Any]) -> dict[str, Any]:
         for name, entry in content["inputs"].items()
     }
     data = content["data"]
+    progress = {k: v for k, v in content["progress"].items() if k != "logged"}
+    sampler = {k: v for k, v in content["sampler"].items() if k != "rows"}
     old = content | {
+        "progress": progress,
+        "sampler": sampler,
         "format": "filmvqa-checkpoint-3",
         "average": content["ema_weights"],
         "model": {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,8 +16,9 @@ from filmvqa.errors import UserError
 from filmvqa.models import build_model
 from filmvqa.training.optimizer import build_optimizer
 from filmvqa.training.overfitting import overfitting_warning
-from filmvqa.training.settings import TrainerSettings
+from filmvqa.training.settings import OptimSettings, TrainerSettings
 from filmvqa.training.state import update_ema
+from filmvqa.training.trainer import Trainer
 from tests.models.small_models import SIZES, SMALL
 from tests.training.tiny_runs import train
 
@@ -24,7 +26,7 @@ from tests.training.tiny_runs import train
 def decays(**options: object) -> dict[str, float]:
     """The weight decay of each weight of a small FiLM."""
     model = build_model("film", **SIZES, **SMALL["film"])
-    optimizer = build_optimizer(model, weight_decay=1e-5, **options)
+    optimizer = build_optimizer(model, OptimSettings(weight_decay=1e-5, **options))
     names = {id(w): n for n, w in model.named_parameters()}
     found = {
         names[id(w)]: group["weight_decay"]
@@ -138,3 +140,36 @@ def test_a_run_that_overfits_says_so(tmp_path: Path, tiny_set: Path, capsys) -> 
     assert set(last["val_by_type"]) <= {
         "count", "exist", "compare integer", "query attribute", "compare attribute",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("by_part", [False, True])
+def test_gradients_are_clipped_together_or_by_part(
+    by_part: bool, tmp_path: Path, tiny_set: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By part: encoder and FiLM generator to one norm, all else to another, as the original."""
+    norms: list[list[float]] = []
+    step = Trainer.step
+
+    def noted(self: Trainer, batch: Any) -> None:
+        step(self, batch)
+        parts: dict[bool, list[torch.Tensor]] = {True: [], False: []}
+        for name, weight in self.state.model.named_parameters():
+            parts[name.split(".")[0] in ("encoder", "film_generator")].append(weight.grad.flatten())
+        norms.append([float(torch.cat(gradients).norm()) for gradients in parts.values()])
+
+    monkeypatch.setattr(Trainer, "step", noted)
+    options = {"grad_clip": 1e-4, "grad_clip_by_part": by_part, "precision": "float32"}
+    train(tmp_path / "run", tiny_set, max_steps=3, eval_every=3, **options)
+    for question, network in norms:
+        if by_part:
+            assert (question, network) == pytest.approx((1e-4, 1e-4), rel=1e-2)
+        else:
+            assert (question**2 + network**2) ** 0.5 == pytest.approx(1e-4, rel=1e-2)
+
+
+def test_clipping_by_part_needs_a_norm_and_parts(tmp_path: Path, tiny_set: Path) -> None:
+    with pytest.raises(UserError, match=r"grad_clip_by_part: needs trainer\.grad_clip; give"):
+        train(tmp_path / "film", tiny_set, grad_clip_by_part=True)
+    with pytest.raises(UserError, match=r"grad_clip_by_part: this model has no FiLM generator"):
+        train(tmp_path / "lstm", tiny_set, "lstm", grad_clip_by_part=True, grad_clip=1.0)
+    assert not list(tmp_path.glob("*/last.pt"))

@@ -16,6 +16,7 @@ import torch
 
 from filmvqa.checkpoint import load_checkpoint
 from filmvqa.data.vocabulary import Vocabulary
+from filmvqa.determinism import random_state, restore_random_state
 from filmvqa.errors import Interrupted, UserError
 from filmvqa.locks import folder_lock
 from filmvqa.models.film_net import FilmNet
@@ -54,6 +55,7 @@ def check_same(a: Path, b: Path) -> None:
         {"questions_per_image": 4, "precision": "float32"},
         {"log_every": 7, "eval_every": 5, "optim": {"name": "adamw", "fused": False}},
         {"grad_clip": 0.5, "eval_every": None},
+        {"shuffle": False, "questions_per_image": 2, "run": {"families": list(range(40))}},
     ],
     ids=str,
 )
@@ -220,6 +222,46 @@ def test_changed_inputs_are_refused(tmp_path: Path, tiny_set: Path, monkeypatch)
         train(tmp_path / "run", data)
 
 
+def test_the_state_of_the_devices_generator_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the one GPU that is used, whatever others are seen, then and now; none for a CPU."""
+    generators = {0: "a", 1: "b"}
+
+    def index(device: torch.device) -> int:
+        return 0 if device.index is None else device.index
+
+    def restore(state: str, device: torch.device) -> None:
+        generators[index(device)] = state
+
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: generators[index(device)])
+    monkeypatch.setattr(torch.cuda, "set_rng_state", restore)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    cpu, first, second = map(torch.device, ("cpu", "cuda", "cuda:1"))
+    assert random_state(cpu)["cuda"] == []
+    state = random_state(second)
+    assert state["cuda"] == ["b"]
+    generators.pop(1)
+    restore_random_state(state, first)  # there is one GPU now
+    assert generators == {0: "b"}
+    earlier = state | {"cuda": ["c", "d"]}  # as earlier versions saved where two were seen
+    restore_random_state(earlier, first)
+    assert generators == {0: "c"}
+    restore_random_state(earlier, second)
+    assert generators == {0: "c", 1: "d"}
+    torch.manual_seed(5)
+    restore_random_state(state | {"cuda": []}, first)  # saved on a CPU
+    restore_random_state(state, cpu)  # and gone on with there
+    assert generators == {0: "c", 1: "d"}
+    assert torch.equal(torch.get_rng_state(), state["cpu"])
+
+
+def test_a_checkpoint_that_is_a_broken_link_is_no_new_run(tmp_path: Path, tiny_set: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/last.pt").symlink_to(tmp_path / "scratch/last.pt")
+    with pytest.raises(UserError, match=r"last\.pt: is a link to .*scratch/last\.pt, which is not"):
+        train(tmp_path / "run", tiny_set)
+    assert not (tmp_path / "run/metrics.jsonl").exists()
+
+
 def test_a_run_says_what_it_ran_in_and_read(tmp_path: Path, tiny_set: Path) -> None:
     train(tmp_path / "run", tiny_set, max_steps=8)
     record = json.loads((tmp_path / "run/provenance.json").read_text())
@@ -307,16 +349,26 @@ def test_weights_that_are_not_finite_are_not_saved(
 def test_out_of_memory_says_what_to_lower(
     tmp_path: Path, tiny_set: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    def fail(self: FilmNet, *arguments: Any) -> None:
-        raise error
+    forward, training = FilmNet.forward, {"step": 0}
 
+    def fail(self: FilmNet, *arguments: Any) -> torch.Tensor:
+        training["step"] += self.training
+        if self.training and training["step"] == 11:
+            raise error
+        return forward(self, *arguments)
+
+    train(tmp_path / "whole", tiny_set)
     monkeypatch.setattr(FilmNet, "forward", fail)
     with pytest.raises(
         UserError,
-        match=r"out of memory on cpu at step 1: .*take about \d+.* of 32 questions .*lower "
-        r"trainer\.batch_size",
+        match=r"out of memory on cpu at step 11: .*take about \d+.* of 32 questions .*; go on with "
+        r"store=stream, or in a new run \(run=<name>\) lower trainer\.batch_size",
     ):
         train(tmp_path / "run", tiny_set)
+    train(tmp_path / "run", tiny_set, run={"store": "stream"})  # as it says
+    whole, resumed = (load_checkpoint(tmp_path / name / "last.pt") for name in ("whole", "run"))
+    assert same(whole["weights"], resumed["weights"])
+    assert metrics(tmp_path / "whole") == metrics(tmp_path / "run")
 
 
 def test_other_errors_are_not_taken_for_memory(

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import errno
+import io
 import json
 import os
+import re
 import signal
 import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -18,6 +22,7 @@ from filmvqa.checkpoint import (
     model_from_checkpoint,
     save_checkpoint,
 )
+from filmvqa.cli.messages import explain
 from filmvqa.data.batches import Loader, open_loader
 from filmvqa.data.vocabulary import Vocabulary
 from filmvqa.devices import choose_device
@@ -26,7 +31,7 @@ from filmvqa.layout import RunLayout
 from filmvqa.models import MODELS, build_model
 from filmvqa.training.loggers import JsonlLogger, WandbLogger, build_loggers
 from filmvqa.training.optimizer import build_optimizer, build_schedule
-from filmvqa.training.settings import TrainerSettings
+from filmvqa.training.settings import LoggerSettings, OptimSettings, TrainerSettings
 from filmvqa.training.state import compile_parts
 from filmvqa.training.trainer import Trainer
 from tests.conftest import data_in
@@ -68,8 +73,8 @@ def test_a_finished_run_is_not_run_again_and_another_config_is_refused(
     assert train(tmp_path / "run", tiny_set, max_steps=8) == best
     assert "finished already" in capsys.readouterr().out
     assert (tmp_path / "run/last.pt").stat().st_mtime_ns == stamp
-    with pytest.raises(UserError, match=r"trainer\.max_steps was 8, now 16"):
-        train(tmp_path / "run", tiny_set, max_steps=16)
+    with pytest.raises(UserError, match=r"trainer\.batch_size was 32, now 16"):
+        train(tmp_path / "run", tiny_set, max_steps=8, batch_size=16)
     assert (tmp_path / "run/last.pt").stat().st_mtime_ns == stamp
 
 
@@ -115,20 +120,20 @@ def test_coupled_and_decoupled_weight_decay() -> None:
     for name, expected in (("adam", 2.0 - 0.1), ("adamw", 2.0 * (1 - 0.1 * 0.5))):
         layer = torch.nn.Linear(1, 1, bias=False)
         layer.weight.data.fill_(2.0)
-        optimizer = build_optimizer(layer, name, lr=0.1, weight_decay=0.5)
+        optimizer = build_optimizer(layer, OptimSettings(name=name, lr=0.1, weight_decay=0.5))
         layer.weight.grad = torch.zeros_like(layer.weight)
         optimizer.step()
         assert layer.weight.item() == pytest.approx(expected, abs=1e-5)
-    with pytest.raises(UserError, match="sgd"):
-        build_optimizer(layer, "sgd")
-    with pytest.raises(UserError, match="lr=-1"):
-        build_optimizer(layer, lr=-1)
+    with pytest.raises(UserError, match=r"optim\.name='sgd': must be one of adam, adamw"):
+        OptimSettings(name="sgd")
+    with pytest.raises(UserError, match=r"optim\.lr=-1: must be a finite number above 0"):
+        OptimSettings(lr=-1)
 
 
 def test_schedules() -> None:
     def rates(name: str) -> list[float]:
         optimizer = torch.optim.Adam(torch.nn.Linear(1, 1).parameters(), lr=1.0)
-        schedule = build_schedule(optimizer, name, warmup_steps=4, total_steps=20)
+        schedule = build_schedule(optimizer, OptimSettings(schedule=name, warmup_steps=4), 20)
         out = []
         for _ in range(21):
             out.append(optimizer.param_groups[0]["lr"])
@@ -143,7 +148,7 @@ def test_schedules() -> None:
     assert cosine[12] == pytest.approx(0.5)
     assert cosine[20] == pytest.approx(0, abs=1e-9)
     with pytest.raises(UserError, match="linear"):
-        build_schedule(torch.optim.Adam(torch.nn.Linear(1, 1).parameters()), "linear", 0, 1)
+        OptimSettings(schedule="linear")
 
 
 def test_checkpoints_that_are_none_are_refused(tmp_path: Path) -> None:
@@ -156,11 +161,60 @@ def test_checkpoints_that_are_none_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no checkpoint of this project"):
         load_checkpoint(tmp_path / "other.pt")
     torch.save({"format": "filmvqa-checkpoint-2", "weights": {}}, tmp_path / "last.pt")
-    with pytest.raises(UserError, match=r"is 'filmvqa-checkpoint-2', not .*copy best\.pt over it"):
+    with pytest.raises(
+        UserError, match=r"is 'filmvqa-checkpoint-2', not .*; go on with the version"
+    ):
+        load_checkpoint(tmp_path / "last.pt")
+    (tmp_path / "last.pt").write_bytes((tmp_path / "other.pt").read_bytes()[:-100])
+    with pytest.raises(UserError, match=r"\); delete it to train from the beginning"):
+        load_checkpoint(tmp_path / "last.pt")
+    (tmp_path / "best.pt").touch()
+    with pytest.raises(
+        UserError, match=r"\); copy best\.pt over it to go on from there, or delete"
+    ):
         load_checkpoint(tmp_path / "last.pt")
     torch.save({"format": FORMAT, "model": {"name": "film"}}, tmp_path / "bare.pt")
     with pytest.raises(UserError, match="'model' is missing or broken"):
         load_checkpoint(tmp_path / "bare.pt")
+
+
+@pytest.mark.parametrize(
+    "number", [errno.EACCES, errno.EMFILE, errno.EIO, errno.ENOMEM, errno.ESTALE]
+)
+@pytest.mark.parametrize("reading", [False, True])
+def test_a_checkpoint_that_the_system_refuses_to_read_may_be_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, reading: bool
+) -> None:
+    path = tmp_path / "last.pt"
+    path.write_bytes(b"whatever it is")
+
+    def refuse(self: Path) -> bytes:  # only an error of opening names its file
+        raise OSError(number, os.strerror(number), *([] if reading else [str(self)]))
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    with pytest.raises(OSError, match="") as caught:
+        load_checkpoint(path)
+    line = explain(caught.value)
+    assert line.startswith(f"{path}: {os.strerror(number)}; ")
+    assert not re.search("delet|copy|train|readable", line.removeprefix(str(path)))
+
+
+def test_too_little_memory_for_a_checkpoint_says_nothing_about_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "last.pt"
+    torch.save({"format": FORMAT}, path)
+    for target, error in (
+        ("torch.load", RuntimeError("DefaultCPUAllocator: can't allocate memory")),
+        ("torch.load", MemoryError()),
+        ("pathlib.Path.read_bytes", MemoryError()),
+    ):
+        with monkeypatch.context() as patched:
+            patched.setattr(target, Mock(side_effect=error))
+            with pytest.raises(
+                UserError, match=r"last\.pt: too little memory to read it; free some"
+            ):
+                load_checkpoint(path)
 
 
 class Evil:
@@ -187,7 +241,7 @@ def test_checkpoints_that_do_not_fit_themselves_are_refused(tmp_path: Path, tiny
     smaller = {k: dict(list(v.items())[:-1]) for k, v in content["vocabulary"].items()}
     huge = {**content["model"], "kwargs": {**content["model"]["kwargs"], "channels": 10**7}}
     for change, message in (
-        ({"model": {**content["model"], "name": "filmed"}}, "unknown model 'filmed'"),
+        ({"model": {**content["model"], "name": "filmed"}}, "model.name='filmed'"),
         ({"model": {**content["model"], "kwargs": {"size": 3}}}, "do not fit"),
         ({"model": {"name": ["film"], "kwargs": {}}}, "do not fit"),
         ({"model": wider}, "do not fit"),
@@ -252,7 +306,7 @@ def test_wandb_without_a_network_logs_offline(tmp_path: Path, monkeypatch, capfd
     logger.close()
     warned = [x for x in capfd.readouterr().err.splitlines() if x.startswith("warning: ")]
     assert len(warned) == 1
-    assert "W&B cannot be reached" in warned[0]
+    assert "W&B cannot log online" in warned[0]
     assert "logging offline" in warned[0]
     assert list(tmp_path.glob("wandb/offline-run-*/*.wandb"))
 
@@ -286,7 +340,7 @@ def test_wandb_killed_in_mid_run_is_one_warning(
                 os.kill(number, signal.SIGKILL)
 
     monkeypatch.setattr(Trainer, "step", kills)
-    train(tmp_path / "run", tiny_set, run={"logger": {"name": "wandb", "project": "p"}})
+    train(tmp_path / "run", tiny_set, run={"logger": LoggerSettings("wandb", "p")})
     assert killed
     assert [r["step"] for r in metrics(tmp_path / "run") if "loss" in r] == [4, 8, 12, 16, 20, 24]
     said = [line for line in capfd.readouterr().err.splitlines() if "warning: " in line]
@@ -294,17 +348,70 @@ def test_wandb_killed_in_mid_run_is_one_warning(
     assert "W&B stopped" in said[0]
 
 
-def test_wandb_writes_offline_without_a_key(tmp_path: Path, monkeypatch) -> None:
+class Terminal(io.StringIO):
+    """A terminal at which nobody sits."""
+
+    def isatty(self) -> bool:
+        return True
+
+    def readline(self, size: int | None = -1) -> str:
+        raise AssertionError("somebody was asked")
+
+    read = readline
+
+
+@pytest.mark.parametrize(
+    ("key", "netrc"),
+    [
+        (None, None),
+        (None, "machine example.org login me password x\n"),
+        ("", "{"),
+        ("short", None),
+    ],
+)
+def test_wandb_without_a_usable_key_logs_offline_and_asks_nobody(
+    tmp_path: Path, monkeypatch, key: str | None, netrc: str | None
+) -> None:
+    import wandb
+
+    wandb.teardown()  # W&B reads its environment once
     for name in ("WANDB_API_KEY", "WANDB_MODE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
+    if key is not None:
+        monkeypatch.setenv("WANDB_API_KEY", key)
+    if netrc is not None:
+        (tmp_path / ".netrc").write_text(netrc)
+        (tmp_path / ".netrc").chmod(0o600)
+    errors = Terminal()
+    monkeypatch.setattr("sys.stderr", errors)
+    monkeypatch.setattr("sys.stdin", Terminal())
     loggers = build_loggers("wandb", "p", RunLayout(tmp_path), {"a": 1}, 0)
     for logger in loggers:
         logger.log({"step": 1, "loss": 0.5})
         logger.close()
     assert list(tmp_path.glob("wandb/offline-run-*/*.wandb"))
+    assert isinstance(sys.stdin, Terminal)
+    assert errors.getvalue().count("warning: ") == 1
+    assert f"`wandb sync {tmp_path}/wandb/offline-run-*`" in errors.getvalue()
+
+
+def test_wandb_keeps_to_the_mode_that_is_set(tmp_path: Path, monkeypatch, capfd) -> None:
+    import wandb
+
+    wandb.teardown()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    logger = WandbLogger(tmp_path, "p", "r", {})
+    logger.log({"step": 1, "loss": 0.5})
+    logger.close()
+    assert not list(tmp_path.rglob("*.wandb"))
+    assert "warning" not in capfd.readouterr().err
+
+
+def test_loggers_are_named() -> None:
     with pytest.raises(UserError, match="tensorboard"):
-        build_loggers("tensorboard", "p", RunLayout(tmp_path), {}, 0)
+        build_loggers("tensorboard", "p", RunLayout(Path()), {}, 0)
 
 
 def test_senseless_settings_are_refused() -> None:
@@ -312,7 +419,7 @@ def test_senseless_settings_are_refused() -> None:
         TrainerSettings(precision="float16")
     with pytest.raises(UserError, match="batch_size=0"):
         TrainerSettings(batch_size=0)
-    with pytest.raises(UserError, match="device=gpu"):
+    with pytest.raises(UserError, match="device='gpu'"):
         choose_device("gpu")
 
 

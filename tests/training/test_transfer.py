@@ -109,6 +109,37 @@ def test_frozen_parts_are_in_evaluation_mode() -> None:
         freeze_except(model, ["film"])
 
 
+def test_batch_norms_of_frozen_parts_can_go_on() -> None:
+    """As in the original code: they normalise by the batch and estimate, but nothing is trained."""
+    model = build_model(
+        "film", **SIZES, **SMALL["film"] | {"block": {"dropout": 0.5, "norm_affine": True}}
+    )
+    freeze_except(model, ["film_generator"])
+    for frozen in ("train", "eval"):
+        training_mode(model, frozen)
+        for part in (model.stem, model.blocks, model.classifier):
+            norms = [
+                m for m in part.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm)
+            ]
+            assert norms
+            assert all(norm.training == (frozen == "train") for norm in norms)
+        assert not any(m.training for m in model.modules() if isinstance(m, torch.nn.Dropout2d))
+    with pytest.raises(UserError, match=r"train\.frozen_batch_norm='no'; choose eval or train"):
+        training_mode(model, "no")
+
+
+def test_frozen_batch_norms_change_only_their_statistics(tmp_path: Path, tiny_set: Path) -> None:
+    weights = {}
+    for frozen in ("eval", "train"):
+        run = {"trainable": ["film_generator"], "frozen_batch_norm": frozen}
+        train(tmp_path / frozen, tiny_set, max_steps=8, run=run)
+        weights[frozen] = load_checkpoint(tmp_path / frozen / "last.pt")["weights"]
+    changed = {k for k, v in weights["eval"].items() if not torch.equal(v, weights["train"][k])}
+    outside = {name for name in changed if not name.startswith("film_generator.")}
+    assert "stem.layers.1.running_mean" in outside
+    assert all("running_" in name or "num_batches" in name for name in outside)
+
+
 @given(st.floats(0.02, 1.0), st.integers(0, 1000))
 def test_a_fraction_is_whole_images_and_nested(tiny_set: Path, fraction: float, seed: int) -> None:
     questions = QuestionDataset.load(

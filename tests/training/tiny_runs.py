@@ -10,7 +10,7 @@ import torch
 
 from filmvqa.training.prepare import RunSettings
 from filmvqa.training.run import train_run
-from filmvqa.training.settings import TrainerSettings
+from filmvqa.training.settings import OptimSettings, TrainerSettings
 from tests.conftest import data_in
 from tests.models.small_models import SMALL
 
@@ -43,16 +43,24 @@ def train(
         "batch_size": 32, "max_steps": 24, "eval_every": 8, "log_every": 4, "patience": None,
         "train_sample": 50,
     } | changes  # fmt: skip
-    options = run or {}
+    options = dict(run or {})
     resume = options.pop("resume", True)
     run_settings = RunSettings(
         data=data_in(data),
         train_split=splits[0],
         val_split=splits[1],
         model={"name": name, **SMALL[name], **(model or {})},
-        optim=OPTIM | (optim or {}),
+        optim=OptimSettings(**OPTIM | (optim or {})),
         trainer=TrainerSettings(**settings),
-        config={"model": name, "seed": seed, "trainer": {**settings}},
+        config={
+            "model": name,
+            "seed": seed,
+            "trainer": {**settings},
+            "optim": OPTIM | (optim or {}),
+            "data": {"h5": str(data)},
+            "store": options.get("store", "auto"),
+            "train": {k: v for k, v in options.items() if k in ("trainable", "frozen_batch_norm")},
+        },
         seed=seed,
         **{"device": "cpu", **options},
     )

@@ -30,7 +30,7 @@ from filmvqa.devices import autocast, use_bfloat16
 from filmvqa.evaluation.predictions import predict
 from filmvqa.layout import DatasetLayout, RunLayout
 from filmvqa.models import build_model
-from filmvqa.training.settings import TrainerSettings
+from filmvqa.training.settings import OptimSettings, TrainerSettings
 from filmvqa.training.state import build_state
 from filmvqa.training.trainer import Trainer
 
@@ -62,7 +62,7 @@ class Benchmark:
     inputs: Inputs
     device: torch.device
     models: dict[str, dict[str, Any]]
-    optim: dict[str, Any]
+    optim: OptimSettings
     trainer: TrainerSettings
     runs: int
     reference_runs: int
@@ -120,13 +120,18 @@ class Benchmark:
         folder = self.inputs.folder / "image-subset"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
-        for path in list_images(self.inputs.world.image_folder(SPLIT))[:count]:
+        for path in self._image_paths(count):
             os.link(path, folder / path.name)
         return folder
 
+    def _image_paths(self, count: int) -> list[Path]:
+        """The first ``count`` images."""
+        folder = self.inputs.world.image_folder(SPLIT)
+        return list(list_images(folder, max_images=count).values())
+
     def reference_extraction(self) -> list[float]:
         """Extraction by the reference, in images per second."""
-        paths = list_images(self.inputs.world.image_folder(SPLIT))[: 2 * IMAGE_BATCH]
+        paths = self._image_paths(2 * IMAGE_BATCH)
         backbone = build_backbone("resnet101", 3, self.inputs.resnet_weights())
         target, size = self.inputs.folder / "reference.h5", IMAGE_SHAPE[1:]
         reference_extraction(paths[:2], target, backbone, size, 2)
@@ -227,7 +232,7 @@ class Benchmark:
         sampler = EpochSampler(
             rows, settings.batch_size, 0, questions.images, settings.questions_per_image
         )
-        optim = self.optim | ({"fused": False} if reference else {})
+        optim = replace(self.optim, fused=self.optim.fused and not reference)
         network = (ReferenceModel(model) if reference else model).to(self.device)
         state = build_state(network, optim, settings, sampler)
         trainer = Trainer(state, settings, loader, loader, RunLayout(Path()), {}, [], rows)

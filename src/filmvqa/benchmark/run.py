@@ -25,14 +25,14 @@ from filmvqa.devices import choose_device, hardware
 from filmvqa.errors import UserError
 from filmvqa.files import write_file
 from filmvqa.tables import text_table
-from filmvqa.training.settings import TrainerSettings
+from filmvqa.training.settings import OptimSettings, TrainerSettings
 
 
 def run_benchmark(
     output: str | Path,
     *,
     models: dict[str, dict[str, Any]],
-    optim: dict[str, Any],
+    optim: OptimSettings,
     trainer: TrainerSettings,
     parts: Sequence[str] | None = None,
     times: Sequence[int] = (1, 2, 4, 8),

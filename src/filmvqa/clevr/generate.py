@@ -30,6 +30,7 @@ from filmvqa.disk import check_disk_space
 from filmvqa.errors import UserError
 from filmvqa.layout import DatasetLayout
 from filmvqa.locks import folder_lock
+from filmvqa.settings import Workers, checked
 
 #: Upper estimate of the size of a PNG file (measured: 0.5 to 0.9).
 BYTES_PER_PIXEL = 1
@@ -58,9 +59,8 @@ def generate(root: str | Path, settings: GeneratorSettings, workers: int | None 
         If ``root`` contains another set (which is not changed), a template is invalid, the disk
         has too little space, or a worker process was killed.
     """
+    checked(workers, Workers | None, "workers")
     layout = DatasetLayout.under(root)
-    if workers is not None and workers < 1:
-        raise UserError(f"workers={workers}; must be at least 1, or null for one a core")
     families = read_families(settings.templates, settings.families)
     with folder_lock(layout.root):
         record_settings(layout, settings, families)

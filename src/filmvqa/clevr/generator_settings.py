@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any, ClassVar
 
 import msgspec
+from msgspec import Meta
 
 from filmvqa.clevr.families import Family
 from filmvqa.clevr.scenes import SceneRules
@@ -16,12 +17,20 @@ from filmvqa.errors import UserError
 from filmvqa.files import read_bytes, write_file
 from filmvqa.layout import DatasetLayout
 from filmvqa.nested import differences
+from filmvqa.settings import Name, Natural, PathText, Positive, Seed, Settings, SplitName
 
 REMEDY = "delete it and run generate_clevr.py again"
 
+#: Sides of images in pixels.
+_Side = Annotated[int, Meta(ge=16, le=16384)]
+#: Names of splits, of which CLEVR's file names are made.
+_Identifier = Annotated[
+    str, Meta(pattern=r"^[^\W\d]\w*$", description="a name of letters, digits and _")
+]
+
 
 @dataclass(frozen=True)
-class GeneratorSettings:
+class GeneratorSettings(Settings):
     """Settings that determine every byte of a generated set.
 
     Attributes
@@ -51,40 +60,31 @@ class GeneratorSettings:
         Constraints on the scenes.
     """
 
-    images: dict[str, int]
-    width: int = 480
-    height: int = 320
-    rays: int = 2
-    seed: int = 0
-    questions_per_image: int = 10
-    families: list[str | int] | None = None
-    templates: str | None = None
-    withhold: tuple[str, ...] = ("test",)
+    node: ClassVar[str] = "data.generator"
+
+    images: dict[_Identifier, Natural]
+    width: _Side = 480
+    height: _Side = 320
+    rays: Annotated[int, Meta(ge=1, le=16)] = 2
+    seed: Seed = 0
+    questions_per_image: Positive = 10
+    families: Annotated[list[str | int], Meta(min_length=1)] | None = None
+    templates: PathText | None = None
+    withhold: tuple[SplitName, ...] = ("test",)
     masks: bool = False
-    date: str = "2026-11-23"
+    date: Name = "2026-11-23"
     rules: SceneRules = field(default_factory=SceneRules)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for split, count in self.images.items():
-            if not split.isidentifier() or count < 0:
-                raise UserError(
-                    f"images.{split}={count}; the name must be an identifier, the number at least 0"
-                )
             if count:
                 self.rules.for_split(split)
         # The default names test, which a set need not have.
         if unknown := set(self.withhold) - {*self.images, "test"}:
             raise UserError(
-                f"withhold={sorted(unknown)}; the splits of images are {list(self.images)}"
-            )
-        if self.seed < 0:
-            raise UserError(f"seed={self.seed}; must not be negative")
-        if self.questions_per_image < 1:
-            raise UserError(f"questions_per_image={self.questions_per_image}; must be at least 1")
-        if min(self.width, self.height) < 16 or not 1 <= self.rays <= 16:
-            raise UserError(
-                f"width={self.width}, height={self.height}, rays={self.rays}; use width and height "
-                "of at least 16 and rays from 1 to 16"
+                f"{self.key_of('withhold')}={sorted(unknown)}: the splits of images are "
+                f"{list(self.images)}"
             )
 
 

@@ -28,6 +28,10 @@ ANSWER_FUNCTIONS = (
     "equal_material",
     "equal_shape",
 )
+#: Functions that end programs of sets made with CLEVR's generator: CLEVR-Math's, and one that the
+#: generator has without using it. Their questions have none of the five types.
+OTHER_ANSWER_FUNCTIONS = ("addition", "subtraction", "equal_object")
+ANSWERING = frozenset(ANSWER_FUNCTIONS + OTHER_ANSWER_FUNCTIONS)
 #: The five question types, in the order of Table 1 of the FiLM paper, and their last functions.
 QUESTION_TYPES: dict[str, tuple[str, ...]] = {
     "count": ANSWER_FUNCTIONS[0:1],
@@ -199,28 +203,64 @@ def token(step: Function) -> str:
     return f"{step.function}[{','.join(step.value_inputs)}]" if step.value_inputs else step.function
 
 
-def prefix_order(inputs: Sequence[Sequence[int]]) -> list[int]:
-    """Return the steps of a program in prefix order: each step before its inputs, as in clevr-iep.
+def last_steps(inputs: Sequence[Sequence[int]]) -> list[int]:
+    """The steps of a program that are no other step's input.
 
-    ``inputs[i]`` are the indices of the inputs of step i. A step that is the input of two steps
-    is listed twice.
+    ``inputs[i]`` are the indices of the inputs of step i: earlier steps in all of the list, or, in
+    a list that begins with the answer, later ones.
 
     Raises
     ------
     ValueError
-        If an input is not an earlier step, or if steps are shared so often that the list is longer
-        than 16 times the number of steps.
+        If an input is neither.
+    """
+    steps = list(enumerate(inputs))
+    forward = [i for i, step in steps if any(not 0 <= j < i for j in step)]
+    if forward and any(not i < j < len(inputs) for i, step in steps for j in step):
+        i = forward[0]
+        raise ValueError(
+            f"step {i} of its program has the inputs {list(inputs[i])}; "
+            "inputs must be earlier steps"
+        )
+    used = {j for step in inputs for j in step}
+    return [i for i, _ in steps if i not in used]
+
+
+def answering_step(functions: Sequence[str], inputs: Sequence[Sequence[int]]) -> int:
+    """The step that gives a program's answer, in whichever order its steps are listed: the only one
+    that no other uses, or, of several such, the last one in the list if its function can answer,
+    else the only one that can.
+
+    Raises
+    ------
+    ValueError
+        If that is none or several, or for inputs that ``last_steps`` refuses.
+    """
+    ends = last_steps(inputs)
+    if len(ends) == 1:
+        return ends[0]
+    answering = [i for i in ends if functions[i] in ANSWERING]
+    if answering and (len(answering) == 1 or answering[-1] == len(inputs) - 1):
+        return answering[-1]
+    raise ValueError(f"its program does not tell which of its steps gives the answer: {ends}")
+
+
+def prefix_order(inputs: Sequence[Sequence[int]], last: int) -> list[int]:
+    """Return the steps of a program in prefix order: each step before its inputs, as in clevr-iep.
+
+    ``inputs`` are such as ``last_steps`` accepts, and ``last`` is the step that gives the answer. A
+    step that is the input of two steps is listed twice.
+
+    Raises
+    ------
+    ValueError
+        If steps are shared so often that the list is longer than 16 times the number of steps.
     """
     order: list[int] = []
-    pending = [len(inputs) - 1] if inputs else []
+    pending = [last]
     while pending:
         i = pending.pop()
         order.append(i)
-        if any(not 0 <= j < i for j in inputs[i]):
-            raise ValueError(
-                f"step {i} of its program has the inputs {list(inputs[i])}; "
-                "inputs must be earlier steps"
-            )
         if len(order) > 16 * len(inputs):
             raise ValueError("its program is not a tree: its steps are shared too often")
         pending.extend(reversed(inputs[i]))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import product
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
+from msgspec import Meta
 
 from filmvqa.clevr.camera import CAMERA_POSITION, Array, Camera
 from filmvqa.clevr.schema import (
@@ -16,18 +18,23 @@ from filmvqa.clevr.schema import (
     RELATIONS,
     SHAPES,
     SIZES,
+    Color,
+    Material,
     Scene,
     SceneObject,
+    Shape,
+    Size,
     Vector,
 )
 from filmvqa.errors import UserError
+from filmvqa.settings import AboveZero, Natural, NotNegative, Positive, Settings
 
 #: Object radii in world units.
 RADII = {"small": 0.35, "large": 0.7}
 _COGENT_CUBES = ("gray", "blue", "brown", "yellow")
 _COGENT_CYLINDERS = ("red", "green", "purple", "cyan")
 #: Colours of each shape in CLEVR-CoGenT's conditions A and B, which swap cubes and cylinders.
-COGENT: dict[str, dict[str, tuple[str, ...]]] = {
+COGENT: dict[Literal["A", "B"], dict[str, tuple[str, ...]]] = {
     "A": {"cube": _COGENT_CUBES, "cylinder": _COGENT_CYLINDERS, "sphere": COLORS},
     "B": {"cube": _COGENT_CYLINDERS, "cylinder": _COGENT_CUBES, "sphere": COLORS},
 }
@@ -38,9 +45,12 @@ LAMP_POSITIONS = np.array(
     [[6.44671, -2.90517, 4.25840], [-4.67112, -4.01360, 3.01122], [-1.16850, 2.64602, 5.81574]]
 )
 
+_HALF_EDGE = math.sqrt(0.5)
+_NOT_EMPTY = Meta(min_length=1)
+
 
 @dataclass(frozen=True)
-class SceneRules:
+class SceneRules(Settings):
     """Constraints on a scene; the defaults are those of CLEVR v1.0. Lengths are in world units.
 
     Attributes
@@ -71,51 +81,39 @@ class SceneRules:
         Attribute values to sample from.
     """
 
-    min_objects: int = 3
-    max_objects: int = 10
-    extent: float = 3.0
-    min_gap: float = 0.25
-    min_margin: float = 0.4
-    relation_margin: float = 0.2
-    camera_jitter: float = 0.5
-    light_jitter: float = 1.0
-    min_pixels: int = 200
-    max_tries: int = 50
-    cube_half_edge: float = math.sqrt(0.5)
-    cogent: str | None = None
-    colors: tuple[str, ...] = field(default=COLORS)
-    shapes: tuple[str, ...] = field(default=SHAPES)
-    materials: tuple[str, ...] = field(default=MATERIALS)
-    sizes: tuple[str, ...] = field(default=SIZES)
+    node: ClassVar[str] = "data.generator.rules"
+
+    min_objects: Positive = 3
+    max_objects: Positive = 10
+    extent: AboveZero = 3.0
+    min_gap: NotNegative = 0.25
+    min_margin: NotNegative = 0.4
+    relation_margin: NotNegative = 0.2
+    camera_jitter: NotNegative = 0.5
+    light_jitter: NotNegative = 1.0
+    min_pixels: Natural = 200
+    max_tries: Positive = 50
+    cube_half_edge: AboveZero = _HALF_EDGE
+    cogent: Literal["A", "B", "split"] | None = None
+    colors: Annotated[tuple[Color, ...], _NOT_EMPTY] = COLORS
+    shapes: Annotated[tuple[Shape, ...], _NOT_EMPTY] = SHAPES
+    materials: Annotated[tuple[Material, ...], _NOT_EMPTY] = MATERIALS
+    sizes: Annotated[tuple[Size, ...], _NOT_EMPTY] = SIZES
 
     def __post_init__(self) -> None:
-        if not 1 <= self.min_objects <= self.max_objects:
+        super().__post_init__()
+        if self.min_objects > self.max_objects:
             raise UserError(
-                f"min_objects={self.min_objects}, max_objects={self.max_objects}; min_objects must "
-                "be at least 1 and at most max_objects"
+                f"{self.key_of('min_objects')}={self.min_objects}: must be at most "
+                f"{self.key_of('max_objects')}={self.max_objects}"
             )
-        for name in ("extent", "min_gap", "min_margin", "relation_margin", "camera_jitter",
-                     "light_jitter", "min_pixels"):  # fmt: skip
-            value = getattr(self, name)
-            if not 0 <= value < math.inf or (value == 0 and name == "extent"):
-                least = "above 0" if name == "extent" else "at least 0"
-                raise UserError(f"rules.{name}={value}; must be {least}")
-        if self.max_tries < 1:
-            raise UserError(f"rules.max_tries={self.max_tries}; must be at least 1")
-        if self.cogent not in (None, "split", *COGENT):
-            raise UserError(f"cogent={self.cogent!r} is unknown; choose from A, B, split and null")
-        allowed = {"colors": COLORS, "shapes": SHAPES, "materials": MATERIALS, "sizes": SIZES}
-        for name, values in allowed.items():
-            chosen = getattr(self, name)
-            if not chosen or not set(chosen) <= set(values):
-                raise UserError(f"{name}={list(chosen)}; choose from {list(values)}")
         for condition in COGENT if self.cogent == "split" else filter(None, [self.cogent]):
             for shape in self.shapes:
                 if not set(self.colors) & set(COGENT[condition][shape]):
                     raise UserError(
-                        f"rules.cogent={self.cogent} gives a {shape} none of the colours "
-                        f"{list(self.colors)}; add one of {list(COGENT[condition][shape])} to "
-                        "rules.colors, or take the shape out of rules.shapes"
+                        f"{self.key_of('cogent')}={self.cogent}: gives a {shape} none of the "
+                        f"colors {list(self.colors)}; add one of "
+                        f"{list(COGENT[condition][shape])}, or take the shape out"
                     )
 
     def for_split(self, split: str) -> SceneRules:
@@ -128,9 +126,12 @@ class SceneRules:
         """
         if self.cogent != "split":
             return self
-        if split[-1:] not in COGENT:
-            raise UserError(f"cogent=split, but the name of split {split!r} does not end in A or B")
-        return replace(self, cogent=split[-1])
+        for condition in COGENT:
+            if split.endswith(condition):
+                return replace(self, cogent=condition)
+        raise UserError(
+            f"{self.key_of('cogent')}=split: the name of split {split!r} does not end in A or B"
+        )
 
     def min_visible(self, width: int, height: int) -> int:
         """Scale ``min_pixels`` to a ``width`` × ``height`` image."""
@@ -138,7 +139,9 @@ class SceneRules:
 
     def shape_color_pairs(self) -> list[tuple[str, str]]:
         """Return the allowed pairs of shape and colour."""
-        colors_of = COGENT.get(self.cogent or "", dict.fromkeys(SHAPES, COLORS))
+        if self.cogent is None or self.cogent == "split":
+            return list(product(self.shapes, self.colors))
+        colors_of = COGENT[self.cogent]
         return [(s, c) for s, c in product(self.shapes, self.colors) if c in colors_of[s]]
 
 
@@ -241,7 +244,7 @@ def _try_layout(rng: np.random.Generator, rules: SceneRules) -> Layout | None:
     )
 
 
-def _uniform_choice(rng: np.random.Generator, values: tuple[str, ...] | list[str]) -> str:
+def _uniform_choice(rng: np.random.Generator, values: Sequence[str]) -> str:
     return values[int(rng.integers(len(values)))]
 
 

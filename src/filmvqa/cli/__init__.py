@@ -3,3 +3,7 @@
 No other subpackage imports Hydra. The module is part of the package so that the jobs of a launcher,
 in other processes or on other machines, can import it.
 """
+
+from filmvqa.cli.process import print_any_character
+
+print_any_character()

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import sys
 from collections.abc import Callable
-from dataclasses import is_dataclass
 from functools import wraps
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar
 
 import hydra
-import msgspec
 import omegaconf
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
@@ -22,12 +22,13 @@ from filmvqa.cli.messages import (
     refuse_renamed_keys,
     refuse_renamed_overrides,
 )
+from filmvqa.cli.overrides import expand_home, explained, readable_arguments
 from filmvqa.cli.packed import packed_folder
 from filmvqa.cli.process import interrupt_on_sigterm, set_environment
 from filmvqa.cli.sweep_failures import raise_listed_failures, recorded_failure
 from filmvqa.errors import UserError
-from filmvqa.layout import DatasetLayout
 from filmvqa.nested import flatten
+from filmvqa.settings import Settings, settings_from
 
 set_environment()  # before torch and other libraries read it
 
@@ -51,13 +52,25 @@ def versioned_arguments() -> dict[str, Any]:
 
 
 def folder_name(overrides: str) -> str:
-    """The name of the folder of a sweep's job, made of its overrides; a hash replaces the end of a
-    long name."""
-    name = overrides.replace("/", ".")
-    if len(name.encode()) <= 200:  # of the 255 bytes that file systems allow
+    """The name of the folder of a sweep's job, made of its overrides, one a line.
+
+    ``optim.lr=1e-3`` and ``seed=0`` become ``optim.lr@1e-3+seed@0``: characters that paths, shells
+    and Hydra's grammar read as they are. Where a value has others, or the name is too long, a hash
+    tells apart what would be one name.
+    """
+    if not overrides:
+        return "defaults"
+    names, is_exact = [], True
+    for override in overrides.split("\n"):
+        key, _, value = override.partition("=")
+        name = re.sub(r"[^A-Za-z0-9_.-]", "_", value)
+        is_exact &= name == value and re.fullmatch(r"[A-Za-z0-9_./]+", key) is not None
+        names.append(f"{re.sub(r'[^A-Za-z0-9_.]', '.', key)}@{name}")
+    name = "+".join(names)
+    # Of the 255 bytes that file systems allow.
+    if is_exact and len(name) <= 200:
         return name
-    beginning = name.encode()[:150].decode(errors="ignore")
-    return f"{beginning},{hashlib.sha256(name.encode()).hexdigest()[:12]}"
+    return f"{name[:187]}+{hashlib.sha256(overrides.encode()).hexdigest()[:12]}"
 
 
 def _register_resolver(name: str, function: Callable[..., Any]) -> None:
@@ -88,6 +101,7 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
             # Hydra lets config files add any key, so earlier keys are looked for here.
             plain_config: Any = OmegaConf.to_container(config, resolve=False)
             refuse_renamed_keys(flatten(plain_config))
+            expand_home(config)
             return function(config)
 
         @wraps(function)
@@ -110,8 +124,12 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
             interrupt_on_sigterm()
             with one_line_errors():
                 refuse_renamed_overrides(sys.argv[1:])
+                sys.argv[1:] = readable_arguments(sys.argv[1:])
                 try:
                     entry()
+                except HydraException as error:
+                    raise_listed_failures()
+                    raise explained(error, CONFIGS, config_name, sys.argv[1:]) from error
                 except Exception:
                     raise_listed_failures()
                     raise
@@ -127,42 +145,17 @@ def to_plain(config: Any) -> Any:
     return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
 
 
-def data_layout(config: DictConfig) -> DatasetLayout:
-    """The layout of the config's data set."""
-    data = config.data
-    return DatasetLayout.under(
-        data.root, images=data.images, h5=data.h5, features=data.features,
-        backbone=data.backbone.name,
-    )  # fmt: skip
+S = TypeVar("S", bound=Settings)
 
 
-T = TypeVar("T")
-
-
-def typed_settings(config: DictConfig, key: str, settings_type: type[T]) -> T:
-    """The config node at ``key`` as the dataclass ``settings_type``.
+def typed_settings(config: DictConfig, settings_type: type[S]) -> S:
+    """The whole config of a script as its dataclass of ``filmvqa.cli.settings``.
 
     Raises
     ------
     UserError
-        For a value of a wrong type, or for an unknown key.
+        For a key that is unknown or missing, and for a value of a wrong type or out of its range.
     """
-    plain_node = to_plain(OmegaConf.select(config, key))
-    if unknown := _unknown_keys(plain_node, settings_type, f"{key}."):
-        raise UserError(f"{unknown[0]}: no such key; see configs/ for those that there are")
-    try:
-        return msgspec.convert(plain_node, settings_type)
-    except msgspec.ValidationError as error:
-        raise UserError(f"{key}: {error} of {key}; see configs/ for valid values") from None
-
-
-def _unknown_keys(plain_node: Any, settings_type: type, prefix: str) -> list[str]:
-    """The keys of nested plain data that a dataclass does not have; msgspec ignores them."""
-    types = get_type_hints(settings_type)
-    unknown: list[str] = []
-    for name, value in plain_node.items() if isinstance(plain_node, dict) else ():
-        if name not in types:
-            unknown.append(f"{prefix}{name}")
-        elif is_dataclass(types[name]):
-            unknown += _unknown_keys(value, types[name], f"{prefix}{name}.")
-    return unknown
+    if missing := sorted(OmegaConf.missing_keys(config)):
+        raise UserError(f"{missing[0]}: must be given; add {missing[0]}=<value>")
+    return settings_from(to_plain(config), settings_type)

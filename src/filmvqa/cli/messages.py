@@ -8,10 +8,9 @@ import sys
 import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 from hydra.errors import HydraException
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from filmvqa.disk import DISK_FULL_ERRNOS, disk_full_error
 from filmvqa.errors import UserError, printable
@@ -28,6 +27,7 @@ REMEDIES = {
     errno.EISDIR: "must be a file but is a folder; move the folder away",
     errno.ENAMETOOLONG: "choose a shorter name",
     errno.EMFILE: "raise the limit of open files (ulimit -n)",
+    errno.ENOMEM: "free some memory and run again",
 }
 
 
@@ -54,11 +54,23 @@ def explain(error: BaseException) -> str:
         return printable(f"{reason}; run the same command again to go on")
     if isinstance(error, OSError):
         if error.errno in DISK_FULL_ERRNOS:
-            return printable(str(disk_full_error(error.filename or Path.cwd(), None, error)))
+            return printable(str(disk_full_error(error.filename, None, error)))
         remedy = REMEDIES.get(error.errno or 0, "check the disk and the network")
-        path = f"{error.filename}: " if error.filename else ""
-        return printable(f"{path}{error.strerror or error}; {remedy}")
+        where = error.filename or _raised_in(error)
+        return printable(f"{where}: {error.strerror or error}; {remedy}")
+    if isinstance(error, MissingMandatoryValue):
+        return printable(f"{error.full_key}: must be given, as {error.full_key}=<value>")
     return printable(str(error))
+
+
+def _raised_in(error: BaseException) -> str:
+    """The innermost function of this package that an error passed through."""
+    place = "filmvqa"
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        module = frame.f_globals.get("__name__", "")
+        if module.partition(".")[0] == "filmvqa" and module != __name__:
+            place = f"{module}.{frame.f_code.co_name}"
+    return place
 
 
 def refuse_renamed_overrides(arguments: Sequence[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import io
 import os
 import signal
 import sys
@@ -23,6 +24,14 @@ def set_environment() -> None:
         os.environ.setdefault("TQDM_MININTERVAL", "10")
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     os.environ.setdefault("LRU_CACHE_CAPACITY", "64")
+
+
+def print_any_character() -> None:
+    """Make standard output and error print a character that their encoding lacks, such as × in
+    ASCII, as an escape instead of failing."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # not a notebook's, nor None
+            stream.reconfigure(errors="backslashreplace")
 
 
 def keep_freed_memory() -> None:

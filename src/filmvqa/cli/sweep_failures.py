@@ -16,9 +16,10 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
+from omegaconf import DictConfig, open_dict
 
 from filmvqa.cli.messages import USER_ERRORS, explain
+from filmvqa.cli.overrides import quoted, swept_keys
 from filmvqa.errors import UserError
 
 FAILURE_FILE = "failure.txt"
@@ -36,11 +37,24 @@ _SWEEP = _Sweep()
 
 
 class RememberSweep(Callback):
-    """A Hydra callback that stores the sweep's folder in the process that starts the sweep."""
+    """A Hydra callback that stores the sweep's folder in the process that starts the sweep.
+
+    It also sees to it that all jobs have folders of their own in that folder: whatever the sweep
+    varies is a part of their names, also what is left out of names otherwise, and a config that
+    gives a sweep another folder does not do so for single jobs.
+    """
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        _SWEEP.folder = Path(config.hydra.sweep.dir).absolute()
+        hydra = config.hydra
+        _SWEEP.folder = Path(hydra.sweep.dir).absolute()
         _SWEEP.started = time.time()
+        swept = swept_keys(hydra.overrides.task, hydra.sweeper.get("params") or {})
+        left_out = set(hydra.job.config.override_dirname.exclude_keys) - swept
+        with open_dict(hydra):  # with these overrides the jobs' configs are composed
+            hydra.overrides.hydra += [
+                f"hydra.job.config.override_dirname.exclude_keys=[{','.join(sorted(left_out))}]",
+                f"hydra.sweep.dir={quoted(str(hydra.sweep.dir))}",
+            ]
 
 
 @contextmanager
@@ -60,7 +74,7 @@ def recorded_failure(debug: bool) -> Iterator[None]:
         line = " ".join(f"{folder.name}: {reason}".split())
         with suppress(OSError):
             folder.mkdir(parents=True, exist_ok=True)
-            path.write_text(f"{line}\n\n{traceback.format_exc()}")
+            path.write_text(f"{line}\n\n{traceback.format_exc()}", encoding="utf-8")
         print(f"error: {line}; the other jobs go on", file=sys.stderr, flush=True)
         if debug or not is_user_error:
             traceback.print_exc()
@@ -72,7 +86,7 @@ def raise_listed_failures() -> None:
     if _SWEEP.folder is None:
         return
     failures = [
-        path.read_text(errors="replace").splitlines()[0]
+        path.read_text(encoding="utf-8", errors="replace").splitlines()[0]
         for path in sorted(_SWEEP.folder.glob(f"*/{FAILURE_FILE}"))
         if path.stat().st_mtime >= _SWEEP.started - 1  # not from an earlier sweep
     ]

@@ -7,9 +7,12 @@ ResNet-101 through its third stage: (N, 1024, 14, 14) from 224×224 (section 4.1
 from __future__ import annotations
 
 import copy
+import hashlib
 import re
 from collections.abc import Mapping, Sequence
+from http.client import HTTPException
 from importlib.resources import as_file, files
+from math import inf
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -20,11 +23,14 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from filmvqa.disk import DISK_FULL_ERRNOS, disk_full_error
 from filmvqa.errors import UserError, one_line
 from filmvqa.files import sha256_of_file
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+#: That of the original FiLM code and of clevr-iep (scripts/extract_features.py).
+ORIGINAL_FILM_STD = (0.229, 0.224, 0.224)
 SHIPPED_WEIGHTS = "clevr_cnn.safetensors"
 
 
@@ -151,7 +157,12 @@ class ClevrCNN(nn.Module):
         return out
 
 
-def build_backbone(name: str, stage: int = 3, weights: str | Path | None = None) -> Backbone:
+def build_backbone(
+    name: str,
+    stage: int = 3,
+    weights: str | Path | None = None,
+    std: Sequence[float] | None = None,
+) -> Backbone:
     """A backbone in evaluation mode.
 
     Parameters
@@ -163,12 +174,25 @@ def build_backbone(name: str, stage: int = 3, weights: str | Path | None = None)
     weights
         A file: a torchvision state dict for ResNets, safetensors for ``clevr_cnn``. None takes
         torchvision's own download (ImageNet, V1) or the shipped weights.
+    std
+        For ResNets, the standard deviation of each channel that normalises pixels in [0, 1]; None:
+        torchvision's.
 
     Raises
     ------
     UserError
-        For an unknown name or stage, and for weights that are missing or do not fit.
+        For an unknown name or stage, for weights that are missing or do not fit, and for a ``std``
+        that is not three positive numbers or not of a ResNet.
     """
+    if std is not None:
+        is_list = isinstance(std, list | tuple) and len(std) == 3
+        if not is_list or not all(isinstance(v, int | float) and 0 < v < inf for v in std):
+            raise UserError(f"std={std}; give three positive numbers, of red, green and blue")
+        if name in ("pixels", "clevr_cnn"):
+            raise UserError(f"std={std}: {name} has its own normalisation; std is for ResNets")
+        backbone = build_backbone(name, stage, weights)
+        backbone.set_normalization(IMAGENET_MEAN, std)
+        return backbone
     if name == "pixels":
         return Backbone(name, nn.Identity(), dtype="uint8").eval()
     if name == "clevr_cnn":
@@ -191,14 +215,16 @@ def backbone_from_spec(spec: Mapping[str, Any], weights: str | Path | None = Non
     Raises
     ------
     UserError
-        If its weights cannot be had, or are not those recorded.
+        If its weights cannot be had, or are not those recorded. An imported checkpoint records
+        none; then any are taken.
     """
-    recorded = f"the backbone {spec['backbone']} with the weights {spec['weights']!r}"
+    weights_name = repr(spec["weights"]) if spec["weights"] else "of ImageNet"
+    recorded = f"the backbone {spec['backbone']} with the weights {weights_name}"
     try:
         backbone = build_backbone(str(spec["backbone"]), int(spec["stage"]), weights)
     except UserError as error:
         raise UserError(f"{recorded} cannot be built: {error}") from None
-    if backbone.weights_sha256 != spec["weights_sha256"]:
+    if spec["weights_sha256"] and backbone.weights_sha256 != spec["weights_sha256"]:
         raise UserError(
             f"{recorded} (SHA-256 {str(spec['weights_sha256'])[:12]}...) is needed, but "
             f"{backbone.weights!r} has other content; give backbone_weights=<file>"
@@ -213,15 +239,16 @@ def _build_clevr_cnn(weights: str | Path | None) -> Backbone:
         path = Path(weights) if weights else shipped
         if not path.is_file():
             raise UserError(f"{path}: no such weights; make them with scripts/pretrain_backbone.py")
+        content = path.read_bytes()
         try:
-            state = {k: v.float() for k, v in safetensors.torch.load_file(path).items()}
+            state = {k: v.float() for k, v in safetensors.torch.load(content).items()}
             network.load_state_dict(state)
         except (SafetensorError, RuntimeError) as error:
             raise UserError(
                 f"{path}: not weights of clevr_cnn ({one_line(error)}); "
-                "make them again with scripts/pretrain_backbone.py"
+                "give a file of scripts/pretrain_backbone.py"
             ) from None
-        digest = sha256_of_file(path)
+        digest = hashlib.sha256(content).hexdigest()
     return Backbone("clevr_cnn", network, weights=path.name, weights_sha256=digest, stage=3).eval()
 
 
@@ -245,26 +272,50 @@ def _build_resnet(name: str, stage: int, weights: str | Path | None) -> Backbone
     ).eval()
 
 
-def _resnet_weights(name: str, path: str | Path | None) -> tuple[str, str, dict[str, Tensor]]:
-    if path is not None:
-        try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-        except FileNotFoundError:
-            raise UserError(f"{path}: no such weights file") from None
-        except Exception as error:  # torch raises half a dozen types for a file it cannot read
-            raise UserError(f"{path}: cannot be read as weights ({one_line(error)})") from None
-        return Path(path).name, sha256_of_file(path), state
+def _resnet_weights(name: str, given: str | Path | None) -> tuple[str, str, dict[str, Tensor]]:
+    """The name, the SHA-256 and the content of a file of weights: ``given``, or torchvision's."""
     from torchvision.models import get_model_weights
 
     entry = get_model_weights(name)["IMAGENET1K_V1"]
-    file_name = entry.url.rpartition("/")[2]
-    try:
-        state = entry.get_state_dict(progress=True, check_hash=True)
-    except (URLError, OSError, RuntimeError) as error:
-        cache = Path(torch.hub.get_dir()) / "checkpoints"
+    published = entry.url.rpartition("/")[2]
+    cached = Path(torch.hub.get_dir()) / "checkpoints" / published
+    if given is None and not cached.exists():
+        _download(entry, name, cached)
+    path = cached if given is None else Path(given)
+    if not path.exists():
+        raise UserError(f"{path}: no such weights file")
+    digest = sha256_of_file(path)
+    # torchvision's names end in the beginning of the content's hash.
+    beginning = re.search(r"-([0-9a-f]{8,})\.\w+$", published)
+    if path.name == published and beginning and not digest.startswith(beginning[1]):
         raise UserError(
-            f"{file_name}: the ImageNet weights of {name} could not be downloaded "
+            f"{path}: is not what its name says (its SHA-256 begins with {digest[:8]}), but cut "
+            f"short or another file; delete it and run again with network access, or put "
+            f"{entry.url}, fetched elsewhere, in its place"
+        )
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except MemoryError:
+        raise
+    except Exception as error:  # torch raises half a dozen types for a file it cannot read
+        if isinstance(error, OSError) and error.filename is not None:
+            raise  # the system's, which names the file
+        raise UserError(f"{path}: cannot be read as weights ({one_line(error)})") from None
+    return path.name, digest, state
+
+
+def _download(entry: Any, name: str, target: Path) -> None:
+    """Let torchvision download the weights of a network to torch's cache."""
+    try:
+        entry.get_state_dict(progress=True, check_hash=True)
+    except (URLError, HTTPException, OSError, RuntimeError) as error:
+        if isinstance(error, OSError) and not isinstance(error, URLError):
+            if error.errno in DISK_FULL_ERRNOS:
+                raise disk_full_error(target, None, error) from None
+            if error.filename is not None:
+                raise  # the cache cannot be written
+        raise UserError(
+            f"{target.name}: the ImageNet weights of {name} could not be downloaded "
             f"({one_line(error)}); run again with network access, or fetch {entry.url} "
-            f"elsewhere and give weights=<file> (or put it into {cache})"
+            f"elsewhere and give weights=<file> (or put it into {target.parent})"
         ) from None
-    return file_name, sha256_of_file(Path(torch.hub.get_dir()) / "checkpoints" / file_name), state

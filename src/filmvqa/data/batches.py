@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
@@ -18,6 +18,7 @@ from filmvqa.data.vocabulary import Vocabulary
 from filmvqa.devices import to_device
 from filmvqa.errors import UserError
 from filmvqa.layout import DatasetLayout
+from filmvqa.settings import Positive, checked
 
 #: Batches that are read ahead.
 READ_AHEAD = 4
@@ -55,7 +56,8 @@ class Loader:
         *,
         channels_last: bool = True,
     ) -> None:
-        self.questions, self.store, self.batch_size = questions, store, batch_size
+        self.questions, self.store = questions, store
+        self.batch_size: int = checked(batch_size, Positive, "batch_size")
         self._memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.waited = 0.0
 
@@ -124,20 +126,36 @@ def open_loader(
     store: str = "auto",
     *,
     channels_last: bool = True,
+    families: Sequence[int] | None = None,
+    missing_images: str = "refuse",
+    missing_images_option: str = "data.missing_images",
 ) -> Loader:
     """The questions and features of a split, checked against each other.
+
+    Parameters
+    ----------
+    families
+        As ``QuestionDataset.of_families`` takes them.
+    missing_images, missing_images_option
+        As ``QuestionDataset.with_features`` takes them; it is printed how many questions are left
+        out.
 
     Raises
     ------
     UserError
         If a file is missing, unreadable or damaged, or the two do not fit each other.
     """
-    questions = QuestionDataset.load(layout.question_h5(split), vocabulary)
+    asked = QuestionDataset.load(layout.question_h5(split), vocabulary).of_families(families)
     path = layout.feature_h5(split)
     features = open_feature_store(path, device, store)
     try:
-        questions.check_features(features, path)
+        questions = asked.with_features(features, path, missing_images, missing_images_option)
     except UserError:
         features.close()
         raise
+    if left_out := len(asked) - len(questions):
+        print(
+            f"{asked.path}: {len(questions):,} questions are kept, {left_out:,} left out, of whose "
+            f"images {path.name} has no features"
+        )
     return Loader(questions, features, batch_size, channels_last=channels_last)

@@ -15,19 +15,15 @@ from torch import Tensor
 from tqdm import tqdm
 
 from filmvqa.data.backbones import Backbone
-from filmvqa.data.feature_file import (
-    FORMAT,
-    FeatureWriter,
-    check_made_alike,
-    recorded_precision,
-    resume_or_create,
-)
+from filmvqa.data.feature_file import FORMAT, check_made_alike, open_writer, recorded_precision
 from filmvqa.data.images import list_images, load_image
 from filmvqa.data.prefetch import prefetch
 from filmvqa.data.preprocess import names_sha256
 from filmvqa.devices import to_device, use_bfloat16
 from filmvqa.files import refuse_overwriting, sync_folder
 from filmvqa.locks import file_lock
+from filmvqa.memory import explained_out_of_memory
+from filmvqa.settings import ImageSize, Positive, Precision, Workers, checked
 
 #: Batches that are decoded ahead, and that wait to be written.
 DECODE_AHEAD, WRITE_BEHIND = 2, 2
@@ -36,8 +32,9 @@ DECODE_AHEAD, WRITE_BEHIND = 2, 2
 class Extraction:
     """The features of one split's images, inspected but not yet computed.
 
-    ``path`` is the target, ``shape`` (N, C, H, W) that of the features, ``bytes_to_write`` what
-    is still to be written, and ``was_there`` whether the target was complete from the start.
+    ``path`` is the target, ``shape`` (N, C, H, W) that of the features, ``image_names`` has the
+    names of the N images by index, ``bytes_to_write`` is what is still to be written, and
+    ``was_there`` whether the target was complete from the start.
 
     Parameters
     ----------
@@ -45,11 +42,14 @@ class Extraction:
         Decode this many images at a time beside the network.
     precision
         Of the network's arithmetic; ``auto`` keeps to that of an existing file.
+    missing_images, max_images
+        As ``list_images`` takes them.
 
     Raises
     ------
     UserError
-        For images that ``list_images`` refuses, and a target with features made otherwise.
+        For images that ``list_images`` refuses, a target with features made otherwise, and a
+        number that is out of its range.
     """
 
     def __init__(
@@ -64,12 +64,19 @@ class Extraction:
         threads: int = 2,
         device: torch.device | str = "cpu",
         precision: str = "auto",
+        missing_images: str = "refuse",
+        max_images: int | None = None,
     ) -> None:
-        self.path, self.split, self.image_size = Path(target), split, image_size
-        self.batch_size, self.threads = batch_size, threads
+        self.path, self.split = Path(target), split
+        self.image_size = checked(image_size, ImageSize, "image_size")
+        self.batch_size = checked(batch_size, Positive, "batch_size")
+        self.threads = checked(threads, Workers, "threads")
+        checked(precision, Precision, "precision")
         refuse_overwriting(self.path, images_folder)
         self._partial = self.path.with_name(self.path.name + ".partial")
-        self._image_paths = list_images(images_folder)
+        images = list_images(images_folder, missing_images=missing_images, max_images=max_images)
+        self._image_paths = list(images.values())
+        self.image_names = {index: path.name for index, path in images.items()}
         device = torch.device(device)
         if precision == "auto":
             recorded = recorded_precision(self.path) or recorded_precision(self._partial)
@@ -80,7 +87,7 @@ class Extraction:
             "split": split,
             **backbone.spec(),
             "image_size": np.array(image_size, np.int64),
-            "image_names_sha256": names_sha256(path.name for path in self._image_paths),
+            "image_names_sha256": names_sha256(self.image_names.values()),
             "precision": "bfloat16" if bfloat16 else "float32",
         }
         self._backbone = backbone.prepared(device, bfloat16)
@@ -114,14 +121,23 @@ class Extraction:
             kept.
         """
         if not self.was_there:
-            with file_lock(self.path):
+            # Where nothing can be written the lock would pass in silence.
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with file_lock(self.path), explained_out_of_memory(self._out_of_memory_message):
                 if not self.path.exists():  # another process may have made it meanwhile
                     self._extract()
         return self
 
+    def _out_of_memory_message(self) -> str:
+        return (
+            f"{self.path}: out of memory while it was made; lower batch_size={self.batch_size} or "
+            f"threads={self.threads} and run again: images that were done are kept"
+        )
+
     def _extract(self) -> None:
-        partial_file = resume_or_create(self._partial, self._attributes, self.shape, self.dtype)
-        with partial_file as file, FeatureWriter(file, self._partial) as writer:
+        with open_writer(
+            self._partial, self._attributes, self.shape, self.dtype, self.image_names
+        ) as writer:
             bar = tqdm(
                 total=self.shape[0],
                 initial=writer.num_done,

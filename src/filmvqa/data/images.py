@@ -6,86 +6,152 @@ import re
 import struct
 import zlib
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from filmvqa.errors import UserError, one_line
+from filmvqa.files import is_litter
+from filmvqa.layout import image_number
+from filmvqa.settings import MissingImages, Positive, checked
 
 #: Larger images are refused: 300 times CLEVR's size.
 MAX_PIXELS = 2**25
+_SUFFIXES = {".png", ".jpg", ".jpeg"}
 _PNG_MODES = {(8, 2), (8, 6)}  # depth and colour type: RGB and RGBA
-_PNG_HEAD, _PNG_TAIL = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
+_PNG_HEAD, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
+_JPEG_HEAD, _JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
 _MAKE_AGAIN = "delete it and run generate_clevr.py again, or fetch it again"
 
 
-def list_images(folder: str | Path) -> list[Path]:
-    """Images of a split in index order.
+def list_images(
+    folder: str | Path, *, missing_images: str = "refuse", max_images: int | None = None
+) -> dict[int, Path]:
+    """Images of a split by index, in the order of their indices, which need not begin at 0.
+
+    What file managers, notebooks and unfinished transfers leave in a folder is passed over.
+
+    Parameters
+    ----------
+    missing_images
+        ``refuse`` gaps between the indices, or ``leave_out`` the images that are not there.
+    max_images
+        Take this many images from the first on; None: all.
 
     Raises
     ------
     UserError
-        For a missing folder, a gap in the indices, a file that is no image of the split, or a PNG
-        header that is broken, of another colour type than CLEVR's or of another size than the
-        first's: before hours are spent on the others.
+        For a missing folder, a gap in the indices, two images of one index, a file that is no image
+        of the split, or a header that is broken, of another colour type than CLEVR's or of another
+        size than the first's: before hours are spent on the others.
+    OSError
+        For a folder or file that cannot be read.
     """
     folder = Path(folder)
+    checked(missing_images, MissingImages, "data.missing_images")
+    checked(max_images, Positive | None, "max_images")
     if not folder.is_dir():
         raise UserError(
             f"{folder}: no such folder; download the images (scripts/download_clevr.py) or "
             "generate them (scripts/generate_clevr.py)"
         )
-    paths: dict[int, Path] = {}
+    by_index: dict[int, Path] = {}
     for path in sorted(folder.iterdir()):
-        match = re.fullmatch(r"\w+?_(\d+)\.png", path.name)
-        if match is None or int(match[1]) in paths:
+        if is_litter(path.name):
+            continue
+        index = image_number(path.name)
+        if index is None or index >= 2**31 or path.suffix.lower() not in _SUFFIXES:
             raise UserError(f"{path}: is no image of this split; move it out of the folder")
-        paths[int(match[1])] = path
-    if not paths:
+        if index in by_index:
+            raise UserError(
+                f"{path}: has the index {index}, as {by_index[index].name} has; move one of them "
+                "out of the folder"
+            )
+        by_index[index] = path
+    if not by_index:
         raise UserError(f"{folder}: no images in it; download or generate them")
-    for i in range(len(paths)):
-        if i not in paths:
-            nearest = min(paths, key=lambda j: abs(j - i))
-            missing = re.sub(r"\d+(?=\.png$)", f"{i:06d}", str(paths[nearest]))
+    images = {index: by_index[index] for index in sorted(by_index)[:max_images]}
+    first, last = min(images), max(images)
+    if missing_images == "refuse" and len(images) <= last - first:
+        gap = next(index for index in range(first, last) if index not in images)
+        nearest = str(images[gap - 1])
+        absent = re.sub(r"\d+(?=\.\w+$)", lambda m: str(gap).zfill(len(m[0])), nearest)
+        raise UserError(
+            f"{absent}: missing, though the folder has {len(by_index)} images up to index "
+            f"{max(by_index)}; add it, or give data.missing_images=leave_out"
+        )
+    size = _frame_size(images[first])
+    for path in images.values():
+        if (other := _frame_size(path)) != size:
             raise UserError(
-                f"{missing}: missing, though the folder has {len(paths)} images up to index "
-                f"{max(paths)}; fetch it, or run generate_clevr.py again"
+                f"{path}: has {other[0]}×{other[1]} pixels, {images[first].name} "
+                f"{size[0]}×{size[1]}; all images of a split have one size, so resize it or move "
+                "it out of the folder"
             )
-        if i == 0:
-            size = _frame_size(paths[0])
-        elif (other := _frame_size(paths[i])) != size:
-            raise UserError(
-                f"{paths[i]}: has {other[0]}×{other[1]} pixels, {paths[0].name} "
-                f"{size[0]}×{size[1]}; {_MAKE_AGAIN}"
-            )
-    return [paths[i] for i in range(len(paths))]
+    return images
 
 
 def _frame_size(path: Path) -> tuple[int, int]:
-    """(width, height), by a PNG's header."""
-    try:
-        with open(path, "rb") as stream:
-            head = stream.read(26)
-            stream.seek(0, 2)
-            stream.seek(max(0, stream.tell() - 8))
-            tail = stream.read()
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}; {_MAKE_AGAIN}") from None
-    if head[:8] != _PNG_HEAD or head[12:16] != b"IHDR":
-        raise UserError(f"{path}: not a PNG; {_MAKE_AGAIN}")
-    if tail != _PNG_TAIL:
+    """(width, height), by the header of a PNG or JPEG file, whose end is there as well."""
+    with open(path, "rb") as stream:
+        head = stream.read(26)
+        if head.startswith(_PNG_HEAD) and head[12:16] == b"IHDR":
+            width, height = _png_size(path, head)
+            kind, end = "PNG", _PNG_END
+        elif head.startswith(_JPEG_HEAD):
+            width, height = _jpeg_size(path, stream)
+            kind, end = "JPEG", _JPEG_END
+        else:
+            raise UserError(f"{path}: not a PNG or JPEG file; {_MAKE_AGAIN}")
+        if not 0 < width * height <= MAX_PIXELS:
+            raise UserError(
+                f"{path}: {width}×{height} pixels, more than the {MAX_PIXELS:,} that are read; "
+                "resize it"
+            )
+        header_end = stream.tell()
+        stream.seek(max(header_end, stream.seek(0, 2) - len(end)))
+        if stream.read() != end:  # some programs append bytes of their own
+            stream.seek(header_end)
+            if end not in stream.read():
+                raise UserError(f"{path}: truncated {kind}; {_MAKE_AGAIN}")
+    return width, height
+
+
+def _png_size(path: Path, head: bytes) -> tuple[int, int]:
+    if len(head) < 26:
         raise UserError(f"{path}: truncated PNG; {_MAKE_AGAIN}")
-    width, height, depth, color_type = struct.unpack(">IIBB", head[16:])
+    width, height, depth, color_type = struct.unpack(">IIBB", head[16:26])
     if (depth, color_type) not in _PNG_MODES:
         raise UserError(
             f"{path}: not an image of 8 bits RGB or RGBA (PNG colour type {color_type}, "
-            f"{depth} bits), as CLEVR's are; {_MAKE_AGAIN}"
+            f"{depth} bits), as CLEVR's are; convert it"
         )
-    if not 0 < width * height <= MAX_PIXELS:
+    return width, height
+
+
+def _jpeg_size(path: Path, stream: IO[bytes]) -> tuple[int, int]:
+    """(width, height) by the first frame header; the stream is left behind it."""
+    stream.seek(2)
+    while True:
+        segment = stream.read(4)
+        while segment[:2] == b"\xff\xff":  # bytes may be filled up with 0xFF before a marker
+            segment = segment[1:] + stream.read(1)
+        if len(segment) < 4 or segment[0] != 0xFF or segment[1] in (0xD9, 0xDA):
+            raise UserError(f"{path}: broken or truncated JPEG; {_MAKE_AGAIN}")
+        marker, length = segment[1], max(2, int.from_bytes(segment[2:]))
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            break
+        stream.seek(length - 2, 1)
+    frame = stream.read(6)
+    if len(frame) < 6:
+        raise UserError(f"{path}: truncated JPEG; {_MAKE_AGAIN}")
+    depth, height, width, channels = struct.unpack(">BHHB", frame)
+    if (depth, channels) != (8, 3):
         raise UserError(
-            f"{path}: {width}×{height} pixels, more than the {MAX_PIXELS:,} that are read; "
-            f"{_MAKE_AGAIN}"
+            f"{path}: not an image of 8 bits RGB (a JPEG of {channels} channels, {depth} bits); "
+            "convert it"
         )
     return width, height
 
@@ -103,13 +169,19 @@ def load_image(path: Path, size: tuple[int, int]) -> NDArray[np.uint8]:
     Raises
     ------
     UserError
-        If the file is no PNG or is broken.
+        If the file is no PNG or JPEG, or is broken.
+    OSError
+        If it cannot be read.
     """
-    try:
-        with Image.open(path, formats=["PNG"]) as image:
-            return resize_image(image, size)
-    except PILLOW_ERRORS as error:
-        raise UserError(f"{path}: broken PNG ({one_line(error)}); {_MAKE_AGAIN}") from None
+    with open(path, "rb") as stream:
+        try:
+            with Image.open(stream, formats=["PNG", "JPEG"]) as image:
+                return resize_image(image, size)
+        except PILLOW_ERRORS as error:
+            if isinstance(error, OSError) and error.errno is not None:  # the system's, not Pillow's
+                raise OSError(error.errno, error.strerror, str(path)) from None
+            kind = "PNG" if path.suffix.lower() == ".png" else "JPEG"
+            raise UserError(f"{path}: broken {kind} ({one_line(error)}); {_MAKE_AGAIN}") from None
 
 
 def resize_image(image: Image.Image, size: tuple[int, int]) -> NDArray[np.uint8]:

@@ -4,33 +4,64 @@ from __future__ import annotations
 
 import hashlib
 import io
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from filmvqa.clevr.programs import ANSWER_FUNCTIONS
-from filmvqa.data.hdf5 import HDF5_ERRORS, arrays_sha256
-from filmvqa.data.question_table import MISSING, Numbering, QuestionTable, read_question_table
+from filmvqa.data.hdf5 import (
+    HDF5_ERRORS,
+    arrays_sha256,
+    image_name_crc32,
+    outside_cause,
+    unreadable,
+)
+from filmvqa.data.question_table import (
+    MISSING,
+    TYPE_NAMES,
+    Numbering,
+    QuestionTable,
+    read_question_table,
+)
 from filmvqa.data.vocabulary import SPECIAL_TOKENS, UNK, Vocabulary
 from filmvqa.errors import UserError, one_line, warn
 from filmvqa.files import refuse_overwriting, write_file
 from filmvqa.layout import DatasetLayout
 from filmvqa.locks import folder_lock
+from filmvqa.settings import Incomplete, MissingImages, Positive, checked
 
 FORMAT = "filmvqa-questions-2"
+#: What questions can lack, if that is accepted: those without an image or answer are left out.
+LACKING = ("image", "answer", "program", "family", "word")
 
 
 @dataclass(frozen=True)
 class PreprocessedSplit:
-    """A split's number of questions, and whether its file was complete from the start."""
+    """A split's number of questions, whether its file was complete from the start, and the numbers
+    of questions that lack something, by what it is (``LACKING``)."""
 
     split: str
     num_questions: int
     was_there: bool
+    lacking: dict[str, int]
+
+    def describe(self) -> str:
+        """The number of questions, and what they lack, to print."""
+        state = "complete already" if self.was_there else "written"
+        parts = [f"{self.num_questions:,} questions, {state}"]
+        for what, count in self.lacking.items():
+            if what == "word":
+                parts.append(f"{count:,} with unknown words")
+            else:
+                kept = "left out" if what in ("image", "answer") else "kept"
+                parts.append(f"{count:,} {kept}, which have no {what}")
+        return "; ".join(parts)
 
 
 def names_sha256(names: Iterable[str]) -> str:
@@ -46,6 +77,8 @@ def preprocess_questions(
     extend_vocab: bool = False,
     allow_unknown: bool = False,
     min_count: int = 1,
+    missing_images: str = "refuse",
+    incomplete: str = "refuse",
 ) -> list[PreprocessedSplit]:
     """Write ``vocab.json`` and ``<split>_questions.h5`` for every split that has question JSON.
 
@@ -63,44 +96,101 @@ def preprocess_questions(
         Encode unknown question words as ``<UNK>`` instead of refusing them.
     min_count
         Question words rarer than this in train stay out of a new or extended vocabulary.
+    missing_images
+        ``refuse`` a question about an image that is not there, or ``leave_out`` such questions.
+    incomplete
+        ``refuse`` a question that lacks an answer, program or family that others of its split have;
+        or ``keep`` what there is: questions without an answer are left out, those without a program
+        have no type.
 
     Raises
     ------
     UserError
-        For malformed JSON, an unknown word, answer or program step, a missing image, or
-        existing files of another vocabulary; nothing half-written is left.
+        For malformed JSON, an unknown word, answer or program step, a missing image, an incomplete
+        question, or existing files that cannot be read; nothing half-written is left.
     """
-    sources = layout.question_json_by_split()
+    options = _Options(
+        allow_unknown, missing_images, incomplete, min_count,
+        can_extend=vocab is not None and not extend_vocab,
+    )  # fmt: skip
+    sources = layout.question_json_by_split(train_split)
     if extend_vocab and vocab is not None:
         refuse_overwriting(layout.vocabulary, vocab)
     train = None
     if train_split in sources:
-        train = _read(sources[train_split], layout, train_split)
+        train = _read(sources[train_split], layout, train_split, options)
     train_source = sources.get(train_split, layout.questions)
     vocabulary = _choose_vocabulary(
         train, train_source, layout.vocabulary, vocab, extend_vocab, min_count
     )
-    splits = []
     with folder_lock(layout.h5, "questions"):
+        # All are looked at before anything is written: one of them may not be ours to replace.
+        done = {
+            split: _finished(layout.question_h5(split), split, source, layout, vocabulary, options)
+            for split, source in sources.items()
+        }
         if not layout.vocabulary.exists() or (
             Vocabulary.load(layout.vocabulary).sha256() != vocabulary.sha256()
         ):
             vocabulary.save(layout.vocabulary)
+        splits = []
         for split, source in sources.items():
-            target = layout.question_h5(split)
-            count = _count_finished(target, source, vocabulary)
-            if count is None:
-                table = train if split == train_split and train else _read(source, layout, split)
-                _write(target, split, table, vocabulary, allow_unknown)
-                splits.append(PreprocessedSplit(split, len(table), was_there=False))
-            else:
-                splits.append(PreprocessedSplit(split, count, was_there=True))
+            finished = done[split]
+            if finished is None:
+                if split == train_split and train:
+                    table = train
+                else:
+                    table = _read(source, layout, split, options)
+                target = layout.question_h5(split)
+                finished = _write(target, split, table, layout, vocabulary, options)
+            splits.append(finished)
     return splits
 
 
-def _read(source: Path, layout: DatasetLayout, split: str) -> QuestionTable:
+@dataclass(frozen=True)
+class _Options:
+    """What is accepted of questions, as ``preprocess_questions`` takes it."""
+
+    allow_unknown: bool
+    missing_images: str
+    incomplete: str
+    min_count: int
+    can_extend: bool
+
+    @property
+    def accepted(self) -> set[str]:
+        """Those of ``LACKING`` that are no reason to refuse a question."""
+        accepted = {"word"} if self.allow_unknown else set()
+        if self.missing_images == "leave_out":
+            accepted.add("image")
+        return accepted | ({"answer", "program", "family"} if self.incomplete == "keep" else set())
+
+    def __post_init__(self) -> None:
+        checked(self.missing_images, MissingImages, "data.missing_images")
+        checked(self.incomplete, Incomplete, "incomplete")
+        checked(self.min_count, Positive, "min_count")
+
+
+def _read(source: Path, layout: DatasetLayout, split: str, options: _Options) -> QuestionTable:
+    """The questions of a file that has what ``options`` ask for."""
     folder = layout.image_folder(split)
-    return read_question_table(source, folder if folder.is_dir() else None)
+    table = read_question_table(
+        source,
+        folder if folder.is_dir() else None,
+        leave_out=options.missing_images == "leave_out",
+    )
+    incomplete = table.incomplete()
+    if options.incomplete == "refuse":
+        for what, rows in incomplete.items():
+            number = table.numbers[int(rows.argmax())]
+            raise UserError(
+                f"{source}: question {number}: has no {what}, as {int(rows.sum()):,} of "
+                f"{len(table):,} questions, and the others have one; add it, or give "
+                "incomplete=keep"
+            )
+    elif "answer" in incomplete:
+        table.leave_out(incomplete["answer"], "answer")
+    return table
 
 
 def _choose_vocabulary(
@@ -122,54 +212,96 @@ def _choose_vocabulary(
             "from; add them, or give vocab=<vocab.json>"
         )
     words, steps = (
-        {name: count for name, count in counts.items() if name not in SPECIAL_TOKENS}
+        {name: n for name, n in counts.items() if n and name not in SPECIAL_TOKENS}
         for counts in (train.questions.counts(train.words), train.programs.counts(train.steps))
     )
     return Vocabulary.build(words, steps, train.answer_names, min_count, base)
 
 
-def _count_finished(target: Path, source: Path, vocabulary: Vocabulary) -> int | None:
-    """Questions in a file that was made from this source with this vocabulary, else None."""
+def _finished(
+    target: Path,
+    split: str,
+    source: Path,
+    layout: DatasetLayout,
+    vocabulary: Vocabulary,
+    options: _Options,
+) -> PreprocessedSplit | None:
+    """The split of a file that was made from this source with this vocabulary, and that lacks
+    nothing but what ``options`` accept; None if it is to be made."""
     try:
         with h5py.File(target, "r") as file:
-            up_to_date = (
-                file.attrs.get("format") == FORMAT
-                and file.attrs["vocab_sha256"] == vocabulary.sha256()
-                and file.attrs["source_size"] == source.stat().st_size
-                and file.attrs["source_mtime_ns"] == source.stat().st_mtime_ns
-            )
-            return len(file["questions"]) if up_to_date else None
+            attributes, count = dict(file.attrs), len(file["questions"])
     except FileNotFoundError:
         return None
     except HDF5_ERRORS as error:
-        warn(f"{target}: not readable ({one_line(error)}); it is made again")
+        if outside_cause(error) is not None:
+            raise unreadable(target, error, "") from None
+        warn(f"{target}: is damaged ({one_line(error)}); it is made again")
         return None
+    if "format" not in attributes:
+        raise UserError(
+            f"{target}: was not made by this program, which would write there; move it to another "
+            "folder, or choose another data.h5"
+        )
+    lacking = {w: int(attributes[f"lacking_{w}"]) for w in LACKING if f"lacking_{w}" in attributes}
+    expected = {
+        "format": FORMAT,
+        "vocab_sha256": vocabulary.sha256(),
+        "source_size": source.stat().st_size,
+        "source_mtime_ns": source.stat().st_mtime_ns,
+        **({"images_sha256": _images_sha256(layout, split)} if "image" in lacking else {}),
+    }
+    is_same = all(attributes.get(name) == value for name, value in expected.items())
+    if not is_same or lacking.keys() - options.accepted:
+        return None
+    return PreprocessedSplit(split, count, was_there=True, lacking=lacking)
+
+
+def _images_sha256(layout: DatasetLayout, split: str) -> str:
+    """Hash of the names of the images that are there."""
+    folder = layout.image_folder(split)
+    return names_sha256(sorted(p.name for p in folder.iterdir()) if folder.is_dir() else [])
 
 
 def _write(
-    target: Path, split: str, table: QuestionTable, vocabulary: Vocabulary, allow_unknown: bool
-) -> None:
-    unknown = vocabulary.question[UNK] if allow_unknown else None
-    words = _renumber(table, "questions", table.words, vocabulary.question, unknown)
-    arrays = {
-        "questions": table.questions.padded(words),
+    target: Path,
+    split: str,
+    table: QuestionTable,
+    layout: DatasetLayout,
+    vocabulary: Vocabulary,
+    options: _Options,
+) -> PreprocessedSplit:
+    unknown = vocabulary.question[UNK] if options.allow_unknown else None
+    words = _renumber(table, "questions", table.words, vocabulary.question, unknown, options)
+    questions = table.questions.padded(words)
+    arrays: dict[str, NDArray[Any]] = {
+        "questions": questions,
         "image_idxs": np.frombuffer(table.images, np.int32),
         "orig_idxs": np.frombuffer(table.original_index, np.int32),
     }
     answers, families, types = (
         np.frombuffer(values, np.int32) for values in (table.answers, table.families, table.types)
     )
-    if (answers != MISSING).all():
+    if (answers != MISSING).any():
         arrays["answers"] = _renumber(
-            table, "answers", table.answer_names, vocabulary.answer, None
+            table, "answers", table.answer_names, vocabulary.answer, None, options
         )[answers]
-    if (families != MISSING).all():
+    if (families != MISSING).any():
         arrays["question_families"] = families
-    if (types != MISSING).all():
-        steps = _renumber(table, "programs", table.steps, vocabulary.program, None)
+    if (types != MISSING).any():
+        steps = _renumber(table, "programs", table.steps, vocabulary.program, None, options)
         arrays["programs"] = table.programs.padded(steps)
         arrays["types"] = types
-    names, source = table.image_names, table.path
+    images = sorted(table.image_names)
+    names, source = [table.image_names[i] for i in images], table.path
+    arrays["named_image_idxs"] = np.array(images, np.int32)
+    arrays["image_name_crc32"] = image_name_crc32(names)
+    lacking = Counter(table.left_out)
+    for what, rows in table.incomplete().items():
+        lacking[what] = int(rows.sum())
+    if unknown is not None:
+        lacking["word"] = int((questions == unknown).any(1).sum())
+    type_names = TYPE_NAMES if (types >= len(ANSWER_FUNCTIONS)).any() else ANSWER_FUNCTIONS
     # Made in memory: HDF5 does not recover from a disk that fills while it writes.
     content = io.BytesIO()
     with h5py.File(content, "w") as file:
@@ -179,13 +311,20 @@ def _write(
         file.attrs["split"] = split
         file.attrs["sha256"] = arrays_sha256(arrays)
         file.attrs["vocab_sha256"] = vocabulary.sha256()
-        file.attrs["type_names"] = list(ANSWER_FUNCTIONS)
-        file.attrs["num_images"] = max(names) + 1
-        if len(names) == max(names) + 1:
-            file.attrs["image_names_sha256"] = names_sha256(names[i] for i in range(len(names)))
+        file.attrs["type_names"] = list(type_names)
+        file.attrs["num_images"] = images[-1] + 1
+        if len(names) == images[-1] + 1:
+            file.attrs["image_names_sha256"] = names_sha256(names)
+        for what in LACKING:
+            if lacking[what]:
+                file.attrs[f"lacking_{what}"] = lacking[what]
+        if lacking["image"]:
+            file.attrs["images_sha256"] = _images_sha256(layout, split)
         file.attrs["source_size"] = source.stat().st_size
         file.attrs["source_mtime_ns"] = source.stat().st_mtime_ns
     write_file(target, content.getbuffer())
+    lacking_now = {what: lacking[what] for what in LACKING if lacking[what]}
+    return PreprocessedSplit(split, len(table), was_there=False, lacking=lacking_now)
 
 
 def _renumber(
@@ -194,6 +333,7 @@ def _renumber(
     numbering: Numbering,
     vocabulary: dict[str, int],
     unknown: int | None,
+    options: _Options,
 ) -> NDArray[np.int32]:
     """The vocabulary's index of each number.
 
@@ -204,30 +344,36 @@ def _renumber(
     is_unknown = indices == MISSING
     if unknown is not None:
         indices[is_unknown] = unknown
-    elif is_unknown.any():
-        raise _unknown_token(table, column, np.array(list(numbering)), is_unknown, len(vocabulary))
+    else:
+        rows = getattr(table, column)
+        values = np.frombuffer(rows if column == "answers" else rows.values, np.int32)
+        unknown_values = (is_unknown[values] & (values != MISSING)).nonzero()[0]
+        if len(unknown_values):
+            name = list(numbering)[values[unknown_values[0]]]
+            what = f"{name!r} is not in the vocabulary"
+            if column == "answers":
+                what = f"the answer {what}'s {len(vocabulary)} answers"
+            raise _unknown_token(table, column, what, int(unknown_values[0]), options)
     return indices
 
 
 def _unknown_token(
-    table: QuestionTable,
-    column: str,
-    names: NDArray[np.str_],
-    is_unknown: NDArray[np.bool_],
-    size: int,
+    table: QuestionTable, column: str, what: str, place: int, options: _Options
 ) -> UserError:
-    rows = getattr(table, column)
-    values = np.frombuffer(rows if column == "answers" else rows.values, np.int32)
-    first = int(is_unknown[values].argmax())
-    name = str(names[values[first]])
-    if column == "answers":
-        return UserError(
-            f"{table.path}: question {first}: the answer {name!r} is not in the vocabulary's "
-            f"{size} answers; train has none like it"
-        )
-    ends = np.frombuffer(rows.lengths, np.int32).cumsum()
-    number = int(np.searchsorted(ends, first, side="right"))
+    """The error for the token at a place among all values of a column; ``what`` names it."""
+    row = place
+    if column != "answers":
+        ends = np.frombuffer(getattr(table, column).lengths, np.int32).cumsum()
+        row = int(np.searchsorted(ends, place, side="right"))
+    remedies = []
+    if column == "questions":
+        remedies.append(f"allow_unknown=true reads unknown words as {UNK}")
+        if options.min_count > 1:
+            remedies.append("a lower min_count takes rare words of train into the vocabulary")
+    if options.can_extend:
+        remedies.append("extend_vocab=true adds train's to the vocabulary")
+    if not remedies:
+        remedies.append("add questions with it to train, or take this one out of the file")
     return UserError(
-        f"{table.path}: question {number}: {name!r} is not in the vocabulary; allow_unknown=true "
-        f"reads unknown question words as {UNK}, extend_vocab=true adds train's"
+        f"{table.path}: question {table.numbers[row]}: {what}; {', and '.join(remedies)}"
     )

@@ -7,8 +7,8 @@ the vocabulary, which is known only at the end, renumbers them.
 
 from __future__ import annotations
 
-import re
 from array import array
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -18,11 +18,28 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from filmvqa.clevr.programs import ANSWER_FUNCTIONS, prefix_order, token
-from filmvqa.clevr.schema import FETCH, FETCH_AGAIN, Function, Question, decode_json
+from filmvqa.clevr.programs import (
+    ANSWER_FUNCTIONS,
+    OTHER_ANSWER_FUNCTIONS,
+    answering_step,
+    last_steps,
+    prefix_order,
+    token,
+)
+from filmvqa.clevr.schema import (
+    CORRECT,
+    FETCH,
+    FETCH_AGAIN,
+    Function,
+    QuestionRecord,
+    StepRecord,
+    decode_json,
+    not_utf8,
+)
 from filmvqa.data.vocabulary import END, SPECIAL_TOKENS, START, tokenize
 from filmvqa.errors import UserError
 from filmvqa.files import read_bytes
+from filmvqa.layout import image_number
 
 #: The number of an answer, family or type that a question does not have.
 MISSING = -1
@@ -55,6 +72,12 @@ class Rows:
         self.values.extend(row)
         self.lengths.append(len(row))
 
+    def select(self, kept: NDArray[np.bool_]) -> Rows:
+        """The rows that are ``kept`` (N,)."""
+        lengths = np.frombuffer(self.lengths, np.int32)
+        values = np.frombuffer(self.values, np.int32)[np.repeat(kept, lengths)]
+        return Rows(array("i", values.tobytes()), array("i", lengths[kept].tobytes()))
+
     def counts(self, numbering: Mapping[str, int]) -> dict[str, int]:
         """How often each token occurs."""
         counts = np.bincount(np.frombuffer(self.values, np.int32), minlength=len(numbering))
@@ -69,13 +92,21 @@ class Rows:
         return padded
 
 
+#: The functions by whose numbers a table has the types of its questions.
+TYPE_NAMES = (*ANSWER_FUNCTIONS, *OTHER_ANSWER_FUNCTIONS)
+#: Columns of which some files have a value for each question, others none.
+OPTIONAL_COLUMNS = {"answers": "answer", "types": "program", "families": "family"}
+
+
 @dataclass
 class QuestionTable:
     """All questions of a file.
 
     Rows of ``questions`` and ``programs`` are numbers of ``words`` and ``steps`` between those of
     START and END. A missing program is an empty row; a missing answer, family or type is
-    ``MISSING``. ``image_names`` has the image names by index.
+    ``MISSING``. Types are indices into ``TYPE_NAMES``. ``numbers`` are the places of the questions
+    in the file, ``image_names`` has the image names by index, and ``left_out`` the numbers of
+    questions that were left out, by what they lack.
     """
 
     path: Path
@@ -89,105 +120,182 @@ class QuestionTable:
     types: array[int] = field(default_factory=_empty)
     images: array[int] = field(default_factory=_empty)
     original_index: array[int] = field(default_factory=_empty)
+    numbers: array[int] = field(default_factory=_empty)
     image_names: dict[int, str] = field(default_factory=dict)
+    left_out: Counter[str] = field(default_factory=Counter)
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def incomplete(self) -> dict[str, NDArray[np.bool_]]:
+        """Which questions (N,) lack what others of the file have: rows by ``OPTIONAL_COLUMNS``."""
+        lacking = {
+            what: np.frombuffer(getattr(self, column), np.int32) == MISSING
+            for column, what in OPTIONAL_COLUMNS.items()
+        }
+        return {what: rows for what, rows in lacking.items() if rows.any() and not rows.all()}
+
+    def leave_out(self, rows: NDArray[np.bool_], lacking: str) -> None:
+        """Remove some of the questions (N,), for what they lack."""
+        self.questions, self.programs = self.questions.select(~rows), self.programs.select(~rows)
+        for name in ("answers", "families", "types", "images", "original_index", "numbers"):
+            values = np.frombuffer(getattr(self, name), np.int32)[~rows]
+            setattr(self, name, array("i", values.tobytes()))
+        images = set(self.images)
+        self.image_names = {i: name for i, name in self.image_names.items() if i in images}
+        self.left_out[lacking] += int(rows.sum())
 
 
 class _File(msgspec.Struct):
     questions: list[msgspec.Raw]
 
 
-def read_question_table(path: Path, images_folder: Path | None = None) -> QuestionTable:
-    """Read a question file.
+def read_question_table(
+    path: Path, images_folder: Path | None = None, *, leave_out: bool = False
+) -> QuestionTable:
+    """Read a question file, in the release's form or that of CLEVR's generator.
 
     Parameters
     ----------
     images_folder
         Every image that a question names must be in it; None: this is not checked.
+    leave_out
+        Leave questions about other images out instead.
 
     Raises
     ------
     UserError
-        For malformed JSON, a record or program of another shape, or an absent image.
+        For malformed JSON, a record or program of another shape, an absent image, or a question
+        whose image's index and name contradict each other or those of another question.
     """
     records = decode_json(read_bytes(path, FETCH), _File, path, FETCH_AGAIN).questions
     if not records:
-        raise UserError(f"{path}: no questions in it")
-    builder = _TableBuilder(QuestionTable(path), images_folder)
-    decode = msgspec.json.Decoder(Question).decode
+        raise UserError(f"{path}: no questions in it; {FETCH}")
+    builder = _TableBuilder(QuestionTable(path), images_folder, leave_out)
+    decode = msgspec.json.Decoder(QuestionRecord).decode
     number = 0
     try:
         for number, raw in enumerate(records):
             builder.add(number, decode(raw))
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise not_utf8(f"{path}: question {number}", error) from None
+    except msgspec.DecodeError as error:
         message = str(error).replace("`$", f"`$.questions[{number}]")
         if message == str(error):  # it does not say where in the record
             message = f"question {number}: {message}"
-        raise UserError(f"{path}: {message}; {FETCH_AGAIN}") from None
+        remedy = CORRECT if isinstance(error, msgspec.ValidationError) else FETCH_AGAIN
+        raise UserError(f"{path}: {message}; {remedy}") from None
     except (ValueError, OverflowError) as error:
         raise UserError(f"{path}: question {number}: {error}") from None
+    if not len(builder.table):
+        raise UserError(
+            f"{path}: none of the images of its {len(records):,} questions is in {images_folder}; "
+            "add them"
+        )
     return builder.table
 
 
 class _TableBuilder:
     """Adds question records to a table."""
 
-    def __init__(self, table: QuestionTable, images_folder: Path | None) -> None:
+    def __init__(self, table: QuestionTable, images_folder: Path | None, leave_out: bool) -> None:
         self.table = table
-        self._images_folder = images_folder
+        self._images_folder, self._leave_out = images_folder, leave_out
         self._image_files = (
             None if images_folder is None else {path.name for path in images_folder.iterdir()}
         )
+        self._image_index: dict[str, int] = {}
+        self._first_question: dict[int, int] = {}
         self._start, self._end = table.words[START], table.words[END]
-        self._answer_functions = {name: i for i, name in enumerate(ANSWER_FUNCTIONS)}
+        self._types = {name: i for i, name in enumerate(TYPE_NAMES)}
         # Programs of one family share their structure, and most steps recur.
-        self._order_of = cache(prefix_order)
+        self._order_of, self._only_order_of = cache(prefix_order), cache(_only_order)
         self._number_of_step = cache(
-            lambda name, *values: table.steps[token(Function(name, [], list(values)))]
+            lambda name, *values: table.steps[token(Function(name, [], [str(v) for v in values]))]
         )
 
-    def add(self, number: int, question: Question) -> None:
+    def add(self, number: int, question: QuestionRecord) -> None:
         """Add record ``number`` of the file; raises ``ValueError`` where it makes no sense."""
         table, image = self.table, question.image_filename
-        index = question.image_index
+        index = self._image_index.get(image)
         if index is None:
-            index = _index_in_name(image)
-        if index < 0:
-            raise ValueError(f"image_index {index}")
-        if self._image_files is not None and image not in self._image_files:
+            index = self._new_image(number, question)
+        elif question.image_index is not None and question.image_index != index:
             raise ValueError(
-                f"is about {image}, which is not in {self._images_folder}; "
-                "fetch or generate the images again"
+                f"has image_index {question.image_index} for {image}, question "
+                f"{self._first_question[index]} has {index}; {CORRECT}"
             )
+        if self._image_files is not None and image not in self._image_files:
+            if not self._leave_out:
+                raise ValueError(
+                    f"is about {image}, which is not in {self._images_folder}; add the image, or "
+                    "leave such questions out with data.missing_images=leave_out"
+                )
+            table.left_out["image"] += 1
+            return
         table.images.append(index)
         table.image_names[index] = image
+        table.numbers.append(number)
         original = question.question_index
         table.original_index.append(number if original is None else original)
         words = [table.words[word] for word in tokenize(question.question)]
         table.questions.append([self._start, *words, self._end])
-        answer, family = question.answer, question.question_family_index
+        answer, family = question.answer_text(), question.question_family_index
+        if family is not None and family < 0:
+            raise ValueError(f"has question_family_index {family}; {CORRECT}")
         table.answers.append(MISSING if answer is None else table.answer_names[answer])
         table.families.append(MISSING if family is None else family)
         self._add_program(question.program)
 
-    def _add_program(self, program: list[Function] | None) -> None:
+    def _new_image(self, number: int, question: QuestionRecord) -> int:
+        """The index of an image that no question before was about."""
+        image, index = question.image_filename, question.image_index
+        in_name = image_number(image)
+        if index is None:
+            index = in_name
+        if index is None:
+            raise ValueError(f"no image_index, and none in its name {image}; {CORRECT}")
+        if not 0 <= index < 2**31 - 1:
+            raise ValueError(f"has image_index {index}; {CORRECT}")
+        if in_name is not None and in_name != index:
+            raise ValueError(
+                f"has image_index {index}, and its image_filename {image} says {in_name}; {CORRECT}"
+            )
+        if index in self._first_question:
+            first = self._first_question[index]
+            other = next(name for name, i in self._image_index.items() if i == index)
+            raise ValueError(
+                f"has image_index {index} for {image}, question {first} has it for {other}; "
+                f"{CORRECT}"
+            )
+        self._image_index[image] = index
+        self._first_question[index] = number
+        return index
+
+    def _add_program(self, program: list[StepRecord] | None) -> None:
         if not program:
             self.table.programs.append([])
             self.table.types.append(MISSING)
             return
-        steps = [self._number_of_step(step.function, *step.value_inputs) for step in program]
-        order = self._order_of(tuple([tuple(step.inputs) for step in program]))
+        steps, number_of = [], self._number_of_step
+        for step in program:
+            name, values = step.function, step.value_inputs
+            if name is None or step.type is not None or step.side_inputs is not None:
+                name, values = step.name_and_values()
+            steps.append(number_of(name, *values) if values else number_of(name))
+        inputs = tuple([tuple(step.inputs) for step in program])
+        order = self._only_order_of(inputs)
+        if order is None:
+            names = [step.name_and_values()[0] for step in program]
+            order = self._order_of(inputs, answering_step(names, inputs))
         self.table.programs.append([self._start, *[steps[j] for j in order], self._end])
-        last = program[-1].function
-        if last not in self._answer_functions:
-            raise ValueError(f"its program ends in {last!r}")
-        self.table.types.append(self._answer_functions[last])
+        last = program[order[0]].name_and_values()[0]
+        if last not in self._types:
+            raise ValueError(f"its program ends in {last!r}, which gives no answer")
+        self.table.types.append(self._types[last])
 
 
-def _index_in_name(name: str) -> int:
-    digits = re.search(r"(\d+)\.png$", name)
-    if digits is None:
-        raise ValueError("no image_index, and none in its name")
-    return int(digits[1])
+def _only_order(inputs: tuple[tuple[int, ...], ...]) -> list[int] | None:
+    """The prefix order of a program in which one step alone can give the answer, else None."""
+    ends = last_steps(inputs)
+    return prefix_order(inputs, ends[0]) if len(ends) == 1 else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,16 +14,21 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from filmvqa.clevr.programs import ANSWER_FUNCTIONS
-from filmvqa.data.hdf5 import HDF5_ERRORS, arrays_sha256
+from filmvqa.clevr.schema import CORRECT, decode_json
+from filmvqa.data.hdf5 import HDF5_ERRORS, arrays_sha256, unreadable
 from filmvqa.data.store import FeatureStore
-from filmvqa.data.vocabulary import SPECIAL_TOKENS, START, Vocabulary
-from filmvqa.errors import UserError, one_line
+from filmvqa.data.vocabulary import SPECIAL_TOKENS, Vocabulary
+from filmvqa.errors import UserError
+from filmvqa.files import read_bytes
+from filmvqa.settings import MissingImages, checked
 
 _MAKE_AGAIN = "delete it and run scripts/preprocess_questions.py again"
-#: The datasets of a question file that are read.
+_OTHER_FORMAT = "data/README.md describes the files that are read"
+#: The datasets of a question file that are read: rows of questions, and the images' names.
 QUESTION_DATASETS = (
     "questions", "image_idxs", "orig_idxs", "answers", "question_families", "types", "programs",
 )  # fmt: skip
+NAME_DATASETS = ("named_image_idxs", "image_name_crc32")
 
 
 @dataclass(frozen=True)
@@ -49,11 +55,15 @@ class QuestionDataset:
         (N,) ``question_index`` of the JSON.
     answers, types, families, program_lengths : Tensor or None
         (N,) answer index, index into ``ANSWER_FUNCTIONS``, question family, and number of steps;
-        None where the file does not tell.
+        None where the file does not tell. A type or family of -1 is unknown.
+    rows : Tensor
+        (N,) row of each question in the file.
     image_names_sha256 : str or None
         Hash of the image names in index order.
+    named_images, image_name_crc32 : ndarray or None
+        (M,) sorted indices of the images, and CRC-32 of their names.
     sha256 : str
-        Hash of all arrays of the file.
+        Hash of all rows of the file.
     """
 
     path: Path
@@ -65,8 +75,10 @@ class QuestionDataset:
     types: Tensor | None
     families: Tensor | None
     program_lengths: Tensor | None
+    rows: Tensor
     image_names_sha256: str | None
-    num_images: int
+    named_images: NDArray[Any] | None
+    image_name_crc32: NDArray[Any] | None
     sha256: str
 
     def __len__(self) -> int:
@@ -84,15 +96,17 @@ class QuestionDataset:
         path = Path(path)
         try:
             with h5py.File(path, "r") as file:
-                arrays = {name: file[name][:] for name in file if name in QUESTION_DATASETS}
+                known = (*QUESTION_DATASETS, *NAME_DATASETS)
+                arrays = {name: file[name][:] for name in file if name in known}
                 attributes = dict(file.attrs)
         except FileNotFoundError:
             raise UserError(
                 f"{path}: no such file; make it with scripts/preprocess_questions.py"
             ) from None
         except HDF5_ERRORS as error:
-            raise UserError(f"{path}: not readable ({one_line(error)}); {_MAKE_AGAIN}") from None
+            raise unreadable(path, error, _MAKE_AGAIN) from None
         _check_arrays(path, arrays, attributes, vocabulary)
+        named_images, image_name_crc32 = (arrays.pop(name, None) for name in NAME_DATASETS)
         questions = torch.from_numpy(arrays["questions"].astype(np.int32))
         count = len(questions)
         types = _answer_function_indices(arrays, attributes, vocabulary)
@@ -109,8 +123,10 @@ class QuestionDataset:
             types=_tensor(types),
             families=_tensor(arrays.get("question_families")),
             program_lengths=_tensor(num_steps),
+            rows=torch.arange(count),
             image_names_sha256=attributes.get("image_names_sha256"),
-            num_images=int(arrays["image_idxs"].max(initial=-1)) + 1,
+            named_images=named_images,
+            image_name_crc32=image_name_crc32,
             sha256=arrays_sha256(arrays),
         )
 
@@ -144,20 +160,105 @@ class QuestionDataset:
             chosen.int(), is_chosen.nonzero().flatten(), (~is_chosen).nonzero().flatten()
         )
 
-    def check_features(self, store: FeatureStore, path: str | Path) -> None:
-        """Raise ``UserError`` unless the features are those of this file's images."""
-        if self.num_images > store.num_images:
+    def of_families(self, families: Sequence[int] | None) -> QuestionDataset:
+        """The questions of some families alone; None: all.
+
+        Raises
+        ------
+        UserError
+            If the file does not tell families, or has none of these.
+        """
+        if families is None:
+            return self
+        if self.families is None:
+            raise UserError(f"{self.path}: has no question_families to choose data.families from")
+        chosen = torch.isin(self.families, torch.tensor(list(families)).to(self.families.dtype))
+        if not chosen.any():
             raise UserError(
-                f"{self.path}: asks about {self.num_images} images, but {path} has features of "
-                f"{store.num_images}; extract the features of the same split again"
+                f"{self.path}: has no questions of data.families={list(families)}; it has the "
+                f"families {self.families.unique().tolist()}"  # type: ignore[no-untyped-call]
             )
-        same_count = self.num_images == store.num_images
-        hashes = (self.image_names_sha256, store.image_names_sha256)
-        if same_count and None not in hashes and hashes[0] != hashes[1]:
+        return self.select(chosen.nonzero().flatten())
+
+    def with_features(
+        self,
+        store: FeatureStore,
+        path: str | Path,
+        missing_images: str = "refuse",
+        option: str = "data.missing_images",
+    ) -> QuestionDataset:
+        """The questions whose images the features are of.
+
+        Parameters
+        ----------
+        missing_images
+            ``refuse`` questions about other images, or ``leave_out`` them.
+        option
+            The name of this option, for the message.
+
+        Raises
+        ------
+        UserError
+            If the features are not those of this file's images.
+        """
+        checked(missing_images, MissingImages, option)
+        is_there = torch.isin(self.images, torch.from_numpy(store.image_idxs).long())
+        num_there = len(self.images[is_there].unique())  # type: ignore[no-untyped-call]
+        if not is_there.all() and (missing_images == "refuse" or not num_there):
+            images = self.images.unique()  # type: ignore[no-untyped-call]
+            first = int(is_there.int().argmin())
+            leave_out = f", or leave the other questions out with {option}=leave_out"
             raise UserError(
-                f"{self.path}: its images are not those of {path} (other names); preprocess and "
-                "extract the same split again"
+                f"{self.path}: asks about {len(images):,} images, but {path} has features of "
+                f"{num_there:,} of them, and not of image {int(self.images[first])} of question "
+                f"{int(self.rows[first])}; extract those of all{leave_out if num_there else ''}"
             )
+        self._check_names(store, path)
+        return self if is_there.all() else self.select(is_there.nonzero().flatten())
+
+    def _check_names(self, store: FeatureStore, path: str | Path) -> None:
+        """Raise ``UserError`` if an index means different images here and in a feature file."""
+        ours, theirs = self.image_name_crc32, store.image_name_crc32
+        if self.named_images is not None and ours is not None and theirs is not None:
+            _, here, there = np.intersect1d(
+                self.named_images, store.image_idxs, assume_unique=True, return_indices=True
+            )
+            if not (other := ours[here] != theirs[there]).any():
+                return
+            image = f"image {self.named_images[here[int(other.argmax())]]} has another name there"
+        else:
+            hashes = (self.image_names_sha256, store.image_names_sha256)
+            same_count = int(self.images.max()) + 1 == store.num_images
+            if not same_count or None in hashes or hashes[0] == hashes[1]:
+                return
+            image = "other names"
+        raise UserError(
+            f"{self.path}: its images are not those of {path} ({image}); preprocess and extract "
+            "the same split again"
+        )
+
+
+def chosen_families(option: Sequence[int] | str | None) -> list[int] | None:
+    """The question families that ``data.families`` gives: numbers, or the path of a JSON file with
+    a list of them, as film's ``family_split_file``. None: all.
+
+    Raises
+    ------
+    UserError
+        If the file cannot be read, or for other values.
+    """
+    if option is None:
+        return None
+    numbers: Any = option
+    if isinstance(option, str):
+        numbers = decode_json(read_bytes(option, "give data.families a file"), Any, option, CORRECT)
+    is_number = [isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in numbers] if (
+        isinstance(numbers, Sequence)
+    ) else []  # fmt: skip
+    if not is_number or not all(is_number):
+        begin = f"{option}: has" if isinstance(option, str) else "data.families:"
+        raise UserError(f"{begin} {numbers!r}; give a list of families' numbers such as [0, 5, 17]")
+    return sorted(set(numbers))
 
 
 def _tensor(array: NDArray[Any] | None) -> Tensor | None:
@@ -171,7 +272,8 @@ def _check_arrays(
     vocabulary: Vocabulary,
 ) -> None:
     """Raise ``UserError`` for arrays that are not those of a question file, or are damaged."""
-    _check_shapes(path, arrays)
+    remedy = _MAKE_AGAIN if "format" in attributes else _OTHER_FORMAT
+    _check_shapes(path, arrays, remedy)
     other_vocabulary = UserError(
         f"{path}: was encoded with another vocabulary than the one in use; preprocess the "
         "questions with that vocabulary (vocab=<vocab.json>)"
@@ -184,7 +286,7 @@ def _check_arrays(
     if int(arrays["questions"].max()) >= len(vocabulary.question):
         raise other_vocabulary
     if not (has_words := arrays["questions"].any(1)).all():
-        raise UserError(f"{path}: question {int(has_words.argmin())} has no words; {_MAKE_AGAIN}")
+        raise UserError(f"{path}: question {int(has_words.argmin())} has no words; {remedy}")
     limits = {"answers": len(vocabulary.answer), "image_idxs": 2**31}
     if "type_names" in attributes:
         limits["types"] = len(attributes["type_names"])
@@ -192,28 +294,35 @@ def _check_arrays(
         if name not in arrays:
             continue
         values = arrays[name]
-        outside = (values < 0) | (values >= limits.get(name, 2**31))
+        lowest = -1 if name == "types" else 0
+        outside = (values < lowest) | (values >= limits.get(name, 2**31))
         if outside.any():
             row = int(outside.reshape(len(outside), -1).any(1).argmax())
             raise UserError(
-                f"{path}: {name!r} of question {row} is out of range ({values[row]}); {_MAKE_AGAIN}"
+                f"{path}: {name!r} of question {row} is out of range ({values[row]}); {remedy}"
             )
 
 
-def _check_shapes(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
+def _check_shapes(path: Path, arrays: dict[str, NDArray[Any]], remedy: str) -> None:
     for name in ("questions", "image_idxs"):
         if name not in arrays:
-            raise UserError(f"{path}: has no dataset {name!r}; {_MAKE_AGAIN}")
+            raise UserError(f"{path}: has no dataset {name!r}; {remedy}")
     shape = arrays["questions"].shape[:1]
+    images = arrays.get(NAME_DATASETS[0], np.empty(0)).shape
     for name, values in arrays.items():
-        is_row = name not in ("questions", "programs")
-        if values.dtype.kind not in "iu" or (values.shape != shape if is_row else values.ndim != 2):
+        is_matrix = name in ("questions", "programs")
+        fits = (
+            values.ndim == 2 and values.shape[:1] == shape
+            if is_matrix
+            else values.shape == (images if name in NAME_DATASETS else shape) and values.ndim == 1
+        )
+        if values.dtype.kind not in "iu" or not fits:
             raise UserError(
                 f"{path}: {name!r} is {values.dtype} {values.shape}, which does not fit "
-                f"{shape[0] if shape else 0} questions; {_MAKE_AGAIN}"
+                f"{shape[0] if shape else 0} questions; {remedy}"
             )
     if not shape[0]:
-        raise UserError(f"{path}: has no questions; {_MAKE_AGAIN}")
+        raise UserError(f"{path}: has no questions; {remedy}")
 
 
 def _answer_function_indices(
@@ -222,16 +331,24 @@ def _answer_function_indices(
     """Indices (N,) into ``ANSWER_FUNCTIONS``, -1 for a function that it does not list."""
     index = {name: i for i, name in enumerate(ANSWER_FUNCTIONS)}
     if "type_names" in attributes and "types" in arrays:
-        by_type = np.array([index.get(str(name), -1) for name in attributes["type_names"]])
+        # The last entry is that of type -1.
+        by_type = np.array([*(index.get(str(n), -1) for n in attributes["type_names"]), -1])
         types: NDArray[np.int64] = by_type[arrays["types"]]
         return types
-    if "programs" not in arrays:
+    if "programs" not in arrays or not arrays["programs"].size:
         return None
-    # film's type ids change from run to run: the first token of the prefix program does not.
+    # film's type ids change from run to run: the function that answers does not. It is the first
+    # step in prefix order; in clevr-iep's chain and postfix order, which begin with the scene, and
+    # which ns-vqa offers as well, it is the last.
     programs = arrays["programs"]
-    has_start = programs[:, 0] == vocabulary.program[START]
-    first = np.where(has_start, programs[:, min(1, programs.shape[1] - 1)], programs[:, 0])
-    by_token = np.full(max(len(vocabulary.program), int(first.max(initial=0)) + 1), -1)
+    is_step = programs >= len(SPECIAL_TOKENS)
+    first = is_step.argmax(1)
+    last = programs.shape[1] - 1 - is_step[:, ::-1].argmax(1)
+    by_token = np.full(len(vocabulary.program) + 1, -1)  # the last entry is that of other tokens
     for name, token in vocabulary.program.items():
         by_token[token] = index.get(name, -1)
-    return by_token[first]
+    steps = np.arange(len(programs))
+    begins_with_scene = programs[steps, first] == vocabulary.program.get("scene", -1)
+    answering = programs[steps, np.where(begins_with_scene, last, first)]
+    found: NDArray[np.int64] = by_token[np.minimum(answering, len(by_token) - 1)]
+    return found

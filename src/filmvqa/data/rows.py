@@ -2,14 +2,17 @@
 
 HDF5 lets one thread of a process in at a time, and may be unable to open a file that a process was
 killed in writing. In files of this project and of film each row, or all of them, lie in one
-contiguous piece: HDF5 is asked once for the offsets of these pieces, and rows are then read and
-written at their offsets. Any other storage is read through HDF5.
+contiguous piece: HDF5 is asked once for the offsets of these pieces, which are checked, and rows
+are then read and written at their offsets. Any other storage, order or type is read through HDF5.
 """
 
 from __future__ import annotations
 
+import math
 import os
+import weakref
 import zlib
+from array import array
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -19,54 +22,78 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from filmvqa.data.hdf5 import HDF5_ERRORS, unreadable
 from filmvqa.errors import UserError
 
 #: Reads in flight: a disk serves several sooner than one after another.
 THREADS = 4
-_TORCH_DTYPES = {"float16": torch.float16, "float32": torch.float32, "uint8": torch.uint8}
-_REMEDY = "delete the file and make it again with scripts/extract_features.py"
+#: The type in memory of each type in a file, whatever its order of bytes.
+TORCH_DTYPES = {
+    "float16": torch.float16, "float32": torch.float32, "float64": torch.float32,
+    "uint8": torch.uint8,
+}  # fmt: skip
+#: Bytes at the beginning of an HDF5 file that belong to HDF5: the smallest superblock.
+_SUPERBLOCK = 48
+REMEDY = "delete the file and make it again with scripts/extract_features.py"
 
 
 class DatasetRows:
-    """Rows of ``dataset`` (N, ...), which with its file belongs to this object from now on.
+    """Rows of ``dataset`` (N, C, H, W), which with its file belongs to this object from now on.
 
     Each row is checked when it is first read: against its checksum in ``checksums`` (N,) if given,
-    and for values that are not finite. ``direct`` says whether rows are read past HDF5.
+    and for values that are not finite. ``direct`` says whether rows are read past HDF5. The file is
+    released by ``close``, or when nothing refers to the object any more.
+
+    Parameters
+    ----------
+    channels_last
+        The dataset is (N, H, W, C).
+    image_idxs
+        (N,) the image of each row, for messages; None: image i is row i.
     """
 
-    def __init__(self, dataset: h5py.Dataset, checksums: NDArray[np.uint32] | None = None) -> None:
-        self.shape: tuple[int, ...] = dataset.shape
-        self.dtype = _TORCH_DTYPES[dataset.dtype.name]
+    def __init__(
+        self,
+        dataset: h5py.Dataset,
+        checksums: NDArray[np.uint32] | None = None,
+        *,
+        channels_last: bool = False,
+        image_idxs: NDArray[np.int32] | None = None,
+    ) -> None:
+        count, *map_shape = map(int, dataset.shape)
+        self._channels_last = channels_last
+        if channels_last:
+            map_shape = [map_shape[2], *map_shape[:2]]
+        self.shape: tuple[int, ...] = (count, *map_shape)
+        self.dtype = TORCH_DTYPES[dataset.dtype.name]
         self.path = Path(dataset.file.filename)
-        self._checksums = checksums
-        self._checked = np.zeros(len(dataset), bool)
-        self._row_bytes = int(dataset.dtype.itemsize * np.prod(dataset.shape[1:]))
-        self._offsets = row_offsets(dataset)
+        self._checksums, self._image_idxs = checksums, image_idxs
+        self._row_bytes = math.prod(map_shape) * self.dtype.itemsize
+        is_as_in_memory = not channels_last and dataset.dtype.itemsize == self.dtype.itemsize
+        self._offsets = row_offsets(dataset) if is_as_in_memory else None
         self.direct = self._offsets is not None
+        self._checked = np.zeros(count, bool)
         self._descriptor: int | None = None
         self._dataset: h5py.Dataset | None = dataset
         if self.direct:
             dataset.file.close()
             self._dataset = None
             self._descriptor = os.open(self.path, os.O_RDONLY)
+        self._release = weakref.finalize(self, _release, self._descriptor, self._dataset)
         self._pool = ThreadPoolExecutor(THREADS)
 
     def close(self) -> None:
         """Close the file and end the threads; calling it again changes nothing."""
         self._pool.shutdown(cancel_futures=True)
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
-        if self._dataset is not None:
-            self._dataset.file.close()
-            self._dataset = None
+        self._release()
+        self._descriptor = self._dataset = None
 
     def __len__(self) -> int:
         return int(self.shape[0])
 
     @property
     def num_bytes(self) -> int:
-        """Size of all rows."""
+        """Size of all rows in memory."""
         return len(self) * self._row_bytes
 
     def empty(self, count: int, *, pin: bool = False) -> Tensor:
@@ -74,21 +101,18 @@ class DatasetRows:
         return torch.empty((count, *self.shape[1:]), dtype=self.dtype, pin_memory=pin)
 
     def read(self, rows: NDArray[np.int64], out: Tensor) -> None:
-        """Fill ``out`` (n, ...) on the host with the rows of sorted indices (n,).
+        """Fill ``out`` (n, C, H, W) on the host with the rows of sorted indices (n,).
 
         Raises
         ------
         UserError
-            If the file is shorter than it says, or a row damaged or not finite.
+            If the file cannot be read, is shorter than it says, or a row damaged or not finite.
         """
         if self._dataset is None and self._descriptor is None:
             raise ValueError(f"{self.path}: was closed")
         target = out.numpy()
         if self._offsets is None:
-            assert self._dataset is not None
-            # One read a row: HDF5's own point selection is slower by an order of magnitude.
-            for k, row in enumerate(rows.tolist()):
-                self._dataset.read_direct(target, np.s_[row], np.s_[k])
+            self._read_through_hdf5(rows, target)
             self._check(rows, target)
             return
         offsets = self._offsets[rows]
@@ -106,15 +130,34 @@ class DatasetRows:
         for job in jobs:
             job.result()
 
+    def _read_through_hdf5(self, rows: NDArray[np.int64], target: NDArray[np.generic]) -> None:
+        """Read rows one by one: HDF5's own point selection is slower by an order of magnitude. HDF5
+        converts their type to that of ``target``."""
+        assert self._dataset is not None
+        channels, height, width = self.shape[1:]
+        try:
+            for k, row in enumerate(rows.tolist()):
+                if self._channels_last:
+                    values = np.empty((height, width, channels), target.dtype)
+                    self._dataset.read_direct(values, np.s_[row])
+                    target[k] = values.transpose(2, 0, 1)
+                else:
+                    self._dataset.read_direct(target, np.s_[row], np.s_[k])
+        except HDF5_ERRORS as error:
+            raise unreadable(self.path, error, REMEDY) from None
+
     def _fill(self, rows: NDArray[np.int64], out: NDArray[np.generic], offset: int) -> None:
         assert self._descriptor is not None
         buffer = out.reshape(-1).view(np.uint8).data
         while buffer:
-            num_read = os.preadv(self._descriptor, [buffer], offset)
+            try:
+                num_read = os.preadv(self._descriptor, [buffer], offset)
+            except OSError as error:
+                raise unreadable(self.path, error, REMEDY) from None
             if num_read == 0:
                 raise UserError(
                     f"{self.path}: ends at byte {offset}, before the features that it lists; "
-                    f"{_REMEDY}"
+                    f"{REMEDY}"
                 )
             buffer, offset = buffer[num_read:], offset + num_read
         self._check(rows, out)
@@ -125,15 +168,25 @@ class DatasetRows:
                 continue
             if self._checksums is not None and zlib.crc32(values.data) != self._checksums[row]:
                 raise UserError(
-                    f"{self.path}: the features of image {row} are damaged (other checksum); "
-                    f"{_REMEDY}"
+                    f"{self.path}: the features of image {self._image(row)} are damaged (other "
+                    f"checksum); {REMEDY}"
                 )
             if not all_finite(values):
                 raise UserError(
-                    f"{self.path}: the features of image {row} are not finite (NaN or infinity); "
-                    f"{_REMEDY}"
+                    f"{self.path}: the features of image {self._image(row)} are not finite (NaN or "
+                    f"infinity); {REMEDY}"
                 )
             self._checked[row] = True
+
+    def _image(self, row: int) -> int:
+        return row if self._image_idxs is None else int(self._image_idxs[row])
+
+
+def _release(descriptor: int | None, dataset: h5py.Dataset | None) -> None:
+    if descriptor is not None:
+        os.close(descriptor)
+    if dataset is not None and dataset:  # it is false once its file was closed
+        dataset.file.close()
 
 
 def all_finite(values: NDArray[np.generic]) -> bool:
@@ -160,17 +213,30 @@ def create_rows(
 
 
 def row_offsets(dataset: h5py.Dataset) -> NDArray[np.int64] | None:
-    """Byte offsets (N,) of the rows in the file; None if a row is not stored as it is in memory."""
+    """Byte offsets (N,) of the rows in the file; None if a row is not stored as it is in memory, or
+    some rows are not stored at all.
+
+    Raises
+    ------
+    UserError
+        If HDF5's index gives rows a place that they cannot have: outside of the dataset or the
+        file, of another size, twice, or over each other.
+    """
     count = dataset.shape[0]
-    row_bytes = int(dataset.dtype.itemsize * np.prod(dataset.shape[1:]))
+    row_bytes = dataset.dtype.itemsize * math.prod(dataset.shape[1:])
     addressable = (
         dataset.dtype.isnative and not dataset.file.userblock_size and hasattr(os, "preadv")
     )
     if not addressable or count == 0:
         return None
+    file_size = Path(dataset.file.filename).stat().st_size
     if dataset.chunks is None:
         first = dataset.id.get_offset()  # None for what is not in one piece in this file
-        return None if first is None else first + row_bytes * np.arange(count, dtype=np.int64)
+        if first is None:
+            return None
+        if not _SUPERBLOCK <= first <= file_size - count * row_bytes:
+            raise _impossible_index(dataset, f"all rows begin at byte {first}")
+        return np.arange(first, first + count * row_bytes, row_bytes, dtype=np.int64)
     if dataset.chunks != (1, *dataset.shape[1:]) or dataset.compression or dataset.shuffle:
         return None
     if (
@@ -179,10 +245,33 @@ def row_offsets(dataset: h5py.Dataset) -> NDArray[np.int64] | None:
         or not hasattr(dataset.id, "chunk_iter")
     ):
         return None
-    offsets = np.full(count, -1, np.int64)
+    if count * row_bytes > file_size:  # what is not stored is read as a fill value
+        return None
+    # Not one of these numbers is used before it was checked.
+    numbers = array("Q")
 
     def note(chunk: h5py.h5d.StoreInfo) -> None:
-        offsets[chunk.chunk_offset[0]] = chunk.byte_offset
+        place, filter_mask, offset, size = chunk
+        numbers.extend((*place, filter_mask, offset or 0, size))
 
     dataset.id.chunk_iter(note)
-    return offsets if (offsets >= 0).all() else None
+    chunks = np.array(numbers, np.uint64).reshape(-1, dataset.ndim + 3)
+    rows, starts = chunks[:, 0], chunks[:, -2]
+    if len(chunks) < count or not starts.all():
+        return None
+    impossible = (rows >= count) | chunks[:, 1:-2].any(1) | (chunks[:, -1] != row_bytes)
+    impossible |= (starts < _SUPERBLOCK) | (starts > file_size - row_bytes)
+    if impossible.any():
+        row, *_, start, size = chunks[impossible.argmax()].tolist()
+        raise _impossible_index(dataset, f"row {row} has {size} bytes from byte {start} on")
+    if (np.diff(np.sort(starts)) < row_bytes).any():
+        raise _impossible_index(dataset, "rows lie over each other")
+    offsets = np.full(count, -1, np.int64)
+    offsets[rows.astype(np.int64)] = starts.astype(np.int64)
+    if len(chunks) > count or offsets.min() < 0:
+        raise _impossible_index(dataset, "a row is listed twice")
+    return offsets
+
+
+def _impossible_index(dataset: h5py.Dataset, problem: str) -> UserError:
+    return UserError(f"{dataset.file.filename}: its index is damaged ({problem}); {REMEDY}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import accumulate
+
 import torch
 from torch import Tensor
 
@@ -9,14 +11,25 @@ from torch import Tensor
 class EpochSampler:
     """Each of the given rows (N,) once an epoch, in an order that depends only on (seed, epoch).
 
-    The position is an epoch and a batch, which is all that a checkpoint needs.
+    Batches have ``batch_size`` rows, the last of an epoch those that are left. Where these are
+    fewer than ``smallest_batch``, the last two batches share their rows evenly; where even then one
+    would be too small, they are one batch.
+
+    The position is an epoch and a batch; a checkpoint also has the number of the epoch's rows that
+    were drawn, since earlier versions knew no ``smallest_batch``.
 
     Parameters
     ----------
+    smallest_batch
+        1, or 2 for a model whose batch norms cannot be trained on one question. There must be as
+        many rows.
     images
         (N,) the image of each row. With ``per_image`` k, groups of k questions of one image (its
         last group may be smaller) are drawn instead of questions, so that a batch reads each image
         once for k questions.
+    shuffle
+        Otherwise each epoch has the rows in their order; with ``per_image``, that of the groups'
+        first questions.
     """
 
     def __init__(
@@ -26,25 +39,30 @@ class EpochSampler:
         seed: int,
         images: Tensor | None = None,
         per_image: int = 1,
+        smallest_batch: int = 1,
+        *,
+        shuffle: bool = True,
     ) -> None:
         self.available, self.batch_size, self.seed = rows, batch_size, seed
-        self.images, self.per_image = images, per_image
+        sizes = batch_sizes(len(rows), batch_size, smallest_batch)
+        self._ends = list(accumulate(sizes, initial=0))
+        self.images, self.per_image, self.shuffle = images, per_image, shuffle
         self.epoch = self.batch = 0
         self._order: tuple[int, Tensor] | None = None
 
     @property
     def batches_per_epoch(self) -> int:
-        return -(-len(self.available) // self.batch_size)
+        return len(self._ends) - 1
 
     def rows(self, epoch: int, batch: int) -> Tensor:
         """Rows (≤ batch size,) of one batch of one epoch."""
         if self._order is None or self._order[0] != epoch:
-            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
-            order = torch.randperm(len(self.available), generator=generator)
+            generator = torch.Generator().manual_seed((self.seed * 1_000_003 + epoch) % 2**63)
+            order = self._permutation(len(self.available), generator)
             if self.images is not None and self.per_image > 1:
                 order = self._grouped(order, self.images, generator)
             self._order = (epoch, self.available[order])
-        return self._order[1][batch * self.batch_size : (batch + 1) * self.batch_size]
+        return self._order[1][self._ends[batch] : self._ends[batch + 1]]
 
     def _grouped(self, order: Tensor, images: Tensor, generator: torch.Generator) -> Tensor:
         """The drawn order (N,) with up to ``per_image`` questions of an image side by side."""
@@ -53,8 +71,16 @@ class EpochSampler:
         first = counts.cumsum(0) - counts
         rank = torch.arange(len(order)) - first[images[order]]  # among its image's questions
         group = (rank % self.per_image == 0).cumsum(0) - 1
-        group_order = torch.randperm(int(group[-1]) + 1, generator=generator)
+        if self.shuffle:
+            group_order = torch.randperm(int(group[-1]) + 1, generator=generator)
+        else:
+            group_order = order[rank % self.per_image == 0]  # by their first questions
         return order[torch.argsort(group_order[group], stable=True)]
+
+    def _permutation(self, count: int, generator: torch.Generator) -> Tensor:
+        if self.shuffle:
+            return torch.randperm(count, generator=generator)
+        return torch.arange(count)
 
     def advance(self) -> None:
         """Move on by one batch."""
@@ -63,7 +89,29 @@ class EpochSampler:
             self.epoch, self.batch = self.epoch + 1, 0
 
     def state_dict(self) -> dict[str, int]:
-        return {"epoch": self.epoch, "batch": self.batch}
+        return {"epoch": self.epoch, "batch": self.batch, "rows": self._ends[self.batch]}
 
-    def load_state_dict(self, state: dict[str, int]) -> None:
+    def load_state_dict(self, state: dict[str, int]) -> int:
+        """Go to a saved position.
+
+        Returns how many rows come twice in its epoch, or not at all: 0, unless an earlier version,
+        which cut the last batches otherwise, saved it just before the last batch.
+        """
         self.epoch, self.batch = state["epoch"], state["batch"]
+        drawn = state.get("rows", self.batch * self.batch_size)
+        if self.batch == self.batches_per_epoch:  # there was one batch more, of one row
+            self.epoch, self.batch = self.epoch + 1, 0
+            return len(self.available) - drawn
+        return drawn - self._ends[self.batch]
+
+
+def batch_sizes(num_rows: int, batch_size: int, smallest_batch: int = 1) -> list[int]:
+    """The numbers of rows of an epoch's batches, as ``EpochSampler`` draws them."""
+    sizes = [batch_size] * (num_rows // batch_size)
+    if left := num_rows % batch_size:
+        sizes.append(left)
+    if len(sizes) > 1 and sizes[-1] < smallest_batch:
+        together = sizes.pop() + sizes.pop()
+        halves = [together - together // 2, together // 2]
+        sizes += halves if halves[1] >= smallest_batch else [together]
+    return sizes

@@ -17,14 +17,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from filmvqa.data.buffers import Buffers
-from filmvqa.data.feature_file import FeatureFile, open_feature_file, unreadable
+from filmvqa.data.feature_file import FeatureFile, open_feature_file
 from filmvqa.devices import to_device
 from filmvqa.disk import format_bytes
-from filmvqa.errors import UserError
 from filmvqa.files import sha256_of_file
 from filmvqa.memory import free_memory
+from filmvqa.settings import Placement, checked
 
-PLACEMENTS = ("auto", "device", "memory", "stream")
 #: Share of the free memory that resident features may take.
 RESIDENT_SHARE = 0.6
 #: Read at a time while a resident store is filled.
@@ -34,7 +33,8 @@ BLOCK_BYTES = 64 * 2**20
 class FeatureStore:
     """Features of one split: ``num_images`` maps of ``shape`` (C, H, W), read on ``device``.
 
-    ``close`` releases the file; a resident store has released it once it is filled.
+    ``close`` releases the file, as does the end of the last reference to the store; a resident
+    store has released it once it is filled.
 
     Attributes
     ----------
@@ -42,6 +42,10 @@ class FeatureStore:
         Where the features are held: ``device``, ``memory`` or ``stream``.
     description : str
         Size, placement and the reason for it, to print.
+    image_idxs : ndarray
+        (N,) indices of the images that have features, sorted.
+    image_name_crc32 : ndarray or None
+        (N,) CRC-32 of the names of these images; None for files that do not have them.
     image_names_sha256 : str or None
         Hash of the image names in index order; None for film's files.
     feature_spec : dict or None
@@ -64,6 +68,12 @@ class FeatureStore:
         self.description = f"{format_bytes(self.num_bytes)} of features: {placement} ({reason})"
         self.prefetch = placement == "stream" or (placement == "memory" and device.type != "cpu")
         self.bytes_read, self.seconds = 0, 0.0
+        self.image_idxs = np.arange(self.num_images, dtype=np.int32)
+        self._image_idxs: Tensor | None = None  # None: image i is row i
+        if file.image_idxs is not None:
+            self.image_idxs = file.image_idxs
+            self._image_idxs = torch.from_numpy(file.image_idxs.astype(np.int64))
+        self.image_name_crc32 = file.name_checksums
         self._rows, self._checksums = file.rows, file.checksums
         self._buffers = Buffers()
         self._resident = None
@@ -84,35 +94,55 @@ class FeatureStore:
 
     @cached_property
     def sha256(self) -> str:
-        """Identifies the features: a hash of shape, type and the checksums of all images, or of the
-        whole file where it has no checksums."""
+        """Identifies the features: a hash of shape, type and the checksums of all images, and of
+        their indices where these are not 0 to N-1; of the whole file where it has no checksums."""
         if self._checksums is None:
             return sha256_of_file(self._rows.path)
         head = f"{self._rows.shape} {self._rows.dtype}".encode()
-        return hashlib.sha256(head + self._checksums.tobytes()).hexdigest()
+        indices = b"" if self._image_idxs is None else self.image_idxs.tobytes()
+        return hashlib.sha256(head + self._checksums.tobytes() + indices).hexdigest()
 
     def read(
         self, images: Tensor, memory_format: torch.memory_format = torch.contiguous_format
     ) -> Tensor:
         """Features (U, C, H, W) on the device, in a memory format, of sorted distinct image indices
-        (U,) on the host."""
+        (U,) on the host.
+
+        Raises
+        ------
+        ValueError
+            For an image that has no features here.
+        """
+        rows = self._row_of_image(images)
         resident = self._resident
         if resident is not None and resident.device.type == self.device.type:
-            return resident[to_device(images, self.device)].contiguous(memory_format=memory_format)
+            return resident[to_device(rows, self.device)].contiguous(memory_format=memory_format)
         if self.device.type != "cpu":
             # torch reuses pinned memory by itself, once the device has read it.
-            out = self._rows.empty(len(images), pin=self.device.type == "cuda")
+            out = self._rows.empty(len(rows), pin=self.device.type == "cuda")
             if resident is None:
-                self._fill(images.numpy(), out)
+                self._fill(rows.numpy(), out)
             else:
-                torch.index_select(resident, 0, images, out=out)
+                torch.index_select(resident, 0, rows, out=out)
             return out.to(self.device, non_blocking=True).contiguous(memory_format=memory_format)
-        shape = (len(images), *self.shape)
+        shape = (len(rows), *self.shape)
         out = self._buffers.empty(shape, self._rows.dtype)
-        self._fill(images.numpy(), out)
+        self._fill(rows.numpy(), out)
         if out.is_contiguous(memory_format=memory_format):
             return out
         return self._buffers.empty(shape, out.dtype, memory_format).copy_(out)
+
+    def _row_of_image(self, images: Tensor) -> Tensor:
+        """The rows (U,) of sorted image indices (U,): the only place that knows of rows."""
+        rows = images
+        if self._image_idxs is not None:
+            rows = torch.searchsorted(self._image_idxs, images).clamp_(max=self.num_images - 1)
+            is_there = bool((self._image_idxs[rows] == images).all())
+        else:
+            is_there = not len(images) or bool((images[0] >= 0) and (images[-1] < self.num_images))
+        if not is_there:
+            raise ValueError(f"{self._rows.path}: has no features of some of the images {images}")
+        return rows
 
     @property
     def rate(self) -> float:
@@ -126,15 +156,16 @@ class FeatureStore:
         self.bytes_read += out.nbytes
 
     def _load(self) -> Tensor:
-        """All rows on the device, or in memory, pinned if the device is another."""
-        rows, pin = self._rows, self.device.type == "cuda"
+        """All rows on the device, or in ordinary memory: torch rounds pinned memory up to a power
+        of two, so only what is sent at a time is pinned."""
+        rows = self._rows
         count, block = len(rows), max(1, BLOCK_BYTES * len(rows) // max(1, rows.num_bytes))
         on_device = self.placement == "device" and self.device.type != "cpu"
         if on_device:
             resident = torch.empty((count, *self.shape), dtype=rows.dtype, device=self.device)
-            staging = rows.empty(min(block, count), pin=pin)
+            staging = rows.empty(min(block, count), pin=self.device.type == "cuda")
         else:
-            resident = rows.empty(count, pin=pin)
+            resident = rows.empty(count)
         unit = {"unit": "B", "unit_scale": True, "unit_divisor": 1024, "leave": False}
         with tqdm(total=rows.num_bytes, desc="features", delay=2, **unit) as bar:
             for first in range(0, count, block):
@@ -163,28 +194,37 @@ def open_feature_store(
         For a file that is missing, unreadable or unfinished.
     """
     device = torch.device(device)
-    if placement not in PLACEMENTS:
-        raise UserError(f"store={placement!r}; choose from {', '.join(PLACEMENTS)}")
+    checked(placement, Placement, "store")
     file = open_feature_file(path)
     reason = "as requested"
-    if placement == "auto":
-        placement, reason = _choose_placement(file.rows.num_bytes, device)
     try:
+        if placement == "auto":
+            is_gpu = device.type == "cuda"
+            placement, reason = choose_placement(
+                file.rows.num_bytes,
+                host_free=free_memory(),
+                device_free=torch.cuda.mem_get_info(device)[0] if is_gpu else None,
+            )
         return FeatureStore(file, device, placement, reason)
-    except OSError as error:
-        file.rows.close()
-        raise unreadable(Path(path), error) from None
     except BaseException:
         file.rows.close()
         raise
 
 
-def _choose_placement(size: int, device: torch.device) -> tuple[str, str]:
-    """The placement of ``size`` bytes, and the reason for it."""
-    host_free = free_memory()
-    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else host_free
+def choose_placement(size: int, *, host_free: int, device_free: int | None) -> tuple[str, str]:
+    """The placement of ``size`` bytes of features, and the reason for it.
+
+    Resident features take exactly their size, and at most ``RESIDENT_SHARE`` of what is free.
+
+    Parameters
+    ----------
+    host_free, device_free
+        Free bytes in memory and on the device; None for a device that has the host's memory.
+    """
+    has_own_memory = device_free is not None
+    free = host_free if device_free is None else device_free
     if size < RESIDENT_SHARE * free:
         return "device", f"{free / 2**30:.1f} GiB free there"
-    if device.type == "cuda" and size < RESIDENT_SHARE * host_free:
+    if has_own_memory and size < RESIDENT_SHARE * host_free:
         return "memory", f"{free / 2**30:.1f} GiB free on the device is too little"
     return "stream", f"{host_free / 2**30:.1f} GiB free in memory is too little"

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 
+from filmvqa.clevr.schema import decode_json
 from filmvqa.errors import UserError
 from filmvqa.files import read_bytes, write_file
 
@@ -77,13 +78,9 @@ class Vocabulary:
         UserError
             If it is missing, malformed, or its indices are not 0 to n-1.
         """
-        content = read_bytes(path, "make it with scripts/preprocess_questions.py")
-        try:
-            file = msgspec.json.decode(content, type=_VocabularyFile)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise UserError(
-                f"{path}: {error}; make it again with scripts/preprocess_questions.py"
-            ) from None
+        make = "with scripts/preprocess_questions.py"
+        content = read_bytes(path, f"make it {make}")
+        file = decode_json(content, _VocabularyFile, path, f"make it again {make}")
         vocabulary = cls(
             file.question_token_to_idx, file.program_token_to_idx, file.answer_token_to_idx
         )

@@ -3,18 +3,34 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from filmvqa.clevr.programs import ANSWER_FUNCTIONS, QUESTION_TYPES, question_type
-from filmvqa.data.questions import QuestionDataset
 from filmvqa.errors import UserError
 from filmvqa.tables import text_table
 
 #: Normal quantile of a two-sided 95% interval.
 Z95 = 1.959963984540054
+
+
+class Answered(Protocol):
+    """Questions with their answers and what they are grouped by, (N,) each or None, as in
+    ``QuestionDataset``."""
+
+    @property
+    def path(self) -> Path: ...
+    @property
+    def answers(self) -> Tensor | None: ...
+    @property
+    def types(self) -> Tensor | None: ...
+    @property
+    def families(self) -> Tensor | None: ...
+    @property
+    def program_lengths(self) -> Tensor | None: ...
 
 
 def wilson_interval(correct: int, total: int) -> tuple[float, float]:
@@ -30,7 +46,7 @@ def wilson_interval(correct: int, total: int) -> tuple[float, float]:
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
-def question_type_indices(questions: QuestionDataset) -> Tensor | None:
+def question_type_indices(questions: Answered) -> Tensor | None:
     """Index (N,) of each question's type into ``QUESTION_TYPES``, -1 for none of them; None for
     a file that does not tell."""
     if questions.types is None:
@@ -60,12 +76,12 @@ def _row(correct: Tensor, members: Tensor) -> dict[str, Any]:
     }
 
 
-def accuracy_report(predictions: Tensor, questions: QuestionDataset) -> dict[str, Any]:
+def accuracy_report(predictions: Tensor, questions: Answered) -> dict[str, Any]:
     """Rows (accuracy, correct, questions, 95% interval) overall and by group of questions.
 
-    ``by_type`` has the five question types, ``by_function`` the thirteen answer functions,
-    ``by_family`` and ``by_program_length`` those that occur; groups that the file does not tell
-    are left out.
+    ``by_type`` has the five question types, and ``other`` if there are questions of none of them,
+    ``by_function`` the thirteen answer functions, ``by_family`` and ``by_program_length`` those
+    that occur; groups that the file does not tell are left out.
 
     Parameters
     ----------
@@ -86,6 +102,8 @@ def accuracy_report(predictions: Tensor, questions: QuestionDataset) -> dict[str
         report["by_type"] = {
             name: _row(correct, type_indices == i) for i, name in enumerate(QUESTION_TYPES)
         }
+        if (type_indices == -1).any():
+            report["by_type"]["other"] = _row(correct, type_indices == -1)
         functions = questions.types.cpu()
         report["by_function"] = {
             name: _row(correct, functions == i) for i, name in enumerate(ANSWER_FUNCTIONS)

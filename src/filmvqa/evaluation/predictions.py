@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from filmvqa.data.batches import Loader
 from filmvqa.devices import autocast
+from filmvqa.settings import Precision, checked
 
 
 class PredictionStoppedError(Exception):
@@ -39,7 +40,10 @@ def predict(
     ------
     PredictionStoppedError
         If ``stop`` returned True.
+    UserError
+        For an unknown precision.
     """
+    checked(precision, Precision, "precision")
     questions = loader.questions
     rows = torch.arange(len(questions)) if rows is None else rows
     # By image, so that what does not depend on the question is computed once an image.

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from filmvqa.checkpoint import save_checkpoint
+from filmvqa.data.backbones import IMAGENET_MEAN, ORIGINAL_FILM_STD
 from filmvqa.data.vocabulary import Vocabulary
 from filmvqa.errors import UserError
 from filmvqa.interop.original_film import read_original_film
@@ -20,8 +23,11 @@ def import_original_film(
     val_split: str = "val",
     padded_length: int = 46,
 ) -> Vocabulary:
-    """Write a checkpoint of the original code as one of this project, and its vocabulary as
-    ``vocab.json`` beside it; questions are to be encoded with that vocabulary.
+    """Write a checkpoint of the original code, FiLM or a baseline, as one of this project, and its
+    vocabulary as ``vocab.json`` beside it; questions are to be encoded with that vocabulary.
+
+    It records how the original's features are made where their shape tells it (``backbone_of``), so
+    that pictures can be asked about.
 
     Parameters
     ----------
@@ -43,23 +49,24 @@ def import_original_film(
     """
     target = Path(target)
     if target.exists():
-        raise UserError(f"{target}: exists already; choose another output, or delete it")
+        raise UserError(f"{target}: exists already; choose another output")
     original = read_original_film(source)
-    vocabulary = Vocabulary(*original.vocabulary.values())
-    vocabulary.check(source)
+    vocabulary = original.vocabulary
     vocabulary_path = DatasetLayout.under(target.parent, h5=target.parent).vocabulary
     if vocabulary_path.exists() and Vocabulary.load(vocabulary_path) != vocabulary:
         raise UserError(
             f"{vocabulary_path}: is another vocabulary; choose an output in another folder"
         )
-    if original.kwargs["encoder"]["bidirectional"]:  # our batches are padded no more than they need
+    if original.kwargs.get("encoder", {}).get(
+        "bidirectional"
+    ):  # our batches are padded no more than they need
         original.kwargs["encoder"]["padded_length"] = padded_length
     target.parent.mkdir(parents=True, exist_ok=True)
     vocabulary.save(vocabulary_path)
     save_checkpoint(
         target,
         {
-            "model": {"name": "film", "kwargs": original.kwargs},
+            "model": {"name": original.name, "kwargs": original.kwargs},
             "weights": original.weights,
             "ema_weights": None,
             "config": {"imported_from": Path(source).name},
@@ -71,10 +78,29 @@ def import_original_film(
                 "train_split": train_split,
                 "val_split": val_split,
             },
-            "backbone": None,
+            "backbone": backbone_of(original.kwargs["feature_shape"]),
             "inputs": {"vocabulary": vocabulary.sha256()},
             "train_images": None,
             "progress": {"step": 0, "finished": True},
         },
     )
     return vocabulary
+
+
+def backbone_of(feature_shape: Sequence[int]) -> dict[str, Any] | None:
+    """How the original makes features of a shape (C, H, W), as a checkpoint records it.
+
+    (1024, 14, 14) is the default of its scripts/extract_features.py: ResNet-101 through stage 3, of
+    224×224 pixels, with torchvision's ImageNet weights of the time, whose file the checkpoint does
+    not name. (3, H, W) are pixels. None for another shape.
+    """
+    recorded = {
+        "weights": "", "weights_sha256": "", "mean": list(IMAGENET_MEAN),
+        "std": list(ORIGINAL_FILM_STD), "precision": "float32",
+    }  # fmt: skip
+    channels, height, width = feature_shape
+    if channels == 3:
+        return {"backbone": "pixels", "stage": 0, "image_size": [height, width], **recorded}
+    if (channels, height, width) == (1024, 14, 14):
+        return {"backbone": "resnet101", "stage": 3, "image_size": [224, 224], **recorded}
+    return None

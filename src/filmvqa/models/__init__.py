@@ -8,6 +8,7 @@ with features (U, C, H, W), questions (B, T) and image_of_question (B,), and ret
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
@@ -21,7 +22,8 @@ from filmvqa.models.baselines import (
 )
 from filmvqa.models.film_net import FilmNet
 from filmvqa.models.mac import MacNet
-from filmvqa.models.options import check_options
+from filmvqa.models.options import checked_options
+from filmvqa.settings import shown
 
 MODELS: dict[str, type[nn.Module]] = {
     "film": FilmNet,
@@ -49,10 +51,30 @@ def build_model(name: str, **kwargs: Any) -> nn.Module:
         For a name that is not in ``MODELS``, an option that the model does not have, or a value
         that the option does not take.
     """
-    if name not in MODELS:
-        raise UserError(f"unknown model {name!r}; choose from {', '.join(MODELS)}")
+    _check_name(name, "model")
     try:
-        check_options(MODELS[name], kwargs)
-        return MODELS[name](**kwargs)
+        return MODELS[name](**checked_options(MODELS[name], kwargs, positional=True))
     except OptionError as error:
-        raise UserError(f"model {name!r}: {error}") from None
+        raise UserError(f"model.{error}") from None
+
+
+def check_model(model: Mapping[str, Any], key: str = "model") -> None:
+    """Check the ``name`` of a model and its options before there are data to build it for.
+
+    Options whose values are sensible only together are checked when the model is built.
+
+    Raises
+    ------
+    UserError
+        As ``build_model``; the message begins with ``key``, the model's in the configuration.
+    """
+    _check_name(model.get("name"), key)
+    try:
+        checked_options(MODELS[model["name"]], {k: v for k, v in model.items() if k != "name"})
+    except OptionError as error:
+        raise UserError(f"{key}.{error}") from None
+
+
+def _check_name(name: Any, key: str) -> None:
+    if not isinstance(name, str) or name not in MODELS:
+        raise UserError(f"{key}.name={shown(name)}: must be one of {', '.join(MODELS)}")

@@ -11,13 +11,21 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from filmvqa.errors import OptionError, UserError
 from filmvqa.models.encoder import QuestionEncoder
-from filmvqa.models.options import FeatureShape, Natural, Positive
-from filmvqa.models.vision import mlp, scale_pixels
+from filmvqa.models.options import FeatureShape, check_choice
+from filmvqa.models.vision import PIXEL_RANGES, mlp, scale_pixels
+from filmvqa.settings import Natural, Positive, Probability
+
+#: Where a baseline's classifier has batch norm: nowhere, after its hidden layers, or before them
+#: too.
+CLASSIFIER_NORMS = ("none", "hidden", "all")
+#: Pooling of CNN+LSTM.
+BASELINE_POOLS = ("maxpool2", "none")
 
 
 def _lstm_encoder(
-    vocab_size: int, embedding_dim: int, hidden_dim: int, num_layers: int
+    vocab_size: int, embedding_dim: int, hidden_dim: int, num_layers: int, layer_dropout: float
 ) -> QuestionEncoder:
     return QuestionEncoder(
         vocab_size,
@@ -25,6 +33,24 @@ def _lstm_encoder(
         hidden_dim=hidden_dim,
         num_layers=num_layers,
         cell="lstm",
+        layer_dropout=layer_dropout,
+    )
+
+
+def _classifier(
+    input_dim: int, hidden_dims: Sequence[int], num_answers: int, norm: str, dropout: float
+) -> nn.Sequential:
+    """The baselines' classifier: hidden layers and logits.
+
+    Dropout applies to the input and to each hidden layer, as in clevr-iep's ``build_mlp``, whose
+    batch norm is that of ``all``.
+    """
+    check_choice("classifier_norm", norm, CLASSIFIER_NORMS)
+    layers: list[nn.Module] = [nn.Dropout(dropout)] if dropout else []
+    layers += [nn.BatchNorm1d(input_dim)] if norm == "all" else []
+    return nn.Sequential(
+        *layers,
+        *mlp(input_dim, hidden_dims, num_answers, norm=norm != "none", dropout=dropout),
     )
 
 
@@ -78,9 +104,20 @@ class QuestionTypeMode(nn.Module):
 
     @torch.no_grad()
     def fit(self, questions: Tensor, answers: Tensor, types: Tensor) -> None:
-        """Count training questions (N, T) with their answers and types (N,). Call it once."""
+        """Count training questions (N, T) with their answers and types (N,). Call it once.
+
+        Raises
+        ------
+        UserError
+            For a type that is not below ``num_types``.
+        """
         row, pair = self._word_pairs(questions)
         num_types = len(self.answers)
+        if len(types) and int(types.max()) >= num_types:
+            raise UserError(
+                f"model.num_types={num_types}: must be at least {int(types.max()) + 1}, one for "
+                "each question type"
+            )
         type_counts = torch.bincount(types, minlength=num_types).double()  # (num_types,)
         pair_counts = torch.zeros(self.present.shape, dtype=torch.float64)
         ones = torch.ones(len(row), dtype=torch.float64)
@@ -119,10 +156,15 @@ class QuestionOnlyLSTM(nn.Module):
         Number of answers.
     feature_shape
         (C, H, W) of an image's features, which are ignored.
-    embedding_dim, hidden_dim, num_layers
+    embedding_dim, hidden_dim, num_layers, layer_dropout
         Options of ``QuestionEncoder``.
     classifier_dims
         Widths of the classifier's hidden layers.
+    classifier_norm
+        Where the classifier has batch norm, one of ``CLASSIFIER_NORMS``. clevr-iep has ``none``, or
+        ``all`` with --classifier_batchnorm.
+    classifier_dropout
+        Dropout probability of the classifier's input and hidden layers.
     """
 
     def __init__(
@@ -134,12 +176,19 @@ class QuestionOnlyLSTM(nn.Module):
         embedding_dim: Positive = 300,
         hidden_dim: Positive = 256,
         num_layers: Positive = 2,
+        layer_dropout: Probability = 0.0,
         classifier_dims: Sequence[Positive] = (1024,),
+        classifier_norm: str = "hidden",
+        classifier_dropout: Probability = 0.0,
     ) -> None:
         super().__init__()
         del feature_shape  # in the signature of every model
-        self.encoder = _lstm_encoder(vocab_size, embedding_dim, hidden_dim, num_layers)
-        self.classifier = mlp(hidden_dim, classifier_dims, num_answers)
+        self.encoder = _lstm_encoder(
+            vocab_size, embedding_dim, hidden_dim, num_layers, layer_dropout
+        )
+        self.classifier = _classifier(
+            hidden_dim, classifier_dims, num_answers, classifier_norm, classifier_dropout
+        )
 
     def forward(
         self, features: Tensor, questions: Tensor, image_of_question: Tensor | None = None
@@ -148,6 +197,22 @@ class QuestionOnlyLSTM(nn.Module):
         del features, image_of_question
         logits: Tensor = self.classifier(self.encoder(questions))
         return logits
+
+
+class _ResidualBlock(nn.Module):
+    """ReLU(x + BN(conv(ReLU(BN(conv(x)))))), the residual block of CNN+LSTM."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.norm1 = nn.BatchNorm2d(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.norm2 = nn.BatchNorm2d(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, C, H, W) to the same shape."""
+        out = torch.relu(self.norm1(self.conv1(x)))
+        return torch.relu(x + self.norm2(self.conv2(out)))
 
 
 class CnnLSTM(nn.Module):
@@ -161,12 +226,24 @@ class CnnLSTM(nn.Module):
         Number of answers.
     feature_shape
         (C, H, W) of an image's features.
-    embedding_dim, hidden_dim, num_layers
+    embedding_dim, hidden_dim, num_layers, layer_dropout
         Options of ``QuestionEncoder``.
+    num_res_blocks, res_block_dim
+        Number of residual blocks before the 1×1 convolution, and their channels, to which a 3×3
+        convolution maps the features.
     projection_dim
-        Channels of the 1×1 convolution over the features.
+        Channels of the 1×1 convolution; 0 leaves it out.
+    pool
+        ``maxpool2`` or ``none``.
+    pixel_range
+        The range of uint8 pixels, as in ``scale_pixels``.
     classifier_dims
         Widths of the classifier's hidden layers.
+    classifier_norm
+        Where the classifier has batch norm, one of ``CLASSIFIER_NORMS``. clevr-iep has ``none``, or
+        ``all`` with --classifier_batchnorm.
+    classifier_dropout
+        Dropout probability of the classifier's input and hidden layers.
     """
 
     def __init__(
@@ -178,23 +255,51 @@ class CnnLSTM(nn.Module):
         embedding_dim: Positive = 300,
         hidden_dim: Positive = 256,
         num_layers: Positive = 2,
-        projection_dim: Positive = 512,
+        layer_dropout: Probability = 0.0,
+        num_res_blocks: Natural = 0,
+        res_block_dim: Positive = 128,
+        projection_dim: Natural = 512,
+        pool: str = "maxpool2",
+        pixel_range: str = "centered",
         classifier_dims: Sequence[Positive] = (1024,),
+        classifier_norm: str = "hidden",
+        classifier_dropout: Probability = 0.0,
     ) -> None:
         super().__init__()
         channels, height, width = feature_shape
-        self.encoder = _lstm_encoder(vocab_size, embedding_dim, hidden_dim, num_layers)
-        self.cnn = nn.Sequential(
-            nn.Conv2d(channels, projection_dim, 1), nn.ReLU(), nn.MaxPool2d(2, 2), nn.Flatten()
+        if pool == "maxpool2" and min(height, width) < 2:
+            raise OptionError(
+                f"name=cnn_lstm: its pooling leaves nothing of maps of {height}×{width}; choose "
+                "pool=none, another model, or larger images (data.image_size)"
+            )
+        self.encoder = _lstm_encoder(
+            vocab_size, embedding_dim, hidden_dim, num_layers, layer_dropout
         )
-        image_dim = projection_dim * (height // 2) * (width // 2)
-        self.classifier = mlp(image_dim + hidden_dim, classifier_dims, num_answers)
+        check_choice("pool", pool, BASELINE_POOLS)
+        check_choice("pixel_range", pixel_range, PIXEL_RANGES)
+        self.pixel_range = pixel_range
+        layers: list[nn.Module] = []
+        if num_res_blocks:
+            layers += [nn.Conv2d(channels, res_block_dim, 3, padding=1), nn.ReLU()]
+            layers += [_ResidualBlock(res_block_dim) for _ in range(num_res_blocks)]
+            channels = res_block_dim
+        if projection_dim:
+            layers += [nn.Conv2d(channels, projection_dim, 1), nn.ReLU()]
+            channels = projection_dim
+        if pool == "maxpool2":
+            layers.append(nn.MaxPool2d(2, 2))
+            height, width = height // 2, width // 2
+        self.cnn = nn.Sequential(*layers, nn.Flatten())
+        self.classifier = _classifier(
+            channels * height * width + hidden_dim, classifier_dims, num_answers,
+            classifier_norm, classifier_dropout,
+        )  # fmt: skip
 
     def forward(
         self, features: Tensor, questions: Tensor, image_of_question: Tensor | None = None
     ) -> Tensor:
         """Logits (B, num_answers) of questions (B, T) about features (U, C, H, W)."""
-        image_features = self.cnn(scale_pixels(features))  # (U, D), once an image
+        image_features = self.cnn(scale_pixels(features, self.pixel_range))  # (U, D), once
         if image_of_question is not None:
             image_features = image_features[image_of_question]  # (B, D)
         logits: Tensor = self.classifier(torch.cat([image_features, self.encoder(questions)], 1))
@@ -228,14 +333,24 @@ class CnnLSTMStackedAttention(nn.Module):
         Number of answers.
     feature_shape
         (C, H, W) of an image's features.
-    embedding_dim, hidden_dim, num_layers
+    embedding_dim, hidden_dim, num_layers, layer_dropout
         Options of ``QuestionEncoder``.
     attention_dim
         Width of the attention's hidden layer.
     num_attentions
         Number of attention layers.
+    pixel_range
+        The range of uint8 pixels, as in ``scale_pixels``.
+    kaiming_normal
+        Whether to initialise the weights of linear and convolution layers by Kaiming's normal
+        distribution, as the original FiLM code does, instead of torch's default, clevr-iep's.
     classifier_dims
         Widths of the classifier's hidden layers.
+    classifier_norm
+        Where the classifier has batch norm, one of ``CLASSIFIER_NORMS``. clevr-iep has ``none``, or
+        ``all`` with --classifier_batchnorm.
+    classifier_dropout
+        Dropout probability of the classifier's input and hidden layers.
     """
 
     def __init__(
@@ -247,23 +362,39 @@ class CnnLSTMStackedAttention(nn.Module):
         embedding_dim: Positive = 300,
         hidden_dim: Positive = 256,
         num_layers: Positive = 2,
+        layer_dropout: Probability = 0.0,
         attention_dim: Positive = 512,
         num_attentions: Natural = 2,
+        pixel_range: str = "centered",
+        kaiming_normal: bool = False,
         classifier_dims: Sequence[Positive] = (1024,),
+        classifier_norm: str = "hidden",
+        classifier_dropout: Probability = 0.0,
     ) -> None:
         super().__init__()
-        self.encoder = _lstm_encoder(vocab_size, embedding_dim, hidden_dim, num_layers)
+        check_choice("pixel_range", pixel_range, PIXEL_RANGES)
+        self.pixel_range = pixel_range
+        self.encoder = _lstm_encoder(
+            vocab_size, embedding_dim, hidden_dim, num_layers, layer_dropout
+        )
         self.cnn = nn.Conv2d(feature_shape[0], hidden_dim, 1)
         self.attentions = nn.ModuleList(
             StackedAttention(hidden_dim, attention_dim) for _ in range(num_attentions)
         )
-        self.classifier = mlp(hidden_dim, classifier_dims, num_answers)
+        self.classifier = _classifier(
+            hidden_dim, classifier_dims, num_answers, classifier_norm, classifier_dropout
+        )
+        if kaiming_normal:
+            for module in self.modules():
+                if isinstance(module, nn.Linear | nn.Conv2d):
+                    nn.init.kaiming_normal_(module.weight)
 
     def forward(
         self, features: Tensor, questions: Tensor, image_of_question: Tensor | None = None
     ) -> Tensor:
         """Logits (B, num_answers) of questions (B, T) about features (U, C, H, W)."""
-        image = self.cnn(scale_pixels(features)).flatten(2).transpose(1, 2)  # (U, N, hidden_dim)
+        image = self.cnn(scale_pixels(features, self.pixel_range))
+        image = image.flatten(2).transpose(1, 2)  # (U, N, hidden_dim)
         if image_of_question is not None:
             image = image[image_of_question]  # (B, N, hidden_dim)
         query = self.encoder(questions)

@@ -6,10 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from filmvqa.errors import OptionError
+from filmvqa.models.batch_norm import BatchNorm2d
 from filmvqa.models.conditioning import DualAttention, Film, SpatialFilm
 from filmvqa.models.film_generator import Modulation
-from filmvqa.models.options import Natural, Positive, Probability, check_choice
+from filmvqa.models.options import check_choice
 from filmvqa.models.vision import convolution
+from filmvqa.settings import Natural, Positive, Probability
 
 CONDITIONINGS: dict[str, type[Film | SpatialFilm | DualAttention]] = {
     "film": Film,
@@ -90,7 +92,7 @@ class FilmedResBlock(nn.Module):
         check_choice("film_position", film_position, FILM_POSITIONS)
         check_choice("coordinates", coordinates, COORDINATES)
         if kernel_size % 2 == 0:
-            raise OptionError(f"kernel_size={kernel_size} must be odd")
+            raise OptionError(f"kernel_size={kernel_size}: must be odd")
         self.concat = conditioning == "concat"
         self.film_position = film_position if conditioned and not self.concat else None
         self.residual = residual
@@ -104,9 +106,7 @@ class FilmedResBlock(nn.Module):
             3 * channels if self.concat else channels, channels, kernel_size,
             coordinates=coordinates == "everywhere", padding=kernel_size // 2,
         )  # fmt: skip
-        self.norm = (
-            nn.BatchNorm2d(channels, affine=norm_affine or not conditioned) if norm else None
-        )
+        self.norm = BatchNorm2d(channels, affine=norm_affine or not conditioned) if norm else None
         self.condition = CONDITIONINGS[conditioning](channels) if self.film_position else None
         self.dropout = nn.Dropout2d(dropout) if dropout else None
         self.conditioned = self.concat or conditioned

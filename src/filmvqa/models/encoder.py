@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from filmvqa.devices import to_device
 from filmvqa.errors import OptionError
-from filmvqa.models.options import Natural, Positive, Probability, check_choice
+from filmvqa.models.options import check_choice
 from filmvqa.models.prefix_tree import PrefixTree, prefix_tree
 from filmvqa.models.recurrence import run_recurrence
+from filmvqa.settings import Natural, Positive, Probability
 
 CELLS: dict[str, type[nn.GRU] | type[nn.LSTM]] = {"gru": nn.GRU, "lstm": nn.LSTM}
 
@@ -75,7 +76,7 @@ class QuestionEncoder(nn.Module):
         super().__init__()
         check_choice("cell", cell, tuple(CELLS))
         if bidirectional and hidden_dim % 2:
-            raise OptionError(f"hidden_dim={hidden_dim} of two directions must be even")
+            raise OptionError(f"hidden_dim={hidden_dim}: must be even for two directions")
         self.output_dim = hidden_dim
         self.padded_length = padded_length
         self.embedding = nn.Embedding(vocab_size, embedding_dim)

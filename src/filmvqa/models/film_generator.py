@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from filmvqa.errors import OptionError
 from filmvqa.models.encoder import CELLS
-from filmvqa.models.options import Natural, Positive, check_choice
+from filmvqa.models.options import check_choice
+from filmvqa.settings import Positive
 
 GAMMAS = ("linear", "sigmoid", "tanh", "exp", "one")
 BETAS = ("linear", "zero")
@@ -54,6 +55,8 @@ class FilmGenerator(nn.Module):
         Number L of FiLM layers.
     channels
         Number C of channels of each FiLM layer.
+    extra_dim
+        Number E of further outputs a layer, for conditionings other than FiLM.
     decoder
         ``linear`` is the paper's (section 3; the retrospective found it sufficient). ``mlp`` has a
         linear layer with ReLU for each of ``hidden_dims``. ``gru`` and ``lstm`` take one step for
@@ -71,8 +74,6 @@ class FilmGenerator(nn.Module):
     multipliers
         Initial value of TADAM's learned post-multipliers γ₀ and β₀ (Oreshkin et al. 2018, section
         3.3), one of each a channel: γ = baseline + γ₀ f(Δγ) and β = β₀ Δβ. None: there are none.
-    extra_dim
-        Number E of further outputs a layer, for conditionings other than FiLM.
     task_offset
         Whether a learned table (L, 2C + E), initially 0, is added to the decoder's output. A new
         task can train it while all other weights are frozen. If γ or β is fixed, the table has no
@@ -89,6 +90,7 @@ class FilmGenerator(nn.Module):
         input_dim: int,
         num_layers: int,
         channels: int,
+        extra_dim: int = 0,
         *,
         decoder: str = "linear",
         hidden_dims: Sequence[Positive] = (),
@@ -96,7 +98,6 @@ class FilmGenerator(nn.Module):
         beta: str = "linear",
         gamma_baseline: float = 1.0,
         multipliers: float | None = None,
-        extra_dim: Natural = 0,
         task_offset: bool = False,
     ) -> None:
         super().__init__()
@@ -104,7 +105,7 @@ class FilmGenerator(nn.Module):
         check_choice("gamma", gamma, GAMMAS)
         check_choice("beta", beta, BETAS)
         if decoder == "linear" and hidden_dims:
-            raise OptionError(f"decoder='linear' has no hidden_dims {list(hidden_dims)}; mlp has")
+            raise OptionError(f"hidden_dims={list(hidden_dims)}: decoder=linear has none, mlp has")
         self.num_layers, self.channels, self.extra_dim = num_layers, channels, extra_dim
         self.gamma, self.beta, self.gamma_baseline = gamma, beta, gamma_baseline
         self.part_sizes = (channels * (gamma != "one"), channels * (beta != "zero"), extra_dim)
@@ -172,7 +173,7 @@ class _UnrolledDecoder(nn.Module):
         super().__init__()
         if len(set(hidden_dims)) > 1:
             raise OptionError(
-                f"hidden_dims={list(hidden_dims)} of a recurrent decoder must be equal"
+                f"hidden_dims={list(hidden_dims)}: must be equal for a recurrent decoder"
             )
         self.num_layers = num_layers
         self.rnn = CELLS[cell](input_dim, hidden_dims[0], len(hidden_dims), batch_first=True)

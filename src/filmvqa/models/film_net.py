@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
 
 from filmvqa.errors import OptionError
-from filmvqa.models.blocks import FilmedResBlock
+from filmvqa.models.blocks import COORDINATES, FilmedResBlock
 from filmvqa.models.encoder import QuestionEncoder
 from filmvqa.models.film_generator import FilmGenerator, Modulation
-from filmvqa.models.options import FeatureShape, Natural, OptionGroup, Positive
-from filmvqa.models.vision import Classifier, Stem, scale_pixels
+from filmvqa.models.options import FeatureShape, OptionGroup, build_part, check_choice
+from filmvqa.models.vision import PIXEL_RANGES, Classifier, Stem, scale_pixels
+from filmvqa.settings import Natural, Positive
+
+#: How biases of linear and convolution layers begin.
+INITIAL_BIASES = ("zero", "uniform")
 
 
 class FilmNet(nn.Module):
@@ -38,9 +42,14 @@ class FilmNet(nn.Module):
         Where coordinate maps are appended: ``inputs`` (stem, blocks' first convolutions and
         classifier, as in the paper), ``everywhere`` (the blocks' second convolutions too) or
         ``none``.
+    pixel_range
+        The range of uint8 pixels, as in ``scale_pixels``.
+    initial_biases
+        Initial biases of linear and convolution layers: ``zero``, or ``uniform``, torch's default,
+        which the original code keeps. Weights are Kaiming's in both, as there.
     encoder, generator, stem, block, classifier
         Keyword options of ``QuestionEncoder``, ``FilmGenerator``, ``Stem``, ``FilmedResBlock`` and
-        ``Classifier``.
+        ``Classifier``. ``coordinates`` of stem and classifier are by default those of the network.
 
     Raises
     ------
@@ -64,8 +73,10 @@ class FilmNet(nn.Module):
         *,
         channels: Positive = 128,
         num_blocks: Natural = 4,
-        film_blocks: Sequence[bool] | None = None,
+        film_blocks: Sequence[bool | Literal[0, 1]] | None = None,
         coordinates: str = "inputs",
+        pixel_range: str = "centered",
+        initial_biases: str = "zero",
         encoder: OptionGroup = None,
         generator: OptionGroup = None,
         stem: OptionGroup = None,
@@ -73,32 +84,48 @@ class FilmNet(nn.Module):
         classifier: OptionGroup = None,
     ) -> None:
         super().__init__()
+        check_choice("pixel_range", pixel_range, PIXEL_RANGES)
+        check_choice("initial_biases", initial_biases, INITIAL_BIASES)
+        self.pixel_range = pixel_range
         conditioned = [True] * num_blocks if film_blocks is None else [bool(f) for f in film_blocks]
         if len(conditioned) != num_blocks:
-            raise OptionError(f"film_blocks has {len(conditioned)} entries for {num_blocks} blocks")
-        self.encoder = QuestionEncoder(vocab_size, **(encoder or {}))
-        coord_kwargs = {"coordinates": coordinates != "none"}
-        self.stem = Stem(feature_shape[0], channels, **coord_kwargs | dict(stem or {}))
+            raise OptionError(
+                f"film_blocks has {len(conditioned)} entries for num_blocks={num_blocks} blocks"
+            )
+        check_choice("coordinates", coordinates, COORDINATES)
+        self.encoder = build_part("encoder", QuestionEncoder, vocab_size, **(encoder or {}))
+        has_coordinates = coordinates != "none"
+        stem_options = _with_coordinates(stem, has_coordinates)
+        self.stem = build_part("stem", Stem, feature_shape[0], channels, **stem_options)
         map_size = self.stem.output_size(*feature_shape[1:])
         blocks = [
-            FilmedResBlock(channels, is_conditioned, coordinates, **(block or {}))
+            build_part(
+                "block", FilmedResBlock, channels, is_conditioned, coordinates, **(block or {})
+            )
             for is_conditioned in conditioned
         ]
         self.blocks = nn.ModuleList(blocks)
-        self.classifier = Classifier(
-            channels, map_size, num_answers, **coord_kwargs | dict(classifier or {})
-        )
+        self.classifier = build_part(
+            "classifier", Classifier, channels, map_size, num_answers,
+            **_with_coordinates(classifier, has_coordinates),
+        )  # fmt: skip
         extra_dims = [b.extra_dim for b in blocks]
-        options = {"extra_dim": max(extra_dims, default=0), **(generator or {})}
+        options = dict(generator or {})
         if not any(b.uses_gamma_beta for b in blocks):
             options |= {"gamma": "one", "beta": "zero"}
         self.conditioned_blocks = [b.conditioned for b in blocks]
         num_conditioned = sum(self.conditioned_blocks)
         self.film_generator = (
-            FilmGenerator(self.encoder.output_dim, num_conditioned, channels, **options)
+            build_part(
+                "generator", FilmGenerator, self.encoder.output_dim, num_conditioned, channels,
+                max(extra_dims, default=0),
+                **options,
+            )
             if num_conditioned else None
         )  # fmt: skip
         self.apply(_initialize)
+        if initial_biases == "zero":
+            self.apply(_initialize_biases)
 
     def modulate(self, questions: Tensor) -> Modulation:
         """γ and β (B, L, C) of questions (B, T) for the L conditioned blocks.
@@ -153,7 +180,8 @@ class FilmNet(nn.Module):
         if return_penalty and not self.has_film_penalty:
             raise ValueError("this network has no γ and β whose deviations to penalise")
         modulation = None if self.film_generator is None else self.modulate(questions)
-        x = self.stem(scale_pixels(features))  # (U, C, H, W), once an image
+        pixels = scale_pixels(features, self.pixel_range)
+        x = self.stem(pixels, image_of_question)  # (U, C, H, W), once an image
         if image_of_question is not None:
             x = x[image_of_question]  # (B, C, H, W)
         film_index = 0
@@ -169,9 +197,19 @@ class FilmNet(nn.Module):
         return logits
 
 
+def _with_coordinates(options: OptionGroup, coordinates: bool) -> dict[str, Any]:
+    """A part's options, with ``coordinates`` unless they have a value of their own."""
+    given = {k: v for k, v in (options or {}).items() if k != "coordinates" or v is not None}
+    return {"coordinates": coordinates, **given}
+
+
 def _initialize(module: nn.Module) -> None:
-    """Initialise linear and convolution layers as the original code does: Kaiming, zero bias."""
+    """Initialise weights of linear and convolution layers by Kaiming's uniform distribution, as the
+    original code does (``init_modules`` in vr/models/layers.py)."""
     if isinstance(module, nn.Linear | nn.Conv2d):
         nn.init.kaiming_uniform_(module.weight)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
+
+
+def _initialize_biases(module: nn.Module) -> None:
+    if isinstance(module, nn.Linear | nn.Conv2d) and module.bias is not None:
+        nn.init.zeros_(module.bias)

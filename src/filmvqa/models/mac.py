@@ -6,15 +6,15 @@ states, k is the knowledge base (the image's N positions), q the question, cw it
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from filmvqa.errors import OptionError
 from filmvqa.models.encoder import QuestionEncoder
-from filmvqa.models.options import FeatureShape, Positive, Probability
+from filmvqa.models.options import FeatureShape, Strides
 from filmvqa.models.vision import scale_pixels
+from filmvqa.settings import Positive, Probability
 
 
 class ControlUnit(nn.Module):
@@ -167,7 +167,7 @@ class MacNet(nn.Module):
         dim: Positive = 512,
         num_steps: Positive = 12,
         embedding_dim: Positive = 300,
-        stem_strides: Sequence[Positive] = (1, 1),
+        stem_strides: Strides = (1, 1),
         self_attention: bool = False,
         memory_gate: bool = False,
         gate_bias: float = 1.0,
@@ -179,6 +179,8 @@ class MacNet(nn.Module):
         output_dropout: Probability = 0.15,
     ) -> None:
         super().__init__()
+        if dim % 2:
+            raise OptionError(f"dim={dim}: must be even, half for each direction of the LSTM")
         self.encoder = QuestionEncoder(
             vocab_size,
             embedding_dim=embedding_dim,

@@ -5,30 +5,38 @@ from __future__ import annotations
 import difflib
 import inspect
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, TypeVar, get_type_hints
 
-import msgspec
+from msgspec import Meta
 from torch import nn
 
-from filmvqa.errors import OptionError, one_line
+from filmvqa.errors import OptionError, UserError
+from filmvqa.settings import Positive, checked, shown
 
-_LARGEST = 2**31 - 1
-Natural = Annotated[int, msgspec.Meta(ge=0, le=_LARGEST)]
-Positive = Annotated[int, msgspec.Meta(ge=1, le=_LARGEST)]
-Probability = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
 #: (C, H, W)
-FeatureShape = Annotated[Sequence[Positive], msgspec.Meta(min_length=3, max_length=3)]
+FeatureShape = Annotated[Sequence[Positive], Meta(min_length=3, max_length=3)]
+#: The stride of each layer of a stem.
+Strides = Annotated[Sequence[Positive], Meta(min_length=1)]
 OptionGroup = Mapping[str, Any] | None
 
 
-def check_options(
-    module: type[nn.Module], options: Mapping[str, Any], *, group: str | None = None
-) -> None:
-    """Check the names and the types of options against the signature of a module's constructor.
+def checked_options(
+    module: type[nn.Module],
+    options: Mapping[str, Any],
+    *,
+    group: str = "",
+    positional: bool = False,
+) -> dict[str, Any]:
+    """Options as the signature of a module's constructor wants them.
 
     A module whose option is a group of options for one of its parts lists the part's class in
     ``OPTION_GROUPS``. The options of a group are the keyword-only parameters of that class; the
     module itself passes the positional ones.
+
+    Parameters
+    ----------
+    positional
+        Whether the positional parameters are among the options.
 
     Raises
     ------
@@ -38,28 +46,49 @@ def check_options(
     parameters = inspect.signature(module).parameters
     types = get_type_hints(module.__init__, include_extras=True)
     optional = [name for name, p in parameters.items() if p.kind is p.KEYWORD_ONLY]
-    known = optional if group is not None else list(parameters)
+    known = list(parameters) if positional else optional
     groups: dict[str, type[nn.Module]] = getattr(module, "OPTION_GROUPS", {})
+    fitted: dict[str, Any] = {}
     for name, value in options.items():
-        label = name if group is None else f"{group}.{name}"
+        label = f"{group}.{name}" if group else name
         if name not in known:
-            raise OptionError(f"has no option {label!r}; {_suggestion(name, optional)}")
+            raise OptionError(f"{label}: no such option; {_suggestion(name, optional)}")
         try:
-            msgspec.convert(value, types[name])
-        except msgspec.ValidationError as error:
-            given = repr(value)[:60]
-            raise OptionError(f"{label}={given}: {one_line(error)}") from None
+            fitted[name] = checked(value, types[name], label)
+        except UserError as error:
+            raise OptionError(str(error)) from None
         if name in groups and value is not None:
-            check_options(groups[name], value, group=name)
+            fitted[name] = checked_options(groups[name], value, group=name)
+    return fitted
+
+
+def with_defaults(module: type[nn.Module], options: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Options of a module, and the defaults of those that are not given, in each group too."""
+    parameters = inspect.signature(module).parameters.items()
+    defaults = {name: p.default for name, p in parameters if p.kind is p.KEYWORD_ONLY}
+    complete = defaults | dict(options or {})
+    groups: dict[str, type[nn.Module]] = getattr(module, "OPTION_GROUPS", {})
+    return complete | {name: with_defaults(part, complete[name]) for name, part in groups.items()}
 
 
 def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
     """Raise ``OptionError`` for a value that is none of the choices."""
     if value not in choices:
-        raise OptionError(f"{name}={value!r}; choose from {', '.join(choices)}")
+        raise OptionError(f"{name}={shown(value)}: must be one of {', '.join(choices)}")
+
+
+M = TypeVar("M", bound=nn.Module)
+
+
+def build_part(group: str, part: type[M], *arguments: Any, **options: Any) -> M:
+    """A part of a model, whose options are a group of the model's; ``OptionError`` names it."""
+    try:
+        return part(*arguments, **options)
+    except OptionError as error:
+        raise OptionError(f"{group}.{error}") from None
 
 
 def _suggestion(name: str, known: Sequence[str]) -> str:
     if near := difflib.get_close_matches(name, known, n=1):
-        return f"did you mean {near[0]!r}?"
-    return f"it has {', '.join(known)}" if known else "it has none"
+        return f"did you mean {near[0]}?"
+    return f"there are {', '.join(known)}" if known else "there are none"

@@ -10,7 +10,9 @@ from torch import Tensor, nn
 
 from filmvqa.devices import compute_dtype
 from filmvqa.errors import OptionError
-from filmvqa.models.options import Natural, Positive, Probability, check_choice
+from filmvqa.models.batch_norm import BatchNorm2d
+from filmvqa.models.options import Strides, check_choice
+from filmvqa.settings import Natural, Positive, Probability
 
 
 class CoordConv2d(nn.Conv2d):
@@ -46,14 +48,23 @@ def convolution(
     return conv_type(in_channels, out_channels, kernel_size, **kwargs)
 
 
-def scale_pixels(features: Tensor) -> Tensor:
+#: The ranges to which uint8 pixels can be scaled.
+PIXEL_RANGES = ("centered", "unit")
+
+
+def scale_pixels(features: Tensor, pixel_range: str = "centered") -> Tensor:
     """Stored features (U, C, H, W) in the dtype in which they are to be multiplied.
 
-    uint8 pixels from 0 to 255 are scaled to [-2, 2), where bfloat16 represents them exactly. Other
-    features are only cast. The memory format is kept.
+    uint8 pixels from 0 to 255 are scaled: ``centered`` to [-2, 2), where bfloat16 represents them
+    exactly, or ``unit`` to [0, 1], as the original FiLM code stores them. Other features are only
+    cast. The memory format is kept.
     """
-    scaled = features.to(compute_dtype(features))
-    return scaled / 64.0 - 2.0 if features.dtype == torch.uint8 else scaled
+    dtype = compute_dtype(features)
+    if features.dtype != torch.uint8:
+        return features.to(dtype)
+    if pixel_range == "unit":
+        return (features.float() / 255.0).to(dtype)
+    return features.to(dtype) / 64.0 - 2.0
 
 
 class Stem(nn.Module):
@@ -74,7 +85,8 @@ class Stem(nn.Module):
     norm
         Whether there is batch norm.
     coordinates
-        Whether coordinate maps are appended to the first layer's input.
+        Whether coordinate maps are appended to the first layer's input; None, which ``FilmNet``
+        replaces by its own choice, is no.
     """
 
     def __init__(
@@ -82,11 +94,11 @@ class Stem(nn.Module):
         input_dim: int,
         channels: int,
         *,
-        strides: Sequence[Positive] = (1,),
+        strides: Strides = (1,),
         kernel_size: Positive = 3,
         padding: Natural | None = None,
         norm: bool = True,
-        coordinates: bool = True,
+        coordinates: bool | None = True,
     ) -> None:
         super().__init__()
         self._strides, self._kernel_size = tuple(strides), kernel_size
@@ -96,10 +108,10 @@ class Stem(nn.Module):
             layers.append(
                 convolution(
                     channels if i else input_dim, channels, kernel_size,
-                    coordinates=coordinates and i == 0, stride=stride, padding=self._padding,
+                    coordinates=bool(coordinates) and i == 0, stride=stride, padding=self._padding,
                 )
             )  # fmt: skip
-            layers += [nn.BatchNorm2d(channels), nn.ReLU()] if norm else [nn.ReLU()]
+            layers += [BatchNorm2d(channels), nn.ReLU()] if norm else [nn.ReLU()]
         self.layers = nn.Sequential(*layers)
 
     def output_size(self, height: int, width: int) -> tuple[int, int]:
@@ -115,8 +127,8 @@ class Stem(nn.Module):
         for stride in self._strides:
             if stride > 1 and max(height, width) == 1:
                 raise OptionError(
-                    f"the stem's strides {self._strides} leave one pixel before the last; "
-                    "give fewer"
+                    f"stem.strides={list(self._strides)}: leave one pixel of maps of {maps} before "
+                    "the last; give fewer"
                 )
             height, width = (
                 (side + 2 * self._padding - self._kernel_size) // stride + 1
@@ -124,15 +136,30 @@ class Stem(nn.Module):
             )
             if min(height, width) < 1:
                 raise OptionError(
-                    f"the stem's kernel of {self._kernel_size} with padding {self._padding} leaves "
-                    f"nothing of maps of {maps}; give a smaller kernel or more padding"
+                    f"stem.kernel_size={self._kernel_size}: leaves nothing of maps of {maps} with "
+                    f"padding {self._padding}; give a smaller kernel or more padding"
                 )
         return height, width
 
-    def forward(self, features: Tensor) -> Tensor:
-        """Map (U, input_dim, H, W) to (U, channels, H', W')."""
-        maps: Tensor = self.layers(features)
-        return maps
+    def forward(self, features: Tensor, image_of_question: Tensor | None = None) -> Tensor:
+        """Map (U, input_dim, H, W) to (U, channels, H', W').
+
+        With ``image_of_question`` (B,), an image counts in the statistics of batch norm once for
+        each of its questions, as in the original code, which computes the stem for each question.
+        """
+        counts = None
+        # As many questions as images: each image has one.
+        if (
+            self.training
+            and image_of_question is not None
+            and len(image_of_question) > len(features)
+        ):
+            images = torch.arange(len(features), device=features.device)
+            counts = (image_of_question[:, None] == images).sum(0)  # (U,)
+        x = features
+        for layer in self.layers:
+            x = layer(x, counts) if isinstance(layer, BatchNorm2d) else layer(x)
+        return x
 
 
 POOLS = ("none", "aggressive", *(f"{k}pool{s}" for k in ("max", "avg") for s in (2, 3, 4, 5, 7)),
@@ -164,7 +191,8 @@ class Classifier(nn.Module):
     dropout
         Dropout probability after each hidden layer.
     coordinates
-        Whether coordinate maps are appended to the input.
+        Whether coordinate maps are appended to the input; None, which ``FilmNet`` replaces by its
+        own choice, is no.
 
     Raises
     ------
@@ -183,20 +211,23 @@ class Classifier(nn.Module):
         hidden_dims: Sequence[Positive] = (1024,),
         norm: bool = True,
         dropout: Probability = 0.0,
-        coordinates: bool = True,
+        coordinates: bool | None = True,
     ) -> None:
         super().__init__()
         check_choice("pool", pool, POOLS)
         self.project: nn.Module = nn.Identity()
         pool_channels = channels
         if projection_dim:
-            conv = convolution(channels, projection_dim, 1, coordinates=coordinates)
-            norms = [nn.BatchNorm2d(projection_dim)] if norm else []
+            conv = convolution(channels, projection_dim, 1, coordinates=bool(coordinates))
+            norms = [BatchNorm2d(projection_dim)] if norm else []
             self.project = nn.Sequential(conv, *norms, nn.ReLU())
             pool_channels = projection_dim
         elif coordinates:
             self.project, pool_channels = _AppendCoordinates(), channels + 2
         self.pool, (height, width) = _pooling(pool, map_size)
+        if min(height, width) < 1:
+            maps = "×".join(map(str, map_size))
+            raise OptionError(f"pool={pool}: leaves nothing of maps of {maps}; choose another")
         dims = () if pool == "aggressive" else tuple(hidden_dims)
         pooled_dim = pool_channels * height * width
         self.mlp = mlp(pooled_dim, dims, num_answers, norm=norm, dropout=dropout)
@@ -228,14 +259,15 @@ class _AppendCoordinates(nn.Module):
 def _pooling(pool: str, map_size: tuple[int, int]) -> tuple[nn.Module, tuple[int, int]]:
     """The original code's pooling layer of that name, and the (H, W) of its output.
 
-    A map that is no multiple of the squares is padded by one position on each side.
+    A map that is no multiple of the squares is padded by one position on each side. The size is
+    (0, 0) if nothing is left of the map.
     """
     height, width = map_size
     if pool == "none":
         return nn.Identity(), map_size
     if pool == "aggressive":
         average = nn.AvgPool2d((height // 2, height // 2), stride=(width // 2, width // 2))
-        return nn.Sequential(nn.MaxPool2d(2, 2), average), (1, 1)
+        return nn.Sequential(nn.MaxPool2d(2, 2), average), (min(height // 2, 1), min(width // 2, 1))
     if pool == "maxpoolfull" and height == width:
         return _GlobalMax(), (1, 1)
     side = height if pool.endswith("full") else int(pool[-1])

@@ -39,7 +39,8 @@ def read_evaluations(metrics: str | Path) -> list[dict[str, Any]]:
                 evaluations.append(record)
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise UserError(
-                f"{metrics}: line {number}: {error}; delete the run's folder and train it again"
+                f"{metrics}: line {number}: {error}; the run itself is in its checkpoints; "
+                "move its folder away to report the others"
             ) from None
     return evaluations
 

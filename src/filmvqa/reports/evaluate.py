@@ -9,18 +9,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from filmvqa.checkpoint import load_checkpoint, model_from_checkpoint
+from filmvqa.checkpoint import feature_differences, load_checkpoint, model_from_checkpoint
 from filmvqa.data.batches import Loader, open_loader
 from filmvqa.data.questions import QuestionDataset
 from filmvqa.data.vocabulary import Vocabulary
 from filmvqa.devices import choose_device
-from filmvqa.errors import warn
+from filmvqa.errors import UserError, warn
 from filmvqa.evaluation.accuracy import accuracy_report
 from filmvqa.evaluation.predictions import predict
-from filmvqa.files import atomic_write, write_file
+from filmvqa.files import atomic_write, check_output, write_file
 from filmvqa.layout import DatasetLayout, EvaluationLayout, RunLayout
 from filmvqa.locks import folder_lock
 from filmvqa.memory import explained_out_of_memory
+from filmvqa.settings import Precision, checked
 from filmvqa.training.provenance import changed_inputs, record_inputs
 
 
@@ -35,6 +36,7 @@ def evaluate_checkpoint(
     device: str = "auto",
     precision: str = "auto",
     store: str = "auto",
+    missing_images: str = "refuse",
 ) -> tuple[EvaluationLayout, dict[str, Any] | None]:
     """Answer a split's questions with the model that a checkpoint describes.
 
@@ -53,6 +55,8 @@ def evaluate_checkpoint(
         As ``choose_device`` and ``autocast`` take them.
     store
         As ``open_feature_store`` takes it.
+    missing_images
+        ``refuse`` questions about images without features, or ``leave_out`` them.
 
     Returns
     -------
@@ -65,9 +69,10 @@ def evaluate_checkpoint(
     Raises
     ------
     UserError
-        For an unusable checkpoint or data file, an output folder that is in use, or if memory runs
-        out.
+        For an unusable checkpoint or data file, an output folder that is in use or cannot be
+        written, or if memory runs out.
     """
+    checked(precision, Precision, "precision")
     content = load_checkpoint(checkpoint)
     model, vocabulary = model_from_checkpoint(content, checkpoint)
     layout = _data_layout(content["data"], h5, features)
@@ -75,7 +80,12 @@ def evaluate_checkpoint(
     if output is None:
         output = RunLayout(Path(checkpoint).parent).evaluation
     files = EvaluationLayout(Path(output), split)
-    loader = open_loader(layout, split, vocabulary, batch_size, torch_device, store)
+    check_output(files.predictions)
+    _check_folders(checkpoint, layout, h5, features)
+    loader = open_loader(
+        layout, split, vocabulary, batch_size, torch_device, store,
+        missing_images=missing_images, missing_images_option="missing_images",
+    )  # fmt: skip
 
     def out_of_memory_message() -> str:
         return (
@@ -113,6 +123,9 @@ def _report_header(
         rows = (~torch.isin(loader.questions.images, train_images)).nonzero().flatten()
         loader.questions = loader.questions.select(rows)
     changed = changed_inputs(content["inputs"], inputs)
+    if different := feature_differences(content, loader.store.feature_spec):
+        made = f"how the features of {split} were made"
+        changed = [*(c for c in changed if c != made), f"{made} ({'; '.join(different)})"]
     if changed:
         warn(f"{checkpoint}: was not trained with these data: {' and '.join(changed)} differ")
     return {
@@ -133,6 +146,28 @@ def _data_layout(
         features = data["features"] if h5 is None else h5
     h5 = data["h5"] if h5 is None else h5
     return DatasetLayout.under(Path(h5).parent, h5=h5, features=features, backbone=data["backbone"])
+
+
+def _check_folders(
+    checkpoint: str | Path,
+    layout: DatasetLayout,
+    h5: str | Path | None,
+    features: str | Path | None,
+) -> None:
+    """Raise ``UserError`` with the options to give if the checkpoint's data are not here, as on
+    another machine."""
+    for given, folder, remedy in (
+        (
+            h5,
+            layout.h5,
+            "h5=<folder of question files>, and features=<folder> if features are elsewhere",
+        ),
+        (features or h5, layout.features, "features=<folder of feature files>"),
+    ):
+        if given is None and not folder.is_dir():
+            raise UserError(
+                f"{checkpoint}: was trained with data in {folder}, which is not here; give {remedy}"
+            )
 
 
 def _train_images(content: dict[str, Any], layout: DatasetLayout, split: str) -> Tensor | None:

@@ -10,6 +10,7 @@ from filmvqa.clevr.schema import read_questions
 from filmvqa.data.images import list_images, load_image
 from filmvqa.errors import UserError
 from filmvqa.files import atomic_write, refuse_overwriting
+from filmvqa.settings import Cells, checked
 
 
 def draw_sheet(
@@ -35,23 +36,27 @@ def draw_sheet(
     Raises
     ------
     UserError
-        If ``target`` is one of the inputs, or if there are fewer images than the grid has cells.
+        If ``target`` is one of the inputs, if there are fewer images than the grid has cells, or
+        for rows or columns that no figure has.
     """
     from matplotlib.figure import Figure
 
+    checked(rows, Cells, "rows")
+    checked(columns, Cells, "columns")
     refuse_overwriting(target, questions, images_folder)
     texts_by_image: dict[int, list[str]] = {}
     for record in read_questions(questions).questions:
         answer = "" if record.answer is None else f" {record.answer}"
         texts = texts_by_image.setdefault(record.image_index or 0, [])
         texts.append(record.question + answer)
-    paths = list_images(images_folder)[: rows * columns]
-    if len(paths) < rows * columns:
+    images = list_images(images_folder, missing_images="leave_out", max_images=rows * columns)
+    if len(images) < rows * columns:
         raise UserError(
             f"{images_folder}: has fewer than {rows * columns} images; lower rows or columns"
         )
     figure = Figure(figsize=(3.6 * columns, 2.95 * rows), layout="constrained")
-    for i, (axes, path) in enumerate(zip(figure.subplots(rows, columns).flat, paths, strict=True)):
+    grid = figure.subplots(rows, columns, squeeze=False)
+    for axes, (i, path) in zip(grid.flat, images.items(), strict=True):
         axes.imshow(load_image(path, size).transpose(1, 2, 0))
         texts = texts_by_image.get(i, [""])
         axes.set_xlabel(textwrap.fill(texts[i % len(texts)], 52), fontsize=8)
@@ -65,10 +70,14 @@ def draw_film(
 ) -> None:
     """Draw the FiLM network of a model config as a PNG, as in the paper's figure 3.
 
-    ``feature_shape`` is (C, H, W).
+    ``model`` has options of ``FilmNet``; ``feature_shape`` is (C, H, W).
     """
     from matplotlib.figure import Figure
 
+    from filmvqa.models.film_net import FilmNet
+    from filmvqa.models.options import with_defaults
+
+    model = with_defaults(FilmNet, model)
     figure = Figure(figsize=(8.6, 4.8), layout="constrained")
     axes = figure.subplots()
     axes.set(xlim=(0, 8.6), ylim=(0, 4.8))
@@ -103,9 +112,10 @@ def _draw_vision(axes: Any, model: dict[str, Any], feature_shape: tuple[int, int
         "1×1 convolution, ReLU\n3×3 convolution\nbatch norm without affine\n"
         "FiLM:  γ · x + β\nReLU, plus the first ReLU's output"
     )
+    units = [f"\n{dim} units, batch norm, ReLU" for dim in model["classifier"]["hidden_dims"]]
     classifier_text = (
         f"1×1 convolution to {model['classifier']['projection_dim']}, batch norm, ReLU, global "
-        f"max pool\n{model['classifier']['hidden_dims'][0]} units, batch norm, ReLU"
+        f"max pool{''.join(units[:3])}"
     )
     features = _box(axes, 5.2, 4.5, features_text, "white")
     stem = _box(axes, 5.2, 3.7, "3×3 convolution, batch norm, ReLU", color)

@@ -6,7 +6,7 @@ import csv
 import io
 from pathlib import Path
 
-from filmvqa.files import write_file
+from filmvqa.files import check_output, write_file
 from filmvqa.locks import folder_lock
 from filmvqa.reports.paper_results import ABLATIONS, COLUMNS, TEST_ACCURACY
 from filmvqa.reports.sweep_figure import draw_sweep
@@ -77,6 +77,7 @@ def report_sweep(folder: str | Path, key: str | None = None, series_key: str | N
     ``key`` and ``series_key`` are as in ``summarize``. Returns the Markdown tables.
     """
     folder = Path(folder)
+    check_output(folder / "report.md")
     sweep = summarize(read_runs(folder), key, series_key)
     tables = markdown_tables(sweep)
     with folder_lock(folder, "report"):

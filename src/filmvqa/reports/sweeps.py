@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
@@ -111,7 +112,7 @@ def read_runs(folder: str | Path) -> list[SweepRun]:
 
 
 def _read_config(path: Path) -> dict[str, Any]:
-    remedy = "delete the run's folder and train it again"
+    remedy = "the run itself is in its checkpoints; move its folder away to report the others"
     try:
         config = yaml.safe_load(read_bytes(path, remedy))
     except (yaml.YAMLError, UnicodeDecodeError, ValueError) as error:
@@ -140,14 +141,22 @@ def summarize(runs: list[SweepRun], key: str | None = None, series_key: str | No
     Raises
     ------
     UserError
-        If ``key`` is None and not exactly one key differs between the runs.
+        If ``key`` is None and not exactly one key differs between the runs, or if no run has such
+        keys.
     """
     if key is None:
         key, series_key = _varied_keys(runs)
+    known = sorted({name for run in runs for name in run.config})
+    for name, chosen in {"key": key, "series": series_key}.items():
+        if chosen is not None and chosen not in known:
+            near = difflib.get_close_matches(chosen, known, n=1) or known
+            raise UserError(f"{name}={chosen}: no run has such a key; choose for example {near[0]}")
     groups: dict[tuple[str, Any], list[SweepRun]] = {}
     for run in runs:
         series = "" if series_key is None else str(run.config.get(series_key))
-        groups.setdefault((series, run.config.get(key)), []).append(run)
+        value = run.config.get(key)
+        value = str(value) if isinstance(value, list) else value
+        groups.setdefault((series, value), []).append(run)
     values = _ordered(key, {value for _, value in groups})
     order = sorted(groups, key=lambda group: (group[0], values.index(group[1])))
     points = [_point(value, series or None, groups[series, value]) for series, value in order]

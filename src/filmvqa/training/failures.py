@@ -49,7 +49,7 @@ class FiniteCheck:
         rows = sampler.rows(epoch, batch)
         record = {
             "step": step, "epoch": epoch, "what": problem, "questions": str(questions.path),
-            "rows": rows.tolist(), "images": questions.images[rows].tolist(),
+            "rows": questions.rows[rows].tolist(), "images": questions.images[rows].tolist(),
         }  # fmt: skip
         write_file(self._layout.not_finite, json.dumps(record) + "\n")
         saved = self._layout.last_checkpoint.exists()
@@ -72,11 +72,13 @@ def describe_memory_use(
     resident = store.num_bytes if store.placement == "device" else 0
     images = -(-settings.batch_size // settings.questions_per_image)
     features = 4 * images * math.prod(store.shape)
+    # What the run goes on with, since it changes nothing that is computed.
+    elsewhere = "memory" if store.device.type == "cuda" else "stream"
+    kept = f"go on with store={elsewhere}, or " if resident else ""
     return (
         f"{layout.folder}: out of memory on {store.device} at step {state.step + 1}: weights, "
         f"gradients and optimizer take about {format_bytes(static)}, the features held there "
         f"{format_bytes(resident)}, those of a batch of {settings.batch_size} questions up to "
-        f"{format_bytes(features)}, and activations many times that; lower trainer.batch_size in "
-        "a new run, or "
-        + ("choose store=memory" if resident else "raise trainer.questions_per_image")
+        f"{format_bytes(features)}, and activations many times that; {kept}in a new run "
+        "(run=<name>) lower trainer.batch_size or raise trainer.questions_per_image"
     )

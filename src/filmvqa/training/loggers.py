@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-from contextlib import suppress
+import sys
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -39,6 +42,7 @@ class JsonlLogger:
     def __init__(self, path: str | Path, records: int = 0) -> None:
         self.path = Path(path)
         self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
+        self._release = weakref.finalize(self, os.close, self._descriptor)  # if it is not closed
         content = self.path.read_bytes()
         lines = content.splitlines(keepends=True)[:records]
         if lines and not lines[-1].endswith(b"\n"):
@@ -69,13 +73,15 @@ class JsonlLogger:
         os.fsync(self._descriptor)
 
     def close(self) -> None:
-        os.close(self._descriptor)
+        self._release()
 
 
 class WandbLogger:
-    """Logs to Weights & Biases, offline if there is no API key.
+    """Logs to Weights & Biases; offline if it cannot be reached, or knows no usable key.
 
-    An error of W&B does not end a run: it is reported as one warning, and logging to W&B stops.
+    W&B's own settings apply (``WANDB_MODE``, ``WANDB_API_KEY``, ``~/.netrc``). It never asks at the
+    terminal, as training would wait for the answer. An error of W&B does not end a run: it is
+    reported as one warning, and logging to W&B stops.
     """
 
     def __init__(self, folder: Path, project: str, name: str, config: dict[str, Any]) -> None:
@@ -83,8 +89,6 @@ class WandbLogger:
         try:
             import wandb
 
-            online = os.environ.get("WANDB_API_KEY") or (Path.home() / ".netrc").exists()
-            mode: Any = os.environ.get("WANDB_MODE") or ("online" if online else "offline")
             settings = wandb.Settings(init_timeout=WANDB_TIMEOUT, silent=True)
             with suppress(Exception):  # older versions have no such setting
                 settings.finish_timeout = WANDB_TIMEOUT
@@ -93,14 +97,17 @@ class WandbLogger:
                 "name": name,
                 "dir": folder,
                 "config": config,
+                "settings": settings,
             }
-            try:
-                self._run = wandb.init(**arguments, mode=mode, settings=settings)
-            except Exception as error:
-                if mode == "offline":
-                    raise
-                warn(f"W&B cannot be reached ({one_line(error)}); logging offline")
-                self._run = wandb.init(**arguments, mode="offline", settings=settings)
+            with _no_terminal():
+                try:
+                    self._run = wandb.init(**arguments)
+                except Exception as error:
+                    self._run = wandb.init(**arguments, mode="offline")
+                    warn(
+                        f"W&B cannot log online ({one_line(error)}); logging offline: after "
+                        f"`wandb login`, send it with `wandb sync {folder}/wandb/offline-run-*`"
+                    )
         except Exception as error:
             warn(f"W&B does not start ({one_line(error)}); going on without it")
 
@@ -129,6 +136,18 @@ class WandbLogger:
                 import wandb
 
                 wandb.teardown()
+
+
+@contextmanager
+def _no_terminal() -> Iterator[None]:
+    """While standard input is no terminal but empty, so that nothing is asked there."""
+    stdin = sys.stdin
+    with open(os.devnull) as nothing:
+        sys.stdin = nothing
+        try:
+            yield
+        finally:
+            sys.stdin = stdin
 
 
 def build_loggers(

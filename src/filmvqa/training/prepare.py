@@ -12,20 +12,31 @@ import torch
 from torch import Tensor, nn
 
 from filmvqa.data.batches import Loader, open_loader
+from filmvqa.data.feature_file import FEATURE_SPEC
 from filmvqa.data.questions import ImageSubset
 from filmvqa.data.sampler import EpochSampler
 from filmvqa.data.vocabulary import Vocabulary
 from filmvqa.determinism import enable_determinism
 from filmvqa.devices import choose_device
-from filmvqa.errors import UserError
+from filmvqa.errors import UserError, warn
 from filmvqa.files import refuse_overwriting
 from filmvqa.layout import DatasetLayout, RunLayout
 from filmvqa.memory import explained_out_of_memory
-from filmvqa.models import build_model
+from filmvqa.models import build_model, check_model
+from filmvqa.settings import (
+    Device,
+    Fraction,
+    FrozenBatchNorm,
+    MissingImages,
+    Placement,
+    Seed,
+    checked,
+)
 from filmvqa.training.provenance import record_inputs
-from filmvqa.training.settings import TrainerSettings
+from filmvqa.training.settings import LoggerSettings, OptimSettings, TrainerSettings
+from filmvqa.training.smallest_batch import check_images_per_batch, norms_of_one_value
 from filmvqa.training.state import RunState, build_state
-from filmvqa.training.transfer import freeze_except, warm_start
+from filmvqa.training.transfer import freeze_except, training_mode, warm_start
 
 
 @dataclass(frozen=True)
@@ -36,8 +47,6 @@ class RunSettings:
     ----------
     model
         ``name`` of a model, and its options.
-    optim
-        Options of ``build_optimizer``, ``schedule`` and ``warmup_steps``.
     config
         The whole configuration as plain data: kept in the run's folder and in every checkpoint,
         and compared when a run is resumed.
@@ -46,28 +55,53 @@ class RunSettings:
     fraction
         Train on this fraction of the training images, chosen by ``seed``, with all of their
         questions.
+    families
+        Train and validate on the questions of these families alone; None: all.
+    missing_images
+        ``refuse`` questions about images without features, or ``leave_out`` them.
     init_from
         A checkpoint whose weights training begins with, word by word.
+    new_words_std
+        Of the embeddings of words that ``init_from`` does not have, as in ``warm_start``.
     trainable
         The parts of the model that are trained, such as ``film_generator``; None: all.
-    logger
-        ``name`` (None or ``wandb``) and ``project``.
+    frozen_batch_norm
+        Whether batch norms of frozen parts keep their statistics (``eval``) or estimate them from
+        each batch (``train``), see ``training_mode``.
+
+    Raises
+    ------
+    UserError
+        For a value that is out of its range.
     """
 
     data: DatasetLayout
     model: dict[str, Any]
-    optim: dict[str, Any]
+    optim: OptimSettings
     trainer: TrainerSettings
     config: dict[str, Any]
     train_split: str = "train"
     val_split: str = "val"
-    fraction: float = 1.0
+    fraction: Fraction = 1.0
+    families: Sequence[int] | None = None
+    missing_images: MissingImages = "refuse"
     init_from: str | Path | None = None
+    new_words_std: float | None = None
     trainable: Sequence[str] | None = None
-    seed: int = 0
-    device: str = "auto"
-    store: str = "auto"
-    logger: dict[str, Any] = field(default_factory=lambda: {"name": None, "project": "filmvqa"})
+    frozen_batch_norm: FrozenBatchNorm = "eval"
+    seed: Seed = 0
+    device: Device = "auto"
+    store: Placement = "auto"
+    logger: LoggerSettings = field(default_factory=LoggerSettings)
+
+    def __post_init__(self) -> None:
+        for key, hint in {
+            "optim": OptimSettings, "trainer": TrainerSettings, "logger": LoggerSettings,
+            "fraction": Fraction, "seed": Seed, "device": Device, "store": Placement,
+            "missing_images": MissingImages, "frozen_batch_norm": FrozenBatchNorm,
+        }.items():  # fmt: skip
+            checked(getattr(self, key), hint, key)
+        check_model(self.model)
 
 
 @dataclass
@@ -120,16 +154,18 @@ def prepare_run(layout: RunLayout, settings: RunSettings, *, resumed: bool) -> P
     enable_determinism(device)
     with (
         ExitStack() as opened,
-        explained_out_of_memory(lambda: _out_of_memory_message(layout, device)),
+        explained_out_of_memory(lambda: out_of_memory_message(layout, settings.store, device)),
     ):
         loaders = []
         for split in (settings.train_split, settings.val_split):
             loader = open_loader(
                 settings.data, split, vocabulary, settings.trainer.batch_size, device,
                 settings.store, channels_last=settings.trainer.channels_last,
+                families=settings.families, missing_images=settings.missing_images,
             )  # fmt: skip
             opened.callback(loader.store.close)
             loaders.append(loader)
+        _check_splits(settings, *loaders)
         run = _build_run(layout, settings, vocabulary, device, *loaders, resumed=resumed)
         opened.pop_all()  # they are the run's to close now
         return run
@@ -147,6 +183,13 @@ def _build_run(
 ) -> PreparedRun:
     """Build the model and the state for data that are open."""
     subset = train.questions.image_subset(settings.fraction, settings.seed)
+    same_split = settings.train_split == settings.val_split
+    val_rows = subset.other_rows if same_split else torch.arange(len(val.questions))
+    if not len(val_rows):
+        raise UserError(
+            f"data.fraction={settings.fraction} takes all images of {settings.train_split}, and "
+            "leaves none to validate on; lower it"
+        )
     torch.manual_seed(settings.seed)
     model_kwargs = {k: v for k, v in settings.model.items() if k != "name"} | {
         "vocab_size": len(vocabulary.question),
@@ -156,14 +199,13 @@ def _build_run(
     model = build_model(settings.model["name"], **model_kwargs).to(device)
     _fit_counts(model, train, subset)
     if settings.init_from is not None and not resumed:
-        known, new = warm_start(model, settings.model["name"], settings.init_from, vocabulary)
+        known, new = warm_start(
+            model, settings.model["name"], settings.init_from, vocabulary,
+            new_words_std=settings.new_words_std, feature_spec=train.store.feature_spec,
+        )  # fmt: skip
         print(f"begins from {settings.init_from}: {known} words known, {new} new")
     freeze_except(model, settings.trainable)
-    trainer = settings.trainer
-    sampler = EpochSampler(
-        subset.rows, trainer.batch_size, settings.seed,
-        train.questions.images[subset.rows], trainer.questions_per_image,
-    )  # fmt: skip
+    sampler = _build_sampler(settings, model, train, subset)
     metadata: dict[str, Any] = {
         "model": {"name": settings.model["name"], "kwargs": model_kwargs},
         "config": settings.config,
@@ -180,9 +222,7 @@ def _build_run(
         # None: all; otherwise evaluations of that split leave these images out.
         "train_images": None if settings.fraction == 1 else subset.images,
     }
-    same_split = settings.train_split == settings.val_split
-    val_rows = subset.other_rows if same_split else torch.arange(len(val.questions))
-    state = build_state(model, settings.optim, trainer, sampler)
+    state = build_state(model, settings.optim, settings.trainer, sampler)
     return PreparedRun(layout, settings, device, train, val, subset, val_rows, state, metadata)
 
 
@@ -200,8 +240,70 @@ def _fit_counts(model: nn.Module, train: Loader, subset: ImageSubset) -> None:
           (questions.questions, questions.answers, questions.types)))  # fmt: skip
 
 
-def _out_of_memory_message(layout: RunLayout, device: torch.device) -> str:
-    return (
-        f"{layout.folder}: out of memory on {device} before the first step: the features or the "
-        "model do not fit; choose store=stream, or a smaller model"
+def _build_sampler(
+    settings: RunSettings, model: nn.Module, train: Loader, subset: ImageSubset
+) -> EpochSampler:
+    """The sampler of the training questions, whose batches the model's batch norms can be trained
+    on."""
+    trainer = settings.trainer
+    training_mode(model, settings.frozen_batch_norm)
+    norms = norms_of_one_value(model, train, subset.rows[:1], 1)
+    if norms and trainer.batch_size == 1:
+        raise UserError(
+            f"trainer.batch_size=1: the batch norm {norms[0]} cannot be trained on one question at "
+            "a time; raise it, or choose a model without batch norm"
+        )
+    if norms and len(subset.rows) == 1:
+        raise UserError(
+            f"{train.questions.path}: trains on one question, on which the batch norm {norms[0]} "
+            "cannot be trained; give more questions, or choose a model without batch norm"
+        )
+    sampler = EpochSampler(
+        subset.rows, trainer.batch_size, settings.seed, train.questions.images[subset.rows],
+        trainer.questions_per_image, 2 if norms else 1, shuffle=trainer.shuffle,
+    )  # fmt: skip
+    if norms:
+        training_mode(model, settings.frozen_batch_norm)
+        if norms := norms_of_one_value(model, train, subset.rows[:1], 2):  # of the image alone
+            total_steps = trainer.total_steps(sampler.batches_per_epoch)
+            check_images_per_batch(sampler, total_steps, norms[0])
+    return sampler
+
+
+def _check_splits(settings: RunSettings, train: Loader, val: Loader) -> None:
+    """Raise ``UserError`` for what training or the first evaluation would fail on."""
+    for loader, key, purpose in (
+        (train, "data.train_split", "to train on"),
+        (val, "data.val_split", "to compare with"),
+    ):
+        if loader.questions.answers is None:
+            raise UserError(
+                f"{loader.questions.path}: has no answers {purpose}; choose another {key}"
+            )
+    train_path, val_path = (
+        settings.data.feature_h5(split) for split in (settings.train_split, settings.val_split)
     )
+    if train.store.shape != val.store.shape:
+        raise UserError(
+            f"{val_path}: features of shape {val.store.shape}, those of {train_path} are "
+            f"{train.store.shape}; extract both splits with the same data.backbone"
+        )
+    specs = (train.store.feature_spec, val.store.feature_spec)
+    if specs[0] is None or specs[1] is None:
+        return
+    # ``weights`` is only a file's name.
+    changed = [n for n in FEATURE_SPEC if n != "weights" and specs[0].get(n) != specs[1].get(n)]
+    message = f"{val_path}: differs from {train_path} in {', '.join(changed)}"
+    if changed == ["precision"]:
+        warn(message)
+    elif changed:
+        raise UserError(f"{message}; extract both splits with the same data.backbone")
+
+
+def out_of_memory_message(layout: RunLayout, store: str, device: torch.device) -> str:
+    """The message for memory that runs out before the first step."""
+    begin = f"{layout.folder}: out of memory on {device} before the first step: "
+    smaller = "a smaller model in a new run"
+    if store == "stream":
+        return f"{begin}the model does not fit; choose {smaller}"
+    return f"{begin}the features or the model do not fit; choose store=stream, or {smaller}"

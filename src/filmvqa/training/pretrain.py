@@ -27,6 +27,7 @@ from filmvqa.clevr.render import render
 from filmvqa.clevr.scenes import Layout, SceneRules, sample_layout
 from filmvqa.clevr.schema import ATTRIBUTES
 from filmvqa.data.backbones import Backbone, ClevrCNN
+from filmvqa.errors import UserError
 from filmvqa.files import write_file
 
 #: Pixels per cell of the feature map, in each direction.
@@ -179,7 +180,16 @@ def pretrain(
     dict
         Scores on held-out images: the accuracy of each attribute, the precision and recall of
         object centres, and the mean distance of positions in world units (``position_error``).
+
+    Raises
+    ------
+    UserError
+        For fewer images than make a batch of each size.
     """
+    if images // len(sizes) < batch_size:
+        raise UserError(
+            f"images={images}: must be at least {batch_size * len(sizes)}, a batch of each size"
+        )
     torch.manual_seed(seed)
     rules = rules or SceneRules()
     train = [_draw_in_parallel(images // len(sizes), size, seed, workers, rules) for size in sizes]

@@ -2,60 +2,121 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import replace
 from typing import Any
 
-from filmvqa.checkpoint import load_checkpoint, remedy
+from filmvqa.checkpoint import load_checkpoint, other_file_remedy
 from filmvqa.errors import UserError, one_line, warn
 from filmvqa.layout import RunLayout
 from filmvqa.nested import differences
+from filmvqa.training.config_changes import ConfigChanges, Effect, config_changes
+from filmvqa.training.optimizer import depends_on_total
 from filmvqa.training.prepare import PreparedRun
 from filmvqa.training.provenance import changed_inputs, environment
 
 
-def load_last_checkpoint(
-    layout: RunLayout, config: dict[str, Any], *, resume: bool
-) -> dict[str, Any] | None:
+def load_last_checkpoint(layout: RunLayout, *, resume: bool) -> dict[str, Any] | None:
     """The content of a run's last checkpoint, None if there is none.
 
     Raises
     ------
     UserError
-        If the checkpoint is of another config, or ``resume`` is False.
+        If ``resume`` is False, or the file is a link that leads nowhere.
     """
-    if not layout.last_checkpoint.exists():
+    path = layout.last_checkpoint
+    if not os.path.lexists(path):
         return None
-    saved = load_checkpoint(layout.last_checkpoint)
+    if path.is_symlink() and not path.exists():
+        raise UserError(
+            f"{path}: is a link to {path.readlink()}, which is not there; bring that back, or "
+            "choose another run=<name>"
+        )
     if not resume:
         raise UserError(f"{layout.folder}: holds a run already; resume=true goes on with it")
-    if changed := differences(saved["config"], config):
-        raise UserError(
-            f"{layout.folder}: holds a run of another config ({'; '.join(changed)}); "
-            "choose another run=<name>, or delete it"
-        )
-    return saved
+    return load_checkpoint(path)
 
 
-def restore_run(run: PreparedRun, saved: dict[str, Any]) -> None:
-    """Set the run's state to that of a checkpoint.
+def check_config(layout: RunLayout, saved: dict[str, Any], config: dict[str, Any]) -> ConfigChanges:
+    """What changed in the config since a checkpoint was saved; said, if the run can go on with it.
 
     Raises
     ------
     UserError
-        If the data changed, or the checkpoint does not fit.
+        If a changed key changes the result.
     """
-    path = run.layout.last_checkpoint
-    if changed := changed_inputs(saved["inputs"], run.metadata["inputs"]):
+    changes = config_changes(saved["config"], config)
+    if refused := changes.of(Effect.RESULT):
         raise UserError(
-            f"{run.layout.folder}: {' and '.join(changed)} changed since the run began; bring the "
-            "data back, or choose another run=<name>"
+            f"{layout.folder}: holds a run of another config ({'; '.join(refused)}), which would "
+            "change its result; choose another run=<name>"
+        )
+    if goes_on := changes.of(Effect.NONE, Effect.DATA, Effect.LENGTH):
+        print(f"{layout.folder}: goes on though its config changed: {'; '.join(goes_on)}")
+    if rounds := changes.of(Effect.ROUNDING):
+        warn(f"{layout.folder}: goes on where bits may differ ({'; '.join(rounds)})")
+    return changes
+
+
+def restore_run(run: PreparedRun, saved: dict[str, Any], changes: ConfigChanges) -> None:
+    """Set the run's state to that of a checkpoint, from whose config that of the run differs by
+    ``changes``.
+
+    Raises
+    ------
+    UserError
+        If the data changed, the run cannot end where it now should, or the checkpoint does not fit.
+    """
+    layout, state, path = run.layout, run.state, run.layout.last_checkpoint
+    if changed := changed_inputs(saved["inputs"], run.metadata["inputs"]):
+        keys = "; ".join(changes.of(Effect.DATA))
+        raise UserError(
+            f"{layout.folder}: {' and '.join(changed)} changed since the run began"
+            f"{f' ({keys})' if keys else ''}; bring the data back, or choose another run=<name>"
         )
     try:
-        run.state.load_state_dict(saved)
+        recut_rows = state.load_state_dict(saved)
     except (KeyError, RuntimeError, TypeError, ValueError, AttributeError) as error:
         raise UserError(
-            f"{path}: training cannot go on with it ({one_line(error)}); {remedy(path)}"
+            f"{path}: training cannot go on with it ({one_line(error)}); {other_file_remedy(path)}"
         ) from None
-    print(f"{run.layout.folder}: going on from step {run.state.step}")
+    _check_length(run, saved, changes)
+    state.finished = state.has_ended(run.settings.trainer.patience)
+    if state.finished:
+        return
+    print(f"{layout.folder}: going on from step {state.step}")
+    if recut_rows:
+        warn(
+            f"{layout.folder}: was saved by a version that cut an epoch's last batches otherwise: "
+            f"in this epoch {recut_rows} of its questions come twice or not at all"
+        )
+
+
+def _check_length(run: PreparedRun, saved: dict[str, Any], changes: ConfigChanges) -> None:
+    """Raise ``UserError`` for a changed number of steps that what was computed depends on, or that
+    the run has passed."""
+    state, trainer = run.state, run.settings.trainer
+    changed = "; ".join(changes.of(Effect.LENGTH))
+    if not changed or state.total_steps == 0:
+        return
+    before = saved["config"].get("trainer", {})
+    lengths = {key: before[key] for key in ("max_epochs", "max_steps") if key in before}
+    old_total = replace(trainer, **lengths).total_steps(state.sampler.batches_per_epoch)
+    if state.total_steps == old_total:
+        return
+    schedule = run.settings.optim.schedule
+    if depends_on_total(schedule):
+        raise UserError(
+            f"{run.layout.folder}: {changed}: with optim.schedule={schedule} the learning rates of "
+            f"the {state.step} steps done are those of a run of {old_total} steps, not "
+            f"{state.total_steps}; choose another run=<name> (train.init_from="
+            f"{run.layout.best_checkpoint} begins with its weights)"
+        )
+    if state.step > state.total_steps:
+        raise UserError(
+            f"{run.layout.folder}: {changed}: the run is at step {state.step} already, and would "
+            f"end at {state.total_steps}; raise it, or choose another run=<name>"
+        )
 
 
 def note_environment(run: PreparedRun) -> None:

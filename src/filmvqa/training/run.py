@@ -8,18 +8,30 @@ from pathlib import Path
 import yaml
 
 from filmvqa.disk import check_disk_space
-from filmvqa.files import write_file
+from filmvqa.files import check_output, write_file
 from filmvqa.layout import RunLayout
 from filmvqa.locks import folder_lock
+from filmvqa.memory import explained_out_of_memory
+from filmvqa.training.config_changes import ConfigChanges, Effect
 from filmvqa.training.loggers import build_loggers
-from filmvqa.training.prepare import PreparedRun, RunSettings, prepare_run
-from filmvqa.training.restore import load_last_checkpoint, note_environment, restore_run
+from filmvqa.training.prepare import (
+    PreparedRun,
+    RunSettings,
+    out_of_memory_message,
+    prepare_run,
+)
+from filmvqa.training.restore import (
+    check_config,
+    load_last_checkpoint,
+    note_environment,
+    restore_run,
+)
 from filmvqa.training.trainer import Trainer
 from filmvqa.training.transfer import count_weights
 
 
 def train_run(folder: str | Path, settings: RunSettings, *, resume: bool = True) -> float:
-    """Train in ``folder``, from its ``last.pt`` on if there is one of the same config.
+    """Train in ``folder``, from its ``last.pt`` on if there is one.
 
     Parameters
     ----------
@@ -34,25 +46,40 @@ def train_run(folder: str | Path, settings: RunSettings, *, resume: bool = True)
     Raises
     ------
     UserError
-        If the folder holds a run of another config, or a file or an option does not fit.
+        If the folder holds a run whose config differs in what changes the result
+        (``config_changes``), or a file or an option does not fit.
     """
     layout = RunLayout(Path(folder))
     with folder_lock(layout.folder):
-        saved = load_last_checkpoint(layout, settings.config, resume=resume)
-        if saved is not None and saved["progress"]["finished"]:
-            best = float(saved["progress"]["best_accuracy"])
-            print(f"{folder}: finished already, best validation accuracy {100 * best:.2f}%")
-            return best
+        saved = load_last_checkpoint(layout, resume=resume)
+        changes = ConfigChanges()
+        if saved is not None:
+            changes = check_config(layout, saved, settings.config)
+            # Which data they are, and whether the run has ended, takes more than the config.
+            if saved["progress"]["finished"] and not changes.of(Effect.DATA, Effect.LENGTH):
+                return _finished_already(layout, saved["progress"]["best_accuracy"])
+        check_output(layout.last_checkpoint)
         run = prepare_run(layout, settings, resumed=saved is not None)
         try:
             if saved is not None:
-                restore_run(run, saved)
+                with explained_out_of_memory(
+                    lambda: out_of_memory_message(layout, settings.store, run.device)
+                ):
+                    restore_run(run, saved, changes)
+                if saved["progress"]["finished"] and run.state.finished:
+                    return _finished_already(layout, run.state.best_accuracy)
             _check_room_for_checkpoints(run)
             note_environment(run)
             record_run(run)
             return fit_run(run)
         finally:
             run.close()
+
+
+def _finished_already(layout: RunLayout, best_accuracy: float) -> float:
+    best = float(best_accuracy)
+    print(f"{layout.folder}: finished already, best validation accuracy {100 * best:.2f}%")
+    return best
 
 
 def record_run(run: PreparedRun) -> None:
@@ -77,12 +104,12 @@ def fit_run(run: PreparedRun) -> float:
     """Train to the end; returns the best validation accuracy."""
     layout, settings, state = run.layout, run.settings, run.state
     loggers = build_loggers(
-        settings.logger["name"], settings.logger["project"], layout, settings.config, state.records
+        settings.logger.name, settings.logger.project, layout, settings.config, state.records
     )
     try:
         return Trainer(
             state, settings.trainer, run.train, run.val, layout, run.metadata, loggers,
-            run.val_rows, settings.seed,
+            run.val_rows, settings.seed, settings.frozen_batch_norm,
         ).fit()  # fmt: skip
     finally:
         for logger in loggers:

@@ -17,7 +17,7 @@ from filmvqa.data.sampler import EpochSampler
 from filmvqa.determinism import random_state, restore_random_state
 from filmvqa.models.encoder import QuestionEncoder
 from filmvqa.training.optimizer import build_optimizer, build_schedule
-from filmvqa.training.settings import TrainerSettings
+from filmvqa.training.settings import OptimSettings, TrainerSettings
 
 
 @dataclass
@@ -26,9 +26,14 @@ class RunState:
 
     Attributes
     ----------
+    total_steps : int
+        Steps of a run that nothing ends early; 0 for a model without weights to train.
+    log_every : int
+        Steps between records of the training loss.
     losses, correct : Tensor
-        (log_every,) loss and number of correct answers of the steps since the last record of them
-        in ``metrics.jsonl``, on the device; ``questions`` counts their questions.
+        (log_every,) loss and number of correct answers of the steps since ``logged``, the step of
+        the last record of them in ``metrics.jsonl``, on the device; ``questions`` counts their
+        questions.
     ema_model : Module or None
         The exponential moving average of the model.
     evaluated : int
@@ -43,6 +48,8 @@ class RunState:
     optimizer: Optimizer
     schedule: LambdaLR
     sampler: EpochSampler
+    total_steps: int
+    log_every: int
     losses: Tensor
     correct: Tensor
     ema_model: nn.Module | None = None
@@ -55,12 +62,13 @@ class RunState:
     seconds: float = 0.0
     records: int = 0
     questions: int = 0
+    logged: int = 0
     history: list[dict[str, float]] = field(default_factory=list)
     environments: list[dict[str, Any]] = field(default_factory=list)
 
     _PROGRESS = (
         "step", "best_accuracy", "best_step", "evaluated", "evaluations_since_best", "finished",
-        "seconds", "records", "questions", "history", "environments",
+        "seconds", "records", "questions", "logged", "history", "environments",
     )  # fmt: skip
 
     @property
@@ -71,7 +79,18 @@ class RunState:
     @property
     def steps_in_window(self) -> int:
         """Number of steps since the last record of their losses."""
-        return (self.step - 1) % len(self.losses) + 1
+        return self.step - self.logged
+
+    @property
+    def device(self) -> torch.device:
+        """The model's device."""
+        return self.losses.device
+
+    def has_ended(self, patience: int | None) -> bool:
+        """Whether no step is left, or ``patience`` evaluations have brought nothing better."""
+        if patience is not None and self.evaluations_since_best >= patience:
+            return True
+        return self.step >= self.total_steps and self.evaluated == self.step
 
     @property
     def num_bytes(self) -> int:
@@ -88,44 +107,56 @@ class RunState:
             "optimizer": self.optimizer.state_dict(),
             "schedule": {"last_epoch": self.schedule.last_epoch},
             "sampler": self.sampler.state_dict(),
-            "random": random_state(),
+            "random": random_state(self.device),
             "window": {"losses": self.losses, "correct": self.correct},
             "progress": {name: getattr(self, name) for name in self._PROGRESS},
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore a saved state, every random generator included."""
+    def load_state_dict(self, state: dict[str, Any]) -> int:
+        """Restore a saved state, random generators included; returns what the sampler's
+        ``load_state_dict`` does."""
         self.model.load_state_dict(state["weights"])
         if self.ema_model is not None:
             self.ema_model.load_state_dict(state["ema_weights"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.last_epoch = state["schedule"]["last_epoch"]
-        self.sampler.load_state_dict(state["sampler"])
+        recut_rows = self.sampler.load_state_dict(state["sampler"])
+        progress, window = state["progress"], state["window"]
+        if "logged" not in progress:  # an earlier version, whose records were at multiples
+            unlogged = (progress["step"] - 1) % len(window["losses"]) + 1
+            progress = progress | {
+                "logged": progress["step"] - (unlogged if progress["questions"] else 0)
+            }
         for name in self._PROGRESS:
-            setattr(self, name, state["progress"][name])
-        self.losses.copy_(state["window"]["losses"])
-        self.correct.copy_(state["window"]["correct"])
-        restore_random_state(state["random"])
+            setattr(self, name, progress[name])
+        # With another log_every than before, the next record is of more or fewer steps.
+        next_record = (self.step // self.log_every + 1) * self.log_every
+        count, size = self.steps_in_window, max(self.log_every, next_record - self.logged)
+        for name in ("losses", "correct"):
+            values = getattr(self, name).new_zeros(size)
+            values[:count] = window[name][:count]
+            setattr(self, name, values)
+        restore_random_state(state["random"], self.device)
+        return recut_rows
 
 
 def build_state(
-    model: nn.Module, optim: dict[str, Any], settings: TrainerSettings, sampler: EpochSampler
+    model: nn.Module, optim: OptimSettings, settings: TrainerSettings, sampler: EpochSampler
 ) -> RunState:
-    """The state before the first step; the model is compiled if the settings say so.
-
-    ``optim`` has the options of ``build_optimizer``, ``schedule`` and ``warmup_steps``.
-    """
-    options = {k: v for k, v in optim.items() if k not in ("schedule", "warmup_steps")}
-    optimizer = build_optimizer(model, **options)
-    total = settings.total_steps(sampler.batches_per_epoch)
-    schedule = build_schedule(optimizer, optim["schedule"], optim["warmup_steps"], total)
+    """The state before the first step; the model is compiled if the settings say so."""
+    optimizer = build_optimizer(model, optim)
+    trains = any(weight.requires_grad for weight in model.parameters())
+    total = settings.total_steps(sampler.batches_per_epoch) if trains else 0
+    schedule = build_schedule(optimizer, optim, total)
     ema_model = None if settings.ema_decay is None else copy.deepcopy(model)
     if settings.compile:
         compile_parts(model)
     device = next(chain(model.parameters(), model.buffers())).device
     losses = torch.zeros(settings.log_every, device=device)
     correct = torch.zeros(settings.log_every, dtype=torch.int64, device=device)
-    return RunState(model, optimizer, schedule, sampler, losses, correct, ema_model)
+    return RunState(
+        model, optimizer, schedule, sampler, total, settings.log_every, losses, correct, ema_model
+    )
 
 
 @torch.no_grad()

@@ -23,6 +23,7 @@ from filmvqa.layout import RunLayout
 from filmvqa.memory import explained_out_of_memory
 from filmvqa.training.failures import FiniteCheck, describe_memory_use
 from filmvqa.training.loggers import Logger
+from filmvqa.training.optimizer import clipped_parts
 from filmvqa.training.overfitting import overfitting_warning
 from filmvqa.training.settings import TrainerSettings
 from filmvqa.training.state import RunState, update_ema
@@ -45,6 +46,8 @@ class Trainer:
         vocabulary.
     val_rows
         (M,) the validation questions that are scored.
+    frozen_batch_norm
+        As for ``training_mode``.
     """
 
     def __init__(
@@ -58,21 +61,26 @@ class Trainer:
         loggers: list[Logger],
         val_rows: Tensor,
         sample_seed: int = 0,
+        frozen_batch_norm: str = "eval",
     ) -> None:
         self.state, self.settings = state, settings
         self.train_loader, self.val_loader = train, val
         self.layout, self.metadata, self.loggers = layout, metadata, loggers
+        self.frozen_batch_norm = frozen_batch_norm
         self.train_rows = _sample(state.sampler.available, settings.train_sample, sample_seed)
         self.val_rows = _sample(val_rows, settings.val_sample, sample_seed)
         types = question_type_indices(val.questions)
         self.val_types = None if types is None else types[self.val_rows]
         self.finite = FiniteCheck(state, train, layout)
-        trains = any(w.requires_grad for w in state.model.parameters())
-        self.total_steps = settings.total_steps(state.sampler.batches_per_epoch) if trains else 0
         if settings.film_penalty and not getattr(state.model, "has_film_penalty", False):
             raise UserError(
                 "trainer.film_penalty: this model has no γ and β whose deviations to penalise"
             )
+        self._clipped_parts = [list(state.model.parameters())]
+        if settings.grad_clip_by_part:
+            if settings.grad_clip is None:
+                raise UserError("trainer.grad_clip_by_part: needs trainer.grad_clip; give its norm")
+            self._clipped_parts = clipped_parts(state.model)
         self.stop = StopRequest()
 
     def fit(self) -> float:
@@ -87,16 +95,18 @@ class Trainer:
             that of the last save.
         """
         state = self.state
-        training_mode(state.model)
+        training_mode(state.model, self.frozen_batch_norm)
         self._started = time.monotonic() - state.seconds
         self._saved = time.monotonic()
+        if state.finished:  # restored with an earlier end than it was saved with
+            self._save(self.layout.last_checkpoint)
         meter = ThroughputMeter(self.train_loader)
         batches = self.train_loader.train_batches(state.sampler)
         with (
             closing(batches),
             self.stop.handle_signals(),
             explained_out_of_memory(self._out_of_memory_message),
-            tqdm(total=self.total_steps, initial=state.step, desc="train", unit="step") as bar,
+            tqdm(total=state.total_steps, initial=state.step, desc="train", unit="step") as bar,
         ):
             while not state.finished:
                 if not self._evaluation_due():
@@ -115,7 +125,7 @@ class Trainer:
 
     def _is_multiple(self, every: int) -> bool:
         """Whether a step that is a multiple of ``every``, or the last, was just done."""
-        return self.state.step == self.total_steps or (
+        return self.state.step == self.state.total_steps or (
             self.state.step > 0 and self.state.step % every == 0
         )
 
@@ -132,8 +142,8 @@ class Trainer:
 
     def _interrupted(self) -> Interrupted:
         return Interrupted(
-            f"{self.layout.folder}: stopped after step {self.state.step} of {self.total_steps}, "
-            "which is saved"
+            f"{self.layout.folder}: stopped after step {self.state.step} of "
+            f"{self.state.total_steps}, which is saved"
         )
 
     def step(self, batch: Batch) -> None:
@@ -146,14 +156,16 @@ class Trainer:
         state.optimizer.zero_grad(set_to_none=True)
         (loss + penalty).backward()  # type: ignore[no-untyped-call]
         if settings.grad_clip is not None:
-            nn.utils.clip_grad_norm_(state.model.parameters(), settings.grad_clip)
+            for parameters in self._clipped_parts:
+                nn.utils.clip_grad_norm_(parameters, settings.grad_clip)
         state.optimizer.step()
         if state.ema_model is not None and settings.ema_decay is not None:
             # It begins as the model after the first step.
             update_ema(state.ema_model, state.model, settings.ema_decay if state.step else 0.0)
         state.schedule.step()
         state.step += 1
-        index = state.steps_in_window - 1
+        # Benchmarks, which record no losses, go round in the window.
+        index = (state.steps_in_window - 1) % len(state.losses)
         state.losses[index] = loss.detach()
         state.correct[index] = (logits.argmax(1) == batch.answers).sum()
         state.questions += len(batch.answers)
@@ -200,9 +212,7 @@ class Trainer:
         )
         if warning := overfitting_warning(state.history):
             write(warning)
-        patience = self.settings.patience
-        out_of_patience = patience is not None and state.evaluations_since_best >= patience
-        state.finished = out_of_patience or state.step >= self.total_steps
+        state.finished = state.has_ended(self.settings.patience)
         best = [self.layout.best_checkpoint] if is_best else []
         self._save(*best, self.layout.last_checkpoint)
 
@@ -240,7 +250,7 @@ class Trainer:
         }
         state.losses.zero_()
         state.correct.zero_()
-        state.questions = 0
+        state.questions, state.logged = 0, state.step
         lr = state.optimizer.param_groups[0]["lr"]
         self._log({"epoch": state.sampler.epoch, "lr": lr, **record})
         return {

@@ -2,30 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
-from filmvqa.checkpoint import eval_weights, load_checkpoint, vocabulary_of
+from filmvqa.checkpoint import (
+    eval_weights,
+    feature_differences,
+    load_checkpoint,
+    vocabulary_of,
+)
 from filmvqa.data.vocabulary import Vocabulary
-from filmvqa.errors import UserError
+from filmvqa.errors import UserError, warn
+from filmvqa.settings import FrozenBatchNorm, checked
 from filmvqa.training.optimizer import belongs_to_module, check_module_names
 
-#: Weights that only one of the model and the checkpoint may have.
-_OPTIONAL_WEIGHTS = ("film_generator.task_offset",)
+#: Weights that only one of the model and the checkpoint may have: a table for a new task, and the
+#: counter of batch norms, which torch has from 0.4.1 on.
+_OPTIONAL_WEIGHTS = ("film_generator.task_offset", "num_batches_tracked")
 _EMBEDDING = "encoder.embedding.weight"
 #: Modules whose last layer has one row per answer.
 _CLASSIFIERS = ("classifier", "output")
 
 
 def warm_start(
-    model: nn.Module, name: str, path: str | Path, vocabulary: Vocabulary
+    model: nn.Module,
+    name: str,
+    path: str | Path,
+    vocabulary: Vocabulary,
+    *,
+    new_words_std: float | None = None,
+    feature_spec: Mapping[str, Any] | None = None,
 ) -> tuple[int, int]:
     """Load the weights of a checkpoint whose vocabulary may differ from that of the model.
 
-    Rows of the word embedding and of the classifier are matched by word and by answer; those of
-    words and answers that the checkpoint does not have keep their initial weights.
+    Rows of the word embedding and of the classifier's last layer are matched by word and by answer.
+    Rows of answers that the checkpoint does not have keep their initial weights. Weights of another
+    floating-point type are converted.
 
     Parameters
     ----------
@@ -33,6 +50,13 @@ def warm_start(
         The model's name; the checkpoint must have the same.
     vocabulary
         The vocabulary that the model was built with.
+    new_words_std
+        Embeddings of words that the checkpoint does not have begin as N(0, ``new_words_std``²), in
+        the original code with 0.01 (expand_embedding_vocab in vr/embedding.py); None: they keep
+        their initial weights.
+    feature_spec
+        How the features were made that the model is to read, to warn where the checkpoint's were
+        made otherwise; None: not known.
 
     Returns
     -------
@@ -42,33 +66,49 @@ def warm_start(
     Raises
     ------
     UserError
-        If the checkpoint is of another model, or if its weights do not fit this one.
+        If the checkpoint is of another model, if its weights do not fit this one, or if it was
+        trained on another range of pixels.
     """
     content = load_checkpoint(path)
     if content["model"]["name"] != name:
         raise UserError(
             f"{path}: is a {content['model']['name']}, not a {name}; choose another train.init_from"
         )
+    pixel_range = getattr(model, "pixel_range", "centered")
+    old_pixel_range = content["model"]["kwargs"].get("pixel_range", "centered")
+    if old_pixel_range != pixel_range:
+        raise UserError(
+            f"{path}: was trained with model.pixel_range={old_pixel_range}, not {pixel_range}; "
+            f"give model.pixel_range={old_pixel_range}"
+        )
+    if changed := feature_differences(content, feature_spec):
+        warn(f"{path}: was trained on features that were made otherwise ({'; '.join(changed)})")
     old_vocabulary = vocabulary_of(content, path)
     old_weights, weights = eval_weights(content), model.state_dict()
-    if unmatched := [k for k in old_weights.keys() ^ weights.keys() if k not in _OPTIONAL_WEIGHTS]:
+    unmatched = [
+        k for k in old_weights.keys() ^ weights.keys() if not k.endswith(_OPTIONAL_WEIGHTS)
+    ]
+    if unmatched:
         raise UserError(
             f"{path}: its weights do not fit this model (only one has {min(unmatched)})"
         )
+    token_rows = {_EMBEDDING: (vocabulary.question, old_vocabulary.question)} | dict.fromkeys(
+        _last_layer(weights), (vocabulary.answer, old_vocabulary.answer)
+    )
     for key, weight in weights.items():
         if key not in old_weights:
             continue
-        old_weight = old_weights[key]
-        if key == _EMBEDDING:
-            _copy_rows(weight, old_weight, vocabulary.question, old_vocabulary.question)
-        elif (
-            key.startswith(_CLASSIFIERS)
-            and len(weight.shape) > 0
+        old_weight = old_weights[key].to(weight.dtype)
+        index, old_index = token_rows.get(key, ({}, {}))
+        if (
+            key in token_rows
             and weight.shape[1:] == old_weight.shape[1:]
-            and weight.shape[0] == len(vocabulary.answer)
-            and old_weight.shape[0] == len(old_vocabulary.answer)
+            and (len(weight), len(old_weight)) == (len(index), len(old_index))
         ):
-            _copy_rows(weight, old_weight, vocabulary.answer, old_vocabulary.answer)
+            if key == _EMBEDDING and new_words_std is not None:
+                new_words = [index[word] for word in sorted(index.keys() - old_index.keys())]
+                weight[new_words] = new_words_std * torch.randn_like(weight[new_words])
+            _copy_rows(weight, old_weight, index, old_index)
         elif weight.shape == old_weight.shape:
             weight.copy_(old_weight)
         else:
@@ -78,6 +118,13 @@ def warm_start(
             )
     num_shared = len(vocabulary.question.keys() & old_vocabulary.question.keys())
     return num_shared, len(vocabulary.question) - num_shared
+
+
+def _last_layer(weights: Mapping[str, Tensor]) -> list[str]:
+    """The names of the weight and the bias of the layer that computes the logits."""
+    names = [name for name in weights if name.startswith(_CLASSIFIERS)]
+    layer = names[-1].rpartition(".")[0] if names else None
+    return [name for name in names if name.rpartition(".")[0] == layer]
 
 
 def _copy_rows(
@@ -105,13 +152,27 @@ def freeze_except(model: nn.Module, module_names: Sequence[str] | None) -> None:
         parameter.requires_grad_(any(belongs_to_module(name, m) for m in module_names))
 
 
-def training_mode(model: nn.Module) -> None:
-    """Set training mode, except in frozen modules, whose batch norms keep their statistics."""
+def training_mode(model: nn.Module, frozen_batch_norm: str = "eval") -> None:
+    """Set training mode, except in frozen parts.
+
+    With ``frozen_batch_norm`` ``eval`` their batch norms keep their statistics; with ``train`` they
+    normalise by each batch and go on estimating, as in the original code's CLEVR-Humans recipe.
+
+    Raises
+    ------
+    UserError
+        For another value of ``frozen_batch_norm``.
+    """
+    checked(frozen_batch_norm, FrozenBatchNorm, "train.frozen_batch_norm")
     model.train()
     for child in model.children():
         parameters = list(child.parameters())
         if parameters and not any(p.requires_grad for p in parameters):
             child.eval()
+            if frozen_batch_norm == "train":
+                for module in child.modules():
+                    if isinstance(module, _BatchNorm):
+                        module.train()
 
 
 def count_weights(model: nn.Module) -> tuple[int, int]:

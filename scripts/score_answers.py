@@ -1,0 +1,24 @@
+"""Score a file of answers, from whatever model, by type of question."""
+
+from __future__ import annotations
+
+from filmvqa.cli.command import command, typed_settings
+
+
+@command("score_answers")
+def main(config) -> None:
+    from filmvqa.cli.settings import ScoreAnswersConfig
+
+    settings = typed_settings(config, ScoreAnswersConfig)
+
+    from filmvqa.evaluation.accuracy import format_report
+    from filmvqa.reports.score_answers import score_answers
+
+    report = score_answers(settings.answers, settings.questions, settings.output)
+    print(format_report(report, families=settings.by_family, lengths=settings.by_program_length))
+    if settings.output is not None:
+        print(f"written to {settings.output}")
+
+
+if __name__ == "__main__":
+    main()

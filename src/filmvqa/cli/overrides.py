@@ -1,0 +1,205 @@
+"""Hydra's overrides on the command line: paths as they are, and errors on one line."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, Quote, QuotedString
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from filmvqa.errors import UserError, one_line
+from filmvqa.nested import flatten
+
+#: Keys whose value is a path, an address, or a part of a path: any text, in any script.
+TEXT_KEYS = frozenset({
+    "answers", "checkpoint", "data.download.url", "data.features", "data.h5", "data.images",
+    "data.root", "dir", "features", "h5", "hydra.run.dir", "hydra.sweep.dir",
+    "hydra.sweep.subdir", "name", "output", "run", "source", "templates", "train.init_from",
+    "vocab", "weights",
+})  # fmt: skip
+#: Keys whose value is a path, or numbers.
+TEXT_OR_NUMBER_KEYS = frozenset({"data.families", "questions"})
+#: Nodes that may get keys that no config file has: by splits, by parts of a model.
+OPEN_NODES = ("data.generator.images.", "optim.part_weight_decay.", "hydra.", "hydra/")
+
+_ARGUMENT = re.compile(r"(?P<prefix>\+{0,2})(?P<key>[\w./@-]+)=(?P<value>.*)", re.DOTALL)
+
+
+def readable_arguments(arguments: Sequence[str]) -> list[str]:
+    """Command-line arguments as Hydra's grammar reads them.
+
+    The value of a key in ``TEXT_KEYS`` is quoted where the grammar would not read it as the text
+    that it is: ``=``, letters beyond ASCII, ``~``, numbers and, but in a sweep, commas. A ``+``,
+    which lets any key pass, is taken away where all keys are known.
+    """
+    is_sweep = bool({"-m", "--multirun"} & set(arguments))
+    return [_readable(argument, is_sweep) for argument in arguments]
+
+
+def _readable(argument: str, is_sweep: bool) -> str:
+    match = _ARGUMENT.fullmatch(argument)
+    if match is None:
+        return argument
+    prefix, key, value = match["prefix"], match["key"], match["value"]
+    if not key.startswith(OPEN_NODES) and "@" not in key:
+        prefix = ""
+    if key in TEXT_KEYS | TEXT_OR_NUMBER_KEYS:
+        value = _readable_text(value, is_sweep, key in TEXT_OR_NUMBER_KEYS)
+    return f"{prefix}{key}={value}"
+
+
+def _readable_text(value: str, is_sweep: bool, may_be_number: bool) -> str:
+    override = _parse(f"key={value}")
+    if override is None:
+        if is_sweep and "," in value:
+            parts = value.split(",")
+            return ",".join(_readable_text(part, is_sweep, may_be_number) for part in parts)
+        return quoted(value)
+    if override.is_sweep_override():
+        return value if is_sweep else quoted(value)
+    # Lists and mappings are no text; they are left for the script to refuse.
+    is_number = isinstance(override.value(), int | float)
+    return quoted(value) if is_number and not may_be_number else value
+
+
+def _parse(override: str) -> Override | None:
+    try:
+        return OverridesParser.create().parse_override(override)
+    except HydraException:
+        return None
+
+
+def quoted(text: str) -> str:
+    """A text as a quoted value of Hydra's grammar."""
+    return QuotedString(text, Quote.single).with_quotes()
+
+
+def expand_home(config: DictConfig) -> None:
+    """Replace ``~`` at the beginning of the paths in a config by the user's home folder."""
+    plain: Any = OmegaConf.to_container(config, resolve=False)
+    for key, value in flatten(plain).items():
+        if (
+            key in TEXT_KEYS | TEXT_OR_NUMBER_KEYS
+            and isinstance(value, str)
+            and value.startswith("~")
+        ):
+            try:
+                path = str(Path(value).expanduser())
+            except RuntimeError:  # no such user: a name that begins with ~
+                continue
+            OmegaConf.update(config, key, path)
+
+
+def swept_keys(overrides: Iterable[str], params: Iterable[str]) -> set[str]:
+    """The keys and groups that a sweep varies.
+
+    Parameters
+    ----------
+    overrides
+        The command line's.
+    params
+        Keys of the sweeper's own parameters.
+    """
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    return {o.key_or_group for o in parsed if o.is_sweep_override()} | set(params)
+
+
+def explained(
+    error: HydraException, config_folder: str | Path, config_name: str, arguments: Sequence[str]
+) -> UserError:
+    """An error of Hydra's in the arguments of a script, as a line with the key and the remedy."""
+    if isinstance(error, OverrideParseException):
+        return UserError(_explained_syntax(error.override))
+    if isinstance(error, MissingConfigException) and error.options is not None:
+        group, _, name = str(error.missing_cfg_file).rpartition("/")
+        options = sorted(error.options)
+        near = _nearest(name, options)
+        return UserError(f"{group}={name}: no such config{near}; choose from {', '.join(options)}")
+    text = str(error)
+    if match := re.search(r"Ambiguous value for argument '(.*?)=(.*)'", text):
+        return UserError(
+            f"{match[1]}={match[2]}: several values make a sweep, which needs -m; one value with "
+            f"commas is quoted: {_shell_quoted(match[1], match[2])}"
+        )
+    unknown = (
+        r"Could not (?:override|delete|delete from config\.) '([^'=]*)|"
+        r"config group '(.*)' does\s+not\s+exist"
+    )
+    if match := re.search(unknown, text):
+        name = match[1] or match[2]
+        keys = sorted(_known_keys(config_folder, config_name, arguments, name))
+        near = _nearest(name, keys)
+        top = ", ".join(key for key in keys if "." not in key and "/" not in key)
+        return UserError(f"{name}: no such key{near or f'; choose from {top}'}")
+    return UserError(one_line(error, 400))
+
+
+def _explained_syntax(override: str) -> str:
+    key, equals, value = override.partition("=")
+    if not equals or not re.fullmatch(r"[+~]*[A-Za-z_][\w./@-]*", key):
+        return f"{override}: is no option; options are given as key=value"
+    return (
+        f"{override}: the value cannot be read; quote it for Hydra and for the shell: "
+        f"{_shell_quoted(key, value)}"
+    )
+
+
+def _shell_quoted(key: str, value: str) -> str:
+    text = quoted(value)
+    return f'"{key}={text}"' if '"' not in text and "$" not in text else f"{key}={text}"
+
+
+def _nearest(name: str, names: Iterable[str]) -> str:
+    """``; did you mean <name>?`` if there is a similar one."""
+    near = difflib.get_close_matches(name, list(names), n=1, cutoff=0.6)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def _known_keys(
+    config_folder: str | Path, config_name: str, arguments: Sequence[str], unknown: str
+) -> set[str]:
+    """The keys and groups of a script, with the groups that were chosen where they can be."""
+    overrides = [a for a in arguments if _ARGUMENT.fullmatch(a) and not _names(a, unknown)]
+    for chosen in (overrides, []):
+        GlobalHydra.instance().clear()
+        try:
+            with (
+                warnings.catch_warnings(action="ignore"),  # Hydra 1.4 warns of version_base
+                initialize_config_dir(str(Path(config_folder).absolute()), version_base="1.3"),
+            ):
+                config = compose(config_name, overrides=list(chosen))
+        except (HydraException, OmegaConfBaseException):
+            continue
+        plain: Any = OmegaConf.to_container(config, resolve=False)
+        return {*_paths(plain), *_groups(Path(config_folder), set(plain))}
+    return set()
+
+
+def _names(argument: str, key: str) -> bool:
+    return argument.lstrip("+~").partition("=")[0] == key
+
+
+def _paths(nested: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    """The keys of a config, of nodes and of values, as paths with dots."""
+    for key, value in nested.items():
+        yield f"{prefix}{key}"
+        if isinstance(value, dict):
+            yield from _paths(value, f"{prefix}{key}.")
+
+
+def _groups(config_folder: Path, keys: set[str]) -> Iterator[str]:
+    """The config groups that belong to a script: those of its nodes, and a trained run's own."""
+    for path in config_folder.rglob("*"):
+        group = path.relative_to(config_folder).as_posix()
+        if path.is_dir() and (group in keys or {"train", "trainer"} <= keys):
+            yield group

@@ -1,0 +1,182 @@
+"""The whole configuration of each script, typed: a key is a field here, and a line in configs/."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+from msgspec import Meta
+
+from filmvqa.data.settings import DataSettings
+from filmvqa.settings import (
+    AboveZero,
+    Cells,
+    Device,
+    Incomplete,
+    MissingImages,
+    Name,
+    Natural,
+    PathText,
+    Placement,
+    Positive,
+    Precision,
+    Seed,
+    Settings,
+    SplitName,
+    Workers,
+)
+from filmvqa.training.settings import (
+    LoggerSettings,
+    OptimSettings,
+    TrainerSettings,
+    TransferSettings,
+)
+
+#: A name that Hydra has made a folder of already: ``run=1e3`` is a folder, too.
+Label = Annotated[str | int | float | bool, Meta(description="a name")]
+#: Options of a model, which its constructor checks, with the model's ``name``.
+ModelOptions = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScriptConfig(Settings):
+    """What all scripts share; ``debug`` prints the traceback of a user error too."""
+
+    debug: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkConfig(ScriptConfig):
+    models: dict[str, ModelOptions]
+    optim: OptimSettings
+    trainer: TrainerSettings
+    output: PathText
+    parts: list[Name] | None = None
+    times: list[Positive] = field(default_factory=lambda: [1, 2, 4, 8])
+    runs: Positive = 3
+    reference_runs: Natural = 2
+    questions: Positive = 160_000
+    images: Positive = 256
+    copies: Positive = 4
+    matrix_sizes: Annotated[list[Positive], Meta(min_length=1)] | None = None
+    device: Device = "auto"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DownloadClevrConfig(ScriptConfig):
+    data: DataSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class DrawModelConfig(ScriptConfig):
+    model: ModelOptions
+    output: PathText
+    feature_shape: tuple[Positive, Positive, Positive]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DrawSheetConfig(ScriptConfig):
+    data: DataSettings
+    output: PathText
+    split: SplitName = "val"
+    rows: Cells = 2
+    columns: Cells = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig(ScriptConfig):
+    checkpoint: PathText
+    split: SplitName = "val"
+    h5: PathText | None = None
+    features: PathText | None = None
+    output: PathText | None = None
+    by_family: bool = False
+    by_program_length: bool = False
+    batch_size: Positive = 256
+    device: Device = "auto"
+    store: Placement = "auto"
+    precision: Precision = "auto"
+    missing_images: MissingImages = "refuse"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExtractFeaturesConfig(ScriptConfig):
+    data: DataSettings
+    weights: PathText | None = None
+    std: tuple[AboveZero, AboveZero, AboveZero] | None = None
+    max_images: Positive | None = None
+    splits: Annotated[list[SplitName], Meta(min_length=1)] | None = None
+    batch_size: Positive = 64
+    threads: Workers = 2
+    device: Device = "auto"
+    precision: Precision = "auto"
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerateClevrConfig(ScriptConfig):
+    data: DataSettings
+    templates: PathText | None = None
+    workers: Workers | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportFilmConfig(ScriptConfig):
+    data: DataSettings
+    source: PathText
+    output: PathText
+    padded_length: Positive = 46
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreprocessQuestionsConfig(ScriptConfig):
+    data: DataSettings
+    vocab: PathText | None = None
+    extend_vocab: bool = False
+    allow_unknown: bool = False
+    min_count: Positive = 1
+    incomplete: Incomplete = "refuse"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainBackboneConfig(ScriptConfig):
+    output: PathText
+    images: Positive = 24_000
+    sizes: Annotated[list[Annotated[int, Meta(ge=16, le=1024, multiple_of=8)]], Meta(min_length=1)]
+    epochs: Positive = 20
+    batch_size: Positive = 64
+    lr: AboveZero = 4e-3
+    seed: Seed = 0
+    workers: Workers = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreAnswersConfig(ScriptConfig):
+    answers: PathText
+    questions: PathText
+    output: PathText | None = None
+    by_family: bool = False
+    by_program_length: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepReportConfig(ScriptConfig):
+    dir: PathText
+    key: Name | None = None
+    series: Name | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(ScriptConfig):
+    data: DataSettings
+    model: ModelOptions
+    optim: OptimSettings
+    trainer: TrainerSettings
+    logger: LoggerSettings = field(default_factory=LoggerSettings)
+    train: TransferSettings = field(default_factory=TransferSettings)
+    name: Label = "train"
+    ablation: Label | None = None
+    run: Label
+    seed: Seed = 0
+    device: Device = "auto"
+    store: Placement = "auto"
+    resume: bool = True

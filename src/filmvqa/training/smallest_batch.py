@@ -1,0 +1,71 @@
+"""How many questions and images the batch norms of a model need in a training batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from filmvqa.data.batches import Loader
+from filmvqa.data.sampler import EpochSampler
+from filmvqa.errors import UserError
+
+
+def norms_of_one_value(
+    model: nn.Module, loader: Loader, row: Tensor, num_questions: int
+) -> list[str]:
+    """The names of the batch norms that get one value per channel, from which they cannot estimate
+    a variance, when the model answers a question ``num_questions`` times.
+
+    Parameters
+    ----------
+    model
+        In training mode except where its batch norms keep their statistics, which need no batch. It
+        is in evaluation mode afterwards, otherwise unchanged.
+    row
+        (1,) the question's row.
+    """
+    trained: dict[str, nn.Module] = {
+        n: m for n, m in model.named_modules() if isinstance(m, _BatchNorm) and m.training
+    }
+    batch = loader.batch(row)
+    one_image = batch.image_of_question.expand(num_questions)
+    with torch.no_grad(), _values_per_channel(trained) as values:
+        model.eval()(batch.features, batch.questions.expand(num_questions, -1), one_image)
+    return [name for name, count in values.items() if count == 1]
+
+
+@contextmanager
+def _values_per_channel(norms: dict[str, nn.Module]) -> Iterator[dict[str, int]]:
+    """Record how many values per channel each module gets within a block."""
+    values: dict[str, int] = {}
+
+    def count(name: str) -> Any:
+        def hook(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            values[name] = inputs[0].numel() // inputs[0].shape[1]
+
+        return hook
+
+    with ExitStack() as hooks:
+        for name, norm in norms.items():
+            hooks.callback(norm.register_forward_pre_hook(count(name)).remove)
+        yield values
+
+
+def check_images_per_batch(sampler: EpochSampler, total_steps: int, norm: str) -> None:
+    """Raise ``UserError`` if a batch of the run asks about one image only, of which the batch norm
+    ``norm`` gets one value per channel."""
+    assert sampler.images is not None
+    image_of_row = dict(zip(sampler.available.tolist(), sampler.images.tolist(), strict=True))
+    for step in range(total_steps):
+        rows = sampler.rows(*divmod(step, sampler.batches_per_epoch)).tolist()
+        if len({image_of_row[row] for row in rows}) == 1:
+            raise UserError(
+                f"trainer.batch_size={sampler.batch_size}: the batch of step {step + 1} asks about "
+                f"one image, of which the batch norm {norm} gets a single value; raise it, lower "
+                "trainer.questions_per_image, or give the stem fewer strides"
+            )

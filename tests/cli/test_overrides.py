@@ -1,0 +1,208 @@
+"""Overrides on the command line: paths as they are, and errors on one line."""
+
+from __future__ import annotations
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from hypothesis import example, given
+from hypothesis import strategies as st
+from omegaconf import DictConfig, OmegaConf
+
+from filmvqa.cli.command import CONFIGS, folder_name
+from filmvqa.cli.overrides import (
+    TEXT_KEYS,
+    expand_home,
+    explained,
+    quoted,
+    readable_arguments,
+    swept_keys,
+)
+
+SCRIPTS = sorted(path.stem for path in CONFIGS.glob("[a-z]*.yaml"))
+
+
+def composed(script: str, *arguments: str) -> DictConfig:
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        return compose(script, overrides=list(arguments))
+
+
+def line(script: str, *arguments: str) -> str:
+    """The error of a script that is called with these arguments."""
+    readable = readable_arguments(arguments)
+    with pytest.raises(HydraException) as caught:
+        composed(script, *readable)
+    message = str(explained(caught.value, CONFIGS, script, readable))
+    assert "\n" not in message
+    return message
+
+
+def value_of(argument: str) -> object:
+    """The value that Hydra reads in an override."""
+    return OverridesParser.create().parse_override(argument).value()
+
+
+# No interpolations and backslashes, which mean the same in Hydra's grammar and in quotes.
+names = st.text(
+    st.characters(exclude_categories=["C"], exclude_characters="$\\'\"{}[]"), min_size=1
+)
+
+
+@given(names.filter(lambda name: name == name.strip() and name.lower() != "null"))
+@example("weight_decay=0,lr=1e-3/best.pt")
+@example("données (1)")
+@example("数据")
+@example("~/clevr")
+@example("2024")
+@example("1e3")
+@example("true")
+@example("a, b")
+@example("x = y")
+@example("f(x)")
+@example("#1 & more; 100%")
+def test_a_path_is_read_as_it_is(name: str) -> None:
+    (argument,) = readable_arguments([f"checkpoint={name}"])
+    assert value_of(argument) == name
+
+
+@pytest.mark.parametrize("value", ["null", "a/b", "'a=b'", '"a b"', "[x]", "${split}", "", "a\\,b"])
+def test_what_hydra_reads_is_left_to_it(value: str) -> None:
+    assert readable_arguments([f"checkpoint={value}"]) == [f"checkpoint={value}"]
+
+
+def test_other_arguments_are_left_alone() -> None:
+    arguments = ["-m", "--cfg", "job", "seed=0,1", "~logger", "checkpoint", "split=a=b", "x y=1"]
+    assert readable_arguments(arguments) == arguments
+
+
+def test_numbers_stay_numbers_where_they_may_be() -> None:
+    assert readable_arguments(["questions=50", "data.families=[1,2]", "run=1e3"]) == [
+        "questions=50", "data.families=[1,2]", "run='1e3'",
+    ]  # fmt: skip
+    assert readable_arguments(["questions=a=b.json"]) == ["questions='a=b.json'"]
+
+
+def test_in_a_sweep_commas_separate_paths() -> None:
+    arguments = readable_arguments(["-m", "train.init_from=a=1/x.pt,é.pt,b.pt", "data.root=x,y"])
+    assert arguments == ["-m", "train.init_from='a=1/x.pt','é.pt',b.pt", "data.root=x,y"]
+    assert readable_arguments(["data.root=x,y"]) == ["data.root='x,y'"]
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_keys_of_paths_are_those_of_the_configs(script: str) -> None:
+    """A key that is called as one of a path is one, in every script."""
+    config = OmegaConf.to_container(composed(script), resolve=False)
+    keys = set(config) | {f"data.{key}" for key in config.get("data") or {}}
+    words = {"path", "folder", "file", "root", "output", "checkpoint", "vocab", "weights", "dir",
+             "h5", "features", "images", "source", "templates"}  # fmt: skip
+    counts = {"images"} if script in ("benchmark", "pretrain_backbone") else set()
+    assert {key for key in keys if key.rpartition(".")[2] in words} - counts <= TEXT_KEYS
+
+
+def test_home_is_expanded_wherever_a_path_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    arguments = readable_arguments(["data.root=~/c", "train.init_from=~", "name=~no_such_user/x"])
+    config = composed("train", *arguments)
+    expand_home(config)
+    assert config.data.root == "/home/me/c"
+    assert config.data.h5 == "/home/me/c/h5"
+    assert config.train.init_from == "/home/me"
+    assert config.name == "~no_such_user/x"
+
+
+@pytest.mark.parametrize("plus", ["", "+", "++"])
+@pytest.mark.parametrize(
+    ("script", "key", "near"),
+    [
+        ("train", "trainer.max_step", "trainer.max_steps"),
+        ("train", "optim.weight_dcay", "optim.weight_decay"),
+        ("train", "model.stem.stride", "model.stem.strides"),
+        ("train", "experimnt", "experiment"),
+        ("train", "sede", "seed"),
+        ("evaluate", "chekpoint", "checkpoint"),
+        ("evaluate", "checkpoint.x", "checkpoint"),
+        ("download_clevr", "data.rot", "data.root"),
+    ],
+)
+def test_an_unknown_key_is_refused_with_the_nearest(
+    script: str, key: str, near: str, plus: str
+) -> None:
+    message = line(script, f"{plus}{key}=1")
+    assert message == f"{key}: no such key; did you mean {near}?"
+
+
+def test_an_unknown_key_like_no_other_is_refused_with_all() -> None:
+    assert line("evaluate", "model=film").startswith("model: no such key; choose from batch_size, ")
+    assert line("evaluate", "~zzzzz").startswith("zzzzz: no such key; choose from")
+    assert line("train", "qqq/www=1").startswith("qqq/www: no such key; choose from")
+
+
+def test_the_nearest_key_is_looked_for_among_those_of_the_chosen_groups() -> None:
+    assert "did you mean model.memory_gate?" in line(
+        "train", "model=mac", "model.memory_gat=1"
+    ) or ("did you mean model." in line("train", "model=mac", "model.read_dropot=1"))
+
+
+def test_keys_that_no_config_has_can_be_added_where_that_means_something() -> None:
+    arguments = readable_arguments(
+        ["+data.generator.images.minival=5", "+optim.part_weight_decay.stem=0"]
+    )
+    config = composed("train", *arguments)
+    assert config.data.generator.images.minival == 5
+    assert config.optim.part_weight_decay.stem == 0
+    assert readable_arguments(["+model@models.small=film_small"])[0][0] == "+"
+
+
+def test_a_misspelt_choice_names_the_choices() -> None:
+    message = line("train", "experiment=dmo")
+    assert message.startswith("experiment=dmo: no such config; did you mean demo?; choose from ")
+    for name in ("film_clevr", "lab_mac"):
+        assert f" {name}," in message
+    assert line("train", "data=zzzzz").startswith("data=zzzzz: no such config; choose from clevr,")
+    assert "did you mean no_batch_norm?" in line("train", "experiment/ablation=no_batchnorm")
+
+
+def test_what_the_grammar_cannot_read_says_how_to_quote() -> None:
+    message = line("train", "experiment=démo")
+    assert message.startswith("experiment=démo: the value cannot be read; quote it")
+    assert """"experiment='démo'\"""" in message
+    assert line("evaluate", "checkpoint") == (
+        "checkpoint: is no option; options are given as key=value"
+    )
+    assert line("evaluate", "~/x").startswith("~/x: is no option")
+    assert line("train", "seed=0,1").startswith("seed=0,1: several values make a sweep")
+
+
+def test_which_keys_a_sweep_varies() -> None:
+    overrides = ["experiment=a,b", "seed=range(3)", "optim.lr=1e-3", "model.stem.strides=[1,2]",
+                 "data.root='a,b'", "store=choice(a,b)"]  # fmt: skip
+    assert swept_keys(overrides, ["sweep"]) == {"experiment", "seed", "store", "sweep"}
+
+
+keys = st.sampled_from(["optim.lr", "experiment/ablation", "seed", "data.root"])
+values = st.text(st.characters(exclude_characters="\n"), max_size=60)
+jobs = st.dictionaries(keys, values, max_size=4).map(
+    lambda job: "\n".join(f"{key}={value}" for key, value in sorted(job.items()))
+)
+
+
+@given(jobs, jobs)
+@example("optim.lr=1e-3\nseed=-1", "")
+@example("data.root=a/b", "data.root=a.b")
+@example("data.root=a+seed@1", "data.root=a\nseed=1")
+def test_a_sweeps_folders_have_different_names_that_hydra_reads(one: str, other: str) -> None:
+    name = folder_name(one)
+    assert (name == folder_name(other)) is (one == other)
+    assert value_of(f"checkpoint=x/{name}/best.pt") == f"x/{name}/best.pt"
+    assert len(name) <= 200
+
+
+def test_a_sweeps_folder_is_readable() -> None:
+    assert folder_name("optim.lr=1e-3\nseed=-1") == "optim.lr@1e-3+seed@-1"
+    assert folder_name("experiment/ablation=no_film_4") == "experiment.ablation@no_film_4"
+
+
+@given(st.text())
+def test_quoting_is_hydras_own(text: str) -> None:
+    assert value_of(f"checkpoint={quoted(text)}") == text

@@ -1,0 +1,218 @@
+"""Every key of every script's configuration: what is wrong is refused by its key."""
+
+from __future__ import annotations
+
+import importlib
+import math
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from filmvqa.cli import settings as types
+from filmvqa.cli.command import CONFIGS, typed_settings
+from filmvqa.errors import UserError
+from filmvqa.models import check_model
+from filmvqa.settings import Settings, settings_from
+from tests.conftest import REPOSITORY, run_script
+
+TYPES: dict[str, type[Settings]] = {
+    "benchmark": types.BenchmarkConfig,
+    "download_clevr": types.DownloadClevrConfig,
+    "draw_model": types.DrawModelConfig,
+    "draw_sheet": types.DrawSheetConfig,
+    "evaluate": types.EvaluateConfig,
+    "extract_features": types.ExtractFeaturesConfig,
+    "generate_clevr": types.GenerateClevrConfig,
+    "import_film": types.ImportFilmConfig,
+    "preprocess_questions": types.PreprocessQuestionsConfig,
+    "pretrain_backbone": types.PretrainBackboneConfig,
+    "score_answers": types.ScoreAnswersConfig,
+    "sweep_report": types.SweepReportConfig,
+    "train": types.TrainConfig,
+}
+#: Values of which most suit no key.
+VALUES = [
+    None, "", "x", "7", "1e-3", "null", True, False, 0, -1, 1, 3, 2**70, 0.0, -0.5, 0.5, 1.5, 1e5,
+    math.nan, math.inf, -math.inf, [], [0], [-1], [1, 1], [1, 1, 1], ["x"], [None], [[1]], {},
+    {"x": 1}, {"x": {"y": None}},
+]  # fmt: skip
+#: What scripts require.
+OVERRIDES = {
+    "draw_model": ["output=x.png"],
+    "draw_sheet": ["output=x.png"],
+    "evaluate": ["checkpoint=x.pt"],
+    "import_film": ["source=x.pt", "output=y.pt"],
+    "pretrain_backbone": ["output=x.safetensors"],
+    "score_answers": ["answers=x.txt", "questions=y.json"],
+    "sweep_report": ["dir=x"],
+    "train": ["run=x", "train.trainable=[encoder]", "train.init_from=x.pt"],
+}
+#: Below these nodes, which scripts share with their types, the keys of one script stand for all.
+SHARED = {
+    "data.": ("generate_clevr", "download_clevr"),
+    "model.": ("train",), "models.film.": (), "models.film_pixels.": (), "models.mac.": (),
+    "optim.": ("train",), "trainer.": ("train",),
+}  # fmt: skip
+
+
+def composed(name: str, *overrides: str) -> DictConfig:
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        return compose(name, overrides=list(overrides))
+
+
+def keys(nested: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """Each key, of nodes and of leaves."""
+    for name, value in nested.items():
+        yield f"{prefix}{name}"
+        if isinstance(value, dict):
+            yield from keys(value, f"{prefix}{name}.")
+
+
+def at(nested: Any, key: str) -> Any:
+    for name in key.split("."):
+        nested = nested[name] if isinstance(nested, dict) else getattr(nested, name)
+    return nested
+
+
+def check_models(settings: Any) -> None:
+    """The checks of models that scripts add."""
+    if isinstance(settings, types.BenchmarkConfig):
+        for label, model in settings.models.items():
+            check_model(model, f"models.{label}")
+    else:
+        check_model(settings.model)
+
+
+def same(value: Any, given: Any) -> bool:
+    """Whether a setting is what was given: a list may be a tuple, and a number a text."""
+    if isinstance(value, Settings):
+        return isinstance(given, dict)
+    if isinstance(value, list | tuple):
+        return isinstance(given, list) and all(map(same, value, given))
+    return value == given or value == str(given)
+
+
+def test_every_script_has_its_settings() -> None:
+    assert TYPES.keys() == {path.stem for path in CONFIGS.glob("[a-z]*.yaml")}
+
+
+def check_values(name: str, plain: dict[str, Any], key: str) -> None:
+    """Each wrong value is refused by the key, and each that is taken is what was given."""
+    refused = 0
+    for value in VALUES:
+        changed = deepcopy(plain)
+        parent, _, last = key.rpartition(".")
+        (at(changed, parent) if parent else changed)[last] = deepcopy(value)
+        try:
+            made = settings_from(changed, TYPES[name])
+            if key.startswith("model"):
+                check_models(made)
+        except UserError as error:
+            message, refused = str(error), refused + 1
+            # An unknown or missing key below a node, or a value there, names that; of two keys that
+            # do not fit each other either comes first.
+            begins = message.startswith((f"{key}=", f"{key}:", f"{key}."))
+            assert begins or f" {key}=" in message, (key, value, message)
+            assert len(message.splitlines()) == 1
+        else:
+            assert same(at(made, key), value), (key, value)
+    assert refused >= (1 if key in ("ablation", "name", "run") else 5), key
+
+
+@pytest.mark.parametrize("name", TYPES)
+def test_every_key_takes_a_sensible_value_or_refuses_it_by_name(name: str) -> None:
+    plain: Any = OmegaConf.to_container(composed(name, *OVERRIDES.get(name, ())), resolve=True)
+    for key in keys(plain):
+        if all(name in scripts or not key.startswith(node) for node, scripts in SHARED.items()):
+            check_values(name, plain, key)
+
+
+@pytest.mark.parametrize("model", ["mac", "cnn_lstm", "cnn_lstm_sa", "lstm", "qtype"])
+def test_so_does_every_option_of_the_other_models(model: str) -> None:
+    plain: Any = OmegaConf.to_container(composed("train", "run=x", f"model={model}"), resolve=True)
+    for key in keys(plain["model"], "model."):
+        check_values("train", plain, key)
+
+
+@pytest.mark.parametrize("name", TYPES)
+def test_every_script_checks_its_whole_configuration(name: str) -> None:
+    """Each ``main`` turns its configuration into settings before it does anything."""
+    config = composed(name, *OVERRIDES.get(name, ()))
+    main = importlib.import_module(f"scripts.{name}").main.__wrapped__
+    with open_dict(config):
+        config.debug = "perhaps"
+    with pytest.raises(UserError, match=r"^debug='perhaps': must be true or false$"):
+        main(config)
+    with open_dict(config):
+        config.debug, config.debugg = False, True
+    with pytest.raises(UserError, match=r"^debugg: no such key; did you mean debug\?$"):
+        main(config)
+
+
+def test_a_value_that_must_be_given_is_named() -> None:
+    with pytest.raises(UserError, match=r"^checkpoint: must be given; add checkpoint=<value>$"):
+        typed_settings(composed("evaluate"), types.EvaluateConfig)
+
+
+def test_a_deleted_node_is_named_or_has_its_defaults() -> None:
+    config = composed("train", "run=x", "~logger", "~trainer.patience")
+    settings = typed_settings(config, types.TrainConfig)
+    assert (settings.logger.name, settings.trainer.patience) == (None, 5)
+    with pytest.raises(UserError, match=r"^optim: is missing; it must be a group of keys"):
+        typed_settings(composed("train", "run=x", "~optim"), types.TrainConfig)
+
+
+def test_the_defaults_of_the_settings_are_those_of_the_configs() -> None:
+    for name, settings_type in TYPES.items():
+        plain: Any = OmegaConf.to_container(composed(name, *OVERRIDES.get(name, ())), resolve=True)
+        full = settings_from(plain, settings_type)
+        required = {
+            k: v for k, v in plain.items() if isinstance(v, dict) or k in _required(settings_type)
+        }
+        assert settings_from(required, settings_type) == full, name
+
+
+def _required(settings_type: type[Settings]) -> set[str]:
+    from dataclasses import MISSING, fields
+
+    return {
+        f.name for f in fields(settings_type)  # type: ignore[arg-type]
+        if f.default is MISSING and f.default_factory is MISSING
+    }  # fmt: skip
+
+
+def test_settings_are_checked_without_the_heavy_imports() -> None:
+    code = (
+        "import sys, filmvqa.cli.settings; "
+        "sys.exit(str({'torch', 'numba', 'h5py', 'matplotlib'} & sys.modules.keys() or ''))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=False
+    )
+    assert done.stderr.strip() == ""
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "line"),
+    [
+        ("train.py", ["optim.lr='1e-3'"], "optim.lr='1e-3': must be a finite number above 0"),
+        ("train.py", ["+trainer.max_step=1"],
+         "trainer.max_step: no such key; did you mean trainer.max_steps?"),
+        ("extract_features.py", ["splits=val"], "splits='val': must be a list"),
+        ("draw_sheet.py", [], "output: must be given; add output=<value>"),
+    ],
+)  # fmt: skip
+def test_a_script_says_so_in_one_line(
+    script: str, arguments: list[str], line: str, tmp_path: Path
+) -> None:
+    done = run_script(script, *arguments, cwd=tmp_path)
+    assert done.returncode == 1
+    (said,) = done.stderr.splitlines()
+    assert said.startswith(f"error: {line}")

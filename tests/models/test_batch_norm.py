@@ -1,0 +1,190 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from filmvqa.models.batch_norm import BatchNorm2d
+from filmvqa.models.vision import Stem
+from tests.models.small_models import SIZES, questions, small
+
+CHANNELS_LAST, CONTIGUOUS = torch.channels_last, torch.contiguous_format
+ORDERS = [CHANNELS_LAST, CONTIGUOUS]
+
+
+def relative_error(computed: Tensor | None, exact: Tensor) -> float:
+    assert computed is not None
+    return float((computed.double() - exact.double()).abs().max() / exact.double().abs().max())
+
+
+def train_step(norm: nn.Module, x: Tensor, grad: Tensor, *args: Tensor) -> dict[str, Tensor]:
+    """Output, gradients and buffers of a norm after one training step."""
+    x = x.detach().requires_grad_()
+    out = norm(x, *args)
+    out.backward(grad)
+    grads = {f"grad of {name}": p.grad for name, p in norm.named_parameters()}
+    return {"out": out.detach(), "grad of x": x.grad, **grads, **dict(norm.named_buffers())}
+
+
+def copies(x: Tensor, grad: Tensor, counts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """x repeated, a gradient for it of which only first copies have any, and those copies' rows."""
+    first = counts.cumsum(0) - counts
+    repeated = torch.zeros(int(counts.sum()), *grad.shape[1:], dtype=grad.dtype)
+    repeated[first] = grad
+    return x.repeat_interleave(counts, 0), repeated, first
+
+
+def pair(channels: int, **options: Any) -> tuple[BatchNorm2d, nn.BatchNorm2d]:
+    """Ours and torch's, in float64, with the same random scale and shift."""
+    ours = BatchNorm2d(channels, dtype=torch.float64, **options)
+    for parameter in ours.parameters():
+        nn.init.uniform_(parameter, 0.5, 2.0)
+    torchs = nn.BatchNorm2d(channels, dtype=torch.float64, **options)
+    torchs.load_state_dict(ours.state_dict())
+    return ours, torchs
+
+
+@settings(max_examples=40)
+@given(
+    maps=st.integers(1, 9), channels=st.integers(1, 5), height=st.integers(1, 7),
+    width=st.integers(2, 7), order=st.sampled_from(ORDERS), affine=st.booleans(),
+    momentum=st.sampled_from([0.1, 1.0, None]), seed=st.integers(0, 99),
+)  # fmt: skip
+def test_training_is_that_of_torch(
+    maps: int, channels: int, height: int, width: int, order: torch.memory_format, affine: bool,
+    momentum: float | None, seed: int,
+) -> None:  # fmt: skip
+    torch.manual_seed(seed)
+    ours, torchs = pair(channels, affine=affine, momentum=momentum)
+    assert ours.state_dict().keys() == torchs.state_dict().keys()
+    for _ in range(2):
+        x = torch.randn(maps, channels, height, width, dtype=torch.float64) * 3 + 2
+        grad = torch.randn_like(x)
+        x, grad = x.contiguous(memory_format=order), grad.contiguous(memory_format=order)
+        computed, expected = train_step(ours, x, grad), train_step(torchs, x, grad)
+        for name in expected:
+            torch.testing.assert_close(computed[name], expected[name], rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(ours.eval()(x), torchs.eval()(x), rtol=1e-12, atol=1e-12)
+
+
+@settings(max_examples=40)
+@given(
+    counts=st.lists(st.integers(1, 9), min_size=1, max_size=8), side=st.integers(2, 5),
+    order=st.sampled_from(ORDERS), affine=st.booleans(), on_cpu=st.booleans(),
+    seed=st.integers(0, 99),
+)  # fmt: skip
+def test_counts_are_repeated_maps(
+    counts: list[int], side: int, order: torch.memory_format, affine: bool, on_cpu: bool, seed: int
+) -> None:
+    torch.manual_seed(seed)
+    count = torch.tensor(counts)
+    ours, torchs = pair(3, affine=affine)
+    if not on_cpu:  # what runs on other devices
+        ours.forward = ours._weighted  # type: ignore[assignment, method-assign]
+    x = torch.randn(len(counts), 3, side, side, dtype=torch.float64) * 3 + 2
+    x, grad = x.contiguous(memory_format=order), torch.randn_like(x)
+    computed = train_step(ours, x, grad, count)
+    repeated, repeated_grad, first = copies(x, grad, count)
+    expected = train_step(torchs, repeated, repeated_grad)
+    expected["out"] = expected["out"][first]
+    of_map = torch.arange(len(counts)).repeat_interleave(count)
+    expected["grad of x"] = torch.zeros_like(x).index_add(0, of_map, expected["grad of x"])
+    for name in expected:
+        torch.testing.assert_close(
+            computed[name], expected[name], rtol=1e-9, atol=1e-9, msg=f"{name} differs"
+        )
+
+
+@pytest.mark.parametrize("with_counts", [False, True])
+@pytest.mark.parametrize("order", ORDERS)
+def test_gradients_are_those_of_finite_differences(
+    with_counts: bool, order: torch.memory_format
+) -> None:
+    torch.manual_seed(0)
+    norm = BatchNorm2d(2, dtype=torch.float64)
+    x = torch.randn(3, 2, 2, 2, dtype=torch.float64).contiguous(memory_format=order)
+    counts = torch.tensor([1, 3, 2]) if with_counts else None
+    inputs = (x.requires_grad_(), *norm.parameters())
+    assert torch.autograd.gradcheck(lambda x, *_: norm(x, counts), inputs)
+
+
+@pytest.mark.parametrize("shape", [(64, 128, 14, 14), (128, 64, 6, 6), (61, 96, 7, 7)])
+@pytest.mark.parametrize("with_counts", [False, True])
+def test_statistics_in_channels_last_order_are_exact(
+    shape: tuple[int, ...], with_counts: bool
+) -> None:
+    torch.manual_seed(0)
+    x = (torch.randn(shape) + 1).relu()
+    counts = torch.arange(len(x)) % 3 + 1 if with_counts else torch.ones(len(x), dtype=torch.int64)
+    norm = BatchNorm2d(shape[1], momentum=1.0)
+    args = (counts,) if with_counts else ()
+    norm(x.contiguous(memory_format=CHANNELS_LAST), *args)
+    exact = x.double().repeat_interleave(counts, 0)
+    # torch's: 4e-6 to 1e-5 in the mean, 3e-6 to 2e-5 in the variance.
+    assert relative_error(norm.running_mean, exact.mean((0, 2, 3))) < 3e-7
+    assert relative_error(norm.running_var, exact.var((0, 2, 3))) < 5e-7
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_counts_in_bfloat16(order: torch.memory_format) -> None:
+    torch.manual_seed(0)
+    x = (torch.randn(8, 6, 5, 5) + 1).bfloat16().contiguous(memory_format=order)
+    grad, counts = torch.randn_like(x), torch.arange(8) % 3 + 1
+    ours, exact = BatchNorm2d(6), BatchNorm2d(6, dtype=torch.float64)
+    computed = train_step(ours, x, grad, counts)
+    expected = train_step(exact, x.double(), grad.double(), counts)
+    assert computed["out"].dtype == computed["grad of x"].dtype == torch.bfloat16
+    for name in expected:
+        limit = 1e-2 if name in ("out", "grad of x") else 1e-6
+        assert relative_error(computed[name], expected[name]) < limit, name
+
+
+def test_compiled_counts_are_those_of_eager_mode() -> None:
+    torch.manual_seed(0)
+    norm, compiled = BatchNorm2d(3), BatchNorm2d(3)
+    compiled.compile(backend="aot_eager")
+    x = torch.randn(4, 3, 5, 5).contiguous(memory_format=CHANNELS_LAST)
+    grad, counts = torch.randn_like(x), torch.tensor([1, 2, 5, 1])
+    expected, computed = train_step(norm, x, grad, counts), train_step(compiled, x, grad, counts)
+    for name in expected:
+        torch.testing.assert_close(computed[name], expected[name], rtol=1e-5, atol=1e-5)
+
+
+def test_one_value_per_channel_is_refused() -> None:
+    with pytest.raises(ValueError, match="more than 1 value per channel"):
+        BatchNorm2d(3)(torch.randn(1, 3, 1, 1))
+
+
+def test_without_running_statistics() -> None:
+    norm = BatchNorm2d(3, track_running_stats=False)
+    x = torch.randn(4, 3, 5, 5).contiguous(memory_format=CHANNELS_LAST)
+    for training in (True, False):
+        out = norm.train(training)(x)
+        torch.testing.assert_close(out.mean((0, 2, 3)), torch.zeros(3), rtol=0, atol=1e-6)
+
+
+def test_the_stem_counts_an_image_once_a_question() -> None:
+    """Training with shared images is training with an image for each question, as in the original."""
+    image_of_question = torch.tensor([2, 0, 0, 1, 0, 2])
+    features = torch.randn(3, *SIZES["feature_shape"], dtype=torch.float64)
+    rows, weights = questions([4, 2, 5, 3, 4, 6]), torch.randn(6, 7, dtype=torch.float64)
+    states = []
+    for inputs in ((features, rows, image_of_question), (features[image_of_question], rows)):
+        model = small("film").double().train()
+        (model(*inputs) * weights).sum().backward()
+        grads = {k: p.grad for k, p in model.named_parameters()}
+        states.append({**grads, **dict(model.named_buffers())})
+    for name, expected in states[1].items():
+        torch.testing.assert_close(states[0][name], expected, rtol=1e-9, atol=1e-9, msg=name)
+
+
+def test_every_stem_layer_counts() -> None:
+    torch.manual_seed(0)
+    stem = Stem(3, 4, strides=(2, 2)).double()
+    x, image_of_question = torch.randn(3, 3, 12, 12).double(), torch.tensor([0, 1, 1, 2, 2, 2])
+    shared = stem(x, image_of_question)[image_of_question]
+    torch.testing.assert_close(shared, stem(x[image_of_question]), rtol=1e-10, atol=1e-10)

@@ -1,0 +1,57 @@
+"""Checks of outputs before the work for them, and errors that name no file."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from filmvqa.errors import UserError
+from filmvqa.files import atomic_write, check_output, named_errors
+from filmvqa.locks import file_lock
+from tests.permissions import as_nobody
+
+
+@pytest.mark.parametrize("name", ["a", "new/a", "new/deep/a", "./a", "../a"])
+def test_an_output_that_can_be_written_is_not_created(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    check_output(name)
+    assert list(tmp_path.rglob("*")) == [tmp_path / "here"]
+
+
+def test_outputs_that_cannot_be_written_are_named(public: Path) -> None:
+    (public / "file").touch()
+    (public / "sealed").mkdir(mode=0o555)
+    (public / "hidden").mkdir(mode=0o700)
+
+    def work() -> None:
+        for name, message in (
+            ("file/a", "is a file, not a folder"),
+            ("sealed", "is a folder, and a file would be written"),
+            ("sealed/a", "cannot be written; change the permissions of"),
+            ("sealed/new/a", "cannot be written; change the permissions of"),
+            ("hidden/new/a", "cannot be written; change the permissions of"),
+        ):
+            with pytest.raises(UserError, match=message) as caught:
+                check_output(public / name)
+            assert str(caught.value).startswith(f"{public / name}: ")
+            with pytest.raises(UserError, match=message), file_lock(public / name):
+                pass
+
+    as_nobody(work)
+
+
+def test_an_error_that_names_no_file_gets_its_path(tmp_path: Path) -> None:
+    with pytest.raises(OSError) as caught, atomic_write(tmp_path / "a"):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+    assert (caught.value.errno, caught.value.filename) == (errno.EIO, str(tmp_path / "a"))
+    with pytest.raises(FileNotFoundError) as missing, named_errors(tmp_path / "a"):
+        (tmp_path / "b").read_bytes()
+    assert missing.value.filename == str(tmp_path / "b")
+    with pytest.raises(UserError, match="a: no room on the disk"), named_errors(tmp_path / "a"):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

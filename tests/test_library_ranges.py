@@ -1,0 +1,131 @@
+"""What configurations refuse, library functions with plain arguments refuse too."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from filmvqa.clevr.generate import generate
+from filmvqa.clevr.generator_settings import GeneratorSettings
+from filmvqa.clevr.scenes import SceneRules
+from filmvqa.data.backbones import build_backbone
+from filmvqa.data.features import Extraction
+from filmvqa.data.sampler import EpochSampler
+from filmvqa.data.store import open_feature_store
+from filmvqa.devices import choose_device
+from filmvqa.errors import UserError
+from filmvqa.models import build_model, check_model
+from filmvqa.reports.evaluate import evaluate_checkpoint
+from filmvqa.reports.figures import draw_film, draw_sheet
+from filmvqa.training.prepare import RunSettings
+from filmvqa.training.pretrain import pretrain
+from filmvqa.training.settings import OptimSettings, TrainerSettings
+from tests.conftest import data_in
+
+
+@pytest.mark.parametrize("name", ["meta", "xpu", "cuda:99", "cuda:-1", "cuda:x", "gpu", "", "CPU"])
+def test_devices_that_are_not_there_are_refused_by_name(name: str) -> None:
+    with pytest.raises(UserError, match=f"^device='?{re.escape(name)}"):
+        choose_device(name)
+
+
+@pytest.mark.parametrize(
+    ("options", "key"),
+    [({"batch_size": 0}, "batch_size"), ({"threads": -1}, "threads"), ({"threads": 0}, "threads"),
+     ({"precision": "bf16"}, "precision"), ({"image_size": (0, 0)}, "image_size"),
+     ({"image_size": (224,)}, "image_size")],
+)  # fmt: skip
+def test_extraction(options: dict, key: str, tmp_path: Path) -> None:
+    arguments = {"image_size": (48, 48), **options}
+    with pytest.raises(UserError, match=f"^{key}="):
+        Extraction(tmp_path, tmp_path / "x.h5", "val", build_backbone("pixels"), **arguments)
+
+
+def test_evaluation(tmp_path: Path) -> None:
+    with pytest.raises(
+        UserError, match=r"^precision='bf16': must be one of auto, float32, bfloat16"
+    ):
+        evaluate_checkpoint(tmp_path / "best.pt", "val", precision="bf16")
+
+
+def test_store(tmp_path: Path) -> None:
+    with pytest.raises(
+        UserError, match=r"^store='disk': must be one of auto, device, memory, stream"
+    ):
+        open_feature_store(tmp_path / "x.h5", placement="disk")
+
+
+def test_workers_of_the_generator(tmp_path: Path) -> None:
+    for workers in (0, -1):
+        with pytest.raises(UserError, match=f"^workers={workers}: must be a whole number from 1"):
+            generate(tmp_path, GeneratorSettings(images={"val": 1}), workers)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("options", "key"),
+    [({"seed": -1}, "seed"), ({"seed": 2**64}, "seed"), ({"device": "gpu"}, "device"),
+     ({"store": "disk"}, "store"), ({"fraction": 0.0}, "fraction"), ({"optim": {}}, "optim"),
+     ({"model": {"name": "flim"}}, "model.name"), ({"model": {}}, "model.name"),
+     ({"model": {"name": "film", "vocab_size": 3}}, "model.vocab_size"),
+     ({"model": {"name": "film", "channels": 0}}, "model.channels")],
+)  # fmt: skip
+def test_runs(options: dict, key: str, tmp_path: Path) -> None:
+    arguments = {
+        "data": data_in(tmp_path), "model": {"name": "film"}, "optim": OptimSettings(),
+        "trainer": TrainerSettings(), "config": {},
+    }  # fmt: skip
+    RunSettings(**arguments)
+    with pytest.raises(UserError, match=rf"^{re.escape(key)}[=:]"):
+        RunSettings(**{**arguments, **options})
+
+
+def test_a_seed_may_be_a_time_in_nanoseconds() -> None:
+    rows = torch.arange(9)
+    for seed in (1764075000123456789, 2**63 - 1):
+        sampler, again = EpochSampler(rows, 4, seed), EpochSampler(rows, 4, seed)
+        assert torch.equal(sampler.rows(3, 0), again.rows(3, 0))
+        assert sorted(torch.cat([sampler.rows(1, b) for b in range(3)]).tolist()) == rows.tolist()
+    orders = {
+        tuple(EpochSampler(rows, 9, s).rows(e, 0).tolist()) for s in (0, 2**62 + 5) for e in (0, 1)
+    }
+    assert len(orders) == 4
+
+
+def test_a_sheet_of_one_image_and_of_none(tiny_world: Path, tmp_path: Path) -> None:
+    questions = tiny_world / "questions/CLEVR_val_questions.json"
+    draw_sheet(questions, tiny_world / "images/val", tmp_path / "x.png", rows=1, columns=1)
+    assert (tmp_path / "x.png").stat().st_size > 1000
+    for options in ({"rows": 0}, {"columns": -1}):
+        with pytest.raises(
+            UserError, match=r"^(rows|columns)=.*must be a whole number from 1 to 100"
+        ):
+            draw_sheet(questions, tiny_world / "images/val", tmp_path / "y.png", **options)
+
+
+def test_a_model_is_drawn_whatever_its_options(tmp_path: Path) -> None:
+    for options in ({}, {"encoder": None}, {"classifier": {"hidden_dims": []}}):
+        draw_film({"name": "film", **options}, (3, 8, 8), tmp_path / "x.png")
+        assert (tmp_path / "x.png").stat().st_size > 1000
+
+
+def test_pretraining_needs_a_batch_of_each_size(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"^images=10: must be at least 128"):
+        pretrain(tmp_path / "x.safetensors", images=10)
+
+
+def test_rules_that_no_scene_can_follow() -> None:
+    with pytest.raises(UserError, match=r"^data\.generator\.rules\.cogent"):
+        SceneRules(cogent="A", shapes=("cube",), colors=("red",))
+
+
+@pytest.mark.parametrize("value", [[1, 0, 1, 0], [True, False, True, False]])
+def test_film_blocks_may_be_numbers(value: list) -> None:
+    model = {"name": "film", "film_blocks": value}
+    check_model(model)
+    with torch.device("meta"):
+        built = build_model(vocab_size=5, num_answers=3, feature_shape=[3, 8, 8], **model)
+    assert built.conditioned_blocks == [True, False, True, False]
