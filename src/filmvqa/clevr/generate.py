@@ -10,11 +10,9 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +23,7 @@ from filmvqa.clevr.generator_settings import GeneratorSettings, record_settings
 from filmvqa.clevr.merge import merge_split
 from filmvqa.clevr.partial_files import IMAGES_PER_CHUNK, shard_count
 from filmvqa.clevr.scenes import image_filename
-from filmvqa.clevr.workers import draw_chunk, exit_with_parent, generate_questions
+from filmvqa.clevr.workers import draw_chunk, generate_questions, worker_pool
 from filmvqa.disk import check_disk_space
 from filmvqa.errors import UserError
 from filmvqa.layout import DatasetLayout
@@ -76,7 +74,7 @@ def _generate_missing(layout: DatasetLayout, settings: GeneratorSettings, worker
         return False
     images = sum(len(chunk) for _, chunk, _ in jobs)
     check_disk_space(layout.root, images * settings.width * settings.height * BYTES_PER_PIXEL)
-    with _worker_pool(workers) as pool:
+    with worker_pool(workers) as pool:
         _run_jobs(pool, draw_chunk, [(layout, settings, *job) for job in jobs], "images", images)
         shards = [
             (layout, settings, split, k)
@@ -121,27 +119,6 @@ def _plan_images(
 
 def _split_into_chunks(indices: list[int]) -> list[list[int]]:
     return [indices[i : i + IMAGES_PER_CHUNK] for i in range(0, len(indices), IMAGES_PER_CHUNK)]
-
-
-@contextmanager
-def _worker_pool(workers: int) -> Iterator[ProcessPoolExecutor]:
-    """Worker processes, which all have exited when the context is left; they exit at once, without
-    finishing their jobs, if it is left by an exception."""
-    context = get_context("spawn")
-    parent_lives, held_by_parent = context.Pipe(duplex=False)
-    # Not as a context manager: its second ``shutdown`` would undo the cancelling of the first.
-    pool = ProcessPoolExecutor(workers, context, exit_with_parent, (parent_lives,))
-    try:
-        yield pool
-    except BaseException:
-        held_by_parent.close()
-        pool.shutdown(cancel_futures=True)
-        raise
-    else:
-        pool.shutdown()
-    finally:
-        held_by_parent.close()
-        parent_lives.close()
 
 
 def _run_jobs(

@@ -27,12 +27,12 @@ def merge_split(layout: DatasetLayout, settings: GeneratorSettings, split: str) 
     """
     images = settings.images[split]
     scenes = read_partial_scenes(layout, split, range(chunk_count(images)))
-    _write_array(layout.scene_json(split), settings, split, "scenes", scenes)
+    info = Info(split=split, date=settings.date, **_INFO)
+    write_array(layout.scene_json(split), info, "scenes", scenes)
     questions = read_partial_questions(layout, split, range(shard_count(images)))
-    _write_array(
+    write_array(
         layout.question_json(split),
-        settings,
-        split,
+        info,
         "questions",
         (_numbered(q, i, split in settings.withhold) for i, q in enumerate(questions)),
     )
@@ -48,11 +48,8 @@ def _numbered(question: Question, number: int, withhold: bool) -> Question:
 T = TypeVar("T", Scene, Question)
 
 
-def _write_array(
-    path: Path, settings: GeneratorSettings, split: str, key: str, records: Iterator[T]
-) -> None:
+def write_array(path: Path, info: Info, key: str, records: Iterator[T]) -> None:
     """Write a CLEVR file ``{"info": ..., key: [...]}`` record by record, to bound memory."""
-    info = Info(split=split, date=settings.date, **_INFO)
     with atomic_write(path) as stream:
         stream.write(b'{"info":' + encode_json(info) + f',"{key}":['.encode())
         for i, record in enumerate(records):

@@ -107,13 +107,13 @@ class SceneRules(Settings):
                 f"{self.key_of('min_objects')}={self.min_objects}: must be at most "
                 f"{self.key_of('max_objects')}={self.max_objects}"
             )
-        for condition in COGENT if self.cogent == "split" else filter(None, [self.cogent]):
-            for shape in self.shapes:
-                if not set(self.colors) & set(COGENT[condition][shape]):
+        for condition, colors_of in COGENT.items():
+            for shape in self.shapes if self.cogent in (condition, "split") else ():
+                if not set(self.colors) & set(colors_of[shape]):
                     raise UserError(
                         f"{self.key_of('cogent')}={self.cogent}: gives a {shape} none of the "
-                        f"colors {list(self.colors)}; add one of "
-                        f"{list(COGENT[condition][shape])}, or take the shape out"
+                        f"colors {list(self.colors)}; add one of {list(colors_of[shape])}, or "
+                        "take the shape out"
                     )
 
     def for_split(self, split: str) -> SceneRules:

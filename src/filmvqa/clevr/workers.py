@@ -1,4 +1,4 @@
-"""Functions for worker processes: each call makes one chunk of images or one shard of questions."""
+"""Worker processes; each call in one makes a chunk of images or a shard of questions."""
 
 from __future__ import annotations
 
@@ -7,6 +7,10 @@ import os
 import signal
 import threading
 import zlib
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
@@ -26,7 +30,28 @@ from filmvqa.files import write_file
 from filmvqa.layout import DatasetLayout
 
 
-def exit_with_parent(parent_lives: Connection) -> None:
+@contextmanager
+def worker_pool(workers: int) -> Iterator[ProcessPoolExecutor]:
+    """Worker processes, which all have exited when the context is left; they exit at once, without
+    finishing their jobs, if it is left by an exception."""
+    context = get_context("spawn")
+    parent_lives, held_by_parent = context.Pipe(duplex=False)
+    # Not as a context manager: its second ``shutdown`` would undo the cancelling of the first.
+    pool = ProcessPoolExecutor(workers, context, _exit_with_parent, (parent_lives,))
+    try:
+        yield pool
+    except BaseException:
+        held_by_parent.close()
+        pool.shutdown(cancel_futures=True)
+        raise
+    else:
+        pool.shutdown()
+    finally:
+        held_by_parent.close()
+        parent_lives.close()
+
+
+def _exit_with_parent(parent_lives: Connection) -> None:
     """Make this worker process exit when its parent closes its end of a pipe, or dies.
 
     SIGINT (Ctrl-C) and SIGTERM (the end of a batch job) are sent to workers as well as to their

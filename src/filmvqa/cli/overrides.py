@@ -24,8 +24,8 @@ from filmvqa.nested import flatten
 TEXT_KEYS = frozenset({
     "answers", "checkpoint", "data.download.url", "data.features", "data.h5", "data.images",
     "data.root", "dir", "features", "h5", "hydra.run.dir", "hydra.sweep.dir",
-    "hydra.sweep.subdir", "name", "output", "run", "source", "templates", "train.init_from",
-    "vocab", "weights",
+    "hydra.sweep.subdir", "name", "output", "run", "scenes", "source", "templates",
+    "train.init_from", "vocab", "weights",
 })  # fmt: skip
 #: Keys whose value is a path, or numbers.
 TEXT_OR_NUMBER_KEYS = frozenset({"data.families", "questions"})

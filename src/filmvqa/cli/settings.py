@@ -120,6 +120,17 @@ class GenerateClevrConfig(ScriptConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
+class GenerateQuestionsConfig(ScriptConfig):
+    scenes: PathText
+    output: PathText
+    templates: PathText | None = None
+    families: list[str | int] | None = None
+    questions_per_image: Positive = 10
+    seed: Seed = 0
+    workers: Workers | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class ImportFilmConfig(ScriptConfig):
     data: DataSettings
     source: PathText

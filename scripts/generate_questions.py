@@ -1,0 +1,33 @@
+"""Generate questions about the scenes of a file."""
+
+from __future__ import annotations
+
+import os
+
+from filmvqa.cli.command import command, typed_settings
+from filmvqa.locks import file_lock
+
+
+@command("generate_questions")
+def main(config) -> None:
+    from filmvqa.cli.settings import GenerateQuestionsConfig
+
+    settings = typed_settings(config, GenerateQuestionsConfig)
+
+    from filmvqa.clevr.ask_scenes import ask_scenes
+
+    with file_lock(settings.output):
+        count = ask_scenes(
+            settings.scenes,
+            settings.output,
+            templates=settings.templates,
+            families=settings.families,
+            questions_per_image=settings.questions_per_image,
+            seed=settings.seed,
+            workers=settings.workers or os.cpu_count() or 1,
+        )
+    print(f"{settings.output}: {count:,} questions")
+
+
+if __name__ == "__main__":
+    main()
