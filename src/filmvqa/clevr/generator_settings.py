@@ -39,6 +39,8 @@ class GeneratorSettings:
         Folder of question templates; None selects the templates of this package.
     withhold
         Splits whose questions have no answers, as CLEVR's test split has none.
+    rgba
+        Whether images are opaque RGBA, as the release's are, or RGB, which takes less room.
     masks
         Whether to write object masks.
     date
@@ -57,6 +59,7 @@ class GeneratorSettings:
     families: list[str | int] | None = None
     templates: str | None = None
     withhold: tuple[str, ...] = ("test",)
+    rgba: bool = False
     masks: bool = False
     date: str = "2026-11-23"
     rules: SceneRules = field(default_factory=SceneRules)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,9 +35,10 @@ from filmvqa.clevr.raycast import (
     draw_mask,
     shade_image,
 )
-from filmvqa.clevr.scenes import Layout
+from filmvqa.clevr.scenes import MAX_RESTARTS, Layout, SceneRules, sample_layouts
+from filmvqa.errors import UserError
 
-__all__ = ["NO_OBJECT", "RGB", "Rendered", "render"]
+__all__ = ["NO_OBJECT", "RGB", "Rendered", "render", "sample_and_render"]
 
 RGB = {
     "gray": (87, 87, 87),
@@ -98,6 +100,29 @@ def render(
     shadows = _shadow_boxes(objects, lamps)
     shade_image(objects, boxes, camera_rows, focal, lamps, shadows, rays, _SRGB_TABLE, image)
     return Rendered(image, mask, visible)
+
+
+def sample_and_render(
+    rng: np.random.Generator, rules: SceneRules, width: int, height: int, rays: int = 2
+) -> tuple[Layout, Rendered]:
+    """Sample and render a scene in which each object has ``rules.min_visible`` visible pixels.
+
+    The number of objects, the camera and the lamps are drawn once; see ``sample_layouts``.
+
+    Raises
+    ------
+    UserError
+        If the objects do not fit, or if one is hidden in each of ``MAX_RESTARTS`` layouts.
+    """
+    min_visible = rules.min_visible(width, height)
+    for layout in islice(sample_layouts(rng, rules), MAX_RESTARTS):
+        rendered = render(layout, width, height, rays, min_visible)
+        if rendered is not None:
+            return layout, rendered
+    raise UserError(
+        f"rules: an object was hidden in each of {MAX_RESTARTS} scenes of "
+        f"{len(layout.half_extent)} objects; lower rules.min_pixels or rules.max_objects"
+    )
 
 
 def _object_table(layout: Layout) -> Array:
