@@ -28,7 +28,8 @@ class GeneratorSettings:
     width, height
         Image size in pixels.
     rays
-        Each pixel is sampled by ``rays`` × ``rays`` rays.
+        Each pixel near an object is sampled by ``rays`` × ``rays`` rays, the ground's others by at
+        most 2 × 2, which suffice there.
     seed
         Seed of scenes and questions.
     questions_per_image

@@ -33,6 +33,7 @@ AMBIENT = 0.132  # ambient light at a point that nothing occludes
 SKY_HORIZON, SKY_FALL, SKY_ZENITH = 0.195, 0.2, 0.02
 HORIZON = -0.1  # metal reflects the ground along directions that fall faster
 REFLECTIONS = 2  # of one ray
+GROUND_RAYS = 2  # per pixel and axis where no object can be seen
 CUBE_BEVEL, CYLINDER_BEVEL = 0.16, 0.04  # radii of rounded edges, in half extents
 NEWTON_STEPS, NEWTON_TOLERANCE = 8, 1.001  # of rounded edges; the tolerance is in bevels
 # Weights of each material's components and Phong exponents (GLOSS), fitted by eye to the release.
@@ -436,11 +437,11 @@ def shade_image(
 ) -> None:  # fmt: skip
     """Fill ``linear`` (H, W, 3) with the mean radiance of ``rays``² samples per pixel.
 
-    ``ground`` (H, W) is set where all samples show the ground.
+    Pixels outside ``boxes`` have at most ``GROUND_RAYS``² samples. ``ground`` (H, W) is set where
+    all samples show the ground.
     """
     height, width, _ = linear.shape
     light, weight, radiance = np.empty(6), np.empty(3), np.empty(6)
-    step = 1.0 / rays
     for i in range(height):
         for j in range(width):
             for k in range(3):
@@ -451,13 +452,18 @@ def shade_image(
             # over a rotated grid nine times as fine.
             shift_u = (i % 3 + (j % 3 + 0.5) / 3) / 3
             shift_v = (j % 3 + (2.5 - i % 3) / 3) / 3
-            for a in range(rays):
-                for b in range(rays):
+            side = min(rays, GROUND_RAYS)
+            for n in range(len(boxes)):
+                if boxes[n, 0] <= j <= boxes[n, 1] and boxes[n, 2] <= i <= boxes[n, 3]:
+                    side = rays
+            step = 1.0 / side
+            for a in range(side):
+                for b in range(side):
                     px, py = j + (b + 0.5) * step, i + (a + 0.5) * step
                     dx, dy, dz = _primary_ray(camera, focal, width, height, px, py)
                     hit, t = _primary_hit(objects, boxes, camera, i, j, dx, dy, dz)
-                    lamp_u = 2.0 * (a * rays + b + shift_u) * step * step - 1.0
-                    lamp_v = 2.0 * (b * rays + rays - 1 - a + shift_v) * step * step - 1.0
+                    lamp_u = 2.0 * (a * side + b + shift_u) * step * step - 1.0
+                    lamp_v = 2.0 * (b * side + side - 1 - a + shift_v) * step * step - 1.0
                     if hit < 0:
                         _shade_ground(
                             objects, lamps, shadows, camera[0, 0], camera[0, 1], camera[0, 2],

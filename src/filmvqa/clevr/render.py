@@ -88,7 +88,7 @@ class Rendered:
 def render(
     layout: Layout, width: int, height: int, rays: int = 2, min_visible: int = 0
 ) -> Rendered | None:
-    """Render a layout with ``rays`` × ``rays`` rays per pixel.
+    """Render a layout with ``rays`` × ``rays`` rays per pixel, on bare ground at most 2 × 2.
 
     Returns
     -------
