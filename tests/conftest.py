@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, settings
 
 from filmvqa.clevr.generate import generate
 from filmvqa.clevr.generator_settings import GeneratorSettings
-from filmvqa.clevr.scenes import SceneRules
+from filmvqa.clevr.scene_rules import SceneRules
 from filmvqa.data.backbones import build_backbone
 from filmvqa.data.features import Extraction
 from filmvqa.data.preprocess import preprocess_questions

@@ -20,7 +20,7 @@ from omegaconf import OmegaConf
 
 from filmvqa.clevr.families import read_families
 from filmvqa.clevr.generator_settings import GeneratorSettings
-from filmvqa.clevr.scenes import SceneRules
+from filmvqa.clevr.scene_rules import SceneRules
 from filmvqa.cli.settings import TrainConfig
 from filmvqa.models import MODELS, build_model
 from filmvqa.models.vision import Stem

@@ -10,7 +10,7 @@ import torch
 
 from filmvqa.clevr.generate import generate
 from filmvqa.clevr.generator_settings import GeneratorSettings
-from filmvqa.clevr.scenes import SceneRules
+from filmvqa.clevr.scene_rules import SceneRules
 from filmvqa.data.backbones import build_backbone
 from filmvqa.data.features import Extraction
 from filmvqa.data.sampler import EpochSampler

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from filmvqa.clevr.render import NO_OBJECT
+from filmvqa.clevr.raycast import CUBE_BEVEL, CYLINDER_BEVEL, NO_OBJECT
 from filmvqa.clevr.scenes import Layout
 
 
@@ -35,15 +35,17 @@ def sphere_traced_mask(layout: Layout, width: int, height: int) -> np.ndarray:
             if shape == "sphere":
                 distances.append(np.linalg.norm(q, axis=-1) - half_extent)
                 continue
+            bevel = CUBE_BEVEL if shape == "cube" else CYLINDER_BEVEL
+            flat_extent = half_extent * (1 - bevel)
             if shape == "cube":
                 x = q[..., 0] * np.cos(angle) + q[..., 1] * np.sin(angle)
                 y = q[..., 1] * np.cos(angle) - q[..., 0] * np.sin(angle)
-                over = np.abs(np.stack([x, y, q[..., 2]], -1)) - half_extent
+                over = np.abs(np.stack([x, y, q[..., 2]], -1)) - flat_extent
             else:
                 rho = np.hypot(q[..., 0], q[..., 1])
-                over = np.stack([rho - half_extent, np.abs(q[..., 2]) - half_extent], -1)
+                over = np.stack([rho - flat_extent, np.abs(q[..., 2]) - flat_extent], -1)
             outside = np.linalg.norm(np.maximum(over, 0), axis=-1)
-            distances.append(outside + np.minimum(over.max(-1), 0))
+            distances.append(outside + np.minimum(over.max(-1), 0) - bevel * half_extent)
         stacked = np.stack([*distances, p[..., 2]])
         nearest = stacked.argmin(0)
         t += stacked.min(0)

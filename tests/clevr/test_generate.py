@@ -17,7 +17,7 @@ from PIL import Image
 import filmvqa.clevr
 from filmvqa.clevr.generate import generate
 from filmvqa.clevr.generator_settings import GeneratorSettings
-from filmvqa.clevr.scenes import SceneRules
+from filmvqa.clevr.scene_rules import SceneRules
 from filmvqa.clevr.schema import read_questions, read_scenes
 from filmvqa.clevr.workers import draw_image
 from filmvqa.cli.process import interrupt_on_sigterm
@@ -80,6 +80,16 @@ def test_every_object_shows_in_its_mask(generated_set: Path) -> None:
 def test_same_bytes_for_any_number_of_workers(generated_set: Path, tmp_path: Path) -> None:
     assert generate(tmp_path / "two", SETTINGS, workers=3)
     assert file_hashes(tmp_path / "two") == file_hashes(generated_set)
+
+
+def test_rgba_images_are_opaque(generated_set: Path, tmp_path: Path) -> None:
+    settings = replace(SETTINGS, images={"train": 1}, rgba=True)
+    assert generate(tmp_path / "rgba", settings, workers=1)
+    name = "images/train/CLEVR_train_000000.png"
+    with Image.open(tmp_path / "rgba" / name) as rgba, Image.open(generated_set / name) as rgb:
+        assert rgba.mode == "RGBA"
+        assert np.array_equal(np.asarray(rgba)[..., :3], np.asarray(rgb))
+        assert np.asarray(rgba)[..., 3].min() == 255
 
 
 def test_another_seed_gives_other_images(generated_set: Path) -> None:
@@ -229,7 +239,7 @@ def test_questions_are_asked_about_every_image(generated_set: Path) -> None:
 
 
 def test_rules_that_hide_objects_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("filmvqa.clevr.workers.MAX_RESTARTS", 5)
+    monkeypatch.setattr("filmvqa.clevr.render.MAX_RESTARTS", 5)
     settings = replace(SETTINGS, rules=SceneRules(min_pixels=60_000))
     with pytest.raises(UserError, match="an object was hidden"):
         draw_image(settings, "val", 0)

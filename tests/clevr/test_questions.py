@@ -15,7 +15,8 @@ from filmvqa.clevr.questions import (
     QuestionGenerator,
     ask_shard,
 )
-from filmvqa.clevr.scenes import SceneRules, sample_layout, to_scene
+from filmvqa.clevr.scene_rules import SceneRules
+from filmvqa.clevr.scenes import sample_layout, to_scene
 from filmvqa.clevr.schema import Question, Scene, decode_json, encode_json
 from filmvqa.data.vocabulary import tokenize
 from tests.clevr.official_template import OFFICIAL_TEMPLATES

@@ -1,15 +1,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from filmvqa.clevr.render import NO_OBJECT, RGB, render
-from filmvqa.clevr.scenes import Layout, SceneRules, sample_layout
+from filmvqa.clevr.scene_rules import SceneRules
+from filmvqa.clevr.scenes import Layout, sample_layout
 from tests.clevr.layouts import one_object
 from tests.clevr.reference_renderer import sphere_traced_mask
+from tests.clevr.released_scenes import SCENES, released_layout
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -77,6 +80,40 @@ def test_metal_mirrors_its_neighbour() -> None:
     assert redness[sphere_pixels].max() > 15
 
 
+def test_metal_seen_in_metal_is_shaded() -> None:
+    alone = one_object("sphere", "metal", "gray")
+    directions = alone.camera.directions()
+    neighbour = directions["front"][:2] * 1.2 + directions["right"][:2] * 0.8
+    pair = Layout(
+        alone.camera, alone.lamps, ["large", "small"], ["sphere", "sphere"], ["metal", "metal"],
+        ["gray", "cyan"], np.stack([np.zeros(2), neighbour]), np.array([0.7, 0.35]), np.zeros(2),
+    )  # fmt: skip
+    plain, mirrored = render(alone, 160, 160, rays=4), render(pair, 160, 160, rays=4)
+    assert plain is not None
+    assert mirrored is not None
+    cyan = [image[..., 2].astype(int) - image[..., 0] for image in (plain.image, mirrored.image)]
+    seen = (plain.mask == 0) & (mirrored.mask == 0) & (cyan[1] - cyan[0] > 12)
+    assert seen.sum() >= 8
+    assert np.ptp(np.percentile(mirrored.image[seen].mean(1), [5, 95])) > 15  # flat colour: 1
+
+
+def test_penumbrae_are_smooth_with_few_rays() -> None:
+    for shape in ("sphere", "cube", "cylinder"):
+        layout = one_object(shape, "rubber", "gray")
+        empty = replace(layout, position=np.array([[50.0, 50.0]]))
+        coarse, fine = render(layout, 240, 160, rays=2), render(layout, 240, 160, rays=8)
+        lit = render(empty, 240, 160, rays=1)
+        assert coarse is not None
+        assert fine is not None
+        assert lit is not None
+        ground = np.ones((160, 240), bool)  # away from the object, whose edge has noise too
+        rows, columns = np.nonzero(coarse.mask == 0)
+        ground[rows.min() - 2 : rows.max() + 3, columns.min() - 2 : columns.max() + 3] = False
+        shadow = ground & (lit.image.astype(int).sum(2) - fine.image.sum(2, dtype=int) > 15)
+        assert shadow.sum() > 300
+        assert np.abs(coarse.image.astype(int) - fine.image)[shadow].max() <= 2
+
+
 def test_objects_cast_shadows_on_the_ground() -> None:
     layout = one_object("cylinder", "rubber", "gray")
     empty = replace(layout, position=np.array([[50.0, 50.0]]))
@@ -136,3 +173,27 @@ def test_the_ground_matches_released_images(shared) -> None:
             for images in (generated, released)
         ]
         assert np.abs(patches[0] - patches[1]).max() < 20, (y, x, patches)
+
+
+@pytest.mark.parametrize("name", SCENES)
+def test_released_images_rendered_again(shared: Path, name: str) -> None:
+    with Image.open(shared / "clevr_images" / name) as image:
+        released = np.asarray(image.convert("RGB"), float)
+    rendered = render(released_layout(name), 480, 320)
+    assert rendered is not None
+    ours = rendered.image.astype(float)
+    assert np.abs(ours - released).mean() < 3
+    assert np.abs(ours.mean((0, 1)) - released.mean((0, 1))).max() < 1.5
+    assert np.abs(ours.std((0, 1)) / released.std((0, 1)) - 1).max() < 0.06
+    for i in range(len(rendered.visible)):
+        pixels = rendered.mask == i
+        assert np.abs(ours[pixels].mean(0) - released[pixels].mean(0)).max() < 6
+    assert _grain(ours) < _grain(released)
+
+
+def _grain(image: np.ndarray) -> float:
+    """Upper quartile over blocks of 8 × 8 pixels of the deviation from the 3 × 3 mean."""
+    gray = image.mean(2)
+    windows = np.lib.stride_tricks.sliding_window_view(np.pad(gray, 1, mode="edge"), (3, 3))
+    blocks = (gray - windows.mean((2, 3))).reshape(40, 8, 60, 8)
+    return float(np.percentile(blocks.std((1, 3)), 75))

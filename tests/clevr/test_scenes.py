@@ -1,15 +1,21 @@
 from __future__ import annotations
 
+import json
 import math
 from itertools import combinations
+from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from filmvqa.clevr.camera import Camera
-from filmvqa.clevr.scenes import COGENT, RADII, SceneRules, sample_layout, to_scene
+from filmvqa.clevr.render import Rendered, render, sample_and_render
+from filmvqa.clevr.scene_rules import COGENT, SceneRules
+from filmvqa.clevr.scenes import RADII, sample_layout, sample_layouts, to_scene
+from filmvqa.clevr.schema import Scene, encode_json
 from filmvqa.errors import UserError
 from tests.conftest import examples
 
@@ -30,9 +36,7 @@ def test_layouts_keep_clevrs_constraints(seed: int) -> None:
         for name in ("left", "right", "front", "behind"):
             along = float(offset @ directions[name][:2])
             assert abs(along) >= 0.4 - 1e-9
-    for shape, size, half_extent in zip(layout.shape, layout.size, layout.half_extent, strict=True):
-        expected = RADII[size] / math.sqrt(2) if shape == "cube" else RADII[size]
-        assert half_extent == pytest.approx(expected)
+    assert layout.half_extent.tolist() == reach.tolist()  # of cubes too
     assert np.all(layout.centres()[:, 2] == layout.half_extent)
 
 
@@ -153,7 +157,57 @@ def test_invalid_rules_are_refused_by_name(options: dict) -> None:
         SceneRules(**options)
 
 
-def test_unsatisfiable_rules_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_numbers_of_objects_are_uniform_whatever_is_rejected(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    outcomes = []
+
+    def counted(*arguments: Any) -> Rendered | None:
+        rendered = render(*arguments)
+        outcomes.append(rendered is not None)
+        return rendered
+
+    monkeypatch.setattr("filmvqa.clevr.render.render", counted)
+    rng, rules = np.random.default_rng(0), SceneRules(min_pixels=400)
+    numbers = [len(sample_and_render(rng, rules, 32, 32, 1)[0].half_extent) for _ in range(800)]
+    assert outcomes.count(False) > 200
+    counts = np.bincount(numbers, minlength=11)[3:]
+    # Chi-squared with 7 degrees of freedom: below 24 in 99.9% of cases.
+    assert len(counts) == 8
+    assert float(((counts - 100) ** 2 / 100).sum()) < 24
+
+
+def test_layouts_of_one_scene_share_number_camera_and_lamps() -> None:
+    for seed in range(5):
+        scene = sample_layouts(np.random.default_rng(seed), SceneRules())
+        first, second = next(scene), next(scene)
+        assert len(first.half_extent) == len(second.half_extent)
+        assert first.camera is second.camera
+        assert np.array_equal(first.lamps, second.lamps)
+        assert not np.array_equal(first.position, second.position)
+
+
+def test_pixel_coordinates_are_whole_numbers_as_in_the_release() -> None:
+    rules = SceneRules()
+    scene = to_scene(sample_layout(np.random.default_rng(0), rules), rules, "val", 0, 480, 320)
+    written = json.loads(encode_json(scene))
+    assert [type(v) for v in written["objects"][0]["pixel_coords"]] == [int, int, float]
+    for pixel_coords in ([269, 88, 12.66], [269.0, 88.5, 12.66]):  # also of other generators
+        written["objects"][0]["pixel_coords"] = pixel_coords
+        read = msgspec.json.decode(msgspec.json.encode(written), type=Scene)
+        assert list(read.objects[0].pixel_coords) == pixel_coords
+
+
+def test_numbers_of_objects_that_have_no_room_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("filmvqa.clevr.scenes.MAX_RESTARTS", 20)
-    with pytest.raises(UserError, match="40 to 40 objects did not fit"):
+    with pytest.raises(UserError, match="rules: 40 objects did not fit"):
         sample_layout(np.random.default_rng(0), SceneRules(min_objects=40, max_objects=40))
+    rules = SceneRules(min_objects=9, max_objects=40)
+    refused = 0
+    for seed in range(20):  # no smaller number in place of one that does not fit
+        try:
+            sample_layout(np.random.default_rng(seed), rules)
+        except UserError as error:
+            assert "objects did not fit" in str(error)
+            refused += 1
+    assert refused >= 10

@@ -16,7 +16,7 @@ import torch
 from filmvqa.checkpoint import load_checkpoint, model_from_checkpoint
 from filmvqa.clevr.generate import generate
 from filmvqa.clevr.generator_settings import GeneratorSettings
-from filmvqa.clevr.scenes import SceneRules
+from filmvqa.clevr.scene_rules import SceneRules
 from filmvqa.data.backbones import build_backbone
 from filmvqa.data.features import Extraction
 from filmvqa.data.preprocess import preprocess_questions

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from filmvqa.clevr.scenes import SceneRules
+from filmvqa.clevr.scene_rules import SceneRules
 from filmvqa.clevr.schema import ATTRIBUTES
 from filmvqa.data.backbones import build_backbone
 from filmvqa.training.pretrain import IGNORED, draw_labelled_images, pretrain

@@ -12,7 +12,8 @@ from tqdm import tqdm
 from filmvqa.clevr.families import read_families
 from filmvqa.clevr.merge import write_array
 from filmvqa.clevr.questions import IMAGES_PER_SHARD, ask_shard
-from filmvqa.clevr.scenes import SceneRules, compute_relationships
+from filmvqa.clevr.scene_rules import SceneRules
+from filmvqa.clevr.scenes import compute_relationships
 from filmvqa.clevr.schema import (
     CORRECT,
     FETCH,

@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Meta
 
 from filmvqa.clevr.families import Family
-from filmvqa.clevr.scenes import SceneRules
+from filmvqa.clevr.scene_rules import SceneRules
 from filmvqa.clevr.schema import decode_json, encode_json
 from filmvqa.errors import UserError
 from filmvqa.files import read_bytes, write_file
@@ -40,7 +40,8 @@ class GeneratorSettings(Settings):
     width, height
         Image size in pixels.
     rays
-        Each pixel is sampled by ``rays`` × ``rays`` rays.
+        Each pixel near an object is sampled by ``rays`` × ``rays`` rays, the ground's others by at
+        most 2 × 2, which suffice there.
     seed
         Seed of scenes and questions.
     questions_per_image
@@ -51,6 +52,8 @@ class GeneratorSettings(Settings):
         Folder of question templates; None selects the templates of this package.
     withhold
         Splits whose questions have no answers, as CLEVR's test split has none.
+    rgba
+        Whether images are opaque RGBA, as the release's are, or RGB, which takes less room.
     masks
         Whether to write object masks.
     date
@@ -71,6 +74,7 @@ class GeneratorSettings(Settings):
     families: Annotated[list[str | int], Meta(min_length=1)] | None = None
     templates: PathText | None = None
     withhold: tuple[SplitName, ...] = ("test",)
+    rgba: bool = False
     masks: bool = False
     date: Name = "2026-11-23"
     rules: SceneRules = field(default_factory=SceneRules)

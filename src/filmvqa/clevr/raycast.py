@@ -27,11 +27,20 @@ from filmvqa.clevr.camera import Array
 NO_OBJECT = 255
 SPHERE, CUBE, CYLINDER = range(3)
 AMBIENT = 0.132  # ambient light at a point that nothing occludes
-SKY_RADIANCE = 0.1  # reflected by metal above the horizon
-BEVEL = 0.15  # radius of rounded edges of cubes and cylinders, in half extents
+# Radiance that metal reflects from above: it falls with the vertical component of the direction,
+# down to that of the zenith. Tops of metal objects reflect the dim wall behind the scene, their
+# rounded edges a dark band.
+SKY_HORIZON, SKY_FALL, SKY_ZENITH = 0.195, 0.2, 0.02
+HORIZON = -0.1  # metal reflects the ground along directions that fall faster
+REFLECTIONS = 2  # of one ray
+GROUND_RAYS = 2  # per pixel and axis where no object can be seen
+CUBE_BEVEL, CYLINDER_BEVEL = 0.16, 0.04  # radii of rounded edges, in half extents
+NEWTON_STEPS, NEWTON_TOLERANCE = 8, 1.001  # of rounded edges; the tolerance is in bevels
 # Weights of each material's components and Phong exponents (GLOSS), fitted by eye to the release.
-RUBBER_DIFFUSE, RUBBER_HIGHLIGHT, RUBBER_GLOSS = 1.25, 0.04, 10.0
-METAL_DIFFUSE, METAL_HIGHLIGHT, METAL_GLOSS, METAL_MIRROR = 0.25, 9.0, 60.0, 0.75
+# Objects seen at a grazing angle reflect more: SHEEN is what rubber would reflect of a gray ground.
+RUBBER_DIFFUSE, RUBBER_HIGHLIGHT, RUBBER_GLOSS, RUBBER_SHEEN = 1.18, 0.04, 10.0, 0.09
+METAL_DIFFUSE, METAL_HIGHLIGHT, METAL_GLOSS, METAL_MIRROR = 0.02, 18.0, 60.0, 0.95
+ROUGHNESS = 0.05  # of metal: largest deviation of a reflected ray, in radians
 EPSILON = 1e-4
 
 #: Columns of ``objects``: centre, half extent (radius of spheres and cylinders), cosine and sine of
@@ -64,60 +73,122 @@ def _intersect(
     if objects[i, SHAPE] == SPHERE:
         t = -projection - math.sqrt(half_extent * half_extent - miss_squared)
         return t if EPSILON < t < far else far
+    distance: float
     if objects[i, SHAPE] == CUBE:
-        cos, sin = objects[i, COS], objects[i, SIN]
-        lx, ly = cx * cos + cy * sin, cy * cos - cx * sin
-        mx, my = dx * cos + dy * sin, dy * cos - dx * sin
-        # Slab method: the ray is inside all three slabs between t_enter and t_exit. Components
-        # below 1e-9 are replaced by 1e-9, to avoid division by zero.
-        ix = 1.0 / (mx if abs(mx) > 1e-9 else 1e-9)
-        iy = 1.0 / (my if abs(my) > 1e-9 else 1e-9)
-        iz = 1.0 / (dz if abs(dz) > 1e-9 else 1e-9)
-        t_enter = max(
-            -lx * ix - half_extent * abs(ix),
-            -ly * iy - half_extent * abs(iy),
-            -cz * iz - half_extent * abs(iz),
+        distance = _intersect_cube(objects, i, cx, cy, cz, dx, dy, dz, far)
+    else:
+        distance = _intersect_cylinder(half_extent, cx, cy, cz, dx, dy, dz, far)
+    return distance
+
+
+@_njit_inline
+def _intersect_cube(
+    objects: Array, i: int, cx: float, cy: float, cz: float,
+    dx: float, dy: float, dz: float, far: float,
+) -> float:  # fmt: skip
+    """Return the distance to cube i along a ray from c, relative to the cube's centre.
+
+    The ray is first intersected with the cube without rounded edges. From there, Newton's method
+    finds the rounded surface: its distance function is convex, so the steps never pass the surface,
+    and the ray misses it once the distance no longer falls.
+    """
+    half_extent = objects[i, HALF_EXTENT]
+    cos, sin = objects[i, COS], objects[i, SIN]
+    lx, ly = cx * cos + cy * sin, cy * cos - cx * sin
+    mx, my = dx * cos + dy * sin, dy * cos - dx * sin
+    # Slab method: the ray is inside all three slabs between t_enter and t_exit. Components
+    # below 1e-9 are replaced by 1e-9, to avoid division by zero.
+    ix = 1.0 / (mx if abs(mx) > 1e-9 else 1e-9)
+    iy = 1.0 / (my if abs(my) > 1e-9 else 1e-9)
+    iz = 1.0 / (dz if abs(dz) > 1e-9 else 1e-9)
+    t_enter = max(
+        -lx * ix - half_extent * abs(ix),
+        -ly * iy - half_extent * abs(iy),
+        -cz * iz - half_extent * abs(iz),
+    )
+    t_exit = min(
+        -lx * ix + half_extent * abs(ix),
+        -ly * iy + half_extent * abs(iy),
+        -cz * iz + half_extent * abs(iz),
+    )
+    t = max(t_enter, 0.0)
+    if t > t_exit or t >= far:
+        return far
+    bevel = CUBE_BEVEL * half_extent
+    flat_extent = half_extent - bevel
+    for _ in range(NEWTON_STEPS):
+        px, py, pz = lx + t * mx, ly + t * my, cz + t * dz
+        qx, qy = max(abs(px) - flat_extent, 0.0), max(abs(py) - flat_extent, 0.0)
+        qz = max(abs(pz) - flat_extent, 0.0)
+        length = math.sqrt(qx * qx + qy * qy + qz * qz)
+        if length <= bevel * NEWTON_TOLERANCE:
+            break
+        fall = -(
+            math.copysign(qx, px) * mx + math.copysign(qy, py) * my + math.copysign(qz, pz) * dz
         )
-        t_exit = min(
-            -lx * ix + half_extent * abs(ix),
-            -ly * iy + half_extent * abs(iy),
-            -cz * iz + half_extent * abs(iz),
-        )
-        if t_enter > t_exit:
+        if fall <= 0.0:
             return far
-        return t_enter if EPSILON < t_enter < far else far
+        t += (length - bevel) * length / fall
+    return t if EPSILON < t < far else far
+
+
+@_njit_inline
+def _intersect_cylinder(
+    half_extent: float, cx: float, cy: float, cz: float,
+    dx: float, dy: float, dz: float, far: float,
+) -> float:  # fmt: skip
+    """Return the distance to a cylinder along a ray from c, relative to its centre.
+
+    As in ``_intersect_cube``, Newton's method starts at the cylinder without rounded edges.
+    """
     a = dx * dx + dy * dy
     b = cx * dx + cy * dy
     c = cx * cx + cy * cy - half_extent * half_extent
-    nearest = far
+    t = far
     if a > 1e-12:
         discriminant = b * b - a * c
         if discriminant < 0.0:
             return far
-        t = (-b - math.sqrt(discriminant)) / a
-        if EPSILON < t < nearest and abs(cz + t * dz) <= half_extent:
-            nearest = t
+        t_side = (-b - math.sqrt(discriminant)) / a
+        if EPSILON < t_side < t and abs(cz + t_side * dz) <= half_extent:
+            t = t_side
     if abs(dz) > 1e-12:
-        t = ((half_extent if cz > 0 else -half_extent) - cz) / dz
-        if EPSILON < t < nearest:
-            x, y = cx + t * dx, cy + t * dy
+        t_cap = ((half_extent if cz > 0 else -half_extent) - cz) / dz
+        if EPSILON < t_cap < t:
+            x, y = cx + t_cap * dx, cy + t_cap * dy
             if x * x + y * y <= half_extent * half_extent:
-                nearest = t
-    return nearest
+                t = t_cap
+    if t >= far:
+        return far
+    bevel = CYLINDER_BEVEL * half_extent
+    flat_extent = half_extent - bevel
+    for _ in range(NEWTON_STEPS):
+        px, py, pz = cx + t * dx, cy + t * dy, cz + t * dz
+        rho = math.sqrt(px * px + py * py) + 1e-12
+        q, qz = max(rho - flat_extent, 0.0), max(abs(pz) - flat_extent, 0.0)
+        length = math.sqrt(q * q + qz * qz)
+        if length <= bevel * NEWTON_TOLERANCE:
+            break
+        fall = -(q * (px * dx + py * dy) / rho + math.copysign(qz, pz) * dz)
+        if fall <= 0.0:
+            return far
+        t += (length - bevel) * length / fall
+    return min(t, far)
 
 
 @_njit_inline
 def _surface_normal(
     objects: Array, i: int, x: float, y: float, z: float
 ) -> tuple[float, float, float]:
-    """Return the outward normal at a surface point; it turns smoothly over rounded edges."""
+    """Return the outward normal at a surface point."""
     x, y, z = x - objects[i, X], y - objects[i, Y], z - objects[i, Z]
     half_extent = objects[i, HALF_EXTENT]
-    flat_extent = half_extent * (1.0 - BEVEL)
     if objects[i, SHAPE] == SPHERE:
         return x / half_extent, y / half_extent, z / half_extent
+    cube = objects[i, SHAPE] == CUBE
+    flat_extent = half_extent * (1.0 - (CUBE_BEVEL if cube else CYLINDER_BEVEL))
     nz = math.copysign(max(abs(z) - flat_extent, 0.0), z)
-    if objects[i, SHAPE] == CUBE:
+    if cube:
         cos, sin = objects[i, COS], objects[i, SIN]
         lx, ly = x * cos + y * sin, y * cos - x * sin
         lx = math.copysign(max(abs(lx) - flat_extent, 0.0), lx)
@@ -147,21 +218,26 @@ def _nearest_hit(
 
 @_njit_inline
 def _is_occluded(
-    objects: Array, shadows: Array, lamp: int, ox: float, oy: float, oz: float,
-    dx: float, dy: float, dz: float, far: float, skip: int,
+    objects: Array, lamps: Array, shadows: Array, lamp: int, lamp_u: float, lamp_v: float,
+    x: float, y: float, z: float, skip: int,
 ) -> bool:  # fmt: skip
-    """Return whether an object other than ``skip`` hides the lamp from a point.
+    """Return whether an object other than ``skip`` hides a point of a lamp from point (x, y, z).
 
     ``skip`` is the object on which the point lies, or -1 on the ground, where only objects whose
-    ``shadows`` contain the point are tested.
+    ``shadows`` contain the point are tested. (lamp_u, lamp_v) in [-1, 1]² is the lamp's point.
     """
+    lx = lamps[lamp, 0, 0] + lamp_u * lamps[lamp, 1, 0] + lamp_v * lamps[lamp, 2, 0] - x
+    ly = lamps[lamp, 0, 1] + lamp_u * lamps[lamp, 1, 1] + lamp_v * lamps[lamp, 2, 1] - y
+    lz = lamps[lamp, 0, 2] + lamp_u * lamps[lamp, 1, 2] + lamp_v * lamps[lamp, 2, 2] - z
+    distance = math.sqrt(lx * lx + ly * ly + lz * lz)
+    lx, ly, lz = lx / distance, ly / distance, lz / distance
     for i in range(len(objects)):
         if skip < 0 and not (
-            shadows[lamp, i, 0] < ox < shadows[lamp, i, 1]
-            and shadows[lamp, i, 2] < oy < shadows[lamp, i, 3]
+            shadows[lamp, i, 0] < x < shadows[lamp, i, 1]
+            and shadows[lamp, i, 2] < y < shadows[lamp, i, 3]
         ):
             continue
-        if i != skip and _intersect(objects, i, ox, oy, oz, dx, dy, dz, far) < far:
+        if i != skip and _intersect(objects, i, x, y, z, lx, ly, lz, distance) < distance:
             return True
     return False
 
@@ -200,27 +276,25 @@ def _direct_light(
 
     The result is written to ``light`` (6,): diffuse RGB of lamps and ambient light, then the
     lamps' Phong highlight RGB with exponent ``gloss`` (0: no highlight). (lamp_u, lamp_v) in
-    [-1, 1]² is the sampled point of each lamp.
+    [-1, 1]² is the sampled point of each lamp. Only shadows depend on it: elsewhere light comes
+    from the lamps' centres, so that it has no noise.
     """
     red = green = blue = AMBIENT * _ambient_occlusion(objects, x, y, z, nx, ny, nz, skip)
     specular_red = specular_green = specular_blue = 0.0
     cos_view = vx * nx + vy * ny + vz * nz
     rx, ry, rz = vx - 2 * cos_view * nx, vy - 2 * cos_view * ny, vz - 2 * cos_view * nz
     for lamp in range(len(lamps)):
-        lx = lamps[lamp, 0, 0] + lamp_u * lamps[lamp, 1, 0] + lamp_v * lamps[lamp, 2, 0] - x
-        ly = lamps[lamp, 0, 1] + lamp_u * lamps[lamp, 1, 1] + lamp_v * lamps[lamp, 2, 1] - y
-        lz = lamps[lamp, 0, 2] + lamp_u * lamps[lamp, 1, 2] + lamp_v * lamps[lamp, 2, 2] - z
-        distance_squared = lx * lx + ly * ly + lz * lz
-        inverse_distance = 1.0 / math.sqrt(distance_squared)
+        lx, ly, lz = lamps[lamp, 0, 0] - x, lamps[lamp, 0, 1] - y, lamps[lamp, 0, 2] - z
+        inverse_squared = 1.0 / (lx * lx + ly * ly + lz * lz)
+        inverse_distance = math.sqrt(inverse_squared)
         lx, ly, lz = lx * inverse_distance, ly * inverse_distance, lz * inverse_distance
         cos_surface = lx * nx + ly * ny + lz * nz
         cos_lamp = -(lx * lamps[lamp, 3, 0] + ly * lamps[lamp, 3, 1] + lz * lamps[lamp, 3, 2])
         if cos_surface <= 0.0 or cos_lamp <= 0.0:
             continue
-        distance = distance_squared * inverse_distance
-        if _is_occluded(objects, shadows, lamp, x, y, z, lx, ly, lz, distance, skip):
+        if _is_occluded(objects, lamps, shadows, lamp, lamp_u, lamp_v, x, y, z, skip):
             continue
-        irradiance = cos_lamp * inverse_distance * inverse_distance
+        irradiance = cos_lamp * inverse_squared
         red += lamps[lamp, 4, 0] * irradiance * cos_surface
         green += lamps[lamp, 4, 1] * irradiance * cos_surface
         blue += lamps[lamp, 4, 2] * irradiance * cos_surface
@@ -247,75 +321,58 @@ def _shade_ground(
     )  # fmt: skip
 
 
-@_njit_inline
-def _shade_reflection(
-    objects: Array, lamps: Array, shadows: Array, hit: int, t: float,
-    ox: float, oy: float, oz: float, dx: float, dy: float, dz: float,
-    lamp_u: float, lamp_v: float, light: Array,
-) -> None:  # fmt: skip
-    """Write the RGB radiance along a reflected ray to ``light[0:3]``.
-
-    ``hit`` is the object at distance t, or -1 for the ground or the sky. There is one reflection
-    only: metal that is visible in metal reflects the sky.
-    """
-    if hit < 0:
-        if dz > -0.03:
-            light[0] = light[1] = light[2] = SKY_RADIANCE
-        else:
-            _shade_ground(objects, lamps, shadows, ox, oy, oz, dx, dy, dz, lamp_u, lamp_v, light)
-        return
-    x, y, z = ox + t * dx, oy + t * dy, oz + t * dz
-    nx, ny, nz = _surface_normal(objects, hit, x, y, z)
-    metal = objects[hit, METAL] > 0.5
-    if metal:
-        light[0] = light[1] = light[2] = SKY_RADIANCE
-    else:
-        _direct_light(
-            objects, lamps, shadows, x, y, z, nx, ny, nz, dx, dy, dz, hit,
-            lamp_u, lamp_v, 0.0, light,
-        )  # fmt: skip
-    scale = METAL_MIRROR if metal else RUBBER_DIFFUSE
-    for k in range(3):
-        light[k] *= scale * objects[hit, RED + k]
-
-
 @_njit
 def _shade_object(
     objects: Array, lamps: Array, shadows: Array, hit: int, t: float,
     ox: float, oy: float, oz: float, dx: float, dy: float, dz: float,
-    lamp_u: float, lamp_v: float, light: Array, radiance: Array,
+    lamp_u: float, lamp_v: float, rough_u: float, rough_v: float,
+    light: Array, weight: Array, radiance: Array,
 ) -> None:  # fmt: skip
     """Write the RGB radiance of object ``hit``, which a primary ray meets at t, to ``radiance``.
 
-    ``light`` (6,) is a buffer.
+    The ray is followed from metal to metal up to ``REFLECTIONS`` times. (rough_u, rough_v) in
+    [-1, 1]² is the deviation of reflected rays in units of ``ROUGHNESS``. ``light`` (6,) and
+    ``weight`` (3,), the weight of what the ray meets next, are buffers.
     """
-    x, y, z = ox + t * dx, oy + t * dy, oz + t * dz
-    nx, ny, nz = _surface_normal(objects, hit, x, y, z)
-    metal = objects[hit, METAL] > 0.5
-    gloss = METAL_GLOSS if metal else RUBBER_GLOSS
-    _direct_light(
-        objects, lamps, shadows, x, y, z, nx, ny, nz, dx, dy, dz, hit,
-        lamp_u, lamp_v, gloss, light,
-    )  # fmt: skip
-    if not metal:
+    for k in range(3):
+        radiance[k], weight[k] = 0.0, 1.0
+    for reflection in range(REFLECTIONS + 1):
+        ox, oy, oz = ox + t * dx, oy + t * dy, oz + t * dz
+        nx, ny, nz = _surface_normal(objects, hit, ox, oy, oz)
+        metal = objects[hit, METAL] > 0.5
+        _direct_light(
+            objects, lamps, shadows, ox, oy, oz, nx, ny, nz, dx, dy, dz, hit,
+            lamp_u, lamp_v, METAL_GLOSS if metal else RUBBER_GLOSS, light,
+        )  # fmt: skip
+        cos_view = dx * nx + dy * ny + dz * nz
+        grazing = (1.0 - min(abs(cos_view), 1.0)) ** 5
+        if not metal:
+            for k in range(3):
+                diffuse = RUBBER_DIFFUSE * objects[hit, RED + k] * light[k]
+                gloss = RUBBER_HIGHLIGHT * light[3 + k] + RUBBER_SHEEN * grazing
+                radiance[k] += weight[k] * (diffuse + gloss)
+            return
         for k in range(3):
-            diffuse = RUBBER_DIFFUSE * objects[hit, RED + k] * light[k]
-            radiance[k] = diffuse + RUBBER_HIGHLIGHT * light[3 + k]
+            tint = objects[hit, RED + k]
+            lamps_seen = METAL_DIFFUSE * light[k] + METAL_HIGHLIGHT * light[3 + k]
+            radiance[k] += weight[k] * tint * lamps_seen
+            weight[k] *= METAL_MIRROR * tint + 0.1 * grazing
+        dx, dy, dz = dx - 2 * cos_view * nx, dy - 2 * cos_view * ny, dz - 2 * cos_view * nz
+        shift_u, shift_v = ROUGHNESS * rough_u, ROUGHNESS * rough_v  # sideways and vertical
+        dx, dy, dz = dx - shift_u * dy, dy + shift_u * dx, dz + shift_v
+        length = math.sqrt(dx * dx + dy * dy + dz * dz)
+        dx, dy, dz = dx / length, dy / length, dz / length
+        if reflection < REFLECTIONS:
+            hit, t = _nearest_hit(objects, ox, oy, oz, dx, dy, dz, hit)
+            if hit >= 0:
+                continue
+        if reflection < REFLECTIONS and dz < HORIZON:
+            _shade_ground(objects, lamps, shadows, ox, oy, oz, dx, dy, dz, lamp_u, lamp_v, light)
+        else:
+            light[0] = light[1] = light[2] = max(SKY_HORIZON - SKY_FALL * abs(dz), SKY_ZENITH)
+        for k in range(3):
+            radiance[k] += weight[k] * light[k]
         return
-    cos_view = dx * nx + dy * ny + dz * nz
-    for k in range(3):
-        tint = objects[hit, RED + k]
-        radiance[k] = METAL_DIFFUSE * tint * light[k]
-        radiance[k] += METAL_HIGHLIGHT * (0.35 + 0.65 * tint) * light[3 + k]
-    rx, ry, rz = dx - 2 * cos_view * nx, dy - 2 * cos_view * ny, dz - 2 * cos_view * nz
-    mirror_hit, mirror_distance = _nearest_hit(objects, x, y, z, rx, ry, rz, hit)
-    _shade_reflection(
-        objects, lamps, shadows, mirror_hit, mirror_distance, x, y, z, rx, ry, rz,
-        lamp_u, lamp_v, light,
-    )  # fmt: skip
-    fresnel = 0.1 * (1.0 - min(abs(cos_view), 1.0)) ** 5
-    for k in range(3):
-        radiance[k] += (METAL_MIRROR * objects[hit, RED + k] + fresnel) * light[k]
 
 
 @_njit_inline
@@ -376,45 +433,80 @@ def draw_mask(
 @_njit
 def shade_image(
     objects: Array, boxes: NDArray[np.int64], camera: Array, focal: Array, lamps: Array,
-    shadows: Array, rays: int, srgb: NDArray[np.uint8], image: NDArray[np.uint8],
+    shadows: Array, rays: int, linear: Array, ground: NDArray[np.bool_],
 ) -> None:  # fmt: skip
-    """Fill ``image`` (H, W, 3) with the mean of ``rays``² samples per pixel.
+    """Fill ``linear`` (H, W, 3) with the mean radiance of ``rays``² samples per pixel.
 
-    ``srgb`` (4096,) encodes the square root of linear light. Each lamp is divided into ``rays``²
-    cells, one for each sample of a pixel.
+    Pixels outside ``boxes`` have at most ``GROUND_RAYS``² samples. ``ground`` (H, W) is set where
+    all samples show the ground.
     """
-    height, width, _ = image.shape
-    light, radiance, pixel = np.empty(6), np.empty(6), np.empty(3)
-    weight = 1.0 / (rays * rays)
-    sample_step, cell_size = 1.0 / rays, 2.0 / rays
+    height, width, _ = linear.shape
+    light, weight, radiance = np.empty(6), np.empty(3), np.empty(6)
     for i in range(height):
         for j in range(width):
             for k in range(3):
-                pixel[k] = 0.0
-            # Position of the samples in their lamp cells: interleaved gradient noise (Jimenez,
-            # SIGGRAPH 2014), which avoids banding in soft shadows.
-            noise_u = (52.9829189 * ((0.06711056 * j + 0.00583715 * i) % 1.0)) % 1.0
-            noise_v = (52.9829189 * ((0.06711056 * i + 0.00583715 * j) % 1.0)) % 1.0
-            for a in range(rays):
-                for b in range(rays):
-                    px, py = j + (b + 0.5) * sample_step, i + (a + 0.5) * sample_step
+                linear[i, j, k] = 0.0
+            ground[i, j] = True
+            # The samples form a rotated grid on the lamp: no two have the same u or v. Each of
+            # 3 × 3 neighbouring pixels shifts it differently, so that ``encode_image`` averages
+            # over a rotated grid nine times as fine.
+            shift_u = (i % 3 + (j % 3 + 0.5) / 3) / 3
+            shift_v = (j % 3 + (2.5 - i % 3) / 3) / 3
+            side = min(rays, GROUND_RAYS)
+            for n in range(len(boxes)):
+                if boxes[n, 0] <= j <= boxes[n, 1] and boxes[n, 2] <= i <= boxes[n, 3]:
+                    side = rays
+            step = 1.0 / side
+            for a in range(side):
+                for b in range(side):
+                    px, py = j + (b + 0.5) * step, i + (a + 0.5) * step
                     dx, dy, dz = _primary_ray(camera, focal, width, height, px, py)
                     hit, t = _primary_hit(objects, boxes, camera, i, j, dx, dy, dz)
-                    lamp_u = ((a + b) % rays + noise_u) * cell_size - 1.0
-                    lamp_v = (a + noise_v) * cell_size - 1.0
+                    lamp_u = 2.0 * (a * side + b + shift_u) * step * step - 1.0
+                    lamp_v = 2.0 * (b * side + side - 1 - a + shift_v) * step * step - 1.0
                     if hit < 0:
                         _shade_ground(
                             objects, lamps, shadows, camera[0, 0], camera[0, 1], camera[0, 2],
                             dx, dy, dz, lamp_u, lamp_v, radiance,
                         )  # fmt: skip
                     else:
+                        ground[i, j] = False
                         _shade_object(
                             objects, lamps, shadows, hit, t,
                             camera[0, 0], camera[0, 1], camera[0, 2], dx, dy, dz,
-                            lamp_u, lamp_v, light, radiance,
+                            lamp_u, lamp_v, 2.0 * (px - j) - 1.0, 2.0 * (py - i) - 1.0,
+                            light, weight, radiance,
                         )  # fmt: skip
                     for k in range(3):
-                        pixel[k] += radiance[k]
+                        linear[i, j, k] += radiance[k] * step * step
+
+
+@_njit
+def encode_image(
+    linear: Array, ground: NDArray[np.bool_], srgb: NDArray[np.uint8], image: NDArray[np.uint8]
+) -> None:
+    """Encode ``linear`` (H, W, 3) as sRGB; ``srgb`` (4096,) encodes the square root of light.
+
+    Pixels of the ground become the mean of those among their 3 × 3 neighbours that are ground
+    too, which makes penumbrae smooth.
+    """
+    height, width, _ = linear.shape
+    pixel = np.empty(3)
+    for i in range(height):
+        for j in range(width):
+            if ground[i, j]:
+                pixel[:] = 0.0
+                count = 0
+                for y in range(max(i - 1, 0), min(i + 2, height)):
+                    for x in range(max(j - 1, 0), min(j + 2, width)):
+                        if ground[y, x]:
+                            count += 1
+                            for k in range(3):
+                                pixel[k] += linear[y, x, k]
+                for k in range(3):
+                    pixel[k] /= count
+            else:
+                for k in range(3):
+                    pixel[k] = linear[i, j, k]
             for k in range(3):
-                root = math.sqrt(min(pixel[k] * weight, 1.0))
-                image[i, j, k] = srgb[int(root * 4095 + 0.5)]
+                image[i, j, k] = srgb[int(math.sqrt(min(pixel[k], 1.0)) * 4095 + 0.5)]

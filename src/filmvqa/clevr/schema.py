@@ -59,7 +59,7 @@ class SceneObject(msgspec.Struct):
     coords
         Centre in world units (``3d_coords`` in the file).
     pixel_coords
-        x and y in pixels, and depth in world units.
+        x and y in whole pixels (other generators may write fractions), and depth in world units.
     """
 
     color: str
@@ -68,7 +68,7 @@ class SceneObject(msgspec.Struct):
     shape: str
     material: str
     coords: Vector = msgspec.field(name="3d_coords")
-    pixel_coords: Vector
+    pixel_coords: tuple[int | float, int | float, float]
 
 
 def _check_filename(name: str) -> None:

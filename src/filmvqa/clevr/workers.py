@@ -15,17 +15,15 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from filmvqa.clevr.families import read_families
 from filmvqa.clevr.generator_settings import GeneratorSettings
 from filmvqa.clevr.partial_files import chunks_of_shard, read_partial_scenes
 from filmvqa.clevr.questions import ask_shard
-from filmvqa.clevr.render import Rendered, render
-from filmvqa.clevr.scenes import MAX_RESTARTS, sample_layout, to_scene
+from filmvqa.clevr.render import Rendered, sample_and_render
+from filmvqa.clevr.scenes import to_scene
 from filmvqa.clevr.schema import Scene, encode_json
-from filmvqa.errors import UserError
 from filmvqa.files import write_file
 from filmvqa.layout import DatasetLayout
 
@@ -71,26 +69,16 @@ def _exit_with_parent(parent_lives: Connection) -> None:
 def draw_image(settings: GeneratorSettings, split: str, index: int) -> tuple[Scene, Rendered]:
     """Sample and render one image; the result depends only on the settings, split and index.
 
-    Layouts are sampled until every object has at least ``rules.min_visible`` visible pixels.
-
     Raises
     ------
     UserError
-        If ``MAX_RESTARTS`` layouts in succession fail.
+        If the rules cannot be satisfied; see ``sample_and_render``.
     """
     rng = np.random.default_rng([settings.seed, zlib.crc32(split.encode()), index])
     width, height = settings.width, settings.height
     rules = settings.rules.for_split(split)
-    min_visible = rules.min_visible(width, height)
-    for _ in range(MAX_RESTARTS):
-        layout = sample_layout(rng, rules)
-        rendered = render(layout, width, height, settings.rays, min_visible)
-        if rendered is not None:
-            return to_scene(layout, rules, split, index, width, height), rendered
-    raise UserError(
-        f"image {index} of {split}: an object was hidden in each of {MAX_RESTARTS} scenes; lower "
-        "rules.min_pixels or rules.max_objects"
-    )
+    layout, rendered = sample_and_render(rng, rules, width, height, settings.rays)
+    return to_scene(layout, rules, split, index, width, height), rendered
 
 
 def draw_chunk(
@@ -115,19 +103,23 @@ def draw_chunk(
     scenes = []
     for index in indices:
         scene, rendered = draw_image(settings, split, index)
-        _write_png(layout.image_folder(split) / scene.image_filename, rendered.image)
+        image = Image.fromarray(rendered.image)
+        if settings.rgba:
+            image.putalpha(255)
+        _write_png(layout.image_folder(split) / scene.image_filename, image)
         if settings.masks:
-            _write_png(layout.mask_folder(split) / scene.image_filename, rendered.mask)
+            mask = Image.fromarray(rendered.mask)
+            _write_png(layout.mask_folder(split) / scene.image_filename, mask)
         scenes.append(scene)
     if chunk is not None:
         write_file(layout.partial_json(split, "scenes", chunk), encode_json(scenes))
     return len(indices)
 
 
-def _write_png(path: Path, pixels: NDArray[np.uint8]) -> None:
+def _write_png(path: Path, image: Image.Image) -> None:
     encoded = io.BytesIO()
     # Level 1 is three times as fast as the default level; the files are a tenth larger.
-    Image.fromarray(pixels).save(encoded, format="PNG", compress_level=1)
+    image.save(encoded, format="PNG", compress_level=1)
     write_file(path, encoded.getbuffer())
 
 

@@ -23,8 +23,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from filmvqa.clevr.render import render
-from filmvqa.clevr.scenes import Layout, SceneRules, sample_layout
+from filmvqa.clevr.render import sample_and_render
+from filmvqa.clevr.scene_rules import SceneRules
+from filmvqa.clevr.scenes import Layout
 from filmvqa.clevr.schema import ATTRIBUTES
 from filmvqa.data.backbones import Backbone, ClevrCNN
 from filmvqa.errors import UserError
@@ -84,15 +85,10 @@ def draw_labelled_images(
     """Render ``count`` square images of ``size`` pixels with their labels."""
     rng = np.random.default_rng(seed)
     labelled = LabelledImages.empty(count, size)
-    index = 0
-    while index < count:
-        layout = sample_layout(rng, rules)
-        rendered = render(layout, size, size, min_visible=rules.min_visible(size, size))
-        if rendered is None:  # an object is hidden: draw another scene
-            continue
+    for index in range(count):
+        layout, rendered = sample_and_render(rng, rules, size, size)
         labelled.images[index] = rendered.image.transpose(2, 0, 1)
         _label_cells(labelled, index, layout, rendered.mask)
-        index += 1
     return labelled
 
 
