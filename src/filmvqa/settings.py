@@ -251,7 +251,7 @@ def _limits(base: type, metas: list[Meta]) -> str:
     if {"ge", "le"} <= limits.keys():
         limits["range"] = f"{limits.pop('ge')} to {limits.pop('le')}"
     words = {
-        "range": "from", "ge": "of at least", "gt": "above", "le": "of at most", "lt": "below",
+        "range": "from", "ge": "of at least", "gt": "above", "le": "at most", "lt": "below",
         "multiple_of": "that is a multiple of",
     }  # fmt: skip
     texts = [f" {text} {limits[name]}" for name, text in words.items() if name in limits]

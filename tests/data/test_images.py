@@ -101,7 +101,7 @@ def test_gaps_are_refused_or_left_out(tmp_path: Path) -> None:
     assert list(list_images(folder, missing_images="leave_out")) == [3, 4, 7, 9]
     assert list(list_images(folder, max_images=2)) == [3, 4]
     assert list(list_images(folder, missing_images="leave_out", max_images=3)) == [3, 4, 7]
-    with pytest.raises(UserError, match="missing_images='skip'; use refuse or leave_out"):
+    with pytest.raises(UserError, match="missing_images='skip': must be one of refuse, leave_out"):
         list_images(folder, missing_images="skip")
 
 

@@ -459,7 +459,7 @@ def test_no_image_is_there(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("option", ["missing_images", "incomplete"])
 def test_another_value_of_an_option(tmp_path: Path, option: str) -> None:
-    with pytest.raises(UserError, match=f"{option}='ignore'; choose"):
+    with pytest.raises(UserError, match=f"{option}='ignore': must be one of refuse"):
         preprocess_questions(layout(tmp_path), **{option: "ignore"})
 
 

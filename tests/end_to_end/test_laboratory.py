@@ -69,7 +69,7 @@ def test_what_is_no_original_checkpoint(workplace: Path) -> None:
     assert "best.pt: not a FiLM checkpoint of the original code" in line
     assert not (workplace / "x.pt").exists()
     line = fail("train.py", *TRAIN, "run=bad", "data.fraction=1.5", cwd=workplace)
-    assert "data.fraction=1.5; must be above 0 and at most 1" in line
+    assert "data.fraction=1.5: must be a finite number above 0 and at most 1" in line
     line = fail("train.py", *TRAIN, "run=bad", "train.trainable=[eyes]", cwd=workplace)
     assert "train.trainable: the model has no part 'eyes'; it has encoder, stem" in line
 

@@ -67,5 +67,5 @@ def test_attention_begins_as_in_the_original_code() -> None:
     "option", [{"classifier_norm": "both"}, {"pool": "avgpool2"}, {"pixel_range": "255"}]
 )
 def test_an_unknown_choice_is_refused(option: dict) -> None:
-    with pytest.raises(UserError, match="choose from"):
+    with pytest.raises(UserError, match=rf"model\.{next(iter(option))}=.*: must be one of"):
         build_model("cnn_lstm", vocab_size=9, num_answers=5, feature_shape=[4, 6, 6], **option)

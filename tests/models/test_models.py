@@ -186,7 +186,7 @@ def test_an_unknown_model_is_refused() -> None:
         ({"generator": {"gamma_baseline": float("nan")}}, r"generator\.gamma_baseline=NaN"),
         (
             {"stem": {"strides": [1, "2"]}},
-            r'stem\.strides=\[1, "2"\]: must be a list, each a whole',
+            r'stem\.strides=\[1, "2"\]: must be a list of at least one, each a whole',
         ),
         ({"stem": {"kernel_size": 0}}, r"stem\.kernel_size=0: must be a whole number from 1"),
         ({"stem": {"kernel_size": 7, "padding": 0}}, r"stem\.kernel_size=7: leaves nothing"),
@@ -247,7 +247,7 @@ def test_biases_begin_at_zero_or_as_in_the_original_code() -> None:
             assert 0 < uniform.abs().max() <= 1 / fan_in**0.5
         else:
             assert torch.equal(zero, uniform), name
-    with pytest.raises(UserError, match="initial_biases='one'; choose from zero, uniform"):
+    with pytest.raises(UserError, match="initial_biases='one': must be one of zero, uniform"):
         build_model("film", **SIZES, **SMALL["film"], initial_biases="one")
 
 

@@ -19,8 +19,8 @@ class BatchNorm2d(nn.BatchNorm2d):
 
     On a CPU in channels-last order, torch adds up all values of a channel one by one in float32, so
     that the mean over 64 maps of 14×14 has an error of 1e-5. Here the same kernel adds up shorter
-    columns first, at the same speed. In contiguous order, in bfloat16, on other devices and under
-    ``torch.compile``, torch's batch norm runs.
+    columns first, at nearly the same speed. In contiguous order, in bfloat16, on other devices and
+    under ``torch.compile``, torch's batch norm runs.
 
     Maps can count several times, for images about which a batch has several questions.
     """
