@@ -105,7 +105,7 @@ def test_a_scene_that_cannot_be_asked_about_is_named(
 def test_an_existing_output_is_kept(generated_set: Path, tmp_path: Path) -> None:
     path = generated_set / "scenes/CLEVR_val_scenes.json"
     (tmp_path / "q.json").write_text("mine")
-    for output, named in ((tmp_path / "q.json", "exists already"), (path, "")):
+    for output, named in ((tmp_path / "q.json", "exists already"), (path, "CLEVR_val_scenes")):
         with pytest.raises(UserError, match=named):
             ask_scenes(path, output)
     assert (tmp_path / "q.json").read_text() == "mine"

@@ -564,3 +564,47 @@ def test_a_damaged_file_is_made_again(tmp_path: Path, capsys: pytest.CaptureFixt
     assert not preprocess_questions(layout(tmp_path))[0].was_there
     assert path.read_bytes() == content
     assert "train_questions.h5: is damaged" in capsys.readouterr().err
+
+
+# Families whose numbers begin again in each template file
+
+
+@pytest.mark.parametrize(
+    ("files", "families", "expected", "warns"),
+    [
+        # Numbers of the release: zero_hop begins with 84, compare_integer with 0, one_hop with 72.
+        (["zero_hop.json", "one_hop.json", "compare_integer.json", "zero_hop.json"],
+         [1, 0, 8, 5], [85, 72, 8, 89], False),
+        (["zero_hop.json"] * 4, [3, 4, 85, 6], [3, 4, 85, 6], False),  # they do not begin again
+        (["own.json", "other.json", "own.json", "own.json"], [0, 0, 1, 2], [0, 0, 1, 2], True),
+    ],
+)  # fmt: skip
+def test_families_of_the_official_generator_get_the_releases_numbers(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    files: list[str],
+    families: list[int],
+    expected: list[int],
+    warns: bool,
+) -> None:
+    questions = [
+        {**question, "template_filename": file, "question_family_index": family}
+        for question, file, family in zip(RELEASE, files, families, strict=True)
+    ]
+    write(tmp_path / "q", "train", questions)
+    assert made(tmp_path)["question_families"].tolist() == expected
+    assert ("numbered anew in each template file" in capsys.readouterr().err) == warns
+
+
+def test_the_answers_of_a_generated_set_are_known(tmp_path: Path) -> None:
+    """A small set may ask for some in validation alone."""
+    write(tmp_path / "q", "train", RELEASE)
+    val = [ask("How many are there?", 0, "7", program=COUNT, question_family_index=4)]
+    write(tmp_path / "q", "val", val)
+    with pytest.raises(UserError, match="'7' is not in the vocabulary"):
+        made(tmp_path)
+    answers = [str(n) for n in range(11)] + ["yes", "no"]
+    (layout(tmp_path).generator_settings).write_text(json.dumps({"answers": answers, "seed": 0}))
+    made(tmp_path)
+    vocabulary = Vocabulary.load(tmp_path / "h5/vocab.json")
+    assert vocabulary.answer.keys() == {*answers, "small"}

@@ -17,13 +17,12 @@ from filmvqa.errors import UserError
 #: Values that a template parameter of each type can take.
 DOMAINS = {name.capitalize(): values for name, values in ATTRIBUTES.items()}
 DOMAINS["Relation"] = RELATIONS
-#: The template files of CLEVR v1.0 in the order in which the release numbers their families: 0 to 8
-#: compare_integer, 9 to 24 comparison, 25 to 30 three_hop, 31 to 35 single_and, 36 to 63
-#: same_relate, 64 to 71 single_or, 72 to 77 one_hop, 78 to 83 two_hop, 84 to 89 zero_hop.
-RELEASE_ORDER = (
-    "compare_integer", "comparison", "three_hop", "single_and", "same_relate", "single_or",
-    "one_hop", "two_hop", "zero_hop",
-)  # fmt: skip
+#: The template files of CLEVR v1.0 in the order in which the release numbers their families, and
+#: how many each has: compare_integer has the numbers 0 to 8, comparison 9 to 24, and so on.
+RELEASE_GROUPS = {
+    "compare_integer": 9, "comparison": 16, "three_hop": 6, "single_and": 5, "same_relate": 28,
+    "single_or": 8, "one_hop": 6, "two_hop": 6, "zero_hop": 6,
+}  # fmt: skip
 #: Types of nodes that expand to several functions.
 COMPOSITE_NODE = re.compile(r"(relate_)?filter(_unique|_count|_exist)?$")
 
@@ -239,8 +238,8 @@ def read_families(
             f"{source}: no such folder; set templates to a folder of template files (*.json)"
         )
     paths = {p.name.removesuffix(".json"): p for p in source.iterdir() if p.name.endswith(".json")}
-    groups = [group for group in RELEASE_ORDER if group in paths]
-    groups += sorted(paths.keys() - set(RELEASE_ORDER))
+    groups = [group for group in RELEASE_GROUPS if group in paths]
+    groups += sorted(paths.keys() - RELEASE_GROUPS.keys())
     families: list[Family] = []
     for group in groups:
         path = paths[group]

@@ -97,7 +97,8 @@ def record_settings(
 ) -> None:
     """Write ``generation.json``, or compare the settings with those it already records.
 
-    ``families`` are those of the settings; a hash of them is recorded with the settings.
+    ``families`` are those of the settings; a hash of them is recorded with the settings, and all
+    answers that they can have, of which a small set may have some in no question.
 
     Raises
     ------
@@ -107,7 +108,8 @@ def record_settings(
     """
     path = layout.generator_settings
     wanted = msgspec.to_builtins(settings) | {
-        "families_sha256": hashlib.sha256(encode_json(families)).hexdigest()
+        "families_sha256": hashlib.sha256(encode_json(families)).hexdigest(),
+        "answers": _possible_answers(families, settings.rules.max_objects),
     }
     if path.exists():
         recorded = decode_json(
@@ -127,6 +129,29 @@ def record_settings(
     write_file(path, msgspec.json.format(encode_json(wanted), indent=1) + b"\n")
 
 
+def _possible_answers(families: Sequence[Family], max_objects: int) -> list[str]:
+    answers = {answer for family in families for answer in family.template.possible_answers}
+    return sorted(a for a in answers if not a.isdigit() or int(a) <= max_objects)
+
+
+def recorded_answers(layout: DatasetLayout) -> list[str]:
+    """All answers that questions about a generated set can have; none of another set.
+
+    Raises
+    ------
+    UserError
+        If ``generation.json`` cannot be read.
+    """
+    path = layout.generator_settings
+    if not path.exists():
+        return []
+    return decode_json(read_bytes(path, REMEDY), _Recorded, path, REMEDY).answers
+
+
+class _Recorded(msgspec.Struct):
+    answers: list[str] = []
+
+
 def _compare(layout: DatasetLayout, recorded: dict[str, Any], wanted: dict[str, Any]) -> None:
     if "families_sha256" not in recorded:
         raise UserError(
@@ -134,6 +159,8 @@ def _compare(layout: DatasetLayout, recorded: dict[str, Any], wanted: dict[str, 
             "families and other scenes; choose another folder"
         )
     other_families = recorded.pop("families_sha256") != wanted.pop("families_sha256")
+    for record in (recorded, wanted):
+        record.pop("answers", None)  # those of the families
     changed = differences(recorded, wanted)
     if other_families and not {"families", "templates"} & {text.split()[0] for text in changed}:
         changed.append("the question templates are others")

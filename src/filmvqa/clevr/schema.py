@@ -163,7 +163,8 @@ class StepRecord(msgspec.Struct, gc=False):
 
 
 class QuestionRecord(msgspec.Struct, gc=False):
-    """A question as question files have it: its answer may be a truth value or a number."""
+    """A question as question files have it: its answer may be a truth value or a number, and its
+    family's number may begin again in each template file, which it then names."""
 
     image_filename: str
     question: str
@@ -171,6 +172,7 @@ class QuestionRecord(msgspec.Struct, gc=False):
     split: str | None = None
     question_index: int | None = None
     question_family_index: int | None = None
+    template_filename: str | None = None
     answer: bool | int | float | str | None = None
     program: list[StepRecord] | None = None
 

@@ -14,6 +14,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from filmvqa.clevr.generator_settings import recorded_answers
 from filmvqa.clevr.programs import ANSWER_FUNCTIONS
 from filmvqa.data.hdf5 import (
     HDF5_ERRORS,
@@ -87,7 +88,8 @@ def preprocess_questions(
     Parameters
     ----------
     train_split
-        The split whose words, answers and program steps make the vocabulary.
+        The split whose words, answers and program steps make the vocabulary, with the answers that
+        a generated set records as possible.
     vocab
         An existing vocabulary to encode with; None builds one from train alone.
     extend_vocab
@@ -120,9 +122,7 @@ def preprocess_questions(
     if train_split in sources:
         train = _read(sources[train_split], layout, train_split, options)
     train_source = sources.get(train_split, layout.questions)
-    vocabulary = _choose_vocabulary(
-        train, train_source, layout.vocabulary, vocab, extend_vocab, min_count
-    )
+    vocabulary = _choose_vocabulary(train, train_source, layout, vocab, extend_vocab, min_count)
     with folder_lock(layout.h5, "questions"):
         # All are looked at before anything is written: one of them may not be ours to replace.
         done = {
@@ -196,7 +196,7 @@ def _read(source: Path, layout: DatasetLayout, split: str, options: _Options) ->
 def _choose_vocabulary(
     train: QuestionTable | None,
     source: Path,
-    existing: Path,
+    layout: DatasetLayout,
     given: str | Path | None,
     extend: bool,
     min_count: int,
@@ -205,8 +205,8 @@ def _choose_vocabulary(
     if base is not None and not extend:
         return base
     if train is None:
-        if existing.exists():
-            return Vocabulary.load(existing)
+        if layout.vocabulary.exists():
+            return Vocabulary.load(layout.vocabulary)
         raise UserError(
             f"{source}: no train questions to build a vocabulary "
             "from; add them, or give vocab=<vocab.json>"
@@ -215,7 +215,9 @@ def _choose_vocabulary(
         {name: n for name, n in counts.items() if n and name not in SPECIAL_TOKENS}
         for counts in (train.questions.counts(train.words), train.programs.counts(train.steps))
     )
-    return Vocabulary.build(words, steps, train.answer_names, min_count, base)
+    # A generated set knows its answers; a small one may ask for some in validation alone.
+    answers = {*train.answer_names, *recorded_answers(layout)}
+    return Vocabulary.build(words, steps, answers, min_count, base)
 
 
 def _finished(

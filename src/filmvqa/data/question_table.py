@@ -12,12 +12,14 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import accumulate
 from pathlib import Path
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from filmvqa.clevr.families import RELEASE_GROUPS
 from filmvqa.clevr.programs import (
     ANSWER_FUNCTIONS,
     OTHER_ANSWER_FUNCTIONS,
@@ -37,7 +39,7 @@ from filmvqa.clevr.schema import (
     not_utf8,
 )
 from filmvqa.data.vocabulary import END, SPECIAL_TOKENS, START, tokenize
-from filmvqa.errors import UserError
+from filmvqa.errors import UserError, warn
 from filmvqa.files import read_bytes
 from filmvqa.layout import image_number
 
@@ -192,6 +194,7 @@ def read_question_table(
             f"{path}: none of the images of its {len(records):,} questions is in {images_folder}; "
             "add them"
         )
+    builder.number_families()
     return builder.table
 
 
@@ -206,6 +209,7 @@ class _TableBuilder:
         )
         self._image_index: dict[str, int] = {}
         self._first_question: dict[int, int] = {}
+        self._template_files, self._templates = Numbering(), _empty()
         self._start, self._end = table.words[START], table.words[END]
         self._types = {name: i for i, name in enumerate(TYPE_NAMES)}
         # Programs of one family share their structure, and most steps recur.
@@ -245,7 +249,31 @@ class _TableBuilder:
             raise ValueError(f"has question_family_index {family}; {CORRECT}")
         table.answers.append(MISSING if answer is None else table.answer_names[answer])
         table.families.append(MISSING if family is None else family)
+        template = question.template_filename
+        self._templates.append(MISSING if template is None else self._template_files[template])
         self._add_program(question.program)
+
+    def number_families(self) -> None:
+        """Give families the release's numbers if theirs begin again in each of its template files,
+        as those of CLEVR's generator do; warn if they begin again in other files."""
+        templates = np.frombuffer(self._templates, np.int32)
+        families = np.frombuffer(self.table.families, np.int32)
+        if not self._template_files or (families == MISSING).any() or (templates == MISSING).any():
+            return
+        names = [Path(name).stem for name in self._template_files]
+        starts = accumulate(RELEASE_GROUPS.values(), initial=0)
+        first = dict(zip(RELEASE_GROUPS, starts, strict=False))
+        counts = np.array([RELEASE_GROUPS.get(name, 0) for name in names])
+        if (families < counts[templates]).all():
+            offsets = np.array([first[name] for name in names], np.int32)
+            self.table.families = array("i", (offsets[templates] + families).tobytes())
+            return
+        pairs = np.unique(np.stack([families, templates]), axis=1)
+        if len(np.unique(pairs[0])) < pairs.shape[1]:
+            warn(
+                f"{self.table.path}: its question families are numbered anew in each template file "
+                f"({', '.join(sorted(self._template_files))}), so that tables by family mix them"
+            )
 
     def _new_image(self, number: int, question: QuestionRecord) -> int:
         """The index of an image that no question before was about."""
