@@ -37,7 +37,7 @@ from filmvqa.layout import DatasetLayout
 from filmvqa.locks import folder_lock
 from filmvqa.settings import Incomplete, MissingImages, Positive, checked
 
-FORMAT = "filmvqa-questions-2"
+FORMAT = "filmvqa-questions-3"
 #: What questions can lack, if that is accepted: those without an image or answer are left out.
 LACKING = ("image", "answer", "program", "family", "word")
 

@@ -23,6 +23,8 @@ from filmvqa.files import read_bytes
 from filmvqa.settings import MissingImages, checked
 
 _MAKE_AGAIN = "delete it and run scripts/preprocess_questions.py again"
+#: The format of earlier versions, whose generated sets numbered families otherwise.
+_FORMAT_2 = "filmvqa-questions-2"
 _OTHER_FORMAT = "data/README.md describes the files that are read"
 #: The datasets of a question file that are read: rows of questions, and the images' names.
 QUESTION_DATASETS = (
@@ -108,7 +110,9 @@ class QuestionDataset:
         _check_arrays(path, arrays, attributes, vocabulary)
         named_images, image_name_crc32 = (arrays.pop(name, None) for name in NAME_DATASETS)
         questions = torch.from_numpy(arrays["questions"].astype(np.int32))
-        count = len(questions)
+        count, families = len(questions), arrays.get("question_families")
+        if attributes.get("format") == _FORMAT_2:  # may be of a generated set with other numbers
+            families = None
         types = _answer_function_indices(arrays, attributes, vocabulary)
         num_steps = None
         if "programs" in arrays:
@@ -121,7 +125,7 @@ class QuestionDataset:
             original_index=torch.from_numpy(arrays.get("orig_idxs", np.arange(count))),
             answers=None if (a := _tensor(arrays.get("answers"))) is None else a.long(),
             types=_tensor(types),
-            families=_tensor(arrays.get("question_families")),
+            families=_tensor(families),
             program_lengths=_tensor(num_steps),
             rows=torch.arange(count),
             image_names_sha256=attributes.get("image_names_sha256"),

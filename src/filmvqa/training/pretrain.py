@@ -28,6 +28,7 @@ from filmvqa.clevr.scene_rules import SceneRules
 from filmvqa.clevr.scenes import Layout
 from filmvqa.clevr.schema import ATTRIBUTES
 from filmvqa.data.backbones import Backbone, ClevrCNN
+from filmvqa.devices import autocast
 from filmvqa.errors import UserError
 from filmvqa.files import write_file
 
@@ -219,7 +220,7 @@ def _train(
     bar = tqdm(total=num_steps, desc="pretrain", unit="batch")
     for _ in range(epochs):
         for images, *labels in _shuffled_batches(train, batch_size, generator):
-            with torch.autocast("cpu", torch.bfloat16):
+            with autocast(torch.device("cpu"), "auto"):
                 features = model(images.contiguous(memory_format=torch.channels_last))
                 loss = predictor.loss(features, *labels)
             optimizer.zero_grad(set_to_none=True)
