@@ -27,6 +27,7 @@ from filmvqa.clevr.scenes import image_filename
 from filmvqa.clevr.workers import draw_chunk, exit_with_parent, generate_questions
 from filmvqa.disk import check_disk_space
 from filmvqa.errors import UserError
+from filmvqa.files import names_in
 from filmvqa.layout import DatasetLayout
 from filmvqa.locks import folder_lock
 from filmvqa.settings import Workers, checked
@@ -99,7 +100,7 @@ def _plan_images(
     """
     count = settings.images[split]
     if layout.question_json(split).exists():
-        present = {path.name for path in layout.image_folder(split).glob("*.png")}
+        present = set(names_in(layout.image_folder(split)))
         missing = [i for i in range(count) if image_filename(split, i) not in present]
         return [(split, chunk, None) for chunk in _split_into_chunks(missing)]
     return [
