@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -112,6 +113,24 @@ def test_output_of_any_encoding_takes_any_character(
     print(text, file=getattr(sys, name), flush=True)
     assert written.getvalue().decode(encoding).startswith("60 ")
     assert (written.getvalue().decode(encoding)[3] == "×") == (encoding == "utf-8")
+
+
+@pytest.mark.parametrize("closed", ["2>&-", "<&- >&- 2>&-", "<&-", ">&-"])
+def test_streams_that_the_parent_closed(closed: str, tmp_path: Path) -> None:
+    """Otherwise Python has None for them, and a file gets the descriptor of standard error."""
+    code = (
+        "import filmvqa.cli.command, sys; print('x'); print('y', file=sys.stderr); "
+        "file = open('opened', 'w'); file.write(str(file.fileno())); sys.stdin.read()"
+    )
+    command = f"{shlex.quote(sys.executable)} -c {shlex.quote(code)} {closed}"
+    done = subprocess.run(
+        ["sh", "-c", command], cwd=tmp_path, stdin=subprocess.DEVNULL, capture_output=True,
+        text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0
+    assert done.stdout == ("" if ">&-" in closed.replace("2>&-", "") else "x\n")
+    assert done.stderr == ("" if "2>&-" in closed else "y\n")
+    assert int((tmp_path / "opened").read_text()) > 2
 
 
 def test_every_program_prints_any_character() -> None:
