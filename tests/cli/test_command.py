@@ -11,7 +11,7 @@ from pathlib import Path
 import hydra
 import pytest
 from omegaconf import OmegaConf
-from omegaconf.errors import MissingMandatoryValue
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from filmvqa.cli.command import CONFIGS, versioned_arguments
 from filmvqa.cli.messages import explain, refuse_renamed_overrides
@@ -99,6 +99,16 @@ def test_a_value_that_must_be_given_is_named() -> None:
     with pytest.raises(MissingMandatoryValue) as caught:
         print(OmegaConf.create({"a": {"b": "???"}}).a.b)
     assert explain(caught.value) == "a.b: must be given, as a.b=<value>"
+
+
+@pytest.mark.parametrize("value", ["${nothing}", "${a.c}", "${oc.env:NO_SUCH_NAME}", "${no:x}"])
+def test_an_interpolation_that_leads_nowhere_names_its_key(value: str) -> None:
+    with pytest.raises(OmegaConfBaseException) as caught:
+        print(OmegaConf.create({"a": {"b": value}}).a.b)
+    message = explain(caught.value)
+    assert message.startswith("a.b: ")
+    assert message.endswith("; correct it there")
+    assert "object_type" not in message
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp1251", "utf-8"])

@@ -62,7 +62,7 @@ def explain(error: BaseException) -> str:
     if isinstance(error, MissingMandatoryValue):
         return printable(f"{error.full_key}: must be given, as {error.full_key}=<value>")
     if isinstance(error, OmegaConfBaseException) and error.full_key:
-        return printable(f"{error.full_key}: {error.msg}; correct it there")
+        return printable(f"{error.full_key}: {str(error.msg).splitlines()[0]}; correct it there")
     return printable(str(error))
 
 
