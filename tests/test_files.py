@@ -8,9 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from filmvqa.clevr.generate import generate
+from filmvqa.clevr.generator_settings import GeneratorSettings
 from filmvqa.errors import UserError
-from filmvqa.files import atomic_write, check_output, named_errors
+from filmvqa.files import atomic_write, check_output, files_below, named_errors, names_in
+from filmvqa.layout import DatasetLayout
 from filmvqa.locks import file_lock
+from filmvqa.reports.sweeps import read_runs
 from tests.permissions import as_nobody
 
 
@@ -44,6 +48,40 @@ def test_outputs_that_cannot_be_written_are_named(public: Path) -> None:
                 pass
 
     as_nobody(work)
+
+
+def test_a_folder_that_may_not_be_read_is_not_called_empty(public: Path) -> None:
+    (public / "images").mkdir(mode=0o300)
+    (public / "sweep/a").mkdir(parents=True)
+    (public / "sweep/b").mkdir(mode=0o300)
+    settings = GeneratorSettings(images={"val": 1}, width=48, height=32, rays=1, masks=False)
+    assert generate(public / "world", settings, workers=1)
+    picture = public / "world/images/val/CLEVR_val_000000.png"
+    made = picture.stat().st_mtime_ns
+    for path in (public / "world").rglob("*"):
+        path.chmod(0o777)
+    (public / "world").chmod(0o777)
+    picture.parent.chmod(0o333)
+
+    def work() -> None:
+        with pytest.raises(PermissionError, match="images"):
+            DatasetLayout.under(public).image_splits()
+        with pytest.raises(PermissionError, match="sweep/b"):
+            read_runs(public / "sweep")
+        with pytest.raises(PermissionError, match="images/val"):
+            generate(public / "world", settings, workers=1)
+
+    as_nobody(work)
+    assert picture.stat().st_mtime_ns == made
+
+
+def test_folders_are_listed_in_order(tmp_path: Path) -> None:
+    for name in ("b/x", "a/c/x", "a/y", "x"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert names_in(tmp_path) == ["a", "b", "x"]
+    assert files_below(tmp_path, "x") == [tmp_path / n for n in ("a/c/x", "b/x", "x")]
+    assert names_in(tmp_path / "none") == files_below(tmp_path / "none", "x") == []
 
 
 def test_an_error_that_names_no_file_gets_its_path(tmp_path: Path) -> None:

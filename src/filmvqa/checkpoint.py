@@ -16,6 +16,7 @@ from filmvqa.data.feature_file import FEATURE_SPEC
 from filmvqa.data.vocabulary import Vocabulary
 from filmvqa.errors import UserError, one_line
 from filmvqa.files import write_file
+from filmvqa.layout import RunLayout
 from filmvqa.memory import explained_out_of_memory
 from filmvqa.models import build_model
 from filmvqa.renamed_keys import rename_keys
@@ -55,8 +56,26 @@ def save_checkpoint(path: str | Path, content: dict[str, Any]) -> None:
     write_file(path, stream.getbuffer())
 
 
+def checkpoint_file(path: str | Path) -> Path:
+    """The file that ``path`` means: of a run's folder its best checkpoint.
+
+    Raises
+    ------
+    UserError
+        For a folder without one.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        return path
+    best = RunLayout(path).best_checkpoint
+    if not best.exists():
+        raise UserError(f"{path}: is a folder without {best.name}; give a run's, or a checkpoint")
+    return best
+
+
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Read a checkpoint of the current or the previous format; no code in the file is executed.
+    """Read a checkpoint of the current or the previous format, or the best one of a run's folder;
+    no code in the file is executed.
 
     Raises
     ------
@@ -67,9 +86,10 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
         If the system refuses to read the file, which says nothing about its content: it names the
         file.
     """
+    path = checkpoint_file(path)
     # Read at once, so that an error of the system cannot be taken for broken content.
     try:
-        stored = Path(path).read_bytes()
+        stored = path.read_bytes()
     except FileNotFoundError:
         raise UserError(f"{path}: no such checkpoint; train one with scripts/train.py") from None
     except OSError as error:

@@ -101,6 +101,33 @@ def sync_folder(folder: str | Path) -> None:
             os.close(descriptor)
 
 
+def names_in(folder: str | Path) -> list[str]:
+    """The names of what a folder has, sorted; none if there is no such folder.
+
+    Unlike ``Path.glob``, it raises ``OSError`` for a folder that may not be read: that one is not
+    empty.
+    """
+    try:
+        return sorted(path.name for path in Path(folder).iterdir())
+    except FileNotFoundError:
+        return []
+
+
+def files_below(folder: str | Path, name: str) -> list[Path]:
+    """The files of a name in a folder and in all folders below it, sorted; none if there is no such
+    folder.
+
+    Unlike ``Path.rglob``, it raises ``OSError`` for a folder that may not be read.
+    """
+
+    def refuse(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError):
+            raise error
+
+    walk = os.walk(folder, onerror=refuse)
+    return sorted(Path(place) / name for place, _, names in walk if name in names)
+
+
 def is_up_to_date(target: str | Path, source: str | Path) -> bool:
     """Whether ``target`` exists and was written after ``source``."""
     target, source = Path(target), Path(source)

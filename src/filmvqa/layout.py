@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from filmvqa.errors import UserError, warn
-from filmvqa.files import is_litter
+from filmvqa.files import is_litter, names_in
 
 _NUMBER_IN_NAME = re.compile(r"(\d+)\.[A-Za-z]+")
 #: Question files of CLEVR, CoGenT and Super-CLEVR, of CLEVR-Humans, and of CLEVR-Math; those of
@@ -70,11 +70,11 @@ class DatasetLayout:
 
     def image_splits(self) -> list[str]:
         """The names of the splits that have a folder of images, sorted."""
-        return sorted(
-            path.name
-            for path in self.images.glob("*")
-            if path.is_dir() and not is_litter(path.name)
-        )
+        return [
+            name
+            for name in names_in(self.images)
+            if (self.images / name).is_dir() and not is_litter(name)
+        ]
 
     def mask_folder(self, split: str) -> Path:
         """The folder of a split's object masks, one PNG per image."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import hydra
 import pytest
 from omegaconf import OmegaConf
-from omegaconf.errors import MissingMandatoryValue
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from filmvqa.cli.command import CONFIGS, versioned_arguments
 from filmvqa.cli.messages import explain, refuse_renamed_overrides
@@ -100,6 +101,16 @@ def test_a_value_that_must_be_given_is_named() -> None:
     assert explain(caught.value) == "a.b: must be given, as a.b=<value>"
 
 
+@pytest.mark.parametrize("value", ["${nothing}", "${a.c}", "${oc.env:NO_SUCH_NAME}", "${no:x}"])
+def test_an_interpolation_that_leads_nowhere_names_its_key(value: str) -> None:
+    with pytest.raises(OmegaConfBaseException) as caught:
+        print(OmegaConf.create({"a": {"b": value}}).a.b)
+    message = explain(caught.value)
+    assert message.startswith("a.b: ")
+    assert message.endswith("; correct it there")
+    assert "object_type" not in message
+
+
 @pytest.mark.parametrize("encoding", ["ascii", "cp1251", "utf-8"])
 @pytest.mark.parametrize("name", ["stdout", "stderr"])
 def test_output_of_any_encoding_takes_any_character(
@@ -112,6 +123,24 @@ def test_output_of_any_encoding_takes_any_character(
     print(text, file=getattr(sys, name), flush=True)
     assert written.getvalue().decode(encoding).startswith("60 ")
     assert (written.getvalue().decode(encoding)[3] == "×") == (encoding == "utf-8")
+
+
+@pytest.mark.parametrize("closed", ["2>&-", "<&- >&- 2>&-", "<&-", ">&-"])
+def test_streams_that_the_parent_closed(closed: str, tmp_path: Path) -> None:
+    """Otherwise Python has None for them, and a file gets the descriptor of standard error."""
+    code = (
+        "import filmvqa.cli.command, sys; print('x'); print('y', file=sys.stderr); "
+        "file = open('opened', 'w'); file.write(str(file.fileno())); sys.stdin.read()"
+    )
+    command = f"{shlex.quote(sys.executable)} -c {shlex.quote(code)} {closed}"
+    done = subprocess.run(
+        ["sh", "-c", command], cwd=tmp_path, stdin=subprocess.DEVNULL, capture_output=True,
+        text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0
+    assert done.stdout == ("" if ">&-" in closed.replace("2>&-", "") else "x\n")
+    assert done.stderr == ("" if "2>&-" in closed else "y\n")
+    assert int((tmp_path / "opened").read_text()) > 2
 
 
 def test_every_program_prints_any_character() -> None:

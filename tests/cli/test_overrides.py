@@ -15,10 +15,13 @@ from filmvqa.cli.overrides import (
     TEXT_KEYS,
     expand_home,
     explained,
+    flags_first,
     quoted,
     readable_arguments,
+    refuse_unnamed_choices,
     swept_keys,
 )
+from filmvqa.errors import UserError
 
 SCRIPTS = sorted(path.stem for path in CONFIGS.glob("[a-z]*.yaml"))
 
@@ -152,6 +155,52 @@ def test_keys_that_no_config_has_can_be_added_where_that_means_something() -> No
     assert config.data.generator.images.minival == 5
     assert config.optim.part_weight_decay.stem == 0
     assert readable_arguments(["+model@models.small=film_small"])[0][0] == "+"
+
+
+def test_flags_may_stand_anywhere_among_the_overrides() -> None:
+    arguments = ["seed=0,1", "-m", "~logger", "--cfg", "job", "name=a", "seed=0,1"]
+    assert flags_first(arguments) == [
+        "-m", "--cfg", "job", "seed=0,1", "~logger", "name=a", "seed=0,1",
+    ]  # fmt: skip
+    assert flags_first([]) == []
+
+
+@pytest.mark.parametrize("arguments", [["--cfg"], ["seed=1", "--nonsense"], ["--cfg", "x"]])
+def test_a_wrong_flag_is_one_line(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(UserError, match="--hydra-help") as caught:
+        flags_first(arguments)
+    assert "\n" not in str(caught.value)
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    "argument",
+    ["model=null", "optim=1", "data=true", "experiment=null", "experiment/ablation=1.5",
+     "~model=1", "model=film,null", "sweep=1,2"],
+)  # fmt: skip
+def test_a_group_takes_names_of_configs(argument: str) -> None:
+    """Hydra raises a ValueError for each of these, when it composes or runs the job."""
+    with pytest.raises(UserError, match=r"must be the name of a config; choose from \w+") as caught:
+        refuse_unnamed_choices([argument], CONFIGS)
+    assert str(caught.value).startswith(f"{argument}: ")
+
+
+def test_groups_are_left_to_hydra_where_it_can_read_them() -> None:
+    refuse_unnamed_choices(
+        ["-m", "model=film", "model=mac,film", "experiment=[demo,lab]", "~logger", "~model=film",
+         "model=glob(film*)", "seed=1", "optim.lr=null", "model={name: film}", "x=${", "sweep='1'"],
+        CONFIGS,
+    )  # fmt: skip
+
+
+def test_a_key_of_a_group_that_is_taken_away() -> None:
+    message = line("train", "~trainer", "trainer.max_steps=1")
+    assert message == "trainer.max_steps: is taken away by ~trainer; give only one of the two"
+
+
+def test_a_value_that_cannot_be_merged_says_why() -> None:
+    message = line("generate_clevr", "data.generator.images=[1]")
+    assert message.startswith("Error merging override data.generator.images=[1]: ")
 
 
 def test_a_misspelt_choice_names_the_choices() -> None:

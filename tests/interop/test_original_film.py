@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import errno
+import pickle
 import re
 from pathlib import Path
 from typing import Any
@@ -240,6 +241,17 @@ def test_models_of_programs_are_refused_by_name(tmp_path: Path) -> None:
     torch.save(checkpoint() | {"args": {"model_type": "PG+EE"}}, tmp_path / "iep.pt")
     with pytest.raises(UserError, match=r"model_type 'PG\+EE' .* cannot be loaded; FiLM, LSTM"):
         load_original_film(tmp_path / "iep.pt")
+
+
+@pytest.mark.parametrize("protocol", [2, 4, 5])
+def test_torch_does_not_warn_beside_our_line(
+    protocol: int, tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    """It says on lines of its own that it may not know a protocol of pickle."""
+    (tmp_path / "a.pt").write_bytes(pickle.dumps({"a": 1}, protocol))
+    with pytest.raises(UserError, match=r"a\.pt: not a readable checkpoint"):
+        load_original_film(tmp_path / "a.pt")
+    assert not list(recwarn)
 
 
 STRANGE = [None, "x", -1, 0, 3, 10**9, 2.5, float("nan"), True, [], {}, ["a"], {"a": 1}, {1: 2},

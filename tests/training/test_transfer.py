@@ -30,6 +30,20 @@ def trained(tmp_path_factory: pytest.TempPathFactory, tiny_set: Path) -> Path:
     return folder / "best.pt"
 
 
+def test_a_runs_folder_means_its_best_checkpoint(trained: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "weight_decay=0,lr=1e-3"
+    folder.mkdir()
+    shutil.copy(trained, folder)
+    model, new = grown(folder)
+    assert warm_start(model, "film", folder, new) == (len(new.question) - 2, 2)
+    files, _ = evaluate_checkpoint(folder, "val", device="cpu")
+    assert files.folder == folder / "evaluation"
+    report = json.loads(files.report.read_text())
+    assert report["checkpoint"] == str(folder / "best.pt")
+    with pytest.raises(UserError, match=f"{tmp_path}: is a folder without best.pt; give"):
+        load_checkpoint(tmp_path)
+
+
 def grown(path: Path, **changes: object) -> tuple[torch.nn.Module, Vocabulary]:
     """A model for the checkpoint's vocabulary with two words and an answer more, reordered."""
     content = load_checkpoint(path)

@@ -26,6 +26,7 @@ from filmvqa.clevr.scenes import image_filename
 from filmvqa.clevr.workers import draw_chunk, generate_questions, worker_pool
 from filmvqa.disk import check_disk_space
 from filmvqa.errors import UserError
+from filmvqa.files import names_in
 from filmvqa.layout import DatasetLayout
 from filmvqa.locks import folder_lock
 from filmvqa.settings import Workers, checked
@@ -105,7 +106,7 @@ def _plan_images(
         folders = [layout.image_folder(split)]
         if settings.masks:
             folders.append(layout.mask_folder(split))
-        present = [{path.name for path in folder.glob("*.png")} for folder in folders]
+        present = [set(names_in(folder)) for folder in folders]
         missing = [
             i for i in range(count) if any(image_filename(split, i) not in p for p in present)
         ]

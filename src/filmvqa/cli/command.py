@@ -22,7 +22,13 @@ from filmvqa.cli.messages import (
     refuse_renamed_keys,
     refuse_renamed_overrides,
 )
-from filmvqa.cli.overrides import expand_home, explained, readable_arguments
+from filmvqa.cli.overrides import (
+    expand_home,
+    explained,
+    flags_first,
+    readable_arguments,
+    refuse_unnamed_choices,
+)
 from filmvqa.cli.packed import packed_folder
 from filmvqa.cli.process import interrupt_on_sigterm, set_environment
 from filmvqa.cli.sweep_failures import raise_listed_failures, recorded_failure
@@ -124,7 +130,8 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
             interrupt_on_sigterm()
             with one_line_errors():
                 refuse_renamed_overrides(sys.argv[1:])
-                sys.argv[1:] = readable_arguments(sys.argv[1:])
+                sys.argv[1:] = flags_first(readable_arguments(sys.argv[1:]))
+                refuse_unnamed_choices(sys.argv[1:], CONFIGS)
                 try:
                     entry()
                 except HydraException as error:

@@ -20,11 +20,12 @@ from filmvqa.renamed_keys import RENAMED_KEYS
 USER_ERRORS = (UserError, OSError, HydraException, OmegaConfBaseException)
 #: Remedies of system errors.
 REMEDIES = {
+    errno.ENOENT: "check the path",
     errno.EACCES: "change its permissions, or choose another path",
     errno.EPERM: "change its permissions, or choose another path",
     errno.EROFS: "choose a path that can be written",
-    errno.ENOTDIR: "must be a folder but is a file; move the file away",
-    errno.EISDIR: "must be a file but is a folder; move the folder away",
+    errno.ENOTDIR: "a folder is needed here, not a file; give another path",
+    errno.EISDIR: "a file is needed here, not a folder; give another path",
     errno.ENAMETOOLONG: "choose a shorter name",
     errno.EMFILE: "raise the limit of open files (ulimit -n)",
     errno.ENOMEM: "free some memory and run again",
@@ -60,6 +61,8 @@ def explain(error: BaseException) -> str:
         return printable(f"{where}: {error.strerror or error}; {remedy}")
     if isinstance(error, MissingMandatoryValue):
         return printable(f"{error.full_key}: must be given, as {error.full_key}=<value>")
+    if isinstance(error, OmegaConfBaseException) and error.full_key:
+        return printable(f"{error.full_key}: {str(error.msg).splitlines()[0]}; correct it there")
     return printable(str(error))
 
 

@@ -7,12 +7,13 @@ import re
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from hydra import compose, initialize_config_dir
+from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, Quote, QuotedString
+from hydra.core.override_parser.types import ChoiceSweep, Override, Quote, QuotedString
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -33,6 +34,44 @@ TEXT_OR_NUMBER_KEYS = frozenset({"data.families", "questions"})
 OPEN_NODES = ("data.generator.images.", "optim.part_weight_decay.", "hydra.", "hydra/")
 
 _ARGUMENT = re.compile(r"(?P<prefix>\+{0,2})(?P<key>[\w./@-]+)=(?P<value>.*)", re.DOTALL)
+
+
+def flags_first(arguments: Sequence[str]) -> list[str]:
+    """Command-line arguments in the order that Hydra reads: its flags before all overrides.
+
+    Raises
+    ------
+    UserError
+        For a flag that Hydra does not have, or one without its value.
+    """
+    parser = get_args_parser()
+    parser.error = _refuse_flags  # type: ignore[method-assign]  # it would print the whole usage
+    overrides = parser.parse_intermixed_args(list(arguments)).overrides
+    flags = list(arguments)
+    for override in overrides:
+        flags.remove(override)
+    return [*flags, *overrides]
+
+
+def _refuse_flags(message: str) -> NoReturn:
+    raise UserError(f"{message}; options are given as key=value, and --hydra-help lists the flags")
+
+
+def refuse_unnamed_choices(arguments: Sequence[str], config_folder: str | Path) -> None:
+    """Raise ``UserError`` for a group of configs that gets a value which is no name of a config,
+    such as null or a number: Hydra would end in a traceback."""
+    for argument in arguments:
+        override = _parse(argument)
+        if override is None or not (Path(config_folder) / override.key_or_group).is_dir():
+            continue
+        value = override.value()
+        values = value.list if isinstance(value, ChoiceSweep) else [value]
+        # Its value is None where ~ takes the whole group away.
+        wrong = (int, float) if override.is_delete() else (int, float, type(None))
+        if any(isinstance(value, wrong) for value in values):
+            folder = Path(config_folder) / override.key_or_group
+            options = ", ".join(sorted(path.stem for path in folder.glob("*.yaml")))
+            raise UserError(f"{argument}: must be the name of a config; choose from {options}")
 
 
 def readable_arguments(arguments: Sequence[str]) -> list[str]:
@@ -137,11 +176,16 @@ def explained(
     )
     if match := re.search(unknown, text):
         name = match[1] or match[2]
+        for argument in arguments:
+            if argument.startswith("~") and name.startswith(f"{argument[1:].partition('=')[0]}."):
+                return UserError(f"{name}: is taken away by {argument}; give only one of the two")
         keys = sorted(_known_keys(config_folder, config_name, arguments, name))
         near = _nearest(name, keys)
         top = ", ".join(key for key in keys if "." not in key and "/" not in key)
         return UserError(f"{name}: no such key{near or f'; choose from {top}'}")
-    return UserError(one_line(error, 400))
+    cause = error.__cause__
+    reason = f": {one_line(cause)}" if isinstance(cause, OmegaConfBaseException) else ""
+    return UserError(f"{one_line(error, 400)}{reason}")
 
 
 def _explained_syntax(override: str) -> str:

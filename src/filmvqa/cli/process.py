@@ -26,6 +26,22 @@ def set_environment() -> None:
     os.environ.setdefault("LRU_CACHE_CAPACITY", "64")
 
 
+def open_standard_streams() -> None:
+    """Open the null device for each of standard input, output and error that the parent closed.
+
+    Otherwise whatever writes to ``sys.stderr`` fails, and the next file that is opened, such as
+    features, takes its descriptor, to which C libraries write their messages.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is not None:
+            continue
+        try:
+            os.fstat(number)
+        except OSError:  # free: the lowest free descriptor is the one that the system gives
+            os.open(os.devnull, os.O_RDWR)
+        setattr(sys, name, open(os.devnull, "w" if number else "r", encoding="utf-8"))  # noqa: SIM115
+
+
 def print_any_character() -> None:
     """Make standard output and error print a character that their encoding lacks, such as × in
     ASCII, as an escape instead of failing."""

@@ -7,6 +7,7 @@ floating-point type are read, and converted to float32.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,7 +59,8 @@ def read_content(path: str | Path) -> dict[str, Any]:
         If the file is missing, cannot be read, or is no such checkpoint.
     """
     try:
-        with open(path, "rb") as stream:
+        with open(path, "rb") as stream, warnings.catch_warnings(action="ignore"):
+            # torch warns of other protocols of pickle, which either can be read or are refused.
             content = torch.load(stream, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; give a checkpoint of the original code") from None

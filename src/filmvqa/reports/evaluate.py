@@ -9,7 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from filmvqa.checkpoint import feature_differences, load_checkpoint, model_from_checkpoint
+from filmvqa.checkpoint import (
+    checkpoint_file,
+    feature_differences,
+    load_checkpoint,
+    model_from_checkpoint,
+)
 from filmvqa.data.batches import Loader, open_loader
 from filmvqa.data.questions import QuestionDataset
 from filmvqa.data.vocabulary import Vocabulary
@@ -73,6 +78,7 @@ def evaluate_checkpoint(
         written, or if memory runs out.
     """
     checked(precision, Precision, "precision")
+    checkpoint = checkpoint_file(checkpoint)
     content = load_checkpoint(checkpoint)
     model, vocabulary = model_from_checkpoint(content, checkpoint)
     layout = _data_layout(content["data"], h5, features)

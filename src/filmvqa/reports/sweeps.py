@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from filmvqa.errors import UserError, one_line
-from filmvqa.files import read_bytes
+from filmvqa.files import files_below, read_bytes
 from filmvqa.layout import RunLayout
 from filmvqa.nested import flatten
 from filmvqa.reports.curves import read_evaluations
@@ -87,7 +87,7 @@ def read_runs(folder: str | Path) -> list[SweepRun]:
     """
     folder = Path(folder)
     runs = []
-    for metrics in sorted(folder.rglob(RunLayout(folder).metrics.name)):
+    for metrics in files_below(folder, RunLayout(folder).metrics.name):
         layout = RunLayout(metrics.parent)
         evaluations = read_evaluations(metrics)
         if not evaluations or not layout.config.exists():
