@@ -85,6 +85,7 @@ ADDED_KEYS: dict[str, Any] = {
     "train.new_words_std": 0.01,  # of words that are in the run's checkpoint by now
     "train.frozen_batch_norm": "eval",
     "data.missing_images": "refuse",
+    "data.generator.rgba": False,
 }
 
 
