@@ -97,8 +97,7 @@ def record_settings(
 ) -> None:
     """Write ``generation.json``, or compare the settings with those it already records.
 
-    ``families`` are those of the settings; a hash of them is recorded with the settings, and all
-    answers that they can have, of which a small set may have some in no question.
+    ``families`` are those of the settings; a hash of them is recorded with the settings.
 
     Raises
     ------
@@ -109,7 +108,6 @@ def record_settings(
     path = layout.generator_settings
     wanted = msgspec.to_builtins(settings) | {
         "families_sha256": hashlib.sha256(encode_json(families)).hexdigest(),
-        "answers": _possible_answers(families, settings.rules.max_objects),
     }
     if path.exists():
         recorded = decode_json(
@@ -129,30 +127,18 @@ def record_settings(
     write_file(path, msgspec.json.format(encode_json(wanted), indent=1) + b"\n")
 
 
-def _possible_answers(families: Sequence[Family], max_objects: int) -> list[str]:
-    answers = {answer for family in families for answer in family.template.possible_answers}
-    return sorted(a for a in answers if not a.isdigit() or int(a) <= max_objects)
-
-
-def recorded_answers(layout: DatasetLayout) -> list[str]:
-    """All answers that questions about a generated set can have; none of another set.
-
-    Raises
-    ------
-    UserError
-        If ``generation.json`` cannot be read, or is an earlier version's.
-    """
+def check_version(layout: DatasetLayout) -> None:
+    """Raise ``UserError`` for a set that an earlier version generated, with other numbers of
+    question families; sets that were not generated are not looked at."""
     path = layout.generator_settings
-    if not path.exists():
-        return []
-    answers = decode_json(read_bytes(path, REMEDY), _Recorded, path, REMEDY).answers
-    if answers is None:
+    if path.exists() and (
+        decode_json(read_bytes(path, REMEDY), _Recorded, path, REMEDY).families_sha256 is None
+    ):
         raise _earlier_version(layout)
-    return answers
 
 
 class _Recorded(msgspec.Struct):
-    answers: list[str] | None = None
+    families_sha256: str | None = None
 
 
 def _earlier_version(layout: DatasetLayout) -> UserError:
@@ -166,8 +152,6 @@ def _compare(layout: DatasetLayout, recorded: dict[str, Any], wanted: dict[str, 
     if "families_sha256" not in recorded:
         raise _earlier_version(layout)
     other_families = recorded.pop("families_sha256") != wanted.pop("families_sha256")
-    for record in (recorded, wanted):
-        record.pop("answers", None)  # those of the families
     changed = differences(recorded, wanted)
     if other_families and not {"families", "templates"} & {text.split()[0] for text in changed}:
         changed.append("the question templates are others")

@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from filmvqa.clevr.generator_settings import recorded_answers
+from filmvqa.clevr.generator_settings import check_version
 from filmvqa.clevr.programs import ANSWER_FUNCTIONS
 from filmvqa.data.hdf5 import (
     HDF5_ERRORS,
@@ -88,8 +88,7 @@ def preprocess_questions(
     Parameters
     ----------
     train_split
-        The split whose words, answers and program steps make the vocabulary, with the answers that
-        a generated set records as possible.
+        The split whose words, answers and program steps make the vocabulary.
     vocab
         An existing vocabulary to encode with; None builds one from train alone.
     extend_vocab
@@ -118,6 +117,7 @@ def preprocess_questions(
     sources = layout.question_json_by_split(train_split)
     if extend_vocab and vocab is not None:
         refuse_overwriting(layout.vocabulary, vocab)
+    check_version(layout)
     train = None
     if train_split in sources:
         train = _read(sources[train_split], layout, train_split, options)
@@ -215,9 +215,7 @@ def _choose_vocabulary(
         {name: n for name, n in counts.items() if n and name not in SPECIAL_TOKENS}
         for counts in (train.questions.counts(train.words), train.programs.counts(train.steps))
     )
-    # A generated set knows its answers; a small one may ask for some in validation alone.
-    answers = {*train.answer_names, *recorded_answers(layout)}
-    return Vocabulary.build(words, steps, answers, min_count, base)
+    return Vocabulary.build(words, steps, train.answer_names, min_count, base)
 
 
 def _finished(
