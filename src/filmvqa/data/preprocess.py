@@ -213,7 +213,10 @@ def _choose_vocabulary(
         )
     words, steps = (
         {name: n for name, n in counts.items() if n and name not in SPECIAL_TOKENS}
-        for counts in (train.questions.counts(train.words), train.programs.counts(train.steps))
+        for counts in (
+            train.left_out_words + Counter(train.questions.counts(train.words)),
+            train.left_out_steps + Counter(train.programs.counts(train.steps)),
+        )
     )
     return Vocabulary.build(words, steps, train.answer_names, min_count, base)
 

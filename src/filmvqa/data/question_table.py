@@ -125,6 +125,8 @@ class QuestionTable:
     numbers: array[int] = field(default_factory=_empty)
     image_names: dict[int, str] = field(default_factory=dict)
     left_out: Counter[str] = field(default_factory=Counter)
+    left_out_words: Counter[str] = field(default_factory=Counter)
+    left_out_steps: Counter[str] = field(default_factory=Counter)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -236,6 +238,13 @@ class _TableBuilder:
                     "leave such questions out with data.missing_images=leave_out"
                 )
             table.left_out["image"] += 1
+            # The vocabulary does not depend on which images are there.
+            table.left_out_words.update(tokenize(question.question))
+            for step in question.program or []:
+                name, values = step.name_and_values()
+                table.left_out_steps[token(Function(name, [], [str(v) for v in values]))] += 1
+            if (answer := question.answer_text()) is not None:
+                table.answer_names[answer]  # a look-up gives it a number
             return
         table.images.append(index)
         table.image_names[index] = image
