@@ -19,7 +19,7 @@ from filmvqa.clevr.generate import generate
 from filmvqa.clevr.generator_settings import GeneratorSettings
 from filmvqa.clevr.scene_rules import SceneRules
 from filmvqa.clevr.schema import read_questions, read_scenes
-from filmvqa.clevr.workers import draw_image
+from filmvqa.clevr.workers import draw_image, worker_pool
 from filmvqa.cli.process import interrupt_on_sigterm
 from filmvqa.errors import UserError
 from tests.clevr.file_hashes import file_hashes
@@ -243,3 +243,9 @@ def test_rules_that_hide_objects_are_reported(monkeypatch: pytest.MonkeyPatch) -
     settings = replace(SETTINGS, rules=SceneRules(min_pixels=60_000))
     with pytest.raises(UserError, match="an object was hidden"):
         draw_image(settings, "val", 0)
+
+
+def test_a_killed_worker_is_one_line() -> None:
+    """In whatever work the pool does."""
+    with pytest.raises(UserError, match="a worker process was killed"), worker_pool(1) as pool:
+        pool.submit(os._exit, 1).result()

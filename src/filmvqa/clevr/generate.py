@@ -12,7 +12,6 @@ import os
 import shutil
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,6 @@ from filmvqa.clevr.partial_files import IMAGES_PER_CHUNK, shard_count
 from filmvqa.clevr.scenes import image_filename
 from filmvqa.clevr.workers import draw_chunk, generate_questions, worker_pool
 from filmvqa.disk import check_disk_space
-from filmvqa.errors import UserError
 from filmvqa.files import names_in
 from filmvqa.layout import DatasetLayout
 from filmvqa.locks import folder_lock
@@ -130,12 +128,6 @@ def _run_jobs(
     total: int | None = None,
 ) -> None:
     futures = [pool.submit(function, *job) for job in jobs]
-    try:
-        with tqdm(total=total, desc=unit, unit=unit.removesuffix("s"), disable=not jobs) as bar:
-            for future in as_completed(futures):
-                bar.update(future.result())
-    except BrokenProcessPool:
-        raise UserError(
-            "a worker process was killed, most likely because memory ran out; run the same "
-            "command again with fewer workers=<number>; finished images and questions are kept"
-        ) from None
+    with tqdm(total=total, desc=unit, unit=unit.removesuffix("s"), disable=not jobs) as bar:
+        for future in as_completed(futures):
+            bar.update(future.result())

@@ -9,6 +9,7 @@ import threading
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
@@ -24,6 +25,7 @@ from filmvqa.clevr.questions import ask_shard
 from filmvqa.clevr.render import Rendered, sample_and_render
 from filmvqa.clevr.scenes import to_scene
 from filmvqa.clevr.schema import Scene, encode_json
+from filmvqa.errors import UserError
 from filmvqa.files import write_file
 from filmvqa.layout import DatasetLayout
 
@@ -31,16 +33,27 @@ from filmvqa.layout import DatasetLayout
 @contextmanager
 def worker_pool(workers: int) -> Iterator[ProcessPoolExecutor]:
     """Worker processes, which all have exited when the context is left; they exit at once, without
-    finishing their jobs, if it is left by an exception."""
+    finishing their jobs, if it is left by an exception.
+
+    Raises
+    ------
+    UserError
+        If a worker was killed.
+    """
     context = get_context("spawn")
     parent_lives, held_by_parent = context.Pipe(duplex=False)
     # Not as a context manager: its second ``shutdown`` would undo the cancelling of the first.
     pool = ProcessPoolExecutor(workers, context, _exit_with_parent, (parent_lives,))
     try:
         yield pool
-    except BaseException:
+    except BaseException as error:
         held_by_parent.close()
         pool.shutdown(cancel_futures=True)
+        if isinstance(error, BrokenProcessPool):
+            raise UserError(
+                "a worker process was killed, most likely because memory ran out; run the same "
+                "command again with fewer workers=<number>; finished files are kept"
+            ) from None
         raise
     else:
         pool.shutdown()

@@ -32,7 +32,7 @@ from filmvqa.data.question_table import (
 )
 from filmvqa.data.vocabulary import SPECIAL_TOKENS, UNK, Vocabulary
 from filmvqa.errors import UserError, one_line, warn
-from filmvqa.files import refuse_overwriting, write_file
+from filmvqa.files import names_in, refuse_overwriting, write_file
 from filmvqa.layout import DatasetLayout
 from filmvqa.locks import folder_lock
 from filmvqa.settings import Incomplete, MissingImages, Positive, checked
@@ -262,8 +262,7 @@ def _finished(
 
 def _images_sha256(layout: DatasetLayout, split: str) -> str:
     """Hash of the names of the images that are there."""
-    folder = layout.image_folder(split)
-    return names_sha256(sorted(p.name for p in folder.iterdir()) if folder.is_dir() else [])
+    return names_sha256(names_in(layout.image_folder(split)))
 
 
 def _write(

@@ -40,7 +40,7 @@ from filmvqa.clevr.schema import (
 )
 from filmvqa.data.vocabulary import END, SPECIAL_TOKENS, START, tokenize
 from filmvqa.errors import UserError, warn
-from filmvqa.files import read_bytes
+from filmvqa.files import names_in, read_bytes
 from filmvqa.layout import image_number
 
 #: The number of an answer, family or type that a question does not have.
@@ -206,9 +206,7 @@ class _TableBuilder:
     def __init__(self, table: QuestionTable, images_folder: Path | None, leave_out: bool) -> None:
         self.table = table
         self._images_folder, self._leave_out = images_folder, leave_out
-        self._image_files = (
-            None if images_folder is None else {path.name for path in images_folder.iterdir()}
-        )
+        self._image_files = None if images_folder is None else set(names_in(images_folder))
         self._image_index: dict[str, int] = {}
         self._first_question: dict[int, int] = {}
         self._template_files, self._templates = Numbering(), _empty()
