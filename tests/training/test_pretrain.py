@@ -1,14 +1,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
 import torch
 
 from filmvqa.clevr.scene_rules import SceneRules
 from filmvqa.clevr.schema import ATTRIBUTES
 from filmvqa.data.backbones import build_backbone
-from filmvqa.training.pretrain import IGNORED, draw_labelled_images, pretrain
+from filmvqa.errors import UserError
+from filmvqa.training import pretrain as pretraining
+from filmvqa.training.pretrain import IGNORED, augmented, draw_labelled_images, pretrain
 
 RULES = SceneRules(min_objects=1, max_objects=2)
 
@@ -42,6 +46,50 @@ def test_a_short_training_gives_weights_that_load(tmp_path: Path) -> None:
     backbone = build_backbone("clevr_cnn", weights=tmp_path / "w.safetensors")
     with torch.inference_mode():
         assert backbone(torch.zeros(1, 3, 48, 48, dtype=torch.uint8)).shape == (1, 96, 6, 6)
+
+
+def test_a_stopped_training_goes_on_to_the_same_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It goes on after the last whole epoch; the state of other settings, and what is no state,
+    are refused."""
+
+    def run(name: str, **changes: float) -> bytes:
+        options = {"images": 64, "epochs": 3, "batch_size": 32, "workers": 1, **changes}
+        pretrain(tmp_path / name, sizes=(48,), rules=RULES, **options)
+        return (tmp_path / name).read_bytes()
+
+    whole = run("whole")
+    train_epoch = pretraining._Training.train_epoch
+
+    def stop_in_the_third(training: Any, *arguments: Any) -> None:
+        if training.epoch == 2:
+            raise KeyboardInterrupt
+        train_epoch(training, *arguments)
+
+    monkeypatch.setattr(pretraining._Training, "train_epoch", stop_in_the_third)
+    with pytest.raises(KeyboardInterrupt):
+        run("stopped")
+    monkeypatch.undo()
+    state = tmp_path / "stopped.training"
+    with pytest.raises(UserError, match="other settings; delete it"):
+        run("stopped", lr=1e-3)
+    assert run("stopped") == whole
+    assert not state.exists()
+    state.write_bytes(b"no state")
+    with pytest.raises(UserError, match="cannot be read"):
+        run("stopped")
+
+
+def test_augmented_images_stay_images_in_their_own_way() -> None:
+    images = torch.full((4, 3, 16, 16), 100, dtype=torch.uint8)
+    images[..., 8:] = 200
+    x = augmented(images, torch.Generator().manual_seed(0))
+    assert x.min() >= 0
+    assert x.max() <= 255
+    assert len({float(image.mean()) for image in x}) == 4
+    assert (x[..., 8:].mean((1, 2, 3)) > x[..., :8].mean((1, 2, 3)) + 50).all()
+    assert augmented(images, torch.Generator().manual_seed(0)).equal(x)
 
 
 def test_the_shipped_weights_know_colours() -> None:

@@ -17,9 +17,11 @@ Array = NDArray[np.float64]
 CAMERA_POSITION = np.array([7.48113, -6.50764, 5.34367])
 #: Focal length in image widths: a 35 mm lens on a 32 mm sensor.
 FOCAL_LENGTH = 35.0 / 32.0
-#: Aspect ratio of the field of view. It is the same for every image size, so a 224×224 image
-#: shows what resizing a 480×320 image of the release to 224×224 shows.
+#: Aspect ratio of the release's field of view. It is the same for every image size, so a 224×224
+#: image shows what resizing a 480×320 image of the release to 224×224 shows.
 FRAME_ASPECT = 480.0 / 320.0
+#: That of the official generator's default, 320×240: as wide, but higher.
+DEFAULT_FRAME_ASPECT = 320.0 / 240.0
 
 
 @dataclass(frozen=True)
@@ -32,12 +34,15 @@ class Camera:
         (3,) in world units.
     right, up, forward
         Orthonormal axes in world coordinates, (3,) each.
+    frame_aspect
+        Width of the field of view over its height, whatever the image's size.
     """
 
     position: Array
     right: Array
     up: Array
     forward: Array
+    frame_aspect: float = FRAME_ASPECT
 
     @classmethod
     def looking_at_origin(cls, position: Array) -> Camera:
@@ -66,7 +71,7 @@ class Camera:
 
     def focal_lengths(self, width: int, height: int) -> tuple[float, float]:
         """Return the horizontal and the vertical focal length in pixels."""
-        return FOCAL_LENGTH * width, FOCAL_LENGTH * FRAME_ASPECT * height
+        return FOCAL_LENGTH * width, FOCAL_LENGTH * self.frame_aspect * height
 
     def project(self, point: Array, width: int, height: int) -> tuple[float, float, float]:
         """Project a point (3,) onto a ``width`` × ``height`` image.

@@ -10,13 +10,13 @@ them by 2.3 levels of 255 on average.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
 
-from filmvqa.clevr.camera import Array
+from filmvqa.clevr.camera import FRAME_ASPECT, Array
 from filmvqa.clevr.raycast import (
     BLUE,
     BOUND_SQUARED,
@@ -116,7 +116,12 @@ def render(
 
 
 def sample_and_render(
-    rng: np.random.Generator, rules: SceneRules, width: int, height: int, rays: int = 2
+    rng: np.random.Generator,
+    rules: SceneRules,
+    width: int,
+    height: int,
+    rays: int = 2,
+    frame_aspect: float = FRAME_ASPECT,
 ) -> tuple[Layout, Rendered]:
     """Sample and render a scene in which each object has ``rules.min_visible`` visible pixels.
 
@@ -128,7 +133,8 @@ def sample_and_render(
         If the objects do not fit, or if one is hidden in each of ``MAX_RESTARTS`` layouts.
     """
     min_visible = rules.min_visible(width, height)
-    for layout in islice(sample_layouts(rng, rules), MAX_RESTARTS):
+    for sampled in islice(sample_layouts(rng, rules), MAX_RESTARTS):
+        layout = replace(sampled, camera=replace(sampled.camera, frame_aspect=frame_aspect))
         rendered = render(layout, width, height, rays, min_visible)
         if rendered is not None:
             return layout, rendered

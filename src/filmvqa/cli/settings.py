@@ -153,7 +153,7 @@ class PretrainBackboneConfig(ScriptConfig):
     output: PathText
     images: Positive = 24_000
     sizes: Annotated[list[Annotated[int, Meta(ge=16, le=1024, multiple_of=8)]], Meta(min_length=1)]
-    epochs: Positive = 20
+    epochs: Positive = 10
     batch_size: Positive = 64
     lr: AboveZero = 4e-3
     seed: Seed = 0

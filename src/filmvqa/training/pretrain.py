@@ -4,16 +4,22 @@ generated images.
 The renderer gives a label for each cell of the feature map: the attributes and the position of the
 object that covers most of the cell. The cell with an object's centre is labelled too, so that two
 neighbouring objects with equal attributes can be told apart.
+
+The images vary more than the generator's, so that the network also reads those of other cameras
+and renderers: frames from the release's to the official generator's default, and in training other
+light, colours, sharpness and noise.
 """
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, fields
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import safetensors.torch
@@ -23,13 +29,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from filmvqa.clevr.camera import DEFAULT_FRAME_ASPECT, FRAME_ASPECT
 from filmvqa.clevr.render import sample_and_render
 from filmvqa.clevr.scene_rules import SceneRules
 from filmvqa.clevr.scenes import Layout
 from filmvqa.clevr.schema import ATTRIBUTES
 from filmvqa.data.backbones import Backbone, ClevrCNN
 from filmvqa.devices import autocast
-from filmvqa.errors import UserError
+from filmvqa.errors import UserError, one_line
 from filmvqa.files import write_file
 
 #: Pixels per cell of the feature map, in each direction.
@@ -83,11 +90,15 @@ class LabelledImages:
 def draw_labelled_images(
     count: int, size: int, seed: tuple[int, ...], rules: SceneRules
 ) -> LabelledImages:
-    """Render ``count`` square images of ``size`` pixels with their labels."""
+    """Render ``count`` square images of ``size`` pixels with their labels: half of them in the
+    release's frame, the others in frames between it and the official generator's default."""
     rng = np.random.default_rng(seed)
     labelled = LabelledImages.empty(count, size)
     for index in range(count):
-        layout, rendered = sample_and_render(rng, rules, size, size)
+        frame_aspect = (
+            rng.uniform(DEFAULT_FRAME_ASPECT, FRAME_ASPECT) if index % 2 else FRAME_ASPECT
+        )
+        layout, rendered = sample_and_render(rng, rules, size, size, frame_aspect=frame_aspect)
         labelled.images[index] = rendered.image.transpose(2, 0, 1)
         _label_cells(labelled, index, layout, rendered.mask)
     return labelled
@@ -147,12 +158,32 @@ class CellPredictor(nn.Module):
         return total
 
 
+def augmented(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Images (N, 3, H, W) of 0 to 255 in another light, with other colours, sharpness and noise;
+    each image in its own way. Float32, from 0 to 255."""
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator)
+
+    def uniform(low: float, high: float) -> Tensor:
+        return low + (high - low) * torch.rand((n, 1, 1, 1), generator=generator)
+
+    n = len(images)
+    x = images.float()
+    # Below 0 the factor sharpens.
+    x = torch.lerp(x, F.avg_pool2d(x, 3, 1, 1, count_include_pad=False), uniform(-0.3, 0.9))
+    x = torch.lerp(x.mean(1, keepdim=True), x, uniform(0.8, 1.25))  # saturation
+    gain = torch.exp(0.08 * normal(n, 1, 1, 1) + 0.04 * normal(n, 3, 1, 1))
+    x = gain * x + 4.0 * normal(n, 1, 1, 1) + uniform(0.0, 4.0) * normal(*x.shape)
+    return x.clamp_(0.0, 255.0)
+
+
 def pretrain(
     output: str | Path,
     *,
     images: int = 24000,
-    sizes: tuple[int, ...] = (96, 112),
-    epochs: int = 20,
+    sizes: tuple[int, ...] = (96, 112, 144),
+    epochs: int = 10,
     batch_size: int = 64,
     lr: float = 4e-3,
     seed: int = 0,
@@ -160,6 +191,9 @@ def pretrain(
     rules: SceneRules | None = None,
 ) -> dict[str, float]:
     """Train ``ClevrCNN`` on generated images and write its weights as float16 safetensors.
+
+    After each epoch the state of training is written beside ``output``; a training that was stopped
+    goes on from there.
 
     Parameters
     ----------
@@ -175,13 +209,15 @@ def pretrain(
     Returns
     -------
     dict
-        Scores on held-out images: the accuracy of each attribute, the precision and recall of
-        object centres, and the mean distance of positions in world units (``position_error``).
+        Scores on held-out images, which are not augmented: the accuracy of each attribute, the
+        precision and recall of object centres, and the mean distance of positions in world units
+        (``position_error``).
 
     Raises
     ------
     UserError
-        For fewer images than make a batch of each size.
+        For fewer images than make a batch of each size, and for the state of a training with other
+        settings.
     """
     if images // len(sizes) < batch_size:
         raise UserError(
@@ -189,49 +225,103 @@ def pretrain(
         )
     torch.manual_seed(seed)
     rules = rules or SceneRules()
-    train = [_draw_in_parallel(images // len(sizes), size, seed, workers, rules) for size in sizes]
-    held_out = [draw_labelled_images(512, size, (seed, 1, size), rules) for size in sizes]
     network = ClevrCNN()
     model = Backbone("clevr_cnn", network).to(memory_format=torch.channels_last)
     predictor = CellPredictor(network.channels)
-    _train(model, predictor, train, epochs=epochs, batch_size=batch_size, lr=lr, seed=seed)
+    num_steps = epochs * len(sizes) * (images // len(sizes) // batch_size)
+    settings = {
+        "images": images, "sizes": list(sizes), "epochs": epochs, "batch_size": batch_size,
+        "lr": lr, "seed": seed, "rules": repr(rules),
+    }  # fmt: skip
+    training = _Training(model, predictor, num_steps, lr, seed)
+    state_path = Path(f"{output}.training")
+    training.restore(state_path, settings)
+    train = [_draw_in_parallel(images // len(sizes), size, seed, workers, rules) for size in sizes]
+    held_out = [draw_labelled_images(512, size, (seed, 1, size), rules) for size in sizes]
+    with tqdm(total=num_steps, initial=training.step, desc="pretrain", unit="batch") as bar:
+        for _ in range(training.epoch, epochs):
+            training.train_epoch(train, batch_size, bar)
+            training.save(state_path, settings)
     weights = {k: v.half().contiguous() for k, v in network.state_dict().items()}
     write_file(output, safetensors.torch.save(weights))
+    state_path.unlink()
     # The scores are those of the weights as written.
     network.load_state_dict({k: v.float() for k, v in weights.items()})
     return _score(model.eval(), predictor.eval(), held_out)
 
 
-def _train(
-    model: nn.Module,
-    predictor: CellPredictor,
-    train: list[LabelledImages],
-    *,
-    epochs: int,
-    batch_size: int,
-    lr: float,
-    seed: int,
-) -> None:
-    parameters = [*model.parameters(), *predictor.parameters()]
-    optimizer = torch.optim.AdamW(parameters, lr=lr, weight_decay=1e-2)
-    num_steps = epochs * sum(len(labelled) // batch_size for labelled in train)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=num_steps)
-    generator = torch.Generator().manual_seed(seed)
-    bar = tqdm(total=num_steps, desc="pretrain", unit="batch")
-    for _ in range(epochs):
-        for images, *labels in _shuffled_batches(train, batch_size, generator):
+class _Training:
+    """A training of ``pretrain`` with its state, which is saved between epochs."""
+
+    def __init__(
+        self, model: nn.Module, predictor: CellPredictor, num_steps: int, lr: float, seed: int
+    ) -> None:
+        self.model, self.predictor = model, predictor
+        self.parameters = [*model.parameters(), *predictor.parameters()]
+        self.optimizer = torch.optim.AdamW(self.parameters, lr=lr, weight_decay=1e-2)
+        self.schedule = torch.optim.lr_scheduler.OneCycleLR(
+            self.optimizer, lr, total_steps=num_steps
+        )
+        self.generator = torch.Generator().manual_seed(seed)
+        self.step = self.epoch = 0
+
+    def train_epoch(self, train: list[LabelledImages], batch_size: int, bar: Any) -> None:
+        for images, *labels in _shuffled_batches(train, batch_size, self.generator):
+            pixels = augmented(images, self.generator).contiguous(memory_format=torch.channels_last)
             with autocast(torch.device("cpu"), "auto"):
-                features = model(images.contiguous(memory_format=torch.channels_last))
-                loss = predictor.loss(features, *labels)
-            optimizer.zero_grad(set_to_none=True)
+                features = self.model(pixels)
+                loss = self.predictor.loss(features, *labels)
+            self.optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(parameters, 1.0)
-            optimizer.step()
-            schedule.step()
+            nn.utils.clip_grad_norm_(self.parameters, 1.0)
+            self.optimizer.step()
+            self.schedule.step()
+            self.step += 1
             bar.update()
-            if bar.n % 50 == 0:
+            if self.step % 50 == 0:
                 bar.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
-    bar.close()
+        self.epoch += 1
+
+    def _stateful(self) -> dict[str, Any]:
+        names = ("model", "predictor", "optimizer", "schedule")
+        return {name: getattr(self, name) for name in names}
+
+    def save(self, path: Path, settings: dict[str, Any]) -> None:
+        stream = io.BytesIO()
+        content = {name: part.state_dict() for name, part in self._stateful().items()}
+        content |= {"settings": settings, "generator": self.generator.get_state()}
+        torch.save({**content, "step": self.step, "epoch": self.epoch}, stream)
+        write_file(path, stream.getbuffer())
+
+    def restore(self, path: Path, settings: dict[str, Any]) -> None:
+        """Go on from the state in the file ``path``, if there is one.
+
+        Raises
+        ------
+        UserError
+            If it is of other settings, or damaged.
+        """
+        if not path.exists():
+            return
+        try:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+            is_same = content["settings"] == settings
+        except OSError:
+            raise
+        except Exception as error:  # torch raises half a dozen types for a file it cannot read
+            raise UserError(
+                f"{path}: the state of a training that was stopped cannot be read "
+                f"({one_line(error)}); delete it to begin anew"
+            ) from None
+        if not is_same:
+            raise UserError(
+                f"{path}: is of a training with other settings; delete it to begin anew, or give "
+                f"its settings to go on: {content['settings']}"
+            )
+        for name, part in self._stateful().items():
+            part.load_state_dict(content[name])
+        self.generator.set_state(content["generator"])
+        self.step, self.epoch = content["step"], content["epoch"]
 
 
 def _draw_in_parallel(
