@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from filmvqa.errors import UserError
 from filmvqa.interop.original_film import load_original_film
-from filmvqa.models.vision import POOLS
+from filmvqa.models.vision import ORIGINAL_POOLS
 from tests.conftest import examples
 from tests.interop.reference_baselines import checkpoint as baseline_checkpoint
 from tests.interop.reference_film import ANSWERS, ENGINE, WORDS, checkpoint, run
@@ -48,7 +48,7 @@ def assert_same(path: Path, width: int = 46, **options: Any) -> torch.Tensor:
             and options.get("use_beta", True)
             and all(model.conditioned_blocks)
         ):
-            gamma, beta, _ = model.modulate(questions)
+            gamma, beta, *_ = model.modulate(questions)
             assert torch.allclose(torch.cat([gamma, beta], 2), film, atol=1e-5)
     return logits
 
@@ -85,8 +85,8 @@ ONE_AT_A_TIME: list[dict[str, Any]] = [
     {"stem_num_layers": 3, "stem_stride": 2, "feature_dim": (3, 48, 48)},
     {"stem_kernel_size": 5, "stem_padding": 1},
     {"stem_kernel_size": 1},
-    *({"classifier_downsample": p, "feature_dim": (5, 14, 14)} for p in POOLS),
-    *({"classifier_downsample": p} for p in POOLS),
+    *({"classifier_downsample": p, "feature_dim": (5, 14, 14)} for p in ORIGINAL_POOLS),
+    *({"classifier_downsample": p} for p in ORIGINAL_POOLS),
     {"classifier_batchnorm": False},
     {"classifier_proj_dim": 0},
     {"classifier_proj_dim": None, "use_coords": 0},
@@ -123,7 +123,7 @@ COMBINED = st.fixed_dictionaries({
     "module_input_proj": st.sampled_from([0, 1, 3]),
     "stem_num_layers": st.integers(1, 2),
     "stem_batchnorm": st.booleans(),
-    "classifier_downsample": st.sampled_from(POOLS),
+    "classifier_downsample": st.sampled_from(ORIGINAL_POOLS),
     "classifier_batchnorm": st.booleans(),
     "parameter_efficient": st.booleans(),
     "width": st.integers(12, 46),
@@ -144,7 +144,7 @@ def test_the_original_codes_own_file(shared: Path) -> None:
     arrays = np.load(shared / "reference/film_original_small.npz")
     rows = torch.from_numpy(arrays["questions"]).long()
     with torch.inference_mode():
-        gamma, beta, _ = model.modulate(rows)
+        gamma, beta, *_ = model.modulate(rows)
         logits = model(torch.from_numpy(arrays["features"]), rows)
     assert torch.allclose(torch.cat([gamma, beta], 2), torch.from_numpy(arrays["film"]), atol=1e-4)
     assert torch.allclose(logits, torch.from_numpy(arrays["logits"]), atol=1e-4)

@@ -6,18 +6,19 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from filmvqa.errors import UserError
 from filmvqa.film import film
 from filmvqa.models import build_model
+from filmvqa.models.attentive_read import SHARPNESS
 from filmvqa.models.blocks import CONDITIONINGS, FILM_POSITIONS, FilmedResBlock
 from filmvqa.models.conditioning import DualAttention, SpatialFilm
 from filmvqa.models.film_generator import Modulation
+from filmvqa.models.vision import Classifier
 from tests.models.small_models import SIZES, SMALL, questions
 
 
-def modulation(channels: int, extra: int = 0, batch: int = 2) -> Modulation:
-    return Modulation(
-        torch.randn(batch, channels), torch.randn(batch, channels), torch.randn(batch, extra)
-    )
+def modulation(channels: int, extra: int = 0, batch: int = 2, key: int = 0) -> Modulation:
+    return Modulation(*(torch.randn(batch, width) for width in (channels, channels, extra, key)))
 
 
 @pytest.mark.parametrize("position", FILM_POSITIONS)
@@ -36,6 +37,69 @@ def test_film_acts_at_its_position(position: str, residual: bool) -> None:
     y = film_at("after_relu2", F.relu(film_at("after_norm", y)))
     expected = film_at("after_residual", skip + y if residual else y)
     assert torch.allclose(block(x, parameters), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("input_proj_kernel", [0, 1])
+def test_a_block_reads_where_its_modulated_branch_fits_the_key(input_proj_kernel: int) -> None:
+    """Its output is that of ``forward``; the read is computed position by position."""
+    torch.manual_seed(0)
+    block = FilmedResBlock(4, input_proj_kernel=input_proj_kernel).eval()
+    x, parameters = torch.randn(2, 4, 3, 5), modulation(4, key=4)
+    out, read = block.forward_and_read(x, parameters)
+    assert torch.equal(out, block(x, parameters))
+    skip = x if block.project is None else F.relu(block.project(x))
+    for n in range(2):
+        scores = [
+            SHARPNESS * (parameters.key[n] @ (out - skip)[n, :, i, j]).item() / math.sqrt(4)
+            for i in range(3)
+            for j in range(5)
+        ]
+        weights = torch.tensor([math.exp(s) for s in scores])
+        expected = (out[n].flatten(1) * weights / weights.sum()).sum(1)
+        assert torch.allclose(read[n], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("input_proj_kernel", [0, 1])
+def test_all_positions_are_given_the_context(input_proj_kernel: int) -> None:
+    torch.manual_seed(0)
+    options = {"context_dim": 3, "input_proj_kernel": input_proj_kernel, "kernel_size": 1}
+    block = FilmedResBlock(4, False, "none", **options).eval()
+    x, context = torch.randn(2, 4, 5, 5), torch.randn(2, 3)
+    assert torch.equal(block(x, None), block(x, None, torch.zeros(2, 3)))
+    first = block.conv if block.project is None else block.project
+    before = block(x, None, context)
+    # As a bias of its own for each question.
+    for n in range(2):
+        bias = first.bias.data.clone()
+        first.bias.data += block.context(context[n])
+        assert torch.allclose(block(x[n : n + 1], None), before[n : n + 1], atol=1e-6)
+        first.bias.data = bias
+
+
+def test_reads_reach_the_next_block_and_the_classifier() -> None:
+    torch.manual_seed(0)
+    net = build_model("film", **SIZES, **SMALL["film"], reads=True).eval()
+    assert net.blocks[0].context is None
+    assert net.blocks[1].context.in_features == 12
+    assert net.classifier.mlp[0].in_features == 10 + 12
+    features, asked = torch.randn(3, 6, 5, 5), questions([4, 7, 2])
+    before = net(features, asked)
+    for blocked in (net.blocks[1].context.weight, net.classifier.mlp[0].weight[:, 10:]):
+        kept = blocked.data.clone()
+        blocked.data.zero_()
+        assert not torch.allclose(net(features, asked), before)
+        blocked.data.copy_(kept)
+    assert torch.equal(net(features, asked), before)
+    with pytest.raises(UserError, match="no block is conditioned"):
+        build_model("film", **SIZES, **SMALL["film"], reads=True, film_blocks=[False, False])
+
+
+def test_maximum_and_mean_side_by_side() -> None:
+    classifier = Classifier(4, (5, 7), 3, projection_dim=0, coordinates=False,
+                            pool="maxavgpoolfull", hidden_dims=[])  # fmt: skip
+    x = torch.randn(2, 4, 5, 7)
+    expected = classifier.mlp(torch.cat([x.amax((2, 3)), x.mean((2, 3))], 1))
+    assert torch.allclose(classifier(x), expected, atol=1e-6)
 
 
 def test_batch_norm_has_its_own_scale_where_the_question_does_not_act() -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from hypothesis import given
@@ -92,3 +94,20 @@ def test_a_task_offset_starts_at_nothing_and_moves_all_questions_alike() -> None
     moved = offset(encoding).gamma - plain(encoding).gamma
     assert torch.allclose(moved[:, 1, 0], torch.full((4,), 3.0))
     assert moved.count_nonzero() == 4
+
+
+def test_each_layer_attends_to_the_words_that_are_no_padding() -> None:
+    torch.manual_seed(0)
+    generator = FilmGenerator(6, 2, 3, word_attention=True)
+    encoding, words = torch.randn(2, 6), torch.randn(2, 5, 6)
+    padding = torch.tensor([[False] * 5, [False] * 3 + [True] * 2])
+    modulation = generator(encoding, words, padding)
+    out = torch.cat([modulation.gamma - 1, modulation.beta], 2)  # (B, L, 2C)
+    attention = generator.word_attention
+    for n, length in enumerate((5, 3)):
+        for layer in range(2):
+            query = attention.query(encoding[n])[6 * layer : 6 * layer + 6]
+            weights = torch.softmax(words[n, :length] @ query / math.sqrt(6), 0)
+            read = attention.decoders[layer](weights @ words[n, :length])
+            plain = generator.decoder(encoding[n]).view(2, 6)[layer]
+            assert torch.allclose(out[n, layer], plain + read, atol=1e-5)

@@ -31,7 +31,7 @@ from filmvqa.interop.original_file import (
     skeleton_of,
 )
 from filmvqa.models import build_model
-from filmvqa.models.vision import POOLS
+from filmvqa.models.vision import ORIGINAL_POOLS
 
 
 class _Generator(msgspec.Struct):
@@ -187,7 +187,7 @@ def _refuse(generator: _Generator, engine: _Engine, path: str | Path) -> None:
     unsupported = {
         "condition_method": engine.condition_method not in _FILM_POSITIONS,
         "condition_pattern": pattern not in (0, blocks),
-        "classifier_downsample": engine.classifier_downsample not in POOLS,
+        "classifier_downsample": engine.classifier_downsample not in ORIGINAL_POOLS,
         "use_coords": engine.use_coords not in (0, 1, 2),
         "module_num_layers": engine.module_num_layers != 1,
         "module_kernel_size": engine.module_kernel_size % 2 == 0,

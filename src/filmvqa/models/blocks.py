@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from filmvqa.errors import OptionError
+from filmvqa.models.attentive_read import attentive_read
 from filmvqa.models.batch_norm import BatchNorm2d
 from filmvqa.models.conditioning import DualAttention, Film, SpatialFilm
 from filmvqa.models.film_generator import Modulation
@@ -38,6 +39,9 @@ class FilmedResBlock(nn.Module):
     coordinates
         Which convolutions have coordinate maps in their input: ``none``, ``inputs`` (the first) or
         ``everywhere`` (both).
+    context_dim
+        Width of a vector that all positions are given with the input, such as what the block before
+        read of its map: a linear map of it is added to the first convolution's output. 0: none.
     conditioning
         How the question acts: ``film``, ``spatial_film``, ``dual_attention``, or ``concat``, which
         appends γ and β, repeated over the map, to the 3×3 convolution's input.
@@ -77,6 +81,7 @@ class FilmedResBlock(nn.Module):
         channels: int,
         conditioned: bool = True,
         coordinates: str = "inputs",
+        context_dim: int = 0,
         *,
         conditioning: str = "film",
         film_position: str = "after_norm",
@@ -102,6 +107,7 @@ class FilmedResBlock(nn.Module):
                 coordinates=coordinates != "none", padding=input_proj_kernel // 2,
             ) if input_proj_kernel else None
         )  # fmt: skip
+        self.context = nn.Linear(context_dim, channels, bias=False) if context_dim else None
         self.conv = convolution(
             3 * channels if self.concat else channels, channels, kernel_size,
             coordinates=coordinates == "everywhere", padding=kernel_size // 2,
@@ -115,31 +121,57 @@ class FilmedResBlock(nn.Module):
         )
         self.extra_dim = 0 if self.condition is None else self.condition.extra_dim
 
+    def _with_context(self, x: Tensor, context: Tensor | None) -> Tensor:
+        """The first convolution's output, with what all positions are given."""
+        if self.context is None or context is None:
+            return x
+        out: Tensor = x + self.context(context)[:, :, None, None]
+        return out
+
     def _film_at(self, position: str, x: Tensor, modulation: Modulation | None) -> Tensor:
         if self.film_position != position or self.condition is None:
             return x
         out: Tensor = self.condition(x, modulation)
         return out
 
-    def forward(self, x: Tensor, modulation: Modulation | None) -> Tensor:
+    def forward(
+        self, x: Tensor, modulation: Modulation | None, context: Tensor | None = None
+    ) -> Tensor:
         """Map x (B, C, H, W) to the same shape.
 
         ``modulation`` is this block's, with γ and β (B, C); None if it is not conditioned.
+        ``context`` is (B, context_dim); None is as good as zeros.
         """
+        return self._sum(*self._branches(x, modulation, context), modulation)
+
+    def forward_and_read(
+        self, x: Tensor, modulation: Modulation, context: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """As ``forward``, and what the modulation's key finds in the output (B, C): the attention
+        is that of the key to the modulated branch, before the residual connection."""
+        skip, out = self._branches(x, modulation, context)
+        x = self._sum(skip, out, modulation)
+        return x, attentive_read(x, out, modulation.key)
+
+    def _branches(
+        self, x: Tensor, modulation: Modulation | None, context: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """What the residual connection passes on, and the modulated branch."""
         x = self._film_at("before_conv1", x, modulation)
         if self.project is not None:
-            x = torch.relu(self.project(x))
+            x = torch.relu(self._with_context(self.project(x), context))
+            context = None
         out = x
         if self.concat and modulation is not None:
             gamma_beta = torch.cat([modulation.gamma, modulation.beta], 1)[:, :, None, None]
             out = torch.cat([x, gamma_beta.expand(-1, -1, *x.shape[2:])], 1)  # (B, 3C, H, W)
-        out = self._film_at("after_conv2", self.conv(out), modulation)
+        out = self._film_at("after_conv2", self._with_context(self.conv(out), context), modulation)
         if self.norm is not None:
             out = self.norm(out)
         out = self._film_at("after_norm", out, modulation)
         if self.dropout is not None:
             out = self.dropout(out)
-        out = self._film_at("after_relu2", torch.relu(out), modulation)
-        if self.residual:
-            out = x + out
-        return self._film_at("after_residual", out, modulation)
+        return x, self._film_at("after_relu2", torch.relu(out), modulation)
+
+    def _sum(self, skip: Tensor, out: Tensor, modulation: Modulation | None) -> Tensor:
+        return self._film_at("after_residual", skip + out if self.residual else out, modulation)

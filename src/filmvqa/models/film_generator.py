@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -33,15 +34,19 @@ class Modulation(NamedTuple):
         FiLM's scale and shift, (B, L, C), or (B, C) for one layer.
     extra
         Further numbers for conditionings other than FiLM, (B, L, E), or (B, E) for one layer.
+    key
+        What a layer's attentive read looks for, (B, L, K), or (B, K) for one layer; K is 0 if there
+        are no reads.
     """
 
     gamma: Tensor
     beta: Tensor
     extra: Tensor
+    key: Tensor
 
     def layer(self, i: int) -> Modulation:
         """The parameters of layer ``i`` alone."""
-        return Modulation(self.gamma[:, i], self.beta[:, i], self.extra[:, i])
+        return Modulation(*(parameter[:, i] for parameter in self))
 
 
 class FilmGenerator(nn.Module):
@@ -57,6 +62,8 @@ class FilmGenerator(nn.Module):
         Number C of channels of each FiLM layer.
     extra_dim
         Number E of further outputs a layer, for conditionings other than FiLM.
+    key_dim
+        Width K of a layer's key, for attentive reads.
     decoder
         ``linear`` is the paper's (section 3; the retrospective found it sufficient). ``mlp`` has a
         linear layer with ReLU for each of ``hidden_dims``. ``gru`` and ``lstm`` take one step for
@@ -75,9 +82,14 @@ class FilmGenerator(nn.Module):
         Initial value of TADAM's learned post-multipliers γ₀ and β₀ (Oreshkin et al. 2018, section
         3.3), one of each a channel: γ = baseline + γ₀ f(Δγ) and β = β₀ Δβ. None: there are none.
     task_offset
-        Whether a learned table (L, 2C + E), initially 0, is added to the decoder's output. A new
-        task can train it while all other weights are frozen. If γ or β is fixed, the table has no
-        columns for it.
+        Whether a learned table (L, 2C + E + K), initially 0, is added to the decoder's output. A
+        new task can train it while all other weights are frozen. If γ or β is fixed, the table has
+        no columns for it.
+
+    word_attention
+        Whether each FiLM layer also reads the question's words: it attends to their states with a
+        query made of the encoding, and a linear map of what it finds is added to the decoder's
+        output. (In the spirit of Strub et al. 2018, whose layers attend one after the other.)
 
     Raises
     ------
@@ -91,6 +103,7 @@ class FilmGenerator(nn.Module):
         num_layers: int,
         channels: int,
         extra_dim: int = 0,
+        key_dim: int = 0,
         *,
         decoder: str = "linear",
         hidden_dims: Sequence[Positive] = (),
@@ -99,6 +112,7 @@ class FilmGenerator(nn.Module):
         gamma_baseline: float = 1.0,
         multipliers: float | None = None,
         task_offset: bool = False,
+        word_attention: bool = False,
     ) -> None:
         super().__init__()
         check_choice("decoder", decoder, DECODERS)
@@ -108,7 +122,12 @@ class FilmGenerator(nn.Module):
             raise OptionError(f"hidden_dims={list(hidden_dims)}: decoder=linear has none, mlp has")
         self.num_layers, self.channels, self.extra_dim = num_layers, channels, extra_dim
         self.gamma, self.beta, self.gamma_baseline = gamma, beta, gamma_baseline
-        self.part_sizes = (channels * (gamma != "one"), channels * (beta != "zero"), extra_dim)
+        self.part_sizes = (
+            channels * (gamma != "one"),
+            channels * (beta != "zero"),
+            extra_dim,
+            key_dim,
+        )
         layer_dims = () if decoder == "linear" else tuple(hidden_dims) or (input_dim,)
         width = sum(self.part_sizes)
         self.decoder = _build_decoder(decoder, input_dim, num_layers, width, layer_dims)
@@ -117,13 +136,25 @@ class FilmGenerator(nn.Module):
             if multipliers is not None else None
         )  # fmt: skip
         self.task_offset = nn.Parameter(torch.zeros(num_layers, width)) if task_offset else None
+        self.word_attention = (
+            _WordAttention(input_dim, num_layers, width) if word_attention else None
+        )
 
-    def forward(self, encoding: Tensor) -> Modulation:
-        """Map an encoding (B, input_dim) to γ and β (B, L, C) and ``extra`` (B, L, E)."""
+    def forward(
+        self, encoding: Tensor, words: Tensor | None = None, padding: Tensor | None = None
+    ) -> Modulation:
+        """Map an encoding (B, input_dim) to γ and β (B, L, C), ``extra`` (B, L, E) and ``key``
+        (B, L, K).
+
+        With ``word_attention`` it also takes the words' states (B, T, input_dim) and which of them
+        are padding (B, T).
+        """
         decoded = self.decoder(encoding).view(len(encoding), self.num_layers, sum(self.part_sizes))
+        if self.word_attention is not None:
+            decoded = decoded + self.word_attention(encoding, words, padding)
         if self.task_offset is not None:
             decoded = decoded + self.task_offset
-        delta_gamma, delta_beta, extra = decoded.split(self.part_sizes, 2)
+        delta_gamma, delta_beta, extra, key = decoded.split(self.part_sizes, 2)
         gamma_scale, beta_scale = (1.0, 1.0) if self.multipliers is None else self.multipliers
         shape = (len(encoding), self.num_layers, self.channels)
         if self.gamma == "one":
@@ -132,7 +163,7 @@ class FilmGenerator(nn.Module):
             activation = _ACTIVATIONS[self.gamma]
             gamma = self.gamma_baseline + gamma_scale * activation(delta_gamma)
         beta = decoded.new_zeros(shape) if self.beta == "zero" else beta_scale * delta_beta
-        return Modulation(gamma, beta, extra)
+        return Modulation(gamma, beta, extra, key)
 
     @property
     def has_deviations(self) -> bool:
@@ -162,6 +193,24 @@ def _build_decoder(
         layers += [nn.Linear(input_dim, hidden_dim), nn.ReLU()]
         input_dim = hidden_dim
     return nn.Sequential(*layers, nn.Linear(input_dim, num_layers * width))
+
+
+class _WordAttention(nn.Module):
+    """What each FiLM layer reads of the question's words."""
+
+    def __init__(self, input_dim: int, num_layers: int, width: int) -> None:
+        super().__init__()
+        self.num_layers = num_layers
+        self.query = nn.Linear(input_dim, num_layers * input_dim)
+        self.decoders = nn.ModuleList(nn.Linear(input_dim, width) for _ in range(num_layers))
+
+    def forward(self, encoding: Tensor, words: Tensor, padding: Tensor) -> Tensor:
+        """Map encodings (B, D), words' states (B, T, D) and padding (B, T) to (B, L, width)."""
+        queries = self.query(encoding).view(len(encoding), self.num_layers, -1)  # (B, L, D)
+        scores = queries @ words.transpose(1, 2) / math.sqrt(words.shape[2])  # (B, L, T)
+        attention = torch.softmax(scores.float().masked_fill(padding[:, None], -torch.inf), 2)
+        read = attention.to(words.dtype) @ words  # (B, L, D)
+        return torch.stack([decode(read[:, i]) for i, decode in enumerate(self.decoders)], 1)
 
 
 class _UnrolledDecoder(nn.Module):

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
 
+from filmvqa.devices import to_device
 from filmvqa.errors import OptionError
 from filmvqa.models.blocks import COORDINATES, FilmedResBlock
 from filmvqa.models.encoder import QuestionEncoder
@@ -47,6 +48,10 @@ class FilmNet(nn.Module):
     initial_biases
         Initial biases of linear and convolution layers: ``zero``, or ``uniform``, torch's default,
         which the original code keeps. Weights are Kaiming's in both, as there.
+    reads
+        Whether the question also gives each conditioned block a key, by which the block's output is
+        read (``FilmedResBlock.forward_and_read``), for the next block and the classifier. A network
+        that can select an object in one step leaves the plateau early (docs/learning.md).
     encoder, generator, stem, block, classifier
         Keyword options of ``QuestionEncoder``, ``FilmGenerator``, ``Stem``, ``FilmedResBlock`` and
         ``Classifier``. ``coordinates`` of stem and classifier are by default those of the network.
@@ -77,6 +82,7 @@ class FilmNet(nn.Module):
         coordinates: str = "inputs",
         pixel_range: str = "centered",
         initial_biases: str = "zero",
+        reads: bool = False,
         encoder: OptionGroup = None,
         generator: OptionGroup = None,
         stem: OptionGroup = None,
@@ -87,6 +93,7 @@ class FilmNet(nn.Module):
         check_choice("pixel_range", pixel_range, PIXEL_RANGES)
         check_choice("initial_biases", initial_biases, INITIAL_BIASES)
         self.pixel_range = pixel_range
+        self.reads = reads
         conditioned = [True] * num_blocks if film_blocks is None else [bool(f) for f in film_blocks]
         if len(conditioned) != num_blocks:
             raise OptionError(
@@ -100,13 +107,14 @@ class FilmNet(nn.Module):
         map_size = self.stem.output_size(*feature_shape[1:])
         blocks = [
             build_part(
-                "block", FilmedResBlock, channels, is_conditioned, coordinates, **(block or {})
+                "block", FilmedResBlock, channels, is_conditioned, coordinates,
+                channels if reads and i else 0, **(block or {}),
             )
-            for is_conditioned in conditioned
-        ]
+            for i, is_conditioned in enumerate(conditioned)
+        ]  # fmt: skip
         self.blocks = nn.ModuleList(blocks)
         self.classifier = build_part(
-            "classifier", Classifier, channels, map_size, num_answers,
+            "classifier", Classifier, channels, map_size, num_answers, channels if reads else 0,
             **_with_coordinates(classifier, has_coordinates),
         )  # fmt: skip
         extra_dims = [b.extra_dim for b in blocks]
@@ -115,10 +123,12 @@ class FilmNet(nn.Module):
             options |= {"gamma": "one", "beta": "zero"}
         self.conditioned_blocks = [b.conditioned for b in blocks]
         num_conditioned = sum(self.conditioned_blocks)
+        if reads and not num_conditioned:
+            raise OptionError("reads=True: no block is conditioned, so that nothing is looked for")
         self.film_generator = (
             build_part(
                 "generator", FilmGenerator, self.encoder.output_dim, num_conditioned, channels,
-                max(extra_dims, default=0),
+                max(extra_dims, default=0), channels if reads else 0,
                 **options,
             )
             if num_conditioned else None
@@ -137,7 +147,13 @@ class FilmNet(nn.Module):
         """
         if self.film_generator is None:
             raise ValueError("the question acts on no block of this network")
-        modulation: Modulation = self.film_generator(self.encoder(questions))
+        modulation: Modulation
+        if self.film_generator.word_attention is None:
+            modulation = self.film_generator(self.encoder(questions))
+        else:
+            words, encoding = self.encoder.encode_words(questions)  # (B, T, D), (B, D)
+            padding = to_device(questions == 0, encoding.device)
+            modulation = self.film_generator(encoding, words, padding)
         return modulation
 
     @property
@@ -185,13 +201,18 @@ class FilmNet(nn.Module):
         if image_of_question is not None:
             x = x[image_of_question]  # (B, C, H, W)
         film_index = 0
+        read: Tensor | None = None
         for block, is_conditioned in zip(self.blocks, self.conditioned_blocks, strict=True):
             if is_conditioned and modulation is not None:
-                x = block(x, modulation.layer(film_index))
+                layer = modulation.layer(film_index)
+                if self.reads:
+                    x, read = block.forward_and_read(x, layer, read)  # type: ignore[operator]
+                else:
+                    x = block(x, layer)
                 film_index += 1
             else:
-                x = block(x, None)
-        logits: Tensor = self.classifier(x)
+                x = block(x, None, read)
+        logits: Tensor = self.classifier(x, read)
         if return_penalty and modulation is not None and self.film_generator is not None:
             return logits, self.film_generator.penalty(modulation)
         return logits

@@ -162,8 +162,12 @@ class Stem(nn.Module):
         return x
 
 
-POOLS = ("none", "aggressive", *(f"{k}pool{s}" for k in ("max", "avg") for s in (2, 3, 4, 5, 7)),
-         "maxpoolfull", "avgpoolfull")  # fmt: skip
+#: The pooling layers of the original code.
+ORIGINAL_POOLS = (
+    "none", "aggressive", *(f"{k}pool{s}" for k in ("max", "avg") for s in (2, 3, 4, 5, 7)),
+    "maxpoolfull", "avgpoolfull",
+)  # fmt: skip
+POOLS = (*ORIGINAL_POOLS, "maxavgpoolfull")
 
 
 class Classifier(nn.Module):
@@ -177,11 +181,14 @@ class Classifier(nn.Module):
         (H, W) of the input.
     num_answers
         Number of answers.
+    context_dim
+        Width of a vector that the hidden layers are given beside the pooled map; 0: none.
     projection_dim
         Channels of the 1×1 convolution; 0 leaves it out.
     pool
         ``maxpoolfull`` is the paper's global max pooling. The others are the original code's:
         ``maxpool`` or ``avgpool`` over squares with a side of 2, 3, 4, 5 or 7; ``avgpoolfull``;
+        ``maxavgpoolfull``, which has both (sums tell numbers, maxima tell presence);
         ``aggressive``, which is 2×2 max pooling, then global average pooling, and no hidden layers;
         and ``none``.
     hidden_dims
@@ -205,6 +212,7 @@ class Classifier(nn.Module):
         channels: int,
         map_size: tuple[int, int],
         num_answers: int,
+        context_dim: int = 0,
         *,
         projection_dim: Natural = 512,
         pool: str = "maxpoolfull",
@@ -229,12 +237,16 @@ class Classifier(nn.Module):
             maps = "×".join(map(str, map_size))
             raise OptionError(f"pool={pool}: leaves nothing of maps of {maps}; choose another")
         dims = () if pool == "aggressive" else tuple(hidden_dims)
-        pooled_dim = pool_channels * height * width
+        pooled_dim = pool_channels * height * width + context_dim
         self.mlp = mlp(pooled_dim, dims, num_answers, norm=norm, dropout=dropout)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (B, channels, H, W) to logits (B, num_answers)."""
-        logits: Tensor = self.mlp(self.pool(self.project(x)).flatten(1))
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """Map (B, channels, H, W), and a context (B, context_dim) if there is one, to logits
+        (B, num_answers)."""
+        pooled = self.pool(self.project(x)).flatten(1)
+        if context is not None:
+            pooled = torch.cat([pooled, context], 1)
+        logits: Tensor = self.mlp(pooled)
         return logits
 
 
@@ -243,6 +255,13 @@ class _GlobalMax(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x.amax((2, 3))
+
+
+class _GlobalMaxAndMean(nn.Module):
+    """The maximum and the mean over the whole map, as channels side by side."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([x.amax((2, 3)), x.mean((2, 3))], 1)
 
 
 class _AppendCoordinates(nn.Module):
@@ -268,6 +287,8 @@ def _pooling(pool: str, map_size: tuple[int, int]) -> tuple[nn.Module, tuple[int
     if pool == "aggressive":
         average = nn.AvgPool2d((height // 2, height // 2), stride=(width // 2, width // 2))
         return nn.Sequential(nn.MaxPool2d(2, 2), average), (min(height // 2, 1), min(width // 2, 1))
+    if pool == "maxavgpoolfull":
+        return _GlobalMaxAndMean(), (2, 1)
     if pool == "maxpoolfull" and height == width:
         return _GlobalMax(), (1, 1)
     side = height if pool.endswith("full") else int(pool[-1])

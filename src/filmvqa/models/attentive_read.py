@@ -1,0 +1,37 @@
+"""The attentive read: what a question looks for in a map, as one vector."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+#: Factor of the scores, so that the attention of a new network differs between positions.
+SHARPNESS = 4.0
+
+
+def attentive_read(x: Tensor, scored: Tensor, key: Tensor) -> Tensor:
+    """The mean of a map's positions, weighted by a softmax of the products of another with a key.
+
+    It is the read of attention networks (as in MAC, Hudson and Manning 2018, section 3.2.2) without
+    weights of its own: the question gives the key, as it gives γ and β.
+
+    Parameters
+    ----------
+    x
+        The map that is read (B, C, H, W).
+    scored
+        The map that is compared with the key, of the same shape.
+    key
+        What is looked for (B, C).
+
+    Returns
+    -------
+    Tensor
+        (B, C).
+    """
+    scale = SHARPNESS / math.sqrt(x.shape[1])
+    scores = key[:, None] @ scored.flatten(2) * scale  # (B, 1, H W)
+    attention = torch.softmax(scores.float(), 2).to(x.dtype)
+    return (x.flatten(2) @ attention.transpose(1, 2)).squeeze(2)
