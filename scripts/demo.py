@@ -14,14 +14,14 @@ from filmvqa.layout import EvaluationLayout, RunLayout
 
 FOLDER = Path("outputs/demo")
 #: Model configs by run.
-MODELS = {"film": "film_small", "question_only": "lstm"}
+MODELS = {"film": "film_reads", "question_only": "lstm"}
 #: Command lines by stage.
 STAGES: dict[str, list[str]] = {
     "generate": ["generate_clevr.py data=mini"],
     "preprocess": ["preprocess_questions.py data=mini"],
     "features": ["extract_features.py data=mini"],
     "train": [
-        "train.py experiment=demo model=film_small run=film",
+        "train.py experiment=demo run=film",
         # With batch norm, as the README's numbers were measured.
         "train.py experiment=demo model=lstm model.classifier_norm=hidden run=question_only "
         "trainer.max_epochs=1",

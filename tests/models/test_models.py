@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -249,6 +251,17 @@ def test_biases_begin_at_zero_or_as_in_the_original_code() -> None:
             assert torch.equal(zero, uniform), name
     with pytest.raises(UserError, match="initial_biases='one': must be one of zero, uniform"):
         build_model("film", **SIZES, **SMALL["film"], initial_biases="one")
+
+
+def test_small_initial_weights_are_torchs_default() -> None:
+    """Kaiming's lie within √(6 / fan-in), torch's within √(1 / fan-in)."""
+    for name, square in (("kaiming", 6.0), ("small", 1.0)):
+        torch.manual_seed(0)
+        net = build_model("film", **SIZES, **SMALL["film"], initial_weights=name)
+        for module in net.modules():
+            if isinstance(module, nn.Linear | nn.Conv2d):
+                bound = math.sqrt(square / module.weight[0].numel())
+                assert 0.7 * bound < module.weight.abs().max() <= bound
 
 
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])

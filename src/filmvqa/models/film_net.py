@@ -18,6 +18,8 @@ from filmvqa.settings import Natural, Positive
 
 #: How biases of linear and convolution layers begin.
 INITIAL_BIASES = ("zero", "uniform")
+#: How their weights begin.
+INITIAL_WEIGHTS = ("kaiming", "small")
 
 
 class FilmNet(nn.Module):
@@ -47,7 +49,11 @@ class FilmNet(nn.Module):
         The range of uint8 pixels, as in ``scale_pixels``.
     initial_biases
         Initial biases of linear and convolution layers: ``zero``, or ``uniform``, torch's default,
-        which the original code keeps. Weights are Kaiming's in both, as there.
+        which the original code keeps.
+    initial_weights
+        Initial weights of these layers: Kaiming's, as in the original code, or ``small``, torch's
+        default, of 0.41 times that width. γ then begins closer to 1 and β to 0, and the network
+        leaves the plateau earlier (docs/learning.md).
     reads
         Whether the question also gives each conditioned block a key, by which the block's output is
         read (``FilmedResBlock.forward_and_read``), for the next block and the classifier. A network
@@ -82,6 +88,7 @@ class FilmNet(nn.Module):
         coordinates: str = "inputs",
         pixel_range: str = "centered",
         initial_biases: str = "zero",
+        initial_weights: str = "kaiming",
         reads: bool = False,
         encoder: OptionGroup = None,
         generator: OptionGroup = None,
@@ -92,6 +99,7 @@ class FilmNet(nn.Module):
         super().__init__()
         check_choice("pixel_range", pixel_range, PIXEL_RANGES)
         check_choice("initial_biases", initial_biases, INITIAL_BIASES)
+        check_choice("initial_weights", initial_weights, INITIAL_WEIGHTS)
         self.pixel_range = pixel_range
         self.reads = reads
         conditioned = [True] * num_blocks if film_blocks is None else [bool(f) for f in film_blocks]
@@ -133,7 +141,8 @@ class FilmNet(nn.Module):
             )
             if num_conditioned else None
         )  # fmt: skip
-        self.apply(_initialize)
+        if initial_weights == "kaiming":
+            self.apply(_initialize)
         if initial_biases == "zero":
             self.apply(_initialize_biases)
 
