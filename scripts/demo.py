@@ -24,7 +24,7 @@ STAGES: dict[str, list[str]] = {
         "train.py experiment=demo run=film",
         # With batch norm, as the README's numbers were measured.
         "train.py experiment=demo model=lstm model.classifier_norm=hidden run=question_only "
-        "trainer.max_epochs=1",
+        "trainer.max_steps=300",
     ],
     "evaluate": [
         f"evaluate.py checkpoint={RunLayout(FOLDER / run).best_checkpoint} split=val"
