@@ -133,7 +133,7 @@ def test_questions_as_people_ask_them(workplace: Path) -> None:
     out = succeed("train.py", *TRAIN, *data, *start, "run=table",
                   "model.generator.task_offset=true",
                   "train.trainable=[film_generator.task_offset]", cwd=workplace)  # fmt: skip
-    assert f"{2 * 2 * 8} of them trained" in out
+    assert f"{2 * 3 * 8} of them trained" in out  # of γ, β and the keys of the reads
 
 
 def test_the_data_efficiency_sweep_draws_both_curves(workplace: Path) -> None:
