@@ -188,9 +188,8 @@ class Classifier(nn.Module):
     pool
         ``maxpoolfull`` is the paper's global max pooling. The others are the original code's:
         ``maxpool`` or ``avgpool`` over squares with a side of 2, 3, 4, 5 or 7; ``avgpoolfull``;
-        ``maxavgpoolfull``, which has both (sums tell numbers, maxima tell presence);
         ``aggressive``, which is 2×2 max pooling, then global average pooling, and no hidden layers;
-        and ``none``.
+        and ``none``. Only here there is ``maxavgpoolfull``, the maximum and the mean side by side.
     hidden_dims
         Widths of the hidden layers.
     norm

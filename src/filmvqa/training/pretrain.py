@@ -12,7 +12,6 @@ light, colours, sharpness and noise.
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -29,6 +28,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from filmvqa.checkpoint import save_checkpoint
 from filmvqa.clevr.camera import DEFAULT_FRAME_ASPECT, FRAME_ASPECT
 from filmvqa.clevr.render import sample_and_render
 from filmvqa.clevr.scene_rules import SceneRules
@@ -287,11 +287,9 @@ class _Training:
         return {name: getattr(self, name) for name in names}
 
     def save(self, path: Path, settings: dict[str, Any]) -> None:
-        stream = io.BytesIO()
         content = {name: part.state_dict() for name, part in self._stateful().items()}
         content |= {"settings": settings, "generator": self.generator.get_state()}
-        torch.save({**content, "step": self.step, "epoch": self.epoch}, stream)
-        write_file(path, stream.getbuffer())
+        save_checkpoint(path, {**content, "step": self.step, "epoch": self.epoch})
 
     def restore(self, path: Path, settings: dict[str, Any]) -> None:
         """Go on from the state in the file ``path``, if there is one.
