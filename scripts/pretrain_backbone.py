@@ -13,6 +13,7 @@ def main(config) -> None:
 
     import torch
 
+    from filmvqa.devices import choose_device
     from filmvqa.locks import file_lock
     from filmvqa.tables import text_table
     from filmvqa.training.pretrain import pretrain
@@ -28,6 +29,7 @@ def main(config) -> None:
             lr=settings.lr,
             seed=settings.seed,
             workers=settings.workers,
+            device=choose_device(settings.device),
         )
     print(text_table([[name, f"{value:.4f}"] for name, value in scores.items()]))
 

@@ -158,6 +158,7 @@ class PretrainBackboneConfig(ScriptConfig):
     lr: AboveZero = 4e-3
     seed: Seed = 0
     workers: Workers = 2
+    device: Device = "auto"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -53,9 +53,10 @@ class BatchNorm2d(nn.BatchNorm2d):
         """``forward`` with counts in torch's functions, which do not wait for a device."""
         maps = x if x.dtype in _EXACT_DTYPES else x.float()
         share = counts.to(maps.dtype) / counts.sum()  # (U,)
-        mean = share @ maps.mean((2, 3))  # (C,)
+        share = share[:, None]
+        mean = (share * maps.mean((2, 3))).sum(0)  # (C,); autocast would round a product @
         centred = maps - mean[:, None, None]
-        var = share @ centred.square().mean((2, 3))
+        var = (share * centred.square().mean((2, 3))).sum(0)
         self._track(mean.detach(), var.detach(), x, counts)
         scale = (var + self.eps).rsqrt()
         if self.affine:

@@ -83,7 +83,7 @@ def _input_gradient(grad: Tensor, input_index: Tensor | None, num_inputs: int) -
     if input_index is None:
         return grad
     one_hot = grad.new_zeros((num_inputs, len(grad)))  # faster than index_add_
-    one_hot[input_index, torch.arange(len(grad), device=grad.device)] = 1
+    one_hot.scatter_(0, input_index[None], 1.0)  # assigning 1 would wait for a GPU
     return torch.mm(one_hot, grad)
 
 

@@ -18,7 +18,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, fields
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import safetensors.torch
@@ -160,13 +160,14 @@ class CellPredictor(nn.Module):
 
 def augmented(images: Tensor, generator: torch.Generator) -> Tensor:
     """Images (N, 3, H, W) of 0 to 255 in another light, with other colours, sharpness and noise;
-    each image in its own way. Float32, from 0 to 255."""
+    each image in its own way. Float32, from 0 to 255. ``generator`` is of the images' device."""
 
     def normal(*shape: int) -> Tensor:
-        return torch.randn(shape, generator=generator)
+        return torch.randn(shape, generator=generator, device=images.device)
 
     def uniform(low: float, high: float) -> Tensor:
-        return low + (high - low) * torch.rand((n, 1, 1, 1), generator=generator)
+        share = torch.rand((n, 1, 1, 1), generator=generator, device=images.device)
+        return low + (high - low) * share
 
     n = len(images)
     x = images.float()
@@ -189,6 +190,7 @@ def pretrain(
     seed: int = 0,
     workers: int = 2,
     rules: SceneRules | None = None,
+    device: torch.device = torch.device("cpu"),
 ) -> dict[str, float]:
     """Train ``ClevrCNN`` on generated images and write its weights as float16 safetensors.
 
@@ -205,6 +207,8 @@ def pretrain(
         Number of processes that render images; the images do not depend on it.
     rules
         The rules of the scenes; None is ``SceneRules()``.
+    device
+        Where the network is trained; all images are held there.
 
     Returns
     -------
@@ -226,23 +230,29 @@ def pretrain(
     torch.manual_seed(seed)
     rules = rules or SceneRules()
     network = ClevrCNN()
-    model = Backbone("clevr_cnn", network).to(memory_format=torch.channels_last)
-    predictor = CellPredictor(network.channels)
+    model = Backbone("clevr_cnn", network).to(device).to(memory_format=torch.channels_last)
+    predictor = CellPredictor(network.channels).to(device)
     num_steps = epochs * len(sizes) * (images // len(sizes) // batch_size)
     settings = {
         "images": images, "sizes": list(sizes), "epochs": epochs, "batch_size": batch_size,
-        "lr": lr, "seed": seed, "rules": repr(rules),
+        "lr": lr, "seed": seed, "rules": repr(rules), "device": device.type,
     }  # fmt: skip
-    training = _Training(model, predictor, num_steps, lr, seed)
+    training = _Training(model, predictor, num_steps, lr, seed, device)
     state_path = Path(f"{output}.training")
     training.restore(state_path, settings)
-    train = [_draw_in_parallel(images // len(sizes), size, seed, workers, rules) for size in sizes]
-    held_out = [draw_labelled_images(512, size, (seed, 1, size), rules) for size in sizes]
+    train = [
+        _to_tensors(_draw_in_parallel(images // len(sizes), size, seed, workers, rules), device)
+        for size in sizes
+    ]
+    held_out = [
+        _to_tensors(draw_labelled_images(512, size, (seed, 1, size), rules), device)
+        for size in sizes
+    ]
     with tqdm(total=num_steps, initial=training.step, desc="pretrain", unit="batch") as bar:
         for _ in range(training.epoch, epochs):
             training.train_epoch(train, batch_size, bar)
             training.save(state_path, settings)
-    weights = {k: v.half().contiguous() for k, v in network.state_dict().items()}
+    weights = {k: v.half().contiguous().cpu() for k, v in network.state_dict().items()}
     write_file(output, safetensors.torch.save(weights))
     state_path.unlink()
     # The scores are those of the weights as written.
@@ -254,21 +264,29 @@ class _Training:
     """A training of ``pretrain`` with its state, which is saved between epochs."""
 
     def __init__(
-        self, model: nn.Module, predictor: CellPredictor, num_steps: int, lr: float, seed: int
+        self,
+        model: nn.Module,
+        predictor: CellPredictor,
+        num_steps: int,
+        lr: float,
+        seed: int,
+        device: torch.device,
     ) -> None:
-        self.model, self.predictor = model, predictor
+        self.model, self.predictor, self.device = model, predictor, device
         self.parameters = [*model.parameters(), *predictor.parameters()]
         self.optimizer = torch.optim.AdamW(self.parameters, lr=lr, weight_decay=1e-2)
         self.schedule = torch.optim.lr_scheduler.OneCycleLR(
             self.optimizer, lr, total_steps=num_steps
         )
-        self.generator = torch.Generator().manual_seed(seed)
+        self.order_generator = torch.Generator().manual_seed(seed)
+        self.image_generator = torch.Generator(device).manual_seed(seed)
         self.step = self.epoch = 0
 
-    def train_epoch(self, train: list[LabelledImages], batch_size: int, bar: Any) -> None:
-        for images, *labels in _shuffled_batches(train, batch_size, self.generator):
-            pixels = augmented(images, self.generator).contiguous(memory_format=torch.channels_last)
-            with autocast(torch.device("cpu"), "auto"):
+    def train_epoch(self, train: list[LabelledTensors], batch_size: int, bar: Any) -> None:
+        for images, *labels in _shuffled_batches(train, batch_size, self.order_generator):
+            pixels = augmented(images, self.image_generator)
+            pixels = pixels.contiguous(memory_format=torch.channels_last)
+            with autocast(self.device, "auto"):
                 features = self.model(pixels)
                 loss = self.predictor.loss(features, *labels)
             self.optimizer.zero_grad(set_to_none=True)
@@ -288,7 +306,8 @@ class _Training:
 
     def save(self, path: Path, settings: dict[str, Any]) -> None:
         content = {name: part.state_dict() for name, part in self._stateful().items()}
-        content |= {"settings": settings, "generator": self.generator.get_state()}
+        generators = (self.order_generator, self.image_generator)
+        content |= {"settings": settings, "generators": [g.get_state() for g in generators]}
         save_checkpoint(path, {**content, "step": self.step, "epoch": self.epoch})
 
     def restore(self, path: Path, settings: dict[str, Any]) -> None:
@@ -318,7 +337,10 @@ class _Training:
             )
         for name, part in self._stateful().items():
             part.load_state_dict(content[name])
-        self.generator.set_state(content["generator"])
+        for generator, state in zip(
+            (self.order_generator, self.image_generator), content["generators"], strict=True
+        ):
+            generator.set_state(state)
         self.step, self.epoch = content["step"], content["epoch"]
 
 
@@ -341,32 +363,43 @@ def _draw_in_parallel(
     return LabelledImages(**arrays)
 
 
-def _to_tensors(labelled: LabelledImages, rows: NDArray[np.int64]) -> tuple[Tensor, ...]:
-    """Images, attributes, centres and positions of some rows, in the dtypes of training."""
-    return (
-        torch.from_numpy(labelled.images[rows]),
-        torch.from_numpy(labelled.attributes[rows]).long(),
-        torch.from_numpy(labelled.centres[rows]).float(),
-        torch.from_numpy(labelled.positions[rows]).float(),
-    )
+class LabelledTensors(NamedTuple):
+    """``LabelledImages`` on a device."""
+
+    images: Tensor
+    attributes: Tensor
+    centres: Tensor
+    positions: Tensor
+
+    def batch(self, rows: Tensor) -> tuple[Tensor, ...]:
+        """Images, attributes, centres and positions of some rows, in the dtypes of training."""
+        images, attributes, centres, positions = (part[rows] for part in self)
+        return images, attributes.long(), centres.float(), positions.float()
+
+
+def _to_tensors(labelled: LabelledImages, device: torch.device) -> LabelledTensors:
+    parts = (getattr(labelled, name) for name in LabelledTensors._fields)
+    return LabelledTensors(*(torch.from_numpy(part).to(device) for part in parts))
 
 
 def _shuffled_batches(
-    train: list[LabelledImages], batch_size: int, generator: torch.Generator
+    train: list[LabelledTensors], batch_size: int, generator: torch.Generator
 ) -> Iterator[tuple[Tensor, ...]]:
     """One epoch of batches in random order; the images of a batch are of one size."""
     batches = []
     for labelled in train:
-        order = torch.randperm(len(labelled), generator=generator).numpy()
+        order = torch.randperm(len(labelled.images), generator=generator)
         num_used = len(order) // batch_size * batch_size
-        batches += [(labelled, rows) for rows in order[:num_used].reshape(-1, batch_size)]
+        order = order[:num_used].to(labelled.images.device)
+        batches += [(labelled, rows) for rows in order.view(-1, batch_size)]
     for i in torch.randperm(len(batches), generator=generator).tolist():
-        yield _to_tensors(*batches[i])
+        labelled, rows = batches[i]
+        yield labelled.batch(rows)
 
 
 @torch.inference_mode()
 def _score(
-    model: nn.Module, predictor: CellPredictor, held_out: list[LabelledImages]
+    model: nn.Module, predictor: CellPredictor, held_out: list[LabelledTensors]
 ) -> dict[str, float]:
     """Scores as ``pretrain`` returns them, averaged over the sizes of images."""
     mean_scores: dict[str, float] = {}
@@ -380,10 +413,11 @@ def _score(
 
 
 def _score_size(
-    model: nn.Module, predictor: CellPredictor, labelled: LabelledImages
+    model: nn.Module, predictor: CellPredictor, labelled: LabelledTensors
 ) -> dict[str, float]:
     """Scores on images of one size."""
-    images, attributes, centres, positions = _to_tensors(labelled, np.arange(len(labelled)))
+    every_row = torch.arange(len(labelled.images), device=labelled.images.device)
+    images, attributes, centres, positions = labelled.batch(every_row)
     attribute_logits, centre_logits, predicted_positions = predictor(model(images))
     has_object = attributes[:, 0] != IGNORED  # (N, h, w)
     scores = {}
