@@ -31,7 +31,13 @@ def main(config) -> None:
         return
     if report["images_left_out"]:
         print(f"without the {report['images_left_out']:,} images that the model was trained on")
-    print(format_report(report, families=settings.by_family, lengths=settings.by_program_length))
+    table = format_report(
+        report,
+        families=settings.by_family,
+        lengths=settings.by_program_length,
+        objects=settings.by_objects,
+    )
+    print(table)
     print(f"written to {files.report} and {files.predictions.name}")
 
 

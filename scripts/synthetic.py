@@ -1,95 +1,160 @@
-"""The whole pipeline on a set with CLEVR's full distribution, for one large GPU and 16 cores.
+"""CLEVR's full distribution from nothing: generate, preprocess, extract, train, evaluate.
 
 ``python scripts/synthetic.py`` runs all stages, and ``python scripts/synthetic.py train`` those
-whose names start with ``train``. A stage is interrupted after ``--limit`` seconds; the next run
-resumes it. ``--small`` runs the same stages with 1,000 images, in minutes on two cores. Durations
-and accuracies are written to ``outputs/synthetic[_small]/report.json``.
+whose names start with ``train``. There are two ways: ``--way cores``, for two cores and a few
+hours, and ``--way gpu``, for a large GPU and 16 cores; the machine decides. A stage that was
+interrupted, or that ended after ``--limit`` seconds, is resumed by the next run. ``--small``
+runs the same stages on 1,000 images, in minutes on two cores. Durations and accuracies are written
+to ``outputs/synthetic_<way>[_small]/report.json``.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import time
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from filmvqa.cli.stages import run_stage
 from filmvqa.layout import EvaluationLayout, RunLayout
 
-#: Experiments by their label in the report.
-EXPERIMENTS = {
-    "from pixels": "film_synthetic",
-    "from features of clevr_cnn, trained on this world": "film_synthetic_features",
-}
-#: Data configs by experiment.
-DATA = {"film_synthetic": "synthetic_pixels", "film_synthetic_features": "synthetic"}
-#: Overrides of ``--small``, by what they override.
-SMALL = {
-    "data": "data.root=data/synthetic_small",
-    # Few objects: so small a set has no examples of higher counts.
-    "generator": "data.generator.images={train:1000,val:60,test:0} "
-    "data.generator.width=112 data.generator.height=112 data.generator.rules.max_objects=5",
-    "train": "model.encoder.hidden_dim=64 model.channels=32 trainer.batch_size=64 "
-    "trainer.max_epochs=1 optim.warmup_steps=10",
-}
+
+@dataclass(frozen=True)
+class Experiment:
+    """What is trained, with its name in the report, and a row of published results beside it."""
+
+    name: str
+    label: str
+    data: str
+    published: str
+    small: str
 
 
-def stages(small: bool) -> dict[str, list[str]]:
+@dataclass(frozen=True)
+class Way:
+    """How the set is made, and what is trained on it."""
+
+    data: str
+    experiments: tuple[Experiment, ...]
+    #: Overrides of ``--small``. Few objects: so small a set has no examples of higher counts.
+    small_images: str
+
+
+_SMALL_TRAINING = "trainer.batch_size=64 trainer.max_epochs=1 optim.warmup_steps=10"
+_SMALL_FILM = f"model.encoder.hidden_dim=64 model.channels=32 {_SMALL_TRAINING}"
+WAYS = {
+    "gpu": Way(
+        data="synthetic",
+        experiments=(
+            Experiment("film_synthetic", "FiLM from pixels", "synthetic_pixels", "film_pixels",
+                       _SMALL_FILM),
+            Experiment("film_synthetic_features", "FiLM", "synthetic", "film", _SMALL_FILM),
+        ),
+        small_images="data.generator.images={train:1000,val:60,test:0} data.generator.width=112 "
+        "data.generator.height=112 data.generator.rules.max_objects=5",
+    ),
+    "cores": Way(
+        data="two_cores",
+        experiments=(
+            Experiment("film_two_cores", "FiLM", "two_cores", "film", _SMALL_FILM),
+            Experiment("mac_two_cores", "MAC", "two_cores", "mac",
+                       f"model.dim=32 model.num_steps=2 {_SMALL_TRAINING}"),
+        ),
+        small_images="data.generator.images={train:1000,val:60,test:60} "
+        "data.generator.rules.max_objects=5",
+    ),
+}  # fmt: skip
+
+
+def folder_of(way: str, small: bool) -> Path:
+    return Path("outputs") / f"synthetic_{way}{'_small' if small else ''}"
+
+
+def stages(way: str, small: bool) -> dict[str, list[str]]:
     """The command lines of each stage."""
-    overrides = SMALL if small else dict.fromkeys(SMALL, "")
-    name = _folder(small).name
-    data, generator = overrides["data"], overrides["generator"]
-    command_lines: dict[str, list[str]] = {
-        "generate": [f"generate_clevr.py data=synthetic {data} {generator}"],
-        "preprocess": [f"preprocess_questions.py data=synthetic {data}"],
+    plan, name = WAYS[way], folder_of(way, small).name
+    data = f"data.root=data/{plan.data}_small" if small else ""
+    images = plan.small_images if small else ""
+    command_lines = {
+        "generate": f"generate_clevr.py data={plan.data} {data} {images}",
+        "preprocess": f"preprocess_questions.py data={plan.data} {data}",
     }
-    for experiment in EXPERIMENTS.values():
-        best = f"outputs/{name}/{experiment}/best.pt"
-        run = f"name={name} run={experiment}"
-        command_lines[f"extract {experiment}"] = [
-            f"extract_features.py data={DATA[experiment]} {data}"
-        ]
-        command_lines[f"train {experiment}"] = [
-            f"train.py experiment={experiment} {data} {run} {overrides['train']}"
-        ]
-        command_lines[f"evaluate {experiment}"] = [f"evaluate.py checkpoint={best} split=val"]
-    return {
-        stage: [" ".join(line.split()) for line in lines]  # without empty overrides
-        for stage, lines in command_lines.items()
-    }
+    for experiment in plan.experiments:
+        run = f"name={name} run={experiment.name} {experiment.small if small else ''}"
+        checkpoint = RunLayout(Path("outputs") / name / experiment.name).best_checkpoint
+        extract = f"extract_features.py data={experiment.data} {data}"
+        if extract not in command_lines.values():
+            command_lines[f"extract {experiment.name}"] = extract
+        command_lines[f"train {experiment.name}"] = (
+            f"train.py experiment={experiment.name} {data} {run}"
+        )
+        command_lines[f"evaluate {experiment.name}"] = (
+            f"evaluate.py checkpoint={checkpoint} split=val by_objects=true by_program_length=true"
+        )
+    return {stage: [" ".join(line.split())] for stage, line in command_lines.items()}
+
+
+def compared(way: str, small: bool) -> tuple[dict[str, Any], str]:
+    """The reports of the evaluations that there are, by label, and a table of them beside published
+    results."""
+    from filmvqa.evaluation.accuracy import format_comparison
+    from filmvqa.reports.paper_results import COLUMNS, TEST_ACCURACY
+
+    reports, published = {}, {}
+    for experiment in WAYS[way].experiments:
+        run = RunLayout(folder_of(way, small) / experiment.name)
+        path = EvaluationLayout(run.evaluation, "val").report
+        if path.exists():
+            reports[experiment.label] = json.loads(path.read_text(encoding="utf-8"))
+            values = dict(zip(COLUMNS, TEST_ACCURACY[experiment.published], strict=True))
+            published[f"{experiment.label}, paper, on CLEVR"] = values
+    return reports, format_comparison(reports, published) if reports else ""
 
 
 def main() -> None:
     from filmvqa.files import write_file
 
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("stage", nargs="*", help="beginnings of names; all stages if none is given")
+    parser.add_argument("--way", choices=WAYS, help="gpu if there is one, else cores")
     parser.add_argument("--small", action="store_true")
-    parser.add_argument("--limit", type=float, default=600, help="seconds per stage (600)")
+    parser.add_argument("--limit", type=float, help="seconds a stage (no limit)")
     options = parser.parse_args()
-    all_stages = stages(options.small)
+    way = options.way or default_way()
+    all_stages = stages(way, options.small)
     if unknown := [s for s in options.stage if not any(name.startswith(s) for name in all_stages)]:
         parser.error(f"no stage {', '.join(unknown)}; choose from {', '.join(all_stages)}")
-    path = _folder(options.small) / "report.json"
-    report = {"seconds": {}, "accuracy": {}}
+    path = folder_of(way, options.small) / "report.json"
+    content: dict[str, Any] = {"seconds": {}}
     if path.exists():
-        report = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     for stage, lines in all_stages.items():
         if options.stage and not any(stage.startswith(s) for s in options.stage):
             continue
-        remedy = f"python scripts/synthetic.py {stage!r} goes on"
-        report["seconds"][stage] = round(run_stage(lines, remedy, options.limit), 1)
-        for label, experiment in EXPERIMENTS.items():
-            run = RunLayout(path.parent / experiment)
-            evaluation = EvaluationLayout(run.evaluation, "val").report
-            if evaluation.exists():
-                overall = json.loads(evaluation.read_text(encoding="utf-8"))["overall"]
-                report["accuracy"][label] = overall["accuracy"]
-        write_file(path, json.dumps(report, indent=1) + "\n")
-    print(json.dumps(report, indent=1))
+        remedy = f"python scripts/synthetic.py {stage!r} --way {way} goes on"
+        started = time.monotonic()
+        try:
+            run_stage(lines, remedy, options.limit)
+        finally:  # a stage that is resumed has taken as long as all its parts
+            so_far = content["seconds"].get(stage, 0.0)
+            content["seconds"][stage] = round(so_far + time.monotonic() - started, 1)
+            reports, table = compared(way, options.small)
+            content["accuracy"] = reports
+            write_file(path, json.dumps(content, indent=1) + "\n")
+    if table:
+        print(f"\n{table}")
+    durations = ", ".join(f"{stage} {value:.0f} s" for stage, value in content["seconds"].items())
+    print(f"{durations}; also in {path}")
 
 
-def _folder(small: bool) -> Path:
-    return Path("outputs/synthetic_small" if small else "outputs/synthetic")
+def default_way() -> str:
+    import torch
+
+    return "gpu" if torch.cuda.is_available() else "cores"
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import itertools
 import re
 import shlex
 import subprocess
@@ -224,17 +223,24 @@ def test_the_commands_of_the_documents_exist(document: Path) -> None:
         assert {"make demo", "make test"} <= set(found)
 
 
-def test_the_stages_of_the_synthetic_run_compose(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("small", [False, True])
+@pytest.mark.parametrize("way", ["cores", "gpu"])
+def test_the_stages_of_the_synthetic_run_compose(
+    way: str, small: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.syspath_prepend(str(REPOSITORY / "scripts"))
     synthetic = importlib.import_module("synthetic")
-    for small in (False, True):
-        for line in itertools.chain(*synthetic.stages(small).values()):
+    extracted = []
+    for stage, lines in synthetic.stages(way, small).items():
+        for line in lines:
             script, *overrides = line.split(" ")
             with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-                compose(script.removesuffix(".py"), overrides=overrides)
-                if "experiment=film_synthetic" in line:
-                    # Both rows learn from what the stage before them extracts.
-                    assert line.split("experiment=")[1].split(" ")[0] in synthetic.DATA
+                config = compose(script.removesuffix(".py"), overrides=overrides)
+            if stage.startswith("extract"):
+                extracted.append((config.data.root, config.data.backbone, config.data.image_size))
+            if stage.startswith("train"):
+                data = (config.data.root, config.data.backbone, config.data.image_size)
+                assert data in extracted
 
 
 def test_scripts_start_without_the_heavy_imports() -> None:

@@ -45,9 +45,12 @@ def test_a_block_reads_where_its_modulated_branch_fits_the_key(input_proj_kernel
     torch.manual_seed(0)
     block = FilmedResBlock(4, input_proj_kernel=input_proj_kernel).eval()
     x, parameters = torch.randn(2, 4, 3, 5), modulation(4, key=4)
-    out, read = block.forward_and_read(x, parameters)
+    out, read, branch = block.forward_and_read(x, parameters, pool_branch=True)
     assert torch.equal(out, block(x, parameters))
     skip = x if block.project is None else F.relu(block.project(x))
+    pooled = torch.cat([(out - skip).amax((2, 3)), (out - skip).mean((2, 3))], 1)
+    assert torch.allclose(branch, pooled, atol=1e-6)
+    assert block.forward_and_read(x, parameters).branch is None
     for n in range(2):
         scores = [
             SHARPNESS * (parameters.key[n] @ (out - skip)[n, :, i, j]).item() / math.sqrt(4)
@@ -92,6 +95,24 @@ def test_reads_reach_the_next_block_and_the_classifier() -> None:
     assert torch.equal(net(features, asked), before)
     with pytest.raises(UserError, match="no block is conditioned"):
         build_model("film", **SIZES, **SMALL["film"], reads=True, film_blocks=[False, False])
+
+
+def test_the_classifier_takes_the_last_conditioned_blocks_branch() -> None:
+    torch.manual_seed(0)
+    classifier = {"projection_dim": 0, "pool": "branch", "hidden_dims": [14]}
+    options = {**SMALL["film"], "classifier": classifier, "film_blocks": [True, False]}
+    net = build_model("film", **SIZES, **options, reads=True).eval()
+    features, asked = torch.randn(3, 6, 5, 5), questions([4, 7, 2])
+    given = net.blocks[0].forward_and_read(
+        net.stem(features), net.modulate(asked).layer(0), pool_branch=True
+    )
+    expected = net.classifier.mlp(torch.cat([given.branch, given.read], 1))
+    assert torch.allclose(net(features, asked), expected, atol=1e-5)
+    with pytest.raises(UserError, match=r"pool=branch: needs reads=true"):
+        build_model("film", **SIZES, **options)
+    options["classifier"] = {**classifier, "projection_dim": 8}
+    with pytest.raises(UserError, match=r"projection_dim=8: pool=branch has no map"):
+        build_model("film", **SIZES, **options, reads=True)
 
 
 def test_maximum_and_mean_side_by_side() -> None:

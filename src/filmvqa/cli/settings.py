@@ -92,6 +92,7 @@ class EvaluateConfig(ScriptConfig):
     output: PathText | None = None
     by_family: bool = False
     by_program_length: bool = False
+    by_objects: bool = False
     batch_size: Positive = 256
     device: Device = "auto"
     store: Placement = "auto"
@@ -151,11 +152,11 @@ class PreprocessQuestionsConfig(ScriptConfig):
 @dataclass(frozen=True, kw_only=True)
 class PretrainBackboneConfig(ScriptConfig):
     output: PathText
-    images: Positive = 24_000
+    images: Positive = 60_000
     sizes: Annotated[list[Annotated[int, Meta(ge=16, le=1024, multiple_of=8)]], Meta(min_length=1)]
-    epochs: Positive = 10
-    batch_size: Positive = 64
-    lr: AboveZero = 4e-3
+    epochs: Positive = 36
+    batch_size: Positive = 256
+    lr: AboveZero = 5e-3
     seed: Seed = 0
     workers: Workers = 2
     device: Device = "auto"

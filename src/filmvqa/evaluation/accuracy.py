@@ -76,17 +76,21 @@ def _row(correct: Tensor, members: Tensor) -> dict[str, Any]:
     }
 
 
-def accuracy_report(predictions: Tensor, questions: Answered) -> dict[str, Any]:
+def accuracy_report(
+    predictions: Tensor, questions: Answered, num_objects: Tensor | None = None
+) -> dict[str, Any]:
     """Rows (accuracy, correct, questions, 95% interval) overall and by group of questions.
 
     ``by_type`` has the five question types, and ``other`` if there are questions of none of them,
-    ``by_function`` the thirteen answer functions, ``by_family`` and ``by_program_length`` those
-    that occur; groups that the file does not tell are left out.
+    ``by_function`` the thirteen answer functions, ``by_family``, ``by_program_length`` and
+    ``by_num_objects`` those that occur; groups that are not known are left out.
 
     Parameters
     ----------
     predictions
         Predicted answers (N,) in the order of the file.
+    num_objects
+        Number of objects (N,) of each question's image; None: unknown.
 
     Raises
     ------
@@ -111,6 +115,7 @@ def accuracy_report(predictions: Tensor, questions: Answered) -> dict[str, Any]:
     for key, values in (
         ("by_family", questions.families),
         ("by_program_length", questions.program_lengths),
+        ("by_num_objects", num_objects),
     ):
         if values is not None:
             present = sorted(set(values.tolist()))
@@ -118,14 +123,18 @@ def accuracy_report(predictions: Tensor, questions: Answered) -> dict[str, Any]:
     return report
 
 
-def format_report(report: dict[str, Any], *, families: bool = False, lengths: bool = False) -> str:
-    """The report as a table to print; families and program lengths on request."""
+def format_report(
+    report: dict[str, Any], *, families: bool = False, lengths: bool = False, objects: bool = False
+) -> str:
+    """The report as a table to print; families, program lengths and numbers of objects on
+    request."""
     sections = {
         "": {"overall": report["overall"]},
         "question type": report.get("by_type", {}),
         "last function": report.get("by_function", {}),
         "family": report.get("by_family", {}) if families else {},
         "program length": report.get("by_program_length", {}) if lengths else {},
+        "objects": report.get("by_num_objects", {}) if objects else {},
     }
     rows = [["", "accuracy", "95% interval", "questions"]]
     for title, section in sections.items():
@@ -139,14 +148,19 @@ def format_report(report: dict[str, Any], *, families: bool = False, lengths: bo
     return text_table(rows)
 
 
-def format_comparison(reports: dict[str, dict[str, Any]]) -> str:
-    """Overall accuracy and that of the five types, one column a report."""
-    rows = [["", *reports, "questions"]]
+def format_comparison(
+    reports: dict[str, dict[str, Any]], published: dict[str, dict[str, float]] | None = None
+) -> str:
+    """Overall accuracy and that of the five types, one column a report, and one for each of
+    ``published``, whose values are percentages by the same names."""
+    published = published or {}
+    rows = [["", *reports, *published, "questions"]]
     first = next(iter(reports.values()))
     for name in ("overall", *first["by_type"]):
         cells = [
             r["overall"] if name == "overall" else r["by_type"][name] for r in reports.values()
         ]
         shares = ["-" if c["accuracy"] is None else f"{100 * c['accuracy']:.1f}%" for c in cells]
-        rows.append([name, *shares, f"{cells[0]['questions']:,}"])
+        known = [f"{p[name]:.1f}%" if name in p else "-" for p in published.values()]
+        rows.append([name, *shares, *known, f"{cells[0]['questions']:,}"])
     return text_table(rows)

@@ -11,6 +11,11 @@ from torch import Tensor
 SHARPNESS = 4.0
 
 
+def read_scale(channels: int) -> float:
+    """What the product of a key and a position, of so many channels, is multiplied by."""
+    return SHARPNESS / math.sqrt(channels)
+
+
 def attentive_read(x: Tensor, scored: Tensor, key: Tensor) -> Tensor:
     """The mean of a map's positions, weighted by a softmax of the products of another with a key.
 
@@ -31,7 +36,6 @@ def attentive_read(x: Tensor, scored: Tensor, key: Tensor) -> Tensor:
     Tensor
         (B, C).
     """
-    scale = SHARPNESS / math.sqrt(x.shape[1])
-    scores = key[:, None] @ scored.flatten(2) * scale  # (B, 1, H W)
+    scores = key[:, None] @ scored.flatten(2) * read_scale(x.shape[1])  # (B, 1, H W)
     attention = torch.softmax(scores.float(), 2).to(x.dtype)
     return (x.flatten(2) @ attention.transpose(1, 2)).squeeze(2)

@@ -45,7 +45,7 @@ class BatchNorm2d(nn.BatchNorm2d):
             return self._weighted(x, counts)
         with torch.no_grad():
             mean, var = _moments(x) if counts is None else _weighted_moments(x, counts)
-        self._track(mean, var, x, counts)
+        self.track(mean, var, x, counts)
         out = _Normalize.apply(x, mean, var, counts, self.weight, self.bias, self.eps)
         return cast(Tensor, out)
 
@@ -57,7 +57,7 @@ class BatchNorm2d(nn.BatchNorm2d):
         mean = (share * maps.mean((2, 3))).sum(0)  # (C,); autocast would round a product @
         centred = maps - mean[:, None, None]
         var = (share * centred.square().mean((2, 3))).sum(0)
-        self._track(mean.detach(), var.detach(), x, counts)
+        self.track(mean.detach(), var.detach(), x, counts)
         scale = (var + self.eps).rsqrt()
         if self.affine:
             scale = scale * self.weight
@@ -67,8 +67,8 @@ class BatchNorm2d(nn.BatchNorm2d):
         return out.to(x.dtype)
 
     @torch.no_grad()
-    def _track(self, mean: Tensor, var: Tensor, x: Tensor, counts: Tensor | None) -> None:
-        """Update the running statistics with the mean and variance (C,) of a batch."""
+    def track(self, mean: Tensor, var: Tensor, x: Tensor, counts: Tensor | None = None) -> None:
+        """Update the running statistics with the mean and (biased) variance (C,) of a batch x."""
         running_mean, running_var = self.running_mean, self.running_var
         batches = self.num_batches_tracked
         if running_mean is None or running_var is None or batches is None:

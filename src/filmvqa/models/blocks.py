@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple, cast
+
 import torch
 from torch import Tensor, nn
 
 from filmvqa.errors import OptionError
-from filmvqa.models.attentive_read import attentive_read
+from filmvqa.models.attentive_read import attentive_read, read_scale
 from filmvqa.models.batch_norm import BatchNorm2d
 from filmvqa.models.conditioning import DualAttention, Film, SpatialFilm
 from filmvqa.models.film_generator import Modulation
+from filmvqa.models.fused_block import fused_block
 from filmvqa.models.options import check_choice
 from filmvqa.models.vision import convolution
 from filmvqa.settings import Natural, Positive, Probability
@@ -22,6 +25,25 @@ CONDITIONINGS: dict[str, type[Film | SpatialFilm | DualAttention]] = {
 #: Where the conditioning layer stands in the block (section 4.5, table 2).
 FILM_POSITIONS = ("before_conv1", "after_conv2", "after_norm", "after_relu2", "after_residual")
 COORDINATES = ("none", "inputs", "everywhere")
+
+
+class BlockRead(NamedTuple):
+    """What a block with an attentive read gives on.
+
+    Attributes
+    ----------
+    x
+        Its output (B, C, H, W).
+    read
+        What the key finds in it (B, C).
+    branch
+        The maximum and the mean of its modulated branch over the map (B, 2C); None if they are not
+        asked for.
+    """
+
+    x: Tensor
+    read: Tensor
+    branch: Tensor | None
 
 
 class FilmedResBlock(nn.Module):
@@ -120,6 +142,17 @@ class FilmedResBlock(nn.Module):
             self.condition is not None and self.condition.uses_gamma_beta
         )
         self.extra_dim = 0 if self.condition is None else self.condition.extra_dim
+        self._fusible = (
+            conditioning == "film"
+            and self.film_position == "after_norm"
+            and self.project is None
+            and type(self.conv) is nn.Conv2d
+            and kernel_size == 1
+            and residual
+            and self.norm is not None
+            and not self.norm.affine
+            and self.dropout is None
+        )
 
     def _with_context(self, x: Tensor, context: Tensor | None) -> Tensor:
         """The first convolution's output, with what all positions are given."""
@@ -145,13 +178,57 @@ class FilmedResBlock(nn.Module):
         return self._sum(*self._branches(x, modulation, context), modulation)
 
     def forward_and_read(
-        self, x: Tensor, modulation: Modulation, context: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """As ``forward``, and what the modulation's key finds in the output (B, C): the attention
-        is that of the key to the modulated branch, before the residual connection."""
+        self,
+        x: Tensor,
+        modulation: Modulation,
+        context: Tensor | None = None,
+        *,
+        pool_branch: bool = False,
+    ) -> BlockRead:
+        """As ``forward``, and what the modulation's key finds in the output: the attention is that
+        of the key to the modulated branch, before the residual connection."""
+        if self._is_fused(x, modulation):
+            return self._fused(x, modulation, context)
         skip, out = self._branches(x, modulation, context)
+        branch = torch.cat([out.amax((2, 3)), out.mean((2, 3))], 1) if pool_branch else None
         x = self._sum(skip, out, modulation)
-        return x, attentive_read(x, out, modulation.key)
+        return BlockRead(x, attentive_read(x, out, modulation.key), branch)
+
+    def _is_fused(self, x: Tensor, modulation: Modulation) -> bool:
+        """Whether the whole block is one operation of ``fused_block``, which is for float32 on a
+        CPU."""
+        return (
+            self._fusible
+            and x.device.type == "cpu"
+            and x.dtype == modulation.gamma.dtype == torch.float32
+            and not torch.is_autocast_enabled("cpu")
+            and not torch.compiler.is_compiling()
+            and x.numel() > x.shape[1]  # batch norm says what is wrong with a single value
+        )
+
+    def _fused(self, x: Tensor, modulation: Modulation, context: Tensor | None) -> BlockRead:
+        norm = cast(BatchNorm2d, self.norm)
+        batch, channels, height, width = x.shape
+        offset = x.new_zeros(batch, channels) if self.conv.bias is None else self.conv.bias
+        if self.context is not None and context is not None:
+            offset = offset + self.context(context)
+        statistics = None
+        if not norm.training:
+            statistics = (cast(Tensor, norm.running_mean), cast(Tensor, norm.running_var))
+        done = fused_block(
+            x.permute(0, 2, 3, 1).reshape(batch, height * width, channels),
+            self.conv.weight.flatten(1),
+            offset.expand(batch, channels),
+            modulation.gamma,
+            modulation.beta,
+            modulation.key * read_scale(channels),
+            norm.eps,
+            statistics,
+        )
+        if norm.training:
+            norm.track(done.batch_mean, done.batch_var, x)
+        x = done.x.view(batch, height, width, channels).permute(0, 3, 1, 2)
+        return BlockRead(x, done.read, torch.cat([done.maximum, done.mean], 1))
 
     def _branches(
         self, x: Tensor, modulation: Modulation | None, context: Tensor | None

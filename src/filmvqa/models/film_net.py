@@ -211,17 +211,20 @@ class FilmNet(nn.Module):
             x = x[image_of_question]  # (B, C, H, W)
         film_index = 0
         read: Tensor | None = None
+        branch: Tensor | None = None
         for block, is_conditioned in zip(self.blocks, self.conditioned_blocks, strict=True):
             if is_conditioned and modulation is not None:
                 layer = modulation.layer(film_index)
                 if self.reads:
-                    x, read = block.forward_and_read(x, layer, read)  # type: ignore[operator]
+                    x, read, branch = block.forward_and_read(  # type: ignore[operator]
+                        x, layer, read, pool_branch=self.classifier.takes_branch
+                    )
                 else:
                     x = block(x, layer)
                 film_index += 1
             else:
                 x = block(x, None, read)
-        logits: Tensor = self.classifier(x, read)
+        logits: Tensor = self.classifier(x, read, branch)
         if return_penalty and modulation is not None and self.film_generator is not None:
             return logits, self.film_generator.penalty(modulation)
         return logits

@@ -167,7 +167,9 @@ ORIGINAL_POOLS = (
     "none", "aggressive", *(f"{k}pool{s}" for k in ("max", "avg") for s in (2, 3, 4, 5, 7)),
     "maxpoolfull", "avgpoolfull",
 )  # fmt: skip
-POOLS = (*ORIGINAL_POOLS, "maxavgpoolfull")
+#: What the last conditioned block gives in place of a pooled map.
+BRANCH = "branch"
+POOLS = (*ORIGINAL_POOLS, "maxavgpoolfull", BRANCH)
 
 
 class Classifier(nn.Module):
@@ -189,7 +191,9 @@ class Classifier(nn.Module):
         ``maxpoolfull`` is the paper's global max pooling. The others are the original code's:
         ``maxpool`` or ``avgpool`` over squares with a side of 2, 3, 4, 5 or 7; ``avgpoolfull``;
         ``aggressive``, which is 2×2 max pooling, then global average pooling, and no hidden layers;
-        and ``none``. Only here there is ``maxavgpoolfull``, the maximum and the mean side by side.
+        and ``none``. Only here there are ``maxavgpoolfull``, the maximum and the mean side by side,
+        and ``branch``: these two of the last conditioned block's modulated branch, before the
+        residual connection, which needs a network with ``reads`` and no projection.
     hidden_dims
         Widths of the hidden layers.
     norm
@@ -203,7 +207,7 @@ class Classifier(nn.Module):
     Raises
     ------
     OptionError
-        If ``pool`` is unknown.
+        If ``pool`` is unknown, or does not fit the other options.
     """
 
     def __init__(
@@ -224,7 +228,15 @@ class Classifier(nn.Module):
         check_choice("pool", pool, POOLS)
         self.project: nn.Module = nn.Identity()
         pool_channels = channels
-        if projection_dim:
+        self.takes_branch = pool == BRANCH
+        if self.takes_branch:
+            if projection_dim:
+                raise OptionError(
+                    f"projection_dim={projection_dim}: pool={BRANCH} has no map to project; give 0"
+                )
+            if not context_dim:
+                raise OptionError(f"pool={BRANCH}: needs reads=true, whose blocks have the branch")
+        elif projection_dim:
             conv = convolution(channels, projection_dim, 1, coordinates=bool(coordinates))
             norms = [BatchNorm2d(projection_dim)] if norm else []
             self.project = nn.Sequential(conv, *norms, nn.ReLU())
@@ -239,10 +251,16 @@ class Classifier(nn.Module):
         pooled_dim = pool_channels * height * width + context_dim
         self.mlp = mlp(pooled_dim, dims, num_answers, norm=norm, dropout=dropout)
 
-    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, context: Tensor | None = None, branch: Tensor | None = None
+    ) -> Tensor:
         """Map (B, channels, H, W), and a context (B, context_dim) if there is one, to logits
-        (B, num_answers)."""
-        pooled = self.pool(self.project(x)).flatten(1)
+        (B, num_answers). With ``pool=branch``, ``branch`` (B, 2 channels) is taken for the map."""
+        pooled: Tensor
+        if self.takes_branch and branch is not None:
+            pooled = branch
+        else:
+            pooled = self.pool(self.project(x)).flatten(1)
         if context is not None:
             pooled = torch.cat([pooled, context], 1)
         logits: Tensor = self.mlp(pooled)
@@ -286,6 +304,8 @@ def _pooling(pool: str, map_size: tuple[int, int]) -> tuple[nn.Module, tuple[int
     if pool == "aggressive":
         average = nn.AvgPool2d((height // 2, height // 2), stride=(width // 2, width // 2))
         return nn.Sequential(nn.MaxPool2d(2, 2), average), (min(height // 2, 1), min(width // 2, 1))
+    if pool == BRANCH:
+        return nn.Identity(), (2, 1)
     if pool == "maxavgpoolfull":
         return _GlobalMaxAndMean(), (2, 1)
     if pool == "maxpoolfull" and height == width:

@@ -15,6 +15,7 @@ from filmvqa.checkpoint import (
     load_checkpoint,
     model_from_checkpoint,
 )
+from filmvqa.clevr.schema import read_scenes
 from filmvqa.data.batches import Loader, open_loader
 from filmvqa.data.questions import QuestionDataset
 from filmvqa.data.vocabulary import Vocabulary
@@ -106,7 +107,8 @@ def evaluate_checkpoint(
             _write_predictions(files, predictions, loader.questions, vocabulary)
             if loader.questions.answers is None:
                 return files, None
-            report |= accuracy_report(predictions, loader.questions)
+            num_objects = _num_objects(layout.scene_json(split), loader.questions.images)
+            report |= accuracy_report(predictions, loader.questions, num_objects)
             write_file(files.report, json.dumps(report, indent=1) + "\n")
     return files, report
 
@@ -187,6 +189,15 @@ def _train_images(content: dict[str, Any], layout: DatasetLayout, split: str) ->
     is_same_file = layout.feature_h5(split).resolve() == train_features
     images: Tensor | None = content["train_images"]
     return images if is_same_file and split == data["train_split"] else None
+
+
+def _num_objects(scenes: Path, images: Tensor) -> Tensor | None:
+    """The number of objects (N,) of each image (N,); None without a scene for each."""
+    if not scenes.exists():
+        return None
+    known = {scene.image_index: len(scene.objects) for scene in read_scenes(scenes).scenes}
+    counts = [known.get(image) for image in images.tolist()]
+    return None if None in counts else torch.tensor(counts)
 
 
 def _write_predictions(

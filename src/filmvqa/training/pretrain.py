@@ -182,15 +182,15 @@ def augmented(images: Tensor, generator: torch.Generator) -> Tensor:
 def pretrain(
     output: str | Path,
     *,
-    images: int = 24000,
+    images: int = 60000,
     sizes: tuple[int, ...] = (96, 112, 144),
-    epochs: int = 10,
-    batch_size: int = 64,
-    lr: float = 4e-3,
+    epochs: int = 36,
+    batch_size: int = 256,
+    lr: float = 5e-3,
     seed: int = 0,
     workers: int = 2,
     rules: SceneRules | None = None,
-    device: torch.device = torch.device("cpu"),
+    device: torch.device | None = None,
 ) -> dict[str, float]:
     """Train ``ClevrCNN`` on generated images and write its weights as float16 safetensors.
 
@@ -208,7 +208,7 @@ def pretrain(
     rules
         The rules of the scenes; None is ``SceneRules()``.
     device
-        Where the network is trained; all images are held there.
+        Where the network is trained; all images are held there. None: the CPU.
 
     Returns
     -------
@@ -229,6 +229,7 @@ def pretrain(
         )
     torch.manual_seed(seed)
     rules = rules or SceneRules()
+    device = device or torch.device("cpu")
     network = ClevrCNN()
     model = Backbone("clevr_cnn", network).to(device).to(memory_format=torch.channels_last)
     predictor = CellPredictor(network.channels).to(device)
@@ -240,10 +241,8 @@ def pretrain(
     training = _Training(model, predictor, num_steps, lr, seed, device)
     state_path = Path(f"{output}.training")
     training.restore(state_path, settings)
-    train = [
-        _to_tensors(_draw_in_parallel(images // len(sizes), size, seed, workers, rules), device)
-        for size in sizes
-    ]
+    drawn = _draw_in_parallel(images // len(sizes), sizes, seed, workers, rules)
+    train = [_to_tensors(labelled, device) for labelled in drawn]
     held_out = [
         _to_tensors(draw_labelled_images(512, size, (seed, 1, size), rules), device)
         for size in sizes
@@ -345,22 +344,30 @@ class _Training:
 
 
 def _draw_in_parallel(
-    count: int, size: int, seed: int, workers: int, rules: SceneRules
-) -> LabelledImages:
+    count: int, sizes: tuple[int, ...], seed: int, workers: int, rules: SceneRules
+) -> list[LabelledImages]:
+    """``count`` images of each size."""
     # The number of chunks does not depend on ``workers``, so the images depend on the seed alone.
-    num_chunks = max(1, count // 500)
-    counts = [count // num_chunks] * num_chunks
+    num_chunks = max(1, count // 250)
+    counts = [count * (i + 1) // num_chunks - count * i // num_chunks for i in range(num_chunks)]
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         jobs = [
-            pool.submit(draw_labelled_images, n, size, (seed, 0, size, i), rules)
-            for i, n in enumerate(counts)
+            [
+                pool.submit(draw_labelled_images, n, size, (seed, 0, size, i), rules)
+                for i, n in enumerate(counts)
+            ]
+            for size in sizes
         ]
-        chunks = [job.result() for job in tqdm(jobs, desc=f"draw {size}×{size}", unit="chunk")]
-    arrays = {
-        field.name: np.concatenate([getattr(chunk, field.name) for chunk in chunks])
-        for field in fields(LabelledImages)
-    }
-    return LabelledImages(**arrays)
+        drawn = []
+        for size, of_size in zip(sizes, jobs, strict=True):
+            progress = tqdm(of_size, desc=f"draw {size}×{size}", unit="chunk")
+            chunks = [job.result() for job in progress]
+            arrays = {
+                field.name: np.concatenate([getattr(chunk, field.name) for chunk in chunks])
+                for field in fields(LabelledImages)
+            }
+            drawn.append(LabelledImages(**arrays))
+    return drawn
 
 
 class LabelledTensors(NamedTuple):

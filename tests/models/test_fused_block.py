@@ -1,0 +1,155 @@
+"""The fused block against the same block in torch's functions and double precision."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from filmvqa.models.blocks import BlockRead, FilmedResBlock
+from filmvqa.models.film_generator import Modulation
+from filmvqa.models.fused_block import _moments
+from tests.models.test_blocks import modulation
+
+OPTIONS = {"coordinates": "none", "input_proj_kernel": 0, "kernel_size": 1}
+
+
+def block(channels: int, context_dim: int = 0) -> FilmedResBlock:
+    return FilmedResBlock(channels, context_dim=context_dim, **OPTIONS)
+
+
+def as_leaves(tensors: tuple[Tensor, ...], dtype: torch.dtype) -> list[Tensor]:
+    return [t.detach().to(dtype).requires_grad_() for t in tensors]
+
+
+def run(module: FilmedResBlock, inputs: list[Tensor]) -> BlockRead:
+    x, context, *parameters = inputs
+    return module.forward_and_read(x, Modulation(*parameters), context, pool_branch=True)
+
+
+@given(
+    questions=st.integers(1, 9),
+    size=st.tuples(st.integers(1, 5), st.integers(2, 5)),
+    channels=st.integers(1, 20),
+    training=st.booleans(),
+    threads=st.sampled_from([1, 2, 3]),
+    seed=st.integers(0, 1000),
+)
+def test_outputs_and_gradients_are_those_of_torchs_functions(
+    questions: int,
+    size: tuple[int, int],
+    channels: int,
+    training: bool,
+    threads: int,
+    seed: int,
+) -> None:
+    torch.manual_seed(seed)
+    module = block(channels, 3).train(training)
+    module.norm.running_mean.normal_()
+    module.norm.running_var.uniform_(0.5, 2.0)
+    exact = copy.deepcopy(module).double()
+    x = torch.randn(questions, channels, *size)
+    context = torch.randn(questions, 3)
+    parameters = modulation(channels, batch=questions, key=channels)
+    own = as_leaves((x, context, *parameters), torch.float32)
+    reference = as_leaves((x, context, *parameters), torch.float64)
+    threads_before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        out, expected = run(module, own), run(exact, reference)
+        weights = [torch.randn_like(t) for t in out]
+        sum((t * w).sum() for t, w in zip(out, weights, strict=True)).backward()
+    finally:
+        torch.set_num_threads(threads_before)
+    sum((t * w).sum() for t, w in zip(expected, weights, strict=True)).backward()
+    assume(has_no_ties(copy.deepcopy(exact), reference))
+    tolerance = 2e-5
+    for got, right in zip(out, expected, strict=True):
+        assert_near(got, right, tolerance)
+    leaves = zip([*own, *module.parameters()], [*reference, *exact.parameters()], strict=True)
+    gradients = [(a.grad, b.grad) for a, b in leaves if b.numel()]
+    scale = max(1.0, *(float(right.abs().max()) for _, right in gradients))
+    for got, right in gradients:
+        assert (got - right).abs().max() <= 20 * tolerance * scale
+    for name in ("running_mean", "running_var", "num_batches_tracked"):
+        assert_near(getattr(module.norm, name), getattr(exact.norm, name), tolerance)
+
+
+def assert_near(got: Tensor, right: Tensor, tolerance: float) -> None:
+    assert (got - right).abs().max() <= tolerance * (1 + right.abs().max())
+
+
+def has_no_ties(exact: FilmedResBlock, inputs: list[Tensor]) -> bool:
+    """Whether rounding moves no value across 0, and no other position to the maximum."""
+    with torch.no_grad():
+        x, context, gamma, beta, *_ = inputs
+        z = exact.norm(exact.conv(x) + exact.context(context)[:, :, None, None])
+        branch = (gamma[:, :, None, None] * z + beta[:, :, None, None]).flatten(2)
+        two = branch.topk(2, 2).values if branch.shape[2] > 1 else branch
+        return bool(branch.abs().min() > 1e-4 and (two[..., 0] - two[..., -1]).min() > 1e-4)
+
+
+@pytest.mark.parametrize("mean", [0.0, 100.0])
+def test_moments_of_values_far_from_zero(mean: float) -> None:
+    torch.manual_seed(0)
+    h, offset = mean + torch.randn(9, 25, 8), torch.randn(9, 8)
+    own = _moments(h, offset)
+    exact = (h.double() + offset.double()[:, None]).flatten(0, 1)
+    assert torch.allclose(own[0].double(), exact.mean(0), rtol=1e-6, atol=1e-6)
+    assert torch.allclose(own[1].double(), exact.var(0, unbiased=False), rtol=1e-5)
+
+
+def test_it_runs_where_it_is_meant_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    monkeypatch.setattr(FilmedResBlock, "_fused", lambda *_: calls.append(1))
+    x, parameters = torch.randn(2, 4, 3, 3), modulation(4, key=4)
+    fused = block(4)
+    fused.forward_and_read(x, parameters)
+    assert calls == [1]
+    others = [
+        FilmedResBlock(4, **{**OPTIONS, **option})
+        for option in (
+            {"coordinates": "everywhere"}, {"input_proj_kernel": 1}, {"kernel_size": 3},
+            {"norm": False}, {"norm_affine": True}, {"residual": False}, {"dropout": 0.1},
+            {"film_position": "after_conv2"}, {"conditioning": "spatial_film"},
+        )
+    ]  # fmt: skip
+    for other in others:
+        extra = modulation(4, other.extra_dim, key=4)
+        other.forward_and_read(x, extra)
+    with torch.autocast("cpu", torch.bfloat16):
+        fused.forward_and_read(x, parameters)
+    fused.double().forward_and_read(x.double(), Modulation(*(p.double() for p in parameters)))
+    assert calls == [1]
+
+
+def test_what_is_not_a_number_is_not_hidden() -> None:
+    x, parameters = torch.randn(3, 4, 3, 3), modulation(4, batch=3, key=4)
+    x[1, 2, 0, 0] = torch.nan
+    out = block(4).eval().forward_and_read(x, parameters, pool_branch=True)
+    assert out.x[1].isnan().any()
+    assert out.read[1].isnan().any()
+    assert out.branch[1].isnan().any()
+    assert out.x[0].isfinite().all()
+
+
+def test_one_value_per_channel_is_refused_as_by_batch_norm() -> None:
+    x, parameters = torch.randn(1, 4, 1, 1), modulation(4, batch=1, key=4)
+    with pytest.raises(ValueError, match="more than 1 value per channel"):
+        block(4).train().forward_and_read(x, parameters)
+
+
+def test_the_same_bits_with_any_number_of_threads() -> None:
+    torch.manual_seed(0)
+    x, parameters = torch.randn(7, 16, 5, 5), modulation(16, batch=7, key=16)
+    module, threads = block(16), torch.get_num_threads()
+    outputs = []
+    for count in (1, 3):
+        torch.set_num_threads(count)
+        outputs.append(module.forward_and_read(x, parameters).read)
+    torch.set_num_threads(threads)
+    assert torch.allclose(*outputs, atol=1e-6)
