@@ -18,7 +18,7 @@ FLOORS = (
      "memory", "devices", "determinism", "layout", "film"),
     ("clevr",),
     ("data", "models"),
-    ("checkpoint", "interop", "evaluation"),
+    ("exported", "checkpoint", "interop", "evaluation"),
     ("training",),
     ("vqa", "reports"),
     ("benchmark",),

@@ -15,6 +15,7 @@ from torch import nn
 from filmvqa.data.feature_file import FEATURE_SPEC
 from filmvqa.data.vocabulary import Vocabulary
 from filmvqa.errors import UserError, one_line
+from filmvqa.exported import SUFFIX, decode_network, shipped_networks
 from filmvqa.files import write_file
 from filmvqa.layout import RunLayout
 from filmvqa.memory import explained_out_of_memory
@@ -57,14 +58,18 @@ def save_checkpoint(path: str | Path, content: dict[str, Any]) -> None:
 
 
 def checkpoint_file(path: str | Path) -> Path:
-    """The file that ``path`` means: of a run's folder its best checkpoint.
+    """The file that ``path`` means: of a run's folder its best checkpoint, and of the name of a
+    network that the package ships its file, unless there is such a file or folder here.
 
     Raises
     ------
     UserError
         For a folder without one.
     """
+    shipped = shipped_networks().get(str(path))
     path = Path(path)
+    if shipped is not None and not path.exists():
+        return shipped
     if not path.is_dir():
         return path
     best = RunLayout(path).best_checkpoint
@@ -74,8 +79,9 @@ def checkpoint_file(path: str | Path) -> Path:
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Read a checkpoint of the current or the previous format, or the best one of a run's folder;
-    no code in the file is executed.
+    """Read a checkpoint of the current or the previous format, an exported network, the best
+    checkpoint of a run's folder, or a network that the package ships; no code in the file is
+    executed.
 
     Raises
     ------
@@ -91,13 +97,20 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     try:
         stored = path.read_bytes()
     except FileNotFoundError:
-        raise UserError(f"{path}: no such checkpoint; train one with scripts/train.py") from None
+        raise UserError(
+            f"{path}: no such checkpoint; train one with scripts/train.py, or give one of those of "
+            f"the package: {', '.join(shipped_networks())}"
+        ) from None
     except OSError as error:
         error.filename = str(path)  # an error of reading, unlike one of opening, names no file
         raise
     except MemoryError:
         raise _out_of_memory(path) from None
-    content = _unpickled(stored, path)
+    content = {"format": FORMAT}
+    if path.suffix == SUFFIX:
+        content |= decode_network(stored, path)
+    else:
+        content = _unpickled(stored, path)
     file_format = content.get("format")
     if file_format == FORMAT_3:
         content = _upgraded(content, path)

@@ -101,6 +101,12 @@ class EvaluateConfig(ScriptConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ExportConfig(ScriptConfig):
+    checkpoint: PathText
+    output: PathText
+
+
+@dataclass(frozen=True, kw_only=True)
 class ExtractFeaturesConfig(ScriptConfig):
     data: DataSettings
     weights: PathText | None = None

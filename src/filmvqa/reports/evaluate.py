@@ -23,6 +23,7 @@ from filmvqa.devices import choose_device
 from filmvqa.errors import UserError, warn
 from filmvqa.evaluation.accuracy import accuracy_report
 from filmvqa.evaluation.predictions import predict
+from filmvqa.exported import shipped_networks
 from filmvqa.files import atomic_write, check_output, write_file
 from filmvqa.layout import DatasetLayout, EvaluationLayout, RunLayout
 from filmvqa.locks import folder_lock
@@ -54,7 +55,8 @@ def evaluate_checkpoint(
     h5, features
         Folders of question and feature HDF5; None is the folders of the training data.
     output
-        The folder of the results; None is ``evaluation`` in the folder of the checkpoint.
+        The folder of the results; None is ``evaluation`` in the folder of the checkpoint, and for
+        a network of the package in ``outputs/<name>``.
     batch_size
         Number of questions per batch.
     device, precision
@@ -79,13 +81,15 @@ def evaluate_checkpoint(
         written, or if memory runs out.
     """
     checked(precision, Precision, "precision")
+    is_shipped = str(checkpoint) in shipped_networks() and not Path(checkpoint).exists()
+    folder = Path("outputs", checkpoint) if is_shipped else checkpoint_file(checkpoint).parent
     checkpoint = checkpoint_file(checkpoint)
     content = load_checkpoint(checkpoint)
     model, vocabulary = model_from_checkpoint(content, checkpoint)
     layout = _data_layout(content["data"], h5, features)
     torch_device = choose_device(device)
     if output is None:
-        output = RunLayout(Path(checkpoint).parent).evaluation
+        output = RunLayout(folder).evaluation
     files = EvaluationLayout(Path(output), split)
     check_output(files.predictions)
     _check_folders(checkpoint, layout, h5, features)

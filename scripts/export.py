@@ -1,0 +1,23 @@
+"""Write a trained network as one small file, with a model card beside it."""
+
+from __future__ import annotations
+
+from filmvqa.cli.command import command, typed_settings
+
+
+@command("export")
+def main(config) -> None:
+    from filmvqa.cli.settings import ExportConfig
+
+    settings = typed_settings(config, ExportConfig)
+
+    from filmvqa.locks import file_lock
+    from filmvqa.reports.export import export_network
+
+    with file_lock(settings.output):
+        network, card = export_network(settings.checkpoint, settings.output)
+    print(f"{network}: {network.stat().st_size:,} bytes; its model card is {card}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,142 @@
+"""A trained network as one small file, with a model card made of its run's own figures."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from filmvqa.checkpoint import checkpoint_file, load_checkpoint, model_from_checkpoint
+from filmvqa.errors import UserError
+from filmvqa.exported import SUFFIX, encode_network
+from filmvqa.files import refuse_overwriting, write_file
+from filmvqa.layout import RunLayout
+
+
+def export_network(checkpoint: str | Path, output: str | Path) -> tuple[Path, Path]:
+    """Write a checkpoint's network to ``output`` in float16, and its model card beside it.
+
+    The card has the accuracies that ``scripts/evaluate.py`` wrote beside the checkpoint.
+
+    Returns
+    -------
+    tuple
+        The paths of both files.
+
+    Raises
+    ------
+    UserError
+        For an unusable checkpoint, an output with another suffix than ``.safetensors``, or a run
+        that was not evaluated.
+    """
+    output = Path(output)
+    if output.suffix != SUFFIX:
+        raise UserError(f"output={output}: must end in {SUFFIX}")
+    path = checkpoint_file(checkpoint)
+    refuse_overwriting(output, path)
+    content = load_checkpoint(path)
+    model_from_checkpoint(content, path)  # refuses what could not be used
+    reports = [
+        json.loads(file.read_text(encoding="utf-8"))
+        for file in sorted(RunLayout(path.parent).evaluation.glob("*.json"))
+    ]
+    reports = [r for r in reports if "overall" in r and r["step"] == content["progress"]["step"]]
+    if not reports:
+        raise UserError(
+            f"{path}: has no evaluation beside it for its model card; run "
+            f"scripts/evaluate.py checkpoint={path} first"
+        )
+    network = encode_network(content, path)
+    write_file(output, network)
+    card = output.with_suffix(".md")
+    write_file(card, model_card(output.stem, content, reports, len(network)))
+    return output, card
+
+
+def model_card(
+    name: str, content: dict[str, Any], reports: list[dict[str, Any]], num_bytes: int
+) -> str:
+    """What the network is, what it was trained on, how well it does, and what it is not for."""
+    config, progress = content["config"], content["progress"]
+    num_weights = sum(v.numel() for v in content["weights"].values() if v.is_floating_point())
+    lines = [
+        f"# {name}",
+        "",
+        f"`{content['model']['name']}`, {num_weights:,} weights, {num_bytes / 1e6:.1f} MB in "
+        f"float16. It answers English questions of CLEVR's kind, {_words(content)}.",
+        "",
+        "## Trained on",
+        "",
+        *_training(config, content, progress),
+        "",
+        "## How well it does",
+        "",
+        "Accuracy in percent with its 95% interval (Wilson), on images that it was not trained on.",
+        "",
+        *_table(reports),
+        "",
+        "## What it is not for",
+        "",
+        "It knows one world: three shapes, two sizes, two materials and eight colours on a grey "
+        "floor, and the sentences of CLEVR's templates. It gives one of its answers to any picture "
+        "and to any question whose words it knows, and its probabilities say little about pictures "
+        "of another kind. The figures above are of the project's own images and questions, not of "
+        "CLEVR's.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _words(content: dict[str, Any]) -> str:
+    words, answers = (
+        [token for token in content["vocabulary"][part] if not token.startswith("<")]
+        for part in ("question", "answer")
+    )
+    return f"with {len(words)} words and {len(answers)} answers"
+
+
+def _training(
+    config: dict[str, Any], content: dict[str, Any], progress: dict[str, Any]
+) -> list[str]:
+    data, lines = config.get("data", {}), []
+    generator = data.get("generator")
+    if generator:
+        rules, images = generator["rules"], generator["images"].get(data["train_split"])
+        families = generator["families"]
+        lines += [
+            f"- `data={data['name']}`: {images:,} images of {rules['min_objects']} to "
+            f"{rules['max_objects']} objects, of the project's own generator (seed "
+            f"{generator['seed']}), with {generator['questions_per_image']} questions each, of "
+            f"{'all 90 families' if families is None else f'the families {families}'}."
+        ]
+    if spec := content["backbone"]:
+        height, width = spec["image_size"]
+        lines += [
+            f"- Features of `{spec['backbone']}` (SHA-256 of its weights "
+            f"`{str(spec['weights_sha256'])[:12]}…`) from pictures that were resized to "
+            f"{width}×{height} pixels."
+        ]
+    trainer = config.get("trainer", {})
+    lines += [
+        f"- {progress['step']:,} steps of {trainer.get('batch_size')} questions in "
+        f"{progress['seconds'] / 60:.0f} minutes."
+    ]
+    if environments := progress.get("environments"):
+        places = {f"{e['processor']}, {e['threads']} threads, {e['device']}" for e in environments}
+        lines += [f"- Where: {'; '.join(sorted(places))}."]
+    return lines
+
+
+def _table(reports: list[dict[str, Any]]) -> list[str]:
+    """The reports side by side, a row for each question type."""
+    columns = [f"{r['split']}, {r['overall']['questions']:,} questions" for r in reports]
+    lines = [f"| | {' | '.join(columns)} |", "|---|" + "---:|" * len(reports)]
+    for name in ("overall", *reports[0].get("by_type", {})):
+        cells = []
+        for report in reports:
+            row = report["overall"] if name == "overall" else report["by_type"][name]
+            low, high = (100 * bound for bound in row["interval"])
+            accuracy = "-" if row["accuracy"] is None else f"{100 * row['accuracy']:.1f}"
+            cells.append(f"{accuracy} ({low:.1f} to {high:.1f})")
+        lines.append(f"| {name.replace('_', ' ')} | " + " | ".join(cells) + " |")
+    return lines
