@@ -53,6 +53,7 @@ def run_settings(config) -> RunSettings:
         val_split=settings.data.val_split,
         fraction=settings.data.fraction,
         families=families,
+        curriculum=settings.data.curriculum,
         missing_images=settings.data.missing_images,
         init_from=settings.train.init_from,
         new_words_std=settings.train.new_words_std,

@@ -21,6 +21,8 @@ from filmvqa.clevr.families import read_families
 from filmvqa.clevr.generator_settings import GeneratorSettings
 from filmvqa.clevr.scene_rules import SceneRules
 from filmvqa.cli.settings import TrainConfig
+from filmvqa.data.settings import CurriculumStage
+from filmvqa.errors import UserError
 from filmvqa.models import MODELS, build_model
 from filmvqa.models.vision import Stem
 from filmvqa.settings import settings_from
@@ -186,6 +188,19 @@ def test_a_run_records_its_families_and_not_their_file(tmp_path: Path) -> None:
         settings = run_settings(compose("train", [f"data.families={path}", "run=x"]))
     assert settings.families == settings.config["data"]["families"] == [2, 5]
     assert settings.missing_images == "refuse"
+
+
+def test_a_curriculum_from_the_command_line() -> None:
+    run_settings = importlib.import_module("scripts.train").run_settings
+    stages = "[{questions: 200, program_length: 8}, {questions: 100, families: [77, 78]}]"
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        settings = run_settings(compose("train", [f"data.curriculum={stages}", "run=x"]))
+        assert settings.curriculum == [
+            CurriculumStage(questions=200, program_length=8),
+            CurriculumStage(questions=100, families=[77, 78]),
+        ]
+        with pytest.raises(UserError, match=r"data\.curriculum.*questions"):
+            run_settings(compose("train", ["data.curriculum=[{program_length: 8}]", "run=x"]))
 
 
 def documents() -> list[Path]:

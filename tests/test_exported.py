@@ -66,7 +66,7 @@ def test_broken_files(run: Path) -> None:
     other = safetensors.torch.save({"a": torch.zeros(2)}, {"filmvqa": json.dumps({"format": "x"})})
     bare = safetensors.torch.save({"a": torch.zeros(2)})
     for broken in (b"", stored[:-10], stored[:20], bare):
-        with pytest.raises(UserError, match="not a network that scripts/export.py wrote"):
+        with pytest.raises(UserError, match=r"not a network that scripts/export\.py wrote"):
             decode_network(broken, "net.safetensors")
     with pytest.raises(UserError, match="is 'x', not"):
         decode_network(other, "net.safetensors")

@@ -113,3 +113,48 @@ def test_rows_that_are_not_shuffled(
         left = [i for i in left if i not in group]
         expected += group
     assert (torch.cat(batches) - 100).tolist() == expected
+
+
+@given(
+    st.integers(1, 30),
+    st.integers(1, 8),
+    st.integers(1, 4),
+    st.lists(st.tuples(st.integers(1, 50), st.integers(1, 30)), max_size=3),
+    st.integers(0, 20),
+)
+def test_a_curriculum_draws_from_each_stage_in_turn(
+    count: int, size: int, per_image: int, stages: list[tuple[int, int]], seed: int
+) -> None:
+    members = [(length, torch.arange(min(last, count))) for length, last in stages]
+    images = torch.arange(count) // 3
+    sampler = EpochSampler(torch.arange(count), size, seed, images, per_image, stages=members)
+    drawn = []
+    for epoch in range(6):
+        rows = torch.cat([sampler.rows(epoch, b) for b in range(sampler.batches_per_epoch)])
+        assert len(rows) == count
+        drawn += rows.tolist()
+    first = 0
+    for length, allowed in members:
+        part = drawn[first : first + length]
+        first += length
+        assert set(part) <= set(allowed.tolist())
+        # Within an epoch all come in turn, those drawn most often once more than the others.
+        if first <= count and len(part) == length:
+            times = [part.count(row) for row in allowed.tolist()]
+            assert max(times) - min(times) <= 1
+    begin = -(-first // count)  # the first epoch without a stage
+    for epoch in range(begin, 6):
+        assert sorted(drawn[epoch * count : (epoch + 1) * count]) == list(range(count))
+    plain = EpochSampler(torch.arange(count), size, seed, images, per_image)
+    last = torch.cat([plain.rows(5, b) for b in range(plain.batches_per_epoch)]).tolist()
+    assert begin > 5 or drawn[5 * count :] == last
+
+
+def test_a_curriculum_goes_on_in_its_second_epoch() -> None:
+    stages = [(7, torch.tensor([1, 2])), (8, torch.tensor([5, 6, 7]))]
+    sampler = EpochSampler(torch.arange(10), 4, 0, stages=stages)
+    epochs = [torch.cat([sampler.rows(e, b) for b in range(3)]) for e in range(2)]
+    assert set(epochs[0][:7].tolist()) == {1, 2}
+    assert set(epochs[0][7:].tolist()) == {5, 6, 7}
+    assert set(epochs[1][:5].tolist()) == {5, 6, 7}
+    assert len(set(epochs[1][5:].tolist())) == 5

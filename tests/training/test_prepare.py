@@ -10,6 +10,7 @@ import h5py
 import numpy as np
 import pytest
 
+from filmvqa.data.settings import CurriculumStage
 from filmvqa.errors import UserError
 from tests.training.tiny_runs import metrics, train
 
@@ -89,3 +90,20 @@ def test_without_types_accuracy_is_overall(tmp_path: Path, tiny_set: Path) -> No
         del file["types"], file["programs"], file.attrs["sha256"]
     train(tmp_path / "run", data, max_steps=8)
     assert "val_by_type" not in metrics(tmp_path / "run")[-1]
+
+
+def test_a_curriculum_of_nothing_is_refused(tmp_path: Path, tiny_set: Path) -> None:
+    for stage in (
+        CurriculumStage(questions=9, program_length=1), CurriculumStage(questions=9, families=[99])
+    ):  # fmt: skip
+        with pytest.raises(UserError, match=r"data\.curriculum: the stage of 9 questions has none"):
+            train(tmp_path / "run", tiny_set, run={"curriculum": [stage]})
+    data = Path(shutil.copytree(tiny_set, tmp_path / "data"))
+    with h5py.File(data / "train_questions.h5", "r+") as file:
+        del file["types"], file["programs"], file["question_families"], file.attrs["sha256"]
+    for stage, what in (
+        (CurriculumStage(questions=9, program_length=9), "programs"),
+        (CurriculumStage(questions=9, families=[1]), "families"),
+    ):
+        with pytest.raises(UserError, match=f"has no {what} for data.curriculum"):
+            train(tmp_path / "run", data, run={"curriculum": [stage]})

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from filmvqa.checkpoint import load_checkpoint
+from filmvqa.data.settings import CurriculumStage
 from filmvqa.data.vocabulary import Vocabulary
 from filmvqa.determinism import random_state, restore_random_state
 from filmvqa.errors import Interrupted, UserError
@@ -56,6 +57,7 @@ def check_same(a: Path, b: Path) -> None:
         {"log_every": 7, "eval_every": 5, "optim": {"name": "adamw", "fused": False}},
         {"grad_clip": 0.5, "eval_every": None},
         {"shuffle": False, "questions_per_image": 2, "run": {"families": list(range(40))}},
+        {"run": {"curriculum": [CurriculumStage(questions=500, program_length=9)]}},
     ],
     ids=str,
 )

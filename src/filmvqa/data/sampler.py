@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import accumulate
 
 import torch
@@ -10,6 +11,10 @@ from torch import Tensor
 
 class EpochSampler:
     """Each of the given rows (N,) once an epoch, in an order that depends only on (seed, epoch).
+
+    A curriculum is the exception: as many of an epoch's first draws as fall into one of its stages
+    are from the stage's rows alone, all of them in turn as often as it takes, and the others are as
+    many of all rows as are left of N.
 
     Batches have ``batch_size`` rows, the last of an epoch those that are left. Where these are
     fewer than ``smallest_batch``, the last two batches share their rows evenly; where even then one
@@ -27,6 +32,9 @@ class EpochSampler:
         (N,) the image of each row. With ``per_image`` k, groups of k questions of one image (its
         last group may be smaller) are drawn instead of questions, so that a batch reads each image
         once for k questions.
+    stages
+        The curriculum: of each stage its number of draws, which begin where those of the stage
+        before end, and its rows as indices (M,) into ``rows``.
     shuffle
         Otherwise each epoch has the rows in their order; with ``per_image``, that of the groups'
         first questions.
@@ -41,12 +49,14 @@ class EpochSampler:
         per_image: int = 1,
         smallest_batch: int = 1,
         *,
+        stages: Sequence[tuple[int, Tensor]] = (),
         shuffle: bool = True,
     ) -> None:
         self.available, self.batch_size, self.seed = rows, batch_size, seed
         sizes = batch_sizes(len(rows), batch_size, smallest_batch)
         self._ends = list(accumulate(sizes, initial=0))
         self.images, self.per_image, self.shuffle = images, per_image, shuffle
+        self.stages = list(stages)
         self.epoch = self.batch = 0
         self._order: tuple[int, Tensor] | None = None
 
@@ -58,11 +68,32 @@ class EpochSampler:
         """Rows (≤ batch size,) of one batch of one epoch."""
         if self._order is None or self._order[0] != epoch:
             generator = torch.Generator().manual_seed((self.seed * 1_000_003 + epoch) % 2**63)
-            order = self._permutation(len(self.available), generator)
-            if self.images is not None and self.per_image > 1:
-                order = self._grouped(order, self.images, generator)
-            self._order = (epoch, self.available[order])
+            self._order = (epoch, self.available[self._drawn(epoch, generator)])
         return self._order[1][self._ends[batch] : self._ends[batch + 1]]
+
+    def _drawn(self, epoch: int, generator: torch.Generator) -> Tensor:
+        """An epoch's draws (N,), as indices into ``available``."""
+        count = len(self.available)
+        drawn: list[Tensor] = []
+        left, before = count, epoch * count  # of this epoch; draws of the epochs and stages before
+        for length, members in self.stages:
+            within = min(max(length - before, 0), left)
+            before = max(before - length, 0)
+            left -= within
+            while within:
+                turn = members[self._in_turn(members, generator)][:within]
+                drawn.append(turn)
+                within -= len(turn)
+        if left:
+            drawn.append(self._in_turn(torch.arange(count), generator)[:left])
+        return torch.cat(drawn)
+
+    def _in_turn(self, members: Tensor, generator: torch.Generator) -> Tensor:
+        """The order (M,) in which some rows are drawn once each."""
+        order = self._permutation(len(members), generator)
+        if self.images is not None and self.per_image > 1:
+            order = self._grouped(order, self.images[members], generator)
+        return order
 
     def _grouped(self, order: Tensor, images: Tensor, generator: torch.Generator) -> Tensor:
         """The drawn order (N,) with up to ``per_image`` questions of an image side by side."""

@@ -16,6 +16,7 @@ from filmvqa.settings import (
     Name,
     Natural,
     PathText,
+    Positive,
     Settings,
     SplitName,
 )
@@ -42,6 +43,19 @@ class DownloadSettings(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
+class CurriculumStage(Settings):
+    """So many ``questions`` at the beginning of training, or after the stage before, that are drawn
+    from those whose program has at most ``program_length`` functions, or from some ``families``, or
+    from those of which both is true."""
+
+    node: ClassVar[str] = "data.curriculum"
+
+    questions: Positive
+    program_length: Positive | None = None
+    families: list[Natural] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class DataSettings(Settings):
     """Where a set's files lie, which of its splits are trained on, and how it is made.
 
@@ -56,6 +70,8 @@ class DataSettings(Settings):
         None: all.
     fraction
         The part of the training images that are trained on.
+    curriculum
+        What is trained on first; None: all questions from the beginning.
     image_size
         (H, W) to which images are resized.
     generator, download
@@ -74,6 +90,7 @@ class DataSettings(Settings):
     missing_images: MissingImages = "refuse"
     families: list[Natural] | PathText | None = None
     fraction: Fraction = 1.0
+    curriculum: list[CurriculumStage] | None = None
     image_size: ImageSize
     backbone: BackboneSettings
     generator: GeneratorSettings | None = None

@@ -54,6 +54,7 @@ EFFECTS: dict[str, tuple[Effect, str]] = {
     "data.train_split": (Effect.RESULT, "the questions that are trained on"),
     "data.val_split": (Effect.RESULT, "the questions that choose best.pt"),
     "data.fraction": (Effect.RESULT, "the questions that are trained on"),
+    "data.curriculum": (Effect.RESULT, "the order of the questions"),
     "data.families": (Effect.RESULT, "the questions that are trained and validated on"),
     "model": (Effect.RESULT, "the network"),
     "optim": (Effect.RESULT, "the updates of the weights"),
@@ -85,6 +86,7 @@ ADDED_KEYS: dict[str, Any] = {
     "train.new_words_std": 0.01,  # of words that are in the run's checkpoint by now
     "train.frozen_batch_norm": "eval",
     "data.missing_images": "refuse",
+    "data.curriculum": None,
     "data.generator.rgba": False,
 }
 

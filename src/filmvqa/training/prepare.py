@@ -15,6 +15,7 @@ from filmvqa.data.batches import Loader, open_loader
 from filmvqa.data.feature_file import FEATURE_SPEC
 from filmvqa.data.questions import ImageSubset
 from filmvqa.data.sampler import EpochSampler
+from filmvqa.data.settings import CurriculumStage
 from filmvqa.data.vocabulary import Vocabulary
 from filmvqa.determinism import enable_determinism
 from filmvqa.devices import choose_device
@@ -57,6 +58,8 @@ class RunSettings:
         questions.
     families
         Train and validate on the questions of these families alone; None: all.
+    curriculum
+        What is trained on first; None: all questions from the beginning.
     missing_images
         ``refuse`` questions about images without features, or ``leave_out`` them.
     init_from
@@ -84,6 +87,7 @@ class RunSettings:
     val_split: str = "val"
     fraction: Fraction = 1.0
     families: Sequence[int] | None = None
+    curriculum: Sequence[CurriculumStage] | None = None
     missing_images: MissingImages = "refuse"
     init_from: str | Path | None = None
     new_words_std: float | None = None
@@ -260,7 +264,8 @@ def _build_sampler(
         )
     sampler = EpochSampler(
         subset.rows, trainer.batch_size, settings.seed, train.questions.images[subset.rows],
-        trainer.questions_per_image, 2 if norms else 1, shuffle=trainer.shuffle,
+        trainer.questions_per_image, 2 if norms else 1,
+        stages=_stages(settings.curriculum or (), train, subset.rows), shuffle=trainer.shuffle,
     )  # fmt: skip
     if norms:
         training_mode(model, settings.frozen_batch_norm)
@@ -268,6 +273,30 @@ def _build_sampler(
             total_steps = trainer.total_steps(sampler.batches_per_epoch)
             check_images_per_batch(sampler, total_steps, norms[0])
     return sampler
+
+
+def _stages(
+    curriculum: Sequence[CurriculumStage], train: Loader, rows: Tensor
+) -> list[tuple[int, Tensor]]:
+    """The stages as ``EpochSampler`` takes them, of the training questions ``rows``."""
+    questions, stages = train.questions, []
+    for stage in curriculum:
+        is_member = torch.ones(len(rows), dtype=torch.bool)
+        if stage.program_length is not None:
+            if questions.program_lengths is None:
+                raise UserError(f"{questions.path}: has no programs for data.curriculum to go by")
+            is_member &= questions.program_lengths[rows] <= stage.program_length
+        if stage.families is not None:
+            if questions.families is None:
+                raise UserError(f"{questions.path}: has no families for data.curriculum to go by")
+            is_member &= torch.isin(questions.families[rows], torch.tensor(stage.families))
+        if not is_member.any():
+            raise UserError(
+                f"data.curriculum: the stage of {stage.questions} questions has none of those in "
+                f"{questions.path}; give it a larger program_length, or other families"
+            )
+        stages.append((stage.questions, is_member.nonzero().flatten()))
+    return stages
 
 
 def _check_splits(settings: RunSettings, train: Loader, val: Loader) -> None:
