@@ -11,6 +11,7 @@ In shape comments, M is the number of prefixes, m that of one level, and H the w
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from filmvqa.devices import compute_dtype
+from filmvqa.models.fused_gru import gates_backward, gates_forward, to_parents
 from filmvqa.models.prefix_tree import PrefixTree
 
 _WEIGHTS = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
@@ -117,8 +119,22 @@ class _Gru(torch.autograd.Function):
             prev_h = input_proj.new_zeros((count, width), dtype=compute_dtype)
             gates = input_proj.new_empty((count, 4 * width), dtype=compute_dtype)
         h = input_proj.new_zeros((1, width), dtype=param_dtype)
+        fused = _is_fused(input_proj, compute_dtype)
         for rows, _ in _levels(sizes):
             h = h.index_select(0, parents[rows])  # (m, H)
+            if fused:
+                if prev_h is not None:
+                    prev_h[rows] = h
+                index = (
+                    torch.arange(rows.start, rows.stop)
+                    if input_index is None
+                    else input_index[rows]
+                )
+                level_gates = h.new_empty((len(h), 4 * width)) if gates is None else gates[rows]
+                hidden_proj = torch.addmm(b, h, w.t())
+                _run(gates_forward, input_proj, index, hidden_proj, h, level_gates, states[rows])
+                h = states[rows]
+                continue
             h_low = h.to(compute_dtype)
             hidden_proj = torch.addmm(b, h_low, w.t())  # (m, 3H): n, r, z
             x = _rows(input_proj, input_index, rows).to(param_dtype)  # (m, 3H): r, z, n
@@ -144,29 +160,65 @@ class _Gru(torch.autograd.Function):
         prev_h, gates, w, parents, input_index = ctx.saved_tensors
         width, param_dtype = prev_h.shape[1], ctx.param_dtype
         grad_gates = torch.empty_like(gates)  # (M, 4H): n of W h + b, r, z, n of x
-        backward_weight = _for_backward(w)
-        grad_h: Tensor | None = None  # (m, H): from the level below
-        for rows, num_parents in reversed(_levels(ctx.sizes)):
-            dh = grad_states[rows] if grad_h is None else grad_h.add_(grad_states[rows])  # (m, H)
-            r, z, n, q = gates[rows].to(param_dtype).chunk(4, 1)
-            h = prev_h[rows].to(param_dtype)
-            one_minus_z = 1 - z
-            dn = (dh * one_minus_z).mul_(torch.addcmul(n.new_ones(()), n, n, value=-1))
-            level = grad_gates[rows]  # (m, 4H)
-            level[:, :width] = dn * r
-            level[:, width : 2 * width] = (dn * q).mul_(r).mul_(1 - r)
-            level[:, 2 * width : 3 * width] = (h - n).mul_(dh).mul_(z).mul_(one_minus_z)
-            level[:, 3 * width :] = dn
-            if num_parents:
-                dh_prev = torch.mm(level[:, : 3 * width], backward_weight).to(param_dtype)
-                dh_prev.addcmul_(dh, z)
-                grad_h = grad_states.new_zeros((num_parents, width))
-                grad_h.index_add_(0, parents[rows], dh_prev)
+        fused = _is_fused(prev_h, prev_h.dtype)
+        through_levels = _gru_levels_fused if fused else _gru_levels
+        through_levels(grad_states, prev_h, gates, w, parents, ctx.sizes, grad_gates)
         grad_hidden = grad_gates[:, : 3 * width]  # (M, 3H): n, r, z
         d_weight = torch.roll(torch.mm(grad_hidden.t(), prev_h), -width, 0).to(param_dtype)
         d_bias = torch.roll(grad_hidden.sum(0, dtype=param_dtype), -width, 0)  # r, z, n
         d_inputs = _input_gradient(grad_gates[:, width:], input_index, ctx.num_inputs)
         return d_inputs.to(ctx.input_dtype), None, d_weight, d_bias, None, None, None, None
+
+
+def _gru_levels(
+    grad_states: Tensor, prev_h: Tensor, gates: Tensor, w: Tensor, parents: Tensor,
+    sizes: list[int], grad_gates: Tensor,
+) -> None:  # fmt: skip
+    """Write the gradients of a GRU's gates to ``grad_gates``, from the last level to the first."""
+    width, param_dtype = prev_h.shape[1], grad_states.dtype
+    backward_weight = _for_backward(w)
+    grad_h: Tensor | None = None  # (m, H): from the level below
+    for rows, num_parents in reversed(_levels(sizes)):
+        dh = grad_states[rows] if grad_h is None else grad_h.add_(grad_states[rows])  # (m, H)
+        r, z, n, q = gates[rows].to(param_dtype).chunk(4, 1)
+        h = prev_h[rows].to(param_dtype)
+        one_minus_z = 1 - z
+        dn = (dh * one_minus_z).mul_(torch.addcmul(n.new_ones(()), n, n, value=-1))
+        level = grad_gates[rows]  # (m, 4H)
+        level[:, :width] = dn * r
+        level[:, width : 2 * width] = (dn * q).mul_(r).mul_(1 - r)
+        level[:, 2 * width : 3 * width] = (h - n).mul_(dh).mul_(z).mul_(one_minus_z)
+        level[:, 3 * width :] = dn
+        if num_parents:
+            dh_prev = torch.mm(level[:, : 3 * width], backward_weight).to(param_dtype)
+            dh_prev.addcmul_(dh, z)
+            grad_h = grad_states.new_zeros((num_parents, width))
+            grad_h.index_add_(0, parents[rows], dh_prev)
+
+
+def _gru_levels_fused(
+    grad_states: Tensor, prev_h: Tensor, gates: Tensor, w: Tensor, parents: Tensor,
+    sizes: list[int], grad_gates: Tensor,
+) -> None:  # fmt: skip
+    """``_gru_levels`` by the kernels of ``fused_gru``."""
+    width = prev_h.shape[1]
+    backward_weight = _for_backward(w)
+    grad_states = grad_states.clone(memory_format=torch.contiguous_format)  # and the levels' below
+    for rows, num_parents in reversed(_levels(sizes)):
+        _run(gates_backward, grad_states[rows], gates[rows], prev_h[rows], grad_gates[rows])
+        if num_parents:
+            by_hidden = torch.mm(grad_gates[rows, : 3 * width], backward_weight)
+            above = grad_states[rows.start - num_parents : rows.start]
+            _run(to_parents, grad_states[rows], gates[rows], by_hidden, parents[rows], above)
+
+
+def _is_fused(x: Tensor, compute_dtype: torch.dtype) -> bool:
+    """Whether ``fused_gru`` computes the gates: in float32 on a CPU."""
+    return x.device.type == "cpu" and x.dtype == compute_dtype == torch.float32
+
+
+def _run(kernel: Callable[..., None], *tensors: Tensor) -> None:
+    kernel(*(tensor.detach().numpy() for tensor in tensors))
 
 
 def _for_backward(w: Tensor) -> Tensor:
