@@ -21,7 +21,7 @@ from tests.training.tiny_runs import train
 @pytest.fixture(scope="module")
 def run(tiny_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("exported") / "run"
-    train(folder, tiny_set, precision="float32")
+    train(folder, tiny_set, precision="float32", run={"fraction": 0.5})
     return folder
 
 
@@ -38,6 +38,7 @@ def test_it_answers_as_its_checkpoint(run: Path, tmp_path: Path) -> None:
     content, before = load_checkpoint(network), load_checkpoint(run)
     assert content["vocabulary"] == before["vocabulary"]
     assert content["backbone"] == before["backbone"]
+    assert torch.equal(content["train_images"], before["train_images"])
     model, _ = model_from_checkpoint(content, network)
     original, _ = model_from_checkpoint(before, run)
     for (name, weight), (_, exact) in zip(

@@ -47,6 +47,8 @@ def encode_network(content: dict[str, Any], path: str | Path) -> bytes:
                 raise UserError(f"{path}: its weight {name} is too large for float16")
         weights[name] = stored
     entries = {name: content[name] for name in ENTRIES}
+    images = content["train_images"]
+    entries["train_images"] = None if images is None else images.tolist()
     entries["progress"] = {k: v for k, v in entries["progress"].items() if k in PROGRESS}
     metadata = {_KEY: json.dumps({"format": FORMAT, **entries})}
     return safetensors.torch.save(weights, metadata)
@@ -73,4 +75,6 @@ def decode_network(stored: bytes, path: str | Path) -> dict[str, Any]:
     if file_format != FORMAT:
         raise UserError(f"{path}: is {file_format!r}, not {FORMAT!r}; export it again")
     single = {k: v.float() if v.dtype == torch.float16 else v for k, v in weights.items()}
-    return {**entries, "weights": single, "ema_weights": None, "train_images": None}
+    if entries.get("train_images") is not None:
+        entries["train_images"] = torch.tensor(entries["train_images"])
+    return {**entries, "weights": single, "ema_weights": None}

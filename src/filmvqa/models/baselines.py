@@ -301,7 +301,7 @@ class CnnLSTM(nn.Module):
         """Logits (B, num_answers) of questions (B, T) about features (U, C, H, W)."""
         image_features = self.cnn(scale_pixels(features, self.pixel_range))  # (U, D), once
         if image_of_question is not None:
-            image_features = image_features[image_of_question]  # (B, D)
+            image_features = image_features.index_select(0, image_of_question)  # (B, D)
         logits: Tensor = self.classifier(torch.cat([image_features, self.encoder(questions)], 1))
         return logits
 
@@ -396,7 +396,7 @@ class CnnLSTMStackedAttention(nn.Module):
         image = self.cnn(scale_pixels(features, self.pixel_range))
         image = image.flatten(2).transpose(1, 2)  # (U, N, hidden_dim)
         if image_of_question is not None:
-            image = image[image_of_question]  # (B, N, hidden_dim)
+            image = image.index_select(0, image_of_question)  # (B, N, hidden_dim)
         query = self.encoder(questions)
         for attention in self.attentions:
             query = attention(image, query)

@@ -208,7 +208,7 @@ class FilmNet(nn.Module):
         pixels = scale_pixels(features, self.pixel_range)
         x = self.stem(pixels, image_of_question)  # (U, C, H, W), once an image
         if image_of_question is not None:
-            x = x[image_of_question]  # (B, C, H, W)
+            x = x.index_select(0, image_of_question)  # (B, C, H, W); faster backward than x[...]
         film_index = 0
         read: Tensor | None = None
         branch: Tensor | None = None

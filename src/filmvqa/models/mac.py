@@ -222,8 +222,8 @@ class MacNet(nn.Module):
         # (U, N, d), once an image
         projected_knowledge = self.read.project_knowledge(self.read.dropout(knowledge))
         if image_of_question is not None:  # (B, N, d)
-            knowledge = knowledge[image_of_question]
-            projected_knowledge = projected_knowledge[image_of_question]
+            knowledge = knowledge.index_select(0, image_of_question)
+            projected_knowledge = projected_knowledge.index_select(0, image_of_question)
         controls = [self.control_start.expand(len(questions), -1).to(words.dtype)]
         memories = [self.memory_start.expand(len(questions), -1).to(words.dtype)]
         # One mask (B, d) for all steps.
