@@ -11,7 +11,7 @@ from filmvqa.errors import UserError
 from filmvqa.models import MODELS, build_model
 from filmvqa.models.encoder import QuestionEncoder
 from filmvqa.models.film_net import FilmNet
-from filmvqa.models.vision import CoordConv2d, scale_pixels
+from filmvqa.models.vision import CoordConv2d, for_each_question, scale_pixels
 from tests.models.small_models import SIZES, SMALL, questions, small
 
 
@@ -274,3 +274,17 @@ def test_pixels_have_the_range_that_the_model_was_made_for(precision: torch.dtyp
     assert torch.equal(unit, (pixels.float() / 255).to(precision))
     stored = torch.rand(1, 3, 4, 4)
     assert torch.equal(scale_pixels(stored, "unit"), stored)
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_what_images_have_for_each_question(memory_format: torch.memory_format) -> None:
+    x = torch.randn(3, 4, 2, 5).contiguous(memory_format=memory_format).requires_grad_()
+    index = torch.tensor([2, 0, 0, 2, 2])
+    selected = for_each_question(x, index)
+    assert torch.equal(selected, x[index])
+    assert selected.is_contiguous(memory_format=memory_format)
+    weights = torch.randn_like(selected)
+    (gradient,) = torch.autograd.grad((selected * weights).sum(), x)
+    (expected,) = torch.autograd.grad((x[index] * weights).sum(), x)
+    assert torch.allclose(gradient, expected, atol=1e-6)
+    assert for_each_question(x, None) is x

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from filmvqa.errors import OptionError, UserError
 from filmvqa.models.encoder import QuestionEncoder
 from filmvqa.models.options import FeatureShape, check_choice
-from filmvqa.models.vision import PIXEL_RANGES, mlp, scale_pixels
+from filmvqa.models.vision import PIXEL_RANGES, for_each_question, mlp, scale_pixels
 from filmvqa.settings import Natural, Positive, Probability
 
 #: Where a baseline's classifier has batch norm: nowhere, after its hidden layers, or before them
@@ -300,8 +300,7 @@ class CnnLSTM(nn.Module):
     ) -> Tensor:
         """Logits (B, num_answers) of questions (B, T) about features (U, C, H, W)."""
         image_features = self.cnn(scale_pixels(features, self.pixel_range))  # (U, D), once
-        if image_of_question is not None:
-            image_features = image_features.index_select(0, image_of_question)  # (B, D)
+        image_features = for_each_question(image_features, image_of_question)  # (B, D)
         logits: Tensor = self.classifier(torch.cat([image_features, self.encoder(questions)], 1))
         return logits
 
@@ -395,8 +394,7 @@ class CnnLSTMStackedAttention(nn.Module):
         """Logits (B, num_answers) of questions (B, T) about features (U, C, H, W)."""
         image = self.cnn(scale_pixels(features, self.pixel_range))
         image = image.flatten(2).transpose(1, 2)  # (U, N, hidden_dim)
-        if image_of_question is not None:
-            image = image.index_select(0, image_of_question)  # (B, N, hidden_dim)
+        image = for_each_question(image, image_of_question)  # (B, N, hidden_dim)
         query = self.encoder(questions)
         for attention in self.attentions:
             query = attention(image, query)

@@ -13,7 +13,13 @@ from filmvqa.models.blocks import COORDINATES, FilmedResBlock
 from filmvqa.models.encoder import QuestionEncoder
 from filmvqa.models.film_generator import FilmGenerator, Modulation
 from filmvqa.models.options import FeatureShape, OptionGroup, build_part, check_choice
-from filmvqa.models.vision import PIXEL_RANGES, Classifier, Stem, scale_pixels
+from filmvqa.models.vision import (
+    PIXEL_RANGES,
+    Classifier,
+    Stem,
+    for_each_question,
+    scale_pixels,
+)
 from filmvqa.settings import Natural, Positive
 
 #: How biases of linear and convolution layers begin.
@@ -207,8 +213,7 @@ class FilmNet(nn.Module):
         modulation = None if self.film_generator is None else self.modulate(questions)
         pixels = scale_pixels(features, self.pixel_range)
         x = self.stem(pixels, image_of_question)  # (U, C, H, W), once an image
-        if image_of_question is not None:
-            x = x.index_select(0, image_of_question)  # (B, C, H, W); faster backward than x[...]
+        x = for_each_question(x, image_of_question)  # (B, C, H, W)
         film_index = 0
         read: Tensor | None = None
         branch: Tensor | None = None

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from filmvqa.errors import OptionError
 from filmvqa.models.encoder import QuestionEncoder
 from filmvqa.models.options import FeatureShape, Strides
-from filmvqa.models.vision import scale_pixels
+from filmvqa.models.vision import for_each_question, scale_pixels
 from filmvqa.settings import Positive, Probability
 
 
@@ -221,9 +221,9 @@ class MacNet(nn.Module):
         knowledge = self.stem(scale_pixels(features)).flatten(2).transpose(1, 2)  # (U, N, d)
         # (U, N, d), once an image
         projected_knowledge = self.read.project_knowledge(self.read.dropout(knowledge))
-        if image_of_question is not None:  # (B, N, d)
-            knowledge = knowledge.index_select(0, image_of_question)
-            projected_knowledge = projected_knowledge.index_select(0, image_of_question)
+        knowledge, projected_knowledge = (  # (B, N, d)
+            for_each_question(x, image_of_question) for x in (knowledge, projected_knowledge)
+        )
         controls = [self.control_start.expand(len(questions), -1).to(words.dtype)]
         memories = [self.memory_start.expand(len(questions), -1).to(words.dtype)]
         # One mask (B, d) for all steps.
