@@ -49,8 +49,8 @@ def convolution(
 
 
 def for_each_question(x: Tensor, image_of_question: Tensor | None) -> Tensor:
-    """What a batch's images have, (U, ...), for each of its questions: (B, ...), in the memory order
-    of x. None: x as it is.
+    """What a batch's images have, (U, ...), for each of its questions: (B, ...), in the memory
+    order of x. None: x as it is.
 
     Selecting rows of numbers has a far faster gradient than indexing maps.
     """
