@@ -113,7 +113,7 @@ def test_a_model_is_drawn_whatever_its_options(tmp_path: Path) -> None:
 
 
 def test_pretraining_needs_a_batch_of_each_size(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"^images=10: must be at least 192"):
+    with pytest.raises(UserError, match=r"^images=10: must be at least 768"):
         pretrain(tmp_path / "x.safetensors", images=10)
 
 

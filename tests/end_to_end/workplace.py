@@ -19,7 +19,7 @@ GENERATOR = [
 ]
 SMALL = [
     "model.encoder.embedding_dim=8", "model.encoder.hidden_dim=12", "model.channels=8",
-    "model.num_blocks=2", "model.classifier.projection_dim=8", "model.classifier.hidden_dims=[12]",
+    "model.num_blocks=2", "model.classifier.hidden_dims=[12]",
 ]  # fmt: skip
 SHORT = [
     "trainer.max_steps=6",
