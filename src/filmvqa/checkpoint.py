@@ -15,7 +15,7 @@ from torch import nn
 from filmvqa.data.feature_file import FEATURE_SPEC
 from filmvqa.data.vocabulary import Vocabulary
 from filmvqa.errors import UserError, one_line
-from filmvqa.exported import SUFFIX, decode_network, shipped_networks
+from filmvqa.exported import SUFFIX, decode_network, shipped_file, shipped_networks
 from filmvqa.files import write_file
 from filmvqa.layout import RunLayout
 from filmvqa.memory import explained_out_of_memory
@@ -66,10 +66,9 @@ def checkpoint_file(path: str | Path) -> Path:
     UserError
         For a folder without one.
     """
-    shipped = shipped_networks().get(str(path))
-    path = Path(path)
-    if shipped is not None and not path.exists():
+    if shipped := shipped_file(path):
         return shipped
+    path = Path(path)
     if not path.is_dir():
         return path
     best = RunLayout(path).best_checkpoint
@@ -97,9 +96,9 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     try:
         stored = path.read_bytes()
     except FileNotFoundError:
+        shipped = "".join(f", or give {name}, which is shipped" for name in shipped_networks())
         raise UserError(
-            f"{path}: no such checkpoint; train one with scripts/train.py, or give one of those of "
-            f"the package: {', '.join(shipped_networks())}"
+            f"{path}: no such checkpoint; train one with scripts/train.py{shipped}"
         ) from None
     except OSError as error:
         error.filename = str(path)  # an error of reading, unlike one of opening, names no file

@@ -30,6 +30,13 @@ def shipped_networks() -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder.glob(f"*{SUFFIX}"))}
 
 
+def shipped_file(name: str | Path) -> Path | None:
+    """The file of the package's network of that name, if there is one, and no file or folder of
+    that name here."""
+    path = shipped_networks().get(str(name))
+    return None if path is None or Path(name).exists() else path
+
+
 def encode_network(content: dict[str, Any], path: str | Path) -> bytes:
     """The file of a checkpoint's network, of the weights that evaluation uses.
 

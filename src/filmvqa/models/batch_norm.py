@@ -52,8 +52,7 @@ class BatchNorm2d(nn.BatchNorm2d):
     def _weighted(self, x: Tensor, counts: Tensor) -> Tensor:
         """``forward`` with counts in torch's functions, which do not wait for a device."""
         maps = x if x.dtype in _EXACT_DTYPES else x.float()
-        share = counts.to(maps.dtype) / counts.sum()  # (U,)
-        share = share[:, None]
+        share = (counts.to(maps.dtype) / counts.sum())[:, None]  # (U, 1)
         mean = (share * maps.mean((2, 3))).sum(0)  # (C,); autocast would round a product @
         centred = maps - mean[:, None, None]
         var = (share * centred.square().mean((2, 3))).sum(0)

@@ -217,12 +217,16 @@ class FilmNet(nn.Module):
         film_index = 0
         read: Tensor | None = None
         branch: Tensor | None = None
+        last_index = sum(self.conditioned_blocks) - 1
         for block, is_conditioned in zip(self.blocks, self.conditioned_blocks, strict=True):
             if is_conditioned and modulation is not None:
                 layer = modulation.layer(film_index)
                 if self.reads:
                     x, read, branch = block.forward_and_read(  # type: ignore[operator]
-                        x, layer, read, pool_branch=self.classifier.takes_branch
+                        x,
+                        layer,
+                        read,
+                        pool_branch=self.classifier.takes_branch and film_index == last_index,
                     )
                 else:
                     x = block(x, layer)

@@ -14,14 +14,12 @@ from functools import cache
 from itertools import pairwise
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-#: Sums may be reordered; NaN stays NaN, so that a training that diverges is seen.
-_REORDERED = {"reassoc", "contract", "nsz", "arcp"}
+from filmvqa.models.kernels import kernel
 
 
 class FusedRead(NamedTuple):
@@ -155,16 +153,16 @@ def _moments(h: Tensor, offset: Tensor) -> tuple[Tensor, Tensor]:
     return mean.to(h.dtype), var.to(h.dtype)
 
 
-def _over_questions(kernel: Callable[..., None], *tensors: Tensor) -> None:
-    """Run ``kernel`` on all questions, in as many threads as torch has. The first tensor has a row
+def _over_questions(function: Callable[..., None], *tensors: Tensor) -> None:
+    """Run a kernel on all questions, in as many threads as torch has. The first tensor has a row
     for each question."""
     arrays = [tensor.detach().numpy() for tensor in tensors]
     questions = len(arrays[0])
     threads = max(1, min(torch.get_num_threads(), questions))
     bounds = [questions * i // threads for i in range(threads + 1)]
     first, *others = pairwise(bounds)
-    running = [_pool(threads - 1).submit(kernel, *part, *arrays) for part in others]
-    kernel(*first, *arrays)
+    running = [_pool(threads - 1).submit(function, *part, *arrays) for part in others]
+    function(*first, *arrays)
     for done in running:
         done.result()
 
@@ -177,7 +175,7 @@ def _pool(threads: int) -> ThreadPoolExecutor:
 # The kernels write to arrays of questions from ``start`` to ``stop``.
 
 
-@numba.njit(cache=True, nogil=True, fastmath=_REORDERED)
+@kernel
 def _sums_kernel(start, stop, h, offset, sums):  # type: ignore[no-untyped-def]
     """``sums`` (B, 2, C): of h + offset over a question's map, and of its square."""
     positions, channels = h.shape[1:]
@@ -194,7 +192,7 @@ def _sums_kernel(start, stop, h, offset, sums):  # type: ignore[no-untyped-def]
         sums[b, 1] = second
 
 
-@numba.njit(cache=True, nogil=True, fastmath=_REORDERED)
+@kernel
 def _forward_kernel(  # type: ignore[no-untyped-def]
     start, stop, h, x, scale, shift, key, y, attention, read, maximum, argmax, mean
 ):
@@ -238,7 +236,7 @@ def _forward_kernel(  # type: ignore[no-untyped-def]
         mean[b] = total / np.float32(positions)
 
 
-@numba.njit(cache=True, nogil=True, fastmath=_REORDERED)
+@kernel
 def _backward_kernel(  # type: ignore[no-untyped-def]
     start, stop, h, x, scale, shift, key, attention, argmax, grad_y, grad_read, grad_maximum,
     grad_mean, grad_x, grad_branch, grad_key, sums,
@@ -283,7 +281,7 @@ def _backward_kernel(  # type: ignore[no-untyped-def]
         sums[b, 1] = second
 
 
-@numba.njit(cache=True, nogil=True, fastmath=_REORDERED)
+@kernel
 def _norm_kernel(  # type: ignore[no-untyped-def]
     start, stop, h, scale, slope, constant, grad_branch, grad_offset
 ):

@@ -6,14 +6,12 @@ as much as their arithmetic. ``filmvqa.models.recurrence`` has the equations and
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
-#: Sums may be reordered; NaN stays NaN, so that a training that diverges is seen.
-_REORDERED = {"reassoc", "contract", "nsz", "arcp"}
+from filmvqa.models.kernels import inlined, kernel
 
 
-@numba.njit(inline="always", fastmath=_REORDERED, error_model="numpy")
+@inlined
 def _tanh(x):  # type: ignore[no-untyped-def]
     """A rational approximation of tanh that vectorizes, with errors of 4e-7 at most: a polynomial
     of degree 13 over one of degree 6, up to where float32 rounds to 1."""
@@ -34,13 +32,13 @@ def _tanh(x):  # type: ignore[no-untyped-def]
     return x * p / q
 
 
-@numba.njit(inline="always", fastmath=_REORDERED, error_model="numpy")
+@inlined
 def _sigmoid(x):  # type: ignore[no-untyped-def]
     half = np.float32(0.5)
     return half + half * _tanh(half * x)
 
 
-@numba.njit(cache=True, nogil=True, fastmath=_REORDERED, error_model="numpy")
+@kernel
 def gates_forward(inputs, index, hidden, prev_h, gates, states):  # type: ignore[no-untyped-def]
     """States (m, H) and gates r, z, n and q (m, 4H) of a level.
 
@@ -63,7 +61,7 @@ def gates_forward(inputs, index, hidden, prev_h, gates, states):  # type: ignore
         gates[i, 3 * width :] = w[:width]
 
 
-@numba.njit(cache=True, nogil=True, fastmath=_REORDERED, error_model="numpy")
+@kernel
 def gates_backward(grad_states, gates, prev_h, grad_gates):  # type: ignore[no-untyped-def]
     """Gradients (m, 4H) of n of the hidden product, r, z, and n of the input, from that of the
     states (m, H)."""
@@ -81,7 +79,7 @@ def gates_backward(grad_states, gates, prev_h, grad_gates):  # type: ignore[no-u
             grad_gates[i, 3 * width + j] = of_n
 
 
-@numba.njit(cache=True, nogil=True, fastmath=_REORDERED, error_model="numpy")
+@kernel
 def to_parents(grad_states, gates, by_hidden, parents, grad_parents):  # type: ignore[no-untyped-def]
     """Add to the gradients of a level's parents (p, H) what its states (m, H) give them: directly,
     and by the hidden product, ``by_hidden`` (m, H)."""

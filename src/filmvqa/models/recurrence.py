@@ -217,8 +217,8 @@ def _is_fused(x: Tensor, compute_dtype: torch.dtype) -> bool:
     return x.device.type == "cpu" and x.dtype == compute_dtype == torch.float32
 
 
-def _run(kernel: Callable[..., None], *tensors: Tensor) -> None:
-    kernel(*(tensor.detach().numpy() for tensor in tensors))
+def _run(function: Callable[..., None], *tensors: Tensor) -> None:
+    function(*(tensor.detach().numpy() for tensor in tensors))
 
 
 def _for_backward(w: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ from filmvqa.devices import choose_device
 from filmvqa.errors import UserError, warn
 from filmvqa.evaluation.accuracy import accuracy_report
 from filmvqa.evaluation.predictions import predict
-from filmvqa.exported import shipped_networks
+from filmvqa.exported import shipped_file
 from filmvqa.files import atomic_write, check_output, write_file
 from filmvqa.layout import DatasetLayout, EvaluationLayout, RunLayout
 from filmvqa.locks import folder_lock
@@ -81,7 +81,7 @@ def evaluate_checkpoint(
         written, or if memory runs out.
     """
     checked(precision, Precision, "precision")
-    is_shipped = str(checkpoint) in shipped_networks() and not Path(checkpoint).exists()
+    is_shipped = shipped_file(checkpoint) is not None
     folder = Path("outputs", checkpoint) if is_shipped else checkpoint_file(checkpoint).parent
     checkpoint = checkpoint_file(checkpoint)
     content = load_checkpoint(checkpoint)
