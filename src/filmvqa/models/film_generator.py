@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 
 from filmvqa.errors import OptionError
 from filmvqa.models.encoder import CELLS
+from filmvqa.models.fused_attention import attention
 from filmvqa.models.options import check_choice
 from filmvqa.settings import Positive
 
@@ -207,9 +207,7 @@ class _WordAttention(nn.Module):
     def forward(self, encoding: Tensor, words: Tensor, padding: Tensor) -> Tensor:
         """Map encodings (B, D), words' states (B, T, D) and padding (B, T) to (B, L, width)."""
         queries = self.query(encoding).view(len(encoding), self.num_layers, -1)  # (B, L, D)
-        scores = queries @ words.transpose(1, 2) / math.sqrt(words.shape[2])  # (B, L, T)
-        attention = torch.softmax(scores.float().masked_fill(padding[:, None], -torch.inf), 2)
-        read = attention.to(words.dtype) @ words  # (B, L, D)
+        read = attention(queries, words, padding)  # (B, L, D)
         return torch.stack([decode(read[:, i]) for i, decode in enumerate(self.decoders)], 1)
 
 

@@ -8,10 +8,6 @@ cache, is passed over once in each direction, besides batch norm's statistics an
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from filmvqa.models.kernels import kernel
+from filmvqa.models.kernels import kernel, over_questions
 
 
 class FusedRead(NamedTuple):
@@ -94,7 +90,7 @@ class _FusedBlock(torch.autograd.Function):
         attention = x.new_empty(x.shape[:2])
         read, maximum, mean = (torch.empty_like(key) for _ in range(3))
         argmax = torch.empty_like(key, dtype=torch.int32)
-        _over_questions(
+        over_questions(
             _forward_kernel, h, x, scale, shift, key, y, attention, read, maximum, argmax, mean
         )
         ctx.save_for_backward(
@@ -122,7 +118,7 @@ class _FusedBlock(torch.autograd.Function):
         grad_x, grad_h = torch.empty_like(x), torch.empty_like(x)
         grad_key = torch.empty_like(key)
         sums = key.new_empty((len(key), 2, key.shape[1]))
-        _over_questions(
+        over_questions(
             _backward_kernel, h, x, scale, shift, key, attention, argmax, grad_y, of_read,
             of_maximum, of_mean, grad_x, grad_h, grad_key, sums,
         )  # fmt: skip
@@ -135,7 +131,7 @@ class _FusedBlock(torch.autograd.Function):
             slope = inverse.square() * (gamma * grad_gamma).sum(0) / size
             constant = inverse * (gamma * grad_beta).sum(0) / size + slope * (offset - batch_mean)
         grad_offset = torch.empty_like(offset)
-        _over_questions(_norm_kernel, h, scale, slope, constant, grad_h, grad_offset)
+        over_questions(_norm_kernel, h, scale, slope, constant, grad_h, grad_offset)
         rows = grad_h.flatten(0, 1)  # (B N, C)
         grad_x.flatten(0, 1).addmm_(rows, weight)
         grad_weight = rows.T @ x.flatten(0, 1)
@@ -147,29 +143,10 @@ def _moments(h: Tensor, offset: Tensor) -> tuple[Tensor, Tensor]:
     of the values, because squares of large values would hide a small variance."""
     pivot = h[0, 0] + offset[0]
     sums = h.new_empty((len(h), 2, h.shape[2]))
-    _over_questions(_sums_kernel, h, offset - pivot, sums)
+    over_questions(_sums_kernel, h, offset - pivot, sums)
     first, second = sums.sum(0, dtype=torch.float64) / (h.shape[0] * h.shape[1])
     mean, var = pivot + first, (second - first.square()).clamp(min=0)
     return mean.to(h.dtype), var.to(h.dtype)
-
-
-def _over_questions(function: Callable[..., None], *tensors: Tensor) -> None:
-    """Run a kernel on all questions, in as many threads as torch has. The first tensor has a row
-    for each question."""
-    arrays = [tensor.detach().numpy() for tensor in tensors]
-    questions = len(arrays[0])
-    threads = max(1, min(torch.get_num_threads(), questions))
-    bounds = [questions * i // threads for i in range(threads + 1)]
-    first, *others = pairwise(bounds)
-    running = [_pool(threads - 1).submit(function, *part, *arrays) for part in others]
-    function(*first, *arrays)
-    for done in running:
-        done.result()
-
-
-@cache
-def _pool(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads, "fused_block")
 
 
 # The kernels write to arrays of questions from ``start`` to ``stop``.

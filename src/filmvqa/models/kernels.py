@@ -1,10 +1,16 @@
-"""How the loops that replace torch's functions on a CPU are compiled."""
+"""How the loops that replace torch's functions on a CPU are compiled and run."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from itertools import pairwise
 from typing import Any
 
 import numba
+import torch
+from torch import Tensor
 
 _OPTIONS: dict[str, Any] = {
     # Sums may be reordered; NaN stays NaN, so that a training that diverges is seen.
@@ -16,3 +22,25 @@ _OPTIONS: dict[str, Any] = {
 kernel = numba.njit(cache=True, nogil=True, **_OPTIONS)
 #: Decorates a function that kernels call in their loops.
 inlined = numba.njit(inline="always", **_OPTIONS)
+
+
+def over_questions(function: Callable[..., None], *tensors: Tensor) -> None:
+    """Run a kernel on all questions, in as many threads as torch has.
+
+    The kernel takes the first question, the one after the last, and the tensors as arrays; the
+    first of them has a row for each question.
+    """
+    arrays = [tensor.detach().numpy() for tensor in tensors]
+    questions = len(arrays[0])
+    threads = max(1, min(torch.get_num_threads(), questions))
+    bounds = [questions * i // threads for i in range(threads + 1)]
+    first, *others = pairwise(bounds)
+    running = [_pool(threads - 1).submit(function, *part, *arrays) for part in others]
+    function(*first, *arrays)
+    for done in running:
+        done.result()
+
+
+@cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, "kernels")

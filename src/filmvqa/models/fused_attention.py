@@ -1,0 +1,130 @@
+"""A few queries' attention to a question's words, as one operation on a CPU.
+
+torch's batched products take most of their time for starting: a question has some 20 words and 4
+queries. ``attend`` computes what ``attention`` says.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from filmvqa.models.kernels import kernel, over_questions
+
+
+def attention(queries: Tensor, words: Tensor, padding: Tensor) -> Tensor:
+    """The mean of a question's words for each query, weighted by a softmax of their products.
+
+    Parameters
+    ----------
+    queries
+        (B, L, D).
+    words
+        (B, T, D).
+    padding
+        Which words are padding (B, T), after the others.
+
+    Returns
+    -------
+    Tensor
+        (B, L, D). The scores are divided by √D (Vaswani et al. 2017, section 3.2.1).
+    """
+    if (
+        queries.device.type == "cpu"
+        and queries.dtype == words.dtype == torch.float32
+        and not torch.is_autocast_enabled("cpu")
+        and not torch.compiler.is_compiling()
+    ):
+        lengths = (~padding).sum(1)
+        fused: Tensor = _Attention.apply(queries, words, lengths)
+        return fused
+    scores = queries @ words.transpose(1, 2) / math.sqrt(words.shape[2])  # (B, L, T)
+    weights = torch.softmax(scores.float().masked_fill(padding[:, None], -torch.inf), 2)
+    return weights.to(words.dtype) @ words
+
+
+class _Attention(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, queries: Tensor, words: Tensor, lengths: Tensor) -> Tensor:
+        queries, words = queries.contiguous(), words.contiguous()
+        weights = queries.new_empty((*queries.shape[:2], words.shape[1]))
+        reads = torch.empty_like(queries)
+        over_questions(_forward_kernel, queries, words, lengths, weights, reads)
+        ctx.save_for_backward(queries, words, lengths, weights)
+        return reads
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_reads: Tensor) -> tuple[Tensor | None, ...]:
+        queries, words, lengths, weights = ctx.saved_tensors
+        grad_queries, grad_words = torch.empty_like(queries), torch.zeros_like(words)
+        over_questions(
+            _backward_kernel, queries, words, lengths, weights, grad_reads.contiguous(),
+            grad_queries, grad_words,
+        )  # fmt: skip
+        return grad_queries, grad_words, None
+
+
+@kernel
+def _forward_kernel(start, stop, queries, words, lengths, weights, reads):  # type: ignore[no-untyped-def]
+    num_queries, width = queries.shape[1:]
+    scale = np.float32(1.0 / math.sqrt(width))
+    for b in range(start, stop):
+        length = lengths[b]
+        for i in range(num_queries):
+            query, weight = queries[b, i], weights[b, i]
+            highest = np.float32(-np.inf)
+            for t in range(length):
+                word = words[b, t]
+                score = np.float32(0.0)
+                for d in range(width):
+                    score += query[d] * word[d]
+                weight[t] = score * scale
+                highest = max(highest, weight[t])
+            total = np.float32(0.0)
+            for t in range(length):
+                weight[t] = np.exp(weight[t] - highest)
+                total += weight[t]
+            read = np.zeros(width, np.float32)
+            for t in range(length):
+                weight[t] /= total
+                word = words[b, t]
+                for d in range(width):
+                    read[d] += weight[t] * word[d]
+            reads[b, i] = read
+
+
+@kernel
+def _backward_kernel(  # type: ignore[no-untyped-def]
+    start, stop, queries, words, lengths, weights, grad_reads, grad_queries, grad_words
+):
+    """``grad_words`` is 0 before."""
+    num_queries, width = queries.shape[1:]
+    scale = np.float32(1.0 / math.sqrt(width))
+    of_weights = np.empty(words.shape[1], np.float32)
+    for b in range(start, stop):
+        length = lengths[b]
+        for i in range(num_queries):
+            query, weight, of_read = queries[b, i], weights[b, i], grad_reads[b, i]
+            expected = np.float32(0.0)
+            for t in range(length):
+                word = words[b, t]
+                product = np.float32(0.0)
+                for d in range(width):
+                    product += of_read[d] * word[d]
+                of_weights[t] = product
+                expected += weight[t] * product
+            of_query = np.zeros(width, np.float32)
+            for t in range(length):
+                of_score = scale * weight[t] * (of_weights[t] - expected)
+                word, of_word = words[b, t], grad_words[b, t]
+                for d in range(width):
+                    of_query[d] += of_score * word[d]
+                for d in range(width):
+                    of_word[d] += weight[t] * of_read[d] + of_score * query[d]
+            grad_queries[b, i] = of_query
