@@ -14,10 +14,15 @@ def main(config) -> None:
     from filmvqa.data.preprocess import preprocess_questions
 
     layout = settings.data.layout
+    vocab = settings.vocab
+    if vocab is not None and not vocab.endswith(".json"):
+        from filmvqa.checkpoint import load_checkpoint, vocabulary_of
+
+        vocab = vocabulary_of(load_checkpoint(vocab), vocab)
     for split in preprocess_questions(
         layout,
         train_split=settings.data.train_split,
-        vocab=settings.vocab,
+        vocab=vocab,
         extend_vocab=settings.extend_vocab,
         allow_unknown=settings.allow_unknown,
         min_count=settings.min_count,

@@ -74,7 +74,7 @@ def preprocess_questions(
     layout: DatasetLayout,
     *,
     train_split: str = "train",
-    vocab: str | Path | None = None,
+    vocab: str | Path | Vocabulary | None = None,
     extend_vocab: bool = False,
     allow_unknown: bool = False,
     min_count: int = 1,
@@ -90,7 +90,7 @@ def preprocess_questions(
     train_split
         The split whose words, answers and program steps make the vocabulary.
     vocab
-        An existing vocabulary to encode with; None builds one from train alone.
+        An existing vocabulary to encode with, or its file; None builds one from train alone.
     extend_vocab
         Add train's new tokens to ``vocab``, after its own.
     allow_unknown
@@ -115,7 +115,7 @@ def preprocess_questions(
         can_extend=vocab is not None and not extend_vocab,
     )  # fmt: skip
     sources = layout.question_json_by_split(train_split)
-    if extend_vocab and vocab is not None:
+    if extend_vocab and vocab is not None and not isinstance(vocab, Vocabulary):
         refuse_overwriting(layout.vocabulary, vocab)
     check_version(layout)
     train = None
@@ -197,11 +197,12 @@ def _choose_vocabulary(
     train: QuestionTable | None,
     source: Path,
     layout: DatasetLayout,
-    given: str | Path | None,
+    given: str | Path | Vocabulary | None,
     extend: bool,
     min_count: int,
 ) -> Vocabulary:
-    base = Vocabulary.load(given) if given is not None else None
+    is_read = given is None or isinstance(given, Vocabulary)
+    base = given if is_read else Vocabulary.load(given)
     if base is not None and not extend:
         return base
     if train is None:
@@ -209,7 +210,7 @@ def _choose_vocabulary(
             return Vocabulary.load(layout.vocabulary)
         raise UserError(
             f"{source}: no train questions to build a vocabulary "
-            "from; add them, or give vocab=<vocab.json>"
+            "from; add them, or give vocab=<vocab.json or checkpoint>"
         )
     words, steps = (
         {name: n for name, n in counts.items() if n and name not in SPECIAL_TOKENS}
