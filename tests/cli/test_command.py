@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import shlex
 import subprocess
 import sys
@@ -159,3 +160,16 @@ def test_errors_of_the_system_have_a_remedy() -> None:
         sha256_of_file(10**6)  # type: ignore[arg-type]
     assert explain(caught.value).startswith("filmvqa.files.sha256_of_file: Bad file descriptor; ")
     assert explain(KeyboardInterrupt()) == "stopped; run the same command again to go on"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="GNU's OpenMP is torch's on Linux")
+@pytest.mark.parametrize(("given", "expected"), [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7")])
+def test_openmp_reads_how_long_its_threads_wait(given: dict[str, str], expected: str) -> None:
+    program = "from filmvqa.cli.process import set_environment; set_environment(); import torch"
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("GOMP_", "OMP_WAIT"))}
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**environment, "OMP_DISPLAY_ENV": "verbose", **given},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert f"GOMP_SPINCOUNT = '{expected}'" in done.stderr

@@ -115,7 +115,7 @@ def preprocess_questions(
         can_extend=vocab is not None and not extend_vocab,
     )  # fmt: skip
     sources = layout.question_json_by_split(train_split)
-    if extend_vocab and vocab is not None and not isinstance(vocab, Vocabulary):
+    if extend_vocab and isinstance(vocab, str | Path):
         refuse_overwriting(layout.vocabulary, vocab)
     check_version(layout)
     train = None
@@ -201,8 +201,7 @@ def _choose_vocabulary(
     extend: bool,
     min_count: int,
 ) -> Vocabulary:
-    is_read = given is None or isinstance(given, Vocabulary)
-    base = given if is_read else Vocabulary.load(given)
+    base = Vocabulary.load(given) if isinstance(given, str | Path) else given
     if base is not None and not extend:
         return base
     if train is None:
