@@ -16,9 +16,11 @@ def main(config) -> None:
     layout = settings.data.layout
     vocab = settings.vocab
     if vocab is not None and not vocab.endswith(".json"):
-        from filmvqa.checkpoint import load_checkpoint, vocabulary_of
+        from filmvqa.checkpoint import checkpoint_file, load_checkpoint, vocabulary_of
+        from filmvqa.exported import SUFFIX
 
-        vocab = vocabulary_of(load_checkpoint(vocab), vocab)
+        if checkpoint_file(vocab).suffix in (".pt", SUFFIX):
+            vocab = vocabulary_of(load_checkpoint(vocab), vocab)
     for split in preprocess_questions(
         layout,
         train_split=settings.data.train_split,

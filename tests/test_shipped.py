@@ -77,6 +77,9 @@ def test_questions_are_preprocessed_by_its_vocabulary(name: str, world: Path) ->
             cwd=world)  # fmt: skip
     vocabulary = Vocabulary.load(world / "h5/vocab.json")
     assert vocabulary.to_dict() == load_checkpoint(name)["vocabulary"]
+    vocabulary.save(world / "words.txt")  # a vocabulary's file may have any other name
+    succeed("preprocess_questions.py", "data=two_cores", f"data.root={world}", "vocab=words.txt",
+            cwd=world)  # fmt: skip
 
 
 @pytest.mark.parametrize("name", shipped_networks())
