@@ -13,6 +13,7 @@ from filmvqa.models.batch_norm import BatchNorm2d
 from filmvqa.models.conditioning import DualAttention, Film, SpatialFilm
 from filmvqa.models.film_generator import Modulation
 from filmvqa.models.fused_block import fused_block
+from filmvqa.models.kernels import kernels_take
 from filmvqa.models.options import check_choice
 from filmvqa.models.vision import convolution
 from filmvqa.settings import Natural, Positive, Probability
@@ -195,14 +196,10 @@ class FilmedResBlock(nn.Module):
         return BlockRead(x, attentive_read(x, out, modulation.key), branch)
 
     def _is_fused(self, x: Tensor, modulation: Modulation) -> bool:
-        """Whether the whole block is one operation of ``fused_block``, which is for float32 on a
-        CPU."""
+        """Whether the whole block is one operation of ``fused_block``."""
         return (
             self._fusible
-            and x.device.type == "cpu"
-            and x.dtype == modulation.gamma.dtype == torch.float32
-            and not torch.is_autocast_enabled("cpu")
-            and not torch.compiler.is_compiling()
+            and kernels_take(x, modulation.gamma)
             and x.numel() > x.shape[1]  # batch norm says what is wrong with a single value
         )
 

@@ -1,7 +1,7 @@
 """A few queries' attention to a question's words, as one operation on a CPU.
 
 torch's batched products take most of their time for starting: a question has some 20 words and 4
-queries. ``attend`` computes what ``attention`` says.
+queries. ``attention`` says what is computed, and has torch's functions where kernels cannot run.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from filmvqa.models.kernels import kernel, over_questions
+from filmvqa.models.kernels import kernel, kernels_take, over_questions
 
 
 def attention(queries: Tensor, words: Tensor, padding: Tensor) -> Tensor:
@@ -34,12 +34,7 @@ def attention(queries: Tensor, words: Tensor, padding: Tensor) -> Tensor:
     Tensor
         (B, L, D). The scores are divided by √D (Vaswani et al. 2017, section 3.2.1).
     """
-    if (
-        queries.device.type == "cpu"
-        and queries.dtype == words.dtype == torch.float32
-        and not torch.is_autocast_enabled("cpu")
-        and not torch.compiler.is_compiling()
-    ):
+    if kernels_take(queries, words):
         lengths = (~padding).sum(1)
         fused: Tensor = _Attention.apply(queries, words, lengths)
         return fused

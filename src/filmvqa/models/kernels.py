@@ -24,6 +24,16 @@ kernel = numba.njit(cache=True, nogil=True, **_OPTIONS)
 inlined = numba.njit(inline="always", **_OPTIONS)
 
 
+def kernels_take(*tensors: Tensor) -> bool:
+    """Whether kernels can compute with these: in float32 on a CPU, and neither under autocast nor
+    while torch compiles."""
+    return (
+        all(t.device.type == "cpu" and t.dtype == torch.float32 for t in tensors)
+        and not torch.is_autocast_enabled("cpu")
+        and not torch.compiler.is_compiling()
+    )
+
+
 def over_questions(function: Callable[..., None], *tensors: Tensor) -> None:
     """Run a kernel on all questions, in as many threads as torch has.
 

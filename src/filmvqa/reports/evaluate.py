@@ -82,8 +82,8 @@ def evaluate_checkpoint(
     """
     checked(precision, Precision, "precision")
     is_shipped = shipped_file(checkpoint) is not None
-    folder = Path("outputs", checkpoint) if is_shipped else checkpoint_file(checkpoint).parent
-    checkpoint = checkpoint_file(checkpoint)
+    name, checkpoint = checkpoint, checkpoint_file(checkpoint)
+    folder = Path("outputs", name) if is_shipped else checkpoint.parent
     content = load_checkpoint(checkpoint)
     model, vocabulary = model_from_checkpoint(content, checkpoint)
     layout = _data_layout(content["data"], h5, features)
