@@ -5,7 +5,7 @@ from __future__ import annotations
 from filmvqa.cli.command import command, typed_settings
 
 
-@command("evaluate")
+@command("evaluate", by_several=True)
 def main(config) -> None:
     from filmvqa.cli.settings import EvaluateConfig
 

@@ -6,7 +6,7 @@ from filmvqa.cli.command import command, typed_settings
 from filmvqa.errors import UserError
 
 
-@command("extract_features")
+@command("extract_features", by_several=True)
 def main(config) -> None:
     from filmvqa.cli.settings import ExtractFeaturesConfig
 

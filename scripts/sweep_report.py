@@ -13,7 +13,7 @@ def main(config) -> None:
 
     from filmvqa.reports.sweep_report import report_sweep
 
-    print(report_sweep(settings.dir, settings.key, settings.series))
+    print(report_sweep(settings.dir, settings.key, settings.series, settings.reach))
     print(f"written to {settings.dir}/report.md, report.csv and report.png")
 
 

@@ -14,10 +14,11 @@ if TYPE_CHECKING:
     from filmvqa.training.prepare import RunSettings
 
 
-@command("train")
+@command("train", by_several=True)
 def main(config) -> float:
     settings = run_settings(config)
     keep_freed_memory()
+    from filmvqa import processes
     from filmvqa.files import is_up_to_date
     from filmvqa.layout import RunLayout
     from filmvqa.reports.curves import draw_curves
@@ -25,7 +26,7 @@ def main(config) -> float:
 
     layout = RunLayout(Path(HydraConfig.get().runtime.output_dir))
     best_accuracy = train_run(layout.folder, settings, resume=config.resume)
-    if not is_up_to_date(layout.curves, layout.metrics):
+    if processes.is_first() and not is_up_to_date(layout.curves, layout.metrics):
         draw_curves(layout.metrics, layout.curves)
     return best_accuracy
 

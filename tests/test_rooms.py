@@ -15,7 +15,7 @@ PACKAGE = REPOSITORY / "src/filmvqa"
 #: that stand before it.
 FLOORS = (
     ("errors", "settings", "renamed_keys", "nested", "tables", "disk", "files", "lock_markers", "locks",
-     "memory", "devices", "determinism", "layout", "film"),
+     "memory", "processes", "devices", "determinism", "layout", "film"),
     ("clevr",),
     ("data", "models"),
     ("exported", "checkpoint", "interop", "evaluation"),

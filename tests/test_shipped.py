@@ -41,6 +41,8 @@ def test_there_is_one() -> None:
 @pytest.mark.parametrize("name", shipped_networks())
 def test_it_answers_fresh_questions_as_its_card_says(name: str, world: Path) -> None:
     card = shipped_networks()[name].with_suffix(".md").read_text(encoding="utf-8")
+    num_weights = sum(w.numel() for w in filmvqa.load(name, device="cpu").model.parameters())
+    assert f"`film`, {num_weights:,} weights, " in card
     stated = float(re.search(r"\| overall \| ([0-9.]+) \(", card)[1]) / 100
     questions = read_questions(world / "questions/CLEVR_val_questions.json").questions
     assert len(questions) == 200

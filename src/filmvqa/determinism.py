@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 
+from filmvqa import processes
+
 
 def enable_determinism(device: torch.device) -> None:
     """Use deterministic kernels on a GPU; torch warns where it has none. The CPU's kernels are
@@ -19,6 +21,14 @@ def enable_determinism(device: torch.device) -> None:
     torch.use_deterministic_algorithms(True, warn_only=True)
     # Otherwise torch fills all new memory, to expose reads of uninitialised values.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+
+
+def seed_process(number: int = 0) -> None:
+    """Give this process random generators of its own, which depend on the seed, on its rank and on
+    a number: masks of dropout differ between processes whose models began alike. Nothing changes
+    for the first of them."""
+    if processes.rank():
+        torch.manual_seed((torch.initial_seed() + 1_000_003 * processes.rank() + number) % 2**63)
 
 
 def random_state(device: torch.device) -> dict[str, Any]:

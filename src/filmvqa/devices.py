@@ -10,12 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from filmvqa import processes
 from filmvqa.errors import UserError, one_line
 from filmvqa.settings import Device, checked
 
 
 def choose_device(name: str) -> torch.device:
-    """The torch device ``name``; ``auto`` is the GPU if there is one, else the CPU.
+    """The torch device ``name``; ``auto`` is the GPU if there is one, else the CPU. Of several
+    processes on a machine each has a GPU of its own.
 
     Raises
     ------
@@ -25,11 +27,18 @@ def choose_device(name: str) -> torch.device:
     checked(name, Device, "device")
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and processes.count() > 1:
+        name = f"cuda:{processes.rank_on_node()}"
     device = torch.device(name)
     if device.type == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if (device.index or 0) >= count:
-            raise UserError(f"device={name}: torch has {count} GPUs here; choose another, or cpu")
+            remedy = "choose another, or cpu"
+            if processes.count() > 1:
+                remedy = "start no more processes on a machine than it has GPUs, or choose cpu"
+            raise UserError(f"device={name}: torch has {count} GPUs here; {remedy}")
+        if processes.count() > 1:
+            torch.cuda.set_device(device)  # for what torch allocates to communicate
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:

@@ -11,6 +11,7 @@ import os
 import random
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -33,17 +34,19 @@ from tests.training.tiny_runs import metrics, same
 pytestmark = [pytest.mark.alone, pytest.mark.slow]
 #: Copies of the training questions, and of each in its file: preprocessing would be over at once.
 COPIES, REPEATS = 5, 10
+TORCHRUN = "filmvqa.cli.quiet_torchrun"
 
 
 @dataclass(frozen=True)
 class Stage:
     """A command line, the folder into which it writes, what it makes there, and with what that
-    begins, as patterns of paths."""
+    begins, as patterns of paths; and as how many processes torchrun starts it."""
 
     line: list[str]
     into: str
     makes: tuple[str, ...]
     begins: str
+    processes: int = 1
 
 
 STAGES = {
@@ -72,15 +75,28 @@ STAGES = {
          "trainer.batch_size=24", "trainer.eval_every=40", "trainer.checkpoint_steps=7",
          "trainer.log_every=9", "trainer.ema_decay=0.99", "data.fraction=0.9"],
         "outputs",
-        ("outputs",),
+        ("outputs/demo/film",),
         "outputs/demo/film/metrics.jsonl",
+    ),
+    "train together": Stage(
+        ["train.py", "experiment=demo", *DATA, *SMALL, "run=together", "trainer.max_steps=60",
+         "trainer.batch_size=24", "trainer.eval_every=20", "trainer.checkpoint_steps=7",
+         "trainer.log_every=9", "trainer.ema_decay=0.99"],
+        "outputs",
+        ("outputs/demo/together",),
+        "outputs/demo/together/metrics.jsonl",
+        processes=2,
     ),
 }  # fmt: skip
 
 
 def command(stage: Stage) -> list[str]:
     script, *arguments = stage.line
-    return [sys.executable, str(REPOSITORY / "scripts" / script), *arguments]
+    launcher = [sys.executable]
+    if stage.processes > 1:
+        options = ["--standalone", f"--nproc_per_node={stage.processes}"]
+        launcher += ["-m", TORCHRUN, *options]
+    return [*launcher, str(REPOSITORY / "scripts" / script), *arguments]
 
 
 def start(stage: Stage, folder: Path) -> subprocess.Popen[str]:
@@ -88,6 +104,14 @@ def start(stage: Stage, folder: Path) -> subprocess.Popen[str]:
         command(stage), cwd=folder, env=script_environment(), text=True,
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
     )  # fmt: skip
+
+
+def children(process: subprocess.Popen[str]) -> list[int]:
+    """Those of torchrun: of a training's processes any can be killed."""
+    path = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    if TORCHRUN not in process.args or not path.exists():
+        return []
+    return [int(number) for number in path.read_text().split()]
 
 
 def finish(process: subprocess.Popen[str]) -> None:
@@ -157,8 +181,8 @@ def test_killed_at_any_moment_it_goes_on(
         try:
             process.wait(moments.uniform(0.8 * times[stage][0], times[stage][1]))
         except subprocess.TimeoutExpired:
-            process.kill()
-            process.communicate()
+            os.kill(moments.choice([process.pid, *children(process)]), signal.SIGKILL)
+            process.communicate(timeout=60)
             kills += 1
             nobody_is_left(place)
             everything_is_whole(STAGES[stage], place)

@@ -34,13 +34,23 @@ def write_run(folder: Path, train: float, val: float, **config: Any) -> None:
     (path / "config.yaml").write_text(yaml.safe_dump(nested))
     records = [
         {"step": 5, "loss": 1.0},
-        {"step": 10, "val_accuracy": val - 0.1, "train_accuracy": 0.99, "gap": 0.0},
+        {"step": 10, "val_accuracy": val - 0.1, "train_accuracy": 0.99, "gap": 0.0, "seconds": 6.0},
         {
             "step": 20, "val_accuracy": val, "train_accuracy": train, "gap": train - val,
-            "val_by_type": ACCURACY_BY_TYPE,
+            "val_by_type": ACCURACY_BY_TYPE, "seconds": 10.0,
         },
     ]  # fmt: skip
     (path / "metrics.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
+
+
+def test_when_accuracies_were_reached(tmp_path: Path) -> None:
+    """0.6 by both runs of a value, at step 20 and at step 10; 0.85 by one of them; 0.95 by none."""
+    for seed, val in ((0, 0.9), (1, 0.65)):
+        write_run(tmp_path, 0.9, val, **{"optim.lr": 0.1, "trainer.batch_size": 100, "seed": seed})
+    table = report_sweep(tmp_path, key="optim.lr", reach=[0.6, 0.85, 0.95])
+    header, _, row = table.splitlines()
+    assert header.endswith("| to 60% | to 85% | to 95% |")
+    assert row.endswith("| 2, 8 s | 2, 10 s (1 of 2) |  |")
 
 
 def test_a_sweep_becomes_table_and_figure(tmp_path: Path) -> None:

@@ -289,5 +289,5 @@ def _first_questions(batch: Batch, count: int) -> Batch:
     answers = None if batch.answers is None else batch.answers[:count]
     return Batch(
         batch.features[images], image_of_question, batch.questions[:count], answers,
-        batch.index[:count],
+        batch.index[:count], count,
     )  # fmt: skip

@@ -32,6 +32,7 @@ from filmvqa.cli.overrides import (
 from filmvqa.cli.packed import packed_folder
 from filmvqa.cli.process import interrupt_on_sigterm, set_environment
 from filmvqa.cli.sweep_failures import raise_listed_failures, recorded_failure
+from filmvqa.cli.torchrun import joined, started
 from filmvqa.errors import UserError
 from filmvqa.nested import flatten
 from filmvqa.settings import Settings, settings_from
@@ -95,11 +96,17 @@ def _register_resolver(name: str, function: Callable[..., Any]) -> None:
 _register_resolver("folder_name", folder_name)
 
 
-def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
+_register_resolver("started", started)
+
+
+def command(
+    config_name: str, *, by_several: bool = False
+) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
     """A decorator that turns a function of a config into a program.
 
-    ``config_name`` is the primary config. A sweep continues after a job that fails, and lists the
-    failed jobs at its end.
+    ``config_name`` is the primary config, and ``by_several`` whether torchrun may start several
+    processes of the program, which then do its work together. A sweep continues after a job that
+    fails, and lists the failed jobs at its end.
     """
 
     def decorate(function: Callable[[DictConfig], Any]) -> Callable[[], None]:
@@ -128,7 +135,9 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callabl
             # Hydra raises its errors instead of printing them on several lines.
             os.environ["HYDRA_FULL_ERROR"] = "1"
             interrupt_on_sigterm()
-            with one_line_errors():
+            together = joined(f"{config_name}.py", by_several=by_several)
+            # Errors of the work are reported while the processes can agree who does it.
+            with one_line_errors(), together, one_line_errors():
                 refuse_renamed_overrides(sys.argv[1:])
                 sys.argv[1:] = flags_first(readable_arguments(sys.argv[1:]))
                 refuse_unnamed_choices(sys.argv[1:], CONFIGS)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import errno
 import re
+import signal
 import sys
 import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TextIO
 
 from hydra.errors import HydraException
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
+from filmvqa import processes
 from filmvqa.disk import DISK_FULL_ERRNOS, disk_full_error
 from filmvqa.errors import UserError, printable
 from filmvqa.renamed_keys import RENAMED_KEYS
@@ -32,18 +35,41 @@ REMEDIES = {
 }
 
 
+_streams: list[TextIO] = []
+
+
+@contextmanager
+def report_to(stream: TextIO) -> Iterator[None]:
+    """Print errors to a stream within a block, whatever ``sys.stderr`` is there."""
+    _streams.append(stream)
+    try:
+        yield
+    finally:
+        _streams.pop()
+
+
+def _stream() -> TextIO:
+    return _streams[-1] if _streams else sys.stderr
+
+
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """On a user error or an interruption, print one line on standard error and exit.
+    """On a user error or an interruption, print one line on standard error and exit. Of several
+    processes, which one error ends, only the first to meet it prints.
 
     With ``debug=true`` on the command line the traceback is printed first.
     """
     try:
         yield
-    except (*USER_ERRORS, KeyboardInterrupt) as error:
-        if "debug=true" in sys.argv:
-            traceback.print_exc()
-        print(f"error: {explain(error)}", file=sys.stderr, flush=True)
+    except (*USER_ERRORS, KeyboardInterrupt, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not processes.is_lost_process(error):
+            raise
+        if processes.count() > 1:  # torchrun interrupts all when one ends
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        if processes.is_first_to_fail():
+            if "debug=true" in sys.argv:
+                traceback.print_exc(file=_stream())
+            print(f"error: {explain(error)}", file=_stream(), flush=True)
         # 130 is the shells' exit status for Ctrl-C.
         sys.exit(130 if isinstance(error, KeyboardInterrupt) else 1)
 
@@ -53,6 +79,11 @@ def explain(error: BaseException) -> str:
     if isinstance(error, KeyboardInterrupt):
         reason = str(error) or "stopped"
         return printable(f"{reason}; run the same command again to go on")
+    if processes.is_lost_process(error):
+        return (
+            f"another of the {processes.count()} processes has ended; run the same command again "
+            "to go on"
+        )
     if isinstance(error, OSError):
         if error.errno in DISK_FULL_ERRNOS:
             return printable(str(disk_full_error(error.filename, None, error)))

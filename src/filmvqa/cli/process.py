@@ -70,6 +70,12 @@ def keep_freed_memory() -> None:
         mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: never shrink the heap
 
 
+def end_with_parent() -> None:
+    """Make Linux send SIGTERM to this process when its parent ends; elsewhere nothing changes."""
+    if sys.platform.startswith("linux"):
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+
+
 def interrupt_on_sigterm() -> None:
     """Make SIGTERM, which ends a batch job, interrupt the program as Ctrl-C does."""
     signal.signal(signal.SIGTERM, _interrupt)

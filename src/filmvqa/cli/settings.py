@@ -12,6 +12,7 @@ from filmvqa.settings import (
     AboveZero,
     Cells,
     Device,
+    Fraction,
     Incomplete,
     MissingImages,
     Name,
@@ -182,6 +183,7 @@ class SweepReportConfig(ScriptConfig):
     dir: PathText
     key: Name | None = None
     series: Name | None = None
+    reach: list[Fraction] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)

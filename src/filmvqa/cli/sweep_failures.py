@@ -18,6 +18,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, open_dict
 
+from filmvqa import processes
 from filmvqa.cli.messages import USER_ERRORS, explain
 from filmvqa.cli.overrides import quoted, swept_keys
 from filmvqa.errors import UserError
@@ -63,13 +64,16 @@ def recorded_failure(debug: bool) -> Iterator[None]:
 
     The launcher then runs the other jobs, and an optimising sweeper knows that the job failed.
     """
+    if not processes.is_first():  # what fails here fails in the first too, or ends it
+        yield
+        return
     folder = Path(HydraConfig.get().runtime.output_dir)
     path = folder / FAILURE_FILE
     path.unlink(missing_ok=True)
     try:
         yield
     except Exception as error:
-        is_user_error = isinstance(error, USER_ERRORS)
+        is_user_error = isinstance(error, USER_ERRORS) or processes.is_lost_process(error)
         reason = explain(error) if is_user_error else f"{type(error).__name__}: {error}"
         line = " ".join(f"{folder.name}: {reason}".split())
         with suppress(OSError):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from filmvqa import processes
 from filmvqa.data.prefetch import prefetch
 from filmvqa.data.questions import QuestionDataset
 from filmvqa.data.sampler import EpochSampler
@@ -32,6 +33,10 @@ class Batch:
     indexes them, and ``answers`` (B,) or None. On the host, where models group questions by their
     words, are ``questions`` (B, T), padded with 0 to the longest of them, and ``index`` (B,), rows
     of the question file.
+
+    Of a batch that several processes train on together this is the part of one of them, and
+    ``whole_size`` the number of questions of the whole. Where that is smaller than the number of
+    processes some of them have a question that does not count, only to do what the others do.
     """
 
     features: Tensor
@@ -39,6 +44,13 @@ class Batch:
     questions: Tensor
     answers: Tensor | None
     index: Tensor
+    whole_size: int
+    counts: bool = True
+
+    @property
+    def share(self) -> float:
+        """The share of the questions that count here in those of the whole batch."""
+        return len(self.index) / self.whole_size if self.counts else 0.0
 
 
 class Loader:
@@ -76,15 +88,18 @@ class Loader:
             questions=q.questions[rows, :longest].long(),
             answers=None if q.answers is None else to_device(q.answers[rows], self.device),
             index=rows,
+            whole_size=len(rows),
         )
 
     def sequential(self, rows: Tensor | None = None) -> Iterator[Batch]:
         """All rows, or the given ones, once, in order."""
         rows = torch.arange(len(self.questions)) if rows is None else rows
-        yield from self._read(iter(torch.split(rows, self.batch_size)))
+        starts = range(0, len(rows), self.batch_size)
+        yield from self._read(rows[first : first + self.batch_size] for first in starts)
 
     def train_batches(self, sampler: EpochSampler) -> Generator[Batch]:
-        """Training batches from the sampler's position on, without end.
+        """Training batches from the sampler's position on, without end; where several processes
+        train, this one's part of each.
 
         The sampler advances when a batch is taken, not when it is read ahead.
         """
@@ -97,15 +112,25 @@ class Loader:
                 if batch == sampler.batches_per_epoch:
                     epoch, batch = epoch + 1, 0
 
-        for item in self._read(rows()):
+        for item in self._read(rows(), self._own_part):
             sampler.advance()
             yield item
 
-    def _read(self, rows: Iterator[Tensor]) -> Iterator[Batch]:
+    def _own_part(self, rows: Tensor) -> Batch:
+        """This process' part of the batch of the given rows."""
+        own = rows[processes.part_of(len(rows))]
+        batch = self.batch(own if len(own) else rows[:1])
+        batch.whole_size, batch.counts = len(rows), len(own) > 0
+        return batch
+
+    def _read(
+        self, rows: Iterator[Tensor], read: Callable[[Tensor], Batch] | None = None
+    ) -> Iterator[Batch]:
+        read = read or self.batch
         source = (
-            prefetch(self.batch, rows, depth=READ_AHEAD)
+            prefetch(read, rows, depth=READ_AHEAD)
             if self.store.prefetch
-            else (self.batch(batch_rows) for batch_rows in rows)
+            else (read(batch_rows) for batch_rows in rows)
         )
         with closing(source):
             while True:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import closing
+from collections import deque
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import ExitStack, closing
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from filmvqa import processes
 from filmvqa.data.backbones import Backbone
 from filmvqa.data.feature_file import FORMAT, check_made_alike, open_writer, recorded_precision
 from filmvqa.data.images import list_images, load_image
@@ -95,7 +97,7 @@ class Extraction:
         channels, height, width = probe.shape[1:]
         self.dtype = backbone.dtype
         self.shape = (len(self._image_paths), channels, height, width)
-        self.was_there = self.path.exists()
+        self.was_there = processes.from_first(self.path.exists())
         if self.was_there:
             check_made_alike(self.path, self._attributes, self.shape)
 
@@ -109,7 +111,8 @@ class Extraction:
         return max(0, total - written)
 
     def run(self) -> Extraction:
-        """Compute the features unless they are there; returns itself.
+        """Compute the features unless they are there; returns itself. Several processes share the
+        batches, which the first of them writes.
 
         Work in progress lies in ``<target>.partial``, whose ``num_done`` counts the images that it
         holds, and from which a later run goes on; the target appears when it is complete.
@@ -120,12 +123,19 @@ class Extraction:
             For a broken image, features that are not finite, or a full disk; finished rows are
             kept.
         """
-        if not self.was_there:
-            # Where nothing can be written the lock would pass in silence.
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with file_lock(self.path), explained_out_of_memory(self._out_of_memory_message):
-                if not self.path.exists():  # another process may have made it meanwhile
-                    self._extract()
+        if self.was_there:
+            return self
+        with explained_out_of_memory(self._out_of_memory_message), ExitStack() as lock:
+            if processes.is_first():
+                # Where nothing can be written the lock would pass in silence.
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                lock.enter_context(file_lock(self.path))
+            if processes.from_first(self.path.exists()):  # another program made it meanwhile
+                return self
+            if processes.is_first():
+                self._extract()
+            else:
+                self._help_to_extract()
         return self
 
     def _out_of_memory_message(self) -> str:
@@ -144,7 +154,7 @@ class Extraction:
                 desc=f"{self.split} features",
                 unit="image",
             )
-            maps = self._maps(self._image_paths[writer.num_done :])
+            maps = self._all_maps(processes.from_first(writer.num_done))
             writes = prefetch(writer.write, maps, depth=WRITE_BEHIND, finish=True)
             with bar, closing(writes):
                 for count in writes:
@@ -152,7 +162,41 @@ class Extraction:
         self._partial.replace(self.path)
         sync_folder(self.path.parent)
 
-    def _maps(self, paths: Sequence[Path]) -> Iterator[Tensor]:
+    def _help_to_extract(self) -> None:
+        """Send the first process the maps of this one's batches."""
+        sent: deque[Any] = deque()
+        kept: deque[Tensor] = deque()  # until they were sent
+        for maps in self._maps(self._own_paths(processes.from_first(None))):
+            kept.append(maps.cpu())
+            sent.append(processes.send_to_first(kept[-1]))
+            if len(sent) > WRITE_BEHIND:
+                sent.popleft().wait()
+                kept.popleft()
+        for work in sent:
+            work.wait()
+
+    def _all_maps(self, num_done: int) -> Iterator[Tensor]:
+        """Maps (n, C, H', W') of all batches of images after the first ``num_done``, of which each
+        process in turn computes one."""
+        with closing(self._maps(self._own_paths(num_done))) as own:
+            for turn, first in enumerate(range(num_done, self.shape[0], self.batch_size)):
+                sender = turn % processes.count()
+                if sender == 0:
+                    yield next(own)
+                    continue
+                size = min(self.batch_size, self.shape[0] - first)
+                maps = torch.empty((size, *self.shape[1:]), dtype=getattr(torch, self.dtype))
+                yield processes.receive(maps, sender)
+
+    def _own_paths(self, num_done: int) -> list[Path]:
+        """The images of this process' batches after the first ``num_done`` images."""
+        starts = range(num_done, self.shape[0], self.batch_size)
+        own = starts[processes.rank() :: processes.count()]
+        return [
+            path for first in own for path in self._image_paths[first : first + self.batch_size]
+        ]
+
+    def _maps(self, paths: Sequence[Path]) -> Generator[Tensor]:
         """Maps (n, C, H', W') of batches of images; a GPU may not have computed them yet."""
         load = partial(load_image, size=self.image_size)
         depth = DECODE_AHEAD * self.batch_size

@@ -205,6 +205,7 @@ def create_rows(
     rows are written, so that a killed process leaves a file that opens."""
     layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     layout.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    layout.set_obj_track_times(False)  # the same features are the same bytes whenever they are made
     if one_chunk_a_row:
         layout.set_chunk((1, *shape[1:]))
         layout.set_fill_time(h5py.h5d.FILL_TIME_NEVER)

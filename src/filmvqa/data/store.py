@@ -16,8 +16,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
+from filmvqa import processes
 from filmvqa.data.buffers import Buffers
 from filmvqa.data.feature_file import FeatureFile, open_feature_file
+from filmvqa.data.shared_memory import shared_on_node
 from filmvqa.devices import to_device
 from filmvqa.disk import format_bytes
 from filmvqa.files import sha256_of_file
@@ -156,16 +158,22 @@ class FeatureStore:
         self.bytes_read += out.nbytes
 
     def _load(self) -> Tensor:
-        """All rows on the device, or in ordinary memory: torch rounds pinned memory up to a power
-        of two, so only what is sent at a time is pinned."""
+        """All rows on the device, or in ordinary memory, which the processes of a machine share."""
+        shape, dtype = (len(self._rows), *self.shape), self._rows.dtype
+        if self.placement == "device" and self.device.type != "cpu":
+            resident = torch.empty(shape, dtype=dtype, device=self.device)
+            self._fill_all(resident)
+            return resident
+        return shared_on_node(shape, dtype, self._fill_all)
+
+    def _fill_all(self, resident: Tensor) -> None:
+        """Read all rows into a tensor on the device or the host: torch rounds pinned memory up to a
+        power of two, so only what is sent at a time is pinned."""
         rows = self._rows
         count, block = len(rows), max(1, BLOCK_BYTES * len(rows) // max(1, rows.num_bytes))
-        on_device = self.placement == "device" and self.device.type != "cpu"
+        on_device = resident.device.type != "cpu"
         if on_device:
-            resident = torch.empty((count, *self.shape), dtype=rows.dtype, device=self.device)
             staging = rows.empty(min(block, count), pin=self.device.type == "cuda")
-        else:
-            resident = rows.empty(count)
         unit = {"unit": "B", "unit_scale": True, "unit_divisor": 1024, "leave": False}
         with tqdm(total=rows.num_bytes, desc="features", delay=2, **unit) as bar:
             for first in range(0, count, block):
@@ -175,7 +183,6 @@ class FeatureStore:
                 if on_device:
                     resident[first:last] = out  # waits: the next block is read into ``staging``
                 bar.update(out.nbytes)
-        return resident
 
 
 def open_feature_store(
@@ -200,10 +207,14 @@ def open_feature_store(
     try:
         if placement == "auto":
             is_gpu = device.type == "cuda"
+            free = free_memory(), torch.cuda.mem_get_info(device)[0] if is_gpu else None
+            # The processes of a machine hold features in the same place: in one copy in its memory,
+            # or each in its own device's.
+            on_node = processes.gathered_on_node(free)
             placement, reason = choose_placement(
                 file.rows.num_bytes,
-                host_free=free_memory(),
-                device_free=torch.cuda.mem_get_info(device)[0] if is_gpu else None,
+                host_free=on_node[0][0],
+                device_free=min(of_device for _, of_device in on_node) if is_gpu else None,
             )
         return FeatureStore(file, device, placement, reason)
     except BaseException:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from filmvqa import processes
 from filmvqa.data.batches import Loader
 from filmvqa.devices import autocast
 from filmvqa.settings import Precision, checked
@@ -29,12 +30,14 @@ def predict(
 ) -> Tensor:
     """Most likely answers (N,) int64 on the CPU, of the given rows or of all, in their order.
 
-    Logits are not kept; the model is left in its mode.
+    Logits are not kept; the model is left in its mode. Several processes share the batches, which
+    are those of one process, and all of them have all answers.
 
     Parameters
     ----------
     stop
-        Called before each batch; True ends the prediction.
+        Called before each batch; True ends the prediction, in all processes once they are at their
+        end.
 
     Raises
     ------
@@ -48,25 +51,29 @@ def predict(
     rows = torch.arange(len(questions)) if rows is None else rows
     # By image, so that what does not depend on the question is computed once an image.
     order = torch.argsort(questions.images[rows], stable=True)
-    ordered = torch.empty(len(rows), dtype=torch.int64, device=loader.device)
+    batches = torch.split(order, loader.batch_size)
+    part = torch.cat([order[:0], *batches[processes.part_of(len(batches))]])
+    answers = torch.empty(len(part), dtype=torch.int64, device=loader.device)
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
-    done = 0
+    done, stopped = 0, False
     try:
         with tqdm(
-            total=len(rows), desc="answer", unit="q", disable=not progress, leave=False
+            total=len(part), desc="answer", unit="q", disable=not progress, leave=False
         ) as bar:
-            for batch in loader.sequential(rows[order]):
-                if stop():
-                    raise PredictionStoppedError
+            for batch in loader.sequential(rows[part]):
+                if stopped := stop():
+                    break
                 with autocast(loader.device, precision):
                     logits = model(batch.features, batch.questions, batch.image_of_question)
-                ordered[done : done + len(batch.index)] = logits.argmax(1)
+                answers[done : done + len(batch.index)] = logits.argmax(1)
                 done += len(batch.index)
                 bar.update(len(batch.index))
     finally:
         for module, training in modes:
             module.training = training
-    predictions = torch.empty(len(rows), dtype=torch.int64)
-    predictions[order] = ordered.cpu()
-    return predictions
+    if any(processes.any_of(stopped)):
+        raise PredictionStoppedError
+    predictions = torch.zeros(len(rows), dtype=torch.int64)
+    predictions[part] = answers.cpu()
+    return processes.sum_over_processes(predictions)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from filmvqa.errors import OptionError, UserError
+from filmvqa.models.batch_norm import BatchNorm1d, BatchNorm2d
 from filmvqa.models.encoder import QuestionEncoder
 from filmvqa.models.options import FeatureShape, check_choice
 from filmvqa.models.vision import PIXEL_RANGES, for_each_question, mlp, scale_pixels
@@ -47,7 +48,7 @@ def _classifier(
     """
     check_choice("classifier_norm", norm, CLASSIFIER_NORMS)
     layers: list[nn.Module] = [nn.Dropout(dropout)] if dropout else []
-    layers += [nn.BatchNorm1d(input_dim)] if norm == "all" else []
+    layers += [BatchNorm1d(input_dim)] if norm == "all" else []
     return nn.Sequential(
         *layers,
         *mlp(input_dim, hidden_dims, num_answers, norm=norm != "none", dropout=dropout),
@@ -205,9 +206,9 @@ class _ResidualBlock(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
-        self.norm1 = nn.BatchNorm2d(channels)
+        self.norm1 = BatchNorm2d(channels)
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
-        self.norm2 = nn.BatchNorm2d(channels)
+        self.norm2 = BatchNorm2d(channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C, H, W) to the same shape."""

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from filmvqa.errors import OptionError
 from filmvqa.models.attentive_read import attentive_read, read_scale
-from filmvqa.models.batch_norm import BatchNorm2d
+from filmvqa.models.batch_norm import BatchNorm2d, track
 from filmvqa.models.conditioning import DualAttention, Film, SpatialFilm
 from filmvqa.models.film_generator import Modulation
 from filmvqa.models.fused_block import fused_block
@@ -221,9 +221,10 @@ class FilmedResBlock(nn.Module):
             modulation.key * read_scale(channels),
             norm.eps,
             statistics,
+            norm.shared,
         )
         if norm.training:
-            norm.track(done.batch_mean, done.batch_var, x)
+            track(norm, done.batch_mean, done.batch_var, done.size)
         x = done.x.view(batch, height, width, channels).permute(0, 3, 1, 2)
         return BlockRead(x, done.read, torch.cat([done.maximum, done.mean], 1))
 

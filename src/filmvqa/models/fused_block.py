@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from filmvqa.models.batch_norm import SharedStatistics
 from filmvqa.models.kernels import kernel, over_questions
 
 
@@ -31,6 +32,8 @@ class FusedRead(NamedTuple):
         Those of the modulated branch over the map, (B, C) each.
     batch_mean, batch_var
         What batch norm normalised by, (C,) each.
+    size
+        The number of values of which they are the mean and variance.
     """
 
     x: Tensor
@@ -39,6 +42,7 @@ class FusedRead(NamedTuple):
     mean: Tensor
     batch_mean: Tensor
     batch_var: Tensor
+    size: float
 
 
 def fused_block(
@@ -50,6 +54,7 @@ def fused_block(
     key: Tensor,
     eps: float,
     statistics: tuple[Tensor, Tensor] | None = None,
+    shared: SharedStatistics | None = None,
 ) -> FusedRead:
     """One block for the N positions of B questions, each with C channels; float32 on a CPU.
 
@@ -69,8 +74,10 @@ def fused_block(
         What batch norm adds to the variance.
     statistics
         Mean and variance (C,) to normalise by, through which no gradient flows; None: the batch's.
+    shared
+        By which the batch's are those of all processes; None: of this one.
     """
-    outputs = _FusedBlock.apply(x, weight, offset, gamma, beta, key, eps, statistics)
+    outputs = _FusedBlock.apply(x, weight, offset, gamma, beta, key, eps, statistics, shared)
     return FusedRead(*outputs)
 
 
@@ -79,10 +86,15 @@ class _FusedBlock(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, offset: Tensor, gamma: Tensor, beta: Tensor,
         key: Tensor, eps: float, statistics: tuple[Tensor, Tensor] | None,
-    ) -> tuple[Tensor, ...]:  # fmt: skip
+        shared: SharedStatistics | None,
+    ) -> tuple[Tensor | float, ...]:  # fmt: skip
         x, offset, key = x.contiguous(), offset.contiguous(), key.contiguous()
         h = (x.flatten(0, 1) @ weight.T).view_as(x)  # far faster than a product of three dimensions
+        size = float(h.shape[0] * h.shape[1])
         batch_mean, batch_var = _moments(h, offset) if statistics is None else statistics
+        if statistics is None and shared is not None:
+            batch_mean, batch_var, total = shared.combine(batch_mean, batch_var, size)
+            size = float(total)
         inverse = (batch_var + eps).rsqrt()
         scale = gamma * inverse
         shift = beta + (offset - batch_mean) * scale
@@ -96,10 +108,10 @@ class _FusedBlock(torch.autograd.Function):
         ctx.save_for_backward(
             x, weight, offset, gamma, key, h, batch_mean, inverse, scale, shift, attention, argmax
         )
-        ctx.normalised_by_batch = statistics is None
+        ctx.normalised_by_batch, ctx.shared, ctx.size = statistics is None, shared, size
         ctx.mark_non_differentiable(batch_mean, batch_var)
         ctx.set_materialize_grads(False)
-        return y, read, maximum, mean, batch_mean, batch_var
+        return y, read, maximum, mean, batch_mean, batch_var, size
 
     @staticmethod
     @once_differentiable
@@ -127,15 +139,17 @@ class _FusedBlock(torch.autograd.Function):
         slope = torch.zeros_like(inverse)
         constant = torch.zeros_like(offset)
         if ctx.normalised_by_batch:
-            size = x.shape[0] * x.shape[1]
-            slope = inverse.square() * (gamma * grad_gamma).sum(0) / size
-            constant = inverse * (gamma * grad_beta).sum(0) / size + slope * (offset - batch_mean)
+            sums_of_all = ((gamma * grad_gamma).sum(0), (gamma * grad_beta).sum(0))
+            if ctx.shared is not None:
+                sums_of_all = ctx.shared.sums(*sums_of_all)
+            slope = inverse.square() * sums_of_all[0] / ctx.size
+            constant = inverse * sums_of_all[1] / ctx.size + slope * (offset - batch_mean)
         grad_offset = torch.empty_like(offset)
         over_questions(_norm_kernel, h, scale, slope, constant, grad_h, grad_offset)
         rows = grad_h.flatten(0, 1)  # (B N, C)
         grad_x.flatten(0, 1).addmm_(rows, weight)
         grad_weight = rows.T @ x.flatten(0, 1)
-        return grad_x, grad_weight, grad_offset, grad_gamma, grad_beta, grad_key, None, None
+        return grad_x, grad_weight, grad_offset, grad_gamma, grad_beta, grad_key, None, None, None
 
 
 def _moments(h: Tensor, offset: Tensor) -> tuple[Tensor, Tensor]:

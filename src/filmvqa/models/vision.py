@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from filmvqa.devices import compute_dtype
 from filmvqa.errors import OptionError
-from filmvqa.models.batch_norm import BatchNorm2d
+from filmvqa.models.batch_norm import BatchNorm1d, BatchNorm2d
 from filmvqa.models.options import Strides, check_choice
 from filmvqa.settings import Natural, Positive, Probability
 
@@ -344,7 +344,7 @@ def mlp(
     layers: list[nn.Module] = []
     for hidden_dim in hidden_dims:
         layers += [nn.Linear(input_dim, hidden_dim)]
-        layers += [nn.BatchNorm1d(hidden_dim)] if norm else []
+        layers += [BatchNorm1d(hidden_dim)] if norm else []
         layers += [nn.ReLU(), *([nn.Dropout(dropout)] if dropout else [])]
         input_dim = hidden_dim
     return nn.Sequential(*layers, nn.Linear(input_dim, output_dim))

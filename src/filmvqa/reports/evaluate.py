@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from filmvqa import processes
 from filmvqa.checkpoint import (
     checkpoint_file,
     feature_differences,
@@ -46,6 +48,8 @@ def evaluate_checkpoint(
     missing_images: str = "refuse",
 ) -> tuple[EvaluationLayout, dict[str, Any] | None]:
     """Answer a split's questions with the model that a checkpoint describes.
+
+    Several processes share the questions, and the first writes.
 
     If the checkpoint was trained on some images of this split, they are left out; the report's
     ``images_left_out`` is their number.
@@ -91,7 +95,8 @@ def evaluate_checkpoint(
     if output is None:
         output = RunLayout(folder).evaluation
     files = EvaluationLayout(Path(output), split)
-    check_output(files.predictions)
+    if processes.is_first():
+        check_output(files.predictions)
     _check_folders(checkpoint, layout, h5, features)
     loader = open_loader(
         layout, split, vocabulary, batch_size, torch_device, store,
@@ -106,14 +111,19 @@ def evaluate_checkpoint(
 
     with loader.store:
         report = _report_header(checkpoint, content, layout, split, vocabulary, loader)
-        with folder_lock(files.folder, split), explained_out_of_memory(out_of_memory_message):
+        with (
+            folder_lock(files.folder, split) if processes.is_first() else nullcontext(),
+            explained_out_of_memory(out_of_memory_message),
+        ):
             predictions = predict(model.to(torch_device), loader, precision=precision)
-            _write_predictions(files, predictions, loader.questions, vocabulary)
+            if processes.is_first():
+                _write_predictions(files, predictions, loader.questions, vocabulary)
             if loader.questions.answers is None:
                 return files, None
             num_objects = _num_objects(layout.scene_json(split), loader.questions.images)
             report |= accuracy_report(predictions, loader.questions, num_objects)
-            write_file(files.report, json.dumps(report, indent=1) + "\n")
+            if processes.is_first():
+                write_file(files.report, json.dumps(report, indent=1) + "\n")
     return files, report
 
 

@@ -35,7 +35,8 @@ def export_network(checkpoint: str | Path, output: str | Path) -> tuple[Path, Pa
     path = checkpoint_file(checkpoint)
     refuse_overwriting(output, path)
     content = load_checkpoint(path)
-    model_from_checkpoint(content, path)  # refuses what could not be used
+    model, _ = model_from_checkpoint(content, path)  # refuses what could not be used
+    num_weights = sum(weight.numel() for weight in model.parameters())
     reports = [
         json.loads(file.read_text(encoding="utf-8"))
         for file in sorted(RunLayout(path.parent).evaluation.glob("*.json"))
@@ -49,16 +50,19 @@ def export_network(checkpoint: str | Path, output: str | Path) -> tuple[Path, Pa
     network = encode_network(content, path)
     write_file(output, network)
     card = output.with_suffix(".md")
-    write_file(card, model_card(output.stem, content, reports, len(network)))
+    write_file(card, model_card(output.stem, content, reports, num_weights, len(network)))
     return output, card
 
 
 def model_card(
-    name: str, content: dict[str, Any], reports: list[dict[str, Any]], num_bytes: int
+    name: str,
+    content: dict[str, Any],
+    reports: list[dict[str, Any]],
+    num_weights: int,
+    num_bytes: int,
 ) -> str:
     """What the network is, what it was trained on, how well it does, and what it is not for."""
     config, progress = content["config"], content["progress"]
-    num_weights = sum(v.numel() for v in content["weights"].values() if v.is_floating_point())
     lines = [
         f"# {name}",
         "",

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Sequence
 from pathlib import Path
 
 from filmvqa.files import check_output, write_file
 from filmvqa.locks import folder_lock
 from filmvqa.reports.paper_results import ABLATIONS, COLUMNS, TEST_ACCURACY
 from filmvqa.reports.sweep_figure import draw_sweep
-from filmvqa.reports.sweeps import Sweep, read_runs, summarize
+from filmvqa.reports.sweeps import Reached, Sweep, read_runs, summarize
 from filmvqa.tables import markdown_table
 
 
-def markdown_tables(sweep: Sweep) -> str:
+def markdown_tables(sweep: Sweep, reach: Sequence[float] = ()) -> str:
     """The sweep as Markdown tables, accuracies in percent.
+
+    For each accuracy that ``reach`` names, a column has the questions, in thousands, and the
+    seconds of training until the first evaluation that found it: means over the runs that reached
+    it, and how many these are unless all did.
 
     Sweeps over ablations and models have the paper's results next to ours.
     """
@@ -23,6 +28,7 @@ def markdown_tables(sweep: Sweep) -> str:
     is_ablation = sweep.key == "ablation"
     header = [*keys, "runs", "training", "validation", "gap"]
     header += ["paper, on CLEVR", "ours - none", "paper's - none"] if is_ablation else []
+    header += [f"to {100 * accuracy:g}%" for accuracy in reach]
     full_model = next((p.val for p in sweep.points if p.value == "none"), None)
     rows = []
     for p in sweep.points:
@@ -35,9 +41,17 @@ def markdown_tables(sweep: Sweep) -> str:
             row.append("" if published is None else f"{published:.1f}")
             row.append("" if full_model is None else f"{100 * (p.val - full_model):+.1f}")
             row.append("" if published is None else f"{published - ABLATIONS['none']:+.1f}")
+        row += [_time_to_reach(mark, p.runs) for mark in p.reached]
         rows.append(row)
     table = markdown_table(header, rows, len(keys))
     return table + ("\n" + _models_by_type(sweep) if sweep.key == "model" else "")
+
+
+def _time_to_reach(mark: Reached | None, runs: int) -> str:
+    if mark is None:
+        return ""
+    of_all = "" if mark.runs == runs else f" ({mark.runs} of {runs})"
+    return f"{mark.questions / 1000:.0f}, {mark.seconds:.0f} s{of_all}"
 
 
 def _models_by_type(sweep: Sweep) -> str:
@@ -71,15 +85,20 @@ def csv_table(sweep: Sweep) -> str:
     return out.getvalue()
 
 
-def report_sweep(folder: str | Path, key: str | None = None, series_key: str | None = None) -> str:
+def report_sweep(
+    folder: str | Path,
+    key: str | None = None,
+    series_key: str | None = None,
+    reach: Sequence[float] = (),
+) -> str:
     """Write ``report.md``, ``report.csv`` and ``report.png`` into a sweep's folder.
 
-    ``key`` and ``series_key`` are as in ``summarize``. Returns the Markdown tables.
+    The parameters are those of ``summarize``. Returns the Markdown tables.
     """
     folder = Path(folder)
     check_output(folder / "report.md")
-    sweep = summarize(read_runs(folder), key, series_key)
-    tables = markdown_tables(sweep)
+    sweep = summarize(read_runs(folder), key, series_key, reach)
+    tables = markdown_tables(sweep, reach)
     with folder_lock(folder, "report"):
         write_file(folder / "report.md", tables)
         write_file(folder / "report.csv", csv_table(sweep))

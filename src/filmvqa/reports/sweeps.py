@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
@@ -25,7 +26,8 @@ _PREFERRED_KEYS = (("ablation", None), ("data.fraction", "model"), ("model", Non
 
 @dataclass(frozen=True)
 class SweepRun:
-    """A run: its flat config, and its evaluation with the best validation accuracy.
+    """A run: its flat config, its evaluation with the best validation accuracy, and of all its
+    evaluations the step, the seconds of training, and the validation accuracy.
 
     Accuracies are fractions.
     """
@@ -36,6 +38,24 @@ class SweepRun:
     train: float
     val: float
     by_type: dict[str, float]
+    course: list[tuple[int, float, float]]
+
+    def reaches(self, accuracy: float) -> tuple[float, float] | None:
+        """Questions and seconds until the first evaluation that finds this validation accuracy."""
+        for step, seconds, val in self.course:
+            if val >= accuracy:
+                return step * float(self.config.get("trainer.batch_size", 1)), seconds
+        return None
+
+
+@dataclass(frozen=True)
+class Reached:
+    """The runs of a point that reached an accuracy: how many, and their mean questions and seconds
+    until then."""
+
+    runs: int
+    questions: float
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -50,6 +70,7 @@ class SweepPoint:
     runs: int
     by_type: dict[str, float]
     series: str | None = None
+    reached: tuple[Reached | None, ...] = ()
 
     @property
     def gap(self) -> float:
@@ -102,6 +123,7 @@ def read_runs(folder: str | Path) -> list[SweepRun]:
                 best["train_accuracy"],
                 best["val_accuracy"],
                 best.get("val_by_type", {}),
+                [(e["step"], e.get("seconds", 0.0), e["val_accuracy"]) for e in evaluations],
             )
         )
     if not runs:
@@ -128,7 +150,12 @@ def _model_name(config: dict[str, Any]) -> str:
     return f"{name}_pixels" if config.get("data.backbone.name") == "pixels" else name
 
 
-def summarize(runs: list[SweepRun], key: str | None = None, series_key: str | None = None) -> Sweep:
+def summarize(
+    runs: list[SweepRun],
+    key: str | None = None,
+    series_key: str | None = None,
+    reach: Sequence[float] = (),
+) -> Sweep:
     """Group the runs by the value of the varied key.
 
     Parameters
@@ -137,6 +164,8 @@ def summarize(runs: list[SweepRun], key: str | None = None, series_key: str | No
         The flat config key that the sweep varied; None is the key that differs between the runs.
     series_key
         A second key, with one curve per value; it is ignored if ``key`` is None.
+    reach
+        Validation accuracies of which the points say when they were reached.
 
     Raises
     ------
@@ -159,7 +188,9 @@ def summarize(runs: list[SweepRun], key: str | None = None, series_key: str | No
         groups.setdefault((series, value), []).append(run)
     values = _ordered(key, {value for _, value in groups})
     order = sorted(groups, key=lambda group: (group[0], values.index(group[1])))
-    points = [_point(value, series or None, groups[series, value]) for series, value in order]
+    points = [
+        _point(value, series or None, groups[series, value], reach) for series, value in order
+    ]
     return Sweep(key, series_key, points)
 
 
@@ -185,7 +216,9 @@ def _varied_keys(runs: list[SweepRun]) -> tuple[str, str | None]:
     return varied[0], None
 
 
-def _point(value: Any, series: str | None, runs: list[SweepRun]) -> SweepPoint:
+def _point(
+    value: Any, series: str | None, runs: list[SweepRun], reach: Sequence[float]
+) -> SweepPoint:
     val_accuracies = [r.val for r in runs]
     question_types = [name for name in runs[0].by_type if all(name in r.by_type for r in runs)]
     return SweepPoint(
@@ -196,7 +229,16 @@ def _point(value: Any, series: str | None, runs: list[SweepRun]) -> SweepPoint:
         runs=len(runs),
         by_type={name: mean(r.by_type[name] for r in runs) for name in question_types},
         series=series,
+        reached=tuple(_reached(runs, accuracy) for accuracy in reach),
     )
+
+
+def _reached(runs: list[SweepRun], accuracy: float) -> Reached | None:
+    marks = [mark for run in runs if (mark := run.reaches(accuracy)) is not None]
+    if not marks:
+        return None
+    questions, seconds = zip(*marks, strict=True)
+    return Reached(len(marks), mean(questions), mean(seconds))
 
 
 def _is_number(value: Any) -> bool:

@@ -70,6 +70,7 @@ EFFECTS: dict[str, tuple[Effect, str]] = {
     "trainer.questions_per_image": (Effect.RESULT, "the batches"),
     "trainer.channels_last": (Effect.ROUNDING, "the order of sums in convolutions"),
     "trainer.compile": (Effect.ROUNDING, "the order of sums in fused kernels"),
+    "trainer.sync_batch_norm": (Effect.RESULT, "the statistics of batch norm in several processes"),
     "trainer.shuffle": (Effect.RESULT, "the batches"),
     "trainer.train_sample": (Effect.RESULT, "what train_accuracy and gap are of"),
     "trainer.val_sample": (Effect.RESULT, "the questions that choose best.pt"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 
+from filmvqa import processes
 from filmvqa.data.batches import Loader
 from filmvqa.disk import format_bytes
 from filmvqa.errors import UserError
@@ -51,7 +52,8 @@ class FiniteCheck:
             "step": step, "epoch": epoch, "what": problem, "questions": str(questions.path),
             "rows": questions.rows[rows].tolist(), "images": questions.images[rows].tolist(),
         }  # fmt: skip
-        write_file(self._layout.not_finite, json.dumps(record) + "\n")
+        if processes.is_first():
+            write_file(self._layout.not_finite, json.dumps(record) + "\n")
         saved = self._layout.last_checkpoint.exists()
         kept = "last.pt, of an earlier step, is kept" if saved else "nothing was saved yet"
         return UserError(

@@ -17,7 +17,7 @@ from filmvqa.data.questions import ImageSubset
 from filmvqa.data.sampler import EpochSampler
 from filmvqa.data.settings import CurriculumStage
 from filmvqa.data.vocabulary import Vocabulary
-from filmvqa.determinism import enable_determinism
+from filmvqa.determinism import enable_determinism, seed_process
 from filmvqa.devices import choose_device
 from filmvqa.errors import UserError, warn
 from filmvqa.files import refuse_overwriting
@@ -226,6 +226,7 @@ def _build_run(
         # None: all; otherwise evaluations of that split leave these images out.
         "train_images": None if settings.fraction == 1 else subset.images,
     }
+    seed_process()
     state = build_state(model, settings.optim, settings.trainer, sampler)
     return PreparedRun(layout, settings, device, train, val, subset, val_rows, state, metadata)
 

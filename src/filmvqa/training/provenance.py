@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 import filmvqa
+from filmvqa import processes
 from filmvqa.data.batches import Loader
 from filmvqa.data.vocabulary import Vocabulary
 from filmvqa.devices import hardware
@@ -26,6 +27,7 @@ def environment(device: torch.device) -> dict[str, Any]:
     """
     return {
         **hardware(device),
+        **({"processes": processes.count()} if processes.count() > 1 else {}),
         "platform": platform.platform(),
         "python": platform.python_version(),
         "filmvqa": filmvqa.__version__,

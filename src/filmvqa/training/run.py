@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 
 import yaml
 
+from filmvqa import processes
 from filmvqa.disk import check_disk_space
 from filmvqa.files import check_output, write_file
 from filmvqa.layout import RunLayout
@@ -50,7 +52,8 @@ def train_run(folder: str | Path, settings: RunSettings, *, resume: bool = True)
         (``config_changes``), or a file or an option does not fit.
     """
     layout = RunLayout(Path(folder))
-    with folder_lock(layout.folder):
+    with folder_lock(layout.folder) if processes.is_first() else nullcontext():
+        processes.gathered(None)  # the first has the lock, and has written what it had to write
         saved = load_last_checkpoint(layout, resume=resume)
         changes = ConfigChanges()
         if saved is not None:
@@ -58,7 +61,8 @@ def train_run(folder: str | Path, settings: RunSettings, *, resume: bool = True)
             # Which data they are, and whether the run has ended, takes more than the config.
             if saved["progress"]["finished"] and not changes.of(Effect.DATA, Effect.LENGTH):
                 return _finished_already(layout, saved["progress"]["best_accuracy"])
-        check_output(layout.last_checkpoint)
+        if processes.is_first():
+            check_output(layout.last_checkpoint)
         run = prepare_run(layout, settings, resumed=saved is not None)
         try:
             if saved is not None:
@@ -68,9 +72,10 @@ def train_run(folder: str | Path, settings: RunSettings, *, resume: bool = True)
                     restore_run(run, saved, changes)
                 if saved["progress"]["finished"] and run.state.finished:
                     return _finished_already(layout, run.state.best_accuracy)
-            _check_room_for_checkpoints(run)
             note_environment(run)
-            record_run(run)
+            if processes.is_first():
+                _check_room_for_checkpoints(run)
+                record_run(run)
             return fit_run(run)
         finally:
             run.close()
@@ -103,9 +108,11 @@ def record_run(run: PreparedRun) -> None:
 def fit_run(run: PreparedRun) -> float:
     """Train to the end; returns the best validation accuracy."""
     layout, settings, state = run.layout, run.settings, run.state
-    loggers = build_loggers(
-        settings.logger.name, settings.logger.project, layout, settings.config, state.records
-    )
+    loggers = []
+    if processes.is_first():
+        loggers = build_loggers(
+            settings.logger.name, settings.logger.project, layout, settings.config, state.records
+        )
     try:
         return Trainer(
             state, settings.trainer, run.train, run.val, layout, run.metadata, loggers,

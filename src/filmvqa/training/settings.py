@@ -58,6 +58,9 @@ class TrainerSettings(Settings):
         Decay of an exponential moving average of the weights, which is what is scored; None: none.
     film_penalty
         Weight in the loss of the model's penalty on the deviations of γ and β.
+    sync_batch_norm
+        Whether batch norm normalises by all processes' parts of a batch; otherwise by each one's
+        own, which for two processes is the batch norm of a batch of half the size.
     checkpoint_minutes, checkpoint_steps
         How often ``last.pt`` is written between evaluations; None: not by time, not by steps.
     """
@@ -77,6 +80,7 @@ class TrainerSettings(Settings):
     shuffle: bool = True
     channels_last: bool = True
     compile: bool = False
+    sync_batch_norm: bool = True
     train_sample: Positive | None = 2000
     val_sample: Positive | None = None
     ema_decay: Annotated[float, Meta(gt=0.0, lt=1.0)] | None = None

@@ -13,8 +13,9 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from filmvqa import processes
 from filmvqa.data.sampler import EpochSampler
-from filmvqa.determinism import random_state, restore_random_state
+from filmvqa.determinism import random_state, restore_random_state, seed_process
 from filmvqa.models.encoder import QuestionEncoder
 from filmvqa.training.optimizer import build_optimizer, build_schedule
 from filmvqa.training.settings import OptimSettings, TrainerSettings
@@ -100,14 +101,16 @@ class RunState:
         return (1 if self.ema_model is None else 2) * weights + 2 * trained
 
     def state_dict(self) -> dict[str, Any]:
-        """Tensors and plain data."""
+        """Tensors and plain data; all processes call it."""
+        first, *others = processes.gathered(random_state(self.device))
         return {
             "weights": self.model.state_dict(),
             "ema_weights": None if self.ema_model is None else self.ema_model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": {"last_epoch": self.schedule.last_epoch},
             "sampler": self.sampler.state_dict(),
-            "random": random_state(self.device),
+            "random": first,
+            "random_of_others": others,
             "window": {"losses": self.losses, "correct": self.correct},
             "progress": {name: getattr(self, name) for name in self._PROGRESS},
         }
@@ -136,7 +139,11 @@ class RunState:
             values = getattr(self, name).new_zeros(size)
             values[:count] = window[name][:count]
             setattr(self, name, values)
-        restore_random_state(state["random"], self.device)
+        states = [state["random"], *state.get("random_of_others", [])]
+        if processes.rank() < len(states):
+            restore_random_state(states[processes.rank()], self.device)
+        else:  # the run had fewer processes
+            seed_process(self.step)
         return recut_rows
 
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import closing
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
+from filmvqa import processes
 from filmvqa.checkpoint import save_checkpoint
 from filmvqa.data.batches import Batch, Loader
 from filmvqa.devices import autocast
@@ -21,6 +24,7 @@ from filmvqa.evaluation.accuracy import question_type_indices, type_accuracies
 from filmvqa.evaluation.predictions import PredictionStoppedError, predict
 from filmvqa.layout import RunLayout
 from filmvqa.memory import explained_out_of_memory
+from filmvqa.models.batch_norm import SharedStatistics, share_statistics
 from filmvqa.training.failures import FiniteCheck, describe_memory_use
 from filmvqa.training.loggers import Logger
 from filmvqa.training.optimizer import clipped_parts
@@ -30,6 +34,11 @@ from filmvqa.training.state import RunState, update_ema
 from filmvqa.training.stopping import StopRequest
 from filmvqa.training.throughput import ThroughputMeter
 from filmvqa.training.transfer import training_mode
+
+#: Whether each forward pass copies the first process' buffers, which torch renames.
+_COPY_BUFFERS = "forward_sync_buffers"
+if _COPY_BUFFERS not in signature(DistributedDataParallel).parameters:
+    _COPY_BUFFERS = "broadcast_buffers"
 
 
 class Trainer:
@@ -76,6 +85,7 @@ class Trainer:
             raise UserError(
                 "trainer.film_penalty: this model has no γ and β whose deviations to penalise"
             )
+        self._network, self._statistics = _over_processes(state.model, settings)
         self._clipped_parts = [list(state.model.parameters())]
         if settings.grad_clip_by_part:
             if settings.grad_clip is None:
@@ -98,6 +108,7 @@ class Trainer:
         training_mode(state.model, self.frozen_batch_norm)
         self._started = time.monotonic() - state.seconds
         self._saved = time.monotonic()
+        self._summed = state.steps_in_window  # those of a checkpoint are sums already
         if state.finished:  # restored with an earlier end than it was saved with
             self._save(self.layout.last_checkpoint)
         meter = ThroughputMeter(self.train_loader)
@@ -114,9 +125,11 @@ class Trainer:
                     bar.update()
                     if self._is_multiple(self.settings.log_every):
                         bar.set_postfix(self._log_window(meter), refresh=False)
-                    if self.stop.requested or self._save_due():
+                    # One process' clock, and a signal to any, are followed by all.
+                    stop, save = processes.any_of(self.stop.requested, self._save_due())
+                    if stop or save:
                         self._save(self.layout.last_checkpoint)
-                    if self.stop.requested:
+                    if stop:
                         raise self._interrupted()
                 if self._evaluation_due():
                     with meter.paused():
@@ -135,6 +148,8 @@ class Trainer:
         return self._is_multiple(every) and self.state.evaluated < self.state.step
 
     def _save_due(self) -> bool:
+        if not processes.is_first():
+            return False
         steps, minutes = self.settings.checkpoint_steps, self.settings.checkpoint_minutes
         if steps is not None and self.state.step % steps == 0:
             return True
@@ -151,10 +166,14 @@ class Trainer:
         state, settings = self.state, self.settings
         if batch.answers is None:
             raise UserError(f"{self.train_loader.questions.path}: has no answers to train on")
+        if self._statistics is not None:
+            self._statistics.counts = batch.counts
         logits, penalty = self._forward(batch)
         loss = F.cross_entropy(logits.float(), batch.answers)
         state.optimizer.zero_grad(set_to_none=True)
-        (loss + penalty).backward()  # type: ignore[no-untyped-call]
+        # The gradients of all processes are averaged: each counts by its share of the questions.
+        weight = batch.share * processes.count()
+        (weight * (loss + penalty)).backward()  # type: ignore[no-untyped-call]
         if settings.grad_clip is not None:
             for parameters in self._clipped_parts:
                 nn.utils.clip_grad_norm_(parameters, settings.grad_clip)
@@ -166,13 +185,13 @@ class Trainer:
         state.step += 1
         # Benchmarks, which record no losses, go round in the window.
         index = (state.steps_in_window - 1) % len(state.losses)
-        state.losses[index] = loss.detach()
-        state.correct[index] = (logits.argmax(1) == batch.answers).sum()
-        state.questions += len(batch.answers)
+        state.losses[index] = batch.share * loss.detach()
+        state.correct[index] = batch.counts * (logits.argmax(1) == batch.answers).sum()
+        state.questions += batch.whole_size
 
     def _forward(self, batch: Batch) -> tuple[Tensor, Tensor | float]:
         """Logits (B, num_answers) and the weighted penalty."""
-        model, weight = self.state.model, self.settings.film_penalty
+        model, weight = self._network, self.settings.film_penalty
         inputs = (batch.features, batch.questions, batch.image_of_question)
         with autocast(self.train_loader.device, self.settings.precision):
             if not weight:
@@ -184,7 +203,7 @@ class Trainer:
         """Score the model and save it; a request to stop saves it and leaves the evaluation to the
         next start."""
         state = self.state
-        self.finite.check()
+        self._check_finite()
         try:
             correct = self._correct(self.val_loader, self.val_rows)
             val = float(correct.double().mean())
@@ -218,14 +237,26 @@ class Trainer:
 
     def _save(self, *paths: Path) -> None:
         """Write checkpoints of the state, once the metrics that it counts are on the disk."""
-        self.finite.check()
+        self._check_finite()
         self.state.seconds = time.monotonic() - self._started
         for logger in self.loggers:
             logger.flush()
         content = {**self.metadata, **self.state.state_dict()}
-        for path in paths:
-            save_checkpoint(path, content)
+        if processes.is_first():
+            for path in paths:
+                save_checkpoint(path, content)
         self._saved = time.monotonic()
+
+    def _check_finite(self) -> None:
+        self._sum_window()
+        self.finite.check()
+
+    def _sum_window(self) -> None:
+        """Sum over processes what each recorded of the steps since this was done last."""
+        state = self.state
+        for values in (state.losses, state.correct):
+            processes.sum_over_processes(values[self._summed : state.steps_in_window])
+        self._summed = state.steps_in_window
 
     def _correct(self, loader: Loader, rows: Tensor) -> Tensor:
         """Whether the answer to each question (M,) is correct."""
@@ -241,6 +272,7 @@ class Trainer:
     def _log_window(self, meter: ThroughputMeter) -> dict[str, str]:
         """Log the means since the last record; returns what the bar shows of it."""
         state = self.state
+        self._sum_window()
         self.finite.check_losses()
         count = state.steps_in_window
         record = {
@@ -250,7 +282,7 @@ class Trainer:
         }
         state.losses.zero_()
         state.correct.zero_()
-        state.questions, state.logged = 0, state.step
+        state.questions, state.logged, self._summed = 0, state.step, 0
         lr = state.optimizer.param_groups[0]["lr"]
         self._log({"epoch": state.sampler.epoch, "lr": lr, **record})
         return {
@@ -269,6 +301,19 @@ class Trainer:
 
     def _out_of_memory_message(self) -> str:
         return describe_memory_use(self.state, self.settings, self.train_loader, self.layout)
+
+
+def _over_processes(
+    model: nn.Module, settings: TrainerSettings
+) -> tuple[nn.Module, SharedStatistics | None]:
+    """The model as it is trained by all processes together, and what its batch norms share; a
+    process that is alone trains the model itself."""
+    if processes.count() == 1 or not any(w.requires_grad for w in model.parameters()):
+        return model, None
+    shared = share_statistics(model) if settings.sync_batch_norm else None
+    # Statistics of one process each: those of the first are copied to the others.
+    copied: dict[str, Any] = {_COPY_BUFFERS: shared is None}
+    return DistributedDataParallel(model, **copied), shared
 
 
 def _sample(rows: Tensor, count: int | None, seed: int) -> Tensor:

@@ -1,0 +1,82 @@
+"""A program that torchrun starts several times: its processes join, and one of them speaks."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+from filmvqa import processes
+from filmvqa.cli.messages import report_to
+from filmvqa.cli.process import end_with_parent
+from filmvqa.errors import UserError
+
+
+@dataclass
+class _Start:
+    """When the program started, as all of its processes say."""
+
+    time: datetime = field(default_factory=datetime.now)
+
+
+_START = _Start()
+
+
+def started(pattern: str) -> str:
+    """The time when the program started, as ``strftime`` formats it: the same in all of its
+    processes, and again in those with which torchrun replaces them."""
+    return _START.time.strftime(pattern)
+
+
+@contextmanager
+def joined(name: str, *, by_several: bool) -> Iterator[None]:
+    """Join the program's other processes for a block, in which all but the first are silent.
+
+    Raises
+    ------
+    UserError
+        If torchrun started several processes of a program that is not made for it.
+    """
+    if not processes.are_several():
+        yield
+        return
+    if not by_several:
+        if os.environ["RANK"] != "0":
+            with suppress(KeyboardInterrupt):
+                signal.pause()  # until torchrun ends it, when the first has said why
+            sys.exit(1)
+        raise UserError(f"{name}: runs as one process; start it without torchrun")
+    end_with_parent()  # torchrun may be killed
+    stderr = sys.stderr
+    if os.environ["RANK"] == "0":
+        processes.join()
+        _START.time = processes.from_first(_start_of_parent())
+        yield
+    else:
+        # Errors are reported to the stream that there was.
+        with (
+            open(os.devnull, "w") as nothing,
+            redirect_stdout(nothing),
+            redirect_stderr(nothing),
+            report_to(stderr),
+        ):
+            processes.join()
+            _START.time = processes.from_first(None)
+            yield
+    processes.leave()  # not after an error: the others may be lost
+
+
+def _start_of_parent() -> datetime:
+    """When torchrun started, from Linux's /proc; elsewhere now."""
+    try:
+        status = Path(f"/proc/{os.getppid()}/stat").read_text().rpartition(")")[2].split()
+        lines = Path("/proc/stat").read_text().splitlines()
+        boot = next(int(line.split()[1]) for line in lines if line.startswith("btime"))
+        return datetime.fromtimestamp(boot + int(status[19]) / os.sysconf("SC_CLK_TCK"))
+    except (OSError, StopIteration, ValueError, IndexError):
+        return datetime.now()

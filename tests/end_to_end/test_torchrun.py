@@ -1,0 +1,160 @@
+"""Training, extraction and evaluation as several processes that torchrun starts."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from filmvqa.checkpoint import load_checkpoint
+from tests.conftest import REPOSITORY, script_environment
+from tests.end_to_end.workplace import DATA, TRAIN, succeed
+from tests.training.tiny_runs import metrics, same
+
+pytestmark = pytest.mark.slow
+
+LONG = ["trainer.max_steps=100000", "trainer.eval_every=100000", "trainer.checkpoint_steps=5"]
+
+
+def start(
+    script: str, *arguments: str, cwd: Path, options: tuple[str, ...] = ()
+) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]
+    return subprocess.Popen(
+        [*command, *options, str(REPOSITORY / "scripts" / script), *arguments],
+        cwd=cwd, env=script_environment(), text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def together(script: str, *arguments: str, cwd: Path, options: tuple[str, ...] = ()) -> str:
+    """What two processes print."""
+    out, errors = start(script, *arguments, cwd=cwd, options=options).communicate(timeout=300)
+    assert "Traceback" not in errors, errors[-3000:]
+    return out
+
+
+def error_lines(errors: str) -> list[str]:
+    return [line for line in errors.splitlines() if line.startswith("error: ")]
+
+
+def workers(torchrun: subprocess.Popen[str]) -> list[int]:
+    """The processes that torchrun started, by rank."""
+    path = Path(f"/proc/{torchrun.pid}/task/{torchrun.pid}/children")
+    ranks = {}
+    for child in map(int, path.read_text().split()):
+        variables = Path(f"/proc/{child}/environ").read_bytes().split(b"\0")
+        ranks.update({int(v[5:]): child for v in variables if v.startswith(b"RANK=")})
+    return [child for _, child in sorted(ranks.items())]
+
+
+def training(
+    cwd: Path, run: str, *arguments: str, options: tuple[str, ...] = ()
+) -> subprocess.Popen[str]:
+    """A long training that has saved its state once."""
+    process = start("train.py", *TRAIN, *LONG, f"run={run}", *arguments, cwd=cwd, options=options)
+    last = cwd / "outputs/demo" / run / "last.pt"
+    before, deadline = _written(last), time.monotonic() + 120
+    while _written(last) == before and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert _written(last) != before, process.communicate()[1][-3000:]
+    return process
+
+
+def _written(path: Path) -> int:
+    return path.stat().st_mtime_ns if path.exists() else 0
+
+
+def test_every_stage_has_the_result_of_one_process(workplace: Path, tmp_path: Path) -> None:
+    """Extraction and evaluation bit by bit; a training without a name has one folder and voice."""
+    place = Path(shutil.copytree(workplace, tmp_path / "place"))
+    for path in place.glob("data/tiny/h5/*_features_*"):
+        path.unlink()
+    shutil.rmtree(place / "outputs/demo/film/evaluation", ignore_errors=True)
+    assert together("extract_features.py", *DATA, "batch_size=4", cwd=place).count("written") == 3
+    shutil.rmtree(tmp_path / "one", ignore_errors=True)
+    one = Path(shutil.copytree(workplace, tmp_path / "one"))
+    for path in one.glob("data/tiny/h5/*_features_*"):
+        path.unlink()
+    succeed("extract_features.py", *DATA, "batch_size=4", cwd=one)
+    for path in one.glob("data/tiny/h5/*_features_*"):
+        assert path.read_bytes() == (place / path.relative_to(one)).read_bytes()
+    evaluate = ["checkpoint=outputs/demo/film/last.pt", "split=val", "batch_size=7"]
+    table = together("evaluate.py", *evaluate, cwd=place)
+    assert table == succeed("evaluate.py", *evaluate, cwd=one)
+    for path in (one / "outputs/demo/film/evaluation").glob("val*"):
+        assert path.read_bytes() == (place / path.relative_to(one)).read_bytes()
+    out = together("train.py", *TRAIN, "name=unnamed", cwd=place)
+    assert out.count("weights") == 1
+    (run,) = (place / "outputs/unnamed").iterdir()
+    assert load_checkpoint(run / "last.pt")["progress"]["finished"]
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_if_a_process_is_killed_all_end_with_one_line(copy: Path, rank: int) -> None:
+    process = training(copy, "killed")
+    others = workers(process)
+    os.kill(others[rank], signal.SIGKILL)
+    begun = time.monotonic()
+    _, errors = process.communicate(timeout=60)
+    assert time.monotonic() - begun < 15
+    assert process.returncode != 0
+    (line,) = error_lines(errors)
+    assert line == (
+        "error: another of the 2 processes has ended; run the same command again to go on"
+    )
+    step = load_checkpoint(copy / "outputs/demo/killed/last.pt")["progress"]["step"]
+    again = training(copy, "killed")
+    again.terminate()
+    out, _ = again.communicate(timeout=60)
+    assert f"going on from step {step}" in out
+
+
+def test_a_signal_saves_the_step_in_all_processes(copy: Path) -> None:
+    process = training(copy, "stopped", "trainer.checkpoint_minutes=0.01")
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    (line,) = error_lines(errors)
+    step = load_checkpoint(copy / "outputs/demo/stopped/last.pt")["progress"]["step"]
+    assert f"stopped after step {step} of " in line
+
+
+def test_torchrun_restarts_a_run_without_a_name_in_its_folder(copy: Path) -> None:
+    arguments = [*TRAIN, "name=restarted", "trainer.max_steps=300", "trainer.checkpoint_steps=1"]
+    process = start("train.py", *arguments, cwd=copy, options=("--max-restarts=2",))
+    folder = copy / "outputs/restarted"
+    while not list(folder.glob("*/last.pt")) and process.poll() is None:
+        time.sleep(0.02)
+    os.kill(workers(process)[1], signal.SIGKILL)
+    out, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors[-3000:]
+    assert "going on from step" in out
+    (run,) = folder.iterdir()
+    whole = copy / "outputs/restarted_not/film"
+    together(
+        "train.py", *arguments[:-3], "name=restarted_not", "run=film", *arguments[-2:], cwd=copy
+    )
+    assert metrics(run) == metrics(whole)
+    saved = [load_checkpoint(path / "last.pt") for path in (run, whole)]
+    assert same(saved[0]["weights"], saved[1]["weights"])
+
+
+def test_errors_of_all_processes_are_one_line(copy: Path) -> None:
+    process = start("train.py", *TRAIN, "run=film", "data.train_split=other", cwd=copy)
+    _, errors = process.communicate(timeout=120)
+    (line,) = error_lines(errors)
+    assert "other" in line
+
+
+def test_a_program_for_one_process_refuses_several(copy: Path) -> None:
+    process = start("preprocess_questions.py", *DATA, cwd=copy)
+    _, errors = process.communicate(timeout=120)
+    assert error_lines(errors) == [
+        "error: preprocess_questions.py: runs as one process; start it without torchrun"
+    ]

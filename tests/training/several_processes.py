@@ -1,0 +1,91 @@
+"""Training runs in several processes: ``run_jobs`` starts them, and they run this module."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from filmvqa import processes
+from filmvqa.cli.process import end_with_parent
+from filmvqa.data.store import FeatureStore
+from filmvqa.training.prepare import RunSettings
+from filmvqa.training.run import train_run
+from filmvqa.training.settings import OptimSettings, TrainerSettings
+from tests.conftest import REPOSITORY, data_in
+
+TRAINER = {
+    "batch_size": 64, "max_steps": 50, "eval_every": 25, "log_every": 1, "grad_clip": 1.0,
+    "patience": None, "precision": "float32",
+}  # fmt: skip
+#: Small, as in ``pinned_run``: Adam scales up the smallest gradients, which are all rounding.
+OPTIM = {"lr": 1e-5}
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run to train, in double precision or as usual."""
+
+    folder: str
+    model: dict[str, Any]
+    double: bool = False
+    trainer: dict[str, Any] = field(default_factory=dict)
+
+
+def run_jobs(count: int, h5: Path, jobs: Sequence[Job]) -> None:
+    """Train the runs one after the other in so many processes, with a thread each."""
+    command = [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={count}"]
+    command += ["--standalone", "-m", "tests.training.several_processes"]
+    done = subprocess.run(
+        [*command, str(h5), json.dumps([asdict(job) for job in jobs])],
+        cwd=REPOSITORY, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
+def run_job(h5: Path, job: Job) -> None:
+    """Train a run in this process, or those that it has joined."""
+    settings = RunSettings(
+        data=data_in(h5),
+        model=job.model,
+        optim=OptimSettings(**OPTIM),
+        trainer=TrainerSettings(**TRAINER | job.trainer),
+        config={"model": job.model, "trainer": TRAINER | job.trainer},
+        device="cpu",
+    )
+    with _double_precision() if job.double else _single_precision():
+        train_run(job.folder, settings)
+
+
+@contextmanager
+def _double_precision() -> Iterator[None]:
+    read = FeatureStore.read
+    FeatureStore.read = lambda *args: read(*args).double()  # type: ignore[method-assign]
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(torch.float32)
+        FeatureStore.read = read  # type: ignore[method-assign]
+
+
+@contextmanager
+def _single_precision() -> Iterator[None]:
+    yield
+
+
+if __name__ == "__main__":
+    end_with_parent()
+    processes.join()
+    for each in json.loads(sys.argv[2]):
+        run_job(Path(sys.argv[1]), Job(**each))
+    processes.leave()
