@@ -142,6 +142,35 @@ def any_of(*flags: bool) -> tuple[bool, ...]:
     return tuple(map(bool, values.tolist()))
 
 
+class Vote:
+    """Flags that any process sets and all follow, without waiting for each other: what is asked in
+    one call is answered in the next, and at once in a process that is alone."""
+
+    def __init__(self) -> None:
+        self._values: Tensor | None = None
+        self._work: Any = None
+
+    def exchange(self, *flags: bool) -> tuple[bool, ...]:
+        """Of each flag, whether any process had set it in its last call."""
+        if count() == 1:
+            return flags
+        import torch
+        import torch.distributed as dist
+
+        answer = self.close() or (False,) * len(flags)
+        self._values = torch.tensor(flags, dtype=torch.uint8)
+        self._work = dist.all_reduce(self._values, dist.ReduceOp.MAX, async_op=True)
+        return answer
+
+    def close(self) -> tuple[bool, ...] | None:
+        """Wait for what is under way, which is forgotten; returns it, None if nothing is."""
+        if self._work is None or self._values is None:
+            return None
+        self._work.wait()
+        self._work = None
+        return tuple(map(bool, self._values.tolist()))
+
+
 def sum_over_processes(tensor: Tensor) -> Tensor:
     """Replace a tensor by the sum of those of all processes; returns it."""
     if count() > 1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -41,7 +42,8 @@ def together(script: str, *arguments: str, cwd: Path, options: tuple[str, ...] =
 
 
 def error_lines(errors: str) -> list[str]:
-    return [line for line in errors.splitlines() if line.startswith("error: ")]
+    """What is said on standard error, where a bar may stand before it; torchrun's own words aside."""
+    return re.findall(r"\berror: .*", errors)
 
 
 def workers(torchrun: subprocess.Popen[str]) -> list[int]:

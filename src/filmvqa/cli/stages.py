@@ -17,9 +17,8 @@ MAX_PROCESSES = 4
 
 
 def training_processes() -> int:
-    """As how many processes training is fastest on this machine: one for each GPU, else one for
-    each core, up to four. Two processes of one thread each train the demo half as fast again as one
-    of two threads."""
+    """As how many processes a long training runs on this machine: one for each GPU, else one for
+    each core, up to four."""
     import torch
 
     if torch.cuda.is_available():

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from filmvqa.processes import sum_over_processes, tensors_of_all
+from filmvqa.processes import tensors_of_all
 
 #: Columns of the table as which channels-last maps are added up: their sums fit the L2 cache.
 _COLUMNS = 8192
@@ -47,7 +47,8 @@ class SharedStatistics:
     def sums(self, *parts: Tensor) -> tuple[Tensor, ...]:
         """The sums of tensors (C,) over all processes, by which the gradient flows through the
         statistics: zeros where this process' part does not count, as it has no share in them."""
-        return (sum_over_processes(torch.stack(parts)) * self.counts).unbind()
+        # Gathered: for so few numbers gloo takes half of the time of a sum.
+        return (tensors_of_all(torch.stack(parts)).sum(0) * self.counts).unbind()
 
 
 def share_statistics(model: nn.Module) -> SharedStatistics:

@@ -113,6 +113,7 @@ class Trainer:
             self._save(self.layout.last_checkpoint)
         meter = ThroughputMeter(self.train_loader)
         batches = self.train_loader.train_batches(state.sampler)
+        vote = processes.Vote()
         with (
             closing(batches),
             self.stop.handle_signals(),
@@ -126,14 +127,16 @@ class Trainer:
                     if self._is_multiple(self.settings.log_every):
                         bar.set_postfix(self._log_window(meter), refresh=False)
                     # One process' clock, and a signal to any, are followed by all.
-                    stop, save = processes.any_of(self.stop.requested, self._save_due())
+                    stop, save = vote.exchange(self.stop.requested, self._save_due())
                     if stop or save:
+                        vote.close()
                         self._save(self.layout.last_checkpoint)
                     if stop:
                         raise self._interrupted()
                 if self._evaluation_due():
                     with meter.paused():
                         self._evaluate(bar.write)
+        vote.close()
         return state.best_accuracy
 
     def _is_multiple(self, every: int) -> bool:
