@@ -54,13 +54,16 @@ def join() -> None:
 
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     store, rank, world_size = next(rendezvous("env://", timeout=PATIENCE))
+    # torchrun's store outlives the processes, and has the addresses of those that it replaced.
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    store = dist.distributed_c10d.PrefixStore(f"filmvqa/{attempt}", store)
     dist.init_process_group(
         backend, store=store, rank=rank, world_size=world_size, timeout=PATIENCE
     )
     _PLACE.rank, _PLACE.count = rank, world_size
     _PLACE.rank_on_node = int(os.environ["LOCAL_RANK"])
     _PLACE.count_on_node = int(os.environ["LOCAL_WORLD_SIZE"])
-    _PLACE.store = dist.distributed_c10d.PrefixStore("filmvqa", store)
+    _PLACE.store = store
 
 
 def leave() -> None:
