@@ -104,8 +104,8 @@ def test_if_a_process_is_killed_all_end_with_one_line(copy: Path, rank: int) -> 
     others = workers(process)
     os.kill(others[rank], signal.SIGKILL)
     begun = time.monotonic()
-    _, errors = process.communicate(timeout=60)
-    assert time.monotonic() - begun < 15
+    _, errors = process.communicate(timeout=200)
+    assert time.monotonic() - begun < 30
     assert process.returncode != 0
     (line,) = error_lines(errors)
     assert line == (
@@ -114,27 +114,27 @@ def test_if_a_process_is_killed_all_end_with_one_line(copy: Path, rank: int) -> 
     step = load_checkpoint(copy / "outputs/demo/killed/last.pt")["progress"]["step"]
     again = training(copy, "killed")
     again.terminate()
-    out, _ = again.communicate(timeout=60)
+    out, _ = again.communicate(timeout=200)
     assert f"going on from step {step}" in out
 
 
 def test_a_signal_saves_the_step_in_all_processes(copy: Path) -> None:
     process = training(copy, "stopped", "trainer.checkpoint_minutes=0.01")
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=200)
     (line,) = error_lines(errors)
     step = load_checkpoint(copy / "outputs/demo/stopped/last.pt")["progress"]["step"]
     assert f"stopped after step {step} of " in line
 
 
 def test_torchrun_restarts_a_run_without_a_name_in_its_folder(copy: Path) -> None:
-    arguments = [*TRAIN, "name=restarted", "trainer.max_steps=300", "trainer.checkpoint_steps=1"]
+    arguments = [*TRAIN, "name=restarted", "trainer.max_steps=200", "trainer.checkpoint_steps=20"]
     process = start("train.py", *arguments, cwd=copy, options=("--max-restarts=2",))
     folder = copy / "outputs/restarted"
     while not list(folder.glob("*/last.pt")) and process.poll() is None:
         time.sleep(0.02)
     os.kill(workers(process)[1], signal.SIGKILL)
-    out, errors = process.communicate(timeout=120)
+    out, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors[-3000:]
     assert "going on from step" in out
     (run,) = folder.iterdir()
@@ -149,14 +149,14 @@ def test_torchrun_restarts_a_run_without_a_name_in_its_folder(copy: Path) -> Non
 
 def test_errors_of_all_processes_are_one_line(copy: Path) -> None:
     process = start("train.py", *TRAIN, "run=film", "data.train_split=other", cwd=copy)
-    _, errors = process.communicate(timeout=120)
+    _, errors = process.communicate(timeout=300)
     (line,) = error_lines(errors)
     assert "other" in line
 
 
 def test_a_program_for_one_process_refuses_several(copy: Path) -> None:
     process = start("preprocess_questions.py", *DATA, cwd=copy)
-    _, errors = process.communicate(timeout=120)
+    _, errors = process.communicate(timeout=300)
     assert error_lines(errors) == [
         "error: preprocess_questions.py: runs as one process; start it without torchrun"
     ]
