@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import re
 import signal
 import sys
@@ -71,7 +72,11 @@ def one_line_errors() -> Iterator[None]:
                 traceback.print_exc(file=_stream())
             print(f"error: {explain(error)}", file=_stream(), flush=True)
         # 130 is the shells' exit status for Ctrl-C.
-        sys.exit(130 if isinstance(error, KeyboardInterrupt) else 1)
+        status = 130 if isinstance(error, KeyboardInterrupt) else 1
+        if processes.count() > 1:  # the interpreter's end would wait for what is sent to the others
+            sys.stdout.flush()
+            os._exit(status)
+        sys.exit(status)
 
 
 def explain(error: BaseException) -> str:
