@@ -16,6 +16,7 @@ import pytest
 from filmvqa.checkpoint import load_checkpoint
 from tests.conftest import REPOSITORY, script_environment
 from tests.end_to_end.workplace import DATA, TRAIN, succeed
+from tests.training.tiny_runs import metrics, same
 
 pytestmark = pytest.mark.slow
 
@@ -124,6 +125,26 @@ def test_a_signal_saves_the_step_in_all_processes(copy: Path) -> None:
     (line,) = error_lines(errors)
     step = load_checkpoint(copy / "outputs/demo/stopped/last.pt")["progress"]["step"]
     assert f"stopped after step {step} of " in line
+
+
+def test_torchrun_restarts_a_run_without_a_name_in_its_folder(copy: Path) -> None:
+    arguments = [*TRAIN, "name=restarted", "trainer.max_steps=80", "trainer.checkpoint_steps=10"]
+    process = start("train.py", *arguments, cwd=copy, options=("--max-restarts=2",))
+    folder = copy / "outputs/restarted"
+    while not list(folder.glob("*/last.pt")) and process.poll() is None:
+        time.sleep(0.02)
+    os.kill(workers(process)[1], signal.SIGKILL)
+    out, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors[-3000:]
+    assert "going on from step" in out
+    (run,) = folder.iterdir()
+    whole = copy / "outputs/restarted_not/film"
+    together(
+        "train.py", *arguments[:-3], "name=restarted_not", "run=film", *arguments[-2:], cwd=copy
+    )
+    assert metrics(run) == metrics(whole)
+    saved = [load_checkpoint(path / "last.pt") for path in (run, whole)]
+    assert same(saved[0]["weights"], saved[1]["weights"])
 
 
 def test_errors_of_all_processes_are_one_line(copy: Path) -> None:
