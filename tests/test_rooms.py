@@ -14,8 +14,8 @@ PACKAGE = REPOSITORY / "src/filmvqa"
 #: Rooms from the ground up, floor by floor: a file imports only from its own room and from those
 #: that stand before it.
 FLOORS = (
-    ("errors", "settings", "renamed_keys", "nested", "tables", "disk", "files", "lock_markers", "locks",
-     "memory", "processes", "devices", "determinism", "layout", "film"),
+    ("errors", "settings", "renamed_keys", "nested", "tables", "disk", "files", "lock_markers", "processes", "locks",
+     "memory", "devices", "determinism", "layout", "film"),
     ("clevr",),
     ("data", "models"),
     ("exported", "checkpoint", "interop", "evaluation"),

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
+from filmvqa import processes
 from filmvqa.errors import UserError
 from filmvqa.files import can_write, check_output
 from filmvqa.lock_markers import HeldError, Holder, claim, release
@@ -40,7 +41,8 @@ def folder_lock(folder: str | Path, name: str = "") -> Iterator[None]:
     another machine the message names the file. Each of the two locks respects the other, as two
     machines may mount a file system with different options.
 
-    A folder that cannot be written is not locked.
+    A folder that cannot be written is not locked. Of the processes of a command that torchrun
+    started, the first holds the lock for all.
 
     Raises
     ------
@@ -49,6 +51,9 @@ def folder_lock(folder: str | Path, name: str = "") -> Iterator[None]:
     OSError
         If the lock's file cannot be opened or locked; it is named.
     """
+    if not processes.is_first():
+        yield
+        return
     target = Path(folder) / name
     path = Path(folder) / (f".{name}.lock" if name else ".lock")
     try:
@@ -66,7 +71,8 @@ def file_lock(path: str | Path) -> AbstractContextManager[None]:
 
     Raises ``UserError`` at once if the file cannot be written, so before the work for it is done.
     """
-    check_output(path)
+    if processes.is_first():
+        check_output(path)
     return folder_lock(Path(path).parent, Path(path).name)
 
 

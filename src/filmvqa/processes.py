@@ -133,18 +133,6 @@ def gathered_on_node(value: Any) -> list[Any]:
     return gathered(value)[first : first + count_on_node()]
 
 
-def any_of(*flags: bool) -> tuple[bool, ...]:
-    """Of each flag, whether it is set in any process."""
-    if count() == 1:
-        return flags
-    import torch
-    import torch.distributed as dist
-
-    values = torch.tensor(flags, dtype=torch.uint8)
-    dist.all_reduce(values, dist.ReduceOp.MAX)
-    return tuple(map(bool, values.tolist()))
-
-
 class Vote:
     """Flags that any process sets and all follow, without waiting for each other: what is asked in
     one call is answered in the next, and at once in a process that is alone."""

@@ -94,8 +94,6 @@ def _register_resolver(name: str, function: Callable[..., Any]) -> None:
 
 
 _register_resolver("folder_name", folder_name)
-
-
 _register_resolver("started", started)
 
 

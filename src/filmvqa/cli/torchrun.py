@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -52,22 +52,15 @@ def joined(name: str, *, by_several: bool) -> Iterator[None]:
             sys.exit(1)
         raise UserError(f"{name}: runs as one process; start it without torchrun")
     end_with_parent()  # torchrun may be killed
-    stderr = sys.stderr
-    if os.environ["RANK"] == "0":
+    with ExitStack() as silence:
+        if os.environ["RANK"] != "0":
+            silence.enter_context(report_to(sys.stderr))  # errors alone
+            nothing = silence.enter_context(open(os.devnull, "w"))
+            silence.enter_context(redirect_stdout(nothing))
+            silence.enter_context(redirect_stderr(nothing))
         processes.join()
         _START.time = processes.from_first(_start_of_parent())
         yield
-    else:
-        # Errors are reported to the stream that there was.
-        with (
-            open(os.devnull, "w") as nothing,
-            redirect_stdout(nothing),
-            redirect_stderr(nothing),
-            report_to(stderr),
-        ):
-            processes.join()
-            _START.time = processes.from_first(None)
-            yield
     processes.leave()  # not after an error: the others may be lost
 
 

@@ -95,7 +95,8 @@ class Loader:
         """All rows, or the given ones, once, in order."""
         rows = torch.arange(len(self.questions)) if rows is None else rows
         starts = range(0, len(rows), self.batch_size)
-        yield from self._read(rows[first : first + self.batch_size] for first in starts)
+        split = (rows[first : first + self.batch_size] for first in starts)
+        yield from self._read(split, self.batch)
 
     def train_batches(self, sampler: EpochSampler) -> Generator[Batch]:
         """Training batches from the sampler's position on, without end; where several processes
@@ -123,10 +124,7 @@ class Loader:
         batch.whole_size, batch.counts = len(rows), len(own) > 0
         return batch
 
-    def _read(
-        self, rows: Iterator[Tensor], read: Callable[[Tensor], Batch] | None = None
-    ) -> Iterator[Batch]:
-        read = read or self.batch
+    def _read(self, rows: Iterator[Tensor], read: Callable[[Tensor], Batch]) -> Iterator[Batch]:
         source = (
             prefetch(read, rows, depth=READ_AHEAD)
             if self.store.prefetch

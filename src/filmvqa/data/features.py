@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import ExitStack, closing
+from contextlib import closing
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -125,11 +125,9 @@ class Extraction:
         """
         if self.was_there:
             return self
-        with explained_out_of_memory(self._out_of_memory_message), ExitStack() as lock:
-            if processes.is_first():
-                # Where nothing can be written the lock would pass in silence.
-                self.path.parent.mkdir(parents=True, exist_ok=True)
-                lock.enter_context(file_lock(self.path))
+        # Where nothing can be written the lock would pass in silence.
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with file_lock(self.path), explained_out_of_memory(self._out_of_memory_message):
             if processes.from_first(self.path.exists()):  # another program made it meanwhile
                 return self
             if processes.is_first():
@@ -164,15 +162,13 @@ class Extraction:
 
     def _help_to_extract(self) -> None:
         """Send the first process the maps of this one's batches."""
-        sent: deque[Any] = deque()
-        kept: deque[Tensor] = deque()  # until they were sent
+        under_way: deque[tuple[Any, Tensor]] = deque()  # maps are kept until they were sent
         for maps in self._maps(self._own_paths(processes.from_first(None))):
-            kept.append(maps.cpu())
-            sent.append(processes.send_to_first(kept[-1]))
-            if len(sent) > WRITE_BEHIND:
-                sent.popleft().wait()
-                kept.popleft()
-        for work in sent:
+            on_host = maps.cpu()
+            under_way.append((processes.send_to_first(on_host), on_host))
+            if len(under_way) > WRITE_BEHIND:
+                under_way.popleft()[0].wait()
+        for work, _ in under_way:
             work.wait()
 
     def _all_maps(self, num_done: int) -> Iterator[Tensor]:

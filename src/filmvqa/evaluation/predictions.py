@@ -72,7 +72,7 @@ def predict(
     finally:
         for module, training in modes:
             module.training = training
-    if any(processes.any_of(stopped)):
+    if any(processes.gathered(stopped)):
         raise PredictionStoppedError
     predictions = torch.zeros(len(rows), dtype=torch.int64)
     predictions[part] = answers.cpu()

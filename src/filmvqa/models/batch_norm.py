@@ -116,10 +116,7 @@ class BatchNorm2d(nn.BatchNorm2d):
     def _weighted(self, x: Tensor, counts: Tensor) -> Tensor:
         """``forward`` with counts in torch's functions, which do not wait for a device."""
         maps = x if x.dtype in _EXACT_DTYPES else x.float()
-        share = (counts.to(maps.dtype) / counts.sum())[:, None]  # (U, 1)
-        mean = (share * maps.mean((2, 3))).sum(0)  # (C,); autocast would round a product @
-        centred = maps - mean[:, None, None]
-        var = (share * centred.square().mean((2, 3))).sum(0)
+        mean, var, centred = _weighted_moments_on_device(maps, counts)
         track(self, mean.detach(), var.detach(), _size(x, counts))
         scale = (var + self.eps).rsqrt()
         if self.affine:
@@ -161,11 +158,9 @@ def _normalise_together(
         elif counts is None:
             var, mean = torch.var_mean(maps, (0, 2, 3), correction=0)
         else:
-            share = (counts / counts.sum()).to(maps.dtype)[:, None]
-            mean = (share * maps.mean((2, 3))).sum(0)
-            var = (share * (maps - mean[:, None, None]).square().mean((2, 3))).sum(0)
+            mean, var, _ = _weighted_moments_on_device(maps, counts)
         mean, var, size = shared.combine(mean, var, _size(x, counts))
-    if float(size) == 1:
+    if size.device.type == "cpu" and float(size) == 1:  # elsewhere the check would wait
         raise ValueError("Expected more than 1 value per channel when training")
     track(norm, mean, var, size)
     out = _Normalize.apply(maps, mean, var, counts, norm.weight, norm.bias, norm.eps, shared, size)
@@ -244,6 +239,15 @@ def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
     # is added up by ``sum``, which adds in pairs.
     _, var = torch.batch_norm_update_stats(means, None, None, 0.0)
     return means.sum(0).div_(width), var.add_(variances.sum(0), alpha=1 / width)
+
+
+def _weighted_moments_on_device(maps: Tensor, counts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """As ``_weighted_moments``, in functions that do not wait for a device and through which the
+    gradient flows; also the maps without their mean."""
+    share = (counts.to(maps.dtype) / counts.sum())[:, None]  # (U, 1)
+    mean = (share * maps.mean((2, 3))).sum(0)  # (C,); autocast would round a product @
+    centred = maps - mean[:, None, None]
+    return mean, (share * centred.square().mean((2, 3))).sum(0), centred
 
 
 def _weighted_moments(x: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:

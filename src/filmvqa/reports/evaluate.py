@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -111,10 +110,7 @@ def evaluate_checkpoint(
 
     with loader.store:
         report = _report_header(checkpoint, content, layout, split, vocabulary, loader)
-        with (
-            folder_lock(files.folder, split) if processes.is_first() else nullcontext(),
-            explained_out_of_memory(out_of_memory_message),
-        ):
+        with folder_lock(files.folder, split), explained_out_of_memory(out_of_memory_message):
             predictions = predict(model.to(torch_device), loader, precision=precision)
             if processes.is_first():
                 _write_predictions(files, predictions, loader.questions, vocabulary)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from contextlib import nullcontext
 from pathlib import Path
 
 import yaml
@@ -52,7 +51,7 @@ def train_run(folder: str | Path, settings: RunSettings, *, resume: bool = True)
         (``config_changes``), or a file or an option does not fit.
     """
     layout = RunLayout(Path(folder))
-    with folder_lock(layout.folder) if processes.is_first() else nullcontext():
+    with folder_lock(layout.folder):
         processes.gathered(None)  # the first has the lock, and has written what it had to write
         saved = load_last_checkpoint(layout, resume=resume)
         changes = ConfigChanges()
