@@ -59,7 +59,11 @@ def test_data_configs(name: str) -> None:
     if data["generator"] is not None:
         settings = msgspec.convert(data["generator"], GeneratorSettings)
         assert set(data["generator"]["rules"]) == {f.name for f in fields(SceneRules)}
-        changed = {"mini": {"max_objects"}, "cogent_mini": {"max_objects", "cogent"}}.get(name, {})
+        changed = {
+            "mini": {"max_objects"},
+            "lab": {"max_objects"},
+            "cogent_mini": {"max_objects", "cogent"},
+        }.get(name, {})
         for field in fields(SceneRules):
             same = getattr(settings.rules, field.name) == getattr(SceneRules(), field.name)
             assert same != (field.name in changed), field.name

@@ -54,6 +54,7 @@ def encode_network(content: dict[str, Any], path: str | Path) -> bytes:
                 raise UserError(f"{path}: its weight {name} is too large for float16")
         weights[name] = stored
     entries = {name: content[name] for name in ENTRIES}
+    entries["feature_range"] = content.get("feature_range")
     images = content["train_images"]
     entries["train_images"] = None if images is None else images.tolist()
     entries["progress"] = {k: v for k, v in entries["progress"].items() if k in PROGRESS}

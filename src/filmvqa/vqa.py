@@ -7,14 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
+import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from filmvqa.checkpoint import load_checkpoint, model_from_checkpoint
+from filmvqa.checkpoint import load_checkpoint, model_from_checkpoint, remedy
 from filmvqa.data.backbones import Backbone, backbone_from_spec
+from filmvqa.data.feature_range import FeatureRange
 from filmvqa.data.features import compute_maps
 from filmvqa.data.images import PILLOW_ERRORS, resize_image
 from filmvqa.data.vocabulary import Vocabulary
@@ -26,6 +28,9 @@ from filmvqa.settings import Positive, Precision, checked
 #: A path, a PIL image, a uint8 array (H, W, 3 or 4), or features (C, H, W) as a tensor or an array
 #: of floating-point numbers.
 Picture: TypeAlias = "str | Path | Image.Image | NDArray[Any] | Tensor"
+
+#: Pictures of a network's own world are within the range of its training set, or little outside.
+FAR = 1.25
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,8 @@ class VQA:
     vocabulary : Vocabulary
     feature_shape : tuple of int
         (C, H, W) of the features that the network takes.
+    feature_range : FeatureRange or None
+        Where the training set's features lie; None for checkpoints that do not record it.
     """
 
     def __init__(
@@ -62,6 +69,7 @@ class VQA:
         feature_shape: tuple[int, int, int],
         backbone_spec: dict[str, Any] | None,
         *,
+        feature_range: FeatureRange | None = None,
         name: str = "the checkpoint",
         device: torch.device | str = "cpu",
         precision: str = "auto",
@@ -71,6 +79,7 @@ class VQA:
         self.precision: str = checked(precision, Precision, "precision")
         self.model = model.to(self.device).eval()
         self.vocabulary, self.feature_shape = vocabulary, feature_shape
+        self.feature_range = feature_range
         self._backbone_spec, self._backbone_weights = backbone_spec, backbone_weights
         self._backbone: Backbone | None = None
         self._name = name
@@ -165,6 +174,19 @@ class VQA:
             modulation: Modulation = modulate(tokens)
         return FilmParameters(modulation.gamma[0].float().cpu(), modulation.beta[0].float().cpu())
 
+    def warning_about(self, features: Tensor) -> str | None:
+        """A word of warning about features (C, H, W) that lie far outside the training set's range;
+        None for others, and if the range is not known."""
+        if self.feature_range is None:
+            return None
+        distance = self.feature_range.distance(features)
+        if distance <= FAR:
+            return None
+        return (
+            f"looks unlike what the network was trained on ({distance:.1f} times as far from the "
+            "average as the farthest of its pictures); do not rely on the answers"
+        )
+
     def _batch_features(self, pictures: Sequence[Picture]) -> tuple[Tensor, Tensor]:
         """Features (U, C, H, W) of the distinct pictures, and the index of each picture's."""
         index: dict[Any, int] = {}
@@ -226,11 +248,21 @@ def load(
         vocabulary,
         (channels, height, width),
         content["backbone"],
+        feature_range=_range_of(content, checkpoint),
         name=str(checkpoint),
         device=choose_device(device),
         precision=precision,
         backbone_weights=backbone_weights,
     )
+
+
+def _range_of(content: dict[str, Any], path: str | Path) -> FeatureRange | None:
+    """The entry ``feature_range`` of a checkpoint, which earlier ones do not have."""
+    entry = content.get("feature_range")
+    try:
+        return None if entry is None else msgspec.convert(entry, FeatureRange)
+    except msgspec.ValidationError as error:
+        raise UserError(f"{path}: its feature_range is broken ({error}); {remedy(path)}") from None
 
 
 def _as_features(picture: Picture) -> Tensor | None:

@@ -23,6 +23,7 @@ from filmvqa.settings import Settings, settings_from
 from tests.conftest import REPOSITORY, run_script
 
 TYPES: dict[str, type[Settings]] = {
+    "ask": types.AskConfig,
     "benchmark": types.BenchmarkConfig,
     "download_clevr": types.DownloadClevrConfig,
     "draw_model": types.DrawModelConfig,
@@ -33,6 +34,7 @@ TYPES: dict[str, type[Settings]] = {
     "generate_clevr": types.GenerateClevrConfig,
     "generate_questions": types.GenerateQuestionsConfig,
     "import_film": types.ImportFilmConfig,
+    "laboratory": types.LaboratoryConfig,
     "preprocess_questions": types.PreprocessQuestionsConfig,
     "pretrain_backbone": types.PretrainBackboneConfig,
     "score_answers": types.ScoreAnswersConfig,

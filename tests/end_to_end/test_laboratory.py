@@ -155,3 +155,34 @@ def test_the_ablation_sweep_sets_the_paper_beside_ours(workplace: Path) -> None:
     table = succeed("sweep_report.py", "dir=outputs/sweeps/ablations", cwd=workplace)
     assert "| ablation | runs | training | validation | gap | paper, on CLEVR |" in table
     assert "| 94.0 |" in table
+
+
+def test_a_claim_from_its_settings_to_its_verdict(workplace: Path) -> None:
+    """The first run trains, evaluates and reports; the next one finds that this is done."""
+    overrides = " ".join([*TRAIN, "optim.weight_decay=0,1e-2", "seed=0,1"])
+    claim = {
+        "title": "Decay", "claim": "It matters.", "source": "nobody",
+        "sweeps": {"decay": [overrides]}, "runs": 4, "minutes": 0.1,
+        "keys": [{"key": "optim.weight_decay", "name": "weight decay"}],
+        "contrasts": [{"text": "1e-2 - 0", "first": {"optim.weight_decay": 1e-2},
+                       "second": {"optim.weight_decay": 0}}],
+    }  # fmt: skip
+    (workplace / "decay.yaml").write_text(json.dumps(claim))
+    command = ["laboratory.py", "claims=[decay.yaml]", "split=val"]
+    out = succeed(*command, cwd=workplace)
+    assert "Decay: 4 runs, " in out
+    assert "| It matters. | nobody | 4 runs, " in out
+    folder = workplace / "outputs/laboratory"
+    page, verdicts = ((folder / name).read_text() for name in ("decay.md", "verdicts.md"))
+    assert "| 0.01 | 2 |" in page
+    assert verdicts in out
+    assert {path.name for path in folder.glob("*.png")} == {"decay.png", "decay_courses.png"}
+    best = sorted(workplace.glob("outputs/sweeps/decay/*/best.pt"))
+    times = [path.stat().st_mtime_ns for path in best]
+    out = succeed(*command, cwd=workplace)
+    assert out.count("finished already") == 4
+    assert [path.stat().st_mtime_ns for path in best] == times
+    out = succeed(*command, "train=false", cwd=workplace)
+    assert "finished already" not in out
+    line = fail("laboratory.py", "claims=[nothing]", cwd=workplace)
+    assert "claim/nothing.yaml: " in line

@@ -17,6 +17,7 @@ from filmvqa.settings import (
     MissingImages,
     Name,
     Natural,
+    NotNegative,
     PathText,
     Placement,
     Positive,
@@ -44,6 +45,18 @@ class ScriptConfig(Settings):
     """What all scripts share; ``debug`` prints the traceback of a user error too."""
 
     debug: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class AskConfig(ScriptConfig):
+    checkpoint: PathText
+    image: PathText | None = None
+    question: Annotated[str, Meta(min_length=1)] | None = None
+    top: Positive = 5
+    allow_unknown: bool = False
+    weights: PathText | None = None
+    device: Device = "auto"
+    precision: Precision = "auto"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,6 +157,17 @@ class ImportFilmConfig(ScriptConfig):
     source: PathText
     output: PathText
     padded_length: Positive = 46
+
+
+@dataclass(frozen=True, kw_only=True)
+class LaboratoryConfig(ScriptConfig):
+    claims: Annotated[list[Name], Meta(min_length=1)] | None = None
+    runs: PathText
+    output: PathText
+    split: SplitName = "test"
+    train: bool = True
+    jobs: Workers | None = None
+    margin: NotNegative = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)

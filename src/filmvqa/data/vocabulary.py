@@ -145,12 +145,15 @@ class Vocabulary:
                 return self.question[spelling]
         if allow_unknown:
             return self.question[UNK]
-        known = [known for known in self.question if known and known not in SPECIAL_TOKENS]
-        nearest = get_close_matches(word.lower(), known, n=3, cutoff=0.5)
+        nearest = get_close_matches(word.lower(), self.words(), n=3, cutoff=0.5)
         hint = f"the nearest known words are {', '.join(nearest)}" if nearest else (
             "no known word is near it"
         )  # fmt: skip
         raise UserError(f"question: the word {word!r} is not in the vocabulary; {hint}")
+
+    def words(self) -> list[str]:
+        """The words of questions, without special tokens."""
+        return [word for word in self.question if word and word not in SPECIAL_TOKENS]
 
     def decode(self, indices: Iterable[int]) -> str:
         """The words of token indices up to the first END, joined with spaces; other special tokens

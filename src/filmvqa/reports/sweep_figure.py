@@ -44,13 +44,13 @@ def _draw_curves(axes: Any, sweep: Sweep) -> None:
             values, val, _percent(points, "val_spread"), fmt="o-", color=color, capsize=3,
             label=f"{prefix}validation",
         )  # fmt: skip
-    _set_value_ticks(axes, sorted({p.value for p in sweep.points}))
+    set_value_ticks(axes, sorted({p.value for p in sweep.points}))
     axes.set(xlabel=sweep.key, ylabel="accuracy (%)")
     axes.grid(alpha=0.3)
     axes.legend()
 
 
-def _set_value_ticks(axes: Any, values: list[float]) -> None:
+def set_value_ticks(axes: Any, values: list[float]) -> None:
     """Choose a logarithmic or a linear axis for sorted values, which may include 0."""
     positive = [v for v in values if v > 0]
     if positive and max(values) > 20 * min(positive):

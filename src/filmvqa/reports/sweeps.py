@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -19,15 +19,24 @@ from filmvqa.reports.curves import read_evaluations
 from filmvqa.reports.paper_results import ABLATIONS, TEST_ACCURACY
 
 #: Keys that may differ between the runs of a sweep but are never the varied key.
-_IGNORED_KEYS = ("run", "seed", "name")
+IGNORED_KEYS = ("run", "seed", "name")
 #: Pairs of a key and a series key that take precedence, as other keys change along with them.
 _PREFERRED_KEYS = (("ablation", None), ("data.fraction", "model"), ("model", None))
 
 
+class Evaluated(NamedTuple):
+    """An evaluation while training: after how many steps and seconds, and the accuracies."""
+
+    step: int
+    seconds: float
+    train: float
+    val: float
+
+
 @dataclass(frozen=True)
 class SweepRun:
-    """A run: its flat config, its evaluation with the best validation accuracy, and of all its
-    evaluations the step, the seconds of training, and the validation accuracy.
+    """A run: its flat config, its evaluation with the best validation accuracy, and all its
+    evaluations in turn.
 
     Accuracies are fractions.
     """
@@ -38,14 +47,18 @@ class SweepRun:
     train: float
     val: float
     by_type: dict[str, float]
-    course: list[tuple[int, float, float]]
+    course: list[Evaluated]
 
     def reaches(self, accuracy: float) -> tuple[float, float] | None:
         """Questions and seconds until the first evaluation that finds this validation accuracy."""
-        for step, seconds, val in self.course:
-            if val >= accuracy:
-                return step * float(self.config.get("trainer.batch_size", 1)), seconds
+        for evaluation in self.course:
+            if evaluation.val >= accuracy:
+                return self.questions_after(evaluation.step), evaluation.seconds
         return None
+
+    def questions_after(self, step: int) -> float:
+        """How many questions so many steps are."""
+        return step * float(self.config.get("trainer.batch_size", 1))
 
 
 @dataclass(frozen=True)
@@ -123,7 +136,12 @@ def read_runs(folder: str | Path) -> list[SweepRun]:
                 best["train_accuracy"],
                 best["val_accuracy"],
                 best.get("val_by_type", {}),
-                [(e["step"], e.get("seconds", 0.0), e["val_accuracy"]) for e in evaluations],
+                [
+                    Evaluated(
+                        e["step"], e.get("seconds", 0.0), e["train_accuracy"], e["val_accuracy"]
+                    )
+                    for e in evaluations
+                ],
             )
         )
     if not runs:
@@ -205,7 +223,7 @@ def _ordered(key: str, values: set[Any]) -> list[Any]:
 
 def _varied_keys(runs: list[SweepRun]) -> tuple[str, str | None]:
     """The key that differs between the runs, and the series key."""
-    keys = {k for run in runs for k in run.config} - set(_IGNORED_KEYS)
+    keys = {k for run in runs for k in run.config} - set(IGNORED_KEYS)
     varied = sorted(k for k in keys if len({str(run.config.get(k)) for run in runs}) > 1)
     for key, series_key in _PREFERRED_KEYS:
         if key in varied and (series_key is None or series_key in varied):

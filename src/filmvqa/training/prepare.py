@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from filmvqa.data.batches import Loader, open_loader
 from filmvqa.data.feature_file import FEATURE_SPEC
+from filmvqa.data.feature_range import feature_range
 from filmvqa.data.questions import ImageSubset
 from filmvqa.data.sampler import EpochSampler
 from filmvqa.data.settings import CurriculumStage
@@ -223,6 +224,7 @@ def _build_run(
         },
         "backbone": train.store.feature_spec,
         "inputs": record_inputs(vocabulary, {settings.train_split: train, settings.val_split: val}),
+        "feature_range": asdict(feature_range(train.store, subset.images)),
         # None: all; otherwise evaluations of that split leave these images out.
         "train_images": None if settings.fraction == 1 else subset.images,
     }

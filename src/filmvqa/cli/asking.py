@@ -1,0 +1,187 @@
+"""Questions to a trained network, from a prompt or a pipe."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any, TextIO
+
+from torch import Tensor
+
+from filmvqa.cli.messages import explain
+from filmvqa.errors import UserError, warn
+from filmvqa.vqa import VQA, Answer, FilmParameters
+
+HELP = """\
+<question>       ask about the picture
+/image <path>    choose another picture
+/film            γ and β that the last question gives each block
+/words           the words that the network knows
+/help            this
+/quit            end, as does Ctrl-D"""
+
+
+class Conversation:
+    """A network, the picture that is talked about, and what was asked last.
+
+    Parameters
+    ----------
+    top
+        How many of the likeliest answers replies have.
+    allow_unknown
+        As for ``VQA.ask``.
+    """
+
+    def __init__(self, vqa: VQA, top: int = 5, *, allow_unknown: bool = False) -> None:
+        self.vqa, self.top, self.allow_unknown = vqa, top, allow_unknown
+        self.image: str | None = None
+        self.ended = False
+        self._features: Tensor | None = None
+        self._question: str | None = None
+        self._film: FilmParameters | None = None
+
+    def choose_image(self, path: str) -> None:
+        """Talk about another picture; a warning says if it looks like none that was trained on.
+
+        Raises
+        ------
+        UserError
+            If it cannot be read.
+        """
+        features = self.vqa.features(path)
+        self.image, self._features = path, features
+        if warning := self.vqa.warning_about(features):
+            warn(f"{path}: {warning}")
+
+    def ask(self, question: str) -> Answer:
+        """Answer a question about the picture.
+
+        Raises
+        ------
+        UserError
+            Without a picture, or for an unknown word.
+        """
+        if self._features is None:
+            raise UserError("no picture to ask about; choose one with image=<path>")
+        return self.vqa.ask(self._features, question, allow_unknown=self.allow_unknown)
+
+    def reply(self, line: str) -> str:
+        """What the prompt says to a line: a question or a command.
+
+        Raises
+        ------
+        UserError
+            For an unknown word or command, or a picture that cannot be read.
+        """
+        line = line.strip()
+        if line.startswith("/"):
+            return self._obey(*line[1:].partition(" ")[::2])
+        if not line:
+            return ""
+        answer = self.ask(line)
+        self._question = line
+        return format_answer(answer, self.top)
+
+    def _obey(self, name: str, argument: str) -> str:
+        argument = argument.strip()
+        if name == "quit":
+            self.ended = True
+            return ""
+        if name == "help":
+            return HELP
+        if name == "words":
+            return ", ".join(sorted(self.vqa.vocabulary.words(), key=str.lower))
+        if name == "image":
+            if not argument:
+                raise UserError("/image: which? give a path, /image picture.png")
+            self.choose_image(argument)
+            return ""
+        if name == "film":
+            if self._question is None:
+                raise UserError("/film: nothing was asked yet; ask a question first")
+            before, self._film = self._film, self.vqa.film(
+                self._question, allow_unknown=self.allow_unknown
+            )  # fmt: skip
+            return format_film(self._film, before)
+        raise UserError(f"/{name}: no such command; /help lists them")
+
+
+def format_answer(answer: Answer, top: int) -> str:
+    """The likeliest answers with their probabilities, as bars, the first one being the answer."""
+    likeliest = list(answer.probabilities.items())[:top]
+    width = max(len(text) for text, _ in likeliest)
+    rows = [
+        f"  {text.ljust(width)}  {100 * p:5.1f}%  {'█' * round(30 * p)}".rstrip()
+        for text, p in likeliest
+    ]
+    return "\n".join([answer.text, *rows])
+
+
+def format_film(film: FilmParameters, before: FilmParameters | None = None) -> str:
+    """Of each block the mean, the standard deviation and the range of γ and β, and how much they
+    differ from those of the question before (root mean square over channels)."""
+    lines = []
+    for i, (gamma, beta) in enumerate(zip(film.gamma, film.beta, strict=True)):
+        line = f"  block {i + 1}"
+        for name, values in (("γ", gamma), ("β", beta)):
+            line += f"   {name} {values.mean():5.2f} ± {values.std(correction=0):4.2f}"
+            line += f" ({values.min():5.2f} to {values.max():5.2f})"
+        if before is not None:
+            changes = (film.gamma[i] - before.gamma[i], film.beta[i] - before.beta[i])
+            of_gamma, of_beta = (change.square().mean().sqrt() for change in changes)
+            line += f"   changed by γ {of_gamma:4.2f}, β {of_beta:4.2f}"
+        lines.append(line)
+    return "\n".join(lines)
+
+
+def answer_lines(conversation: Conversation, lines: Iterable[str], out: TextIO) -> None:
+    """Answer each line with a line of JSON: ``image``, ``question``, ``answer`` and the
+    ``probabilities`` of the likeliest answers, or ``error``.
+
+    A line is a question about the picture before, or JSON with ``question`` and, for another
+    picture, ``image``.
+
+    Raises
+    ------
+    UserError
+        At the end, if some lines could not be answered.
+    """
+    count = failed = 0
+    for line in lines:
+        if not line.strip():
+            continue
+        count += 1
+        record: dict[str, Any] = {"question": line.strip()}
+        try:
+            record = _read_line(line)
+            if (image := record.get("image")) not in (None, conversation.image):
+                conversation.choose_image(image)
+            record = {"image": conversation.image, **record}
+            answer = conversation.ask(record["question"])
+            likeliest = list(answer.probabilities.items())[: conversation.top]
+            record |= {
+                "answer": answer.text,
+                "probabilities": {text: round(p, 6) for text, p in likeliest},
+            }
+        except (UserError, OSError) as error:
+            failed += 1
+            record["error"] = explain(error)
+        print(json.dumps(record, ensure_ascii=False), file=out, flush=True)
+    if failed:
+        raise UserError(
+            f"{failed} of {count} lines could not be answered; their entries 'error' say why"
+        )
+
+
+def _read_line(line: str) -> dict[str, Any]:
+    """The entries ``question`` and ``image`` of a line."""
+    if not line.lstrip().startswith("{"):
+        return {"question": line.strip()}
+    try:
+        record = json.loads(line)
+    except ValueError as error:
+        raise UserError(f"the line is not JSON ({error}); correct it") from None
+    known = {key: record[key] for key in ("image", "question") if record.get(key) is not None}
+    if "question" not in known or not all(isinstance(value, str) for value in known.values()):
+        raise UserError('the line needs "question", and may have "image", both texts')
+    return known

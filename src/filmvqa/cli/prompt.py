@@ -1,0 +1,59 @@
+"""The prompt: lines that are edited, remembered and completed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from filmvqa.cli.asking import Conversation
+from filmvqa.cli.messages import USER_ERRORS, explain
+from filmvqa.files import names_in
+
+_COMMANDS = ("/image ", "/film", "/words", "/help", "/quit")
+
+
+def completions(conversation: Conversation, line: str, text: str) -> list[str]:
+    """What ``text``, which is being written at the end of ``line``, may become: a path after
+    ``/image``, else a command, else a word that the network knows."""
+    if line.lstrip().startswith("/image "):
+        folder = text[: text.rfind("/") + 1]
+        return [path for name in names_in(folder) if (path := folder + name).startswith(text)]
+    if line.lstrip().startswith("/"):
+        return [command for command in _COMMANDS if command.startswith(text)]
+    words = sorted(conversation.vqa.vocabulary.words())
+    return [word for word in words if word.lower().startswith(text.lower())]
+
+
+def run_prompt(conversation: Conversation, read: Callable[[str], str] = input) -> None:
+    """Read and answer lines until ``/quit`` or the end of the input. What cannot be answered gets
+    one line, and the conversation goes on; Ctrl-C drops the line."""
+    _complete_with(conversation)
+    print("Ask about the picture, or /help.")
+    while not conversation.ended:
+        try:
+            said = conversation.reply(read(f"{conversation.image or 'no picture'}> "))
+        except EOFError:
+            print()
+            return
+        except KeyboardInterrupt:
+            print()
+        except USER_ERRORS as error:
+            print(explain(error))
+        else:
+            if said:
+                print(said)
+
+
+def _complete_with(conversation: Conversation) -> None:
+    try:
+        import readline
+    except ImportError:  # as on Windows: lines are read all the same
+        return
+
+    def complete(text: str, state: int) -> str | None:
+        line = readline.get_line_buffer()[: readline.get_endidx()]
+        found = completions(conversation, line, text)
+        return found[state] if state < len(found) else None
+
+    readline.set_completer(complete)
+    readline.set_completer_delims(" \t\n?,;")
+    readline.parse_and_bind("tab: complete")

@@ -1,0 +1,340 @@
+"""Claims about networks, the sweeps that try them, and what is read of their runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+import msgspec
+import numpy as np
+import yaml
+from msgspec import Meta
+from numpy.typing import NDArray
+
+from filmvqa.errors import UserError, one_line
+from filmvqa.files import read_bytes
+from filmvqa.layout import EvaluationLayout, RunLayout
+from filmvqa.nested import flatten
+from filmvqa.reports.bootstrap import Difference, paired_difference
+from filmvqa.reports.sweeps import IGNORED_KEYS, SweepRun, read_runs
+from filmvqa.settings import AboveZero, Name, Positive, Settings, settings_from
+
+Verdict = Literal["shows", "does not show", "the opposite", "cannot be told"]
+#: A value that a sweep varies.
+Value = int | float | str | bool | list[Any] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Key(Settings):
+    """A config key that a claim's settings differ in, the name of its column, and the values that
+    belong to the claim, in order (None: all that the runs have)."""
+
+    node: ClassVar[str] = "keys"
+
+    key: Name
+    name: Name
+    values: Annotated[list[Any], Meta(min_length=1)] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contrast(Settings):
+    """Two settings that a claim says something about.
+
+    Attributes
+    ----------
+    text
+        What is compared, in words.
+    first, second
+        Values by key, which each one setting alone has; the difference is that of their accuracies.
+    expected
+        Whether the claim has it that the ``first`` is ``more`` accurate, that it is ``no more``
+        so, or that they are the ``same``.
+    claimed
+        The difference in points that the source gives; None if it gives none.
+    """
+
+    node: ClassVar[str] = "contrasts"
+
+    text: Name
+    first: dict[str, Any]
+    second: dict[str, Any]
+    expected: Literal["more", "no more", "same"] = "more"
+    claimed: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim(Settings):
+    """A claim, and the runs that try it.
+
+    Attributes
+    ----------
+    claim, source
+        What is claimed, and where.
+    sweeps
+        Overrides of ``train.py -m`` by the folder of the sweep; several claims may share one.
+    runs, minutes
+        How many runs the sweeps have, and how long one takes with a thread of its own.
+    keys
+        What the settings differ in.
+    where
+        Values by key that all runs of the claim have; others in the same folders are left out.
+    axis
+        The key, with numbers for values, along which figures draw curves; None: a row a setting.
+    contrasts
+        What decides. The verdict about the claim is that about the first.
+    by_type
+        Whether the table has the question types.
+    """
+
+    node: ClassVar[str] = ""
+
+    name: Name
+    title: Name
+    claim: Name
+    source: Name
+    sweeps: Annotated[dict[str, list[Name]], Meta(min_length=1)]
+    runs: Positive
+    minutes: AboveZero
+    keys: Annotated[list[Key], Meta(min_length=1)]
+    where: dict[str, Any] = field(default_factory=dict)
+    axis: Name | None = None
+    contrasts: list[Contrast] = field(default_factory=list)
+    by_type: bool = False
+
+
+def read_claim(path: Path) -> Claim:
+    """A claim from a YAML file, whose name is the claim's.
+
+    Raises
+    ------
+    UserError
+        If the file is missing or is no claim.
+    """
+    try:
+        content = yaml.safe_load(read_bytes(path, "write a claim's settings to it"))
+        if not isinstance(content, dict):
+            raise UserError("is no claim's settings")
+        for name, entry in (("keys", Key), ("contrasts", Contrast)):
+            content[name] = [settings_from(e, entry) for e in content.get(name) or []]
+        return settings_from(content | {"name": path.stem}, Claim)
+    except (yaml.YAMLError, UnicodeDecodeError, ValueError, UserError) as error:
+        raise UserError(f"{path}: {one_line(error)}") from None
+
+
+class _Prediction(msgspec.Struct):
+    question_index: int
+    image_index: int
+    answer: str
+    truth: str
+
+
+@dataclass(frozen=True)
+class ScoredRun:
+    """A run, and whether it answers each of the test questions correctly.
+
+    ``questions``, ``images`` and ``correct`` are (N,).
+    """
+
+    run: SweepRun
+    questions: NDArray[np.int64]
+    images: NDArray[np.int64]
+    correct: NDArray[np.bool_]
+
+    @property
+    def seed(self) -> int:
+        return int(self.run.config.get("seed", 0))
+
+    @property
+    def test(self) -> float:
+        return float(self.correct.mean())
+
+
+@dataclass(frozen=True)
+class Setting:
+    """The runs of a claim that differ only in their seed, in the order of their seeds."""
+
+    values: dict[str, Any]
+    runs: list[ScoredRun]
+
+    @property
+    def tests(self) -> list[float]:
+        """Test accuracy of each run."""
+        return [run.test for run in self.runs]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the runs say about a contrast."""
+
+    contrast: Contrast
+    difference: Difference
+    seeds: list[int]
+    verdict: Verdict
+
+
+def score_run(run: SweepRun, split: str) -> ScoredRun:
+    """What an evaluation of a run on a split has written."""
+    path = EvaluationLayout(RunLayout(run.folder).evaluation, split).predictions
+    rows = []
+    for number, line in enumerate(read_bytes(path, "evaluate the run on it").splitlines(), 1):
+        try:
+            rows.append(msgspec.json.decode(line, type=_Prediction))
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise UserError(f"{path}: line {number}: {error}; remove it to have it made") from None
+    return ScoredRun(
+        run,
+        np.array([row.question_index for row in rows]),
+        np.array([row.image_index for row in rows]),
+        np.array([row.answer == row.truth for row in rows]),
+    )
+
+
+def runs_of(claim: Claim, folder: Path) -> list[SweepRun]:
+    """The runs of a claim's sweeps below a folder that belong to it; none if nothing was trained
+    yet."""
+    runs = []
+    for sweep in claim.sweeps:
+        if (folder / sweep).is_dir():
+            runs += [run for run in read_runs(folder / sweep) if _belongs(run, claim)]
+    return runs
+
+
+def _belongs(run: SweepRun, claim: Claim) -> bool:
+    return all(_plain(run.config.get(k)) == _plain(v) for k, v in claim.where.items()) and all(
+        key.values is None or _plain(run.config.get(key.key)) in map(_plain, key.values)
+        for key in claim.keys
+    )
+
+
+def _plain(value: Any) -> Any:
+    return str(value) if isinstance(value, list) else value
+
+
+def settings_of(claim: Claim, runs: Sequence[ScoredRun]) -> list[Setting]:
+    """The claim's settings in order.
+
+    Raises
+    ------
+    UserError
+        If two runs of a setting differ in something besides their seeds, so that they are not what
+        the claim is about.
+    """
+    groups: dict[tuple[Any, ...], dict[int, ScoredRun]] = {}
+    for run in runs:
+        values = tuple(_plain(run.run.config.get(key.key)) for key in claim.keys)
+        group = groups.setdefault(values, {})
+        for other in group.values():
+            if differing := _differences(run.run.config, other.run.config):
+                raise UserError(
+                    f"{run.run.folder}: differs from {other.run.folder} in {differing[0]}, which "
+                    f"the claim {claim.name} does not vary; move one of them away"
+                )
+        group.setdefault(run.seed, run)
+    order = sorted(groups, key=lambda values: _rank(claim, values, groups))
+    return [
+        Setting(
+            dict(zip((key.key for key in claim.keys), values, strict=True)),
+            [groups[values][seed] for seed in sorted(groups[values])],
+        )
+        for values in order
+    ]
+
+
+def _differences(config: dict[str, Any], other: dict[str, Any]) -> list[str]:
+    return sorted(
+        key
+        for key in config.keys() | other.keys()
+        if key not in IGNORED_KEYS and config.get(key) != other.get(key)
+    )
+
+
+def _rank(claim: Claim, values: tuple[Any, ...], groups: Any) -> tuple[Any, ...]:
+    """Where a setting stands: in the order of the claim's values, else as numbers or words are
+    sorted."""
+    ranks: list[Any] = []
+    for i, (key, value) in enumerate(zip(claim.keys, values, strict=True)):
+        if key.values is not None:
+            ranks.append([_plain(v) for v in key.values].index(value))
+        else:
+            is_number = all(isinstance(group[i], int | float) for group in groups)
+            ranks.append(value if is_number else str(value))
+    return tuple(ranks)
+
+
+def judge(claim: Claim, settings: Sequence[Setting], margin: float) -> list[Outcome]:
+    """What the runs say about each contrast of a claim whose settings they have.
+
+    Parameters
+    ----------
+    margin
+        The largest difference of accuracy that counts as none, a fraction.
+    """
+    outcomes = []
+    for contrast in claim.contrasts:
+        first, second = (_find(settings, values) for values in (contrast.first, contrast.second))
+        if first is None or second is None:
+            continue
+        seeds = sorted({r.seed for r in first.runs} & {r.seed for r in second.runs})
+        if not seeds:
+            continue
+        pair = [[r for r in s.runs if r.seed in seeds] for s in (first, second)]
+        one = pair[0][0]
+        for run in (*pair[0], *pair[1]):
+            if not np.array_equal(run.questions, one.questions):
+                raise UserError(
+                    f"{run.run.folder}: its test questions are not those of {one.run.folder}; "
+                    "evaluate both on the same set"
+                )
+        difference = paired_difference(
+            np.stack([r.correct for r in pair[0]]), np.stack([r.correct for r in pair[1]]),
+            one.images,
+        )  # fmt: skip
+        verdict = verdict_of(difference, contrast.expected, margin)
+        outcomes.append(Outcome(contrast, difference, seeds, verdict))
+    return outcomes
+
+
+def _find(settings: Sequence[Setting], values: dict[str, Any]) -> Setting | None:
+    """The one setting that has the values; None without any."""
+    found = [
+        s
+        for s in settings
+        if all(s.values.get(key) == _plain(value) for key, value in values.items())
+    ]
+    if len(found) > 1:
+        raise UserError(f"contrasts: {flatten(values)} are the values of {len(found)} settings")
+    return found[0] if found else None
+
+
+def verdict_of(difference: Difference, expected: str, margin: float) -> Verdict:
+    """``shows`` if the whole interval is as the claim has it, where a difference within the margin
+    counts as none, and ``does not show`` if none of it is."""
+    if expected != "more":
+        is_same = expected == "same"
+        if difference.high <= margin and (difference.low >= -margin or not is_same):
+            return "shows"
+        is_clear = difference.low > margin or (is_same and difference.high < -margin)
+        return "does not show" if is_clear else "cannot be told"
+    if difference.low > 0:
+        return "shows"
+    if difference.high < 0:
+        return "the opposite"
+    return "does not show" if difference.high <= margin else "cannot be told"
+
+
+def shown(value: Any) -> str:
+    """A value as tables and figures have it."""
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def label_of(claim: Claim, setting: Setting, keys: Sequence[str]) -> str:
+    """A setting by its values of some keys: numbers with their names, words alone."""
+    names = {key.key: key.name for key in claim.keys}
+    parts = []
+    for key in keys:
+        value = setting.values[key]
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        parts.append(f"{names[key]} {shown(value)}" if is_number else shown(value))
+    return ", ".join(parts)

@@ -1,0 +1,179 @@
+"""The laboratory's report: a table of verdicts, and a page for each claim."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean, stdev
+
+from filmvqa.clevr.programs import QUESTION_TYPES
+from filmvqa.files import check_output, is_up_to_date, write_file
+from filmvqa.layout import EvaluationLayout, RunLayout
+from filmvqa.locks import folder_lock
+from filmvqa.reports.claims import (
+    Claim,
+    Outcome,
+    Setting,
+    judge,
+    runs_of,
+    score_run,
+    settings_of,
+    shown,
+)
+from filmvqa.reports.evaluate import evaluate_checkpoint
+from filmvqa.reports.laboratory_figure import draw_courses, draw_settings
+from filmvqa.tables import markdown_table
+
+
+@dataclass(frozen=True)
+class ClaimReport:
+    """What the runs say about a claim."""
+
+    claim: Claim
+    settings: list[Setting]
+    outcomes: list[Outcome]
+
+    @property
+    def hours(self) -> float:
+        """Hours of training of all runs together."""
+        runs = [run for setting in self.settings for run in setting.runs]
+        return sum(run.run.course[-1].seconds for run in runs) / 3600
+
+    @property
+    def num_runs(self) -> int:
+        return sum(len(setting.runs) for setting in self.settings)
+
+
+def report_claim(claim: Claim, runs: Path, output: Path, split: str, margin: float) -> ClaimReport:
+    """Evaluate a claim's runs on a split where that is not done yet, and write the claim's page.
+
+    The files are ``<claim>.md``, ``.csv``, ``.png`` (test accuracy) and ``_courses.png`` (accuracy
+    while training). Nothing that is reported was chosen on the split: the checkpoint of a run is
+    the best on validation.
+
+    Parameters
+    ----------
+    runs
+        The folder of the sweeps' folders.
+    margin
+        As for ``judge``.
+    """
+    check_output(output / f"{claim.name}.md")
+    scored = []
+    for run in runs_of(claim, runs):
+        layout = RunLayout(run.folder)
+        predictions = EvaluationLayout(layout.evaluation, split).predictions
+        if not is_up_to_date(predictions, layout.best_checkpoint):
+            evaluate_checkpoint(layout.best_checkpoint, split)
+        scored.append(score_run(run, split))
+    settings = settings_of(claim, scored)
+    report = ClaimReport(claim, settings, judge(claim, settings, margin))
+    with folder_lock(output, claim.name):
+        write_file(output / f"{claim.name}.md", page(report, split))
+        write_file(output / f"{claim.name}.csv", csv_table(report))
+        if settings:
+            draw_settings(claim, settings, output / f"{claim.name}.png")
+            draw_courses(claim, settings, output / f"{claim.name}_courses.png")
+    return report
+
+
+def page(report: ClaimReport, split: str) -> str:
+    """A claim's page in Markdown."""
+    claim = report.claim
+    lines = [f"# {claim.title}", f"*Claim: {claim.claim}* ({claim.source})"]
+    lines.append(f"```bash\npython scripts/laboratory.py claims=[{claim.name}]\n```")
+    if not report.settings:
+        return "\n\n".join([*lines, "Nothing was trained yet.\n"])
+    lines += [settings_table(report, split), outcomes_table(report.outcomes)]
+    lines.append(
+        f"{report.num_runs} of {claim.runs} runs, {report.hours:.1f} hours of training with one "
+        "thread each."
+    )
+    lines += [
+        f"![Accuracy by setting]({claim.name}.png)",
+        f"![Accuracy while training]({claim.name}_courses.png)",
+    ]
+    return "\n\n".join(line.rstrip("\n") for line in lines) + "\n"
+
+
+def settings_table(report: ClaimReport, split: str) -> str:
+    """A row for each setting: accuracies in percent, means over seeds, and of the split the
+    standard deviation over seeds."""
+    claim = report.claim
+    types = [name for name in QUESTION_TYPES if claim.by_type]
+    names = [key.name for key in claim.keys]
+    rows = []
+    for setting in report.settings:
+        test, train = mean(setting.tests), mean(r.run.train for r in setting.runs)
+        spread = f" ± {100 * stdev(setting.tests):.1f}" if len(setting.runs) > 1 else ""
+        by_type = [
+            [r.run.by_type[name] for r in setting.runs if name in r.run.by_type] for name in types
+        ]
+        rows.append(
+            [
+                *(shown(value) for value in setting.values.values()),
+                str(len(setting.runs)),
+                f"{100 * train:.1f}",
+                f"{100 * mean(r.run.val for r in setting.runs):.1f}",
+                f"{100 * test:.1f}{spread}",
+                f"{100 * (train - test):+.1f}",
+                *(f"{100 * mean(values):.1f}" if values else "" for values in by_type),
+            ]
+        )
+    header = [*names, "seeds", "training", "validation", split, "gap"]
+    return markdown_table([*header, *(f"{name}, validation" for name in types)], rows, len(names))
+
+
+def outcomes_table(outcomes: Sequence[Outcome]) -> str:
+    """A row for each contrast: the difference in points, its interval, and what that says."""
+    rows = [
+        [
+            outcome.contrast.text,
+            "" if outcome.contrast.claimed is None else f"{outcome.contrast.claimed:+g}",
+            interval(outcome),
+            outcome.verdict,
+        ]
+        for outcome in outcomes
+    ]
+    return markdown_table(["difference", "claimed", "measured, 95% interval", "verdict"], rows, 1)
+
+
+def interval(outcome: Outcome) -> str:
+    """A difference with its interval, in points."""
+    d = outcome.difference
+    seeds = "" if len(outcome.seeds) > 1 else ", one seed"
+    return f"{100 * d.mean:+.1f} ({100 * d.low:+.1f} to {100 * d.high:+.1f}{seeds})"
+
+
+def verdicts_table(reports: Sequence[ClaimReport]) -> str:
+    """The first table of the laboratory: a row for each claim."""
+    rows = []
+    for report in reports:
+        claim, ran = report.claim, f"{report.num_runs} runs, {report.hours:.1f} h"
+        measured, verdict = "", "not run yet"
+        if report.outcomes:
+            decisive = report.outcomes[0]
+            measured = f"{decisive.contrast.text}: {interval(decisive)}"
+            verdict = decisive.verdict
+        rows.append([claim.claim, claim.source, ran, measured, f"**{verdict}**"])
+    header = ["claim", "source", "what was run", "difference in points, 95% interval", "verdict"]
+    return markdown_table(header, rows, len(header))
+
+
+def csv_table(report: ClaimReport) -> str:
+    """A row for each run: accuracies as fractions, at the evaluation with the best validation."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    keys = [key.key for key in report.claim.keys]
+    writer.writerow([*keys, "seed", "step", "seconds", "train", "val", "test"])
+    for setting in report.settings:
+        for run in setting.runs:
+            accuracies = (f"{value:.6f}" for value in (run.run.train, run.run.val, run.test))
+            seconds = f"{run.run.course[-1].seconds:.0f}"
+            writer.writerow(
+                [*setting.values.values(), run.seed, run.run.step, seconds, *accuracies]
+            )
+    return out.getvalue()

@@ -1,0 +1,111 @@
+"""The figures of a claim: test accuracy by setting, and accuracy while training."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from filmvqa.files import atomic_write
+from filmvqa.reports.claims import Claim, Setting, label_of
+from filmvqa.reports.sweep_figure import set_value_ticks
+
+_WIDTH = 8.0
+#: More curves in one panel cannot be told apart.
+_CURVES = 6
+
+
+def draw_settings(claim: Claim, settings: Sequence[Setting], target: Path) -> None:
+    """Write a PNG of the test accuracy of each setting: each seed's as a point, and their mean."""
+    from matplotlib.figure import Figure
+
+    height = 4.2 if claim.axis else 1.3 + 0.3 * len(settings)
+    figure = Figure(figsize=(_WIDTH, height), layout="constrained")
+    axes = figure.subplots()
+    if claim.axis:
+        _draw_along_axis(axes, claim, settings)
+    else:
+        _draw_rows(axes, claim, settings)
+    axes.grid(alpha=0.3)
+    figure.legend(loc="outside upper center", ncols=3, frameon=False)
+    _save(figure, target)
+
+
+def _draw_along_axis(axes: Any, claim: Claim, settings: Sequence[Setting]) -> None:
+    others = [key.key for key in claim.keys if key.key != claim.axis]
+    series: dict[str, list[Setting]] = {}
+    for setting in settings:
+        series.setdefault(label_of(claim, setting, others), []).append(setting)
+    for i, (label, members) in enumerate(series.items()):
+        values = [setting.values[claim.axis or ""] for setting in members]
+        color, prefix = f"C{i}", f"{label}: " if label else ""
+        trains = [100 * mean(r.run.train for r in s.runs) for s in members]
+        axes.plot(values, trains, ":", color=color, label=f"{prefix}training")
+        axes.plot(
+            values, [100 * mean(s.tests) for s in members], "-", color=color,
+            label=f"{prefix}test",
+        )  # fmt: skip
+        for value, setting in zip(values, members, strict=True):
+            tests = [100 * test for test in setting.tests]
+            axes.plot([value] * len(tests), tests, "o", color=color, markersize=4, alpha=0.7)
+    set_value_ticks(axes, sorted({s.values[claim.axis or ""] for s in settings}))
+    name = next(key.name for key in claim.keys if key.key == claim.axis)
+    axes.set(xlabel=name, ylabel="accuracy (%)")
+
+
+def _draw_rows(axes: Any, claim: Claim, settings: Sequence[Setting]) -> None:
+    heights = range(len(settings) - 1, -1, -1)  # the first is at the top
+    for height, setting in zip(heights, settings, strict=True):
+        first = height == heights[0]
+        tests = [100 * test for test in setting.tests]
+        train = 100 * mean(r.run.train for r in setting.runs)
+        axes.plot(train, height, "|", color="C1", markersize=12, label="training" if first else "")
+        axes.plot(
+            tests, [height] * len(tests), "o", color="C0", markersize=4, alpha=0.7,
+            label="test, each seed" if first else "",
+        )  # fmt: skip
+        axes.plot(
+            mean(tests), height, "D", color="C0", markerfacecolor="none", markersize=9,
+            label="test, mean" if first else "",
+        )  # fmt: skip
+    keys = [key.key for key in claim.keys]
+    axes.set_yticks(heights, [label_of(claim, setting, keys) for setting in settings])
+    axes.set_ylim(-0.7, len(settings) - 0.3)
+    axes.set_xlabel("accuracy (%)")
+
+
+def draw_courses(claim: Claim, settings: Sequence[Setting], target: Path) -> None:
+    """Write a PNG of training and validation accuracy against questions: means over seeds, as far
+    as all seeds went, in panels of a few settings each."""
+    from matplotlib.figure import Figure
+
+    keys = [key.key for key in claim.keys]
+    panels = [settings[i : i + _CURVES] for i in range(0, len(settings), _CURVES)]
+    rows = math.ceil(len(panels) / 2) if len(panels) > 1 else 1
+    columns = min(2, len(panels))
+    figure = Figure(figsize=(_WIDTH, 0.6 + 3.6 * rows), layout="constrained")
+    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    for axes, members in zip(grid.flat, panels, strict=False):
+        for i, setting in enumerate(members):
+            evaluations = list(zip(*(r.run.course for r in setting.runs), strict=False))
+            questions = [
+                setting.runs[0].run.questions_after(at[0].step) / 1000 for at in evaluations
+            ]
+            for field, style in (("train", ":"), ("val", "-")):
+                accuracies = [100 * mean(getattr(e, field) for e in at) for at in evaluations]
+                label = label_of(claim, setting, keys) if field == "val" else ""
+                axes.plot(questions, accuracies, style, color=f"C{i}", linewidth=1.2, label=label)
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize="small", loc="lower right")
+    for axes in grid.flat[len(panels) :]:
+        axes.set_axis_off()
+    figure.supxlabel("questions, in thousands", fontsize="medium")
+    figure.supylabel("accuracy (%): training dotted, validation solid", fontsize="medium")
+    _save(figure, target)
+
+
+def _save(figure: Any, target: Path) -> None:
+    with atomic_write(target) as stream:
+        figure.savefig(stream, format="png", dpi=120)
