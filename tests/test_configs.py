@@ -62,6 +62,7 @@ def test_data_configs(name: str) -> None:
         changed = {
             "mini": {"max_objects"},
             "lab": {"max_objects"},
+            "debug": {"max_objects"},
             "cogent_mini": {"max_objects", "cogent"},
         }.get(name, {})
         for field in fields(SceneRules):

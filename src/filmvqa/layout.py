@@ -192,6 +192,18 @@ class RunLayout:
     def best_checkpoint(self) -> Path:
         return self.folder / "best.pt"
 
+    def kept_checkpoint(self, step: int) -> Path:
+        """One of several best checkpoints."""
+        return self.folder / f"step_{step:08d}.pt"
+
+    def kept_checkpoints(self) -> list[Path]:
+        return sorted(self.folder.glob("step_*.pt"))
+
+    @property
+    def tensorboard(self) -> Path:
+        """The folder of what TensorBoard shows."""
+        return self.folder / "tensorboard"
+
     @property
     def provenance(self) -> Path:
         return self.folder / "provenance.json"

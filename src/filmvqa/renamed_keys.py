@@ -14,6 +14,7 @@ RENAMED_KEYS: dict[str, str] = {
     "trainer.save_minutes": "trainer.checkpoint_minutes",
     "trainer.save_steps": "trainer.checkpoint_steps",
     "optim.warmup": "optim.warmup_steps",
+    "logger.name": "logger.wandb",
     "plain_runs": "reference_runs",
     "model.filmed": "model.film_blocks",
     "model.block.place": "model.block.film_position",

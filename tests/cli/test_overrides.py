@@ -206,7 +206,7 @@ def test_a_value_that_cannot_be_merged_says_why() -> None:
 def test_a_misspelt_choice_names_the_choices() -> None:
     message = line("train", "experiment=dmo")
     assert message.startswith("experiment=dmo: no such config; did you mean demo?; choose from ")
-    for name in ("film_clevr", "lab_mac"):
+    for name in ("film_clevr", "lab_patience_mac"):
         assert f" {name}," in message
     assert line("train", "data=zzzzz").startswith("data=zzzzz: no such config; choose from clevr,")
     assert "did you mean no_batch_norm?" in line("train", "experiment/ablation=no_batchnorm")

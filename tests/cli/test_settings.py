@@ -170,9 +170,15 @@ def test_a_value_that_must_be_given_is_named() -> None:
 def test_a_deleted_node_is_named_or_has_its_defaults() -> None:
     config = composed("train", "run=x", "~logger", "~trainer.patience")
     settings = typed_settings(config, types.TrainConfig)
-    assert (settings.logger.name, settings.trainer.patience) == (None, 5)
+    assert (settings.logger.wandb, settings.trainer.patience) == (False, 5)
     with pytest.raises(UserError, match=r"^optim: is missing; it must be a group of keys"):
         typed_settings(composed("train", "run=x", "~optim"), types.TrainConfig)
+
+
+def test_both_loggers_at_once() -> None:
+    config = composed("train", "run=x", "logger=[wandb,tensorboard]")
+    logger = typed_settings(config, types.TrainConfig).logger
+    assert (logger.wandb, logger.tensorboard, logger.project) == (True, True, "filmvqa")
 
 
 def test_the_defaults_of_the_settings_are_those_of_the_configs() -> None:

@@ -3,10 +3,25 @@ from __future__ import annotations
 import gc
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import nn
 
-from filmvqa.training.loggers import JsonlLogger
+import filmvqa
+from filmvqa.checkpoint import load_checkpoint
+from filmvqa.data.batches import open_loader
+from filmvqa.errors import Interrupted, UserError
+from filmvqa.layout import RunLayout
+from filmvqa.training.loggers import JsonlLogger, build_loggers
+from filmvqa.training.part_norms import PartNorms
+from filmvqa.training.settings import LoggerSettings
+from filmvqa.training.snapshots import SnapshotTaker
+from filmvqa.training.trainer import Trainer
+from tests.conftest import data_in
+from tests.training.tiny_runs import metrics, same, train
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="descriptors are listed in /proc")
@@ -19,3 +34,119 @@ def test_a_dropped_logger_leaves_no_descriptor(tmp_path: Path) -> None:
     logger.close()
     gc.collect()
     assert count() == before
+
+
+def test_tensorboard_has_curves_histograms_and_examples(
+    tiny_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also of a run that was interrupted: nothing is there twice."""
+    logger = {"logger": LoggerSettings(tensorboard=True)}
+    step = Trainer.step
+
+    def stop(self: Trainer, batch: Any) -> None:
+        step(self, batch)
+        self.stop.requested = self.state.step == 13
+
+    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+        patch.setattr(Trainer, "step", stop)
+        train(tmp_path / "run", tiny_set, run=logger)
+    train(tmp_path / "run", tiny_set, run=logger)
+    shown = EventAccumulator(
+        str(tmp_path / "run/tensorboard"), {"tensors": 0, "scalars": 0, "histograms": 0}
+    )
+    shown.Reload()
+    records = metrics(tmp_path / "run")
+    losses = {r["step"]: r["loss"] for r in records if "loss" in r}
+    events = shown.Scalars("loss")
+    assert [e.step for e in events] == list(losses) == [4, 8, 12, 16, 20, 24]
+    assert [e.value for e in events] == pytest.approx(list(losses.values()))
+    assert {"val_by_type/count", "gradient_norm/film_generator"} <= set(shown.Tags()["scalars"])
+    assert {"gamma/block_1", "beta/block_2"} <= set(shown.Tags()["histograms"])
+    assert [e.step for e in shown.Histograms("gamma/block_1")] == [8, 16, 24]
+    assert [e.step for e in shown.Tensors("examples/text_summary")] == [8, 16, 24]
+    table = shown.Tensors("examples/text_summary")[-1].tensor_proto.string_val[0].decode()
+    assert table.startswith("|  | question | truth | answer | probability |")
+    assert len(table.splitlines()) == 2 + 8
+
+
+def test_loggers_do_not_change_what_is_trained(tiny_set: Path, tmp_path: Path) -> None:
+    train(tmp_path / "plain", tiny_set)
+    train(tmp_path / "shown", tiny_set, run={"logger": LoggerSettings(tensorboard=True)})
+    plain, shown = (load_checkpoint(tmp_path / name / "last.pt") for name in ("plain", "shown"))
+    assert same(plain["weights"], shown["weights"])
+    assert same(plain["random"], shown["random"])
+    assert metrics(tmp_path / "plain") == metrics(tmp_path / "shown")
+
+
+def test_without_tensorboard_it_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(UserError, match="logger=tensorboard: needs the package tensorboard"):
+        build_loggers(LoggerSettings(tensorboard=True), RunLayout(tmp_path), {})
+
+
+def test_a_snapshot_has_what_the_network_answers(
+    tiny_set: Path, tiny_world: Path, tmp_path: Path
+) -> None:
+    train(tmp_path / "run", tiny_set, precision="float32")
+    vqa = filmvqa.load(tmp_path / "run", device="cpu", precision="float32")
+    loader = open_loader(data_in(tiny_set), "val", vqa.vocabulary, 32, torch.device("cpu"))
+    images = tiny_world / "images/val"
+    taker = SnapshotTaker(loader, torch.arange(40), vqa.vocabulary, images, "float32")
+    vqa.model.train()
+    snapshot = taker.take(vqa.model)
+    assert vqa.model.training
+    vqa.model.eval()
+    assert len(snapshot.examples) == 8
+    for example, gamma, beta in zip(snapshot.examples, snapshot.gamma, snapshot.beta, strict=False):
+        answer = vqa.ask(example.picture, example.question)
+        assert example.answer == answer.text
+        assert example.probability == pytest.approx(answer.probabilities[answer.text], abs=1e-3)
+        film = vqa.film(example.question)
+        torch.testing.assert_close(gamma, film.gamma)
+        torch.testing.assert_close(beta, film.beta)
+    without = SnapshotTaker(loader, torch.arange(3), vqa.vocabulary, tmp_path / "no", "float32")
+    assert [e.picture for e in without.take(vqa.model).examples] == [None] * 3
+
+
+def test_norms_by_part() -> None:
+    """Against norms of everything as one vector, for SGD, whose updates are lr times gradients."""
+    model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+    model[2].bias.requires_grad = False
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    norms = PartNorms(model)
+    assert norms.take() == {}
+    model(torch.randn(5, 3)).square().sum().backward()
+    expected = {
+        name: float(
+            torch.cat([w.grad.flatten() for w in part.parameters() if w.grad is not None]).norm()
+        )
+        for name, part in (("0", model[0]), ("2", model[2]))
+    }
+    norms.before_update()
+    for weight in model.parameters():
+        if weight.grad is not None:
+            weight.grad *= 0.1  # as clipping does
+    optimizer.step()
+    norms.after_update()
+    record = norms.take()
+    assert record["gradient_norm"] == pytest.approx(expected, rel=1e-5)
+    assert record["update_norm"] == pytest.approx(
+        {k: 0.05 * v for k, v in expected.items()}, rel=1e-4
+    )
+    assert norms.take() == {}
+
+
+def test_the_best_checkpoints_stay(tiny_set: Path, tmp_path: Path) -> None:
+    train(tmp_path / "run", tiny_set, keep_best=2, eval_every=4)
+    records = [r for r in metrics(tmp_path / "run") if "val_accuracy" in r]
+    best = sorted(records, key=lambda r: -r["val_accuracy"])[:2]
+    kept = sorted((tmp_path / "run").glob("step_*.pt"))
+    assert [p.name for p in kept] == sorted(f"step_{r['step']:08d}.pt" for r in best)
+    for path in kept:
+        assert load_checkpoint(path)["progress"]["step"] == int(path.stem[5:])
+    first = tmp_path / f"run/step_{best[0]['step']:08d}.pt"
+    assert same(
+        load_checkpoint(first)["weights"], load_checkpoint(tmp_path / "run/best.pt")["weights"]
+    )
+    train(tmp_path / "one", tiny_set)
+    assert not list((tmp_path / "one").glob("step_*.pt"))

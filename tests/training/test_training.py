@@ -340,7 +340,7 @@ def test_wandb_killed_in_mid_run_is_one_warning(
                 os.kill(number, signal.SIGKILL)
 
     monkeypatch.setattr(Trainer, "step", kills)
-    train(tmp_path / "run", tiny_set, run={"logger": LoggerSettings("wandb", "p")})
+    train(tmp_path / "run", tiny_set, run={"logger": LoggerSettings(wandb=True, project="p")})
     assert killed
     assert [r["step"] for r in metrics(tmp_path / "run") if "loss" in r] == [4, 8, 12, 16, 20, 24]
     said = [line for line in capfd.readouterr().err.splitlines() if "warning: " in line]
@@ -386,7 +386,7 @@ def test_wandb_without_a_usable_key_logs_offline_and_asks_nobody(
     errors = Terminal()
     monkeypatch.setattr("sys.stderr", errors)
     monkeypatch.setattr("sys.stdin", Terminal())
-    loggers = build_loggers("wandb", "p", RunLayout(tmp_path), {"a": 1}, 0)
+    loggers = build_loggers(LoggerSettings(wandb=True, project="p"), RunLayout(tmp_path), {"a": 1})
     for logger in loggers:
         logger.log({"step": 1, "loss": 0.5})
         logger.close()
@@ -407,11 +407,6 @@ def test_wandb_keeps_to_the_mode_that_is_set(tmp_path: Path, monkeypatch, capfd)
     logger.close()
     assert not list(tmp_path.rglob("*.wandb"))
     assert "warning" not in capfd.readouterr().err
-
-
-def test_loggers_are_named() -> None:
-    with pytest.raises(UserError, match="tensorboard"):
-        build_loggers("tensorboard", "p", RunLayout(Path()), {}, 0)
 
 
 def test_senseless_settings_are_refused() -> None:

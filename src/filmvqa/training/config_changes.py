@@ -76,6 +76,7 @@ EFFECTS: dict[str, tuple[Effect, str]] = {
     "trainer.val_sample": (Effect.RESULT, "the questions that choose best.pt"),
     "trainer.ema_decay": (Effect.RESULT, "the weights that are scored"),
     "trainer.film_penalty": (Effect.RESULT, "the loss"),
+    "trainer.keep_best": (Effect.NONE, "how many of the best checkpoints stay"),
     "trainer.checkpoint_minutes": (Effect.NONE, "how often last.pt is written"),
     "trainer.checkpoint_steps": (Effect.NONE, "how often last.pt is written"),
 }
@@ -89,6 +90,8 @@ ADDED_KEYS: dict[str, Any] = {
     "data.missing_images": "refuse",
     "data.curriculum": None,
     "data.generator.rgba": False,
+    "logger.tensorboard": False,
+    "logger.wandb": False,
 }
 
 

@@ -1,4 +1,4 @@
-"""Loggers of metrics: ``metrics.jsonl`` and, optionally, Weights & Biases."""
+"""Loggers of metrics: ``metrics.jsonl``, and optionally Weights & Biases and TensorBoard."""
 
 from __future__ import annotations
 
@@ -11,9 +11,18 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
 from filmvqa.disk import DISK_FULL_ERRNOS, disk_full_error
 from filmvqa.errors import UserError, one_line, warn
 from filmvqa.layout import RunLayout
+from filmvqa.nested import flatten
+from filmvqa.tables import markdown_table
+from filmvqa.training.settings import LoggerSettings
+from filmvqa.training.snapshots import Snapshot
 
 #: Seconds for which W&B may delay the start and the end of a run.
 WANDB_TIMEOUT = 30.0
@@ -24,6 +33,9 @@ class Logger(Protocol):
 
     def log(self, record: dict[str, Any]) -> None:
         """Log one record of metrics, with the key ``step``."""
+
+    def show(self, step: int, snapshot: Snapshot) -> None:
+        """Show what the network does, at an evaluation."""
 
     def flush(self) -> None:
         """Flush the logged records to the disk."""
@@ -68,6 +80,9 @@ class JsonlLogger:
                 raise disk_full_error(self.path, len(line), error) from None
             raise
         self._size += len(line)
+
+    def show(self, step: int, snapshot: Snapshot) -> None:
+        """Nothing: the file has numbers alone."""
 
     def flush(self) -> None:
         os.fsync(self._descriptor)
@@ -115,6 +130,26 @@ class WandbLogger:
         metrics = {k: v for k, v in record.items() if k != "step"}
         self._try("log", metrics, step=record["step"])
 
+    def show(self, step: int, snapshot: Snapshot) -> None:
+        if self._run is None:
+            return
+        try:
+            import wandb
+
+            columns: list[str | int] = ["picture", "question", "truth", "answer", "probability"]
+            rows = [
+                [e.picture and wandb.Image(str(e.picture)), e.question, e.truth, e.answer,
+                 e.probability]
+                for e in snapshot.examples
+            ]  # fmt: skip
+            shown: dict[str, Any] = {"examples": wandb.Table(columns=columns, data=rows)}
+            for name, values in _by_block(snapshot):
+                shown[name] = wandb.Histogram(values.flatten().tolist())
+        except Exception as error:
+            warn(f"W&B cannot show examples ({one_line(error)}); going on without them")
+            return
+        self._try("log", shown, step=step)
+
     def flush(self) -> None:
         """Nothing to do: W&B's process has the records."""
 
@@ -138,6 +173,75 @@ class WandbLogger:
                 wandb.teardown()
 
 
+class TensorBoardLogger:
+    """Writes records and snapshots for TensorBoard into a folder.
+
+    Parameters
+    ----------
+    step
+        The step from which a run goes on: what an interrupted run wrote after it is not shown.
+
+    Raises
+    ------
+    UserError
+        If TensorBoard is not installed.
+    """
+
+    def __init__(self, folder: Path, step: int) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            raise UserError(
+                f"logger=tensorboard: needs the package tensorboard ({one_line(error)}); run "
+                "pip install tensorboard"
+            ) from None
+        self._writer: Any = SummaryWriter(folder, purge_step=step + 1 if step else None)
+        self._pictures_are_shown = False
+
+    def log(self, record: dict[str, Any]) -> None:
+        for name, value in flatten(record).items():
+            if name != "step":
+                self._write("add_scalar", name.replace(".", "/"), value, record["step"])
+
+    def show(self, step: int, snapshot: Snapshot) -> None:
+        for name, values in _by_block(snapshot):
+            self._write("add_histogram", name, values, step)
+        header = ["", "question", "truth", "answer", "probability"]
+        rows = [
+            [str(i), e.question, e.truth, e.answer, f"{100 * e.probability:.1f}%"]
+            for i, e in enumerate(snapshot.examples, 1)
+        ]
+        self._write("add_text", "examples", markdown_table(header, rows, 4), step)
+        if not self._pictures_are_shown:  # they are the same ones each time
+            self._pictures_are_shown = True
+            for i, example in enumerate(snapshot.examples, 1):
+                if example.picture is not None:
+                    picture = _pixels(example.picture)
+                    self._write("add_image", f"examples/{i}", picture, step, dataformats="HWC")
+
+    def flush(self) -> None:
+        self._writer.flush()
+
+    def close(self) -> None:
+        self._writer.close()
+
+    def _write(self, method: str, *arguments: Any, **options: Any) -> None:
+        getattr(self._writer, method)(*arguments, **options)
+
+
+def _by_block(snapshot: Snapshot) -> Iterator[tuple[str, Tensor]]:
+    """γ and β of each block (N, C) with their names."""
+    for name, values in (("gamma", snapshot.gamma), ("beta", snapshot.beta)):
+        if values is not None:
+            for i in range(values.shape[1]):
+                yield f"{name}/block_{i + 1}", values[:, i]
+
+
+def _pixels(path: Path) -> NDArray[np.uint8]:
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB"))
+
+
 @contextmanager
 def _no_terminal() -> Iterator[None]:
     """While standard input is no terminal but empty, so that nothing is asked there."""
@@ -151,20 +255,21 @@ def _no_terminal() -> Iterator[None]:
 
 
 def build_loggers(
-    name: str | None,
-    project: str,
+    settings: LoggerSettings,
     layout: RunLayout,
     config: dict[str, Any],
-    records: int,
+    records: int = 0,
+    step: int = 0,
 ) -> list[Logger]:
-    """The loggers of a run: a ``JsonlLogger`` and, if ``name`` is ``wandb``, a ``WandbLogger``.
+    """The loggers of a run: a ``JsonlLogger`` and those that the settings ask for.
 
-    ``records`` is the number of lines that an existing ``metrics.jsonl`` keeps. Raises
-    ``UserError`` for another name.
+    ``records`` is the number of lines that an existing ``metrics.jsonl`` keeps, and ``step`` the
+    one from which the run goes on.
     """
-    if name not in (None, "wandb"):
-        raise UserError(f"logger.name={name!r}; choose wandb or null")
     loggers: list[Logger] = [JsonlLogger(layout.metrics, records)]
-    if name == "wandb":
-        loggers.append(WandbLogger(layout.folder, project, layout.folder.name, config))
+    if settings.tensorboard:
+        loggers.append(TensorBoardLogger(layout.tensorboard, step))
+    if settings.wandb:
+        name = layout.folder.name
+        loggers.append(WandbLogger(layout.folder, settings.project, name, config))
     return loggers

@@ -90,6 +90,9 @@ def record_run(run: PreparedRun) -> None:
     """Print what is trained, and write the run's config, provenance and training images."""
     layout, settings, state, subset = run.layout, run.settings, run.state, run.subset
     weights, trained = count_weights(state.model)
+    print("weights by part: " + ", ".join(
+        f"{name} {count_weights(part)[0]:,}" for name, part in state.model.named_children()
+    ))  # fmt: skip
     print(f"{settings.model['name']}: {weights:,} weights, {trained:,} of them trained, on "
           f"{run.device}; {len(subset.rows):,} questions about {len(subset.images):,} images; "
           f"{run.train.store.description}")  # fmt: skip
@@ -109,13 +112,12 @@ def fit_run(run: PreparedRun) -> float:
     layout, settings, state = run.layout, run.settings, run.state
     loggers = []
     if processes.is_first():
-        loggers = build_loggers(
-            settings.logger.name, settings.logger.project, layout, settings.config, state.records
-        )
+        loggers = build_loggers(settings.logger, layout, settings.config, state.records, state.step)
     try:
         return Trainer(
             state, settings.trainer, run.train, run.val, layout, run.metadata, loggers,
             run.val_rows, settings.seed, settings.frozen_batch_norm,
+            settings.data.image_folder(settings.val_split),
         ).fit()  # fmt: skip
     finally:
         for logger in loggers:
@@ -123,7 +125,9 @@ def fit_run(run: PreparedRun) -> float:
 
 
 def _check_room_for_checkpoints(run: PreparedRun) -> None:
-    """Raise ``UserError`` unless three checkpoints have room: the best, the last, and one that is
-    being written."""
+    """Raise ``UserError`` unless the checkpoints have room: the best, the last, one that is being
+    written, and those that are kept besides."""
+    kept = run.settings.trainer.keep_best
+    count = 3 if kept == 1 else 3 + kept
     written = sum(path.stat().st_size for path in run.layout.folder.glob("*.pt"))
-    check_disk_space(run.layout.folder, max(0, 3 * run.state.num_bytes - written))
+    check_disk_space(run.layout.folder, max(0, count * run.state.num_bytes - written))

@@ -61,6 +61,9 @@ class TrainerSettings(Settings):
     sync_batch_norm
         Whether batch norm normalises by all processes' parts of a batch; otherwise by each one's
         own, which for two processes is the batch norm of a batch of half the size.
+    keep_best
+        How many of the best checkpoints are kept: ``best.pt``, and of more than one each under its
+        step.
     checkpoint_minutes, checkpoint_steps
         How often ``last.pt`` is written between evaluations; None: not by time, not by steps.
     """
@@ -85,6 +88,7 @@ class TrainerSettings(Settings):
     val_sample: Positive | None = None
     ema_decay: Annotated[float, Meta(gt=0.0, lt=1.0)] | None = None
     film_penalty: NotNegative = 0.0
+    keep_best: Positive = 1
     checkpoint_minutes: AboveZero | None = 10.0
     checkpoint_steps: Positive | None = None
 
@@ -131,11 +135,13 @@ class OptimSettings(Settings):
 
 @dataclass(frozen=True)
 class LoggerSettings(Settings):
-    """Where metrics go beside ``metrics.jsonl``, as in ``configs/logger``."""
+    """Where metrics go beside ``metrics.jsonl``, as in ``configs/logger``: to Weights & Biases,
+    in a ``project`` of it, and to TensorBoard."""
 
     node: ClassVar[str] = "logger"
 
-    name: Literal["wandb"] | None = None
+    wandb: bool = False
+    tensorboard: bool = False
     project: Name = "filmvqa"
 
 

@@ -18,6 +18,7 @@ from tqdm import tqdm
 from filmvqa import processes
 from filmvqa.checkpoint import save_checkpoint
 from filmvqa.data.batches import Batch, Loader
+from filmvqa.data.vocabulary import Vocabulary
 from filmvqa.devices import autocast
 from filmvqa.errors import Interrupted, UserError
 from filmvqa.evaluation.accuracy import question_type_indices, type_accuracies
@@ -29,7 +30,9 @@ from filmvqa.training.failures import FiniteCheck, describe_memory_use
 from filmvqa.training.loggers import Logger
 from filmvqa.training.optimizer import clipped_parts
 from filmvqa.training.overfitting import overfitting_warning
+from filmvqa.training.part_norms import PartNorms
 from filmvqa.training.settings import TrainerSettings
+from filmvqa.training.snapshots import SnapshotTaker
 from filmvqa.training.state import RunState, update_ema
 from filmvqa.training.stopping import StopRequest
 from filmvqa.training.throughput import ThroughputMeter
@@ -57,6 +60,8 @@ class Trainer:
         (M,) the validation questions that are scored.
     frozen_batch_norm
         As for ``training_mode``.
+    val_images
+        The folder of the validation pictures, which loggers may show.
     """
 
     def __init__(
@@ -71,6 +76,7 @@ class Trainer:
         val_rows: Tensor,
         sample_seed: int = 0,
         frozen_batch_norm: str = "eval",
+        val_images: Path | None = None,
     ) -> None:
         self.state, self.settings = state, settings
         self.train_loader, self.val_loader = train, val
@@ -92,6 +98,13 @@ class Trainer:
                 raise UserError("trainer.grad_clip_by_part: needs trainer.grad_clip; give its norm")
             self._clipped_parts = clipped_parts(state.model)
         self.stop = StopRequest()
+        self.norms = PartNorms(state.model)
+        self.snapshots: SnapshotTaker | None = None
+        if len(loggers) > 1:  # those beside metrics.jsonl show them
+            self.snapshots = SnapshotTaker(
+                val, self.val_rows, Vocabulary.from_dict(metadata["vocabulary"]),
+                val_images or Path(), settings.precision,
+            )  # fmt: skip
 
     def fit(self) -> float:
         """Train to the end; returns the best validation accuracy.
@@ -139,11 +152,11 @@ class Trainer:
         vote.close()
         return state.best_accuracy
 
-    def _is_multiple(self, every: int) -> bool:
-        """Whether a step that is a multiple of ``every``, or the last, was just done."""
-        return self.state.step == self.state.total_steps or (
-            self.state.step > 0 and self.state.step % every == 0
-        )
+    def _is_multiple(self, every: int, step: int | None = None) -> bool:
+        """Whether a step (None: the one that was just done) is a multiple of ``every``, or the
+        last."""
+        step = self.state.step if step is None else step
+        return step == self.state.total_steps or (step > 0 and step % every == 0)
 
     def _evaluation_due(self) -> bool:
         """True also after resuming from a checkpoint that was saved before its evaluation."""
@@ -177,10 +190,15 @@ class Trainer:
         # The gradients of all processes are averaged: each counts by its share of the questions.
         weight = batch.share * processes.count()
         (weight * (loss + penalty)).backward()  # type: ignore[no-untyped-call]
+        is_logged = self._is_multiple(settings.log_every, state.step + 1)
+        if is_logged:
+            self.norms.before_update()
         if settings.grad_clip is not None:
             for parameters in self._clipped_parts:
                 nn.utils.clip_grad_norm_(parameters, settings.grad_clip)
         state.optimizer.step()
+        if is_logged:
+            self.norms.after_update()
         if state.ema_model is not None and settings.ema_decay is not None:
             # It begins as the model after the first step.
             update_ema(state.ema_model, state.model, settings.ema_decay if state.step else 0.0)
@@ -234,9 +252,29 @@ class Trainer:
         )
         if warning := overfitting_warning(state.history):
             write(warning)
+        if self.snapshots is not None:
+            snapshot = self.snapshots.take(state.eval_model)
+            for logger in self.loggers:
+                logger.show(state.step, snapshot)
         state.finished = state.has_ended(self.settings.patience)
         best = [self.layout.best_checkpoint] if is_best else []
+        kept = [self.layout.kept_checkpoint(step) for step in self._kept_steps()]
+        if self.layout.kept_checkpoint(state.step) in kept:
+            best.append(self.layout.kept_checkpoint(state.step))
         self._save(*best, self.layout.last_checkpoint)
+        if processes.is_first():
+            for path in self.layout.kept_checkpoints():
+                if path not in kept:
+                    path.unlink()
+
+    def _kept_steps(self) -> list[int]:
+        """The steps whose checkpoints are kept beside ``best.pt``: those of the best evaluations,
+        of equal ones the earlier, if more than one is to be kept."""
+        count = self.settings.keep_best
+        if count == 1:
+            return []
+        ranked = sorted(self.state.history, key=lambda record: -record["val_accuracy"])
+        return [int(record["step"]) for record in ranked[:count]]
 
     def _save(self, *paths: Path) -> None:
         """Write checkpoints of the state, once the metrics that it counts are on the disk."""
@@ -287,7 +325,7 @@ class Trainer:
         state.correct.zero_()
         state.questions, state.logged, self._summed = 0, state.step, 0
         lr = state.optimizer.param_groups[0]["lr"]
-        self._log({"epoch": state.sampler.epoch, "lr": lr, **record})
+        self._log({"epoch": state.sampler.epoch, "lr": lr, **record, **self.norms.take()})
         return {
             "loss": f"{record['loss']:.3f}",
             "acc": f"{100 * record['accuracy']:.1f}",

@@ -1,0 +1,95 @@
+"""What a network does while it trains, to look at: its answers to a few questions, and γ and β."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from filmvqa.data.batches import Loader
+from filmvqa.data.vocabulary import Vocabulary
+from filmvqa.devices import autocast
+from filmvqa.files import names_in
+from filmvqa.layout import image_number
+from filmvqa.models.film_generator import Modulation
+
+#: Questions of which γ and β are shown; of the first of them the answers are, too.
+_QUESTIONS = 64
+_EXAMPLES = 8
+
+
+@dataclass(frozen=True)
+class Example:
+    """A question, its true and its given answer, with the probability of the latter, and the
+    picture (None if it is not here)."""
+
+    question: str
+    truth: str
+    answer: str
+    probability: float
+    picture: Path | None
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Examples, and γ and β of more questions (N, L, C), None without FiLM layers."""
+
+    examples: list[Example]
+    gamma: Tensor | None
+    beta: Tensor | None
+
+
+class SnapshotTaker:
+    """Asks the same questions at each evaluation.
+
+    Parameters
+    ----------
+    loader
+        The validation questions.
+    rows
+        (N,) those that are scored, of which up to 64 are taken, at equal distances.
+    images
+        The folder of the pictures, which need not be there.
+    """
+
+    def __init__(
+        self, loader: Loader, rows: Tensor, vocabulary: Vocabulary, images: Path, precision: str
+    ) -> None:
+        chosen = torch.linspace(0, len(rows) - 1, min(_QUESTIONS, len(rows))).long()
+        self.loader, self.rows, self.vocabulary = loader, rows[chosen], vocabulary
+        self.precision = precision
+        names = {image_number(name): images / name for name in names_in(images)}
+        self.pictures = [names.get(int(i)) for i in loader.questions.images[self.rows[:_EXAMPLES]]]
+
+    @torch.inference_mode()
+    def take(self, model: nn.Module) -> Snapshot:
+        """A snapshot of a model, which is left in its mode."""
+        modes = [(module, module.training) for module in model.modules()]
+        model.eval()
+        batch = self.loader.batch(self.rows)
+        modulation: Modulation | None = None
+        with autocast(self.loader.device, self.precision):
+            logits = model(batch.features, batch.questions, batch.image_of_question)
+            modulate: Any = getattr(model, "modulate", None)
+            if modulate is not None and getattr(model, "film_generator", None) is not None:
+                modulation = modulate(batch.questions)
+        for module, training in modes:
+            module.training = training
+        shares, answers = torch.softmax(logits.float(), 1).max(1)
+        texts, truths = self.vocabulary.answers(), batch.answers
+        examples = [
+            Example(
+                self.vocabulary.decode(batch.questions[i].tolist()),
+                "" if truths is None else texts[int(truths[i])],
+                texts[int(answers[i])],
+                float(shares[i]),
+                picture,
+            )
+            for i, picture in enumerate(self.pictures)
+        ]
+        if modulation is None:
+            return Snapshot(examples, None, None)
+        return Snapshot(examples, modulation.gamma.float().cpu(), modulation.beta.float().cpu())
