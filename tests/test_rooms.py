@@ -20,7 +20,7 @@ FLOORS = (
     ("data", "models"),
     ("exported", "checkpoint", "interop", "evaluation"),
     ("training",),
-    ("vqa", "reports"),
+    ("vqa", "reports", "inspection"),
     ("benchmark",),
     ("cli",),
 )  # fmt: skip

@@ -199,6 +199,10 @@ class RunLayout:
     def kept_checkpoints(self) -> list[Path]:
         return sorted(self.folder.glob("step_*.pt"))
 
+    def inspection(self, split: str) -> Path:
+        """The folder of what ``inspect_film.py`` shows of a split."""
+        return self.folder / f"inspection_{split}"
+
     @property
     def tensorboard(self) -> Path:
         """The folder of what TensorBoard shows."""

@@ -135,7 +135,7 @@ def test_a_signal_stops_all_workers_at_once(tmp_path: Path, signal_number: int) 
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     assert len(children) >= 2
     os.kill(process.pid, signal_number)
-    process.join(10)
+    process.join(25)
     assert process.exitcode == 130
     assert not [pid for pid in children if Path(f"/proc/{pid}").exists()]
     assert not any(tmp_path.rglob("CLEVR_train_questions.json"))

@@ -93,7 +93,7 @@ def test_every_stage_has_the_result_of_one_process(workplace: Path, tmp_path: Pa
     for path in (one / "outputs/demo/film/evaluation").glob("val*"):
         assert path.read_bytes() == (place / path.relative_to(one)).read_bytes()
     out = together("train.py", *TRAIN, "name=unnamed", cwd=place)
-    assert out.count("weights") == 1
+    assert out.count("weights by part") == 1
     (run,) = (place / "outputs/unnamed").iterdir()
     assert load_checkpoint(run / "last.pt")["progress"]["finished"]
 

@@ -160,6 +160,19 @@ class ImportFilmConfig(ScriptConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
+class InspectFilmConfig(ScriptConfig):
+    checkpoint: PathText
+    split: SplitName = "val"
+    h5: PathText | None = None
+    features: PathText | None = None
+    output: PathText | None = None
+    max_questions: Positive | None = 10_000
+    seed: Seed = 0
+    batch_size: Positive = 256
+    device: Device = "auto"
+
+
+@dataclass(frozen=True, kw_only=True)
 class LaboratoryConfig(ScriptConfig):
     claims: Annotated[list[Name], Meta(min_length=1)] | None = None
     runs: PathText

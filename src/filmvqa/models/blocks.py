@@ -92,6 +92,9 @@ class FilmedResBlock(nn.Module):
         Whether the block reads γ and β of its modulation.
     extra_dim
         How many ``extra`` numbers of its modulation the block reads.
+    fusible
+        Whether the block can be one operation on a CPU; set to False, its modules are called one by
+        one there too, as hooks need.
 
     Raises
     ------
@@ -143,7 +146,7 @@ class FilmedResBlock(nn.Module):
             self.condition is not None and self.condition.uses_gamma_beta
         )
         self.extra_dim = 0 if self.condition is None else self.condition.extra_dim
-        self._fusible = (
+        self.fusible = (
             conditioning == "film"
             and self.film_position == "after_norm"
             and self.project is None
@@ -198,7 +201,7 @@ class FilmedResBlock(nn.Module):
     def _is_fused(self, x: Tensor, modulation: Modulation) -> bool:
         """Whether the whole block is one operation of ``fused_block``."""
         return (
-            self._fusible
+            self.fusible
             and kernels_take(x, modulation.gamma)
             and x.numel() > x.shape[1]  # batch norm says what is wrong with a single value
         )

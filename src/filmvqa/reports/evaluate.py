@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from filmvqa import processes
 from filmvqa.checkpoint import (
@@ -84,18 +87,78 @@ def evaluate_checkpoint(
         written, or if memory runs out.
     """
     checked(precision, Precision, "precision")
-    is_shipped = shipped_file(checkpoint) is not None
-    name, checkpoint = checkpoint, checkpoint_file(checkpoint)
-    folder = Path("outputs", name) if is_shipped else checkpoint.parent
+    if output is None:
+        output = RunLayout(output_folder(checkpoint)).evaluation
+    files = EvaluationLayout(Path(output), split)
+    if processes.is_first():
+        check_output(files.predictions)
+    with opened_questions(
+        checkpoint, split, h5=h5, features=features, batch_size=batch_size, device=device,
+        store=store, missing_images=missing_images,
+    ) as asked:  # fmt: skip
+        report = _report_header(asked, split)
+        questions = asked.loader.questions
+        with folder_lock(files.folder, split):
+            predictions = predict(asked.model, asked.loader, precision=precision)
+            if processes.is_first():
+                _write_predictions(files, predictions, questions, asked.vocabulary)
+            if questions.answers is None:
+                return files, None
+            objects = num_objects(asked.layout.scene_json(split), questions.images)
+            report |= accuracy_report(predictions, questions, objects)
+            if processes.is_first():
+                write_file(files.report, json.dumps(report, indent=1) + "\n")
+    return files, report
+
+
+@dataclass(frozen=True)
+class AskedQuestions:
+    """A trained network, and the questions of a split that it is asked.
+
+    Attributes
+    ----------
+    checkpoint
+        The file; ``content`` is what ``load_checkpoint`` reads of it.
+    model
+        On the loader's device, in evaluation mode.
+    layout
+        The files of the data.
+    """
+
+    checkpoint: Path
+    content: dict[str, Any]
+    model: nn.Module
+    vocabulary: Vocabulary
+    layout: DatasetLayout
+    loader: Loader
+
+
+@contextmanager
+def opened_questions(
+    checkpoint: str | Path,
+    split: str,
+    *,
+    h5: str | Path | None = None,
+    features: str | Path | None = None,
+    batch_size: int = 256,
+    device: str = "auto",
+    store: str = "auto",
+    missing_images: str = "refuse",
+) -> Iterator[AskedQuestions]:
+    """Open a checkpoint and the questions and features of a split, for the block's time.
+
+    The parameters are those of ``evaluate_checkpoint``.
+
+    Raises
+    ------
+    UserError
+        For an unusable checkpoint or data file, or if memory runs out, also within the block.
+    """
+    checkpoint = checkpoint_file(checkpoint)
     content = load_checkpoint(checkpoint)
     model, vocabulary = model_from_checkpoint(content, checkpoint)
     layout = _data_layout(content["data"], h5, features)
     torch_device = choose_device(device)
-    if output is None:
-        output = RunLayout(folder).evaluation
-    files = EvaluationLayout(Path(output), split)
-    if processes.is_first():
-        check_output(files.predictions)
     _check_folders(checkpoint, layout, h5, features)
     loader = open_loader(
         layout, split, vocabulary, batch_size, torch_device, store,
@@ -108,35 +171,27 @@ def evaluate_checkpoint(
             "choose store=stream"
         )
 
-    with loader.store:
-        report = _report_header(checkpoint, content, layout, split, vocabulary, loader)
-        with folder_lock(files.folder, split), explained_out_of_memory(out_of_memory_message):
-            predictions = predict(model.to(torch_device), loader, precision=precision)
-            if processes.is_first():
-                _write_predictions(files, predictions, loader.questions, vocabulary)
-            if loader.questions.answers is None:
-                return files, None
-            num_objects = _num_objects(layout.scene_json(split), loader.questions.images)
-            report |= accuracy_report(predictions, loader.questions, num_objects)
-            if processes.is_first():
-                write_file(files.report, json.dumps(report, indent=1) + "\n")
-    return files, report
+    with loader.store, explained_out_of_memory(out_of_memory_message):
+        model = model.to(torch_device)
+        yield AskedQuestions(checkpoint, content, model, vocabulary, layout, loader)
 
 
-def _report_header(
-    checkpoint: str | Path,
-    content: dict[str, Any],
-    layout: DatasetLayout,
-    split: str,
-    vocabulary: Vocabulary,
-    loader: Loader,
-) -> dict[str, Any]:
+def output_folder(checkpoint: str | Path) -> Path:
+    """Where what is made of a checkpoint goes by default: its own folder, and for a network of the
+    package ``outputs/<name>``."""
+    if shipped_file(checkpoint) is not None:
+        return Path("outputs", str(checkpoint))
+    return checkpoint_file(checkpoint).parent
+
+
+def _report_header(asked: AskedQuestions, split: str) -> dict[str, Any]:
     """The entries of the report that say what is evaluated.
 
-    Questions about images that the checkpoint was trained on are removed from ``loader``.
+    Questions about images that the checkpoint was trained on are removed from the loader.
     """
-    inputs = record_inputs(vocabulary, {split: loader})
-    train_images = _train_images(content, layout, split)
+    content, loader = asked.content, asked.loader
+    inputs = record_inputs(asked.vocabulary, {split: loader})
+    train_images = _train_images(content, asked.layout, split)
     if train_images is not None:
         rows = (~torch.isin(loader.questions.images, train_images)).nonzero().flatten()
         loader.questions = loader.questions.select(rows)
@@ -145,9 +200,10 @@ def _report_header(
         made = f"how the features of {split} were made"
         changed = [*(c for c in changed if c != made), f"{made} ({'; '.join(different)})"]
     if changed:
-        warn(f"{checkpoint}: was not trained with these data: {' and '.join(changed)} differ")
+        differing = " and ".join(changed)
+        warn(f"{asked.checkpoint}: was not trained with these data: {differing} differ")
     return {
-        "checkpoint": str(checkpoint),
+        "checkpoint": str(asked.checkpoint),
         "step": content["progress"]["step"],
         "split": split,
         "inputs": inputs,
@@ -201,7 +257,7 @@ def _train_images(content: dict[str, Any], layout: DatasetLayout, split: str) ->
     return images if is_same_file and split == data["train_split"] else None
 
 
-def _num_objects(scenes: Path, images: Tensor) -> Tensor | None:
+def num_objects(scenes: Path, images: Tensor) -> Tensor | None:
     """The number of objects (N,) of each image (N,); None without a scene for each."""
     if not scenes.exists():
         return None

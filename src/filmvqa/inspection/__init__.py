@@ -1,0 +1,1 @@
+"""What a trained network does with a question: its γ and β, its maps, and where it errs."""
