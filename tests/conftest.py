@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +19,11 @@ from filmvqa.data.features import Extraction
 from filmvqa.data.preprocess import preprocess_questions
 from filmvqa.layout import DatasetLayout
 from tests.scripts_server import run_forked
+
+# A shell that starts a command in the background has it ignore SIGINT, and so do all processes that
+# it starts: those tests that send one would wait in vain.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 #: How many times as many examples property tests try. ``make soak`` sets it, and seeds are fresh
 #: then; otherwise the examples of a test are always the same: one commit has one verdict.
