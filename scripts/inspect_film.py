@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from filmvqa.cli.command import command, typed_settings
 
 
@@ -14,14 +12,11 @@ def main(config) -> None:
     settings = typed_settings(config, InspectFilmConfig)
 
     from filmvqa.inspection.report import inspect_checkpoint
-    from filmvqa.layout import RunLayout
-    from filmvqa.reports.evaluate import output_folder
 
-    folder = RunLayout(output_folder(settings.checkpoint)).inspection(settings.split)
     page = inspect_checkpoint(
         settings.checkpoint,
         settings.split,
-        Path(settings.output) if settings.output else folder,
+        output=settings.output,
         h5=settings.h5,
         features=settings.features,
         max_questions=settings.max_questions,

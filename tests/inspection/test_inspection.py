@@ -192,7 +192,7 @@ class _Sources(HTMLParser):
 @pytest.mark.parametrize("name", ["film", "mac"])
 def test_a_whole_inspection(name: str, tiny_set: Path, tmp_path: Path) -> None:
     train(tmp_path / "run", tiny_set, name, precision="float32")
-    page = inspect_checkpoint(tmp_path / "run", "val", tmp_path / "out", device="cpu")
+    page = inspect_checkpoint(tmp_path / "run", "val", output=tmp_path / "out", device="cpu")
     text = page.read_text()
     sources = _Sources()
     sources.feed(text)

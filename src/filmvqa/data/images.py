@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from filmvqa.errors import UserError, one_line
-from filmvqa.files import is_litter
+from filmvqa.files import is_litter, names_in
 from filmvqa.layout import image_number
 from filmvqa.settings import MissingImages, Positive, checked
 
@@ -24,6 +24,18 @@ _PNG_MODES = {(8, 2), (8, 6)}  # depth and colour type: RGB and RGBA
 _PNG_HEAD, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
 _JPEG_HEAD, _JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
 _MAKE_AGAIN = "delete it and run generate_clevr.py again, or fetch it again"
+
+
+def find_pictures(folder: Path) -> dict[int, Path]:
+    """The images of a folder by index, to look at: unchecked, and none if there is no folder."""
+    by_index = {image_number(name): folder / name for name in names_in(folder)}
+    return {index: path for index, path in by_index.items() if index is not None}
+
+
+def read_picture(path: Path) -> NDArray[np.uint8]:
+    """The pixels of an image (H, W, 3), to look at."""
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB"))
 
 
 def list_images(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +19,20 @@ class PredictionStoppedError(Exception):
     """Prediction ended early because ``stop`` returned True."""
 
 
-@torch.inference_mode()
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """A block in which a model is in evaluation mode, and no gradients are kept; it is then left in
+    its mode."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
 def predict(
     model: nn.Module,
     loader: Loader,
@@ -54,24 +68,19 @@ def predict(
     batches = torch.split(order, loader.batch_size)
     part = torch.cat([order[:0], *batches[processes.part_of(len(batches))]])
     answers = torch.empty(len(part), dtype=torch.int64, device=loader.device)
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
     done, stopped = 0, False
-    try:
-        with tqdm(
-            total=len(part), desc="answer", unit="q", disable=not progress, leave=False
-        ) as bar:
-            for batch in loader.sequential(rows[part]):
-                if stopped := stop():
-                    break
-                with autocast(loader.device, precision):
-                    logits = model(batch.features, batch.questions, batch.image_of_question)
-                answers[done : done + len(batch.index)] = logits.argmax(1)
-                done += len(batch.index)
-                bar.update(len(batch.index))
-    finally:
-        for module, training in modes:
-            module.training = training
+    with (
+        evaluating(model),
+        tqdm(total=len(part), desc="answer", unit="q", disable=not progress, leave=False) as bar,
+    ):
+        for batch in loader.sequential(rows[part]):
+            if stopped := stop():
+                break
+            with autocast(loader.device, precision):
+                logits = model(batch.features, batch.questions, batch.image_of_question)
+            answers[done : done + len(batch.index)] = logits.argmax(1)
+            done += len(batch.index)
+            bar.update(len(batch.index))
     if any(processes.gathered(stopped)):
         raise PredictionStoppedError
     predictions = torch.zeros(len(rows), dtype=torch.int64)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,8 +13,9 @@ from tqdm import tqdm
 
 from filmvqa.data.batches import Loader
 from filmvqa.devices import autocast
+from filmvqa.errors import UserError
+from filmvqa.evaluation.predictions import evaluating
 from filmvqa.files import write_file
-from filmvqa.inspection.changes import Change, changed
 from filmvqa.models.film_generator import Modulation
 
 
@@ -45,19 +44,6 @@ class Answers:
     def probabilities(self) -> Tensor:
         """How likely each of these is, (N,)."""
         return torch.softmax(self.scores, 1).amax(1)
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """A block in which the model is in evaluation mode, and no gradients are kept."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        with torch.inference_mode():
-            yield
-    finally:
-        for module, training in modes:
-            module.training = training
 
 
 def collect(
@@ -101,12 +87,12 @@ def collect(
     return Answers(torch.cat(scores)[back], gamma, beta)
 
 
-def accuracy_with(change: Change, model: nn.Module, loader: Loader, rows: Tensor) -> float:
-    """The share of the questions ``rows`` that are answered correctly with changed γ and β."""
+def accuracy(model: nn.Module, loader: Loader, rows: Tensor) -> float:
+    """The share of the questions ``rows`` that are answered correctly."""
     truths = loader.questions.answers
-    assert truths is not None
-    with changed(model, change):
-        return float((collect(model, loader, rows).answers == truths[rows]).double().mean())
+    if truths is None:
+        raise UserError(f"{loader.questions.path}: has no answers to compare with")
+    return float((collect(model, loader, rows).answers == truths[rows]).double().mean())
 
 
 def mean_film(model: nn.Module, questions: Tensor, batch_size: int = 512) -> tuple[Tensor, Tensor]:

@@ -90,11 +90,11 @@ def _of_layers(
         for name in ("gamma", "beta"):
             values = getattr(modulation, name)
             if parameter in (name, "both"):
-                whole = function(values, name)
-                kept = values if layers is None else values.clone()
+                new[name] = function(values, name)
                 if layers is not None:
-                    kept[:, list(layers)] = whole[:, list(layers)]
-                new[name] = whole if layers is None else kept
+                    of_layers = new[name][:, list(layers)]
+                    new[name] = values.clone()
+                    new[name][:, list(layers)] = of_layers
         return modulation._replace(**new)
 
     return change

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
+from filmvqa.data.images import read_picture
 from filmvqa.files import atomic_write
 from filmvqa.inspection.tables import Table
 
@@ -163,7 +163,7 @@ def draw_places(
     for axes, picture, share, caption in zip(grid.flat, pictures, places, captions, strict=False):
         extent = (0.0, 1.0, 0.0, 1.0)
         if picture is not None:
-            axes.imshow(_pixels(picture), extent=extent, aspect="auto")
+            axes.imshow(read_picture(picture), extent=extent, aspect="auto")
         strength = np.sqrt(share.numpy() / max(float(share.max()), 1e-6))
         color = np.ones((*strength.shape, 4)) * (1.0, 0.9, 0.1, 1.0)
         color[..., 3] = 0.75 * strength
@@ -186,12 +186,7 @@ def draw_pictures(
         axes.set_axis_off()
     for axes, picture, caption in zip(grid.flat, pictures, captions, strict=False):
         if picture is not None:
-            axes.imshow(_pixels(picture))
+            axes.imshow(read_picture(picture))
         axes.set(xticks=[], yticks=[])
         axes.set_xlabel(textwrap.fill(caption, 36), fontsize=5.5)
     save(figure, target, dpi=130)
-
-
-def _pixels(path: Path) -> NDArray[np.uint8]:
-    with Image.open(path) as image:
-        return np.asarray(image.convert("RGB"))

@@ -12,16 +12,23 @@ from torch import Tensor
 
 from filmvqa.clevr.programs import ANSWER_FUNCTIONS
 from filmvqa.clevr.schema import Question, read_questions
+from filmvqa.data.images import find_pictures
 from filmvqa.data.questions import QuestionDataset
 from filmvqa.errors import UserError, warn
-from filmvqa.files import check_output, names_in, write_file
+from filmvqa.evaluation.predictions import evaluating
+from filmvqa.files import check_output, write_file
 from filmvqa.inspection import drawing, tables
-from filmvqa.inspection.answers import collect, evaluating, mean_film, write_answers
+from filmvqa.inspection.answers import collect, mean_film, write_answers
 from filmvqa.inspection.tables import Table
 from filmvqa.inspection.watching import can_be_watched, watched
-from filmvqa.layout import image_number
+from filmvqa.layout import RunLayout
 from filmvqa.locks import folder_lock
-from filmvqa.reports.evaluate import AskedQuestions, num_objects, opened_questions
+from filmvqa.reports.evaluate import (
+    AskedQuestions,
+    num_objects,
+    opened_questions,
+    output_folder,
+)
 
 #: Questions whose answers with changed γ and β are compared, and of which points are drawn.
 _FEWER = 2000
@@ -45,8 +52,8 @@ class Section:
 def inspect_checkpoint(
     checkpoint: str | Path,
     split: str,
-    output: str | Path,
     *,
+    output: str | Path | None = None,
     h5: str | Path | None = None,
     features: str | Path | None = None,
     max_questions: int | None = 10_000,
@@ -59,6 +66,9 @@ def inspect_checkpoint(
 
     Parameters
     ----------
+    output
+        None is ``inspection_<split>`` in the folder of the checkpoint, and for a network of the
+        package in ``outputs/<name>``.
     max_questions
         So many questions of the split are asked, chosen by ``seed``; None: all.
 
@@ -67,6 +77,8 @@ def inspect_checkpoint(
     UserError
         As ``opened_questions``, and for a split without answers.
     """
+    if output is None:
+        output = RunLayout(output_folder(checkpoint)).inspection(split)
     output = Path(output)
     check_output(output / "index.html")
     with (
@@ -111,14 +123,14 @@ class _Inspection:
         self.truths = truths[self.rows]
         self.correct = self.answers.answers == self.truths
         self.records = _records(asked, split, self.rows)
-        folder = asked.layout.image_folder(split)
-        names = {image_number(name): folder / name for name in names_in(folder)}
-        self.pictures = [names.get(int(i)) for i in self.questions.images[self.rows]]
-        self.texts = [
-            asked.vocabulary.decode(tokens)
-            for tokens in self.questions.questions[self.rows].tolist()
-        ]
+        pictures = find_pictures(asked.layout.image_folder(split))
+        self.pictures = [pictures.get(int(i)) for i in self.questions.images[self.rows]]
         self.split = split
+
+    def text(self, i: int) -> str:
+        """The words of a question that is asked."""
+        tokens = self.questions.questions[self.rows[i]].tolist()
+        return self.asked.vocabulary.decode(tokens)
 
     def sections(self) -> list[Section]:
         found = [self.accuracy(), self.confusion(), self.consistency()]
@@ -297,7 +309,7 @@ class _Inspection:
         where = torch.searchsorted(self.rows, rows[:shown]).tolist()
         names = self.asked.vocabulary.answers()
         captions = [
-            f"{self.texts[i]} {names[int(self.answers.answers[i])]}"
+            f"{self.text(i)} {names[int(self.answers.answers[i])]}"
             f"{'' if self.correct[i] else f' (wrong: {names[int(self.truths[i])]})'}"
             for i in where
         ]
@@ -337,7 +349,7 @@ class _Inspection:
         for i in order:
             table.rows.append([
                 int(self.questions.original_index[self.rows[i]]),
-                int(self.questions.images[self.rows[i]]), self.texts[i],
+                int(self.questions.images[self.rows[i]]), self.text(i),
                 names[int(self.truths[i])], names[int(self.answers.answers[i])],
                 float(self.answers.probabilities[i]),
             ])  # fmt: skip

@@ -16,10 +16,10 @@ from tqdm import tqdm
 from filmvqa.clevr.schema import Question
 from filmvqa.data.batches import Loader
 from filmvqa.data.vocabulary import Vocabulary
-from filmvqa.errors import UserError
 from filmvqa.evaluation.accuracy import wilson_interval
-from filmvqa.inspection.answers import accuracy_with, collect, evaluating
-from filmvqa.inspection.changes import Parameter, disturbed, fixed
+from filmvqa.evaluation.predictions import evaluating
+from filmvqa.inspection.answers import accuracy
+from filmvqa.inspection.changes import Parameter, changed, disturbed, fixed
 from filmvqa.inspection.consistency import comparison_of
 
 #: Standard deviations of the noise that is added to γ and β.
@@ -105,11 +105,7 @@ def robustness(
     """
     generator = torch.Generator().manual_seed(0)
     table = Table(["parameter", "layer", "change", "accuracy"])
-    truths = loader.questions.answers
-    if truths is None:
-        raise UserError(f"{loader.questions.path}: has no answers to compare with")
-    plain = float((collect(model, loader, rows).answers == truths[rows]).double().mean())
-    table.rows.append(["none", "all", "none", plain])
+    table.rows.append(["none", "all", "none", accuracy(model, loader, rows)])
     parameters: tuple[Parameter, ...] = ("gamma", "beta")
     places = [None, *range(num_layers)]
     total = len(parameters) * len(places) * (1 + len(NOISE))
@@ -122,7 +118,8 @@ def robustness(
                 for std in NOISE
             }
             for name, change in changes.items():
-                share = accuracy_with(change, model, loader, rows)
+                with changed(model, change):
+                    share = accuracy(model, loader, rows)
                 label = "all" if layer is None else str(layer + 1)
                 table.rows.append([parameter, label, name, share])
                 bar.update()
@@ -138,9 +135,6 @@ def shuffled_words(
     """
     generator = torch.Generator().manual_seed(0)
     original = loader.questions.questions
-    truths = loader.questions.answers
-    if truths is None:
-        raise UserError(f"{loader.questions.path}: has no answers to compare with")
     table = Table(["shuffled", "accuracy"])
     try:
         for count in counts:
@@ -151,8 +145,7 @@ def shuffled_words(
                 order = torch.randperm(end - first, generator=generator)
                 shuffled[row, first:end] = original[row, first:end][order]
             loader.questions.questions = shuffled
-            answers = collect(model, loader, rows).answers
-            table.rows.append([count, float((answers == truths[rows]).double().mean())])
+            table.rows.append([count, accuracy(model, loader, rows)])
     finally:
         loader.questions.questions = original
     return table
@@ -188,14 +181,14 @@ def consistency(
     asked = [text for _, comparison in found for text in comparison.counts]
     about = [int(images[i]) for i, _ in found for _ in range(2)]
     counts = [texts[i] for i in _ask(model, loader, vocabulary, asked, about).tolist()]
-    results: dict[str, list[tuple[bool, bool]]] = {}
+    results: dict[str, list[tuple[bool, bool, bool]]] = {}
     for (i, comparison), first, second in zip(found, counts[::2], counts[1::2], strict=True):
         if first.isdigit() and second.isdigit():
             implied = comparison.implied(int(first), int(second))
             given, truth = texts[int(answers[i])], texts[int(truths[rows[i]])]
             result = (given == implied, given == truth, implied == truth)
             for name in (comparison.function, "all"):
-                results.setdefault(name, []).append(result)  # type: ignore[arg-type]
+                results.setdefault(name, []).append(result)
     for name, outcomes in sorted(results.items()):
         agree, right, counted = (torch.tensor(v).double() for v in zip(*outcomes, strict=True))
         share = float(right[counted.bool()].mean()) if counted.any() else float("nan")

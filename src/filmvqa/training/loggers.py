@@ -11,11 +11,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
+from filmvqa.data.images import read_picture
 from filmvqa.disk import DISK_FULL_ERRNOS, disk_full_error
 from filmvqa.errors import UserError, one_line, warn
 from filmvqa.layout import RunLayout
@@ -201,32 +199,29 @@ class TensorBoardLogger:
     def log(self, record: dict[str, Any]) -> None:
         for name, value in flatten(record).items():
             if name != "step":
-                self._write("add_scalar", name.replace(".", "/"), value, record["step"])
+                self._writer.add_scalar(name.replace(".", "/"), value, record["step"])
 
     def show(self, step: int, snapshot: Snapshot) -> None:
         for name, values in _by_block(snapshot):
-            self._write("add_histogram", name, values, step)
+            self._writer.add_histogram(name, values, step)
         header = ["", "question", "truth", "answer", "probability"]
         rows = [
             [str(i), e.question, e.truth, e.answer, f"{100 * e.probability:.1f}%"]
             for i, e in enumerate(snapshot.examples, 1)
         ]
-        self._write("add_text", "examples", markdown_table(header, rows, 4), step)
+        self._writer.add_text("examples", markdown_table(header, rows, 4), step)
         if not self._pictures_are_shown:  # they are the same ones each time
             self._pictures_are_shown = True
             for i, example in enumerate(snapshot.examples, 1):
                 if example.picture is not None:
-                    picture = _pixels(example.picture)
-                    self._write("add_image", f"examples/{i}", picture, step, dataformats="HWC")
+                    picture = read_picture(example.picture)
+                    self._writer.add_image(f"examples/{i}", picture, step, dataformats="HWC")
 
     def flush(self) -> None:
         self._writer.flush()
 
     def close(self) -> None:
         self._writer.close()
-
-    def _write(self, method: str, *arguments: Any, **options: Any) -> None:
-        getattr(self._writer, method)(*arguments, **options)
 
 
 def _by_block(snapshot: Snapshot) -> Iterator[tuple[str, Tensor]]:
@@ -235,11 +230,6 @@ def _by_block(snapshot: Snapshot) -> Iterator[tuple[str, Tensor]]:
         if values is not None:
             for i in range(values.shape[1]):
                 yield f"{name}/block_{i + 1}", values[:, i]
-
-
-def _pixels(path: Path) -> NDArray[np.uint8]:
-    with Image.open(path) as image:
-        return np.asarray(image.convert("RGB"))
 
 
 @contextmanager

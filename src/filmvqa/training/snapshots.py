@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from filmvqa.data.batches import Loader
+from filmvqa.data.images import find_pictures
 from filmvqa.data.vocabulary import Vocabulary
 from filmvqa.devices import autocast
-from filmvqa.files import names_in
-from filmvqa.layout import image_number
+from filmvqa.evaluation.predictions import evaluating
 from filmvqa.models.film_generator import Modulation
 
 #: Questions of which γ and β are shown; of the first of them the answers are, too.
@@ -61,23 +61,20 @@ class SnapshotTaker:
         chosen = torch.linspace(0, len(rows) - 1, min(_QUESTIONS, len(rows))).long()
         self.loader, self.rows, self.vocabulary = loader, rows[chosen], vocabulary
         self.precision = precision
-        names = {image_number(name): images / name for name in names_in(images)}
-        self.pictures = [names.get(int(i)) for i in loader.questions.images[self.rows[:_EXAMPLES]]]
+        pictures = find_pictures(images)
+        self.pictures = [
+            pictures.get(int(i)) for i in loader.questions.images[self.rows[:_EXAMPLES]]
+        ]
 
-    @torch.inference_mode()
     def take(self, model: nn.Module) -> Snapshot:
         """A snapshot of a model, which is left in its mode."""
-        modes = [(module, module.training) for module in model.modules()]
-        model.eval()
         batch = self.loader.batch(self.rows)
         modulation: Modulation | None = None
-        with autocast(self.loader.device, self.precision):
+        with evaluating(model), autocast(self.loader.device, self.precision):
             logits = model(batch.features, batch.questions, batch.image_of_question)
             modulate: Any = getattr(model, "modulate", None)
             if modulate is not None and getattr(model, "film_generator", None) is not None:
                 modulation = modulate(batch.questions)
-        for module, training in modes:
-            module.training = training
         shares, answers = torch.softmax(logits.float(), 1).max(1)
         texts, truths = self.vocabulary.answers(), batch.answers
         examples = [
