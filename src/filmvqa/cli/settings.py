@@ -98,17 +98,23 @@ class DrawSheetConfig(ScriptConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateConfig(ScriptConfig):
+class AskedConfig(ScriptConfig):
+    """What scripts share that ask a checkpoint a split's questions."""
+
     checkpoint: PathText
     split: SplitName = "val"
     h5: PathText | None = None
     features: PathText | None = None
     output: PathText | None = None
+    batch_size: Positive = 256
+    device: Device = "auto"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig(AskedConfig):
     by_family: bool = False
     by_program_length: bool = False
     by_objects: bool = False
-    batch_size: Positive = 256
-    device: Device = "auto"
     store: Placement = "auto"
     precision: Precision = "auto"
     missing_images: MissingImages = "refuse"
@@ -160,16 +166,9 @@ class ImportFilmConfig(ScriptConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class InspectFilmConfig(ScriptConfig):
-    checkpoint: PathText
-    split: SplitName = "val"
-    h5: PathText | None = None
-    features: PathText | None = None
-    output: PathText | None = None
+class InspectFilmConfig(AskedConfig):
     max_questions: Positive | None = 10_000
     seed: Seed = 0
-    batch_size: Positive = 256
-    device: Device = "auto"
 
 
 @dataclass(frozen=True, kw_only=True)

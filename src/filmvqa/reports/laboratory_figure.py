@@ -83,7 +83,7 @@ def draw_courses(claim: Claim, settings: Sequence[Setting], target: Path) -> Non
 
     keys = [key.key for key in claim.keys]
     panels = [settings[i : i + _CURVES] for i in range(0, len(settings), _CURVES)]
-    rows = math.ceil(len(panels) / 2) if len(panels) > 1 else 1
+    rows = math.ceil(len(panels) / 2)
     columns = min(2, len(panels))
     figure = Figure(figsize=(_WIDTH, 0.6 + 3.6 * rows), layout="constrained")
     grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
