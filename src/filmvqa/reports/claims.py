@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-import msgspec
 import numpy as np
 import yaml
 from msgspec import Meta
 from numpy.typing import NDArray
 
 from filmvqa.errors import UserError, one_line
+from filmvqa.evaluation.records import read_predictions
 from filmvqa.files import read_bytes
 from filmvqa.layout import EvaluationLayout, RunLayout
 from filmvqa.nested import flatten
@@ -123,13 +123,6 @@ def read_claim(path: Path) -> Claim:
         raise UserError(f"{path}: {one_line(error)}") from None
 
 
-class _Prediction(msgspec.Struct):
-    question_index: int
-    image_index: int
-    answer: str
-    truth: str
-
-
 @dataclass(frozen=True)
 class ScoredRun:
     """A run, and whether it answers each of the test questions correctly.
@@ -177,17 +170,12 @@ class Outcome:
 def score_run(run: SweepRun, split: str) -> ScoredRun:
     """What an evaluation of a run on a split has written."""
     path = EvaluationLayout(RunLayout(run.folder).evaluation, split).predictions
-    rows = []
-    for number, line in enumerate(read_bytes(path, "evaluate the run on it").splitlines(), 1):
-        try:
-            rows.append(msgspec.json.decode(line, type=_Prediction))
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-            raise UserError(f"{path}: line {number}: {error}; remove it to have it made") from None
+    records = read_predictions(path)
     return ScoredRun(
         run,
-        np.array([row.question_index for row in rows]),
-        np.array([row.image_index for row in rows]),
-        np.array([row.answer == row.truth for row in rows]),
+        np.array([record.question_index for record in records]),
+        np.array([record.image_index for record in records]),
+        np.array([record.answer == record.truth for record in records]),
     )
 
 

@@ -17,18 +17,11 @@ from filmvqa.clevr.schema import CORRECT, not_utf8, utf8_json
 from filmvqa.data.question_table import MISSING, QuestionTable, read_question_table
 from filmvqa.errors import UserError
 from filmvqa.evaluation.accuracy import accuracy_report
+from filmvqa.evaluation.records import Prediction
 from filmvqa.files import read_bytes, refuse_overwriting, write_file
 
 #: An answer that is not one of the questions' answers.
 _ANOTHER = -2
-
-
-class _Prediction(msgspec.Struct):
-    """A line of ``<split>_predictions.jsonl``."""
-
-    question_index: int
-    answer: str
-    image_index: int | None = None
 
 
 @dataclass(frozen=True)
@@ -102,7 +95,7 @@ def _answers_of_records(path: Path, text: str, table: QuestionTable) -> list[str
     answers = []
     for row, line in enumerate(text.splitlines()):
         try:
-            record = msgspec.json.decode(line, type=_Prediction)
+            record = msgspec.json.decode(line, type=Prediction)
         except msgspec.DecodeError as error:
             raise UserError(f"{path}: line {row + 1}: {error}; {CORRECT}") from None
         answers.append(record.answer)
