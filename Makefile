@@ -1,4 +1,5 @@
 # make demo   from nothing to accuracy by question type, on data that the project makes itself
+# make page   a page in the browser: ask a trained network about pictures, and see what it does
 # make test   lint, types and all tests
 # make soak   every stage killed 50 times and started again, a long training, and property tests
 #             with fresh seeds and ten times as many examples: an hour
@@ -9,10 +10,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test soak lint clean
+.PHONY: demo page test soak lint clean
 
 demo: $(INSTALLED)
 	$(BIN)/python scripts/demo.py
+
+page: $(INSTALLED)
+	$(BIN)/python scripts/page.py
 
 # Side by side with a thread each; then, apart from these, what measures memory beside what kills.
 test: lint

@@ -21,7 +21,7 @@ FLOORS = (
     ("exported", "checkpoint", "interop", "evaluation"),
     ("training",),
     ("vqa", "reports", "inspection"),
-    ("benchmark",),
+    ("page", "benchmark"),
     ("cli",),
 )  # fmt: skip
 ROOMS = [room for floor in FLOORS for room in floor]

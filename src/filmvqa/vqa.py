@@ -84,6 +84,15 @@ class VQA:
         self._backbone: Backbone | None = None
         self._name = name
 
+    @property
+    def image_size(self) -> tuple[int, int] | None:
+        """(H, W) to which pictures are brought before their features are computed; None if the
+        checkpoint does not record it."""
+        if self._backbone_spec is None:
+            return None
+        height, width = self._backbone_spec["image_size"]
+        return height, width
+
     @torch.inference_mode()
     def features(self, picture: Picture) -> Tensor:
         """Features (C, H, W) of a picture, as the training set's were computed.

@@ -36,6 +36,7 @@ TYPES: dict[str, type[Settings]] = {
     "import_film": types.ImportFilmConfig,
     "inspect_film": types.InspectFilmConfig,
     "laboratory": types.LaboratoryConfig,
+    "page": types.PageConfig,
     "preprocess_questions": types.PreprocessQuestionsConfig,
     "pretrain_backbone": types.PretrainBackboneConfig,
     "score_answers": types.ScoreAnswersConfig,

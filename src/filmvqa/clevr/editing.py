@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from filmvqa.clevr.camera import Array, Camera
 from filmvqa.clevr.programs import SceneIndex
-from filmvqa.clevr.render import Rendered, render
+from filmvqa.clevr.render import Rendered, render, sample_and_render
 from filmvqa.clevr.scene_rules import SceneRules
-from filmvqa.clevr.scenes import RADII, Layout, sample_layout, to_scene
+from filmvqa.clevr.scenes import RADII, Layout, to_scene
 from filmvqa.clevr.schema import ATTRIBUTES, Scene
 from filmvqa.errors import UserError
 
@@ -73,7 +73,8 @@ class EditedScene:
 
     @classmethod
     def sampled(cls, seed: int, num_objects: int | None = None) -> EditedScene:
-        """A scene as the generator draws it, of so many objects (None: 3 to 10).
+        """A scene as the generator draws it, none of whose objects (so many; None: 3 to 10) is
+        hidden.
 
         Raises
         ------
@@ -83,7 +84,8 @@ class EditedScene:
         rules = SceneRules()
         if num_objects is not None:
             rules = replace(rules, min_objects=num_objects, max_objects=num_objects)
-        return cls.from_layout(sample_layout(np.random.default_rng(seed), rules))
+        rng = np.random.default_rng(seed)
+        return cls.from_layout(sample_and_render(rng, rules, 480, 320, rays=1)[0])
 
     @property
     def layout(self) -> Layout:

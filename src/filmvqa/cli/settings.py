@@ -166,6 +166,18 @@ class ImportFilmConfig(ScriptConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
+class PageConfig(ScriptConfig):
+    checkpoint: PathText
+    beside: PathText | None = None
+    h5: PathText | None = None
+    weights: PathText | None = None
+    host: Name = "127.0.0.1"
+    port: Annotated[int, Meta(ge=1, le=65535)] = 8080
+    show: bool = True
+    device: Device = "auto"
+
+
+@dataclass(frozen=True, kw_only=True)
 class InspectFilmConfig(AskedConfig):
     max_questions: Positive | None = 10_000
     seed: Seed = 0

@@ -1,0 +1,148 @@
+"""The page, and the server that shows it."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Sequence
+from contextlib import suppress
+from importlib.resources import files
+from pathlib import Path
+
+from nicegui import app, ui
+
+from filmvqa.checkpoint import load_checkpoint
+from filmvqa.clevr.editing import EditedScene
+from filmvqa.errors import UserError
+from filmvqa.layout import DatasetLayout
+from filmvqa.page.desk import Desk, House
+from filmvqa.page.errors_panel import ErrorsPanel
+from filmvqa.page.networks import Network
+from filmvqa.page.question_panel import QuestionPanels
+from filmvqa.page.scene_panel import ScenePanels
+from filmvqa.page.subjects import PictureSet, Subject, drawn
+from filmvqa.page.what_if_panel import WhatIfPanel
+from filmvqa.reports.evaluate import output_folder
+
+#: The scene that a visitor sees first.
+_FIRST_SEED = 0
+
+
+def open_house(
+    checkpoints: Sequence[str],
+    *,
+    h5: str | None = None,
+    device: str = "auto",
+    weights: str | None = None,
+) -> House:
+    """The networks of checkpoints, with the pictures of a data set and the first network's run.
+
+    Parameters
+    ----------
+    h5
+        The folder of the set's question files; None: that of the first checkpoint's training set.
+        If that is not here, there are no pictures to choose from.
+
+    Raises
+    ------
+    UserError
+        If a checkpoint cannot be used, or the folder ``h5`` is not there.
+    """
+    networks = [Network.load(checkpoint, device, weights) for checkpoint in checkpoints]
+    if h5 is not None and not Path(h5).is_dir():
+        raise UserError(f"{h5}: no such folder; give h5=<folder of question files>")
+    folder = Path(h5 or load_checkpoint(checkpoints[0])["data"]["h5"])
+    pictures = PictureSet(DatasetLayout.under(folder.parent, h5=folder))
+    return House(networks, pictures if pictures.splits else None, output_folder(checkpoints[0]))
+
+
+def first_subject() -> Subject:
+    """What a visitor sees first."""
+    return drawn(EditedScene.sampled(_FIRST_SEED), f"scene of seed {_FIRST_SEED}")
+
+
+def warm_up(house: House, subject: Subject) -> None:
+    """Load what the first question needs, so that no visitor waits for it."""
+    subject.true_answer("How many things are there?")
+    for network in house.networks:
+        network.look(network.features(subject.picture), network.some_question)
+
+
+def build_page(house: House, subject: Subject) -> None:
+    """The page of one visitor, who looks at a subject first."""
+    ui.add_css((files("filmvqa.page") / "page.css").read_text())
+    ui.colors(primary="#2457c5")
+    dark = ui.dark_mode(None)
+    desk = Desk(house, subject)
+    with ui.element("header").classes("top"):
+        ui.label("filmvqa").classes("name")
+        names = " and ".join(network.name for network in house.networks)
+        ui.label(names).classes("quiet")
+        with ui.tabs().props("dense no-caps inline-label") as tabs:
+            ask_tab, errors_tab = ui.tab("Ask"), ui.tab("Errors")
+        desk.build_status()
+        toggle = ui.button(icon="contrast", on_click=lambda: _turn(dark)).props("flat round dense")
+        toggle.props('aria-label="dark or light"')
+    with ui.tab_panels(tabs, value=ask_tab, animated=False).style("background: transparent"):
+        with ui.tab_panel(ask_tab).style("padding: 0"), ui.element("main").classes("columns"):
+            with ui.element("div").classes("column"):
+                ScenePanels(desk)
+                WhatIfPanel(desk)
+            with ui.element("div").classes("column"):
+                question = QuestionPanels(desk)
+        with ui.tab_panel(errors_tab).style("padding: 0"), ui.element("main").classes("wide"):
+
+            async def look(text: str, opened: Subject) -> None:
+                tabs.value = "Ask"
+                question.prepare(text)
+                await desk.show(opened)
+
+            errors = ErrorsPanel(desk, look)
+    tabs.on_value_change(lambda e: errors.open() if e.value == "Errors" else None)
+    ui.timer(0.05, question.ask_first, once=True)
+
+
+def _turn(dark: ui.dark_mode) -> None:
+    """Dark, light, or (at first) what the browser prefers: the first turn is to dark."""
+    dark.value = not dark.value
+
+
+def serve(house: House, *, host: str, port: int, show: bool) -> None:
+    """Show the page until the program is interrupted.
+
+    Raises
+    ------
+    UserError
+        If the port is in use, or the host is not this machine's.
+    """
+    _check_address(host, port)
+    subject = first_subject()
+    warm_up(house, subject)
+    address = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"
+    app.on_startup(lambda: print(f"the page is at {address}; Ctrl-C ends it", flush=True))
+    with suppress(KeyboardInterrupt):  # the usual end
+        ui.run(
+        lambda: build_page(house, subject),
+        host=host, port=port, title="filmvqa", favicon=_FAVICON, show=show, reload=False,
+        tailwind=False, show_welcome_message=False, dark=None,
+    )  # fmt: skip
+
+
+#: A modulated block: two bars and a plus.
+_FAVICON = (
+    '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32">'
+    '<rect width="32" height="32" rx="7" fill="#2457c5"/>'
+    '<path d="M9 23V13m7 10V8m7 15v-7" stroke="#fff" stroke-width="4" stroke-linecap="round"/>'
+    "</svg>"
+)
+
+
+def _check_address(host: str, port: int) -> None:
+    try:
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port))
+    except OSError as error:
+        raise UserError(
+            f"{host}:{port}: {error.strerror or error}; choose another with port=<number> or "
+            "host=<address>"
+        ) from None

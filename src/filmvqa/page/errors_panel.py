@@ -1,0 +1,120 @@
+"""The predictions of an evaluation: filtered, and opened with their pictures."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from nicegui import events, ui
+
+from filmvqa.page.desk import Desk, told
+from filmvqa.page.evaluated import COLUMNS, Evaluated
+from filmvqa.page.subjects import Subject
+
+#: More rows are not sent to the browser.
+_ROWS = 500
+_TITLES = {
+    "type": "type", "family": "family", "objects": "objects", "length": "program length",
+    "expected": "expected", "given": "given",
+}  # fmt: skip
+_ALL = "all"
+
+
+class ErrorsPanel:
+    """The tab of errors. ``on_open`` is told the question and the picture when one is opened."""
+
+    def __init__(self, desk: Desk, on_open: Callable[[str, Subject], Awaitable[None]]) -> None:
+        self._desk, self._on_open = desk, on_open
+        self._evaluated: Evaluated | None = None
+        splits = desk.house.evaluated_splits
+        with ui.element("section").classes("panel errors").props('aria-label="Errors"'):
+            ui.html("<h2>Errors</h2>", sanitize=False)
+            if not splits:
+                ui.label(
+                    "No predictions to look through. Evaluate the checkpoint, with its data set at "
+                    "hand: python scripts/evaluate.py checkpoint=<file>"
+                ).classes("quiet")
+                return
+            with ui.element("div").classes("filters"):
+                self._split = ui.select(
+                    splits, value=splits[0], label="split", on_change=told(self.open)
+                )
+                self._filters = {
+                    column: ui.select(
+                        [_ALL], value=_ALL, label=_TITLES[column], on_change=self._show
+                    )
+                    for column in COLUMNS
+                }
+                for select in (self._split, *self._filters.values()):
+                    select.props("dense outlined options-dense")
+                self._only_wrong = ui.checkbox(
+                    "only wrong answers", value=True, on_change=self._show
+                )
+            self._summary = ui.label().classes("quiet").props('role="status"')
+            columns = [
+                {"name": name, "label": label, "field": name, "align": "left", "sortable": True}
+                for name, label in {"question": "question", **_TITLES, "image": "picture"}.items()
+            ]
+            for column in columns:
+                if column["name"] in ("expected", "given"):
+                    column["classes"] = "text-weight-bold"
+            self._table = ui.table(columns=columns, rows=[], row_key="row", pagination=20)
+            self._table.props("flat dense wrap-cells")
+            self._table.add_slot(
+                "body-cell-question",
+                '<q-td :props="props"><a href="#" @click.prevent="$parent.$emit(\'look\', '
+                'props.row)">{{ props.value }}</a></q-td>',
+            )
+            self._table.on("look", told(self._look))
+
+    async def open(self) -> None:
+        """Read the split's predictions, unless they are there."""
+        if not self._desk.house.evaluated_splits:
+            return
+        with self._desk.busy("reading the predictions"):
+            evaluated = await asyncio.to_thread(self._desk.house.evaluated, str(self._split.value))
+        if evaluated is self._evaluated:
+            return
+        self._evaluated = evaluated
+        for column, select in self._filters.items():
+            select.set_options([_ALL, *evaluated.values(column)], value=_ALL)
+        self._show()
+
+    def _show(self) -> None:
+        evaluated = self._evaluated
+        if evaluated is None:
+            return
+        chosen = {
+            column: str(select.value)
+            for column, select in self._filters.items()
+            if select.value != _ALL
+        }
+        rows = evaluated.choose(chosen, only_wrong=bool(self._only_wrong.value))
+        of_filter = evaluated.choose(chosen, only_wrong=False)
+        wrong = int(evaluated.is_wrong[of_filter].sum())
+        text = f"{wrong:,} of {len(of_filter):,} answers are wrong"
+        if len(of_filter):
+            text += f" ({100 * wrong / len(of_filter):.1f}%)"
+        if len(rows) > _ROWS:
+            text += f"; the first {_ROWS} are shown"
+        self._summary.text = text + "."
+        self._table.rows = [
+            {
+                "row": int(row),
+                "question": evaluated.questions[row],
+                "image": int(evaluated.images[row]),
+                **{column: str(evaluated.columns[column][row]) for column in COLUMNS},
+            }
+            for row in rows[:_ROWS]
+        ]
+
+    async def _look(self, event: events.GenericEventArguments) -> None:
+        pictures, evaluated = self._desk.house.pictures, self._evaluated
+        assert pictures is not None
+        assert evaluated is not None
+        row = int(event.args["row"])
+        with self._desk.busy("reading the picture"):
+            subject = await asyncio.to_thread(
+                pictures.subject, evaluated.split, int(evaluated.images[row])
+            )
+        await self._on_open(evaluated.questions[row], subject)

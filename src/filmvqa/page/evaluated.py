@@ -1,0 +1,109 @@
+"""The predictions of an evaluation, with what their questions ask, to be looked through."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from filmvqa.clevr.programs import ANSWER_FUNCTIONS, question_type
+from filmvqa.data.questions import QuestionDataset
+from filmvqa.data.vocabulary import Vocabulary
+from filmvqa.errors import UserError
+from filmvqa.evaluation.records import read_predictions
+from filmvqa.layout import DatasetLayout, EvaluationLayout, RunLayout
+from filmvqa.reports.evaluate import num_objects
+
+#: The columns that predictions are chosen by.
+COLUMNS = ("type", "family", "objects", "length", "expected", "given")
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """The N predictions of a split.
+
+    Attributes
+    ----------
+    columns
+        (N,) values by the name of each of ``COLUMNS``; what is not known is an empty string.
+    questions, images
+        (N,) words, and index of the picture.
+    """
+
+    split: str
+    columns: dict[str, NDArray[np.str_]]
+    questions: Sequence[str]
+    images: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def is_wrong(self) -> NDArray[np.bool_]:
+        wrong: NDArray[np.bool_] = self.columns["expected"] != self.columns["given"]
+        return wrong
+
+    def values(self, column: str) -> list[str]:
+        """The values of a column, numbers in their order and words in theirs."""
+        found = [str(value) for value in np.unique(self.columns[column]) if value]
+        return sorted(found, key=lambda v: (not v.isdigit(), v.zfill(9) if v.isdigit() else v))
+
+    def choose(self, chosen: dict[str, str], *, only_wrong: bool) -> NDArray[np.int64]:
+        """The predictions (M,) that have all chosen values of columns."""
+        mask = self.is_wrong if only_wrong else np.ones(len(self), bool)
+        for column, value in chosen.items():
+            mask = mask & (self.columns[column] == value)
+        return np.nonzero(mask)[0]
+
+
+def evaluated_splits(folder: Path) -> list[str]:
+    """The splits of which a run's folder has predictions."""
+    evaluation = RunLayout(folder).evaluation
+    ending = EvaluationLayout(evaluation, "").predictions.name
+    return sorted(path.name.removesuffix(ending) for path in evaluation.glob(f"*{ending}"))
+
+
+def read_evaluated(
+    folder: Path, split: str, layout: DatasetLayout, vocabulary: Vocabulary
+) -> Evaluated:
+    """The predictions that ``evaluate.py`` has written to a run's folder.
+
+    Raises
+    ------
+    UserError
+        If predictions or questions are missing or damaged, or do not belong together.
+    """
+    path = EvaluationLayout(RunLayout(folder).evaluation, split).predictions
+    records = read_predictions(path)
+    questions = QuestionDataset.load(layout.question_h5(split), vocabulary)
+    row_of = {index: row for row, index in enumerate(questions.original_index.tolist())}
+    rows = [row_of.get(record.question_index, -1) for record in records]
+    if -1 in rows:
+        missing = records[rows.index(-1)].question_index
+        raise UserError(
+            f"{path}: answers question {missing}, which {layout.question_h5(split)} does not have; "
+            "evaluate the checkpoint again"
+        )
+    objects = num_objects(layout.scene_json(split), questions.images[rows])
+    unknown = [""] * len(rows)
+    columns = {
+        "type": unknown if questions.types is None
+        else ["" if t < 0 else question_type(ANSWER_FUNCTIONS[t])
+              for t in questions.types[rows].tolist()],
+        "family": unknown if questions.families is None
+        else ["" if f < 0 else str(f) for f in questions.families[rows].tolist()],
+        "objects": unknown if objects is None else [str(n) for n in objects.tolist()],
+        "length": unknown if questions.program_lengths is None
+        else [str(n) for n in questions.program_lengths[rows].tolist()],
+        "expected": [record.truth or "" for record in records],
+        "given": [record.answer for record in records],
+    }  # fmt: skip
+    return Evaluated(
+        split,
+        {name: np.array(values, dtype=np.str_) for name, values in columns.items()},
+        [vocabulary.decode(questions.questions[row].tolist()) for row in rows],
+        np.array([record.image_index for record in records]),
+    )

@@ -1,0 +1,122 @@
+"""Networks that the page asks: one that all visitors share, and what it did to give an answer."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from filmvqa.errors import UserError
+from filmvqa.inspection.watching import can_be_watched, watched
+from filmvqa.vqa import VQA, Answer, FilmParameters, Picture, load
+
+
+@dataclass(frozen=True)
+class Look:
+    """An answer, and what gave it.
+
+    Attributes
+    ----------
+    film
+        γ and β of each block; None for a network without FiLM layers.
+    maps
+        (H, W) each, not negative, by what they show.
+    """
+
+    answer: Answer
+    film: FilmParameters | None = None
+    maps: dict[str, Tensor] = field(default_factory=dict)
+
+
+class Network:
+    """A trained network that several threads may ask; they take turns."""
+
+    def __init__(self, vqa: VQA, name: str) -> None:
+        self.vqa, self.name = vqa, name
+        self._turn = threading.RLock()
+
+    @classmethod
+    def load(cls, checkpoint: str, device: str, weights: str | None) -> Network:
+        """A network from a checkpoint, which is named by what tells it from others.
+
+        Raises
+        ------
+        UserError
+            As ``vqa.load``.
+        """
+        vqa = load(checkpoint, device=device, precision="float32", backbone_weights=weights)
+        path = Path(checkpoint)
+        return cls(vqa, path.parent.name if path.suffix == ".pt" else path.name)
+
+    @property
+    def image_size(self) -> tuple[int, int] | None:
+        """(H, W) of the pictures that its features are computed from, if its checkpoint tells."""
+        return self.vqa.image_size
+
+    def knows(self, question: str) -> bool:
+        """Whether it knows all words of a question."""
+        try:
+            self.vqa.vocabulary.encode(question)
+        except UserError:
+            return False
+        return True
+
+    @property
+    def some_question(self) -> str:
+        """A word that it knows."""
+        return min(self.vqa.vocabulary.words())
+
+    def features(self, picture: Picture) -> Tensor:
+        """As ``VQA.features``."""
+        with self._turn:
+            return self.vqa.features(picture)
+
+    def answers(self, pictures: Sequence[Picture], question: str) -> list[Answer]:
+        """The answers to one question about many pictures."""
+        with self._turn:
+            return self.vqa.ask_all(pictures, [question] * len(pictures))
+
+    def look(self, features: Tensor, question: str) -> Look:
+        """The answer to a question about a picture's features (C, H, W), and what gave it: γ and β,
+        the norm over channels before and after each FiLM layer, the places that the global maximum
+        pool takes, and the gradient of the answer's score.
+
+        Raises
+        ------
+        UserError
+            For an unknown word.
+        """
+        with self._turn:
+            maps: dict[str, Tensor] = {}
+            film = None
+            if can_be_watched(self.vqa.model):
+                with watched(self.vqa.model) as inside:
+                    answer = self.vqa.ask(features, question)
+                layers = zip(inside.before, inside.after, strict=True)
+                for i, (before, after) in enumerate(layers, 1):
+                    maps[f"block {i}, before FiLM"] = before[0].float().norm(dim=0).cpu()
+                    maps[f"block {i}, after FiLM"] = after[0].float().norm(dim=0).cpu()
+                maps["places of the maximum pool"] = inside.places()[0]
+                film = self.vqa.film(question)
+            else:
+                answer = self.vqa.ask(features, question)
+            maps["gradient of the answer"] = self._gradient(features, question, answer.text)
+            return Look(answer, film, maps)
+
+    def _gradient(self, features: Tensor, question: str, answer: str) -> Tensor:
+        """The absolute gradient (H, W) of an answer's score by the features, summed over
+        channels."""
+        from captum.attr import Saliency
+
+        vocabulary = self.vqa.vocabulary
+        tokens = torch.tensor([vocabulary.encode(question)])
+        saliency = Saliency(lambda maps: self.vqa.model(maps, tokens).float())
+        # A clone outside of inference mode can have gradients.
+        given = features.clone()[None].float().requires_grad_()
+        target = vocabulary.answers().index(answer)
+        gradient: Tensor = saliency.attribute(given, target=target)[0].sum(0)
+        return gradient.detach().cpu()

@@ -1,0 +1,114 @@
+"""What the page shows as pictures: scenes, maps laid over them, γ and β."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from filmvqa.vqa import FilmParameters
+
+#: Of maps that are laid over a picture: readable on CLEVR's grey ground and on all its colours.
+_HEAT = np.array([255, 214, 10], float)
+#: Of a strip: the width of a channel, the height of a layer's γ or β.
+_BAR, _STRIP = 4, 56
+
+
+def data_url(picture: NDArray[np.uint8], *, quick: bool = False) -> str:
+    """A picture (H, W, 3) as a URL that holds it: PNG, or (quick) JPEG."""
+    out = io.BytesIO()
+    image = Image.fromarray(picture)
+    if quick:
+        image.save(out, format="JPEG", quality=85)
+    else:
+        image.save(out, format="PNG", compress_level=1)
+    kind = "jpeg" if quick else "png"
+    return f"data:image/{kind};base64,{base64.b64encode(out.getvalue()).decode()}"
+
+
+def laid_over(picture: NDArray[np.uint8], values: Tensor) -> NDArray[np.uint8]:
+    """A map (h, w) over a picture (H, W, 3): dark where it is lowest, yellow where it is highest.
+
+    Lowest and highest are those of this map; a map that is the same everywhere only darkens.
+    """
+    height, width = picture.shape[:2]
+    span = values.amax() - values.amin()
+    relative = (values - values.amin()) / span.clamp(min=1e-12)
+    small = Image.fromarray((255 * relative).numpy().astype(np.uint8))
+    shares = np.asarray(small.resize((width, height), Image.Resampling.BICUBIC), float) / 255
+    gray = picture.astype(float).mean(2, keepdims=True)
+    laid = 0.45 * gray + 0.75 * shares[..., None] * (_HEAT - 0.45 * gray)
+    drawn: NDArray[np.uint8] = laid.clip(0, 255).astype(np.uint8)
+    return drawn
+
+
+def thumbnail(picture: NDArray[np.uint8], width: int = 192) -> NDArray[np.uint8]:
+    """A picture (H, W, 3) of a smaller width."""
+    height = max(1, round(width * picture.shape[0] / picture.shape[1]))
+    return np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling.BOX))
+
+
+def film_strips(film: FilmParameters, before: FilmParameters | None = None) -> list[str]:
+    """An SVG for each layer's γ and β in turn: a bar for each channel, from 1 for γ and from 0 for
+    β; lines at both numbers; ticks where they were for the question before."""
+    drawings = []
+    for layer in range(len(film.gamma)):
+        for name, neutral in (("gamma", 1.0), ("beta", 0.0)):
+            values = getattr(film, name)[layer].tolist()
+            previous = None if before is None else getattr(before, name)[layer].tolist()
+            drawings.append(_strip(values, previous, neutral))
+    return drawings
+
+
+def _strip(values: list[float], previous: list[float] | None, neutral: float) -> str:
+    everything = [*values, *(previous or []), 0.0, 1.0]
+    low, high = min(everything), max(everything)
+    margin = 0.04 * (high - low)
+    low, high = low - margin, high + margin
+
+    def y(value: float) -> float:
+        return round(_STRIP * (high - value) / (high - low), 1)
+
+    width = _BAR * len(values)
+    parts = [
+        f'<svg viewBox="0 0 {width} {_STRIP}" preserveAspectRatio="none" role="img" '
+        f'class="strip" aria-label="{len(values)} values from {min(values):.1f} to '
+        f'{max(values):.1f}">'
+    ]
+    for i, value in enumerate(values):
+        top, bottom = sorted((y(value), y(neutral)))
+        side = "above" if value > neutral else "below"
+        parts.append(
+            f'<rect class="{side}" x="{_BAR * i}" y="{top}" width="{_BAR - 1}" '
+            f'height="{max(0.6, round(bottom - top, 1))}"/>'
+        )
+    if previous is not None:
+        parts += [
+            f'<rect class="before" x="{_BAR * i}" y="{y(value) - 0.6}" width="{_BAR - 1}" '
+            'height="1.2"/>'
+            for i, value in enumerate(previous)
+        ]
+    for number in (0.0, 1.0):
+        kind = "neutral" if number == neutral else "mark"
+        parts.append(
+            f'<line class="{kind}" x1="0" x2="{width}" y1="{y(number)}" y2="{y(number)}"/>'
+        )
+    return "".join([*parts, "</svg>"])
+
+
+def handles(places: Sequence[tuple[float, float]], chosen: int | None, scale: float = 1.0) -> str:
+    """SVG marks at the objects' places, numbered from 1; that of the chosen one is filled."""
+    parts = []
+    for i, (x, y) in enumerate(places):
+        kind = "handle chosen" if i == chosen else "handle"
+        parts.append(
+            f'<circle class="{kind}" cx="{x:.1f}" cy="{y:.1f}" r="{9 * scale:.1f}"/>'
+            f'<text class="{kind}" x="{x:.1f}" y="{y + 4 * scale:.1f}" '
+            f'font-size="{11 * scale:.1f}">{i + 1}</text>'
+        )
+    return "".join(parts)

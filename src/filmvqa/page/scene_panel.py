@@ -1,0 +1,334 @@
+"""The picture: where it is from, and its objects, which can be moved and changed."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable
+from typing import Any
+
+from nicegui import events, ui
+
+from filmvqa.clevr.editing import EditedScene, PlacedObject
+from filmvqa.clevr.schema import ATTRIBUTES
+from filmvqa.page.desk import Desk, told
+from filmvqa.page.pictures import data_url, handles, laid_over
+from filmvqa.page.subjects import (
+    HEIGHT,
+    MAX_UPLOAD,
+    WIDTH,
+    drawn,
+    drawn_quickly,
+    uploaded,
+)
+
+#: How far a pointer may be from an object's place to take hold of it, in pixels.
+_REACH = 26.0
+#: How far an arrow key moves an object, in pixels.
+_STEP = 8.0
+_ARROWS = {
+    "ArrowLeft": (-_STEP, 0.0), "ArrowRight": (_STEP, 0.0),
+    "ArrowUp": (0.0, -_STEP), "ArrowDown": (0.0, _STEP),
+}  # fmt: skip
+#: The pointer's way over the picture is of interest only while a button is pressed.
+_POINTER = "(e) => { if (e.mouse_event_type !== 'pointermove' || e.buttons) emit(e) }"
+_KEYS = """(e) => {
+    if (e.key.startsWith('Arrow') || e.key === 'Delete' || /^[0-9]$/.test(e.key)) {
+        e.preventDefault();
+        emit({key: e.key});
+    }
+}"""
+
+
+class ScenePanels:
+    """The panels at the left: the subject's picture, and its objects."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self._chosen: int | None = None
+        self._dragged: int | None = None
+        self._target: tuple[float, float] | None = None
+        self._was_moved = self._is_drawing = False
+        # The scene as it will be: changes may come faster than pictures.
+        self._wanted: EditedScene | None = desk.subject.edited
+        self._version = 0
+        self._rows_show: object = None
+        with ui.element("section").classes("panel").props('aria-label="Picture"'):
+            with ui.element("div").classes("line"):
+                ui.html("<h2>Picture</h2>", sanitize=False)
+                self._title = ui.label().classes("quiet")
+            self._build_sources()
+            self._image = ui.interactive_image(
+                events=["pointerdown", "pointermove", "pointerup", "pointerleave", "pointercancel"],
+                sanitize=False,
+            )
+            self._image.classes("picture").props('tabindex=0 role="application"')
+            self._image.on("mouse", self._on_pointer, js_handler=_POINTER)
+            self._image.on("keydown", self._on_key, js_handler=_KEYS)
+            self._over = ui.label().classes("quiet")
+            self._problems = ui.element("div").classes("alarm").props('role="status"')
+        with ui.element("section").classes("panel later").props('aria-label="Objects"') as panel:
+            ui.html("<h2>Objects</h2>", sanitize=False)
+            self._editor = ui.element("div").classes("column")
+        self._objects_panel = panel
+        desk.listen(self._on_subject)
+        desk.on_overlay = self._draw_picture
+        self._refresh(settled=True)
+
+    def _build_sources(self) -> None:
+        pictures = self._desk.house.pictures
+        with ui.element("div").classes("line"):
+            self._seed = ui.number("seed", value=0, min=0, precision=0).props("dense outlined")
+            self._seed.style("width: 90px")
+            self._seed.on("keydown.enter", lambda: self._generate(0))
+            self._count = ui.select(
+                {None: "3 to 10"} | {n: str(n) for n in range(1, 11)}, value=None, label="objects"
+            )
+            self._count.props("dense outlined options-dense").style("width: 100px")
+            ui.button("New scene", on_click=lambda: self._generate(1)).props("unelevated no-caps")
+            upload = ui.upload(
+                on_upload=told(self._on_upload), on_rejected=self._on_rejected,
+                max_file_size=MAX_UPLOAD, auto_upload=True,
+            )  # fmt: skip
+            upload.props('accept="image/png,image/jpeg"').style("display: none")
+            self._upload = upload
+            open_dialog = f"() => getElement({upload.id}).pickFiles()"
+            button = ui.button("Upload a picture").props("outline no-caps")
+            button.on("click", js_handler=open_dialog)
+        if pictures is not None and pictures.splits:
+            with ui.element("div").classes("line"):
+                splits = pictures.splits
+                first = "val" if "val" in splits else splits[0]
+                self._split = ui.select(splits, value=first, label="data set")
+                self._split.props("dense outlined options-dense").style("width: 110px")
+                self._number = ui.number("picture", value=0, min=0, precision=0)
+                self._number.props("dense outlined").style("width: 100px")
+                self._number.on("keydown.enter", told(self._show_number))
+                ui.button("Show", on_click=told(self._show_number)).props("outline no-caps")
+
+    async def _generate(self, step: int) -> None:
+        """Draw the scene of the seed, or of the one after it."""
+        seed = int(self._seed.value or 0) + step
+        self._seed.value = seed
+        await told(self._generate_of)(seed, self._count.value)
+
+    async def _generate_of(self, seed: int, count: int | None) -> None:
+        with self._desk.busy("drawing a scene"):
+            subject = await asyncio.to_thread(
+                lambda: drawn(EditedScene.sampled(seed, count), f"scene of seed {seed}")
+            )
+        await self._desk.show(subject)
+
+    async def _show_number(self) -> None:
+        pictures = self._desk.house.pictures
+        assert pictures is not None
+        split, index = str(self._split.value), int(self._number.value or 0)
+        with self._desk.busy("reading the picture"):
+            subject = await asyncio.to_thread(pictures.subject, split, index)
+        await self._desk.show(subject)
+
+    async def _on_upload(self, upload: events.UploadEventArguments) -> None:
+        with self._desk.busy("reading the picture"):
+            subject = await asyncio.to_thread(uploaded, await upload.file.read(), upload.file.name)
+        self._upload.reset()
+        await self._desk.show(subject)
+
+    def _on_rejected(self) -> None:
+        ui.notify(
+            f"the picture was refused: give a PNG or JPEG of at most {MAX_UPLOAD >> 20} MB",
+            type="negative",
+        )
+
+    async def _on_subject(self, settled: bool) -> None:
+        if settled and self._desk.subject.edited is not self._wanted:
+            self._wanted, self._chosen = self._desk.subject.edited, None
+        self._refresh(settled)
+
+    def _refresh(self, settled: bool) -> None:
+        subject = self._desk.subject
+        self._title.text = subject.title
+        self._draw_picture(quick=not settled)
+        self._problems.clear()
+        with self._problems:
+            for problem in subject.problems:
+                ui.label(f"Not CLEVR's: {problem}.")
+        if settled:
+            self._build_editor()
+
+    def _draw_picture(self, quick: bool = False) -> None:
+        subject, overlay = self._desk.subject, self._desk.overlay
+        picture = subject.picture
+        if overlay is not None:
+            picture = laid_over(picture, overlay[1])
+        self._image.set_source(data_url(picture, quick=quick))
+        self._over.text = "" if overlay is None else f"Laid over it: {overlay[0]}."
+        self._draw_handles()
+
+    def _draw_handles(self) -> None:
+        edited = self._desk.subject.edited
+        content = "" if edited is None else handles(edited.pixels(WIDTH, HEIGHT), self._chosen)
+        self._image.set_content(content)
+        self._image.classes(add="editable" if edited else "", remove="" if edited else "editable")
+
+    # Objects
+
+    def _build_editor(self) -> None:
+        edited = self._wanted
+        shown = None if edited is None else [_attributes(o) for o in edited.objects]
+        if shown == self._rows_show and shown is not None:
+            self._mark_rows()
+            return
+        self._rows_show = shown
+        self._rows: list[ui.element] = []
+        self._editor.clear()
+        self._objects_panel.visible = edited is not None
+        if edited is None:
+            return
+        with self._editor:
+            ui.label(
+                "Drag an object. Or go to the picture with Tab: digits choose an object, arrows "
+                "move it, Delete takes it away."
+            ).classes("quiet")
+            with ui.element("div").classes("objects"):
+                for number, placed in enumerate(edited.objects):
+                    self._build_row(number, placed)
+            ui.button("Add an object", on_click=told(self._add)).props("outline no-caps").style(
+                "justify-self: start"
+            )
+        self._mark_rows()
+
+    def _build_row(self, number: int, placed: PlacedObject) -> None:
+        row = ui.element("div").classes("object")
+        self._rows.append(row)
+        with row:
+            choose = ui.button(str(number + 1), on_click=lambda: self._choose(number))
+            choose.props(f'flat dense round size=sm aria-label="choose object {number + 1}"')
+            for attribute in ("size", "color", "material", "shape"):
+                select = ui.select(
+                    list(ATTRIBUTES[attribute]), value=getattr(placed, attribute),
+                    on_change=told(self._setter(number, attribute)),
+                )  # fmt: skip
+                label = f"{attribute} of object {number + 1}"
+                select.props(f'dense borderless options-dense aria-label="{label}"')
+            remove = ui.button(icon="close", on_click=told(self._remover(number)))
+            remove.props(f'flat dense round size=sm aria-label="take object {number + 1} away"')
+
+    def _setter(self, number: int, attribute: str) -> Callable[..., Any]:
+        async def change(event: events.ValueChangeEventArguments[str]) -> None:
+            assert self._wanted is not None
+            edited = self._wanted.with_object(number, **{attribute: event.value})
+            self._rows_show = [_attributes(o) for o in edited.objects]  # the row shows it already
+            await self._draw(edited)
+
+        return change
+
+    def _remover(self, number: int) -> Callable[..., Any]:
+        async def remove() -> None:
+            assert self._wanted is not None
+            self._chosen = None
+            await self._draw(self._wanted.without(number))
+
+        return remove
+
+    async def _add(self) -> None:
+        assert self._wanted is not None
+        added = PlacedObject(size="small", color="red", material="rubber", shape="cube", x=0, y=0)
+        edited = self._wanted.with_added(added)
+        # Where it is furthest from all others, so that it is seen and does not touch them.
+        grid = [(x / 2, y / 2) for x in range(-6, 7) for y in range(-6, 7)]
+        x, y = max(
+            grid,
+            key=lambda p: min(
+                (math.hypot(p[0] - o.x, p[1] - o.y) for o in self._others(edited)), default=0.0
+            ),
+        )
+        self._chosen = len(edited.objects) - 1
+        await self._draw(edited.with_object(self._chosen, x=x, y=y))
+
+    @staticmethod
+    def _others(edited: EditedScene) -> tuple[PlacedObject, ...]:
+        return edited.objects[:-1]
+
+    def _choose(self, number: int | None) -> None:
+        self._chosen = number
+        self._draw_handles()
+        self._mark_rows()
+
+    def _mark_rows(self) -> None:
+        for number, row in enumerate(self._rows):
+            is_chosen = number == self._chosen
+            row.classes(add="chosen" if is_chosen else "", remove="" if is_chosen else "chosen")
+
+    # Drawing again
+
+    async def _draw(self, edited: EditedScene) -> None:
+        """Show a changed scene, unless it has been changed again meanwhile."""
+        self._wanted = edited
+        self._version += 1
+        version = self._version
+        with self._desk.busy("drawing the scene"):
+            subject = await asyncio.to_thread(drawn, edited, "your scene")
+        if version == self._version:
+            await self._desk.show(subject)
+
+    async def _on_pointer(self, event: events.GenericEventArguments) -> None:
+        kind, x, y = (event.args[name] for name in ("mouse_event_type", "image_x", "image_y"))
+        edited = self._wanted
+        if edited is None:
+            return
+        if kind == "pointerdown":
+            places = edited.pixels(WIDTH, HEIGHT)
+            distance, number = min(
+                ((math.dist(place, (x, y)), i) for i, place in enumerate(places)),
+                default=(math.inf, 0),
+            )
+            self._dragged = number if distance <= _REACH else None
+            self._choose(self._dragged)
+        elif self._dragged is None:
+            return
+        elif kind == "pointermove":
+            self._target, self._was_moved = (x, y), True
+            await self._draw_while_dragged()
+        else:
+            was_moved, self._was_moved = self._was_moved, False
+            self._dragged = self._target = None
+            if was_moved:
+                await told(self._draw)(edited)
+
+    async def _draw_while_dragged(self) -> None:
+        """Draw the object at the pointer, and again as long as the pointer has gone on."""
+        if self._is_drawing:
+            return
+        self._is_drawing = True
+        try:
+            while self._target is not None and self._dragged is not None:
+                assert self._wanted is not None
+                (x, y), self._target = self._target, None
+                self._wanted = self._wanted.moved_to_pixel(self._dragged, x, y, WIDTH, HEIGHT)
+                self._version += 1
+                version = self._version
+                subject = await asyncio.to_thread(drawn_quickly, self._desk.subject, self._wanted)
+                if version == self._version:
+                    await self._desk.show(subject, settled=False)
+        finally:
+            self._is_drawing = False
+
+    async def _on_key(self, event: events.GenericEventArguments) -> None:
+        key, edited = event.args["key"], self._wanted
+        if edited is None:
+            return
+        if key.isdigit():
+            number = (int(key) - 1) % 10  # 0 is the tenth
+            self._choose(number if number < len(edited.objects) else None)
+        elif self._chosen is not None and self._chosen < len(edited.objects):
+            if key == "Delete":
+                await self._remover(self._chosen)()
+            else:
+                x, y = edited.pixels(WIDTH, HEIGHT)[self._chosen]
+                dx, dy = _ARROWS[key]
+                moved = edited.moved_to_pixel(self._chosen, x + dx, y + dy, WIDTH, HEIGHT)
+                await told(self._draw)(moved)
+
+
+def _attributes(placed: PlacedObject) -> tuple[str, ...]:
+    return tuple(getattr(placed, attribute) for attribute in ATTRIBUTES)

@@ -1,0 +1,169 @@
+"""What a visitor asks about: a scene of the generator or one's own, a data set's picture, an
+upload."""
+
+from __future__ import annotations
+
+import io
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from filmvqa.clevr.editing import EditedScene
+from filmvqa.clevr.families import Family, read_families
+from filmvqa.clevr.parsing import QuestionParser
+from filmvqa.clevr.programs import SceneIndex
+from filmvqa.clevr.questions import QuestionGenerator
+from filmvqa.clevr.schema import Question, Scene, read_scenes
+from filmvqa.data.images import MAX_PIXELS, PILLOW_ERRORS, find_pictures, read_picture
+from filmvqa.errors import UserError
+from filmvqa.layout import DatasetLayout
+
+#: CLEVR's size, in which scenes are shown and asked about.
+WIDTH, HEIGHT = 480, 320
+#: While an object is dragged.
+_QUICK_WIDTH, _QUICK_HEIGHT = 360, 240
+#: In whose pixels CLEVR's rule about hidden objects counts.
+_RULE_PIXELS = 320 * 240
+MAX_UPLOAD = 8 * 2**20
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A picture, and what is known of it.
+
+    Attributes
+    ----------
+    title
+        Where it is from.
+    picture
+        (H, W, 3).
+    scene
+        Its objects and their relations; None for a picture of which nothing is known.
+    edited
+        What was drawn; None for a picture that cannot be drawn again.
+    problems
+        What CLEVR's constraints have against the scene.
+    """
+
+    title: str
+    picture: NDArray[np.uint8]
+    scene: Scene | None = None
+    edited: EditedScene | None = None
+    problems: Sequence[str] = ()
+
+    @cached_property
+    def index(self) -> SceneIndex | None:
+        return None if self.scene is None else SceneIndex(self.scene)
+
+    def true_answer(self, question: str) -> str | None:
+        """The answer that the scene gives; None if it or the question's program is not known."""
+        return None if self.index is None else parser().true_answer(question, self.index)
+
+    def questions(self, seed: int, count: int, suits: Callable[[str], bool]) -> list[Question]:
+        """Up to ``count`` questions that the generator asks about the scene, with their answers."""
+        if self.scene is None:
+            return []
+        asked = QuestionGenerator(families(), random.Random(seed)).ask(self.scene, 4 * count)
+        return [question for question in asked if suits(question.question)][:count]
+
+
+@cache
+def families() -> list[Family]:
+    """All of CLEVR's question families."""
+    return read_families()
+
+
+@cache
+def parser() -> QuestionParser:
+    return QuestionParser(families())
+
+
+def drawn(edited: EditedScene, title: str) -> Subject:
+    """A scene as it is shown and asked about."""
+    rendered = edited.render(WIDTH, HEIGHT)
+    visible = np.round(rendered.visible * (_RULE_PIXELS / (WIDTH * HEIGHT)))
+    problems = edited.problems(visible.astype(np.int64))
+    return Subject(title, rendered.image, edited.scene(WIDTH, HEIGHT), edited, problems)
+
+
+def drawn_quickly(subject: Subject, edited: EditedScene) -> Subject:
+    """A scene while it is being changed: drawn coarsely, and without word about what is hidden."""
+    coarse = edited.render(_QUICK_WIDTH, _QUICK_HEIGHT, rays=1).image
+    picture = np.asarray(Image.fromarray(coarse).resize((WIDTH, HEIGHT), Image.Resampling.BILINEAR))
+    scene = edited.scene(WIDTH, HEIGHT)
+    return replace(subject, picture=picture, scene=scene, edited=edited, problems=edited.problems())
+
+
+def uploaded(content: bytes, name: str) -> Subject:
+    """An uploaded picture, which stays in memory.
+
+    Raises
+    ------
+    UserError
+        If it is too large, or no PNG or JPEG.
+    """
+    shown = Path(name.replace("\\", "/")).name or "the picture"
+    if len(content) > MAX_UPLOAD:
+        raise UserError(f"{shown}: larger than {MAX_UPLOAD >> 20} MB; give a smaller picture")
+    try:
+        with Image.open(io.BytesIO(content), formats=["PNG", "JPEG"]) as image:
+            width, height = image.size
+            if not 0 < width * height <= MAX_PIXELS:
+                raise UserError(f"{shown}: {width}×{height} pixels; resize it")
+            picture = image.convert("RGB")
+    except PILLOW_ERRORS:
+        raise UserError(f"{shown}: cannot be read as an image; give a PNG or JPEG") from None
+    picture.thumbnail((4 * WIDTH, 4 * HEIGHT))
+    return Subject(shown, np.asarray(picture))
+
+
+class PictureSet:
+    """The pictures of a data set, and what is known of their scenes."""
+
+    def __init__(self, layout: DatasetLayout) -> None:
+        self.layout = layout
+        self._pictures: dict[str, dict[int, Path]] = {}
+        self._scenes: dict[str, dict[int, Scene]] = {}
+
+    @property
+    def splits(self) -> list[str]:
+        return self.layout.image_splits()
+
+    def indices(self, split: str) -> Sequence[int]:
+        """The indices of a split's pictures, sorted; none for a split that is not there."""
+        if split not in self._pictures:
+            is_there = split in self.splits  # nothing else becomes a part of a path
+            folder = self.layout.image_folder(split)
+            self._pictures[split] = dict(sorted(find_pictures(folder).items())) if is_there else {}
+        return list(self._pictures[split])
+
+    def scenes(self, split: str) -> dict[int, Scene]:
+        """The scenes of a split by index; none if they are not known."""
+        if split not in self._scenes:
+            path = self.layout.scene_json(split)
+            known = read_scenes(path).scenes if split in self.splits and path.exists() else []
+            self._scenes[split] = {scene.image_index: scene for scene in known}
+        return self._scenes[split]
+
+    def subject(self, split: str, index: int) -> Subject:
+        """A picture of a split.
+
+        Raises
+        ------
+        UserError
+            If it is not there, or cannot be read.
+        """
+        if index not in self.indices(split):
+            raise UserError(f"{split} {index}: the data set has no such picture")
+        path = self._pictures[split][index]
+        try:
+            picture = read_picture(path)
+        except PILLOW_ERRORS as error:
+            raise UserError(f"{path.name}: cannot be read as an image") from error
+        return Subject(f"{split} {index}", picture, self.scenes(split).get(index))

@@ -1,0 +1,77 @@
+"""How an answer moves with one attribute of one object."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from filmvqa.clevr.editing import EditedScene
+from filmvqa.clevr.schema import ATTRIBUTES
+from filmvqa.page.networks import Network
+from filmvqa.page.subjects import parser
+from filmvqa.vqa import Answer
+
+#: Pictures that are drawn and answered together.
+_BATCH = 16
+
+
+@dataclass(frozen=True)
+class Change:
+    """One attribute of one object with another value."""
+
+    number: int
+    attribute: str
+    value: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a network answers after a change, and the true answer, if it is known."""
+
+    change: Change
+    answer: Answer
+    truth: str | None
+
+
+def changes_of(scene: EditedScene) -> list[Change]:
+    """All changes of one attribute of one object."""
+    return [
+        Change(number, attribute, value)
+        for number, placed in enumerate(scene.objects)
+        for attribute, values in ATTRIBUTES.items()
+        for value in values
+        if value != getattr(placed, attribute)
+    ]
+
+
+def what_if(
+    network: Network,
+    scene: EditedScene,
+    question: str,
+    *,
+    size: tuple[int, int],
+    progress: Callable[[float], None] = lambda share: None,
+    stopped: Callable[[], bool] = lambda: False,
+) -> tuple[Answer, list[Outcome]]:
+    """The answer to a question, and that after each change, about pictures of ``size`` (H, W).
+
+    ``progress`` is told the share that is done; ``stopped`` is asked now and then, and ends it.
+    """
+    height, width = size
+    (before,) = network.answers([scene.render(width, height).image], question)
+    outcomes: list[Outcome] = []
+    changes = changes_of(scene)
+    for batch in _batches(changes):
+        if stopped():
+            break
+        scenes = [scene.with_object(c.number, **{c.attribute: c.value}) for c in batch]
+        answers = network.answers([s.render(width, height).image for s in scenes], question)
+        truths = [parser().true_answer(question, s.index()) for s in scenes]
+        outcomes += map(Outcome, batch, answers, truths)
+        progress(len(outcomes) / len(changes))
+    return before, outcomes
+
+
+def _batches(changes: list[Change]) -> Iterator[list[Change]]:
+    for first in range(0, len(changes), _BATCH):
+        yield changes[first : first + _BATCH]

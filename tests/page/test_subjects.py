@@ -1,0 +1,205 @@
+"""What is asked about: scenes, data sets' pictures, uploads; and what gives an answer."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from filmvqa.clevr.editing import EditedScene
+from filmvqa.clevr.parsing import answer_of
+from filmvqa.clevr.programs import SceneIndex
+from filmvqa.clevr.schema import read_questions, read_scenes
+from filmvqa.data.images import read_picture
+from filmvqa.errors import UserError
+from filmvqa.film import film
+from filmvqa.inspection.watching import watched
+from filmvqa.layout import DatasetLayout
+from filmvqa.page.desk import House
+from filmvqa.page.networks import Network
+from filmvqa.page.pictures import film_strips, laid_over
+from filmvqa.page.subjects import MAX_UPLOAD, PictureSet, Subject, drawn, drawn_quickly, uploaded
+from filmvqa.page.what_if import Change, changes_of, what_if
+from filmvqa.page.what_if_panel import outcomes_table
+from filmvqa.vqa import FilmParameters
+
+
+def png(width: int = 30, height: int = 20) -> bytes:
+    out = io.BytesIO()
+    Image.new("RGB", (width, height), (10, 200, 30)).save(out, format="PNG")
+    return out.getvalue()
+
+
+def test_questions_about_a_scene_have_their_true_answers(first: Subject, network: Network) -> None:
+    assert first.problems == []
+    asked = first.questions(3, 10, network.knows)
+    assert len(asked) == 10
+    for question in asked:
+        assert answer_of(question.program, SceneIndex(first.scene)) == question.answer
+        assert first.true_answer(question.question) == question.answer
+    assert [q.question for q in first.questions(4, 10, network.knows)] != [
+        q.question for q in asked
+    ]
+    assert first.true_answer("Is this art?") is None
+
+
+def test_a_scene_while_it_is_dragged(first: Subject) -> None:
+    moved = first.edited.with_object(0, x=0.0, y=0.0)
+    quick, whole = drawn_quickly(first, moved), drawn(moved, "your scene")
+    assert quick.picture.shape == whole.picture.shape == (320, 480, 3)
+    difference = np.abs(quick.picture.astype(int) - whole.picture)
+    assert difference.mean() < 3
+    assert quick.scene == whole.scene
+    empty = moved
+    for _ in moved.objects:
+        empty = empty.without(0)
+    assert drawn(empty, "your scene").problems == ["0 objects; CLEVR has 3 to 10"]
+
+
+def test_uploads(tmp_path: Path) -> None:
+    subject = uploaded(png(), "../../etc/fr\u00f6g.png")
+    assert subject.title == "fr\u00f6g.png"
+    assert subject.picture.shape == (20, 30, 3)
+    assert (subject.scene, subject.true_answer("How many things are there?")) == (None, None)
+    assert subject.questions(0, 5, lambda _: True) == []
+    assert uploaded(png(), "..\\..\\x.png").title == "x.png"
+    assert max(uploaded(png(4000, 3000), "x.png").picture.shape) <= 1920
+    for content, message in (
+        (b"", "x.png: cannot be read as an image"),
+        (b"GIF89a" + bytes(100), "x.png: cannot be read as an image"),
+        (png()[:60], "x.png: cannot be read as an image"),
+        (bytes(MAX_UPLOAD + 1), "larger than 8 MB"),
+        (png(8000, 8000), "8000×8000 pixels; resize it"),
+    ):
+        with pytest.raises(UserError, match=message):
+            uploaded(content, "x.png")
+
+
+def test_pictures_of_a_set(tiny_world: Path) -> None:
+    layout = DatasetLayout.under(tiny_world)
+    pictures = PictureSet(layout)
+    assert pictures.splits == ["test", "train", "val"]
+    subject = pictures.subject("val", 3)
+    path = layout.image_folder("val") / "CLEVR_val_000003.png"
+    assert np.array_equal(subject.picture, read_picture(path))
+    assert subject.edited is None
+    asked = [q for q in read_questions(layout.question_json("val")).questions if q.image_index == 3]
+    assert asked
+    for question in asked:
+        assert subject.true_answer(question.question) == question.answer
+    assert subject.scene == read_scenes(layout.scene_json("val")).scenes[3]
+    for split, index in (("val", 20), ("val", -1), ("../train", 0), ("none", 0)):
+        with pytest.raises(UserError, match="the data set has no such picture"):
+            pictures.subject(split, index)
+
+
+def test_what_gives_an_answer(first: Subject, network: Network) -> None:
+    question = "How many small things are there?"
+    features = network.features(first.picture)
+    look = network.look(features, question)
+    assert look.answer == network.answers([first.picture], question)[0]
+    assert set(look.maps) == {
+        *(f"block {i}, {side} FiLM" for i in range(1, 6) for side in ("before", "after")),
+        "places of the maximum pool", "gradient of the answer",
+    }  # fmt: skip
+    with watched(network.vqa.model) as inside:
+        network.vqa.ask(features, question)
+    for i in range(5):
+        after = film(inside.before[i], look.film.gamma[i][None], look.film.beta[i][None])
+        torch.testing.assert_close(look.maps[f"block {i + 1}, after FiLM"], after[0].norm(dim=0))
+    with pytest.raises(UserError, match="thinks"):
+        network.look(features, "How many thinks are there?")
+
+
+def test_the_gradient_is_that_of_the_score(first: Subject, network: Network) -> None:
+    """By autograd on the score itself, without Captum."""
+    question = "Is there a cube?"
+    features = network.features(first.picture)
+    look = network.look(features, question)
+    vocabulary, model = network.vqa.vocabulary, network.vqa.model
+    given = features.clone()[None].requires_grad_()
+    scores = model(given, torch.tensor([vocabulary.encode(question)]))
+    (gradient,) = torch.autograd.grad(
+        scores[0, vocabulary.answers().index(look.answer.text)], given
+    )
+    expected = gradient[0].abs().sum(0)
+    torch.testing.assert_close(look.maps["gradient of the answer"], expected)
+    assert expected.max() > 0
+
+
+def test_what_if_tries_every_other_value(network: Network) -> None:
+    scene, question = EditedScene.sampled(5, 3), "What color is the large sphere?"
+    shares: list[float] = []
+    before, outcomes = what_if(network, scene, question, size=(144, 144), progress=shares.append)
+    assert [o.change for o in outcomes] == changes_of(scene)
+    assert len(outcomes) == 3 * (7 + 2 + 1 + 1)
+    assert shares == sorted(shares)
+    assert shares[-1] == 1
+    one = next(o for o in outcomes if o.change == Change(1, "color", "red"))
+    changed = scene.with_object(1, color="red")
+    assert one.answer == network.answers([changed.render(144, 144).image], question)[0]
+    table = outcomes_table(scene, before, outcomes)
+    assert table.count("<td") == 3 * 15
+    assert table.count('class="own"') == 3 * 4
+    _, stopped = what_if(network, scene, question, size=(48, 48), stopped=lambda: True)
+    assert stopped == []
+
+
+def test_what_if_of_a_count_knows_the_truth(network: Network) -> None:
+    scene = EditedScene.sampled(5, 4)
+    _, outcomes = what_if(network, scene, "How many metal things are there?", size=(48, 48))
+    metal = sum(o.material == "metal" for o in scene.objects)
+    for outcome in outcomes:
+        change = {"metal": 1, "rubber": -1}.get(outcome.change.value, 0)
+        assert outcome.truth == str(metal + change)
+
+
+@given(st.lists(st.floats(-20, 20, width=32), min_size=1, max_size=8))
+def test_strips(values: list[float]) -> None:
+    film_parameters = FilmParameters(torch.tensor([values]), torch.tensor([values]))
+    gamma, beta = film_strips(film_parameters, film_parameters)
+    for drawing, neutral in ((gamma, 1), (beta, 0)):
+        assert drawing.count('class="above"') == sum(v > neutral for v in values)
+        assert drawing.count('class="below"') == sum(v <= neutral for v in values)
+        assert drawing.count('class="before"') == len(values)
+        assert "nan" not in drawing
+
+
+def test_maps_over_a_picture() -> None:
+    picture = np.full((20, 30, 3), 100, np.uint8)
+    values = torch.zeros(2, 3)
+    values[0, 2] = 5
+    laid = laid_over(picture, values)
+    assert laid.shape == picture.shape
+    assert laid[2, 27, 0] > 2 * laid[17, 3, 0]
+    assert (laid_over(picture, torch.ones(2, 3)) == 45).all()
+
+
+def test_evaluated_predictions(tiny_house: House) -> None:
+    assert tiny_house.evaluated_splits == ["val"]
+    evaluated = tiny_house.evaluated("val")
+    layout = tiny_house.pictures.layout
+    questions = read_questions(layout.question_json("val")).questions
+    assert len(evaluated) == len(questions)
+    for row in (0, 7, len(questions) - 1):
+        question = questions[row]
+        assert evaluated.questions[row] == tiny_house.networks[0].vqa.vocabulary.decode(
+            tiny_house.networks[0].vqa.vocabulary.encode(question.question)
+        )
+        assert evaluated.columns["expected"][row] == question.answer
+        assert evaluated.columns["family"][row] == str(question.question_family_index)
+        assert evaluated.columns["length"][row] == str(len(question.program))
+        assert evaluated.images[row] == question.image_index
+    wrong = evaluated.choose({}, only_wrong=True)
+    assert len(wrong) == int(evaluated.is_wrong.sum()) > 0
+    counts = evaluated.choose({"type": "count", "objects": "3"}, only_wrong=False)
+    assert set(evaluated.columns["type"][counts]) == {"count"}
+    assert set(evaluated.columns["objects"][counts]) == {"3"}
+    lengths = [int(value) for value in evaluated.values("length")]
+    assert lengths == sorted(lengths)
