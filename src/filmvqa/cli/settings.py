@@ -249,3 +249,8 @@ class TrainConfig(ScriptConfig):
     device: Device = "auto"
     store: Placement = "auto"
     resume: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasureLoggingConfig(TrainConfig):
+    pairs: Positive = 8

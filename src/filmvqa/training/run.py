@@ -14,7 +14,7 @@ from filmvqa.layout import RunLayout
 from filmvqa.locks import folder_lock
 from filmvqa.memory import explained_out_of_memory
 from filmvqa.training.config_changes import ConfigChanges, Effect
-from filmvqa.training.loggers import build_loggers
+from filmvqa.training.loggers import Logger, build_loggers
 from filmvqa.training.prepare import (
     PreparedRun,
     RunSettings,
@@ -114,14 +114,20 @@ def fit_run(run: PreparedRun) -> float:
     if processes.is_first():
         loggers = build_loggers(settings.logger, layout, settings.config, state.records, state.step)
     try:
-        return Trainer(
-            state, settings.trainer, run.train, run.val, layout, run.metadata, loggers,
-            run.val_rows, settings.seed, settings.frozen_batch_norm,
-            settings.data.image_folder(settings.val_split),
-        ).fit()  # fmt: skip
+        return trainer_of(run, loggers).fit()
     finally:
         for logger in loggers:
             logger.close()
+
+
+def trainer_of(run: PreparedRun, loggers: list[Logger]) -> Trainer:
+    """The trainer of a run, with the loggers that it calls."""
+    settings = run.settings
+    return Trainer(
+        run.state, settings.trainer, run.train, run.val, run.layout, run.metadata, loggers,
+        run.val_rows, settings.seed, settings.frozen_batch_norm,
+        settings.data.image_folder(settings.val_split),
+    )  # fmt: skip
 
 
 def _check_room_for_checkpoints(run: PreparedRun) -> None:
