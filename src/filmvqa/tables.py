@@ -1,8 +1,11 @@
-"""Tables as plain text and as Markdown."""
+"""Tables as plain text, as Markdown and as CSV."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 
 def text_table(rows: Sequence[Sequence[str]], labels: int = 1) -> str:
@@ -30,3 +33,16 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], labels:
     """A table in Markdown with a header and a final newline, aligned as in ``text_table``."""
     alignments = ["---"] * labels + ["---:"] * (len(header) - labels)
     return "".join(f"| {' | '.join(row)} |\n" for row in (header, alignments, *rows))
+
+
+def csv_table(header: Sequence[str], rows: Iterable[Sequence[Any]], digits: str = "") -> str:
+    """A table as CSV with a header, and lines that end as in Unix.
+
+    ``digits`` is the format of floating-point numbers, such as ``.6f``; None is an empty cell.
+    """
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(header)
+    for row in rows:
+        writer.writerow([format(v, digits) if isinstance(v, float) else v for v in row])
+    return out.getvalue()

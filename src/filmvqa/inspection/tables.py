@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import product
@@ -21,6 +19,7 @@ from filmvqa.evaluation.predictions import evaluating
 from filmvqa.inspection.answers import accuracy
 from filmvqa.inspection.changes import Parameter, changed, disturbed, fixed
 from filmvqa.inspection.consistency import comparison_of
+from filmvqa.tables import csv_table
 
 #: Standard deviations of the noise that is added to γ and β.
 NOISE = (0.1, 0.2, 0.5, 1.0, 2.0)
@@ -34,12 +33,7 @@ class Table:
     rows: list[list[Any]] = field(default_factory=list)
 
     def csv(self) -> str:
-        out = io.StringIO()
-        writer = csv.writer(out, lineterminator="\n")
-        writer.writerow(self.header)
-        for row in self.rows:
-            writer.writerow([f"{v:.6g}" if isinstance(v, float) else v for v in row])
-        return out.getvalue()
+        return csv_table(self.header, self.rows, ".6g")
 
 
 def histograms(values: Tensor, bins: int = 60) -> Table:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +23,7 @@ from filmvqa.reports.claims import (
 )
 from filmvqa.reports.evaluate import evaluate_checkpoint
 from filmvqa.reports.laboratory_figure import draw_courses, draw_settings
-from filmvqa.tables import markdown_table
+from filmvqa.tables import csv_table, markdown_table
 
 
 @dataclass(frozen=True)
@@ -73,7 +71,7 @@ def report_claim(claim: Claim, runs: Path, output: Path, split: str, margin: flo
     report = ClaimReport(claim, settings, judge(claim, settings, margin))
     with folder_lock(output, claim.name):
         write_file(output / f"{claim.name}.md", page(report, split))
-        write_file(output / f"{claim.name}.csv", csv_table(report))
+        write_file(output / f"{claim.name}.csv", claim_csv(report))
         if settings:
             draw_settings(claim, settings, output / f"{claim.name}.png")
             draw_courses(claim, settings, output / f"{claim.name}_courses.png")
@@ -163,17 +161,14 @@ def verdicts_table(reports: Sequence[ClaimReport]) -> str:
     return markdown_table(header, rows, len(header))
 
 
-def csv_table(report: ClaimReport) -> str:
+def claim_csv(report: ClaimReport) -> str:
     """A row for each run: accuracies as fractions, at the evaluation with the best validation."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
     keys = [key.key for key in report.claim.keys]
-    writer.writerow([*keys, "seed", "step", "seconds", "train", "val", "test"])
+    header = [*keys, "seed", "step", "seconds", "train", "val", "test"]
+    rows = []
     for setting in report.settings:
         for run in setting.runs:
             accuracies = (f"{value:.6f}" for value in (run.run.train, run.run.val, run.test))
             seconds = f"{run.run.course[-1].seconds:.0f}"
-            writer.writerow(
-                [*setting.values.values(), run.seed, run.run.step, seconds, *accuracies]
-            )
-    return out.getvalue()
+            rows.append([*setting.values.values(), run.seed, run.run.step, seconds, *accuracies])
+    return csv_table(header, rows)

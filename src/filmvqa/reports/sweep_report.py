@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,7 +10,7 @@ from filmvqa.locks import folder_lock
 from filmvqa.reports.paper_results import ABLATIONS, COLUMNS, TEST_ACCURACY
 from filmvqa.reports.sweep_figure import draw_sweep
 from filmvqa.reports.sweeps import Reached, Sweep, read_runs, summarize
-from filmvqa.tables import markdown_table
+from filmvqa.tables import csv_table, markdown_table
 
 
 def markdown_tables(sweep: Sweep, reach: Sequence[float] = ()) -> str:
@@ -68,21 +66,19 @@ def _models_by_type(sweep: Sweep) -> str:
     return markdown_table(["model", "", *COLUMNS], rows, 2)
 
 
-def csv_table(sweep: Sweep) -> str:
+def sweep_csv(sweep: Sweep) -> str:
     """The sweep as CSV, accuracies as fractions."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
     question_types = list(dict.fromkeys(name for p in sweep.points for name in p.by_type))
     keys = [sweep.key] if sweep.series_key is None else [sweep.series_key, sweep.key]
     columns = ["runs", "train_accuracy", "val_accuracy", "val_spread", "gap", *question_types]
-    writer.writerow([*keys, *columns])
+    rows = []
     for p in sweep.points:
-        spread = "" if p.val_spread is None else f"{p.val_spread:.6f}"
-        accuracies = (f"{p.train:.6f}", f"{p.val:.6f}", spread, f"{p.gap:.6f}")
-        by_type = (f"{p.by_type[k]:.6f}" if k in p.by_type else "" for k in question_types)
         values = [p.value] if sweep.series_key is None else [p.series, p.value]
-        writer.writerow([*values, p.runs, *accuracies, *by_type])
-    return out.getvalue()
+        by_type = [p.by_type.get(name) for name in question_types]
+        numbers = [p.train, p.val, p.val_spread, p.gap, *by_type]
+        accuracies = [None if number is None else f"{number:.6f}" for number in numbers]
+        rows.append([*values, p.runs, *accuracies])
+    return csv_table([*keys, *columns], rows)
 
 
 def report_sweep(
@@ -101,6 +97,6 @@ def report_sweep(
     tables = markdown_tables(sweep, reach)
     with folder_lock(folder, "report"):
         write_file(folder / "report.md", tables)
-        write_file(folder / "report.csv", csv_table(sweep))
+        write_file(folder / "report.csv", sweep_csv(sweep))
         draw_sweep(sweep, folder / "report.png")
     return tables
