@@ -5,33 +5,22 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
 from filmvqa.data.images import read_picture
-from filmvqa.files import atomic_write
 from filmvqa.inspection.tables import Table
+from filmvqa.reports.figure_file import new_figure, save_figure
 
 _WIDTH = 9.0
-
-
-def new_figure(height: float, width: float = _WIDTH) -> Any:
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width, height), layout="constrained")
-
-
-def save(figure: Any, target: Path, dpi: int = 110) -> None:
-    with atomic_write(target) as stream:
-        figure.savefig(stream, format="png", dpi=dpi)
+_DPI = 110
 
 
 def draw_histograms(gamma: Table, beta: Table, target: Path) -> None:
     """γ and β by layer, side by side; 1 and 0 are marked."""
-    figure = new_figure(3.6)
+    figure = new_figure(_WIDTH, 3.6)
     for axes, table, symbol, neutral in zip(
         figure.subplots(1, 2), (gamma, beta), ("γ", "β"), (1, 0), strict=True
     ):
@@ -42,14 +31,14 @@ def draw_histograms(gamma: Table, beta: Table, target: Path) -> None:
         axes.set(xlabel=symbol, ylabel="density", yscale="log")
         axes.grid(alpha=0.3)
     axes.legend(fontsize="small")
-    save(figure, target)
+    save_figure(figure, target, _DPI)
 
 
 def draw_points(
     points: dict[str, NDArray[np.float32]], labels: Sequence[str], target: Path
 ) -> None:
     """t-SNE of γ and β, coloured by the last function: one panel for each layer."""
-    figure = new_figure(5.2)
+    figure = new_figure(_WIDTH, 5.2)
     names = sorted(set(labels))
     for axes, (title, where) in zip(figure.subplots(1, len(points)), points.items(), strict=True):
         for i, name in enumerate(names):
@@ -63,12 +52,12 @@ def draw_points(
         handles, texts, loc="outside lower center", ncols=5, frameon=False, markerscale=3,
         fontsize="small",
     )  # fmt: skip
-    save(figure, target)
+    save_figure(figure, target, _DPI)
 
 
 def draw_groups(tables: Sequence[Table], target: Path) -> None:
     """Accuracy with 95% intervals by group, a panel for each grouping."""
-    figure = new_figure(3.2 * -(-len(tables) // 2))
+    figure = new_figure(_WIDTH, 3.2 * -(-len(tables) // 2))
     grid = figure.subplots(-(-len(tables) // 2), 2, squeeze=False)
     for axes, table in zip(grid.flat, tables, strict=False):
         labels = [str(row[0]) for row in table.rows]
@@ -82,7 +71,7 @@ def draw_groups(tables: Sequence[Table], target: Path) -> None:
         axes.grid(alpha=0.3)
     for axes in grid.flat[len(tables) :]:
         axes.set_axis_off()
-    save(figure, target)
+    save_figure(figure, target, _DPI)
 
 
 def draw_confusion(table: Table, target: Path) -> None:
@@ -90,20 +79,20 @@ def draw_confusion(table: Table, target: Path) -> None:
     names = table.header[1:-1]
     shares = np.array([row[1:-1] for row in table.rows], float)
     side = 2.2 + 0.22 * len(names)
-    figure = new_figure(side, side + 0.9)
+    figure = new_figure(side + 0.9, side)
     axes = figure.subplots()
     shown = axes.imshow(100 * shares, cmap="Blues", vmin=0, vmax=100)
     axes.set_xticks(range(len(names)), names, rotation=90, fontsize="small")
     axes.set_yticks(range(len(names)), [row[0] for row in table.rows], fontsize="small")
     axes.set(xlabel="answer", ylabel="truth")
     figure.colorbar(shown, label="% of the questions with this truth", shrink=0.7)
-    save(figure, target)
+    save_figure(figure, target, _DPI)
 
 
 def draw_robustness(table: Table, target: Path) -> None:
     """Accuracy against the noise added to γ and β, by layer; crosses are the means."""
     plain = 100 * table.rows[0][3]
-    figure = new_figure(3.8)
+    figure = new_figure(_WIDTH, 3.8)
     grid = figure.subplots(1, 2, sharey=True)
     for axes, parameter, symbol in zip(grid, ("gamma", "beta"), "γβ", strict=True):
         layers = dict.fromkeys(row[1] for row in table.rows if row[0] == parameter)
@@ -121,22 +110,22 @@ def draw_robustness(table: Table, target: Path) -> None:
     grid[0].set_ylabel("accuracy (%)")
     handles, labels = grid[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=7, frameon=False)
-    save(figure, target)
+    save_figure(figure, target, _DPI)
 
 
 def draw_line(table: Table, target: Path, xlabel: str) -> None:
     """Accuracy against a number."""
-    figure = new_figure(3.2, 5.5)
+    figure = new_figure(5.5, 3.2)
     axes = figure.subplots()
     axes.plot([row[0] for row in table.rows], [100 * row[1] for row in table.rows], "o-")
     axes.set(xlabel=xlabel, ylabel="accuracy (%)")
     axes.grid(alpha=0.3)
-    save(figure, target)
+    save_figure(figure, target, _DPI)
 
 
 def draw_activations(before: Sequence[Tensor], after: Sequence[Tensor], target: Path) -> None:
     """Histograms of the values before and after each FiLM layer."""
-    figure = new_figure(3.0)
+    figure = new_figure(_WIDTH, 3.0)
     grid = figure.subplots(1, 2, sharey=True)
     for axes, maps, title in zip(grid, (before, after), ("before FiLM", "after FiLM"), strict=True):
         for i, values in enumerate(maps):
@@ -149,7 +138,7 @@ def draw_activations(before: Sequence[Tensor], after: Sequence[Tensor], target: 
         axes.grid(alpha=0.3)
     grid[0].set_ylabel("density")
     grid[1].legend(fontsize="small")
-    save(figure, target)
+    save_figure(figure, target, _DPI)
 
 
 def draw_places(
@@ -158,7 +147,7 @@ def draw_places(
     """Where the global maximum pool takes its values from, over the pictures (B, H, W)."""
     columns = 4
     rows = -(-len(pictures) // columns)
-    figure = new_figure(2.7 * rows)
+    figure = new_figure(_WIDTH, 2.7 * rows)
     grid = figure.subplots(rows, columns, squeeze=False)
     for axes, picture, share, caption in zip(grid.flat, pictures, places, captions, strict=False):
         extent = (0.0, 1.0, 0.0, 1.0)
@@ -172,7 +161,7 @@ def draw_places(
         axes.set_xlabel(textwrap.fill(caption, 34), fontsize=7)
     for axes in grid.flat[len(pictures) :]:
         axes.set_axis_off()
-    save(figure, target)
+    save_figure(figure, target, _DPI)
 
 
 def draw_pictures(
@@ -180,7 +169,7 @@ def draw_pictures(
 ) -> None:
     """A sheet of pictures with captions."""
     rows = max(1, -(-len(pictures) // columns))
-    figure = new_figure(2.05 * rows, 1.9 * columns)
+    figure = new_figure(1.9 * columns, 2.05 * rows)
     grid = figure.subplots(rows, columns, squeeze=False)
     for axes in grid.flat[len(pictures) :]:
         axes.set_axis_off()
@@ -189,4 +178,4 @@ def draw_pictures(
             axes.imshow(read_picture(picture))
         axes.set(xticks=[], yticks=[])
         axes.set_xlabel(textwrap.fill(caption, 36), fontsize=5.5)
-    save(figure, target, dpi=130)
+    save_figure(figure, target, dpi=130)

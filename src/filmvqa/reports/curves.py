@@ -8,7 +8,8 @@ from typing import Any
 import msgspec
 
 from filmvqa.errors import UserError
-from filmvqa.files import atomic_write, read_bytes
+from filmvqa.files import read_bytes
+from filmvqa.reports.figure_file import new_figure, save_figure
 
 
 class _Evaluation(msgspec.Struct):
@@ -47,13 +48,11 @@ def read_evaluations(metrics: str | Path) -> list[dict[str, Any]]:
 
 def draw_curves(metrics: str | Path, target: str | Path) -> None:
     """Write a PNG of training and validation accuracy against steps; the gap is filled."""
-    from matplotlib.figure import Figure
-
     evaluations = read_evaluations(metrics)
     steps = [record["step"] for record in evaluations]
     train = [100 * record["train_accuracy"] for record in evaluations]
     val = [100 * record["val_accuracy"] for record in evaluations]
-    figure = Figure(figsize=(6, 4), layout="constrained")
+    figure = new_figure(6, 4)
     axes = figure.subplots()
     axes.fill_between(steps, train, val, color="0.5", alpha=0.2, label="gap")
     axes.plot(steps, train, "o-", color="C1", markersize=3, label="training sample")
@@ -61,5 +60,4 @@ def draw_curves(metrics: str | Path, target: str | Path) -> None:
     axes.set(xlabel="step", ylabel="accuracy (%)")
     axes.grid(alpha=0.3)
     axes.legend()
-    with atomic_write(target) as stream:
-        figure.savefig(stream, format="png", dpi=150)
+    save_figure(figure, target, dpi=150)

@@ -9,7 +9,8 @@ from typing import Any
 from filmvqa.clevr.schema import read_questions
 from filmvqa.data.images import list_images, load_image
 from filmvqa.errors import UserError
-from filmvqa.files import atomic_write, refuse_overwriting
+from filmvqa.files import refuse_overwriting
+from filmvqa.reports.figure_file import new_figure, save_figure
 from filmvqa.settings import Cells, checked
 
 
@@ -39,8 +40,6 @@ def draw_sheet(
         If ``target`` is one of the inputs, if there are fewer images than the grid has cells, or
         for rows or columns that no figure has.
     """
-    from matplotlib.figure import Figure
-
     checked(rows, Cells, "rows")
     checked(columns, Cells, "columns")
     refuse_overwriting(target, questions, images_folder)
@@ -54,15 +53,14 @@ def draw_sheet(
         raise UserError(
             f"{images_folder}: has fewer than {rows * columns} images; lower rows or columns"
         )
-    figure = Figure(figsize=(3.6 * columns, 2.95 * rows), layout="constrained")
+    figure = new_figure(3.6 * columns, 2.95 * rows)
     grid = figure.subplots(rows, columns, squeeze=False)
     for axes, (i, path) in zip(grid.flat, images.items(), strict=True):
         axes.imshow(load_image(path, size).transpose(1, 2, 0))
         texts = texts_by_image.get(i, [""])
         axes.set_xlabel(textwrap.fill(texts[i % len(texts)], 52), fontsize=8)
         axes.set(xticks=[], yticks=[])
-    with atomic_write(target) as stream:
-        figure.savefig(stream, format="png", dpi=100)
+    save_figure(figure, target, dpi=100)
 
 
 def draw_film(
@@ -72,21 +70,18 @@ def draw_film(
 
     ``model`` has options of ``FilmNet``; ``feature_shape`` is (C, H, W).
     """
-    from matplotlib.figure import Figure
-
     from filmvqa.models.film_net import FilmNet
     from filmvqa.models.options import with_defaults
 
     model = with_defaults(FilmNet, model)
-    figure = Figure(figsize=(8.6, 4.8), layout="constrained")
+    figure = new_figure(8.6, 4.8)
     axes = figure.subplots()
     axes.set(xlim=(0, 8.6), ylim=(0, 4.8))
     axes.axis("off")
     generator = _draw_film_generator(axes, model)
     block = _draw_vision(axes, model, feature_shape)
     _arrow(axes, generator, block, "γ = 1 + Δγ,  β", dx=-0.75, dy=0.1)
-    with atomic_write(target) as stream:
-        figure.savefig(stream, format="png", dpi=120)
+    save_figure(figure, target, dpi=120)
 
 
 def _draw_film_generator(axes: Any, model: dict[str, Any]) -> Any:

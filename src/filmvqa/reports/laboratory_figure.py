@@ -8,8 +8,8 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from filmvqa.files import atomic_write
 from filmvqa.reports.claims import Claim, Setting, label_of
+from filmvqa.reports.figure_file import new_figure, save_figure
 from filmvqa.reports.sweep_figure import set_value_ticks
 
 _WIDTH = 8.0
@@ -19,10 +19,8 @@ _CURVES = 6
 
 def draw_settings(claim: Claim, settings: Sequence[Setting], target: Path) -> None:
     """Write a PNG of the test accuracy of each setting: each seed's as a point, and their mean."""
-    from matplotlib.figure import Figure
-
     height = 4.2 if claim.axis else 1.3 + 0.3 * len(settings)
-    figure = Figure(figsize=(_WIDTH, height), layout="constrained")
+    figure = new_figure(_WIDTH, height)
     axes = figure.subplots()
     if claim.axis:
         _draw_along_axis(axes, claim, settings)
@@ -30,7 +28,7 @@ def draw_settings(claim: Claim, settings: Sequence[Setting], target: Path) -> No
         _draw_rows(axes, claim, settings)
     axes.grid(alpha=0.3)
     figure.legend(loc="outside upper center", ncols=3, frameon=False)
-    _save(figure, target)
+    save_figure(figure, target, dpi=120)
 
 
 def _draw_along_axis(axes: Any, claim: Claim, settings: Sequence[Setting]) -> None:
@@ -79,13 +77,11 @@ def _draw_rows(axes: Any, claim: Claim, settings: Sequence[Setting]) -> None:
 def draw_courses(claim: Claim, settings: Sequence[Setting], target: Path) -> None:
     """Write a PNG of training and validation accuracy against questions: means over seeds, as far
     as all seeds went, in panels of a few settings each."""
-    from matplotlib.figure import Figure
-
     keys = [key.key for key in claim.keys]
     panels = [settings[i : i + _CURVES] for i in range(0, len(settings), _CURVES)]
     rows = math.ceil(len(panels) / 2)
     columns = min(2, len(panels))
-    figure = Figure(figsize=(_WIDTH, 0.6 + 3.6 * rows), layout="constrained")
+    figure = new_figure(_WIDTH, 0.6 + 3.6 * rows)
     grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     for axes, members in zip(grid.flat, panels, strict=False):
         for i, setting in enumerate(members):
@@ -103,9 +99,4 @@ def draw_courses(claim: Claim, settings: Sequence[Setting], target: Path) -> Non
         axes.set_axis_off()
     figure.supxlabel("questions, in thousands", fontsize="medium")
     figure.supylabel("accuracy (%): training dotted, validation solid", fontsize="medium")
-    _save(figure, target)
-
-
-def _save(figure: Any, target: Path) -> None:
-    with atomic_write(target) as stream:
-        figure.savefig(stream, format="png", dpi=120)
+    save_figure(figure, target, dpi=120)

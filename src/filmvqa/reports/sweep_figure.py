@@ -6,25 +6,22 @@ import math
 from pathlib import Path
 from typing import Any
 
-from filmvqa.files import atomic_write
+from filmvqa.reports.figure_file import new_figure, save_figure
 from filmvqa.reports.paper_results import ABLATIONS, TEST_ACCURACY
 from filmvqa.reports.sweeps import Sweep, SweepPoint
 
 
 def draw_sweep(sweep: Sweep, target: str | Path) -> None:
     """Write a PNG of training and validation accuracy; the gap between them is filled."""
-    from matplotlib.figure import Figure
-
     is_long_list = not sweep.numeric and len(sweep.points) > 4
     height = 1.2 + 0.28 * len(sweep.points) if is_long_list else 4.0
-    figure = Figure(figsize=(6, height), layout="constrained")
+    figure = new_figure(6, height)
     axes = figure.subplots()
     if sweep.numeric:
         _draw_curves(axes, sweep)
     else:
         _draw_rows(axes, sweep)
-    with atomic_write(target) as stream:
-        figure.savefig(stream, format="png", dpi=150)
+    save_figure(figure, target, dpi=150)
 
 
 def _percent(points: list[SweepPoint], field: str) -> list[float]:
