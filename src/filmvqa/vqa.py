@@ -19,6 +19,7 @@ from filmvqa.data.backbones import Backbone, backbone_from_spec
 from filmvqa.data.feature_range import FeatureRange
 from filmvqa.data.features import compute_maps
 from filmvqa.data.images import PILLOW_ERRORS, resize_image
+from filmvqa.data.questions import padded
 from filmvqa.data.vocabulary import Vocabulary
 from filmvqa.devices import autocast, choose_device, use_bfloat16
 from filmvqa.errors import UserError, one_line
@@ -160,7 +161,7 @@ class VQA:
             batch = slice(first, first + batch_size)
             features, image_of_question = self._batch_features(pictures[batch])
             with autocast(self.device, self.precision):
-                logits = self.model(features, _padded(encoded[batch]), image_of_question)
+                logits = self.model(features, padded(encoded[batch]), image_of_question)
             for row in torch.softmax(logits.float(), 1).cpu():
                 order = row.argsort(descending=True, stable=True).tolist()
                 answers.append(Answer(texts[order[0]], {texts[i]: float(row[i]) for i in order}))
@@ -178,7 +179,7 @@ class VQA:
         modulate: Any = getattr(self.model, "modulate", None)
         if modulate is None or self.model.film_generator is None:
             raise UserError(f"{self._name}: its model has no FiLM layers; FiLM models have")
-        tokens = _padded([self.vocabulary.encode(question, allow_unknown=allow_unknown)])
+        tokens = padded([self.vocabulary.encode(question, allow_unknown=allow_unknown)])
         with autocast(self.device, self.precision):
             modulation: Modulation = modulate(tokens)
         return FilmParameters(modulation.gamma[0].float().cpu(), modulation.beta[0].float().cpu())
@@ -309,9 +310,3 @@ def _as_image(picture: Any, size: tuple[int, int]) -> NDArray[np.uint8]:
         f"a {type(picture).__name__}{shape} is no picture; give a path, a PIL image, a uint8 array "
         "(H, W, 3), or features (C, H, W)"
     )
-
-
-def _padded(encoded: Sequence[Sequence[int]]) -> Tensor:
-    """Token indices (B, T), padded with 0."""
-    rows = [torch.tensor(tokens) for tokens in encoded]
-    return nn.utils.rnn.pad_sequence(rows, batch_first=True)

@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from filmvqa.clevr.programs import ANSWER_FUNCTIONS
 from filmvqa.clevr.schema import CORRECT, decode_json
@@ -31,6 +31,12 @@ QUESTION_DATASETS = (
     "questions", "image_idxs", "orig_idxs", "answers", "question_families", "types", "programs",
 )  # fmt: skip
 NAME_DATASETS = ("named_image_idxs", "image_name_crc32")
+
+
+def padded(encoded: Sequence[Sequence[int]]) -> Tensor:
+    """Questions of any lengths as token indices (B, T) int64, padded with 0."""
+    rows = [torch.tensor(tokens) for tokens in encoded]
+    return nn.utils.rnn.pad_sequence(rows, batch_first=True)
 
 
 @dataclass(frozen=True)

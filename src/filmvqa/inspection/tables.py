@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from filmvqa.clevr.schema import Question
 from filmvqa.data.batches import Loader
+from filmvqa.data.questions import padded
 from filmvqa.data.vocabulary import Vocabulary
 from filmvqa.evaluation.accuracy import wilson_interval
 from filmvqa.evaluation.predictions import evaluating
@@ -199,13 +200,14 @@ def _ask(
     images: Sequence[int],
 ) -> Tensor:
     """The answers (M,) to questions about images of the loader's store."""
-    encoded = [torch.tensor(vocabulary.encode(text)) for text in texts]
+    encoded = [vocabulary.encode(text) for text in texts]
     answers = []
     with evaluating(model):
         for first in range(0, len(texts), loader.batch_size):
             part = slice(first, first + loader.batch_size)
             distinct, index = torch.unique(torch.tensor(images[part]), return_inverse=True)
             features = loader.store.read(distinct)
-            tokens = nn.utils.rnn.pad_sequence(encoded[part], batch_first=True)
-            answers.append(model(features, tokens, index.to(features.device)).argmax(1).cpu())
+            answers.append(
+                model(features, padded(encoded[part]), index.to(features.device)).argmax(1).cpu()
+            )
     return torch.cat(answers)
