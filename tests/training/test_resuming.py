@@ -8,6 +8,7 @@ import re
 import shutil
 import signal
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,14 @@ import h5py
 import pytest
 import torch
 
-from filmvqa.checkpoint import load_checkpoint
+from filmvqa.checkpoint import load_checkpoint, save_checkpoint
 from filmvqa.data.settings import CurriculumStage
 from filmvqa.data.vocabulary import Vocabulary
 from filmvqa.determinism import random_state, restore_random_state
 from filmvqa.errors import Interrupted, UserError
 from filmvqa.locks import folder_lock
 from filmvqa.models.film_net import FilmNet
+from filmvqa.training import prepare
 from filmvqa.training.trainer import Trainer
 from tests.training.tiny_runs import metrics, same, train
 
@@ -228,6 +230,33 @@ def test_changed_inputs_are_refused(tmp_path: Path, tiny_set: Path, monkeypatch)
         del file.attrs["sha256"]
     with pytest.raises(UserError, match="the questions of val changed since the run began"):
         train(tmp_path / "run", data)
+
+
+def test_the_range_of_the_features_is_measured_once(
+    tmp_path: Path, tiny_set: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the first start, and again only for a checkpoint of an earlier version, without it."""
+    measured = []
+    measure = prepare.feature_range
+
+    def counted(*arguments: Any) -> Any:
+        measured.append(measure(*arguments))
+        return measured[-1]
+
+    monkeypatch.setattr(prepare, "feature_range", counted)
+    last = tmp_path / "run/last.pt"
+    train(tmp_path / "run", tiny_set, max_steps=8, optim={"schedule": "constant"})
+    first = load_checkpoint(last)["feature_range"]
+    train(tmp_path / "run", tiny_set, max_steps=16, optim={"schedule": "constant"})
+    content = load_checkpoint(last)
+    assert content["progress"]["step"] == 16
+    assert content["feature_range"] == first == asdict(measured[0])
+    assert len(measured) == 1
+    del content["feature_range"]
+    save_checkpoint(last, content)
+    train(tmp_path / "run", tiny_set, max_steps=24, optim={"schedule": "constant"})
+    assert load_checkpoint(last)["feature_range"] == first
+    assert len(measured) == 2
 
 
 def test_the_state_of_the_devices_generator_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:

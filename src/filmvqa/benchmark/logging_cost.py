@@ -97,7 +97,7 @@ def _measured_run(folder: Path, settings: RunSettings) -> tuple[float, float]:
     """Seconds of a run, and those inside its loggers."""
     folder.mkdir()
     layout, watch = RunLayout(folder), _Stopwatch()
-    run = prepare_run(layout, settings, resumed=False)
+    run = prepare_run(layout, settings)
     first, *others = build_loggers(settings.logger, layout, settings.config)
     loggers: list[Logger] = [first, *(_TimedLogger(logger, watch) for logger in others)]
     try:

@@ -133,13 +133,16 @@ class PreparedRun:
         self.val.store.close()
 
 
-def prepare_run(layout: RunLayout, settings: RunSettings, *, resumed: bool) -> PreparedRun:
+def prepare_run(
+    layout: RunLayout, settings: RunSettings, *, saved: dict[str, Any] | None = None
+) -> PreparedRun:
     """Open the data and build the model and the state; nothing is written.
 
     Parameters
     ----------
-    resumed
-        Whether a checkpoint of the run is about to be restored: then ``init_from`` is not read.
+    saved
+        The content of the run's checkpoint that is about to be restored: then ``init_from`` is not
+        read, and the range of the features is that of the checkpoint. None: the run begins.
 
     Raises
     ------
@@ -171,7 +174,7 @@ def prepare_run(layout: RunLayout, settings: RunSettings, *, resumed: bool) -> P
             opened.callback(loader.store.close)
             loaders.append(loader)
         _check_splits(settings, *loaders)
-        run = _build_run(layout, settings, vocabulary, device, *loaders, resumed=resumed)
+        run = _build_run(layout, settings, vocabulary, device, *loaders, saved=saved)
         opened.pop_all()  # they are the run's to close now
         return run
 
@@ -184,7 +187,7 @@ def _build_run(
     train: Loader,
     val: Loader,
     *,
-    resumed: bool,
+    saved: dict[str, Any] | None,
 ) -> PreparedRun:
     """Build the model and the state for data that are open."""
     subset = train.questions.image_subset(settings.fraction, settings.seed)
@@ -203,7 +206,7 @@ def _build_run(
     }
     model = build_model(settings.model["name"], **model_kwargs).to(device)
     _fit_counts(model, train, subset)
-    if settings.init_from is not None and not resumed:
+    if settings.init_from is not None and saved is None:
         known, new = warm_start(
             model, settings.model["name"], settings.init_from, vocabulary,
             new_words_std=settings.new_words_std, feature_spec=train.store.feature_spec,
@@ -224,13 +227,22 @@ def _build_run(
         },
         "backbone": train.store.feature_spec,
         "inputs": record_inputs(vocabulary, {settings.train_split: train, settings.val_split: val}),
-        "feature_range": asdict(feature_range(train.store, subset.images)),
+        "feature_range": _feature_range(train, subset, saved),
         # None: all; otherwise evaluations of that split leave these images out.
         "train_images": None if settings.fraction == 1 else subset.images,
     }
     seed_process()
     state = build_state(model, settings.optim, settings.trainer, sampler)
     return PreparedRun(layout, settings, device, train, val, subset, val_rows, state, metadata)
+
+
+def _feature_range(
+    train: Loader, subset: ImageSubset, saved: dict[str, Any] | None
+) -> dict[str, Any]:
+    """The range of the training images' features, which takes reading many of them: a checkpoint
+    has it already, unless an earlier version wrote it. Its data are the same, or it is refused."""
+    known: dict[str, Any] | None = None if saved is None else saved.get("feature_range")
+    return known or asdict(feature_range(train.store, subset.images))
 
 
 def _fit_counts(model: nn.Module, train: Loader, subset: ImageSubset) -> None:

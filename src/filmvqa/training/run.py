@@ -62,7 +62,7 @@ def train_run(folder: str | Path, settings: RunSettings, *, resume: bool = True)
                 return _finished_already(layout, saved["progress"]["best_accuracy"])
         if processes.is_first():
             check_output(layout.last_checkpoint)
-        run = prepare_run(layout, settings, resumed=saved is not None)
+        run = prepare_run(layout, settings, saved=saved)
         try:
             if saved is not None:
                 with explained_out_of_memory(
