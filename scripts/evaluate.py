@@ -12,6 +12,7 @@ def main(config) -> None:
     settings = typed_settings(config, EvaluateConfig)
 
     from filmvqa.evaluation.accuracy import format_report
+    from filmvqa.inspection.changes import network_change
     from filmvqa.reports.evaluate import evaluate_checkpoint
 
     files, report = evaluate_checkpoint(
@@ -25,6 +26,7 @@ def main(config) -> None:
         precision=settings.precision,
         store=settings.store,
         missing_images=settings.missing_images,
+        change=network_change(settings.film),
     )
     if report is None:
         print(f"{settings.split} has no answers; predictions are in {files.folder}")

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from msgspec import Meta
 
 from filmvqa.data.settings import DataSettings
+from filmvqa.inspection.settings import FilmSettings
 from filmvqa.settings import (
     AboveZero,
     Cells,
@@ -118,6 +119,7 @@ class EvaluateConfig(AskedConfig):
     store: Placement = "auto"
     precision: Precision = "auto"
     missing_images: MissingImages = "refuse"
+    film: FilmSettings = field(default_factory=FilmSettings)
 
 
 @dataclass(frozen=True, kw_only=True)

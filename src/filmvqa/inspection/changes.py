@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Literal
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
+from filmvqa.data.questions import padded
+from filmvqa.data.vocabulary import Vocabulary
 from filmvqa.errors import UserError
-from filmvqa.models.film_generator import Modulation
+from filmvqa.evaluation.predictions import evaluating
+from filmvqa.inspection.settings import FilmSettings, Parameter
+from filmvqa.models.film_generator import FilmGenerator, Modulation
+from filmvqa.models.film_net import FilmNet
+from filmvqa.reports.evaluate import NetworkChange
 
-#: What is changed; ``both`` are γ and β.
-Parameter = Literal["gamma", "beta", "both"]
 Change = Callable[[Modulation], Modulation]
 
 
@@ -26,9 +30,7 @@ def changed(model: nn.Module, change: Change) -> Iterator[None]:
     UserError
         For a model without a FiLM generator.
     """
-    generator = getattr(model, "film_generator", None)
-    if not isinstance(generator, nn.Module):
-        raise UserError("this model has no γ and β to change; FiLM models have")
+    generator = _generator_of(model)
 
     def hook(module: nn.Module, inputs: object, output: Modulation) -> Modulation:
         return change(output)
@@ -38,6 +40,62 @@ def changed(model: nn.Module, change: Change) -> Iterator[None]:
         yield
     finally:
         handle.remove()
+
+
+def _generator_of(model: nn.Module) -> FilmGenerator:
+    generator = getattr(model, "film_generator", None)
+    if not isinstance(generator, FilmGenerator):
+        raise UserError("this model has no γ and β to change; FiLM models have")
+    return generator
+
+
+def change_by(settings: FilmSettings, model: nn.Module, vocabulary: Vocabulary) -> Change:
+    """The change that settings describe, for a model.
+
+    Raises
+    ------
+    UserError
+        For a model without a FiLM generator, a layer that it does not have, or a question with an
+        unknown word.
+    """
+    num_layers = _generator_of(model).num_layers
+    layers = None if settings.layers is None else [layer - 1 for layer in settings.layers]
+    if layers is not None and max(layers) >= num_layers:
+        raise UserError(
+            f"film.layers={settings.layers}: this model has {num_layers} FiLM layers; choose from "
+            f"1 to {num_layers}"
+        )
+    parameter = settings.parameter
+    moved = affine(scale=settings.scale, shift=settings.shift, parameter=parameter, layers=layers)
+    if settings.question is None:
+        return moved
+    tokens = padded([vocabulary.encode(settings.question)])
+    with evaluating(model):
+        other = cast(FilmNet, model).modulate(tokens)
+    replaced = fixed(other.gamma[0], other.beta[0], parameter=parameter, layers=layers)
+    return lambda modulation: moved(replaced(modulation))
+
+
+def network_change(settings: FilmSettings) -> NetworkChange | None:
+    """The same for an evaluation; None if nothing is changed.
+
+    Raises
+    ------
+    UserError
+        For settings that say where, but not what.
+    """
+    if not settings.is_change:
+        if settings != FilmSettings():
+            raise UserError(
+                "film.parameter and film.layers say where γ and β are changed: give film.scale, "
+                "film.shift or film.question too"
+            )
+        return None
+    return NetworkChange(
+        settings.folder_name,
+        {"film": settings.record},
+        lambda model, vocabulary: changed(model, change_by(settings, model, vocabulary)),
+    )
 
 
 def affine(

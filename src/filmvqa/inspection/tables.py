@@ -18,8 +18,9 @@ from filmvqa.data.vocabulary import Vocabulary
 from filmvqa.evaluation.accuracy import wilson_interval
 from filmvqa.evaluation.predictions import evaluating
 from filmvqa.inspection.answers import accuracy
-from filmvqa.inspection.changes import Parameter, changed, disturbed, fixed
+from filmvqa.inspection.changes import changed, disturbed, fixed
 from filmvqa.inspection.consistency import comparison_of
+from filmvqa.inspection.settings import Parameter
 from filmvqa.tables import csv_table
 
 #: Standard deviations of the noise that is added to γ and β.

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,25 @@ from filmvqa.settings import Precision, checked
 from filmvqa.training.provenance import changed_inputs, record_inputs
 
 
+@dataclass(frozen=True)
+class NetworkChange:
+    """A change of a network while it is evaluated.
+
+    Attributes
+    ----------
+    name
+        The folder of the results, below that of the unchanged network's.
+    record
+        What the report says of the change.
+    applied
+        From the model and its vocabulary to a context in which the model is changed.
+    """
+
+    name: str
+    record: dict[str, Any]
+    applied: Callable[[nn.Module, Vocabulary], AbstractContextManager[None]]
+
+
 def evaluate_checkpoint(
     checkpoint: str | Path,
     split: str,
@@ -48,6 +67,7 @@ def evaluate_checkpoint(
     precision: str = "auto",
     store: str = "auto",
     missing_images: str = "refuse",
+    change: NetworkChange | None = None,
 ) -> tuple[EvaluationLayout, dict[str, Any] | None]:
     """Answer a split's questions with the model that a checkpoint describes.
 
@@ -71,6 +91,8 @@ def evaluate_checkpoint(
         As ``open_feature_store`` takes it.
     missing_images
         ``refuse`` questions about images without features, or ``leave_out`` them.
+    change
+        Evaluate a changed network: the results go to a folder of the change's name in ``output``.
 
     Returns
     -------
@@ -89,7 +111,8 @@ def evaluate_checkpoint(
     checked(precision, Precision, "precision")
     if output is None:
         output = RunLayout(output_folder(checkpoint)).evaluation
-    files = EvaluationLayout(Path(output), split)
+    folder = Path(output) if change is None else Path(output) / change.name
+    files = EvaluationLayout(folder, split)
     if processes.is_first():
         check_output(files.predictions)
     with opened_questions(
@@ -98,7 +121,11 @@ def evaluate_checkpoint(
     ) as asked:  # fmt: skip
         report = _report_header(asked, split)
         questions = asked.loader.questions
-        with folder_lock(files.folder, split):
+        altered: AbstractContextManager[None] = nullcontext()
+        if change is not None:
+            report |= change.record
+            altered = change.applied(asked.model, asked.vocabulary)
+        with altered, folder_lock(files.folder, split):
             predictions = predict(asked.model, asked.loader, precision=precision)
             if processes.is_first():
                 _write_predictions(files, predictions, questions, asked.vocabulary)
