@@ -80,7 +80,7 @@ def test_what_cannot_be_changed_is_one_line(
     monkeypatch.setattr("filmvqa.reports.evaluate.predict", predict)
     with pytest.raises(UserError, match=r"^film\.layers=\[1, 3\]: this model has 2 FiLM layers"):
         evaluated(run, tmp_path, shift=1.0, layers=[1, 3])
-    with pytest.raises(UserError, match="cubbes"):
+    with pytest.raises(UserError, match=r"^film\.question: the word 'cubbes'"):
         evaluated(run, tmp_path, question="How many cubbes are there?")
     with pytest.raises(UserError, match=r"give film\.scale, film\.shift or film\.question"):
         evaluated(run, tmp_path, layers=[1])

@@ -21,10 +21,12 @@ from filmvqa.inspection.answers import collect
 from filmvqa.inspection.changes import affine, changed, disturbed, fixed
 from filmvqa.inspection.consistency import comparison_of
 from filmvqa.inspection.report import inspect_checkpoint
-from filmvqa.inspection.watching import can_be_watched, watched
+from filmvqa.inspection.watching import attended, can_be_watched, watched
 from filmvqa.models import build_model
 from filmvqa.models.film_generator import Modulation
+from tests.models.mac_equations import answer
 from tests.models.small_models import SMALL
+from tests.models.small_models import questions as random_questions
 from tests.training.tiny_runs import train
 
 SHAPE = [96, 6, 6]
@@ -123,6 +125,35 @@ def test_networks_that_cannot_be_watched() -> None:
             pass
 
 
+def test_macs_attention_is_that_of_its_equations() -> None:
+    """By step, over words and places, of maps that are not square, with two questions an image."""
+    torch.manual_seed(0)
+    model = build_model(
+        "mac", vocab_size=20, num_answers=5, feature_shape=[6, 5, 4], **SMALL["mac"]
+    ).eval()
+    features, tokens = torch.randn(2, 6, 5, 4), random_questions([4, 7, 2])
+    image_of_question = torch.tensor([1, 0, 1])
+    with torch.no_grad():
+        logits = model(features, tokens, image_of_question)
+        with attended(model) as attention:
+            with pytest.raises(UserError, match="run the model first"):
+                attention.words()
+            for _ in range(2):  # what is left is the last pass
+                torch.testing.assert_close(model(features, tokens, image_of_question), logits)
+        words, places = attention.words(), attention.places()
+        assert words.shape == (3, 3, 7)
+        assert places.shape == (3, 3, 5, 4)
+        for i, row in enumerate(tokens):
+            expected = answer(model, features[image_of_question[i]], row)
+            length = int((row != 0).sum())
+            torch.testing.assert_close(words[i, :, :length], expected[1])
+            assert (words[i, :, length:] == 0).all()
+            torch.testing.assert_close(places[i], expected[2].view(-1, 5, 4))
+    assert float(places[0].std()) > 0
+    with pytest.raises(UserError, match="no steps"), attended(network()):
+        pass
+
+
 def test_comparisons_and_their_counts(tiny_world: Path) -> None:
     """The counts that the engine finds in the two branches of a program imply its answer."""
     scenes = {
@@ -177,6 +208,11 @@ def test_tables() -> None:
     assert statistics[1][2] == pytest.approx(float(gamma[:, 1].mean()))
     assert statistics[2][6] == 0.0
     assert tables.histograms(torch.ones(5, 1, 2)).rows
+    words = torch.tensor([[[0.5, 0.5, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0]]] * 2)  # (N, S, T)
+    places = torch.stack([torch.full((2, 2, 3), 1 / 6), words[:, :1, :3].expand(2, 2, 3)], 1)
+    rows = tables.attention_by_step(words, places).rows
+    assert rows == [[1, pytest.approx(2), pytest.approx(6)],
+                    [2, pytest.approx(1), pytest.approx(4)]]  # fmt: skip
 
 
 class _Sources(HTMLParser):
@@ -200,6 +236,16 @@ def test_a_whole_inspection(name: str, tiny_set: Path, tmp_path: Path) -> None:
     assert set(sources.names) | {"index.html"} == files
     assert ("γ lies between" in text) == (name == "film")
     assert "accuracy_by_objects.csv" in files
+    assert ("attention.png" in files) == (name == "mac")
+    if name == "mac":
+        for kind in ("words", "places"):
+            sums: dict[tuple[str, str], float] = {}
+            with (tmp_path / f"out/attention_to_{kind}.csv").open() as stream:
+                for row in csv.DictReader(stream):
+                    key = (row["question_index"], row["step"])
+                    sums[key] = sums.get(key, 0.0) + float(row["attention"])
+            assert len(sums) == 4 * 3  # four questions, three steps
+            assert all(total == pytest.approx(1, abs=1e-3) for total in sums.values())
     with h5py.File(tmp_path / "out/answers.h5") as file:
         scores, index = file["scores"][:], file["question_index"][:]
         assert ("gamma" in file) == (name == "film")

@@ -1,47 +1,14 @@
-"""MAC against its equations, written out one question at a time in float64."""
+"""MAC against its equations, in float64."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-import torch.nn.functional as F
 
 from filmvqa.models import build_model
 from filmvqa.models.mac import MacNet
+from tests.models.mac_equations import answer
 from tests.models.small_models import SIZES, SMALL, questions
-
-
-def reference(model: MacNet, features: torch.Tensor, row: torch.Tensor) -> torch.Tensor:
-    """Logits of one question: equations c1 to c3, r1 to r4, w1 to w3 of the paper."""
-    row = row[row != 0][None]
-    words, q = model.encoder.encode_words(row)
-    words, q = words[0], q[0]
-    knowledge = model.stem(features[None])[0].flatten(1).T  # (N, d)
-    k = knowledge @ model.read.project_knowledge.weight.T + model.read.project_knowledge.bias
-    controls, memories = [model.control_start], [model.memory_start]
-    for step in range(model.num_steps):
-        position = model.control.position_aware[step](q)
-        cq = torch.tanh(model.control.merge(torch.cat([controls[-1], position])))
-        weights = torch.stack([model.control.attend(cq * w)[0] for w in words]).softmax(0)
-        control = sum(a * w for a, w in zip(weights, words, strict=True))
-        controls.append(control)
-        projected_memory = model.read.project_memory(memories[-1])
-        scores = []
-        for k_n in k:
-            merged = F.elu(model.read.merge(torch.cat([projected_memory * k_n, k_n])))
-            scores.append(model.read.attend(F.elu(control * merged))[0])
-        weights = torch.stack(scores).softmax(0)
-        retrieved = sum(a * x for a, x in zip(weights, knowledge, strict=True))
-        memory = model.write.merge(torch.cat([retrieved, memories[-1]]))
-        if model.write.attend is not None:
-            scores = torch.stack([model.write.attend(control * c)[0] for c in controls[:-1]])
-            past = sum(a * m for a, m in zip(scores.softmax(0), memories, strict=True))
-            memory = memory + model.write.recall(past)
-        if model.write.gate is not None:
-            gate = torch.sigmoid(model.write.gate(control))
-            memory = gate * memories[-1] + (1 - gate) * memory
-        memories.append(memory)
-    return model.output(torch.cat([memories[-1], model.question(q)]))
 
 
 @pytest.mark.parametrize("self_attention", [False, True])
@@ -56,7 +23,7 @@ def test_mac_is_its_equations(self_attention: bool, memory_gate: bool) -> None:
     model.stem = model.stem.double()
     with torch.inference_mode():
         expected = torch.stack(
-            [reference(model, x.double(), row) for x, row in zip(features, rows, strict=True)]
+            [answer(model, x.double(), row)[0] for x, row in zip(features, rows, strict=True)]
         )
         logits = model.float()(features, rows)
     assert torch.allclose(logits.double(), expected, atol=1e-4)

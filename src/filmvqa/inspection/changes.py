@@ -69,7 +69,10 @@ def change_by(settings: FilmSettings, model: nn.Module, vocabulary: Vocabulary) 
     moved = affine(scale=settings.scale, shift=settings.shift, parameter=parameter, layers=layers)
     if settings.question is None:
         return moved
-    tokens = padded([vocabulary.encode(settings.question)])
+    try:
+        tokens = padded([vocabulary.encode(settings.question)])
+    except UserError as error:  # which begins with "question"
+        raise UserError(f"film.{error}") from None
     with evaluating(model):
         other = cast(FilmNet, model).modulate(tokens)
     replaced = fixed(other.gamma[0], other.beta[0], parameter=parameter, layers=layers)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -150,17 +151,50 @@ def draw_places(
     figure = new_figure(_WIDTH, 2.7 * rows)
     grid = figure.subplots(rows, columns, squeeze=False)
     for axes, picture, share, caption in zip(grid.flat, pictures, places, captions, strict=False):
-        extent = (0.0, 1.0, 0.0, 1.0)
-        if picture is not None:
-            axes.imshow(read_picture(picture), extent=extent, aspect="auto")
-        strength = np.sqrt(share.numpy() / max(float(share.max()), 1e-6))
-        color = np.ones((*strength.shape, 4)) * (1.0, 0.9, 0.1, 1.0)
-        color[..., 3] = 0.75 * strength
-        axes.imshow(color, extent=extent, aspect="auto", interpolation="nearest")
+        _draw_share(axes, picture, share)
         axes.set(xticks=[], yticks=[])
         axes.set_xlabel(textwrap.fill(caption, 34), fontsize=7)
     for axes in grid.flat[len(pictures) :]:
         axes.set_axis_off()
+    save_figure(figure, target, _DPI)
+
+
+def _draw_share(axes: Any, picture: Path | None, share: Tensor) -> None:
+    """Shares of places (H, W) in yellow over a picture, the largest the least transparent."""
+    extent = (0.0, 1.0, 0.0, 1.0)
+    if picture is not None:
+        axes.imshow(read_picture(picture), extent=extent, aspect="auto")
+    strength = np.sqrt(share.numpy() / max(float(share.max()), 1e-6))
+    color = np.ones((*strength.shape, 4)) * (1.0, 0.9, 0.1, 1.0)
+    color[..., 3] = 0.75 * strength
+    axes.imshow(color, extent=extent, aspect="auto", interpolation="nearest")
+
+
+def draw_attention(
+    pictures: Sequence[Path | None],
+    places: Tensor,
+    captions: Sequence[Sequence[str]],
+    titles: Sequence[str],
+    target: Path,
+) -> None:
+    """Attention to places (B, S, H, W) by step, over the pictures: a row, or several, for each
+    question, with a title above and a caption below each step."""
+    steps = places.shape[1]
+    columns = min(steps, 6)
+    lines = -(-steps // columns)
+    figure = new_figure(_WIDTH, len(pictures) * (0.35 + lines * (0.35 + 0.75 * _WIDTH / columns)))
+    parts = figure.subfigures(len(pictures), 1, squeeze=False)[:, 0]
+    for part, picture, shares, texts, title in zip(
+        parts, pictures, places, captions, titles, strict=True
+    ):
+        part.suptitle(title, fontsize=9)
+        grid = part.subplots(lines, columns, squeeze=False)
+        for axes, share, text in zip(grid.flat, shares, texts, strict=False):
+            _draw_share(axes, picture, share)
+            axes.set(xticks=[], yticks=[])
+            axes.set_xlabel(text, fontsize=7)
+        for axes in grid.flat[steps:]:
+            axes.set_axis_off()
     save_figure(figure, target, _DPI)
 
 

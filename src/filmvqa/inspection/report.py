@@ -20,9 +20,10 @@ from filmvqa.files import check_output, write_file
 from filmvqa.inspection import drawing, tables
 from filmvqa.inspection.answers import collect, mean_film, write_answers
 from filmvqa.inspection.tables import Table
-from filmvqa.inspection.watching import can_be_watched, watched
+from filmvqa.inspection.watching import attended, can_be_watched, watched
 from filmvqa.layout import RunLayout
 from filmvqa.locks import folder_lock
+from filmvqa.models.mac import MacNet
 from filmvqa.reports.evaluate import (
     AskedQuestions,
     num_objects,
@@ -35,6 +36,8 @@ _FEWER = 2000
 #: Questions whose maps are looked at.
 _WATCHED = 64
 _WORST = 64
+#: Questions whose attention is drawn.
+_ATTENDED = 4
 
 
 @dataclass(frozen=True)
@@ -132,12 +135,20 @@ class _Inspection:
         tokens = self.questions.questions[self.rows[i]].tolist()
         return self.asked.vocabulary.decode(tokens)
 
+    def answered(self, i: int) -> str:
+        """A question, its answer, and the truth if that is another."""
+        names = self.asked.vocabulary.answers()
+        answer, truth = names[int(self.answers.answers[i])], names[int(self.truths[i])]
+        return f"{self.text(i)} {answer}{'' if self.correct[i] else f' (wrong: {truth})'}"
+
     def sections(self) -> list[Section]:
         found = [self.accuracy(), self.confusion(), self.consistency()]
         if self.answers.gamma is not None and self.answers.beta is not None:
             found += self.film(self.answers.gamma, self.answers.beta)
         if can_be_watched(self.asked.model):
             found.append(self.maps())
+        if isinstance(self.asked.model, MacNet):
+            found.append(self.attention())
         found += [self.words(), self.worst()]
         write_answers(
             self.output / "answers.h5", self.answers,
@@ -307,15 +318,9 @@ class _Inspection:
             numbers = (b.mean(), b.std(), a.mean(), a.std(), (a > 0).float().mean())
             table.rows.append([i + 1, *map(float, numbers)])
         where = torch.searchsorted(self.rows, rows[:shown]).tolist()
-        names = self.asked.vocabulary.answers()
-        captions = [
-            f"{self.text(i)} {names[int(self.answers.answers[i])]}"
-            f"{'' if self.correct[i] else f' (wrong: {names[int(self.truths[i])]})'}"
-            for i in where
-        ]
         drawing.draw_places(
-            [self.pictures[i] for i in where], maps.places()[:shown], captions,
-            self.output / "places.png",
+            [self.pictures[i] for i in where], maps.places()[:shown],
+            [self.answered(i) for i in where], self.output / "places.png",
         )  # fmt: skip
         return Section(
             "Maps",
@@ -325,6 +330,58 @@ class _Inspection:
             "is about (section 4.2, figure 4).",
             ["activations.png", "places.png"],
             {"activations": table},
+        )
+
+    def attention(self) -> Section:
+        """What MAC attends to at each step: of a few questions, and how widely in the mean."""
+        rows = _some(self.rows, _WATCHED, 1)
+        batch = self.asked.loader.batch(rows)
+        with evaluating(self.asked.model), attended(self.asked.model) as attention:
+            self.asked.model(batch.features, batch.questions, batch.image_of_question)
+        words, places = attention.words(), attention.places()
+        by_step = tables.attention_by_step(words, places)
+        to_words = Table(["question_index", "step", "position", "word", "attention"])
+        to_places = Table(["question_index", "step", "row", "column", "attention"])
+        where = torch.searchsorted(self.rows, rows[:_ATTENDED]).tolist()
+        by_index = {index: token for token, index in self.asked.vocabulary.question.items()}
+        captions = []
+        for i, of_words, of_places in zip(where, words, places, strict=False):
+            index = int(self.questions.original_index[self.rows[i]])
+            tokens = [by_index[t] for t in self.questions.questions[self.rows[i]].tolist() if t]
+            to_words.rows.extend(
+                [index, step, position, token, share]
+                for step, shares in enumerate(of_words.tolist(), 1)
+                for position, (token, share) in enumerate(zip(tokens, shares, strict=False))
+            )
+            to_places.rows.extend(
+                [index, step, row, column, share]
+                for step, rows_of_map in enumerate(of_places.tolist(), 1)
+                for row, shares in enumerate(rows_of_map)
+                for column, share in enumerate(shares)
+            )
+            captions.append([
+                f"{step}: {', '.join(tokens[t] for t in shares.topk(min(2, len(tokens))).indices)}"
+                for step, shares in enumerate(of_words, 1)
+            ])  # fmt: skip
+        drawing.draw_attention(
+            [self.pictures[i] for i in where], places[: len(where)], captions,
+            [self.answered(i) for i in where], self.output / "attention.png",
+        )  # fmt: skip
+        counts = [[row[column] for row in by_step.rows] for column in (1, 2)]
+        return Section(
+            "Attention by step",
+            "Attention to places at each step, with the two words that get the most. Averaged over "
+            f"{len(rows)} questions, a step attends to as much as {min(counts[0]):.1f} to "
+            f"{max(counts[0]):.1f} words of equal shares, and {min(counts[1]):.1f} to "
+            f"{max(counts[1]):.1f} of {places[0, 0].numel()} places.",
+            "In the MAC paper's examples, steps attend to the words and the objects of a chain one "
+            "after the other.",
+            ["attention.png"],
+            {
+                "attention": by_step,
+                "attention_to_words": to_words,
+                "attention_to_places": to_places,
+            },
         )
 
     def words(self) -> Section:

@@ -65,6 +65,17 @@ def film_statistics(gamma: Tensor, beta: Tensor) -> Table:
     return Table(["parameter", "layer", "mean", "std", "min", "max", "negative"], rows)
 
 
+def attention_by_step(words: Tensor, places: Tensor) -> Table:
+    """How many words and places each of S steps attends to, of attention to words (N, S, T) and to
+    places (N, S, H, W): the exponential of the entropy, which is k for k equal shares, averaged
+    over questions."""
+    table = Table(["step", "words", "places"])
+    counts = [torch.special.entr(w).sum(2).exp().mean(0) for w in (words, places.flatten(2))]
+    for step, (of_words, of_places) in enumerate(zip(*counts, strict=True), 1):
+        table.rows.append([step, float(of_words), float(of_places)])
+    return table
+
+
 def grouped(correct: Tensor, groups: Sequence[Any], name: str) -> Table:
     """Accuracy with its 95% interval, by group of questions; None is no group."""
     rows = []

@@ -1,8 +1,8 @@
-"""The maps of a FiLM network: before and after each FiLM layer, and what is pooled."""
+"""What networks look at: maps of FiLM networks around each FiLM layer, and MAC's attention."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from filmvqa.errors import UserError
 from filmvqa.models.blocks import FilmedResBlock
 from filmvqa.models.film_net import FilmNet
+from filmvqa.models.mac import MacNet
 
 
 @dataclass
@@ -94,3 +95,62 @@ def watched(model: nn.Module) -> Iterator[Maps]:
             stack.callback(setattr, block, "fusible", block.fusible)
             block.fusible = False
         yield maps
+
+
+@dataclass
+class Attention:
+    """Where MAC looked in the last forward pass, at each of its S steps."""
+
+    _words: list[Tensor] = field(default_factory=list)
+    _places: list[Tensor] = field(default_factory=list)
+    _size: tuple[int, int] = (0, 0)
+
+    def words(self) -> Tensor:
+        """The control unit's attention to the words (B, S, T), on the CPU: each step's sums to 1,
+        START and END get some too, and padding gets none."""
+        return self._stacked(self._words)
+
+    def places(self) -> Tensor:
+        """The read unit's attention to the places of the image (B, S, H, W), on the CPU: each
+        step's sums to 1."""
+        places = self._stacked(self._places)  # (B, S, N)
+        return places.view(*places.shape[:2], *self._size)
+
+    def _stacked(self, by_step: list[Tensor]) -> Tensor:
+        if not by_step:
+            raise UserError("nothing was attended to; run the model first")
+        return torch.stack([weights.float().cpu() for weights in by_step], 1)
+
+
+@contextmanager
+def attended(model: nn.Module) -> Iterator[Attention]:
+    """Within the block, each forward pass of a MAC network leaves its attention in what is yielded.
+
+    Raises
+    ------
+    UserError
+        For another model.
+    """
+    if not isinstance(model, MacNet):
+        raise UserError("this network has no steps whose attention could be read; MAC has")
+    attention = Attention()
+
+    def begin(module: nn.Module, inputs: Any) -> None:
+        attention._words.clear()
+        attention._places.clear()
+
+    def at_stem(module: nn.Module, inputs: Any, output: Tensor) -> None:
+        attention._size = (output.shape[2], output.shape[3])
+
+    def into(weights: list[Tensor]) -> Callable[[nn.Module, Any, Tensor], None]:
+        return lambda module, inputs, output: weights.append(output)
+
+    with ExitStack() as stack:
+        for handle in (
+            model.register_forward_pre_hook(begin),
+            model.stem.register_forward_hook(at_stem),
+            model.control.softmax.register_forward_hook(into(attention._words)),
+            model.read.softmax.register_forward_hook(into(attention._places)),
+        ):
+            stack.callback(handle.remove)
+        yield attention

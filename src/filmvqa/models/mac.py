@@ -25,6 +25,7 @@ class ControlUnit(nn.Module):
         self.position_aware = nn.ModuleList(_xavier_linear(dim, dim) for _ in range(num_steps))
         self.merge = _xavier_linear(2 * dim, dim)
         self.attend = _xavier_linear(dim, 1)
+        self.softmax = nn.Softmax(1)  # a module, so that inspections read the attention from it
 
     def forward(
         self, step: int, control: Tensor, question: Tensor, words: Tensor, padding: Tensor
@@ -48,7 +49,7 @@ class ControlUnit(nn.Module):
         # Equation c1; the tanh is in the authors' code only.
         cq = torch.tanh(self.merge(torch.cat([control, q], 1)))  # (B, d)
         ca = self.attend(cq[:, None] * words).squeeze(2).float()  # (B, T)
-        cv = torch.softmax(ca.masked_fill(padding, -torch.inf), 1).to(words.dtype)
+        cv = self.softmax(ca.masked_fill(padding, -torch.inf)).to(words.dtype)
         new_control: Tensor = (cv[:, None] @ words).squeeze(1)
         return new_control
 
@@ -62,6 +63,7 @@ class ReadUnit(nn.Module):
         self.project_knowledge = _xavier_linear(dim, dim)
         self.merge = _xavier_linear(2 * dim, dim)
         self.attend = _xavier_linear(dim, 1)
+        self.softmax = nn.Softmax(1)
         self.dropout = nn.Dropout(dropout)
 
     def forward(
@@ -82,7 +84,7 @@ class ReadUnit(nn.Module):
         interaction = projected_memory[:, None] * projected_knowledge  # (B, N, d)
         merged = F.elu(self.merge(torch.cat([interaction, projected_knowledge], 2)))  # (B, N, d)
         ra = self.attend(self.dropout(F.elu(control[:, None] * merged))).squeeze(2)  # (B, N)
-        rv = torch.softmax(ra.float(), 1).to(knowledge.dtype)
+        rv = self.softmax(ra.float()).to(knowledge.dtype)
         retrieved: Tensor = (rv[:, None] @ knowledge).squeeze(1)
         return retrieved
 
