@@ -139,7 +139,7 @@ class _Inspection:
         """A question, its answer, and the truth if that is another."""
         names = self.asked.vocabulary.answers()
         answer, truth = names[int(self.answers.answers[i])], names[int(self.truths[i])]
-        return f"{self.text(i)} {answer}{'' if self.correct[i] else f' (wrong: {truth})'}"
+        return f"{self.text(i)}: {answer}{'' if self.correct[i] else f' (wrong: {truth})'}"
 
     def sections(self) -> list[Section]:
         found = [self.accuracy(), self.confusion(), self.consistency()]
@@ -370,10 +370,11 @@ class _Inspection:
         counts = [[row[column] for row in by_step.rows] for column in (1, 2)]
         return Section(
             "Attention by step",
-            "Attention to places at each step, with the two words that get the most. Averaged over "
-            f"{len(rows)} questions, a step attends to as much as {min(counts[0]):.1f} to "
-            f"{max(counts[0]):.1f} words of equal shares, and {min(counts[1]):.1f} to "
-            f"{max(counts[1]):.1f} of {places[0, 0].numel()} places.",
+            "Attention to places at each step, with the two words that get the most. In the mean "
+            f"of {len(rows)} questions a step attends to "
+            f"{min(counts[0]):.1f} to {max(counts[0]):.1f} words and to "
+            f"{min(counts[1]):.1f} to {max(counts[1]):.1f} of {places[0, 0].numel()} places (the "
+            "exponential of the entropy).",
             "In the MAC paper's examples, steps attend to the words and the objects of a chain one "
             "after the other.",
             ["attention.png"],
@@ -471,7 +472,10 @@ def _page(checkpoint: str, split: str, count: int, sections: Sequence[Section]) 
             + (_html_table(table) if len(table.rows) <= 12 and not section.figures else "")
             for name, table in section.tables.items()
         ]
-    parts.append('<p><a href="answers.h5">answers.h5</a>: scores, γ and β of each question</p>')
+    parts.append(
+        '<p><a href="answers.h5">answers.h5</a>: scores of each question, and, of a network with '
+        "FiLM layers, γ and β</p>"
+    )
     return "\n".join([*parts, "</body></html>\n"])
 
 
