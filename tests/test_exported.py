@@ -14,7 +14,7 @@ from filmvqa.checkpoint import checkpoint_file, load_checkpoint, model_from_chec
 from filmvqa.errors import UserError
 from filmvqa.exported import decode_network, encode_network, shipped_networks
 from filmvqa.reports.evaluate import evaluate_checkpoint
-from filmvqa.reports.export import export_network
+from filmvqa.reports.export import export_network, model_card
 from tests.training.tiny_runs import train
 
 
@@ -41,10 +41,41 @@ def test_it_answers_as_its_checkpoint(run: Path, tmp_path: Path) -> None:
     assert torch.equal(content["train_images"], before["train_images"])
     model, _ = model_from_checkpoint(content, network)
     original, _ = model_from_checkpoint(before, run)
+    count = sum(weight.numel() for weight in original.parameters())  # no statistics of batch norms
+    assert count < sum(value.numel() for value in before["weights"].values())
+    assert f"`film`, {count:,} weights" in text
     for (name, weight), (_, exact) in zip(
         model.state_dict().items(), original.state_dict().items(), strict=True
     ):
         assert torch.allclose(weight.float(), exact.float(), rtol=1e-3, atol=1e-6), name
+
+
+def test_the_card_says_what_it_was_trained_on(run: Path) -> None:
+    content = load_checkpoint(run)
+    assert len(content["train_images"]) == 30
+    generator = {
+        "rules": {"min_objects": 3, "max_objects": 4}, "images": {"train": 60}, "seed": 0,
+        "questions_per_image": 10, "families": ["zero_hop", 7],
+    }  # fmt: skip
+    data = {"name": "lab", "train_split": "train", "generator": generator, "families": None}
+    environment = {"processor": "EPYC", "threads": 1, "device": "cpu"}
+    content["progress"]["environments"] = [environment]
+    content["progress"]["seconds"] = 70.0
+    reports = [{"split": "val", "overall": {"questions": 2, "accuracy": 0.5, "interval": [0, 1]}}]
+
+    def card(**changes: object) -> str:
+        content["config"] = {"data": {**data, **changes}, "trainer": {"batch_size": 32}}
+        return model_card("net", content, reports, 12, 34)
+
+    assert "`data=lab`: 30 of 60 images of 3 to 4 objects" in card()
+    assert "with 10 questions each, of the families zero_hop, 7." in card()
+    assert "in 1 minute." in card()
+    assert "EPYC, 1 thread, cpu" in card()
+    assert "questions of the families 5, 6 alone" in card(families=[5, 6])
+    assert "not of CLEVR's" in card()
+    clevr = card(name="clevr", generator=None)
+    assert "- `data=clevr`." in clevr
+    assert "not of CLEVR's" not in clevr
 
 
 def test_what_it_refuses(run: Path, tmp_path: Path) -> None:

@@ -63,6 +63,11 @@ def model_card(
 ) -> str:
     """What the network is, what it was trained on, how well it does, and what it is not for."""
     config, progress = content["config"], content["progress"]
+    # Other sets, such as CLEVR itself, are downloaded.
+    own = (
+        " The figures above are of the project's own images and questions, not of CLEVR's."
+        if config.get("data", {}).get("generator") else ""
+    )  # fmt: skip
     lines = [
         f"# {name}",
         "",
@@ -84,8 +89,7 @@ def model_card(
         "It knows one world: three shapes, two sizes, two materials and eight colours on a grey "
         "floor, and the sentences of CLEVR's templates. It gives one of its answers to any picture "
         "and to any question whose words it knows, and its probabilities say little about pictures "
-        "of another kind. The figures above are of the project's own images and questions, not of "
-        "CLEVR's.",
+        f"of another kind.{own}",
         "",
     ]
     return "\n".join(lines)
@@ -105,14 +109,19 @@ def _training(
     data, lines = config.get("data", {}), []
     generator = data.get("generator")
     if generator:
-        rules, images = generator["rules"], generator["images"].get(data["train_split"])
-        families = generator["families"]
+        rules, images = generator["rules"], f"{generator['images'].get(data['train_split']):,}"
+        if content["train_images"] is not None:
+            images = f"{len(content['train_images']):,} of {images}"
         lines += [
-            f"- `data={data['name']}`: {images:,} images of {rules['min_objects']} to "
+            f"- `data={data['name']}`: {images} images of {rules['min_objects']} to "
             f"{rules['max_objects']} objects, of the project's own generator (seed "
             f"{generator['seed']}), with {generator['questions_per_image']} questions each, of "
-            f"{'all 90 families' if families is None else f'the families {families}'}."
+            f"{_families(generator['families'])}."
         ]
+    elif "name" in data:
+        lines += [f"- `data={data['name']}`."]
+    if data.get("families") is not None:
+        lines += [f"- Of these, the questions of {_families(data['families'])} alone."]
     if spec := content["backbone"]:
         height, width = spec["image_size"]
         lines += [
@@ -123,12 +132,24 @@ def _training(
     trainer = config.get("trainer", {})
     lines += [
         f"- {progress['step']:,} steps of {trainer.get('batch_size')} questions in "
-        f"{progress['seconds'] / 60:.0f} minutes."
+        f"{_counted(max(1, round(progress['seconds'] / 60)), 'minute')}."
     ]
     if environments := progress.get("environments"):
-        places = {f"{e['processor']}, {e['threads']} threads, {e['device']}" for e in environments}
+        places = {
+            f"{e['processor']}, {_counted(e['threads'], 'thread')}, {e['device']}"
+            for e in environments
+        }
         lines += [f"- Where: {'; '.join(sorted(places))}."]
     return lines
+
+
+def _families(names: list[Any] | None) -> str:
+    """Question families by number, or by the name of their file of templates; None: all."""
+    return "all 90 families" if names is None else f"the families {', '.join(map(str, names))}"
+
+
+def _counted(count: int, unit: str) -> str:
+    return f"{count} {unit}{'' if count == 1 else 's'}"
 
 
 def _table(reports: list[dict[str, Any]]) -> list[str]:
