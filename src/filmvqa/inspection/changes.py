@@ -58,7 +58,10 @@ def change_by(settings: FilmSettings, model: nn.Module, vocabulary: Vocabulary) 
         For a model without a FiLM generator, a layer that it does not have, or a question with an
         unknown word.
     """
-    num_layers = _generator_of(model).num_layers
+    try:
+        num_layers = _generator_of(model).num_layers
+    except UserError as error:
+        raise UserError(f"film: {error}") from None
     layers = None if settings.layers is None else [layer - 1 for layer in settings.layers]
     if layers is not None and max(layers) >= num_layers:
         raise UserError(
