@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,13 +28,18 @@ from filmvqa.page.pictures import film_strips, laid_over
 from filmvqa.page.subjects import MAX_UPLOAD, PictureSet, Subject, drawn, drawn_quickly, uploaded
 from filmvqa.page.what_if import Change, changes_of, what_if
 from filmvqa.page.what_if_panel import outcomes_table
-from filmvqa.vqa import FilmParameters
+from filmvqa.vqa import Answer, FilmParameters
 
 
 def png(width: int = 30, height: int = 20) -> bytes:
     out = io.BytesIO()
     Image.new("RGB", (width, height), (10, 200, 30)).save(out, format="PNG")
     return out.getvalue()
+
+
+def near(answer: Answer) -> Any:
+    """The probabilities of an answer, but for rounding: batches and single steps differ by it."""
+    return pytest.approx(answer.probabilities, abs=2e-3)
 
 
 def test_questions_about_a_scene_have_their_true_answers(first: Subject, network: Network) -> None:
@@ -103,7 +109,7 @@ def test_what_gives_an_answer(first: Subject, network: Network) -> None:
     question = "How many small things are there?"
     features = network.features(first.picture)
     look = network.look(features, question)
-    assert look.answer == network.answers([first.picture], question)[0]
+    assert look.answer.probabilities == near(network.answers([first.picture], question)[0])
     assert set(look.maps) == {
         *(f"block {i}, {side} FiLM" for i in range(1, 6) for side in ("before", "after")),
         "places of the maximum pool", "gradient of the answer",
@@ -112,7 +118,9 @@ def test_what_gives_an_answer(first: Subject, network: Network) -> None:
         network.vqa.ask(features, question)
     for i in range(5):
         after = film(inside.before[i], look.film.gamma[i][None], look.film.beta[i][None])
-        torch.testing.assert_close(look.maps[f"block {i + 1}, after FiLM"], after[0].norm(dim=0))
+        torch.testing.assert_close(
+            look.maps[f"block {i + 1}, after FiLM"], after[0].norm(dim=0), rtol=1e-4, atol=1e-4
+        )
     with pytest.raises(UserError, match="thinks"):
         network.look(features, "How many thinks are there?")
 
@@ -123,13 +131,13 @@ def test_the_gradient_is_that_of_the_score(first: Subject, network: Network) -> 
     features = network.features(first.picture)
     look = network.look(features, question)
     vocabulary, model = network.vqa.vocabulary, network.vqa.model
-    given = features.clone()[None].requires_grad_()
+    given = features.clone()[None].float().requires_grad_()
     scores = model(given, torch.tensor([vocabulary.encode(question)]))
     (gradient,) = torch.autograd.grad(
         scores[0, vocabulary.answers().index(look.answer.text)], given
     )
     expected = gradient[0].abs().sum(0)
-    torch.testing.assert_close(look.maps["gradient of the answer"], expected)
+    torch.testing.assert_close(look.maps["gradient of the answer"], expected, rtol=1e-3, atol=1e-4)
     assert expected.max() > 0
 
 
@@ -143,7 +151,8 @@ def test_what_if_tries_every_other_value(network: Network) -> None:
     assert shares[-1] == 1
     one = next(o for o in outcomes if o.change == Change(1, "color", "red"))
     changed = scene.with_object(1, color="red")
-    assert one.answer == network.answers([changed.render(144, 144).image], question)[0]
+    picture = changed.render(144, 144).image
+    assert one.answer.probabilities == near(network.answers([picture], question)[0])
     table = outcomes_table(scene, before, outcomes)
     assert table.count("<td") == 3 * 15
     assert table.count('class="own"') == 3 * 4

@@ -1,0 +1,249 @@
+"""The page as visitors use it, without a browser: NiceGUI's simulated users."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from collections.abc import Awaitable, Callable
+
+import pytest
+from nicegui import ui
+from nicegui.testing.user import User
+from nicegui.testing.user_interaction import UserInteraction
+from nicegui.testing.user_simulation import user_simulation
+from PIL import Image
+
+from filmvqa.clevr.editing import EditedScene
+from filmvqa.errors import UserError
+from filmvqa.page.app import build_page, open_house, serve
+from filmvqa.page.desk import House
+from filmvqa.page.networks import Network
+from filmvqa.page.subjects import Subject, drawn
+
+
+def visit(house: House, subject: Subject, story: Callable[[User], Awaitable[None]]) -> None:
+    """Let a simulated visitor open the page and do what the story says."""
+
+    async def play() -> None:
+        async with user_simulation(root=lambda: build_page(house, subject)) as user:
+            await user.open("/")
+            await user.should_see(marker="answer", retries=100)
+            await story(user)
+
+    asyncio.run(play())
+
+
+def elements(user: User, kind: type, **options: object) -> list:
+    found = user.find(kind=kind, **options).elements
+    return sorted(found, key=lambda element: element.id)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    for _ in range(1200):
+        if condition():
+            return
+        await asyncio.sleep(0.05)
+    raise AssertionError("has not happened within 60 s")
+
+
+def given(user: User) -> list[str]:
+    """The answers on the page."""
+    return [label.text for label in elements(user, ui.label) if "answer" in label._markers]
+
+
+def labels(user: User) -> str:
+    with user:
+        return "\n".join(label.text for label in elements(user, ui.label))
+
+
+def field(user: User) -> ui.input:
+    return elements(user, ui.input)[0]
+
+
+async def ask(user: User, question: str) -> None:
+    field(user).set_value(question)
+    user.find(kind=ui.button, content="Ask").click()
+    await asyncio.sleep(0.1)
+
+
+def test_a_visitor_sees_an_answer_and_asks(network: Network, first: Subject) -> None:
+    async def story(user: User) -> None:
+        asked = first.questions(0, 10, network.knows)
+        assert field(user).value == asked[0].question
+        count = str(len(first.scene.objects))
+        await ask(user, "How many things are there?")
+        await until(lambda: f"it is {count}" in labels(user) or "right" in labels(user))
+        answer = network.look(network.features(first.picture), "How many things are there?").answer
+        await until(lambda: given(user) == [answer.text])
+        assert "γ, block 1\n±" in labels(user)  # compared with the question before
+        await ask(user, "How many thinks are there?")
+        await until(lambda: "'thinks'" in labels(user))
+        assert given(user) == []
+        await ask(user, "   ")
+        await until(lambda: "Type a question" in labels(user))
+
+    visit(House([network]), first, story)
+
+
+def test_completion(network: Network, first: Subject) -> None:
+    async def story(user: User) -> None:
+        field(user).set_value("How many met")
+        await until(lambda: "How many metal" in field(user).props["_autocomplete"])
+        asked = first.questions(0, 10, network.knows)[1].question
+        field(user).set_value(asked[:12].lower())
+        await until(lambda: asked in field(user).props["_autocomplete"])
+
+    visit(House([network]), first, story)
+
+
+def test_a_scene_is_edited(network: Network, first: Subject) -> None:
+    async def story(user: User) -> None:
+        image = elements(user, ui.interactive_image)[0]
+        pictures = {image.props["src"]}
+        count = len(first.edited.objects)
+        await ask(user, "How many purple things are there?")
+        purple = sum(o.color == "purple" for o in first.edited.objects)
+        number = next(i for i, o in enumerate(first.edited.objects) if o.color != "purple")
+        colors = [s for s in elements(user, ui.select) if "purple" in s.options]
+        assert len(colors) == count
+        colors[number].set_value("purple")
+        # The question is asked again about the changed scene.
+        await until(
+            lambda: f"it is {purple + 1}" in labels(user) or given(user) == [str(purple + 1)]
+        )
+        assert "your scene" in labels(user)
+        await until(lambda: image.props["src"] not in pictures)
+        pictures.add(image.props["src"])
+        user.find(kind=ui.button, content="Add an object").click()
+        await until(
+            lambda: sum("purple" in s.options for s in elements(user, ui.select)) == count + 1
+        )
+        assert image.props["src"] not in pictures
+        x, y = first.edited.pixels(480, 320)[0]
+        await until(lambda: image.props["src"].startswith("data:image/png"))
+        pointer = user.find(kind=ui.interactive_image)
+        at = {"image_x": x, "image_y": y}
+        pointer.trigger("mouse", {"mouse_event_type": "pointerdown", **at})
+        at["image_x"] += 45
+        pointer.trigger("mouse", {"mouse_event_type": "pointermove", **at})
+        # It is drawn coarsely meanwhile.
+        await until(lambda: image.props["src"].startswith("data:image/jpeg"))
+        pointer.trigger("mouse", {"mouse_event_type": "pointerup", **at})
+        await until(lambda: image.props["src"].startswith("data:image/png"))
+        handle = f'cx="{x + 45:.1f}" cy="{y:.1f}"'
+        await until(lambda: handle in image.content)
+        pointer.trigger("keydown", {"key": "1"})
+        pointer.trigger("keydown", {"key": "ArrowRight"})
+        await until(lambda: f'cx="{x + 53:.1f}"' in image.content)
+        pointer.trigger("keydown", {"key": "Delete"})
+        await until(lambda: image.content.count("<circle") == count)
+
+    visit(House([network]), first, story)
+
+
+def test_a_broken_rule_is_told(network: Network, first: Subject) -> None:
+    async def story(user: User) -> None:
+        near = first.edited.pixels(480, 320)[1]
+        x, y = first.edited.pixels(480, 320)[0]
+        drag = [("pointerdown", x, y), ("pointermove", *near), ("pointerup", *near)]
+        for kind, at_x, at_y in drag:
+            arguments = {"mouse_event_type": kind, "image_x": at_x, "image_y": at_y}
+            user.find(kind=ui.interactive_image).trigger("mouse", arguments)
+        await until(lambda: "are too close to each other" in labels(user))
+
+    visit(House([network]), first, story)
+
+
+def test_what_if(network: Network) -> None:
+    first = drawn(EditedScene.sampled(5, 3), "three objects")
+
+    async def story(user: User) -> None:
+        user.find(kind=ui.button, content="Try all changes").click()
+        await until(lambda: "changes give another answer" in labels(user))
+        tables = [h.content for h in elements(user, ui.html) if "<table>" in h.content]
+        assert len(tables) == 1
+        assert tables[0].count("<tr>") == len(first.edited.objects) + 2
+        await ask(user, "Is there a cube?")  # what belongs to the question before is taken away
+        await until(lambda: not any("<table>" in h.content for h in elements(user, ui.html)))
+
+    visit(House([network]), first, story)
+
+
+def test_a_map_is_laid_over_the_picture(network: Network, first: Subject) -> None:
+    async def story(user: User) -> None:
+        image = elements(user, ui.interactive_image)[0]
+        plain = image.props["src"]
+        buttons = [b for b in elements(user, ui.button) if "map" in b.classes]
+        assert len(buttons) == 12
+        UserInteraction(user, {buttons[-1]}, None).click()
+        await until(lambda: "Laid over it: gradient of the answer." in labels(user))
+        assert image.props["src"] != plain
+
+    visit(House([network]), first, story)
+
+
+def test_uploads(network: Network, first: Subject) -> None:
+    async def story(user: User) -> None:
+        out = io.BytesIO()
+        Image.new("RGB", (48, 32), (200, 30, 30)).save(out, format="PNG")
+        upload = elements(user, ui.upload)[0]
+        with user:
+            for name, content in (("red.png", out.getvalue()), ("broken.png", b"no picture")):
+                await upload.handle_uploads([ui.upload.SmallFileUpload(name, "image/png", content)])
+        await until(lambda: "red.png" in labels(user))
+        await until(lambda: "looks unlike what the network was trained on" in labels(user))
+        assert not [s for s in elements(user, ui.select) if "purple" in s.options]
+        assert any("broken.png: cannot be read" in message for message in user.notify.messages)
+
+    visit(House([network]), first, story)
+
+
+def test_errors_are_filtered_and_opened(tiny_house: House, first: Subject) -> None:
+    async def story(user: User) -> None:
+        evaluated = tiny_house.evaluated("val")
+        user.find(kind=ui.tab, content="Errors").click()
+        await until(
+            lambda: bool(elements(user, ui.table)) and bool(elements(user, ui.table)[0].rows)
+        )
+        table = elements(user, ui.table)[0]
+        wrong = int(evaluated.is_wrong.sum())
+        assert len(table.rows) == wrong
+        assert f"{wrong:,} of {len(evaluated):,} answers are wrong" in labels(user)
+        kinds = next(s for s in elements(user, ui.select) if "count" in s.options)
+        kinds.set_value("count")
+        await until(lambda: {row["type"] for row in table.rows} == {"count"})
+        row = table.rows[-1]
+        user.find(kind=ui.table).trigger("look", row)
+        await until(lambda: field(user).value == row["question"])
+        await until(lambda: f"val {row['image']}" in labels(user))
+        # The two networks answer side by side; the first is the one that was evaluated.
+        await until(lambda: len(given(user)) == 2 and given(user)[0] == row["given"])
+        await until(lambda: f"wrong: it is {row['expected']}" in labels(user))
+
+    visit(tiny_house, first, story)
+
+
+def test_two_visitors_do_not_see_each_others_scenes(network: Network, first: Subject) -> None:
+    async def story(user: User) -> None:
+        other = User(user.http_client)
+        await other.open("/")
+        await other.should_see(marker="answer", retries=100)
+        user.find(kind=ui.button, content="New scene").click()
+        await until(lambda: "scene of seed 1" in labels(user))
+        await ask(user, "Is there a cube?")
+        await until(lambda: field(user).value == "Is there a cube?")
+        assert "scene of seed 0" in labels(other)
+        assert "scene of seed 1" not in labels(other)
+        assert field(other).value != "Is there a cube?"
+        pictures = {elements(u, ui.interactive_image)[0].props["src"] for u in (user, other)}
+        assert len(pictures) == 2
+
+    visit(House([network]), first, story)
+
+
+def test_what_cannot_be_shown_is_said(tmp_path) -> None:
+    with pytest.raises(UserError, match="h5=<folder of question files>"):
+        open_house(["clevr_world"], h5=str(tmp_path / "none"), device="cpu")
+    house = open_house(["clevr_world"], device="cpu")
+    with pytest.raises(UserError, match="choose another with port=<number> or host=<address>"):
+        serve(house, host="203.0.113.1", port=8080, show=False)
