@@ -1,4 +1,4 @@
-"""Generate a set in CLEVR's format: scenes, images and questions."""
+"""Generate a set in CLEVR's format: scenes, images and questions; whole, or with -m in parts."""
 
 from __future__ import annotations
 
@@ -20,13 +20,23 @@ def main(config) -> None:
             f"run scripts/download_clevr.py data={data.name}"
         )
 
-    from filmvqa.clevr.generate import generate
+    from filmvqa.clevr.generate import generate, generate_part, merge_parts
+    from filmvqa.clevr.parts import Part, said_missing
 
     generator = replace(data.generator, templates=settings.templates)
-    if generate(data.root, generator, settings.workers):
-        print(f"{data.root}: generated {generator.images} images")
+    if settings.parts is None:
+        if generate(data.root, generator, settings.workers):
+            print(f"{data.root}: generated {generator.images} images")
+        else:
+            print(f"{data.root}: complete already")
+    elif settings.part is None:
+        merge_parts(data.root, generator, settings.parts)
+        print(f"{data.root}: merged {settings.parts} parts")
     else:
-        print(f"{data.root}: complete already")
+        part = Part(settings.part, settings.parts)
+        missing = generate_part(data.root, generator, part, settings.workers)
+        state = said_missing(missing, part.count) if missing else "the set is complete"
+        print(f"{data.root}: {part} is made; {state}")
 
 
 if __name__ == "__main__":

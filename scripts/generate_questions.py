@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
-
 from filmvqa.cli.command import command, typed_settings
+from filmvqa.cores import cores
 from filmvqa.locks import file_lock
 
 
@@ -24,7 +23,7 @@ def main(config) -> None:
             families=settings.families,
             questions_per_image=settings.questions_per_image,
             seed=settings.seed,
-            workers=settings.workers or os.cpu_count() or 1,
+            workers=settings.workers or cores(),
         )
     print(f"{settings.output}: {count:,} questions")
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from filmvqa.cli.command import command, typed_settings
 from filmvqa.cli.packed import packed_folder
-from filmvqa.cli.stages import cores, run_stage
+from filmvqa.cli.stages import run_stage
+from filmvqa.cores import cores
 
 
 @command("laboratory")

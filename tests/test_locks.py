@@ -70,6 +70,16 @@ def refusal(folder: Path) -> str:
     return str(caught.value)
 
 
+def test_one_with_patience_waits_for_the_other(system: int, tmp_path: Path) -> None:
+    with holding(tmp_path) as process:
+        killer = threading.Timer(0.3, lambda: os.kill(process.pid or 0, signal.SIGKILL))
+        killer.start()
+        with pytest.raises(UserError, match="is using it"), folder_lock(tmp_path, patience=0.1):
+            pass
+        with folder_lock(tmp_path, patience=20):
+            killer.join()
+
+
 def test_one_at_a_time_until_it_is_killed(system: int, tmp_path: Path) -> None:
     with holding(tmp_path) as process:
         assert refusal(tmp_path) == (

@@ -15,7 +15,7 @@ PACKAGE = REPOSITORY / "src/filmvqa"
 #: that stand before it.
 FLOORS = (
     ("errors", "settings", "renamed_keys", "nested", "tables", "disk", "files", "lock_markers", "processes", "locks",
-     "memory", "devices", "determinism", "layout", "film"),
+     "memory", "cores", "devices", "determinism", "layout", "film"),
     ("clevr",),
     ("data", "models"),
     ("exported", "checkpoint", "interop", "evaluation"),

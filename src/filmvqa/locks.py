@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
@@ -29,8 +30,9 @@ _NO_FLOCK_ERRNOS = frozenset(
 
 
 @contextmanager
-def folder_lock(folder: str | Path, name: str = "") -> Iterator[None]:
-    """Hold an exclusive lock on ``folder``, or on the file or folder ``name`` in it.
+def folder_lock(folder: str | Path, name: str = "", patience: float = 0.0) -> Iterator[None]:
+    """Hold an exclusive lock on ``folder``, or on the file or folder ``name`` in it; wait for up to
+    ``patience`` seconds while another process holds it.
 
     The lock is a ``flock`` of the file ``.lock`` or ``.<name>.lock`` in ``folder``, which names
     the process that holds it. The operating system releases it when the process ends, even if the
@@ -56,10 +58,15 @@ def folder_lock(folder: str | Path, name: str = "") -> Iterator[None]:
         return
     target = Path(folder) / name
     path = Path(folder) / (f".{name}.lock" if name else ".lock")
-    try:
-        unlock = _acquire(path)
-    except HeldError as error:
-        raise UserError(f"{target}: {_advice(error)}") from None
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            unlock = _acquire(path)
+            break
+        except HeldError as error:
+            if time.monotonic() >= deadline:
+                raise UserError(f"{target}: {_advice(error)}") from None
+            time.sleep(0.1)
     try:
         yield
     finally:

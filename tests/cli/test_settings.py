@@ -224,6 +224,10 @@ def test_settings_are_checked_without_the_heavy_imports() -> None:
          "trainer.max_step: no such key; did you mean trainer.max_steps?"),
         ("extract_features.py", ["splits=val"], "splits='val': must be a list"),
         ("draw_sheet.py", [], "output: must be given; add output=<value>"),
+        ("generate_clevr.py", ["part=3"], "part=3: parts are numbered from 0 to parts - 1; give "
+         "parts=<the number of all parts>"),
+        ("generate_clevr.py", ["part=3", "parts=3"], "part=3: parts are numbered from 0 to "
+         "parts - 1; give parts=<above 3>"),
     ],
 )  # fmt: skip
 def test_a_script_says_so_in_one_line(

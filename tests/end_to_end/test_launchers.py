@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from filmvqa.checkpoint import load_checkpoint
+from tests.clevr.file_hashes import file_hashes
 from tests.conftest import run_script
-from tests.end_to_end.workplace import TRAIN
+from tests.end_to_end.workplace import TRAIN, succeed
 
 pytestmark = pytest.mark.slow
 
@@ -43,6 +44,20 @@ def test_a_sweep_under_every_launcher(launcher: str, copy: Path) -> None:
     assert "Traceback" in failure.read_text()
     report = run_script("sweep_report.py", "dir=outputs/sweeps/sweep", cwd=copy)
     assert report.returncode == 0, report.stderr
+
+
+@pytest.mark.parametrize("launcher", ["submitit_local", "joblib"])
+def test_a_set_made_in_parts_by_jobs_is_the_whole(launcher: str, tmp_path: Path) -> None:
+    """Two or three parts at once; the last of them merges."""
+    generator = [
+        "data=mini", "data.generator.images={train:260,val:3,test:0}", "data.generator.width=32",
+        "data.generator.height=32", "data.generator.rays=1", "workers=1",
+    ]  # fmt: skip
+    succeed("generate_clevr.py", *generator, "data.root=data/whole", cwd=tmp_path)
+    parts = ["-m", *generator, "data.root=data/parts", "parts=3", "part=range(3)"]
+    done = run_script("generate_clevr.py", *parts, *LAUNCHERS[launcher], cwd=tmp_path, forked=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert file_hashes(tmp_path / "data/parts") == file_hashes(tmp_path / "data/whole")
 
 
 _BUG = """

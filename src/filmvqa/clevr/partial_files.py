@@ -32,6 +32,16 @@ def chunks_of_shard(shard: int, images: int) -> range:
     return range(shard * per_shard, min((shard + 1) * per_shard, chunk_count(images)))
 
 
+def images_of_chunk(chunk: int, images: int) -> range:
+    """Return the indices of the images of one chunk, in a split of ``images`` images."""
+    return range(chunk * IMAGES_PER_CHUNK, min((chunk + 1) * IMAGES_PER_CHUNK, images))
+
+
+def is_merged(layout: DatasetLayout, split: str) -> bool:
+    """Return whether a split's partial files have been merged."""
+    return layout.question_json(split).exists() and layout.scene_json(split).exists()
+
+
 def read_partial_scenes(layout: DatasetLayout, split: str, chunks: range) -> Iterator[Scene]:
     """Read the scenes of the given chunks in order.
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from multiprocessing import get_context
+from multiprocessing import get_context, get_start_method, set_start_method
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
@@ -41,6 +41,8 @@ def worker_pool(workers: int) -> Iterator[ProcessPoolExecutor]:
         If a worker was killed.
     """
     context = get_context("spawn")
+    if get_start_method(allow_none=True) == "loky":  # a job of joblib: new processes know no loky
+        set_start_method("spawn", force=True)
     parent_lives, held_by_parent = context.Pipe(duplex=False)
     # Not as a context manager: its second ``shutdown`` would undo the cancelling of the first.
     pool = ProcessPoolExecutor(workers, context, _exit_with_parent, (parent_lives,))
@@ -65,12 +67,14 @@ def worker_pool(workers: int) -> Iterator[ProcessPoolExecutor]:
 def _exit_with_parent(parent_lives: Connection) -> None:
     """Make this worker process exit when its parent closes its end of a pipe, or dies.
 
-    SIGINT (Ctrl-C) and SIGTERM (the end of a batch job) are sent to workers as well as to their
-    parent. The workers ignore them and leave it to the parent when to stop. A worker may exit at
-    any moment, since every file is written beside its name and moved there when it is whole.
+    SIGINT (Ctrl-C), SIGTERM (the end of a batch job) and the signals that announce it are sent to
+    workers as well as to their parent. The workers ignore them and leave it to the parent when to
+    stop. A worker may exit at any moment, since every file is written beside its name and moved
+    there when it is whole.
     """
-    for signal_number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(signal_number, signal.SIG_IGN)
+    for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2"):  # the last two not on Windows
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
 
     def watch() -> None:
         wait([parent_lives])

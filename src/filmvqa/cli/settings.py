@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from msgspec import Meta
 
 from filmvqa.data.settings import DataSettings
+from filmvqa.errors import UserError
 from filmvqa.inspection.settings import FilmSettings
 from filmvqa.settings import (
     AboveZero,
@@ -146,6 +147,16 @@ class GenerateClevrConfig(ScriptConfig):
     data: DataSettings
     templates: PathText | None = None
     workers: Workers | None = None
+    parts: Positive | None = None
+    part: Natural | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.part is not None and self.part >= (self.parts or 0):
+            wanted = "the number of all parts" if self.parts is None else f"above {self.part}"
+            raise UserError(
+                f"part={self.part}: parts are numbered from 0 to parts - 1; give parts=<{wanted}>"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from filmvqa.cli.packed import packed_folder
+from filmvqa.cores import cores
 
 #: More processes would have too small parts of a batch.
 MAX_PROCESSES = 4
@@ -24,13 +25,6 @@ def training_processes() -> int:
     if torch.cuda.is_available():
         return max(1, torch.cuda.device_count())
     return min(cores(), MAX_PROCESSES)
-
-
-def cores() -> int:
-    """How many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def run_stage(
