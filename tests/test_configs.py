@@ -15,6 +15,7 @@ import msgspec
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from filmvqa.clevr.families import read_families
@@ -182,6 +183,18 @@ def test_the_weight_decay_sweep_is_the_issues() -> None:
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         config = compose("train", overrides=["sweep=weight_decay"], return_hydra_config=True)
         assert config.hydra.sweeper.params["optim.weight_decay"] == "0,1e-6,1e-5,1e-4,1e-3"
+
+
+@pytest.mark.parametrize("name", options("hydra/launcher"))
+def test_the_launchers_are_instantiated(name: str) -> None:
+    """For every script that runs sweeps."""
+    for script in ("train", "generate_clevr"):
+        with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+            config = compose(script, overrides=[f"hydra/launcher={name}"], return_hydra_config=True)
+        launcher = instantiate(config.hydra.launcher, submitit_folder="x")
+        assert type(launcher).__name__ == "SlurmLauncher"
+        assert launcher.params["max_num_timeout"] > 0
+        assert launcher.params["gpus_per_node"] == (1 if name == "submitit_gpu" else None)
 
 
 def test_a_run_records_its_families_and_not_their_file(tmp_path: Path) -> None:

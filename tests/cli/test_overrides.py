@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
+from hydra.errors import HydraException, MissingConfigException
 from hypothesis import example, given
 from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
@@ -255,3 +255,18 @@ def test_a_sweeps_folder_is_readable() -> None:
 @given(st.text())
 def test_quoting_is_hydras_own(text: str) -> None:
     assert value_of(f"checkpoint={quoted(text)}") == text
+
+
+@pytest.mark.parametrize(
+    ("missing", "package"),
+    [("submitit_slurm", "'filmvqa[cluster]'"), ("joblib", "hydra-joblib-launcher")],
+)
+@pytest.mark.parametrize("options", [None, ["basic", "submitit_cpu"]])
+def test_a_launcher_that_is_not_installed_says_how_it_is(
+    missing: str, package: str, options: list[str] | None
+) -> None:
+    """Also where one of the project's own configs is made of it: then there are no options."""
+    error = MissingConfigException("", f"hydra/launcher/{missing}", options)
+    assert str(explained(error, CONFIGS, "train", [])) == (
+        f"hydra/launcher={missing}: is not installed; run pip install {package}"
+    )

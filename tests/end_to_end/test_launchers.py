@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from filmvqa.checkpoint import load_checkpoint
 from tests.clevr.file_hashes import file_hashes
 from tests.conftest import run_script
+from tests.end_to_end.sweeps import Sweep, check_interrupted_sweep
 from tests.end_to_end.workplace import TRAIN, succeed
 
 pytestmark = pytest.mark.slow
@@ -44,6 +46,31 @@ def test_a_sweep_under_every_launcher(launcher: str, copy: Path) -> None:
     assert "Traceback" in failure.read_text()
     report = run_script("sweep_report.py", "dir=outputs/sweeps/sweep", cwd=copy)
     assert report.returncode == 0, report.stderr
+
+
+def test_a_job_whose_time_ends_is_saved_queued_again_and_goes_on(copy: Path) -> None:
+    """Beside one that fails; under submitit's local executor, which is sent Slurm's signal here."""
+    run = [*TRAIN, "trainer.max_steps=250", "trainer.eval_every=250"]
+    succeed("train.py", *run, "optim.weight_decay=0", "name=sweep", "run=whole", cwd=copy)
+    sweep = Sweep(copy, *run, "optim.weight_decay=0,-1", *LAUNCHERS["submitit_local"])
+    folder, process = sweep.training_job()
+    os.kill(process, signal.SIGUSR2)
+    status, errors = sweep.end()
+    check_interrupted_sweep(status, errors, folder, copy / "outputs/sweep/whole")
+
+
+def test_a_job_that_is_killed_is_said(copy: Path) -> None:
+    """It leaves no reason in its folder; the same command goes on with it."""
+    run = [*TRAIN, "trainer.max_steps=100", "trainer.eval_every=100"]
+    sweep = Sweep(copy, *run, "optim.weight_decay=0,1e-5", *LAUNCHERS["submitit_local"])
+    _, process = sweep.training_job()
+    os.kill(process, signal.SIGKILL)
+    status, errors = sweep.end()
+    assert status == 1
+    assert errors.splitlines()[-1].startswith(
+        "error: a job of the sweep was stopped or killed (Job "
+    )
+    assert "Traceback" not in errors
 
 
 @pytest.mark.parametrize("launcher", ["submitit_local", "joblib"])

@@ -119,6 +119,38 @@ def test_a_signal_lets_the_step_finish_and_saves(
     check_same(tmp_path / "whole", tmp_path / "parts")
 
 
+@pytest.mark.parametrize("first", [None, signal.SIGTERM])
+def test_a_clusters_warning_is_answered_when_the_state_is_saved(
+    tmp_path: Path, tiny_set: Path, monkeypatch: pytest.MonkeyPatch, first: signal.Signals | None
+) -> None:
+    """By the handler of who started the job, which is called once; also if the job is told to end
+    first, as where a more urgent one takes its place."""
+    saved = []
+
+    def queue_again(number: int, frame: Any) -> None:
+        saved.append(load_checkpoint(tmp_path / "run/last.pt")["progress"]["step"])
+        raise SystemExit(144)
+
+    def warn() -> None:
+        if first is not None:
+            os.kill(os.getpid(), first)
+        os.kill(os.getpid(), signal.SIGUSR2)
+
+    previous = signal.signal(signal.SIGUSR2, queue_again)
+    try:
+        with monkeypatch.context() as patch:
+            stop_in_steps(patch, (5,), warn)
+            with pytest.raises(SystemExit):
+                train(tmp_path / "run", tiny_set)
+        assert saved == [5]
+        assert signal.getsignal(signal.SIGUSR2) is queue_again
+    finally:
+        signal.signal(signal.SIGUSR2, previous)
+    train(tmp_path / "run", tiny_set)
+    train(tmp_path / "whole", tiny_set)
+    check_same(tmp_path / "run", tmp_path / "whole")
+
+
 def test_the_second_signal_stops_at_once(
     tmp_path: Path, tiny_set: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -144,8 +144,8 @@ def command(
                 except HydraException as error:
                     raise_listed_failures()
                     raise explained(error, CONFIGS, config_name, sys.argv[1:]) from error
-                except Exception:
-                    raise_listed_failures()
+                except Exception as error:
+                    raise_listed_failures(error)
                     raise
                 raise_listed_failures()
 

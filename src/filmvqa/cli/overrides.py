@@ -33,6 +33,11 @@ TEXT_OR_NUMBER_KEYS = frozenset({"data.families", "questions"})
 #: Nodes that may get keys that no config file has: by splits, by parts of a model.
 OPEN_NODES = ("data.generator.images.", "optim.part_weight_decay.", "hydra.", "hydra/")
 
+#: Launchers of Hydra's plugins, and the command that installs them.
+_LAUNCHERS = {
+    "joblib": "pip install hydra-joblib-launcher",
+    **dict.fromkeys(("submitit_local", "submitit_slurm"), "pip install 'filmvqa[cluster]'"),
+}
 _ARGUMENT = re.compile(r"(?P<prefix>\+{0,2})(?P<key>[\w./@-]+)=(?P<value>.*)", re.DOTALL)
 
 
@@ -159,6 +164,9 @@ def explained(
     """An error of Hydra's in the arguments of a script, as a line with the key and the remedy."""
     if isinstance(error, OverrideParseException):
         return UserError(_explained_syntax(error.override))
+    missing = str(getattr(error, "missing_cfg_file", None)).removeprefix("hydra/launcher/")
+    if missing in _LAUNCHERS:
+        return UserError(f"hydra/launcher={missing}: is not installed; run {_LAUNCHERS[missing]}")
     if isinstance(error, MissingConfigException) and error.options is not None:
         group, _, name = str(error.missing_cfg_file).rpartition("/")
         options = sorted(error.options)

@@ -21,7 +21,7 @@ from omegaconf import DictConfig, open_dict
 from filmvqa import processes
 from filmvqa.cli.messages import USER_ERRORS, explain
 from filmvqa.cli.overrides import quoted, swept_keys
-from filmvqa.errors import UserError
+from filmvqa.errors import UserError, one_line
 
 FAILURE_FILE = "failure.txt"
 
@@ -85,8 +85,12 @@ def recorded_failure(debug: bool) -> Iterator[None]:
         raise
 
 
-def raise_listed_failures() -> None:
-    """Raise ``UserError`` with the failed jobs of the sweep that this process started, if any."""
+def raise_listed_failures(error: Exception | None = None) -> None:
+    """Raise ``UserError`` with the failed jobs of the sweep that this process started, if any.
+
+    ``error`` is what the launcher raised. submitit and joblib raise errors of their own if the
+    process of a job ended without a result, so that nothing stands in the job's folder.
+    """
     if _SWEEP.folder is None:
         return
     failures = [
@@ -94,8 +98,16 @@ def raise_listed_failures() -> None:
         for path in sorted(_SWEEP.folder.glob(f"*/{FAILURE_FILE}"))
         if path.stat().st_mtime >= _SWEEP.started - 1  # not from an earlier sweep
     ]
+    messages = []
     if failures:
-        raise UserError(
+        messages.append(
             f"{len(failures)} of the sweep's jobs failed, and the same command runs these again: "
             + " | ".join(failures)
         )
+    if error is not None and type(error).__module__.split(".")[0] in ("submitit", "joblib"):
+        messages.append(
+            f"a job of the sweep was stopped or killed ({one_line(error)}); others may still run: "
+            "when they have ended, the same command goes on with those that are unfinished"
+        )
+    if messages:
+        raise UserError("; ".join(messages))

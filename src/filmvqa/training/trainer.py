@@ -112,7 +112,8 @@ class Trainer:
         Raises
         ------
         Interrupted
-            If a signal asked for an end, after saving.
+            If a signal asked for an end, after saving. A cluster's warning is then answered by
+            the program that started the job, which may raise SystemExit instead.
         UserError
             If the loss or a weight is no longer finite, or memory runs out; ``last.pt`` is then
             that of the last save.
@@ -172,6 +173,7 @@ class Trainer:
         return minutes is not None and time.monotonic() - self._saved > 60 * minutes
 
     def _interrupted(self) -> Interrupted:
+        self.stop.answer_warning()
         return Interrupted(
             f"{self.layout.folder}: stopped after step {self.state.step} of "
             f"{self.state.total_steps}, which is saved"
