@@ -20,7 +20,7 @@ FLOORS = (
     ("data", "models"),
     ("exported", "checkpoint", "interop", "evaluation"),
     ("training",),
-    ("vqa", "reports", "inspection"),
+    ("vqa", "reports", "inspection", "search"),
     ("page", "benchmark"),
     ("cli",),
 )  # fmt: skip

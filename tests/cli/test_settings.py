@@ -41,6 +41,7 @@ TYPES: dict[str, type[Settings]] = {
     "preprocess_questions": types.PreprocessQuestionsConfig,
     "pretrain_backbone": types.PretrainBackboneConfig,
     "score_answers": types.ScoreAnswersConfig,
+    "search": types.SearchConfig,
     "sweep_report": types.SweepReportConfig,
     "train": types.TrainConfig,
 }
@@ -62,6 +63,7 @@ OVERRIDES = {
     "measure_logging": ["run=x", "train.trainable=[encoder]", "train.init_from=x.pt"],
     "pretrain_backbone": ["output=x.safetensors"],
     "score_answers": ["answers=x.txt", "questions=y.json"],
+    "search": ["train.trainable=[encoder]", "train.init_from=x.pt"],
     "sweep_report": ["dir=x"],
     "train": ["run=x", "train.trainable=[encoder]", "train.init_from=x.pt"],
 }

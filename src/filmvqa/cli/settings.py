@@ -10,6 +10,7 @@ from msgspec import Meta
 from filmvqa.data.settings import DataSettings
 from filmvqa.errors import UserError
 from filmvqa.inspection.settings import FilmSettings
+from filmvqa.search.settings import SearchSettings
 from filmvqa.settings import (
     AboveZero,
     Cells,
@@ -267,3 +268,8 @@ class TrainConfig(ScriptConfig):
 @dataclass(frozen=True, kw_only=True)
 class MeasureLoggingConfig(TrainConfig):
     pairs: Positive = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchConfig(TrainConfig):
+    search: SearchSettings

@@ -8,7 +8,8 @@ from typing import Any
 import msgspec
 
 from filmvqa.errors import UserError
-from filmvqa.files import read_bytes
+from filmvqa.files import is_up_to_date, read_bytes
+from filmvqa.layout import RunLayout
 from filmvqa.reports.figure_file import new_figure, save_figure
 
 
@@ -44,6 +45,12 @@ def read_evaluations(metrics: str | Path) -> list[dict[str, Any]]:
                 "move its folder away to report the others"
             ) from None
     return evaluations
+
+
+def update_curves(layout: RunLayout) -> None:
+    """Draw a run's curves, unless they are of its last record already."""
+    if not is_up_to_date(layout.curves, layout.metrics):
+        draw_curves(layout.metrics, layout.curves)
 
 
 def draw_curves(metrics: str | Path, target: str | Path) -> None:

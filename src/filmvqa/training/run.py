@@ -27,17 +27,25 @@ from filmvqa.training.restore import (
     note_environment,
     restore_run,
 )
-from filmvqa.training.trainer import Trainer
+from filmvqa.training.trainer import EndAfter, Trainer
 from filmvqa.training.transfer import count_weights
 
 
-def train_run(folder: str | Path, settings: RunSettings, *, resume: bool = True) -> float:
+def train_run(
+    folder: str | Path,
+    settings: RunSettings,
+    *,
+    resume: bool = True,
+    end_after: EndAfter | None = None,
+) -> float:
     """Train in ``folder``, from its ``last.pt`` on if there is one.
 
     Parameters
     ----------
     resume
         False refuses a folder that holds a checkpoint.
+    end_after
+        As for ``Trainer.fit``.
 
     Returns
     -------
@@ -75,7 +83,7 @@ def train_run(folder: str | Path, settings: RunSettings, *, resume: bool = True)
             if processes.is_first():
                 _check_room_for_checkpoints(run)
                 record_run(run)
-            return fit_run(run)
+            return fit_run(run, end_after)
         finally:
             run.close()
 
@@ -107,14 +115,14 @@ def record_run(run: PreparedRun) -> None:
         write_file(layout.train_images, json.dumps(chosen) + "\n")
 
 
-def fit_run(run: PreparedRun) -> float:
+def fit_run(run: PreparedRun, end_after: EndAfter | None = None) -> float:
     """Train to the end; returns the best validation accuracy."""
     layout, settings, state = run.layout, run.settings, run.state
     loggers = []
     if processes.is_first():
         loggers = build_loggers(settings.logger, layout, settings.config, state.records, state.step)
     try:
-        return trainer_of(run, loggers).fit()
+        return trainer_of(run, loggers).fit(end_after)
     finally:
         for logger in loggers:
             logger.close()

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import closing
 from inspect import signature
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -38,6 +38,8 @@ from filmvqa.training.stopping import StopRequest
 from filmvqa.training.throughput import ThroughputMeter
 from filmvqa.training.transfer import training_mode
 
+#: Whether to end after an evaluation: of the step and the validation accuracy.
+EndAfter: TypeAlias = Callable[[int, float], bool]
 #: Whether each forward pass copies the first process' buffers, which torch renames.
 _COPY_BUFFERS = "forward_sync_buffers"
 if _COPY_BUFFERS not in signature(DistributedDataParallel).parameters:
@@ -106,8 +108,14 @@ class Trainer:
                 val_images or Path(), settings.precision,
             )  # fmt: skip
 
-    def fit(self) -> float:
+    def fit(self, end_after: EndAfter | None = None) -> float:
         """Train to the end; returns the best validation accuracy.
+
+        Parameters
+        ----------
+        end_after
+            Called after each evaluation, once the state is saved, with the step and the validation
+            accuracy: whether to end here. The run can be gone on with.
 
         Raises
         ------
@@ -150,6 +158,9 @@ class Trainer:
                 if self._evaluation_due():
                     with meter.paused():
                         self._evaluate(bar.write)
+                    accuracy = state.history[-1]["val_accuracy"]
+                    if end_after is not None and end_after(state.step, accuracy):
+                        break
         vote.close()
         return state.best_accuracy
 

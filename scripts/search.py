@@ -1,0 +1,42 @@
+"""Search hyperparameters: each trial is a training run, pruned by its validation accuracy."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import OmegaConf, open_dict
+
+from filmvqa.cli.command import command, to_plain, typed_settings
+from filmvqa.cli.process import keep_freed_memory
+from filmvqa.cli.training import run_settings
+
+if TYPE_CHECKING:
+    from filmvqa.training.prepare import RunSettings
+
+
+@command("search")
+def main(config) -> None:
+    from filmvqa.cli.settings import SearchConfig
+
+    settings = typed_settings(config, SearchConfig)
+    keep_freed_memory()
+    from filmvqa.search.study import Study, run_search
+
+    with open_dict(config):
+        del config["search"]
+
+    def settings_of(values: dict[str, Any]) -> RunSettings:
+        changed = deepcopy(config)
+        for key, value in values.items():
+            OmegaConf.update(changed, key, value, force_add=True)
+        return run_settings(changed)
+
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    run_search(Study(folder, settings.search, to_plain(config)), settings_of)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Hyperparameter search with Optuna; each trial is an ordinary training run."""

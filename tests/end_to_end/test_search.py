@@ -1,0 +1,65 @@
+"""A search of several processes, one of which is killed."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from filmvqa.checkpoint import load_checkpoint
+from tests.conftest import REPOSITORY, script_environment
+from tests.end_to_end.workplace import TRAIN, succeed
+from tests.training.tiny_runs import metrics, same
+
+pytest.importorskip("optuna")
+pytestmark = pytest.mark.slow
+
+SEARCH = [*TRAIN, "trainer.max_steps=60", "trainer.eval_every=20", "search.trials=3",
+          "search.prune=false"]  # fmt: skip
+
+
+def start(folder: Path) -> subprocess.Popen[str]:
+    script = REPOSITORY / "scripts/search.py"
+    return subprocess.Popen(
+        [sys.executable, str(script), *SEARCH], cwd=folder, env=script_environment(), text=True,
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def test_two_processes_one_of_them_killed_and_started_again(copy: Path) -> None:
+    """The trials are ordinary runs, which other scripts read."""
+    folder = copy / "outputs/demo/search"
+    processes = [start(copy), start(copy)]
+    deadline = time.monotonic() + 120
+    while len(list(folder.glob("*/metrics.jsonl"))) < 2:  # each trains its own
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    processes[0].send_signal(signal.SIGKILL)
+    processes[0].communicate()
+    processes[0] = start(copy)
+    for process in processes:
+        _, errors = process.communicate(timeout=240)
+        assert process.returncode == 0, errors[-2000:]
+    assert sorted(path.name for path in folder.iterdir() if path.is_dir()) == [
+        "trial_0000", "trial_0001", "trial_0002",
+    ]  # fmt: skip
+    for run in folder.glob("trial_*"):
+        assert load_checkpoint(run / "last.pt")["progress"]["finished"]
+    report = succeed("sweep_report.py", "dir=outputs/demo/search", cwd=copy)
+    assert "| optim.weight_decay |" in report
+    assert report.count("\n| ") == 4  # the line below the header, and three trials
+    succeed("evaluate.py", "checkpoint=outputs/demo/search/trial_0001/best.pt", cwd=copy)
+
+    value = yaml.safe_load((folder / "trial_0001/config.yaml").read_text())["optim"]["weight_decay"]
+    alone = [f"optim.weight_decay={value!r}", "run=alone"]
+    succeed("train.py", *[o for o in SEARCH if not o.startswith("search.")], *alone, cwd=copy)
+    runs = folder / "trial_0001", copy / "outputs/demo/alone"
+    trial, own = (load_checkpoint(run / "last.pt") for run in runs)
+    assert same(trial["weights"], own["weights"])
+    assert metrics(runs[0]) == metrics(runs[1])
+    assert trial["config"] == own["config"]
