@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from filmvqa.checkpoint import load_checkpoint
+from filmvqa.cores import cores
 from tests.clevr.file_hashes import file_hashes
-from tests.conftest import run_script
+from tests.conftest import REPOSITORY, run_script, script_environment
 from tests.end_to_end.sweeps import Sweep, check_interrupted_sweep
 from tests.end_to_end.workplace import TRAIN, succeed
 
@@ -46,6 +49,21 @@ def test_a_sweep_under_every_launcher(launcher: str, copy: Path) -> None:
     assert "Traceback" in failure.read_text()
     report = run_script("sweep_report.py", "dir=outputs/sweeps/sweep", cwd=copy)
     assert report.returncode == 0, report.stderr
+
+
+def test_joblibs_jobs_divide_the_cores(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unless the user has set the number of threads."""
+    environment = script_environment()
+    del environment["OMP_NUM_THREADS"]
+    script = REPOSITORY / "scripts/train.py"
+    command = [*TRAIN, "name=sweep", "optim.weight_decay=0,1e-5", *LAUNCHERS["joblib"]]
+    subprocess.run(
+        [sys.executable, str(script), "-m", *command], cwd=copy, env=environment, check=True,
+        capture_output=True,
+    )  # fmt: skip
+    for path in copy.glob("outputs/sweeps/sweep/*/provenance.json"):
+        (record,) = json.loads(path.read_text())["environments"]
+        assert record["threads"] == max(1, cores() // 2)
 
 
 def test_a_job_whose_time_ends_is_saved_queued_again_and_goes_on(copy: Path) -> None:

@@ -30,8 +30,10 @@ TEXT_KEYS = frozenset({
 })  # fmt: skip
 #: Keys whose value is a path, or numbers.
 TEXT_OR_NUMBER_KEYS = frozenset({"data.families", "questions"})
-#: Nodes that may get keys that no config file has: by splits, by parts of a model.
-OPEN_NODES = ("data.generator.images.", "optim.part_weight_decay.", "hydra.", "hydra/")
+#: Nodes that may get keys that no config file has: of splits, parts of a model, a search.
+OPEN_NODES = (
+    "data.generator.images.", "optim.part_weight_decay.", "search.space.", "hydra.", "hydra/",
+)  # fmt: skip
 
 #: Launchers of Hydra's plugins, and the command that installs them.
 _LAUNCHERS = {
