@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf, open_dict
 
-from filmvqa.cli.command import command, to_plain, typed_settings
+from filmvqa.cli.command import command, typed_settings
 from filmvqa.cli.process import keep_freed_memory
 from filmvqa.cli.training import run_settings
 
@@ -35,7 +35,7 @@ def main(config) -> None:
         return run_settings(changed)
 
     folder = Path(HydraConfig.get().runtime.output_dir)
-    run_search(Study(folder, settings.search, to_plain(config)), settings_of)
+    run_search(Study(folder, settings.search, settings_of({}).config), settings_of)
 
 
 if __name__ == "__main__":

@@ -23,10 +23,10 @@ SEARCH = [*TRAIN, "trainer.max_steps=60", "trainer.eval_every=20", "search.trial
           "search.prune=false"]  # fmt: skip
 
 
-def start(folder: Path) -> subprocess.Popen[str]:
+def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
     script = REPOSITORY / "scripts/search.py"
     return subprocess.Popen(
-        [sys.executable, str(script), *SEARCH], cwd=folder, env=script_environment(), text=True,
+        [sys.executable, str(script), *SEARCH, *arguments], cwd=folder, env=script_environment(), text=True,
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
     )  # fmt: skip
 
@@ -41,7 +41,7 @@ def test_two_processes_one_of_them_killed_and_started_again(copy: Path) -> None:
         time.sleep(0.05)
     processes[0].send_signal(signal.SIGKILL)
     processes[0].communicate()
-    processes[0] = start(copy)
+    processes[0] = start(copy, "debug=true")
     for process in processes:
         _, errors = process.communicate(timeout=240)
         assert process.returncode == 0, errors[-2000:]

@@ -40,7 +40,8 @@ class Study:
     Parameters
     ----------
     config
-        The training config as plain data, in which trials differ by their values alone.
+        The training config as plain data (``RunSettings.config``), in which trials differ by their
+        values alone.
 
     Raises
     ------
