@@ -29,6 +29,7 @@ from filmvqa.page.subjects import MAX_UPLOAD, PictureSet, Subject, drawn, drawn_
 from filmvqa.page.what_if import Change, changes_of, what_if
 from filmvqa.page.what_if_panel import outcomes_table
 from filmvqa.vqa import Answer, FilmParameters
+from tests.training.tiny_runs import train
 
 
 def png(width: int = 30, height: int = 20) -> bytes:
@@ -212,3 +213,20 @@ def test_evaluated_predictions(tiny_house: House) -> None:
     assert set(evaluated.columns["objects"][counts]) == {"3"}
     lengths = [int(value) for value in evaluated.values("length")]
     assert lengths == sorted(lengths)
+
+
+def test_mac_shows_its_steps(tiny_set: Path, tmp_path: Path, first: Subject) -> None:
+    train(tmp_path / "mac", tiny_set, "mac", max_steps=2, eval_every=2)
+    network = Network.load(str(tmp_path / "mac" / "best.pt"), "cpu", None)
+    assert network.name == "mac"
+    question = "Are there any other things?"
+    assert network.knows(question)
+    look = network.look(network.features(first.picture), question)
+    words, attention = look.words
+    assert words == ["start", "Are", "there", "any", "other", "things", "end"]
+    assert attention.shape == (network.vqa.model.num_steps, len(words))
+    torch.testing.assert_close(attention.sum(1), torch.ones(len(attention)))
+    steps = [m for name, m in look.maps.items() if name.endswith("attention")]
+    assert len(steps) == len(attention)
+    assert all(float(m.sum()) == pytest.approx(1, abs=1e-4) for m in steps)
+    assert "gradient of the answer" in look.maps

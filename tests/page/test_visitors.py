@@ -229,11 +229,11 @@ def test_two_visitors_do_not_see_each_others_scenes(network: Network, first: Sub
         await other.open("/")
         await other.should_see(marker="answer", retries=100)
         user.find(kind=ui.button, content="New scene").click()
-        await until(lambda: "scene of seed 1" in labels(user))
+        await until(lambda: "scene of seed 2" in labels(user))
         await ask(user, "Is there a cube?")
         await until(lambda: field(user).value == "Is there a cube?")
-        assert "scene of seed 0" in labels(other)
-        assert "scene of seed 1" not in labels(other)
+        assert "scene of seed 1" in labels(other)
+        assert "scene of seed 2" not in labels(other)
         assert field(other).value != "Is there a cube?"
         pictures = {elements(u, ui.interactive_image)[0].props["src"] for u in (user, other)}
         assert len(pictures) == 2

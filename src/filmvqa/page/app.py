@@ -19,12 +19,9 @@ from filmvqa.page.errors_panel import ErrorsPanel
 from filmvqa.page.networks import Network
 from filmvqa.page.question_panel import QuestionPanels
 from filmvqa.page.scene_panel import ScenePanels
-from filmvqa.page.subjects import PictureSet, Subject, drawn
+from filmvqa.page.subjects import FIRST_SEED, PictureSet, Subject, drawn
 from filmvqa.page.what_if_panel import WhatIfPanel
 from filmvqa.reports.evaluate import output_folder
-
-#: The scene that a visitor sees first.
-_FIRST_SEED = 0
 
 
 def open_house(
@@ -57,7 +54,7 @@ def open_house(
 
 def first_subject() -> Subject:
     """What a visitor sees first."""
-    return drawn(EditedScene.sampled(_FIRST_SEED), f"scene of seed {_FIRST_SEED}")
+    return drawn(EditedScene.sampled(FIRST_SEED), f"scene of seed {FIRST_SEED}")
 
 
 def warm_up(house: House, subject: Subject) -> None:
@@ -101,9 +98,12 @@ def build_page(house: House, subject: Subject) -> None:
     ui.timer(0.05, question.ask_first, once=True)
 
 
-def _turn(dark: ui.dark_mode) -> None:
-    """Dark, light, or (at first) what the browser prefers: the first turn is to dark."""
-    dark.value = not dark.value
+async def _turn(dark: ui.dark_mode) -> None:
+    """From dark to light, or back; at first it is as the browser prefers."""
+    is_dark = dark.value
+    if is_dark is None:
+        is_dark = await ui.run_javascript("matchMedia('(prefers-color-scheme: dark)').matches")
+    dark.value = not is_dark
 
 
 def serve(house: House, *, host: str, port: int, show: bool) -> None:
@@ -121,10 +121,10 @@ def serve(house: House, *, host: str, port: int, show: bool) -> None:
     app.on_startup(lambda: print(f"the page is at {address}; Ctrl-C ends it", flush=True))
     with suppress(KeyboardInterrupt):  # the usual end
         ui.run(
-        lambda: build_page(house, subject),
-        host=host, port=port, title="filmvqa", favicon=_FAVICON, show=show, reload=False,
-        tailwind=False, show_welcome_message=False, dark=None,
-    )  # fmt: skip
+            lambda: build_page(house, subject),
+            host=host, port=port, title="filmvqa", favicon=_FAVICON, show=show, reload=False,
+            tailwind=False, show_welcome_message=False, dark=None, timeout_graceful_shutdown=1,
+        )  # fmt: skip
 
 
 #: A modulated block: two bars and a plus.

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from filmvqa.errors import UserError
-from filmvqa.inspection.watching import can_be_watched, watched
+from filmvqa.inspection.watching import attended, can_be_watched, watched
+from filmvqa.models.mac import MacNet
 from filmvqa.vqa import VQA, Answer, FilmParameters, Picture, load
 
 
@@ -25,11 +26,15 @@ class Look:
         γ and β of each block; None for a network without FiLM layers.
     maps
         (H, W) each, not negative, by what they show.
+    words
+        The question's words, with its start and end, and how much each step of a MAC network
+        attends to each (S, T); None for other networks.
     """
 
     answer: Answer
     film: FilmParameters | None = None
     maps: dict[str, Tensor] = field(default_factory=dict)
+    words: tuple[list[str], Tensor] | None = None
 
 
 class Network:
@@ -83,7 +88,7 @@ class Network:
     def look(self, features: Tensor, question: str) -> Look:
         """The answer to a question about a picture's features (C, H, W), and what gave it: γ and β,
         the norm over channels before and after each FiLM layer, the places that the global maximum
-        pool takes, and the gradient of the answer's score.
+        pool takes, a MAC network's attention by step, and the gradient of the answer's score.
 
         Raises
         ------
@@ -92,7 +97,7 @@ class Network:
         """
         with self._turn:
             maps: dict[str, Tensor] = {}
-            film = None
+            film = words = None
             if can_be_watched(self.vqa.model):
                 with watched(self.vqa.model) as inside:
                     answer = self.vqa.ask(features, question)
@@ -102,10 +107,18 @@ class Network:
                     maps[f"block {i}, after FiLM"] = after[0].float().norm(dim=0).cpu()
                 maps["places of the maximum pool"] = inside.places()[0]
                 film = self.vqa.film(question)
+            elif isinstance(self.vqa.model, MacNet):
+                with attended(self.vqa.model) as attention:
+                    answer = self.vqa.ask(features, question)
+                for step, places in enumerate(attention.places()[0], 1):
+                    maps[f"step {step}, attention"] = places
+                tokens = self.vqa.vocabulary.encode(question)
+                texts = self.vqa.vocabulary.decode(tokens).split(" ")
+                words = (["start", *texts, "end"], attention.words()[0])
             else:
                 answer = self.vqa.ask(features, question)
             maps["gradient of the answer"] = self._gradient(features, question, answer.text)
-            return Look(answer, film, maps)
+            return Look(answer, film, maps, words)
 
     def _gradient(self, features: Tensor, question: str, answer: str) -> Tensor:
         """The absolute gradient (H, W) of an answer's score by the features, summed over

@@ -7,6 +7,7 @@ import html
 from typing import Any
 
 from nicegui import ui
+from torch import Tensor
 
 from filmvqa.errors import UserError
 from filmvqa.page.desk import Desk, told
@@ -23,8 +24,9 @@ _FILM_EXPLAINED = (
     "since (the root of the mean square)."
 )
 _MAPS_EXPLAINED = (
-    "Maps: norms over the channels before and after each FiLM layer, the places that the maximum "
-    "pool takes, and the gradient of the answer's score. Choose one to lay it over the picture."
+    "Maps: norms over the channels before and after each FiLM layer and the places that the "
+    "maximum pool takes, or the steps' attention; and the gradient of the answer's score. Choose "
+    "one to lay it over the picture."
 )
 
 
@@ -102,8 +104,8 @@ class QuestionPanels:
         offers = [a.question for a in self._asked if a.question.lower().startswith(text.lower())]
         if word:
             words = sorted(self._networks[0].vqa.vocabulary.words(), key=lambda w: (len(w), w))
-            matching = [w for w in words if w.startswith(word.lower()) and w != word.lower()]
-            offers += [f"{head} {w}".lstrip() for w in matching]
+            begun = [w for w in words if w.lower().startswith(word.lower()) and w != word]
+            offers += [f"{head} {w}".lstrip() for w in begun]
         self._input.set_autocomplete(offers[:20] if text else [])
 
     # Answers
@@ -182,6 +184,8 @@ class QuestionPanels:
                     ui.label(network.name).classes("quiet")
                 if look.film is not None:
                     self._show_film(i, question, look.film)
+                if look.words is not None:
+                    ui.html(_words_table(*look.words), sanitize=False).classes("grid")
                 self._show_maps(i, look)
             if any(look.film is not None for look in self._looks):
                 ui.label(_FILM_EXPLAINED).classes("quiet")
@@ -247,3 +251,19 @@ def _bars(answer: Answer) -> str:
             f'<span class="share">{percent:.1f}%</span></div>'
         )
     return "".join(rows)
+
+
+def _words_table(words: list[str], attention: Tensor) -> str:
+    """HTML: a row for each step, a column for each word, darker for more attention."""
+    heads = "".join(
+        f'<th class="value" scope="col"><span>{html.escape(word)}</span></th>' for word in words
+    )
+    rows = []
+    for step, weights in enumerate(attention.tolist(), 1):
+        cells = "".join(
+            f'<td title="{100 * weight:.0f}%"><span class="cell" style="--share: {weight:.2f}">'
+            "</span></td>"
+            for weight in weights
+        )
+        rows.append(f'<tr><th scope="row">step {step}</th>{cells}</tr>')
+    return f"<table><thead><tr><th></th>{heads}</tr></thead><tbody>{''.join(rows)}</tbody></table>"

@@ -14,6 +14,7 @@ from filmvqa.clevr.schema import ATTRIBUTES
 from filmvqa.page.desk import Desk, told
 from filmvqa.page.pictures import data_url, handles, laid_over
 from filmvqa.page.subjects import (
+    FIRST_SEED,
     HEIGHT,
     MAX_UPLOAD,
     WIDTH,
@@ -78,7 +79,9 @@ class ScenePanels:
     def _build_sources(self) -> None:
         pictures = self._desk.house.pictures
         with ui.element("div").classes("line"):
-            self._seed = ui.number("seed", value=0, min=0, precision=0).props("dense outlined")
+            self._seed = ui.number("seed", value=FIRST_SEED, min=0, precision=0).props(
+                "dense outlined"
+            )
             self._seed.style("width: 90px")
             self._seed.on("keydown.enter", lambda: self._generate(0))
             self._count = ui.select(
@@ -91,8 +94,9 @@ class ScenePanels:
                 max_file_size=MAX_UPLOAD, auto_upload=True,
             )  # fmt: skip
             upload.props('accept="image/png,image/jpeg"').style("display: none")
-            self._upload = upload
-            open_dialog = f"() => getElement({upload.id}).pickFiles()"
+            # So that it takes another one.
+            upload.on("finish", js_handler=f"() => getElement({upload.id}).$refs.qRef.reset()")
+            open_dialog = f"() => getElement({upload.id}).$refs.qRef.pickFiles()"
             button = ui.button("Upload a picture").props("outline no-caps")
             button.on("click", js_handler=open_dialog)
         if pictures is not None and pictures.splits:
@@ -108,7 +112,7 @@ class ScenePanels:
 
     async def _generate(self, step: int) -> None:
         """Draw the scene of the seed, or of the one after it."""
-        seed = int(self._seed.value or 0) + step
+        seed = max(0, int(self._seed.value or 0)) + step
         self._seed.value = seed
         await told(self._generate_of)(seed, self._count.value)
 
@@ -128,9 +132,12 @@ class ScenePanels:
         await self._desk.show(subject)
 
     async def _on_upload(self, upload: events.UploadEventArguments) -> None:
+        if upload.file.size() > MAX_UPLOAD:  # a browser refuses it itself
+            self._on_rejected()
+            return
+        content, name = await upload.file.read(), upload.file.name
         with self._desk.busy("reading the picture"):
-            subject = await asyncio.to_thread(uploaded, await upload.file.read(), upload.file.name)
-        self._upload.reset()
+            subject = await asyncio.to_thread(uploaded, content, name)
         await self._desk.show(subject)
 
     def _on_rejected(self) -> None:

@@ -31,6 +31,8 @@ _QUICK_WIDTH, _QUICK_HEIGHT = 360, 240
 #: In whose pixels CLEVR's rule about hidden objects counts.
 _RULE_PIXELS = 320 * 240
 MAX_UPLOAD = 8 * 2**20
+#: The scene that a visitor sees first.
+FIRST_SEED = 1
 
 
 @dataclass(frozen=True)

@@ -79,8 +79,8 @@ class WhatIfPanel:
         with self._outcomes:
             ui.label(
                 f"{network.name} answers {before.text} ({share:.0f}%). {moved} of {len(outcomes)} "
-                "changes give another answer, which stands in their cells; the darker a cell, the "
-                f"less likely is {before.text}. A red frame marks a wrong answer."
+                "changes give another answer, which stands in their cells; the more colour a cell "
+                f"has, the less likely is {before.text}. A red frame marks a wrong answer."
             ).classes("quiet")
             ui.html(outcomes_table(edited, before, outcomes), sanitize=False).classes("grid")
 
@@ -123,5 +123,5 @@ def _cell(before: Answer, outcome: Outcome) -> str:
     text = html.escape(given) if given != before.text else ""
     return (
         f'<td title="{html.escape(title)}"><span class="{kind}" '
-        f'style="--lost: {lost:.2f}">{text}</span></td>'
+        f'style="--share: {lost:.2f}">{text}</span></td>'
     )
