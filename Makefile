@@ -1,5 +1,6 @@
 # make demo   from nothing to accuracy by question type, on data that the project makes itself
 # make page   a page in the browser: ask a trained network about pictures, and see what it does
+# make laboratory   claims about FiLM tried with three seeds each, in an hour on two cores
 # make test   lint, types and all tests
 # make soak   every stage killed 50 times and started again, a long training, and property tests
 #             with fresh seeds and ten times as many examples: an hour
@@ -10,13 +11,19 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo page test soak lint clean
+.PHONY: demo page laboratory test soak lint clean
 
 demo: $(INSTALLED)
 	$(BIN)/python scripts/demo.py
 
 page: $(INSTALLED)
 	$(BIN)/python scripts/page.py
+
+laboratory: $(INSTALLED)
+	$(BIN)/python scripts/generate_clevr.py data=lab
+	$(BIN)/python scripts/preprocess_questions.py data=lab
+	$(BIN)/python scripts/extract_features.py data=lab
+	$(BIN)/python scripts/laboratory.py claims=[parts/hour]
 
 # Side by side with a thread each; then, apart from these, what measures memory beside what kills.
 test: lint

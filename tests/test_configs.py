@@ -9,11 +9,14 @@ import shlex
 import subprocess
 import sys
 from dataclasses import fields
+from itertools import product
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
 import torch
+import yaml
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
@@ -26,6 +29,9 @@ from filmvqa.data.settings import CurriculumStage
 from filmvqa.errors import UserError
 from filmvqa.models import MODELS, build_model
 from filmvqa.models.vision import Stem
+from filmvqa.nested import flatten
+from filmvqa.reports.claims import ScoredRun, belongs, find_setting, read_claim, settings_of
+from filmvqa.reports.sweeps import SweepRun
 from filmvqa.settings import settings_from
 from filmvqa.training.optimizer import build_optimizer, build_schedule
 from tests.conftest import REPOSITORY
@@ -290,3 +296,37 @@ def test_scripts_start_without_the_heavy_imports() -> None:
         check=False,
     )  # fmt: skip
     assert run.stderr.strip() == ""
+
+
+def jobs_of(line: str) -> list[list[str]]:
+    """The overrides of each job of ``train.py -m <line>``, with the first seed alone."""
+    given = dict(override.split("=", 1) for override in line.split(" "))
+    if "sweep" in given:
+        sweep = yaml.safe_load((CONFIGS / f"sweep/{given.pop('sweep')}.yaml").read_text())
+        given = sweep["hydra"]["sweeper"]["params"] | given
+    values = {k: re.sub(r"\s", "", str(v)) for k, v in given.items()} | {"seed": "0"}
+    choices = [[v] if v.startswith("[") else v.split(",") for v in values.values()]
+    return [[f"{k}={v}" for k, v in zip(values, c, strict=True)] for c in product(*choices)]
+
+
+@pytest.mark.parametrize(
+    "path", sorted((CONFIGS / "claim").rglob("*.yaml")), ids=lambda path: path.stem
+)
+def test_the_claims_have_the_runs_that_they_name(path: Path) -> None:
+    claim = read_claim(path)
+    jobs = [job for lines in claim.sweeps.values() for line in lines for job in jobs_of(line)]
+    configs = [flatten(composed("train", "run=x", *overrides)) for overrides in jobs]
+    for config in configs:
+        config["model"] = config["model.name"]  # as reports name it
+    nothing = np.array([])
+    runs = [
+        ScoredRun(SweepRun(Path(str(i)), config, 0, 0.0, 0.0, {}, []), nothing, nothing, nothing)
+        for i, config in enumerate(configs)
+    ]
+    own = [run for run in runs if belongs(run.run, claim)]
+    assert claim.runs == 3 * len(own)
+    settings = settings_of(claim, own)
+    assert len(settings) == len(own)  # no two jobs are the same
+    for contrast in claim.contrasts:
+        assert find_setting(settings, contrast.first) is not None, contrast.text
+        assert find_setting(settings, contrast.second) is not None, contrast.text

@@ -168,6 +168,19 @@ def test_curves_along_an_axis_and_question_types(tmp_path: Path) -> None:
     assert "| count, validation | exist, validation |" in (tmp_path / "out/decay.md").read_text()
 
 
+def test_the_papers_results_stand_beside(tmp_path: Path) -> None:
+    for name, seed in (("film", 0), ("lstm", 0)):
+        write_scored_run(tmp_path / "decay", [True] * 90,
+                         **{"model.name": name, "seed": seed})  # fmt: skip
+    keys = [{"key": "model", "name": "model", "values": ["lstm", "film"]}]
+    claim = own_claim(tmp_path, keys=keys, contrasts=[], paper="models", by_type=True)
+    report_claim(claim, tmp_path, tmp_path / "out", "test", 0.01)
+    page = (tmp_path / "out/decay.md").read_text()
+    assert "| gap | paper, CLEVR | count, validation |" in page
+    assert "| 46.8 |" in page.split("| lstm |")[1].split("\n")[0]
+    assert "the paper's |  |  |  |  |  |  | 94.3 | 99.1 | 96.8 | 99.1 | 99.1 |" in page
+
+
 def test_a_claim_whose_runs_are_not_there(tmp_path: Path) -> None:
     report = report_claim(own_claim(tmp_path), tmp_path, tmp_path / "out", "test", 0.01)
     assert "Nothing was trained yet." in (tmp_path / "out/decay.md").read_text()

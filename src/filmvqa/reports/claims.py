@@ -86,6 +86,9 @@ class Claim(Settings):
         What decides. The verdict about the claim is that about the first.
     by_type
         Whether the table has the question types.
+    paper
+        Which of the paper's results stand beside: Table 1's of ``models``, by the key ``model``, or
+        those of Tables 2 and 3 of ``ablations``, by the key ``ablation``.
     """
 
     node: ClassVar[str] = ""
@@ -102,6 +105,7 @@ class Claim(Settings):
     axis: Name | None = None
     contrasts: list[Contrast] = field(default_factory=list)
     by_type: bool = False
+    paper: Literal["models", "ablations"] | None = None
 
 
 def read_claim(path: Path) -> Claim:
@@ -185,11 +189,12 @@ def runs_of(claim: Claim, folder: Path) -> list[SweepRun]:
     runs = []
     for sweep in claim.sweeps:
         if (folder / sweep).is_dir():
-            runs += [run for run in read_runs(folder / sweep) if _belongs(run, claim)]
+            runs += [run for run in read_runs(folder / sweep) if belongs(run, claim)]
     return runs
 
 
-def _belongs(run: SweepRun, claim: Claim) -> bool:
+def belongs(run: SweepRun, claim: Claim) -> bool:
+    """Whether a run has the values that a claim is about."""
     return all(_plain(run.config.get(k)) == _plain(v) for k, v in claim.where.items()) and all(
         key.values is None or _plain(run.config.get(key.key)) in map(_plain, key.values)
         for key in claim.keys
@@ -261,7 +266,9 @@ def judge(claim: Claim, settings: Sequence[Setting], margin: float) -> list[Outc
     """
     outcomes = []
     for contrast in claim.contrasts:
-        first, second = (_find(settings, values) for values in (contrast.first, contrast.second))
+        first, second = (
+            find_setting(settings, values) for values in (contrast.first, contrast.second)
+        )
         if first is None or second is None:
             continue
         seeds = sorted({r.seed for r in first.runs} & {r.seed for r in second.runs})
@@ -284,7 +291,7 @@ def judge(claim: Claim, settings: Sequence[Setting], margin: float) -> list[Outc
     return outcomes
 
 
-def _find(settings: Sequence[Setting], values: dict[str, Any]) -> Setting | None:
+def find_setting(settings: Sequence[Setting], values: dict[str, Any]) -> Setting | None:
     """The one setting that has the values; None without any."""
     found = [
         s

@@ -23,6 +23,7 @@ from filmvqa.reports.claims import (
 )
 from filmvqa.reports.evaluate import evaluate_checkpoint
 from filmvqa.reports.laboratory_figure import draw_courses, draw_settings
+from filmvqa.reports.paper_results import ABLATIONS, TEST_ACCURACY
 from filmvqa.tables import csv_table, markdown_table
 
 
@@ -99,7 +100,8 @@ def page(report: ClaimReport, split: str) -> str:
 
 def settings_table(report: ClaimReport, split: str) -> str:
     """A row for each setting: accuracies in percent, means over seeds, and of the split the
-    standard deviation over seeds."""
+    standard deviation over seeds. The paper's, on CLEVR, are in a column, and with question types
+    in a row below."""
     claim = report.claim
     types = [name for name in QUESTION_TYPES if claim.by_type]
     names = [key.name for key in claim.keys]
@@ -110,6 +112,7 @@ def settings_table(report: ClaimReport, split: str) -> str:
         by_type = [
             [r.run.by_type[name] for r in setting.runs if name in r.run.by_type] for name in types
         ]
+        published = _published(claim, setting)
         rows.append(
             [
                 *(shown(value) for value in setting.values.values()),
@@ -118,11 +121,27 @@ def settings_table(report: ClaimReport, split: str) -> str:
                 f"{100 * mean(r.run.val for r in setting.runs):.1f}",
                 f"{100 * test:.1f}{spread}",
                 f"{100 * (train - test):+.1f}",
+                *([f"{published[0]:.1f}" if published else ""] if claim.paper else []),
                 *(f"{100 * mean(values):.1f}" if values else "" for values in by_type),
             ]
         )
+        if types and len(published) > 1:
+            blank = [""] * (len(rows[-1]) - len(names) - len(types))
+            values = [f"{value:.1f}" for value in published[1:]]
+            rows.append(["the paper's", *[""] * (len(names) - 1), *blank, *values])
     header = [*names, "seeds", "training", "validation", split, "gap"]
+    header += ["paper, CLEVR"] if claim.paper else []
     return markdown_table([*header, *(f"{name}, validation" for name in types)], rows, len(names))
+
+
+def _published(claim: Claim, setting: Setting) -> tuple[float, ...]:
+    """The paper's accuracies of a setting in percent, overall and (of models) by question type;
+    none if it has none."""
+    if claim.paper == "models":
+        return TEST_ACCURACY.get(str(setting.values["model"]), ())
+    if claim.paper == "ablations" and (name := setting.values["ablation"]) in ABLATIONS:
+        return (ABLATIONS[name],)
+    return ()
 
 
 def outcomes_table(outcomes: Sequence[Outcome]) -> str:
