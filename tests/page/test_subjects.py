@@ -20,6 +20,7 @@ from filmvqa.clevr.schema import read_questions, read_scenes
 from filmvqa.data.images import read_picture
 from filmvqa.errors import UserError
 from filmvqa.film import film
+from filmvqa.inspection.settings import FilmSettings
 from filmvqa.inspection.watching import watched
 from filmvqa.layout import DatasetLayout
 from filmvqa.page.desk import House
@@ -124,6 +125,24 @@ def test_what_gives_an_answer(first: Subject, network: Network) -> None:
         )
     with pytest.raises(UserError, match="thinks"):
         network.look(features, "How many thinks are there?")
+
+
+def test_other_gamma_and_beta(first: Subject, network: Network) -> None:
+    question, other = "How many things are there?", "What color is the large cube?"
+    features = network.features(first.picture)
+    plain = network.look(features, question)
+    assert network.num_layers == 5
+    half = network.look(features, question, FilmSettings(scale=0.5, parameter="gamma", layers=[2]))
+    torch.testing.assert_close(half.film.gamma[1], plain.film.gamma[1] / 2)
+    torch.testing.assert_close(half.film.gamma[0], plain.film.gamma[0])
+    torch.testing.assert_close(half.film.beta, plain.film.beta)
+    assert half.unchanged.probabilities == near(plain.answer)
+    assert half.answer.probabilities != near(plain.answer)
+    borrowed = network.look(features, question, FilmSettings(question=other))
+    torch.testing.assert_close(borrowed.film.gamma, network.vqa.film(other).gamma)
+    assert network.look(features, question).answer.probabilities == near(plain.answer)
+    with pytest.raises(UserError, match="this model has 5 FiLM layers"):
+        network.look(features, question, FilmSettings(scale=2, layers=[6]))
 
 
 def test_the_gradient_is_that_of_the_score(first: Subject, network: Network) -> None:

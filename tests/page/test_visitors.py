@@ -169,6 +169,19 @@ def test_what_if(network: Network) -> None:
     visit(House([network]), first, story)
 
 
+def test_other_gamma_and_beta(network: Network, first: Subject) -> None:
+    async def story(user: User) -> None:
+        scale = next(n for n in elements(user, ui.number) if n.props["label"] == "times")
+        scale.set_value(0.0)
+        user.find(kind=ui.button, content="Ask with these").click()
+        await until(lambda: "With other γ and β; as they are: " in labels(user))
+        user.find(kind=ui.button, content="As they are").click()
+        await until(lambda: "With other γ and β" not in labels(user) and bool(given(user)))
+        assert scale.value == 1
+
+    visit(House([network]), first, story)
+
+
 def test_a_map_is_laid_over_the_picture(network: Network, first: Subject) -> None:
     async def story(user: User) -> None:
         image = elements(user, ui.interactive_image)[0]

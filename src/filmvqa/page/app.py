@@ -16,6 +16,7 @@ from filmvqa.errors import UserError
 from filmvqa.layout import DatasetLayout
 from filmvqa.page.desk import Desk, House
 from filmvqa.page.errors_panel import ErrorsPanel
+from filmvqa.page.film_panel import FilmPanel
 from filmvqa.page.networks import Network
 from filmvqa.page.question_panel import QuestionPanels
 from filmvqa.page.scene_panel import ScenePanels
@@ -86,6 +87,7 @@ def build_page(house: House, subject: Subject) -> None:
                 WhatIfPanel(desk)
             with ui.element("div").classes("column"):
                 question = QuestionPanels(desk)
+                FilmPanel(desk, question.ask)
         with ui.tab_panel(errors_tab).style("padding: 0"), ui.element("main").classes("wide"):
 
             async def look(text: str, opened: Subject) -> None:

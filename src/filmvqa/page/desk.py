@@ -13,6 +13,7 @@ from nicegui import ui
 from torch import Tensor
 
 from filmvqa.errors import UserError, one_line
+from filmvqa.inspection.settings import FilmSettings
 from filmvqa.page.evaluated import Evaluated, evaluated_splits, read_evaluated
 from filmvqa.page.networks import Network
 from filmvqa.page.subjects import PictureSet, Subject
@@ -55,12 +56,15 @@ class Desk:
         What is asked about.
     question
         What was asked last; empty at first.
+    change
+        Of γ and β; None: they are as they are.
     overlay
         A map (h, w) that is laid over the picture, and what it shows.
     """
 
     def __init__(self, house: House, subject: Subject) -> None:
         self.house, self.subject, self.question = house, subject, ""
+        self.change: FilmSettings | None = None
         self.overlay: tuple[str, Tensor] | None = None
         self.on_overlay: Callable[[], None] = lambda: None
         self.on_question: Callable[[], None] = lambda: None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,6 +12,8 @@ import torch
 from torch import Tensor
 
 from filmvqa.errors import UserError
+from filmvqa.inspection.changes import change_by, changed
+from filmvqa.inspection.settings import FilmSettings
 from filmvqa.inspection.watching import attended, can_be_watched, watched
 from filmvqa.models.mac import MacNet
 from filmvqa.vqa import VQA, Answer, FilmParameters, Picture, load
@@ -24,6 +27,8 @@ class Look:
     ----------
     film
         γ and β of each block; None for a network without FiLM layers.
+    unchanged
+        The answer with γ and β as they are, if they were changed.
     maps
         (H, W) each, not negative, by what they show.
     words
@@ -33,6 +38,7 @@ class Look:
 
     answer: Answer
     film: FilmParameters | None = None
+    unchanged: Answer | None = None
     maps: dict[str, Tensor] = field(default_factory=dict)
     words: tuple[list[str], Tensor] | None = None
 
@@ -71,6 +77,12 @@ class Network:
         return True
 
     @property
+    def num_layers(self) -> int:
+        """The number of its FiLM layers."""
+        generator = getattr(self.vqa.model, "film_generator", None)
+        return 0 if generator is None else int(generator.num_layers)
+
+    @property
     def some_question(self) -> str:
         """A word that it knows."""
         return min(self.vqa.vocabulary.words())
@@ -85,17 +97,24 @@ class Network:
         with self._turn:
             return self.vqa.ask_all(pictures, [question] * len(pictures))
 
-    def look(self, features: Tensor, question: str) -> Look:
+    def look(self, features: Tensor, question: str, change: FilmSettings | None = None) -> Look:
         """The answer to a question about a picture's features (C, H, W), and what gave it: γ and β,
         the norm over channels before and after each FiLM layer, the places that the global maximum
         pool takes, a MAC network's attention by step, and the gradient of the answer's score.
 
+        ``change`` is of γ and β, for networks that have them.
+
         Raises
         ------
         UserError
-            For an unknown word.
+            For an unknown word, or a layer that the network does not have.
         """
-        with self._turn:
+        with self._turn, ExitStack() as stack:
+            unchanged = None
+            if change is not None and self.num_layers:
+                unchanged = self.vqa.ask(features, question)
+                moved = change_by(change, self.vqa.model, self.vqa.vocabulary)
+                stack.enter_context(changed(self.vqa.model, moved))
             maps: dict[str, Tensor] = {}
             film = words = None
             if can_be_watched(self.vqa.model):
@@ -118,7 +137,7 @@ class Network:
             else:
                 answer = self.vqa.ask(features, question)
             maps["gradient of the answer"] = self._gradient(features, question, answer.text)
-            return Look(answer, film, maps, words)
+            return Look(answer, film, unchanged, maps, words)
 
     def _gradient(self, features: Tensor, question: str, answer: str) -> Tensor:
         """The absolute gradient (H, W) of an answer's score by the features, summed over

@@ -152,7 +152,7 @@ class QuestionPanels:
         looks, warnings = [], []
         for network in self._networks:
             features = network.features(subject.picture)
-            looks.append(network.look(features, question))
+            looks.append(network.look(features, question, self._desk.change))
             warnings.append(network.vqa.warning_about(features))
         return looks, warnings
 
@@ -169,6 +169,12 @@ class QuestionPanels:
                             is_right = look.answer.text == truth
                             text = "right" if is_right else f"wrong: it is {truth}"
                             ui.label(text).classes(f"verdict {'good' if is_right else 'bad'}")
+                    if look.unchanged is not None:
+                        plain = look.unchanged
+                        share = 100 * plain.probabilities[plain.text]
+                        ui.label(
+                            f"With other γ and β; as they are: {plain.text} ({share:.1f}%)."
+                        ).classes("quiet")
                     ui.html(_bars(look.answer), sanitize=False)
                     if warning is not None:
                         ui.label(f"The picture {warning}.").classes("alarm")

@@ -1,0 +1,58 @@
+"""Other γ and β: scaled, shifted, or those of another question, in all blocks or in one."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from nicegui import ui
+
+from filmvqa.inspection.settings import FilmSettings
+from filmvqa.page.desk import Desk, told
+
+_PARAMETERS = {"both": "γ and β", "gamma": "γ", "beta": "β"}
+
+
+class FilmPanel:
+    """The panel that changes γ and β at test time, for networks that have them; ``ask`` asks the
+    question again."""
+
+    def __init__(self, desk: Desk, ask: Callable[[], Awaitable[None]]) -> None:
+        self._desk, self._ask = desk, ask
+        layers = max(network.num_layers for network in desk.house.networks)
+        if layers == 0:
+            return
+        with ui.element("section").classes("panel").props('aria-label="Other γ and β"'):
+            ui.html("<h2>Other γ and β</h2>", sanitize=False)
+            ui.label(
+                "First those of another question, if one is given, then times a number, plus a "
+                "number."
+            ).classes("quiet")
+            self._question = ui.input("of another question").props("outlined dense")
+            with ui.element("div").classes("filters"):
+                self._scale = ui.number("times", value=1.0, step=0.1)
+                self._shift = ui.number("plus", value=0.0, step=0.1)
+                self._parameter = ui.select(_PARAMETERS, value="both", label="what")
+                blocks = {0: "all blocks"} | {i: f"block {i}" for i in range(1, layers + 1)}
+                self._layer = ui.select(blocks, value=0, label="where")
+                for element in (self._scale, self._shift, self._parameter, self._layer):
+                    element.props("outlined dense options-dense")
+            with ui.element("div").classes("line"):
+                ui.button("Ask with these", on_click=told(self._apply)).props("outline no-caps")
+                ui.button("As they are", on_click=told(self._reset)).props("flat no-caps")
+
+    async def _apply(self) -> None:
+        scale, shift = self._scale.value, self._shift.value
+        settings = FilmSettings(
+            question=(self._question.value or "").strip() or None,
+            scale=1.0 if scale is None else float(scale),
+            shift=0.0 if shift is None else float(shift),
+            parameter=self._parameter.value or "both",
+            layers=[int(self._layer.value)] if self._layer.value else None,
+        )
+        self._desk.change = settings if settings.is_change else None
+        await self._ask()
+
+    async def _reset(self) -> None:
+        self._question.value, self._scale.value, self._shift.value = "", 1.0, 0.0
+        self._parameter.value, self._layer.value = "both", 0
+        await self._apply()
