@@ -320,16 +320,21 @@ def verdict_of(difference: Difference, expected: str, margin: float) -> Verdict:
 
 
 def shown(value: Any) -> str:
-    """A value as tables and figures have it."""
+    """A value as tables and figures have it; nothing is a dash."""
+    if value in (None, [], "[]"):
+        return "–"
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def label_of(claim: Claim, setting: Setting, keys: Sequence[str]) -> str:
-    """A setting by its values of some keys: numbers with their names, words alone."""
+    """A setting by its values of some keys: numbers with their names, words alone; what it has
+    nothing of is left out."""
     names = {key.key: key.name for key in claim.keys}
     parts = []
     for key in keys:
         value = setting.values[key]
+        if shown(value) == "–":
+            continue
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         parts.append(f"{names[key]} {shown(value)}" if is_number else shown(value))
     return ", ".join(parts)

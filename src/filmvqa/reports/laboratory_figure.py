@@ -78,10 +78,11 @@ def draw_courses(claim: Claim, settings: Sequence[Setting], target: Path) -> Non
     """Write a PNG of training and validation accuracy against questions: means over seeds, as far
     as all seeds went, in panels of a few settings each."""
     keys = [key.key for key in claim.keys]
-    panels = [settings[i : i + _CURVES] for i in range(0, len(settings), _CURVES)]
+    count = math.ceil(len(settings) / math.ceil(len(settings) / _CURVES))  # as even as can be
+    panels = [settings[i : i + count] for i in range(0, len(settings), count)]
     rows = math.ceil(len(panels) / 2)
     columns = min(2, len(panels))
-    figure = new_figure(_WIDTH, 0.6 + 3.6 * rows)
+    figure = new_figure(_WIDTH, 0.6 + (3.2 + 0.17 * count) * rows)
     grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     for axes, members in zip(grid.flat, panels, strict=False):
         for i, setting in enumerate(members):
@@ -94,7 +95,8 @@ def draw_courses(claim: Claim, settings: Sequence[Setting], target: Path) -> Non
                 label = label_of(claim, setting, keys) if field == "val" else ""
                 axes.plot(questions, accuracies, style, color=f"C{i}", linewidth=1.2, label=label)
         axes.grid(alpha=0.3)
-        axes.legend(fontsize="small", loc="lower right")
+        # Above, where it covers no curve.
+        axes.legend(fontsize="small", loc="lower left", bbox_to_anchor=(0, 1), frameon=False)
     for axes in grid.flat[len(panels) :]:
         axes.set_axis_off()
     figure.supxlabel("questions, in thousands", fontsize="medium")
