@@ -13,6 +13,8 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -44,7 +46,10 @@ PATIENCE = 90_000
 def address(tiny_world: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Where the page of the package's network is served, which is evaluated on the tiny world."""
     work = tmp_path_factory.mktemp("site")
-    layout = DatasetLayout.under(shutil.copytree(tiny_world, work / "data"), backbone="clevr_cnn")
+    layout = DatasetLayout.under(
+        shutil.copytree(tiny_world, work / "data", ignore=shutil.ignore_patterns("h5")),
+        backbone="clevr_cnn",
+    )
     vocabulary = vocabulary_of(load_checkpoint("clevr_world"), "clevr_world")
     preprocess_questions(layout, vocab=vocabulary)
     images = layout.image_folder("val")
@@ -180,6 +185,33 @@ def test_ask_edit_and_what_if(chromium: Any, address: str, screenshots: Path) ->
     shoot(page, screenshots / "why.png", full_page=True)
     assert visit.faults == []
     visit.context.close()
+
+
+def test_a_quick_drag_ends_at_the_pointer(chromium: Any, address: str) -> None:
+    visit = Visit(chromium, address, viewport={"width": 1280, "height": 860})
+    page = visit.page
+    handle = page.locator("circle.handle").nth(2).bounding_box()
+    x, y = handle["x"] + handle["width"] / 2, handle["y"] + handle["height"] / 2
+    page.mouse.move(x + 5, y)  # off its centre, where it stays
+    page.mouse.down()
+    page.mouse.move(x + 45, y + 10)
+    page.mouse.move(x + 65, y + 20)
+    page.mouse.up()
+    visit.until(lambda: "your scene" in page.locator("section[aria-label='Picture']").inner_text())
+    visit.idle()
+    moved = page.locator("circle.handle.chosen").bounding_box()
+    assert abs(moved["x"] + moved["width"] / 2 - x - 60) < 3
+    assert abs(moved["y"] + moved["height"] / 2 - y - 20) < 3
+    assert visit.faults == []
+    visit.context.close()
+
+
+def test_larger_uploads_are_not_received(address: str) -> None:
+    path = f"{address}/_nicegui/client/none/upload/1"
+    request = urllib.request.Request(path, data=bytes(9 * 2**20), method="POST")
+    with pytest.raises(urllib.error.URLError) as caught:
+        urllib.request.urlopen(request)
+    assert getattr(caught.value, "code", 413) == 413  # or it hung up before all was sent
 
 
 def test_in_the_dark_with_what_if(chromium: Any, address: str, screenshots: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +24,16 @@ from filmvqa.film import film
 from filmvqa.inspection.settings import FilmSettings
 from filmvqa.inspection.watching import watched
 from filmvqa.layout import DatasetLayout
+from filmvqa.models import MODELS, build_model
 from filmvqa.page.desk import House
+from filmvqa.page.evaluated import Evaluated, read_evaluated
 from filmvqa.page.networks import Network
 from filmvqa.page.pictures import film_strips, laid_over
 from filmvqa.page.subjects import MAX_UPLOAD, PictureSet, Subject, drawn, drawn_quickly, uploaded
 from filmvqa.page.what_if import Change, changes_of, what_if
 from filmvqa.page.what_if_panel import outcomes_table
-from filmvqa.vqa import Answer, FilmParameters
+from filmvqa.vqa import VQA, Answer, FilmParameters
+from tests.models.small_models import SMALL
 from tests.training.tiny_runs import train
 
 
@@ -77,13 +81,19 @@ def test_uploads(tmp_path: Path) -> None:
     assert (subject.scene, subject.true_answer("How many things are there?")) == (None, None)
     assert subject.questions(0, 5, lambda _: True) == []
     assert uploaded(png(), "..\\..\\x.png").title == "x.png"
-    assert max(uploaded(png(4000, 3000), "x.png").picture.shape) <= 1920
+    assert uploaded(png(4000, 3000), "x.png").picture.shape == (640, 853, 3)
+    turned = Image.new("RGB", (60, 40)).getexif()
+    turned[0x0112] = 6  # a telephone that was held upright
+    out = io.BytesIO()
+    Image.new("RGB", (60, 40)).save(out, format="JPEG", exif=turned)
+    assert uploaded(out.getvalue(), "x.jpg").picture.shape == (60, 40, 3)
     for content, message in (
         (b"", "x.png: cannot be read as an image"),
         (b"GIF89a" + bytes(100), "x.png: cannot be read as an image"),
         (png()[:60], "x.png: cannot be read as an image"),
         (bytes(MAX_UPLOAD + 1), "larger than 8 MB"),
         (png(8000, 8000), "8000×8000 pixels; resize it"),
+        (png(40, 200), "40×200 pixels, too narrow; crop it"),
     ):
         with pytest.raises(UserError, match=message):
             uploaded(content, "x.png")
@@ -175,7 +185,7 @@ def test_what_if_tries_every_other_value(network: Network) -> None:
     assert one.answer.probabilities == near(network.answers([picture], question)[0])
     table = outcomes_table(scene, before, outcomes)
     assert table.count("<td") == 3 * 15
-    assert table.count('class="own"') == 3 * 4
+    assert table.count('class="unchanged"') == 3 * 4
     _, stopped = what_if(network, scene, question, size=(48, 48), stopped=lambda: True)
     assert stopped == []
 
@@ -198,6 +208,28 @@ def test_strips(values: list[float]) -> None:
         assert drawing.count('class="below"') == sum(v <= neutral for v in values)
         assert drawing.count('class="before"') == len(values)
         assert "nan" not in drawing
+
+
+def test_predictions_of_other_data_are_refused(
+    tiny_house: House, tiny_run: Path, tmp_path: Path
+) -> None:
+    source = tiny_run / "evaluation/val_predictions.jsonl"
+    rows = [json.loads(line) for line in source.read_text().splitlines()]
+    layout, vocabulary = tiny_house.pictures.layout, tiny_house.networks[0].vqa.vocabulary
+    target = tmp_path / "evaluation/val_predictions.jsonl"
+    target.parent.mkdir()
+
+    def read(records: list[dict]) -> Evaluated:
+        target.write_text("".join(json.dumps(record) + "\n" for record in records))
+        return read_evaluated(tmp_path, "val", layout, vocabulary)
+
+    assert len(read(rows)) == len(rows)
+    for key in ("image_index", "question_index"):
+        with pytest.raises(UserError, match="evaluate the checkpoint again, or give the h5"):
+            read([{**row, key: row[key] + 1000} for row in rows])
+    without = read([{k: v for k, v in row.items() if k != "truth"} for row in rows])
+    assert not without.has_truths
+    assert not without.is_wrong.any()
 
 
 def test_maps_over_a_picture() -> None:
@@ -232,6 +264,21 @@ def test_evaluated_predictions(tiny_house: House) -> None:
     assert set(evaluated.columns["objects"][counts]) == {"3"}
     lengths = [int(value) for value in evaluated.values("length")]
     assert lengths == sorted(lengths)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_network_can_be_looked_into(name: str, network: Network, first: Subject) -> None:
+    """Also those without FiLM layers, or that do not look at the picture."""
+    vocabulary = network.vqa.vocabulary
+    model = build_model(
+        name, vocab_size=len(vocabulary.question), num_answers=len(vocabulary.answers()),
+        feature_shape=list(network.vqa.feature_shape), **SMALL[name],
+    )  # fmt: skip
+    vqa = VQA(model, vocabulary, network.vqa.feature_shape, None, precision="float32")
+    look = Network(vqa, name).look(network.features(first.picture), "How many things are there?")
+    assert look.answer.text in vocabulary.answers()
+    assert (look.film is not None) == (name == "film")
+    assert ("gradient of the answer" in look.maps) == (name not in ("lstm", "qtype"))
 
 
 def test_mac_shows_its_steps(tiny_set: Path, tmp_path: Path, first: Subject) -> None:

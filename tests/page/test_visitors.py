@@ -141,6 +141,52 @@ def test_a_scene_is_edited(network: Network, first: Subject) -> None:
     visit(House([network]), first, story)
 
 
+def test_the_newest_scene_stays(network: Network, first: Subject) -> None:
+    """However many were asked for at once, and what was changed or dragged meanwhile."""
+
+    async def story(user: User) -> None:
+        image = elements(user, ui.interactive_image)[0]
+        seed = next(n for n in elements(user, ui.number) if n.props["label"] == "seed")
+        count = next(s for s in elements(user, ui.select) if s.props["label"] == "objects")
+        pointer, x_y = user.find(kind=ui.interactive_image), first.edited.pixels(480, 320)[5]
+        at = {"image_x": x_y[0], "image_y": x_y[1]}
+        pointer.trigger("mouse", {"mouse_event_type": "pointerdown", **at})
+        count.set_value(1)
+        for number in (30, 31, 32):
+            seed.set_value(number)
+            user.find(kind=ui.button, content="New scene").click()
+            at["image_x"] += 9
+            pointer.trigger("mouse", {"mouse_event_type": "pointermove", **at})
+            pointer.trigger("keydown", {"key": "ArrowLeft"})
+            await asyncio.sleep(0.01)  # until it is begun, not until it is drawn
+        await until(lambda: "scene of seed 32" in labels(user))
+        pointer.trigger("mouse", {"mouse_event_type": "pointermove", **at})
+        await asyncio.sleep(1)
+        assert "scene of seed 32" in labels(user)
+        (place,) = EditedScene.sampled(32, 1).pixels(480, 320)
+        assert f'cx="{place[0]:.1f}"' in image.content
+        user.find(kind=ui.button, content="New scene").click()  # this one is drawn: the next
+        await until(lambda: "scene of seed 33" in labels(user))
+
+    visit(House([network]), first, story)
+
+
+def test_what_belongs_to_another_question_is_taken_away(network: Network, first: Subject) -> None:
+    async def story(user: User) -> None:
+        await ask(user, "How many things are there?")
+        await until(lambda: "±" in labels(user))
+        await ask(user, "How many things are there?")  # again: compared with the one before still
+        await asyncio.sleep(0.5)
+        await until(lambda: "±" in labels(user) and bool(given(user)))
+        await ask(user, "How many thinks are there?")
+        await until(lambda: "'thinks'" in labels(user))
+        assert "γ, block 1" not in labels(user)
+        user.find(kind=ui.button, content="Try all changes").click()
+        await until(lambda: any("ask a question" in m for m in user.notify.messages))
+
+    visit(House([network]), first, story)
+
+
 def test_a_broken_rule_is_told(network: Network, first: Subject) -> None:
     async def story(user: User) -> None:
         near = first.edited.pixels(480, 320)[1]
@@ -173,6 +219,12 @@ def test_other_gamma_and_beta(network: Network, first: Subject) -> None:
     async def story(user: User) -> None:
         scale = next(n for n in elements(user, ui.number) if n.props["label"] == "times")
         scale.set_value(0.0)
+        other = next(i for i in elements(user, ui.input) if i.props.get("label"))
+        other.set_value("How many thinks are there?")
+        user.find(kind=ui.button, content="Ask with these").click()
+        await until(lambda: any("'thinks'" in m for m in user.notify.messages))
+        assert given(user)  # nothing was changed
+        other.set_value("")
         user.find(kind=ui.button, content="Ask with these").click()
         await until(lambda: "With other γ and β; as they are: " in labels(user))
         user.find(kind=ui.button, content="As they are").click()
@@ -200,13 +252,14 @@ def test_uploads(network: Network, first: Subject) -> None:
         out = io.BytesIO()
         Image.new("RGB", (48, 32), (200, 30, 30)).save(out, format="PNG")
         upload = elements(user, ui.upload)[0]
-        with user:
-            for name, content in (("red.png", out.getvalue()), ("broken.png", b"no picture")):
+        messages = user.notify.messages
+        for name, content in (("broken.png", b"no picture"), ("red.png", out.getvalue())):
+            with user:
                 await upload.handle_uploads([ui.upload.SmallFileUpload(name, "image/png", content)])
+            await until(lambda: any("broken.png: cannot be read" in m for m in messages))
         await until(lambda: "red.png" in labels(user))
         await until(lambda: "looks unlike what the network was trained on" in labels(user))
         assert not [s for s in elements(user, ui.select) if "purple" in s.options]
-        assert any("broken.png: cannot be read" in message for message in user.notify.messages)
 
     visit(House([network]), first, story)
 

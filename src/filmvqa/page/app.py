@@ -9,18 +9,20 @@ from importlib.resources import files
 from pathlib import Path
 
 from nicegui import app, ui
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from filmvqa.checkpoint import load_checkpoint
 from filmvqa.clevr.editing import EditedScene
 from filmvqa.errors import UserError
 from filmvqa.layout import DatasetLayout
-from filmvqa.page.desk import Desk, House
+from filmvqa.page.desk import Desk, House, reporting
 from filmvqa.page.errors_panel import ErrorsPanel
 from filmvqa.page.film_panel import FilmPanel
 from filmvqa.page.networks import Network
 from filmvqa.page.question_panel import QuestionPanels
 from filmvqa.page.scene_panel import ScenePanels
-from filmvqa.page.subjects import FIRST_SEED, PictureSet, Subject, drawn
+from filmvqa.page.subjects import FIRST_SEED, MAX_UPLOAD, PictureSet, Subject, drawn
 from filmvqa.page.what_if_panel import WhatIfPanel
 from filmvqa.reports.evaluate import output_folder
 
@@ -50,6 +52,8 @@ def open_house(
         raise UserError(f"{h5}: no such folder; give h5=<folder of question files>")
     folder = Path(h5 or load_checkpoint(checkpoints[0])["data"]["h5"])
     pictures = PictureSet(DatasetLayout.under(folder.parent, h5=folder))
+    if h5 is not None and not pictures.splits:
+        raise UserError(f"{h5}: no images beside it, in {pictures.layout.images}; leave out h5")
     return House(networks, pictures if pictures.splits else None, output_folder(checkpoints[0]))
 
 
@@ -90,13 +94,15 @@ def build_page(house: House, subject: Subject) -> None:
                 FilmPanel(desk, question.ask)
         with ui.tab_panel(errors_tab).style("padding: 0"), ui.element("main").classes("wide"):
 
-            async def look(text: str, opened: Subject) -> None:
+            async def look(text: str, split: str, index: int) -> None:
+                pictures = house.pictures
+                assert pictures is not None
                 tabs.value = "Ask"
                 question.prepare(text)
-                await desk.show(opened)
+                await desk.show("reading the picture", lambda: pictures.subject(split, index))
 
-            errors = ErrorsPanel(desk, look)
-    tabs.on_value_change(lambda e: errors.open() if e.value == "Errors" else None)
+            opened = reporting(ErrorsPanel(desk, look).open)
+    tabs.on_value_change(lambda e: opened() if e.value == "Errors" else None)
     ui.timer(0.05, question.ask_first, once=True)
 
 
@@ -106,6 +112,23 @@ async def _turn(dark: ui.dark_mode) -> None:
     if is_dark is None:
         is_dark = await ui.run_javascript("matchMedia('(prefers-color-scheme: dark)').matches")
     dark.value = not is_dark
+
+
+class UploadLimit:
+    """An ASGI middleware that refuses what is larger than an upload may be, before it is
+    received."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["method"] == "POST":
+            length = dict(scope["headers"]).get(b"content-length", b"")
+            # A form is a little longer than the file in it.
+            if not length.isdigit() or int(length) > MAX_UPLOAD + 2**16:
+                await PlainTextResponse("too large", 413)(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
 
 
 def serve(house: House, *, host: str, port: int, show: bool) -> None:
@@ -119,8 +142,10 @@ def serve(house: House, *, host: str, port: int, show: bool) -> None:
     _check_address(host, port)
     subject = first_subject()
     warm_up(house, subject)
-    address = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"
+    shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
+    address = f"http://{shown}:{port}"
     app.on_startup(lambda: print(f"the page is at {address}; Ctrl-C ends it", flush=True))
+    app.add_middleware(UploadLimit)
     with suppress(KeyboardInterrupt):  # the usual end
         ui.run(
             lambda: build_page(house, subject),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -55,20 +56,24 @@ class Desk:
     subject
         What is asked about.
     question
-        What was asked last; empty at first.
+        What was answered last about it; empty without.
     change
         Of γ and β; None: they are as they are.
     overlay
         A map (h, w) that is laid over the picture, and what it shows.
+    is_leaving
+        Whether another subject is on its way.
     """
 
     def __init__(self, house: House, subject: Subject) -> None:
         self.house, self.subject, self.question = house, subject, ""
         self.change: FilmSettings | None = None
         self.overlay: tuple[str, Tensor] | None = None
+        self.is_leaving = False
         self.on_overlay: Callable[[], None] = lambda: None
         self.on_question: Callable[[], None] = lambda: None
         self._listeners: list[Callable[[bool], Awaitable[None]]] = []
+        self._version = 0
         self._working: list[str] = []
         self._status: ui.label | None = None
         self._progress: ui.linear_progress | None = None
@@ -77,14 +82,52 @@ class Desk:
         """Have a listener told of each new subject, and whether it will stay for now."""
         self._listeners.append(listener)
 
-    async def show(self, subject: Subject, *, settled: bool = True) -> None:
-        """Look at something else; unsettled while it is being dragged."""
+    async def show(
+        self,
+        what: str,
+        make: Callable[[], Subject],
+        *,
+        leaves: bool = True,
+        settled: bool = True,
+    ) -> bool:
+        """Look at the subject that ``make`` makes in a thread, unless another one was asked for
+        meanwhile; returns whether it is shown.
+
+        Parameters
+        ----------
+        what
+            What the page says that it is doing.
+        leaves
+            Whether it is another subject, not a change of the one before.
+        settled
+            False while it is being dragged.
+
+        Raises
+        ------
+        UserError
+            As ``make``, unless another one was asked for meanwhile.
+        """
+        self._version += 1
+        version = self._version
+        self.is_leaving |= leaves
+        try:
+            with self.busy(what):
+                subject = await asyncio.to_thread(make)
+        except Exception:
+            if version != self._version:
+                return False
+            self.is_leaving = False
+            raise
+        if version != self._version:
+            return False
+        self.is_leaving = False
         self.subject, self.overlay = subject, None
         for listener in self._listeners:
             await listener(settled)
+        return True
 
     def ask(self, question: str) -> None:
-        """Remember a question that was answered."""
+        """Remember a question that was answered, or (empty) that none was."""
         self.question = question
         self.on_question()
 
@@ -116,8 +159,8 @@ class Desk:
             self._progress.visible = bool(self._working)
 
 
-def told(handler: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-    """A handler whose users' errors are shown on the page."""
+def reporting(handler: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    """A handler that shows users' errors on the page."""
 
     @wraps(handler)
     async def guarded(*arguments: Any, **options: Any) -> None:

@@ -7,9 +7,8 @@ from collections.abc import Awaitable, Callable
 
 from nicegui import events, ui
 
-from filmvqa.page.desk import Desk, told
+from filmvqa.page.desk import Desk, reporting
 from filmvqa.page.evaluated import COLUMNS, Evaluated
-from filmvqa.page.subjects import Subject
 
 #: More rows are not sent to the browser.
 _ROWS = 500
@@ -21,12 +20,12 @@ _ALL = "all"
 
 
 class ErrorsPanel:
-    """The tab of errors. ``on_open`` is told the question and the picture when one is opened."""
+    """The tab of errors. ``on_open`` is told question, split and picture when one is opened."""
 
-    def __init__(self, desk: Desk, on_open: Callable[[str, Subject], Awaitable[None]]) -> None:
+    def __init__(self, desk: Desk, on_open: Callable[[str, str, int], Awaitable[None]]) -> None:
         self._desk, self._on_open = desk, on_open
         self._evaluated: Evaluated | None = None
-        splits = desk.house.evaluated_splits
+        self._splits = splits = desk.house.evaluated_splits
         with ui.element("section").classes("panel errors").props('aria-label="Errors"'):
             ui.html("<h2>Errors</h2>", sanitize=False)
             if not splits:
@@ -37,7 +36,7 @@ class ErrorsPanel:
                 return
             with ui.element("div").classes("filters"):
                 self._split = ui.select(
-                    splits, value=splits[0], label="split", on_change=told(self.open)
+                    splits, value=splits[0], label="split", on_change=reporting(self.open)
                 )
                 self._filters = {
                     column: ui.select(
@@ -65,19 +64,25 @@ class ErrorsPanel:
                 '<q-td :props="props"><a href="#" @click.prevent="$parent.$emit(\'look\', '
                 'props.row)">{{ props.value }}</a></q-td>',
             )
-            self._table.on("look", told(self._look))
+            self._table.on("look", reporting(self._look))
 
     async def open(self) -> None:
         """Read the split's predictions, unless they are there."""
-        if not self._desk.house.evaluated_splits:
+        if not self._splits:
             return
+        split = str(self._split.value)
+        if self._evaluated is not None and self._evaluated.split == split:
+            return
+        self._evaluated, self._table.rows, self._summary.text = None, [], ""
         with self._desk.busy("reading the predictions"):
-            evaluated = await asyncio.to_thread(self._desk.house.evaluated, str(self._split.value))
-        if evaluated is self._evaluated:
+            evaluated = await asyncio.to_thread(self._desk.house.evaluated, split)
+        if split != self._split.value:
             return
         self._evaluated = evaluated
         for column, select in self._filters.items():
             select.set_options([_ALL, *evaluated.values(column)], value=_ALL)
+        if not evaluated.has_truths:
+            self._only_wrong.value = False
         self._show()
 
     def _show(self) -> None:
@@ -93,28 +98,30 @@ class ErrorsPanel:
         of_filter = evaluated.choose(chosen, only_wrong=False)
         wrong = int(evaluated.is_wrong[of_filter].sum())
         text = f"{wrong:,} of {len(of_filter):,} answers are wrong"
-        if len(of_filter):
+        if not evaluated.has_truths:
+            text = f"{len(of_filter):,} answers; the right ones are not known"
+        elif len(of_filter):
             text += f" ({100 * wrong / len(of_filter):.1f}%)"
         if len(rows) > _ROWS:
-            text += f"; the first {_ROWS} are shown"
+            text += f"; the first {_ROWS} are shown, and sorted"
         self._summary.text = text + "."
         self._table.rows = [
             {
                 "row": int(row),
                 "question": evaluated.questions[row],
                 "image": int(evaluated.images[row]),
-                **{column: str(evaluated.columns[column][row]) for column in COLUMNS},
+                **{column: _cell(evaluated.columns[column][row]) for column in COLUMNS},
             }
             for row in rows[:_ROWS]
         ]
 
     async def _look(self, event: events.GenericEventArguments) -> None:
-        pictures, evaluated = self._desk.house.pictures, self._evaluated
-        assert pictures is not None
+        evaluated = self._evaluated
         assert evaluated is not None
         row = int(event.args["row"])
-        with self._desk.busy("reading the picture"):
-            subject = await asyncio.to_thread(
-                pictures.subject, evaluated.split, int(evaluated.images[row])
-            )
-        await self._on_open(evaluated.questions[row], subject)
+        await self._on_open(evaluated.questions[row], evaluated.split, int(evaluated.images[row]))
+
+
+def _cell(value: str) -> str | int:
+    """Numbers as such, so that they are sorted as numbers."""
+    return int(value) if value.isdigit() else str(value)

@@ -43,8 +43,14 @@ class Evaluated:
 
     @property
     def is_wrong(self) -> NDArray[np.bool_]:
-        wrong: NDArray[np.bool_] = self.columns["expected"] != self.columns["given"]
+        expected, given = self.columns["expected"], self.columns["given"]
+        wrong: NDArray[np.bool_] = (expected != "") & (expected != given)
         return wrong
+
+    @property
+    def has_truths(self) -> bool:
+        """Whether the right answers are known."""
+        return bool((self.columns["expected"] != "").any())
 
     def values(self, column: str) -> list[str]:
         """The values of a column, numbers in their order and words in theirs."""
@@ -81,12 +87,13 @@ def read_evaluated(
     questions = QuestionDataset.load(layout.question_h5(split), vocabulary)
     row_of = {index: row for row, index in enumerate(questions.original_index.tolist())}
     rows = [row_of.get(record.question_index, -1) for record in records]
-    if -1 in rows:
-        missing = records[rows.index(-1)].question_index
-        raise UserError(
-            f"{path}: answers question {missing}, which {layout.question_h5(split)} does not have; "
-            "evaluate the checkpoint again"
-        )
+    for record, row in zip(records, rows, strict=True):
+        if row < 0 or int(questions.images[row]) != record.image_index:
+            raise UserError(
+                f"{path}: answers question {record.question_index} about image "
+                f"{record.image_index}, which {layout.question_h5(split)} does not have; evaluate "
+                "the checkpoint again, or give the h5 that it was evaluated with"
+            )
     objects = num_objects(layout.scene_json(split), questions.images[rows])
     unknown = [""] * len(rows)
     columns = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,8 +15,12 @@ from filmvqa.errors import UserError
 from filmvqa.inspection.changes import change_by, changed
 from filmvqa.inspection.settings import FilmSettings
 from filmvqa.inspection.watching import attended, can_be_watched, watched
+from filmvqa.models.baselines import QuestionOnlyLSTM, QuestionTypeMode
 from filmvqa.models.mac import MacNet
 from filmvqa.vqa import VQA, Answer, FilmParameters, Picture, load
+
+#: Networks that do not look at the picture.
+_BLIND = (QuestionTypeMode, QuestionOnlyLSTM)
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,7 @@ class Network:
 
     def __init__(self, vqa: VQA, name: str) -> None:
         self.vqa, self.name = vqa, name
-        self._turn = threading.RLock()
+        self._turn = threading.Lock()
 
     @classmethod
     def load(cls, checkpoint: str, device: str, weights: str | None) -> Network:
@@ -82,6 +86,18 @@ class Network:
         generator = getattr(self.vqa.model, "film_generator", None)
         return 0 if generator is None else int(generator.num_layers)
 
+    def check_change(self, change: FilmSettings | None) -> None:
+        """Refuse a change of γ and β that cannot be made.
+
+        Raises
+        ------
+        UserError
+            For a layer that a network with FiLM layers does not have, or an unknown word.
+        """
+        if change is not None and self.num_layers:
+            with self._turn:
+                change_by(change, self.vqa.model, self.vqa.vocabulary)
+
     @property
     def some_question(self) -> str:
         """A word that it knows."""
@@ -92,10 +108,18 @@ class Network:
         with self._turn:
             return self.vqa.features(picture)
 
-    def answers(self, pictures: Sequence[Picture], question: str) -> list[Answer]:
-        """The answers to one question about many pictures."""
-        with self._turn:
+    def answers(
+        self, pictures: Sequence[Picture], question: str, change: FilmSettings | None = None
+    ) -> list[Answer]:
+        """The answers to one question about many pictures; ``change`` as for ``look``."""
+        with self._turn, self._changed(change):
             return self.vqa.ask_all(pictures, [question] * len(pictures))
+
+    def _changed(self, change: FilmSettings | None) -> AbstractContextManager[None]:
+        if change is None or not self.num_layers:
+            return nullcontext()
+        moved = change_by(change, self.vqa.model, self.vqa.vocabulary)
+        return changed(self.vqa.model, moved)
 
     def look(self, features: Tensor, question: str, change: FilmSettings | None = None) -> Look:
         """The answer to a question about a picture's features (C, H, W), and what gave it: γ and β,
@@ -109,39 +133,45 @@ class Network:
         UserError
             For an unknown word, or a layer that the network does not have.
         """
-        with self._turn, ExitStack() as stack:
+        with self._turn:
             unchanged = None
             if change is not None and self.num_layers:
                 unchanged = self.vqa.ask(features, question)
-                moved = change_by(change, self.vqa.model, self.vqa.vocabulary)
-                stack.enter_context(changed(self.vqa.model, moved))
-            maps: dict[str, Tensor] = {}
-            film = words = None
-            if can_be_watched(self.vqa.model):
-                with watched(self.vqa.model) as inside:
-                    answer = self.vqa.ask(features, question)
-                layers = zip(inside.before, inside.after, strict=True)
-                for i, (before, after) in enumerate(layers, 1):
-                    maps[f"block {i}, before FiLM"] = before[0].float().norm(dim=0).cpu()
-                    maps[f"block {i}, after FiLM"] = after[0].float().norm(dim=0).cpu()
-                maps["places of the maximum pool"] = inside.places()[0]
-                film = self.vqa.film(question)
-            elif isinstance(self.vqa.model, MacNet):
-                with attended(self.vqa.model) as attention:
-                    answer = self.vqa.ask(features, question)
-                for step, places in enumerate(attention.places()[0], 1):
-                    maps[f"step {step}, attention"] = places
-                tokens = self.vqa.vocabulary.encode(question)
-                texts = self.vqa.vocabulary.decode(tokens).split(" ")
-                words = (["start", *texts, "end"], attention.words()[0])
-            else:
-                answer = self.vqa.ask(features, question)
-            maps["gradient of the answer"] = self._gradient(features, question, answer.text)
-            return Look(answer, film, unchanged, maps, words)
+            with self._changed(change):
+                return self._look(features, question, unchanged)
 
-    def _gradient(self, features: Tensor, question: str, answer: str) -> Tensor:
-        """The absolute gradient (H, W) of an answer's score by the features, summed over
-        channels."""
+    def _look(self, features: Tensor, question: str, unchanged: Answer | None) -> Look:
+        maps: dict[str, Tensor] = {}
+        film = words = None
+        if can_be_watched(self.vqa.model):
+            with watched(self.vqa.model) as inside:
+                answer = self.vqa.ask(features, question)
+            layers = zip(inside.before, inside.after, strict=True)
+            for i, (before, after) in enumerate(layers, 1):
+                maps[f"block {i}, before FiLM"] = before[0].float().norm(dim=0).cpu()
+                maps[f"block {i}, after FiLM"] = after[0].float().norm(dim=0).cpu()
+            maps["places of the maximum pool"] = inside.places()[0]
+            film = self.vqa.film(question)
+        elif isinstance(self.vqa.model, MacNet):
+            with attended(self.vqa.model) as attention:
+                answer = self.vqa.ask(features, question)
+            for step, places in enumerate(attention.places()[0], 1):
+                maps[f"step {step}, attention"] = places
+            tokens = self.vqa.vocabulary.encode(question)
+            texts = self.vqa.vocabulary.decode(tokens).split(" ")
+            words = (["start", *texts, "end"], attention.words()[0])
+        else:
+            answer = self.vqa.ask(features, question)
+        gradient = self._gradient(features, question, answer.text)
+        if gradient is not None:
+            maps["gradient of the answer"] = gradient
+        return Look(answer, film, unchanged, maps, words)
+
+    def _gradient(self, features: Tensor, question: str, answer: str) -> Tensor | None:
+        """The absolute gradient (H, W) of an answer's score by the features, summed over channels;
+        None for a network that does not look at them."""
+        if isinstance(self.vqa.model, _BLIND):
+            return None
         from captum.attr import Saliency
 
         vocabulary = self.vqa.vocabulary

@@ -27,8 +27,8 @@ def data_url(picture: NDArray[np.uint8], *, quick: bool = False) -> str:
         image.save(out, format="JPEG", quality=85)
     else:
         image.save(out, format="PNG", compress_level=1)
-    kind = "jpeg" if quick else "png"
-    return f"data:image/{kind};base64,{base64.b64encode(out.getvalue()).decode()}"
+    subtype = "jpeg" if quick else "png"
+    return f"data:image/{subtype};base64,{base64.b64encode(out.getvalue()).decode()}"
 
 
 def laid_over(picture: NDArray[np.uint8], values: Tensor) -> NDArray[np.uint8]:
@@ -94,9 +94,9 @@ def _strip(values: list[float], previous: list[float] | None, neutral: float) ->
             for i, value in enumerate(previous)
         ]
     for number in (0.0, 1.0):
-        kind = "neutral" if number == neutral else "mark"
+        style = "neutral" if number == neutral else "mark"
         parts.append(
-            f'<line class="{kind}" x1="0" x2="{width}" y1="{y(number)}" y2="{y(number)}"/>'
+            f'<line class="{style}" x1="0" x2="{width}" y1="{y(number)}" y2="{y(number)}"/>'
         )
     return "".join([*parts, "</svg>"])
 
@@ -105,10 +105,10 @@ def handles(places: Sequence[tuple[float, float]], chosen: int | None, scale: fl
     """SVG marks at the objects' places, numbered from 1; that of the chosen one is filled."""
     parts = []
     for i, (x, y) in enumerate(places):
-        kind = "handle chosen" if i == chosen else "handle"
+        style = "handle chosen" if i == chosen else "handle"
         parts.append(
-            f'<circle class="{kind}" cx="{x:.1f}" cy="{y:.1f}" r="{9 * scale:.1f}"/>'
-            f'<text class="{kind}" x="{x:.1f}" y="{y + 4 * scale:.1f}" '
+            f'<circle class="{style}" cx="{x:.1f}" cy="{y:.1f}" r="{9 * scale:.1f}"/>'
+            f'<text class="{style}" x="{x:.1f}" y="{y + 4 * scale:.1f}" '
             f'font-size="{11 * scale:.1f}">{i + 1}</text>'
         )
     return "".join(parts)

@@ -10,7 +10,8 @@ from nicegui import ui
 from torch import Tensor
 
 from filmvqa.errors import UserError
-from filmvqa.page.desk import Desk, told
+from filmvqa.inspection.settings import FilmSettings
+from filmvqa.page.desk import Desk, reporting
 from filmvqa.page.networks import Look
 from filmvqa.page.pictures import data_url, film_strips, laid_over, thumbnail
 from filmvqa.page.subjects import Subject
@@ -31,13 +32,14 @@ _MAPS_EXPLAINED = (
 
 
 class QuestionPanels:
-    """The panels at the right: question with answers, why, and what if."""
+    """The panels at the right: question with answers, and why."""
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
         self._networks = desk.house.networks
         self._looks: list[Look] = []
-        self._films: list[dict[str, FilmParameters]] = [{} for _ in self._networks]
+        # Of each network, γ and β of the question and of the one before.
+        self._films: list[list[tuple[str, FilmParameters]]] = [[] for _ in self._networks]
         self._count = self._seed = 0
         self._overlay: tuple[int, str] | None = None
         self._build_question()
@@ -53,8 +55,8 @@ class QuestionPanels:
                     placeholder="Ask about the picture", on_change=self._complete, autocomplete=[]
                 )
                 self._input.props('outlined dense aria-label="question"').style("flex: 1")
-                self._input.on("keydown.enter", told(self.ask))
-                ui.button("Ask", on_click=told(self.ask)).props("unelevated no-caps")
+                self._input.on("keydown.enter", reporting(self.ask))
+                ui.button("Ask", on_click=reporting(self.ask)).props("unelevated no-caps")
             self._problem = ui.label().classes("alarm").props('role="alert"')
             self._answers = ui.element("div").classes("answers").props('aria-live="polite"')
             self._suggestions = ui.element("div").classes("column").style("gap: 6px")
@@ -70,7 +72,10 @@ class QuestionPanels:
     def _suggest(self) -> None:
         """Questions of the generator about the subject, with their answers."""
         subject = self._desk.subject
-        suits = self._networks[0].knows
+
+        def suits(question: str) -> bool:
+            return all(network.knows(question) for network in self._networks)
+
         self._asked = subject.questions(self._seed, _QUESTIONS, suits)
         self._suggestions.clear()
         if not self._asked:
@@ -81,7 +86,7 @@ class QuestionPanels:
                 ui.button("Others", on_click=self._suggest_others).props("flat dense no-caps")
             with ui.element("div").classes("questions"):
                 for asked in self._asked:
-                    button = ui.button(on_click=told(self._chooser(asked.question)))
+                    button = ui.button(on_click=reporting(self._chooser(asked.question)))
                     button.props("flat dense no-caps align=left")
                     with button:
                         ui.label(asked.question)
@@ -122,7 +127,7 @@ class QuestionPanels:
     async def ask_this(self, question: str) -> None:
         """Put a question into the field, and ask it."""
         self.prepare(question)
-        await told(self.ask)()
+        await reporting(self.ask)()
 
     async def ask(self) -> None:
         """Ask what is in the field; the answer to the newest of several questions stays."""
@@ -131,30 +136,52 @@ class QuestionPanels:
         count, subject = self._count, self._desk.subject
         self._problem.text = ""
         if not question:
+            self._forget()
             self._problem.text = "Type a question, or choose one below."
             return
+        change = self._desk.change
         try:
             with self._desk.busy("computing the answer"):
-                looks, warnings = await asyncio.to_thread(self._look, subject, question)
+                looks, warnings, truth = await asyncio.to_thread(
+                    self._look, subject, question, change
+                )
         except UserError as error:
-            self._problem.text = str(error)
-            self._answers.clear()
+            if count == self._count:
+                self._forget()
+                self._problem.text = str(error)
             return
         if count != self._count:
             return
         self._looks = looks
+        self._remember(question)
         self._desk.ask(question)
-        truth = await asyncio.to_thread(subject.true_answer, question)
         self._show_answers(truth, warnings)
-        self._show_reasons(question)
+        self._show_reasons()
 
-    def _look(self, subject: Subject, question: str) -> tuple[list[Look], list[str | None]]:
+    def _look(
+        self, subject: Subject, question: str, change: FilmSettings | None
+    ) -> tuple[list[Look], list[str | None], str | None]:
         looks, warnings = [], []
         for network in self._networks:
             features = network.features(subject.picture)
-            looks.append(network.look(features, question, self._desk.change))
+            looks.append(network.look(features, question, change))
             warnings.append(network.vqa.warning_about(features))
-        return looks, warnings
+        return looks, warnings, subject.true_answer(question)
+
+    def _forget(self) -> None:
+        """Take away what belongs to another question or subject."""
+        self._looks = []
+        self._answers.clear()
+        self._reasons.clear()
+        self._why.visible = False
+        self._desk.lay_over(None)
+        self._desk.ask("")
+
+    def _remember(self, question: str) -> None:
+        for films, look in zip(self._films, self._looks, strict=True):
+            if look.film is not None:
+                others = [entry for entry in films if entry[0] != question]
+                films[:] = [(question, look.film), *others[:1]]
 
     def _show_answers(self, truth: str | None, warnings: list[str | None]) -> None:
         self._answers.clear()
@@ -181,7 +208,7 @@ class QuestionPanels:
 
     # Why
 
-    def _show_reasons(self, question: str) -> None:
+    def _show_reasons(self) -> None:
         self._why.visible = True
         self._reasons.clear()
         with self._reasons:
@@ -189,7 +216,7 @@ class QuestionPanels:
                 if len(self._networks) > 1:
                     ui.label(network.name).classes("quiet")
                 if look.film is not None:
-                    self._show_film(i, question, look.film)
+                    self._show_film(*(film for _, film in self._films[i]))
                 if look.words is not None:
                     ui.html(_words_table(*look.words), sanitize=False).classes("grid")
                 self._show_maps(i, look)
@@ -198,10 +225,7 @@ class QuestionPanels:
             ui.label(_MAPS_EXPLAINED).classes("quiet")
         self._lay_over()
 
-    def _show_film(self, i: int, question: str, film: FilmParameters) -> None:
-        before = next((f for q, f in self._films[i].items() if q != question), None)
-        # The newest comes first: what the next question is compared with.
-        self._films[i] = dict([(question, film), *list(self._films[i].items())][:2])
+    def _show_film(self, film: FilmParameters, before: FilmParameters | None = None) -> None:
         with ui.element("div").classes("strips"):
             for number, drawing in enumerate(film_strips(film, before)):
                 layer, name = number // 2, ("gamma", "beta")[number % 2]
@@ -228,7 +252,7 @@ class QuestionPanels:
 
     def _choose_map(self, i: int, name: str) -> None:
         self._overlay = None if self._overlay == (i, name) else (i, name)
-        self._show_reasons(self._desk.question)
+        self._show_reasons()
 
     def _lay_over(self) -> None:
         if self._overlay is None or self._overlay[1] not in self._looks[self._overlay[0]].maps:
@@ -242,7 +266,7 @@ class QuestionPanels:
             return
         self._suggest()
         if self._input.value:
-            await told(self.ask)()
+            await reporting(self.ask)()
         else:
             await self.ask_first()
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from nicegui import events, ui
 
 from filmvqa.clevr.editing import EditedScene, PlacedObject
 from filmvqa.clevr.schema import ATTRIBUTES
-from filmvqa.page.desk import Desk, told
+from filmvqa.page.desk import Desk, reporting
 from filmvqa.page.pictures import data_url, handles, laid_over
 from filmvqa.page.subjects import (
     FIRST_SEED,
@@ -34,6 +34,7 @@ _ARROWS = {
 #: The pointer's way over the picture is of interest only while a button is pressed.
 _POINTER = "(e) => { if (e.mouse_event_type !== 'pointermove' || e.buttons) emit(e) }"
 _KEYS = """(e) => {
+    if (!e.currentTarget.classList.contains('editable')) return;
     if (e.key.startsWith('Arrow') || e.key === 'Delete' || /^[0-9]$/.test(e.key)) {
         e.preventDefault();
         emit({key: e.key});
@@ -48,11 +49,11 @@ class ScenePanels:
         self._desk = desk
         self._chosen: int | None = None
         self._dragged: int | None = None
-        self._target: tuple[float, float] | None = None
-        self._was_moved = self._is_drawing = False
+        self._grip = (0.0, 0.0)  # from the object's place to the pointer that holds it
         # The scene as it will be: changes may come faster than pictures.
         self._wanted: EditedScene | None = desk.subject.edited
-        self._version = 0
+        self._is_drawing = self._is_coarse = False
+        self._drawn_seed = (FIRST_SEED, None)
         self._rows_show: object = None
         with ui.element("section").classes("panel").props('aria-label="Picture"'):
             with ui.element("div").classes("line"):
@@ -63,7 +64,7 @@ class ScenePanels:
                 events=["pointerdown", "pointermove", "pointerup", "pointerleave", "pointercancel"],
                 sanitize=False,
             )
-            self._image.classes("picture").props('tabindex=0 role="application"')
+            self._image.classes("picture").props("tabindex=0")
             self._image.on("mouse", self._on_pointer, js_handler=_POINTER)
             self._image.on("keydown", self._on_key, js_handler=_KEYS)
             self._over = ui.label().classes("quiet")
@@ -83,14 +84,14 @@ class ScenePanels:
                 "dense outlined"
             )
             self._seed.style("width: 90px")
-            self._seed.on("keydown.enter", lambda: self._generate(0))
+            self._seed.on("keydown.enter", reporting(self._generate))
             self._count = ui.select(
                 {None: "3 to 10"} | {n: str(n) for n in range(1, 11)}, value=None, label="objects"
             )
             self._count.props("dense outlined options-dense").style("width: 100px")
-            ui.button("New scene", on_click=lambda: self._generate(1)).props("unelevated no-caps")
+            ui.button("New scene", on_click=reporting(self._generate)).props("unelevated no-caps")
             upload = ui.upload(
-                on_upload=told(self._on_upload), on_rejected=self._on_rejected,
+                on_upload=reporting(self._on_upload), on_rejected=self._on_rejected,
                 max_file_size=MAX_UPLOAD, auto_upload=True,
             )  # fmt: skip
             upload.props('accept="image/png,image/jpeg"').style("display: none")
@@ -107,38 +108,33 @@ class ScenePanels:
                 self._split.props("dense outlined options-dense").style("width: 110px")
                 self._number = ui.number("picture", value=0, min=0, precision=0)
                 self._number.props("dense outlined").style("width: 100px")
-                self._number.on("keydown.enter", told(self._show_number))
-                ui.button("Show", on_click=told(self._show_number)).props("outline no-caps")
+                self._number.on("keydown.enter", reporting(self._show_number))
+                ui.button("Show", on_click=reporting(self._show_number)).props("outline no-caps")
 
-    async def _generate(self, step: int) -> None:
-        """Draw the scene of the seed, or of the one after it."""
-        seed = max(0, int(self._seed.value or 0)) + step
-        self._seed.value = seed
-        await told(self._generate_of)(seed, self._count.value)
-
-    async def _generate_of(self, seed: int, count: int | None) -> None:
-        with self._desk.busy("drawing a scene"):
-            subject = await asyncio.to_thread(
-                lambda: drawn(EditedScene.sampled(seed, count), f"scene of seed {seed}")
-            )
-        await self._desk.show(subject)
+    async def _generate(self) -> None:
+        """Draw the scene of the seed, or of the one after it if that is drawn."""
+        wanted = (max(0, int(self._seed.value or 0)), self._count.value)
+        if wanted == self._drawn_seed:
+            wanted = (wanted[0] + 1, wanted[1])
+            self._seed.value = wanted[0]
+        self._drawn_seed = seed, count = wanted
+        await self._desk.show(
+            "drawing a scene",
+            lambda: drawn(EditedScene.sampled(seed, count), f"scene of seed {seed}"),
+        )
 
     async def _show_number(self) -> None:
         pictures = self._desk.house.pictures
         assert pictures is not None
         split, index = str(self._split.value), int(self._number.value or 0)
-        with self._desk.busy("reading the picture"):
-            subject = await asyncio.to_thread(pictures.subject, split, index)
-        await self._desk.show(subject)
+        await self._desk.show("reading the picture", lambda: pictures.subject(split, index))
 
     async def _on_upload(self, upload: events.UploadEventArguments) -> None:
         if upload.file.size() > MAX_UPLOAD:  # a browser refuses it itself
             self._on_rejected()
             return
         content, name = await upload.file.read(), upload.file.name
-        with self._desk.busy("reading the picture"):
-            subject = await asyncio.to_thread(uploaded, content, name)
-        await self._desk.show(subject)
+        await self._desk.show("reading the picture", lambda: uploaded(content, name))
 
     def _on_rejected(self) -> None:
         ui.notify(
@@ -147,8 +143,10 @@ class ScenePanels:
         )
 
     async def _on_subject(self, settled: bool) -> None:
+        self._is_coarse = not settled
         if settled and self._desk.subject.edited is not self._wanted:
-            self._wanted, self._chosen = self._desk.subject.edited, None
+            self._wanted = self._desk.subject.edited
+            self._chosen = self._dragged = None
         self._refresh(settled)
 
     def _refresh(self, settled: bool) -> None:
@@ -176,6 +174,13 @@ class ScenePanels:
         content = "" if edited is None else handles(edited.pixels(WIDTH, HEIGHT), self._chosen)
         self._image.set_content(content)
         self._image.classes(add="editable" if edited else "", remove="" if edited else "editable")
+        name = (
+            "the picture"
+            if edited is None
+            else ("the scene: digits choose an object, arrows move it, Delete takes it away")
+        )
+        role = "img" if edited is None else "application"
+        self._image.props(f'role="{role}" aria-label="{name}"')
 
     # Objects
 
@@ -199,9 +204,9 @@ class ScenePanels:
             with ui.element("div").classes("objects"):
                 for number, placed in enumerate(edited.objects):
                     self._build_row(number, placed)
-            ui.button("Add an object", on_click=told(self._add)).props("outline no-caps").style(
-                "justify-self: start"
-            )
+            ui.button("Add an object", on_click=reporting(self._add)).props(
+                "outline no-caps"
+            ).style("justify-self: start")
         self._mark_rows()
 
     def _build_row(self, number: int, placed: PlacedObject) -> None:
@@ -213,48 +218,47 @@ class ScenePanels:
             for attribute in ("size", "color", "material", "shape"):
                 select = ui.select(
                     list(ATTRIBUTES[attribute]), value=getattr(placed, attribute),
-                    on_change=told(self._setter(number, attribute)),
+                    on_change=reporting(self._setter(number, attribute)),
                 )  # fmt: skip
                 label = f"{attribute} of object {number + 1}"
                 select.props(f'dense borderless options-dense aria-label="{label}"')
-            remove = ui.button(icon="close", on_click=told(self._remover(number)))
+            remove = ui.button(icon="close", on_click=reporting(self._remover(number)))
             remove.props(f'flat dense round size=sm aria-label="take object {number + 1} away"')
 
     def _setter(self, number: int, attribute: str) -> Callable[..., Any]:
         async def change(event: events.ValueChangeEventArguments[str]) -> None:
-            assert self._wanted is not None
-            edited = self._wanted.with_object(number, **{attribute: event.value})
-            self._rows_show = [_attributes(o) for o in edited.objects]  # the row shows it already
-            await self._draw(edited)
+            if (edited := self._editable()) is not None:
+                changed = edited.with_object(number, **{attribute: event.value})
+                # The row shows it already.
+                self._rows_show = [_attributes(o) for o in changed.objects]
+                await self._draw(changed)
 
         return change
 
     def _remover(self, number: int) -> Callable[..., Any]:
         async def remove() -> None:
-            assert self._wanted is not None
-            self._chosen = None
-            await self._draw(self._wanted.without(number))
+            if (edited := self._editable()) is not None:
+                self._chosen = None
+                await self._draw(edited.without(number))
 
         return remove
 
     async def _add(self) -> None:
-        assert self._wanted is not None
-        added = PlacedObject(size="small", color="red", material="rubber", shape="cube", x=0, y=0)
-        edited = self._wanted.with_added(added)
-        # Where it is furthest from all others, so that it is seen and does not touch them.
-        grid = [(x / 2, y / 2) for x in range(-6, 7) for y in range(-6, 7)]
-        x, y = max(
-            grid,
-            key=lambda p: min(
-                (math.hypot(p[0] - o.x, p[1] - o.y) for o in self._others(edited)), default=0.0
-            ),
-        )
-        self._chosen = len(edited.objects) - 1
-        await self._draw(edited.with_object(self._chosen, x=x, y=y))
+        if (edited := self._editable()) is None:
+            return
 
-    @staticmethod
-    def _others(edited: EditedScene) -> tuple[PlacedObject, ...]:
-        return edited.objects[:-1]
+        def distance(place: tuple[float, float]) -> float:
+            return min((math.dist(place, (o.x, o.y)) for o in edited.objects), default=0.0)
+
+        # Where it is furthest from all others, so that it is seen and does not touch them.
+        x, y = max(((x / 2, y / 2) for x in range(-6, 7) for y in range(-6, 7)), key=distance)
+        added = PlacedObject(size="small", color="red", material="rubber", shape="cube", x=x, y=y)
+        self._chosen = len(edited.objects)
+        await self._draw(edited.with_added(added))
+
+    def _editable(self) -> EditedScene | None:
+        """The scene as it will be; None for another picture, or while another one is coming."""
+        return None if self._desk.is_leaving else self._wanted
 
     def _choose(self, number: int | None) -> None:
         self._chosen = number
@@ -268,60 +272,59 @@ class ScenePanels:
 
     # Drawing again
 
-    async def _draw(self, edited: EditedScene) -> None:
-        """Show a changed scene, unless it has been changed again meanwhile."""
-        self._wanted = edited
-        self._version += 1
-        version = self._version
-        with self._desk.busy("drawing the scene"):
-            subject = await asyncio.to_thread(drawn, edited, "your scene")
-        if version == self._version:
-            await self._desk.show(subject)
+    async def _draw(self, wanted: EditedScene) -> None:
+        """Draw a changed scene, and again as long as it has changed meanwhile: coarsely while an
+        object is dragged."""
+        self._wanted = wanted
+        if self._is_drawing:
+            return
+        self._is_drawing = True
+        try:
+            while (edited := self._editable()) is not None and (
+                edited is not self._desk.subject.edited
+                or (self._is_coarse and self._dragged is None)
+            ):
+                if self._dragged is None:
+                    await self._desk.show(
+                        "drawing the scene", partial(drawn, edited, "your scene"), leaves=False
+                    )
+                else:
+                    before = self._desk.subject
+                    await self._desk.show(
+                        "drawing the scene", partial(drawn_quickly, before, edited),
+                        leaves=False, settled=False,
+                    )  # fmt: skip
+        finally:
+            self._is_drawing = False
 
     async def _on_pointer(self, event: events.GenericEventArguments) -> None:
-        kind, x, y = (event.args[name] for name in ("mouse_event_type", "image_x", "image_y"))
-        edited = self._wanted
+        action, x, y = (event.args[name] for name in ("mouse_event_type", "image_x", "image_y"))
+        edited = self._editable()
         if edited is None:
             return
-        if kind == "pointerdown":
+        if action == "pointerdown":
             places = edited.pixels(WIDTH, HEIGHT)
             distance, number = min(
                 ((math.dist(place, (x, y)), i) for i, place in enumerate(places)),
                 default=(math.inf, 0),
             )
             self._dragged = number if distance <= _REACH else None
+            if self._dragged is not None:
+                self._grip = (x - places[number][0], y - places[number][1])
             self._choose(self._dragged)
-        elif self._dragged is None:
-            return
-        elif kind == "pointermove":
-            self._target, self._was_moved = (x, y), True
-            await self._draw_while_dragged()
-        else:
-            was_moved, self._was_moved = self._was_moved, False
-            self._dragged = self._target = None
-            if was_moved:
-                await told(self._draw)(edited)
-
-    async def _draw_while_dragged(self) -> None:
-        """Draw the object at the pointer, and again as long as the pointer has gone on."""
-        if self._is_drawing:
-            return
-        self._is_drawing = True
-        try:
-            while self._target is not None and self._dragged is not None:
-                assert self._wanted is not None
-                (x, y), self._target = self._target, None
-                self._wanted = self._wanted.moved_to_pixel(self._dragged, x, y, WIDTH, HEIGHT)
-                self._version += 1
-                version = self._version
-                subject = await asyncio.to_thread(drawn_quickly, self._desk.subject, self._wanted)
-                if version == self._version:
-                    await self._desk.show(subject, settled=False)
-        finally:
-            self._is_drawing = False
+        elif self._dragged is not None:
+            number = self._dragged
+            if action != "pointermove":
+                self._dragged = None
+            # A pointer that has left the picture, or was taken away, says nothing more.
+            place = (x - self._grip[0], y - self._grip[1])
+            is_over = action in ("pointermove", "pointerup")
+            if is_over and math.dist(edited.pixels(WIDTH, HEIGHT)[number], place) > 0.5:
+                edited = edited.moved_to_pixel(number, *place, WIDTH, HEIGHT)
+            await reporting(self._draw)(edited)
 
     async def _on_key(self, event: events.GenericEventArguments) -> None:
-        key, edited = event.args["key"], self._wanted
+        key, edited = event.args["key"], self._editable()
         if edited is None:
             return
         if key.isdigit():
@@ -334,7 +337,7 @@ class ScenePanels:
                 x, y = edited.pixels(WIDTH, HEIGHT)[self._chosen]
                 dx, dy = _ARROWS[key]
                 moved = edited.moved_to_pixel(self._chosen, x + dx, y + dy, WIDTH, HEIGHT)
-                await told(self._draw)(moved)
+                await reporting(self._draw)(moved)
 
 
 def _attributes(placed: PlacedObject) -> tuple[str, ...]:

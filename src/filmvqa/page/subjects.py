@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
 from filmvqa.clevr.editing import EditedScene
 from filmvqa.clevr.families import Family, read_families
@@ -31,6 +31,7 @@ _QUICK_WIDTH, _QUICK_HEIGHT = 360, 240
 #: In whose pixels CLEVR's rule about hidden objects counts.
 _RULE_PIXELS = 320 * 240
 MAX_UPLOAD = 8 * 2**20
+_MAX_RATIO = 3
 #: The scene that a visitor sees first.
 FIRST_SEED = 1
 
@@ -118,10 +119,12 @@ def uploaded(content: bytes, name: str) -> Subject:
             width, height = image.size
             if not 0 < width * height <= MAX_PIXELS:
                 raise UserError(f"{shown}: {width}×{height} pixels; resize it")
-            picture = image.convert("RGB")
+            picture = ImageOps.exif_transpose(image).convert("RGB")
     except PILLOW_ERRORS:
         raise UserError(f"{shown}: cannot be read as an image; give a PNG or JPEG") from None
-    picture.thumbnail((4 * WIDTH, 4 * HEIGHT))
+    if max(picture.size) > _MAX_RATIO * min(picture.size):
+        raise UserError(f"{shown}: {width}×{height} pixels, too narrow; crop it")
+    picture.thumbnail((2 * WIDTH, 2 * HEIGHT))
     return Subject(shown, np.asarray(picture))
 
 

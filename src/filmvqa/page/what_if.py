@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from filmvqa.clevr.editing import EditedScene
 from filmvqa.clevr.schema import ATTRIBUTES
+from filmvqa.inspection.settings import FilmSettings
 from filmvqa.page.networks import Network
 from filmvqa.page.subjects import parser
 from filmvqa.vqa import Answer
@@ -50,22 +51,25 @@ def what_if(
     question: str,
     *,
     size: tuple[int, int],
+    change: FilmSettings | None = None,
     progress: Callable[[float], None] = lambda share: None,
     stopped: Callable[[], bool] = lambda: False,
 ) -> tuple[Answer, list[Outcome]]:
     """The answer to a question, and that after each change, about pictures of ``size`` (H, W).
 
-    ``progress`` is told the share that is done; ``stopped`` is asked now and then, and ends it.
+    ``change`` is of γ and β, for all of them. ``progress`` is told the share that is done;
+    ``stopped`` is asked now and then, and ends it.
     """
     height, width = size
-    (before,) = network.answers([scene.render(width, height).image], question)
+    (before,) = network.answers([scene.render(width, height).image], question, change)
     outcomes: list[Outcome] = []
     changes = changes_of(scene)
     for batch in _batches(changes):
         if stopped():
             break
         scenes = [scene.with_object(c.number, **{c.attribute: c.value}) for c in batch]
-        answers = network.answers([s.render(width, height).image for s in scenes], question)
+        pictures = [s.render(width, height).image for s in scenes]
+        answers = network.answers(pictures, question, change)
         truths = [parser().true_answer(question, s.index()) for s in scenes]
         outcomes += map(Outcome, batch, answers, truths)
         progress(len(outcomes) / len(changes))

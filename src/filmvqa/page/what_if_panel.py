@@ -10,12 +10,13 @@ from nicegui import ui
 from filmvqa.clevr.editing import EditedScene
 from filmvqa.clevr.schema import ATTRIBUTES
 from filmvqa.errors import UserError
-from filmvqa.page.desk import Desk, told
+from filmvqa.page.desk import Desk, reporting
 from filmvqa.page.what_if import Change, Outcome, what_if
 from filmvqa.vqa import Answer
 
 #: (H, W) of pictures for networks that do not say what they take.
 _SIZE = (160, 240)
+_UNCHANGED = '<td class="unchanged" title="as it is">·</td>'
 
 
 class WhatIfPanel:
@@ -31,14 +32,14 @@ class WhatIfPanel:
                 "One attribute of one object is changed at a time, and the question asked again."
             ).classes("quiet")
             with ui.element("div").classes("line"):
-                start = ui.button("Try all changes", on_click=told(self._try_changes))
+                start = ui.button("Try all changes", on_click=reporting(self._try_changes))
                 start.props("outline no-caps")
                 names = {i: network.name for i, network in enumerate(self._networks)}
                 self._network = ui.toggle(names, value=0).props("no-caps dense unelevated")
                 self._network.visible = len(names) > 1
                 self._share = ui.linear_progress(0.0, show_value=False, size="6px")
                 self._share.style("width: 160px").visible = False
-            self._outcomes = ui.element("div").classes("column").props('aria-live="polite"')
+            self._outcomes = ui.element("div").classes("column")
         desk.listen(self._on_subject)
         desk.on_question = self._forget
         self._panel.visible = desk.subject.edited is not None
@@ -66,22 +67,26 @@ class WhatIfPanel:
             with self._desk.busy("trying all changes"):
                 before, outcomes = await asyncio.to_thread(
                     what_if, network, edited, question,
-                    size=network.image_size or _SIZE, progress=shares.append,
+                    size=network.image_size or _SIZE, change=self._desk.change,
+                    progress=shares.append,
                     stopped=lambda: count != self._count,
                 )  # fmt: skip
         finally:
             timer.delete()
+            if count == self._count:
+                self._share.visible = False
         if count != self._count:
             return
-        self._share.visible = False
         moved = sum(outcome.answer.text != before.text for outcome in outcomes)
         share = 100 * before.probabilities[before.text]
         with self._outcomes:
-            ui.label(
-                f"{network.name} answers {before.text} ({share:.0f}%). {moved} of {len(outcomes)} "
-                "changes give another answer, which stands in their cells; the more colour a cell "
-                f"has, the less likely is {before.text}. A red frame marks a wrong answer."
-            ).classes("quiet")
+            summary = ui.label(
+                f"{question} {network.name} answers {before.text} ({share:.0f}%). {moved} of "
+                f"{len(outcomes)} changes give another answer, which stands in their cells; the "
+                f"more colour a cell has, the less likely is {before.text}. A red frame marks a "
+                "wrong answer."
+            )
+            summary.classes("quiet").props('role="status"')
             ui.html(outcomes_table(edited, before, outcomes), sanitize=False).classes("grid")
 
 
@@ -98,17 +103,13 @@ def outcomes_table(edited: EditedScene, before: Answer, outcomes: list[Outcome])
         cells = []
         for attribute, value in values:
             outcome = by_change.get(Change(number, attribute, value))
-            cells.append(_own() if outcome is None else _cell(before, outcome))
+            cells.append(_UNCHANGED if outcome is None else _cell(before, outcome))
         name = f"{number + 1}. {html.escape(str(placed))}"
         rows.append(f'<tr><th scope="row">{name}</th>{"".join(cells)}</tr>')
     return (
         f"<table><thead><tr><th></th>{groups}</tr><tr><th></th>{heads}</tr></thead>"
         f"<tbody>{''.join(rows)}</tbody></table>"
     )
-
-
-def _own() -> str:
-    return '<td class="own" title="as it is">·</td>'
 
 
 def _cell(before: Answer, outcome: Outcome) -> str:
@@ -119,9 +120,9 @@ def _cell(before: Answer, outcome: Outcome) -> str:
     is_wrong = truth is not None and truth != given
     if truth is not None:
         title += f"; it is {truth}"
-    kind = "cell wrong" if is_wrong else "cell"
+    style = "cell wrong" if is_wrong else "cell"
     text = html.escape(given) if given != before.text else ""
     return (
-        f'<td title="{html.escape(title)}"><span class="{kind}" '
+        f'<td title="{html.escape(title)}" aria-label="{html.escape(title)}"><span class="{style}" '
         f'style="--share: {lost:.2f}">{text}</span></td>'
     )
