@@ -23,7 +23,7 @@ laboratory: $(INSTALLED)
 	$(BIN)/python scripts/generate_clevr.py data=lab
 	$(BIN)/python scripts/preprocess_questions.py data=lab
 	$(BIN)/python scripts/extract_features.py data=lab
-	$(BIN)/python scripts/laboratory.py claims=[parts/hour]
+	$(BIN)/python scripts/laboratory.py "claims=[parts/hour]"
 
 # Side by side with a thread each; then, apart from these, what measures memory beside what kills.
 test: lint
