@@ -27,6 +27,7 @@ from tests.training.tiny_runs import metrics, same, train
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="descriptors are listed in /proc")
 def test_a_dropped_logger_leaves_no_descriptor(tmp_path: Path) -> None:
     count = lambda: len(list(Path("/proc/self/fd").iterdir()))  # noqa: E731
+    gc.collect()  # what other tests left
     before = count()
     for _ in range(10):
         logger = JsonlLogger(tmp_path / "metrics.jsonl")
