@@ -9,13 +9,11 @@ from nicegui import events, ui
 
 from filmvqa.page.desk import Desk, reporting
 from filmvqa.page.evaluated import COLUMNS, Evaluated
+from filmvqa.page.panel import panel
 
 #: More rows are not sent to the browser.
 _ROWS = 500
-_TITLES = {
-    "type": "type", "family": "family", "objects": "objects", "length": "program length",
-    "expected": "expected", "given": "given",
-}  # fmt: skip
+_TITLES = {column: column for column in COLUMNS} | {"length": "program length"}
 _ALL = "all"
 
 
@@ -26,8 +24,7 @@ class ErrorsPanel:
         self._desk, self._on_open = desk, on_open
         self._evaluated: Evaluated | None = None
         self._splits = splits = desk.house.evaluated_splits
-        with ui.element("section").classes("panel errors").props('aria-label="Errors"'):
-            ui.html("<h2>Errors</h2>", sanitize=False)
+        with panel("Errors").classes("errors"):
             if not splits:
                 ui.label(
                     "No predictions to look through. Evaluate the checkpoint, with its data set at "

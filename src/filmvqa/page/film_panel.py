@@ -8,6 +8,7 @@ from nicegui import ui
 
 from filmvqa.inspection.settings import FilmSettings
 from filmvqa.page.desk import Desk, reporting
+from filmvqa.page.panel import panel
 
 _PARAMETERS = {"both": "γ and β", "gamma": "γ", "beta": "β"}
 
@@ -24,8 +25,7 @@ class FilmPanel:
         layers = max(network.num_layers for network in desk.house.networks)
         if layers == 0:
             return
-        with ui.element("section").classes("panel").props('aria-label="Other γ and β"'):
-            ui.html("<h2>Other γ and β</h2>", sanitize=False)
+        with panel("Other γ and β"):
             ui.label(
                 "First those of another question, if one is given, then times a number, plus a "
                 "number."

@@ -94,9 +94,8 @@ class Network:
         UserError
             For a layer that a network with FiLM layers does not have, or an unknown word.
         """
-        if change is not None and self.num_layers:
-            with self._turn:
-                change_by(change, self.vqa.model, self.vqa.vocabulary)
+        with self._turn:
+            self._changed(change)  # is not entered: nothing is changed
 
     @property
     def some_question(self) -> str:

@@ -13,6 +13,7 @@ from filmvqa.errors import UserError
 from filmvqa.inspection.settings import FilmSettings
 from filmvqa.page.desk import Desk, reporting
 from filmvqa.page.networks import Look
+from filmvqa.page.panel import panel
 from filmvqa.page.pictures import data_url, film_strips, laid_over, thumbnail
 from filmvqa.page.subjects import Subject
 from filmvqa.vqa import Answer, FilmParameters
@@ -48,8 +49,7 @@ class QuestionPanels:
         self._suggest()
 
     def _build_question(self) -> None:
-        with ui.element("section").classes("panel").props('aria-label="Question"'):
-            ui.html("<h2>Question</h2>", sanitize=False)
+        with panel("Question"):
             with ui.element("div").classes("line").style("flex-wrap: nowrap"):
                 self._input = ui.input(
                     placeholder="Ask about the picture", on_change=self._complete, autocomplete=[]
@@ -62,8 +62,7 @@ class QuestionPanels:
             self._suggestions = ui.element("div").classes("column").style("gap: 6px")
 
     def _build_why(self) -> None:
-        with ui.element("section").classes("panel").props('aria-label="Why"') as self._why:
-            ui.html("<h2>Why</h2>", sanitize=False)
+        with panel("Why") as self._why:
             self._reasons = ui.element("div").classes("column")
         self._why.visible = False
 

@@ -12,6 +12,7 @@ from nicegui import events, ui
 from filmvqa.clevr.editing import EditedScene, PlacedObject
 from filmvqa.clevr.schema import ATTRIBUTES
 from filmvqa.page.desk import Desk, reporting
+from filmvqa.page.panel import panel
 from filmvqa.page.pictures import data_url, handles, laid_over
 from filmvqa.page.subjects import (
     FIRST_SEED,
@@ -69,10 +70,8 @@ class ScenePanels:
             self._image.on("keydown", self._on_key, js_handler=_KEYS)
             self._over = ui.label().classes("quiet")
             self._problems = ui.element("div").classes("alarm").props('role="status"')
-        with ui.element("section").classes("panel later").props('aria-label="Objects"') as panel:
-            ui.html("<h2>Objects</h2>", sanitize=False)
+        with panel("Objects").classes("later") as self._objects_panel:
             self._editor = ui.element("div").classes("column")
-        self._objects_panel = panel
         desk.listen(self._on_subject)
         desk.on_overlay = self._draw_picture
         self._refresh(settled=True)
@@ -215,9 +214,9 @@ class ScenePanels:
         with row:
             choose = ui.button(str(number + 1), on_click=lambda: self._choose(number))
             choose.props(f'flat dense round size=sm aria-label="choose object {number + 1}"')
-            for attribute in ("size", "color", "material", "shape"):
+            for attribute, values in ATTRIBUTES.items():
                 select = ui.select(
-                    list(ATTRIBUTES[attribute]), value=getattr(placed, attribute),
+                    list(values), value=getattr(placed, attribute),
                     on_change=reporting(self._setter(number, attribute)),
                 )  # fmt: skip
                 label = f"{attribute} of object {number + 1}"
@@ -284,16 +283,13 @@ class ScenePanels:
                 edited is not self._desk.subject.edited
                 or (self._is_coarse and self._dragged is None)
             ):
-                if self._dragged is None:
-                    await self._desk.show(
-                        "drawing the scene", partial(drawn, edited, "your scene"), leaves=False
-                    )
-                else:
-                    before = self._desk.subject
-                    await self._desk.show(
-                        "drawing the scene", partial(drawn_quickly, before, edited),
-                        leaves=False, settled=False,
-                    )  # fmt: skip
+                settled = self._dragged is None
+                make = (
+                    partial(drawn, edited, "your scene")
+                    if settled
+                    else partial(drawn_quickly, self._desk.subject, edited)
+                )
+                await self._desk.show("drawing the scene", make, leaves=False, settled=settled)
         finally:
             self._is_drawing = False
 

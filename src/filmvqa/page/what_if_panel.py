@@ -11,6 +11,7 @@ from filmvqa.clevr.editing import EditedScene
 from filmvqa.clevr.schema import ATTRIBUTES
 from filmvqa.errors import UserError
 from filmvqa.page.desk import Desk, reporting
+from filmvqa.page.panel import panel
 from filmvqa.page.what_if import Change, Outcome, what_if
 from filmvqa.vqa import Answer
 
@@ -25,9 +26,7 @@ class WhatIfPanel:
     def __init__(self, desk: Desk) -> None:
         self._desk, self._networks = desk, desk.house.networks
         self._count = 0
-        label = 'aria-label="What if"'
-        with ui.element("section").classes("panel later").props(label) as self._panel:
-            ui.html("<h2>What if</h2>", sanitize=False)
+        with panel("What if").classes("later") as self._panel:
             ui.label(
                 "One attribute of one object is changed at a time, and the question asked again."
             ).classes("quiet")
