@@ -21,7 +21,6 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from filmvqa.clevr.families import read_families
 from filmvqa.clevr.generator_settings import GeneratorSettings
 from filmvqa.clevr.scene_rules import SceneRules
 from filmvqa.cli.settings import TrainConfig
@@ -34,6 +33,7 @@ from filmvqa.reports.claims import ScoredRun, belongs, find_setting, read_claim,
 from filmvqa.reports.sweeps import SweepRun
 from filmvqa.settings import settings_from
 from filmvqa.training.optimizer import build_optimizer, build_schedule
+from filmvqa.worlds.families import read_families
 from tests.conftest import REPOSITORY
 
 CONFIGS = REPOSITORY / "configs"

@@ -19,10 +19,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from filmvqa.checkpoint import load_checkpoint, model_from_checkpoint
-from filmvqa.clevr.families import read_families
 from filmvqa.clevr.generator_settings import record_settings
-from filmvqa.clevr.questions import ask_shard
-from filmvqa.clevr.schema import encode_json, read_questions, read_scenes
 from filmvqa.clevr.workers import generate_questions
 from filmvqa.data.backbones import build_backbone
 from filmvqa.data.features import Extraction
@@ -33,6 +30,9 @@ from filmvqa.data.vocabulary import Vocabulary
 from filmvqa.errors import UserError
 from filmvqa.layout import DatasetLayout
 from filmvqa.reports.figures import draw_sheet
+from filmvqa.worlds.families import read_families
+from filmvqa.worlds.questions import ask_shard
+from filmvqa.worlds.schema import encode_json, read_questions, read_scenes
 from tests.conftest import REPOSITORY, TINY, examples
 from tests.training.tiny_runs import same, train
 

@@ -16,6 +16,7 @@ PACKAGE = REPOSITORY / "src/filmvqa"
 FLOORS = (
     ("errors", "settings", "renamed_keys", "nested", "tables", "disk", "files", "lock_markers", "processes", "locks",
      "memory", "cores", "devices", "determinism", "layout", "film"),
+    ("worlds",),
     ("clevr",),
     ("data", "models"),
     ("exported", "checkpoint", "interop", "evaluation"),
@@ -78,9 +79,9 @@ def test_no_files_import_each_other_in_a_circle() -> None:
     TopologicalSorter(graph).prepare()  # raises CycleError
 
 
-def test_the_clevr_world_needs_no_torch() -> None:
+def test_worlds_need_no_torch() -> None:
     for module, path in MODULES.items():
-        if room_of(module) == "clevr":
+        if room_of(module) in ("worlds", "clevr"):
             assert not any(name.split(".")[0] == "torch" for name in imports_of(path)), module
 
 

@@ -14,12 +14,12 @@ from PIL import Image
 
 import filmvqa
 from filmvqa.checkpoint import load_checkpoint, save_checkpoint
-from filmvqa.clevr.schema import read_questions
 from filmvqa.data.batches import open_loader
 from filmvqa.data.vocabulary import Vocabulary
 from filmvqa.errors import UserError
 from filmvqa.evaluation.predictions import predict
 from filmvqa.vqa import VQA
+from filmvqa.worlds.schema import read_questions
 from tests.conftest import data_in
 from tests.training.tiny_runs import train
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from filmvqa.clevr.schema import Function, SceneObject, encode_json
+from filmvqa.worlds.schema import Function, SceneObject, encode_json
 
 
 def make_object(

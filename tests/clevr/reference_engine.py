@@ -1,6 +1,6 @@
 """A reference implementation of CLEVR programs, after the definitions in the CLEVR paper.
 
-It is independent of ``filmvqa.clevr.programs``: it reads decoded JSON, represents sets as lists,
+It is independent of ``filmvqa.worlds.programs``: it reads decoded JSON, represents sets as lists,
 and computes relations from coordinates and directions.
 """
 

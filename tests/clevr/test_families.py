@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from filmvqa.clevr.families import read_families
-from filmvqa.clevr.programs import ANSWER_FUNCTIONS
 from filmvqa.errors import UserError
+from filmvqa.worlds.families import read_families
+from filmvqa.worlds.programs import ANSWER_FUNCTIONS
 from tests.clevr.official_template import OFFICIAL_TEMPLATES
 
 ATTRIBUTES = ("size", "color", "material", "shape")

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from filmvqa.clevr.families import read_families
 from filmvqa.clevr.parsing import QuestionParser, answer_of
-from filmvqa.clevr.programs import SceneIndex
-from filmvqa.clevr.schema import read_questions, read_scenes
+from filmvqa.worlds.families import read_families
+from filmvqa.worlds.programs import SceneIndex
+from filmvqa.worlds.schema import read_questions, read_scenes
 
 PARSER = QuestionParser(read_families())
 
@@ -31,7 +31,7 @@ def test_all_families_are_read() -> None:
     """One wording of each, with the values that the pattern itself names."""
     from random import Random
 
-    from filmvqa.clevr.wording import write_question
+    from filmvqa.worlds.wording import write_question
 
     rng = Random(0)
     domains = {

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from filmvqa.clevr.programs import (
+from filmvqa.errors import UserError
+from filmvqa.worlds.programs import (
     ANSWER_FUNCTIONS,
     QUESTION_TYPES,
     NotUniqueError,
@@ -16,8 +17,7 @@ from filmvqa.clevr.programs import (
     question_type,
     token,
 )
-from filmvqa.clevr.schema import Function, Scene
-from filmvqa.errors import UserError
+from filmvqa.worlds.schema import Function, Scene
 from tests.clevr.records import make_object, make_program
 
 

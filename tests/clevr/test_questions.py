@@ -8,17 +8,17 @@ import msgspec
 import numpy as np
 import pytest
 
-from filmvqa.clevr.families import read_families
-from filmvqa.clevr.programs import SceneIndex, execute, token
-from filmvqa.clevr.questions import (
+from filmvqa.clevr.scene_rules import SceneRules
+from filmvqa.clevr.scenes import sample_layout, to_scene
+from filmvqa.data.vocabulary import tokenize
+from filmvqa.worlds.families import read_families
+from filmvqa.worlds.programs import SceneIndex, execute, token
+from filmvqa.worlds.questions import (
     IMAGES_PER_SHARD,
     QuestionGenerator,
     ask_shard,
 )
-from filmvqa.clevr.scene_rules import SceneRules
-from filmvqa.clevr.scenes import sample_layout, to_scene
-from filmvqa.clevr.schema import Question, Scene, decode_json, encode_json
-from filmvqa.data.vocabulary import tokenize
+from filmvqa.worlds.schema import Question, Scene, decode_json, encode_json
 from tests.clevr.official_template import OFFICIAL_TEMPLATES
 from tests.clevr.records import end_of_filters, to_json, without_relation
 from tests.clevr.reference_engine import answer

@@ -8,13 +8,13 @@ import h5py
 import numpy as np
 import pytest
 
-from filmvqa.clevr.programs import ANSWER_FUNCTIONS
-from filmvqa.clevr.schema import read_questions
 from filmvqa.data.preprocess import preprocess_questions
 from filmvqa.data.questions import NAME_DATASETS
 from filmvqa.data.vocabulary import Vocabulary
 from filmvqa.errors import UserError
 from filmvqa.layout import DatasetLayout
+from filmvqa.worlds.programs import ANSWER_FUNCTIONS
+from filmvqa.worlds.schema import read_questions
 
 
 def write(folder: Path, split: str, questions: list[dict]) -> Path:

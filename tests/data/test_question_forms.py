@@ -15,12 +15,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from filmvqa.clevr.schema import read_questions
 from filmvqa.data.preprocess import PreprocessedSplit, preprocess_questions
 from filmvqa.data.questions import QuestionDataset
 from filmvqa.data.vocabulary import Vocabulary
 from filmvqa.errors import UserError
 from filmvqa.layout import DatasetLayout
+from filmvqa.worlds.schema import read_questions
 from tests.data.test_preprocess import EXIST, ask, layout, write
 
 COUNT = [*EXIST[:2], {"function": "count", "inputs": [1], "value_inputs": []}]

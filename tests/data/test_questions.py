@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from filmvqa.clevr.programs import ANSWER_FUNCTIONS
 from filmvqa.data.batches import Loader
 from filmvqa.data.hdf5 import image_name_crc32
 from filmvqa.data.questions import QuestionDataset, chosen_families
 from filmvqa.data.store import FeatureStore, open_feature_store
 from filmvqa.data.vocabulary import Vocabulary
 from filmvqa.errors import UserError
+from filmvqa.worlds.programs import ANSWER_FUNCTIONS
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from filmvqa.clevr.programs import ANSWER_FUNCTIONS, QUESTION_TYPES
 from filmvqa.data.questions import QuestionDataset
 from filmvqa.data.vocabulary import Vocabulary
 from filmvqa.devices import autocast
@@ -18,6 +17,7 @@ from filmvqa.evaluation.accuracy import (
     format_report,
     wilson_interval,
 )
+from filmvqa.worlds.programs import ANSWER_FUNCTIONS, QUESTION_TYPES
 
 
 @pytest.mark.parametrize(

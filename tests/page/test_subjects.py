@@ -16,8 +16,6 @@ from PIL import Image
 
 from filmvqa.clevr.editing import EditedScene
 from filmvqa.clevr.parsing import answer_of
-from filmvqa.clevr.programs import SceneIndex
-from filmvqa.clevr.schema import read_questions, read_scenes
 from filmvqa.data.images import read_picture
 from filmvqa.errors import UserError
 from filmvqa.film import film
@@ -33,6 +31,8 @@ from filmvqa.page.subjects import MAX_UPLOAD, PictureSet, Subject, drawn, drawn_
 from filmvqa.page.what_if import Change, changes_of, what_if
 from filmvqa.page.what_if_panel import outcomes_table
 from filmvqa.vqa import VQA, Answer, FilmParameters
+from filmvqa.worlds.programs import SceneIndex
+from filmvqa.worlds.schema import read_questions, read_scenes
 from tests.models.small_models import SMALL
 from tests.training.tiny_runs import train
 

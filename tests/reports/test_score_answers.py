@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from filmvqa.clevr.schema import read_questions
 from filmvqa.data.questions import QuestionDataset
 from filmvqa.data.vocabulary import Vocabulary
 from filmvqa.errors import UserError
 from filmvqa.evaluation.accuracy import accuracy_report
 from filmvqa.reports.score_answers import score_answers
+from filmvqa.worlds.schema import read_questions
 
 
 @pytest.fixture

@@ -9,12 +9,12 @@ import pytest
 import yaml
 from PIL import Image
 
-from filmvqa.clevr.programs import QUESTION_TYPES
 from filmvqa.errors import UserError
 from filmvqa.reports.curves import draw_curves
 from filmvqa.reports.paper_results import ABLATIONS, COLUMNS, TEST_ACCURACY
 from filmvqa.reports.sweep_report import report_sweep
 from filmvqa.reports.sweeps import read_runs, summarize
+from filmvqa.worlds.programs import QUESTION_TYPES
 from tests.conftest import REPOSITORY
 
 ACCURACY_BY_TYPE = {"count": 0.25, "exist": 0.5}

@@ -14,11 +14,11 @@ import torch
 from filmvqa.clevr.generate import generate
 from filmvqa.clevr.generator_settings import GeneratorSettings
 from filmvqa.clevr.scenes import image_filename
-from filmvqa.clevr.schema import Question, QuestionFile, read_questions
 from filmvqa.data.preprocess import preprocess_questions
 from filmvqa.data.questions import QuestionDataset
 from filmvqa.data.vocabulary import Vocabulary
 from filmvqa.layout import DatasetLayout
+from filmvqa.worlds.schema import Question, QuestionFile, read_questions
 
 SPLIT = "train"
 

@@ -9,12 +9,16 @@ import msgspec
 import numpy as np
 from tqdm import tqdm
 
-from filmvqa.clevr.families import read_families
 from filmvqa.clevr.merge import write_array
-from filmvqa.clevr.questions import IMAGES_PER_SHARD, ask_shard
 from filmvqa.clevr.scene_rules import SceneRules
 from filmvqa.clevr.scenes import compute_relationships
-from filmvqa.clevr.schema import (
+from filmvqa.clevr.workers import worker_pool
+from filmvqa.errors import UserError
+from filmvqa.files import read_bytes, refuse_overwriting
+from filmvqa.layout import image_number
+from filmvqa.worlds.families import read_families
+from filmvqa.worlds.questions import IMAGES_PER_SHARD, ask_shard
+from filmvqa.worlds.schema import (
     CORRECT,
     FETCH,
     FETCH_AGAIN,
@@ -29,10 +33,6 @@ from filmvqa.clevr.schema import (
     Vector,
     decode_json,
 )
-from filmvqa.clevr.workers import worker_pool
-from filmvqa.errors import UserError
-from filmvqa.files import read_bytes, refuse_overwriting
-from filmvqa.layout import image_number
 
 
 class _ObjectRecord(msgspec.Struct):

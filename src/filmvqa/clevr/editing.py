@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from filmvqa.clevr.camera import Array, Camera
-from filmvqa.clevr.programs import SceneIndex
 from filmvqa.clevr.render import Rendered, render, sample_and_render
 from filmvqa.clevr.scene_rules import SceneRules
 from filmvqa.clevr.scenes import RADII, Layout, to_scene
-from filmvqa.clevr.schema import ATTRIBUTES, Scene
 from filmvqa.errors import UserError
+from filmvqa.worlds.programs import SceneIndex
+from filmvqa.worlds.schema import ATTRIBUTES, Scene
 
 #: More objects than CLEVR has, but fewer than masks can tell apart.
 MAX_OBJECTS = 20

@@ -18,7 +18,6 @@ from typing import Any, TypeAlias
 
 from tqdm import tqdm
 
-from filmvqa.clevr.families import read_families
 from filmvqa.clevr.generator_settings import GeneratorSettings, record_settings
 from filmvqa.clevr.merge import merge_split
 from filmvqa.clevr.partial_files import (
@@ -43,6 +42,7 @@ from filmvqa.files import names_in
 from filmvqa.layout import DatasetLayout
 from filmvqa.locks import folder_lock
 from filmvqa.settings import Workers, checked
+from filmvqa.worlds.families import read_families
 
 #: Upper estimate of the size of a PNG file (measured: 0.5 to 0.9).
 BYTES_PER_PIXEL = 1

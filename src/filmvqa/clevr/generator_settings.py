@@ -10,14 +10,14 @@ from typing import Annotated, Any, ClassVar
 import msgspec
 from msgspec import Meta
 
-from filmvqa.clevr.families import Family
 from filmvqa.clevr.scene_rules import SceneRules
-from filmvqa.clevr.schema import decode_json, encode_json
 from filmvqa.errors import UserError
 from filmvqa.files import read_bytes, write_file
 from filmvqa.layout import DatasetLayout
 from filmvqa.nested import differences
 from filmvqa.settings import Name, Natural, PathText, Positive, Seed, Settings, SplitName
+from filmvqa.worlds.families import Family
+from filmvqa.worlds.schema import decode_json, encode_json
 
 REMEDY = "delete it and run generate_clevr.py again"
 

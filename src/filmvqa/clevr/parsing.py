@@ -6,10 +6,10 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from filmvqa.clevr.families import COMPOSITE_NODE, DOMAINS, Family, Template
-from filmvqa.clevr.programs import NotUniqueError, SceneIndex, answer_text, execute
-from filmvqa.clevr.schema import ATTRIBUTES, Function
-from filmvqa.clevr.wording import SYNONYMS
+from filmvqa.worlds.families import COMPOSITE_NODE, DOMAINS, Family, Template
+from filmvqa.worlds.programs import NotUniqueError, SceneIndex, answer_text, execute
+from filmvqa.worlds.schema import ATTRIBUTES, Function
+from filmvqa.worlds.wording import SYNONYMS
 
 #: What each word for a value or a relation stands for.
 _CANONICAL = {word: value for value, words in SYNONYMS.items() for word in words}

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from filmvqa.clevr.generator_settings import REMEDY
-from filmvqa.clevr.questions import IMAGES_PER_SHARD
-from filmvqa.clevr.schema import Question, Scene, decode_json
 from filmvqa.files import read_bytes
 from filmvqa.layout import DatasetLayout
+from filmvqa.worlds.questions import IMAGES_PER_SHARD
+from filmvqa.worlds.schema import Question, Scene, decode_json
 
 IMAGES_PER_CHUNK = 50
 

@@ -9,7 +9,9 @@ from typing import Annotated, ClassVar, Literal
 
 from msgspec import Meta
 
-from filmvqa.clevr.schema import (
+from filmvqa.errors import UserError
+from filmvqa.settings import AboveZero, Natural, NotNegative, Positive, Settings
+from filmvqa.worlds.schema import (
     COLORS,
     MATERIALS,
     SHAPES,
@@ -19,8 +21,6 @@ from filmvqa.clevr.schema import (
     Shape,
     Size,
 )
-from filmvqa.errors import UserError
-from filmvqa.settings import AboveZero, Natural, NotNegative, Positive, Settings
 
 _COGENT_CUBES = ("gray", "blue", "brown", "yellow")
 _COGENT_CYLINDERS = ("red", "green", "purple", "cyan")

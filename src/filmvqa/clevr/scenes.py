@@ -11,8 +11,8 @@ from numba import njit
 
 from filmvqa.clevr.camera import CAMERA_POSITION, Array, Camera
 from filmvqa.clevr.scene_rules import SceneRules
-from filmvqa.clevr.schema import RELATIONS, Scene, SceneObject, Vector
 from filmvqa.errors import UserError
+from filmvqa.worlds.schema import RELATIONS, Scene, SceneObject, Vector
 
 #: Radii of spheres and cylinders, and half edges of cubes, in world units.
 RADII = {"small": 0.35, "large": 0.7}

@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from filmvqa.clevr.generator_settings import check_version
-from filmvqa.clevr.programs import ANSWER_FUNCTIONS
 from filmvqa.data.hdf5 import (
     HDF5_ERRORS,
     arrays_sha256,
@@ -36,6 +35,7 @@ from filmvqa.files import names_in, refuse_overwriting, write_file
 from filmvqa.layout import DatasetLayout
 from filmvqa.locks import folder_lock
 from filmvqa.settings import Incomplete, MissingImages, Positive, checked
+from filmvqa.worlds.programs import ANSWER_FUNCTIONS
 
 FORMAT = "filmvqa-questions-3"
 #: What questions can lack, if that is accepted: those without an image or answer are left out.

@@ -19,8 +19,12 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from filmvqa.clevr.families import RELEASE_GROUPS
-from filmvqa.clevr.programs import (
+from filmvqa.data.vocabulary import END, SPECIAL_TOKENS, START, tokenize
+from filmvqa.errors import UserError, warn
+from filmvqa.files import names_in, read_bytes
+from filmvqa.layout import image_number
+from filmvqa.worlds.families import RELEASE_GROUPS
+from filmvqa.worlds.programs import (
     ANSWER_FUNCTIONS,
     OTHER_ANSWER_FUNCTIONS,
     answering_step,
@@ -28,7 +32,7 @@ from filmvqa.clevr.programs import (
     prefix_order,
     token,
 )
-from filmvqa.clevr.schema import (
+from filmvqa.worlds.schema import (
     CORRECT,
     FETCH,
     FETCH_AGAIN,
@@ -38,10 +42,6 @@ from filmvqa.clevr.schema import (
     decode_json,
     not_utf8,
 )
-from filmvqa.data.vocabulary import END, SPECIAL_TOKENS, START, tokenize
-from filmvqa.errors import UserError, warn
-from filmvqa.files import names_in, read_bytes
-from filmvqa.layout import image_number
 
 #: The number of an answer, family or type that a question does not have.
 MISSING = -1

@@ -13,14 +13,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from filmvqa.clevr.programs import ANSWER_FUNCTIONS
-from filmvqa.clevr.schema import CORRECT, decode_json
 from filmvqa.data.hdf5 import HDF5_ERRORS, arrays_sha256, unreadable
 from filmvqa.data.store import FeatureStore
 from filmvqa.data.vocabulary import SPECIAL_TOKENS, Vocabulary
 from filmvqa.errors import UserError
 from filmvqa.files import read_bytes
 from filmvqa.settings import MissingImages, checked
+from filmvqa.worlds.programs import ANSWER_FUNCTIONS
+from filmvqa.worlds.schema import CORRECT, decode_json
 
 _MAKE_AGAIN = "delete it and run scripts/preprocess_questions.py again"
 #: The format of earlier versions, whose generated sets numbered families otherwise.

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import msgspec
 
-from filmvqa.clevr.schema import decode_json
 from filmvqa.errors import UserError
 from filmvqa.files import read_bytes, write_file
+from filmvqa.worlds.schema import decode_json
 
 NULL, START, END, UNK = "<NULL>", "<START>", "<END>", "<UNK>"
 SPECIAL_TOKENS = (NULL, START, END, UNK)

@@ -9,9 +9,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from filmvqa.clevr.programs import ANSWER_FUNCTIONS, QUESTION_TYPES, question_type
 from filmvqa.errors import UserError
 from filmvqa.tables import text_table
+from filmvqa.worlds.programs import ANSWER_FUNCTIONS, QUESTION_TYPES, question_type
 
 #: Normal quantile of a two-sided 95% interval.
 Z95 = 1.959963984540054

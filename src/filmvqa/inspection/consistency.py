@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from filmvqa.clevr.schema import Function
+from filmvqa.worlds.schema import Function
 
 #: Words of relations between "are" and "the", and of the comparisons.
 _RELATIONS = {

@@ -10,8 +10,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from filmvqa.clevr.programs import ANSWER_FUNCTIONS
-from filmvqa.clevr.schema import Question, read_questions
 from filmvqa.data.images import find_pictures
 from filmvqa.data.questions import QuestionDataset
 from filmvqa.errors import UserError, warn
@@ -30,6 +28,8 @@ from filmvqa.reports.evaluate import (
     opened_questions,
     output_folder,
 )
+from filmvqa.worlds.programs import ANSWER_FUNCTIONS
+from filmvqa.worlds.schema import Question, read_questions
 
 #: Questions whose answers with changed γ and β are compared, and of which points are drawn.
 _FEWER = 2000

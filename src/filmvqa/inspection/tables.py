@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from filmvqa.clevr.schema import Question
 from filmvqa.data.batches import Loader
 from filmvqa.data.questions import padded
 from filmvqa.data.vocabulary import Vocabulary
@@ -22,6 +21,7 @@ from filmvqa.inspection.changes import changed, disturbed, fixed
 from filmvqa.inspection.consistency import comparison_of
 from filmvqa.inspection.settings import Parameter
 from filmvqa.tables import csv_table
+from filmvqa.worlds.schema import Question
 
 #: Standard deviations of the noise that is added to γ and β.
 NOISE = (0.1, 0.2, 0.5, 1.0, 2.0)

@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from filmvqa.clevr.programs import ANSWER_FUNCTIONS, question_type
 from filmvqa.data.questions import QuestionDataset
 from filmvqa.data.vocabulary import Vocabulary
 from filmvqa.errors import UserError
 from filmvqa.evaluation.records import read_predictions
 from filmvqa.layout import DatasetLayout, EvaluationLayout, RunLayout
 from filmvqa.reports.evaluate import num_objects
+from filmvqa.worlds.programs import ANSWER_FUNCTIONS, question_type
 
 #: The columns that predictions are chosen by.
 COLUMNS = ("type", "family", "objects", "length", "expected", "given")

@@ -19,7 +19,6 @@ from filmvqa.checkpoint import (
     load_checkpoint,
     model_from_checkpoint,
 )
-from filmvqa.clevr.schema import read_scenes
 from filmvqa.data.batches import Loader, open_loader
 from filmvqa.data.questions import QuestionDataset
 from filmvqa.data.vocabulary import Vocabulary
@@ -34,6 +33,7 @@ from filmvqa.locks import folder_lock
 from filmvqa.memory import explained_out_of_memory
 from filmvqa.settings import Precision, checked
 from filmvqa.training.provenance import changed_inputs, record_inputs
+from filmvqa.worlds.schema import read_scenes
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,12 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-from filmvqa.clevr.schema import read_questions
 from filmvqa.data.images import list_images, load_image
 from filmvqa.errors import UserError
 from filmvqa.files import refuse_overwriting
 from filmvqa.reports.figure_file import new_figure, save_figure
 from filmvqa.settings import Cells, checked
+from filmvqa.worlds.schema import read_questions
 
 
 def draw_sheet(

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
 
-from filmvqa.clevr.programs import QUESTION_TYPES
 from filmvqa.files import check_output, is_up_to_date, write_file
 from filmvqa.layout import EvaluationLayout, RunLayout
 from filmvqa.locks import folder_lock
@@ -25,6 +24,7 @@ from filmvqa.reports.evaluate import evaluate_checkpoint
 from filmvqa.reports.laboratory_figure import draw_courses, draw_settings
 from filmvqa.reports.paper_results import ABLATIONS, TEST_ACCURACY
 from filmvqa.tables import csv_table, markdown_table
+from filmvqa.worlds.programs import QUESTION_TYPES
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ All are on CLEVR v1.0; ours are comparable if they are on CLEVR too.
 
 from __future__ import annotations
 
-from filmvqa.clevr.programs import QUESTION_TYPES
+from filmvqa.worlds.programs import QUESTION_TYPES
 
 #: Test accuracy by model, in the order of ``COLUMNS`` (Table 1; for MAC, Hudson and Manning 2018,
 #: Table 1).

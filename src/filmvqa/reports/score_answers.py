@@ -12,13 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from filmvqa.clevr.programs import ANSWER_FUNCTIONS
-from filmvqa.clevr.schema import CORRECT, not_utf8, utf8_json
 from filmvqa.data.question_table import MISSING, QuestionTable, read_question_table
 from filmvqa.errors import UserError
 from filmvqa.evaluation.accuracy import accuracy_report
 from filmvqa.evaluation.records import Prediction
 from filmvqa.files import read_bytes, refuse_overwriting, write_file
+from filmvqa.worlds.programs import ANSWER_FUNCTIONS
+from filmvqa.worlds.schema import CORRECT, not_utf8, utf8_json
 
 #: An answer that is not one of the questions' answers.
 _ANOTHER = -2

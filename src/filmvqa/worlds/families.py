@@ -10,9 +10,9 @@ from pathlib import Path
 
 import msgspec
 
-from filmvqa.clevr.programs import ANSWER_FUNCTIONS, SIGNATURES
-from filmvqa.clevr.schema import ATTRIBUTES, RELATIONS, decode_json
 from filmvqa.errors import UserError
+from filmvqa.worlds.programs import ANSWER_FUNCTIONS, SIGNATURES
+from filmvqa.worlds.schema import ATTRIBUTES, RELATIONS, decode_json
 
 #: Values that a template parameter of each type can take.
 DOMAINS = {name.capitalize(): values for name, values in ATTRIBUTES.items()}

@@ -12,8 +12,8 @@ import random
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from filmvqa.clevr.families import COMPOSITE_NODE, DOMAINS, Family, Node, Template
-from filmvqa.clevr.programs import (
+from filmvqa.worlds.families import COMPOSITE_NODE, DOMAINS, Family, Node, Template
+from filmvqa.worlds.programs import (
     NO_FILTER,
     Filter,
     NotUniqueError,
@@ -22,8 +22,8 @@ from filmvqa.clevr.programs import (
     answer_text,
     execute,
 )
-from filmvqa.clevr.schema import ATTRIBUTES, RELATIONS, Function, Question, Scene
-from filmvqa.clevr.wording import write_question
+from filmvqa.worlds.schema import ATTRIBUTES, RELATIONS, Function, Question, Scene
+from filmvqa.worlds.wording import write_question
 
 #: Counts of families and answers are reset after this many images, as in the official generator.
 IMAGES_PER_SHARD = 250

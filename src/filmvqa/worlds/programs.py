@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import product
 
-from filmvqa.clevr.schema import ATTRIBUTES, RELATIONS, Function, Scene
 from filmvqa.errors import UserError
+from filmvqa.worlds.schema import ATTRIBUTES, RELATIONS, Function, Scene
 
 #: The thirteen functions that end a CLEVR program, in the order of ``types`` in question files.
 ANSWER_FUNCTIONS = (

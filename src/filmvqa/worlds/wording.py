@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import re
 
-from filmvqa.clevr.families import Template
+from filmvqa.worlds.families import Template
 
 #: Words for attribute values and relations; a value that is not listed stands for itself.
 SYNONYMS: dict[str, tuple[str, ...]] = {
