@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from filmvqa.errors import OptionError
 from filmvqa.models.attentive_read import attentive_read, read_scale
 from filmvqa.models.batch_norm import BatchNorm2d, track
-from filmvqa.models.conditioning import DualAttention, Film, SpatialFilm
+from filmvqa.models.conditioning import DualAttention, Film, Guide, SpatialFilm
 from filmvqa.models.film_generator import Modulation
 from filmvqa.models.fused_block import fused_block
 from filmvqa.models.kernels import kernels_take
@@ -18,8 +18,9 @@ from filmvqa.models.options import check_choice
 from filmvqa.models.vision import convolution
 from filmvqa.settings import Natural, Positive, Probability
 
-CONDITIONINGS: dict[str, type[Film | SpatialFilm | DualAttention]] = {
+CONDITIONINGS: dict[str, type[Film | Guide | SpatialFilm | DualAttention]] = {
     "film": Film,
+    "guide": Guide,
     "spatial_film": SpatialFilm,
     "dual_attention": DualAttention,
 }
@@ -65,9 +66,11 @@ class FilmedResBlock(nn.Module):
     context_dim
         Width of a vector that all positions are given with the input, such as what the block before
         read of its map: a linear map of it is added to the first convolution's output. 0: none.
+    map_size
+        (H, W) of the input, which ``guide`` needs.
     conditioning
-        How the question acts: ``film``, ``spatial_film``, ``dual_attention``, or ``concat``, which
-        appends γ and β, repeated over the map, to the 3×3 convolution's input.
+        How the question acts: ``film``, ``guide``, ``spatial_film``, ``dual_attention``, or
+        ``concat``, which appends γ and β, repeated over the map, to the 3×3 convolution's input.
     film_position
         Where the conditioning layer stands, one of ``FILM_POSITIONS``. ``concat`` has none.
     input_proj_kernel
@@ -99,7 +102,8 @@ class FilmedResBlock(nn.Module):
     Raises
     ------
     OptionError
-        If an option is none of its choices, or ``kernel_size`` is even.
+        If an option is none of its choices, ``kernel_size`` is even, or ``guide``'s maps would not
+        keep their size or have none.
     """
 
     def __init__(
@@ -108,6 +112,7 @@ class FilmedResBlock(nn.Module):
         conditioned: bool = True,
         coordinates: str = "inputs",
         context_dim: int = 0,
+        map_size: tuple[int, int] | None = None,
         *,
         conditioning: str = "film",
         film_position: str = "after_norm",
@@ -139,7 +144,14 @@ class FilmedResBlock(nn.Module):
             coordinates=coordinates == "everywhere", padding=kernel_size // 2,
         )  # fmt: skip
         self.norm = BatchNorm2d(channels, affine=norm_affine or not conditioned) if norm else None
-        self.condition = CONDITIONINGS[conditioning](channels) if self.film_position else None
+        if conditioning == "guide" and input_proj_kernel and input_proj_kernel % 2 == 0:
+            raise OptionError(
+                f"input_proj_kernel={input_proj_kernel}: must be odd for conditioning=guide, whose "
+                "maps keep their size"
+            )
+        self.condition = (
+            CONDITIONINGS[conditioning](channels, map_size) if self.film_position else None
+        )
         self.dropout = nn.Dropout2d(dropout) if dropout else None
         self.conditioned = self.concat or conditioned
         self.uses_gamma_beta = self.concat or (

@@ -1,7 +1,8 @@
-"""Layers by which a question modulates feature maps: FiLM, spatial FiLM and dual attention.
+"""Layers by which a question modulates feature maps: FiLM, a guide, spatial FiLM, dual attention.
 
-Each declares ``uses_gamma_beta``, whether it reads γ and β of its modulation, and ``extra_dim``,
-how many further numbers it reads.
+Each is made for ``channels`` and ``map_size``, (H, W) of the maps, which only the guide needs. It
+declares ``uses_gamma_beta``, whether it reads γ and β of its modulation, and ``extra_dim``, how
+many further numbers it reads.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from filmvqa.errors import OptionError
 from filmvqa.film import film
 from filmvqa.models.film_generator import Modulation
 from filmvqa.models.vision import CoordConv2d
@@ -22,13 +24,53 @@ class Film(nn.Module):
 
     uses_gamma_beta = True
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, map_size: tuple[int, int] | None = None) -> None:
         super().__init__()
         self.extra_dim = 0
 
     def forward(self, x: Tensor, modulation: Modulation) -> Tensor:
         """Map x (B, C, H, W) to the same shape."""
         return film(x, modulation.gamma, modulation.beta)
+
+
+class Guide(nn.Module):
+    """FiLM with a term of γ for each row and each column of the map (Rupprecht et al. 2018, "Guide
+    Me: Interacting with Deep Networks", section 3.2).
+
+    A'_{h,w,c} = (1 + α_h + β_w + γ^(s)_c) A_{h,w,c} + γ^(b)_c. Their 1 + γ^(s)_c and γ^(b)_c are
+    FiLM's γ_c and β_c; α_h and β_w, of which there are as many as the map has rows and columns, are
+    the modulation's ``extra`` (B, H + W).
+
+    Raises
+    ------
+    OptionError
+        If ``map_size`` is None.
+    """
+
+    uses_gamma_beta = True
+
+    def __init__(self, channels: int, map_size: tuple[int, int] | None = None) -> None:
+        super().__init__()
+        if map_size is None:
+            raise OptionError("conditioning=guide: needs the size of the maps")
+        self.height, self.width = map_size
+        self.extra_dim = self.height + self.width
+
+    def forward(self, x: Tensor, modulation: Modulation) -> Tensor:
+        """Map x (B, C, H, W) to the same shape.
+
+        Raises
+        ------
+        ValueError
+            If H and W are not those of ``map_size``.
+        """
+        if x.shape[2:] != (self.height, self.width):
+            raise ValueError(
+                f"maps of {tuple(x.shape[2:])}: the guide is for {(self.height, self.width)}"
+            )
+        rows, columns = modulation.extra[:, : self.height], modulation.extra[:, self.height :]
+        places = rows[:, None, :, None] + columns[:, None, None, :]  # (B, 1, H, W)
+        return film(x, modulation.gamma, modulation.beta) + places * x
 
 
 class SpatialFilm(nn.Module):
@@ -43,7 +85,9 @@ class SpatialFilm(nn.Module):
 
     uses_gamma_beta = True
 
-    def __init__(self, channels: int, rank: int = 16) -> None:
+    def __init__(
+        self, channels: int, map_size: tuple[int, int] | None = None, *, rank: int = 16
+    ) -> None:
         super().__init__()
         self.extra_dim = rank
         self.describe = CoordConv2d(channels, rank, 1)
@@ -67,7 +111,7 @@ class DualAttention(nn.Module):
 
     uses_gamma_beta = False
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, map_size: tuple[int, int] | None = None) -> None:
         super().__init__()
         self.extra_dim = 2 * channels
 

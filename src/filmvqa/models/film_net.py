@@ -122,7 +122,7 @@ class FilmNet(nn.Module):
         blocks = [
             build_part(
                 "block", FilmedResBlock, channels, is_conditioned, coordinates,
-                channels if reads and i else 0, **(block or {}),
+                channels if reads and i else 0, map_size, **(block or {}),
             )
             for i, is_conditioned in enumerate(conditioned)
         ]  # fmt: skip

@@ -1,0 +1,86 @@
+"""The guide of Rupprecht et al. against their equation in plain loops."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from filmvqa.errors import OptionError
+from filmvqa.film import film
+from filmvqa.models import build_model
+from filmvqa.models.blocks import FilmedResBlock
+from filmvqa.models.conditioning import Guide
+from filmvqa.models.film_generator import Modulation
+from tests.models.small_models import SIZES, SMALL, questions
+
+
+def guided(
+    a: NDArray[np.float64], alpha: NDArray[np.float64], beta: NDArray[np.float64],
+    gamma_s: NDArray[np.float64], gamma_b: NDArray[np.float64],
+) -> NDArray[np.float64]:  # fmt: skip
+    """A'_{h,w,c} = (1 + α_h + β_w + γ^(s)_c) A_{h,w,c} + γ^(b)_c, for one image (C, H, W)."""
+    out = np.empty_like(a)
+    for c, h, w in np.ndindex(*a.shape):
+        out[c, h, w] = (1 + alpha[h] + beta[w] + gamma_s[c]) * a[c, h, w] + gamma_b[c]
+    return out
+
+
+@given(
+    batch=st.integers(1, 3), channels=st.integers(1, 4), height=st.integers(1, 5),
+    width=st.integers(1, 5), seed=st.integers(0, 1000), channels_last=st.booleans(),
+)  # fmt: skip
+def test_the_guide_is_the_papers_equation(
+    batch: int, channels: int, height: int, width: int, seed: int, channels_last: bool
+) -> None:
+    generator = np.random.default_rng(seed)
+    a = generator.normal(size=(batch, channels, height, width))
+    alpha, beta, gamma_s, gamma_b = (
+        generator.normal(size=(batch, n)) for n in (height, width, channels, channels)
+    )
+    layer = Guide(channels, (height, width))
+    assert layer.extra_dim + 2 * channels == (channels + height + width) + channels
+    extra = torch.from_numpy(np.concatenate([alpha, beta], 1))
+    modulation = Modulation(
+        torch.from_numpy(1 + gamma_s), torch.from_numpy(gamma_b), extra, extra[:, :0]
+    )
+    x = torch.from_numpy(a)
+    if channels_last:
+        x = x.contiguous(memory_format=torch.channels_last)
+    expected = np.stack(
+        [guided(a[i], alpha[i], beta[i], gamma_s[i], gamma_b[i]) for i in range(batch)]
+    )
+    np.testing.assert_allclose(layer(x, modulation).numpy(), expected, rtol=1e-12, atol=1e-12)
+    still = modulation._replace(extra=torch.zeros_like(extra))
+    assert torch.equal(layer(x, still), film(x, still.gamma, still.beta))
+
+
+def test_each_row_and_column_has_its_own_term() -> None:
+    layer, x = Guide(2, (3, 4)), torch.ones(1, 2, 3, 4)
+    extra = torch.zeros(1, 7)
+    extra[0, 1], extra[0, 3 + 2] = 10.0, 0.5
+    out = layer(x, Modulation(torch.ones(1, 2), torch.zeros(1, 2), extra, extra[:, :0]))
+    expected = torch.ones(3, 4)
+    expected[1] += 10.0
+    expected[:, 2] += 0.5
+    assert torch.equal(out, expected.expand(1, 2, 3, 4))
+
+
+def test_the_guide_of_a_network_is_of_the_size_of_its_maps() -> None:
+    options = SMALL["film"] | {"block": {"conditioning": "guide"}, "stem": {"strides": [2]}}
+    sizes = SIZES | {"feature_shape": [6, 5, 9]}
+    model = build_model("film", **sizes, **options).eval()
+    assert model.film_generator.extra_dim == 3 + 5
+    assert torch.isfinite(model(torch.randn(2, 6, 5, 9), questions([4, 6]))).all()
+    with pytest.raises(ValueError, match=r"maps of \(2, 3\): the guide is for \(3, 5\)"):
+        model(torch.randn(2, 6, 4, 6), questions([4, 6]))
+
+
+def test_maps_that_change_their_size_are_refused() -> None:
+    with pytest.raises(OptionError, match="input_proj_kernel=2: must be odd"):
+        FilmedResBlock(4, map_size=(5, 5), conditioning="guide", input_proj_kernel=2)
+    with pytest.raises(OptionError, match="needs the size of the maps"):
+        FilmedResBlock(4, conditioning="guide")
