@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from filmvqa.checkpoint import load_checkpoint
+from filmvqa.checkpoint import load_checkpoint, model_from_checkpoint
 from filmvqa.data.questions import QuestionDataset
 from filmvqa.data.vocabulary import Vocabulary
 from filmvqa.errors import UserError
@@ -142,6 +142,53 @@ def test_batch_norms_of_frozen_parts_can_go_on() -> None:
         UserError, match=r"train\.frozen_batch_norm='no': must be one of eval, train"
     ):
         training_mode(model, "no")
+
+
+def test_a_part_that_is_trained_leaves_the_rest_of_its_module_frozen() -> None:
+    block = {"conditioning": "spatial_film", "norm_affine": True, "dropout": 0.5}
+    model = build_model("film", **SIZES, **SMALL["film"] | {"block": block})
+    freeze_except(model, ["film_generator", "blocks.0.condition"])
+    training_mode(model)
+    first = model.blocks[0]
+    assert first.condition.training
+    assert not any(part.training for part in (first.norm, first.conv, model.blocks[1]))
+
+
+def without_language(folder: Path, data: Path) -> Path:
+    """A run of the small FiLM none of whose blocks is conditioned."""
+    model = {"film_blocks": [False, False], "block": {"norm_affine": True}}
+    train(folder, data, max_steps=8, model=model)
+    return folder / "best.pt"
+
+
+@pytest.mark.parametrize(
+    ("conditioning", "generator"),
+    [("film", {"decoder": "gru"}), ("guide", {"word_attention": True}), ("film", {})],
+)
+def test_a_network_without_language_is_given_a_generator_that_begins_as_nothing(
+    conditioning: str, generator: dict, tiny_set: Path, tmp_path: Path
+) -> None:
+    base = without_language(tmp_path / "base", tiny_set)
+    content = load_checkpoint(base)
+    model = {
+        "film_blocks": [True, True], "generator": generator,
+        "block": {"norm_affine": True, "conditioning": conditioning},
+    }  # fmt: skip
+    conditioned = build_model("film", **content["model"]["kwargs"] | model).eval()
+    vocabulary = Vocabulary.from_dict(content["vocabulary"])
+    with pytest.raises(UserError, match=r"only one has film_generator\.decoder"):
+        warm_start(conditioned, "film", base, vocabulary)
+    warm_start(conditioned, "film", base, vocabulary, new_parts=["encoder", "film_generator"])
+    plain, _ = model_from_checkpoint(content, base)
+    features, words = torch.randn(3, *content["model"]["kwargs"]["feature_shape"]), torch.ones(3, 4)
+    assert torch.equal(conditioned(features, words.long()), plain.eval()(features, words.long()))
+    run = {"init_from": base, "trainable": ["encoder", "film_generator"]}
+    train(tmp_path / "run", tiny_set, max_steps=8, model=model, run=run)
+    before, after = content["weights"], load_checkpoint(tmp_path / "run/last.pt")["weights"]
+    changed = {k.split(".")[0] for k, v in after.items() if not torch.equal(v, before.get(k, v))}
+    assert changed == {"encoder"}
+    assert after["film_generator.decoder.0.weight" if not generator.get("decoder") else
+                 "film_generator.decoder.linear.weight"].abs().sum() > 0  # fmt: skip
 
 
 def test_frozen_batch_norms_change_only_their_statistics(tmp_path: Path, tiny_set: Path) -> None:

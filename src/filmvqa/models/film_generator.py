@@ -165,6 +165,16 @@ class FilmGenerator(nn.Module):
         beta = decoded.new_zeros(shape) if self.beta == "zero" else beta_scale * delta_beta
         return Modulation(gamma, beta, extra, key)
 
+    def begin_at_zero(self) -> None:
+        """Set the last layers to 0, so that all outputs begin at 0: then γ is its baseline (with
+        ``gamma`` linear or tanh), β is 0, and a guide is the identity."""
+        layers = [_last_linear(self.decoder)]
+        if self.word_attention is not None:
+            layers += [_last_linear(decoder) for decoder in self.word_attention.decoders]
+        for layer in layers:
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
     @property
     def has_deviations(self) -> bool:
         """Whether γ can differ from 1 or β from 0."""
@@ -180,6 +190,11 @@ class FilmGenerator(nn.Module):
             return self.multipliers.square().mean(dim=(1, 2)).sum()
         gamma, beta = modulation.gamma.float(), modulation.beta.float()
         return (gamma - 1).square().mean() + beta.square().mean()
+
+
+def _last_linear(decoder: nn.Module) -> nn.Linear:
+    """The linear layer that computes the outputs of a decoder."""
+    return [module for module in decoder.modules() if isinstance(module, nn.Linear)][-1]
 
 
 def _build_decoder(

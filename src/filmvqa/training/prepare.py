@@ -210,6 +210,7 @@ def _build_run(
         known, new = warm_start(
             model, settings.model["name"], settings.init_from, vocabulary,
             new_words_std=settings.new_words_std, feature_spec=train.store.feature_spec,
+            new_parts=settings.trainable or (),
         )  # fmt: skip
         print(f"begins from {settings.init_from}: {known} words known, {new} new")
     freeze_except(model, settings.trainable)

@@ -37,6 +37,7 @@ def warm_start(
     *,
     new_words_std: float | None = None,
     feature_spec: Mapping[str, Any] | None = None,
+    new_parts: Sequence[str] = (),
 ) -> tuple[int, int]:
     """Load the weights of a checkpoint whose vocabulary may differ from that of the model.
 
@@ -57,6 +58,10 @@ def warm_start(
     feature_spec
         How the features were made that the model is to read, to warn where the checkpoint's were
         made otherwise; None: not known.
+    new_parts
+        Parts of the model that the checkpoint's may lack, as a network without language lacks a
+        FiLM generator. They keep their initial weights; a FiLM generator begins at 0, so that the
+        model begins as the checkpoint's.
 
     Returns
     -------
@@ -85,8 +90,14 @@ def warm_start(
         warn(f"{path}: was trained on features that were made otherwise ({'; '.join(changed)})")
     old_vocabulary = vocabulary_of(content, path)
     old_weights, weights = eval_weights(content), model.state_dict()
+    lacking = [
+        part for part in new_parts if not any(belongs_to_module(k, part) for k in old_weights)
+    ]
     unmatched = [
-        k for k in old_weights.keys() ^ weights.keys() if not k.endswith(_OPTIONAL_WEIGHTS)
+        k
+        for k in old_weights.keys() ^ weights.keys()
+        if not k.endswith(_OPTIONAL_WEIGHTS)
+        and not any(belongs_to_module(k, part) for part in lacking)
     ]
     if unmatched:
         raise UserError(
@@ -116,6 +127,10 @@ def warm_start(
                 f"{path}: its weights do not fit this model ({key} is "
                 f"{tuple(old_weight.shape)} there, {tuple(weight.shape)} here)"
             )
+    if "film_generator" in lacking:
+        generator = getattr(model, "film_generator", None)
+        if generator is not None:
+            generator.begin_at_zero()
     num_shared = len(vocabulary.question.keys() & old_vocabulary.question.keys())
     return num_shared, len(vocabulary.question) - num_shared
 
@@ -165,14 +180,14 @@ def training_mode(model: nn.Module, frozen_batch_norm: str = "eval") -> None:
     """
     checked(frozen_batch_norm, FrozenBatchNorm, "train.frozen_batch_norm")
     model.train()
-    for child in model.children():
-        parameters = list(child.parameters())
+    for module in list(model.modules())[1:]:
+        parameters = list(module.parameters())
         if parameters and not any(p.requires_grad for p in parameters):
-            child.eval()
-            if frozen_batch_norm == "train":
-                for module in child.modules():
-                    if isinstance(module, _BatchNorm):
-                        module.train()
+            module.eval()
+    if frozen_batch_norm == "train":
+        for module in model.modules():
+            if isinstance(module, _BatchNorm):
+                module.train()
 
 
 def count_weights(model: nn.Module) -> tuple[int, int]:
