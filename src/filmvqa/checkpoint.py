@@ -285,9 +285,11 @@ def model_from_checkpoint(
         model = build_model(name, **kwargs)
         model.load_state_dict(weights)
     sizes = (len(vocabulary.question), len(vocabulary.answer))
-    if sizes != (kwargs["vocab_size"], kwargs["num_answers"]):
+    # A model that answers otherwise than with words has no number of answers.
+    taken = (kwargs["vocab_size"], kwargs.get("num_answers", sizes[1]))
+    if sizes != taken:
         raise UserError(
             f"{path}: its vocabulary has {sizes[0]} words and {sizes[1]} answers, its model "
-            f"{kwargs['vocab_size']} and {kwargs['num_answers']}; {remedy(path)}"
+            f"{taken[0]} and {taken[1]}; {remedy(path)}"
         )
     return model.eval(), vocabulary

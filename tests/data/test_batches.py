@@ -43,7 +43,7 @@ def test_a_batch_holds_what_the_files_hold(loader: Loader, tiny_set: Path) -> No
             assert np.array_equal(found, features["features"][image])
             words = questions["questions"][row]
             assert np.array_equal(batch.questions[k].numpy()[: (words > 0).sum()], words[words > 0])
-            assert int(batch.answers[k]) == questions["answers"][row]
+            assert int(batch.targets[k]) == questions["answers"][row]
     assert batch.questions.shape[1] == int((batch.questions != 0).sum(1).max())
     assert torch.equal(batch.index, rows)
 
@@ -86,7 +86,7 @@ def test_a_test_split_has_no_answers(tiny_set: Path, vocabulary: Vocabulary) -> 
     questions = QuestionDataset.load(tiny_set / "test_questions.h5", vocabulary)
     store = open_feature_store(tiny_set / "test_features_clevr_cnn.h5")
     assert (questions.answers, questions.types, questions.families) == (None, None, None)
-    assert Loader(questions, store, 4).batch(torch.arange(3)).answers is None
+    assert Loader(questions, store, 4).batch(torch.arange(3)).targets is None
 
 
 def test_features_of_the_first_images_alone(

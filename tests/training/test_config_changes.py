@@ -276,7 +276,7 @@ def test_patience_is_raised_after_an_early_stop_and_lowered(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(Trainer, "_correct", lambda self, loader, rows: rows < 0)  # never better
+    monkeypatch.setattr(Trainer, "_scores", lambda self, loader, rows: rows < 0)  # never better
     options: dict[str, Any] = {"eval_every": 4}
     train(tmp_path / "whole", tiny_set, **options)
     train(tmp_path / "run", tiny_set, patience=2, **options)

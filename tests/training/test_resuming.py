@@ -174,7 +174,7 @@ def test_a_signal_while_it_evaluates_leaves_that_for_the_next_time(
     tmp_path: Path, tiny_set: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     train(tmp_path / "whole", tiny_set)
-    right, calls = Trainer._correct, {"n": 0}
+    right, calls = Trainer._scores, {"n": 0}
 
     def signals(self: Trainer, *arguments: Any) -> torch.Tensor:
         calls["n"] += 1
@@ -182,7 +182,7 @@ def test_a_signal_while_it_evaluates_leaves_that_for_the_next_time(
             os.kill(os.getpid(), signal.SIGTERM)
         return right(self, *arguments)
 
-    monkeypatch.setattr(Trainer, "_correct", signals)
+    monkeypatch.setattr(Trainer, "_scores", signals)
     with pytest.raises(Interrupted, match="stopped after step 16"):
         train(tmp_path / "parts", tiny_set)
     assert [r["step"] for r in metrics(tmp_path / "parts") if "gap" in r] == [8]
@@ -238,13 +238,13 @@ def test_room_for_checkpoints_is_asked_for_before_training(
 def test_waiting_while_it_evaluates_is_not_counted(
     tmp_path: Path, tiny_set: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    right = Trainer._correct
+    right = Trainer._scores
 
     def waits(self: Trainer, *arguments: Any) -> torch.Tensor:
         self.train_loader.waited += 100.0
         return right(self, *arguments)
 
-    monkeypatch.setattr(Trainer, "_correct", waits)
+    monkeypatch.setattr(Trainer, "_scores", waits)
     train(tmp_path / "run", tiny_set)
     lines = map(json.loads, (tmp_path / "run/metrics.jsonl").read_text().splitlines())
     assert all(0 <= record["waited"] <= 1 for record in lines if "waited" in record)

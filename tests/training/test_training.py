@@ -81,7 +81,7 @@ def test_a_finished_run_is_not_run_again_and_another_config_is_refused(
 def test_early_stopping(tmp_path: Path, tiny_set: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scores = iter([0.5, 0.6, 0.6, 0.4, 0.9])
     monkeypatch.setattr(
-        "filmvqa.training.trainer.Trainer._correct",
+        "filmvqa.training.trainer.Trainer._scores",
         lambda self, loader, rows: (
             torch.arange(len(rows)) < next(scores) * len(rows)
             if loader is self.val_loader
@@ -106,11 +106,11 @@ def test_sixty_four_questions_are_learned_by_heart(name: str, tiny_set: Path) ->
     batch = loader.batch(torch.arange(64))
     for _ in range(300):
         logits = model(batch.features, batch.questions, batch.image_of_question)
-        right = (logits.argmax(1) == batch.answers).float().mean()
+        right = (logits.argmax(1) == batch.targets).float().mean()
         if right == 1:
             break
         optimizer.zero_grad()
-        torch.nn.functional.cross_entropy(logits, batch.answers).backward()
+        torch.nn.functional.cross_entropy(logits, batch.targets).backward()
         optimizer.step()
     assert right == 1
 

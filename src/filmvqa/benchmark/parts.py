@@ -286,8 +286,8 @@ class Benchmark:
 def _first_questions(batch: Batch, count: int) -> Batch:
     """A batch of the first ``count`` questions of a batch and their images."""
     images, image_of_question = torch.unique(batch.image_of_question[:count], return_inverse=True)
-    answers = None if batch.answers is None else batch.answers[:count]
+    targets = None if batch.targets is None else batch.targets[:count]
     return Batch(
-        batch.features[images], image_of_question, batch.questions[:count], answers,
+        batch.features[images], image_of_question, batch.questions[:count], targets,
         batch.index[:count], count,
     )  # fmt: skip

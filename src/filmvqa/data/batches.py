@@ -15,6 +15,7 @@ from filmvqa.data.prefetch import prefetch
 from filmvqa.data.questions import QuestionDataset
 from filmvqa.data.sampler import EpochSampler
 from filmvqa.data.store import FeatureStore, open_feature_store
+from filmvqa.data.targets import AnswerTargets, Targets
 from filmvqa.data.vocabulary import Vocabulary
 from filmvqa.devices import to_device
 from filmvqa.errors import UserError
@@ -30,9 +31,9 @@ class Batch:
     """B questions about U images.
 
     On the device are ``features`` (U, C, H, W), each image once, ``image_of_question`` (B,), which
-    indexes them, and ``answers`` (B,) or None. On the host, where models group questions by their
-    words, are ``questions`` (B, T), padded with 0 to the longest of them, and ``index`` (B,), rows
-    of the question file.
+    indexes them, and ``targets`` (B, ...) or None, which ``Loader.targets`` makes. On the host,
+    where models group questions by their words, are ``questions`` (B, T), padded with 0 to the
+    longest of them, and ``index`` (B,), rows of the question file.
 
     Of a batch that several processes train on together this is the part of one of them, and
     ``whole_size`` the number of questions of the whole. Where that is smaller than the number of
@@ -42,7 +43,7 @@ class Batch:
     features: Tensor
     image_of_question: Tensor
     questions: Tensor
-    answers: Tensor | None
+    targets: Tensor | None
     index: Tensor
     whole_size: int
     counts: bool = True
@@ -57,7 +58,8 @@ class Loader:
     """Batches of a question dataset with the features of its images, by default in channels-last
     order, in which convolutions are fastest.
 
-    ``waited`` is the time in seconds that consumers have waited for batches.
+    ``targets`` makes the targets of batches; ``waited`` is the time in seconds that consumers have
+    waited for batches.
     """
 
     def __init__(
@@ -67,8 +69,10 @@ class Loader:
         batch_size: int,
         *,
         channels_last: bool = True,
+        targets: Targets | None = None,
     ) -> None:
         self.questions, self.store = questions, store
+        self.targets: Targets = AnswerTargets() if targets is None else targets
         self.batch_size: int = checked(batch_size, Positive, "batch_size")
         self._memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.waited = 0.0
@@ -76,6 +80,30 @@ class Loader:
     @property
     def device(self) -> torch.device:
         return self.store.device
+
+    @property
+    def has_targets(self) -> bool:
+        """Whether it is known what the questions are to be answered with."""
+        return self.targets.known(self.questions)
+
+    def read_targets(self, rows: Tensor) -> Tensor:
+        """Targets (B, ...) of the given rows (B,), on the device.
+
+        Raises
+        ------
+        UserError
+            If they are not known.
+        """
+        images, image_of_question = torch.unique(self.questions.images[rows], return_inverse=True)
+        targets = self.targets.read(self.questions, rows, images, image_of_question, self.device)
+        if targets is None:
+            raise UserError(f"{self.questions.path}: has no {self.targets.noun} to compare with")
+        return targets
+
+    def close(self) -> None:
+        """Release the files of features and targets."""
+        self.store.close()
+        self.targets.close()
 
     def batch(self, rows: Tensor) -> Batch:
         """The batch of the given rows (B,), in their order."""
@@ -86,7 +114,7 @@ class Loader:
             features=self.store.read(images, self._memory_format),
             image_of_question=to_device(image_of_question, self.device),
             questions=q.questions[rows, :longest].long(),
-            answers=None if q.answers is None else to_device(q.answers[rows], self.device),
+            targets=self.targets.read(q, rows, images, image_of_question, self.device),
             index=rows,
             whole_size=len(rows),
         )
@@ -152,6 +180,7 @@ def open_loader(
     families: Sequence[int] | None = None,
     missing_images: str = "refuse",
     missing_images_option: str = "data.missing_images",
+    targets: str = AnswerTargets.kind,
 ) -> Loader:
     """The questions and features of a split, checked against each other.
 
@@ -162,6 +191,8 @@ def open_loader(
     missing_images, missing_images_option
         As ``QuestionDataset.with_features`` takes them; it is printed how many questions are left
         out.
+    targets
+        The kind of targets, as the model names it.
 
     Raises
     ------
@@ -181,4 +212,10 @@ def open_loader(
             f"{asked.path}: {len(questions):,} questions are kept, {left_out:,} left out, of whose "
             f"images {path.name} has no features"
         )
-    return Loader(questions, features, batch_size, channels_last=channels_last)
+    return Loader(
+        questions, features, batch_size, channels_last=channels_last,
+        targets=_TARGETS[targets](),
+    )  # fmt: skip
+
+
+_TARGETS = {AnswerTargets.kind: AnswerTargets}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -57,11 +58,12 @@ def question_type_indices(questions: Answered) -> Tensor | None:
     return by_function[questions.types]
 
 
-def type_accuracies(correct: Tensor, types: Tensor) -> dict[str, float]:
-    """Share of correct answers (N,) by question type, for those that occur in ``types`` (N,)."""
+def type_means(scores: Tensor, names: Sequence[str], types: Tensor) -> dict[str, float]:
+    """Mean of scores (N,), for answers the share of correct ones, by the name of their type, for
+    those whose index occurs in ``types`` (N,)."""
     return {
-        name: float(correct[types == i].double().mean())
-        for i, name in enumerate(QUESTION_TYPES)
+        name: float(scores[types == i].double().mean())
+        for i, name in enumerate(names)
         if (types == i).any()
     }
 

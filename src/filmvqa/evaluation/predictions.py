@@ -12,6 +12,7 @@ from tqdm import tqdm
 from filmvqa import processes
 from filmvqa.data.batches import Loader
 from filmvqa.devices import autocast
+from filmvqa.evaluation.objectives import objective_of
 from filmvqa.settings import Precision, checked
 
 
@@ -42,10 +43,11 @@ def predict(
     progress: bool = True,
     stop: Callable[[], bool] = lambda: False,
 ) -> Tensor:
-    """Most likely answers (N,) int64 on the CPU, of the given rows or of all, in their order.
+    """Predictions (N, ...) on the CPU, of the given rows or of all, in their order: the most likely
+    answers (N,), or what else the model's objective keeps of its output.
 
-    Logits are not kept; the model is left in its mode. Several processes share the batches, which
-    are those of one process, and all of them have all answers.
+    The rest of it is not kept; the model is left in its mode. Several processes share the batches,
+    which are those of one process, and all of them have all predictions.
 
     Parameters
     ----------
@@ -67,8 +69,9 @@ def predict(
     order = torch.argsort(questions.images[rows], stable=True)
     batches = torch.split(order, loader.batch_size)
     part = torch.cat([order[:0], *batches[processes.part_of(len(batches))]])
-    answers = torch.empty(len(part), dtype=torch.int64, device=loader.device)
-    done, stopped = 0, False
+    objective = objective_of(model)
+    own: list[Tensor] = []
+    stopped = False
     with (
         evaluating(model),
         tqdm(total=len(part), desc="answer", unit="q", disable=not progress, leave=False) as bar,
@@ -77,12 +80,14 @@ def predict(
             if stopped := stop():
                 break
             with autocast(loader.device, precision):
-                logits = model(batch.features, batch.questions, batch.image_of_question)
-            answers[done : done + len(batch.index)] = logits.argmax(1)
-            done += len(batch.index)
+                output = model(batch.features, batch.questions, batch.image_of_question)
+            own.append(objective.predictions(output))
             bar.update(len(batch.index))
-    if any(processes.gathered(stopped)):
+    of_all = processes.gathered((stopped, own[0][0].shape if own else None))
+    if any(stopped for stopped, _ in of_all):
         raise PredictionStoppedError
-    predictions = torch.zeros(len(rows), dtype=torch.int64)
-    predictions[part] = answers.cpu()
+    shape = next((shape for _, shape in of_all if shape is not None), ())
+    predictions = torch.zeros((len(rows), *shape), dtype=objective.prediction_dtype)
+    if own:
+        predictions[part] = torch.cat(own).cpu()
     return processes.sum_over_processes(predictions)

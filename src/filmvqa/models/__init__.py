@@ -75,6 +75,14 @@ def check_model(model: Mapping[str, Any], key: str = "model") -> None:
         raise UserError(f"{key}.{error}") from None
 
 
+def targets_of(model: str | type[nn.Module] | nn.Module) -> str:
+    """The kind of targets that a model, or that which ``MODELS`` has under a name, is trained on:
+    its ``TARGETS``, or the answers."""
+    model = MODELS[model] if isinstance(model, str) else model
+    kind: str = getattr(model, "TARGETS", "answers")
+    return kind
+
+
 def _check_name(name: Any, key: str) -> None:
     if not isinstance(name, str) or name not in MODELS:
         raise UserError(f"{key}.name={shown(name)}: must be one of {', '.join(MODELS)}")

@@ -20,8 +20,20 @@ class _Evaluation(msgspec.Struct):
     val_by_type: dict[str, float] = {}
 
 
+class _MaskEvaluation(msgspec.Struct):
+    step: int
+    train_mean_iou: float
+    val_mean_iou: float
+    val_by_type: dict[str, float] = {}
+
+
+#: The records of evaluations, by the metric of the model's objective.
+_RECORDS: dict[str, type[msgspec.Struct]] = {"accuracy": _Evaluation, "mean_iou": _MaskEvaluation}
+
+
 def read_evaluations(metrics: str | Path) -> list[dict[str, Any]]:
-    """The records of evaluations in a run's ``metrics.jsonl``.
+    """The records of evaluations in a run's ``metrics.jsonl``, and in them ``metric``, the name of
+    the score, and ``train`` and ``val``, its means.
 
     A last line without its newline, which the run is still writing, is left out.
 
@@ -36,9 +48,12 @@ def read_evaluations(metrics: str | Path) -> list[dict[str, Any]]:
     evaluations = []
     for number, line in enumerate(lines, 1):
         try:
-            if "val_accuracy" in (record := msgspec.json.decode(line, type=dict[str, Any])):
-                msgspec.convert(record, _Evaluation)
-                evaluations.append(record)
+            record = msgspec.json.decode(line, type=dict[str, Any])
+            for metric, record_type in _RECORDS.items():
+                if f"val_{metric}" in record:
+                    msgspec.convert(record, record_type)
+                    means = {name: record[f"{name}_{metric}"] for name in ("train", "val")}
+                    evaluations.append({**record, "metric": metric, **means})
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise UserError(
                 f"{metrics}: line {number}: {error}; the run itself is in its checkpoints; "
@@ -54,17 +69,18 @@ def update_curves(layout: RunLayout) -> None:
 
 
 def draw_curves(metrics: str | Path, target: str | Path) -> None:
-    """Write a PNG of training and validation accuracy against steps; the gap is filled."""
+    """Write a PNG of training and validation score against steps; the gap is filled."""
     evaluations = read_evaluations(metrics)
     steps = [record["step"] for record in evaluations]
-    train = [100 * record["train_accuracy"] for record in evaluations]
-    val = [100 * record["val_accuracy"] for record in evaluations]
+    train = [100 * record["train"] for record in evaluations]
+    val = [100 * record["val"] for record in evaluations]
+    metric = evaluations[0]["metric"].replace("_iou", " IoU") if evaluations else "accuracy"
     figure = new_figure(6, 4)
     axes = figure.subplots()
     axes.fill_between(steps, train, val, color="0.5", alpha=0.2, label="gap")
     axes.plot(steps, train, "o-", color="C1", markersize=3, label="training sample")
     axes.plot(steps, val, "o-", color="C0", markersize=3, label="validation")
-    axes.set(xlabel="step", ylabel="accuracy (%)")
+    axes.set(xlabel="step", ylabel=f"{metric} (%)")
     axes.grid(alpha=0.3)
     axes.legend()
     save_figure(figure, target, dpi=150)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,17 +20,17 @@ from filmvqa.checkpoint import (
     model_from_checkpoint,
 )
 from filmvqa.data.batches import Loader, open_loader
-from filmvqa.data.questions import QuestionDataset
 from filmvqa.data.vocabulary import Vocabulary
 from filmvqa.devices import choose_device
 from filmvqa.errors import UserError, warn
-from filmvqa.evaluation.accuracy import accuracy_report
+from filmvqa.evaluation.objectives import objective_of
 from filmvqa.evaluation.predictions import predict
 from filmvqa.exported import shipped_file
 from filmvqa.files import atomic_write, check_output, write_file
 from filmvqa.layout import DatasetLayout, EvaluationLayout, RunLayout
 from filmvqa.locks import folder_lock
 from filmvqa.memory import explained_out_of_memory
+from filmvqa.models import targets_of
 from filmvqa.settings import Precision, checked
 from filmvqa.training.provenance import changed_inputs, record_inputs
 from filmvqa.worlds.schema import read_scenes
@@ -127,12 +127,16 @@ def evaluate_checkpoint(
             altered = change.applied(asked.model, asked.vocabulary)
         with altered, folder_lock(files.folder, split):
             predictions = predict(asked.model, asked.loader, precision=precision)
+            targets: Tensor | None = None
+            if asked.loader.has_targets:
+                targets = asked.loader.read_targets(torch.arange(len(questions))).cpu()
             if processes.is_first():
-                _write_predictions(files, predictions, questions, asked.vocabulary)
-            if questions.answers is None:
+                _write_predictions(files, predictions, targets, asked)
+            if targets is None:
                 return files, None
             objects = num_objects(asked.layout.scene_json(split), questions.images)
-            report |= accuracy_report(predictions, questions, objects)
+            objective = objective_of(asked.model)
+            report |= objective.report(predictions, targets, questions, objects)
             if processes.is_first():
                 write_file(files.report, json.dumps(report, indent=1) + "\n")
     return files, report
@@ -190,6 +194,7 @@ def opened_questions(
     loader = open_loader(
         layout, split, vocabulary, batch_size, torch_device, store,
         missing_images=missing_images, missing_images_option="missing_images",
+        targets=targets_of(model),
     )  # fmt: skip
 
     def out_of_memory_message() -> str:
@@ -198,7 +203,7 @@ def opened_questions(
             "choose store=stream"
         )
 
-    with loader.store, explained_out_of_memory(out_of_memory_message):
+    with closing(loader), explained_out_of_memory(out_of_memory_message):
         model = model.to(torch_device)
         yield AskedQuestions(checkpoint, content, model, vocabulary, layout, loader)
 
@@ -294,22 +299,17 @@ def num_objects(scenes: Path, images: Tensor) -> Tensor | None:
 
 
 def _write_predictions(
-    files: EvaluationLayout, predictions: Tensor, questions: QuestionDataset, vocabulary: Vocabulary
+    files: EvaluationLayout, predictions: Tensor, targets: Tensor | None, asked: AskedQuestions
 ) -> None:
-    answers = vocabulary.answers()
-    truths = questions.answers.tolist() if questions.answers is not None else None
+    """Write a line for each question, and, where its answer is not known, the answers alone."""
+    questions = asked.loader.questions
+    records = objective_of(asked.model).records(predictions, targets, asked.vocabulary)
     with atomic_write(files.predictions) as stream:
         rows = zip(
-            predictions.tolist(),
-            questions.images.tolist(),
-            questions.original_index.tolist(),
-            strict=True,
+            questions.original_index.tolist(), questions.images.tolist(), records, strict=True
         )
-        for i, (answer, image, question) in enumerate(rows):
-            record = {"question_index": question, "image_index": image, "answer": answers[answer]}
-            if truths is not None:
-                record["truth"] = answers[truths[i]]
-            stream.write(json.dumps(record).encode() + b"\n")
-    if truths is None:
-        lines = "".join(f"{answers[answer]}\n" for answer in predictions.tolist())
-        write_file(files.answers, lines)
+        for question, image, record in rows:
+            line = {"question_index": question, "image_index": image, **record}
+            stream.write(json.dumps(line).encode() + b"\n")
+    if targets is None and "answer" in records[0]:
+        write_file(files.answers, "".join(f"{record['answer']}\n" for record in records))

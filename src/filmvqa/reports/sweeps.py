@@ -126,20 +126,18 @@ def read_runs(folder: str | Path) -> list[SweepRun]:
         evaluations = read_evaluations(metrics)
         if not evaluations or not layout.config.exists():
             continue
-        best = max(evaluations, key=lambda record: record["val_accuracy"])
+        best = max(evaluations, key=lambda record: record["val"])
         config = flatten(_read_config(layout.config))
         runs.append(
             SweepRun(
                 layout.folder,
                 config | {"model": _model_name(config)},
                 best["step"],
-                best["train_accuracy"],
-                best["val_accuracy"],
+                best["train"],
+                best["val"],
                 best.get("val_by_type", {}),
                 [
-                    Evaluated(
-                        e["step"], e.get("seconds", 0.0), e["train_accuracy"], e["val_accuracy"]
-                    )
+                    Evaluated(e["step"], e.get("seconds", 0.0), e["train"], e["val"])
                     for e in evaluations
                 ],
             )

@@ -12,14 +12,16 @@ MIN_IMPROVEMENT = 0.002
 MIN_GAP_GROWTH = 0.01
 
 
-def overfitting_warning(history: list[dict[str, Any]]) -> str | None:
-    """A warning if the gap grows while validation accuracy does not improve.
+def overfitting_warning(history: list[dict[str, Any]], metric: str = "val_accuracy") -> str | None:
+    """A warning if the gap grows while the validation score does not improve.
 
     Parameters
     ----------
     history
-        A run's evaluations so far: ``step``, ``val_accuracy`` and ``gap``, which is training minus
-        validation accuracy.
+        A run's evaluations so far: ``step``, ``metric`` and ``gap``, which is training minus
+        validation score.
+    metric
+        The name of the mean validation score.
 
     Returns
     -------
@@ -27,16 +29,18 @@ def overfitting_warning(history: list[dict[str, Any]]) -> str | None:
         The warning; None if the run does not overfit, or if it did at the previous evaluation
         already, so that each period of overfitting is reported once.
     """
-    return _describe(history) if _describe(history[:-1]) is None else None
+    if _describe(history[:-1], metric) is not None:
+        return None
+    return _describe(history, metric)
 
 
-def _describe(history: list[dict[str, Any]]) -> str | None:
+def _describe(history: list[dict[str, Any]], metric: str) -> str | None:
     """A description of the overfitting at the last evaluation; None if there is none."""
     if len(history) <= PATIENCE:
         return None
     best = history[0]
     for record in history:
-        if record["val_accuracy"] > best["val_accuracy"] + MIN_IMPROVEMENT:
+        if record[metric] > best[metric] + MIN_IMPROVEMENT:
             best = record
     since_best = history[history.index(best) :]
     gap_growth = since_best[-1]["gap"] - best["gap"]
@@ -44,7 +48,7 @@ def _describe(history: list[dict[str, Any]]) -> str | None:
         return None
     return (
         f"overfitting: since step {best['step']} validation stands still at "
-        f"{100 * best['val_accuracy']:.1f}% while the gap to training grew from "
+        f"{100 * best[metric]:.1f}% while the gap to training grew from "
         f"{100 * best['gap']:.1f} to {100 * since_best[-1]['gap']:.1f} points; regularise "
         "(optim.weight_decay, optim.part_weight_decay, trainer.film_penalty, dropout) or stop"
     )

@@ -24,7 +24,7 @@ from filmvqa.errors import UserError, warn
 from filmvqa.files import refuse_overwriting
 from filmvqa.layout import DatasetLayout, RunLayout
 from filmvqa.memory import explained_out_of_memory
-from filmvqa.models import build_model, check_model
+from filmvqa.models import build_model, check_model, targets_of
 from filmvqa.settings import (
     Device,
     Fraction,
@@ -129,8 +129,8 @@ class PreparedRun:
 
     def close(self) -> None:
         """Release the files of the data."""
-        self.train.store.close()
-        self.val.store.close()
+        self.train.close()
+        self.val.close()
 
 
 def prepare_run(
@@ -170,8 +170,9 @@ def prepare_run(
                 settings.data, split, vocabulary, settings.trainer.batch_size, device,
                 settings.store, channels_last=settings.trainer.channels_last,
                 families=settings.families, missing_images=settings.missing_images,
+                targets=targets_of(settings.model["name"]),
             )  # fmt: skip
-            opened.callback(loader.store.close)
+            opened.callback(loader.close)
             loaders.append(loader)
         _check_splits(settings, *loaders)
         run = _build_run(layout, settings, vocabulary, device, *loaders, saved=saved)
@@ -201,7 +202,7 @@ def _build_run(
     torch.manual_seed(settings.seed)
     model_kwargs = {k: v for k, v in settings.model.items() if k != "name"} | {
         "vocab_size": len(vocabulary.question),
-        "num_answers": len(vocabulary.answer),
+        **train.targets.output_options(vocabulary),
         "feature_shape": list(train.store.shape),
     }
     model = build_model(settings.model["name"], **model_kwargs).to(device)
@@ -321,9 +322,10 @@ def _check_splits(settings: RunSettings, train: Loader, val: Loader) -> None:
         (train, "data.train_split", "to train on"),
         (val, "data.val_split", "to compare with"),
     ):
-        if loader.questions.answers is None:
+        if not loader.has_targets:
             raise UserError(
-                f"{loader.questions.path}: has no answers {purpose}; choose another {key}"
+                f"{loader.questions.path}: has no {loader.targets.noun} {purpose}; choose another "
+                f"{key}"
             )
     train_path, val_path = (
         settings.data.feature_h5(split) for split in (settings.train_split, settings.val_split)

@@ -62,6 +62,7 @@ def record_inputs(vocabulary: Vocabulary, loaders: Mapping[str, Loader]) -> dict
             "questions": loader.questions.sha256,
             "features": loader.store.sha256,
             "feature_spec": loader.store.feature_spec,
+            **loader.targets.inputs(),
         }
     return inputs
 
@@ -81,8 +82,9 @@ def changed_inputs(recorded: Mapping[str, Any], current: Mapping[str, Any]) -> l
         elif name in recorded_splits:
             changes += [
                 f"the {content} of {name}"
-                for content in ("questions", "features")
-                if current_input[content] != recorded[name][content]
+                for content in current_input
+                if content != "feature_spec"
+                and current_input[content] != recorded[name].get(content)
             ]
         elif (
             recorded_splits

@@ -78,7 +78,7 @@ def train_run(
                 ):
                     restore_run(run, saved, changes)
                 if saved["progress"]["finished"] and run.state.finished:
-                    return _finished_already(layout, run.state.best_accuracy)
+                    return _finished_already(layout, run.state.best_score)
             note_environment(run)
             if processes.is_first():
                 _check_room_for_checkpoints(run)
@@ -88,8 +88,8 @@ def train_run(
             run.close()
 
 
-def _finished_already(layout: RunLayout, best_accuracy: float) -> float:
-    best = float(best_accuracy)
+def _finished_already(layout: RunLayout, best_score: float) -> float:
+    best = float(best_score)
     print(f"{layout.folder}: finished already, best validation accuracy {100 * best:.2f}%")
     return best
 

@@ -13,6 +13,7 @@ from filmvqa.data.batches import Loader
 from filmvqa.data.images import find_pictures
 from filmvqa.data.vocabulary import Vocabulary
 from filmvqa.devices import autocast
+from filmvqa.evaluation.objectives import objective_of
 from filmvqa.evaluation.predictions import evaluating
 from filmvqa.models.film_generator import Modulation
 
@@ -71,20 +72,13 @@ class SnapshotTaker:
         batch = self.loader.batch(self.rows)
         modulation: Modulation | None = None
         with evaluating(model), autocast(self.loader.device, self.precision):
-            logits = model(batch.features, batch.questions, batch.image_of_question)
+            output = model(batch.features, batch.questions, batch.image_of_question)
             modulate: Any = getattr(model, "modulate", None)
             if modulate is not None and getattr(model, "film_generator", None) is not None:
                 modulation = modulate(batch.questions)
-        shares, answers = torch.softmax(logits.float(), 1).max(1)
-        texts, truths = self.vocabulary.answers(), batch.answers
+        described = objective_of(model).describe(output, batch.targets, self.vocabulary)
         examples = [
-            Example(
-                self.vocabulary.decode(batch.questions[i].tolist()),
-                "" if truths is None else texts[int(truths[i])],
-                texts[int(answers[i])],
-                float(shares[i]),
-                picture,
-            )
+            Example(self.vocabulary.decode(batch.questions[i].tolist()), *described[i], picture)
             for i, picture in enumerate(self.pictures)
         ]
         if modulation is None:

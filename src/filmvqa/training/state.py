@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from filmvqa import processes
 from filmvqa.data.sampler import EpochSampler
 from filmvqa.determinism import random_state, restore_random_state, seed_process
+from filmvqa.evaluation.objectives import objective_of
 from filmvqa.models.encoder import QuestionEncoder
 from filmvqa.training.optimizer import build_optimizer, build_schedule
 from filmvqa.training.settings import OptimSettings, TrainerSettings
@@ -31,10 +32,10 @@ class RunState:
         Steps of a run that nothing ends early; 0 for a model without weights to train.
     log_every : int
         Steps between records of the training loss.
-    losses, correct : Tensor
-        (log_every,) loss and number of correct answers of the steps since ``logged``, the step of
-        the last record of them in ``metrics.jsonl``, on the device; ``questions`` counts their
-        questions.
+    losses, scores : Tensor
+        (log_every,) loss and sum of the scores of predictions, which for answers is the number of
+        correct ones, of the steps since ``logged``, the step of the last record of them in
+        ``metrics.jsonl``, on the device; ``questions`` counts their questions.
     ema_model : Module or None
         The exponential moving average of the model.
     evaluated : int
@@ -52,10 +53,10 @@ class RunState:
     total_steps: int
     log_every: int
     losses: Tensor
-    correct: Tensor
+    scores: Tensor
     ema_model: nn.Module | None = None
     step: int = 0
-    best_accuracy: float = -1.0
+    best_score: float = -1.0
     best_step: int = 0
     evaluated: int = -1
     evaluations_since_best: int = 0
@@ -68,9 +69,11 @@ class RunState:
     environments: list[dict[str, Any]] = field(default_factory=list)
 
     _PROGRESS = (
-        "step", "best_accuracy", "best_step", "evaluated", "evaluations_since_best", "finished",
+        "step", "best_score", "best_step", "evaluated", "evaluations_since_best", "finished",
         "seconds", "records", "questions", "logged", "history", "environments",
     )  # fmt: skip
+    #: The names of some in checkpoints, from when all scores were accuracies.
+    _SAVED_AS: ClassVar[dict[str, str]] = {"best_score": "best_accuracy", "scores": "correct"}
 
     @property
     def eval_model(self) -> nn.Module:
@@ -111,8 +114,10 @@ class RunState:
             "sampler": self.sampler.state_dict(),
             "random": first,
             "random_of_others": others,
-            "window": {"losses": self.losses, "correct": self.correct},
-            "progress": {name: getattr(self, name) for name in self._PROGRESS},
+            "window": {"losses": self.losses, "correct": self.scores},
+            "progress": {
+                self._SAVED_AS.get(name, name): getattr(self, name) for name in self._PROGRESS
+            },
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> int:
@@ -131,13 +136,13 @@ class RunState:
                 "logged": progress["step"] - (unlogged if progress["questions"] else 0)
             }
         for name in self._PROGRESS:
-            setattr(self, name, progress[name])
+            setattr(self, name, progress[self._SAVED_AS.get(name, name)])
         # With another log_every than before, the next record is of more or fewer steps.
         next_record = (self.step // self.log_every + 1) * self.log_every
         count, size = self.steps_in_window, max(self.log_every, next_record - self.logged)
-        for name in ("losses", "correct"):
+        for name in ("losses", "scores"):
             values = getattr(self, name).new_zeros(size)
-            values[:count] = window[name][:count]
+            values[:count] = window[self._SAVED_AS.get(name, name)][:count]
             setattr(self, name, values)
         states = [state["random"], *state.get("random_of_others", [])]
         if processes.rank() < len(states):
@@ -160,9 +165,10 @@ def build_state(
         compile_parts(model)
     device = next(chain(model.parameters(), model.buffers())).device
     losses = torch.zeros(settings.log_every, device=device)
-    correct = torch.zeros(settings.log_every, dtype=torch.int64, device=device)
+    dtype = objective_of(model).score_dtype
+    scores = torch.zeros(settings.log_every, dtype=dtype, device=device)
     return RunState(
-        model, optimizer, schedule, sampler, total, settings.log_every, losses, correct, ema_model
+        model, optimizer, schedule, sampler, total, settings.log_every, losses, scores, ema_model
     )
 
 

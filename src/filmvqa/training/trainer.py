@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
@@ -21,7 +20,8 @@ from filmvqa.data.batches import Batch, Loader
 from filmvqa.data.vocabulary import Vocabulary
 from filmvqa.devices import autocast
 from filmvqa.errors import Interrupted, UserError
-from filmvqa.evaluation.accuracy import question_type_indices, type_accuracies
+from filmvqa.evaluation.accuracy import type_means
+from filmvqa.evaluation.objectives import objective_of
 from filmvqa.evaluation.predictions import PredictionStoppedError, predict
 from filmvqa.layout import RunLayout
 from filmvqa.memory import explained_out_of_memory
@@ -38,7 +38,7 @@ from filmvqa.training.stopping import StopRequest
 from filmvqa.training.throughput import ThroughputMeter
 from filmvqa.training.transfer import training_mode
 
-#: Whether to end after an evaluation: of the step and the validation accuracy.
+#: Whether to end after an evaluation: of the step and the mean validation score.
 EndAfter: TypeAlias = Callable[[int, float], bool]
 #: Whether each forward pass copies the first process' buffers, which torch renames.
 _COPY_BUFFERS = "forward_sync_buffers"
@@ -49,7 +49,8 @@ if _COPY_BUFFERS not in signature(DistributedDataParallel).parameters:
 class Trainer:
     """Trains ``state.model`` on ``train`` and keeps the best on ``val``.
 
-    A model without weights to train is only evaluated.
+    The model's objective tells what is compared with the targets, and how that is scored. A model
+    without weights to train is only evaluated.
 
     Parameters
     ----------
@@ -86,8 +87,10 @@ class Trainer:
         self.frozen_batch_norm = frozen_batch_norm
         self.train_rows = _sample(state.sampler.available, settings.train_sample, sample_seed)
         self.val_rows = _sample(val_rows, settings.val_sample, sample_seed)
-        types = question_type_indices(val.questions)
-        self.val_types = None if types is None else types[self.val_rows]
+        self.objective = objective_of(state.model)
+        self.val_types: tuple[list[str], Tensor] | None = None
+        if (types := self.objective.question_types(val.questions)) is not None:
+            self.val_types = types[0], types[1][self.val_rows]
         self.finite = FiniteCheck(state, train, layout)
         if settings.film_penalty and not getattr(state.model, "has_film_penalty", False):
             raise UserError(
@@ -109,13 +112,13 @@ class Trainer:
             )  # fmt: skip
 
     def fit(self, end_after: EndAfter | None = None) -> float:
-        """Train to the end; returns the best validation accuracy.
+        """Train to the end; returns the best mean validation score, for answers the accuracy.
 
         Parameters
         ----------
         end_after
-            Called after each evaluation, once the state is saved, with the step and the validation
-            accuracy: whether to end here. The run can be gone on with.
+            Called after each evaluation, once the state is saved, with the step and the mean
+            validation score: whether to end here. The run can be gone on with.
 
         Raises
         ------
@@ -158,11 +161,16 @@ class Trainer:
                 if self._evaluation_due():
                     with meter.paused():
                         self._evaluate(bar.write)
-                    accuracy = state.history[-1]["val_accuracy"]
-                    if end_after is not None and end_after(state.step, accuracy):
+                    score = state.history[-1][self._val_metric]
+                    if end_after is not None and end_after(state.step, score):
                         break
         vote.close()
-        return state.best_accuracy
+        return state.best_score
+
+    @property
+    def _val_metric(self) -> str:
+        """The name of the mean validation score in records."""
+        return f"val_{self.objective.metric}"
 
     def _is_multiple(self, every: int, step: int | None = None) -> bool:
         """Whether a step (None: the one that was just done) is a multiple of ``every``, or the
@@ -191,14 +199,15 @@ class Trainer:
         )
 
     def step(self, batch: Batch) -> None:
-        """One training step; its loss and number of correct answers are recorded on the device."""
+        """One training step; its loss and the sum of its scores are recorded on the device."""
         state, settings = self.state, self.settings
-        if batch.answers is None:
-            raise UserError(f"{self.train_loader.questions.path}: has no answers to train on")
+        if batch.targets is None:
+            loader = self.train_loader
+            raise UserError(f"{loader.questions.path}: has no {loader.targets.noun} to train on")
         if self._statistics is not None:
             self._statistics.counts = batch.counts
-        logits, penalty = self._forward(batch)
-        loss = F.cross_entropy(logits.float(), batch.answers)
+        output, penalty = self._forward(batch)
+        loss = self.objective.loss(output, batch.targets)
         state.optimizer.zero_grad(set_to_none=True)
         # The gradients of all processes are averaged: each counts by its share of the questions.
         weight = batch.share * processes.count()
@@ -220,18 +229,19 @@ class Trainer:
         # Benchmarks, which record no losses, go round in the window.
         index = (state.steps_in_window - 1) % len(state.losses)
         state.losses[index] = batch.share * loss.detach()
-        state.correct[index] = batch.counts * (logits.argmax(1) == batch.answers).sum()
+        predictions = self.objective.predictions(output)
+        state.scores[index] = batch.counts * self.objective.scores(predictions, batch.targets).sum()
         state.questions += batch.whole_size
 
     def _forward(self, batch: Batch) -> tuple[Tensor, Tensor | float]:
-        """Logits (B, num_answers) and the weighted penalty."""
+        """The model's output (B, ...) and the weighted penalty."""
         model, weight = self._network, self.settings.film_penalty
         inputs = (batch.features, batch.questions, batch.image_of_question)
         with autocast(self.train_loader.device, self.settings.precision):
             if not weight:
                 return model(*inputs), 0.0
-            logits, penalty = model(*inputs, return_penalty=True)
-        return logits, weight * penalty
+            output, penalty = model(*inputs, return_penalty=True)
+        return output, weight * penalty
 
     def _evaluate(self, write: Callable[[str], None]) -> None:
         """Score the model and save it; a request to stop saves it and leaves the evaluation to the
@@ -239,31 +249,31 @@ class Trainer:
         state = self.state
         self._check_finite()
         try:
-            correct = self._correct(self.val_loader, self.val_rows)
-            val = float(correct.double().mean())
-            train = float(self._correct(self.train_loader, self.train_rows).double().mean())
+            scores = self._scores(self.val_loader, self.val_rows)
+            val = float(scores.double().mean())
+            train = float(self._scores(self.train_loader, self.train_rows).double().mean())
         except PredictionStoppedError:
             self._save(self.layout.last_checkpoint)
             raise self._interrupted() from None
         record: dict[str, Any] = {
-            "val_accuracy": val, "train_accuracy": train, "gap": train - val,
+            self._val_metric: val, f"train_{self.objective.metric}": train, "gap": train - val,
         }  # fmt: skip
         state.evaluated = state.step
         state.history.append({"step": state.step, **record})
         if self.val_types is not None:
-            record["val_by_type"] = type_accuracies(correct, self.val_types)
-        is_best = val > state.best_accuracy
+            record["val_by_type"] = type_means(scores, *self.val_types)
+        is_best = val > state.best_score
         if is_best:
-            state.best_accuracy, state.best_step = val, state.step
+            state.best_score, state.best_step = val, state.step
             state.evaluations_since_best = 0
         else:
             state.evaluations_since_best += 1
         self._log({"epoch": state.sampler.epoch, **record})
         write(
             f"step {state.step}: validation {100 * val:.2f}%, train sample {100 * train:.2f}%, "
-            f"best {100 * state.best_accuracy:.2f}% at step {state.best_step}"
+            f"best {100 * state.best_score:.2f}% at step {state.best_step}"
         )
-        if warning := overfitting_warning(state.history):
+        if warning := overfitting_warning(state.history, self._val_metric):
             write(warning)
         if self.snapshots is not None:
             snapshot = self.snapshots.take(state.eval_model)
@@ -286,7 +296,7 @@ class Trainer:
         count = self.settings.keep_best
         if count == 1:
             return []
-        ranked = sorted(self.state.history, key=lambda record: -record["val_accuracy"])
+        ranked = sorted(self.state.history, key=lambda record: -record[self._val_metric])
         return [int(record["step"]) for record in ranked[:count]]
 
     def _save(self, *paths: Path) -> None:
@@ -308,20 +318,18 @@ class Trainer:
     def _sum_window(self) -> None:
         """Sum over processes what each recorded of the steps since this was done last."""
         state = self.state
-        for values in (state.losses, state.correct):
+        for values in (state.losses, state.scores):
             processes.sum_over_processes(values[self._summed : state.steps_in_window])
         self._summed = state.steps_in_window
 
-    def _correct(self, loader: Loader, rows: Tensor) -> Tensor:
-        """Whether the answer to each question (M,) is correct."""
-        answers = loader.questions.answers
-        if answers is None:
-            raise UserError(f"{loader.questions.path}: has no answers to compare with")
+    def _scores(self, loader: Loader, rows: Tensor) -> Tensor:
+        """The score of the prediction for each question (M,): whether the answer is correct."""
+        targets = loader.read_targets(rows).cpu()
         predictions = predict(
             self.state.eval_model, loader, rows, precision=self.settings.precision,
             progress=False, stop=lambda: self.stop.requested,
         )  # fmt: skip
-        return predictions == answers[rows]
+        return self.objective.scores(predictions, targets)
 
     def _log_window(self, meter: ThroughputMeter) -> dict[str, str]:
         """Log the means since the last record; returns what the bar shows of it."""
@@ -331,17 +339,17 @@ class Trainer:
         count = state.steps_in_window
         record = {
             "loss": float(state.losses.double().sum()) / count,
-            "accuracy": float(state.correct.sum()) / state.questions,
+            self.objective.metric: float(state.scores.sum()) / state.questions,
             **meter.take(state.questions),
         }
         state.losses.zero_()
-        state.correct.zero_()
+        state.scores.zero_()
         state.questions, state.logged, self._summed = 0, state.step, 0
         lr = state.optimizer.param_groups[0]["lr"]
         self._log({"epoch": state.sampler.epoch, "lr": lr, **record, **self.norms.take()})
         return {
             "loss": f"{record['loss']:.3f}",
-            "acc": f"{100 * record['accuracy']:.1f}",
+            "acc": f"{100 * record[self.objective.metric]:.1f}",
             "qps": f"{record['questions_per_second']:.0f}",
             "waited": f"{100 * record['waited']:.0f}%",
         }
