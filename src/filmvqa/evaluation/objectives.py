@@ -11,11 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from filmvqa.clevr.programs import QUESTION_TYPES
 from filmvqa.data.questions import QuestionDataset
 from filmvqa.data.vocabulary import Vocabulary
 from filmvqa.evaluation.accuracy import accuracy_report, format_report, question_type_indices
 from filmvqa.models import targets_of
+from filmvqa.worlds.programs import QUESTION_TYPES
 
 
 class AnswerObjective:
