@@ -20,6 +20,7 @@ from PIL import Image
 
 from filmvqa.checkpoint import load_checkpoint, model_from_checkpoint
 from filmvqa.clevr.generator_settings import record_settings
+from filmvqa.clevr.scene_file import read_scenes
 from filmvqa.clevr.workers import generate_questions
 from filmvqa.data.backbones import build_backbone
 from filmvqa.data.features import Extraction
@@ -32,7 +33,7 @@ from filmvqa.layout import DatasetLayout
 from filmvqa.reports.figures import draw_sheet
 from filmvqa.worlds.families import read_families
 from filmvqa.worlds.questions import ask_shard
-from filmvqa.worlds.schema import encode_json, read_questions, read_scenes
+from filmvqa.worlds.schema import encode_json, read_questions
 from tests.conftest import REPOSITORY, TINY, examples
 from tests.training.tiny_runs import same, train
 

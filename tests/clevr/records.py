@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from filmvqa.worlds.schema import Function, SceneObject, encode_json
+from filmvqa.clevr.scene_file import SceneObject
+from filmvqa.worlds.schema import Function, encode_json
 
 
 def make_object(

@@ -17,11 +17,12 @@ from PIL import Image
 import filmvqa.clevr
 from filmvqa.clevr.generate import generate
 from filmvqa.clevr.generator_settings import GeneratorSettings
+from filmvqa.clevr.scene_file import read_scenes
 from filmvqa.clevr.scene_rules import SceneRules
 from filmvqa.clevr.workers import draw_image, worker_pool
 from filmvqa.cli.process import interrupt_on_sigterm
 from filmvqa.errors import UserError
-from filmvqa.worlds.schema import read_questions, read_scenes
+from filmvqa.worlds.schema import read_questions
 from tests.clevr.file_hashes import file_hashes
 
 SETTINGS = GeneratorSettings(

@@ -7,9 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from filmvqa.clevr.parsing import QuestionParser, answer_of
+from filmvqa.clevr.scene_file import read_scenes
 from filmvqa.worlds.families import read_families
 from filmvqa.worlds.programs import SceneIndex
-from filmvqa.worlds.schema import read_questions, read_scenes
+from filmvqa.worlds.schema import read_questions
 
 PARSER = QuestionParser(read_families())
 

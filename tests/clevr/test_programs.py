@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from filmvqa.clevr.scene_file import Scene
 from filmvqa.errors import UserError
 from filmvqa.worlds.programs import (
     ANSWER_FUNCTIONS,
@@ -14,10 +15,10 @@ from filmvqa.worlds.programs import (
     execute,
     last_steps,
     prefix_order,
-    question_type,
     token,
 )
-from filmvqa.worlds.schema import Function, Scene
+from filmvqa.worlds.schema import Function
+from filmvqa.worlds.world import CLEVR
 from tests.clevr.records import make_object, make_program
 
 
@@ -102,11 +103,11 @@ def test_an_unknown_function_is_refused_by_name(scene_index: SceneIndex) -> None
 def test_thirteen_functions_make_five_types() -> None:
     assert [f for fs in QUESTION_TYPES.values() for f in fs] == list(ANSWER_FUNCTIONS)
     assert len(ANSWER_FUNCTIONS) == 13
-    assert question_type("less_than") == "compare integer"
-    assert question_type("equal_integer") == "compare integer"
-    assert question_type("equal_shape") == "compare attribute"
+    assert CLEVR.question_type("less_than") == "compare integer"
+    assert CLEVR.question_type("equal_integer") == "compare integer"
+    assert CLEVR.question_type("equal_shape") == "compare attribute"
     with pytest.raises(UserError):
-        question_type("scene")
+        CLEVR.question_type("scene")
 
 
 PROGRAM = [

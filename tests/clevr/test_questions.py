@@ -8,6 +8,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from filmvqa.clevr.scene_file import Scene
 from filmvqa.clevr.scene_rules import SceneRules
 from filmvqa.clevr.scenes import sample_layout, to_scene
 from filmvqa.data.vocabulary import tokenize
@@ -18,7 +19,7 @@ from filmvqa.worlds.questions import (
     QuestionGenerator,
     ask_shard,
 )
-from filmvqa.worlds.schema import Question, Scene, decode_json, encode_json
+from filmvqa.worlds.schema import Question, decode_json, encode_json
 from tests.clevr.official_template import OFFICIAL_TEMPLATES
 from tests.clevr.records import end_of_filters, to_json, without_relation
 from tests.clevr.reference_engine import answer
@@ -115,7 +116,7 @@ def test_answers_are_balanced_in_each_family(questions: list[Question]) -> None:
         # Apply the rule to the counts of the questions before this one.
         table = {
             a: counts[q.question_family_index][a]
-            for a in families[q.question_family_index].possible_answers
+            for a in families[q.question_family_index].possible_answers()
         }
         ranked = sorted(table.values())
         assert table[q.answer] <= 1.1 * ranked[-2]

@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 
 from filmvqa.clevr.camera import Camera
 from filmvqa.clevr.render import Rendered, render, sample_and_render
+from filmvqa.clevr.scene_file import Scene
 from filmvqa.clevr.scene_rules import COGENT, SceneRules
 from filmvqa.clevr.scenes import RADII, sample_layout, sample_layouts, to_scene
 from filmvqa.errors import UserError
-from filmvqa.worlds.schema import Scene, encode_json
+from filmvqa.worlds.schema import encode_json
 from tests.conftest import examples
 
 SEEDS = st.integers(0, 2**32 - 1)

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from filmvqa.checkpoint import load_checkpoint
+from filmvqa.clevr.scene_file import read_scenes
 from filmvqa.errors import UserError
 from filmvqa.film import film
 from filmvqa.inspection import tables
@@ -23,7 +24,7 @@ from filmvqa.inspection.watching import attended, can_be_watched, watched
 from filmvqa.models import build_model
 from filmvqa.models.film_generator import Modulation
 from filmvqa.worlds.programs import SceneIndex, execute
-from filmvqa.worlds.schema import Function, read_questions, read_scenes
+from filmvqa.worlds.schema import Function, read_questions
 from tests.models.mac_equations import answer
 from tests.models.small_models import SMALL
 from tests.models.small_models import questions as random_questions

@@ -16,6 +16,7 @@ from PIL import Image
 
 from filmvqa.clevr.editing import EditedScene
 from filmvqa.clevr.parsing import answer_of
+from filmvqa.clevr.scene_file import read_scenes
 from filmvqa.data.images import read_picture
 from filmvqa.errors import UserError
 from filmvqa.film import film
@@ -32,7 +33,7 @@ from filmvqa.page.what_if import Change, changes_of, what_if
 from filmvqa.page.what_if_panel import outcomes_table
 from filmvqa.vqa import VQA, Answer, FilmParameters
 from filmvqa.worlds.programs import SceneIndex
-from filmvqa.worlds.schema import read_questions, read_scenes
+from filmvqa.worlds.schema import read_questions
 from tests.models.small_models import SMALL
 from tests.training.tiny_runs import train
 

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 
+from filmvqa.clevr.scene_file import ATTRIBUTES
 from filmvqa.clevr.scene_rules import SceneRules
 from filmvqa.data.backbones import build_backbone
 from filmvqa.errors import UserError
 from filmvqa.training import pretrain as pretraining
 from filmvqa.training.pretrain import IGNORED, augmented, draw_labelled_images, pretrain
-from filmvqa.worlds.schema import ATTRIBUTES
 
 RULES = SceneRules(min_objects=1, max_objects=2)
 

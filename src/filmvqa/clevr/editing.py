@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from filmvqa.clevr.camera import Array, Camera
 from filmvqa.clevr.render import Rendered, render, sample_and_render
+from filmvqa.clevr.scene_file import ATTRIBUTES, Scene
 from filmvqa.clevr.scene_rules import SceneRules
 from filmvqa.clevr.scenes import RADII, Layout, to_scene
 from filmvqa.errors import UserError
 from filmvqa.worlds.programs import SceneIndex
-from filmvqa.worlds.schema import ATTRIBUTES, Scene
 
 #: More objects than CLEVR has, but fewer than masks can tell apart.
 MAX_OBJECTS = 20

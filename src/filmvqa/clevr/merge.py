@@ -13,9 +13,10 @@ from filmvqa.clevr.partial_files import (
     read_partial_scenes,
     shard_count,
 )
+from filmvqa.clevr.scene_file import Scene
 from filmvqa.files import atomic_write
 from filmvqa.layout import DatasetLayout
-from filmvqa.worlds.schema import Info, Question, Scene, encode_json
+from filmvqa.worlds.schema import Info, Question, encode_json
 
 _INFO = {"license": "Creative Commons Attribution (CC BY 4.0)", "version": "1.0"}
 

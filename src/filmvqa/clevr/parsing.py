@@ -6,13 +6,13 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from filmvqa.worlds.families import COMPOSITE_NODE, DOMAINS, Family, Template
+from filmvqa.worlds.families import Family, Template
 from filmvqa.worlds.programs import NotUniqueError, SceneIndex, answer_text, execute
-from filmvqa.worlds.schema import ATTRIBUTES, Function
-from filmvqa.worlds.wording import SYNONYMS
+from filmvqa.worlds.schema import Function
+from filmvqa.worlds.world import CLEVR, COMPOSITE_NODE
 
 #: What each word for a value or a relation stands for.
-_CANONICAL = {word: value for value, words in SYNONYMS.items() for word in words}
+_CANONICAL = {word: value for value, words in CLEVR.synonyms.items() for word in words}
 _TOKEN = re.compile(r"[\[\]]|<\w+>\w*|[^\s\[\]]+")
 _PUNCTUATION = re.compile(r"[?;,.!]")
 #: Words that a wording may do without, or put otherwise: see ``_drop_other`` and the article of
@@ -101,8 +101,8 @@ def _pattern(text: str, template: Template) -> tuple[re.Pattern[str], dict[str, 
 
 def _words(parameter_type: str) -> list[str]:
     """The words that a parameter may stand as, the longest first."""
-    values = [*DOMAINS[parameter_type], *(["thing"] if parameter_type == "Shape" else [])]
-    words = [word for value in values for word in SYNONYMS.get(value, (value,))]
+    values = [*CLEVR.domains[parameter_type], *(["thing"] if parameter_type == "Shape" else [])]
+    words = [word for value in values for word in CLEVR.synonyms.get(value, (value,))]
     return sorted(words, key=len, reverse=True)
 
 
@@ -149,7 +149,7 @@ def _program(template: Template, values: dict[str, str | None]) -> list[Function
             if relation is None:
                 return None
             step = append("relate", [step], relation)
-        for attribute, name in zip(ATTRIBUTES, names, strict=True):
+        for attribute, name in zip(CLEVR.filter_attributes, names, strict=True):
             if (value := values[name]) is not None:
                 step = append(f"filter_{attribute}", [step], value)
         if node.last_function != "filter":

@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from filmvqa.clevr.generator_settings import REMEDY
+from filmvqa.clevr.scene_file import Scene
 from filmvqa.files import read_bytes
 from filmvqa.layout import DatasetLayout
 from filmvqa.worlds.questions import IMAGES_PER_SHARD
-from filmvqa.worlds.schema import Question, Scene, decode_json
+from filmvqa.worlds.schema import Question, decode_json
 
 IMAGES_PER_CHUNK = 50
 

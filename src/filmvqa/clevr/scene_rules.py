@@ -9,18 +9,9 @@ from typing import Annotated, ClassVar, Literal
 
 from msgspec import Meta
 
+from filmvqa.clevr.scene_file import COLORS, MATERIALS, SHAPES, SIZES, Color, Material, Shape, Size
 from filmvqa.errors import UserError
 from filmvqa.settings import AboveZero, Natural, NotNegative, Positive, Settings
-from filmvqa.worlds.schema import (
-    COLORS,
-    MATERIALS,
-    SHAPES,
-    SIZES,
-    Color,
-    Material,
-    Shape,
-    Size,
-)
 
 _COGENT_CUBES = ("gray", "blue", "brown", "yellow")
 _COGENT_CYLINDERS = ("red", "green", "purple", "cyan")

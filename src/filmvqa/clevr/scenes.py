@@ -10,9 +10,9 @@ import numpy as np
 from numba import njit
 
 from filmvqa.clevr.camera import CAMERA_POSITION, Array, Camera
+from filmvqa.clevr.scene_file import RELATIONS, Scene, SceneObject, Vector
 from filmvqa.clevr.scene_rules import SceneRules
 from filmvqa.errors import UserError
-from filmvqa.worlds.schema import RELATIONS, Scene, SceneObject, Vector
 
 #: Radii of spheres and cylinders, and half edges of cubes, in world units.
 RADII = {"small": 0.35, "large": 0.7}

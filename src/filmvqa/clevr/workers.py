@@ -21,13 +21,14 @@ from PIL import Image
 from filmvqa.clevr.generator_settings import GeneratorSettings
 from filmvqa.clevr.partial_files import chunks_of_shard, read_partial_scenes
 from filmvqa.clevr.render import Rendered, sample_and_render
+from filmvqa.clevr.scene_file import Scene
 from filmvqa.clevr.scenes import to_scene
 from filmvqa.errors import UserError
 from filmvqa.files import write_file
 from filmvqa.layout import DatasetLayout
 from filmvqa.worlds.families import read_families
 from filmvqa.worlds.questions import ask_shard
-from filmvqa.worlds.schema import Scene, encode_json
+from filmvqa.worlds.schema import encode_json
 
 
 @contextmanager

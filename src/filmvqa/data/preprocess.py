@@ -24,7 +24,6 @@ from filmvqa.data.hdf5 import (
 )
 from filmvqa.data.question_table import (
     MISSING,
-    TYPE_NAMES,
     Numbering,
     QuestionTable,
     read_question_table,
@@ -35,7 +34,7 @@ from filmvqa.files import names_in, refuse_overwriting, write_file
 from filmvqa.layout import DatasetLayout
 from filmvqa.locks import folder_lock
 from filmvqa.settings import Incomplete, MissingImages, Positive, checked
-from filmvqa.worlds.programs import ANSWER_FUNCTIONS
+from filmvqa.worlds.world import CLEVR, World
 
 FORMAT = "filmvqa-questions-3"
 #: What questions can lack, if that is accepted: those without an image or answer are left out.
@@ -80,6 +79,7 @@ def preprocess_questions(
     min_count: int = 1,
     missing_images: str = "refuse",
     incomplete: str = "refuse",
+    world: World = CLEVR,
 ) -> list[PreprocessedSplit]:
     """Write ``vocab.json`` and ``<split>_questions.h5`` for every split that has question JSON.
 
@@ -103,6 +103,8 @@ def preprocess_questions(
         ``refuse`` a question that lacks an answer, program or family that others of its split have;
         or ``keep`` what there is: questions without an answer are left out, those without a program
         have no type.
+    world
+        What the questions are about, which tells their types.
 
     Raises
     ------
@@ -112,7 +114,7 @@ def preprocess_questions(
     """
     options = _Options(
         allow_unknown, missing_images, incomplete, min_count,
-        can_extend=vocab is not None and not extend_vocab,
+        can_extend=vocab is not None and not extend_vocab, world=world,
     )  # fmt: skip
     sources = layout.question_json_by_split(train_split)
     if extend_vocab and isinstance(vocab, str | Path):
@@ -156,6 +158,7 @@ class _Options:
     incomplete: str
     min_count: int
     can_extend: bool
+    world: World
 
     @property
     def accepted(self) -> set[str]:
@@ -178,6 +181,7 @@ def _read(source: Path, layout: DatasetLayout, split: str, options: _Options) ->
         source,
         folder if folder.is_dir() else None,
         leave_out=options.missing_images == "leave_out",
+        world=options.world,
     )
     incomplete = table.incomplete()
     if options.incomplete == "refuse":
@@ -303,7 +307,9 @@ def _write(
         lacking[what] = int(rows.sum())
     if unknown is not None:
         lacking["word"] = int((questions == unknown).any(1).sum())
-    type_names = TYPE_NAMES if (types >= len(ANSWER_FUNCTIONS)).any() else ANSWER_FUNCTIONS
+    world = options.world
+    has_others = (types >= len(world.answer_functions)).any()
+    type_names = world.type_names if has_others else world.answer_functions
     # Made in memory: HDF5 does not recover from a disk that fills while it writes.
     content = io.BytesIO()
     with h5py.File(content, "w") as file:
@@ -314,6 +320,9 @@ def _write(
         file.attrs["sha256"] = arrays_sha256(arrays)
         file.attrs["vocab_sha256"] = vocabulary.sha256()
         file.attrs["type_names"] = list(type_names)
+        if world.question_types != CLEVR.question_types:
+            of_function = {name: t for t, names in world.question_types.items() for name in names}
+            file.attrs["question_types"] = [of_function.get(name, "") for name in type_names]
         file.attrs["num_images"] = images[-1] + 1
         if len(names) == images[-1] + 1:
             file.attrs["image_names_sha256"] = names_sha256(names)

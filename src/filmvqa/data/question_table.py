@@ -23,10 +23,7 @@ from filmvqa.data.vocabulary import END, SPECIAL_TOKENS, START, tokenize
 from filmvqa.errors import UserError, warn
 from filmvqa.files import names_in, read_bytes
 from filmvqa.layout import image_number
-from filmvqa.worlds.families import RELEASE_GROUPS
 from filmvqa.worlds.programs import (
-    ANSWER_FUNCTIONS,
-    OTHER_ANSWER_FUNCTIONS,
     answering_step,
     last_steps,
     prefix_order,
@@ -42,6 +39,7 @@ from filmvqa.worlds.schema import (
     decode_json,
     not_utf8,
 )
+from filmvqa.worlds.world import CLEVR, World
 
 #: The number of an answer, family or type that a question does not have.
 MISSING = -1
@@ -94,8 +92,6 @@ class Rows:
         return padded
 
 
-#: The functions by whose numbers a table has the types of its questions.
-TYPE_NAMES = (*ANSWER_FUNCTIONS, *OTHER_ANSWER_FUNCTIONS)
 #: Columns of which some files have a value for each question, others none.
 OPTIONAL_COLUMNS = {"answers": "answer", "types": "program", "families": "family"}
 
@@ -106,12 +102,13 @@ class QuestionTable:
 
     Rows of ``questions`` and ``programs`` are numbers of ``words`` and ``steps`` between those of
     START and END. A missing program is an empty row; a missing answer, family or type is
-    ``MISSING``. Types are indices into ``TYPE_NAMES``. ``numbers`` are the places of the questions
-    in the file, ``image_names`` has the image names by index, and ``left_out`` the numbers of
-    questions that were left out, by what they lack.
+    ``MISSING``. Types are indices into the ``type_names`` of the world. ``numbers`` are the places
+    of the questions in the file, ``image_names`` has the image names by index, and ``left_out`` the
+    numbers of questions that were left out, by what they lack.
     """
 
     path: Path
+    world: World = CLEVR
     words: Numbering = field(default_factory=_special_numbering)
     steps: Numbering = field(default_factory=_special_numbering)
     answer_names: Numbering = field(default_factory=Numbering)
@@ -155,7 +152,11 @@ class _File(msgspec.Struct):
 
 
 def read_question_table(
-    path: Path, images_folder: Path | None = None, *, leave_out: bool = False
+    path: Path,
+    images_folder: Path | None = None,
+    *,
+    leave_out: bool = False,
+    world: World = CLEVR,
 ) -> QuestionTable:
     """Read a question file, in the release's form or that of CLEVR's generator.
 
@@ -165,6 +166,8 @@ def read_question_table(
         Every image that a question names must be in it; None: this is not checked.
     leave_out
         Leave questions about other images out instead.
+    world
+        What the questions are about, which tells the functions that give answers.
 
     Raises
     ------
@@ -175,7 +178,7 @@ def read_question_table(
     records = decode_json(read_bytes(path, FETCH), _File, path, FETCH_AGAIN).questions
     if not records:
         raise UserError(f"{path}: no questions in it; {FETCH}")
-    builder = _TableBuilder(QuestionTable(path), images_folder, leave_out)
+    builder = _TableBuilder(QuestionTable(path, world), images_folder, leave_out)
     decode = msgspec.json.Decoder(QuestionRecord).decode
     number = 0
     try:
@@ -211,7 +214,7 @@ class _TableBuilder:
         self._first_question: dict[int, int] = {}
         self._template_files, self._templates = Numbering(), _empty()
         self._start, self._end = table.words[START], table.words[END]
-        self._types = {name: i for i, name in enumerate(TYPE_NAMES)}
+        self._types = {name: i for i, name in enumerate(table.world.type_names)}
         # Programs of one family share their structure, and most steps recur.
         self._order_of, self._only_order_of = cache(prefix_order), cache(_only_order)
         self._number_of_step = cache(
@@ -268,9 +271,10 @@ class _TableBuilder:
         if not self._template_files or (families == MISSING).any() or (templates == MISSING).any():
             return
         names = [Path(name).stem for name in self._template_files]
-        starts = accumulate(RELEASE_GROUPS.values(), initial=0)
-        first = dict(zip(RELEASE_GROUPS, starts, strict=False))
-        counts = np.array([RELEASE_GROUPS.get(name, 0) for name in names])
+        groups = self.table.world.family_groups
+        starts = accumulate(groups.values(), initial=0)
+        first = dict(zip(groups, starts, strict=False))
+        counts = np.array([groups.get(name, 0) for name in names])
         if (families < counts[templates]).all():
             offsets = np.array([first[name] for name in names], np.int32)
             self.table.families = array("i", (offsets[templates] + families).tobytes())
@@ -322,7 +326,7 @@ class _TableBuilder:
         order = self._only_order_of(inputs)
         if order is None:
             names = [step.name_and_values()[0] for step in program]
-            order = self._order_of(inputs, answering_step(names, inputs))
+            order = self._order_of(inputs, answering_step(names, inputs, self.table.world))
         self.table.programs.append([self._start, *[steps[j] for j in order], self._end])
         last = program[order[0]].name_and_values()[0]
         if last not in self._types:

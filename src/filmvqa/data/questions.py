@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from filmvqa.data.vocabulary import SPECIAL_TOKENS, Vocabulary
 from filmvqa.errors import UserError
 from filmvqa.files import read_bytes
 from filmvqa.settings import MissingImages, checked
-from filmvqa.worlds.programs import ANSWER_FUNCTIONS
+from filmvqa.worlds.programs import QUESTION_TYPES
 from filmvqa.worlds.schema import CORRECT, decode_json
 
 _MAKE_AGAIN = "delete it and run scripts/preprocess_questions.py again"
@@ -62,8 +62,8 @@ class QuestionDataset:
     original_index : Tensor
         (N,) ``question_index`` of the JSON.
     answers, types, families, program_lengths : Tensor or None
-        (N,) answer index, index into ``ANSWER_FUNCTIONS``, question family, and number of steps;
-        None where the file does not tell. A type or family of -1 is unknown.
+        (N,) answer index, index into ``type_names``, question family, and number of steps; None
+        where the file does not tell. A type or family of -1 is unknown.
     rows : Tensor
         (N,) row of each question in the file.
     image_names_sha256 : str or None
@@ -72,6 +72,8 @@ class QuestionDataset:
         (M,) sorted indices of the images, and CRC-32 of their names.
     sha256 : str
         Hash of all rows of the file.
+    question_types : dict
+        The functions that end a program, by question type: CLEVR's, unless the file has its own.
     """
 
     path: Path
@@ -88,6 +90,12 @@ class QuestionDataset:
     named_images: NDArray[Any] | None
     image_name_crc32: NDArray[Any] | None
     sha256: str
+    question_types: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: QUESTION_TYPES)
+
+    @property
+    def type_names(self) -> tuple[str, ...]:
+        """The functions by whose numbers the types are given."""
+        return tuple(name for names in self.question_types.values() for name in names)
 
     def __len__(self) -> int:
         return len(self.questions)
@@ -119,7 +127,8 @@ class QuestionDataset:
         count, families = len(questions), arrays.get("question_families")
         if attributes.get("format") == _FORMAT_2:  # may be of a generated set with other numbers
             families = None
-        types = _answer_function_indices(arrays, attributes, vocabulary)
+        question_types = _question_types(path, attributes)
+        types = _answer_function_indices(arrays, attributes, vocabulary, question_types)
         num_steps = None
         if "programs" in arrays:
             num_steps = (arrays["programs"] >= len(SPECIAL_TOKENS)).sum(1)
@@ -138,6 +147,7 @@ class QuestionDataset:
             named_images=named_images,
             image_name_crc32=image_name_crc32,
             sha256=arrays_sha256(arrays),
+            question_types=question_types,
         )
 
     def select(self, rows: Tensor) -> QuestionDataset:
@@ -335,11 +345,31 @@ def _check_shapes(path: Path, arrays: dict[str, NDArray[Any]], remedy: str) -> N
         raise UserError(f"{path}: has no questions; {remedy}")
 
 
+def _question_types(path: Path, attributes: dict[str, Any]) -> Mapping[str, tuple[str, ...]]:
+    """The functions that end a program, by question type, as a file of another world than CLEVR
+    has them in its attribute ``question_types``: the type of each of ``type_names``."""
+    if "question_types" not in attributes:
+        return QUESTION_TYPES
+    of_functions = [str(t) for t in np.ravel(attributes["question_types"])]
+    names = [str(name) for name in np.ravel(attributes.get("type_names", []))]
+    if len(of_functions) != len(names):
+        raise UserError(f"{path}: 'question_types' does not fit 'type_names'; {_MAKE_AGAIN}")
+    by_type: dict[str, tuple[str, ...]] = {}
+    for question_type, name in zip(of_functions, names, strict=True):
+        if question_type:
+            by_type[question_type] = (*by_type.get(question_type, ()), name)
+    return by_type
+
+
 def _answer_function_indices(
-    arrays: dict[str, NDArray[Any]], attributes: dict[str, Any], vocabulary: Vocabulary
+    arrays: dict[str, NDArray[Any]],
+    attributes: dict[str, Any],
+    vocabulary: Vocabulary,
+    question_types: Mapping[str, tuple[str, ...]],
 ) -> NDArray[np.int64] | None:
-    """Indices (N,) into ``ANSWER_FUNCTIONS``, -1 for a function that it does not list."""
-    index = {name: i for i, name in enumerate(ANSWER_FUNCTIONS)}
+    """Indices (N,) into the functions of the question types, -1 for one that they do not list."""
+    functions = [name for names in question_types.values() for name in names]
+    index = {name: i for i, name in enumerate(functions)}
     if "type_names" in attributes and "types" in arrays:
         # The last entry is that of type -1.
         by_type = np.array([*(index.get(str(n), -1) for n in attributes["type_names"]), -1])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,7 +12,6 @@ from torch import Tensor
 
 from filmvqa.errors import UserError
 from filmvqa.tables import text_table
-from filmvqa.worlds.programs import ANSWER_FUNCTIONS, QUESTION_TYPES, question_type
 
 #: Normal quantile of a two-sided 95% interval.
 Z95 = 1.959963984540054
@@ -32,6 +31,8 @@ class Answered(Protocol):
     def families(self) -> Tensor | None: ...
     @property
     def program_lengths(self) -> Tensor | None: ...
+    @property
+    def question_types(self) -> Mapping[str, tuple[str, ...]]: ...
 
 
 def wilson_interval(correct: int, total: int) -> tuple[float, float]:
@@ -48,13 +49,12 @@ def wilson_interval(correct: int, total: int) -> tuple[float, float]:
 
 
 def question_type_indices(questions: Answered) -> Tensor | None:
-    """Index (N,) of each question's type into ``QUESTION_TYPES``, -1 for none of them; None for
-    a file that does not tell."""
+    """Index (N,) of each question's type into its file's ``question_types``, -1 for none of them;
+    None for a file that does not tell."""
     if questions.types is None:
         return None
-    types = [question_type(name) for name in ANSWER_FUNCTIONS]
-    # The last entry is that of index -1.
-    by_function = torch.tensor([list(QUESTION_TYPES).index(name) for name in types] + [-1])
+    of_functions = [i for i, names in enumerate(questions.question_types.values()) for _ in names]
+    by_function = torch.tensor([*of_functions, -1])  # the last entry is that of index -1
     return by_function[questions.types]
 
 
@@ -83,9 +83,10 @@ def accuracy_report(
 ) -> dict[str, Any]:
     """Rows (accuracy, correct, questions, 95% interval) overall and by group of questions.
 
-    ``by_type`` has the five question types, and ``other`` if there are questions of none of them,
-    ``by_function`` the thirteen answer functions, ``by_family``, ``by_program_length`` and
-    ``by_num_objects`` those that occur; groups that are not known are left out.
+    ``by_type`` has the question types (CLEVR's five), and ``other`` if there are questions of none
+    of them, ``by_function`` the functions that answer (CLEVR's thirteen), ``by_family``,
+    ``by_program_length`` and ``by_num_objects`` those that occur; groups that are not known are
+    left out.
 
     Parameters
     ----------
@@ -106,13 +107,15 @@ def accuracy_report(
     type_indices = question_type_indices(questions)
     if questions.types is not None and type_indices is not None:
         report["by_type"] = {
-            name: _row(correct, type_indices == i) for i, name in enumerate(QUESTION_TYPES)
+            name: _row(correct, type_indices == i)
+            for i, name in enumerate(questions.question_types)
         }
         if (type_indices == -1).any():
             report["by_type"]["other"] = _row(correct, type_indices == -1)
         functions = questions.types.cpu()
+        answer_functions = [name for names in questions.question_types.values() for name in names]
         report["by_function"] = {
-            name: _row(correct, functions == i) for i, name in enumerate(ANSWER_FUNCTIONS)
+            name: _row(correct, functions == i) for i, name in enumerate(answer_functions)
         }
     for key, values in (
         ("by_family", questions.families),
@@ -153,7 +156,7 @@ def format_report(
 def format_comparison(
     reports: dict[str, dict[str, Any]], published: dict[str, dict[str, float]] | None = None
 ) -> str:
-    """Overall accuracy and that of the five types, one column a report, and one for each of
+    """Overall accuracy and that of the question types, one column a report, and one for each of
     ``published``, whose values are percentages by the same names."""
     published = published or {}
     rows = [["", *reports, *published, "questions"]]

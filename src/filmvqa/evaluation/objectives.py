@@ -67,7 +67,7 @@ class AnswerObjective:
         """The names of the types by which scores are averaged while training, and the index (N,) of
         each question's, -1 for none of them; None for questions without types."""
         types = question_type_indices(questions)
-        return None if types is None else (list(QUESTION_TYPES), types)
+        return None if types is None else (list(questions.question_types), types)
 
     def report(
         self,

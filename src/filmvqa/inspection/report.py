@@ -28,7 +28,6 @@ from filmvqa.reports.evaluate import (
     opened_questions,
     output_folder,
 )
-from filmvqa.worlds.programs import ANSWER_FUNCTIONS
 from filmvqa.worlds.schema import Question, read_questions
 
 #: Questions whose answers with changed γ and β are compared, and of which points are drawn.
@@ -247,9 +246,8 @@ class _Inspection:
         types = self.questions.types
         labels = ["unknown"] * len(where)
         if types is not None:
-            labels = [
-                ANSWER_FUNCTIONS[i] if i >= 0 else "other" for i in types[self.fewer].tolist()
-            ]
+            names = self.questions.type_names
+            labels = [names[i] if i >= 0 else "other" for i in types[self.fewer].tolist()]
         layers = dict.fromkeys((0, gamma.shape[1] - 1))
         points, table = {}, Table(["layer", "x", "y", "function"])
         for layer in layers:

@@ -15,7 +15,6 @@ from filmvqa.errors import UserError
 from filmvqa.evaluation.records import read_predictions
 from filmvqa.layout import DatasetLayout, EvaluationLayout, RunLayout
 from filmvqa.reports.evaluate import num_objects
-from filmvqa.worlds.programs import ANSWER_FUNCTIONS, question_type
 
 #: The columns that predictions are chosen by.
 COLUMNS = ("type", "family", "objects", "length", "expected", "given")
@@ -96,10 +95,10 @@ def read_evaluated(
             )
     objects = num_objects(layout.scene_json(split), questions.images[rows])
     unknown = [""] * len(rows)
+    types = [name for name, functions in questions.question_types.items() for _ in functions]
     columns = {
         "type": unknown if questions.types is None
-        else ["" if t < 0 else question_type(ANSWER_FUNCTIONS[t])
-              for t in questions.types[rows].tolist()],
+        else ["" if t < 0 else types[t] for t in questions.types[rows].tolist()],
         "family": unknown if questions.families is None
         else ["" if f < 0 else str(f) for f in questions.families[rows].tolist()],
         "objects": unknown if objects is None else [str(n) for n in objects.tolist()],

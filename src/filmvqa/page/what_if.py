@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from filmvqa.clevr.editing import EditedScene
+from filmvqa.clevr.scene_file import ATTRIBUTES
 from filmvqa.inspection.settings import FilmSettings
 from filmvqa.page.networks import Network
 from filmvqa.page.subjects import parser
 from filmvqa.vqa import Answer
-from filmvqa.worlds.schema import ATTRIBUTES
 
 #: Pictures that are drawn and answered together.
 _BATCH = 16

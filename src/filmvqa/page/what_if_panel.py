@@ -8,12 +8,12 @@ import html
 from nicegui import ui
 
 from filmvqa.clevr.editing import EditedScene
+from filmvqa.clevr.scene_file import ATTRIBUTES
 from filmvqa.errors import UserError
 from filmvqa.page.desk import Desk, reporting
 from filmvqa.page.panel import panel
 from filmvqa.page.what_if import Change, Outcome, what_if
 from filmvqa.vqa import Answer
-from filmvqa.worlds.schema import ATTRIBUTES
 
 #: (H, W) of pictures for networks that do not say what they take.
 _SIZE = (160, 240)

@@ -19,6 +19,7 @@ from filmvqa.checkpoint import (
     load_checkpoint,
     model_from_checkpoint,
 )
+from filmvqa.clevr.scene_file import read_scenes
 from filmvqa.data.batches import Loader, open_loader
 from filmvqa.data.vocabulary import Vocabulary
 from filmvqa.devices import choose_device
@@ -33,7 +34,6 @@ from filmvqa.memory import explained_out_of_memory
 from filmvqa.models import targets_of
 from filmvqa.settings import Precision, checked
 from filmvqa.training.provenance import changed_inputs, record_inputs
-from filmvqa.worlds.schema import read_scenes
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,6 @@ from filmvqa.errors import UserError
 from filmvqa.evaluation.accuracy import accuracy_report
 from filmvqa.evaluation.records import Prediction
 from filmvqa.files import read_bytes, refuse_overwriting, write_file
-from filmvqa.worlds.programs import ANSWER_FUNCTIONS
 from filmvqa.worlds.schema import CORRECT, not_utf8, utf8_json
 
 #: An answer that is not one of the questions' answers.
@@ -33,6 +33,7 @@ class ScoredQuestions:
     types: Tensor | None
     families: Tensor | None
     program_lengths: Tensor | None
+    question_types: Mapping[str, tuple[str, ...]]
 
 
 def score_answers(
@@ -128,10 +129,12 @@ def _scored(table: QuestionTable) -> ScoredQuestions:
     # START and END are no steps.
     lengths = torch.from_numpy(np.frombuffer(table.programs.lengths, np.int32).astype(np.int64) - 2)
     has_type = (types != MISSING).any()
+    is_known = types < len(table.world.answer_functions)
     return ScoredQuestions(
         path=table.path,
         answers=None if (answers == MISSING).all() else answers,
-        types=torch.where(types < len(ANSWER_FUNCTIONS), types, -1) if has_type else None,
+        types=torch.where(is_known, types, -1) if has_type else None,
         families=families if (families != MISSING).any() else None,
         program_lengths=lengths.clamp(min=0) if has_type else None,
+        question_types=table.world.question_types,
     )

@@ -31,13 +31,13 @@ from tqdm import tqdm
 from filmvqa.checkpoint import save_checkpoint
 from filmvqa.clevr.camera import DEFAULT_FRAME_ASPECT, FRAME_ASPECT
 from filmvqa.clevr.render import sample_and_render
+from filmvqa.clevr.scene_file import ATTRIBUTES
 from filmvqa.clevr.scene_rules import SceneRules
 from filmvqa.clevr.scenes import Layout
 from filmvqa.data.backbones import Backbone, ClevrCNN
 from filmvqa.devices import autocast
 from filmvqa.errors import UserError, one_line
 from filmvqa.files import write_file
-from filmvqa.worlds.schema import ATTRIBUTES
 
 #: Pixels per cell of the feature map, in each direction.
 STRIDE = 8

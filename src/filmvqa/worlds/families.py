@@ -2,29 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from importlib.resources import files
 from pathlib import Path
 
 import msgspec
 
 from filmvqa.errors import UserError
-from filmvqa.worlds.programs import ANSWER_FUNCTIONS, SIGNATURES
-from filmvqa.worlds.schema import ATTRIBUTES, RELATIONS, decode_json
-
-#: Values that a template parameter of each type can take.
-DOMAINS = {name.capitalize(): values for name, values in ATTRIBUTES.items()}
-DOMAINS["Relation"] = RELATIONS
-#: The template files of CLEVR v1.0 in the order in which the release numbers their families, and
-#: how many each has: compare_integer has the numbers 0 to 8, comparison 9 to 24, and so on.
-RELEASE_GROUPS = {
-    "compare_integer": 9, "comparison": 16, "three_hop": 6, "single_and": 5, "same_relate": 28,
-    "single_or": 8, "one_hop": 6, "two_hop": 6, "zero_hop": 6,
-}  # fmt: skip
-#: Types of nodes that expand to several functions.
-COMPOSITE_NODE = re.compile(r"(relate_)?filter(_unique|_count|_exist)?$")
+from filmvqa.worlds.schema import decode_json
+from filmvqa.worlds.world import CLEVR, COMPOSITE_NODE, World
 
 
 class Parameter(msgspec.Struct):
@@ -50,45 +36,40 @@ class Node(msgspec.Struct):
         composite = COMPOSITE_NODE.match(self.type)
         return (composite[2] or "_filter")[1:] if composite else self.type
 
-    @property
-    def signature(self) -> tuple[tuple[str, ...], str]:
-        """Input types and output type, as in ``SIGNATURES``."""
+    def signature(self, world: World) -> tuple[tuple[str, ...], str]:
+        """Input types and output type, as ``World.signature`` gives them."""
         if COMPOSITE_NODE.match(self.type):
             input_type = "object" if self.type.startswith("relate") else "set"
             last = self.last_function
-            return (input_type,), "set" if last == "filter" else SIGNATURES[last][1]
-        return SIGNATURES[self.type]
+            return (input_type,), "set" if last == "filter" else world.signature(last)[1]
+        return world.signature(self.type)
 
-    @property
-    def side_input_types(self) -> list[str]:
+    def side_input_types(self, world: World) -> list[str]:
         """Required types of the side inputs."""
         if COMPOSITE_NODE.match(self.type):
-            values = [name.capitalize() for name in ATTRIBUTES]
+            values = world.filter_types
             return ["Relation", *values] if self.type.startswith("relate") else values
-        operation, _, attribute = self.type.partition("_")
-        return {"relate": ["Relation"], "filter": [attribute.capitalize()]}.get(operation, [])
+        return list(world.functions[self.type].side_inputs)
 
     def find_problem(
-        self, parameter_types: Mapping[str, str], output_types: Sequence[str]
+        self, parameter_types: Mapping[str, str], output_types: Sequence[str], world: World
     ) -> str | None:
         """Return what is invalid about the node, or None.
 
         ``parameter_types`` are the types of the template's parameters, ``output_types`` those of
         the earlier nodes' outputs.
         """
-        if not (COMPOSITE_NODE.match(self.type) or self.type in SIGNATURES):
+        if not (COMPOSITE_NODE.match(self.type) or self.type in world.functions):
             return f"has the unknown type {self.type!r}"
         if any(not 0 <= j < len(output_types) for j in self.inputs):
             return "has an input that is not an earlier node"
-        expected, actual = list(self.signature[0]), [output_types[j] for j in self.inputs]
+        expected, actual = list(self.signature(world)[0]), [output_types[j] for j in self.inputs]
         if expected != actual:
             return f"({self.type}) has inputs of the types {actual}, not {expected}"
         side_types = [parameter_types.get(name) for name in self.side_inputs]
-        if side_types != self.side_input_types:
-            return (
-                f"({self.type}) has side inputs of the types {side_types}, "
-                f"not {self.side_input_types}"
-            )
+        expected = self.side_input_types(world)
+        if side_types != expected:
+            return f"({self.type}) has side inputs of the types {side_types}, not {expected}"
         return None
 
 
@@ -134,27 +115,30 @@ class Template(msgspec.Struct, dict=True):
     nodes: list[Node]
     constraints: list[Constraint] = []
 
-    def check(self, name: str) -> None:
+    def check(self, name: str, world: World) -> None:
         """Raise ``UserError`` if a node, parameter or constraint is invalid.
 
         ``name`` is the beginning of the error message.
         """
-        if problem := self._find_problem():
+        if problem := self._find_problem(world):
             raise UserError(f"{name}: {problem}; correct the template")
 
-    def _find_problem(self) -> str | None:
+    def _find_problem(self, world: World) -> str | None:
         if not self.text or not self.nodes:
             return "it has no text or no nodes"
         parameter_types = {p.name: p.type for p in self.params}
+        unknown = [p.type for p in self.params if p.type not in world.domains]
+        if unknown:
+            return f"a parameter has the unknown type {unknown[0]!r}"
         if len(parameter_types) < len(self.params) or "" in parameter_types:
             return "two parameters have the same name, or one has none"
         output_types: list[str] = []
         for i, node in enumerate(self.nodes):
-            problem = node.find_problem(parameter_types, output_types)
+            problem = node.find_problem(parameter_types, output_types, world)
             if problem:
                 return f"node {i} {problem}"
-            output_types.append(node.signature[1])
-        if self.nodes[-1].last_function not in ANSWER_FUNCTIONS:
+            output_types.append(node.signature(world)[1])
+        if self.nodes[-1].last_function not in world.answer_functions:
             return f"its last node ({self.nodes[-1].type}) does not give an answer"
         return next(
             filter(None, (c.find_problem(len(output_types)) for c in self.constraints)), None
@@ -191,15 +175,14 @@ class Template(msgspec.Struct, dict=True):
     def has_relate(self) -> bool:
         return any(node.type == "relate" for node in self.nodes)
 
-    @cached_property
-    def possible_answers(self) -> list[str]:
+    def possible_answers(self, world: World = CLEVR) -> list[str]:
         """All answers that the last function can give."""
         last_type = self.nodes[-1].type
         operation, _, attribute = last_type.partition("_")
         if operation == "query":
-            return list(ATTRIBUTES[attribute])
+            return list(world.attributes[attribute])
         if last_type.endswith("count"):
-            return [str(n) for n in range(11)]
+            return [str(n) for n in range(world.largest_count + 1)]
         return ["yes", "no"]
 
 
@@ -213,16 +196,19 @@ class Family(msgspec.Struct):
 
 
 def read_families(
-    folder: str | Path | None = None, selection: Sequence[str | int] | None = None
+    folder: str | Path | None = None,
+    selection: Sequence[str | int] | None = None,
+    world: World = CLEVR,
 ) -> list[Family]:
     """Read the families of a folder of template files, numbered file by file.
 
-    Files with the release's names come first, in its order, then the others by name.
+    Files with the names of the world's ``family_groups`` come first, in their order (that of the
+    release for CLEVR), then the others by name.
 
     Parameters
     ----------
     folder
-        Folder with JSON files; None selects the templates of this package.
+        Folder with JSON files; None selects the world's in this package.
     selection
         Groups (file names without ``.json``) and numbers of the families to return; None selects
         all families. The selection does not change the families' numbers.
@@ -232,21 +218,21 @@ def read_families(
     UserError
         If the folder or a selected family does not exist, or a template is invalid.
     """
-    source = files("filmvqa.clevr") / "templates" if folder is None else Path(folder)
+    source = world.templates if folder is None else Path(folder)
     if not source.is_dir():
         raise UserError(
             f"{source}: no such folder; set templates to a folder of template files (*.json)"
         )
     paths = {p.name.removesuffix(".json"): p for p in source.iterdir() if p.name.endswith(".json")}
-    groups = [group for group in RELEASE_GROUPS if group in paths]
-    groups += sorted(paths.keys() - RELEASE_GROUPS.keys())
+    groups = [group for group in world.family_groups if group in paths]
+    groups += sorted(paths.keys() - world.family_groups.keys())
     families: list[Family] = []
     for group in groups:
         path = paths[group]
         for k, template in enumerate(
             decode_json(path.read_bytes(), list[Template], str(path), "correct the template")
         ):
-            template.check(f"{path}: template {k}")
+            template.check(f"{path}: template {k}", world)
             families.append(Family(len(families), group, template))
     if not families:
         raise UserError(f"{source}: no template files (*.json) in this folder; choose another one")

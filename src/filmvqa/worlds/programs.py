@@ -1,4 +1,4 @@
-"""CLEVR's functional programs: execution on a scene, and their question types.
+"""Functional programs: execution on a scene, and their question types.
 
 A set of objects is an integer whose bit i is 1 if object i is in the set, so that filters, unions
 and intersections are bitwise operations.
@@ -8,79 +8,43 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import product
+from typing import Any, Protocol
 
 from filmvqa.errors import UserError
-from filmvqa.worlds.schema import ATTRIBUTES, RELATIONS, Function, Scene
+from filmvqa.worlds.schema import Function
+from filmvqa.worlds.world import CLEVR, World
 
-#: The thirteen functions that end a CLEVR program, in the order of ``types`` in question files.
-ANSWER_FUNCTIONS = (
-    "count",
-    "exist",
-    "equal_integer",
-    "less_than",
-    "greater_than",
-    "query_size",
-    "query_color",
-    "query_material",
-    "query_shape",
-    "equal_size",
-    "equal_color",
-    "equal_material",
-    "equal_shape",
-)
-#: Functions that end programs of sets made with CLEVR's generator: CLEVR-Math's, and one that the
-#: generator has without using it. Their questions have none of the five types.
-OTHER_ANSWER_FUNCTIONS = ("addition", "subtraction", "equal_object")
-ANSWERING = frozenset(ANSWER_FUNCTIONS + OTHER_ANSWER_FUNCTIONS)
-#: The five question types, in the order of Table 1 of the FiLM paper, and their last functions.
-QUESTION_TYPES: dict[str, tuple[str, ...]] = {
-    "count": ANSWER_FUNCTIONS[0:1],
-    "exist": ANSWER_FUNCTIONS[1:2],
-    "compare integer": ANSWER_FUNCTIONS[2:5],
-    "query attribute": ANSWER_FUNCTIONS[5:9],
-    "compare attribute": ANSWER_FUNCTIONS[9:13],
-}
-#: A combination of attribute values: a value or None for each of ``ATTRIBUTES``, in their order.
-Filter = tuple[str | None, str | None, str | None, str | None]
-NO_FILTER: Filter = (None, None, None, None)
+#: CLEVR's: the thirteen functions that end a program, and the five question types, in the order of
+#: Table 1 of the FiLM paper.
+ANSWER_FUNCTIONS = CLEVR.answer_functions
+QUESTION_TYPES = CLEVR.question_types
+#: A combination of attribute values: a value or None for each of a world's ``filter_attributes``,
+#: in their order.
+Filter = tuple[str | None, ...]
 #: Output of a step: a set (bits), an object's index or a number (int), a bool or a value (str).
 Value = int | bool | str
-#: Input types and output type of each function: "set", "object", "number", "boolean", or the name
-#: of an attribute for its values.
-SIGNATURES: dict[str, tuple[tuple[str, ...], str]] = {
-    "scene": ((), "set"),
-    "unique": (("set",), "object"),
-    "relate": (("object",), "set"),
-    "count": (("set",), "number"),
-    "exist": (("set",), "boolean"),
-    **dict.fromkeys(("union", "intersect"), (("set", "set"), "set")),
-    **dict.fromkeys(
-        ("equal_integer", "less_than", "greater_than"), (("number", "number"), "boolean")
-    ),
-}
-for _attribute in ATTRIBUTES:
-    SIGNATURES[f"filter_{_attribute}"] = (("set",), "set")
-    SIGNATURES[f"query_{_attribute}"] = (("object",), _attribute)
-    SIGNATURES[f"same_{_attribute}"] = (("object",), "set")
-    SIGNATURES[f"equal_{_attribute}"] = ((_attribute, _attribute), "boolean")
 
 
-def question_type(last_function: str) -> str:
-    """Return the question type of a program that ends in ``last_function``.
+class SceneRecord(Protocol):
+    """A scene of any world: its objects have the world's attributes, and ``relationships[r][i]``
+    lists the objects that are in relation r to object i. Where the world has ``first`` and
+    ``last``, objects stand in this order."""
 
-    Raises
-    ------
-    UserError
-        If no CLEVR program ends in this function.
-    """
-    for name, functions in QUESTION_TYPES.items():
-        if last_function in functions:
-            return name
-    raise UserError(f"no CLEVR program ends in {last_function!r}")
+    @property
+    def image_index(self) -> int: ...
+    @property
+    def image_filename(self) -> str: ...
+    @property
+    def split(self) -> str: ...
+    @property
+    def objects(self) -> Sequence[Any]: ...
+    @property
+    def relationships(self) -> dict[str, list[list[int]]]: ...
 
 
 class NotUniqueError(Exception):
-    """The input of ``unique`` is not a set of one object: the question is invalid on this scene."""
+    """The input of ``unique`` is not a set of one object, or that of ``first`` or ``last`` is
+    empty: the question is invalid on this scene."""
 
 
 class SceneIndex:
@@ -91,40 +55,43 @@ class SceneIndex:
     all_objects
         The set of all objects.
     attributes
-        ``attributes[i]`` is the tuple of object i's values, in the order of ``ATTRIBUTES``.
+        ``attributes[i]`` is the tuple of object i's values, in the order of the world's.
     matching
         ``matching[f]`` is the set of objects that match filter f. Filters that match no object
         are not in it.
     related
         ``related[r][i]`` is the set of objects in relation r to object i.
-    same
-        ``same[a][i]`` is the set of other objects with object i's value of attribute a.
+    world
+        The scene's world.
     """
 
-    def __init__(self, scene: Scene) -> None:
+    def __init__(self, scene: SceneRecord, world: World = CLEVR) -> None:
+        self.world = world
         self.all_objects = (1 << len(scene.objects)) - 1
-        self.attributes = [(o.size, o.color, o.material, o.shape) for o in scene.objects]
+        names = list(world.attributes)
+        self.attributes = [tuple([getattr(o, name) for name in names]) for o in scene.objects]
         self.matching: dict[Filter, int] = {}
-        for i, (size, color, material, shape) in enumerate(self.attributes):
-            pairs = ((size, None), (color, None), (material, None), (shape, None))
-            for key in product(*pairs):
+        composite = len(world.filter_attributes)
+        for i, values in enumerate(self.attributes):
+            for key in product(*((value, None) for value in values[:composite])):
                 self.matching[key] = self.matching.get(key, 0) | 1 << i
         self.related = {
-            r: [sum(1 << j for j in row) for row in scene.relationships[r]] for r in RELATIONS
+            r: [sum(1 << j for j in row) for row in scene.relationships[r]] for r in world.relations
         }
-        self.same = {
-            name: [
-                sum(1 << j for j, b in enumerate(self.attributes) if b[k] == a[k] and j != i)
-                for i, a in enumerate(self.attributes)
-            ]
-            for k, name in enumerate(ATTRIBUTES)
-        }
+        self._places = {name: k for k, name in enumerate(names)}
+        self._with_value: dict[tuple[str, str], int] = {}
+        for i, values in enumerate(self.attributes):
+            for key in zip(names, values, strict=True):
+                self._with_value[key] = self._with_value.get(key, 0) | 1 << i
 
     def with_value(self, attribute: str, value: str) -> int:
         """Return the set of objects whose attribute has the value."""
-        key: list[str | None] = [None] * len(ATTRIBUTES)
-        key[list(ATTRIBUTES).index(attribute)] = value
-        return self.matching.get((key[0], key[1], key[2], key[3]), 0)
+        return self._with_value.get((attribute, value), 0)
+
+    def same(self, attribute: str, i: int) -> int:
+        """Return the set of other objects with object i's value of an attribute."""
+        value = self.attributes[i][self._places[attribute]]
+        return self.with_value(attribute, value) & ~(1 << i)
 
     def apply(self, function: str, inputs: Sequence[Value], value: str | None) -> Value:
         """Apply one function of a program to the outputs of earlier steps.
@@ -132,11 +99,14 @@ class SceneIndex:
         Raises
         ------
         NotUniqueError
-            If the input of ``unique`` is not a set of one object.
+            If the input of ``unique`` is not a set of one object, or that of ``first`` or ``last``
+            is empty.
         UserError
-            If CLEVR has no such function.
+            If the world has no such function.
         """
-        operation, _, attribute = function.partition("_")
+        entry = self.world.functions.get(function)
+        if entry is None:
+            raise UserError(f"unknown function {function!r} in a program")
         first = int(inputs[0]) if inputs and not isinstance(inputs[0], str) else 0
         if function == "scene":
             return self.all_objects
@@ -144,22 +114,25 @@ class SceneIndex:
             if first.bit_count() != 1:
                 raise NotUniqueError
             return first.bit_length() - 1
+        if function in ("first", "last"):
+            if not first:
+                raise NotUniqueError
+            return (first if function == "last" else first & -first).bit_length() - 1
         if function == "relate":
             return self.related[value or ""][first]
         if function == "count":
             return first.bit_count()
         if function == "exist":
             return first != 0
-        if len(SIGNATURES.get(function, ((), ""))[0]) == 2:
+        if len(entry.inputs) == 2:
             return self._combine(function, inputs[0], inputs[1])
-        if attribute in ATTRIBUTES:
-            if operation == "filter":
-                return first & self.with_value(attribute, value or "")
-            if operation == "query":
-                return self.attributes[first][list(ATTRIBUTES).index(attribute)]
-            if operation == "same":
-                return self.same[attribute][first]
-        raise UserError(f"unknown function {function!r} in a program")
+        operation, _, attribute = function.partition("_")
+        if operation == "filter":
+            return first & self.with_value(attribute, value or "")
+        if operation == "query":
+            found: str = self.attributes[first][self._places[attribute]]
+            return found
+        return self.same(attribute, first)
 
     @staticmethod
     def _combine(function: str, a: Value, b: Value) -> Value:
@@ -226,7 +199,9 @@ def last_steps(inputs: Sequence[Sequence[int]]) -> list[int]:
     return [i for i, _ in steps if i not in used]
 
 
-def answering_step(functions: Sequence[str], inputs: Sequence[Sequence[int]]) -> int:
+def answering_step(
+    functions: Sequence[str], inputs: Sequence[Sequence[int]], world: World = CLEVR
+) -> int:
     """The step that gives a program's answer, in whichever order its steps are listed: the only one
     that no other uses, or, of several such, the last one in the list if its function can answer,
     else the only one that can.
@@ -239,7 +214,7 @@ def answering_step(functions: Sequence[str], inputs: Sequence[Sequence[int]]) ->
     ends = last_steps(inputs)
     if len(ends) == 1:
         return ends[0]
-    answering = [i for i in ends if functions[i] in ANSWERING]
+    answering = [i for i in ends if functions[i] in world.type_names]
     if answering and (len(answering) == 1 or answering[-1] == len(inputs) - 1):
         return answering[-1]
     raise ValueError(f"its program does not tell which of its steps gives the answer: {ends}")

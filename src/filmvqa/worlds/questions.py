@@ -9,21 +9,22 @@ supplementary material).
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from filmvqa.worlds.families import COMPOSITE_NODE, DOMAINS, Family, Node, Template
+from filmvqa.worlds.families import Family, Node, Template
 from filmvqa.worlds.programs import (
-    NO_FILTER,
     Filter,
     NotUniqueError,
     SceneIndex,
+    SceneRecord,
     Value,
     answer_text,
     execute,
 )
-from filmvqa.worlds.schema import ATTRIBUTES, RELATIONS, Function, Question, Scene
+from filmvqa.worlds.schema import Function, Question
 from filmvqa.worlds.wording import write_question
+from filmvqa.worlds.world import CLEVR, COMPOSITE_NODE, World
 
 #: Counts of families and answers are reset after this many images, as in the official generator.
 IMAGES_PER_SHARD = 250
@@ -67,15 +68,18 @@ class _Option(NamedTuple):
 class QuestionGenerator:
     """Generates the questions of one shard and counts families and answers to balance them."""
 
-    def __init__(self, families: list[Family], rng: random.Random) -> None:
+    def __init__(self, families: list[Family], rng: random.Random, world: World = CLEVR) -> None:
+        self._world = world
         self._families = families
         self._rng = rng
         self._question_counts = [0] * len(families)
-        self._answer_counts = [dict.fromkeys(f.template.possible_answers, 0) for f in families]
+        self._answer_counts = [
+            dict.fromkeys(f.template.possible_answers(world), 0) for f in families
+        ]
 
-    def ask(self, scene: Scene, per_image: int) -> list[Question]:
+    def ask(self, scene: SceneRecord, per_image: int) -> list[Question]:
         """Return up to ``per_image`` distinct questions, those of the least-used families first."""
-        scene_index = SceneIndex(scene)
+        scene_index = SceneIndex(scene, self._world)
         order = list(range(len(self._families)))
         self._rng.shuffle(order)
         order.sort(key=self._question_counts.__getitem__)
@@ -88,7 +92,7 @@ class QuestionGenerator:
             instance = self._instantiate(family.template, scene_index, self._answer_counts[k])
             if instance is None:
                 continue
-            text = write_question(family.template, instance.values, self._rng)
+            text = write_question(family.template, instance.values, self._rng, self._world)
             if text in texts:
                 continue
             texts.add(text)
@@ -164,7 +168,7 @@ class QuestionGenerator:
             yield True
             return
         (name,) = node.side_inputs
-        domain = next(DOMAINS[p.type] for p in template.params if p.name == name)
+        domain = next(self._world.domains[p.type] for p in template.params if p.name == name)
         for choice in self._rng.sample(domain, len(domain)):
             _append_step(instance, node.type, steps, choice)
             instance.values[name] = choice
@@ -191,14 +195,16 @@ class QuestionGenerator:
         if last_function == "unique":
             options = [option for option in options if option.objects.bit_count() == 1]
         elif last_function == "" and not is_relate:
-            options = [option for option in options if option.filter != NO_FILTER]
+            options = [option for option in options if any(option.filter)]
         self._rng.shuffle(options)
         for relation, key, objects in options:
             last_step = instance.last_steps[node.inputs[0]]
             if relation is not None:
                 last_step = _append_step(instance, "relate", [last_step], relation)
                 instance.values[node.side_inputs[0]] = relation
-            for name, attribute, value in zip(names, ATTRIBUTES, key, strict=True):
+            for name, attribute, value in zip(
+                names, self._world.filter_attributes, key, strict=True
+            ):
                 instance.values[name] = value
                 if value is not None:
                     last_step = _append_step(instance, f"filter_{attribute}", [last_step], value)
@@ -230,11 +236,11 @@ class QuestionGenerator:
             count = sum(option.objects.bit_count() == 1 for option in others)
         drawn: dict[Filter, None] = {}
         for _ in range(count):
-            size, color, material, shape = (
-                None if k in nulls else self._rng.choice((*domain, None))
-                for k, domain in enumerate(ATTRIBUTES.values())
-            )
-            drawn[size, color, material, shape] = None
+            values = [
+                None if k in nulls else self._rng.choice((*self._world.attributes[name], None))
+                for k, name in enumerate(self._world.filter_attributes)
+            ]
+            drawn[tuple(values)] = None
         return [_Option(None, key, base & scene_index.matching.get(key, 0)) for key in drawn]
 
 
@@ -242,7 +248,7 @@ def _relate_options(
     last_function: str, nulls: list[int], anchor: int, scene_index: SceneIndex
 ) -> list[_Option]:
     options = []
-    for relation in RELATIONS:
+    for relation in scene_index.world.relations:
         related = scene_index.related[relation][anchor]
         options += [
             _Option(relation, key, related & matching)
@@ -317,11 +323,15 @@ def _is_degenerate(instance: _Instance, scene_index: SceneIndex) -> bool:
 
 
 def ask_shard(
-    scenes: list[Scene], families: list[Family], per_image: int, seed: str
+    scenes: Sequence[SceneRecord],
+    families: list[Family],
+    per_image: int,
+    seed: str,
+    world: World = CLEVR,
 ) -> list[Question]:
     """Return questions about up to ``IMAGES_PER_SHARD`` scenes, with counts that start at 0.
 
-    The same scenes, families and seed give the same questions.
+    The same scenes, families, world and seed give the same questions.
     """
-    generator = QuestionGenerator(families, random.Random(seed))
+    generator = QuestionGenerator(families, random.Random(seed), world)
     return [question for scene in scenes for question in generator.ask(scene, per_image)]

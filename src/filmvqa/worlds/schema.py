@@ -11,31 +11,13 @@ import codecs
 import gzip
 import zlib
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, TypeVar
 
 import msgspec
 
 from filmvqa.errors import UserError
 from filmvqa.files import read_bytes
 from filmvqa.layout import image_number
-
-Shape = Literal["cube", "sphere", "cylinder"]
-Color = Literal["gray", "red", "blue", "green", "brown", "purple", "cyan", "yellow"]
-Material = Literal["rubber", "metal"]
-Size = Literal["small", "large"]
-SHAPES: tuple[Shape, ...] = get_args(Shape)
-COLORS: tuple[Color, ...] = get_args(Color)
-MATERIALS: tuple[Material, ...] = get_args(Material)
-SIZES: tuple[Size, ...] = get_args(Size)
-RELATIONS = ("left", "right", "behind", "front")
-#: Values of each attribute, in the order of the side inputs of CLEVR's composite filters.
-ATTRIBUTES: dict[str, tuple[str, ...]] = {
-    "size": SIZES,
-    "color": COLORS,
-    "material": MATERIALS,
-    "shape": SHAPES,
-}
-Vector = tuple[float, float, float]
 
 
 class Info(msgspec.Struct, omit_defaults=True):
@@ -47,65 +29,13 @@ class Info(msgspec.Struct, omit_defaults=True):
     date: str = ""
 
 
-class SceneObject(msgspec.Struct):
-    """One object of a scene.
-
-    Attributes
-    ----------
-    color, size, shape, material
-        Attribute values.
-    rotation
-        Rotation about the vertical in degrees.
-    coords
-        Centre in world units (``3d_coords`` in the file).
-    pixel_coords
-        x and y in whole pixels (other generators may write fractions), and depth in world units.
-    """
-
-    color: str
-    size: str
-    rotation: float
-    shape: str
-    material: str
-    coords: Vector = msgspec.field(name="3d_coords")
-    pixel_coords: tuple[int | float, int | float, float]
-
-
-def _check_filename(name: str) -> None:
+def check_filename(name: str) -> None:
     """Raise ``ValueError`` if an image's name is not a plain file name, but a path to elsewhere.
 
     msgspec reports the error with its position in the JSON file.
     """
     if not name or name.startswith(".") or any(c in name for c in "/\\\0"):
         raise ValueError(f"image_filename {name!r} is not a plain file name")
-
-
-class Scene(msgspec.Struct):
-    """The objects of one image.
-
-    ``relationships[r][i]`` lists the objects that are in relation r to object i: for "left", the
-    objects left of object i.
-    """
-
-    image_index: int
-    image_filename: str
-    split: str
-    objects: list[SceneObject]
-    relationships: dict[str, list[list[int]]]
-    directions: dict[str, Vector]
-
-    def __post_init__(self) -> None:
-        _check_filename(self.image_filename)
-        count = len(self.objects)
-        for relation in RELATIONS:
-            rows = self.relationships.get(relation, [])
-            if len(rows) != count or any(not 0 <= j < count for row in rows for j in row):
-                raise ValueError(f"relationships {relation!r} do not fit {count} objects")
-
-
-class SceneFile(msgspec.Struct):
-    info: Info
-    scenes: list[Scene]
 
 
 class Function(msgspec.Struct):
@@ -133,7 +63,7 @@ class Question(msgspec.Struct, omit_defaults=True):
     program: list[Function] | None = None
 
     def __post_init__(self) -> None:
-        _check_filename(self.image_filename)
+        check_filename(self.image_filename)
 
 
 class StepRecord(msgspec.Struct, gc=False):
@@ -177,7 +107,7 @@ class QuestionRecord(msgspec.Struct, gc=False):
     program: list[StepRecord] | None = None
 
     def __post_init__(self) -> None:
-        _check_filename(self.image_filename)
+        check_filename(self.image_filename)
 
     def answer_text(self) -> str | None:
         """The answer as the release has it: ``yes`` and ``no``, whole numbers without a decimal
@@ -270,11 +200,6 @@ def utf8_json(content: bytes, name: str | Path) -> bytes:
 def not_utf8(name: str | Path, error: UnicodeDecodeError) -> UserError:
     """The error for bytes that are not UTF-8."""
     return UserError(f"{name}: is not UTF-8 (byte {error.start}: {error.reason}); save it as UTF-8")
-
-
-def read_scenes(path: str | Path) -> SceneFile:
-    """Read a CLEVR scene file; raises ``UserError`` if it is missing or damaged."""
-    return decode_json(read_bytes(path, FETCH), SceneFile, path, FETCH_AGAIN)
 
 
 def read_questions(path: str | Path) -> QuestionFile:
