@@ -1,0 +1,1 @@
+"""Segmentation that is corrected by language: classes, mistakes, and hints in words."""
