@@ -43,6 +43,7 @@ def _numbered(question: Question, number: int, withhold: bool) -> Question:
     question.question_index = number
     if withhold:
         question.answer = question.program = question.question_family_index = None
+        question.objects = None
     return question
 
 

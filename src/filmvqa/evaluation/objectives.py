@@ -15,7 +15,6 @@ from filmvqa.data.questions import QuestionDataset
 from filmvqa.data.vocabulary import Vocabulary
 from filmvqa.evaluation.accuracy import accuracy_report, format_report, question_type_indices
 from filmvqa.models import targets_of
-from filmvqa.worlds.programs import QUESTION_TYPES
 
 
 class AnswerObjective:

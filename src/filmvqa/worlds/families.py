@@ -9,8 +9,12 @@ from pathlib import Path
 import msgspec
 
 from filmvqa.errors import UserError
+from filmvqa.worlds.programs import NUMBERS_REFERRED, Value, answer_text, referred_objects
 from filmvqa.worlds.schema import decode_json
 from filmvqa.worlds.world import CLEVR, COMPOSITE_NODE, World
+
+#: The name of folders with templates of referring expressions, by which a world's are selected.
+REFERRING = "referring"
 
 
 class Parameter(msgspec.Struct):
@@ -115,15 +119,16 @@ class Template(msgspec.Struct, dict=True):
     nodes: list[Node]
     constraints: list[Constraint] = []
 
-    def check(self, name: str, world: World) -> None:
+    def check(self, name: str, world: World, refers: bool = False) -> None:
         """Raise ``UserError`` if a node, parameter or constraint is invalid.
 
-        ``name`` is the beginning of the error message.
+        ``name`` is the beginning of the error message; ``refers`` tells whether the program has to
+        give objects instead of an answer.
         """
-        if problem := self._find_problem(world):
+        if problem := self._find_problem(world, refers):
             raise UserError(f"{name}: {problem}; correct the template")
 
-    def _find_problem(self, world: World) -> str | None:
+    def _find_problem(self, world: World, refers: bool) -> str | None:
         if not self.text or not self.nodes:
             return "it has no text or no nodes"
         parameter_types = {p.name: p.type for p in self.params}
@@ -138,7 +143,9 @@ class Template(msgspec.Struct, dict=True):
             if problem:
                 return f"node {i} {problem}"
             output_types.append(node.signature(world)[1])
-        if self.nodes[-1].last_function not in world.answer_functions:
+        if refers and not self.refers(world):
+            return f"its last node ({self.nodes[-1].type}) does not give objects"
+        if not refers and self.nodes[-1].last_function not in world.answer_functions:
             return f"its last node ({self.nodes[-1].type}) does not give an answer"
         return next(
             filter(None, (c.find_problem(len(output_types)) for c in self.constraints)), None
@@ -175,8 +182,23 @@ class Template(msgspec.Struct, dict=True):
     def has_relate(self) -> bool:
         return any(node.type == "relate" for node in self.nodes)
 
+    def refers(self, world: World = CLEVR) -> bool:
+        """Whether the text is a referring expression: the program gives a set or an object."""
+        return self.nodes[-1].signature(world)[1] in ("set", "object")
+
+    def answer(self, output: Value, world: World = CLEVR) -> str:
+        """One of the possible answers, by the last node's output; of a referring expression, how
+        many objects it refers to."""
+        if not self.refers(world):
+            return answer_text(output)
+        count = len(referred_objects(output, self.nodes[-1].signature(world)[1]))
+        return NUMBERS_REFERRED[min(count, 2)]
+
     def possible_answers(self, world: World = CLEVR) -> list[str]:
-        """All answers that the last function can give."""
+        """All answers that the last function can give, by which questions are balanced."""
+        if self.refers(world):
+            is_set = self.nodes[-1].signature(world)[1] == "set"
+            return list(NUMBERS_REFERRED) if is_set else ["one"]
         last_type = self.nodes[-1].type
         operation, _, attribute = last_type.partition("_")
         if operation == "query":
@@ -208,7 +230,9 @@ def read_families(
     Parameters
     ----------
     folder
-        Folder with JSON files; None selects the world's in this package.
+        Folder with JSON files; None selects the world's in this package, and ``referring`` the
+        world's referring expressions. Templates in any folder of that name give objects, those in
+        others answers.
     selection
         Groups (file names without ``.json``) and numbers of the families to return; None selects
         all families. The selection does not change the families' numbers.
@@ -219,6 +243,8 @@ def read_families(
         If the folder or a selected family does not exist, or a template is invalid.
     """
     source = world.templates if folder is None else Path(folder)
+    if str(folder) == REFERRING:
+        source = world.templates.with_name(REFERRING)
     if not source.is_dir():
         raise UserError(
             f"{source}: no such folder; set templates to a folder of template files (*.json)"
@@ -232,7 +258,7 @@ def read_families(
         for k, template in enumerate(
             decode_json(path.read_bytes(), list[Template], str(path), "correct the template")
         ):
-            template.check(f"{path}: template {k}", world)
+            template.check(f"{path}: template {k}", world, source.name == REFERRING)
             families.append(Family(len(families), group, template))
     if not families:
         raise UserError(f"{source}: no template files (*.json) in this folder; choose another one")

@@ -42,6 +42,17 @@ class SceneRecord(Protocol):
     def relationships(self) -> dict[str, list[list[int]]]: ...
 
 
+#: By how many objects they refer to, referring expressions are balanced.
+NUMBERS_REFERRED = ("none", "one", "several")
+
+
+def referred_objects(output: Value, output_type: str) -> list[int]:
+    """The objects that a program's output is, which is a set or an object."""
+    if output_type == "object":
+        return [int(output)]
+    return [i for i in range(int(output).bit_length()) if int(output) >> i & 1]
+
+
 class NotUniqueError(Exception):
     """The input of ``unique`` is not a set of one object, or that of ``first`` or ``last`` is
     empty: the question is invalid on this scene."""

@@ -19,8 +19,8 @@ from filmvqa.worlds.programs import (
     SceneIndex,
     SceneRecord,
     Value,
-    answer_text,
     execute,
+    referred_objects,
 )
 from filmvqa.worlds.schema import Function, Question
 from filmvqa.worlds.wording import write_question
@@ -96,7 +96,9 @@ class QuestionGenerator:
             if text in texts:
                 continue
             texts.add(text)
-            answer = answer_text(instance.outputs[-1])
+            refers = family.template.refers(self._world)
+            output = instance.outputs[-1]
+            answer = family.template.answer(output, self._world)
             self._question_counts[k] += 1
             self._answer_counts[k][answer] = self._answer_counts[k].get(answer, 0) + 1
             questions.append(
@@ -106,11 +108,15 @@ class QuestionGenerator:
                     image_index=scene.image_index,
                     split=scene.split,
                     question_family_index=family.index,
-                    answer=answer,
+                    answer=None if refers else answer,
                     program=instance.program,
+                    objects=self._objects(family.template, output) if refers else None,
                 )
             )
         return questions
+
+    def _objects(self, template: Template, output: Value) -> list[int]:
+        return referred_objects(output, template.nodes[-1].signature(self._world)[1])
 
     def _instantiate(
         self, template: Template, scene_index: SceneIndex, counts: dict[str, int]
@@ -140,7 +146,7 @@ class QuestionGenerator:
             if depth + 1 < len(template.nodes):
                 node = template.nodes[depth + 1]
                 choices.append(self._extensions(node, template, instance, scene_index))
-            elif answer_text(instance.outputs[-1]) in accepted and not (
+            elif template.answer(instance.outputs[-1], self._world) in accepted and not (
                 template.has_relate and _is_degenerate(instance, scene_index)
             ):
                 return instance
@@ -184,7 +190,10 @@ class QuestionGenerator:
         nulls = [k for k, name in enumerate(names) if name in template.null_parameters]
         base = int(instance.outputs[node.inputs[0]])
         if is_relate:
-            options = _relate_options(last_function, nulls, base, scene_index)
+            may_be_empty = last_function in ("count", "exist") or (
+                node is template.nodes[-1] and last_function == ""
+            )
+            options = _relate_options(may_be_empty, nulls, base, scene_index)
         else:
             options = [
                 _Option(None, key, base & matching)
@@ -245,7 +254,7 @@ class QuestionGenerator:
 
 
 def _relate_options(
-    last_function: str, nulls: list[int], anchor: int, scene_index: SceneIndex
+    may_be_empty: bool, nulls: list[int], anchor: int, scene_index: SceneIndex
 ) -> list[_Option]:
     options = []
     for relation in scene_index.world.relations:
@@ -255,18 +264,20 @@ def _relate_options(
             for key, matching in scene_index.matching.items()
             # The relation must remove an object that matches the filter.
             if related & matching != matching
-            and (related & matching or last_function in ("count", "exist"))
+            and (related & matching or may_be_empty)
             and all(key[k] is None for k in nulls)
         ]
     return options
 
 
 def _keeps_balance(answer: str, counts: dict[str, int]) -> bool:
-    """Return whether CLEVR's rejection sampling accepts an answer of a family.
+    """Return whether CLEVR's rejection sampling accepts an answer of a family; an only one is.
 
     The count of the answer must be at most 1.1 times the second largest count, and at most 5 times
     the larger of 5 and the median count.
     """
+    if len(counts) == 1:
+        return True
     ranked = sorted(counts.values())
     median = max(ranked[len(ranked) // 2], 5)
     return counts[answer] <= 1.1 * ranked[-2] and counts[answer] <= 5.0 * median

@@ -50,7 +50,8 @@ class Question(msgspec.Struct, omit_defaults=True):
     """One question about an image.
 
     Questions of CLEVR's test split have no answer, program and family; those of CLEVR-Humans have
-    no program.
+    no program. A referring expression has, in place of an answer, the numbers of the ``objects`` of
+    its scene that it refers to.
     """
 
     image_filename: str
@@ -61,6 +62,7 @@ class Question(msgspec.Struct, omit_defaults=True):
     question_family_index: int | None = None
     answer: str | None = None
     program: list[Function] | None = None
+    objects: list[int] | None = None
 
     def __post_init__(self) -> None:
         check_filename(self.image_filename)
@@ -105,6 +107,7 @@ class QuestionRecord(msgspec.Struct, gc=False):
     template_filename: str | None = None
     answer: bool | int | float | str | None = None
     program: list[StepRecord] | None = None
+    objects: list[int] | None = None
 
     def __post_init__(self) -> None:
         check_filename(self.image_filename)
@@ -134,7 +137,7 @@ class QuestionRecord(msgspec.Struct, gc=False):
             ]
         return Question(
             self.image_filename, self.question, index, self.split, self.question_index,
-            self.question_family_index, self.answer_text(), program,
+            self.question_family_index, self.answer_text(), program, self.objects,
         )  # fmt: skip
 
 
