@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from filmvqa.clevr.scene_file import SceneObject
 from filmvqa.data.vocabulary import tokenize
 from filmvqa.errors import UserError
 from filmvqa.segmentation.hints import (
@@ -23,7 +24,6 @@ from filmvqa.segmentation.hints import (
     word_hint,
 )
 from filmvqa.segmentation.labels import BACKGROUND, LABELS, NO_OBJECT, label_map, label_of
-from filmvqa.clevr.scene_file import SceneObject
 
 Map = NDArray[np.uint8]
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from filmvqa.errors import UserError
 from filmvqa.clevr.scene_file import MATERIALS, SHAPES, SceneObject
+from filmvqa.errors import UserError
 
 #: What an index map has where no object is, as masks of generated sets have it.
 NO_OBJECT = 255
