@@ -1,4 +1,5 @@
 # make demo   from nothing to accuracy by question type, on data that the project makes itself
+# make sound  the same on questions about sounds, which it synthesises
 # make page   a page in the browser: ask a trained network about pictures, and see what it does
 # make laboratory   claims about FiLM tried with three seeds each, in an hour on two cores
 # make test   lint, types and all tests
@@ -11,10 +12,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo page laboratory test soak lint clean
+.PHONY: demo sound page laboratory test soak lint clean
 
 demo: $(INSTALLED)
 	$(BIN)/python scripts/demo.py
+
+sound: $(INSTALLED)
+	$(BIN)/python scripts/sound.py
 
 page: $(INSTALLED)
 	$(BIN)/python scripts/page.py
@@ -45,4 +49,4 @@ $(INSTALLED): pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf outputs data/mini
+	rm -rf outputs data/mini data/sound

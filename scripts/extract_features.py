@@ -14,6 +14,7 @@ def main(config) -> None:
 
     from filmvqa.data.backbones import build_backbone
     from filmvqa.data.features import Extraction
+    from filmvqa.data.spectrograms import Spectrogram
     from filmvqa.devices import choose_device
     from filmvqa.disk import check_disk_space, format_bytes
 
@@ -24,9 +25,12 @@ def main(config) -> None:
             f"{layout.images}: no folders of images; download them (scripts/download_clevr.py) or "
             "generate them (scripts/generate_clevr.py)"
         )
-    backbone = build_backbone(
-        data.backbone.name, data.backbone.stage, settings.weights, settings.std
-    )
+    if data.spectrogram is not None:
+        backbone = Spectrogram(data.spectrogram)
+    else:
+        backbone = build_backbone(
+            data.backbone.name, data.backbone.stage, settings.weights, settings.std
+        )
     extractions = [
         Extraction(
             layout.image_folder(split),

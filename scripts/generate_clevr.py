@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from filmvqa.cli.command import command, typed_settings
 from filmvqa.errors import UserError
 
@@ -15,28 +13,12 @@ def main(config) -> None:
     settings = typed_settings(config, GenerateClevrConfig)
     data = settings.data
     if data.generator is None:
-        raise UserError(
-            f"data={data.name} is downloaded, not generated; "
-            f"run scripts/download_clevr.py data={data.name}"
-        )
+        raise UserError(f"data={data.name} is not generated so; {data.how_made()}")
 
-    from filmvqa.clevr.generate import generate, generate_part, merge_parts
-    from filmvqa.clevr.parts import Part, said_missing
+    from filmvqa.clevr import generate
+    from filmvqa.cli.generating import generate_set
 
-    generator = replace(data.generator, templates=settings.templates)
-    if settings.parts is None:
-        if generate(data.root, generator, settings.workers):
-            print(f"{data.root}: generated {generator.images} images")
-        else:
-            print(f"{data.root}: complete already")
-    elif settings.part is None:
-        merge_parts(data.root, generator, settings.parts)
-        print(f"{data.root}: merged {settings.parts} parts")
-    else:
-        part = Part(settings.part, settings.parts)
-        missing = generate_part(data.root, generator, part, settings.workers)
-        state = said_missing(missing, part.count) if missing else "the set is complete"
-        print(f"{data.root}: {part} is made; {state}")
+    generate_set(settings, data.generator, generate)
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ def main(config) -> None:
         min_count=settings.min_count,
         missing_images=settings.data.missing_images,
         incomplete=settings.incomplete,
+        world=settings.data.world,
     ):
         print(f"{layout.question_h5(split.split)}: {split.describe()}")
 

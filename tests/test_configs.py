@@ -23,7 +23,7 @@ from omegaconf import OmegaConf
 
 from filmvqa.clevr.generator_settings import GeneratorSettings
 from filmvqa.clevr.scene_rules import SceneRules
-from filmvqa.cli.settings import TrainConfig
+from filmvqa.cli.settings import ExtractFeaturesConfig, TrainConfig
 from filmvqa.data.settings import CurriculumStage
 from filmvqa.errors import UserError
 from filmvqa.models import MODELS, build_model
@@ -62,7 +62,8 @@ def test_primary_configs_belong_to_scripts_and_compose(name: str) -> None:
 def test_data_configs(name: str) -> None:
     data = composed("extract_features", f"data={name}")["data"]
     assert {"root", "images", "h5", "features", "train_split", "val_split", "backbone"} <= set(data)
-    assert (data["generator"] is None) != (data["download"] is None)
+    assert sum(data.get(how) is not None for how in ("generator", "sound", "download")) == 1
+    settings_from(composed("extract_features", f"data={name}"), ExtractFeaturesConfig)
     if data["generator"] is not None:
         settings = msgspec.convert(data["generator"], GeneratorSettings)
         assert set(data["generator"]["rules"]) == {f.name for f in fields(SceneRules)}

@@ -19,9 +19,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from filmvqa.checkpoint import load_checkpoint, model_from_checkpoint
-from filmvqa.clevr.generator_settings import record_settings
+from filmvqa.clevr.generate import MAKER
 from filmvqa.clevr.scene_file import read_scenes
-from filmvqa.clevr.workers import generate_questions
 from filmvqa.data.backbones import build_backbone
 from filmvqa.data.features import Extraction
 from filmvqa.data.preprocess import preprocess_questions
@@ -32,8 +31,10 @@ from filmvqa.errors import UserError
 from filmvqa.layout import DatasetLayout
 from filmvqa.reports.figures import draw_sheet
 from filmvqa.worlds.families import read_families
+from filmvqa.worlds.maker import generate_questions
 from filmvqa.worlds.questions import ask_shard
 from filmvqa.worlds.schema import encode_json, read_questions
+from filmvqa.worlds.set_settings import record_settings
 from tests.conftest import REPOSITORY, TINY, examples
 from tests.training.tiny_runs import same, train
 
@@ -84,7 +85,7 @@ def originals(
         place = DatasetLayout.under(path.parent).partial_json("val", "scenes", 0)
         place.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(path, place)
-        generate_questions(DatasetLayout.under(path.parent), TINY, "val", 0)
+        generate_questions(MAKER, DatasetLayout.under(path.parent), TINY, "val", 0)
 
     def features(path: Path) -> None:
         store = open_feature_store(path)

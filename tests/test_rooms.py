@@ -17,7 +17,7 @@ FLOORS = (
     ("errors", "settings", "renamed_keys", "nested", "tables", "disk", "files", "lock_markers", "processes", "locks",
      "memory", "cores", "devices", "determinism", "layout", "film"),
     ("worlds",),
-    ("clevr", "segmentation"),
+    ("clevr", "segmentation", "sound"),
     ("data", "models"),
     ("exported", "checkpoint", "interop", "evaluation"),
     ("training",),
@@ -81,7 +81,7 @@ def test_no_files_import_each_other_in_a_circle() -> None:
 
 def test_worlds_need_no_torch() -> None:
     for module, path in MODULES.items():
-        if room_of(module) in ("worlds", "clevr", "segmentation"):
+        if room_of(module) in ("worlds", "clevr", "segmentation", "sound"):
             assert not any(name.split(".")[0] == "torch" for name in imports_of(path)), module
 
 

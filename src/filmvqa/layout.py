@@ -10,10 +10,10 @@ from filmvqa.errors import UserError, warn
 from filmvqa.files import is_litter, names_in
 
 _NUMBER_IN_NAME = re.compile(r"(\d+)\.[A-Za-z]+")
-#: Question files of CLEVR, CoGenT and Super-CLEVR, of CLEVR-Humans, and of CLEVR-Math; those of
-#: generators whose name gives no split.
+#: Question files of CLEVR, CoGenT, Super-CLEVR and sets of sounds, of CLEVR-Humans, and of
+#: CLEVR-Math; those of generators whose name gives no split.
 _QUESTION_FILE = re.compile(
-    r"(?:(?:super)?CLEVR_(\w+)_questions|CLEVR-Humans-(\w+)|CLEVR-Math-(\w+))\.json(?:\.gz)?",
+    r"(?:(?:(?:super)?CLEVR|SOUND)_(\w+)_questions|CLEVR-Humans-(\w+)|CLEVR-Math-(\w+))\.json(?:\.gz)?",
     re.IGNORECASE,
 )
 _WITHOUT_SPLIT = re.compile(r"(?:super)?CLEVR_questions(?:_\w+)?\.json(?:\.gz)?", re.IGNORECASE)
@@ -32,7 +32,7 @@ class DatasetLayout:
 
     The folders of images, question JSON, question HDF5 and feature HDF5 may be outside ``root``,
     so that several sets can share them (``DatasetLayout.under``). ``backbone`` is the name of the
-    network that computed the features.
+    network that computed the features, ``prefix`` what names of generated JSON begin with.
     """
 
     root: Path
@@ -41,6 +41,7 @@ class DatasetLayout:
     h5: Path
     features: Path
     backbone: str = ""
+    prefix: str = "CLEVR"
 
     @classmethod
     def under(
@@ -52,6 +53,7 @@ class DatasetLayout:
         h5: str | Path | None = None,
         features: str | Path | None = None,
         backbone: str = "",
+        prefix: str = "CLEVR",
     ) -> DatasetLayout:
         """The layout of a set below ``root``; each folder that is not None replaces the default.
 
@@ -62,7 +64,9 @@ class DatasetLayout:
         h5 = root / "h5" if h5 is None else h5
         features = h5 if features is None else features
         images = root / "images" if images is None else images
-        return cls(root, Path(images), Path(questions), Path(h5), Path(features), backbone)
+        return cls(
+            root, Path(images), Path(questions), Path(h5), Path(features), backbone, prefix=prefix
+        )
 
     def image_folder(self, split: str) -> Path:
         """The folder of a split's PNG files."""
@@ -82,11 +86,11 @@ class DatasetLayout:
 
     def scene_json(self, split: str) -> Path:
         """The scene JSON of a split."""
-        return self.root / "scenes" / f"CLEVR_{split}_scenes.json"
+        return self.root / "scenes" / f"{self.prefix}_{split}_scenes.json"
 
     def question_json(self, split: str) -> Path:
-        """The question JSON of a split, under CLEVR's name."""
-        return self.questions / f"CLEVR_{split}_questions.json"
+        """The question JSON of a split, under CLEVR's name or the like."""
+        return self.questions / f"{self.prefix}_{split}_questions.json"
 
     def question_json_by_split(self, train_split: str = "train") -> dict[str, Path]:
         """The question JSON of each split that has one, plain or compressed (``.gz``), under the

@@ -19,10 +19,11 @@ from filmvqa.clevr.generate import generate
 from filmvqa.clevr.generator_settings import GeneratorSettings
 from filmvqa.clevr.scene_file import read_scenes
 from filmvqa.clevr.scene_rules import SceneRules
-from filmvqa.clevr.workers import draw_image, worker_pool
+from filmvqa.clevr.workers import draw_image
 from filmvqa.cli.process import interrupt_on_sigterm
 from filmvqa.errors import UserError
 from filmvqa.worlds.schema import read_questions
+from filmvqa.worlds.worker_pool import worker_pool
 from tests.clevr.file_hashes import file_hashes
 
 SETTINGS = GeneratorSettings(
@@ -112,7 +113,7 @@ def test_an_interrupted_generation_is_resumed(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("filmvqa.clevr.generate.merge_split", stop)
+        patch.setattr("filmvqa.worlds.generate.merge_split", stop)
         with pytest.raises(KeyboardInterrupt):
             generate(root, SETTINGS, workers=2)
     partial_files = sorted((root / ".partial").rglob("*.json"))

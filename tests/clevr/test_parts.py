@@ -12,10 +12,10 @@ import pytest
 
 from filmvqa.clevr.generate import generate, generate_part, merge_parts
 from filmvqa.clevr.generator_settings import GeneratorSettings
-from filmvqa.clevr.parts import Part, said_missing
 from filmvqa.clevr.scene_rules import SceneRules
 from filmvqa.errors import UserError
 from filmvqa.layout import DatasetLayout
+from filmvqa.worlds.parts import Part, said_missing
 from tests.clevr.file_hashes import file_hashes
 
 SETTINGS = GeneratorSettings(
@@ -105,7 +105,7 @@ def test_parts_that_nobody_merged_are_merged(
     """The last part was killed while it merged."""
     root = shutil.copytree(unmerged, tmp_path / "set")
     with monkeypatch.context() as patch:
-        patch.setattr("filmvqa.clevr.generate._merge", lambda *_: None)
+        patch.setattr("filmvqa.worlds.generate._merge", lambda *_: None)
         generate_part(root, SETTINGS, Part(1, 3), workers=1)
     assert not (root / "questions").exists()
     merge_parts(root, SETTINGS, 3)

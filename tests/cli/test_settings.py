@@ -32,6 +32,7 @@ TYPES: dict[str, type[Settings]] = {
     "export": types.ExportConfig,
     "extract_features": types.ExtractFeaturesConfig,
     "generate_clevr": types.GenerateClevrConfig,
+    "generate_sound": types.GenerateSoundConfig,
     "generate_questions": types.GenerateQuestionsConfig,
     "import_film": types.ImportFilmConfig,
     "inspect_film": types.InspectFilmConfig,
@@ -69,7 +70,7 @@ OVERRIDES = {
 }
 #: Below these nodes, which scripts share with their types, the keys of one script stand for all.
 SHARED = {
-    "data.": ("generate_clevr", "download_clevr"),
+    "data.": ("generate_clevr", "generate_sound", "download_clevr"),
     "model.": ("train",), "models.film.": (), "models.film_pixels.": (), "models.mac.": (),
     "optim.": ("train",), "trainer.": ("train",),
 }  # fmt: skip

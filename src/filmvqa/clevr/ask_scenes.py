@@ -9,17 +9,17 @@ import msgspec
 import numpy as np
 from tqdm import tqdm
 
-from filmvqa.clevr.merge import write_array
 from filmvqa.clevr.scene_file import Color, Material, Scene, SceneObject, Shape, Size, Vector
 from filmvqa.clevr.scene_rules import SceneRules
 from filmvqa.clevr.scenes import compute_relationships
-from filmvqa.clevr.workers import worker_pool
 from filmvqa.errors import UserError
 from filmvqa.files import read_bytes, refuse_overwriting
 from filmvqa.layout import image_number
 from filmvqa.worlds.families import read_families
+from filmvqa.worlds.merge import write_array
 from filmvqa.worlds.questions import IMAGES_PER_SHARD, ask_shard
 from filmvqa.worlds.schema import CORRECT, FETCH, FETCH_AGAIN, Info, Question, decode_json
+from filmvqa.worlds.worker_pool import worker_pool
 
 
 class _ObjectRecord(msgspec.Struct):

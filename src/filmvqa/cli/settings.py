@@ -144,7 +144,9 @@ class ExtractFeaturesConfig(ScriptConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class GenerateClevrConfig(ScriptConfig):
+class GenerateConfig(ScriptConfig):
+    """What the scripts share that generate sets."""
+
     data: DataSettings
     templates: PathText | None = None
     workers: Workers | None = None
@@ -158,6 +160,16 @@ class GenerateClevrConfig(ScriptConfig):
             raise UserError(
                 f"part={self.part}: parts are numbered from 0 to parts - 1; give parts=<{wanted}>"
             )
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerateClevrConfig(GenerateConfig):
+    pass
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerateSoundConfig(GenerateConfig):
+    pass
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,15 +14,17 @@ from http.client import HTTPException
 from importlib.resources import as_file, files
 from math import inf
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from urllib.error import URLError
 
 import safetensors.torch
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from filmvqa.data.images import IMAGES, FileKind, load_image
 from filmvqa.disk import DISK_FULL_ERRNOS, disk_full_error
 from filmvqa.errors import UserError, one_line
 from filmvqa.files import sha256_of_file
@@ -43,6 +45,9 @@ class Backbone(nn.Module):
 
     mean: Tensor
     std: Tensor
+    #: What the files of a split are, and the channels of what is made of them.
+    file_kind: ClassVar[FileKind] = IMAGES
+    input_channels: ClassVar[int] = 3
 
     def __init__(
         self,
@@ -77,6 +82,10 @@ class Backbone(nn.Module):
             return images
         out: Tensor = self.network(((images.float() - self.mean) / self.std).to(self.compute_dtype))
         return out
+
+    def load(self, path: Path, size: tuple[int, int]) -> NDArray[Any]:
+        """What is made of a file of a split, (C, H, W) with ``size`` = (H, W): a uint8 image."""
+        return load_image(path, size)
 
     def spec(self) -> dict[str, Any]:
         """What identifies the network and its input: name, weights, stage, and the normalisation of

@@ -39,6 +39,8 @@ _IMAGE_IDXS_CRC32 = "image_idxs_crc32"
 FEATURE_SPEC = (
     "backbone", "weights", "weights_sha256", "stage", "image_size", "mean", "std", "precision",
 )  # fmt: skip
+#: One more, which only spectrograms have.
+FRONT_END = "front_end"
 #: What the attributes are that are hashes.
 _HASHED = {"image_names_sha256": "set of images", "weights_sha256": "content of the weights"}
 #: Attribute of the maps in files of others: which order their axes have.
@@ -125,8 +127,13 @@ def _opened(path: Path, file: h5py.File) -> FeatureFile:
         image_idxs,
         columns.get(NAME_CHECKSUMS) if is_ours else None,
         attributes.get("image_names_sha256"),
-        {name: np.array(attributes[name]).tolist() for name in FEATURE_SPEC} if is_ours else None,
+        _spec(attributes) if is_ours else None,
     )
+
+
+def _spec(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    names = [name for name in (*FEATURE_SPEC, FRONT_END) if name in attributes]
+    return {name: np.array(attributes[name]).tolist() for name in names}
 
 
 def _maps(path: Path, file: h5py.File, is_ours: bool) -> h5py.Dataset:

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from filmvqa import processes
 from filmvqa.data.backbones import Backbone
 from filmvqa.data.feature_file import FORMAT, check_made_alike, open_writer, recorded_precision
-from filmvqa.data.images import list_images, load_image
+from filmvqa.data.images import list_images
 from filmvqa.data.prefetch import prefetch
 from filmvqa.data.preprocess import names_sha256
 from filmvqa.devices import to_device, use_bfloat16
@@ -76,7 +76,12 @@ class Extraction:
         checked(precision, Precision, "precision")
         refuse_overwriting(self.path, images_folder)
         self._partial = self.path.with_name(self.path.name + ".partial")
-        images = list_images(images_folder, missing_images=missing_images, max_images=max_images)
+        images = list_images(
+            images_folder,
+            missing_images=missing_images,
+            max_images=max_images,
+            kind=backbone.file_kind,
+        )
         self._image_paths = list(images.values())
         self.image_names = {index: path.name for index, path in images.items()}
         device = torch.device(device)
@@ -93,7 +98,8 @@ class Extraction:
             "precision": "bfloat16" if bfloat16 else "float32",
         }
         self._backbone = backbone.prepared(device, bfloat16)
-        probe = compute_maps(self._backbone, torch.zeros(1, 3, *image_size, dtype=torch.uint8))
+        blank = torch.zeros(1, backbone.input_channels, *image_size, dtype=torch.uint8)
+        probe = compute_maps(self._backbone, blank)
         channels, height, width = probe.shape[1:]
         self.dtype = backbone.dtype
         self.shape = (len(self._image_paths), channels, height, width)
@@ -194,7 +200,7 @@ class Extraction:
 
     def _maps(self, paths: Sequence[Path]) -> Generator[Tensor]:
         """Maps (n, C, H', W') of batches of images; a GPU may not have computed them yet."""
-        load = partial(load_image, size=self.image_size)
+        load = partial(self._backbone.load, size=self.image_size)
         depth = DECODE_AHEAD * self.batch_size
         with closing(prefetch(load, paths, threads=self.threads, depth=depth)) as images:
             while batch := list(islice(images, self.batch_size)):

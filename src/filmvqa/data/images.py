@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import struct
 import zlib
+from collections.abc import Callable, Set
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
@@ -28,7 +30,8 @@ _MAKE_AGAIN = "delete it and run generate_clevr.py again, or fetch it again"
 
 def find_pictures(folder: Path) -> dict[int, Path]:
     """The images of a folder by index, to look at: unchecked, and none if there is no folder."""
-    by_index = {image_number(name): folder / name for name in names_in(folder)}
+    names = [name for name in names_in(folder) if Path(name).suffix.lower() in _SUFFIXES]
+    by_index = {image_number(name): folder / name for name in names}
     return {index: path for index, path in by_index.items() if index is not None}
 
 
@@ -38,8 +41,24 @@ def read_picture(path: Path) -> NDArray[np.uint8]:
         return np.asarray(image.convert("RGB"))
 
 
+@dataclass(frozen=True)
+class FileKind:
+    """What the files of a split are: ``name`` in words, the ``suffixes`` of their names, ``size``,
+    which reads from a file's header two numbers that all of a split share (and raises ``UserError``
+    for a broken one), and ``said``, how these two are put in words."""
+
+    name: str
+    suffixes: Set[str]
+    size: Callable[[Path], tuple[int, int]]
+    said: str
+
+
 def list_images(
-    folder: str | Path, *, missing_images: str = "refuse", max_images: int | None = None
+    folder: str | Path,
+    *,
+    missing_images: str = "refuse",
+    max_images: int | None = None,
+    kind: FileKind | None = None,
 ) -> dict[int, Path]:
     """Images of a split by index, in the order of their indices, which need not begin at 0.
 
@@ -51,6 +70,8 @@ def list_images(
         ``refuse`` gaps between the indices, or ``leave_out`` the images that are not there.
     max_images
         Take this many images from the first on; None: all.
+    kind
+        What the files are; None: images.
 
     Raises
     ------
@@ -64,6 +85,7 @@ def list_images(
     folder = Path(folder)
     checked(missing_images, MissingImages, "data.missing_images")
     checked(max_images, Positive | None, "max_images")
+    kind = kind or IMAGES
     if not folder.is_dir():
         raise UserError(
             f"{folder}: no such folder; download the images (scripts/download_clevr.py) or "
@@ -74,7 +96,7 @@ def list_images(
         if is_litter(path.name):
             continue
         index = image_number(path.name)
-        if index is None or index >= 2**31 or path.suffix.lower() not in _SUFFIXES:
+        if index is None or index >= 2**31 or path.suffix.lower() not in kind.suffixes:
             raise UserError(f"{path}: is no image of this split; move it out of the folder")
         if index in by_index:
             raise UserError(
@@ -94,13 +116,13 @@ def list_images(
             f"{absent}: missing, though the folder has {len(by_index)} images up to index "
             f"{max(by_index)}; add it, or give data.missing_images=leave_out"
         )
-    size = _frame_size(images[first])
+    size = kind.size(images[first])
     for path in images.values():
-        if (other := _frame_size(path)) != size:
+        if (other := kind.size(path)) != size:
             raise UserError(
-                f"{path}: has {other[0]}×{other[1]} pixels, {images[first].name} "
-                f"{size[0]}×{size[1]}; all images of a split have one size, so resize it or move "
-                "it out of the folder"
+                f"{path}: has {kind.said.format(*other)}, {images[first].name} "
+                f"{kind.said.format(*size).removesuffix(' pixels')}; all {kind.name} of a split "
+                "have one size, so resize it or move it out of the folder"
             )
     return images
 
@@ -168,6 +190,7 @@ def _jpeg_size(path: Path, stream: IO[bytes]) -> tuple[int, int]:
     return width, height
 
 
+IMAGES = FileKind("images", _SUFFIXES, _frame_size, "{}×{} pixels")
 #: Raised by Pillow for files that it cannot read.
 PILLOW_ERRORS = (
     OSError, SyntaxError, ValueError, TypeError, struct.error, zlib.error,

@@ -14,7 +14,6 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from filmvqa.clevr.generator_settings import check_version
 from filmvqa.data.hdf5 import (
     HDF5_ERRORS,
     arrays_sha256,
@@ -34,6 +33,7 @@ from filmvqa.files import names_in, refuse_overwriting, write_file
 from filmvqa.layout import DatasetLayout
 from filmvqa.locks import folder_lock
 from filmvqa.settings import Incomplete, MissingImages, Positive, checked
+from filmvqa.worlds.set_settings import check_version
 from filmvqa.worlds.world import CLEVR, World
 
 FORMAT = "filmvqa-questions-3"

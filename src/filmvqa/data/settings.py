@@ -8,6 +8,8 @@ from typing import Annotated, ClassVar
 from msgspec import Meta
 
 from filmvqa.clevr.generator_settings import GeneratorSettings
+from filmvqa.data.spectrograms import SPECTROGRAM, SpectrogramSettings
+from filmvqa.errors import UserError
 from filmvqa.layout import DatasetLayout
 from filmvqa.settings import (
     Fraction,
@@ -20,6 +22,8 @@ from filmvqa.settings import (
     Settings,
     SplitName,
 )
+from filmvqa.sound.settings import SoundSettings
+from filmvqa.worlds.world import CLEVR, World, read_world
 
 
 @dataclass(frozen=True)
@@ -74,8 +78,11 @@ class DataSettings(Settings):
         What is trained on first; None: all questions from the beginning.
     image_size
         (H, W) to which images are resized.
-    generator, download
-        How the set is made; None: not so.
+    generator, sound, download
+        How the set is made: as images of CLEVR's world, as recordings of the world of sounds, or
+        from an archive; None: not so.
+    spectrogram
+        How recordings become spectrograms; None: the set has images.
     """
 
     node: ClassVar[str] = "data"
@@ -94,12 +101,40 @@ class DataSettings(Settings):
     image_size: ImageSize
     backbone: BackboneSettings
     generator: GeneratorSettings | None = None
+    sound: SoundSettings | None = None
+    spectrogram: SpectrogramSettings | None = None
     download: DownloadSettings | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (self.backbone.name == SPECTROGRAM) != (self.spectrogram is not None):
+            given = "null" if self.spectrogram is None else "{...}"
+            raise UserError(
+                f"data.backbone.name={self.backbone.name}: does not fit data.spectrogram={given}; "
+                f"recordings take {SPECTROGRAM} with such settings, images another without"
+            )
+
+    @property
+    def world(self) -> World:
+        """What the set's questions are about."""
+        return CLEVR if self.sound is None else read_world("sound")
+
+    def how_made(self) -> str:
+        """The command that makes the set."""
+        name = next(
+            name
+            for name, how in (
+                ("generate_clevr", self.generator), ("generate_sound", self.sound),
+                ("download_clevr", True),
+            )
+            if how is not None
+        )  # fmt: skip
+        return f"run scripts/{name}.py data={self.name}"
 
     @property
     def layout(self) -> DatasetLayout:
         """The paths of the set's files."""
         return DatasetLayout.under(
             self.root, images=self.images, h5=self.h5, features=self.features,
-            backbone=self.backbone.name,
+            backbone=self.backbone.name, prefix="CLEVR" if self.sound is None else "SOUND",
         )  # fmt: skip

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from filmvqa.errors import OptionError, UserError
 from filmvqa.models.batch_norm import BatchNorm1d, BatchNorm2d
 from filmvqa.models.encoder import QuestionEncoder
-from filmvqa.models.options import FeatureShape, check_choice
-from filmvqa.models.vision import PIXEL_RANGES, for_each_question, mlp, scale_pixels
+from filmvqa.models.options import FeatureShape, StridesByAxis, check_choice
+from filmvqa.models.vision import PIXEL_RANGES, Stem, for_each_question, mlp, scale_pixels
 from filmvqa.settings import Natural, Positive, Probability
 
 #: Where a baseline's classifier has batch norm: nowhere, after its hidden layers, or before them
@@ -229,6 +229,9 @@ class CnnLSTM(nn.Module):
         (C, H, W) of an image's features.
     embedding_dim, hidden_dim, num_layers, layer_dropout
         Options of ``QuestionEncoder``.
+    stem_strides
+        Strides of the layers of a ``Stem`` without coordinate maps before these, of
+        ``res_block_dim`` channels, as a spectrogram needs; None: there is none.
     num_res_blocks, res_block_dim
         Number of residual blocks before the 1×1 convolution, and their channels, to which a 3×3
         convolution maps the features.
@@ -257,6 +260,7 @@ class CnnLSTM(nn.Module):
         hidden_dim: Positive = 256,
         num_layers: Positive = 2,
         layer_dropout: Probability = 0.0,
+        stem_strides: StridesByAxis | None = None,
         num_res_blocks: Natural = 0,
         res_block_dim: Positive = 128,
         projection_dim: Natural = 512,
@@ -268,6 +272,10 @@ class CnnLSTM(nn.Module):
     ) -> None:
         super().__init__()
         channels, height, width = feature_shape
+        stem = []
+        if stem_strides:
+            stem = [Stem(channels, res_block_dim, strides=stem_strides, coordinates=False)]
+            channels, (height, width) = res_block_dim, stem[0].output_size(height, width)
         if pool == "maxpool2" and min(height, width) < 2:
             raise OptionError(
                 f"name=cnn_lstm: its pooling leaves nothing of maps of {height}×{width}; choose "
@@ -279,7 +287,7 @@ class CnnLSTM(nn.Module):
         check_choice("pool", pool, BASELINE_POOLS)
         check_choice("pixel_range", pixel_range, PIXEL_RANGES)
         self.pixel_range = pixel_range
-        layers: list[nn.Module] = []
+        layers: list[nn.Module] = [*stem]
         if num_res_blocks:
             layers += [nn.Conv2d(channels, res_block_dim, 3, padding=1), nn.ReLU()]
             layers += [_ResidualBlock(res_block_dim) for _ in range(num_res_blocks)]

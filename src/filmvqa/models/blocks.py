@@ -68,6 +68,8 @@ class FilmedResBlock(nn.Module):
         read of its map: a linear map of it is added to the first convolution's output. 0: none.
     map_size
         (H, W) of the input, which ``guide`` needs.
+    axes
+        The coordinates that maps are made of, one of ``AXES``.
     conditioning
         How the question acts: ``film``, ``guide``, ``spatial_film``, ``dual_attention``, or
         ``concat``, which appends γ and β, repeated over the map, to the 3×3 convolution's input.
@@ -113,6 +115,7 @@ class FilmedResBlock(nn.Module):
         coordinates: str = "inputs",
         context_dim: int = 0,
         map_size: tuple[int, int] | None = None,
+        axes: str = "xy",
         *,
         conditioning: str = "film",
         film_position: str = "after_norm",
@@ -135,13 +138,13 @@ class FilmedResBlock(nn.Module):
         self.project = (
             convolution(
                 channels, channels, input_proj_kernel,
-                coordinates=coordinates != "none", padding=input_proj_kernel // 2,
+                coordinates=coordinates != "none", axes=axes, padding=input_proj_kernel // 2,
             ) if input_proj_kernel else None
         )  # fmt: skip
         self.context = nn.Linear(context_dim, channels, bias=False) if context_dim else None
         self.conv = convolution(
             3 * channels if self.concat else channels, channels, kernel_size,
-            coordinates=coordinates == "everywhere", padding=kernel_size // 2,
+            coordinates=coordinates == "everywhere", axes=axes, padding=kernel_size // 2,
         )  # fmt: skip
         self.norm = BatchNorm2d(channels, affine=norm_affine or not conditioned) if norm else None
         if conditioning == "guide" and input_proj_kernel and input_proj_kernel % 2 == 0:

@@ -14,6 +14,7 @@ from filmvqa.models.encoder import QuestionEncoder
 from filmvqa.models.film_generator import FilmGenerator, Modulation
 from filmvqa.models.options import FeatureShape, OptionGroup, build_part, check_choice
 from filmvqa.models.vision import (
+    AXES,
     PIXEL_RANGES,
     Classifier,
     Stem,
@@ -51,6 +52,9 @@ class FilmNet(nn.Module):
         Where coordinate maps are appended: ``inputs`` (stem, blocks' first convolutions and
         classifier, as in the paper), ``everywhere`` (the blocks' second convolutions too) or
         ``none``.
+    coordinate_axes
+        The coordinates that these maps are made of: ``xy``, ``x`` (of a spectrogram the time) or
+        ``y`` (the frequency) alone.
     pixel_range
         The range of uint8 pixels, as in ``scale_pixels``.
     initial_biases
@@ -92,6 +96,7 @@ class FilmNet(nn.Module):
         num_blocks: Natural = 4,
         film_blocks: Sequence[bool | Literal[0, 1]] | None = None,
         coordinates: str = "inputs",
+        coordinate_axes: str = "xy",
         pixel_range: str = "centered",
         initial_biases: str = "zero",
         initial_weights: str = "kaiming",
@@ -114,22 +119,32 @@ class FilmNet(nn.Module):
                 f"film_blocks has {len(conditioned)} entries for num_blocks={num_blocks} blocks"
             )
         check_choice("coordinates", coordinates, COORDINATES)
+        check_choice("coordinate_axes", coordinate_axes, AXES)
         self.encoder = build_part("encoder", QuestionEncoder, vocab_size, **(encoder or {}))
         has_coordinates = coordinates != "none"
         stem_options = _with_coordinates(stem, has_coordinates)
-        self.stem = build_part("stem", Stem, feature_shape[0], channels, **stem_options)
+        self.stem = build_part(
+            "stem",
+            Stem,
+            feature_shape[0],
+            channels,
+            coordinate_axes,
+            feature_shape[1],
+            **stem_options,
+        )
         map_size = self.stem.output_size(*feature_shape[1:])
         blocks = [
             build_part(
                 "block", FilmedResBlock, channels, is_conditioned, coordinates,
-                channels if reads and i else 0, map_size, **(block or {}),
+                channels if reads and i else 0, map_size, coordinate_axes,
+                **(block or {}),
             )
             for i, is_conditioned in enumerate(conditioned)
         ]  # fmt: skip
         self.blocks = nn.ModuleList(blocks)
         self.classifier = build_part(
             "classifier", Classifier, channels, map_size, num_answers, channels if reads else 0,
-            **_with_coordinates(classifier, has_coordinates),
+            coordinate_axes, **_with_coordinates(classifier, has_coordinates),
         )  # fmt: skip
         extra_dims = [b.extra_dim for b in blocks]
         options = dict(generator or {})

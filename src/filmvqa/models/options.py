@@ -15,8 +15,11 @@ from filmvqa.settings import Positive, checked, shown
 
 #: (C, H, W)
 FeatureShape = Annotated[Sequence[Positive], Meta(min_length=3, max_length=3)]
+_Two = Annotated[Sequence[Positive], Meta(min_length=2, max_length=2)]  # tuple crashes msgspec
 #: The stride of each layer of a stem.
 Strides = Annotated[Sequence[Positive], Meta(min_length=1)]
+#: The stride of each layer, or its strides over rows and columns.
+StridesByAxis = Annotated[Sequence[Positive | _Two], Meta(min_length=1)]
 OptionGroup = Mapping[str, Any] | None
 
 

@@ -11,21 +11,31 @@ from torch import Tensor, nn
 from filmvqa.devices import compute_dtype
 from filmvqa.errors import OptionError
 from filmvqa.models.batch_norm import BatchNorm1d, BatchNorm2d
-from filmvqa.models.options import Strides, check_choice
+from filmvqa.models.options import StridesByAxis, check_choice
 from filmvqa.settings import Natural, Positive, Probability
+
+#: Which coordinates maps are made of: both, as in the paper, or one of them alone.
+AXES = ("xy", "x", "y")
 
 
 class CoordConv2d(nn.Conv2d):
-    """A convolution with two coordinate maps appended to its input (section 4.1).
+    """A convolution with coordinate maps appended to its input (section 4.1).
 
-    The maps are each position's x and y, from -1 to 1. ``in_channels`` does not count them: the
-    weight is (out_channels, in_channels + 2, k, k).
+    The maps are each position's x and y, from -1 to 1, or that of ``axes`` alone. ``in_channels``
+    does not count them: with both the weight is (out_channels, in_channels + 2, k, k).
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, kernel_size: int, **kwargs: Any
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        *,
+        axes: str = "xy",
+        **kwargs: Any,
     ) -> None:
-        super().__init__(in_channels + 2, out_channels, kernel_size, **kwargs)
+        super().__init__(in_channels + len(axes), out_channels, kernel_size, **kwargs)
+        self.axes = axes
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, in_channels, H, W) to (N, out_channels, H', W')."""
@@ -34,18 +44,28 @@ class CoordConv2d(nn.Conv2d):
         channels_last = x.is_contiguous(memory_format=torch.channels_last)
         memory_format = torch.channels_last if channels_last else torch.contiguous_format
         like_x: dict[str, Any] = {"device": x.device, "dtype": x.dtype}
-        maps = torch.empty((n, 2, height, width), memory_format=memory_format, **like_x)
-        maps[:, 0] = torch.linspace(-1, 1, width, **like_x)
-        maps[:, 1] = torch.linspace(-1, 1, height, **like_x)[:, None]
+        shape = (n, len(self.axes), height, width)
+        maps = torch.empty(shape, memory_format=memory_format, **like_x)
+        if "x" in self.axes:
+            maps[:, 0] = torch.linspace(-1, 1, width, **like_x)
+        if "y" in self.axes:
+            maps[:, -1] = torch.linspace(-1, 1, height, **like_x)[:, None]
         return super().forward(torch.cat([x, maps], 1))
 
 
 def convolution(
-    in_channels: int, out_channels: int, kernel_size: int, *, coordinates: bool, **kwargs: Any
+    in_channels: int,
+    out_channels: int,
+    kernel_size: int,
+    *,
+    coordinates: bool,
+    axes: str = "xy",
+    **kwargs: Any,
 ) -> nn.Conv2d:
     """A ``CoordConv2d`` with ``coordinates``, else a ``Conv2d``."""
-    conv_type = CoordConv2d if coordinates else nn.Conv2d
-    return conv_type(in_channels, out_channels, kernel_size, **kwargs)
+    if coordinates:
+        return CoordConv2d(in_channels, out_channels, kernel_size, axes=axes, **kwargs)
+    return nn.Conv2d(in_channels, out_channels, kernel_size, **kwargs)
 
 
 def for_each_question(x: Tensor, image_of_question: Tensor | None) -> Tensor:
@@ -91,8 +111,13 @@ class Stem(nn.Module):
         Channels of the features.
     channels
         Channels of each layer's output.
+    axes
+        The coordinates that maps are made of, one of ``AXES``.
+    height
+        Rows of the features, which only ``rows_as_channels`` asks for.
     strides
-        Stride of each layer; there are as many layers. Pixels take several of stride 2.
+        Stride of each layer, or its strides over rows and columns; there are as many layers. Pixels
+        take several of stride 2.
     kernel_size
         Kernel size of every layer.
     padding
@@ -102,28 +127,41 @@ class Stem(nn.Module):
     coordinates
         Whether coordinate maps are appended to the first layer's input; None, which ``FilmNet``
         replaces by its own choice, is no.
+    rows_as_channels
+        Whether maps of one row are made of the features, with a channel for each of their rows: of
+        a spectrogram each frequency is then told from all others from the first layer on.
+        ``input_dim`` and the height that ``output_size`` takes are those of the features.
     """
 
     def __init__(
         self,
         input_dim: int,
         channels: int,
+        axes: str = "xy",
+        height: int = 1,
         *,
-        strides: Strides = (1,),
+        strides: StridesByAxis = (1,),
         kernel_size: Positive = 3,
         padding: Natural | None = None,
         norm: bool = True,
         coordinates: bool | None = True,
+        rows_as_channels: bool = False,
     ) -> None:
         super().__init__()
-        self._strides, self._kernel_size = tuple(strides), kernel_size
+        self.rows_as_channels = rows_as_channels
+        if rows_as_channels:
+            input_dim *= height
+        both = [(s, s) if isinstance(s, int) else (s[0], s[1]) for s in strides]
+        self._strides, self._kernel_size = both, kernel_size
+        self._said = [s if isinstance(s, int) else list(s) for s in strides]
         self._padding = kernel_size // 2 if padding is None else padding
         layers: list[nn.Module] = []
-        for i, stride in enumerate(strides):
+        for i, stride in enumerate(both):
             layers.append(
                 convolution(
                     channels if i else input_dim, channels, kernel_size,
-                    coordinates=bool(coordinates) and i == 0, stride=stride, padding=self._padding,
+                    coordinates=bool(coordinates) and i == 0, axes=axes, stride=stride,
+                    padding=self._padding,
                 )
             )  # fmt: skip
             layers += [BatchNorm2d(channels), nn.ReLU()] if norm else [nn.ReLU()]
@@ -138,16 +176,18 @@ class Stem(nn.Module):
             If a layer's output would be empty, or a layer of stride 2 or more has an input of one
             pixel. (oneDNN's bfloat16 gradient of such a convolution has uninitialised values.)
         """
+        if self.rows_as_channels:
+            height = 1
         maps = f"{height}×{width}"
         for stride in self._strides:
-            if stride > 1 and max(height, width) == 1:
+            if max(stride) > 1 and max(height, width) == 1:
                 raise OptionError(
-                    f"stem.strides={list(self._strides)}: leave one pixel of maps of {maps} before "
+                    f"stem.strides={self._said}: leave one pixel of maps of {maps} before "
                     "the last; give fewer"
                 )
             height, width = (
-                (side + 2 * self._padding - self._kernel_size) // stride + 1
-                for side in (height, width)
+                (side + 2 * self._padding - self._kernel_size) // step + 1
+                for side, step in zip((height, width), stride, strict=True)
             )
             if min(height, width) < 1:
                 raise OptionError(
@@ -172,6 +212,8 @@ class Stem(nn.Module):
             images = torch.arange(len(features), device=features.device)
             counts = (image_of_question[:, None] == images).sum(0)  # (U,)
         x = features
+        if self.rows_as_channels:
+            x = x.flatten(1, 2)[:, :, None]  # (U, input_dim H, 1, W)
         for layer in self.layers:
             x = layer(x, counts) if isinstance(layer, BatchNorm2d) else layer(x)
         return x
@@ -200,6 +242,8 @@ class Classifier(nn.Module):
         Number of answers.
     context_dim
         Width of a vector that the hidden layers are given beside the pooled map; 0: none.
+    axes
+        The coordinates that maps are made of, one of ``AXES``.
     projection_dim
         Channels of the 1×1 convolution; 0 leaves it out.
     pool
@@ -231,6 +275,7 @@ class Classifier(nn.Module):
         map_size: tuple[int, int],
         num_answers: int,
         context_dim: int = 0,
+        axes: str = "xy",
         *,
         projection_dim: Natural = 512,
         pool: str = "maxpoolfull",
@@ -252,12 +297,14 @@ class Classifier(nn.Module):
             if not context_dim:
                 raise OptionError(f"pool={BRANCH}: needs reads=true, whose blocks have the branch")
         elif projection_dim:
-            conv = convolution(channels, projection_dim, 1, coordinates=bool(coordinates))
+            conv = convolution(
+                channels, projection_dim, 1, coordinates=bool(coordinates), axes=axes
+            )
             norms = [BatchNorm2d(projection_dim)] if norm else []
             self.project = nn.Sequential(conv, *norms, nn.ReLU())
             pool_channels = projection_dim
         elif coordinates:
-            self.project, pool_channels = _AppendCoordinates(), channels + 2
+            self.project, pool_channels = _AppendCoordinates(axes), channels + len(axes)
         self.pool, (height, width) = _pooling(pool, map_size)
         if min(height, width) < 1:
             maps = "×".join(map(str, map_size))
@@ -299,11 +346,16 @@ class _GlobalMaxAndMean(nn.Module):
 class _AppendCoordinates(nn.Module):
     """Appends the coordinate maps (section 4.1) to its input."""
 
+    def __init__(self, axes: str) -> None:
+        super().__init__()
+        self._chosen = slice("xy".index(axes[0]), "xy".index(axes[-1]) + 1)
+
     def forward(self, x: Tensor) -> Tensor:
         ys, xs = (
             torch.linspace(-1, 1, side, device=x.device, dtype=x.dtype) for side in x.shape[2:]
         )
-        maps = torch.stack(torch.meshgrid(ys, xs, indexing="ij")[::-1]).expand(len(x), -1, -1, -1)
+        maps = torch.stack(torch.meshgrid(ys, xs, indexing="ij")[::-1])[self._chosen]
+        maps = maps.expand(len(x), -1, -1, -1)
         return torch.cat([x, maps], 1)
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from filmvqa.data.batches import Loader, open_loader
-from filmvqa.data.feature_file import FEATURE_SPEC
+from filmvqa.data.feature_file import FEATURE_SPEC, FRONT_END
 from filmvqa.data.feature_range import feature_range
 from filmvqa.data.questions import ImageSubset
 from filmvqa.data.sampler import EpochSampler
@@ -339,7 +339,8 @@ def _check_splits(settings: RunSettings, train: Loader, val: Loader) -> None:
     if specs[0] is None or specs[1] is None:
         return
     # ``weights`` is only a file's name.
-    changed = [n for n in FEATURE_SPEC if n != "weights" and specs[0].get(n) != specs[1].get(n)]
+    names = [name for name in (*FEATURE_SPEC, FRONT_END) if name != "weights"]
+    changed = [name for name in names if specs[0].get(name) != specs[1].get(name)]
     message = f"{val_path}: differs from {train_path} in {', '.join(changed)}"
     if changed == ["precision"]:
         warn(message)

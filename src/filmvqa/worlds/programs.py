@@ -54,8 +54,8 @@ def referred_objects(output: Value, output_type: str) -> list[int]:
 
 
 class NotUniqueError(Exception):
-    """The input of ``unique`` is not a set of one object, or that of ``first`` or ``last`` is
-    empty: the question is invalid on this scene."""
+    """The input of ``unique`` is not a set of one object, or that of ``first`` or ``last`` has
+    fewer than two: the question is invalid on this scene."""
 
 
 class SceneIndex:
@@ -111,7 +111,7 @@ class SceneIndex:
         ------
         NotUniqueError
             If the input of ``unique`` is not a set of one object, or that of ``first`` or ``last``
-            is empty.
+            has fewer than two.
         UserError
             If the world has no such function.
         """
@@ -126,7 +126,7 @@ class SceneIndex:
                 raise NotUniqueError
             return first.bit_length() - 1
         if function in ("first", "last"):
-            if not first:
+            if first.bit_count() < 2:  # as of one thing alone nobody asks
                 raise NotUniqueError
             return (first if function == "last" else first & -first).bit_length() - 1
         if function == "relate":

@@ -11,12 +11,12 @@ import re
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
-from filmvqa.clevr.generator_settings import GeneratorSettings
-from filmvqa.clevr.partial_files import chunks_of_shard, is_merged, shard_count
 from filmvqa.errors import UserError
 from filmvqa.files import names_in
 from filmvqa.layout import DatasetLayout
 from filmvqa.locks import folder_lock
+from filmvqa.worlds.partial_files import chunks_of_shard, is_merged, shard_count
+from filmvqa.worlds.set_settings import SetSettings
 
 _LOCK = re.compile(r"\.(part_\d+_of_(\d+))\.lock")
 #: How many numbers of parts a message lists.
@@ -37,7 +37,7 @@ class Part:
         """Hold the part's lock; ``UserError`` if another process makes the part."""
         return folder_lock(layout.partial, f"part_{self.number}_of_{self.count}")
 
-    def shards(self, settings: GeneratorSettings) -> list[tuple[str, int]]:
+    def shards(self, settings: SetSettings) -> list[tuple[str, int]]:
         """Split and number of each shard of the part.
 
         Raises
@@ -54,13 +54,13 @@ class Part:
         return shards[first:end]
 
 
-def all_shards(settings: GeneratorSettings) -> list[tuple[str, int]]:
+def all_shards(settings: SetSettings) -> list[tuple[str, int]]:
     """Split and number of each shard of a set."""
     counts = settings.images.items()
     return [(split, k) for split, images in counts for k in range(shard_count(images))]
 
 
-def missing_parts(layout: DatasetLayout, settings: GeneratorSettings, count: int) -> list[int]:
+def missing_parts(layout: DatasetLayout, settings: SetSettings, count: int) -> list[int]:
     """The numbers of the parts of ``count`` that are not made to their end."""
     parts = [Part(k, count) for k in range(count)]
     return [
@@ -70,7 +70,7 @@ def missing_parts(layout: DatasetLayout, settings: GeneratorSettings, count: int
     ]
 
 
-def _is_made(layout: DatasetLayout, settings: GeneratorSettings, split: str, shard: int) -> bool:
+def _is_made(layout: DatasetLayout, settings: SetSettings, split: str, shard: int) -> bool:
     chunks = chunks_of_shard(shard, settings.images[split])
     files = [layout.partial_json(split, "scenes", chunk) for chunk in chunks]
     files.append(layout.partial_json(split, "questions", shard))

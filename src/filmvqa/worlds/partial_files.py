@@ -6,13 +6,13 @@ They are kept in the set's ``.partial`` folder until the split is merged.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TypeVar
 
-from filmvqa.clevr.generator_settings import REMEDY
-from filmvqa.clevr.scene_file import Scene
 from filmvqa.files import read_bytes
 from filmvqa.layout import DatasetLayout
 from filmvqa.worlds.questions import IMAGES_PER_SHARD
 from filmvqa.worlds.schema import Question, decode_json
+from filmvqa.worlds.set_settings import REMEDY
 
 IMAGES_PER_CHUNK = 50
 
@@ -43,8 +43,13 @@ def is_merged(layout: DatasetLayout, split: str) -> bool:
     return layout.question_json(split).exists() and layout.scene_json(split).exists()
 
 
-def read_partial_scenes(layout: DatasetLayout, split: str, chunks: range) -> Iterator[Scene]:
-    """Read the scenes of the given chunks in order.
+T = TypeVar("T")
+
+
+def read_partial_scenes(
+    layout: DatasetLayout, split: str, chunks: range, scene_type: type[T]
+) -> Iterator[T]:
+    """Read the scenes of the given chunks, records of ``scene_type``, in order.
 
     Raises
     ------
@@ -53,7 +58,7 @@ def read_partial_scenes(layout: DatasetLayout, split: str, chunks: range) -> Ite
     """
     for k in chunks:
         path = layout.partial_json(split, "scenes", k)
-        yield from decode_json(read_bytes(path, REMEDY), list[Scene], path, REMEDY)
+        yield from decode_json(read_bytes(path, REMEDY), list[scene_type], path, REMEDY)  # type: ignore[valid-type]
 
 
 def read_partial_questions(layout: DatasetLayout, split: str, shards: range) -> Iterator[Question]:

@@ -4,30 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
-from filmvqa.clevr.generator_settings import GeneratorSettings
-from filmvqa.clevr.partial_files import (
+from filmvqa.files import atomic_write
+from filmvqa.layout import DatasetLayout
+from filmvqa.worlds.maker import Maker
+from filmvqa.worlds.partial_files import (
     chunk_count,
     read_partial_questions,
     read_partial_scenes,
     shard_count,
 )
-from filmvqa.clevr.scene_file import Scene
-from filmvqa.files import atomic_write
-from filmvqa.layout import DatasetLayout
 from filmvqa.worlds.schema import Info, Question, encode_json
+from filmvqa.worlds.set_settings import SetSettings
 
 _INFO = {"license": "Creative Commons Attribution (CC BY 4.0)", "version": "1.0"}
 
 
-def merge_split(layout: DatasetLayout, settings: GeneratorSettings, split: str) -> None:
+def merge_split(maker: Maker, layout: DatasetLayout, settings: SetSettings, split: str) -> None:
     """Write a split's scene file and question file.
 
     The question file is written last: its existence marks the split as complete.
     """
     images = settings.images[split]
-    scenes = read_partial_scenes(layout, split, range(chunk_count(images)))
+    scenes = read_partial_scenes(layout, split, range(chunk_count(images)), maker.scene_type)
     info = Info(split=split, date=settings.date, **_INFO)
     write_array(layout.scene_json(split), info, "scenes", scenes)
     questions = read_partial_questions(layout, split, range(shard_count(images)))
@@ -47,10 +47,7 @@ def _numbered(question: Question, number: int, withhold: bool) -> Question:
     return question
 
 
-T = TypeVar("T", Scene, Question)
-
-
-def write_array(path: Path, info: Info, key: str, records: Iterator[T]) -> None:
+def write_array(path: Path, info: Info, key: str, records: Iterator[Any]) -> None:
     """Write a CLEVR file ``{"info": ..., key: [...]}`` record by record, to bound memory."""
     with atomic_write(path) as stream:
         stream.write(b'{"info":' + encode_json(info) + f',"{key}":['.encode())

@@ -1,0 +1,62 @@
+"""A whole pipeline as a user runs it: the scripts of each stage, then one table of all runs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from filmvqa.cli.stages import run_stage
+from filmvqa.layout import EvaluationLayout, RunLayout
+
+
+def run_pipeline(
+    folder: Path, stages: Mapping[str, Sequence[str]], runs: Sequence[str], *, command: str, of: str
+) -> None:
+    """Run and print the command lines of the stages, and end with a table and ``report.json``.
+
+    Parameters
+    ----------
+    folder
+        That of the runs' folders, and of the report.
+    runs
+        The columns of the table: runs that the stages train, and evaluate on ``val``.
+    command
+        What goes on from the stage that failed, such as ``make demo``.
+    of
+        What the questions are about, such as ``held-out images``.
+    """
+    from filmvqa.evaluation.accuracy import format_comparison
+    from filmvqa.files import write_file
+
+    seconds = {}
+    for stage, command_lines in stages.items():
+        seconds[stage] = round(run_stage(command_lines, f"{command} goes on from there"), 1)
+    reports = {}
+    for run in runs:
+        files = EvaluationLayout(RunLayout(folder / run).evaluation, "val")
+        reports[run] = json.loads(files.report.read_text(encoding="utf-8"))
+    summary = {
+        run: {
+            "overall": report["overall"]["accuracy"],
+            "by_type": {
+                question_type: row["accuracy"] for question_type, row in report["by_type"].items()
+            },
+            "questions": report["overall"]["questions"],
+        }
+        for run, report in reports.items()
+    }
+    content = json.dumps({**summary, "seconds": seconds}, indent=1) + "\n"
+    write_file(folder / "report.json", content)
+    print(f"\nAccuracy on {summary[runs[0]]['questions']:,} questions about {of}:\n")
+    print(format_comparison(reports))
+    durations = ", ".join(f"{stage} {value:.0f} s" for stage, value in seconds.items())
+    print(f"\n{sum(seconds.values()):.0f} s in all: {durations}; also in {folder}/report.json")
+
+
+def evaluations(folder: Path, runs: Sequence[str]) -> list[str]:
+    """The command lines that evaluate the best checkpoint of each run on ``val``."""
+    return [
+        f"evaluate.py checkpoint={RunLayout(folder / run).best_checkpoint} split=val"
+        for run in runs
+    ]
