@@ -1,4 +1,4 @@
-"""Draw a sheet of images of a set with questions."""
+"""Draw a sheet of images of a set, or of spectrograms with their sounds, with questions."""
 
 from __future__ import annotations
 
@@ -13,18 +13,21 @@ def main(config) -> None:
     settings = typed_settings(config, DrawSheetConfig)
 
     from filmvqa.reports.figures import draw_sheet
+    from filmvqa.reports.scene_figure import draw_scenes
 
-    layout = settings.data.layout
+    data, layout = settings.data, settings.data.layout
+    questions = layout.question_json_by_split().get(
+        settings.split, layout.question_json(settings.split)
+    )
+    grid = {"rows": settings.rows, "columns": settings.columns}
     with file_lock(settings.output):
-        draw_sheet(
-            layout.question_json_by_split().get(
-                settings.split, layout.question_json(settings.split)
-            ),
-            layout.image_folder(settings.split),
-            settings.output,
-            rows=settings.rows,
-            columns=settings.columns,
-        )
+        if data.spectrogram is None:
+            draw_sheet(questions, layout.image_folder(settings.split), settings.output, **grid)
+        else:
+            draw_scenes(
+                questions, layout.scene_json(settings.split), layout.image_folder(settings.split),
+                settings.output, data.spectrogram, data.image_size, **grid,
+            )  # fmt: skip
     print(f"written to {settings.output}")
 
 

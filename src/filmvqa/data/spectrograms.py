@@ -114,6 +114,15 @@ def mel_bands(settings: SpectrogramSettings, bands: int) -> NDArray[np.float64]:
     return np.asarray(weights)
 
 
+def band_centres(settings: SpectrogramSettings, bins: int) -> NDArray[np.float64]:
+    """The frequency (F,) in Hz of each row of a spectrogram."""
+    if not settings.mel:
+        first = round(settings.lowest * settings.window / settings.sample_rate)
+        return np.arange(first, first + bins) * settings.sample_rate / settings.window
+    low, high = 2595 * np.log10(1 + np.array([settings.lowest, settings.highest]) / 700)
+    return np.asarray(700 * (10 ** (np.linspace(low, high, bins + 2)[1:-1] / 2595) - 1))
+
+
 def spectrogram(
     samples: NDArray[np.int16], settings: SpectrogramSettings, size: tuple[int, int]
 ) -> NDArray[np.float32]:

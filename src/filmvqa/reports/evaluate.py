@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
 from torch import Tensor, nn
 
@@ -19,7 +20,6 @@ from filmvqa.checkpoint import (
     load_checkpoint,
     model_from_checkpoint,
 )
-from filmvqa.clevr.scene_file import read_scenes
 from filmvqa.data.batches import Loader, open_loader
 from filmvqa.data.vocabulary import Vocabulary
 from filmvqa.devices import choose_device
@@ -27,13 +27,14 @@ from filmvqa.errors import UserError, warn
 from filmvqa.evaluation.objectives import objective_of
 from filmvqa.evaluation.predictions import predict
 from filmvqa.exported import shipped_file
-from filmvqa.files import atomic_write, check_output, write_file
+from filmvqa.files import atomic_write, check_output, read_bytes, write_file
 from filmvqa.layout import DatasetLayout, EvaluationLayout, RunLayout
 from filmvqa.locks import folder_lock
 from filmvqa.memory import explained_out_of_memory
 from filmvqa.models import targets_of
 from filmvqa.settings import Precision, checked
 from filmvqa.training.provenance import changed_inputs, record_inputs
+from filmvqa.worlds.schema import FETCH, FETCH_AGAIN, decode_json
 
 
 @dataclass(frozen=True)
@@ -289,11 +290,23 @@ def _train_images(content: dict[str, Any], layout: DatasetLayout, split: str) ->
     return images if is_same_file and split == data["train_split"] else None
 
 
+class _Scene(msgspec.Struct):
+    """What is counted of a scene, of any world."""
+
+    image_index: int
+    objects: list[msgspec.Raw]
+
+
+class _Scenes(msgspec.Struct):
+    scenes: list[_Scene]
+
+
 def num_objects(scenes: Path, images: Tensor) -> Tensor | None:
     """The number of objects (N,) of each image (N,); None without a scene for each."""
     if not scenes.exists():
         return None
-    known = {scene.image_index: len(scene.objects) for scene in read_scenes(scenes).scenes}
+    file = decode_json(read_bytes(scenes, FETCH), _Scenes, scenes, FETCH_AGAIN)
+    known = {scene.image_index: len(scene.objects) for scene in file.scenes}
     counts = [known.get(image) for image in images.tolist()]
     return None if None in counts else torch.tensor(counts)
 

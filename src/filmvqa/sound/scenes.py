@@ -9,7 +9,7 @@ import numpy as np
 
 from filmvqa.sound.instruments import note_frequency
 from filmvqa.sound.settings import SoundSettings
-from filmvqa.worlds.schema import check_filename
+from filmvqa.worlds.schema import Info, check_filename
 from filmvqa.worlds.world import read_world
 
 SOUND = read_world("sound")
@@ -67,6 +67,11 @@ class SoundScene(msgspec.Struct):
             rows = self.relationships.get(relation, [])
             if len(rows) != count or any(not 0 <= j < count for row in rows for j in row):
                 raise ValueError(f"relationships {relation!r} do not fit {count} sounds")
+
+
+class SoundSceneFile(msgspec.Struct):
+    info: Info
+    scenes: list[SoundScene]
 
 
 def scene_generator(settings: SoundSettings, split: str, index: int) -> np.random.Generator:

@@ -69,7 +69,7 @@ class SoundRules(Settings):
     loud: _Decibels = -20.0
     spread: NotNegative = 1.5
     noise: _Decibels = -58.0
-    reverberation: _Decibels | None = -22.0
+    reverberation: _Decibels | None = -26.0
     reverberation_seconds: _Seconds = 0.3
     variants: Positive = 2
 
