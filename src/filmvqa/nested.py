@@ -20,5 +20,9 @@ def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """The changed keys, each as ``<key> was <old>, now <new>``, sorted by key."""
     old, new = flatten(old), flatten(new)
-    changed = [key for key in sorted(old | new) if old.get(key) != new.get(key)]
-    return [f"{key} was {old.get(key)}, now {new.get(key)}" for key in changed]
+    return [f"{key} was {old.get(key)}, now {new.get(key)}" for key in changed_keys(old, new)]
+
+
+def changed_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """The keys whose values differ in two mappings of one level, sorted; a missing key is None."""
+    return sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))

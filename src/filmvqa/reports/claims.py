@@ -16,9 +16,16 @@ from filmvqa.errors import UserError, one_line
 from filmvqa.evaluation.records import read_predictions
 from filmvqa.files import read_bytes
 from filmvqa.layout import EvaluationLayout, RunLayout
-from filmvqa.nested import flatten
+from filmvqa.nested import changed_keys, flatten
 from filmvqa.reports.bootstrap import Difference, paired_difference
-from filmvqa.reports.sweeps import IGNORED_KEYS, SweepRun, read_runs
+from filmvqa.reports.sweeps import (
+    IGNORED_KEYS,
+    SweepRun,
+    grouped_value,
+    is_number,
+    read_runs,
+    shown,
+)
 from filmvqa.settings import AboveZero, Name, Positive, Settings, settings_from
 
 Verdict = Literal["shows", "does not show", "the opposite", "cannot be told"]
@@ -195,14 +202,13 @@ def runs_of(claim: Claim, folder: Path) -> list[SweepRun]:
 
 def belongs(run: SweepRun, claim: Claim) -> bool:
     """Whether a run has the values that a claim is about."""
-    return all(_plain(run.config.get(k)) == _plain(v) for k, v in claim.where.items()) and all(
-        key.values is None or _plain(run.config.get(key.key)) in map(_plain, key.values)
+    return all(
+        grouped_value(run.config.get(k)) == grouped_value(v) for k, v in claim.where.items()
+    ) and all(
+        key.values is None
+        or grouped_value(run.config.get(key.key)) in map(grouped_value, key.values)
         for key in claim.keys
     )
-
-
-def _plain(value: Any) -> Any:
-    return str(value) if isinstance(value, list) else value
 
 
 def settings_of(claim: Claim, runs: Sequence[ScoredRun]) -> list[Setting]:
@@ -216,10 +222,11 @@ def settings_of(claim: Claim, runs: Sequence[ScoredRun]) -> list[Setting]:
     """
     groups: dict[tuple[Any, ...], dict[int, ScoredRun]] = {}
     for run in runs:
-        values = tuple(_plain(run.run.config.get(key.key)) for key in claim.keys)
+        values = tuple(grouped_value(run.run.config.get(key.key)) for key in claim.keys)
         group = groups.setdefault(values, {})
         for other in group.values():
-            if differing := _differences(run.run.config, other.run.config):
+            differing = changed_keys(run.run.config, other.run.config)
+            if differing := [key for key in differing if key not in IGNORED_KEYS]:
                 raise UserError(
                     f"{run.run.folder}: differs from {other.run.folder} in {differing[0]}, which "
                     f"the claim {claim.name} does not vary; move one of them away"
@@ -235,24 +242,16 @@ def settings_of(claim: Claim, runs: Sequence[ScoredRun]) -> list[Setting]:
     ]
 
 
-def _differences(config: dict[str, Any], other: dict[str, Any]) -> list[str]:
-    return sorted(
-        key
-        for key in config.keys() | other.keys()
-        if key not in IGNORED_KEYS and config.get(key) != other.get(key)
-    )
-
-
 def _rank(claim: Claim, values: tuple[Any, ...], groups: Any) -> tuple[Any, ...]:
     """Where a setting stands: in the order of the claim's values, else as numbers or words are
     sorted."""
     ranks: list[Any] = []
     for i, (key, value) in enumerate(zip(claim.keys, values, strict=True)):
         if key.values is not None:
-            ranks.append([_plain(v) for v in key.values].index(value))
+            ranks.append([grouped_value(v) for v in key.values].index(value))
         else:
-            is_number = all(isinstance(group[i], int | float) for group in groups)
-            ranks.append(value if is_number else str(value))
+            are_numbers = all(is_number(group[i]) for group in groups)
+            ranks.append(value if are_numbers else str(value))
     return tuple(ranks)
 
 
@@ -296,7 +295,7 @@ def find_setting(settings: Sequence[Setting], values: dict[str, Any]) -> Setting
     found = [
         s
         for s in settings
-        if all(s.values.get(key) == _plain(value) for key, value in values.items())
+        if all(s.values.get(key) == grouped_value(value) for key, value in values.items())
     ]
     if len(found) > 1:
         raise UserError(f"contrasts: {flatten(values)} are the values of {len(found)} settings")
@@ -319,13 +318,6 @@ def verdict_of(difference: Difference, expected: str, margin: float) -> Verdict:
     return "does not show" if difference.high <= margin else "cannot be told"
 
 
-def shown(value: Any) -> str:
-    """A value as tables and figures have it; nothing is a dash."""
-    if value in (None, [], "[]"):
-        return "–"
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
 def label_of(claim: Claim, setting: Setting, keys: Sequence[str]) -> str:
     """A setting by its values of some keys: numbers with their names, words alone; what it has
     nothing of is left out."""
@@ -335,6 +327,5 @@ def label_of(claim: Claim, setting: Setting, keys: Sequence[str]) -> str:
         value = setting.values[key]
         if shown(value) == "–":
             continue
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        parts.append(f"{names[key]} {shown(value)}" if is_number else shown(value))
+        parts.append(f"{names[key]} {shown(value)}" if is_number(value) else shown(value))
     return ", ".join(parts)

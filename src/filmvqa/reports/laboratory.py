@@ -18,11 +18,11 @@ from filmvqa.reports.claims import (
     runs_of,
     score_run,
     settings_of,
-    shown,
 )
 from filmvqa.reports.evaluate import evaluate_checkpoint
 from filmvqa.reports.laboratory_figure import draw_courses, draw_settings
 from filmvqa.reports.paper_results import ABLATIONS, TEST_ACCURACY
+from filmvqa.reports.sweeps import shown
 from filmvqa.tables import csv_table, markdown_table
 from filmvqa.worlds.programs import QUESTION_TYPES
 

@@ -91,7 +91,7 @@ class SweepPoint:
 
     @property
     def label(self) -> str:
-        return f"{self.value:g}" if _is_number(self.value) else str(self.value)
+        return shown(self.value)
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ class Sweep:
 
     @property
     def numeric(self) -> bool:
-        return all(_is_number(p.value) for p in self.points)
+        return all(is_number(p.value) for p in self.points)
 
 
 def read_runs(folder: str | Path) -> list[SweepRun]:
@@ -199,9 +199,7 @@ def summarize(
     groups: dict[tuple[str, Any], list[SweepRun]] = {}
     for run in runs:
         series = "" if series_key is None else str(run.config.get(series_key))
-        value = run.config.get(key)
-        value = str(value) if isinstance(value, list) else value
-        groups.setdefault((series, value), []).append(run)
+        groups.setdefault((series, grouped_value(run.config.get(key))), []).append(run)
     values = _ordered(key, {value for _, value in groups})
     order = sorted(groups, key=lambda group: (group[0], values.index(group[1])))
     points = [
@@ -212,7 +210,7 @@ def summarize(
 
 def _ordered(key: str, values: set[Any]) -> list[Any]:
     """Numbers in increasing order; others in the order of the paper's tables, then by name."""
-    if all(map(_is_number, values)):
+    if all(map(is_number, values)):
         return sorted(values)
     published = list(TEST_ACCURACY) if key == "model" else list(ABLATIONS)
     rank = {name: i for i, name in enumerate(published)}
@@ -257,5 +255,18 @@ def _reached(runs: list[SweepRun], accuracy: float) -> Reached | None:
     return Reached(len(marks), mean(questions), mean(seconds))
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """Whether a value of a config is a number; true and false are none."""
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def grouped_value(value: Any) -> Any:
+    """A value of a config as groups of runs have it: a list as text, which can be hashed."""
+    return str(value) if isinstance(value, list) else value
+
+
+def shown(value: Any) -> str:
+    """A value of a config as tables and figures have it; nothing is a dash."""
+    if value in (None, [], "[]"):
+        return "–"
+    return f"{value:g}" if isinstance(value, float) else str(value)
