@@ -43,6 +43,7 @@ TYPES: dict[str, type[Settings]] = {
     "pretrain_backbone": types.PretrainBackboneConfig,
     "score_answers": types.ScoreAnswersConfig,
     "search": types.SearchConfig,
+    "simulate_scale": types.SimulateScaleConfig,
     "sweep_report": types.SweepReportConfig,
     "train": types.TrainConfig,
 }
@@ -71,7 +72,7 @@ OVERRIDES = {
 #: Below these nodes, which scripts share with their types, the keys of one script stand for all.
 SHARED = {
     "data.": ("generate_clevr", "generate_sound", "download_clevr"),
-    "model.": ("train",), "models.film.": (), "models.film_pixels.": (), "models.mac.": (),
+    "model.": ("train",), "models.demo.": (), "models.film.": (), "models.film_pixels.": (), "models.mac.": (),
     "optim.": ("train",), "trainer.": ("train",),
 }  # fmt: skip
 
@@ -97,7 +98,7 @@ def at(nested: Any, key: str) -> Any:
 
 def check_models(settings: Any) -> None:
     """The checks of models that scripts add."""
-    if isinstance(settings, types.BenchmarkConfig):
+    if isinstance(settings, types.BenchmarkConfig | types.SimulateScaleConfig):
         for label, model in settings.models.items():
             check_model(model, f"models.{label}")
     else:

@@ -191,7 +191,7 @@ class Benchmark:
             batch_size=batch_size or self.trainer.batch_size,
             questions_per_image=questions_per_image or self.trainer.questions_per_image,
         )
-        trainer, batches = self._trainer(name, settings, store)
+        trainer, batches = self.training(name, settings, store)
         batch_size = settings.batch_size
         with FlopCounterMode(display=False) as counter:
             trainer.step(next(batches))
@@ -207,7 +207,7 @@ class Benchmark:
             self.trainer, precision="float32", channels_last=False, questions_per_image=1,
             compile=False,
         )  # fmt: skip
-        trainer, batches = self._trainer(name, settings, "auto", reference=True)
+        trainer, batches = self.training(name, settings, reference=True)
         # A few questions suffice to warm up: a step of a whole batch takes a minute on two cores.
         trainer.step(_first_questions(next(batches), 4))
         seconds = time_runs(
@@ -215,13 +215,16 @@ class Benchmark:
         )
         return rates(settings.batch_size, seconds)
 
-    def _trainer(
-        self, name: str, settings: TrainerSettings, store: str, reference: bool = False
-    ) -> tuple[Trainer, Iterator[Batch]]:
-        """A trainer and an endless series of batches."""
-        questions = self.inputs.questions
-        uses_pixels = name.endswith("pixels")
-        shape, dtype = (IMAGE_SHAPE, "uint8") if uses_pixels else (RESNET_SHAPE, "float16")
+    def training(
+        self, name: str, settings: TrainerSettings, store: str = "auto", *,
+        shape: tuple[int, int, int] | None = None, reference: bool = False,
+    ) -> tuple[Trainer, Iterator[Batch]]:  # fmt: skip
+        """A trainer of the model ``name`` and an endless series of batches, of features of
+        ``shape`` (C, H, W); None: ResNet-101's, or pixels."""
+        questions, dtype = self.inputs.questions, "float16"
+        if shape is None:
+            uses_pixels = name.endswith("pixels")
+            shape, dtype = (IMAGE_SHAPE, "uint8") if uses_pixels else (RESNET_SHAPE, dtype)
         features = open_feature_store(self.inputs.features(shape, dtype), self.device, store)
         loader = Loader(
             questions, features, settings.batch_size, channels_last=settings.channels_last
