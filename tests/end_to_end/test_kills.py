@@ -87,6 +87,13 @@ STAGES = {
         "outputs/demo/together/metrics.jsonl",
         processes=2,
     ),
+    "generate sounds": Stage(
+        ["generate_sound.py", "data=sound", "data.root=data/sounds", "data.sound.sample_rate=20000",
+         "data.sound.images={train:270,val:30}", "data.sound.questions_per_image=4", "workers=2"],
+        "data/sounds",
+        ("data/sounds",),
+        "data/sounds/sounds",
+    ),
 }  # fmt: skip
 
 

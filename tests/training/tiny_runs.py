@@ -45,8 +45,9 @@ def train(
     } | changes  # fmt: skip
     options = dict(run or {})
     resume = options.pop("resume", True)
+    layout = options.pop("data", data_in(data))
     run_settings = RunSettings(
-        data=data_in(data),
+        data=layout,
         train_split=splits[0],
         val_split=splits[1],
         model={"name": name, **SMALL[name], **(model or {})},

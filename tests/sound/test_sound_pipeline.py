@@ -1,0 +1,155 @@
+"""Every stage on a small set of sounds: made whole, in parts and after a stop, read, learned."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from filmvqa.data.features import Extraction
+from filmvqa.data.preprocess import preprocess_questions
+from filmvqa.data.questions import QuestionDataset
+from filmvqa.data.spectrograms import Spectrogram, SpectrogramSettings
+from filmvqa.data.vocabulary import Vocabulary
+from filmvqa.errors import UserError
+from filmvqa.evaluation.accuracy import accuracy_report, format_comparison
+from filmvqa.layout import DatasetLayout
+from filmvqa.reports.scene_figure import draw_scenes
+from filmvqa.sound.generate import generate, generate_part, layout_under
+from filmvqa.sound.scenes import SOUND
+from filmvqa.sound.settings import SoundRules, SoundSettings
+from filmvqa.worlds.parts import Part
+from tests.clevr.file_hashes import file_hashes
+from tests.sound.small_sets import SETTINGS
+from tests.training.test_resuming import check_same, stop_in_steps
+from tests.training.tiny_runs import train
+
+FRONT_END = SpectrogramSettings(22_050)
+SIZE = (64, 256)
+#: film_sound, with less of everything.
+MODEL = {
+    "reads": True, "coordinate_axes": "x",
+    "stem": {"rows_as_channels": True, "strides": [[1, 2], [1, 2]]},
+    "block": {"input_proj_kernel": 0, "kernel_size": 1},
+    "classifier": {"projection_dim": 0, "pool": "branch", "hidden_dims": [14]},
+}  # fmt: skip
+
+
+def read(layout: DatasetLayout, split: str) -> dict[str, Any]:
+    return json.loads(layout.question_json(split).read_text())
+
+
+def tokens(question: dict[str, Any]) -> set[str]:
+    steps = {f"{s['function']} {s['value_inputs']}" for s in question["program"]}
+    return {question["answer"], *steps}
+
+
+@pytest.fixture(scope="module")
+def sounds(tmp_path_factory: pytest.TempPathFactory) -> DatasetLayout:
+    """A set after generation, preprocessing and extraction."""
+    root = tmp_path_factory.mktemp("sounds")
+    assert generate(root, SETTINGS, 1)
+    made = layout_under(root)
+    layout = DatasetLayout.under(
+        root, images=made.images, backbone="spectrogram", prefix=made.prefix
+    )
+    # So few training questions do not have every answer and every step.
+    train_tokens = {token for q in read(layout, "train")["questions"] for token in tokens(q)}
+    source = read(layout, "val")
+    source["questions"] = [q for q in source["questions"] if tokens(q) <= train_tokens]
+    assert len(source["questions"]) >= 4
+    layout.question_json("val").write_text(json.dumps(source))
+    preprocess_questions(layout, allow_unknown=True, world=SOUND)
+    for split in ("train", "val"):
+        Extraction(
+            layout.image_folder(split),
+            layout.feature_h5(split),
+            split,
+            Spectrogram(FRONT_END),
+            SIZE,
+        ).run()
+    return layout
+
+
+def test_a_set_is_the_same_however_it_is_made(tmp_path: Path) -> None:
+    settings = SoundSettings(
+        images={"train": 252, "val": 1}, sample_rate=20_000, questions_per_image=1,
+        rules=SoundRules(min_sounds=1, max_sounds=1, seconds=1.0, variants=1),
+    )  # fmt: skip
+    generate(tmp_path / "whole", settings, 1)
+    for number in (1, 0):
+        generate_part(tmp_path / "parts", settings, Part(number, 2), 2)
+    whole = file_hashes(tmp_path / "whole")
+    assert whole == file_hashes(tmp_path / "parts")
+    assert not generate(tmp_path / "whole", settings, 1)
+    lost = layout_under(tmp_path / "whole").image_folder("train") / "SOUND_train_000251.wav"
+    lost.unlink()
+    assert generate(tmp_path / "whole", settings, 1)
+    assert file_hashes(tmp_path / "whole") == whole
+    with pytest.raises(UserError, match=r"variants was 1, now 2|rules.variants"):
+        generate(tmp_path / "whole", SoundSettings(**{**vars(settings), "rules": SoundRules()}), 1)
+
+
+def test_question_files_have_the_worlds_types(sounds: DatasetLayout) -> None:
+    vocabulary = Vocabulary.load(sounds.vocabulary)
+    questions = QuestionDataset.load(sounds.question_h5("train"), vocabulary)
+    assert questions.type_names == SOUND.answer_functions
+    assert dict(questions.question_types) == SOUND.question_types
+    source = json.loads(sounds.question_json("train").read_text())["questions"]
+    for row, question in enumerate(source):
+        last = question["program"][-1]["function"]
+        assert questions.type_names[questions.types[row]] == last
+    report = accuracy_report(questions.answers, questions)
+    assert list(report["by_type"]) == list(SOUND.question_types)
+    assert list(report["by_function"]) == list(SOUND.answer_functions)
+    assert "query position" in format_comparison({"x": report})
+
+
+def test_features_are_spectrograms_that_say_how_they_were_made(sounds: DatasetLayout) -> None:
+    with h5py.File(sounds.feature_h5("train")) as file:
+        assert file["features"].shape == (6, 1, 64, 256)
+        assert file["features"].dtype == np.float16
+        assert file.attrs["backbone"] == "spectrogram"
+        front_end = json.loads(file.attrs["front_end"])
+    assert front_end == vars(FRONT_END)
+
+
+def test_an_interrupted_run_ends_with_the_same_bits(
+    tmp_path: Path, sounds: DatasetLayout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {
+        "model": MODEL, "checkpoint_steps": 3, "batch_size": 16, "questions_per_image": 4,
+        "precision": "float32", "run": {"data": sounds},
+    }  # fmt: skip
+    train(tmp_path / "whole", sounds.root, **options)
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    stop_in_steps(monkeypatch, (5, 14), interrupt)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            train(tmp_path / "parts", sounds.root, **options)
+    train(tmp_path / "parts", sounds.root, **options)
+    check_same(tmp_path / "whole", tmp_path / "parts")
+    saved = torch.load(tmp_path / "whole/best.pt", weights_only=True)
+    assert Spectrogram.from_spec(saved["backbone"]).settings == FRONT_END
+    records = [
+        json.loads(line) for line in (tmp_path / "whole/metrics.jsonl").read_text().splitlines()
+    ]
+    types = [r["val_by_type"] for r in records if "val_by_type" in r]
+    assert types and set(types[0]) <= set(SOUND.question_types)
+
+
+def test_a_sheet_shows_the_first_scenes(sounds: DatasetLayout, tmp_path: Path) -> None:
+    paths = (sounds.question_json("train"), sounds.scene_json("train"))
+    folder, target = sounds.image_folder("train"), tmp_path / "sheet.png"
+    draw_scenes(*paths, folder, target, FRONT_END, SIZE, rows=2, columns=1)
+    assert target.read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(UserError, match="fewer than 9 recordings"):
+        draw_scenes(*paths, folder, target, FRONT_END, SIZE, rows=3, columns=3)
