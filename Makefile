@@ -1,5 +1,6 @@
 # make demo   from nothing to accuracy by question type, on data that the project makes itself
 # make sound  the same on questions about sounds, which it synthesises
+# make segmentation   referring expressions: from nothing to masks and their mean IoU
 # make page   a page in the browser: ask a trained network about pictures, and see what it does
 # make laboratory   claims about FiLM tried with three seeds each, in an hour on two cores
 # make test   lint, types and all tests
@@ -12,13 +13,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo sound page laboratory test soak lint clean
+.PHONY: demo sound segmentation page laboratory test soak lint clean
 
 demo: $(INSTALLED)
 	$(BIN)/python scripts/demo.py
 
 sound: $(INSTALLED)
 	$(BIN)/python scripts/sound.py
+
+segmentation: $(INSTALLED)
+	$(BIN)/python scripts/segmentation.py
 
 page: $(INSTALLED)
 	$(BIN)/python scripts/page.py

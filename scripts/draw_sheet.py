@@ -22,7 +22,10 @@ def main(config) -> None:
     grid = {"rows": settings.rows, "columns": settings.columns}
     with file_lock(settings.output):
         if data.spectrogram is None:
-            draw_sheet(questions, layout.image_folder(settings.split), settings.output, **grid)
+            draw_sheet(
+                questions, layout.image_folder(settings.split), settings.output,
+                masks_folder=layout.mask_folder(settings.split), **grid,
+            )  # fmt: skip
         else:
             draw_scenes(
                 questions, layout.scene_json(settings.split), layout.image_folder(settings.split),

@@ -11,7 +11,7 @@ def main(config) -> None:
 
     settings = typed_settings(config, EvaluateConfig)
 
-    from filmvqa.evaluation.accuracy import format_report
+    from filmvqa.evaluation.objectives import objective_for
     from filmvqa.inspection.changes import network_change
     from filmvqa.reports.evaluate import evaluate_checkpoint
 
@@ -33,7 +33,7 @@ def main(config) -> None:
         return
     if report["images_left_out"]:
         print(f"without the {report['images_left_out']:,} images that the model was trained on")
-    table = format_report(
+    table = objective_for(report.get("targets", "answers")).format_report(
         report,
         families=settings.by_family,
         lengths=settings.by_program_length,

@@ -14,6 +14,7 @@ def main(config) -> None:
 
     from filmvqa.data.backbones import build_backbone
     from filmvqa.data.features import Extraction
+    from filmvqa.data.object_masks import ObjectMasks
     from filmvqa.data.spectrograms import Spectrogram
     from filmvqa.devices import choose_device
     from filmvqa.disk import check_disk_space, format_bytes
@@ -31,13 +32,16 @@ def main(config) -> None:
         backbone = build_backbone(
             data.backbone.name, data.backbone.stage, settings.weights, settings.std
         )
+    made = [(layout.image_folder, layout.feature_h5, backbone, data.image_size)]
+    if data.mask_size is not None:
+        made.append((layout.mask_folder, layout.mask_h5, ObjectMasks(), data.mask_size))
     extractions = [
         Extraction(
-            layout.image_folder(split),
-            layout.feature_h5(split),
+            source(split),
+            target(split),
             split,
-            backbone,
-            data.image_size,
+            network,
+            size,
             batch_size=settings.batch_size,
             threads=settings.threads,
             device=choose_device(settings.device),
@@ -45,6 +49,7 @@ def main(config) -> None:
             missing_images=data.missing_images,
             max_images=settings.max_images,
         )
+        for source, target, network, size in made
         for split in splits
     ]
     if total := sum(extraction.bytes_to_write for extraction in extractions):

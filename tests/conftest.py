@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from filmvqa.clevr.generator_settings import GeneratorSettings
 from filmvqa.clevr.scene_rules import SceneRules
 from filmvqa.data.backbones import build_backbone
 from filmvqa.data.features import Extraction
+from filmvqa.data.object_masks import ObjectMasks
 from filmvqa.data.preprocess import preprocess_questions
 from filmvqa.layout import DatasetLayout
 from tests.scripts_server import run_forked
@@ -83,6 +85,31 @@ def tiny_set(tiny_world: Path) -> Path:
     for split in TINY.images:
         images, target = layout.image_folder(split), layout.feature_h5(split)
         Extraction(images, target, split, backbone, (48, 48)).run()
+    return layout.h5
+
+
+@pytest.fixture(scope="session")
+def referring_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Scenes, images, masks and expressions of 30 + 12 images. Read only."""
+    root = tmp_path_factory.mktemp("world") / "referring"
+    settings = replace(
+        TINY, images={"train": 30, "val": 12}, masks=True, templates="referring", withhold=(),
+    )  # fmt: skip
+    assert generate(root, settings, workers=2)
+    return root
+
+
+@pytest.fixture(scope="session")
+def referring_set(referring_world: Path) -> Path:
+    """``h5`` of this world: vocabulary, expressions, clevr_cnn features, masks. Read only."""
+    layout = DatasetLayout.under(referring_world, backbone="clevr_cnn")
+    preprocess_questions(layout)
+    backbone, masks = build_backbone("clevr_cnn"), ObjectMasks()
+    for split in ("train", "val"):
+        images, target = layout.image_folder(split), layout.feature_h5(split)
+        Extraction(images, target, split, backbone, (48, 48)).run()
+        images, target = layout.mask_folder(split), layout.mask_h5(split)
+        Extraction(images, target, split, masks, (12, 12)).run()
     return layout.h5
 
 

@@ -26,7 +26,7 @@ from filmvqa.clevr.scene_rules import SceneRules
 from filmvqa.cli.settings import ExtractFeaturesConfig, TrainConfig
 from filmvqa.data.settings import CurriculumStage
 from filmvqa.errors import UserError
-from filmvqa.models import MODELS, build_model
+from filmvqa.models import MODELS, build_model, targets_of
 from filmvqa.models.vision import Stem
 from filmvqa.nested import flatten
 from filmvqa.reports.claims import ScoredRun, belongs, find_setting, read_claim, settings_of
@@ -69,6 +69,7 @@ def test_data_configs(name: str) -> None:
         assert set(data["generator"]["rules"]) == {f.name for f in fields(SceneRules)}
         changed = {
             "mini": {"max_objects"},
+            "referring": {"max_objects"},
             "lab": {"max_objects"},
             "debug": {"max_objects"},
             "cogent_mini": {"max_objects", "cogent"},
@@ -88,13 +89,14 @@ def test_every_training_config_composes(group: str) -> None:
 
 
 def check_training(config: dict) -> None:
+    outputs = {"answers": {"num_answers": 5}, "masks": {"mask_size": [112, 112]}}
     kwargs = {k: v for k, v in config["model"].items() if k != "name"}
     with torch.device("meta"):
         model = build_model(
             config["model"]["name"],
             vocab_size=9,
-            num_answers=5,
             feature_shape=[7, 56, 56],  # enough for the four strides of a stem over pixels
+            **outputs[targets_of(config["model"]["name"])],
             **kwargs,
         )
     settings = settings_from(config, TrainConfig)

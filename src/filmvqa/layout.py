@@ -159,6 +159,10 @@ class DatasetLayout:
         """The feature HDF5 of a split."""
         return self.features / f"{split}_features_{self.backbone}.h5"
 
+    def mask_h5(self, split: str) -> Path:
+        """The HDF5 of the objects that a split's images show."""
+        return self.features / f"{split}_masks.h5"
+
     @property
     def generator_settings(self) -> Path:
         """The settings that a generated set was made with."""

@@ -23,6 +23,7 @@ from filmvqa.data.questions import padded
 from filmvqa.data.vocabulary import Vocabulary
 from filmvqa.devices import autocast, choose_device, use_bfloat16
 from filmvqa.errors import UserError, one_line
+from filmvqa.models import targets_of
 from filmvqa.models.film_generator import Modulation
 from filmvqa.settings import Positive, Precision, checked
 
@@ -36,10 +37,20 @@ FAR = 1.25
 
 @dataclass(frozen=True)
 class Answer:
-    """The likeliest answer, and the probability of every answer, likeliest first."""
+    """The likeliest answer, and the probability of every answer, likeliest first.
+
+    Of a network that draws there are no such answers: ``text`` says how much of the picture is
+    meant, and ``places`` (h, w) how probably each place is.
+    """
 
     text: str
     probabilities: dict[str, float]
+    places: Tensor | None = None
+
+    @property
+    def mask(self) -> NDArray[np.bool_] | None:
+        """The places (h, w) that are meant; None of a network that answers in words."""
+        return None if self.places is None else self.places.numpy() > 0.5
 
 
 class FilmParameters(NamedTuple):
@@ -93,6 +104,11 @@ class VQA:
             return None
         height, width = self._backbone_spec["image_size"]
         return height, width
+
+    @property
+    def draws(self) -> bool:
+        """Whether it answers with a mask."""
+        return targets_of(self.model) == "masks"
 
     @torch.inference_mode()
     def features(self, picture: Picture) -> Tensor:
@@ -156,13 +172,16 @@ class VQA:
             )
         encoded = [self.vocabulary.encode(q, allow_unknown=allow_unknown) for q in questions]
         texts = self.vocabulary.answers()
-        answers = []
+        answers: list[Answer] = []
         for first in range(0, len(questions), batch_size):
             batch = slice(first, first + batch_size)
             features, image_of_question = self._batch_features(pictures[batch])
             with autocast(self.device, self.precision):
-                logits = self.model(features, padded(encoded[batch]), image_of_question)
-            for row in torch.softmax(logits.float(), 1).cpu():
+                output = self.model(features, padded(encoded[batch]), image_of_question)
+            if self.draws:
+                answers += map(_drawn, torch.sigmoid(output.float()).cpu())
+                continue
+            for row in torch.softmax(output.float(), 1).cpu():
                 order = row.argsort(descending=True, stable=True).tolist()
                 answers.append(Answer(texts[order[0]], {texts[i]: float(row[i]) for i in order}))
         return answers
@@ -264,6 +283,11 @@ def load(
         precision=precision,
         backbone_weights=backbone_weights,
     )
+
+
+def _drawn(places: Tensor) -> Answer:
+    share = 100 * float((places > 0.5).float().mean())
+    return Answer(f"{share:.1f}% of the picture" if share else "nothing", {}, places)
 
 
 def _range_of(content: dict[str, Any], path: str | Path) -> FeatureRange | None:

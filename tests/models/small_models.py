@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 
-from filmvqa.models import build_model
+from filmvqa.models import build_model, targets_of
 
 SMALL = {
     "film": {
         "channels": 12, "num_blocks": 2,
         "encoder": {"embedding_dim": 8, "hidden_dim": 16},
         "classifier": {"projection_dim": 10, "hidden_dims": [14]},
+    },
+    "film_segmentation": {
+        "channels": 12, "num_blocks": 2, "reads": True,
+        "encoder": {"embedding_dim": 8, "hidden_dim": 16},
+        "head": {"hidden_dim": 10, "fine_dim": 4},
     },
     "mac": {"dim": 16, "num_steps": 3, "embedding_dim": 8},
     "cnn_lstm_sa": {
@@ -26,10 +33,18 @@ SMALL = {
 SIZES = {"vocab_size": 20, "num_answers": 7, "feature_shape": [6, 5, 5]}
 
 
+def sizes(name: str, num_answers: int = 7) -> dict[str, Any]:
+    """The size of the output that a model has to be told."""
+    return {
+        "answers": {"num_answers": num_answers}, "masks": {"mask_size": [10, 10]},
+    }[targets_of(name)]  # fmt: skip
+
+
 def small(name: str) -> nn.Module:
     """The small model of that name, always with the same initial weights."""
     torch.manual_seed(0)
-    return build_model(name, **SIZES, **SMALL[name])
+    given = {k: v for k, v in SIZES.items() if k != "num_answers"} | sizes(name)
+    return build_model(name, **given, **SMALL[name])
 
 
 def questions(lengths: list[int]) -> torch.Tensor:

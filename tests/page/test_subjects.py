@@ -26,7 +26,7 @@ from filmvqa.layout import DatasetLayout
 from filmvqa.models import MODELS, build_model
 from filmvqa.page.desk import House
 from filmvqa.page.evaluated import Evaluated, read_evaluated
-from filmvqa.page.networks import Network
+from filmvqa.page.networks import MASK, Network
 from filmvqa.page.pictures import film_strips, laid_over
 from filmvqa.page.subjects import MAX_UPLOAD, PictureSet, Subject, drawn, drawn_quickly, uploaded
 from filmvqa.page.what_if import Change, changes_of, what_if
@@ -34,7 +34,7 @@ from filmvqa.page.what_if_panel import outcomes_table
 from filmvqa.vqa import VQA, Answer, FilmParameters
 from filmvqa.worlds.programs import SceneIndex
 from filmvqa.worlds.schema import read_questions
-from tests.models.small_models import SMALL
+from tests.models.small_models import SMALL, sizes
 from tests.training.tiny_runs import train
 
 
@@ -272,14 +272,19 @@ def test_every_network_can_be_looked_into(name: str, network: Network, first: Su
     """Also those without FiLM layers, or that do not look at the picture."""
     vocabulary = network.vqa.vocabulary
     model = build_model(
-        name, vocab_size=len(vocabulary.question), num_answers=len(vocabulary.answers()),
+        name, vocab_size=len(vocabulary.question), **sizes(name, len(vocabulary.answers())),
         feature_shape=list(network.vqa.feature_shape), **SMALL[name],
     )  # fmt: skip
     vqa = VQA(model, vocabulary, network.vqa.feature_shape, None, precision="float32")
     look = Network(vqa, name).look(network.features(first.picture), "How many things are there?")
-    assert look.answer.text in vocabulary.answers()
-    assert (look.film is not None) == (name == "film")
-    assert ("gradient of the answer" in look.maps) == (name not in ("lstm", "qtype"))
+    draws = name == "film_segmentation"
+    assert (look.answer.text in vocabulary.answers()) != draws
+    assert (look.film is not None) == (name in ("film", "film_segmentation"))
+    has_gradient = name not in ("lstm", "qtype", "film_segmentation")
+    assert ("gradient of the answer" in look.maps) == has_gradient
+    assert (MASK in look.maps) == draws
+    if draws:
+        assert torch.equal(look.maps[MASK] > 0, torch.from_numpy(look.answer.mask))
 
 
 def test_mac_shows_its_steps(tiny_set: Path, tmp_path: Path, first: Subject) -> None:

@@ -6,10 +6,14 @@ import json
 from collections.abc import Iterable
 from typing import Any, TextIO
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from filmvqa.cli.messages import explain
 from filmvqa.errors import UserError, warn
+from filmvqa.evaluation.masks import run_lengths
 from filmvqa.vqa import VQA, Answer, FilmParameters
 
 HELP = """\
@@ -107,7 +111,10 @@ class Conversation:
 
 
 def format_answer(answer: Answer, top: int) -> str:
-    """The likeliest answers with their probabilities, as bars, the first one being the answer."""
+    """The likeliest answers with their probabilities, as bars, the first one being the answer; or
+    the mask."""
+    if answer.mask is not None:
+        return "\n".join([answer.text, *_drawn(answer.mask)])
     likeliest = list(answer.probabilities.items())[:top]
     width = max(len(text) for text, _ in likeliest)
     rows = [
@@ -115,6 +122,15 @@ def format_answer(answer: Answer, top: int) -> str:
         for text, p in likeliest
     ]
     return "\n".join([answer.text, *rows])
+
+
+def _drawn(mask: NDArray[np.bool_]) -> list[str]:
+    """Lines of text, each of two rows of a mask (h, w)."""
+    upper, lower = mask[::2], mask[1::2]
+    if len(lower) < len(upper):
+        lower = np.concatenate([lower, np.zeros_like(upper[:1])])
+    signs = np.array(["·", "▄", "▀", "█"])[2 * upper.astype(int) + lower]
+    return ["  " + "".join(row) for row in signs.tolist()]
 
 
 def format_film(film: FilmParameters, before: FilmParameters | None = None) -> str:
@@ -136,7 +152,8 @@ def format_film(film: FilmParameters, before: FilmParameters | None = None) -> s
 
 def answer_lines(conversation: Conversation, lines: Iterable[str], out: TextIO) -> None:
     """Answer each line with a line of JSON: ``image``, ``question``, ``answer`` and the
-    ``probabilities`` of the likeliest answers, or ``error``.
+    ``probabilities`` of the likeliest answers, the ``mask`` of a network that draws (as
+    ``run_lengths`` writes it), or ``error``.
 
     A line is a question about the picture before, or JSON with ``question`` and, for another
     picture, ``image``.
@@ -163,6 +180,8 @@ def answer_lines(conversation: Conversation, lines: Iterable[str], out: TextIO) 
                 "answer": answer.text,
                 "probabilities": {text: round(p, 6) for text, p in likeliest},
             }
+            if answer.mask is not None:
+                record["mask"] = run_lengths(torch.from_numpy(answer.mask))
         except (UserError, OSError) as error:
             failed += 1
             record["error"] = explain(error)

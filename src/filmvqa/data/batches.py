@@ -15,7 +15,7 @@ from filmvqa.data.prefetch import prefetch
 from filmvqa.data.questions import QuestionDataset
 from filmvqa.data.sampler import EpochSampler
 from filmvqa.data.store import FeatureStore, open_feature_store
-from filmvqa.data.targets import AnswerTargets, Targets
+from filmvqa.data.targets import AnswerTargets, Targets, open_targets
 from filmvqa.data.vocabulary import Vocabulary
 from filmvqa.devices import to_device
 from filmvqa.errors import UserError
@@ -212,10 +212,9 @@ def open_loader(
             f"{asked.path}: {len(questions):,} questions are kept, {left_out:,} left out, of whose "
             f"images {path.name} has no features"
         )
-    return Loader(
-        questions, features, batch_size, channels_last=channels_last,
-        targets=_TARGETS[targets](),
-    )  # fmt: skip
-
-
-_TARGETS = {AnswerTargets.kind: AnswerTargets}
+    try:
+        opened = open_targets(targets, layout, questions, split, device, store)
+    except UserError:
+        features.close()
+        raise
+    return Loader(questions, features, batch_size, channels_last=channels_last, targets=opened)

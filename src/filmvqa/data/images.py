@@ -22,7 +22,8 @@ from filmvqa.settings import MissingImages, Positive, checked
 #: Larger images are refused: 300 times CLEVR's size.
 MAX_PIXELS = 2**25
 _SUFFIXES = {".png", ".jpg", ".jpeg"}
-_PNG_MODES = {(8, 2), (8, 6)}  # depth and colour type: RGB and RGBA
+#: Depth and colour type of PNG files: RGB and RGBA, and the grey of masks.
+_COLOURS, _GREY = {(8, 2), (8, 6)}, {(8, 0)}
 _PNG_HEAD, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
 _JPEG_HEAD, _JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
 _MAKE_AGAIN = "delete it and run generate_clevr.py again, or fetch it again"
@@ -127,12 +128,12 @@ def list_images(
     return images
 
 
-def _frame_size(path: Path) -> tuple[int, int]:
+def _frame_size(path: Path, png_types: Set[tuple[int, int]] = _COLOURS) -> tuple[int, int]:
     """(width, height), by the header of a PNG or JPEG file, whose end is there as well."""
     with open(path, "rb") as stream:
         head = stream.read(26)
         if head.startswith(_PNG_HEAD) and head[12:16] == b"IHDR":
-            width, height = _png_size(path, head)
+            width, height = _png_size(path, head, png_types)
             kind, end = "PNG", _PNG_END
         elif head.startswith(_JPEG_HEAD):
             width, height = _jpeg_size(path, stream)
@@ -153,13 +154,16 @@ def _frame_size(path: Path) -> tuple[int, int]:
     return width, height
 
 
-def _png_size(path: Path, head: bytes) -> tuple[int, int]:
+def _png_size(path: Path, head: bytes, png_types: Set[tuple[int, int]]) -> tuple[int, int]:
     if len(head) < 26:
         raise UserError(f"{path}: truncated PNG; {_MAKE_AGAIN}")
     width, height, depth, color_type = struct.unpack(">IIBB", head[16:26])
-    if (depth, color_type) not in _PNG_MODES:
+    if (depth, color_type) not in png_types:
+        wanted = (
+            "an image of 8 bits RGB or RGBA" if png_types == _COLOURS else "a mask of 8 bits grey"
+        )
         raise UserError(
-            f"{path}: not an image of 8 bits RGB or RGBA (PNG colour type {color_type}, "
+            f"{path}: not {wanted} (PNG colour type {color_type}, "
             f"{depth} bits), as CLEVR's are; convert it"
         )
     return width, height
@@ -190,7 +194,13 @@ def _jpeg_size(path: Path, stream: IO[bytes]) -> tuple[int, int]:
     return width, height
 
 
+def _mask_size(path: Path) -> tuple[int, int]:
+    return _frame_size(path, _GREY)
+
+
 IMAGES = FileKind("images", _SUFFIXES, _frame_size, "{}×{} pixels")
+#: Masks, whose pixels are the indices of objects in the scene, and 255 where there is none.
+MASKS = FileKind("masks", {".png"}, _mask_size, "{}×{} pixels")
 #: Raised by Pillow for files that it cannot read.
 PILLOW_ERRORS = (
     OSError, SyntaxError, ValueError, TypeError, struct.error, zlib.error,
@@ -208,10 +218,28 @@ def load_image(path: Path, size: tuple[int, int]) -> NDArray[np.uint8]:
     OSError
         If it cannot be read.
     """
+    return _loaded(path, lambda image: resize_image(image, size))
+
+
+def load_mask(path: Path, size: tuple[int, int]) -> NDArray[np.uint8]:
+    """A mask of a data set as uint8 (1, H, W), ``size`` = (H, W): each value is that of the nearest
+    pixel, since between the indices of two objects lies no third.
+
+    Raises
+    ------
+    UserError, OSError
+        As ``load_image``.
+    """
+    height, width = size
+    nearest = Image.Resampling.NEAREST
+    return _loaded(path, lambda image: np.asarray(image.resize((width, height), nearest))[None])
+
+
+def _loaded(path: Path, read: Callable[[Image.Image], NDArray[np.uint8]]) -> NDArray[np.uint8]:
     with open(path, "rb") as stream:
         try:
             with Image.open(stream, formats=["PNG", "JPEG"]) as image:
-                return resize_image(image, size)
+                return read(image)
         except PILLOW_ERRORS as error:
             if isinstance(error, OSError) and error.errno is not None:  # the system's, not Pillow's
                 raise OSError(error.errno, error.strerror, str(path)) from None

@@ -37,8 +37,9 @@ from filmvqa.worlds.set_settings import check_version
 from filmvqa.worlds.world import CLEVR, World
 
 FORMAT = "filmvqa-questions-3"
-#: What questions can lack, if that is accepted: those without an image or answer are left out.
-LACKING = ("image", "answer", "program", "family", "word")
+#: What questions can lack, if that is accepted: those without an image, an answer, or the objects
+#: that an expression refers to are left out.
+LACKING = ("image", "answer", "objects", "program", "family", "word")
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class PreprocessedSplit:
             if what == "word":
                 parts.append(f"{count:,} with unknown words")
             else:
-                kept = "left out" if what in ("image", "answer") else "kept"
+                kept = "left out" if what in ("image", "answer", "objects") else "kept"
                 parts.append(f"{count:,} {kept}, which have no {what}")
         return "; ".join(parts)
 
@@ -166,7 +167,9 @@ class _Options:
         accepted = {"word"} if self.allow_unknown else set()
         if self.missing_images == "leave_out":
             accepted.add("image")
-        return accepted | ({"answer", "program", "family"} if self.incomplete == "keep" else set())
+        return accepted | (
+            {"answer", "objects", "program", "family"} if self.incomplete == "keep" else set()
+        )
 
     def __post_init__(self) -> None:
         checked(self.missing_images, MissingImages, "data.missing_images")
@@ -192,8 +195,10 @@ def _read(source: Path, layout: DatasetLayout, split: str, options: _Options) ->
                 f"{len(table):,} questions, and the others have one; add it, or give "
                 "incomplete=keep"
             )
-    elif "answer" in incomplete:
-        table.leave_out(incomplete["answer"], "answer")
+    else:
+        for what in ("answer", "objects"):
+            if what in incomplete:
+                table.leave_out(incomplete[what], what)
     return table
 
 
@@ -292,6 +297,9 @@ def _write(
         arrays["answers"] = _renumber(
             table, "answers", table.answer_names, vocabulary.answer, None, options
         )[answers]
+    objects = np.frombuffer(table.objects, np.int64)
+    if (objects != MISSING).any():
+        arrays["objects"] = objects
     if (families != MISSING).any():
         arrays["question_families"] = families
     if (types != MISSING).any():
@@ -310,6 +318,8 @@ def _write(
     world = options.world
     has_others = (types >= len(world.answer_functions)).any()
     type_names = world.type_names if has_others else world.answer_functions
+    if (types >= len(world.type_names)).any():
+        type_names = (*type_names, *world.referring_functions)
     # Made in memory: HDF5 does not recover from a disk that fills while it writes.
     content = io.BytesIO()
     with h5py.File(content, "w") as file:

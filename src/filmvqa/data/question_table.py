@@ -93,7 +93,11 @@ class Rows:
 
 
 #: Columns of which some files have a value for each question, others none.
-OPTIONAL_COLUMNS = {"answers": "answer", "types": "program", "families": "family"}
+OPTIONAL_COLUMNS = {
+    "answers": "answer", "types": "program", "families": "family", "objects": "objects",
+}  # fmt: skip
+#: Sets of objects are bits of a positive 64-bit integer.
+MAX_OBJECTS = 63
 
 
 @dataclass
@@ -102,9 +106,10 @@ class QuestionTable:
 
     Rows of ``questions`` and ``programs`` are numbers of ``words`` and ``steps`` between those of
     START and END. A missing program is an empty row; a missing answer, family or type is
-    ``MISSING``. Types are indices into the ``type_names`` of the world. ``numbers`` are the places
-    of the questions in the file, ``image_names`` has the image names by index, and ``left_out`` the
-    numbers of questions that were left out, by what they lack.
+    ``MISSING``. Types are indices into the ``type_names`` of the world and, after them, its
+    ``referring_functions``. ``objects`` are the sets of objects, as bits, that expressions refer
+    to. ``numbers`` are the places of the questions in the file, ``image_names`` has the image
+    names by index, and ``left_out`` the numbers of questions that were left out, by what they lack.
     """
 
     path: Path
@@ -117,6 +122,7 @@ class QuestionTable:
     answers: array[int] = field(default_factory=_empty)
     families: array[int] = field(default_factory=_empty)
     types: array[int] = field(default_factory=_empty)
+    objects: array[int] = field(default_factory=lambda: array("q"))
     images: array[int] = field(default_factory=_empty)
     original_index: array[int] = field(default_factory=_empty)
     numbers: array[int] = field(default_factory=_empty)
@@ -131,7 +137,7 @@ class QuestionTable:
     def incomplete(self) -> dict[str, NDArray[np.bool_]]:
         """Which questions (N,) lack what others of the file have: rows by ``OPTIONAL_COLUMNS``."""
         lacking = {
-            what: np.frombuffer(getattr(self, column), np.int32) == MISSING
+            what: np.asarray(getattr(self, column)) == MISSING
             for column, what in OPTIONAL_COLUMNS.items()
         }
         return {what: rows for what, rows in lacking.items() if rows.any() and not rows.all()}
@@ -139,9 +145,11 @@ class QuestionTable:
     def leave_out(self, rows: NDArray[np.bool_], lacking: str) -> None:
         """Remove some of the questions (N,), for what they lack."""
         self.questions, self.programs = self.questions.select(~rows), self.programs.select(~rows)
-        for name in ("answers", "families", "types", "images", "original_index", "numbers"):
-            values = np.frombuffer(getattr(self, name), np.int32)[~rows]
-            setattr(self, name, array("i", values.tobytes()))
+        for name in (
+            "answers", "families", "types", "objects", "images", "original_index", "numbers",
+        ):  # fmt: skip
+            column = getattr(self, name)
+            setattr(self, name, array(column.typecode, np.asarray(column)[~rows].tobytes()))
         images = set(self.images)
         self.image_names = {i: name for i, name in self.image_names.items() if i in images}
         self.left_out[lacking] += int(rows.sum())
@@ -214,7 +222,8 @@ class _TableBuilder:
         self._first_question: dict[int, int] = {}
         self._template_files, self._templates = Numbering(), _empty()
         self._start, self._end = table.words[START], table.words[END]
-        self._types = {name: i for i, name in enumerate(table.world.type_names)}
+        ends = (*table.world.type_names, *table.world.referring_functions)
+        self._types = {name: i for i, name in enumerate(ends)}
         # Programs of one family share their structure, and most steps recur.
         self._order_of, self._only_order_of = cache(prefix_order), cache(_only_order)
         self._number_of_step = cache(
@@ -261,7 +270,8 @@ class _TableBuilder:
         table.families.append(MISSING if family is None else family)
         template = question.template_filename
         self._templates.append(MISSING if template is None else self._template_files[template])
-        self._add_program(question.program)
+        self._add_program(question.program, refers=question.objects is not None)
+        table.objects.append(MISSING if question.objects is None else _bits(question.objects))
 
     def number_families(self) -> None:
         """Give families the release's numbers if theirs begin again in each of its template files,
@@ -311,7 +321,7 @@ class _TableBuilder:
         self._first_question[index] = number
         return index
 
-    def _add_program(self, program: list[StepRecord] | None) -> None:
+    def _add_program(self, program: list[StepRecord] | None, *, refers: bool) -> None:
         if not program:
             self.table.programs.append([])
             self.table.types.append(MISSING)
@@ -329,9 +339,18 @@ class _TableBuilder:
             order = self._order_of(inputs, answering_step(names, inputs, self.table.world))
         self.table.programs.append([self._start, *[steps[j] for j in order], self._end])
         last = program[order[0]].name_and_values()[0]
-        if last not in self._types:
-            raise ValueError(f"its program ends in {last!r}, which gives no answer")
+        gives_objects = last in self.table.world.referring_functions
+        if last not in self._types or gives_objects != refers:
+            wanted = "objects" if refers else "answer"
+            raise ValueError(f"its program ends in {last!r}, which gives no {wanted}")
         self.table.types.append(self._types[last])
+
+
+def _bits(objects: list[int]) -> int:
+    """A set of objects as bits; raises ``ValueError`` for one that is none."""
+    if any(not 0 <= i < MAX_OBJECTS for i in objects) or len(set(objects)) < len(objects):
+        raise ValueError(f"has the objects {objects}; {CORRECT}")
+    return sum(1 << i for i in objects)
 
 
 def _only_order(inputs: tuple[tuple[int, ...], ...]) -> list[int] | None:

@@ -29,6 +29,7 @@ _OTHER_FORMAT = "data/README.md describes the files that are read"
 #: The datasets of a question file that are read: rows of questions, and the images' names.
 QUESTION_DATASETS = (
     "questions", "image_idxs", "orig_idxs", "answers", "question_families", "types", "programs",
+    "objects",
 )  # fmt: skip
 NAME_DATASETS = ("named_image_idxs", "image_name_crc32")
 
@@ -64,6 +65,9 @@ class QuestionDataset:
     answers, types, families, program_lengths : Tensor or None
         (N,) answer index, index into ``type_names``, question family, and number of steps; None
         where the file does not tell. A type or family of -1 is unknown.
+    objects : Tensor or None
+        (N,) int64 the objects of its image that each expression refers to, as bits; None for
+        questions.
     rows : Tensor
         (N,) row of each question in the file.
     image_names_sha256 : str or None
@@ -85,6 +89,7 @@ class QuestionDataset:
     types: Tensor | None
     families: Tensor | None
     program_lengths: Tensor | None
+    objects: Tensor | None
     rows: Tensor
     image_names_sha256: str | None
     named_images: NDArray[Any] | None
@@ -142,6 +147,7 @@ class QuestionDataset:
             types=_tensor(types),
             families=_tensor(families),
             program_lengths=_tensor(num_steps),
+            objects=None if (o := _tensor(arrays.get("objects"))) is None else o.long(),
             rows=torch.arange(count),
             image_names_sha256=attributes.get("image_names_sha256"),
             named_images=named_images,
@@ -307,10 +313,10 @@ def _check_arrays(
         raise other_vocabulary
     if not (has_words := arrays["questions"].any(1)).all():
         raise UserError(f"{path}: question {int(has_words.argmin())} has no words; {remedy}")
-    limits = {"answers": len(vocabulary.answer), "image_idxs": 2**31}
+    limits = {"answers": len(vocabulary.answer), "image_idxs": 2**31, "objects": 2**63 - 1}
     if "type_names" in attributes:
         limits["types"] = len(attributes["type_names"])
-    for name in ("questions", "programs", "image_idxs", "answers", "types"):
+    for name in ("questions", "programs", "image_idxs", "answers", "types", "objects"):
         if name not in arrays:
             continue
         values = arrays[name]

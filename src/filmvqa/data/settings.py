@@ -78,6 +78,8 @@ class DataSettings(Settings):
         What is trained on first; None: all questions from the beginning.
     image_size
         (H, W) to which images are resized.
+    mask_size
+        (H, W) to which the masks of a set that has them are brought; None: they are not read.
     generator, sound, download
         How the set is made: as images of CLEVR's world, as recordings of the world of sounds, or
         from an archive; None: not so.
@@ -99,6 +101,7 @@ class DataSettings(Settings):
     fraction: Fraction = 1.0
     curriculum: list[CurriculumStage] | None = None
     image_size: ImageSize
+    mask_size: ImageSize | None = None
     backbone: BackboneSettings
     generator: GeneratorSettings | None = None
     sound: SoundSettings | None = None

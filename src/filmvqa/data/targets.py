@@ -6,14 +6,19 @@ of its data makes them.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, ClassVar, TypeAlias
 
 import torch
 from torch import Tensor
 
+from filmvqa.data.question_table import MAX_OBJECTS
 from filmvqa.data.questions import QuestionDataset
+from filmvqa.data.store import FeatureStore, open_feature_store
 from filmvqa.data.vocabulary import Vocabulary
 from filmvqa.devices import to_device
+from filmvqa.errors import UserError
+from filmvqa.layout import DatasetLayout
 
 
 class AnswerTargets:
@@ -65,4 +70,76 @@ class AnswerTargets:
         """Release these files."""
 
 
-Targets: TypeAlias = AnswerTargets
+class MaskTargets:
+    """What the objects that a referring expression refers to cover: 0 or 1, uint8 (B, h, w).
+
+    Parameters
+    ----------
+    store
+        The index of the object (U, 1, h, w) that each place of an image shows, ``NO_OBJECT`` where
+        there is none.
+    path
+        Of its file.
+    """
+
+    kind: ClassVar[str] = "masks"
+    noun: ClassVar[str] = "objects that are referred to"
+
+    def __init__(self, store: FeatureStore, path: Path) -> None:
+        self.store, self.path = store, path
+
+    def known(self, questions: QuestionDataset) -> bool:
+        return questions.objects is not None
+
+    def read(
+        self,
+        questions: QuestionDataset,
+        rows: Tensor,
+        images: Tensor,
+        image_of_question: Tensor,
+        device: torch.device,
+    ) -> Tensor | None:
+        if questions.objects is None:
+            return None
+        referred = to_device(questions.objects[rows], device)[:, None, None]  # (B, 1, 1)
+        shown = self.store.read(images)[:, 0]  # (U, h, w)
+        # The bit of the sign, which no set has, stands for no object.
+        bit = shown.clamp(max=MAX_OBJECTS).long()[to_device(image_of_question, device)]
+        return ((referred >> bit) & 1).to(torch.uint8)
+
+    def output_options(self, vocabulary: Vocabulary) -> dict[str, Any]:
+        return {"mask_size": list(self.store.shape[1:])}
+
+    def inputs(self) -> dict[str, Any]:
+        return {"masks": self.store.sha256}
+
+    def close(self) -> None:
+        self.store.close()
+
+
+Targets: TypeAlias = AnswerTargets | MaskTargets
+
+
+def open_targets(
+    kind: str, layout: DatasetLayout, questions: QuestionDataset, split: str,
+    device: torch.device, placement: str,
+) -> Targets:  # fmt: skip
+    """The targets of a kind for the questions of a split, held where ``placement`` says.
+
+    Raises
+    ------
+    UserError
+        If their file is missing, broken, or of other images than the questions.
+    """
+    if kind == AnswerTargets.kind:
+        return AnswerTargets()
+    path = layout.mask_h5(split)
+    store = open_feature_store(path, device, placement)
+    try:
+        if store.shape[0] != 1:
+            raise UserError(f"{path}: has {store.shape[0]} maps an image, not one; make it again")
+        questions.with_features(store, path)
+    except UserError:
+        store.close()
+        raise
+    return MaskTargets(store, path)

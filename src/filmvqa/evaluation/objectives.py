@@ -5,7 +5,7 @@ An objective belongs to a kind of targets (``data.targets``), which a model name
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +14,16 @@ from torch import Tensor, nn
 from filmvqa.data.questions import QuestionDataset
 from filmvqa.data.vocabulary import Vocabulary
 from filmvqa.evaluation.accuracy import accuracy_report, format_report, question_type_indices
+from filmvqa.evaluation.masks import (
+    dice_loss,
+    format_mask_report,
+    intersection_over_union,
+    mask_report,
+    number_referred,
+    run_lengths,
+)
 from filmvqa.models import targets_of
+from filmvqa.worlds.programs import NUMBERS_REFERRED
 
 
 class AnswerObjective:
@@ -97,9 +106,80 @@ class AnswerObjective:
         return records
 
 
-_OBJECTIVES = {AnswerObjective.targets: AnswerObjective}
+class MaskObjective:
+    """Segmentation: binary cross-entropy and Dice of logits (B, h, w), and the intersection over
+    union of the mask where they are above 0, as ``mask_scores`` defines it."""
+
+    targets: ClassVar[str] = "masks"
+    metric: ClassVar[str] = "mean_iou"
+    prediction_dtype: ClassVar[torch.dtype] = torch.uint8
+    score_dtype: ClassVar[torch.dtype] = torch.float32
+
+    def __init__(self, bce_weight: float = 1.0, dice_weight: float = 1.0) -> None:
+        self.bce_weight, self.dice_weight = bce_weight, dice_weight
+
+    def loss(self, output: Tensor, targets: Tensor) -> Tensor:
+        logits, masks = output.float(), targets.float()
+        bce = F.binary_cross_entropy_with_logits(logits, masks)
+        return self.bce_weight * bce + self.dice_weight * dice_loss(logits, masks)
+
+    def predictions(self, output: Tensor) -> Tensor:
+        return (output > 0).to(torch.uint8)
+
+    def scores(self, predictions: Tensor, targets: Tensor) -> Tensor:
+        return intersection_over_union(predictions, targets)
+
+    def describe(
+        self, output: Tensor, targets: Tensor | None, vocabulary: Vocabulary
+    ) -> list[tuple[str, str, float]]:
+        given = self.predictions(output)
+        shares = [f"{100 * float(mask.float().mean()):.1f}% of the picture" for mask in given]
+        if targets is None:
+            return [("", share, 0.0) for share in shares]
+        true = [f"{100 * float(mask.float().mean()):.1f}% of the picture" for mask in targets]
+        return list(zip(true, shares, self.scores(given, targets).tolist(), strict=True))
+
+    def question_types(self, questions: QuestionDataset) -> tuple[list[str], Tensor] | None:
+        if questions.objects is None:
+            return None
+        return list(NUMBERS_REFERRED), number_referred(questions.objects)
+
+    def report(
+        self,
+        predictions: Tensor,
+        targets: Tensor,
+        questions: QuestionDataset,
+        num_objects: Tensor | None = None,
+    ) -> dict[str, Any]:
+        return mask_report(predictions, targets, questions, num_objects)
+
+    def format_report(self, report: dict[str, Any], **sections: bool) -> str:
+        return format_mask_report(report, **sections)
+
+    def records(
+        self, predictions: Tensor, targets: Tensor | None, vocabulary: Vocabulary
+    ) -> list[dict[str, Any]]:
+        records: list[dict[str, Any]] = [{"mask": run_lengths(mask)} for mask in predictions]
+        if targets is not None:
+            for record, iou in zip(records, self.scores(predictions, targets), strict=True):
+                record["iou"] = float(iou)
+        return records
 
 
-def objective_of(model: type[nn.Module] | nn.Module) -> AnswerObjective:
-    """The objective of a model, which is that of the targets that it names."""
-    return _OBJECTIVES[targets_of(model)]()
+Objective: TypeAlias = AnswerObjective | MaskObjective
+
+
+def objective_of(model: nn.Module, **loss_weights: float) -> Objective:
+    """The objective of a model, which is that of the targets that it names.
+
+    ``loss_weights`` are those of the parts of a loss that has several, as ``MaskObjective`` takes
+    them.
+    """
+    return objective_for(targets_of(model), **loss_weights)
+
+
+def objective_for(targets: str, **loss_weights: float) -> Objective:
+    """The objective of a kind of targets."""
+    if targets == MaskObjective.targets:
+        return MaskObjective(**loss_weights)
+    return AnswerObjective()

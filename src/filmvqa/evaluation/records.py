@@ -10,13 +10,31 @@ from filmvqa.errors import UserError
 from filmvqa.files import read_bytes
 
 
+class RunLengths(msgspec.Struct):
+    """A mask as ``evaluation.masks.run_lengths`` writes it."""
+
+    size: tuple[int, int]
+    counts: list[int]
+
+    def __post_init__(self) -> None:
+        if min(self.size) < 1 or sum(self.counts) != self.size[0] * self.size[1]:
+            raise ValueError(f"the runs of a mask are not as long as its size {self.size}")
+
+
 class Prediction(msgspec.Struct):
-    """The answer to a question, and the right one where the split has answers."""
+    """The answer to a question, and the right one where the split has answers; or the mask of an
+    expression, and its intersection over union with the true one."""
 
     question_index: int
-    answer: str
+    answer: str = ""
     image_index: int | None = None
     truth: str | None = None
+    mask: RunLengths | None = None
+    iou: float | None = None
+
+    def __post_init__(self) -> None:
+        if not self.answer and self.mask is None:
+            raise ValueError("has neither an answer nor a mask")
 
 
 def read_predictions(path: Path) -> list[Prediction]:

@@ -25,7 +25,7 @@ class Maps:
     before, after
         The input and the output of each FiLM layer, in the order of the blocks.
     pooled
-        The map of which the classifier takes the maximum.
+        The map of which the classifier takes the maximum; None of a network that draws.
     """
 
     before: list[Tensor] = field(default_factory=list)
@@ -68,6 +68,7 @@ def watched(model: nn.Module) -> Iterator[Maps]:
     model = cast(FilmNet, model)
     blocks = _blocks(model)
     layers = [block.condition for block in blocks if block.condition is not None]
+    classifier: Any = getattr(model, "classifier", None)
     maps = Maps()
 
     def begin(module: nn.Module, inputs: Any) -> None:
@@ -78,7 +79,7 @@ def watched(model: nn.Module) -> Iterator[Maps]:
     def at_film(module: nn.Module, inputs: Any, output: Tensor) -> None:
         maps.before.append(inputs[0])
         maps.after.append(output)
-        if model.classifier.takes_branch:
+        if classifier is not None and classifier.takes_branch:
             maps.pooled = torch.relu(output)
 
     def at_pool(module: nn.Module, inputs: Any, output: Tensor) -> None:
@@ -87,8 +88,8 @@ def watched(model: nn.Module) -> Iterator[Maps]:
     with ExitStack() as stack:
         handles = [model.register_forward_pre_hook(begin)]
         handles += [layer.register_forward_hook(at_film) for layer in layers]
-        if not model.classifier.takes_branch:
-            handles.append(model.classifier.project.register_forward_hook(at_pool))
+        if classifier is not None and not classifier.takes_branch:
+            handles.append(classifier.project.register_forward_hook(at_pool))
         for handle in handles:
             stack.callback(handle.remove)
         for block in blocks:

@@ -21,12 +21,14 @@ from filmvqa.models.baselines import (
     QuestionTypeMode,
 )
 from filmvqa.models.film_net import FilmNet
+from filmvqa.models.film_segmentation import FilmSegmentation
 from filmvqa.models.mac import MacNet
 from filmvqa.models.options import checked_options
 from filmvqa.settings import shown
 
 MODELS: dict[str, type[nn.Module]] = {
     "film": FilmNet,
+    "film_segmentation": FilmSegmentation,
     "mac": MacNet,
     "cnn_lstm_sa": CnnLSTMStackedAttention,
     "cnn_lstm": CnnLSTM,

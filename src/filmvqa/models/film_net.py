@@ -142,9 +142,9 @@ class FilmNet(nn.Module):
             for i, is_conditioned in enumerate(conditioned)
         ]  # fmt: skip
         self.blocks = nn.ModuleList(blocks)
-        self.classifier = build_part(
-            "classifier", Classifier, channels, map_size, num_answers, channels if reads else 0,
-            coordinate_axes, **_with_coordinates(classifier, has_coordinates),
+        self._build_head(
+            map_size, num_answers, channels, channels if reads else 0, coordinate_axes,
+            _with_coordinates(classifier, has_coordinates),
         )  # fmt: skip
         extra_dims = [b.extra_dim for b in blocks]
         options = dict(generator or {})
@@ -166,6 +166,30 @@ class FilmNet(nn.Module):
             self.apply(_initialize)
         if initial_biases == "zero":
             self.apply(_initialize_biases)
+
+    def _build_head(
+        self,
+        map_size: tuple[int, int],
+        num_answers: int,
+        channels: int,
+        context_dim: int,
+        coordinate_axes: str,
+        options: dict[str, Any],
+    ) -> None:
+        """Build what follows the blocks; a network with another head has another method."""
+        self.classifier = build_part(
+            "classifier", Classifier, channels, map_size, num_answers, context_dim,
+            coordinate_axes, **options,
+        )  # fmt: skip
+
+    def _head(self, x: Tensor, read: Tensor | None, branch: Tensor | None) -> Tensor:
+        logits: Tensor = self.classifier(x, read, branch)
+        return logits
+
+    @property
+    def _takes_branch(self) -> bool:
+        """Whether the head is given the last conditioned block's modulated branch."""
+        return self.classifier.takes_branch
 
     def modulate(self, questions: Tensor) -> Modulation:
         """γ and β (B, L, C) of questions (B, T) for the L conditioned blocks.
@@ -241,17 +265,17 @@ class FilmNet(nn.Module):
                         x,
                         layer,
                         read,
-                        pool_branch=self.classifier.takes_branch and film_index == last_index,
+                        pool_branch=self._takes_branch and film_index == last_index,
                     )
                 else:
                     x = block(x, layer)
                 film_index += 1
             else:
                 x = block(x, None, read)
-        logits: Tensor = self.classifier(x, read, branch)
+        output = self._head(x, read, branch)
         if return_penalty and modulation is not None and self.film_generator is not None:
-            return logits, self.film_generator.penalty(modulation)
-        return logits
+            return output, self.film_generator.penalty(modulation)
+        return output
 
 
 def _with_coordinates(options: OptionGroup, coordinates: bool) -> dict[str, Any]:

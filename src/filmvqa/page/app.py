@@ -88,7 +88,8 @@ def build_page(house: House, subject: Subject) -> None:
         with ui.tab_panel(ask_tab).style("padding: 0"), ui.element("main").classes("columns"):
             with ui.element("div").classes("column"):
                 ScenePanels(desk)
-                WhatIfPanel(desk)
+                if not any(network.draws for network in house.networks):
+                    WhatIfPanel(desk)
             with ui.element("div").classes("column"):
                 question = QuestionPanels(desk)
                 FilmPanel(desk, question.ask)

@@ -19,6 +19,8 @@ from filmvqa.models.baselines import QuestionOnlyLSTM, QuestionTypeMode
 from filmvqa.models.mac import MacNet
 from filmvqa.vqa import VQA, Answer, FilmParameters, Picture, load
 
+#: The map of a network that draws.
+MASK = "what is meant"
 #: Networks that do not look at the picture.
 _BLIND = (QuestionTypeMode, QuestionOnlyLSTM)
 
@@ -98,6 +100,11 @@ class Network:
             self._changed(change)  # is not entered: nothing is changed
 
     @property
+    def draws(self) -> bool:
+        """Whether it answers with a mask."""
+        return self.vqa.draws
+
+    @property
     def some_question(self) -> str:
         """A word that it knows."""
         return min(self.vqa.vocabulary.words())
@@ -149,7 +156,8 @@ class Network:
             for i, (before, after) in enumerate(layers, 1):
                 maps[f"block {i}, before FiLM"] = before[0].float().norm(dim=0).cpu()
                 maps[f"block {i}, after FiLM"] = after[0].float().norm(dim=0).cpu()
-            maps["places of the maximum pool"] = inside.places()[0]
+            if inside.pooled is not None:
+                maps["places of the maximum pool"] = inside.places()[0]
             film = self.vqa.film(question)
         elif isinstance(self.vqa.model, MacNet):
             with attended(self.vqa.model) as attention:
@@ -161,6 +169,8 @@ class Network:
             words = (["start", *texts, "end"], attention.words()[0])
         else:
             answer = self.vqa.ask(features, question)
+        if answer.mask is not None:
+            maps = {MASK: torch.from_numpy(answer.mask).float(), **maps}
         gradient = self._gradient(features, question, answer.text)
         if gradient is not None:
             maps["gradient of the answer"] = gradient
@@ -168,8 +178,8 @@ class Network:
 
     def _gradient(self, features: Tensor, question: str, answer: str) -> Tensor | None:
         """The absolute gradient (H, W) of an answer's score by the features, summed over channels;
-        None for a network that does not look at them."""
-        if isinstance(self.vqa.model, _BLIND):
+        None for a network that does not look at them, or draws."""
+        if isinstance(self.vqa.model, _BLIND) or self.draws:
             return None
         from captum.attr import Saliency
 

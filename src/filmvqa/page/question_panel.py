@@ -12,7 +12,7 @@ from torch import Tensor
 from filmvqa.errors import UserError
 from filmvqa.inspection.settings import FilmSettings
 from filmvqa.page.desk import Desk, reporting
-from filmvqa.page.networks import Look
+from filmvqa.page.networks import MASK, Look
 from filmvqa.page.panel import panel
 from filmvqa.page.pictures import data_url, film_strips, laid_over, thumbnail
 from filmvqa.page.subjects import Subject
@@ -75,13 +75,18 @@ class QuestionPanels:
         def suits(question: str) -> bool:
             return all(network.knows(question) for network in self._networks)
 
-        self._asked = subject.questions(self._seed, _QUESTIONS, suits)
+        self._asked = subject.questions(
+            self._seed, _QUESTIONS, suits, referring=self._networks[0].draws
+        )
         self._suggestions.clear()
         if not self._asked:
             return
         with self._suggestions:
             with ui.element("div").classes("line"):
-                ui.label("Questions about this scene, with their true answers").classes("quiet")
+                draws = self._networks[0].draws
+                title = "Expressions" if draws else "Questions"
+                known = "how many objects they mean" if draws else "their true answers"
+                ui.label(f"{title} about this scene, with {known}").classes("quiet")
                 ui.button("Others", on_click=self._suggest_others).props("flat dense no-caps")
             with ui.element("div").classes("questions"):
                 for asked in self._asked:
@@ -89,7 +94,8 @@ class QuestionPanels:
                     button.props("flat dense no-caps align=left")
                     with button:
                         ui.label(asked.question)
-                        ui.label(asked.answer or "").classes("quiet")
+                        meant = "" if asked.objects is None else str(len(asked.objects))
+                        ui.label(asked.answer or meant).classes("quiet")
 
     def _suggest_others(self) -> None:
         self._seed += 1
@@ -152,6 +158,9 @@ class QuestionPanels:
         if count != self._count:
             return
         self._looks = looks
+        if self._overlay is None:
+            drawn = [i for i, look in enumerate(looks) if MASK in look.maps]
+            self._overlay = (drawn[0], MASK) if drawn else None
         self._remember(question)
         self._desk.ask(question)
         self._show_answers(truth, warnings)
@@ -197,10 +206,9 @@ class QuestionPanels:
                             ui.label(text).classes(f"verdict {'good' if is_right else 'bad'}")
                     if look.unchanged is not None:
                         plain = look.unchanged
-                        share = 100 * plain.probabilities[plain.text]
-                        ui.label(
-                            f"With other γ and β; as they are: {plain.text} ({share:.1f}%)."
-                        ).classes("quiet")
+                        share = plain.probabilities.get(plain.text)
+                        text = plain.text if share is None else f"{plain.text} ({100 * share:.1f}%)"
+                        ui.label(f"With other γ and β; as they are: {text}.").classes("quiet")
                     ui.html(_bars(look.answer), sanitize=False)
                     if warning is not None:
                         ui.label(f"The picture {warning}.").classes("alarm")

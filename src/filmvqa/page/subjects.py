@@ -20,7 +20,7 @@ from filmvqa.clevr.scene_file import Scene, read_scenes
 from filmvqa.data.images import MAX_PIXELS, PILLOW_ERRORS, find_pictures, read_picture
 from filmvqa.errors import UserError
 from filmvqa.layout import DatasetLayout
-from filmvqa.worlds.families import Family, read_families
+from filmvqa.worlds.families import REFERRING, Family, read_families
 from filmvqa.worlds.programs import SceneIndex
 from filmvqa.worlds.questions import QuestionGenerator
 from filmvqa.worlds.schema import Question
@@ -69,18 +69,22 @@ class Subject:
         """The answer that the scene gives; None if it or the question's program is not known."""
         return None if self.index is None else parser().true_answer(question, self.index)
 
-    def questions(self, seed: int, count: int, suits: Callable[[str], bool]) -> list[Question]:
-        """Up to ``count`` questions that the generator asks about the scene, with their answers."""
+    def questions(
+        self, seed: int, count: int, suits: Callable[[str], bool], *, referring: bool = False
+    ) -> list[Question]:
+        """Up to ``count`` questions that the generator asks about the scene, with their answers, or
+        (``referring``) expressions that refer to its objects."""
         if self.scene is None:
             return []
-        asked = QuestionGenerator(families(), random.Random(seed)).ask(self.scene, 4 * count)
+        templates = families(REFERRING if referring else None)
+        asked = QuestionGenerator(templates, random.Random(seed)).ask(self.scene, 4 * count)
         return [question for question in asked if suits(question.question)][:count]
 
 
 @cache
-def families() -> list[Family]:
-    """All of CLEVR's question families."""
-    return read_families()
+def families(templates: str | None = None) -> list[Family]:
+    """All of CLEVR's question families, or those of some templates."""
+    return read_families(templates)
 
 
 @cache

@@ -11,6 +11,7 @@ from filmvqa.errors import UserError
 from filmvqa.exported import SUFFIX, encode_network
 from filmvqa.files import refuse_overwriting, write_file
 from filmvqa.layout import RunLayout
+from filmvqa.models import targets_of
 
 
 def export_network(checkpoint: str | Path, output: str | Path) -> tuple[Path, Path]:
@@ -72,7 +73,7 @@ def model_card(
         f"# {name}",
         "",
         f"`{content['model']['name']}`, {num_weights:,} weights, {num_bytes / 1e6:.1f} MB in "
-        f"float16. It answers English questions of CLEVR's kind, {_words(content)}.",
+        f"float16. It {_does(content)}, {_words(content)}.",
         "",
         "## Trained on",
         "",
@@ -80,14 +81,17 @@ def model_card(
         "",
         "## How well it does",
         "",
-        "Accuracy in percent with its 95% interval (Wilson), on images that it was not trained on.",
+        "Accuracy in percent with its 95% interval (Wilson), on images that it was not trained on."
+        if "accuracy" in reports[0]["overall"]
+        else "Mean intersection over union in percent with its 95% interval, on images that it was "
+        "not trained on; an empty mask where nothing is meant counts as 100.",
         "",
         *_table(reports),
         "",
         "## What it is not for",
         "",
         "It knows one world: three shapes, two sizes, two materials and eight colours on a grey "
-        "floor, and the sentences of CLEVR's templates. It gives one of its answers to any picture "
+        f"floor, and the sentences of CLEVR's templates. It gives {_gives(content)} to any picture "
         "and to any question whose words it knows, and its probabilities say little about pictures "
         f"of another kind.{own}",
         "",
@@ -95,12 +99,22 @@ def model_card(
     return "\n".join(lines)
 
 
+def _does(content: dict[str, Any]) -> str:
+    if targets_of(content["model"]["name"]) == "masks":
+        return "draws what English expressions in CLEVR's words refer to"
+    return "answers English questions of CLEVR's kind"
+
+
+def _gives(content: dict[str, Any]) -> str:
+    return "a mask" if targets_of(content["model"]["name"]) == "masks" else "one of its answers"
+
+
 def _words(content: dict[str, Any]) -> str:
     words, answers = (
         [token for token in content["vocabulary"][part] if not token.startswith("<")]
         for part in ("question", "answer")
     )
-    return f"with {len(words)} words and {len(answers)} answers"
+    return f"with {len(words)} words" + (f" and {len(answers)} answers" if answers else "")
 
 
 def _training(
@@ -156,12 +170,15 @@ def _table(reports: list[dict[str, Any]]) -> list[str]:
     """The reports side by side, a row for each question type."""
     columns = [f"{r['split']}, {r['overall']['questions']:,} questions" for r in reports]
     lines = [f"| | {' | '.join(columns)} |", "|---|" + "---:|" * len(reports)]
-    for name in ("overall", *reports[0].get("by_type", {})):
+    groups = "by_type" if "by_type" in reports[0] else "by_number"
+    for name in ("overall", *reports[0].get(groups, {})):
         cells = []
         for report in reports:
-            row = report["overall"] if name == "overall" else report["by_type"][name]
+            row = report["overall"] if name == "overall" else report[groups][name]
             low, high = (100 * bound for bound in row["interval"])
-            accuracy = "-" if row["accuracy"] is None else f"{100 * row['accuracy']:.1f}"
-            cells.append(f"{accuracy} ({low:.1f} to {high:.1f})")
+            score = row.get("accuracy", row.get("mean_iou"))
+            cells.append(
+                f"{'-' if score is None else f'{100 * score:.1f}'} ({low:.1f} to {high:.1f})"
+            )
         lines.append(f"| {name.replace('_', ' ')} | " + " | ".join(cells) + " |")
     return lines

@@ -6,12 +6,15 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-from filmvqa.data.images import list_images, load_image
+import numpy as np
+from numpy.typing import NDArray
+
+from filmvqa.data.images import list_images, load_image, load_mask
 from filmvqa.errors import UserError
 from filmvqa.files import refuse_overwriting
 from filmvqa.reports.figure_file import new_figure, save_figure
 from filmvqa.settings import Cells, checked
-from filmvqa.worlds.schema import read_questions
+from filmvqa.worlds.schema import Question, read_questions
 
 
 def draw_sheet(
@@ -22,8 +25,10 @@ def draw_sheet(
     rows: int = 2,
     columns: int = 3,
     size: tuple[int, int] = (320, 480),
+    masks_folder: str | Path | None = None,
 ) -> None:
-    """Write a PNG of the first images of a split, each with one of its questions and the answer.
+    """Write a PNG of the first images of a split, each with one of its questions and the answer, or
+    with an expression, and the objects that it refers to outlined.
 
     Parameters
     ----------
@@ -33,6 +38,8 @@ def draw_sheet(
         The grid of images.
     size
         (H, W) to which images are resized.
+    masks_folder
+        The masks of the objects, which expressions need.
 
     Raises
     ------
@@ -43,11 +50,9 @@ def draw_sheet(
     checked(rows, Cells, "rows")
     checked(columns, Cells, "columns")
     refuse_overwriting(target, questions, images_folder)
-    texts_by_image: dict[int, list[str]] = {}
+    by_image: dict[int, list[Question]] = {}
     for record in read_questions(questions).questions:
-        answer = "" if record.answer is None else f" {record.answer}"
-        texts = texts_by_image.setdefault(record.image_index or 0, [])
-        texts.append(record.question + answer)
+        by_image.setdefault(record.image_index or 0, []).append(record)
     images = list_images(images_folder, missing_images="leave_out", max_images=rows * columns)
     if len(images) < rows * columns:
         raise UserError(
@@ -57,10 +62,22 @@ def draw_sheet(
     grid = figure.subplots(rows, columns, squeeze=False)
     for axes, (i, path) in zip(grid.flat, images.items(), strict=True):
         axes.imshow(load_image(path, size).transpose(1, 2, 0))
-        texts = texts_by_image.get(i, [""])
-        axes.set_xlabel(textwrap.fill(texts[i % len(texts)], 52), fontsize=8)
         axes.set(xticks=[], yticks=[])
+        if not (records := by_image.get(i)):
+            continue
+        record = records[i % len(records)]
+        text = record.question if record.answer is None else f"{record.question} {record.answer}"
+        if record.objects is not None and masks_folder is not None:
+            shown = load_mask(Path(masks_folder) / path.name, size)[0]
+            outline(axes, np.isin(shown, record.objects))
+        axes.set_xlabel(textwrap.fill(text, 52), fontsize=8)
     save_figure(figure, target, dpi=100)
+
+
+def outline(axes: Any, mask: NDArray[np.bool_], color: str = "yellow") -> None:
+    """Draw the outline of a mask (H, W) over an image of its size; nothing for an empty one."""
+    if mask.any():
+        axes.contour(mask, [0.5], colors=[color], linewidths=2)
 
 
 def draw_film(

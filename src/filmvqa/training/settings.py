@@ -56,6 +56,8 @@ class TrainerSettings(Settings):
         validation questions scored while training (None: all).
     ema_decay
         Decay of an exponential moving average of the weights, which is what is scored; None: none.
+    bce_weight, dice_weight
+        Weights in the loss of masks of binary cross-entropy and of 1 minus the Dice coefficient.
     film_penalty
         Weight in the loss of the model's penalty on the deviations of γ and β.
     sync_batch_norm
@@ -87,6 +89,8 @@ class TrainerSettings(Settings):
     train_sample: Positive | None = 2000
     val_sample: Positive | None = None
     ema_decay: Annotated[float, Meta(gt=0.0, lt=1.0)] | None = None
+    bce_weight: NotNegative = 1.0
+    dice_weight: NotNegative = 1.0
     film_penalty: NotNegative = 0.0
     keep_best: Positive = 1
     checkpoint_minutes: AboveZero | None = 10.0

@@ -87,7 +87,9 @@ class Trainer:
         self.frozen_batch_norm = frozen_batch_norm
         self.train_rows = _sample(state.sampler.available, settings.train_sample, sample_seed)
         self.val_rows = _sample(val_rows, settings.val_sample, sample_seed)
-        self.objective = objective_of(state.model)
+        self.objective = objective_of(
+            state.model, bce_weight=settings.bce_weight, dice_weight=settings.dice_weight
+        )
         self.val_types: tuple[list[str], Tensor] | None = None
         if (types := self.objective.question_types(val.questions)) is not None:
             self.val_types = types[0], types[1][self.val_rows]

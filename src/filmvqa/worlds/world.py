@@ -132,6 +132,11 @@ class World:
         """All functions that end a program."""
         return (*self.answer_functions, *self.other_answers)
 
+    @cached_property
+    def referring_functions(self) -> tuple[str, ...]:
+        """The functions that can end a referring expression's program, since they give objects."""
+        return tuple(n for n, f in self.functions.items() if f.output in ("set", "object"))
+
     def signature(self, function: str) -> tuple[tuple[str, ...], str]:
         """Input types and output type of a function: ``set``, ``object``, ``number``, ``boolean``,
         or the name of an attribute for its values."""

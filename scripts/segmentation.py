@@ -1,0 +1,48 @@
+"""Referring expressions from nothing to a table: generate, preprocess, extract, train, evaluate.
+
+Runs and prints the commands of docs/segmentation.md, and ends with a table, a picture of masks and
+``outputs/segmentation/report.json``.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from filmvqa.cli.stages import run_stage
+from filmvqa.layout import DatasetLayout, EvaluationLayout, RunLayout
+
+FOLDER = Path("outputs/segmentation")
+RUN, SPLIT = "film", "test"
+BEST = RunLayout(FOLDER / RUN).best_checkpoint
+#: Command lines by stage.
+STAGES: dict[str, list[str]] = {
+    "generate": ["generate_clevr.py data=referring"],
+    "preprocess": ["preprocess_questions.py data=referring"],
+    "features": ["extract_features.py data=referring"],
+    "train": [f"train.py experiment=segmentation run={RUN}"],
+    "evaluate": [f"evaluate.py checkpoint={BEST} split={SPLIT} by_program_length=true"],
+}
+
+
+def main() -> None:
+    from filmvqa.files import write_file
+    from filmvqa.reports.mask_figure import draw_masks
+
+    seconds = {}
+    for stage, command_lines in STAGES.items():
+        seconds[stage] = round(run_stage(command_lines, "make segmentation goes on from there"), 1)
+    files = EvaluationLayout(RunLayout(FOLDER / RUN).evaluation, SPLIT)
+    layout = DatasetLayout.under("data/referring")
+    draw_masks(files.predictions, layout, SPLIT, FOLDER / "masks.png")
+    report = json.loads(files.report.read_text(encoding="utf-8"))
+    content = json.dumps({**report, "seconds": seconds}, indent=1) + "\n"
+    write_file(FOLDER / "report.json", content)
+    durations = ", ".join(f"{stage} {value:.0f} s" for stage, value in seconds.items())
+    mean = 100 * report["overall"]["mean_iou"]
+    print(f"\nmean IoU {mean:.1f}% on held-out images; {FOLDER}/masks.png shows some")
+    print(f"{sum(seconds.values()):.0f} s in all: {durations}; also in {FOLDER}/report.json")
+
+
+if __name__ == "__main__":
+    main()
