@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from filmvqa.data.spectrogram_settings import SpectrogramSettings
 from filmvqa.data.spectrograms import (
     LEVEL_SCALE,
     MEAN_LEVEL,
-    SpectrogramSettings,
     mel_bands,
     spectrogram,
 )

@@ -14,7 +14,8 @@ import torch
 from filmvqa.data.features import Extraction
 from filmvqa.data.preprocess import preprocess_questions
 from filmvqa.data.questions import QuestionDataset
-from filmvqa.data.spectrograms import Spectrogram, SpectrogramSettings
+from filmvqa.data.spectrogram_settings import SpectrogramSettings
+from filmvqa.data.spectrograms import Spectrogram
 from filmvqa.data.vocabulary import Vocabulary
 from filmvqa.errors import UserError
 from filmvqa.evaluation.accuracy import accuracy_report, format_comparison

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from scipy.io import wavfile
 
 from filmvqa.data.features import Extraction
-from filmvqa.data.spectrograms import Spectrogram, SpectrogramSettings, load_spectrogram
+from filmvqa.data.spectrogram_settings import SpectrogramSettings
+from filmvqa.data.spectrograms import Spectrogram, load_spectrogram
 from filmvqa.errors import UserError
 from filmvqa.sound.wav import read_wav, write_wav
 from tests.conftest import examples

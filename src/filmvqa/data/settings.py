@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar
 from msgspec import Meta
 
 from filmvqa.clevr.generator_settings import GeneratorSettings
-from filmvqa.data.spectrograms import SPECTROGRAM, SpectrogramSettings
+from filmvqa.data.spectrogram_settings import SPECTROGRAM, SpectrogramSettings
 from filmvqa.errors import UserError
 from filmvqa.layout import DatasetLayout
 from filmvqa.settings import (

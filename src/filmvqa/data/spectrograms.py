@@ -9,14 +9,12 @@ from __future__ import annotations
 import json
 import wave
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Any
 
 import msgspec
 import numpy as np
-from msgspec import Meta
 from numpy.typing import NDArray
 from scipy.signal import stft
 from torch import nn
@@ -24,64 +22,14 @@ from torch import nn
 from filmvqa.data.backbones import Backbone
 from filmvqa.data.feature_file import FRONT_END
 from filmvqa.data.images import FileKind
+from filmvqa.data.spectrogram_settings import SPECTROGRAM, SpectrogramSettings
 from filmvqa.errors import UserError, one_line
-from filmvqa.settings import AboveZero, Positive, Settings
 from filmvqa.sound.wav import REMEDY, read_wav
 
-SPECTROGRAM = "spectrogram"
 #: Decibels of full scale: what is taken of levels, and what they are divided by.
 MEAN_LEVEL, LEVEL_SCALE = -60.0, 20.0
 #: Full scale of 16 bits.
 _FULL_SCALE = 32768.0
-
-
-@dataclass(frozen=True)
-class SpectrogramSettings(Settings):
-    """How a recording becomes a spectrogram, whose numbers of bins and frames are the image size.
-
-    Attributes
-    ----------
-    sample_rate
-        That of the recordings, in Hz.
-    window
-        Samples of the Hann window.
-    hop
-        Samples from one window's centre to the next; the first is that of the first sample.
-    lowest, highest
-        Frequencies in Hz: without ``mel``, the window's own bins from ``lowest`` on are taken, as
-        many as the image is high; with it, triangular bands between the two, of equal width on the
-        mel scale.
-    mel
-        Whether there are such bands.
-    floor
-        Levels below are raised to it, in dB of full scale.
-    """
-
-    node: ClassVar[str] = "data.spectrogram"
-
-    sample_rate: Annotated[int, Meta(ge=8000, le=192_000)]
-    window: Annotated[int, Meta(ge=16, le=65536)] = 2048
-    hop: Positive = 551
-    lowest: AboveZero = 200.0
-    highest: AboveZero = 6000.0
-    mel: bool = True
-    floor: Annotated[float, Meta(ge=-200, lt=0)] = -100.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not self.lowest < self.highest <= self.sample_rate / 2:
-            raise UserError(
-                f"{self._given('highest')}: must be above {self._given('lowest')} and at most half "
-                f"of {self._given('sample_rate')}"
-            )
-        if self.hop > self.window:
-            raise UserError(
-                f"{self._given('hop')}: leaves out samples between windows of "
-                f"{self._given('window')}; lower it"
-            )
-
-    def _given(self, name: str) -> str:
-        return f"{self.key_of(name)}={getattr(self, name)}"
 
 
 def power(samples: NDArray[np.int16], settings: SpectrogramSettings) -> NDArray[np.float64]:

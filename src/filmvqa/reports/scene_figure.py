@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from filmvqa.data.images import list_images
+from filmvqa.data.spectrogram_settings import SpectrogramSettings
 from filmvqa.data.spectrograms import (
     LEVEL_SCALE,
     MEAN_LEVEL,
     RECORDINGS,
-    SpectrogramSettings,
     band_centres,
     load_spectrogram,
 )
