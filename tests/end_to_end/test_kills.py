@@ -65,9 +65,9 @@ STAGES = {
         "data/tiny/h5",
     ),
     "extract": Stage(
-        ["extract_features.py", *DATA, "batch_size=4"],
+        ["extract_features.py", *DATA, "batch_size=4", "data.mask_size=[24,24]"],
         "data/tiny/h5",
-        ("data/tiny/h5/*_features_*",),
+        ("data/tiny/h5/*_features_*", "data/tiny/h5/*_masks*"),
         "data/tiny/h5/*_features_*",
     ),
     "train": Stage(
