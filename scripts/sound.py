@@ -19,11 +19,12 @@ STAGES: dict[str, list[str]] = {
     "features": ["extract_features.py data=sound"],
     "train": [
         "train.py experiment=sound run=film",
-        # Both of the size of FiLM's encoder, and with batch norm.
+        # Both of the size of FiLM's encoder, with batch norm, and without its order of questions.
         "train.py experiment=sound model=lstm run=question_only trainer.max_epochs=1 "
-        "model.embedding_dim=64 model.hidden_dim=128 model.num_layers=1 "
+        "data.curriculum=null model.embedding_dim=64 model.hidden_dim=128 model.num_layers=1 "
         "model.classifier_dims=[256] model.classifier_norm=hidden",
-        "train.py experiment=sound model=cnn_lstm_sound run=cnn_lstm trainer.max_epochs=1",
+        "train.py experiment=sound model=cnn_lstm_sound run=cnn_lstm trainer.max_epochs=2 "
+        "data.curriculum=null",
     ],
     "evaluate": evaluations(FOLDER, RUNS),
 }

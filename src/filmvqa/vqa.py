@@ -20,6 +20,8 @@ from filmvqa.data.feature_range import FeatureRange
 from filmvqa.data.features import compute_maps
 from filmvqa.data.images import PILLOW_ERRORS, resize_image
 from filmvqa.data.questions import padded
+from filmvqa.data.spectrogram_settings import SPECTROGRAM
+from filmvqa.data.spectrograms import Spectrogram
 from filmvqa.data.vocabulary import Vocabulary
 from filmvqa.devices import autocast, choose_device, use_bfloat16
 from filmvqa.errors import UserError, one_line
@@ -129,8 +131,12 @@ class VQA:
                 )
             return features.to(self.device)
         backbone, image_size = self._prepared_backbone()
-        image = torch.from_numpy(_as_image(picture, image_size).copy())
-        return compute_maps(backbone, image[None])[0]
+        loaded = (
+            _as_spectrogram(picture, backbone, image_size)
+            if isinstance(backbone, Spectrogram)
+            else _as_image(picture, image_size)
+        )
+        return compute_maps(backbone, torch.from_numpy(loaded.copy())[None])[0]
 
     def ask(self, picture: Picture, question: str, *, allow_unknown: bool = False) -> Answer:
         """Answer a question about a picture.
@@ -238,7 +244,11 @@ class VQA:
             )
         if self._backbone is None:
             bfloat16 = use_bfloat16(self.device, spec["precision"])
-            backbone = backbone_from_spec(spec, self._backbone_weights)
+            backbone = (
+                Spectrogram.from_spec(spec)
+                if spec["backbone"] == SPECTROGRAM
+                else backbone_from_spec(spec, self._backbone_weights)
+            )
             self._backbone = backbone.prepared(self.device, bfloat16)
         height, width = spec["image_size"]
         return self._backbone, (height, width)
@@ -306,6 +316,18 @@ def _as_features(picture: Picture) -> Tensor | None:
     if isinstance(picture, np.ndarray) and picture.dtype.kind == "f":
         return torch.from_numpy(picture)
     return None
+
+
+def _as_spectrogram(
+    recording: Any, front_end: Spectrogram, size: tuple[int, int]
+) -> NDArray[np.float32]:
+    """The spectrogram (1, F, T) of a WAV file."""
+    if not isinstance(recording, str | Path):
+        raise UserError(
+            f"a {type(recording).__name__} is no recording; give the path of a WAV file"
+        )
+    spectrogram: NDArray[np.float32] = front_end.load(Path(recording), size)
+    return spectrogram
 
 
 def _as_image(picture: Any, size: tuple[int, int]) -> NDArray[np.uint8]:

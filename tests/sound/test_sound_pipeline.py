@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+import filmvqa
 from filmvqa.data.features import Extraction
 from filmvqa.data.preprocess import preprocess_questions
 from filmvqa.data.questions import QuestionDataset
@@ -140,6 +141,14 @@ def test_an_interrupted_run_ends_with_the_same_bits(
     check_same(tmp_path / "whole", tmp_path / "parts")
     saved = torch.load(tmp_path / "whole/best.pt", weights_only=True)
     assert Spectrogram.from_spec(saved["backbone"]).settings == FRONT_END
+    vqa = filmvqa.load(tmp_path / "whole/best.pt", device="cpu")
+    recording = sounds.image_folder("val") / "SOUND_val_000001.wav"
+    assert vqa.features(recording).shape == (1, *SIZE)
+    question = read(sounds, "val")["questions"][0]["question"]
+    asked = vqa.ask(recording, question, allow_unknown=True)
+    assert asked.text in Vocabulary.load(sounds.vocabulary).answers()
+    with pytest.raises(UserError, match="give the path of a WAV file"):
+        vqa.ask(np.zeros((4, 4, 3), np.uint8), question, allow_unknown=True)
     records = [
         json.loads(line) for line in (tmp_path / "whole/metrics.jsonl").read_text().splitlines()
     ]

@@ -68,7 +68,7 @@ def draw_scenes(
         seconds = size[1] * settings.hop / settings.sample_rate
         axes.imshow(
             levels, origin="lower", aspect="auto", extent=(0, seconds, -0.5, size[0] - 0.5),
-            cmap="magma", vmin=-90,
+            cmap="magma", vmin=-80, interpolation="nearest",
         )  # fmt: skip
         if index in by_index:
             _mark(axes, by_index[index].objects, settings, size[0])
