@@ -70,6 +70,8 @@ def test_data_configs(name: str) -> None:
         changed = {
             "mini": {"max_objects"},
             "referring": {"max_objects"},
+            "correction": {"max_objects"},
+            "correction_hints": {"max_objects"},
             "lab": {"max_objects"},
             "debug": {"max_objects"},
             "cogent_mini": {"max_objects", "cogent"},
@@ -89,7 +91,8 @@ def test_every_training_config_composes(group: str) -> None:
 
 
 def check_training(config: dict) -> None:
-    outputs = {"answers": {"num_answers": 5}, "masks": {"mask_size": [112, 112]}}
+    outputs = {"answers": {"num_answers": 5}, "masks": {"mask_size": [112, 112]},
+               "label_maps": {"mask_size": [112, 112], "num_maps": 7}}  # fmt: skip
     kwargs = {k: v for k, v in config["model"].items() if k != "name"}
     with torch.device("meta"):
         model = build_model(

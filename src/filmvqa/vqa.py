@@ -27,6 +27,7 @@ from filmvqa.devices import autocast, choose_device, use_bfloat16
 from filmvqa.errors import UserError, one_line
 from filmvqa.models import targets_of
 from filmvqa.models.film_generator import Modulation
+from filmvqa.segmentation.labels import BACKGROUND, labels_shown
 from filmvqa.settings import Positive, Precision, checked
 
 #: A path, a PIL image, a uint8 array (H, W, 3 or 4), or features (C, H, W) as a tensor or an array
@@ -42,12 +43,15 @@ class Answer:
     """The likeliest answer, and the probability of every answer, likeliest first.
 
     Of a network that draws there are no such answers: ``text`` says how much of the picture is
-    meant, and ``places`` (h, w) how probably each place is.
+    meant, and ``places`` (h, w) how probably each place is. Of one that labels, ``text`` names what
+    is there, ``places`` say how probably an object is, and ``labels`` (h, w) are the likeliest, as
+    ``segmentation.labels.LABELS`` has them.
     """
 
     text: str
     probabilities: dict[str, float]
     places: Tensor | None = None
+    labels: NDArray[np.uint8] | None = None
 
     @property
     def mask(self) -> NDArray[np.bool_] | None:
@@ -109,8 +113,8 @@ class VQA:
 
     @property
     def draws(self) -> bool:
-        """Whether it answers with a mask."""
-        return targets_of(self.model) == "masks"
+        """Whether it answers with a map of the picture."""
+        return targets_of(self.model) != "answers"
 
     @torch.inference_mode()
     def features(self, picture: Picture) -> Tensor:
@@ -184,6 +188,9 @@ class VQA:
             features, image_of_question = self._batch_features(pictures[batch])
             with autocast(self.device, self.precision):
                 output = self.model(features, padded(encoded[batch]), image_of_question)
+            if targets_of(self.model) == "label_maps":
+                answers += map(_labelled, torch.softmax(output.float(), 1).cpu())
+                continue
             if self.draws:
                 answers += map(_drawn, torch.sigmoid(output.float()).cpu())
                 continue
@@ -293,6 +300,13 @@ def load(
         precision=precision,
         backbone_weights=backbone_weights,
     )
+
+
+def _labelled(shares: Tensor) -> Answer:
+    """The answer of a network that labels, of the probabilities (K, h, w) of labels."""
+    labels = shares.argmax(0).to(torch.uint8)
+    text = labels_shown(labels.numpy())
+    return Answer(text or "nothing", {}, 1 - shares[BACKGROUND], labels.numpy())
 
 
 def _drawn(places: Tensor) -> Answer:

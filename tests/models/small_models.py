@@ -20,6 +20,10 @@ SMALL = {
         "encoder": {"embedding_dim": 8, "hidden_dim": 16},
         "head": {"hidden_dim": 10, "fine_dim": 4},
     },
+    "film_label_maps": {
+        "channels": 12, "num_blocks": 2, "encoder": {"embedding_dim": 8, "hidden_dim": 16},
+        "head": {"hidden_dim": 10, "fine_dim": 4},
+    },
     "mac": {"dim": 16, "num_steps": 3, "embedding_dim": 8},
     "cnn_lstm_sa": {
         "embedding_dim": 8, "hidden_dim": 16, "attention_dim": 12, "classifier_dims": [12],
@@ -37,6 +41,7 @@ def sizes(name: str, num_answers: int = 7) -> dict[str, Any]:
     """The size of the output that a model has to be told."""
     return {
         "answers": {"num_answers": num_answers}, "masks": {"mask_size": [10, 10]},
+        "label_maps": {"mask_size": [10, 10], "num_maps": 7},
     }[targets_of(name)]  # fmt: skip
 
 

@@ -26,7 +26,8 @@ def test_shared_images_give_the_same_as_repeated_ones(name: str) -> None:
     image_of_question = torch.tensor([2, 0, 0, 1])
     shared = model(features, rows, image_of_question)
     repeated = model(features[image_of_question], rows)
-    assert shared.shape == ((4, 10, 10) if name == "film_segmentation" else (4, 7))
+    shapes = {"film_segmentation": (4, 10, 10), "film_label_maps": (4, 7, 10, 10)}
+    assert shared.shape == shapes.get(name, (4, 7))
     assert torch.allclose(shared, repeated, atol=1e-5)
 
 
@@ -166,7 +167,8 @@ def test_pixels_through_a_strided_stem() -> None:
 
 def test_an_unknown_model_is_refused() -> None:
     with pytest.raises(
-        UserError, match=r"model\.name='flim': must be one of film, film_segmentation, mac"
+        UserError,
+        match=r"model\.name='flim': must be one of film, film_segmentation, film_label_maps",
     ):
         build_model("flim")
 

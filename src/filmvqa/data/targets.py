@@ -12,6 +12,7 @@ from typing import Any, ClassVar, TypeAlias
 import torch
 from torch import Tensor
 
+from filmvqa.data.label_maps import LabelMapTargets
 from filmvqa.data.question_table import MAX_OBJECTS
 from filmvqa.data.questions import QuestionDataset
 from filmvqa.data.store import FeatureStore, open_feature_store
@@ -117,7 +118,7 @@ class MaskTargets:
         self.store.close()
 
 
-Targets: TypeAlias = AnswerTargets | MaskTargets
+Targets: TypeAlias = AnswerTargets | MaskTargets | LabelMapTargets
 
 
 def open_targets(
@@ -139,6 +140,8 @@ def open_targets(
         if store.shape[0] != 1:
             raise UserError(f"{path}: has {store.shape[0]} maps an image, not one; make it again")
         questions.with_features(store, path)
+        if kind == LabelMapTargets.kind:
+            return LabelMapTargets(store, path, layout.scene_json(split))
     except UserError:
         store.close()
         raise

@@ -14,6 +14,12 @@ from torch import Tensor, nn
 from filmvqa.data.questions import QuestionDataset
 from filmvqa.data.vocabulary import Vocabulary
 from filmvqa.evaluation.accuracy import accuracy_report, format_report, question_type_indices
+from filmvqa.evaluation.label_maps import (
+    format_label_map_report,
+    image_ious,
+    label_map_report,
+    label_runs,
+)
 from filmvqa.evaluation.masks import (
     dice_loss,
     format_mask_report,
@@ -23,6 +29,7 @@ from filmvqa.evaluation.masks import (
     run_lengths,
 )
 from filmvqa.models import targets_of
+from filmvqa.segmentation.labels import labels_shown
 from filmvqa.worlds.programs import NUMBERS_REFERRED
 
 
@@ -166,7 +173,60 @@ class MaskObjective:
         return records
 
 
-Objective: TypeAlias = AnswerObjective | MaskObjective
+class LabelMapObjective:
+    """Segmentation by class: cross-entropy of logits (B, K, h, w), and the mean intersection over
+    union of the likeliest labels, as ``image_ious`` defines it."""
+
+    targets: ClassVar[str] = "label_maps"
+    metric: ClassVar[str] = "mean_iou"
+    prediction_dtype: ClassVar[torch.dtype] = torch.uint8
+    score_dtype: ClassVar[torch.dtype] = torch.float32
+
+    def loss(self, output: Tensor, targets: Tensor) -> Tensor:
+        return F.cross_entropy(output.float(), targets)
+
+    def predictions(self, output: Tensor) -> Tensor:
+        return output.argmax(1).to(torch.uint8)
+
+    def scores(self, predictions: Tensor, targets: Tensor) -> Tensor:
+        return image_ious(predictions, targets)
+
+    def describe(
+        self, output: Tensor, targets: Tensor | None, vocabulary: Vocabulary
+    ) -> list[tuple[str, str, float]]:
+        given = self.predictions(output)
+        shown = [labels_shown(labels.cpu().numpy()) for labels in given]
+        if targets is None:
+            return [("", labels, 0.0) for labels in shown]
+        true = [labels_shown(labels.cpu().numpy()) for labels in targets]
+        return list(zip(true, shown, self.scores(given, targets).tolist(), strict=True))
+
+    def question_types(self, questions: QuestionDataset) -> tuple[list[str], Tensor] | None:
+        return None
+
+    def report(
+        self,
+        predictions: Tensor,
+        targets: Tensor,
+        questions: QuestionDataset,
+        num_objects: Tensor | None = None,
+    ) -> dict[str, Any]:
+        return label_map_report(predictions, targets, num_objects)
+
+    def format_report(self, report: dict[str, Any], **sections: bool) -> str:
+        return format_label_map_report(report, objects=sections.get("objects", False))
+
+    def records(
+        self, predictions: Tensor, targets: Tensor | None, vocabulary: Vocabulary
+    ) -> list[dict[str, Any]]:
+        records: list[dict[str, Any]] = [{"labels": label_runs(labels)} for labels in predictions]
+        if targets is not None:
+            for record, iou in zip(records, self.scores(predictions, targets), strict=True):
+                record["mean_iou"] = float(iou)
+        return records
+
+
+Objective: TypeAlias = AnswerObjective | MaskObjective | LabelMapObjective
 
 
 def objective_of(model: nn.Module, **loss_weights: float) -> Objective:
@@ -182,4 +242,6 @@ def objective_for(targets: str, **loss_weights: float) -> Objective:
     """The objective of a kind of targets."""
     if targets == MaskObjective.targets:
         return MaskObjective(**loss_weights)
+    if targets == LabelMapObjective.targets:
+        return LabelMapObjective()
     return AnswerObjective()

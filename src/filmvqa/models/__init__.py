@@ -20,6 +20,7 @@ from filmvqa.models.baselines import (
     QuestionOnlyLSTM,
     QuestionTypeMode,
 )
+from filmvqa.models.film_label_maps import FilmLabelMaps
 from filmvqa.models.film_net import FilmNet
 from filmvqa.models.film_segmentation import FilmSegmentation
 from filmvqa.models.mac import MacNet
@@ -29,6 +30,7 @@ from filmvqa.settings import shown
 MODELS: dict[str, type[nn.Module]] = {
     "film": FilmNet,
     "film_segmentation": FilmSegmentation,
+    "film_label_maps": FilmLabelMaps,
     "mac": MacNet,
     "cnn_lstm_sa": CnnLSTMStackedAttention,
     "cnn_lstm": CnnLSTM,

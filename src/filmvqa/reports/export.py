@@ -102,6 +102,8 @@ def model_card(
 def _does(content: dict[str, Any]) -> str:
     if targets_of(content["model"]["name"]) == "masks":
         return "draws what English expressions in CLEVR's words refer to"
+    if targets_of(content["model"]["name"]) == "label_maps":
+        return "segments pictures by material and shape, and takes hints in English"
     return "answers English questions of CLEVR's kind"
 
 

@@ -51,3 +51,8 @@ def label_map(objects: NDArray[np.uint8], labels: Sequence[int]) -> NDArray[np.u
     if (mapped == 255).any():
         raise ValueError(f"an object {int(objects[mapped == 255][0])} of {len(labels)}")
     return mapped
+
+
+def labels_shown(labels: NDArray[np.integer]) -> str:
+    """The names of the labels of objects in a label map (H, W), with commas."""
+    return ", ".join(LABELS[i] for i in np.unique(labels) if i != BACKGROUND)
