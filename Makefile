@@ -1,6 +1,7 @@
 # make demo   from nothing to accuracy by question type, on data that the project makes itself
 # make sound  the same on questions about sounds, which it synthesises
 # make segmentation   referring expressions: from nothing to masks and their mean IoU
+# make correction   a segmentation network corrected by hints in words, FiLM against a guide
 # make page   a page in the browser: ask a trained network about pictures, and see what it does
 # make laboratory   claims about FiLM tried with three seeds each, in an hour on two cores
 # make test   lint, types and all tests
@@ -23,6 +24,16 @@ sound: $(INSTALLED)
 
 segmentation: $(INSTALLED)
 	$(BIN)/python scripts/segmentation.py
+
+correction: $(INSTALLED)
+	$(BIN)/python scripts/generate_clevr.py data=correction
+	$(BIN)/python scripts/preprocess_questions.py data=correction allow_unknown=true
+	$(BIN)/python scripts/extract_features.py data=correction
+	$(BIN)/python scripts/train.py experiment=correction_base run=base
+	$(BIN)/python scripts/make_hints.py checkpoint=outputs/correction_base/base
+	$(BIN)/python scripts/preprocess_questions.py data=correction_hints
+	$(BIN)/python scripts/train.py -m experiment=correction sweep=correction
+	$(BIN)/python scripts/correct.py checkpoint=outputs/correction_base/base dir=outputs/sweeps/correction
 
 page: $(INSTALLED)
 	$(BIN)/python scripts/page.py

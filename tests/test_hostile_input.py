@@ -21,6 +21,7 @@ from PIL import Image
 from filmvqa.checkpoint import load_checkpoint, model_from_checkpoint
 from filmvqa.clevr.generate import MAKER
 from filmvqa.clevr.scene_file import read_scenes
+from filmvqa.correction.hint_questions import is_complete
 from filmvqa.data.backbones import build_backbone
 from filmvqa.data.features import Extraction
 from filmvqa.data.preprocess import preprocess_questions
@@ -37,6 +38,9 @@ from filmvqa.worlds.schema import encode_json, read_questions
 from filmvqa.worlds.set_settings import record_settings
 from tests.conftest import REPOSITORY, TINY, examples
 from tests.training.tiny_runs import same, train
+
+#: The record of a set of hints.
+HINTS = {"checkpoint_sha256": "0" * 64, "splits": ["train", "val"], "hints": 5, "seed": 0}
 
 
 def refused(work: Callable[[], Any], path: Path, match: str | None = None) -> str:
@@ -109,6 +113,9 @@ def originals(
                 DatasetLayout.under(path.parent), TINY, read_families(selection=TINY.families)
             ),
         ),
+        "hints.json": (
+            encode_json(HINTS), lambda path: is_complete(DatasetLayout.under(path.parent), HINTS),
+        ),
         "scenes_000000.json": (encode_json(scenes), ask_of),
         "val_questions.h5": (
             (tiny_set / "val_questions.h5").read_bytes(),
@@ -126,7 +133,7 @@ def originals(
 
 JSON_KINDS = (
     "CLEVR_val_questions.json", "CLEVR_val_scenes.json", "vocab.json", "zero_hop.json",
-    "comparison.json", "generation.json", "scenes_000000.json",
+    "comparison.json", "generation.json", "scenes_000000.json", "hints.json",
 )  # fmt: skip
 KINDS = (*JSON_KINDS, "val_questions.h5", "val_features_clevr_cnn.h5", "best.pt")
 

@@ -21,7 +21,7 @@ FLOORS = (
     ("data", "models"),
     ("exported", "checkpoint", "interop", "evaluation"),
     ("training",),
-    ("vqa", "reports", "inspection", "search"),
+    ("vqa", "reports", "inspection", "search", "correction"),
     ("page", "benchmark"),
     ("cli",),
 )  # fmt: skip

@@ -169,6 +169,11 @@ class DatasetLayout:
         return self.root / "generation.json"
 
     @property
+    def hint_settings(self) -> Path:
+        """The settings that a set of hints was made with."""
+        return self.root / "hints.json"
+
+    @property
     def partial(self) -> Path:
         """The folder of a generated set's unfinished splits."""
         return self.root / ".partial"
@@ -259,3 +264,34 @@ class EvaluationLayout:
     def answers(self) -> Path:
         """One answer per line, for splits without published answers."""
         return self.folder / f"{self.split}_answers.txt"
+
+
+@dataclass(frozen=True)
+class CorrectionLayout:
+    """The files of the report on how hints correct the segmentations of a split, in ``folder``."""
+
+    folder: Path
+    split: str
+
+    @property
+    def report(self) -> Path:
+        return self.folder / f"correction_{self.split}.json"
+
+    @property
+    def table(self) -> Path:
+        return self.folder / f"correction_{self.split}.md"
+
+    @property
+    def hints(self) -> Path:
+        """The hints that each image was given, and its scores, a line each."""
+        return self.folder / f"correction_{self.split}.jsonl"
+
+    @property
+    def courses(self) -> Path:
+        """The figure of scores by the number of hints."""
+        return self.folder / f"correction_{self.split}.png"
+
+    @property
+    def examples(self) -> Path:
+        """Pictures of label maps before and after hints."""
+        return self.folder / f"correction_{self.split}_examples.png"

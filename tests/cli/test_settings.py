@@ -25,6 +25,7 @@ from tests.conftest import REPOSITORY, run_script
 TYPES: dict[str, type[Settings]] = {
     "ask": types.AskConfig,
     "benchmark": types.BenchmarkConfig,
+    "correct": types.CorrectConfig,
     "download_clevr": types.DownloadClevrConfig,
     "draw_model": types.DrawModelConfig,
     "draw_sheet": types.DrawSheetConfig,
@@ -37,6 +38,7 @@ TYPES: dict[str, type[Settings]] = {
     "import_film": types.ImportFilmConfig,
     "inspect_film": types.InspectFilmConfig,
     "laboratory": types.LaboratoryConfig,
+    "make_hints": types.MakeHintsConfig,
     "measure_logging": types.MeasureLoggingConfig,
     "page": types.PageConfig,
     "preprocess_questions": types.PreprocessQuestionsConfig,
@@ -55,6 +57,7 @@ VALUES = [
 ]  # fmt: skip
 #: What scripts require.
 OVERRIDES = {
+    "correct": ["checkpoint=x.pt", "dir=x"],
     "draw_model": ["output=x.png"],
     "draw_sheet": ["output=x.png"],
     "evaluate": ["checkpoint=x.pt"],
@@ -64,6 +67,7 @@ OVERRIDES = {
     "inspect_film": ["checkpoint=x.pt"],
     "measure_logging": ["run=x", "train.trainable=[encoder]", "train.init_from=x.pt"],
     "pretrain_backbone": ["output=x.safetensors"],
+    "make_hints": ["checkpoint=x.pt"],
     "score_answers": ["answers=x.txt", "questions=y.json"],
     "search": ["train.trainable=[encoder]", "train.init_from=x.pt"],
     "sweep_report": ["dir=x"],

@@ -36,6 +36,12 @@ pytestmark = [pytest.mark.alone, pytest.mark.slow]
 COPIES, REPEATS = 5, 10
 TORCHRUN = "filmvqa.cli.quiet_torchrun"
 
+#: The same images for a network that labels them.
+IMAGES_TO_LABEL = [
+    "data.root=data/tiny", "data.image_size=[48,48]", "data.backbone.name=clevr_cnn",
+    "data.train_split=train", "model.channels=8", "model.stem.strides=[1]",
+]  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -93,6 +99,19 @@ STAGES = {
         "data/sounds",
         ("data/sounds",),
         "data/sounds/sounds",
+    ),
+    "train label maps": Stage(
+        ["train.py", "experiment=correction_base", *IMAGES_TO_LABEL, "run=base",
+         "trainer.max_steps=60", "trainer.eval_every=30", "trainer.checkpoint_steps=7"],
+        "outputs",
+        ("outputs/correction_base/base",),
+        "outputs/correction_base/base/metrics.jsonl",
+    ),
+    "hints": Stage(
+        ["make_hints.py", "checkpoint=outputs/correction_base/base", "output=outputs/hints"],
+        "outputs",
+        ("outputs/hints",),
+        "outputs/hints",
     ),
 }  # fmt: skip
 

@@ -80,6 +80,21 @@ class BenchmarkConfig(ScriptConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
+class CorrectConfig(ScriptConfig):
+    checkpoint: PathText
+    dir: PathText
+    split: SplitName = "test"
+    hints: Positive = 5
+    seed: Seed = 0
+    h5: PathText | None = None
+    features: PathText | None = None
+    output: PathText | None = None
+    batch_size: Positive = 256
+    device: Device = "auto"
+    precision: Precision = "auto"
+
+
+@dataclass(frozen=True, kw_only=True)
 class DownloadClevrConfig(ScriptConfig):
     data: DataSettings
 
@@ -189,6 +204,22 @@ class ImportFilmConfig(ScriptConfig):
     source: PathText
     output: PathText
     padded_length: Positive = 46
+
+
+@dataclass(frozen=True, kw_only=True)
+class MakeHintsConfig(ScriptConfig):
+    checkpoint: PathText
+    output: PathText
+    splits: Annotated[list[SplitName], Meta(min_length=1)] = field(
+        default_factory=lambda: ["train", "val"]
+    )
+    hints: Positive = 5
+    seed: Seed = 0
+    h5: PathText | None = None
+    features: PathText | None = None
+    batch_size: Positive = 256
+    device: Device = "auto"
+    precision: Precision = "auto"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,8 @@ from scipy.stats import norm, t
 
 @dataclass(frozen=True)
 class Difference:
-    """A difference of two accuracies, and its 95% interval; all are fractions."""
+    """A difference of two mean scores, such as accuracies, and its 95% interval; all are
+    fractions."""
 
     mean: float
     low: float
@@ -20,14 +21,14 @@ class Difference:
 
 
 def paired_difference(
-    first: NDArray[np.bool_],
-    second: NDArray[np.bool_],
+    first: NDArray[np.bool_] | NDArray[np.float64],
+    second: NDArray[np.bool_] | NDArray[np.float64],
     images: NDArray[np.int64],
     *,
     resamples: int = 4000,
     seed: int = 0,
 ) -> Difference:
-    """The accuracy of ``first`` minus that of ``second``, by a bootstrap over seeds and images.
+    """The mean score of ``first`` minus that of ``second``, by a bootstrap over seeds and images.
 
     Seeds and images are drawn independently of each other (Owen 2007, "The pigeonhole bootstrap"),
     and in pairs: a drawn seed or image counts for both. Images are drawn and not questions, as the
@@ -43,8 +44,8 @@ def paired_difference(
     Parameters
     ----------
     first, second
-        (S, N) whether each network's run of each seed answers each question correctly. The runs of
-        a seed share what the seed decides.
+        (S, N) whether each network's run of each seed answers each question correctly, or how well.
+        The runs of a seed share what the seed decides.
     images
         (N,) which image each question is about.
     """

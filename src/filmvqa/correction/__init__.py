@@ -1,0 +1,1 @@
+"""Correcting a segmentation network by hints in words."""
