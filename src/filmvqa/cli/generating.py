@@ -20,7 +20,9 @@ def generate_set(settings: GenerateConfig, own: Any, world: Any) -> None:
     """
     from filmvqa.worlds.parts import Part, said_missing
 
-    root, own = settings.data.root, replace(own, templates=settings.templates)
+    root = settings.data.root
+    if settings.templates is not None:
+        own = replace(own, templates=settings.templates)
     unit = world.MAKER.unit
     if settings.parts is None:
         if world.generate(root, own, settings.workers):

@@ -84,7 +84,7 @@ class MaskTargets:
     """
 
     kind: ClassVar[str] = "masks"
-    noun: ClassVar[str] = "objects that are referred to"
+    noun: ClassVar[str] = "referred objects"
 
     def __init__(self, store: FeatureStore, path: Path) -> None:
         self.store, self.path = store, path

@@ -34,7 +34,7 @@ class Prediction(msgspec.Struct):
 
     def __post_init__(self) -> None:
         if not self.answer and self.mask is None:
-            raise ValueError("has neither an answer nor a mask")
+            raise ValueError("`answer` is missing, and so is `mask`")
 
 
 def read_predictions(path: Path) -> list[Prediction]:
