@@ -27,6 +27,7 @@ import yaml
 from PIL import Image
 
 from filmvqa.checkpoint import load_checkpoint
+from filmvqa.sound.wav import read_wav
 from tests.conftest import KILLS, REPOSITORY, script_environment
 from tests.end_to_end.workplace import DATA, SMALL
 from tests.training.tiny_runs import metrics, same
@@ -94,11 +95,11 @@ STAGES = {
         processes=2,
     ),
     "generate sounds": Stage(
-        ["generate_sound.py", "data=sound", "data.root=data/sounds", "data.sound.sample_rate=20000",
+        ["generate_sound.py", "data=sound", "data.root=sounds", "data.sound.sample_rate=20000",
          "data.sound.images={train:270,val:30}", "data.sound.questions_per_image=4", "workers=2"],
-        "data/sounds",
-        ("data/sounds",),
-        "data/sounds/sounds",
+        "sounds",
+        ("sounds",),
+        "sounds/sounds",
     ),
     "train label maps": Stage(
         ["train.py", "experiment=correction_base", *IMAGES_TO_LABEL, "run=base",
@@ -295,6 +296,8 @@ def everything_is_whole(stage: Stage, place: Path) -> None:
         if kind == ".png":
             with Image.open(path) as image:
                 image.load()
+        elif kind == ".wav":
+            read_wav(path)
         elif kind == ".json":
             json.loads(path.read_text())
         elif kind == ".yaml":
