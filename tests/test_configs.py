@@ -140,7 +140,7 @@ def test_the_stem_for_pixels_is_the_originals(override: str) -> None:
     """scripts/train/film_pixels.sh: four layers of 4×4, stride 2, padding 1, no coordinates."""
     stem = composed("train", override, "run=x")["model"]["stem"]
     assert stem == {"strides": [2, 2, 2, 2], "kernel_size": 4, "padding": 1, "norm": True,
-                    "coordinates": False}  # fmt: skip
+                    "coordinates": False, "rows_as_channels": False}  # fmt: skip
     with torch.device("meta"):
         assert Stem(3, 128, **stem).output_size(224, 224) == (14, 14)
 
