@@ -63,8 +63,9 @@ def draw_examples(
     ]
     chosen = hinted[:count] or list(range(min(count, len(segmented))))
     columns = 3 + len(courses)
-    figure = new_figure(2.1 * columns, 2.9 * len(chosen) + 0.5)
-    figure.get_layout_engine().set(h_pad=0.1)  # inches, between hints and the titles below
+    lines = max(_hint_lines(c.hints[i]).count("\n") + 1 for c in courses.values() for i in chosen)
+    figure = new_figure(2.1 * columns, (2.5 + 0.16 * lines) * len(chosen) + 0.6)
+    figure.get_layout_engine().set(h_pad=0.08)  # inches
     grid = figure.subplots(len(chosen), columns, squeeze=False)
     for axes, i in zip(grid, chosen, strict=True):
         first = next(iter(courses.values())).predictions[0, i]
@@ -75,7 +76,7 @@ def draw_examples(
         ]
         panels += [
             (f"{name}, {_counted(len(course.hints[i]))}", _painted(course.predictions[-1, i]),
-             "\n".join(textwrap.fill(hint, 30) for hint in course.hints[i]))
+             _hint_lines(course.hints[i]))
             for name, course in courses.items()
         ]  # fmt: skip
         for panel, (title, pixels, text) in zip(axes, panels, strict=True):
@@ -86,6 +87,10 @@ def draw_examples(
     handles = [_patch(*(color / 255).tolist()) for color in _COLORS]
     figure.legend(handles, LABELS, loc="outside lower center", ncols=4, frameon=False, fontsize=8)
     save_figure(figure, target, dpi=90)
+
+
+def _hint_lines(hints: list[str]) -> str:
+    return "\n".join(textwrap.fill(hint, 32) for hint in hints)
 
 
 def _counted(hints: int) -> str:
