@@ -14,7 +14,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo sound segmentation page laboratory test soak lint clean
+.PHONY: demo sound segmentation correction page laboratory test soak lint clean
 
 demo: $(INSTALLED)
 	$(BIN)/python scripts/demo.py
@@ -64,4 +64,4 @@ $(INSTALLED): pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf outputs data/mini data/sound
+	rm -rf outputs data/mini data/sound data/referring data/correction data/correction_hints

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from filmvqa.cli.stages import run_stage
+from filmvqa.cli.pipeline import run_stages, write_report
 from filmvqa.layout import DatasetLayout, EvaluationLayout, RunLayout
 
 FOLDER = Path("outputs/segmentation")
@@ -26,22 +26,16 @@ STAGES: dict[str, list[str]] = {
 
 
 def main() -> None:
-    from filmvqa.files import write_file
     from filmvqa.reports.mask_figure import draw_masks
 
-    seconds = {}
-    for stage, command_lines in STAGES.items():
-        seconds[stage] = round(run_stage(command_lines, "make segmentation goes on from there"), 1)
+    seconds = run_stages(STAGES, "make segmentation")
     files = EvaluationLayout(RunLayout(FOLDER / RUN).evaluation, SPLIT)
     layout = DatasetLayout.under("data/referring")
     draw_masks(files.predictions, layout, SPLIT, FOLDER / "masks.png")
     report = json.loads(files.report.read_text(encoding="utf-8"))
-    content = json.dumps({**report, "seconds": seconds}, indent=1) + "\n"
-    write_file(FOLDER / "report.json", content)
-    durations = ", ".join(f"{stage} {value:.0f} s" for stage, value in seconds.items())
     mean = 100 * report["overall"]["mean_iou"]
     print(f"\nmean IoU {mean:.1f}% on held-out images; {FOLDER}/masks.png shows some")
-    print(f"{sum(seconds.values()):.0f} s in all: {durations}; also in {FOLDER}/report.json")
+    write_report(FOLDER, report, seconds)
 
 
 if __name__ == "__main__":

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from filmvqa.cli.stages import run_stage
+from filmvqa.files import write_file
 from filmvqa.layout import EvaluationLayout, RunLayout
 
 
@@ -27,11 +29,8 @@ def run_pipeline(
         What the questions are about, such as ``held-out images``.
     """
     from filmvqa.evaluation.accuracy import format_comparison
-    from filmvqa.files import write_file
 
-    seconds = {}
-    for stage, command_lines in stages.items():
-        seconds[stage] = round(run_stage(command_lines, f"{command} goes on from there"), 1)
+    seconds = run_stages(stages, command)
     reports = {}
     for run in runs:
         files = EvaluationLayout(RunLayout(folder / run).evaluation, "val")
@@ -46,12 +45,25 @@ def run_pipeline(
         }
         for run, report in reports.items()
     }
-    content = json.dumps({**summary, "seconds": seconds}, indent=1) + "\n"
-    write_file(folder / "report.json", content)
     print(f"\nAccuracy on {summary[runs[0]]['questions']:,} questions about {of}:\n")
     print(format_comparison(reports))
+    write_report(folder, summary, seconds)
+
+
+def run_stages(stages: Mapping[str, Sequence[str]], command: str) -> dict[str, float]:
+    """Run and print the command lines of the stages; returns the seconds that each took."""
+    return {
+        stage: round(run_stage(command_lines, f"{command} goes on from there"), 1)
+        for stage, command_lines in stages.items()
+    }
+
+
+def write_report(folder: Path, content: Mapping[str, Any], seconds: Mapping[str, float]) -> None:
+    """Write ``report.json``, and print how long each stage took."""
+    path = folder / "report.json"
+    write_file(path, json.dumps({**content, "seconds": seconds}, indent=1) + "\n")
     durations = ", ".join(f"{stage} {value:.0f} s" for stage, value in seconds.items())
-    print(f"\n{sum(seconds.values()):.0f} s in all: {durations}; also in {folder}/report.json")
+    print(f"\n{sum(seconds.values()):.0f} s in all: {durations}; also in {path}")
 
 
 def evaluations(folder: Path, runs: Sequence[str]) -> list[str]:
