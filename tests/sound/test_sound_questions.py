@@ -2,11 +2,14 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from itertools import pairwise
 
 import pytest
 
+from filmvqa.errors import UserError
 from filmvqa.sound.generate import MAKER
 from filmvqa.sound.scenes import SOUND, SoundScene, sample_scene, scene_generator
+from filmvqa.sound.settings import SoundRules, SoundSettings
 from filmvqa.worlds.families import Family
 from filmvqa.worlds.programs import NotUniqueError, SceneIndex
 from filmvqa.worlds.questions import ask_shard
@@ -102,3 +105,28 @@ def test_sounds_of_a_scene_do_not_overlap(scenes: list[SoundScene]) -> None:
             assert following.onset - (sound.onset + sound.duration) > 0.039
         last = scene.objects[-1]
         assert last.onset + last.duration <= scene.seconds
+
+
+def test_sounds_begin_on_a_beat_or_when_the_one_before_is_over() -> None:
+    for beat in (0.6, None):
+        rules = SoundRules(beat=beat)
+        settings = SoundSettings({"val": 1}, rules=rules)
+        for index in range(20):
+            rng = scene_generator(settings, "val", index)
+            sounds = sample_scene(settings, "val", index, rng).objects
+            first = sounds[0].onset
+            for k, (sound, following) in enumerate(pairwise(sounds), 1):
+                if beat is None:
+                    silence = following.onset - sound.onset - sound.duration
+                    assert rules.gap[0] - 1e-4 < silence < rules.gap[1] + 1e-4
+                else:
+                    # Of both the time within the turn is drawn.
+                    spread = rules.gap[1] - rules.gap[0]
+                    assert abs(following.onset - first - k * beat) < spread + 1e-4
+
+
+def test_turns_have_room_for_their_sounds() -> None:
+    with pytest.raises(UserError, match=r"data.sound.rules.beat=0.5: turns take up to 0.58 s"):
+        SoundRules(beat=0.5)
+    with pytest.raises(UserError, match=r"data.sound.rules.seconds=6.0: scenes take up to 6.2"):
+        SoundRules(seconds=6.0)

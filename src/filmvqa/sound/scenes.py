@@ -85,12 +85,13 @@ def sample_scene(
     """Draw a scene, which depends only on the settings, split and index."""
     rules = settings.rules
     count = int(rng.integers(rules.min_sounds, rules.max_sounds + 1))
-    onset, sounds = _draw(rules.lead, rng), []
+    turn, sounds = _draw(rules.lead, rng), []
     for position in SOUND.attributes["position"][:count]:
         values = {name: str(rng.choice(SOUND.attributes[name])) for name in SOUND.filter_attributes}
         variant = int(rng.integers(rules.variants))
         duration = sound_duration(settings, values, variant)
         level = getattr(rules, values["loudness"]) + rng.uniform(-rules.spread, rules.spread)
+        onset = turn + _draw(rules.gap, rng)
         # Onsets are those of samples.
         onset = round(onset * settings.sample_rate) / settings.sample_rate
         sounds.append(
@@ -99,7 +100,7 @@ def sample_scene(
                 frequency=note_frequency(values["note"]), level=float(level), variant=variant,
             )
         )  # fmt: skip
-        onset += duration + _draw(rules.gap, rng)
+        turn = onset + duration if rules.beat is None else turn + rules.beat
     return SoundScene(
         index, file_name(split, index), split, rules.seconds, sounds, order_relations(count)
     )

@@ -41,6 +41,9 @@ class SoundRules(Settings):
     lead, gap, short, long
         Least and largest length in seconds: of the silence before the first sound, of that between
         two sounds, and of sounds by their length.
+    beat
+        Seconds from one sound's turn to the next: a sound begins at its turn, after a silence drawn
+        from ``gap``. None: a sound begins when the one before and such a silence are over.
     quiet, loud
         Level of sounds by their loudness, in dB of full scale: their root mean square over their
         duration, where that of a full-scale square wave is 0.
@@ -61,8 +64,9 @@ class SoundRules(Settings):
     min_sounds: _Count = 8
     max_sounds: _Count = 10
     seconds: _Seconds = 6.4
-    lead: _Range = (0.05, 0.25)
-    gap: _Range = (0.04, 0.11)
+    lead: _Range = (0.02, 0.2)
+    gap: _Range = (0.02, 0.08)
+    beat: _Seconds | None = 0.6
     short: _Range = (0.2, 0.26)
     long: _Range = (0.42, 0.5)
     quiet: _Decibels = -30.0
@@ -83,9 +87,17 @@ class SoundRules(Settings):
             raise UserError(
                 f"{self._given('min_sounds')}: is above {self._given('max_sounds')}; lower it"
             )
-        longest = self.lead[1] + self.max_sounds * (max(self.long[1], self.short[1]) + self.gap[1])
+        turn = max(self.long[1], self.short[1]) + self.gap[1]
+        if self.beat is not None and turn > self.beat:
+            causes = " ".join(map(self._given, ("long", "short", "gap")))
+            raise UserError(
+                f"{self._given('beat')}: turns take up to {turn:.2f} s with {causes}; raise it, or "
+                "lower these"
+            )
+        longest = self.lead[1] + self.max_sounds * (turn if self.beat is None else self.beat)
         if longest > self.seconds:
-            causes = " ".join(map(self._given, ("lead", "max_sounds", "long", "short", "gap")))
+            names = ("lead", "max_sounds", "long", "short", "gap", "beat")
+            causes = " ".join(map(self._given, names))
             raise UserError(
                 f"{self._given('seconds')}: scenes take up to {longest:.2f} s with {causes}; "
                 "raise it, or lower these"
