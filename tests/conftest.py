@@ -21,6 +21,7 @@ from filmvqa.data.object_masks import ObjectMasks
 from filmvqa.data.preprocess import preprocess_questions
 from filmvqa.layout import DatasetLayout
 from tests.scripts_server import run_forked
+from tests.sound.small_sets import make_set
 
 # A shell that starts a command in the background has it ignore SIGINT, and so do all processes that
 # it starts: those tests that send one would wait in vain.
@@ -111,6 +112,12 @@ def referring_set(referring_world: Path) -> Path:
         images, target = layout.mask_folder(split), layout.mask_h5(split)
         Extraction(images, target, split, masks, (12, 12)).run()
     return layout.h5
+
+
+@pytest.fixture(scope="session")
+def sounds(tmp_path_factory: pytest.TempPathFactory) -> DatasetLayout:
+    """A small set of sounds with questions and spectrograms. Read only."""
+    return make_set(tmp_path_factory.mktemp("sounds"))
 
 
 @pytest.fixture

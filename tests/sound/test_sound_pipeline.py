@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
@@ -12,10 +11,7 @@ import pytest
 import torch
 
 import filmvqa
-from filmvqa.data.features import Extraction
-from filmvqa.data.preprocess import preprocess_questions
 from filmvqa.data.questions import QuestionDataset
-from filmvqa.data.spectrogram_settings import SpectrogramSettings
 from filmvqa.data.spectrograms import Spectrogram
 from filmvqa.data.vocabulary import Vocabulary
 from filmvqa.errors import UserError
@@ -27,12 +23,10 @@ from filmvqa.sound.scenes import SOUND
 from filmvqa.sound.settings import SoundRules, SoundSettings
 from filmvqa.worlds.parts import Part
 from tests.clevr.file_hashes import file_hashes
-from tests.sound.small_sets import SETTINGS
+from tests.sound.small_sets import FRONT_END, SIZE, read
 from tests.training.test_resuming import check_same, stop_in_steps
 from tests.training.tiny_runs import train
 
-FRONT_END = SpectrogramSettings(22_050)
-SIZE = (64, 256)
 #: film_sound, with less of everything.
 MODEL = {
     "reads": True, "coordinate_axes": "x",
@@ -40,42 +34,6 @@ MODEL = {
     "block": {"input_proj_kernel": 0, "kernel_size": 1},
     "classifier": {"projection_dim": 0, "pool": "branch", "hidden_dims": [14]},
 }  # fmt: skip
-
-
-def read(layout: DatasetLayout, split: str) -> dict[str, Any]:
-    return json.loads(layout.question_json(split).read_text())
-
-
-def tokens(question: dict[str, Any]) -> set[str]:
-    steps = {f"{s['function']} {s['value_inputs']}" for s in question["program"]}
-    return {question["answer"], *steps}
-
-
-@pytest.fixture(scope="module")
-def sounds(tmp_path_factory: pytest.TempPathFactory) -> DatasetLayout:
-    """A set after generation, preprocessing and extraction."""
-    root = tmp_path_factory.mktemp("sounds")
-    assert generate(root, SETTINGS, 1)
-    made = layout_under(root)
-    layout = DatasetLayout.under(
-        root, images=made.images, backbone="spectrogram", prefix=made.prefix
-    )
-    # So few training questions do not have every answer and every step.
-    train_tokens = {token for q in read(layout, "train")["questions"] for token in tokens(q)}
-    source = read(layout, "val")
-    source["questions"] = [q for q in source["questions"] if tokens(q) <= train_tokens]
-    assert len(source["questions"]) >= 4
-    layout.question_json("val").write_text(json.dumps(source))
-    preprocess_questions(layout, allow_unknown=True, world=SOUND)
-    for split in ("train", "val"):
-        Extraction(
-            layout.image_folder(split),
-            layout.feature_h5(split),
-            split,
-            Spectrogram(FRONT_END),
-            SIZE,
-        ).run()
-    return layout
 
 
 def test_a_set_is_the_same_however_it_is_made(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,12 @@ from omegaconf import open_dict
 from filmvqa.data.backbones import build_backbone
 from filmvqa.data.features import Extraction
 from filmvqa.evaluation.objectives import objective_for
+from filmvqa.layout import DatasetLayout
 from filmvqa.models import targets_of
 from filmvqa.reports.evaluate import evaluate_checkpoint
 from filmvqa.training.run import train_run
 from tests.conftest import REPOSITORY
+from tests.sound.small_sets import FRONT_END
 
 pytestmark = pytest.mark.slow
 
@@ -41,19 +44,24 @@ def sources(tiny_world: Path, tiny_set: Path) -> Path:
     return tiny_set
 
 
-def shortened(override: str, sources: Path, masks: Path) -> Any:
-    """The config on the tiny set, or that with masks, for two steps, its widest layers narrowed."""
+def shortened(override: str, sources: Path, masks: Path, sounds: DatasetLayout) -> Any:
+    """The config on the tiny set, that with masks or that of sounds, for two steps, its widest
+    layers narrowed."""
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         config = compose("train", overrides=[override, "run=x"])
     with open_dict(config):
         data = config.data
         same = data.train_split == data.val_split
         draws = targets_of(config.model.name) != "answers"
-        h5 = masks if draws else sources
+        hears = data.backbone.name == "spectrogram" or override.endswith("_sound")
+        h5 = sounds.h5 if hears else masks if draws else sources
         data.root, data.h5, data.features = str(h5.parent), str(h5), str(h5)
         data.train_split, data.val_split = "train", "train" if same else "val"
         pixels = "pixels" in (data.backbone.name, override.removeprefix("model=film_"))
         data.backbone.name = "pixels" if pixels and not draws else "clevr_cnn"
+        if hears:
+            data.backbone.name = "spectrogram"
+            data.spectrogram = asdict(FRONT_END)
         if config.model.name == "film":
             config.model.encoder.hidden_dim = 16
             config.model.channels = 16
@@ -66,11 +74,11 @@ def shortened(override: str, sources: Path, masks: Path) -> Any:
 
 @pytest.mark.parametrize("override", EVERY)
 def test_it_trains_two_steps_and_evaluates(
-    override: str, sources: Path, referring_set: Path, tmp_path: Path,
+    override: str, sources: Path, referring_set: Path, sounds: DatasetLayout, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     monkeypatch.setenv("WANDB_MODE", "offline")
-    config = shortened(override, sources, referring_set)
+    config = shortened(override, sources, referring_set, sounds)
     if config.train.init_from is not None:
         before = config.copy()
         before.train.update(init_from=None, trainable=None)
