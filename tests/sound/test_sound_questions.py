@@ -102,7 +102,7 @@ def test_sounds_of_a_scene_do_not_overlap(scenes: list[SoundScene]) -> None:
     for scene in scenes:
         assert 8 <= len(scene.objects) <= 10
         for sound, following in zip(scene.objects, scene.objects[1:], strict=False):
-            assert following.onset - (sound.onset + sound.duration) > 0.039
+            assert following.onset - (sound.onset + sound.duration) > 0.029
         last = scene.objects[-1]
         assert last.onset + last.duration <= scene.seconds
 
@@ -126,7 +126,7 @@ def test_sounds_begin_on_a_beat_or_when_the_one_before_is_over() -> None:
 
 
 def test_turns_have_room_for_their_sounds() -> None:
-    with pytest.raises(UserError, match=r"data.sound.rules.beat=0.5: turns take up to 0.58 s"):
+    with pytest.raises(UserError, match=r"data.sound.rules.beat=0.5: turns take up to 0.59 s"):
         SoundRules(beat=0.5)
     with pytest.raises(UserError, match=r"data.sound.rules.seconds=6.0: scenes take up to 6.2"):
         SoundRules(seconds=6.0)

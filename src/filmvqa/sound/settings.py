@@ -65,7 +65,7 @@ class SoundRules(Settings):
     max_sounds: _Count = 10
     seconds: _Seconds = 6.4
     lead: _Range = (0.02, 0.2)
-    gap: _Range = (0.02, 0.08)
+    gap: _Range = (0.02, 0.09)
     beat: _Seconds | None = 0.6
     short: _Range = (0.2, 0.26)
     long: _Range = (0.42, 0.5)
