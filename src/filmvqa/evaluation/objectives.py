@@ -5,6 +5,7 @@ An objective belongs to a kind of targets (``data.targets``), which a model name
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar, TypeAlias
 
 import torch
@@ -139,12 +140,7 @@ class MaskObjective:
     def describe(
         self, output: Tensor, targets: Tensor | None, vocabulary: Vocabulary
     ) -> list[tuple[str, str, float]]:
-        given = self.predictions(output)
-        shares = [f"{100 * float(mask.float().mean()):.1f}% of the picture" for mask in given]
-        if targets is None:
-            return [("", share, 0.0) for share in shares]
-        true = [f"{100 * float(mask.float().mean()):.1f}% of the picture" for mask in targets]
-        return list(zip(true, shares, self.scores(given, targets).tolist(), strict=True))
+        return _described(self, output, targets, _share_shown)
 
     def question_types(self, questions: QuestionDataset) -> tuple[list[str], Tensor] | None:
         if questions.objects is None:
@@ -194,12 +190,7 @@ class LabelMapObjective:
     def describe(
         self, output: Tensor, targets: Tensor | None, vocabulary: Vocabulary
     ) -> list[tuple[str, str, float]]:
-        given = self.predictions(output)
-        shown = [labels_shown(labels.cpu().numpy()) for labels in given]
-        if targets is None:
-            return [("", labels, 0.0) for labels in shown]
-        true = [labels_shown(labels.cpu().numpy()) for labels in targets]
-        return list(zip(true, shown, self.scores(given, targets).tolist(), strict=True))
+        return _described(self, output, targets, lambda labels: labels_shown(labels.cpu().numpy()))
 
     def question_types(self, questions: QuestionDataset) -> tuple[list[str], Tensor] | None:
         return None
@@ -224,6 +215,23 @@ class LabelMapObjective:
             for record, iou in zip(records, self.scores(predictions, targets), strict=True):
                 record["mean_iou"] = float(iou)
         return records
+
+
+def _described(
+    objective: MaskObjective | LabelMapObjective, output: Tensor, targets: Tensor | None,
+    in_words: Callable[[Tensor], str],
+) -> list[tuple[str, str, float]]:  # fmt: skip
+    """What ``describe`` returns of maps, each of which (h, w) ``in_words`` describes."""
+    given = objective.predictions(output)
+    shown = [in_words(one) for one in given]
+    if targets is None:
+        return [("", words, 0.0) for words in shown]
+    true = [in_words(one) for one in targets]
+    return list(zip(true, shown, objective.scores(given, targets).tolist(), strict=True))
+
+
+def _share_shown(mask: Tensor) -> str:
+    return f"{100 * float(mask.float().mean()):.1f}% of the picture"
 
 
 Objective: TypeAlias = AnswerObjective | MaskObjective | LabelMapObjective
