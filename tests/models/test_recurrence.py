@@ -12,7 +12,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from filmvqa.models.encoder import QuestionEncoder
 from filmvqa.models.prefix_tree import prefix_tree
-from filmvqa.models.recurrence import run_recurrence
+from filmvqa.models.recurrence import run_recurrence, shares_prefixes
 
 questions_of = st.lists(
     st.lists(st.integers(1, 3), min_size=1, max_size=6), min_size=1, max_size=12
@@ -56,10 +56,12 @@ def test_kept_apart_it_is_a_packed_batch(rows: list[Tensor]) -> None:
 @pytest.mark.parametrize("rnn_type", [nn.GRU, nn.LSTM])
 @pytest.mark.parametrize("share", [True, False])
 @pytest.mark.parametrize("distinct", [True, False])
+@pytest.mark.parametrize("levels", [True, False])
 @given(rows=questions_of, seed=st.integers(0, 9))
 def test_states_and_gradients_are_torchs(
-    rnn_type: type, share: bool, distinct: bool, rows: list[Tensor], seed: int
+    rnn_type: type, share: bool, distinct: bool, levels: bool, rows: list[Tensor], seed: int
 ) -> None:
+    """Level by level, and as on a GPU."""
     torch.manual_seed(seed)
     questions, lengths = padded(rows)
     embedding, rnn = nn.Embedding(4, 5).double(), rnn_type(5, 3, batch_first=True).double()
@@ -70,7 +72,9 @@ def test_states_and_gradients_are_torchs(
     tree = prefix_tree(questions, lengths, share=share)
     words = questions.flatten()[tree.words]
     tokens, input_index = torch.unique(words, return_inverse=True) if distinct else (words, None)
-    states = run_recurrence(rnn, embedding(tokens), tree, input_index)[tree.nodes]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("filmvqa.models.recurrence.shares_prefixes", lambda device: levels)
+        states = run_recurrence(rnn, embedding(tokens), tree, input_index)[tree.nodes]
     is_word = (questions != 0)[:, :, None]
     weights = torch.randn_like(expected) * is_word
     assert torch.allclose(states * is_word, expected * is_word, rtol=0, atol=1e-14)
@@ -97,6 +101,28 @@ def test_bfloat16_products_round_as_torchs_own_do(rnn_type: type) -> None:
     a, b = (torch.autograd.grad(x.square().sum(), learned) for x in (exact, rounded))
     for x, y in zip(a, b, strict=True):
         assert (x - y).norm() < 0.02 * x.norm()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("rnn_type", [nn.GRU, nn.LSTM])
+def test_a_gpus_states_and_gradients_are_the_cpus(rnn_type: type, training: bool) -> None:
+    """Also where cuDNN has no gradients, in evaluation mode."""
+    torch.manual_seed(0)
+    questions, lengths = padded([torch.randint(1, 9, (n,)) for n in (3, 20, 11, 20, 1)])
+    embedding, rnn = nn.Embedding(9, 16).double(), rnn_type(16, 64, batch_first=True).double()
+    results = []
+    for device in (torch.device("cpu"), torch.device("cuda")):
+        tree = prefix_tree(questions, lengths, share=shares_prefixes(device)).to(device)
+        embedding, rnn = embedding.to(device), rnn.to(device).train(training)
+        words = questions.to(device).flatten()[tree.words]
+        tokens, input_index = torch.unique(words, return_inverse=True)
+        states = run_recurrence(rnn, embedding(tokens), tree, input_index)[tree.nodes]
+        gradients = torch.autograd.grad(states.sin().sum(), [*rnn.parameters(), embedding.weight])
+        results.append([x.cpu() for x in (states, *gradients)])
+    for a, b in zip(*results, strict=True):
+        assert torch.allclose(a, b, rtol=1e-9, atol=1e-10)
 
 
 @pytest.mark.parametrize(

@@ -13,10 +13,10 @@ import h5py
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
 from filmvqa.benchmark.inputs import SPLIT, Inputs
 from filmvqa.benchmark.measure import BenchmarkResult, drop_from_page_cache, rates, time_runs
+from filmvqa.benchmark.operations import count_operations
 from filmvqa.benchmark.reference import ReferenceModel, reference_extraction, reference_reading
 from filmvqa.data.backbones import build_backbone
 from filmvqa.data.batches import Batch, Loader
@@ -107,7 +107,7 @@ class Benchmark:
                 threads=threads, device=self.device, precision=self.trainer.precision,
             ).run()  # fmt: skip
 
-        with FlopCounterMode(display=False) as counter, torch.inference_mode():
+        with count_operations() as counter, torch.inference_mode():
             backbone(torch.zeros((1, *IMAGE_SHAPE), dtype=torch.uint8))
         seconds = time_runs(work, runs or self.runs, self.device)
         return BenchmarkResult(
@@ -193,7 +193,7 @@ class Benchmark:
         )
         trainer, batches = self.training(name, settings, store)
         batch_size = settings.batch_size
-        with FlopCounterMode(display=False) as counter:
+        with count_operations() as counter:
             trainer.step(next(batches))
         seconds = time_runs(lambda: trainer.step(next(batches)), self.runs, self.device)
         return BenchmarkResult(
@@ -269,7 +269,7 @@ class Benchmark:
 
         batch = loader.batch(rows[:EVALUATION_BATCH])
         with (
-            FlopCounterMode(display=False) as counter,
+            count_operations() as counter,
             torch.inference_mode(),
             autocast(self.device, precision),
         ):

@@ -13,7 +13,7 @@ from filmvqa.devices import to_device
 from filmvqa.errors import OptionError
 from filmvqa.models.options import check_choice
 from filmvqa.models.prefix_tree import PrefixTree, prefix_tree
-from filmvqa.models.recurrence import run_recurrence
+from filmvqa.models.recurrence import run_recurrence, shares_prefixes
 from filmvqa.settings import Natural, Positive, Probability
 
 CELLS: dict[str, type[nn.GRU] | type[nn.LSTM]] = {"gru": nn.GRU, "lstm": nn.LSTM}
@@ -166,7 +166,7 @@ class QuestionEncoder(nn.Module):
         )
         # A word's state of both directions depends on the whole question, so that the second layer
         # has no shared prefixes.
-        share = not (
+        share = shares_prefixes(device) and not (
             (self.training and has_dropout) or (self.bidirectional and len(self.layers) > 1)
         )
         rows = torch.arange(len(questions))

@@ -7,7 +7,7 @@ about 3 distinct prefixes for every 4 words, one of 4,096 questions 2 for every 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -32,17 +32,22 @@ class PrefixTree:
     nodes
         (B, T) the index of the prefix that ends at each word; at padding, that of the whole
         question.
+    is_shared
+        Whether equal prefixes of different questions are one. If not, the tree is a packed batch.
     """
 
     sizes: list[int]
     words: Tensor
     parents: Tensor
     nodes: Tensor
+    is_shared: bool
 
     def to(self, device: torch.device) -> PrefixTree:
         """A copy with its tensors on ``device``, sent without synchronisation."""
-        indices = (to_device(index, device) for index in (self.words, self.parents, self.nodes))
-        return PrefixTree(self.sizes, *indices)
+        words, parents, nodes = (
+            to_device(x, device) for x in (self.words, self.parents, self.nodes)
+        )
+        return replace(self, words=words, parents=parents, nodes=nodes)
 
 
 def prefix_tree(questions: Tensor, lengths: Tensor, *, share: bool = True) -> PrefixTree:
@@ -55,7 +60,7 @@ def prefix_tree(questions: Tensor, lengths: Tensor, *, share: bool = True) -> Pr
     lengths
         Number of words of each question (B,) on the CPU, at least 1.
     share
-        Whether equal prefixes of different questions are one. If not, the tree is a packed batch.
+        As the tree's ``is_shared``.
     """
     tokens = questions.numpy()  # (B, T)
     length = lengths.numpy()[:, None]  # (B, 1)
@@ -78,4 +83,5 @@ def prefix_tree(questions: Tensor, lengths: Tensor, *, share: bool = True) -> Pr
         words=torch.from_numpy(order[row] * max_length + position),
         parents=torch.from_numpy(parents),
         nodes=torch.from_numpy(nodes),
+        is_shared=share,
     )

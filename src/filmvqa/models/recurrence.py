@@ -6,6 +6,9 @@ products that torch computes at every step are computed once for the batch: that
 their weight, and the gradient of the recurrent weight. States are kept in the parameters' dtype
 (float32), whatever the precision of the products.
 
+On a GPU, where a level's dozen launches cost more than what sharing saves, cuDNN runs the whole
+recurrence over a packed batch.
+
 In shape comments, M is the number of prefixes, m that of one level, and H the width of a state.
 """
 
@@ -18,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.nn.utils.rnn import PackedSequence
 
 from filmvqa.devices import compute_dtype
 from filmvqa.models.fused_gru import gates_backward, gates_forward, to_parents
@@ -45,8 +49,13 @@ def run_recurrence(
 
     Notes
     -----
-    Under autocast, matrix products run in its dtype.
+    Under autocast, matrix products run in its dtype; cuDNN's states are then rounded to it too.
     """
+    # cuDNN computes gradients in training mode alone.
+    if not (tree.is_shared or shares_prefixes(inputs.device)) and (
+        rnn.training or not torch.is_grad_enabled()
+    ):
+        return _packed_recurrence(rnn, inputs, tree, input_index)
     w_ih, w_hh, b_ih, b_hh = map(rnn.get_parameter, _WEIGHTS)
     input_proj = F.linear(inputs, w_ih, b_ih)  # (M or K, 3H or 4H)
     cell = _Gru if isinstance(rnn, nn.GRU) else _Lstm
@@ -57,6 +66,23 @@ def run_recurrence(
         needs_grad,
     )  # fmt: skip
     return states
+
+
+def shares_prefixes(device: torch.device) -> bool:
+    """Whether it is faster on a device to encode each distinct prefix once, level by level."""
+    return device.type != "cuda"
+
+
+def _packed_recurrence(
+    rnn: nn.Module, inputs: Tensor, tree: PrefixTree, input_index: Tensor | None
+) -> Tensor:
+    """``run_recurrence`` of a tree that shares no prefix, which is a packed batch, by torch."""
+    if input_index is not None:
+        # As a product: the gradient of indexing adds a word's occurrences one after the other.
+        one_hot = inputs.new_zeros((len(input_index), len(inputs)))
+        inputs = one_hot.scatter_(1, input_index[:, None], 1.0) @ inputs  # (M, E)
+    states, _ = rnn(PackedSequence(inputs, torch.tensor(tree.sizes)))
+    return states.data.to(rnn.get_parameter("weight_hh_l0").dtype)  # type: ignore[no-any-return]
 
 
 class _Level(NamedTuple):
