@@ -40,7 +40,7 @@ from filmvqa.models import build_model
 from tests.conftest import REPOSITORY, run_script
 
 MEASURED = REPOSITORY / "docs/scale.json"
-LINK = Link(latency=1e-4, bandwidth=1e9, exchange=1e-3, busy=0.5, copy=1e10)
+LINK = Link(latency=1e-4, bandwidth=1e9, exchange=1e-3, busy=0.5, copy=1e10, overhead=0.01)
 GRADIENTS = st.lists(
     st.tuples(st.integers(1, 10**8), st.floats(0, 1)), min_size=1, max_size=12
 ).map(lambda values: sorted(values, key=lambda value: value[1]))
@@ -50,7 +50,8 @@ def network(**changes) -> NetworkMeasurement:
     steps = {size: [0.1 + 0.01 * size] * 3 for size in (1, 2, 4, 8, 16)}
     plain = NetworkMeasurement(
         batch=8, gradients=[(10**6, 0.5), (10**8, 1.0)], forward=0.3, backward=0.6, norms=[4, 6],
-        alone=steps, shared=steps, threads=[0.1], beside=[[[0.1, 0.04]], [[0.1, 0.04]]], together=[0.3],
+        alone=steps, shared=steps, threads=[0.1], beside=[[[0.1, 0.04]], [[0.1, 0.04]]],
+        exchanging=[0.144], summing=[0.3], together=[0.3],
     )  # fmt: skip
     return msgspec.structs.replace(plain, **changes)
 
@@ -86,7 +87,11 @@ def test_a_measured_link_is_found_again() -> None:
         (size, LINK.all_reduce(size, 2), 0.5 * LINK.all_reduce(size, 2))
         for size in (2**12, 2**20, 2**24, 2**28)
     ]
-    found = fitted_link(LinkMeasurement(sums, LINK.exchange, LINK.copy))
+    model = (
+        network()
+    )  # whose steps beside another take 0.14 s, and whose batch norms exchange 4 times
+    model.summing = [0.14 + exposed_sums(model, LINK, 2, 0.14) + LINK.overhead]
+    found = fitted_link(LinkMeasurement(sums, LINK.copy), model)
     assert vars(found) == pytest.approx(vars(LINK))
 
 
@@ -107,7 +112,7 @@ def test_a_sum_takes_as_long_as_its_ring(processes: int) -> None:
 def test_what_sums_add_lies_between_copying_and_all_of_them(
     gradients: list[tuple[int, float]], compute: float, processes: int, busy: float
 ) -> None:
-    link = Link(1e-4, 1e9, 1e-3, busy, 1e10)
+    link = Link(1e-4, 1e9, 1e-3, busy, 1e10, 0.0)
     model = network(gradients=gradients, backward=1.0)
     total = sum(size for size, _ in gradients)
     all_sums = sum(link.all_reduce(size, processes) for size, _ in buckets(gradients))
@@ -134,7 +139,7 @@ def test_the_parts_of_a_step_of_two_processes() -> None:
     step = simulate_step(network(gradients=[(10**8, 1.0)]), LINK, 2, 4)
     assert step.compute == pytest.approx(0.14)  # beside another as alone, and no step is longer
     assert step.exchanges == pytest.approx(4e-3)  # forward and backward of two batch norms
-    assert step.sums == pytest.approx(0.02 + LINK.all_reduce(10**8, 2))
+    assert step.sums == pytest.approx(0.02 + LINK.all_reduce(10**8, 2) + LINK.overhead)
     slower = network(gradients=[(10**8, 1.0)], beside=[[[0.28], [0.28]], [[0.28], [0.28]]])
     assert simulate_step(slower, LINK, 2, 4).compute == pytest.approx(0.28)
 
@@ -152,6 +157,7 @@ def test_processes_wait_after_each_piece() -> None:
     """Two that take turns at being slow are both slow together."""
     turns = [[[1.0, 3.0]] * 50, [[3.0, 1.0]] * 50]
     assert network(beside=turns).wait(64) == pytest.approx(6 / 4)
+    assert network(beside=turns).wait(64, pieces=False) == pytest.approx(1)
     assert network(beside=[[[1.0, 3.0]] * 50] * 2).wait(64) == pytest.approx(1)
 
 
@@ -205,9 +211,9 @@ def test_a_missing_or_damaged_measurement_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"x\.json: .*measure=true"):
         read_scale(tmp_path / "x.json")
     content = json.loads(MEASURED.read_text())
-    del content["link"]["exchange"]
+    del content["link"]["copy"]
     (tmp_path / "x.json").write_text(json.dumps(content))
-    with pytest.raises(UserError, match=r"x\.json: .*exchange"):
+    with pytest.raises(UserError, match=r"x\.json: .*copy"):
         read_scale(tmp_path / "x.json")
 
 

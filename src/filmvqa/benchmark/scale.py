@@ -1,7 +1,8 @@
 """How long a training step takes on more processes than were measured: a model of its parts.
 
 A step computes, exchanges what batch norms share, and sums gradients while the backward pass still
-computes others. Each of these is measured by itself; no step of several processes is fitted.
+computes others. Each of these is measured by itself, the last two with two processes; no step that
+does both is fitted.
 """
 
 from __future__ import annotations
@@ -49,6 +50,10 @@ class NetworkMeasurement(msgspec.Struct):
         Of two processes that run at the same time and have nothing to do with each other: steps of
         half a batch each, with batch norms as ``shared``, in pieces that end where the processes of
         one training exchange something.
+    exchanging
+        Steps of two processes that share batch norms' statistics and no gradients.
+    summing
+        Steps of two processes that sum gradients and share no statistics.
     together
         Steps of two processes that train together.
     """
@@ -62,6 +67,8 @@ class NetworkMeasurement(msgspec.Struct):
     shared: dict[int, list[float]]
     threads: list[float]
     beside: list[list[list[float]]]
+    exchanging: list[float]
+    summing: list[float]
     together: list[float]
 
     @property
@@ -85,10 +92,12 @@ class NetworkMeasurement(msgspec.Struct):
         """How many times as long a step takes beside an unrelated process."""
         return self.step_beside / typical(self.shared[self.batch // 2])
 
-    def wait(self, processes: int) -> float:
+    def wait(self, processes: int, pieces: bool = True) -> float:
         """How many times as long a step takes if so many processes wait for the slowest after each
-        piece: of steps of ``beside`` that are drawn at random."""
+        piece, or after the step alone: of steps of ``beside`` that are drawn at random."""
         steps = np.concatenate([np.array(steps) for steps in self.beside])  # (steps, pieces)
+        if not pieces:
+            steps = steps.sum(1, keepdims=True)
         drawn = np.random.default_rng(0).integers(len(steps), size=(DRAWS, processes))
         slowest = [steps[rows].max(0).sum() for rows in drawn]
         return typical(slowest) / typical(steps.sum(1))
@@ -101,14 +110,11 @@ class LinkMeasurement(msgspec.Struct):
     ----------
     all_reduce
         Bytes, seconds, and processor seconds of a process, of sums over both.
-    exchange
-        Seconds that a gathering of a few numbers adds to computations of equal length.
     copy
         Bytes per second that one thread copies in memory.
     """
 
     all_reduce: list[tuple[int, float, float]]
-    exchange: float
     copy: float
 
 
@@ -128,6 +134,8 @@ class Link:
         The share of a sum's time in which the process' own core works for it.
     copy
         Bytes per second at which gradients are copied into buckets and back.
+    overhead
+        Seconds that summing adds to a step besides, however many processes there are.
     """
 
     latency: float
@@ -135,6 +143,7 @@ class Link:
     exchange: float
     busy: float
     copy: float
+    overhead: float
 
     def all_reduce(self, size: float, processes: int) -> float:
         """Seconds of a sum of ``size`` bytes in a ring, where each process sends a part of them to
@@ -150,14 +159,24 @@ class Link:
         )  # fmt: skip
 
 
-def fitted_link(measured: LinkMeasurement) -> Link:
-    """The link between two processes whose sums were measured."""
+def fitted_link(measured: LinkMeasurement, network: NetworkMeasurement) -> Link:
+    """The link between two processes whose sums were measured, as the steps of a network use it.
+
+    What its exchanges and sums take beyond that, such as waking up for them, is what steps with
+    either of them take longer than those beside an unrelated process.
+    """
     sizes, seconds, busy = (np.array(values) for values in zip(*measured.all_reduce, strict=True))
     fixed, per_byte = fitted(dict(zip(sizes.tolist(), seconds.tolist(), strict=True)))
     large = sizes >= np.median(sizes)
-    share = float((busy[large] / seconds[large]).mean())
+    share = min(float((busy[large] / seconds[large]).mean()), 1.0)
     bandwidth = 1 / per_byte if per_byte else math.inf
-    return Link(fixed / 2, bandwidth, measured.exchange, min(share, 1.0), measured.copy)
+    link = Link(fixed / 2, bandwidth, 0.0, share, measured.copy, 0.0)
+    exchanges = typical(network.exchanging) - network.step_beside * network.wait(2)
+    compute = network.step_beside * network.wait(2, pieces=False)
+    overhead = typical(network.summing) - compute - exposed_sums(network, link, 2, compute)
+    return replace(
+        link, exchange=max(exchanges, 0.0) / (2 * len(network.norms)), overhead=max(overhead, 0.0)
+    )
 
 
 def fitted(seconds: dict[int, float]) -> tuple[float, float]:
@@ -189,7 +208,7 @@ def buckets(gradients: list[tuple[int, float]]) -> list[tuple[int, float]]:
 @dataclass(frozen=True)
 class Step:
     """The seconds of a step and of its parts: computing (beside other processes, and until the
-    slowest is ready), exchanges of batch norms, and what of the sums of gradients does not hide
+    slowest is ready), exchanges of batch norms, and sums of gradients as far as they do not hide
     behind the backward pass."""
 
     compute: float
@@ -211,7 +230,8 @@ def simulate_step(network: NetworkMeasurement, link: Link, processes: int, local
         return Step(on_line(others, local), 0.0, 0.0)
     compute = on_line(network.shared, local) * network.contention * network.wait(processes)
     exchanges = 2 * len(network.norms) * (processes - 1) * link.exchange
-    return Step(compute, exchanges, exposed_sums(network, link, processes, compute))
+    sums = exposed_sums(network, link, processes, compute) + link.overhead
+    return Step(compute, exchanges, sums)
 
 
 def on_line(seconds: dict[int, list[float]], batch: float) -> float:

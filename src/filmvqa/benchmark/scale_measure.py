@@ -42,9 +42,6 @@ class Workload:
 WORKLOADS = {"demo": Workload(256, 8, (96, 12, 12)), "film": Workload(64, 1, RESNET_SHAPE)}
 #: Bytes that are summed between two processes.
 SUMMED_BYTES = (2**12, 2**16, 2**20, 2**22, 2**24, 2**26, 2**28)
-#: Number of channels of the statistics that are exchanged, of exchanges, and of products before
-#: each, which take about a millisecond.
-EXCHANGE = (128, 400, 4)
 #: Steps of two processes at least, which other programs disturb more.
 LEAST_STEPS = 8
 
@@ -137,17 +134,21 @@ class _TimedStatistics(SharedStatistics):
 
 def time_steps(
     ready: Callable[[], object], benchmark: Benchmark, name: str, batch: int, steps: int | None,
-    seconds: float, shared: bool = False,
+    seconds: float, shared: bool = False, summed: bool = True,
 ) -> list[list[float]]:  # fmt: skip
     """Seconds of each of ``steps`` training steps (None: of about ``seconds`` seconds, at least
-    three), after three that are not counted; with ``shared`` in pieces that end where batch norms
-    exchange something."""
+    three), after three that are not counted.
+
+    With ``shared`` batch norms share their statistics, also a process that is alone, and a step is
+    in pieces that end where they exchange something. Several processes sum gradients if ``summed``.
+    """
     trainer, batches = _training(benchmark, name, batch)
     statistics = _TimedStatistics()
-    if shared:
-        for module in trainer.state.model.modules():
-            if isinstance(module, BatchNorm1d | BatchNorm2d):
-                module.shared = statistics
+    for module in trainer.state.model.modules():
+        if isinstance(module, BatchNorm1d | BatchNorm2d):
+            module.shared = statistics if shared else None
+    if not summed:
+        trainer.network = trainer.state.model
     for _ in range(2):
         trainer.step(next(batches))
     started = time.perf_counter()
@@ -216,11 +217,11 @@ def measure_network(
     workers: dict[str, Any] = {"tune_process": tune_process}
 
     def pieces(
-        size: int, steps: int | None, count: int = 1, shared: bool = False, **kind: Any
-    ) -> list[list[list[float]]]:
-        return measured_in_processes(
-            count, time_steps, benchmark, name, size, steps, seconds, shared, **workers, **kind
-        )
+        size: int, steps: int | None, count: int = 1, shared: bool = False, summed: bool = True,
+        **kind: Any,
+    ) -> list[list[list[float]]]:  # fmt: skip
+        arguments = (benchmark, name, size, steps, seconds, shared, summed)
+        return measured_in_processes(count, time_steps, *arguments, **workers, **kind)
 
     def whole(*arguments: Any, **kind: Any) -> list[float]:
         return [sum(step) for step in pieces(*arguments, **kind)[0]]
@@ -236,22 +237,24 @@ def measure_network(
         batch=batch, alone=alone, shared=shared, **profile,
         threads=whole(batch, None, threads=2),
         beside=pieces(half, steps, 2, shared=True),
-        together=whole(batch, steps, 2, together=True),
+        exchanging=whole(batch, steps, 2, shared=True, summed=False, together=True),
+        summing=whole(batch, steps, 2, together=True),
+        together=whole(batch, steps, 2, shared=True, together=True),
     )  # fmt: skip
 
 
 def measure_link(runs: int = 12) -> LinkMeasurement:
-    """Sums and exchanges between two processes of this machine, and copies in its memory."""
-    sums, exchange = measured_in_processes(2, _time_link, runs, together=True)[0]
+    """Sums between two processes of this machine, and copies in its memory."""
+    sums = measured_in_processes(2, _time_sums, runs, together=True)[0]
     (copy,) = measured_in_processes(1, _time_copy, runs)
-    return LinkMeasurement(all_reduce=sums, exchange=exchange, copy=copy)
+    return LinkMeasurement(all_reduce=sums, copy=copy)
 
 
 def _time_copy(ready: Callable[[], object], runs: int) -> float:
     return memory_ceiling(torch.device("cpu"), runs)
 
 
-def _time_link(ready: Callable[[], object], runs: int) -> tuple[list[Any], float]:
+def _time_sums(ready: Callable[[], object], runs: int) -> list[Any]:
     sums = []
     for size in SUMMED_BYTES:
         values = torch.ones(size // 4)
@@ -264,22 +267,4 @@ def _time_link(ready: Callable[[], object], runs: int) -> tuple[list[Any], float
                 times.append(time.perf_counter() - started)
                 busy.append(time.process_time() - worked)
         sums.append((size, typical(times), typical(busy)))
-    channels, exchanges, products = EXCHANGE
-    numbers = torch.ones(2 * channels + 1, dtype=torch.float64)
-    matrix = torch.ones(256, 256)
-
-    def loop(exchanging: bool) -> list[float]:
-        times = []
-        ready()
-        for _ in range(exchanges):
-            started = time.perf_counter()
-            result: Tensor = matrix
-            for _ in range(products):
-                result = matrix @ result
-            if exchanging:
-                processes.tensors_of_all(numbers)
-            times.append(time.perf_counter() - started)
-        return times
-
-    loop(True)
-    return sums, max(0.0, typical(loop(True)) - typical(loop(False)))
+    return sums

@@ -136,7 +136,10 @@ def faster(one: ScaleMeasurement, other: ScaleMeasurement) -> ScaleMeasurement:
             shared={k: min(a.shared[k], b.shared[k], key=typical) for k in a.shared},
             threads=min(a.threads, b.threads, key=typical),
             beside=min((a, b), key=lambda network: network.step_beside).beside,
-            together=min(a.together, b.together, key=typical),
+            **{
+                name: min(getattr(a, name), getattr(b, name), key=typical)
+                for name in ("exchanging", "summing", "together")
+            },
         )
     rates = ("images_per_core", "questions_per_core", "preprocessed")
     best = {rate: max(getattr(one.data, rate), getattr(other.data, rate)) for rate in rates}
@@ -144,9 +147,7 @@ def faster(one: ScaleMeasurement, other: ScaleMeasurement) -> ScaleMeasurement:
         min(pair, key=lambda s: s[1])
         for pair in zip(one.link.all_reduce, other.link.all_reduce, strict=True)
     ]
-    link = LinkMeasurement(
-        sums, min(one.link.exchange, other.link.exchange), max(one.link.copy, other.link.copy)
-    )
+    link = LinkMeasurement(sums, max(one.link.copy, other.link.copy))
     data = msgspec.structs.replace(one.data, **best)
     return ScaleMeasurement(hardware=one.hardware, link=link, data=data, networks=networks)
 

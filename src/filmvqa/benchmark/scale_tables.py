@@ -21,7 +21,7 @@ PROCESSES = (1, 2, 8, 64)
 NETWORKS = {"10 Gb/s": (1.25e9, 50e-6), "100 Gb/s": (12.5e9, 10e-6)}
 #: What was measured on one H200 (docs/performance.md): questions of a batch and a second, of the
 #: paper's network, and bytes a second that it copies.
-GPU_BATCH, GPU_RATE, GPU_COPY = 1024, 13_297, 1.958e12
+GPU_BATCH, GPU_RATE, GPU_COPY = 1024, 17_496, 1.839e12
 #: GPUs, and seconds of a message, bytes per second of a link, and seconds of an exchange (assumed):
 #: NVLink's data sheet says 450 GB/s in each direction.
 GPU_LINKS = {
@@ -59,11 +59,10 @@ def scale_tables(measured: ScaleMeasurement) -> str:
     """
     if "film" not in measured.networks:
         raise UserError("the paper's network is not measured; add measure=true networks=[film]")
-    link = fitted_link(measured.link)
     tables = {
         "Bytes of a step": _bytes_table(measured),
         "Measured and simulated": agreement_table(measured),
-        "Processes": _processes_table(measured, link),
+        "Processes": _processes_table(measured),
         "GPUs": _gpu_table(measured.networks["film"]),
         "Sizes": _sizes_table(measured.data),
         "Reading": _reading_table(measured.networks["film"]),
@@ -74,9 +73,9 @@ def scale_tables(measured: ScaleMeasurement) -> str:
 
 
 def _bytes_table(measured: ScaleMeasurement) -> str:
-    link = fitted_link(measured.link)
     rows = []
     for name, network in measured.networks.items():
+        link = fitted_link(measured.link, network)
         step = simulate_step(network, link, 2, network.batch / 2)
         total = network.gradient_bytes
         early = sum(size for size, at in buckets(network.gradients) if at < 0.5)
@@ -99,8 +98,9 @@ def _bytes_table(measured: ScaleMeasurement) -> str:
 def agreement(measured: ScaleMeasurement) -> list[tuple[str, int, float, float]]:
     """For each network and one and two processes of one thread: measured and simulated questions a
     second."""
-    link, rows = fitted_link(measured.link), []
+    rows = []
     for name, network in measured.networks.items():
+        link = fitted_link(measured.link, network)
         for count, seconds in ((1, network.alone[network.batch]), (2, network.together)):
             simulated = simulate_step(network, link, count, network.batch / count).seconds
             rows.append((name, count, network.batch / typical(seconds), network.batch / simulated))
@@ -113,7 +113,7 @@ def agreement_table(measured: ScaleMeasurement) -> str:
     for name, count, real, simulated in agreement(measured):
         network = measured.networks[name]
         step = simulate_step(
-            network, fitted_link(measured.link), count, network.batch / count
+            network, fitted_link(measured.link, network), count, network.batch / count
         )  # fmt: skip
         parts = [f"{1e3 * part:,.0f}" for part in (step.compute, step.exchanges, step.sums)]
         difference = f"{100 * (simulated / real - 1):+.0f}%"
@@ -128,9 +128,10 @@ def agreement_table(measured: ScaleMeasurement) -> str:
     )  # fmt: skip
 
 
-def _processes_table(measured: ScaleMeasurement, link: Link) -> str:
+def _processes_table(measured: ScaleMeasurement) -> str:
     rows = []
     for name, network in measured.networks.items():
+        link = fitted_link(measured.link, network)
         for is_fixed in (True, False):
             batch = network.batch
             row = [name, f"{batch} in all" if is_fixed else f"{batch} each"]
@@ -154,11 +155,11 @@ def _gpu_table(network: NetworkMeasurement) -> str:
     gpu = NetworkMeasurement(
         batch=2, gradients=network.gradients, forward=network.forward, backward=network.backward,
         norms=network.norms, alone={}, shared={1: [step], 2: [step]}, threads=[],
-        beside=[[[step]]], together=[],
+        beside=[[[step]]], exchanging=[], summing=[], together=[],
     )  # fmt: skip
     rows = [["1", "one machine", _number(GPU_RATE), "100%", "", ""]]
     for (count, name), (latency, bandwidth, exchange) in GPU_LINKS.items():
-        link = Link(latency, bandwidth, exchange, 0.0, GPU_COPY)
+        link = Link(latency, bandwidth, exchange, 0.0, GPU_COPY, 0.0)
         simulated = simulate_step(gpu, link, count, 1)
         rate = count * GPU_BATCH / simulated.seconds
         share = f"{100 * rate / GPU_RATE / count:.0f}%"

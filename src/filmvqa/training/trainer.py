@@ -65,6 +65,11 @@ class Trainer:
         As for ``training_mode``.
     val_images
         The folder of the validation pictures, which loggers may show.
+
+    Attributes
+    ----------
+    network
+        The model as all processes train it together.
     """
 
     def __init__(
@@ -98,7 +103,7 @@ class Trainer:
             raise UserError(
                 "trainer.film_penalty: this model has no γ and β whose deviations to penalise"
             )
-        self._network, self._statistics = _over_processes(state.model, settings)
+        self.network, self._statistics = _over_processes(state.model, settings)
         self._clipped_parts = [list(state.model.parameters())]
         if settings.grad_clip_by_part:
             if settings.grad_clip is None:
@@ -237,7 +242,7 @@ class Trainer:
 
     def _forward(self, batch: Batch) -> tuple[Tensor, Tensor | float]:
         """The model's output (B, ...) and the weighted penalty."""
-        model, weight = self._network, self.settings.film_penalty
+        model, weight = self.network, self.settings.film_penalty
         inputs = (batch.features, batch.questions, batch.image_of_question)
         with autocast(self.train_loader.device, self.settings.precision):
             if not weight:
