@@ -11,6 +11,7 @@ from torch import Tensor
 
 from filmvqa.clevr.scene_file import read_scenes
 from filmvqa.data.questions import QuestionDataset
+from filmvqa.data.shown_objects import ShownObjects
 from filmvqa.data.store import FeatureStore
 from filmvqa.data.vocabulary import Vocabulary
 from filmvqa.devices import to_device
@@ -21,16 +22,11 @@ from filmvqa.segmentation.labels import BACKGROUND, LABELS, NO_OBJECT, label_of
 _ABSENT = 255
 
 
-class LabelMapTargets:
+class LabelMapTargets(ShownObjects):
     """The label of each place, int64 (B, h, w), whatever is asked about the image.
 
     Parameters
     ----------
-    store
-        The index of the object (U, 1, h, w) that each place of an image shows, ``NO_OBJECT`` where
-        there is none.
-    path
-        Of its file.
     scenes
         The scenes of these images, which say what the objects are.
 
@@ -45,7 +41,7 @@ class LabelMapTargets:
     noun: ClassVar[str] = "label maps"
 
     def __init__(self, store: FeatureStore, path: Path, scenes: Path) -> None:
-        self.store, self.path = store, path
+        super().__init__(store, path)
         self._table = self._labels_of_objects(scenes)  # (images, 256)
         self._check(scenes)
 
@@ -74,11 +70,6 @@ class LabelMapTargets:
                     "not have; make both again"
                 )
 
-    def objects(self, images: Tensor) -> Tensor:
-        """The index of the object (U, h, w) that each place shows, of sorted distinct images (U,),
-        on the device."""
-        return self.store.read(images)[:, 0]
-
     def maps(self, images: Tensor) -> Tensor:
         """The label maps (U, h, w), uint8 on the device, of sorted distinct images (U,)."""
         shown = self.objects(images)
@@ -103,7 +94,4 @@ class LabelMapTargets:
 
     def inputs(self) -> dict[str, Any]:
         labels = hashlib.sha256(self._table.cpu().numpy().tobytes()).hexdigest()
-        return {"masks": self.store.sha256, "labels": labels}
-
-    def close(self) -> None:
-        self.store.close()
+        return {**super().inputs(), "labels": labels}

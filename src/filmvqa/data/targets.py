@@ -6,7 +6,6 @@ of its data makes them.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, ClassVar, TypeAlias
 
 import torch
@@ -15,7 +14,8 @@ from torch import Tensor
 from filmvqa.data.label_maps import LabelMapTargets
 from filmvqa.data.question_table import MAX_OBJECTS
 from filmvqa.data.questions import QuestionDataset
-from filmvqa.data.store import FeatureStore, open_feature_store
+from filmvqa.data.shown_objects import ShownObjects
+from filmvqa.data.store import open_feature_store
 from filmvqa.data.vocabulary import Vocabulary
 from filmvqa.devices import to_device
 from filmvqa.errors import UserError
@@ -71,23 +71,11 @@ class AnswerTargets:
         """Release these files."""
 
 
-class MaskTargets:
-    """What the objects that a referring expression refers to cover: 0 or 1, uint8 (B, h, w).
-
-    Parameters
-    ----------
-    store
-        The index of the object (U, 1, h, w) that each place of an image shows, ``NO_OBJECT`` where
-        there is none.
-    path
-        Of its file.
-    """
+class MaskTargets(ShownObjects):
+    """What the objects that a referring expression refers to cover: 0 or 1, uint8 (B, h, w)."""
 
     kind: ClassVar[str] = "masks"
     noun: ClassVar[str] = "referred objects"
-
-    def __init__(self, store: FeatureStore, path: Path) -> None:
-        self.store, self.path = store, path
 
     def known(self, questions: QuestionDataset) -> bool:
         return questions.objects is not None
@@ -103,19 +91,13 @@ class MaskTargets:
         if questions.objects is None:
             return None
         referred = to_device(questions.objects[rows], device)[:, None, None]  # (B, 1, 1)
-        shown = self.store.read(images)[:, 0]  # (U, h, w)
+        shown = self.objects(images)  # (U, h, w)
         # The bit of the sign, which no set has, stands for no object.
         bit = shown.clamp(max=MAX_OBJECTS).long()[to_device(image_of_question, device)]
         return ((referred >> bit) & 1).to(torch.uint8)
 
     def output_options(self, vocabulary: Vocabulary) -> dict[str, Any]:
         return {"mask_size": list(self.store.shape[1:])}
-
-    def inputs(self) -> dict[str, Any]:
-        return {"masks": self.store.sha256}
-
-    def close(self) -> None:
-        self.store.close()
 
 
 Targets: TypeAlias = AnswerTargets | MaskTargets | LabelMapTargets
