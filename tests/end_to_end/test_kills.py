@@ -101,6 +101,13 @@ STAGES = {
         ("sounds",),
         "sounds/sounds",
     ),
+    "extract sounds": Stage(
+        ["extract_features.py", "data=sound", "data.root=sounds", "data.h5=sounds_h5",
+         "data.sound.sample_rate=20000", "data.spectrogram.hop=500", "batch_size=4"],
+        "sounds_h5",
+        ("sounds_h5/*_features_*",),
+        "sounds_h5/*_features_*",
+    ),
     "train label maps": Stage(
         ["train.py", "experiment=correction_base", *IMAGES_TO_LABEL, "run=base",
          "trainer.max_steps=60", "trainer.eval_every=30", "trainer.checkpoint_steps=7"],
