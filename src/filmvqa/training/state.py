@@ -160,7 +160,7 @@ def build_state(
     trains = any(weight.requires_grad for weight in model.parameters())
     total = settings.total_steps(sampler.batches_per_epoch) if trains else 0
     schedule = build_schedule(optimizer, optim, total)
-    ema_model = None if settings.ema_decay is None else copy.deepcopy(model)
+    ema_model = None if settings.ema_decay is None else _copied(model)
     if settings.compile:
         compile_parts(model)
     device = next(chain(model.parameters(), model.buffers())).device
@@ -170,6 +170,16 @@ def build_state(
     return RunState(
         model, optimizer, schedule, sampler, total, settings.log_every, losses, scores, ema_model
     )
+
+
+def _copied(model: nn.Module) -> nn.Module:
+    """A copy of a model; cuDNN wants a recurrent network's weights in one piece of memory, which
+    copying divides."""
+    copied = copy.deepcopy(model)
+    for module in copied.modules():
+        if isinstance(module, nn.RNNBase):
+            module.flatten_parameters()
+    return copied
 
 
 @torch.no_grad()
