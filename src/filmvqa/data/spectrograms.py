@@ -63,6 +63,15 @@ def mel_bands(settings: SpectrogramSettings, bands: int) -> NDArray[np.float64]:
     return np.asarray(weights)
 
 
+@lru_cache(8)
+def _used_bins(settings: SpectrogramSettings, bands: int) -> tuple[slice, NDArray[np.float32]]:
+    """The bins of the window that are in some mel band, and their weights there."""
+    weights = mel_bands(settings, bands)
+    bins = np.flatnonzero(weights.any(0))
+    used = slice(int(bins[0]), int(bins[-1]) + 1)
+    return used, weights[:, used].astype(np.float32)
+
+
 def band_centres(settings: SpectrogramSettings, bins: int) -> NDArray[np.float64]:
     """The frequency (F,) in Hz of each row of a spectrogram."""
     if not settings.mel:
@@ -90,9 +99,8 @@ def spectrogram(
         )
     powers = power(samples, settings)[:, :frames]
     if settings.mel:
-        bands = mel_bands(settings, bins)
-        used = slice(*np.flatnonzero(bands.any(0))[[0, -1]] + [0, 1])
-        rows = bands[:, used].astype(np.float32) @ powers[used]
+        used, weights = _used_bins(settings, bins)
+        rows = weights @ powers[used]
     else:
         first = round(settings.lowest * settings.window / settings.sample_rate)
         rows = powers[first : first + bins]
