@@ -79,8 +79,7 @@ def _packed_recurrence(
     """``run_recurrence`` of a tree that shares no prefix, which is a packed batch, by torch."""
     if input_index is not None:
         # As a product: the gradient of indexing adds a word's occurrences one after the other.
-        one_hot = inputs.new_zeros((len(input_index), len(inputs)))
-        inputs = one_hot.scatter_(1, input_index[:, None], 1.0) @ inputs  # (M, E)
+        inputs = _one_hot(input_index, len(inputs), inputs).t() @ inputs  # (M, E)
     states, _ = rnn(PackedSequence(inputs, torch.tensor(tree.sizes)))
     return states.data.to(rnn.get_parameter("weight_hh_l0").dtype)  # type: ignore[no-any-return]
 
@@ -110,9 +109,14 @@ def _input_gradient(grad: Tensor, input_index: Tensor | None, num_inputs: int) -
     """The gradient (num_inputs, G) of the inputs, from that of each prefix's input (M, G)."""
     if input_index is None:
         return grad
-    one_hot = grad.new_zeros((num_inputs, len(grad)))  # faster than index_add_
-    one_hot.scatter_(0, input_index[None], 1.0)  # assigning 1 would wait for a GPU
-    return torch.mm(one_hot, grad)
+    return torch.mm(_one_hot(input_index, num_inputs, grad), grad)  # faster than index_add_
+
+
+def _one_hot(index: Tensor, count: int, like: Tensor) -> Tensor:
+    """A matrix (count, M) of the dtype and on the device of ``like``, with a 1 in the row that each
+    of M indices names."""
+    zeros = like.new_zeros((count, len(index)))
+    return zeros.scatter_(0, index[None], 1.0)  # assigning 1 would wait for a GPU
 
 
 class _Gru(torch.autograd.Function):
