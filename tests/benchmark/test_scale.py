@@ -87,9 +87,8 @@ def test_a_measured_link_is_found_again() -> None:
         (size, LINK.all_reduce(size, 2), 0.5 * LINK.all_reduce(size, 2))
         for size in (2**12, 2**20, 2**24, 2**28)
     ]
-    model = (
-        network()
-    )  # whose steps beside another take 0.14 s, and whose batch norms exchange 4 times
+    # Its steps beside another take 0.14 s, and its batch norms exchange four times.
+    model = network()
     model.summing = [0.14 + exposed_sums(model, LINK, 2, 0.14) + LINK.overhead]
     found = fitted_link(LinkMeasurement(sums, LINK.copy), model)
     assert vars(found) == pytest.approx(vars(LINK))

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from filmvqa.benchmark.scale import (
     Link,
     NetworkMeasurement,
+    Step,
     buckets,
     fitted_link,
     simulate_step,
@@ -59,10 +62,11 @@ def scale_tables(measured: ScaleMeasurement) -> str:
     """
     if "film" not in measured.networks:
         raise UserError("the paper's network is not measured; add measure=true networks=[film]")
+    links = _links(measured)
     tables = {
-        "Bytes of a step": _bytes_table(measured),
-        "Measured and simulated": agreement_table(measured),
-        "Processes": _processes_table(measured),
+        "Bytes of a step": _bytes_table(measured, links),
+        "Measured and simulated": agreement_table(measured, links),
+        "Processes": _processes_table(measured, links),
         "GPUs": _gpu_table(measured.networks["film"]),
         "Sizes": _sizes_table(measured.data),
         "Reading": _reading_table(measured.networks["film"]),
@@ -72,10 +76,10 @@ def scale_tables(measured: ScaleMeasurement) -> str:
     return "\n".join(f"### {title}\n\n{table}" for title, table in tables.items())
 
 
-def _bytes_table(measured: ScaleMeasurement) -> str:
+def _bytes_table(measured: ScaleMeasurement, links: dict[str, Link]) -> str:
     rows = []
     for name, network in measured.networks.items():
-        link = fitted_link(measured.link, network)
+        link = links[name]
         step = simulate_step(network, link, 2, network.batch / 2)
         total = network.gradient_bytes
         early = sum(size for size, at in buckets(network.gradients) if at < 0.5)
@@ -98,23 +102,35 @@ def _bytes_table(measured: ScaleMeasurement) -> str:
 def agreement(measured: ScaleMeasurement) -> list[tuple[str, int, float, float]]:
     """For each network and one and two processes of one thread: measured and simulated questions a
     second."""
-    rows = []
+    return [
+        (name, count, real, measured.networks[name].batch / step.seconds)
+        for name, count, real, step in _measured_steps(measured, _links(measured))
+    ]
+
+
+def _links(measured: ScaleMeasurement) -> dict[str, Link]:
+    """By network, what connects two processes that train it."""
+    return {
+        name: fitted_link(measured.link, network) for name, network in measured.networks.items()
+    }
+
+
+def _measured_steps(
+    measured: ScaleMeasurement, links: dict[str, Link]
+) -> Iterator[tuple[str, int, float, Step]]:
+    """The steps that were both measured, in questions a second, and simulated."""
     for name, network in measured.networks.items():
-        link = fitted_link(measured.link, network)
         for count, seconds in ((1, network.alone[network.batch]), (2, network.together)):
-            simulated = simulate_step(network, link, count, network.batch / count).seconds
-            rows.append((name, count, network.batch / typical(seconds), network.batch / simulated))
-    return rows
+            step = simulate_step(network, links[name], count, network.batch / count)
+            yield name, count, network.batch / typical(seconds), step
 
 
-def agreement_table(measured: ScaleMeasurement) -> str:
+def agreement_table(measured: ScaleMeasurement, links: dict[str, Link]) -> str:
     """Measured and simulated rates side by side; one process with two threads was only measured."""
     rows = []
-    for name, count, real, simulated in agreement(measured):
+    for name, count, real, step in _measured_steps(measured, links):
         network = measured.networks[name]
-        step = simulate_step(
-            network, fitted_link(measured.link, network), count, network.batch / count
-        )  # fmt: skip
+        simulated = network.batch / step.seconds
         parts = [f"{1e3 * part:,.0f}" for part in (step.compute, step.exchanges, step.sums)]
         difference = f"{100 * (simulated / real - 1):+.0f}%"
         processes = f"{count} process{'es' * (count > 1)} of 1 thread"
@@ -128,10 +144,10 @@ def agreement_table(measured: ScaleMeasurement) -> str:
     )  # fmt: skip
 
 
-def _processes_table(measured: ScaleMeasurement) -> str:
+def _processes_table(measured: ScaleMeasurement, links: dict[str, Link]) -> str:
     rows = []
     for name, network in measured.networks.items():
-        link = fitted_link(measured.link, network)
+        link = links[name]
         for is_fixed in (True, False):
             batch = network.batch
             row = [name, f"{batch} in all" if is_fixed else f"{batch} each"]
