@@ -289,6 +289,18 @@ def test_the_stages_of_the_synthetic_run_compose(
                 assert data in extracted
 
 
+def test_training_and_evaluation_import_nothing_that_only_some_runs_need() -> None:
+    """torchmetrics alone took longer to import than torch."""
+    modules = ["training.prepare", "training.trainer", "evaluation.predictions", "models"]
+    heavy = {"torchmetrics", "torchvision", "torch._dynamo", "scipy.signal", "matplotlib", "wandb"}
+    code = (
+        f"import importlib, sys; [importlib.import_module('filmvqa.' + m) for m in {modules}]; "
+        f"sys.exit(str({heavy} & sys.modules.keys() or ''))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert run.stderr.strip() == ""
+
+
 def test_scripts_start_without_the_heavy_imports() -> None:
     """So that ``--help`` and an error in an override come at once."""
     names = [path.stem for path in (REPOSITORY / "scripts").glob("[a-z]*.py")]

@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torchmetrics.functional.segmentation import mean_iou
 
 from filmvqa.evaluation.accuracy import Z95
 from filmvqa.segmentation.labels import LABELS
@@ -15,6 +14,8 @@ from filmvqa.tables import text_table
 
 def class_ious(predictions: Tensor, truths: Tensor) -> Tensor:
     """IoU (B, K) of each class in label maps (B, h, w); NaN where neither map has the class."""
+    from torchmetrics.functional.segmentation import mean_iou  # takes seconds to import
+
     if not len(truths):
         return torch.empty(0, len(LABELS))
     ious: Tensor = mean_iou(

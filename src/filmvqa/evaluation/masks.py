@@ -35,7 +35,7 @@ def dice_loss(logits: Tensor, masks: Tensor) -> Tensor:
 
 def intersection_over_union(predictions: Tensor, masks: Tensor) -> Tensor:
     """IoU (B,) of masks (B, h, w) of 0 and 1; 1 where both are empty."""
-    from torchmetrics.functional.segmentation import mean_iou  # takes a second to import
+    from torchmetrics.functional.segmentation import mean_iou  # takes seconds to import
 
     if not len(masks):
         return torch.empty(0)
