@@ -23,7 +23,7 @@ from filmvqa.training.settings import OptimSettings, TrainerSettings
 from tests.conftest import REPOSITORY, data_in
 
 TRAINER = {
-    "batch_size": 64, "max_steps": 50, "eval_every": 25, "log_every": 1, "grad_clip": 1.0,
+    "batch_size": 64, "max_steps": 20, "eval_every": 10, "log_every": 1, "grad_clip": 1.0,
     "patience": None, "precision": "float32",
 }  # fmt: skip
 #: Small, as in ``pinned_run``: Adam scales up the smallest gradients, which are all rounding.

@@ -53,11 +53,11 @@ def folders(tiny_set: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[P
             job(folder / f"{case}_{double}", case, double=double)
             for case in CASES for double in (True, False)
         ]  # fmt: skip
-        dropout = Job(str(folder / "dropout"), MAC, trainer={"max_steps": 30})
-        started = replace(dropout, folder=str(folder / "resumed"), trainer={"max_steps": 17})
+        dropout = Job(str(folder / "dropout"), MAC, trainer={"max_steps": 16})
+        started = replace(dropout, folder=str(folder / "resumed"), trainer={"max_steps": 9})
         alone = Job(str(folder / "each"), FILM, trainer={"sync_batch_norm": False})
-        film = job(folder / "fewer", "film", double=True, max_steps=20)
-        return [*every, dropout, started, replace(started, trainer={"max_steps": 30}), alone, film]
+        film = job(folder / "fewer", "film", double=True, max_steps=8)
+        return [*every, dropout, started, replace(started, trainer={"max_steps": 16}), alone, film]
 
     for each in jobs(one):
         run_job(tiny_set, each)
