@@ -283,7 +283,8 @@ def test_another_users_lock_file_that_cannot_be_read_is_named(public: Path) -> N
         with pytest.raises(OSError) as caught, folder_lock(public):
             pass
         assert explain(caught.value) == (
-            f"{public / '.lock'}: Permission denied; change its permissions, or choose another path"
+            f"{public / '.lock'}: Permission denied; change its permissions, or choose another "
+            "path, and run again"
         )
 
     as_nobody(work)

@@ -148,14 +148,16 @@ def refuse_overwriting(output: str | Path, *inputs: str | Path) -> None:
 #: What mends a refusal of the system, by its error's number.
 _REMEDIES = {
     errno.EAGAIN: "close it in the process that has it open",
-    errno.EACCES: "give this user the right to use it",
-    errno.EPERM: "give this user the right to use it",
-    errno.EROFS: "mount its file system for writing",
+    errno.ENOENT: "check the path",
+    errno.EACCES: "change its permissions, or choose another path",
+    errno.EPERM: "change its permissions, or choose another path",
+    errno.EROFS: "choose a path that can be written",
+    errno.ENOTDIR: "a folder is needed here, not a file; give another path",
+    errno.EISDIR: "a file is needed here, not a folder; give another path",
+    errno.ENAMETOOLONG: "choose a shorter name",
     errno.EMFILE: "raise the limit of open files (ulimit -n)",
     errno.ENFILE: "close other programs",
     errno.ENOMEM: "free some memory",
-    errno.EISDIR: "give the path of a file",
-    errno.ENOTDIR: "give the path of a file",
     **dict.fromkeys(
         (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP),
         "its file system has no locks: set HDF5_USE_FILE_LOCKING=FALSE",
@@ -163,11 +165,11 @@ _REMEDIES = {
 }
 
 
-def system_cause(number: int) -> str:
-    """What the system refused by an error of this number, and the remedy: such an error says
-    nothing against a file's content."""
+def system_cause(number: int, words: str | None = None) -> str:
+    """What the system refused by an error of this number, in its own words if they are not given,
+    and the remedy: such an error says nothing against a file's content."""
     remedy = _REMEDIES.get(number, "see whether its disk and the network are well")
-    return f"{os.strerror(number)}; {remedy}, and run again"
+    return f"{words or os.strerror(number)}; {remedy}, and run again"
 
 
 def can_write(folder: str | Path) -> bool:

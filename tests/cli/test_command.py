@@ -154,7 +154,7 @@ def test_every_program_prints_any_character() -> None:
 def test_errors_of_the_system_have_a_remedy() -> None:
     error = PermissionError(13, "Permission denied", "/x/y")
     assert explain(error) == (
-        "/x/y: Permission denied; change its permissions, or choose another path"
+        "/x/y: Permission denied; change its permissions, or choose another path, and run again"
     )
     with pytest.raises(OSError) as caught:  # which names no file
         sha256_of_file(10**6)  # type: ignore[arg-type]

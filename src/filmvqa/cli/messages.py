@@ -18,23 +18,11 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from filmvqa import processes
 from filmvqa.disk import DISK_FULL_ERRNOS, disk_full_error
 from filmvqa.errors import UserError, printable
+from filmvqa.files import system_cause
 from filmvqa.renamed_keys import RENAMED_KEYS
 
 #: Errors caused by the user's input or machine; any other exception is a bug of this project.
 USER_ERRORS = (UserError, OSError, HydraException, OmegaConfBaseException)
-#: Remedies of system errors.
-REMEDIES = {
-    errno.ENOENT: "check the path",
-    errno.EACCES: "change its permissions, or choose another path",
-    errno.EPERM: "change its permissions, or choose another path",
-    errno.EROFS: "choose a path that can be written",
-    errno.ENOTDIR: "a folder is needed here, not a file; give another path",
-    errno.EISDIR: "a file is needed here, not a folder; give another path",
-    errno.ENAMETOOLONG: "choose a shorter name",
-    errno.EMFILE: "raise the limit of open files (ulimit -n)",
-    errno.ENOMEM: "free some memory and run again",
-}
-
 
 _streams: list[TextIO] = []
 
@@ -92,9 +80,9 @@ def explain(error: BaseException) -> str:
     if isinstance(error, OSError):
         if error.errno in DISK_FULL_ERRNOS:
             return printable(str(disk_full_error(error.filename, None, error)))
-        remedy = REMEDIES.get(error.errno or 0, "check the disk and the network")
         where = error.filename or _raised_in(error)
-        return printable(f"{where}: {error.strerror or error}; {remedy}")
+        cause = system_cause(error.errno or errno.EIO, error.strerror or str(error))
+        return printable(f"{where}: {cause}")
     if isinstance(error, MissingMandatoryValue):
         return printable(f"{error.full_key}: must be given, as {error.full_key}=<value>")
     if isinstance(error, OmegaConfBaseException) and error.full_key:
