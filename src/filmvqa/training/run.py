@@ -78,7 +78,8 @@ def train_run(
                 ):
                     restore_run(run, saved, changes)
                 if saved["progress"]["finished"] and run.state.finished:
-                    return _finished_already(layout, run.state.best_score)
+                    ended_early = run.state.step < run.state.total_steps
+                    return _finished_already(layout, run.state.best_score, ended_early=ended_early)
             note_environment(run)
             if processes.is_first():
                 _check_room_for_checkpoints(run)
@@ -88,9 +89,12 @@ def train_run(
             run.close()
 
 
-def _finished_already(layout: RunLayout, best_score: float) -> float:
-    best = float(best_score)
-    print(f"{layout.folder}: finished already, best validation accuracy {100 * best:.2f}%")
+def _finished_already(layout: RunLayout, best_score: float, *, ended_early: bool = False) -> float:
+    best, early = float(best_score), "; it ended early: raise trainer.patience to go on"
+    print(
+        f"{layout.folder}: finished already, best validation accuracy {100 * best:.2f}%"
+        f"{early if ended_early else ''}"
+    )
     return best
 
 
