@@ -47,7 +47,7 @@ laboratory: $(INSTALLED)
 # Side by side with a thread each; then, apart from these, what measures memory beside what kills.
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not alone" -n auto --dist loadfile --no-loadscope-reorder --durations=10
-	$(BIN)/python -m pytest -m alone -n 2 --dist loadfile
+	$(BIN)/python -m pytest -m alone -n 2 --dist worksteal
 
 soak: $(INSTALLED)
 	FILMVQA_KILLS=50 $(BIN)/python -m pytest tests/end_to_end/test_kills.py tests/training/test_memory.py
