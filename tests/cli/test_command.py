@@ -144,6 +144,22 @@ def test_streams_that_the_parent_closed(closed: str, tmp_path: Path) -> None:
     assert int((tmp_path / "opened").read_text()) > 2
 
 
+def test_a_reader_that_has_read_enough_ends_a_program_quietly(tmp_path: Path) -> None:
+    """As ``| head`` does; with standard output not buffered, so while it prints, and at its end."""
+    code = (
+        "import sys; from filmvqa.cli.messages import one_line_errors\n"
+        "with one_line_errors():\n for _ in range(10 ** 5): print('x' * 99)"
+    )
+    for option in ("-u", "-B"):
+        command = f"({shlex.quote(sys.executable)} {option} -c {shlex.quote(code)}; echo $? >&2)"
+        done = subprocess.run(
+            ["sh", "-c", f"{command} | head -n 1"], cwd=tmp_path, capture_output=True, text=True,
+            check=False,
+        )  # fmt: skip
+        assert done.stdout == f"{'x' * 99}\n"
+        assert done.stderr == "141\n"
+
+
 def test_every_program_prints_any_character() -> None:
     """All scripts import the room that sees to it."""
     for path in (REPOSITORY / "scripts").glob("*.py"):

@@ -148,6 +148,7 @@ def command(
                     raise_listed_failures(error)
                     raise
                 raise_listed_failures()
+                sys.stdout.flush()  # a reader that is gone is met here, not after the last line
 
         return program
 

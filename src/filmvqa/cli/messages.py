@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import select
 import signal
 import sys
 import traceback
@@ -53,6 +54,8 @@ def one_line_errors() -> Iterator[None]:
     except (*USER_ERRORS, KeyboardInterrupt, RuntimeError) as error:
         if isinstance(error, RuntimeError) and not processes.is_lost_process(error):
             raise
+        if isinstance(error, BrokenPipeError) and _reader_is_gone():
+            sys.exit(128 + signal.SIGPIPE)
         if processes.count() > 1:  # torchrun interrupts all when one ends
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
         if processes.is_first_to_fail():
@@ -65,6 +68,23 @@ def one_line_errors() -> Iterator[None]:
             sys.stdout.flush()
             os._exit(status)
         sys.exit(status)
+
+
+def _reader_is_gone() -> bool:
+    """Whether nobody reads standard output any more (``| head``): then it goes nowhere from here
+    on, or the interpreter would complain at its end."""
+    try:
+        output = sys.stdout.fileno()
+    except (OSError, ValueError, AttributeError):
+        return False
+    poll = select.poll()
+    poll.register(output, select.POLLOUT)
+    if not any(events & select.POLLERR for _, events in poll.poll(0)):
+        return False
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, output)
+    os.close(nowhere)
+    return True
 
 
 def explain(error: BaseException) -> str:
