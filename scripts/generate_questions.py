@@ -13,12 +13,15 @@ def main(config) -> None:
 
     settings = typed_settings(config, GenerateQuestionsConfig)
 
-    from filmvqa.clevr.ask_scenes import ask_scenes
+    from filmvqa.cli.generating import relate_of
+    from filmvqa.worlds.ask_scenes import ask_scenes
 
     with file_lock(settings.output):
         count = ask_scenes(
             settings.scenes,
             settings.output,
+            world=settings.world,
+            relate=relate_of(settings.world),
             templates=settings.templates,
             families=settings.families,
             questions_per_image=settings.questions_per_image,

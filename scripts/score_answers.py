@@ -14,7 +14,9 @@ def main(config) -> None:
     from filmvqa.evaluation.accuracy import format_report
     from filmvqa.reports.score_answers import score_answers
 
-    report = score_answers(settings.answers, settings.questions, settings.output)
+    report = score_answers(
+        settings.answers, settings.questions, settings.output, world=settings.world
+    )
     print(format_report(report, families=settings.by_family, lengths=settings.by_program_length))
     if settings.output is not None:
         print(f"written to {settings.output}")

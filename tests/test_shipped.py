@@ -10,11 +10,11 @@ import pytest
 
 import filmvqa
 from filmvqa.checkpoint import load_checkpoint
-from filmvqa.clevr.ask_scenes import ask_scenes
 from filmvqa.clevr.scene_rules import SceneRules
 from filmvqa.clevr.scenes import to_scene
 from filmvqa.data.vocabulary import Vocabulary
 from filmvqa.exported import shipped_networks
+from filmvqa.worlds.ask_scenes import ask_scenes
 from filmvqa.worlds.schema import Question, encode_json, read_questions
 from tests.clevr.released_scenes import SCENES, released_layout
 from tests.end_to_end.workplace import succeed

@@ -13,7 +13,9 @@ from filmvqa.data.vocabulary import Vocabulary
 from filmvqa.errors import UserError
 from filmvqa.evaluation.accuracy import accuracy_report
 from filmvqa.reports.score_answers import score_answers
+from filmvqa.sound.scenes import SOUND
 from filmvqa.worlds.schema import read_questions
+from tests.sound.small_sets import make_set
 
 
 @pytest.fixture
@@ -119,3 +121,17 @@ def test_a_report_is_not_written_over_its_inputs(questions: Path, tmp_path: Path
     (tmp_path / "a.txt").write_text("yes")
     with pytest.raises(UserError, match="would overwrite"):
         score_answers(tmp_path / "a.txt", questions, tmp_path / "a.txt")
+
+
+def test_answers_about_sounds_are_scored_by_their_types(tmp_path: Path) -> None:
+    """Of which CLEVR has none that asks for a position."""
+    layout = make_set(tmp_path / "sounds")
+    path = layout.question_json("train")
+    truths = [str(q.answer) for q in read_questions(path).questions]
+    (tmp_path / "answers.txt").write_text("\n".join(truths) + "\n")
+    report = score_answers(tmp_path / "answers.txt", path, world="sound")
+    vocabulary = Vocabulary.load(layout.vocabulary)
+    dataset = QuestionDataset.load(layout.question_h5("train"), vocabulary)
+    expected = accuracy_report(dataset.answers, dataset)
+    assert report["by_type"] == expected["by_type"]
+    assert set(report["by_type"]) == set(SOUND.question_types)

@@ -8,7 +8,14 @@ from typing import Literal, get_args
 import msgspec
 
 from filmvqa.files import read_bytes
-from filmvqa.worlds.schema import FETCH, FETCH_AGAIN, Info, check_filename, decode_json
+from filmvqa.worlds.schema import (
+    FETCH,
+    FETCH_AGAIN,
+    Info,
+    check_filename,
+    check_relationships,
+    decode_json,
+)
 
 Shape = Literal["cube", "sphere", "cylinder"]
 Color = Literal["gray", "red", "blue", "green", "brown", "purple", "cyan", "yellow"]
@@ -69,11 +76,7 @@ class Scene(msgspec.Struct):
 
     def __post_init__(self) -> None:
         check_filename(self.image_filename)
-        count = len(self.objects)
-        for relation in RELATIONS:
-            rows = self.relationships.get(relation, [])
-            if len(rows) != count or any(not 0 <= j < count for row in rows for j in row):
-                raise ValueError(f"relationships {relation!r} do not fit {count} objects")
+        check_relationships(self.relationships, len(self.objects), RELATIONS)
 
 
 class SceneFile(msgspec.Struct):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import msgspec
 import numpy as np
 from numba import njit
 
@@ -187,6 +189,35 @@ def compute_relationships(
         name: [np.flatnonzero(row > margin).tolist() for row in offset @ directions[name]]
         for name in RELATIONS
     }
+
+
+class _Place(msgspec.Struct):
+    coords: Vector | None = msgspec.field(name="3d_coords", default=None)
+
+
+class _Places(msgspec.Struct):
+    objects: list[_Place]
+    directions: dict[str, Vector] | None = None
+
+
+def relate(scene: dict[str, Any]) -> dict[str, list[list[int]]]:
+    """The relationships of a scene's record without any, from the positions of its objects.
+
+    Raises
+    ------
+    ValueError
+        If a position or a direction is missing.
+    """
+    places = msgspec.convert(scene, _Places)
+    centres = [place.coords for place in places.objects if place.coords is not None]
+    if places.directions is None or len(centres) < len(places.objects):
+        raise ValueError("neither relationships nor directions and the 3d_coords of all objects")
+    directions = {name: np.array(vector) for name, vector in places.directions.items()}
+    if missing := [name for name in RELATIONS if name not in directions]:
+        raise ValueError(f"no direction {missing[0]!r}")
+    return compute_relationships(
+        np.array(centres).reshape(-1, 3), directions, SceneRules.relation_margin
+    )
 
 
 def to_scene(

@@ -1,11 +1,15 @@
-"""What the scripts that generate sets share: the whole set, one of its parts, or their merging."""
+"""What the scripts that generate sets and questions share of the worlds: a whole set, one of its
+parts, or their merging; and the relationships of scenes."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from filmvqa.cli.settings import GenerateConfig
+
+if TYPE_CHECKING:
+    from filmvqa.worlds.ask_scenes import Relate
 
 
 def generate_set(settings: GenerateConfig, own: Any, world: Any) -> None:
@@ -37,3 +41,14 @@ def generate_set(settings: GenerateConfig, own: Any, world: Any) -> None:
         missing = world.generate_part(root, own, part, settings.workers)
         state = said_missing(missing, part.count) if missing else "the set is complete"
         print(f"{root}: {part} is made; {state}")
+
+
+def relate_of(world: str) -> Relate | None:
+    """What gives relationships to a world's scenes without; None for a world of a file."""
+    if world == "clevr":
+        from filmvqa.clevr.scenes import relate
+    elif world == "sound":
+        from filmvqa.sound.scenes import relate
+    else:
+        return None
+    return relate

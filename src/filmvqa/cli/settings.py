@@ -191,6 +191,7 @@ class GenerateSoundConfig(GenerateConfig):
 class GenerateQuestionsConfig(ScriptConfig):
     scenes: PathText
     output: PathText
+    world: PathText = "clevr"
     templates: PathText | None = None
     families: list[str | int] | None = None
     questions_per_image: Positive = 10
@@ -278,6 +279,7 @@ class PretrainBackboneConfig(ScriptConfig):
 class ScoreAnswersConfig(ScriptConfig):
     answers: PathText
     questions: PathText
+    world: PathText = "clevr"
     output: PathText | None = None
     by_family: bool = False
     by_program_length: bool = False

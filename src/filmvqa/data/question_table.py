@@ -341,8 +341,11 @@ class _TableBuilder:
         last = program[order[0]].name_and_values()[0]
         gives_objects = last in self.table.world.referring_functions
         if last not in self._types or gives_objects != refers:
-            wanted = "objects" if refers else "answer"
-            raise ValueError(f"its program ends in {last!r}, which gives no {wanted}")
+            wanted, world = "objects" if refers else "answer", self.table.world
+            raise ValueError(
+                f"its program ends in {last!r}, which gives no {wanted} in the world of "
+                f"{world.dataset or world.name}; {CORRECT}, or choose its world"
+            )
         self.table.types.append(self._types[last])
 
 

@@ -19,6 +19,7 @@ from filmvqa.evaluation.accuracy import accuracy_report
 from filmvqa.evaluation.records import Prediction
 from filmvqa.files import read_bytes, refuse_overwriting, write_file
 from filmvqa.worlds.schema import CORRECT, not_utf8, utf8_json
+from filmvqa.worlds.world import read_world
 
 #: An answer that is not one of the questions' answers.
 _ANOTHER = -2
@@ -37,7 +38,11 @@ class ScoredQuestions:
 
 
 def score_answers(
-    answers: str | Path, questions: str | Path, output: str | Path | None = None
+    answers: str | Path,
+    questions: str | Path,
+    output: str | Path | None = None,
+    *,
+    world: str | Path = "clevr",
 ) -> dict[str, Any]:
     """Compare a file of answers with those of a question JSON.
 
@@ -50,6 +55,8 @@ def score_answers(
         Question JSON with answers, such as ``read_question_table`` reads.
     output
         Where to write the report as JSON; None: nowhere.
+    world
+        What the questions are about, as ``read_world`` takes it.
 
     Returns
     -------
@@ -64,7 +71,7 @@ def score_answers(
     answers, questions = Path(answers), Path(questions)
     if output is not None:
         refuse_overwriting(output, answers, questions)
-    table = read_question_table(questions)
+    table = read_question_table(questions, world=read_world(world))
     text = _text(answers)
     if answers.suffix == ".jsonl":
         given = _answers_of_records(answers, text, table)

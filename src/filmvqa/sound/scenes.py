@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import zlib
+from typing import Any
 
 import msgspec
 import numpy as np
 
 from filmvqa.sound.instruments import note_frequency
 from filmvqa.sound.settings import SoundSettings
-from filmvqa.worlds.schema import Info, check_filename
+from filmvqa.worlds.schema import Info, check_filename, check_relationships
 from filmvqa.worlds.world import read_world
 
 SOUND = read_world("sound")
@@ -62,11 +63,7 @@ class SoundScene(msgspec.Struct):
 
     def __post_init__(self) -> None:
         check_filename(self.image_filename)
-        count = len(self.objects)
-        for relation in SOUND.relations:
-            rows = self.relationships.get(relation, [])
-            if len(rows) != count or any(not 0 <= j < count for row in rows for j in row):
-                raise ValueError(f"relationships {relation!r} do not fit {count} sounds")
+        check_relationships(self.relationships, len(self.objects), SOUND.relations)
 
 
 class SoundSceneFile(msgspec.Struct):
@@ -112,6 +109,28 @@ def order_relations(count: int) -> dict[str, list[list[int]]]:
         "before": [list(range(i)) for i in range(count)],
         "after": [list(range(i + 1, count)) for i in range(count)],
     }
+
+
+class _Position(msgspec.Struct):
+    position: str
+
+
+class _Positions(msgspec.Struct):
+    objects: list[_Position]
+
+
+def relate(scene: dict[str, Any]) -> dict[str, list[list[int]]]:
+    """The relations of a scene's record without any: its sounds stand in their order.
+
+    Raises
+    ------
+    ValueError
+        If their positions are others.
+    """
+    positions = [sound.position for sound in msgspec.convert(scene, _Positions).objects]
+    if positions != list(SOUND.attributes["position"][: len(positions)]):
+        raise ValueError("its sounds do not stand in the order of their positions")
+    return order_relations(len(positions))
 
 
 def bank_generator(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import codecs
 import gzip
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -36,6 +37,17 @@ def check_filename(name: str) -> None:
     """
     if not name or name.startswith(".") or any(c in name for c in "/\\\0"):
         raise ValueError(f"image_filename {name!r} is not a plain file name")
+
+
+def check_relationships(
+    relationships: dict[str, list[list[int]]], count: int, relations: Sequence[str]
+) -> None:
+    """Raise ``ValueError`` if the relations of ``count`` objects are not all there, or are of
+    others."""
+    for relation in relations:
+        rows = relationships.get(relation, [])
+        if len(rows) != count or any(not 0 <= j < count for row in rows for j in row):
+            raise ValueError(f"relationships {relation!r} do not fit {count} objects")
 
 
 class Function(msgspec.Struct):

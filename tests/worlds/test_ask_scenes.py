@@ -7,11 +7,18 @@ from typing import Any
 
 import pytest
 
-from filmvqa.clevr.ask_scenes import ask_scenes
 from filmvqa.clevr.generate import generate
 from filmvqa.clevr.generator_settings import GeneratorSettings
+from filmvqa.clevr.scenes import relate
 from filmvqa.errors import UserError
+from filmvqa.sound.scenes import SOUND, sample_scene, scene_generator
+from filmvqa.sound.scenes import relate as relate_sounds
+from filmvqa.worlds.ask_scenes import ask_scenes
+from filmvqa.worlds.schema import encode_json
+from filmvqa.worlds.world import read_world
 from tests.clevr.reference_engine import answer
+from tests.sound import reference_engine as sound_engine
+from tests.sound.small_sets import SETTINGS as SOUND_SETTINGS
 
 SETTINGS = GeneratorSettings(images={"val": 260}, width=16, height=16, rays=1, seed=3)
 
@@ -33,7 +40,7 @@ def asked(content: dict[str, Any], folder: Path, **options: Any) -> list[dict[st
     """The questions about changed scenes."""
     path = folder / "scenes.json"
     path.write_text(json.dumps(content))
-    count = ask_scenes(path, folder / "questions.json", **options)
+    count = ask_scenes(path, folder / "questions.json", **{"relate": relate} | options)
     questions: list[dict[str, Any]] = json.loads((folder / "questions.json").read_text())[
         "questions"
     ]
@@ -109,3 +116,49 @@ def test_an_existing_output_is_kept(generated_set: Path, tmp_path: Path) -> None
         with pytest.raises(UserError, match=named):
             ask_scenes(path, output)
     assert (tmp_path / "q.json").read_text() == "mine"
+
+
+@pytest.fixture
+def sounds() -> dict[str, Any]:
+    """Scenes of sounds, as another program may write them."""
+    scenes = [
+        sample_scene(SOUND_SETTINGS, "val", i, scene_generator(SOUND_SETTINGS, "val", i))
+        for i in range(20)
+    ]
+    return {"scenes": json.loads(encode_json(scenes))}
+
+
+def test_scenes_of_another_world(sounds: dict[str, Any], tmp_path: Path) -> None:
+    plain = asked(sounds, tmp_path, world="sound", relate=None)
+    by_name = {scene["image_filename"]: scene for scene in sounds["scenes"]}
+    for question in plain:
+        scene = by_name[question["image_filename"]]
+        assert sound_engine.answer(question["program"], scene["objects"]) == question["answer"]
+    for scene in sounds["scenes"]:
+        del scene["relationships"], scene["image_index"], scene["seconds"]
+        scene["objects"] = [{name: o[name] for name in SOUND.attributes} for o in scene["objects"]]
+    (tmp_path / "questions.json").unlink()
+    assert asked(sounds, tmp_path, world="sound", relate=relate_sounds) == plain
+
+
+def test_a_world_of_a_file(sounds: dict[str, Any], tmp_path: Path) -> None:
+    """Its questions are those of the world whose metadata and templates it has."""
+    metadata = SOUND.templates.parent / "metadata.json"
+    mine = tmp_path / "mine.json"
+    mine.write_bytes(metadata.read_bytes())
+    plain = asked(sounds, tmp_path, world="sound", relate=None)
+    (tmp_path / "questions.json").unlink()
+    options = {"world": str(mine), "relate": None}
+    assert asked(sounds, tmp_path, templates=SOUND.templates, **options) == plain
+    assert read_world(str(mine)).relations == SOUND.relations
+
+
+def test_sounds_out_of_order_or_without_relationships(
+    sounds: dict[str, Any], tmp_path: Path
+) -> None:
+    del sounds["scenes"][3]["relationships"]
+    with pytest.raises(UserError, match="scene 3: no relationships"):
+        asked(sounds, tmp_path, world="sound", relate=None)
+    sounds["scenes"][3]["objects"].reverse()
+    with pytest.raises(UserError, match=r"scene 3: .*not stand in the order of their positions"):
+        asked(sounds, tmp_path, world="sound", relate=relate_sounds)
