@@ -88,4 +88,4 @@ if __name__ == "__main__":
     processes.join()
     for each in json.loads(sys.argv[2]):
         run_job(Path(sys.argv[1]), Job(**each))
-    processes.leave()
+    processes.end_together()

@@ -106,7 +106,7 @@ def _work(
         barrier.abort()
         raise
     connection.send(result)
-    processes.leave()
+    processes.end_together()
 
 
 def _free_port() -> int:

@@ -61,7 +61,7 @@ def joined(name: str, *, by_several: bool) -> Iterator[None]:
         processes.join()
         _START.time = processes.from_first(_start_of_parent())
         yield
-    processes.leave()  # not after an error: the others may be lost
+    processes.end_together()  # not after an error: the others may be lost
 
 
 def _start_of_parent() -> datetime:
