@@ -48,3 +48,21 @@ def test_no_room_is_an_error_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mmap, "mmap", refuse)
     with pytest.raises(MemoryError, match="6 bytes for a batch: Cannot allocate memory"):
         Buffers().empty((1, 2, 3, 1), torch.uint8)
+
+
+def test_released_memory_is_not_lent_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken, take = [], mmap.mmap
+
+    def noted(*arguments: int) -> mmap.mmap:
+        taken.append(arguments)
+        return take(*arguments)
+
+    monkeypatch.setattr(mmap, "mmap", noted)
+    buffers = Buffers()
+    for _ in range(2):
+        held, let_go = (buffers.empty((1, 2, 3, 1), torch.uint8) for _ in range(2))
+        del let_go
+        buffers.release()
+        assert held.fill_(7).sum() == 42
+        del held
+    assert len(taken) == 3  # what was held at the release is lent again

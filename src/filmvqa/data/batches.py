@@ -124,7 +124,10 @@ class Loader:
         rows = torch.arange(len(self.questions)) if rows is None else rows
         starts = range(0, len(rows), self.batch_size)
         split = (rows[first : first + self.batch_size] for first in starts)
-        yield from self._read(split, self.batch)
+        try:
+            yield from self._read(split, self.batch)
+        finally:
+            self.store.release()  # or validation's batches would take memory while training goes on
 
     def train_batches(self, sampler: EpochSampler) -> Generator[Batch]:
         """Training batches from the sampler's position on, without end; where several processes

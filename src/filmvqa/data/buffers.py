@@ -45,3 +45,7 @@ class Buffers:
             count, channels, height, width = shape
             return flat.view(count, height, width, channels).permute(0, 3, 1, 2)
         return flat.view(shape)
+
+    def release(self) -> None:
+        """Give back the memory that nobody holds."""
+        self._free.clear()

@@ -88,6 +88,10 @@ class FeatureStore:
         afterwards."""
         self._rows.close()
 
+    def release(self) -> None:
+        """Give back the memory of batches that nobody holds; the next ones take it again."""
+        self._buffers.release()
+
     def __enter__(self) -> FeatureStore:
         return self
 
