@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -35,24 +34,14 @@ from filmvqa.worlds.world import read_world
 Relate = Callable[[dict[str, Any]], dict[str, list[list[int]]]]
 
 
-class _SceneRecord(msgspec.Struct):
-    """What questions need to know of a scene, but for its objects; other keys are ignored."""
+class _Scene(msgspec.Struct, kw_only=True):
+    """What questions need to know of a scene, but for its objects; other keys are ignored. It is a
+    ``SceneRecord`` once what was missing is filled in."""
 
     image_filename: str
     image_index: int | None = None
     split: str | None = None
     relationships: dict[str, list[list[int]]] | None = None
-
-
-@dataclass(frozen=True)
-class _Scene:
-    """As ``SceneRecord``."""
-
-    image_index: int
-    image_filename: str
-    split: str
-    objects: Sequence[Any]
-    relationships: dict[str, list[list[int]]]
 
 
 class _SceneFile(msgspec.Struct):
@@ -158,7 +147,7 @@ def _ask_records(
     return ask_shard(scenes, read_families(templates, families, world), per_image, name, world)
 
 
-def _scene(content: bytes, world_source: str | Path, relate: Relate | None) -> _Scene:
+def _scene(content: bytes, world_source: str | Path, relate: Relate | None) -> Any:
     """A scene of the world from its JSON.
 
     Raises
@@ -166,26 +155,26 @@ def _scene(content: bytes, world_source: str | Path, relate: Relate | None) -> _
     ValueError
         If it has no index, or no relationships and ``relate`` does not know them.
     """
-    record = msgspec.json.decode(content, type=_SceneRecord)
-    objects = msgspec.json.decode(content, type=_objects_type(world_source)).objects
-    check_filename(record.image_filename)
-    index = record.image_index
-    if index is None:
-        index = image_number(record.image_filename)
-    if index is None:
+    scene = msgspec.json.decode(content, type=_scene_type(world_source))
+    check_filename(scene.image_filename)
+    if scene.image_index is None:
+        scene.image_index = image_number(scene.image_filename)
+    if scene.image_index is None:
         raise ValueError("no image_index, and no number in image_filename")
-    relationships = record.relationships
-    if relationships is None:
+    if scene.relationships is None:
         if relate is None:
             raise ValueError("no relationships")
-        relationships = relate(msgspec.json.decode(content))
-    check_relationships(relationships, len(objects), read_world(world_source).relations)
-    return _Scene(index, record.image_filename, record.split or "", objects, relationships)
+        scene.relationships = relate(msgspec.json.decode(content))
+    scene.split = scene.split or ""
+    relations = read_world(world_source).relations
+    check_relationships(scene.relationships, len(scene.objects), relations)
+    return scene
 
 
 @cache
-def _objects_type(world_source: str | Path) -> type[Any]:
-    """A record of a scene's objects, which have a value of each of the world's attributes."""
+def _scene_type(world_source: str | Path) -> type[Any]:
+    """``_Scene`` with objects, which have a value of each of the world's attributes."""
     attributes = read_world(world_source).attributes.items()
     thing = msgspec.defstruct("_Object", [(name, Literal[values]) for name, values in attributes])
-    return msgspec.defstruct("_Objects", [("objects", list[thing])])  # type: ignore[valid-type]
+    objects: tuple[str, Any] = ("objects", list[thing])  # type: ignore[valid-type]
+    return msgspec.defstruct("_SceneOfWorld", [objects], bases=(_Scene,), kw_only=True)
