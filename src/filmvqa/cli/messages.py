@@ -64,9 +64,8 @@ def one_line_errors() -> Iterator[None]:
             print(f"error: {explain(error)}", file=_stream(), flush=True)
         # 130 is the shells' exit status for Ctrl-C.
         status = 130 if isinstance(error, KeyboardInterrupt) else 1
-        if processes.count() > 1:  # the interpreter's end would wait for what is sent to the others
-            sys.stdout.flush()
-            os._exit(status)
+        if processes.count() > 1:
+            processes.end(status)
         sys.exit(status)
 
 
