@@ -90,11 +90,9 @@ def train_run(
 
 
 def _finished_already(layout: RunLayout, best_score: float, *, ended_early: bool = False) -> float:
-    best, early = float(best_score), "; it ended early: raise trainer.patience to go on"
-    print(
-        f"{layout.folder}: finished already, best validation accuracy {100 * best:.2f}%"
-        f"{early if ended_early else ''}"
-    )
+    best = float(best_score)
+    remedy = "; it ended early: raise trainer.patience to go on" if ended_early else ""
+    print(f"{layout.folder}: finished already, best validation accuracy {100 * best:.2f}%{remedy}")
     return best
 
 
