@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -141,6 +142,19 @@ def data_in(folder: Path) -> DatasetLayout:
 def script_environment() -> dict[str, str]:
     """With one thread, so that parallel tests agree, and without a network."""
     return {**os.environ, "OMP_NUM_THREADS": "1", "WANDB_MODE": "offline"}
+
+
+def heavy_imports(modules: Sequence[str], heavy: set[str], cwd: Path = REPOSITORY) -> str:
+    """Which of the heavy modules are imported with others, as it is printed; or why one of those
+    cannot be imported."""
+    code = (
+        f"import importlib, sys; [importlib.import_module(name) for name in {list(modules)}]; "
+        f"sys.exit(str({heavy} & sys.modules.keys() or ''))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=cwd, capture_output=True, text=True, check=False
+    )
+    return done.stderr.strip()
 
 
 def run_script(

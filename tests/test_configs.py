@@ -6,8 +6,6 @@ import importlib
 import inspect
 import re
 import shlex
-import subprocess
-import sys
 from dataclasses import fields
 from itertools import product
 from pathlib import Path
@@ -34,7 +32,7 @@ from filmvqa.reports.sweeps import SweepRun
 from filmvqa.settings import settings_from
 from filmvqa.training.optimizer import build_optimizer, build_schedule
 from filmvqa.worlds.families import read_families
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, heavy_imports
 
 CONFIGS = REPOSITORY / "configs"
 PRIMARY = sorted(p.stem for p in CONFIGS.glob("[a-z]*.yaml"))
@@ -291,29 +289,17 @@ def test_the_stages_of_the_synthetic_run_compose(
 
 def test_training_and_evaluation_import_nothing_that_only_some_runs_need() -> None:
     """torchmetrics alone took longer to import than torch."""
-    modules = ["training.prepare", "training.trainer", "evaluation.predictions", "models"]
+    rooms = ["training.prepare", "training.trainer", "evaluation.predictions", "models"]
     heavy = {"torchmetrics", "torchvision", "torch._dynamo", "scipy.signal", "matplotlib", "wandb"}
-    code = (
-        f"import importlib, sys; [importlib.import_module('filmvqa.' + m) for m in {modules}]; "
-        f"sys.exit(str({heavy} & sys.modules.keys() or ''))"
-    )
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert run.stderr.strip() == ""
+    assert heavy_imports([f"filmvqa.{room}" for room in rooms], heavy) == ""
 
 
 def test_scripts_start_without_the_heavy_imports() -> None:
     """So that ``--help`` and an error in an override come at once."""
     names = [path.stem for path in (REPOSITORY / "scripts").glob("[a-z]*.py")]
     assert "train" in names
-    code = (
-        f"import importlib, sys; [importlib.import_module(name) for name in {names}]; "
-        "sys.exit(str({'torch', 'numba', 'h5py', 'matplotlib', 'wandb'} & sys.modules.keys() or ''))"
-    )
-    run = subprocess.run(
-        [sys.executable, "-c", code], cwd=REPOSITORY / "scripts", capture_output=True, text=True,
-        check=False,
-    )  # fmt: skip
-    assert run.stderr.strip() == ""
+    heavy = {"torch", "numba", "h5py", "matplotlib", "wandb"}
+    assert heavy_imports(names, heavy, REPOSITORY / "scripts") == ""
 
 
 def jobs_of(line: str) -> list[list[str]]:

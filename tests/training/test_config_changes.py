@@ -270,13 +270,16 @@ def test_a_constant_run_is_shortened_or_says_that_it_is_past(
         train(tmp_path / "run", tiny_set, optim=CONSTANT, max_steps=8)
 
 
+@pytest.fixture
+def never_better(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While no evaluation finds anything better than the first."""
+    monkeypatch.setattr(Trainer, "_scores", lambda self, loader, rows: rows < 0)
+
+
+@pytest.mark.usefixtures("never_better")
 def test_a_longer_run_says_that_patience_ended_it(
-    tmp_path: Path,
-    tiny_set: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path, tiny_set: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(Trainer, "_scores", lambda self, loader, rows: rows < 0)  # never better
     for max_steps in (24, 32):
         options = {"eval_every": 4, "patience": 2, "max_steps": max_steps, "optim": CONSTANT}
         train(tmp_path / "run", tiny_set, **options)
@@ -284,13 +287,13 @@ def test_a_longer_run_says_that_patience_ended_it(
     assert out.endswith("; it ended early: raise trainer.patience to go on\n")
 
 
+@pytest.mark.usefixtures("never_better")
 def test_patience_is_raised_after_an_early_stop_and_lowered(
     tmp_path: Path,
     tiny_set: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(Trainer, "_scores", lambda self, loader, rows: rows < 0)  # never better
     options: dict[str, Any] = {"eval_every": 4}
     train(tmp_path / "whole", tiny_set, **options)
     train(tmp_path / "run", tiny_set, patience=2, **options)
