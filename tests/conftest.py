@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +23,7 @@ from filmvqa.data.features import Extraction
 from filmvqa.data.object_masks import ObjectMasks
 from filmvqa.data.preprocess import preprocess_questions
 from filmvqa.layout import DatasetLayout
-from tests.scripts_server import run_forked
+from tests.scripts_server import ForkedScript, run_forked
 from tests.sound.small_sets import make_set
 
 # A shell that starts a command in the background has it ignore SIGINT, and so do all processes that
@@ -155,6 +157,44 @@ def heavy_imports(modules: Sequence[str], heavy: set[str], cwd: Path = REPOSITOR
         [sys.executable, "-c", code], cwd=cwd, capture_output=True, text=True, check=False
     )
     return done.stderr.strip()
+
+
+def start_script(
+    name: str, *arguments: str, cwd: Path, more: Mapping[str, str] | None = None
+) -> ForkedScript:
+    """Start ``scripts/<name>`` in a process of its own, for a test that sends it signals.
+
+    ``more`` goes into its environment.
+    """
+    return ForkedScript(REPOSITORY / "scripts" / name, arguments, cwd, script_environment(), more)
+
+
+def start_together(name: str, *arguments: str, cwd: Path) -> list[ForkedScript]:
+    """Start ``scripts/<name>`` as two processes that know of each other, as torchrun's do."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    common = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1",
+              "MASTER_PORT": port}  # fmt: skip
+    places = [common | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(2)]
+    return [start_script(name, *arguments, cwd=cwd, more=place) for place in places]
+
+
+def nobody_is_left(place: Path) -> None:
+    """The processes of a folder's script that was killed end too."""
+    for _ in range(200):
+        folders = Path("/proc").glob("[0-9]*/cwd")
+        if not any(path.is_symlink() and _target(path) == place.resolve() for path in folders):
+            return
+        time.sleep(0.05)
+    raise AssertionError("a process outlives its parent by 10 seconds")
+
+
+def _target(link: Path) -> Path | None:
+    try:
+        return link.readlink()
+    except OSError:  # ended meanwhile, or somebody else's
+        return None
 
 
 def run_script(

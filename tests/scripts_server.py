@@ -19,8 +19,8 @@ from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
-#: Imported by the server, in this order: the first sets what the others read.
-_IMPORTED = ["filmvqa.cli.command", "torch._dynamo", "h5py", "matplotlib.figure", "numba"]
+REPOSITORY = Path(__file__).resolve().parent.parent
+_PRELOADED = "tests.preloaded"
 
 
 @cache
@@ -28,15 +28,78 @@ def _server(environment: tuple[tuple[str, str], ...]) -> ForkServerContext:
     """The context whose processes are forked from the server, which is started with that
     environment: libraries read theirs when they are imported."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(_IMPORTED)
+    context.set_forkserver_preload([_PRELOADED])
     before = dict(os.environ)
     try:
-        os.environ.update(environment)
+        os.environ.update(environment, PYTHONPATH=str(REPOSITORY))
         forkserver.ensure_running()
     finally:
         os.environ.clear()
         os.environ.update(before)
     return context
+
+
+class ForkedScript:
+    """A script that runs; used as a ``subprocess.Popen``.
+
+    ``environment`` may differ between scripts only in what no library reads when it is imported.
+    """
+
+    def __init__(
+        self,
+        script: Path,
+        arguments: Sequence[str],
+        cwd: Path,
+        environment: Mapping[str, str],
+        more: Mapping[str, str] | None = None,
+    ) -> None:
+        context = _server(tuple(sorted(environment.items())))
+        self.args = [str(script), *arguments]
+        self._folder = tempfile.TemporaryDirectory()
+        self._out, self._err = (Path(self._folder.name, name) for name in ("out", "err"))
+        everything = {**environment, **(more or {})}
+        self._process = context.Process(
+            target=_become, args=(self.args, cwd, everything, self._out, self._err)
+        )
+        self._process.start()
+        assert self._process.pid is not None
+        self.pid: int = self._process.pid
+
+    @property
+    def returncode(self) -> int | None:
+        return self._process.exitcode
+
+    def poll(self) -> int | None:
+        return self._process.exitcode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """The exit status.
+
+        Raises
+        ------
+        subprocess.TimeoutExpired
+            If it runs longer than so many seconds more.
+        """
+        self._process.join(timeout)
+        if self._process.exitcode is None:
+            raise subprocess.TimeoutExpired(self.args, timeout or 0.0)
+        return self._process.exitcode
+
+    def kill(self) -> None:
+        self._process.kill()
+
+    def terminate(self) -> None:
+        self._process.terminate()
+
+    def communicate(self, timeout: float | None = None) -> tuple[str, str]:
+        """What it printed, and on standard error, when it has ended; as for ``wait``."""
+        self.wait(timeout)
+        if self._out.parent.exists():  # else it was asked before
+            self._printed = [
+                path.read_text() if path.exists() else "" for path in (self._out, self._err)
+            ]
+            self._folder.cleanup()
+        return self._printed[0], self._printed[1]
 
 
 def run_forked(
@@ -48,32 +111,25 @@ def run_forked(
 ) -> subprocess.CompletedProcess[str]:
     """Run a script to its end; one that takes longer than ``timeout`` seconds is killed.
 
-    ``environment`` must be the same in every call.
-
     Raises
     ------
     subprocess.TimeoutExpired
     """
-    context = _server(tuple(sorted(environment.items())))
-    command = [str(script), *arguments]
-    with tempfile.TemporaryDirectory() as folder:
-        out, err = Path(folder, "out"), Path(folder, "err")
-        process = context.Process(target=_become, args=(command, cwd, dict(environment), out, err))
-        process.start()
-        process.join(timeout)
-        if process.exitcode is None:
-            process.kill()
-            process.join()
-            raise subprocess.TimeoutExpired(command, timeout, out.read_text(), err.read_text())
-        return subprocess.CompletedProcess(
-            command, process.exitcode, out.read_text(), err.read_text()
-        )
+    process = ForkedScript(script, arguments, cwd, environment)
+    try:
+        out, errors = process.communicate(timeout)
+    except subprocess.TimeoutExpired as expired:
+        process.kill()
+        expired.output, expired.stderr = process.communicate()
+        raise
+    return subprocess.CompletedProcess(process.args, process.wait(), out, errors)
 
 
 def _become(
     command: list[str], cwd: Path, environment: dict[str, str], out: Path, err: Path
 ) -> None:
     """Turn this process into a script's."""
+    assert _PRELOADED in sys.modules  # multiprocessing passes over what cannot be imported
     for path, stream in ((os.devnull, 0), (out, 1), (err, 2)):
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT)
         os.dup2(descriptor, stream)

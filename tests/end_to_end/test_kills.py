@@ -11,7 +11,6 @@ import os
 import random
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -28,8 +27,16 @@ from PIL import Image
 
 from filmvqa.checkpoint import load_checkpoint
 from filmvqa.sound.wav import read_wav
-from tests.conftest import KILLS, REPOSITORY, script_environment
+from tests.conftest import (
+    KILLS,
+    REPOSITORY,
+    nobody_is_left,
+    script_environment,
+    start_script,
+    start_together,
+)
 from tests.end_to_end.workplace import DATA, SMALL
+from tests.scripts_server import ForkedScript
 from tests.training.tiny_runs import metrics, same
 
 pytestmark = [pytest.mark.alone, pytest.mark.slow]
@@ -47,7 +54,7 @@ IMAGES_TO_LABEL = [
 @dataclass(frozen=True)
 class Stage:
     """A command line, the folder into which it writes, what it makes there, and with what that
-    begins, as patterns of paths; and as how many processes torchrun starts it."""
+    begins, as patterns of paths; and as how many processes it runs."""
 
     line: list[str]
     into: str
@@ -133,24 +140,23 @@ def command(stage: Stage) -> list[str]:
     return [*launcher, str(REPOSITORY / "scripts" / script), *arguments]
 
 
-def start(stage: Stage, folder: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        command(stage), cwd=folder, env=script_environment(), text=True,
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-    )  # fmt: skip
+def start(stage: Stage, folder: Path) -> list[ForkedScript]:
+    script, *arguments = stage.line
+    if stage.processes == 1:
+        return [start_script(script, *arguments, cwd=folder)]
+    return start_together(script, *arguments, cwd=folder)
 
 
-def children(process: subprocess.Popen[str]) -> list[int]:
-    """Those of torchrun: of a training's processes any can be killed."""
-    path = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-    if TORCHRUN not in process.args or not path.exists():
-        return []
-    return [int(number) for number in path.read_text().split()]
+def finish(processes: list[ForkedScript]) -> None:
+    errors = "".join(process.communicate(timeout=300)[1] for process in processes)
+    assert [process.wait() for process in processes] == [0] * len(processes), errors[-2000:]
 
 
-def finish(process: subprocess.Popen[str]) -> None:
-    _, errors = process.communicate(timeout=300)
-    assert process.returncode == 0, errors[-2000:]
+def wait(processes: list[ForkedScript], seconds: float) -> None:
+    """Wait until all have ended, so many seconds at most."""
+    deadline = time.monotonic() + seconds
+    for process in processes:
+        process.wait(max(0.0, deadline - time.monotonic()))
 
 
 def made(stage: Stage, folder: Path) -> set[Path]:
@@ -172,12 +178,12 @@ def undisturbed(
     times = {}
     for name, stage in STAGES.items():
         begun, first = time.monotonic(), None
-        process = start(stage, folder)
-        while process.poll() is None:
+        processes = start(stage, folder)
+        while any(process.poll() is None for process in processes):
             if first is None and any(folder.glob(stage.begins)):
                 first = time.monotonic() - begun
             time.sleep(0.02)
-        finish(process)
+        finish(processes)
         times[name] = (first or 0.0, time.monotonic() - begun)
         if name == "generate":
             more_questions(folder / "data/tiny/questions")
@@ -212,12 +218,14 @@ def test_killed_at_any_moment_it_goes_on(
     moments = random.Random(f"{stage} {KILLS}")
     place, kills, finished = without(stage, whole, tmp_path / "0"), 0, 0
     while kills < KILLS:
-        process, started = start(STAGES[stage], place), time.monotonic()
+        processes, started = start(STAGES[stage], place), time.monotonic()
         try:
-            process.wait(moments.uniform(0.8 * first, last))
+            wait(processes, moments.uniform(0.8 * first, last))
         except subprocess.TimeoutExpired:
-            os.kill(moments.choice([process.pid, *children(process)]), signal.SIGKILL)
-            process.communicate(timeout=200)
+            moments.choice(processes).kill()
+            for process in processes:
+                process.terminate()  # as torchrun does, if another has not even found it
+                process.communicate(timeout=200)
             kills += 1
             nobody_is_left(place)
             everything_is_whole(STAGES[stage], place)
@@ -225,7 +233,7 @@ def test_killed_at_any_moment_it_goes_on(
         # It ended before its moment: the machine is faster now, or it had little left to do.
         faster = min(1.0, (time.monotonic() - started) / last)
         first, last = first * faster, last * faster
-        finish(process)
+        finish(processes)
         compare(STAGES[stage], whole, place)
         shutil.rmtree(place)
         finished += 1
@@ -275,23 +283,6 @@ def test_a_disk_that_fills_stops_it_in_one_line_and_it_goes_on(
     (error,) = [line for line in says.splitlines() if line.startswith("error: ")]
     assert re.search(r"no room on the disk: it needs [\d.]+ \w+, [\d.]+ \w+ are free", error)
     compare(about, whole, place)
-
-
-def nobody_is_left(place: Path) -> None:
-    """The workers of a process that was killed end too."""
-    for _ in range(200):
-        folders = Path("/proc").glob("[0-9]*/cwd")
-        if not any(path.is_symlink() and _target(path) == place.resolve() for path in folders):
-            return
-        time.sleep(0.05)
-    raise AssertionError("a worker outlives its parent by 10 seconds")
-
-
-def _target(link: Path) -> Path | None:
-    try:
-        return link.readlink()
-    except OSError:  # ended meanwhile, or somebody else's
-        return None
 
 
 def everything_is_whole(stage: Stage, place: Path) -> None:

@@ -168,7 +168,7 @@ def test_a_claim_from_its_settings_to_its_verdict(workplace: Path) -> None:
                        "second": {"optim.weight_decay": 0}}],
     }  # fmt: skip
     (workplace / "decay.yaml").write_text(json.dumps(claim))
-    command = ["laboratory.py", "claims=[decay.yaml]", "split=val"]
+    command = ["laboratory.py", "claims=[decay.yaml]", "split=val", "jobs=1"]
     out = succeed(*command, cwd=workplace)
     assert "Decay: 4 runs, " in out
     assert "| It matters. | nobody | 4 runs, " in out
@@ -184,5 +184,14 @@ def test_a_claim_from_its_settings_to_its_verdict(workplace: Path) -> None:
     assert [path.stat().st_mtime_ns for path in best] == times
     out = succeed(*command, "train=false", cwd=workplace)
     assert "finished already" not in out
+    last = best[0].with_name("last.pt")
+    content = torch.load(last, weights_only=True)
+    content["progress"]["finished"] = False  # as if it had been cut off
+    torch.save(content, last)
+    out = succeed(*command, "train=false", cwd=workplace)
+    assert f"{last.parent.relative_to(workplace)}: is not at its end" in out
+    assert "| It matters. | nobody | 3 runs, " in out
+    out = succeed("sweep_report.py", "dir=outputs/sweeps/decay", cwd=workplace)
+    assert out.count("is not at its end") == 1
     line = fail("laboratory.py", "claims=[nothing]", cwd=workplace)
     assert "claim/nothing.yaml: " in line

@@ -1,4 +1,8 @@
-"""Training, extraction and evaluation as several processes that torchrun starts."""
+"""Training, extraction and evaluation as several processes that torchrun starts.
+
+Where torchrun itself does nothing that matters, two processes are forked with the variables that it
+sets: to start three that import torch takes longer than what they do.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +13,15 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from filmvqa.checkpoint import load_checkpoint
-from tests.conftest import REPOSITORY, script_environment
+from tests.conftest import REPOSITORY, nobody_is_left, script_environment, start_together
 from tests.end_to_end.workplace import DATA, TRAIN, succeed
+from tests.scripts_server import ForkedScript
 from tests.training.tiny_runs import metrics, same
 
 pytestmark = pytest.mark.slow
@@ -23,7 +29,7 @@ pytestmark = pytest.mark.slow
 LONG = ["trainer.max_steps=100000", "trainer.eval_every=100000", "trainer.checkpoint_steps=5"]
 
 
-def start(
+def start_torchrun(
     script: str, *arguments: str, cwd: Path, options: tuple[str, ...] = ()
 ) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]
@@ -34,11 +40,18 @@ def start(
     )  # fmt: skip
 
 
-def together(script: str, *arguments: str, cwd: Path, options: tuple[str, ...] = ()) -> str:
+def together(script: str, *arguments: str, cwd: Path) -> str:
     """What two processes print."""
-    out, errors = start(script, *arguments, cwd=cwd, options=options).communicate(timeout=300)
-    assert "Traceback" not in errors, errors[-3000:]
+    out, errors, statuses = ended(start_together(script, *arguments, cwd=cwd))
+    assert statuses == [0, 0], errors[-3000:]
     return out
+
+
+def ended(processes: list[ForkedScript]) -> tuple[str, str, list[int]]:
+    """What they have printed in the end, on standard error, and their statuses."""
+    printed = [process.communicate(timeout=300) for process in processes]
+    out, errors = ("".join(texts) for texts in zip(*printed, strict=True))
+    return out, errors, [process.wait() for process in processes]
 
 
 def error_lines(errors: str) -> list[str]:
@@ -56,17 +69,24 @@ def workers(torchrun: subprocess.Popen[str]) -> list[int]:
     return [child for _, child in sorted(ranks.items())]
 
 
-def training(
-    cwd: Path, run: str, *arguments: str, options: tuple[str, ...] = ()
-) -> subprocess.Popen[str]:
-    """A long training that has saved its state once."""
-    process = start("train.py", *TRAIN, *LONG, f"run={run}", *arguments, cwd=cwd, options=options)
-    last = cwd / "outputs/demo" / run / "last.pt"
-    before, deadline = _written(last), time.monotonic() + 120
-    while _written(last) == before and process.poll() is None and time.monotonic() < deadline:
+def wait_until_saved(
+    last: Path, before: int, processes: Sequence[ForkedScript | subprocess.Popen[str]]
+) -> None:
+    """Wait until a training has saved its state since."""
+    deadline = time.monotonic() + 120
+    while _written(last) == before and time.monotonic() < deadline:
+        assert all(process.poll() is None for process in processes)
         time.sleep(0.05)
-    assert _written(last) != before, process.communicate()[1][-3000:]
-    return process
+    assert _written(last) != before
+
+
+def training(cwd: Path, run: str, *arguments: str) -> list[ForkedScript]:
+    """A long training by two processes that has saved its state once."""
+    last = cwd / "outputs/demo" / run / "last.pt"
+    before = _written(last)
+    processes = start_together("train.py", *TRAIN, *LONG, f"run={run}", *arguments, cwd=cwd)
+    wait_until_saved(last, before, processes)
+    return processes
 
 
 def _written(path: Path) -> int:
@@ -99,37 +119,50 @@ def test_every_stage_has_the_result_of_one_process(workplace: Path, tmp_path: Pa
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-def test_if_a_process_is_killed_all_end_with_one_line(copy: Path, rank: int) -> None:
-    process = training(copy, "killed")
-    others = workers(process)
-    os.kill(others[rank], signal.SIGKILL)
+def test_if_a_process_is_killed_the_other_ends_with_one_line(copy: Path, rank: int) -> None:
+    processes = training(copy, "killed")
+    processes[rank].kill()
     begun = time.monotonic()
-    _, errors = process.communicate(timeout=200)
+    _, errors, statuses = ended(processes)
     assert time.monotonic() - begun < 15
-    assert process.returncode != 0
+    assert statuses[rank] == -signal.SIGKILL
+    assert statuses[1 - rank] == 1
     (line,) = error_lines(errors)
     assert line == (
         "error: another of the 2 processes has ended; run the same command again to go on"
     )
     step = load_checkpoint(copy / "outputs/demo/killed/last.pt")["progress"]["step"]
     again = training(copy, "killed")
-    again.terminate()
-    out, _ = again.communicate(timeout=200)
-    assert f"going on from step {step}" in out
+    for process in again:
+        process.terminate()
+    assert f"going on from step {step}" in ended(again)[0]
 
 
-def test_a_signal_saves_the_step_in_all_processes(copy: Path) -> None:
-    process = training(copy, "stopped", "trainer.checkpoint_minutes=0.01")
+def test_a_signal_to_torchrun_saves_the_step_in_all_processes(copy: Path) -> None:
+    process = start_torchrun(
+        "train.py", *TRAIN, *LONG, "run=stopped", "trainer.checkpoint_minutes=0.01", cwd=copy
+    )
+    last = copy / "outputs/demo/stopped/last.pt"
+    wait_until_saved(last, 0, [process])
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=200)
     (line,) = error_lines(errors)
-    step = load_checkpoint(copy / "outputs/demo/stopped/last.pt")["progress"]["step"]
-    assert f"stopped after step {step} of " in line
+    assert f"stopped after step {load_checkpoint(last)['progress']['step']} of " in line
+
+
+def test_if_torchrun_is_killed_its_processes_end(copy: Path) -> None:
+    process = start_torchrun("train.py", *TRAIN, *LONG, "run=orphans", cwd=copy)
+    wait_until_saved(copy / "outputs/demo/orphans/last.pt", 0, [process])
+    left = workers(process)
+    assert len(left) == 2
+    process.kill()
+    process.communicate()
+    nobody_is_left(copy)
 
 
 def test_torchrun_restarts_a_run_without_a_name_in_its_folder(copy: Path) -> None:
     arguments = [*TRAIN, "name=restarted", "trainer.max_steps=80", "trainer.checkpoint_steps=10"]
-    process = start("train.py", *arguments, cwd=copy, options=("--max-restarts=2",))
+    process = start_torchrun("train.py", *arguments, cwd=copy, options=("--max-restarts=2",))
     folder = copy / "outputs/restarted"
     while not list(folder.glob("*/last.pt")) and process.poll() is None:
         time.sleep(0.02)
@@ -148,15 +181,17 @@ def test_torchrun_restarts_a_run_without_a_name_in_its_folder(copy: Path) -> Non
 
 
 def test_errors_of_all_processes_are_one_line(copy: Path) -> None:
-    process = start("train.py", *TRAIN, "run=film", "data.train_split=other", cwd=copy)
+    process = start_torchrun("train.py", *TRAIN, "run=film", "data.train_split=other", cwd=copy)
     _, errors = process.communicate(timeout=300)
     (line,) = error_lines(errors)
     assert "other" in line
 
 
 def test_a_program_for_one_process_refuses_several(copy: Path) -> None:
-    process = start("preprocess_questions.py", *DATA, cwd=copy)
-    _, errors = process.communicate(timeout=300)
+    first, second = start_together("preprocess_questions.py", *DATA, cwd=copy)
+    assert first.wait(timeout=300) == 1
+    second.terminate()  # as torchrun does when the first has failed
+    _, errors, _ = ended([first, second])
     assert error_lines(errors) == [
         "error: preprocess_questions.py: runs as one process; start it without torchrun"
     ]

@@ -26,6 +26,7 @@ SHORT = [
     "trainer.eval_every=3",
     "trainer.log_every=2",
     "trainer.batch_size=16",
+    "trainer.train_sample=96",
 ]
 TRAIN = ["experiment=demo", *DATA, *SMALL, *SHORT]
 

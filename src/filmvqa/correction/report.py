@@ -23,7 +23,7 @@ from filmvqa.files import atomic_write, check_output, write_file
 from filmvqa.layout import CorrectionLayout, RunLayout
 from filmvqa.locks import folder_lock
 from filmvqa.reports.bootstrap import Difference, paired_difference
-from filmvqa.reports.sweeps import SweepRun, read_runs
+from filmvqa.reports.sweeps import SweepRun, read_runs, unfinished
 from filmvqa.tables import markdown_table
 
 #: The key by whose values runs are compared.
@@ -108,7 +108,9 @@ def report_correction(
         folder_lock(files.folder, split),
     ):
         series = {}
-        for name, runs in _by_conditioning(read_runs(folder)).items():
+        all_runs = read_runs(folder)
+        unfinished(all_runs)
+        for name, runs in _by_conditioning(all_runs).items():
             courses: dict[bool, list[Course]] = {False: [], True: []}
             for run in runs:
                 model, vocabulary = _corrector(run, segmented)

@@ -25,6 +25,7 @@ from filmvqa.reports.sweeps import (
     is_number,
     read_runs,
     shown,
+    unfinished,
 )
 from filmvqa.settings import AboveZero, Name, Positive, Settings, settings_from
 
@@ -191,13 +192,14 @@ def score_run(run: SweepRun, split: str) -> ScoredRun:
 
 
 def runs_of(claim: Claim, folder: Path) -> list[SweepRun]:
-    """The runs of a claim's sweeps below a folder that belong to it; none if nothing was trained
-    yet."""
+    """The finished runs of a claim's sweeps below a folder that belong to it; none if nothing was
+    trained yet."""
     runs = []
     for sweep in claim.sweeps:
         if (folder / sweep).is_dir():
             runs += [run for run in read_runs(folder / sweep) if belongs(run, claim)]
-    return runs
+    left_out = unfinished(runs)
+    return [run for run in runs if run not in left_out]
 
 
 def belongs(run: SweepRun, claim: Claim) -> bool:

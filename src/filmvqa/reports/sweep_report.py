@@ -9,7 +9,7 @@ from filmvqa.files import check_output, write_file
 from filmvqa.locks import folder_lock
 from filmvqa.reports.paper_results import ABLATIONS, COLUMNS, TEST_ACCURACY
 from filmvqa.reports.sweep_figure import draw_sweep
-from filmvqa.reports.sweeps import Reached, Sweep, read_runs, summarize
+from filmvqa.reports.sweeps import Reached, Sweep, read_runs, summarize, unfinished
 from filmvqa.tables import csv_table, markdown_table
 
 
@@ -93,7 +93,9 @@ def report_sweep(
     """
     folder = Path(folder)
     check_output(folder / "report.md")
-    sweep = summarize(read_runs(folder), key, series_key, reach)
+    runs = read_runs(folder)
+    unfinished(runs)  # are reported too: a sweep can be looked at while it runs
+    sweep = summarize(runs, key, series_key, reach)
     tables = markdown_tables(sweep, reach)
     with folder_lock(folder, "report"):
         write_file(folder / "report.md", tables)

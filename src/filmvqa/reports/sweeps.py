@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from filmvqa.checkpoint import load_checkpoint
 from filmvqa.errors import UserError, one_line
 from filmvqa.files import files_below, read_bytes
 from filmvqa.layout import RunLayout
@@ -147,6 +148,22 @@ def read_runs(folder: str | Path) -> list[SweepRun]:
             f"{folder}: no runs in it; make some with scripts/train.py -m sweep=weight_decay"
         )
     return runs
+
+
+def unfinished(runs: Sequence[SweepRun]) -> list[SweepRun]:
+    """The runs that were cut off or still train, and a line printed about each.
+
+    A run whose last checkpoint was removed counts as finished.
+    """
+    found = []
+    for run in runs:
+        last = RunLayout(run.folder).last_checkpoint
+        if last.exists() and not load_checkpoint(last)["progress"]["finished"]:
+            step = run.course[-1].step
+            print(f"{run.folder}: is not at its end (last evaluated at step {step}); the command "
+                  "that started it goes on with it", flush=True)  # fmt: skip
+            found.append(run)
+    return found
 
 
 def _read_config(path: Path) -> dict[str, Any]:
