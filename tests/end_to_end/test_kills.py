@@ -87,7 +87,8 @@ STAGES = {
     "train": Stage(
         ["train.py", "experiment=demo", *DATA, *SMALL, "run=film", "trainer.max_steps=150",
          "trainer.batch_size=24", "trainer.eval_every=40", "trainer.checkpoint_steps=7",
-         "trainer.log_every=9", "trainer.ema_decay=0.99", "data.fraction=0.9"],
+         "trainer.log_every=9", "trainer.ema_decay=0.99", "trainer.train_sample=200",
+         "data.fraction=0.9"],
         "outputs",
         ("outputs/demo/film",),
         "outputs/demo/film/metrics.jsonl",
@@ -95,7 +96,7 @@ STAGES = {
     "train together": Stage(
         ["train.py", "experiment=demo", *DATA, *SMALL, "run=together", "trainer.max_steps=150",
          "trainer.batch_size=24", "trainer.eval_every=40", "trainer.checkpoint_steps=7",
-         "trainer.log_every=9", "trainer.ema_decay=0.99"],
+         "trainer.log_every=9", "trainer.ema_decay=0.99", "trainer.train_sample=200"],
         "outputs",
         ("outputs/demo/together",),
         "outputs/demo/together/metrics.jsonl",
@@ -117,7 +118,8 @@ STAGES = {
     ),
     "train label maps": Stage(
         ["train.py", "experiment=correction_base", *IMAGES_TO_LABEL, "run=base",
-         "trainer.max_steps=60", "trainer.eval_every=30", "trainer.checkpoint_steps=7"],
+         "trainer.max_steps=60", "trainer.eval_every=30", "trainer.checkpoint_steps=7",
+         "trainer.train_sample=30"],
         "outputs",
         ("outputs/correction_base/base",),
         "outputs/correction_base/base/metrics.jsonl",

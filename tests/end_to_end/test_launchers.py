@@ -33,7 +33,7 @@ def test_a_sweep_under_every_launcher(launcher: str, copy: Path) -> None:
     command = [
         "-m", *TRAIN, *LAUNCHERS[launcher], "name=sweep", "optim.weight_decay=0,1e-5,-1",
     ]  # fmt: skip
-    done = run_script("train.py", *command, cwd=copy, forked=False)
+    done = run_script("train.py", *command, cwd=copy, forked=launcher == "basic")
     folder = copy / "outputs/sweeps/sweep"
     assert done.returncode == 1, done.stderr[-2000:]
     last = done.stderr.strip().splitlines()[-1]

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -12,8 +9,9 @@ import pytest
 import yaml
 
 from filmvqa.checkpoint import load_checkpoint
-from tests.conftest import REPOSITORY, script_environment
+from tests.conftest import start_script
 from tests.end_to_end.workplace import TRAIN, succeed
+from tests.scripts_server import ForkedScript
 from tests.training.tiny_runs import metrics, same
 
 pytest.importorskip("optuna")
@@ -23,12 +21,8 @@ SEARCH = [*TRAIN, "trainer.max_steps=60", "trainer.eval_every=20", "search.trial
           "search.prune=false"]  # fmt: skip
 
 
-def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
-    script = REPOSITORY / "scripts/search.py"
-    return subprocess.Popen(
-        [sys.executable, str(script), *SEARCH, *arguments], cwd=folder, env=script_environment(), text=True,
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-    )  # fmt: skip
+def start(folder: Path, *arguments: str) -> ForkedScript:
+    return start_script("search.py", *SEARCH, *arguments, cwd=folder)
 
 
 def test_two_processes_one_of_them_killed_and_started_again(copy: Path) -> None:
@@ -39,7 +33,7 @@ def test_two_processes_one_of_them_killed_and_started_again(copy: Path) -> None:
     while len(list(folder.glob("*/metrics.jsonl"))) < 2:  # each trains its own
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    processes[0].send_signal(signal.SIGKILL)
+    processes[0].kill()
     processes[0].communicate()
     processes[0] = start(copy, "debug=true")
     for process in processes:
