@@ -4,7 +4,9 @@
 # make correction   a segmentation network corrected by hints in words, FiLM against a guide
 # make page   a page in the browser: ask a trained network about pictures, and see what it does
 # make laboratory   claims about FiLM tried with three seeds each, in an hour on two cores
-# make test   lint, types and all tests
+# make test   lint, types and tests, in ten minutes on two cores
+# make test-processes   tests that start, kill and restart whole programs, and measure their memory:
+#             torchrun, launchers, Slurm, searches; as long again
 # make soak   every stage killed 50 times and started again, a long training, and property tests
 #             with fresh seeds and ten times as many examples: an hour
 # All set everything up in .venv first, once.
@@ -14,7 +16,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo sound segmentation correction page laboratory test soak lint clean
+.PHONY: demo sound segmentation correction page laboratory test test-processes soak lint clean
 
 demo: $(INSTALLED)
 	$(BIN)/python scripts/demo.py
@@ -44,10 +46,12 @@ laboratory: $(INSTALLED)
 	$(BIN)/python scripts/extract_features.py data=lab
 	$(BIN)/python scripts/laboratory.py "claims=[parts/hour]"
 
-# Side by side with a thread each; then, apart from these, what measures memory beside what kills.
+# Side by side, with a thread each.
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not alone" -n auto --dist loadfile --no-loadscope-reorder --durations=10
-	$(BIN)/python -m pytest -m alone -n 2 --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not processes" -n auto --dist loadfile --no-loadscope-reorder --durations=10
+
+test-processes: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m processes -n 2 --dist worksteal --durations=10
 
 soak: $(INSTALLED)
 	FILMVQA_KILLS=50 $(BIN)/python -m pytest tests/end_to_end/test_kills.py tests/training/test_memory.py

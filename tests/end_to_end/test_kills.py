@@ -39,7 +39,7 @@ from tests.end_to_end.workplace import DATA, SMALL
 from tests.scripts_server import ForkedScript
 from tests.training.tiny_runs import metrics, same
 
-pytestmark = [pytest.mark.alone, pytest.mark.slow]
+pytestmark = [pytest.mark.processes, pytest.mark.slow]
 #: Copies of the training questions, and of each in its file: preprocessing would be over at once.
 COPIES, REPEATS = 5, 10
 TORCHRUN = "filmvqa.cli.quiet_torchrun"

@@ -18,7 +18,7 @@ from tests.conftest import REPOSITORY, run_script, script_environment
 from tests.end_to_end.sweeps import Sweep, check_interrupted_sweep
 from tests.end_to_end.workplace import TRAIN, succeed
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.processes, pytest.mark.slow]
 
 LAUNCHERS = {
     "basic": [],

@@ -15,7 +15,7 @@ from tests.scripts_server import ForkedScript
 from tests.training.tiny_runs import metrics, same
 
 pytest.importorskip("optuna")
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.processes, pytest.mark.slow]
 
 SEARCH = [*TRAIN, "trainer.max_steps=60", "trainer.eval_every=20", "search.trials=3",
           "search.prune=false"]  # fmt: skip

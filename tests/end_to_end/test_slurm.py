@@ -14,7 +14,7 @@ from tests.end_to_end.slurm import NoSlurmError, one_node
 from tests.end_to_end.sweeps import Sweep, check_interrupted_sweep
 from tests.end_to_end.workplace import TRAIN, succeed
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.processes, pytest.mark.slow]
 
 LAUNCHER = [
     "hydra/launcher=submitit_cpu", "hydra.launcher.cpus_per_task=1", "hydra.launcher.mem_gb=1",

@@ -24,7 +24,7 @@ from tests.end_to_end.workplace import DATA, TRAIN, succeed
 from tests.scripts_server import ForkedScript
 from tests.training.tiny_runs import metrics, same
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.processes, pytest.mark.slow]
 
 LONG = ["trainer.max_steps=100000", "trainer.eval_every=100000", "trainer.checkpoint_steps=5"]
 

@@ -29,7 +29,7 @@ from tests.conftest import KILLS, TINY, data_in
 from tests.training.tiny_runs import train
 
 pytestmark = [
-    pytest.mark.alone,
+    pytest.mark.processes,
     pytest.mark.slow,
     pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory is read in /proc"),
 ]
