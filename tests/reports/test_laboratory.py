@@ -181,6 +181,27 @@ def test_the_papers_results_stand_beside(tmp_path: Path) -> None:
     assert "the paper's |  |  |  |  |  |  | 94.3 | 99.1 | 96.8 | 99.1 | 99.1 |" in page
 
 
+def test_macs_published_curve_stands_beside(tmp_path: Path) -> None:
+    for name in ("film", "mac"):
+        for fraction in (0.05, 0.1, 1.0):
+            write_scored_run(tmp_path / "decay", [True] * 90,
+                             **{"model.name": name, "data.fraction": fraction, "seed": 0})  # fmt: skip
+    keys = [{"key": "model", "name": "model"}, {"key": "data.fraction", "name": "fraction"}]
+    claim = own_claim(
+        tmp_path, keys=keys, contrasts=[], paper="data_efficiency", axis="data.fraction"
+    )
+    report_claim(claim, tmp_path, tmp_path / "out", "test", 0.01)
+    rows = [
+        re.split(r" *\| *", line)
+        for line in (tmp_path / "out/decay.md").read_text().splitlines()
+        if line.startswith(("| film ", "| mac "))
+    ]
+    assert [(row[1], row[2], row[-2]) for row in rows] == [
+        ("film", "0.05", ""), ("film", "0.1", ""), ("film", "1", ""),
+        ("mac", "0.05", ""), ("mac", "0.1", "86.0"), ("mac", "1", "98.9"),
+    ]  # fmt: skip
+
+
 def test_a_claim_whose_runs_are_not_there(tmp_path: Path) -> None:
     report = report_claim(own_claim(tmp_path), tmp_path, tmp_path / "out", "test", 0.01)
     assert "Nothing was trained yet." in (tmp_path / "out/decay.md").read_text()

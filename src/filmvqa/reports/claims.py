@@ -95,8 +95,9 @@ class Claim(Settings):
     by_type
         Whether the table has the question types.
     paper
-        Which of the paper's results stand beside: Table 1's of ``models``, by the key ``model``, or
-        those of Tables 2 and 3 of ``ablations``, by the key ``ablation``.
+        Which published results stand beside: those of Table 1 of the paper for ``models``, by the
+        key ``model``; of its Tables 2 and 3 for ``ablations``, by the key ``ablation``; MAC's for
+        ``data_efficiency``, by the keys ``model`` and ``data.fraction``.
     """
 
     node: ClassVar[str] = ""
@@ -113,7 +114,7 @@ class Claim(Settings):
     axis: Name | None = None
     contrasts: list[Contrast] = field(default_factory=list)
     by_type: bool = False
-    paper: Literal["models", "ablations"] | None = None
+    paper: Literal["models", "ablations", "data_efficiency"] | None = None
 
 
 def read_claim(path: Path) -> Claim:

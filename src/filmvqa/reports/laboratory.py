@@ -21,7 +21,7 @@ from filmvqa.reports.claims import (
 )
 from filmvqa.reports.evaluate import evaluate_checkpoint
 from filmvqa.reports.laboratory_figure import draw_courses, draw_settings
-from filmvqa.reports.paper_results import ABLATIONS, TEST_ACCURACY
+from filmvqa.reports.paper_results import ABLATIONS, MAC_BY_FRACTION, TEST_ACCURACY
 from filmvqa.reports.sweeps import shown
 from filmvqa.tables import csv_table, markdown_table
 from filmvqa.worlds.programs import QUESTION_TYPES
@@ -135,12 +135,15 @@ def settings_table(report: ClaimReport, split: str) -> str:
 
 
 def _published(claim: Claim, setting: Setting) -> tuple[float, ...]:
-    """The paper's accuracies of a setting in percent, overall and (of models) by question type;
-    none if it has none."""
+    """The published accuracies of a setting in percent, overall and (of models) by question type;
+    none if there are none."""
     if claim.paper == "models":
         return TEST_ACCURACY.get(str(setting.values["model"]), ())
     if claim.paper == "ablations" and (name := setting.values["ablation"]) in ABLATIONS:
         return (ABLATIONS[name],)
+    if claim.paper == "data_efficiency" and setting.values["model"] == "mac":
+        fraction = float(setting.values["data.fraction"])
+        return (MAC_BY_FRACTION[fraction],) if fraction in MAC_BY_FRACTION else ()
     return ()
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from filmvqa.reports.claims import Claim, Setting, label_of
 from filmvqa.reports.figure_file import new_figure, save_figure
+from filmvqa.reports.paper_results import MAC_BY_FRACTION
 from filmvqa.reports.sweep_figure import set_value_ticks
 
 _WIDTH = 8.0
@@ -48,6 +49,10 @@ def _draw_along_axis(axes: Any, claim: Claim, settings: Sequence[Setting]) -> No
         for value, setting in zip(values, members, strict=True):
             tests = [100 * test for test in setting.tests]
             axes.plot([value] * len(tests), tests, "o", color=color, markersize=4, alpha=0.7)
+    if claim.paper == "data_efficiency":
+        least = min(s.values[claim.axis or ""] for s in settings)
+        published = {x: y for x, y in MAC_BY_FRACTION.items() if x >= least}
+        axes.plot(*zip(*published.items(), strict=True), "k--", label="MAC on CLEVR, published")
     set_value_ticks(axes, sorted({s.values[claim.axis or ""] for s in settings}))
     name = next(key.name for key in claim.keys if key.key == claim.axis)
     axes.set(xlabel=name, ylabel="accuracy (%)")
