@@ -71,6 +71,7 @@ def test_what_cannot_be_answered_leaves_the_conversation_as_it_was(
     conversation: Conversation, picture: str
 ) -> None:
     for line, message in (
+        ("What is tehre?", "'tehre' is not in the vocabulary; the nearest known words are there"),
         ("What colour is it?", "'colour' is not in the vocabulary; the nearest known words are"),
         ("/imag x", "/imag: no such command; /help lists them"),
         ("/image", "/image: which"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import pytest
 from nicegui import ui
@@ -15,10 +16,13 @@ from PIL import Image
 
 from filmvqa.clevr.editing import EditedScene
 from filmvqa.errors import UserError
+from filmvqa.layout import DatasetLayout
 from filmvqa.page.app import build_page, open_house, serve
 from filmvqa.page.desk import House
 from filmvqa.page.networks import Network
-from filmvqa.page.subjects import Subject, drawn
+from filmvqa.page.subjects import PictureSet, Subject, drawn
+from filmvqa.reports.evaluate import evaluate_checkpoint
+from tests.training.tiny_runs import train
 
 
 def visit(house: House, subject: Subject, story: Callable[[User], Awaitable[None]]) -> None:
@@ -287,6 +291,39 @@ def test_errors_are_filtered_and_opened(tiny_house: House, first: Subject) -> No
         await until(lambda: f"wrong: it is {row['expected']}" in labels(user))
 
     visit(tiny_house, first, story)
+
+
+def test_masks_are_looked_through(referring_set: Path, tmp_path: Path, first: Subject) -> None:
+    """The worst first; a network that draws has no right and wrong answers."""
+    train(tmp_path / "run", referring_set, "film_segmentation", max_steps=16)
+    evaluate_checkpoint(tmp_path / "run/best.pt", "val")
+    pictures = PictureSet(DatasetLayout.under(referring_set.parent, h5=referring_set))
+    network = Network.load(str(tmp_path / "run/best.pt"), "cpu", None)
+    house = House([network], pictures, tmp_path / "run")
+    evaluated = house.evaluated("val")
+    bad = int((evaluated.ious < 0.5).sum())
+    assert 0 < bad < len(evaluated)
+
+    async def story(user: User) -> None:
+        user.find(kind=ui.tab, content="Errors").click()
+        await until(
+            lambda: bool(elements(user, ui.table)) and bool(elements(user, ui.table)[0].rows)
+        )
+        table = elements(user, ui.table)[0]
+        assert f"{bad:,} of {len(evaluated):,} masks have an IoU below 0.5" in labels(user)
+        ious = [evaluated.ious[row["row"]] for row in table.rows]
+        assert ious == sorted(ious)
+        assert [row["IoU"] for row in table.rows] == [f"{iou:.2f}" for iou in ious]
+        assert "given" not in table.rows[0]
+        meant = next(s for s in elements(user, ui.select) if "several" in s.options)
+        meant.set_value("several")
+        await until(lambda: {row["meant"] for row in table.rows} == {"several"})
+        row = table.rows[-1]
+        user.find(kind=ui.table).trigger("look", row)
+        await until(lambda: field(user).value == row["question"])
+        await until(lambda: f"val {row['image']}" in labels(user))
+
+    visit(house, first, story)
 
 
 def test_two_visitors_do_not_see_each_others_scenes(network: Network, first: Subject) -> None:

@@ -146,9 +146,10 @@ class Vocabulary:
         if allow_unknown:
             return self.question[UNK]
         nearest = get_close_matches(word.lower(), self.words(), n=3, cutoff=0.5)
-        hint = f"the nearest known words are {', '.join(nearest)}" if nearest else (
-            "no known word is near it"
-        )  # fmt: skip
+        hint = "no known word is near it"
+        if nearest:
+            is_or_are = "word is" if len(nearest) == 1 else "words are"
+            hint = f"the nearest known {is_or_are} {', '.join(nearest)}"
         raise UserError(f"question: the word {word!r} is not in the vocabulary; {hint}")
 
     def words(self) -> list[str]:

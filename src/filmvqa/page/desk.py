@@ -32,8 +32,8 @@ class House:
     @property
     def evaluated_splits(self) -> list[str]:
         """The splits whose predictions can be looked through."""
-        if self.run is None or self.pictures is None or self.networks[0].draws:
-            return []  # the mistakes of masks are in the report
+        if self.run is None or self.pictures is None:
+            return []
         return evaluated_splits(self.run)
 
     def evaluated(self, split: str) -> Evaluated:

@@ -8,12 +8,18 @@ from collections.abc import Awaitable, Callable
 from nicegui import events, ui
 
 from filmvqa.page.desk import Desk, reporting
-from filmvqa.page.evaluated import COLUMNS, Evaluated
+from filmvqa.page.evaluated import (
+    ANSWER_COLUMNS,
+    IOU,
+    MASK_COLUMNS,
+    WRONG_BELOW,
+    Evaluated,
+)
 from filmvqa.page.panel import panel
 
 #: More rows are not sent to the browser.
 _ROWS = 500
-_TITLES = {column: column for column in COLUMNS} | {"length": "program length"}
+_TITLES = {"length": "program length", "meant": "objects meant"}  # others are their own
 _ALL = "all"
 
 
@@ -24,6 +30,9 @@ class ErrorsPanel:
         self._desk, self._on_open = desk, on_open
         self._evaluated: Evaluated | None = None
         self._splits = splits = desk.house.evaluated_splits
+        draws = desk.house.networks[0].draws
+        self._columns = MASK_COLUMNS if draws else ANSWER_COLUMNS
+        self._wrong = f"masks have an IoU below {WRONG_BELOW}" if draws else "answers are wrong"
         with panel("Errors").classes("errors"):
             if not splits:
                 ui.label(
@@ -37,22 +46,29 @@ class ErrorsPanel:
                 )
                 self._filters = {
                     column: ui.select(
-                        [_ALL], value=_ALL, label=_TITLES[column], on_change=self._show
+                        [_ALL], value=_ALL, label=_title(column), on_change=self._show
                     )
-                    for column in COLUMNS
+                    for column in self._columns
+                    if column != IOU
                 }
                 for select in (self._split, *self._filters.values()):
                     select.props("dense outlined options-dense")
                 self._only_wrong = ui.checkbox(
-                    "only wrong answers", value=True, on_change=self._show
+                    "only bad masks" if draws else "only wrong answers",
+                    value=True,
+                    on_change=self._show,
                 )
             self._summary = ui.label().classes("quiet").props('role="status"')
             columns = [
                 {"name": name, "label": label, "field": name, "align": "left", "sortable": True}
-                for name, label in {"question": "question", **_TITLES, "image": "picture"}.items()
+                for name, label in {
+                    "question": "expression" if draws else "question",
+                    **{column: _title(column) for column in self._columns},
+                    "image": "picture",
+                }.items()
             ]
             for column in columns:
-                if column["name"] in ("expected", "given"):
+                if column["name"] in ("expected", "given", IOU):
                     column["classes"] = "text-weight-bold"
             self._table = ui.table(columns=columns, rows=[], row_key="row", pagination=20)
             self._table.props("flat dense wrap-cells")
@@ -94,9 +110,9 @@ class ErrorsPanel:
         rows = evaluated.choose(chosen, only_wrong=bool(self._only_wrong.value))
         of_filter = evaluated.choose(chosen, only_wrong=False)
         wrong = int(evaluated.is_wrong[of_filter].sum())
-        text = f"{wrong:,} of {len(of_filter):,} answers are wrong"
+        text = f"{wrong:,} of {len(of_filter):,} {self._wrong}"
         if not evaluated.has_truths:
-            text = f"{len(of_filter):,} answers; the right ones are not known"
+            text = f"{len(of_filter):,} predictions; the right ones are not known"
         elif len(of_filter):
             text += f" ({100 * wrong / len(of_filter):.1f}%)"
         if len(rows) > _ROWS:
@@ -107,7 +123,7 @@ class ErrorsPanel:
                 "row": int(row),
                 "question": evaluated.questions[row],
                 "image": int(evaluated.images[row]),
-                **{column: _cell(evaluated.columns[column][row]) for column in COLUMNS},
+                **{column: _cell(evaluated.columns[column][row]) for column in self._columns},
             }
             for row in rows[:_ROWS]
         ]
@@ -119,6 +135,10 @@ class ErrorsPanel:
         await self._on_open(evaluated.questions[row], evaluated.split, int(evaluated.images[row]))
 
 
+def _title(column: str) -> str:
+    return _TITLES.get(column, column)
+
+
 def _cell(value: str) -> str | int:
-    """Numbers as such, so that they are sorted as numbers."""
+    """Whole numbers as such, so that they are sorted as numbers."""
     return int(value) if value.isdigit() else str(value)

@@ -12,12 +12,19 @@ from numpy.typing import NDArray
 from filmvqa.data.questions import QuestionDataset
 from filmvqa.data.vocabulary import Vocabulary
 from filmvqa.errors import UserError
+from filmvqa.evaluation.masks import number_referred
 from filmvqa.evaluation.records import read_predictions
 from filmvqa.layout import DatasetLayout, EvaluationLayout, RunLayout
 from filmvqa.reports.evaluate import num_objects
+from filmvqa.worlds.programs import NUMBERS_REFERRED
 
-#: The columns that predictions are chosen by.
-COLUMNS = ("type", "family", "objects", "length", "expected", "given")
+#: The columns of answers, by which they are chosen, and those of masks; the intersection over union
+#: of a mask with the true one is a number, and no choice.
+ANSWER_COLUMNS = ("type", "family", "objects", "length", "expected", "given")
+IOU = "IoU"
+MASK_COLUMNS = ("meant", "family", "objects", "length", IOU)
+#: A mask with less is wrong: the lowest threshold of the reports' precision.
+WRONG_BELOW = 0.5
 
 
 @dataclass(frozen=True)
@@ -27,28 +34,35 @@ class Evaluated:
     Attributes
     ----------
     columns
-        (N,) values by the name of each of ``COLUMNS``; what is not known is an empty string.
+        (N,) values by the name of each column; what is not known is an empty string.
     questions, images
         (N,) words, and index of the picture.
+    ious
+        (N,) of masks, NaN where the true one is not known; None of answers.
     """
 
     split: str
     columns: dict[str, NDArray[np.str_]]
     questions: Sequence[str]
     images: NDArray[np.int64]
+    ious: NDArray[np.float64] | None = None
 
     def __len__(self) -> int:
         return len(self.images)
 
     @property
     def is_wrong(self) -> NDArray[np.bool_]:
+        if self.ious is not None:
+            return self.ious < WRONG_BELOW
         expected, given = self.columns["expected"], self.columns["given"]
         wrong: NDArray[np.bool_] = (expected != "") & (expected != given)
         return wrong
 
     @property
     def has_truths(self) -> bool:
-        """Whether the right answers are known."""
+        """Whether the right answers, or the true masks, are known."""
+        if self.ious is not None:
+            return not bool(np.isnan(self.ious).all())
         return bool((self.columns["expected"] != "").any())
 
     def values(self, column: str) -> list[str]:
@@ -57,11 +71,13 @@ class Evaluated:
         return sorted(found, key=lambda v: (not v.isdigit(), v.zfill(9) if v.isdigit() else v))
 
     def choose(self, chosen: dict[str, str], *, only_wrong: bool) -> NDArray[np.int64]:
-        """The predictions (M,) that have all chosen values of columns."""
+        """The predictions (M,) that have all chosen values of columns; the worst masks come
+        first."""
         mask = self.is_wrong if only_wrong else np.ones(len(self), bool)
         for column, value in chosen.items():
             mask = mask & (self.columns[column] == value)
-        return np.nonzero(mask)[0]
+        rows = np.nonzero(mask)[0]
+        return rows if self.ious is None else rows[np.argsort(self.ious[rows], kind="stable")]
 
 
 def evaluated_splits(folder: Path) -> list[str]:
@@ -107,9 +123,22 @@ def read_evaluated(
         "expected": [record.truth or "" for record in records],
         "given": [record.answer for record in records],
     }  # fmt: skip
+    ious = None
+    if any(record.mask is not None for record in records):
+        ious = np.array([np.nan if r.iou is None else r.iou for r in records], np.float64)
+        columns["meant"] = (
+            unknown
+            if questions.objects is None
+            else [NUMBERS_REFERRED[i] for i in number_referred(questions.objects[rows]).tolist()]
+        )
+        columns[IOU] = ["" if r.iou is None else f"{r.iou:.2f}" for r in records]
     return Evaluated(
         split,
-        {name: np.array(values, dtype=np.str_) for name, values in columns.items()},
+        {
+            name: np.array(columns[name], dtype=np.str_)
+            for name in (ANSWER_COLUMNS if ious is None else MASK_COLUMNS)
+        },
         [vocabulary.decode(questions.questions[row].tolist()) for row in rows],
         np.array([record.image_index for record in records]),
+        ious,
     )
