@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -121,6 +122,21 @@ def referring_set(referring_world: Path) -> Path:
 def sounds(tmp_path_factory: pytest.TempPathFactory) -> DatasetLayout:
     """A small set of sounds with questions and spectrograms. Read only."""
     return make_set(tmp_path_factory.mktemp("sounds"))
+
+
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
+    """A folder that all workers of a test run share, made by the first that needs it. Read only."""
+    root = factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent
+    folder = root / name
+    with open(root / f"{name}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (root / f"{name}.made").exists():
+            folder.mkdir()  # fails in the others if the first could not make it
+            make(folder)
+            (root / f"{name}.made").touch()
+    return folder
 
 
 @pytest.fixture

@@ -5,13 +5,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import made_once
 from tests.end_to_end.workplace import every_stage
 
 
 @pytest.fixture(scope="session")
 def trained_workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which every stage up to a trained FiLM has run. Read only."""
-    return every_stage(tmp_path_factory.mktemp("workplace"))
+    return made_once(tmp_path_factory, "workplace", every_stage)
 
 
 @pytest.fixture(scope="module")

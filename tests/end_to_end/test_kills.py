@@ -30,6 +30,7 @@ from filmvqa.sound.wav import read_wav
 from tests.conftest import (
     KILLS,
     REPOSITORY,
+    made_once,
     nobody_is_left,
     script_environment,
     start_script,
@@ -176,20 +177,25 @@ def undisturbed(
 ) -> tuple[Path, dict[str, tuple[float, float]]]:
     """A folder in which every stage has run, and of each when it began to write, and when it ended,
     in seconds from its start."""
-    folder = tmp_path_factory.mktemp("undisturbed")
-    times = {}
+    folder = made_once(tmp_path_factory, "undisturbed", every_stage)
+    return folder / "place", json.loads((folder / "times.json").read_text())
+
+
+def every_stage(folder: Path) -> None:
+    place, times = folder / "place", {}
+    place.mkdir()
     for name, stage in STAGES.items():
         begun, first = time.monotonic(), None
-        processes = start(stage, folder)
+        processes = start(stage, place)
         while any(process.poll() is None for process in processes):
-            if first is None and any(folder.glob(stage.begins)):
+            if first is None and any(place.glob(stage.begins)):
                 first = time.monotonic() - begun
             time.sleep(0.02)
         finish(processes)
         times[name] = (first or 0.0, time.monotonic() - begun)
         if name == "generate":
-            more_questions(folder / "data/tiny/questions")
-    return folder, times
+            more_questions(place / "data/tiny/questions")
+    (folder / "times.json").write_text(json.dumps(times))
 
 
 def more_questions(folder: Path) -> None:

@@ -48,10 +48,9 @@ def fail(script: str, *arguments: str, cwd: Path) -> str:
     return lines[0]
 
 
-def every_stage(cwd: Path) -> Path:
-    """The folder, after every stage up to a trained FiLM has run in it."""
+def every_stage(cwd: Path) -> None:
+    """Run every stage up to a trained FiLM in a folder."""
     succeed("generate_clevr.py", *DATA, *GENERATOR, "workers=2", cwd=cwd)
     succeed("preprocess_questions.py", *DATA, cwd=cwd)
     succeed("extract_features.py", *DATA, cwd=cwd)
     succeed("train.py", *TRAIN, "run=film", cwd=cwd)
-    return cwd
