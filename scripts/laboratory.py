@@ -18,7 +18,7 @@ def main(config) -> None:
     settings = typed_settings(config, LaboratoryConfig)
 
     from filmvqa.files import write_file
-    from filmvqa.reports.claims import read_claim
+    from filmvqa.reports.claims import read_claim, runs_of
     from filmvqa.reports.laboratory import report_claim, verdicts_table
 
     known = packed_folder("configs") / "claim"
@@ -28,12 +28,17 @@ def main(config) -> None:
     jobs = settings.jobs or cores()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     runs, output = Path(settings.runs), Path(settings.output)
+
+    def reported(claim):
+        return report_claim(claim, runs, output, settings.split, settings.margin / 100)
+
     reports = []
     for claim in claims:
         if settings.train:
-            hours = claim.runs * claim.minutes / 60 / jobs
-            print(f"\n{claim.title}: {claim.runs} runs, {jobs} at a time, about {hours:.1f} hours "
-                  "in all; those that are finished are not run again", flush=True)  # fmt: skip
+            missing = max(0, claim.runs - len(runs_of(claim, runs)))
+            hours = missing * claim.minutes / 60 / jobs
+            print(f"\n{claim.title}: {missing} of {claim.runs} runs to do, {jobs} at a time, about "
+                  f"{hours:.1f} hours", flush=True)  # fmt: skip
             run_stage(
                 [
                     f"train.py -m {overrides} hydra.sweep.dir={runs / folder} "
@@ -43,9 +48,11 @@ def main(config) -> None:
                 ],
                 "the laboratory goes on from there",
             )
-        report = report_claim(claim, runs, output, settings.split, settings.margin / 100)
-        reports.append(report)
-    verdicts = verdicts_table(reports)
+        reports.append(reported(claim))
+    # The claims that earlier calls have reported stay in the table.
+    others = [path for path in sorted(known.glob("*.yaml")) if path not in paths]
+    reports += [reported(read_claim(p)) for p in others if (output / f"{p.stem}.md").exists()]
+    verdicts = verdicts_table(sorted(reports, key=lambda report: report.claim.name))
     write_file(output / "verdicts.md", verdicts)
     print(f"\n{verdicts}\nwritten to {output}")
 

@@ -170,7 +170,7 @@ def test_a_claim_from_its_settings_to_its_verdict(workplace: Path) -> None:
     (workplace / "decay.yaml").write_text(json.dumps(claim))
     command = ["laboratory.py", "claims=[decay.yaml]", "split=val", "jobs=1"]
     out = succeed(*command, cwd=workplace)
-    assert "Decay: 4 runs, " in out
+    assert "Decay: 4 of 4 runs to do, 1 at a time, " in out
     assert "| It matters. | nobody | 4 runs, " in out
     folder = workplace / "outputs/laboratory"
     page, verdicts = ((folder / name).read_text() for name in ("decay.md", "verdicts.md"))
@@ -181,6 +181,7 @@ def test_a_claim_from_its_settings_to_its_verdict(workplace: Path) -> None:
     times = [path.stat().st_mtime_ns for path in best]
     out = succeed(*command, cwd=workplace)
     assert out.count("finished already") == 4
+    assert "Decay: 0 of 4 runs to do" in out
     assert [path.stat().st_mtime_ns for path in best] == times
     out = succeed(*command, "train=false", cwd=workplace)
     assert "finished already" not in out

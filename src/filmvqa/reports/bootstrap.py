@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import norm, t
+from scipy.stats import t
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,10 @@ def paired_difference(
     of 3 it would be a third too small. A single seed is not drawn, so that the interval then leaves
     out how much seeds differ.
 
-    The interval is from the 2.5% to the 97.5% quantile of the resampled differences, widened about
-    their mean as Student's t is wider than the normal distribution, with Satterthwaite's degrees of
-    freedom: three seeds tell little about how much seeds differ.
+    The interval is as many standard deviations of the resampled differences to both sides of the
+    mean as Student's t has it, with Satterthwaite's degrees of freedom: three seeds tell little
+    about how much seeds differ. Quantiles of the resampled differences would end at the lowest and
+    the highest of three seeds.
 
     Parameters
     ----------
@@ -69,17 +70,14 @@ def paired_difference(
     if seeds == 1:
         weights = np.ones((resamples, 1), np.int64)
     differences = (by_seed * weights).sum(1) / drawn
-    quantiles = np.quantile(differences, (0.025, 0.975))
     of_seeds = by_seed.mean(0).var(ddof=1) / seeds if seeds > 1 else 0.0
-    widening = _widening([of_seeds, by_seed.mean(1).var()], [seeds - 1, len(questions) - 1])
-    low, high = mean + widening * (quantiles - mean)
-    return Difference(float(mean), float(low), float(high))
+    factor = _factor([of_seeds, by_seed.mean(1).var()], [seeds - 1, len(questions) - 1])
+    half = factor * differences.std()
+    return Difference(float(mean), float(mean - half), float(mean + half))
 
 
-def _widening(variances: Sequence[float], freedoms: Sequence[int]) -> float:
-    """How much wider the 95% interval of Student's t is than the normal one, for a sum of estimates
-    with these variances, each with its degrees of freedom (Satterthwaite 1946)."""
+def _factor(variances: Sequence[float], freedoms: Sequence[int]) -> float:
+    """Half of a 95% interval in standard deviations, by Student's t, for a sum of estimates with
+    these variances, each with its degrees of freedom (Satterthwaite 1946)."""
     spread = sum(v * v / f for v, f in zip(variances, freedoms, strict=True) if v and f)
-    if not spread:
-        return 1.0
-    return float(t.ppf(0.975, sum(variances) ** 2 / spread) / norm.ppf(0.975))
+    return float(t.ppf(0.975, sum(variances) ** 2 / spread)) if spread else 0.0

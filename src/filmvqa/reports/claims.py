@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import mean
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
@@ -29,7 +30,10 @@ from filmvqa.reports.sweeps import (
 )
 from filmvqa.settings import AboveZero, Name, Positive, Settings, settings_from
 
-Verdict = Literal["shows", "does not show", "the opposite", "cannot be told"]
+Verdict = Literal[
+    "shows", "shows, but less", "shows, and more", "does not show", "the opposite",
+    "cannot be told", "still on its plateau", "too few seeds",
+]  # fmt: skip
 #: A value that a sweep varies.
 Value = int | float | str | bool | list[Any] | None
 
@@ -37,13 +41,19 @@ Value = int | float | str | bool | list[Any] | None
 @dataclass(frozen=True, kw_only=True)
 class Key(Settings):
     """A config key that a claim's settings differ in, the name of its column, and the values that
-    belong to the claim, in order (None: all that the runs have)."""
+    belong to the claim, in order (None: all that the runs have); ``labels`` has what stands for a
+    value in tables and figures instead of itself."""
 
     node: ClassVar[str] = "keys"
 
     key: Name
     name: Name
     values: Annotated[list[Any], Meta(min_length=1)] | None = None
+    labels: dict[str, Name] = field(default_factory=dict)
+
+    def shown(self, value: Any) -> str:
+        """A value as tables have it."""
+        return self.labels.get(shown(value), shown(value))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +71,8 @@ class Contrast(Settings):
         so, or that they are the ``same``.
     claimed
         The difference in points that the source gives; None if it gives none.
+    decides
+        The part of the claim that it decides; a claim without any such is decided by the first.
     """
 
     node: ClassVar[str] = "contrasts"
@@ -70,6 +82,7 @@ class Contrast(Settings):
     second: dict[str, Any]
     expected: Literal["more", "no more", "same"] = "more"
     claimed: float | None = None
+    decides: Name | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +104,10 @@ class Claim(Settings):
     axis
         The key, with numbers for values, along which figures draw curves; None: a row a setting.
     contrasts
-        What decides. The verdict about the claim is that about the first.
+        What is compared.
+    plateau
+        Training accuracy in percent that networks have on their plateau. One that has not left it
+        by its end is not judged: when it would have is another question. None: there is none.
     by_type
         Whether the table has the question types.
     paper
@@ -113,8 +129,17 @@ class Claim(Settings):
     where: dict[str, Any] = field(default_factory=dict)
     axis: Name | None = None
     contrasts: list[Contrast] = field(default_factory=list)
+    plateau: AboveZero | None = None
     by_type: bool = False
     paper: Literal["models", "ablations", "data_efficiency"] | None = None
+
+    @property
+    def deciding(self) -> dict[str, Contrast]:
+        """The contrast that decides each part of the claim."""
+        parts = {contrast.decides: contrast for contrast in self.contrasts if contrast.decides}
+        if not parts and self.contrasts:
+            parts = {self.claim: self.contrasts[0]}
+        return parts
 
 
 def read_claim(path: Path) -> Claim:
@@ -168,6 +193,11 @@ class Setting:
     def tests(self) -> list[float]:
         """Test accuracy of each run."""
         return [run.test for run in self.runs]
+
+    @property
+    def at_the_end(self) -> float:
+        """Mean training accuracy after the last step."""
+        return mean(run.run.course[-1].train for run in self.runs)
 
 
 @dataclass(frozen=True)
@@ -288,7 +318,11 @@ def judge(claim: Claim, settings: Sequence[Setting], margin: float) -> list[Outc
             np.stack([r.correct for r in pair[0]]), np.stack([r.correct for r in pair[1]]),
             one.images,
         )  # fmt: skip
-        verdict = verdict_of(difference, contrast.expected, margin)
+        verdict = verdict_of(difference, contrast.expected, margin, contrast.claimed)
+        if claim.plateau and min(first.at_the_end, second.at_the_end) < claim.plateau / 100:
+            verdict = "still on its plateau"
+        if len(seeds) < 2:  # the interval then leaves out how much seeds differ
+            verdict = "too few seeds"
         outcomes.append(Outcome(contrast, difference, seeds, verdict))
     return outcomes
 
@@ -305,9 +339,17 @@ def find_setting(settings: Sequence[Setting], values: dict[str, Any]) -> Setting
     return found[0] if found else None
 
 
-def verdict_of(difference: Difference, expected: str, margin: float) -> Verdict:
-    """``shows`` if the whole interval is as the claim has it, where a difference within the margin
-    counts as none, and ``does not show`` if none of it is."""
+def verdict_of(
+    difference: Difference, expected: str, margin: float, claimed: float | None = None
+) -> Verdict:
+    """What a difference with its interval says.
+
+    - That the first is more accurate ``shows`` if the whole interval is above 0, and does so ``but
+      less`` or ``and more`` if what is claimed, in points, is above or below all of it. It is
+      ``the opposite`` if all is below 0, and ``does not show`` if all is below the margin.
+    - That it is no more accurate, or the same, ``shows`` if the whole interval is, where a
+      difference within the margin counts as none, and ``does not show`` if none of it is.
+    """
     if expected != "more":
         is_same = expected == "same"
         if difference.high <= margin and (difference.low >= -margin or not is_same):
@@ -315,7 +357,9 @@ def verdict_of(difference: Difference, expected: str, margin: float) -> Verdict:
         is_clear = difference.low > margin or (is_same and difference.high < -margin)
         return "does not show" if is_clear else "cannot be told"
     if difference.low > 0:
-        return "shows"
+        if claimed is not None and claimed > 100 * difference.high:
+            return "shows, but less"
+        return "shows" if claimed is None or claimed >= 100 * difference.low else "shows, and more"
     if difference.high < 0:
         return "the opposite"
     return "does not show" if difference.high <= margin else "cannot be told"
@@ -324,11 +368,9 @@ def verdict_of(difference: Difference, expected: str, margin: float) -> Verdict:
 def label_of(claim: Claim, setting: Setting, keys: Sequence[str]) -> str:
     """A setting by its values of some keys: numbers with their names, words alone; what it has
     nothing of is left out."""
-    names = {key.key: key.name for key in claim.keys}
     parts = []
-    for key in keys:
-        value = setting.values[key]
-        if shown(value) == "–":
+    for key in claim.keys:
+        if key.key not in keys or (text := key.shown(setting.values[key.key])) == "–":
             continue
-        parts.append(f"{names[key]} {shown(value)}" if is_number(value) else shown(value))
+        parts.append(f"{key.name} {text}" if is_number(setting.values[key.key]) else text)
     return ", ".join(parts)

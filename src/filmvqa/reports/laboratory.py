@@ -12,6 +12,7 @@ from filmvqa.layout import EvaluationLayout, RunLayout
 from filmvqa.locks import folder_lock
 from filmvqa.reports.claims import (
     Claim,
+    Contrast,
     Outcome,
     Setting,
     judge,
@@ -22,9 +23,10 @@ from filmvqa.reports.claims import (
 from filmvqa.reports.evaluate import evaluate_checkpoint
 from filmvqa.reports.laboratory_figure import draw_courses, draw_settings
 from filmvqa.reports.paper_results import ABLATIONS, MAC_BY_FRACTION, TEST_ACCURACY
-from filmvqa.reports.sweeps import shown
 from filmvqa.tables import csv_table, markdown_table
 from filmvqa.worlds.programs import QUESTION_TYPES
+
+_NOT_RUN = "not run yet"
 
 
 @dataclass(frozen=True)
@@ -86,10 +88,11 @@ def page(report: ClaimReport, split: str) -> str:
     lines.append(f"```bash\npython scripts/laboratory.py claims=[{claim.name}]\n```")
     if not report.settings:
         return "\n\n".join([*lines, "Nothing was trained yet.\n"])
-    lines += [settings_table(report, split), outcomes_table(report.outcomes)]
+    lines += [settings_table(report, split), outcomes_table(claim, report.outcomes)]
     lines.append(
         f"{report.num_runs} of {claim.runs} runs, {report.hours:.1f} hours of training with one "
-        "thread each."
+        "thread each. All accuracies but those at the end are of each run's best checkpoint on "
+        "validation; the gap is training's less the test's."
     )
     lines += [
         f"![Accuracy by setting]({claim.name}.png)",
@@ -100,8 +103,8 @@ def page(report: ClaimReport, split: str) -> str:
 
 def settings_table(report: ClaimReport, split: str) -> str:
     """A row for each setting: accuracies in percent, means over seeds, and of the split the
-    standard deviation over seeds. The paper's, on CLEVR, are in a column, and with question types
-    in a row below."""
+    standard deviation over seeds. All but the first are at the evaluation with the best validation
+    accuracy. The paper's, on CLEVR, are in a column, and with question types in a row below."""
     claim = report.claim
     types = [name for name in QUESTION_TYPES if claim.by_type]
     names = [key.name for key in claim.keys]
@@ -115,8 +118,9 @@ def settings_table(report: ClaimReport, split: str) -> str:
         published = _published(claim, setting)
         rows.append(
             [
-                *(shown(value) for value in setting.values.values()),
+                *(key.shown(setting.values[key.key]) for key in claim.keys),
                 str(len(setting.runs)),
+                f"{100 * setting.at_the_end:.1f}",
                 f"{100 * train:.1f}",
                 f"{100 * mean(r.run.val for r in setting.runs):.1f}",
                 f"{100 * test:.1f}{spread}",
@@ -129,7 +133,7 @@ def settings_table(report: ClaimReport, split: str) -> str:
             blank = [""] * (len(rows[-1]) - len(names) - len(types))
             values = [f"{value:.1f}" for value in published[1:]]
             rows.append(["the paper's", *[""] * (len(names) - 1), *blank, *values])
-    header = [*names, "seeds", "training", "validation", split, "gap"]
+    header = [*names, "seeds", "training, at the end", "training", "validation", split, "gap"]
     header += ["paper, CLEVR"] if claim.paper else []
     return markdown_table([*header, *(f"{name}, validation" for name in types)], rows, len(names))
 
@@ -147,18 +151,24 @@ def _published(claim: Claim, setting: Setting) -> tuple[float, ...]:
     return ()
 
 
-def outcomes_table(outcomes: Sequence[Outcome]) -> str:
+def outcomes_table(claim: Claim, outcomes: Sequence[Outcome]) -> str:
     """A row for each contrast: the difference in points, its interval, and what that says."""
-    rows = [
-        [
-            outcome.contrast.text,
-            "" if outcome.contrast.claimed is None else f"{outcome.contrast.claimed:+g}",
-            interval(outcome),
-            outcome.verdict,
-        ]
-        for outcome in outcomes
-    ]
+    rows = []
+    for contrast in claim.contrasts:
+        outcome = _outcome_of(contrast, outcomes)
+        rows.append(
+            [
+                contrast.text,
+                "" if contrast.claimed is None else f"{contrast.claimed:+g}",
+                interval(outcome) if outcome else "",
+                outcome.verdict if outcome else _NOT_RUN,
+            ]
+        )
     return markdown_table(["difference", "claimed", "measured, 95% interval", "verdict"], rows, 1)
+
+
+def _outcome_of(contrast: Contrast, outcomes: Sequence[Outcome]) -> Outcome | None:
+    return next((outcome for outcome in outcomes if outcome.contrast is contrast), None)
 
 
 def interval(outcome: Outcome) -> str:
@@ -169,16 +179,15 @@ def interval(outcome: Outcome) -> str:
 
 
 def verdicts_table(reports: Sequence[ClaimReport]) -> str:
-    """The first table of the laboratory: a row for each claim."""
+    """The first table of the laboratory: a row for each part of each claim."""
     rows = []
     for report in reports:
         claim, ran = report.claim, f"{report.num_runs} runs, {report.hours:.1f} h"
-        measured, verdict = "", "not run yet"
-        if report.outcomes:
-            decisive = report.outcomes[0]
-            measured = f"{decisive.contrast.text}: {interval(decisive)}"
-            verdict = decisive.verdict
-        rows.append([claim.claim, claim.source, ran, measured, f"**{verdict}**"])
+        for part, contrast in claim.deciding.items():
+            outcome = _outcome_of(contrast, report.outcomes)
+            measured = f"{contrast.text}: {interval(outcome)}" if outcome else ""
+            verdict = outcome.verdict if outcome else _NOT_RUN
+            rows.append([part, claim.source, ran, measured, f"**{verdict}**"])
     header = ["claim", "source", "what was run", "difference in points, 95% interval", "verdict"]
     return markdown_table(header, rows, len(header))
 

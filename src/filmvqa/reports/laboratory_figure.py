@@ -49,11 +49,16 @@ def _draw_along_axis(axes: Any, claim: Claim, settings: Sequence[Setting]) -> No
         for value, setting in zip(values, members, strict=True):
             tests = [100 * test for test in setting.tests]
             axes.plot([value] * len(tests), tests, "o", color=color, markersize=4, alpha=0.7)
+    values = sorted({s.values[claim.axis or ""] for s in settings})
     if claim.paper == "data_efficiency":
-        least = min(s.values[claim.axis or ""] for s in settings)
-        published = {x: y for x, y in MAC_BY_FRACTION.items() if x >= least}
+        published = {x: y for x, y in MAC_BY_FRACTION.items() if x >= values[0]}
         axes.plot(*zip(*published.items(), strict=True), "k--", label="MAC on CLEVR, published")
-    set_value_ticks(axes, sorted({s.values[claim.axis or ""] for s in settings}))
+        ticks = sorted({*values, *published})
+        axes.set_xscale("log")
+        axes.set_xticks(ticks, [f"{100 * value:g}%" for value in ticks])
+        axes.minorticks_off()
+    else:
+        set_value_ticks(axes, values)
     name = next(key.name for key in claim.keys if key.key == claim.axis)
     axes.set(xlabel=name, ylabel="accuracy (%)")
 
@@ -98,6 +103,9 @@ def draw_courses(claim: Claim, settings: Sequence[Setting], target: Path) -> Non
             for field, style in (("train", ":"), ("val", "-")):
                 accuracies = [100 * mean(getattr(e, field) for e in at) for at in evaluations]
                 label = label_of(claim, setting, keys) if field == "val" else ""
+                if len(questions) == 1:  # a model that is fitted at once, and has no course
+                    axes.axhline(accuracies[0], linestyle=style, color=f"C{i}", label=label)
+                    continue
                 axes.plot(questions, accuracies, style, color=f"C{i}", linewidth=1.2, label=label)
         axes.grid(alpha=0.3)
         # Above, where it covers no curve.
