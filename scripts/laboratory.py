@@ -50,8 +50,9 @@ def main(config) -> None:
             )
         reports.append(reported(claim))
     # The claims that earlier calls have reported stay in the table.
-    others = [path for path in sorted(known.glob("*.yaml")) if path not in paths]
-    reports += [reported(read_claim(p)) for p in others if (output / f"{p.stem}.md").exists()]
+    pages = [p for p in sorted(known.glob("*.yaml")) if (output / f"{p.stem}.md").exists()]
+    others = [read_claim(path) for path in pages if path not in paths]
+    reports += [reported(claim) for claim in others if runs_of(claim, runs)]
     verdicts = verdicts_table(sorted(reports, key=lambda report: report.claim.name))
     write_file(output / "verdicts.md", verdicts)
     print(f"\n{verdicts}\nwritten to {output}")
