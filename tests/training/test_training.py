@@ -194,7 +194,7 @@ def test_a_checkpoint_that_the_system_refuses_to_read_may_be_whole(
         raise OSError(number, os.strerror(number), *([] if reading else [str(self)]))
 
     monkeypatch.setattr(Path, "read_bytes", refuse)
-    with pytest.raises(OSError, match=".") as caught:
+    with pytest.raises(OSError, match=re.escape(os.strerror(number))) as caught:
         load_checkpoint(path)
     line = explain(caught.value)
     assert line.startswith(f"{path}: {os.strerror(number)}; ")
