@@ -6,7 +6,7 @@
 # make laboratory   claims about FiLM tried with three seeds each, in an hour on two cores
 # make test   lint, types and tests, in ten minutes on two cores
 # make test-processes   tests that start, kill and restart whole programs, and measure their memory:
-#             torchrun, launchers, Slurm, searches; as long again
+#             torchrun, launchers, Slurm, searches; in six minutes
 # make soak   every stage killed 50 times and started again, a long training, and property tests
 #             with fresh seeds and ten times as many examples: an hour
 # All set everything up in .venv first, once.

@@ -20,6 +20,7 @@ def main(config) -> None:
     from filmvqa.files import write_file
     from filmvqa.reports.claims import read_claim, runs_of
     from filmvqa.reports.laboratory import report_claim, verdicts_table
+    from filmvqa.reports.sweeps import is_finished
 
     known = packed_folder("configs") / "claim"
     names = settings.claims or sorted(path.stem for path in known.glob("*.yaml"))
@@ -35,7 +36,7 @@ def main(config) -> None:
     reports = []
     for claim in claims:
         if settings.train:
-            missing = max(0, claim.runs - len(runs_of(claim, runs)))
+            missing = max(0, claim.runs - sum(map(is_finished, runs_of(claim, runs))))
             hours = missing * claim.minutes / 60 / jobs
             print(f"\n{claim.title}: {missing} of {claim.runs} runs to do, {jobs} at a time, about "
                   f"{hours:.1f} hours", flush=True)  # fmt: skip

@@ -1,8 +1,8 @@
 """Scripts run in processes forked from one that has imported torch, which takes seconds each time.
 
 Otherwise a script runs as its user starts it: in a process, a current folder and with an environment
-of its own. What depends on the start itself (signals, terminals, the installed programs) is tested
-with processes that start from nothing: ``test_kills.py``, ``test_wheel.py``.
+of its own. What depends on the start itself (terminals, torchrun, launchers, the installed programs)
+is tested with processes that start from nothing: ``test_torchrun.py``, ``test_wheel.py``.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ def _server(environment: tuple[tuple[str, str], ...]) -> ForkServerContext:
 class ForkedScript:
     """A script that runs; used as a ``subprocess.Popen``.
 
-    ``environment`` may differ between scripts only in what no library reads when it is imported.
+    ``environment`` must be the same for all scripts: it is the server's too. ``more`` is the
+    script's alone, of which libraries that the server has imported know nothing.
     """
 
     def __init__(

@@ -268,24 +268,33 @@ def test_uploads(network: Network, first: Subject) -> None:
     visit(House([network]), first, story)
 
 
+async def open_errors(user: User) -> ui.table:
+    """The table of errors, when it has rows."""
+    user.find(kind=ui.tab, content="Errors").click()
+    await until(lambda: bool(elements(user, ui.table)) and bool(elements(user, ui.table)[0].rows))
+    return elements(user, ui.table)[0]
+
+
+async def open_last(user: User, table: ui.table) -> dict:
+    """The table's last row, whose picture and question are opened."""
+    row = table.rows[-1]
+    user.find(kind=ui.table).trigger("look", row)
+    await until(lambda: field(user).value == row["question"])
+    await until(lambda: f"val {row['image']}" in labels(user))
+    return row
+
+
 def test_errors_are_filtered_and_opened(tiny_house: House, first: Subject) -> None:
     async def story(user: User) -> None:
         evaluated = tiny_house.evaluated("val")
-        user.find(kind=ui.tab, content="Errors").click()
-        await until(
-            lambda: bool(elements(user, ui.table)) and bool(elements(user, ui.table)[0].rows)
-        )
-        table = elements(user, ui.table)[0]
+        table = await open_errors(user)
         wrong = int(evaluated.is_wrong.sum())
         assert len(table.rows) == wrong
         assert f"{wrong:,} of {len(evaluated):,} answers are wrong" in labels(user)
         kinds = next(s for s in elements(user, ui.select) if "count" in s.options)
         kinds.set_value("count")
         await until(lambda: {row["type"] for row in table.rows} == {"count"})
-        row = table.rows[-1]
-        user.find(kind=ui.table).trigger("look", row)
-        await until(lambda: field(user).value == row["question"])
-        await until(lambda: f"val {row['image']}" in labels(user))
+        row = await open_last(user, table)
         # The two networks answer side by side; the first is the one that was evaluated.
         await until(lambda: len(given(user)) == 2 and given(user)[0] == row["given"])
         await until(lambda: f"wrong: it is {row['expected']}" in labels(user))
@@ -305,11 +314,7 @@ def test_masks_are_looked_through(referring_set: Path, tmp_path: Path, first: Su
     assert 0 < bad < len(evaluated)
 
     async def story(user: User) -> None:
-        user.find(kind=ui.tab, content="Errors").click()
-        await until(
-            lambda: bool(elements(user, ui.table)) and bool(elements(user, ui.table)[0].rows)
-        )
-        table = elements(user, ui.table)[0]
+        table = await open_errors(user)
         assert f"{bad:,} of {len(evaluated):,} masks have an IoU below 0.5" in labels(user)
         ious = [evaluated.ious[row["row"]] for row in table.rows]
         assert ious == sorted(ious)
@@ -318,10 +323,7 @@ def test_masks_are_looked_through(referring_set: Path, tmp_path: Path, first: Su
         meant = next(s for s in elements(user, ui.select) if "several" in s.options)
         meant.set_value("several")
         await until(lambda: {row["meant"] for row in table.rows} == {"several"})
-        row = table.rows[-1]
-        user.find(kind=ui.table).trigger("look", row)
-        await until(lambda: field(user).value == row["question"])
-        await until(lambda: f"val {row['image']}" in labels(user))
+        await open_last(user, table)
 
     visit(house, first, story)
 

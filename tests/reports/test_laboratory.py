@@ -279,6 +279,12 @@ def test_a_claim_whose_runs_are_not_there(tmp_path: Path) -> None:
     assert "**not run yet**" in verdicts_table([report])
 
 
+def test_a_sweep_that_was_killed_before_its_first_evaluation_has_no_runs(tmp_path: Path) -> None:
+    """The laboratory, which counts them before it goes on, must not stop there."""
+    (tmp_path / "decay/seed@0").mkdir(parents=True)
+    assert runs_of(own_claim(tmp_path), tmp_path) == []
+
+
 def test_only_common_seeds_are_compared(tmp_path: Path) -> None:
     write_decays(tmp_path)
     write_scored_run(tmp_path / "decay", [True] * 90,

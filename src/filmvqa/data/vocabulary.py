@@ -148,8 +148,8 @@ class Vocabulary:
         nearest = get_close_matches(word.lower(), self.words(), n=3, cutoff=0.5)
         hint = "no known word is near it"
         if nearest:
-            is_or_are = "word is" if len(nearest) == 1 else "words are"
-            hint = f"the nearest known {is_or_are} {', '.join(nearest)}"
+            words_are = "words are" if len(nearest) > 1 else "word is"
+            hint = f"the nearest known {words_are} {', '.join(nearest)}"
         raise UserError(f"question: the word {word!r} is not in the vocabulary; {hint}")
 
     def words(self) -> list[str]:

@@ -8,13 +8,7 @@ from collections.abc import Awaitable, Callable
 from nicegui import events, ui
 
 from filmvqa.page.desk import Desk, reporting
-from filmvqa.page.evaluated import (
-    ANSWER_COLUMNS,
-    IOU,
-    MASK_COLUMNS,
-    WRONG_BELOW,
-    Evaluated,
-)
+from filmvqa.page.evaluated import ANSWER_COLUMNS, IOU, MASK_COLUMNS, WRONG_BELOW, Evaluated
 from filmvqa.page.panel import panel
 
 #: More rows are not sent to the browser.

@@ -24,9 +24,8 @@ from filmvqa.reports.sweeps import (
     SweepRun,
     grouped_value,
     is_number,
-    read_runs,
+    runs_below,
     shown,
-    unfinished,
 )
 from filmvqa.settings import AboveZero, Name, Positive, Settings, settings_from
 
@@ -223,14 +222,13 @@ def score_run(run: SweepRun, split: str) -> ScoredRun:
 
 
 def runs_of(claim: Claim, folder: Path) -> list[SweepRun]:
-    """The finished runs of a claim's sweeps below a folder that belong to it; none if nothing was
-    trained yet."""
+    """The runs of a claim's sweeps below a folder that belong to it; none if nothing was trained
+    yet."""
     runs = []
     for sweep in claim.sweeps:
         if (folder / sweep).is_dir():
-            runs += [run for run in read_runs(folder / sweep) if belongs(run, claim)]
-    left_out = unfinished(runs)
-    return [run for run in runs if run not in left_out]
+            runs += [run for run in runs_below(folder / sweep) if belongs(run, claim)]
+    return runs
 
 
 def belongs(run: SweepRun, claim: Claim) -> bool:

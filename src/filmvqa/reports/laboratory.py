@@ -23,6 +23,7 @@ from filmvqa.reports.claims import (
 from filmvqa.reports.evaluate import evaluate_checkpoint
 from filmvqa.reports.laboratory_figure import draw_courses, draw_settings
 from filmvqa.reports.paper_results import ABLATIONS, MAC_BY_FRACTION, TEST_ACCURACY
+from filmvqa.reports.sweeps import unfinished
 from filmvqa.tables import csv_table, markdown_table
 from filmvqa.worlds.programs import QUESTION_TYPES
 
@@ -49,7 +50,7 @@ class ClaimReport:
 
 
 def report_claim(claim: Claim, runs: Path, output: Path, split: str, margin: float) -> ClaimReport:
-    """Evaluate a claim's runs on a split where that is not done yet, and write the claim's page.
+    """Evaluate a claim's finished runs on a split where that is not done yet, and write its page.
 
     The files are ``<claim>.md``, ``.csv``, ``.png`` (test accuracy) and ``_courses.png`` (accuracy
     while training). Nothing that is reported was chosen on the split: the checkpoint of a run is
@@ -63,8 +64,9 @@ def report_claim(claim: Claim, runs: Path, output: Path, split: str, margin: flo
         As for ``judge``.
     """
     check_output(output / f"{claim.name}.md")
-    scored = []
-    for run in runs_of(claim, runs):
+    scored, found = [], runs_of(claim, runs)
+    left_out = {run.folder for run in unfinished(found)}
+    for run in (run for run in found if run.folder not in left_out):
         layout = RunLayout(run.folder)
         predictions = EvaluationLayout(layout.evaluation, split).predictions
         if not is_up_to_date(predictions, layout.best_checkpoint):

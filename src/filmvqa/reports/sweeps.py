@@ -120,7 +120,16 @@ def read_runs(folder: str | Path) -> list[SweepRun]:
     UserError
         If there are none, or if a file of a run is broken.
     """
-    folder = Path(folder)
+    runs = runs_below(Path(folder))
+    if not runs:
+        raise UserError(
+            f"{folder}: no runs in it; make some with scripts/train.py -m sweep=weight_decay"
+        )
+    return runs
+
+
+def runs_below(folder: Path) -> list[SweepRun]:
+    """As ``read_runs``; none if nothing was evaluated yet."""
     runs = []
     for metrics in files_below(folder, RunLayout(folder).metrics.name):
         layout = RunLayout(metrics.parent)
@@ -143,26 +152,22 @@ def read_runs(folder: str | Path) -> list[SweepRun]:
                 ],
             )
         )
-    if not runs:
-        raise UserError(
-            f"{folder}: no runs in it; make some with scripts/train.py -m sweep=weight_decay"
-        )
     return runs
 
 
-def unfinished(runs: Sequence[SweepRun]) -> list[SweepRun]:
-    """The runs that were cut off or still train, and a line printed about each.
+def is_finished(run: SweepRun) -> bool:
+    """Whether a run is at its end; one whose last checkpoint was removed counts as finished."""
+    last = RunLayout(run.folder).last_checkpoint
+    return not last.exists() or bool(load_checkpoint(last)["progress"]["finished"])
 
-    A run whose last checkpoint was removed counts as finished.
-    """
-    found = []
-    for run in runs:
-        last = RunLayout(run.folder).last_checkpoint
-        if last.exists() and not load_checkpoint(last)["progress"]["finished"]:
-            step = run.course[-1].step
-            print(f"{run.folder}: is not at its end (last evaluated at step {step}); the command "
-                  "that started it goes on with it", flush=True)  # fmt: skip
-            found.append(run)
+
+def unfinished(runs: Sequence[SweepRun]) -> list[SweepRun]:
+    """The runs that were cut off or still train, and a line printed about each."""
+    found = [run for run in runs if not is_finished(run)]
+    for run in found:
+        step = run.course[-1].step
+        print(f"{run.folder}: is not at its end (last evaluated at step {step}); the command that "
+              "started it goes on with it", flush=True)  # fmt: skip
     return found
 
 
