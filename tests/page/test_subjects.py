@@ -241,6 +241,10 @@ def test_maps_over_a_picture() -> None:
     assert laid.shape == picture.shape
     assert laid[2, 27, 0] > 2 * laid[17, 3, 0]
     assert (laid_over(picture, torch.ones(2, 3)) == 45).all()
+    picture[:, :, 0] = 40  # cyan
+    laid = laid_over(picture, values)
+    assert laid[2, 27].tolist() == [50, 125, 125]  # in its colour where the map is highest
+    assert len(set(laid[17, 3].tolist())) == 1  # grey where it is lowest
 
 
 def test_evaluated_predictions(tiny_house: House) -> None:

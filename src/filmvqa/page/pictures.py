@@ -13,8 +13,9 @@ from torch import Tensor
 
 from filmvqa.vqa import FilmParameters
 
-#: Of maps that are laid over a picture: readable on CLEVR's grey ground and on all its colours.
-_HEAT = np.array([255, 214, 10], float)
+#: Of maps that are laid over a picture: how bright it is where they are lowest and highest. Light
+#: instead of a colour, so that an object's colour can be read where a map is high.
+_DARK, _LIT = 0.45, 1.25
 #: Of a strip: the width of a channel, the height of a layer's γ or β.
 _BAR, _STRIP = 4, 56
 
@@ -32,7 +33,8 @@ def data_url(picture: NDArray[np.uint8], *, quick: bool = False) -> str:
 
 
 def laid_over(picture: NDArray[np.uint8], values: Tensor) -> NDArray[np.uint8]:
-    """A map (h, w) over a picture (H, W, 3): dark where it is lowest, yellow where it is highest.
+    """A picture (H, W, 3) lit by a map (h, w): grey and dark where the map is lowest, in its
+    colours and brighter than before where it is highest.
 
     Lowest and highest are those of this map; a map that is the same everywhere only darkens.
     """
@@ -40,10 +42,11 @@ def laid_over(picture: NDArray[np.uint8], values: Tensor) -> NDArray[np.uint8]:
     span = values.amax() - values.amin()
     relative = (values - values.amin()) / span.clamp(min=1e-12)
     small = Image.fromarray((255 * relative).numpy().astype(np.uint8))
-    shares = np.asarray(small.resize((width, height), Image.Resampling.BICUBIC), float) / 255
+    resized = np.asarray(small.resize((width, height), Image.Resampling.BICUBIC), float)
+    shares = resized[..., None] / 255
     gray = picture.astype(float).mean(2, keepdims=True)
-    laid = 0.45 * gray + 0.75 * shares[..., None] * (_HEAT - 0.45 * gray)
-    drawn: NDArray[np.uint8] = laid.clip(0, 255).astype(np.uint8)
+    lit = _DARK * gray * (1 - shares) + _LIT * picture * shares
+    drawn: NDArray[np.uint8] = lit.clip(0, 255).astype(np.uint8)
     return drawn
 
 

@@ -102,6 +102,9 @@ class Claim(Settings):
         Values by key that all runs of the claim have; others in the same folders are left out.
     axis
         The key, with numbers for values, along which figures draw curves; None: a row a setting.
+    panels
+        The key of which each value has a panel of its own where figures draw accuracy while
+        training; None: a few settings a panel, in order.
     contrasts
         What is compared.
     plateau
@@ -127,6 +130,7 @@ class Claim(Settings):
     keys: Annotated[list[Key], Meta(min_length=1)]
     where: dict[str, Any] = field(default_factory=dict)
     axis: Name | None = None
+    panels: Name | None = None
     contrasts: list[Contrast] = field(default_factory=list)
     plateau: AboveZero | None = None
     by_type: bool = False
@@ -155,7 +159,14 @@ def read_claim(path: Path) -> Claim:
             raise UserError("is no claim's settings")
         for name, entry in (("keys", Key), ("contrasts", Contrast)):
             content[name] = [settings_from(e, entry) for e in content.get(name) or []]
-        return settings_from(content | {"name": path.stem}, Claim)
+        claim = settings_from(content | {"name": path.stem}, Claim)
+        keys = [key.key for key in claim.keys]
+        named = [("axis", claim.axis), ("panels", claim.panels)]
+        named += [("contrasts", key) for c in claim.contrasts for key in (*c.first, *c.second)]
+        for name, key in named:
+            if key is not None and key not in keys:
+                raise UserError(f"{name}: {key} is none of its keys, {', '.join(keys)}")
+        return claim
     except (yaml.YAMLError, UnicodeDecodeError, ValueError, UserError) as error:
         raise UserError(f"{path}: {one_line(error)}") from None
 

@@ -86,10 +86,10 @@ def _draw_rows(axes: Any, claim: Claim, settings: Sequence[Setting]) -> None:
 
 def draw_courses(claim: Claim, settings: Sequence[Setting], target: Path) -> None:
     """Write a PNG of training and validation accuracy against questions: means over seeds, as far
-    as all seeds went, in panels of a few settings each."""
-    keys = [key.key for key in claim.keys]
-    count = math.ceil(len(settings) / math.ceil(len(settings) / _CURVES))  # as even as can be
-    panels = [settings[i : i + count] for i in range(0, len(settings), count)]
+    as all seeds went, in panels of a few settings each, or of one value of ``claim.panels``."""
+    panels = _panels(claim, settings)
+    keys = [key.key for key in claim.keys if key.key != claim.panels]
+    count = max(len(members) for members in panels)
     rows = math.ceil(len(panels) / 2)
     columns = min(2, len(panels))
     figure = new_figure(_WIDTH, 0.6 + (3.2 + 0.17 * count) * rows)
@@ -102,16 +102,31 @@ def draw_courses(claim: Claim, settings: Sequence[Setting], target: Path) -> Non
             ]
             for field, style in (("train", ":"), ("val", "-")):
                 accuracies = [100 * mean(getattr(e, field) for e in at) for at in evaluations]
-                label = label_of(claim, setting, keys) if field == "val" else ""
+                label = (label_of(claim, setting, keys) or "–") if field == "val" else ""
                 if len(questions) == 1:  # a model that is fitted at once, and has no course
                     axes.axhline(accuracies[0], linestyle=style, color=f"C{i}", label=label)
                     continue
                 axes.plot(questions, accuracies, style, color=f"C{i}", linewidth=1.2, label=label)
         axes.grid(alpha=0.3)
+        title = label_of(claim, members[0], [claim.panels]) if claim.panels else None
         # Above, where it covers no curve.
-        axes.legend(fontsize="small", loc="lower left", bbox_to_anchor=(0, 1), frameon=False)
+        legend = axes.legend(
+            title=title, fontsize="small", title_fontsize="small", alignment="left",
+            loc="lower left", bbox_to_anchor=(0, 1), frameon=False,
+        )  # fmt: skip
+        legend.get_title().set_fontweight("bold")
     for axes in grid.flat[len(panels) :]:
         axes.set_axis_off()
     figure.supxlabel("questions, in thousands", fontsize="medium")
     figure.supylabel("accuracy (%): training dotted, validation solid", fontsize="medium")
     save_figure(figure, target, dpi=120)
+
+
+def _panels(claim: Claim, settings: Sequence[Setting]) -> list[Sequence[Setting]]:
+    if claim.panels is None:
+        count = math.ceil(len(settings) / math.ceil(len(settings) / _CURVES))  # as even as can be
+        return [settings[i : i + count] for i in range(0, len(settings), count)]
+    groups: dict[str, list[Setting]] = {}
+    for setting in settings:
+        groups.setdefault(label_of(claim, setting, [claim.panels]), []).append(setting)
+    return list(groups.values())
