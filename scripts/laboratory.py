@@ -22,10 +22,15 @@ def main(config) -> None:
     from filmvqa.reports.laboratory import report_claim, verdicts_table
     from filmvqa.reports.sweeps import is_finished
 
-    known = packed_folder("configs") / "claim"
-    names = settings.claims or sorted(path.stem for path in known.glob("*.yaml"))
-    paths = [Path(name) if name.endswith(".yaml") else known / f"{name}.yaml" for name in names]
-    claims = [read_claim(path) for path in paths]
+    shipped = packed_folder("configs") / "claim"
+    paths = sorted(shipped.rglob("*.yaml"))
+    known = {str(path.relative_to(shipped).with_suffix("")): path for path in paths}
+    # Those in folders of their own are parts of others, or of other worlds.
+    names = settings.claims or [name for name in known if "/" not in name]
+    claims = [
+        read_claim(Path(name) if name.endswith(".yaml") else shipped / f"{name}.yaml", name)
+        for name in names
+    ]
     jobs = settings.jobs or cores()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     runs, output = Path(settings.runs), Path(settings.output)
@@ -51,8 +56,11 @@ def main(config) -> None:
             )
         reports.append(reported(claim))
     # The claims that earlier calls have reported stay in the table.
-    pages = [p for p in sorted(known.glob("*.yaml")) if (output / f"{p.stem}.md").exists()]
-    others = [read_claim(path) for path in pages if path not in paths]
+    others = [
+        read_claim(path, name)
+        for name, path in known.items()
+        if name not in names and (output / f"{path.stem}.md").exists()
+    ]
     reports += [reported(claim) for claim in others if runs_of(claim, runs)]
     verdicts = verdicts_table(sorted(reports, key=lambda report: report.claim.name))
     write_file(output / "verdicts.md", verdicts)

@@ -240,6 +240,29 @@ def test_curves_along_an_axis_and_question_types(tmp_path: Path) -> None:
     assert "| count, validation | exist, validation |" in (tmp_path / "out/decay.md").read_text()
 
 
+def test_masks_are_compared_by_their_iou(tmp_path: Path) -> None:
+    """The first of two masks that all networks draw is right, the second is half so with decay."""
+    for seed in range(3):
+        for decay in (0.1, 0.0):
+            config = {"optim.weight_decay": decay, "seed": seed, "optim.lr": 0.1}
+            write_scored_run(tmp_path / "decay", [True] * 2, **config)
+    for path in tmp_path.rglob("metrics.jsonl"):
+        path.write_text(path.read_text().replace("_accuracy", "_mean_iou"))
+    mask = {"size": [2, 2], "counts": [4]}
+    for path in tmp_path.rglob("test_predictions.jsonl"):
+        iou = 0.5 if "weight_decay=0.1" in str(path) else 0.0
+        path.write_text("".join(
+            json.dumps({"question_index": i, "image_index": i, "mask": mask, "iou": value}) + "\n"
+            for i, value in enumerate((1.0, iou))
+        ))  # fmt: skip
+    report = report_claim(own_claim(tmp_path), tmp_path, tmp_path / "out", "test", 0.01)
+    (outcome,) = report.outcomes
+    assert outcome.difference.mean == pytest.approx(0.25)
+    page = (tmp_path / "out/decay.md").read_text()
+    assert "| 75.0 ± 0.0 |" in page
+    assert "Scores are the mean IoU in percent" in page
+
+
 def test_the_papers_results_stand_beside(tmp_path: Path) -> None:
     for name, seed in (("film", 0), ("lstm", 0)):
         write_scored_run(tmp_path / "decay", [True] * 90,

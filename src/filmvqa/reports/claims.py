@@ -14,7 +14,7 @@ from msgspec import Meta
 from numpy.typing import NDArray
 
 from filmvqa.errors import UserError, one_line
-from filmvqa.evaluation.records import read_predictions
+from filmvqa.evaluation.records import Prediction, read_predictions
 from filmvqa.files import read_bytes
 from filmvqa.layout import EvaluationLayout, RunLayout
 from filmvqa.nested import changed_keys, flatten
@@ -90,6 +90,8 @@ class Claim(Settings):
 
     Attributes
     ----------
+    called
+        What ``laboratory.py`` calls it.
     claim, source
         What is claimed, and where.
     sweeps
@@ -121,6 +123,7 @@ class Claim(Settings):
     node: ClassVar[str] = ""
 
     name: Name
+    called: Name
     title: Name
     claim: Name
     source: Name
@@ -145,8 +148,13 @@ class Claim(Settings):
         return parts
 
 
-def read_claim(path: Path) -> Claim:
+def read_claim(path: Path, called: str | None = None) -> Claim:
     """A claim from a YAML file, whose name is the claim's.
+
+    Parameters
+    ----------
+    called
+        What ``laboratory.py`` calls it; None: the path.
 
     Raises
     ------
@@ -159,7 +167,7 @@ def read_claim(path: Path) -> Claim:
             raise UserError("is no claim's settings")
         for name, entry in (("keys", Key), ("contrasts", Contrast)):
             content[name] = [settings_from(e, entry) for e in content.get(name) or []]
-        claim = settings_from(content | {"name": path.stem}, Claim)
+        claim = settings_from(content | {"name": path.stem, "called": called or str(path)}, Claim)
         keys = [key.key for key in claim.keys]
         named = [("axis", claim.axis), ("panels", claim.panels)]
         named += [("contrasts", key) for c in claim.contrasts for key in (*c.first, *c.second)]
@@ -173,15 +181,16 @@ def read_claim(path: Path) -> Claim:
 
 @dataclass(frozen=True)
 class ScoredRun:
-    """A run, and whether it answers each of the test questions correctly.
+    """A run, and how well it answers each of the test questions: 1 for a right and 0 for a wrong
+    answer; of a mask its intersection over union with the true one.
 
-    ``questions``, ``images`` and ``correct`` are (N,).
+    ``questions``, ``images`` and ``scores`` are (N,).
     """
 
     run: SweepRun
     questions: NDArray[np.int64]
     images: NDArray[np.int64]
-    correct: NDArray[np.bool_]
+    scores: NDArray[np.float64]
 
     @property
     def seed(self) -> int:
@@ -189,7 +198,7 @@ class ScoredRun:
 
     @property
     def test(self) -> float:
-        return float(self.correct.mean())
+        return float(self.scores.mean())
 
 
 @dataclass(frozen=True)
@@ -201,12 +210,17 @@ class Setting:
 
     @property
     def tests(self) -> list[float]:
-        """Test accuracy of each run."""
+        """Test score of each run."""
         return [run.test for run in self.runs]
 
     @property
+    def score(self) -> str:
+        """The name of the score."""
+        return self.runs[0].run.score
+
+    @property
     def at_the_end(self) -> float:
-        """Mean training accuracy after the last step."""
+        """Mean training score after the last step."""
         return mean(run.run.course[-1].train for run in self.runs)
 
 
@@ -228,8 +242,12 @@ def score_run(run: SweepRun, split: str) -> ScoredRun:
         run,
         np.array([record.question_index for record in records]),
         np.array([record.image_index for record in records]),
-        np.array([record.answer == record.truth for record in records]),
+        np.array([_score(record) for record in records]),
     )
+
+
+def _score(record: Prediction) -> float:
+    return float(record.answer == record.truth) if record.mask is None else record.iou or 0.0
 
 
 def runs_of(claim: Claim, folder: Path) -> list[SweepRun]:
@@ -324,7 +342,7 @@ def judge(claim: Claim, settings: Sequence[Setting], margin: float) -> list[Outc
                     "evaluate both on the same set"
                 )
         difference = paired_difference(
-            np.stack([r.correct for r in pair[0]]), np.stack([r.correct for r in pair[1]]),
+            np.stack([r.scores for r in pair[0]]), np.stack([r.scores for r in pair[1]]),
             one.images,
         )  # fmt: skip
         verdict = verdict_of(difference, contrast.expected, margin, contrast.claimed)

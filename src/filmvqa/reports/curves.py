@@ -31,6 +31,11 @@ class _MaskEvaluation(msgspec.Struct):
 _RECORDS: dict[str, type[msgspec.Struct]] = {"accuracy": _Evaluation, "mean_iou": _MaskEvaluation}
 
 
+def score_title(metric: str) -> str:
+    """The name of an objective's score as figures have it."""
+    return metric.replace("_iou", " IoU")
+
+
 def read_evaluations(metrics: str | Path) -> list[dict[str, Any]]:
     """The records of evaluations in a run's ``metrics.jsonl``, and in them ``metric``, the name of
     the score, and ``train`` and ``val``, its means.
@@ -74,13 +79,13 @@ def draw_curves(metrics: str | Path, target: str | Path) -> None:
     steps = [record["step"] for record in evaluations]
     train = [100 * record["train"] for record in evaluations]
     val = [100 * record["val"] for record in evaluations]
-    metric = evaluations[0]["metric"].replace("_iou", " IoU") if evaluations else "accuracy"
+    metric = evaluations[0]["metric"] if evaluations else "accuracy"
     figure = new_figure(6, 4)
     axes = figure.subplots()
     axes.fill_between(steps, train, val, color="0.5", alpha=0.2, label="gap")
     axes.plot(steps, train, "o-", color="C1", markersize=3, label="training sample")
     axes.plot(steps, val, "o-", color="C0", markersize=3, label="validation")
-    axes.set(xlabel="step", ylabel=f"{metric} (%)")
+    axes.set(xlabel="step", ylabel=f"{score_title(metric)} (%)")
     axes.grid(alpha=0.3)
     axes.legend()
     save_figure(figure, target, dpi=150)

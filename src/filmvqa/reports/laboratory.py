@@ -52,7 +52,7 @@ class ClaimReport:
 def report_claim(claim: Claim, runs: Path, output: Path, split: str, margin: float) -> ClaimReport:
     """Evaluate a claim's finished runs on a split where that is not done yet, and write its page.
 
-    The files are ``<claim>.md``, ``.csv``, ``.png`` (test accuracy) and ``_courses.png`` (accuracy
+    The files are ``<claim>.md``, ``.csv``, ``.png`` (test score) and ``_courses.png`` (score
     while training). Nothing that is reported was chosen on the split: the checkpoint of a run is
     the best on validation.
 
@@ -87,14 +87,15 @@ def page(report: ClaimReport, split: str) -> str:
     """A claim's page in Markdown."""
     claim = report.claim
     lines = [f"# {claim.title}", f"*Claim: {claim.claim}* ({claim.source})"]
-    lines.append(f"```bash\npython scripts/laboratory.py claims=[{claim.name}]\n```")
+    lines.append(f"```bash\npython scripts/laboratory.py claims=[{claim.called}]\n```")
     if not report.settings:
         return "\n\n".join([*lines, "Nothing was trained yet.\n"])
     lines += [settings_table(report, split), outcomes_table(claim, report.outcomes)]
     lines.append(
         f"{report.num_runs} of {claim.runs} runs, {report.hours:.1f} hours of training with one "
-        "thread each. All accuracies but those at the end are of each run's best checkpoint on "
-        "validation; the gap is training's less the test's."
+        f"thread each. Scores are the {report.settings[0].score} in percent; all but those at the "
+        "end are of each run's best checkpoint on validation; the gap is training's less the "
+        "test's."
     )
     lines += [
         f"![Accuracy by setting]({claim.name}.png)",
@@ -104,9 +105,9 @@ def page(report: ClaimReport, split: str) -> str:
 
 
 def settings_table(report: ClaimReport, split: str) -> str:
-    """A row for each setting: accuracies in percent, means over seeds, and of the split the
+    """A row for each setting: scores in percent, means over seeds, and of the split the
     standard deviation over seeds. All but the first are at the evaluation with the best validation
-    accuracy. The paper's, on CLEVR, are in a column, and with question types in a row below."""
+    score. The paper's, on CLEVR, are in a column, and with question types in a row below."""
     claim = report.claim
     types = [name for name in QUESTION_TYPES if claim.by_type]
     names = [key.name for key in claim.keys]
@@ -195,7 +196,7 @@ def verdicts_table(reports: Sequence[ClaimReport]) -> str:
 
 
 def claim_csv(report: ClaimReport) -> str:
-    """A row for each run: accuracies as fractions, at the evaluation with the best validation."""
+    """A row for each run: scores as fractions, at the evaluation with the best validation."""
     keys = [key.key for key in report.claim.keys]
     header = [*keys, "seed", "step", "seconds", "train", "val", "test"]
     rows = []

@@ -1,4 +1,4 @@
-"""The figures of a claim: test accuracy by setting, and accuracy while training."""
+"""The figures of a claim: test score by setting, and score while training."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _CURVES = 6
 
 
 def draw_settings(claim: Claim, settings: Sequence[Setting], target: Path) -> None:
-    """Write a PNG of the test accuracy of each setting: each seed's as a point, and their mean."""
+    """Write a PNG of the test score of each setting: each seed's as a point, and their mean."""
     height = 4.2 if claim.axis else 1.3 + 0.3 * len(settings)
     figure = new_figure(_WIDTH, height)
     axes = figure.subplots()
@@ -60,7 +60,7 @@ def _draw_along_axis(axes: Any, claim: Claim, settings: Sequence[Setting]) -> No
     else:
         set_value_ticks(axes, values)
     name = next(key.name for key in claim.keys if key.key == claim.axis)
-    axes.set(xlabel=name, ylabel="accuracy (%)")
+    axes.set(xlabel=name, ylabel=f"{settings[0].score} (%)")
 
 
 def _draw_rows(axes: Any, claim: Claim, settings: Sequence[Setting]) -> None:
@@ -81,11 +81,11 @@ def _draw_rows(axes: Any, claim: Claim, settings: Sequence[Setting]) -> None:
     keys = [key.key for key in claim.keys]
     axes.set_yticks(heights, [label_of(claim, setting, keys) for setting in settings])
     axes.set_ylim(-0.7, len(settings) - 0.3)
-    axes.set_xlabel("accuracy (%)")
+    axes.set_xlabel(f"{settings[0].score} (%)")
 
 
 def draw_courses(claim: Claim, settings: Sequence[Setting], target: Path) -> None:
-    """Write a PNG of training and validation accuracy against questions: means over seeds, as far
+    """Write a PNG of training and validation score against questions: means over seeds, as far
     as all seeds went, in panels of a few settings each, or of one value of ``claim.panels``."""
     panels = _panels(claim, settings)
     keys = [key.key for key in claim.keys if key.key != claim.panels]
@@ -118,7 +118,8 @@ def draw_courses(claim: Claim, settings: Sequence[Setting], target: Path) -> Non
     for axes in grid.flat[len(panels) :]:
         axes.set_axis_off()
     figure.supxlabel("questions, in thousands", fontsize="medium")
-    figure.supylabel("accuracy (%): training dotted, validation solid", fontsize="medium")
+    label = f"{settings[0].score} (%): training dotted, validation solid"
+    figure.supylabel(label, fontsize="medium")
     save_figure(figure, target, dpi=120)
 
 

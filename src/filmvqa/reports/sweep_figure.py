@@ -12,7 +12,7 @@ from filmvqa.reports.sweeps import Sweep, SweepPoint
 
 
 def draw_sweep(sweep: Sweep, target: str | Path) -> None:
-    """Write a PNG of training and validation accuracy; the gap between them is filled."""
+    """Write a PNG of training and validation score; the gap between them is filled."""
     is_long_list = not sweep.numeric and len(sweep.points) > 4
     height = 1.2 + 0.28 * len(sweep.points) if is_long_list else 4.0
     figure = new_figure(6, height)
@@ -42,7 +42,7 @@ def _draw_curves(axes: Any, sweep: Sweep) -> None:
             label=f"{prefix}validation",
         )  # fmt: skip
     set_value_ticks(axes, sorted({p.value for p in sweep.points}))
-    axes.set(xlabel=sweep.key, ylabel="accuracy (%)")
+    axes.set(xlabel=sweep.key, ylabel=f"{sweep.score} (%)")
     axes.grid(alpha=0.3)
     axes.legend()
 
@@ -81,7 +81,7 @@ def _draw_rows(axes: Any, sweep: Sweep) -> None:
         paper_values = [published[str(points[i].value)] for i in paper_heights]
         axes.plot(paper_values, paper_heights, "k|", markersize=10, label="paper, on CLEVR")
     axes.set_yticks(heights, labels)
-    axes.set(xlabel="accuracy (%)", ylabel=sweep.key)
+    axes.set(xlabel=f"{sweep.score} (%)", ylabel=sweep.key)
     axes.set_ylim(-0.7, len(points) - 0.3)
     axes.grid(axis="x", alpha=0.3)
     figure = axes.get_figure()

@@ -16,7 +16,7 @@ from filmvqa.errors import UserError, one_line
 from filmvqa.files import files_below, read_bytes
 from filmvqa.layout import RunLayout
 from filmvqa.nested import flatten
-from filmvqa.reports.curves import read_evaluations
+from filmvqa.reports.curves import read_evaluations, score_title
 from filmvqa.reports.paper_results import ABLATIONS, TEST_ACCURACY
 
 #: Keys that may differ between the runs of a sweep but are never the varied key.
@@ -36,10 +36,10 @@ class Evaluated(NamedTuple):
 
 @dataclass(frozen=True)
 class SweepRun:
-    """A run: its flat config, its evaluation with the best validation accuracy, and all its
-    evaluations in turn.
+    """A run: its flat config, its evaluation with the best validation score, all its evaluations
+    in turn, and the name of the score: accuracy, or another of an objective.
 
-    Accuracies are fractions.
+    Scores are fractions.
     """
 
     folder: Path
@@ -49,6 +49,7 @@ class SweepRun:
     val: float
     by_type: dict[str, float]
     course: list[Evaluated]
+    score: str = "accuracy"
 
     def reaches(self, accuracy: float) -> tuple[float, float] | None:
         """Questions and seconds until the first evaluation that finds this validation accuracy."""
@@ -97,7 +98,7 @@ class SweepPoint:
 
 @dataclass(frozen=True)
 class Sweep:
-    """The points of a sweep in order.
+    """The points of a sweep in order, and the name of their score.
 
     ``key`` is the varied config key; ``series_key`` is the key with one curve per value, None if
     there is one curve.
@@ -106,6 +107,7 @@ class Sweep:
     key: str
     series_key: str | None
     points: list[SweepPoint]
+    score: str = "accuracy"
 
     @property
     def numeric(self) -> bool:
@@ -150,6 +152,7 @@ def runs_below(folder: Path) -> list[SweepRun]:
                     Evaluated(e["step"], e.get("seconds", 0.0), e["train"], e["val"])
                     for e in evaluations
                 ],
+                score_title(best["metric"]),
             )
         )
     return runs
@@ -227,7 +230,7 @@ def summarize(
     points = [
         _point(value, series or None, groups[series, value], reach) for series, value in order
     ]
-    return Sweep(key, series_key, points)
+    return Sweep(key, series_key, points, runs[0].score)
 
 
 def _ordered(key: str, values: set[Any]) -> list[Any]:
