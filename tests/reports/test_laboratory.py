@@ -375,6 +375,15 @@ def test_broken_predictions_are_named(tmp_path: Path) -> None:
         [score_run(run, "test") for run in runs_of(claim, tmp_path)]
 
 
+def test_predictions_without_truths_are_not_taken_for_wrong(tmp_path: Path) -> None:
+    write_decays(tmp_path)
+    path = next(tmp_path.rglob("test_predictions.jsonl"))
+    path.write_text('{"question_index": 3, "image_index": 1, "answer": "yes"}\n')
+    claim = own_claim(tmp_path)
+    with pytest.raises(UserError, match=r"test_predictions.jsonl: question 3 has no true answer"):
+        [score_run(run, "test") for run in runs_of(claim, tmp_path)]
+
+
 @pytest.mark.parametrize("path", sorted((REPOSITORY / "configs/claim").glob("*.yaml")))
 def test_the_claims_of_the_laboratory_can_be_read(path: Path) -> None:
     """And their sweeps are there."""

@@ -242,12 +242,17 @@ def score_run(run: SweepRun, split: str) -> ScoredRun:
         run,
         np.array([record.question_index for record in records]),
         np.array([record.image_index for record in records]),
-        np.array([_score(record) for record in records]),
+        np.array([_score(record, path) for record in records]),
     )
 
 
-def _score(record: Prediction) -> float:
-    return float(record.answer == record.truth) if record.mask is None else record.iou or 0.0
+def _score(record: Prediction, path: Path) -> float:
+    if record.iou is None and record.truth is None:
+        raise UserError(
+            f"{path}: question {record.question_index} has no true answer; report on a split that "
+            "has them"
+        )
+    return float(record.answer == record.truth) if record.iou is None else record.iou
 
 
 def runs_of(claim: Claim, folder: Path) -> list[SweepRun]:

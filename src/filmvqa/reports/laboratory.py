@@ -91,15 +91,15 @@ def page(report: ClaimReport, split: str) -> str:
     if not report.settings:
         return "\n\n".join([*lines, "Nothing was trained yet.\n"])
     lines += [settings_table(report, split), outcomes_table(claim, report.outcomes)]
+    score = report.settings[0].score
     lines.append(
         f"{report.num_runs} of {claim.runs} runs, {report.hours:.1f} hours of training with one "
-        f"thread each. Scores are the {report.settings[0].score} in percent; all but those at the "
-        "end are of each run's best checkpoint on validation; the gap is training's less the "
-        "test's."
+        f"thread each. Scores are the {score} in percent; all but those at the end are of each "
+        "run's best checkpoint on validation; the gap is training's less the test's."
     )
     lines += [
-        f"![Accuracy by setting]({claim.name}.png)",
-        f"![Accuracy while training]({claim.name}_courses.png)",
+        f"![{score[0].upper()}{score[1:]} by setting]({claim.name}.png)",
+        f"![{score[0].upper()}{score[1:]} while training]({claim.name}_courses.png)",
     ]
     return "\n\n".join(line.rstrip("\n") for line in lines) + "\n"
 
