@@ -366,28 +366,32 @@ def test_a_claim_with_a_slip_is_refused(
         own_claim(tmp_path, **changes)
 
 
-def test_broken_predictions_are_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"question_index": 3}', r"test_predictions.jsonl: line 1: .*missing"),
+        ('{"question_index": 3, "image_index": 1, "answer": "yes"}',
+         r"test_predictions.jsonl: question 3 has no true answer"),
+    ],
+)  # fmt: skip
+def test_predictions_that_cannot_be_scored_are_named(
+    tmp_path: Path, line: str, message: str
+) -> None:
     write_decays(tmp_path)
     path = next(tmp_path.rglob("test_predictions.jsonl"))
-    path.write_text('{"question_index": 3}\n')
+    path.write_text(f"{line}\n")
     claim = own_claim(tmp_path)
-    with pytest.raises(UserError, match=r"test_predictions.jsonl: line 1: .*missing"):
+    with pytest.raises(UserError, match=message):
         [score_run(run, "test") for run in runs_of(claim, tmp_path)]
 
 
-def test_predictions_without_truths_are_not_taken_for_wrong(tmp_path: Path) -> None:
-    write_decays(tmp_path)
-    path = next(tmp_path.rglob("test_predictions.jsonl"))
-    path.write_text('{"question_index": 3, "image_index": 1, "answer": "yes"}\n')
-    claim = own_claim(tmp_path)
-    with pytest.raises(UserError, match=r"test_predictions.jsonl: question 3 has no true answer"):
-        [score_run(run, "test") for run in runs_of(claim, tmp_path)]
-
-
-@pytest.mark.parametrize("path", sorted((REPOSITORY / "configs/claim").glob("*.yaml")))
+@pytest.mark.parametrize("path", sorted((REPOSITORY / "configs/claim").rglob("*.yaml")))
 def test_the_claims_of_the_laboratory_can_be_read(path: Path) -> None:
-    """And their sweeps are there."""
+    """Their contrasts name keys that the claim varies, and their sweeps are there."""
     claim = read_claim(path)
+    varied = {key.key for key in claim.keys}
+    for contrast in claim.contrasts:
+        assert {*contrast.first, *contrast.second} <= varied
     for overrides in claim.sweeps.values():
         for line in overrides:
             for name in re.findall(r"sweep=(\S+)", line):
