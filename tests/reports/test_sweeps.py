@@ -13,7 +13,7 @@ from filmvqa.errors import UserError
 from filmvqa.reports.curves import draw_curves
 from filmvqa.reports.paper_results import ABLATIONS, COLUMNS, TEST_ACCURACY
 from filmvqa.reports.sweep_report import report_sweep
-from filmvqa.reports.sweeps import read_runs, summarize
+from filmvqa.reports.sweeps import read_runs, shown, summarize
 from filmvqa.worlds.programs import QUESTION_TYPES
 from tests.conftest import REPOSITORY
 
@@ -76,6 +76,18 @@ def test_a_sweep_becomes_table_and_figure(tmp_path: Path) -> None:
     assert float(rows[0]["count"]) == 0.25
     with Image.open(tmp_path / "report.png") as image:
         assert image.size == (900, 600)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "–"), ([], "–"), ([128, 128], "[128, 128]"), ("adam", "adam"), (3, "3"), (0.0, "0"),
+        (1.0, "1"), (0.1, "0.1"), (1e-3, "0.001"), (1e-4, "1e-04"), (2.5e-5, "2.5e-05"),
+        (-1e-6, "-1e-06"),
+    ],
+)  # fmt: skip
+def test_values_as_tables_have_them(value: Any, text: str) -> None:
+    assert shown(value) == text
 
 
 def test_sweeps_over_words_are_drawn_too(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -86,27 +87,31 @@ def _draw_rows(axes: Any, claim: Claim, settings: Sequence[Setting]) -> None:
 
 def draw_courses(claim: Claim, settings: Sequence[Setting], target: Path) -> None:
     """Write a PNG of training and validation score against questions: means over seeds, as far
-    as all seeds went, in panels of a few settings each, or of one value of ``claim.panels``."""
+    as all seeds went, in panels of a few settings each, or of one value of ``claim.panels``;
+    settings that differ in that alone have one color."""
     panels = _panels(claim, settings)
     keys = [key.key for key in claim.keys if key.key != claim.panels]
+    labels = [[label_of(claim, setting, keys) or "–" for setting in members] for members in panels]
+    colors = {label: f"C{i}" for i, label in enumerate(dict.fromkeys(chain(*labels)))}
     count = max(len(members) for members in panels)
     rows = math.ceil(len(panels) / 2)
     columns = min(2, len(panels))
     figure = new_figure(_WIDTH, 0.6 + (3.2 + 0.17 * count) * rows)
     grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
-    for axes, members in zip(grid.flat, panels, strict=False):
-        for i, setting in enumerate(members):
+    for axes, members, names in zip(grid.flat, panels, labels, strict=False):
+        for setting, name in zip(members, names, strict=True):
             evaluations = list(zip(*(r.run.course for r in setting.runs), strict=False))
             questions = [
                 setting.runs[0].run.questions_after(at[0].step) / 1000 for at in evaluations
             ]
             for field, style in (("train", ":"), ("val", "-")):
                 accuracies = [100 * mean(getattr(e, field) for e in at) for at in evaluations]
-                label = (label_of(claim, setting, keys) or "–") if field == "val" else ""
+                look: dict[str, Any] = {"linestyle": style, "color": colors[name]}
+                look["label"] = name if field == "val" else ""
                 if len(questions) == 1:  # a model that is fitted at once, and has no course
-                    axes.axhline(accuracies[0], linestyle=style, color=f"C{i}", label=label)
+                    axes.axhline(accuracies[0], **look)
                     continue
-                axes.plot(questions, accuracies, style, color=f"C{i}", linewidth=1.2, label=label)
+                axes.plot(questions, accuracies, linewidth=1.2, **look)
         axes.grid(alpha=0.3)
         title = label_of(claim, members[0], [claim.panels]) if claim.panels else None
         # Above, where it covers no curve.
@@ -117,6 +122,8 @@ def draw_courses(claim: Claim, settings: Sequence[Setting], target: Path) -> Non
         legend.get_title().set_fontweight("bold")
     for axes in grid.flat[len(panels) :]:
         axes.set_axis_off()
+    for axes in grid.flat[len(panels) - columns : len(panels)]:  # the lowest of each column
+        axes.tick_params(labelbottom=True)
     figure.supxlabel("questions, in thousands", fontsize="medium")
     label = f"{settings[0].score} (%): training dotted, validation solid"
     figure.supylabel(label, fontsize="medium")

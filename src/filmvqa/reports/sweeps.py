@@ -294,4 +294,9 @@ def shown(value: Any) -> str:
     """A value of a config as tables and figures have it; nothing is a dash."""
     if value in (None, [], "[]"):
         return "–"
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    if not isinstance(value, float):
+        return str(value)
+    if 0 < abs(value) < 1e-3:  # 1e-04 as 1e-05: "g" writes the first as 0.0001
+        mantissa, exponent = f"{value:e}".split("e")
+        return f"{float(mantissa):g}e{exponent}"
+    return f"{value:g}"
