@@ -3,7 +3,7 @@
 # make segmentation   referring expressions: from nothing to masks and their mean IoU
 # make correction   a segmentation network corrected by hints in words, FiLM against a guide
 # make page   a page in the browser: ask a trained network about pictures, and see what it does
-# make laboratory   claims about FiLM tried with three seeds each, in an hour on two cores
+# make laboratory   claims about FiLM tried with three seeds each, in half an hour on two cores
 # make test   lint, types and tests, in ten minutes on two cores
 # make test-processes   tests that start, kill and restart whole programs, and measure their memory:
 #             torchrun, launchers, Slurm, searches; in six minutes

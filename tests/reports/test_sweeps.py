@@ -69,7 +69,7 @@ def test_a_sweep_becomes_table_and_figure(tmp_path: Path) -> None:
     assert sweep.points[0].gap == pytest.approx(0.35)
     table = report_sweep(tmp_path)
     assert table == (tmp_path / "report.md").read_text()
-    assert "| 1e-05 | 2 | 85.00 | 75.00 ± 7.07 | +10.00 |" in table
+    assert "| 1e-5 | 2 | 85.00 | 75.00 ± 7.07 | +10.00 |" in table
     with (tmp_path / "report.csv").open() as stream:
         rows = list(csv.DictReader(stream))
     assert [float(r["val_accuracy"]) for r in rows] == [0.6, 0.75, 0.5]
@@ -82,8 +82,8 @@ def test_a_sweep_becomes_table_and_figure(tmp_path: Path) -> None:
     ("value", "text"),
     [
         (None, "–"), ([], "–"), ([128, 128], "[128, 128]"), ("adam", "adam"), (3, "3"), (0.0, "0"),
-        (1.0, "1"), (0.1, "0.1"), (1e-3, "0.001"), (1e-4, "1e-04"), (2.5e-5, "2.5e-05"),
-        (-1e-6, "-1e-06"),
+        (1.0, "1"), (0.1, "0.1"), (2e-3, "0.002"), (1e-3, "1e-3"), (1e-4, "1e-4"), (2.5e-5, "2.5e-5"),
+        (-1e-6, "-1e-6"),
     ],
 )  # fmt: skip
 def test_values_as_tables_have_them(value: Any, text: str) -> None:

@@ -296,7 +296,7 @@ def shown(value: Any) -> str:
         return "–"
     if not isinstance(value, float):
         return str(value)
-    if 0 < abs(value) < 1e-3:  # 1e-04 as 1e-05: "g" writes the first as 0.0001
+    if 0 < abs(value) <= 1e-3:  # 1e-4 beside 1e-5: "g" writes 0.0001 and 1e-05
         mantissa, exponent = f"{value:e}".split("e")
-        return f"{float(mantissa):g}e{exponent}"
+        return f"{float(mantissa):g}e{int(exponent)}"
     return f"{value:g}"
