@@ -138,6 +138,20 @@ def test_if_a_process_is_killed_the_other_ends_with_one_line(copy: Path, rank: i
     assert f"going on from step {step}" in ended(again)[0]
 
 
+@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_a_process_that_waits_for_one_that_never_comes(
+    copy: Path, rank: int, number: int
+) -> None:
+    """It waits in the C++ of torch, which does not return for a signal's handler in Python."""
+    (process,) = start_together("train.py", *TRAIN, "run=alone", cwd=copy, ranks=[rank])
+    time.sleep(3)
+    assert process.poll() is None
+    os.kill(process.pid, number)
+    process.communicate(timeout=15)
+    assert process.returncode == -number
+
+
 def test_a_signal_to_torchrun_saves_the_step_in_all_processes(copy: Path) -> None:
     process = start_torchrun(
         "train.py", *TRAIN, *LONG, "run=stopped", "trainer.checkpoint_minutes=0.01", cwd=copy

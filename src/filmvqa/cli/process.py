@@ -7,6 +7,8 @@ import io
 import os
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 def set_environment() -> None:
@@ -79,6 +81,20 @@ def end_with_parent() -> None:
 def interrupt_on_sigterm() -> None:
     """Make SIGTERM, which ends a batch job, interrupt the program as Ctrl-C does."""
     signal.signal(signal.SIGTERM, _interrupt)
+
+
+@contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """Let SIGINT and SIGTERM end this process at once within a block that waits in a library, which
+    does not return to Python for their handlers."""
+    handlers = {
+        number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 def _interrupt(number: int, frame: object) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from filmvqa import processes
 from filmvqa.cli.messages import report_to
-from filmvqa.cli.process import end_with_parent
+from filmvqa.cli.process import end_with_parent, ended_by_signals
 from filmvqa.errors import UserError
 
 
@@ -58,7 +58,8 @@ def joined(name: str, *, by_several: bool) -> Iterator[None]:
             nothing = silence.enter_context(open(os.devnull, "w"))
             silence.enter_context(redirect_stdout(nothing))
             silence.enter_context(redirect_stderr(nothing))
-        processes.join()
+        with ended_by_signals():  # another process may never come
+            processes.join()
         _START.time = processes.from_first(_start_of_parent())
         yield
     processes.end_together()  # not after an error: the others may be lost
