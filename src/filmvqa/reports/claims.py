@@ -94,6 +94,8 @@ class Claim(Settings):
         What ``laboratory.py`` calls it.
     claim, source
         What is claimed, and where.
+    note
+        What its figures do not say, such as what was settled when runs had been seen.
     sweeps
         Overrides of ``train.py -m`` by the folder of the sweep; several claims may share one.
     runs, minutes
@@ -127,6 +129,7 @@ class Claim(Settings):
     title: Name
     claim: Name
     source: Name
+    note: Name | None = None
     sweeps: Annotated[dict[str, list[Name]], Meta(min_length=1)]
     runs: Positive
     minutes: AboveZero

@@ -97,6 +97,7 @@ def page(report: ClaimReport, split: str) -> str:
         f"thread each. Scores are the {score} in percent; all but those at the end are of each "
         "run's best checkpoint on validation; the gap is training's less the test's."
     )
+    lines += [claim.note] if claim.note else []
     lines += [
         f"![{score[0].upper()}{score[1:]} by setting]({claim.name}.png)",
         f"![{score[0].upper()}{score[1:]} while training]({claim.name}_courses.png)",
