@@ -389,8 +389,11 @@ def test_predictions_that_cannot_be_scored_are_named(
 
 @pytest.mark.parametrize("path", sorted((REPOSITORY / "configs/claim").rglob("*.yaml")))
 def test_the_claims_of_the_laboratory_can_be_read(path: Path) -> None:
-    """They are valid, and their sweeps are there."""
+    """Their contrasts name keys that the claim varies, and their sweeps are there."""
     claim = read_claim(path)
+    varied = {key.key for key in claim.keys}
+    for contrast in claim.contrasts:
+        assert {*contrast.first, *contrast.second} <= varied
     for overrides in claim.sweeps.values():
         for line in overrides:
             for name in re.findall(r"sweep=(\S+)", line):
