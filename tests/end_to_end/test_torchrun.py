@@ -69,6 +69,13 @@ def workers(torchrun: subprocess.Popen[str]) -> list[int]:
     return [child for _, child in sorted(ranks.items())]
 
 
+def has_default_action(process: int, number: int) -> bool:
+    """Whether a process neither handles nor ignores a signal."""
+    status = Path(f"/proc/{process}/status").read_text()
+    masks = re.findall(r"^Sig(?:Ign|Cgt):\s*(\w+)$", status, re.MULTILINE)
+    return len(masks) == 2 and not any(int(mask, 16) >> (number - 1) & 1 for mask in masks)
+
+
 def wait_until_saved(
     last: Path, before: int, processes: Sequence[ForkedScript | subprocess.Popen[str]]
 ) -> None:
@@ -145,7 +152,11 @@ def test_a_signal_ends_a_process_that_waits_for_one_that_never_comes(
 ) -> None:
     """It waits in the C++ of torch, which does not return for a signal's handler in Python."""
     (process,) = start_together("train.py", *TRAIN, "run=alone", cwd=copy, ranks=[rank])
-    time.sleep(3)
+    deadline = time.monotonic() + 60
+    while not has_default_action(process.pid, signal.SIGINT):  # before that, Python's is there
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    time.sleep(1)  # until it waits
     assert process.poll() is None
     os.kill(process.pid, number)
     process.communicate(timeout=15)

@@ -7,8 +7,9 @@ import io
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 
 def set_environment() -> None:
@@ -84,16 +85,13 @@ def interrupt_on_sigterm() -> None:
 
 
 @contextmanager
-def ended_by_signals() -> Iterator[None]:
-    """Let SIGINT and SIGTERM end this process at once within a block that waits in a library, which
-    does not return to Python for their handlers."""
-    handlers = {
-        number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGINT, signal.SIGTERM)
-    }
+def signal_handlers(handlers: Mapping[int, Any]) -> Iterator[None]:
+    """Handle signals, by number, otherwise within a block, as ``signal.signal`` does."""
+    previous = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         yield
     finally:
-        for number, handler in handlers.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)
 
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from filmvqa.cli.packed import packed_folder
+from filmvqa.cli.process import signal_handlers
 from filmvqa.cores import cores
 
 #: More processes would have too small parts of a batch.
@@ -55,20 +56,15 @@ def run_stage(
             signal.SIGINT: signal.SIG_IGN,
             signal.SIGTERM: lambda *_, script=process: script.send_signal(signal.SIGINT),
         }
-        previous_handlers = {
-            number: signal.signal(number, handler) for number, handler in handlers.items()
-        }
-        try:
-            exit_status = process.wait(
-                None if limit is None else started + limit - time.monotonic()
-            )
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGINT)
-            process.wait()
-            sys.exit(f"error: {script} has not ended after {limit:.0f} s; {remedy}")
-        finally:
-            for number, handler in previous_handlers.items():
-                signal.signal(number, handler)
+        with signal_handlers(handlers):
+            try:
+                exit_status = process.wait(
+                    None if limit is None else started + limit - time.monotonic()
+                )
+            except subprocess.TimeoutExpired:
+                process.send_signal(signal.SIGINT)
+                process.wait()
+                sys.exit(f"error: {script} has not ended after {limit:.0f} s; {remedy}")
         if exit_status:
             sys.exit(f"error: {script} failed (see above); {remedy}")
     return time.monotonic() - started

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from filmvqa import processes
 from filmvqa.cli.messages import report_to
-from filmvqa.cli.process import end_with_parent, ended_by_signals
+from filmvqa.cli.process import end_with_parent, signal_handlers
 from filmvqa.errors import UserError
 
 
@@ -58,7 +58,9 @@ def joined(name: str, *, by_several: bool) -> Iterator[None]:
             nothing = silence.enter_context(open(os.devnull, "w"))
             silence.enter_context(redirect_stdout(nothing))
             silence.enter_context(redirect_stderr(nothing))
-        with ended_by_signals():  # another process may never come
+        # Another process may never come, and torch waits for it in C++, which does not return for
+        # handlers in Python.
+        with signal_handlers({signal.SIGINT: signal.SIG_DFL, signal.SIGTERM: signal.SIG_DFL}):
             processes.join()
         _START.time = processes.from_first(_start_of_parent())
         yield
