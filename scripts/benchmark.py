@@ -15,8 +15,8 @@ def main(config) -> None:
     settings = typed_settings(config, BenchmarkConfig)
 
     from filmvqa.benchmark.run import format_benchmark, run_benchmark
-    from filmvqa.locks import file_lock
     from filmvqa.models import check_model
+    from filmvqa.system.locks import file_lock
 
     for name, model in settings.models.items():
         check_model(model, f"models.{name}")

@@ -11,7 +11,7 @@ def main(config) -> None:
 
     settings = typed_settings(config, CorrectConfig)
 
-    from filmvqa.correction.report import report_correction
+    from filmvqa.uses.correction.report import report_correction
 
     files, table = report_correction(
         settings.checkpoint,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from filmvqa.cli.command import command, typed_settings
-from filmvqa.data.download import download_archive
-from filmvqa.errors import UserError
+from filmvqa.system.errors import UserError
+from filmvqa.worlds.clevr.download import download_archive
 
 
 @command("download_clevr")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from filmvqa.cli.command import command, typed_settings
-from filmvqa.errors import UserError
-from filmvqa.locks import file_lock
+from filmvqa.system.errors import UserError
+from filmvqa.system.locks import file_lock
 
 
 @command("draw_model")
@@ -14,7 +14,7 @@ def main(config) -> None:
     settings = typed_settings(config, DrawModelConfig)
 
     from filmvqa.models import check_model
-    from filmvqa.reports.figures import draw_film
+    from filmvqa.studies.figures import draw_film
 
     check_model(settings.model)
     if settings.model["name"] != "film":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from filmvqa.cli.command import command, typed_settings
-from filmvqa.locks import file_lock
+from filmvqa.system.locks import file_lock
 
 
 @command("draw_sheet")
@@ -12,8 +12,8 @@ def main(config) -> None:
 
     settings = typed_settings(config, DrawSheetConfig)
 
-    from filmvqa.reports.figures import draw_sheet
-    from filmvqa.reports.scene_figure import draw_scenes
+    from filmvqa.studies.figures import draw_sheet
+    from filmvqa.studies.scene_figure import draw_scenes
 
     data, layout = settings.data, settings.data.layout
     questions = layout.question_json_by_split().get(

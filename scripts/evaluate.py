@@ -11,9 +11,9 @@ def main(config) -> None:
 
     settings = typed_settings(config, EvaluateConfig)
 
-    from filmvqa.evaluation.objectives import objective_for
-    from filmvqa.inspection.changes import network_change
-    from filmvqa.reports.evaluate import evaluate_checkpoint
+    from filmvqa.evaluation.evaluate import evaluate_checkpoint
+    from filmvqa.studies.inspection.changes import network_change
+    from filmvqa.tasks.objectives import objective_for
 
     files, report = evaluate_checkpoint(
         settings.checkpoint,

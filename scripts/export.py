@@ -11,8 +11,8 @@ def main(config) -> None:
 
     settings = typed_settings(config, ExportConfig)
 
-    from filmvqa.locks import file_lock
-    from filmvqa.reports.export import export_network
+    from filmvqa.checkpoints.export import export_network
+    from filmvqa.system.locks import file_lock
 
     with file_lock(settings.output):
         network, card = export_network(settings.checkpoint, settings.output)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from filmvqa.cli.command import command, typed_settings
-from filmvqa.errors import UserError
+from filmvqa.system.errors import UserError
 
 
 @command("extract_features", by_several=True)
@@ -12,12 +12,12 @@ def main(config) -> None:
 
     settings = typed_settings(config, ExtractFeaturesConfig)
 
-    from filmvqa.data.backbones import build_backbone
-    from filmvqa.data.features import Extraction
-    from filmvqa.data.object_masks import ObjectMasks
-    from filmvqa.data.spectrograms import Spectrogram
-    from filmvqa.devices import choose_device
-    from filmvqa.disk import check_disk_space, format_bytes
+    from filmvqa.backbones.build import build_backbone
+    from filmvqa.backbones.extraction import Extraction
+    from filmvqa.backbones.spectrograms import Spectrogram
+    from filmvqa.system.devices import choose_device
+    from filmvqa.system.disk import check_disk_space, format_bytes
+    from filmvqa.tasks.object_masks import ObjectMasks
 
     data, layout = settings.data, settings.data.layout
     splits = settings.splits or layout.image_splits()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from filmvqa.cli.command import command, typed_settings
-from filmvqa.errors import UserError
+from filmvqa.system.errors import UserError
 
 
 @command("generate_clevr")
@@ -15,8 +15,8 @@ def main(config) -> None:
     if data.generator is None:
         raise UserError(f"data={data.name} is not generated so; {data.how_made()}")
 
-    from filmvqa.clevr import generate
     from filmvqa.cli.generating import generate_set
+    from filmvqa.worlds.clevr import generate
 
     generate_set(settings, data.generator, generate)
 

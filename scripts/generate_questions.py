@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from filmvqa.cli.command import command, typed_settings
-from filmvqa.cores import cores
-from filmvqa.locks import file_lock
+from filmvqa.system.cores import cores
+from filmvqa.system.locks import file_lock
 
 
 @command("generate_questions")
@@ -14,7 +14,7 @@ def main(config) -> None:
     settings = typed_settings(config, GenerateQuestionsConfig)
 
     from filmvqa.cli.generating import relate_of
-    from filmvqa.worlds.ask_scenes import ask_scenes
+    from filmvqa.worlds.engine.ask_scenes import ask_scenes
 
     with file_lock(settings.output):
         count = ask_scenes(

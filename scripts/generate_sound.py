@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from filmvqa.cli.command import command, typed_settings
-from filmvqa.errors import UserError
+from filmvqa.system.errors import UserError
 
 
 @command("generate_sound")
@@ -16,7 +16,7 @@ def main(config) -> None:
         raise UserError(f"data={data.name} has no sounds; {data.how_made()}")
 
     from filmvqa.cli.generating import generate_set
-    from filmvqa.sound import generate
+    from filmvqa.worlds.sound import generate
 
     generate_set(settings, data.sound, generate)
 

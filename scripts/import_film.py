@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from filmvqa.cli.command import command, typed_settings
-from filmvqa.locks import file_lock
+from filmvqa.system.locks import file_lock
 
 
 @command("import_film")
@@ -14,7 +14,7 @@ def main(config) -> None:
 
     settings = typed_settings(config, ImportFilmConfig)
 
-    from filmvqa.interop.film_import import import_original_film
+    from filmvqa.checkpoints.film_import import import_original_film
 
     with file_lock(settings.output):
         vocabulary = import_original_film(

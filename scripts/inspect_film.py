@@ -11,7 +11,7 @@ def main(config) -> None:
 
     settings = typed_settings(config, InspectFilmConfig)
 
-    from filmvqa.inspection.report import inspect_checkpoint
+    from filmvqa.studies.inspection.report import inspect_checkpoint
 
     page = inspect_checkpoint(
         settings.checkpoint,

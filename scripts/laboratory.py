@@ -8,7 +8,7 @@ from pathlib import Path
 from filmvqa.cli.command import command, typed_settings
 from filmvqa.cli.packed import packed_folder
 from filmvqa.cli.stages import run_stage
-from filmvqa.cores import cores
+from filmvqa.system.cores import cores
 
 
 @command("laboratory")
@@ -17,10 +17,10 @@ def main(config) -> None:
 
     settings = typed_settings(config, LaboratoryConfig)
 
-    from filmvqa.files import write_file
-    from filmvqa.reports.claims import read_claim, runs_of
-    from filmvqa.reports.laboratory import report_claim, verdicts_table
-    from filmvqa.reports.sweeps import is_finished
+    from filmvqa.studies.claims import read_claim, runs_of
+    from filmvqa.studies.laboratory import report_claim, verdicts_table
+    from filmvqa.studies.sweeps import is_finished
+    from filmvqa.system.files import write_file
 
     shipped = packed_folder("configs") / "claim"
     paths = sorted(shipped.rglob("*.yaml"))

@@ -11,7 +11,7 @@ def main(config) -> None:
 
     settings = typed_settings(config, MakeHintsConfig)
 
-    from filmvqa.correction.hint_questions import make_hints
+    from filmvqa.uses.correction.hint_questions import make_hints
 
     counts = make_hints(
         settings.checkpoint,

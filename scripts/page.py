@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from filmvqa.cli.command import command, typed_settings
-from filmvqa.errors import UserError, one_line
+from filmvqa.system.errors import UserError, one_line
 
 
 @command("page")

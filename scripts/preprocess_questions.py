@@ -11,13 +11,13 @@ def main(config) -> None:
 
     settings = typed_settings(config, PreprocessQuestionsConfig)
 
-    from filmvqa.data.preprocess import preprocess_questions
+    from filmvqa.questions.preprocess import preprocess_questions
 
     layout = settings.data.layout
     vocab = settings.vocab
     if vocab is not None and not vocab.endswith(".json"):
-        from filmvqa.checkpoint import checkpoint_file, load_checkpoint, vocabulary_of
-        from filmvqa.exported import SUFFIX
+        from filmvqa.checkpoints.checkpoint import checkpoint_file, load_checkpoint, vocabulary_of
+        from filmvqa.checkpoints.exported import SUFFIX
 
         if checkpoint_file(vocab).suffix in (".pt", SUFFIX):
             vocab = vocabulary_of(load_checkpoint(vocab), vocab)

@@ -13,10 +13,10 @@ def main(config) -> None:
 
     import torch
 
-    from filmvqa.devices import choose_device
-    from filmvqa.locks import file_lock
-    from filmvqa.tables import text_table
-    from filmvqa.training.pretrain import pretrain
+    from filmvqa.backbones.pretrain import pretrain
+    from filmvqa.system.devices import choose_device
+    from filmvqa.system.locks import file_lock
+    from filmvqa.system.tables import text_table
 
     torch.set_num_threads(settings.workers)
     with file_lock(settings.output):

@@ -11,8 +11,8 @@ def main(config) -> None:
 
     settings = typed_settings(config, ScoreAnswersConfig)
 
-    from filmvqa.evaluation.accuracy import format_report
-    from filmvqa.reports.score_answers import score_answers
+    from filmvqa.evaluation.score_answers import score_answers
+    from filmvqa.tasks.accuracy import format_report
 
     report = score_answers(
         settings.answers, settings.questions, settings.output, world=settings.world

@@ -23,7 +23,7 @@ def main(config) -> None:
 
     settings = typed_settings(config, SearchConfig)
     keep_freed_memory()
-    from filmvqa.search.study import Study, run_search
+    from filmvqa.studies.search.study import Study, run_search
 
     with open_dict(config):
         del config["search"]

@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 
 from filmvqa.cli.pipeline import run_stages, write_report
-from filmvqa.layout import DatasetLayout, EvaluationLayout, RunLayout
+from filmvqa.system.layout import DatasetLayout, EvaluationLayout, RunLayout
 
 FOLDER = Path("outputs/segmentation")
 RUN, SPLIT = "film", "test"
@@ -26,7 +26,7 @@ STAGES: dict[str, list[str]] = {
 
 
 def main() -> None:
-    from filmvqa.reports.mask_figure import draw_masks
+    from filmvqa.studies.mask_figure import draw_masks
 
     seconds = run_stages(STAGES, "make segmentation")
     files = EvaluationLayout(RunLayout(FOLDER / RUN).evaluation, SPLIT)

@@ -14,9 +14,9 @@ def main(config) -> None:
 
     from filmvqa.benchmark.scale_run import measure_scale, read_scale
     from filmvqa.benchmark.scale_tables import scale_tables
-    from filmvqa.files import write_file
-    from filmvqa.locks import file_lock
     from filmvqa.models import check_model
+    from filmvqa.system.files import write_file
+    from filmvqa.system.locks import file_lock
 
     for name, model in settings.models.items():
         check_model(model, f"models.{name}")

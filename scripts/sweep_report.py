@@ -11,7 +11,7 @@ def main(config) -> None:
 
     settings = typed_settings(config, SweepReportConfig)
 
-    from filmvqa.reports.sweep_report import report_sweep
+    from filmvqa.studies.sweep_report import report_sweep
 
     print(report_sweep(settings.dir, settings.key, settings.series, settings.reach))
     print(f"written to {settings.dir}/report.md, report.csv and report.png")

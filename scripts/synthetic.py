@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from filmvqa.cli.stages import run_stage, training_processes
-from filmvqa.layout import EvaluationLayout, RunLayout
+from filmvqa.system.layout import EvaluationLayout, RunLayout
 
 
 @dataclass(frozen=True)
@@ -99,8 +99,8 @@ def stages(way: str, small: bool) -> dict[str, list[str]]:
 def compared(way: str, small: bool) -> tuple[dict[str, Any], str]:
     """The reports of the evaluations that there are, by label, and a table of them beside published
     results."""
-    from filmvqa.evaluation.accuracy import format_comparison
-    from filmvqa.reports.paper_results import COLUMNS, TEST_ACCURACY
+    from filmvqa.studies.paper_results import COLUMNS, TEST_ACCURACY
+    from filmvqa.tasks.accuracy import format_comparison
 
     reports, published = {}, {}
     for experiment in WAYS[way].experiments:
@@ -114,7 +114,7 @@ def compared(way: str, small: bool) -> tuple[dict[str, Any], str]:
 
 
 def main() -> None:
-    from filmvqa.files import write_file
+    from filmvqa.system.files import write_file
 
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter

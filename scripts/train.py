@@ -15,10 +15,10 @@ from filmvqa.cli.training import run_settings
 def main(config) -> float:
     settings = run_settings(config)
     keep_freed_memory()
-    from filmvqa import processes
-    from filmvqa.files import is_up_to_date
-    from filmvqa.layout import RunLayout
-    from filmvqa.reports.curves import draw_curves
+    from filmvqa.system import processes
+    from filmvqa.system.files import is_up_to_date
+    from filmvqa.system.layout import RunLayout
+    from filmvqa.training.curves import draw_curves
     from filmvqa.training.run import train_run
 
     layout = RunLayout(Path(HydraConfig.get().runtime.output_dir))

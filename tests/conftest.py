@@ -16,16 +16,16 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from filmvqa.clevr.generate import generate
-from filmvqa.clevr.generator_settings import GeneratorSettings
-from filmvqa.clevr.scene_rules import SceneRules
-from filmvqa.data.backbones import build_backbone
-from filmvqa.data.features import Extraction
-from filmvqa.data.object_masks import ObjectMasks
-from filmvqa.data.preprocess import preprocess_questions
-from filmvqa.layout import DatasetLayout
+from filmvqa.backbones.build import build_backbone
+from filmvqa.backbones.extraction import Extraction
+from filmvqa.questions.preprocess import preprocess_questions
+from filmvqa.system.layout import DatasetLayout
+from filmvqa.tasks.object_masks import ObjectMasks
+from filmvqa.worlds.clevr.generate import generate
+from filmvqa.worlds.clevr.generator_settings import GeneratorSettings
+from filmvqa.worlds.clevr.scene_rules import SceneRules
 from tests.scripts_server import ForkedScript, run_forked
-from tests.sound.small_sets import make_set
+from tests.worlds.sound.small_sets import make_set
 
 # A shell that starts a command in the background has it ignore SIGINT, and so do all processes that
 # it starts: those tests that send one would wait in vain.

@@ -10,9 +10,9 @@ import numba
 import scipy.linalg
 import torch._dynamo
 
-import filmvqa.data.features
+import filmvqa.backbones.extraction
 import filmvqa.evaluation.predictions
-import filmvqa.reports.curves
+import filmvqa.training.curves
 import filmvqa.training.run
 
 #: Calling any function has numba load its rules for types, which takes half a second.

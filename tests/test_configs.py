@@ -19,19 +19,19 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from filmvqa.clevr.generator_settings import GeneratorSettings
-from filmvqa.clevr.scene_rules import SceneRules
 from filmvqa.cli.settings import ExtractFeaturesConfig, TrainConfig
-from filmvqa.data.settings import CurriculumStage
-from filmvqa.errors import UserError
 from filmvqa.models import MODELS, build_model, targets_of
 from filmvqa.models.vision import Stem
-from filmvqa.nested import flatten
-from filmvqa.reports.claims import ScoredRun, belongs, find_setting, read_claim, settings_of
-from filmvqa.reports.sweeps import SweepRun
-from filmvqa.settings import settings_from
+from filmvqa.questions.settings import CurriculumStage
+from filmvqa.settings.nested import flatten
+from filmvqa.settings.typed import settings_from
+from filmvqa.studies.claims import ScoredRun, belongs, find_setting, read_claim, settings_of
+from filmvqa.studies.sweeps import SweepRun
+from filmvqa.system.errors import UserError
 from filmvqa.training.optimizer import build_optimizer, build_schedule
-from filmvqa.worlds.families import read_families
+from filmvqa.worlds.clevr.generator_settings import GeneratorSettings
+from filmvqa.worlds.clevr.scene_rules import SceneRules
+from filmvqa.worlds.engine.families import read_families
 from tests.conftest import REPOSITORY, heavy_imports
 
 CONFIGS = REPOSITORY / "configs"

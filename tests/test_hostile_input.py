@@ -18,24 +18,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from filmvqa.checkpoint import load_checkpoint, model_from_checkpoint
-from filmvqa.clevr.generate import MAKER
-from filmvqa.clevr.scene_file import read_scenes
-from filmvqa.correction.hint_questions import is_complete
-from filmvqa.data.backbones import build_backbone
-from filmvqa.data.features import Extraction
-from filmvqa.data.preprocess import preprocess_questions
-from filmvqa.data.questions import QuestionDataset
-from filmvqa.data.store import open_feature_store
-from filmvqa.data.vocabulary import Vocabulary
-from filmvqa.errors import UserError
-from filmvqa.layout import DatasetLayout
-from filmvqa.reports.figures import draw_sheet
-from filmvqa.worlds.families import read_families
-from filmvqa.worlds.maker import generate_questions
-from filmvqa.worlds.questions import ask_shard
-from filmvqa.worlds.schema import encode_json, read_questions
-from filmvqa.worlds.set_settings import record_settings
+from filmvqa.backbones.build import build_backbone
+from filmvqa.backbones.extraction import Extraction
+from filmvqa.checkpoints.checkpoint import load_checkpoint, model_from_checkpoint
+from filmvqa.features.store import open_feature_store
+from filmvqa.questions.dataset import QuestionDataset
+from filmvqa.questions.preprocess import preprocess_questions
+from filmvqa.questions.vocabulary import Vocabulary
+from filmvqa.studies.figures import draw_sheet
+from filmvqa.system.errors import UserError
+from filmvqa.system.layout import DatasetLayout
+from filmvqa.uses.correction.hint_questions import is_complete
+from filmvqa.worlds.clevr.generate import MAKER
+from filmvqa.worlds.clevr.scene_file import read_scenes
+from filmvqa.worlds.engine.families import read_families
+from filmvqa.worlds.engine.maker import generate_questions
+from filmvqa.worlds.engine.questions import ask_shard
+from filmvqa.worlds.engine.schema import encode_json, read_questions
+from filmvqa.worlds.engine.set_settings import record_settings
 from tests.conftest import REPOSITORY, TINY, examples
 from tests.training.tiny_runs import same, train
 
@@ -75,7 +75,7 @@ def originals(
     vocabulary = Vocabulary.load(tiny_set / "vocab.json")
     run = tmp_path_factory.mktemp("run")
     train(run, tiny_set, max_steps=2)
-    templates = REPOSITORY / "src/filmvqa/clevr/templates"
+    templates = REPOSITORY / "src/filmvqa/worlds/clevr/templates"
     scenes = read_scenes(tiny_world / "scenes/CLEVR_val_scenes.json").scenes
 
     def ask(path: Path) -> None:

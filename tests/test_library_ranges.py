@@ -8,21 +8,21 @@ from pathlib import Path
 import pytest
 import torch
 
-from filmvqa.clevr.generate import generate
-from filmvqa.clevr.generator_settings import GeneratorSettings
-from filmvqa.clevr.scene_rules import SceneRules
-from filmvqa.data.backbones import build_backbone
-from filmvqa.data.features import Extraction
-from filmvqa.data.sampler import EpochSampler
-from filmvqa.data.store import open_feature_store
-from filmvqa.devices import choose_device
-from filmvqa.errors import UserError
+from filmvqa.backbones.build import build_backbone
+from filmvqa.backbones.extraction import Extraction
+from filmvqa.backbones.pretrain import pretrain
+from filmvqa.evaluation.evaluate import evaluate_checkpoint
+from filmvqa.features.store import open_feature_store
 from filmvqa.models import build_model, check_model
-from filmvqa.reports.evaluate import evaluate_checkpoint
-from filmvqa.reports.figures import draw_film, draw_sheet
+from filmvqa.questions.sampler import EpochSampler
+from filmvqa.studies.figures import draw_film, draw_sheet
+from filmvqa.system.devices import choose_device
+from filmvqa.system.errors import UserError
 from filmvqa.training.prepare import RunSettings
-from filmvqa.training.pretrain import pretrain
 from filmvqa.training.settings import OptimSettings, TrainerSettings
+from filmvqa.worlds.clevr.generate import generate
+from filmvqa.worlds.clevr.generator_settings import GeneratorSettings
+from filmvqa.worlds.clevr.scene_rules import SceneRules
 from tests.conftest import data_in
 
 

@@ -13,13 +13,13 @@ import torch
 from PIL import Image
 
 import filmvqa
-from filmvqa.checkpoint import load_checkpoint, save_checkpoint
-from filmvqa.data.batches import open_loader
-from filmvqa.data.vocabulary import Vocabulary
-from filmvqa.errors import UserError
+from filmvqa.checkpoints.checkpoint import load_checkpoint, save_checkpoint
+from filmvqa.evaluation.batches import open_loader
 from filmvqa.evaluation.predictions import predict
+from filmvqa.questions.vocabulary import Vocabulary
+from filmvqa.system.errors import UserError
 from filmvqa.vqa import VQA
-from filmvqa.worlds.schema import read_questions
+from filmvqa.worlds.engine.schema import read_questions
 from tests.conftest import data_in
 from tests.training.tiny_runs import train
 

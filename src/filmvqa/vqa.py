@@ -14,21 +14,21 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from filmvqa.checkpoint import load_checkpoint, model_from_checkpoint, remedy
-from filmvqa.data.backbones import Backbone, backbone_from_spec
-from filmvqa.data.feature_range import FeatureRange
-from filmvqa.data.features import compute_maps
-from filmvqa.data.images import PILLOW_ERRORS, resize_image
-from filmvqa.data.questions import padded
-from filmvqa.data.spectrogram_settings import SPECTROGRAM
-from filmvqa.data.spectrograms import Spectrogram
-from filmvqa.data.vocabulary import Vocabulary
-from filmvqa.devices import autocast, choose_device, use_bfloat16
-from filmvqa.errors import UserError, one_line
+from filmvqa.backbones.build import Backbone, backbone_from_spec
+from filmvqa.backbones.extraction import compute_maps
+from filmvqa.backbones.spectrogram_settings import SPECTROGRAM
+from filmvqa.backbones.spectrograms import Spectrogram
+from filmvqa.checkpoints.checkpoint import load_checkpoint, model_from_checkpoint, remedy
+from filmvqa.features.feature_range import FeatureRange
+from filmvqa.features.images import PILLOW_ERRORS, resize_image
 from filmvqa.models import targets_of
 from filmvqa.models.film_generator import Modulation
-from filmvqa.segmentation.labels import BACKGROUND, labels_shown
-from filmvqa.settings import Positive, Precision, checked
+from filmvqa.questions.dataset import padded
+from filmvqa.questions.vocabulary import Vocabulary
+from filmvqa.settings.typed import Positive, Precision, checked
+from filmvqa.system.devices import autocast, choose_device, use_bfloat16
+from filmvqa.system.errors import UserError, one_line
+from filmvqa.tasks.labels import BACKGROUND, labels_shown
 
 #: A path, a PIL image, a uint8 array (H, W, 3 or 4), or features (C, H, W) as a tensor or an array
 #: of floating-point numbers.

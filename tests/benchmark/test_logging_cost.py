@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from filmvqa.benchmark import logging_cost as measured
-from filmvqa.errors import UserError
+from filmvqa.system.errors import UserError
 from filmvqa.training.loggers import TensorBoardLogger
 from filmvqa.training.prepare import RunSettings
 from filmvqa.training.settings import LoggerSettings, OptimSettings, TrainerSettings

@@ -17,7 +17,6 @@ from hydra import compose, initialize_config_dir
 from hypothesis import given
 from hypothesis import strategies as st
 
-from filmvqa import processes
 from filmvqa.benchmark import scale_measure
 from filmvqa.benchmark.scale import (
     BUCKET_BYTES,
@@ -35,8 +34,9 @@ from filmvqa.benchmark.scale_run import ScaleMeasurement, faster, measure_scale,
 from filmvqa.benchmark.scale_tables import RUNS, agreement, scale_tables
 from filmvqa.cli.command import typed_settings
 from filmvqa.cli.settings import SimulateScaleConfig
-from filmvqa.errors import UserError
 from filmvqa.models import build_model
+from filmvqa.system import processes
+from filmvqa.system.errors import UserError
 from tests.conftest import REPOSITORY, run_script
 
 MEASURED = REPOSITORY / "docs/scale.json"

@@ -18,7 +18,7 @@ from PIL import Image
 import filmvqa
 from filmvqa.cli.asking import Conversation, answer_lines
 from filmvqa.cli.prompt import completions, run_prompt
-from filmvqa.errors import UserError
+from filmvqa.system.errors import UserError
 from filmvqa.vqa import VQA
 from tests.conftest import REPOSITORY, run_script, script_environment
 

@@ -17,9 +17,9 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from filmvqa.cli.command import CONFIGS, versioned_arguments
 from filmvqa.cli.messages import explain, refuse_renamed_overrides
 from filmvqa.cli.process import print_any_character
-from filmvqa.errors import UserError
-from filmvqa.files import sha256_of_file
-from filmvqa.renamed_keys import RENAMED_KEYS, rename_keys
+from filmvqa.settings.renamed_keys import RENAMED_KEYS, rename_keys
+from filmvqa.system.errors import UserError
+from filmvqa.system.files import sha256_of_file
 from tests.conftest import REPOSITORY, run_script
 
 
@@ -174,7 +174,9 @@ def test_errors_of_the_system_have_a_remedy() -> None:
     )
     with pytest.raises(OSError) as caught:  # which names no file
         sha256_of_file(10**6)  # type: ignore[arg-type]
-    assert explain(caught.value).startswith("filmvqa.files.sha256_of_file: Bad file descriptor; ")
+    assert explain(caught.value).startswith(
+        "filmvqa.system.files.sha256_of_file: Bad file descriptor; "
+    )
     assert explain(KeyboardInterrupt()) == "stopped; run the same command again to go on"
 
 

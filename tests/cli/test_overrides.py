@@ -21,7 +21,7 @@ from filmvqa.cli.overrides import (
     refuse_unnamed_choices,
     swept_keys,
 )
-from filmvqa.errors import UserError
+from filmvqa.system.errors import UserError
 
 SCRIPTS = sorted(path.stem for path in CONFIGS.glob("[a-z]*.yaml"))
 

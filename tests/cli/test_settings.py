@@ -15,9 +15,9 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from filmvqa.cli import settings as types
 from filmvqa.cli.command import CONFIGS, typed_settings
-from filmvqa.errors import UserError
 from filmvqa.models import check_model
-from filmvqa.settings import Settings, settings_from
+from filmvqa.settings.typed import Settings, settings_from
+from filmvqa.system.errors import UserError
 from tests.conftest import heavy_imports, run_script
 
 TYPES: dict[str, type[Settings]] = {

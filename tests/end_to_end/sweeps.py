@@ -7,8 +7,8 @@ import sys
 import time
 from pathlib import Path
 
-from filmvqa.checkpoint import load_checkpoint
-from filmvqa.lock_markers import Holder
+from filmvqa.checkpoints.checkpoint import load_checkpoint
+from filmvqa.system.lock_markers import Holder
 from tests.conftest import REPOSITORY, script_environment
 from tests.training.tiny_runs import metrics, same
 

@@ -25,8 +25,8 @@ import pytest
 import yaml
 from PIL import Image
 
-from filmvqa.checkpoint import load_checkpoint
-from filmvqa.sound.wav import read_wav
+from filmvqa.checkpoints.checkpoint import load_checkpoint
+from filmvqa.features.wav import read_wav
 from tests.conftest import (
     KILLS,
     REPOSITORY,

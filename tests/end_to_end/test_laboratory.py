@@ -10,9 +10,9 @@ import h5py
 import pytest
 import torch
 
-from filmvqa.data.vocabulary import Vocabulary
+from filmvqa.questions.vocabulary import Vocabulary
+from tests.checkpoints.reference_film import checkpoint, run
 from tests.end_to_end.workplace import DATA, GENERATOR, SHORT, SMALL, TRAIN, fail, succeed
-from tests.interop.reference_film import checkpoint, run
 
 pytestmark = pytest.mark.slow
 

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from filmvqa.checkpoint import load_checkpoint
-from filmvqa.cores import cores
-from tests.clevr.file_hashes import file_hashes
+from filmvqa.checkpoints.checkpoint import load_checkpoint
+from filmvqa.system.cores import cores
 from tests.conftest import REPOSITORY, run_script, script_environment
 from tests.end_to_end.sweeps import Sweep, check_interrupted_sweep
 from tests.end_to_end.workplace import TRAIN, succeed
+from tests.worlds.clevr.file_hashes import file_hashes
 
 pytestmark = [pytest.mark.processes, pytest.mark.slow]
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from filmvqa.checkpoint import load_checkpoint
-from filmvqa.locks import folder_lock
+from filmvqa.checkpoints.checkpoint import load_checkpoint
+from filmvqa.system.locks import folder_lock
 from tests.conftest import REPOSITORY, run_script, script_environment
 from tests.end_to_end.workplace import DATA, GENERATOR, SMALL, TRAIN, fail, succeed
 from tests.training.tiny_runs import metrics, same
@@ -193,7 +193,7 @@ def test_pictures(workplace: Path) -> None:
 
 
 def test_templates_of_ones_own(tmp_path: Path) -> None:
-    shipped = REPOSITORY / "src/filmvqa/clevr/templates/zero_hop.json"
+    shipped = REPOSITORY / "src/filmvqa/worlds/clevr/templates/zero_hop.json"
     (tmp_path / "mine").mkdir()
     shutil.copy(shipped, tmp_path / "mine")
     succeed(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from filmvqa.checkpoint import load_checkpoint
+from filmvqa.checkpoints.checkpoint import load_checkpoint
 from tests.conftest import start_script
 from tests.end_to_end.workplace import TRAIN, succeed
 from tests.scripts_server import ForkedScript

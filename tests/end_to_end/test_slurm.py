@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.clevr.file_hashes import file_hashes
 from tests.conftest import run_script
 from tests.end_to_end.slurm import NoSlurmError, one_node
 from tests.end_to_end.sweeps import Sweep, check_interrupted_sweep
 from tests.end_to_end.workplace import TRAIN, succeed
+from tests.worlds.clevr.file_hashes import file_hashes
 
 pytestmark = [pytest.mark.processes, pytest.mark.slow]
 

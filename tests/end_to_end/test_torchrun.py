@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from filmvqa.checkpoint import load_checkpoint
+from filmvqa.checkpoints.checkpoint import load_checkpoint
 from tests.conftest import REPOSITORY, nobody_is_left, script_environment, start_together
 from tests.end_to_end.workplace import DATA, TRAIN, succeed
 from tests.scripts_server import ForkedScript

@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from filmvqa.data.questions import QuestionDataset
-from filmvqa.data.vocabulary import Vocabulary
-from filmvqa.errors import UserError
 from filmvqa.models import build_model
 from filmvqa.models.baselines import QuestionTypeMode, StackedAttention
-from filmvqa.worlds.programs import ANSWER_FUNCTIONS
+from filmvqa.questions.dataset import QuestionDataset
+from filmvqa.questions.vocabulary import Vocabulary
+from filmvqa.system.errors import UserError
+from filmvqa.worlds.engine.programs import ANSWER_FUNCTIONS
 
 
 def test_qtype_answers_with_the_most_frequent_answer_of_the_type(tiny_set: Path) -> None:

@@ -6,7 +6,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from filmvqa.errors import UserError
 from filmvqa.film import film
 from filmvqa.models import build_model
 from filmvqa.models.attentive_read import SHARPNESS
@@ -14,6 +13,7 @@ from filmvqa.models.blocks import CONDITIONINGS, FILM_POSITIONS, FilmedResBlock
 from filmvqa.models.conditioning import DualAttention, SpatialFilm
 from filmvqa.models.film_generator import Modulation
 from filmvqa.models.vision import Classifier
+from filmvqa.system.errors import UserError
 from tests.models.small_models import SIZES, SMALL, questions
 
 

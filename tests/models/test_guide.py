@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from filmvqa.errors import OptionError
 from filmvqa.film import film
 from filmvqa.models import build_model
 from filmvqa.models.blocks import FilmedResBlock
 from filmvqa.models.conditioning import Guide
 from filmvqa.models.film_generator import Modulation
+from filmvqa.system.errors import OptionError
 from tests.models.small_models import SIZES, SMALL, questions
 
 

@@ -7,11 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from filmvqa.errors import UserError
 from filmvqa.models import MODELS, build_model
 from filmvqa.models.encoder import QuestionEncoder
 from filmvqa.models.film_net import FilmNet
 from filmvqa.models.vision import CoordConv2d, for_each_question, scale_pixels
+from filmvqa.system.errors import UserError
 from tests.models.small_models import SIZES, SMALL, questions, small
 
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from filmvqa.errors import OptionError, UserError
 from filmvqa.models import build_model
 from filmvqa.models.baselines import CnnLSTM
 from filmvqa.models.vision import Classifier, CoordConv2d, Stem
+from filmvqa.system.errors import OptionError, UserError
 from tests.models.small_models import SMALL
 
 SHAPE = (1, 8, 12)

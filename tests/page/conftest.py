@@ -13,12 +13,12 @@ pytest.importorskip(
     "captum", reason="the page's packages are not here: pip install 'filmvqa[page]'"
 )
 
-from filmvqa.layout import DatasetLayout
+from filmvqa.evaluation.evaluate import evaluate_checkpoint
 from filmvqa.page.app import first_subject
 from filmvqa.page.desk import House
 from filmvqa.page.networks import Network
 from filmvqa.page.subjects import PictureSet, Subject
-from filmvqa.reports.evaluate import evaluate_checkpoint
+from filmvqa.system.layout import DatasetLayout
 from tests.training.tiny_runs import train
 
 

@@ -30,12 +30,12 @@ if CHROMIUM is None:
 
 from PIL import Image
 
-from filmvqa.checkpoint import load_checkpoint, vocabulary_of
-from filmvqa.data.backbones import build_backbone
-from filmvqa.data.features import Extraction
-from filmvqa.data.preprocess import preprocess_questions
-from filmvqa.layout import DatasetLayout
-from filmvqa.reports.evaluate import evaluate_checkpoint
+from filmvqa.backbones.build import build_backbone
+from filmvqa.backbones.extraction import Extraction
+from filmvqa.checkpoints.checkpoint import load_checkpoint, vocabulary_of
+from filmvqa.evaluation.evaluate import evaluate_checkpoint
+from filmvqa.questions.preprocess import preprocess_questions
+from filmvqa.system.layout import DatasetLayout
 from tests.conftest import REPOSITORY, script_environment
 
 #: Of a slow machine, on which other tests run.

@@ -14,15 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from filmvqa.clevr.editing import EditedScene
-from filmvqa.clevr.parsing import answer_of
-from filmvqa.clevr.scene_file import read_scenes
-from filmvqa.data.images import read_picture
-from filmvqa.errors import UserError
+from filmvqa.features.images import read_picture
 from filmvqa.film import film
-from filmvqa.inspection.settings import FilmSettings
-from filmvqa.inspection.watching import watched
-from filmvqa.layout import DatasetLayout
 from filmvqa.models import MODELS, build_model
 from filmvqa.page.desk import House
 from filmvqa.page.evaluated import Evaluated, read_evaluated
@@ -31,9 +24,16 @@ from filmvqa.page.pictures import film_strips, laid_over
 from filmvqa.page.subjects import MAX_UPLOAD, PictureSet, Subject, drawn, drawn_quickly, uploaded
 from filmvqa.page.what_if import Change, changes_of, what_if
 from filmvqa.page.what_if_panel import outcomes_table
+from filmvqa.studies.inspection.settings import FilmSettings
+from filmvqa.studies.inspection.watching import watched
+from filmvqa.system.errors import UserError
+from filmvqa.system.layout import DatasetLayout
 from filmvqa.vqa import VQA, Answer, FilmParameters
-from filmvqa.worlds.programs import SceneIndex
-from filmvqa.worlds.schema import read_questions
+from filmvqa.worlds.clevr.editing import EditedScene
+from filmvqa.worlds.clevr.parsing import answer_of
+from filmvqa.worlds.clevr.scene_file import read_scenes
+from filmvqa.worlds.engine.programs import SceneIndex
+from filmvqa.worlds.engine.schema import read_questions
 from tests.models.small_models import SMALL, sizes
 from tests.training.tiny_runs import train
 

@@ -14,14 +14,14 @@ from nicegui.testing.user_interaction import UserInteraction
 from nicegui.testing.user_simulation import user_simulation
 from PIL import Image
 
-from filmvqa.clevr.editing import EditedScene
-from filmvqa.errors import UserError
-from filmvqa.layout import DatasetLayout
+from filmvqa.evaluation.evaluate import evaluate_checkpoint
 from filmvqa.page.app import build_page, open_house, serve
 from filmvqa.page.desk import House
 from filmvqa.page.networks import Network
 from filmvqa.page.subjects import PictureSet, Subject, drawn
-from filmvqa.reports.evaluate import evaluate_checkpoint
+from filmvqa.system.errors import UserError
+from filmvqa.system.layout import DatasetLayout
+from filmvqa.worlds.clevr.editing import EditedScene
 from tests.training.tiny_runs import train
 
 

@@ -13,19 +13,19 @@ from typing import Any
 
 import torch
 
-from filmvqa.checkpoint import load_checkpoint, model_from_checkpoint
-from filmvqa.clevr.generate import generate
-from filmvqa.clevr.generator_settings import GeneratorSettings
-from filmvqa.clevr.scene_rules import SceneRules
-from filmvqa.data.backbones import build_backbone
-from filmvqa.data.features import Extraction
-from filmvqa.data.preprocess import preprocess_questions
-from filmvqa.data.questions import QuestionDataset
-from filmvqa.data.vocabulary import Vocabulary
-from filmvqa.layout import DatasetLayout
+from filmvqa.backbones.build import build_backbone
+from filmvqa.backbones.extraction import Extraction
+from filmvqa.checkpoints.checkpoint import load_checkpoint, model_from_checkpoint
+from filmvqa.questions.dataset import QuestionDataset
+from filmvqa.questions.preprocess import preprocess_questions
+from filmvqa.questions.vocabulary import Vocabulary
+from filmvqa.system.layout import DatasetLayout
 from filmvqa.training.prepare import RunSettings
 from filmvqa.training.run import train_run
 from filmvqa.training.settings import OptimSettings, TrainerSettings
+from filmvqa.worlds.clevr.generate import generate
+from filmvqa.worlds.clevr.generator_settings import GeneratorSettings
+from filmvqa.worlds.clevr.scene_rules import SceneRules
 from tests.conftest import data_in
 
 FIGURES = Path(__file__).with_name("pinned_run.json")

@@ -14,9 +14,9 @@ from typing import Any
 
 import torch
 
-from filmvqa import processes
 from filmvqa.cli.process import end_with_parent
-from filmvqa.data.store import FeatureStore
+from filmvqa.features.store import FeatureStore
+from filmvqa.system import processes
 from filmvqa.training.prepare import RunSettings
 from filmvqa.training.run import train_run
 from filmvqa.training.settings import OptimSettings, TrainerSettings

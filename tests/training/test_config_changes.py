@@ -12,9 +12,9 @@ import yaml
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from filmvqa.checkpoint import load_checkpoint
-from filmvqa.errors import UserError
-from filmvqa.nested import flatten
+from filmvqa.checkpoints.checkpoint import load_checkpoint
+from filmvqa.settings.nested import flatten
+from filmvqa.system.errors import UserError
 from filmvqa.training.config_changes import ADDED_KEYS, EFFECTS, Effect, config_changes, effect_of
 from filmvqa.training.trainer import Trainer
 from tests.conftest import REPOSITORY

@@ -12,15 +12,15 @@ from filmvqa.scripts.train import run_settings
 from hydra import compose, initialize_config_dir
 from omegaconf import open_dict
 
-from filmvqa.data.backbones import build_backbone
-from filmvqa.data.features import Extraction
-from filmvqa.evaluation.objectives import objective_for
-from filmvqa.layout import DatasetLayout
+from filmvqa.backbones.build import build_backbone
+from filmvqa.backbones.extraction import Extraction
+from filmvqa.evaluation.evaluate import evaluate_checkpoint
 from filmvqa.models import targets_of
-from filmvqa.reports.evaluate import evaluate_checkpoint
+from filmvqa.system.layout import DatasetLayout
+from filmvqa.tasks.objectives import objective_for
 from filmvqa.training.run import train_run
 from tests.conftest import REPOSITORY
-from tests.sound.small_sets import FRONT_END
+from tests.worlds.sound.small_sets import FRONT_END
 
 pytestmark = pytest.mark.slow
 

@@ -11,10 +11,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import nn
 
 import filmvqa
-from filmvqa.checkpoint import load_checkpoint
-from filmvqa.data.batches import open_loader
-from filmvqa.errors import Interrupted, UserError
-from filmvqa.layout import RunLayout
+from filmvqa.checkpoints.checkpoint import load_checkpoint
+from filmvqa.evaluation.batches import open_loader
+from filmvqa.system.errors import Interrupted, UserError
+from filmvqa.system.layout import RunLayout
 from filmvqa.training.loggers import JsonlLogger, build_loggers
 from filmvqa.training.part_norms import PartNorms
 from filmvqa.training.settings import LoggerSettings

@@ -10,17 +10,17 @@ import pytest
 import torch
 
 import filmvqa
-from filmvqa.data.batches import open_loader
-from filmvqa.data.vocabulary import Vocabulary
-from filmvqa.errors import UserError
-from filmvqa.evaluation.objectives import objective_for
-from filmvqa.layout import DatasetLayout
+from filmvqa.checkpoints.export import export_network
+from filmvqa.evaluation.batches import open_loader
+from filmvqa.evaluation.evaluate import evaluate_checkpoint
 from filmvqa.models import build_model
-from filmvqa.reports.curves import draw_curves, read_evaluations
-from filmvqa.reports.evaluate import evaluate_checkpoint
-from filmvqa.reports.export import export_network
-from filmvqa.reports.mask_figure import draw_masks
-from filmvqa.worlds.schema import read_questions
+from filmvqa.questions.vocabulary import Vocabulary
+from filmvqa.studies.mask_figure import draw_masks
+from filmvqa.system.errors import UserError
+from filmvqa.system.layout import DatasetLayout
+from filmvqa.tasks.objectives import objective_for
+from filmvqa.training.curves import draw_curves, read_evaluations
+from filmvqa.worlds.engine.schema import read_questions
 from tests.conftest import data_in
 from tests.training.test_resuming import check_same, stop_in_steps
 from tests.training.tiny_runs import metrics, train

@@ -21,9 +21,9 @@ import pytest
 import torch
 
 from filmvqa.cli.process import keep_freed_memory, set_environment
-from filmvqa.data.batches import open_loader
-from filmvqa.data.sampler import EpochSampler
-from filmvqa.data.vocabulary import Vocabulary
+from filmvqa.evaluation.batches import open_loader
+from filmvqa.questions.sampler import EpochSampler
+from filmvqa.questions.vocabulary import Vocabulary
 from filmvqa.training.trainer import Trainer
 from tests.conftest import KILLS, TINY, data_in
 from tests.training.tiny_runs import train

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from filmvqa.checkpoint import load_checkpoint, model_from_checkpoint
-from filmvqa.data.batches import open_loader
-from filmvqa.renamed_keys import RENAMED_KEYS
+from filmvqa.checkpoints.checkpoint import load_checkpoint, model_from_checkpoint
+from filmvqa.evaluation.batches import open_loader
+from filmvqa.settings.renamed_keys import RENAMED_KEYS
 from filmvqa.training.trainer import Trainer
 from tests.conftest import REPOSITORY, data_in
 from tests.training.tiny_runs import metrics, same, train

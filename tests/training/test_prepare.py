@@ -10,8 +10,8 @@ import h5py
 import numpy as np
 import pytest
 
-from filmvqa.data.settings import CurriculumStage
-from filmvqa.errors import UserError
+from filmvqa.questions.settings import CurriculumStage
+from filmvqa.system.errors import UserError
 from tests.training.tiny_runs import metrics, train
 
 

@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import nn
 
-from filmvqa.checkpoint import eval_weights, load_checkpoint
-from filmvqa.errors import UserError
+from filmvqa.checkpoints.checkpoint import eval_weights, load_checkpoint
 from filmvqa.models import build_model
+from filmvqa.system.errors import UserError
 from filmvqa.training.optimizer import build_optimizer
 from filmvqa.training.overfitting import overfitting_warning
 from filmvqa.training.settings import OptimSettings, TrainerSettings

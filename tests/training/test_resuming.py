@@ -16,13 +16,13 @@ import h5py
 import pytest
 import torch
 
-from filmvqa.checkpoint import load_checkpoint, save_checkpoint
-from filmvqa.data.settings import CurriculumStage
-from filmvqa.data.vocabulary import Vocabulary
-from filmvqa.determinism import random_state, restore_random_state
-from filmvqa.errors import Interrupted, UserError
-from filmvqa.locks import folder_lock
+from filmvqa.checkpoints.checkpoint import load_checkpoint, save_checkpoint
 from filmvqa.models.film_net import FilmNet
+from filmvqa.questions.settings import CurriculumStage
+from filmvqa.questions.vocabulary import Vocabulary
+from filmvqa.system.determinism import random_state, restore_random_state
+from filmvqa.system.errors import Interrupted, UserError
+from filmvqa.system.locks import folder_lock
 from filmvqa.training import prepare
 from filmvqa.training.trainer import Trainer
 from tests.training.tiny_runs import metrics, same, train
@@ -221,7 +221,7 @@ def test_room_for_checkpoints_is_asked_for_before_training(
     size = (tmp_path / "whole/last.pt").stat().st_size
 
     def allow(free: float) -> None:
-        monkeypatch.setattr("filmvqa.disk.free_space", lambda path: int(free))
+        monkeypatch.setattr("filmvqa.system.disk.free_space", lambda path: int(free))
 
     allow(1000)
     with pytest.raises(

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from filmvqa.checkpoint import load_checkpoint
-from filmvqa.data.questions import QuestionDataset
-from filmvqa.data.vocabulary import Vocabulary
+from filmvqa.checkpoints.checkpoint import load_checkpoint
+from filmvqa.questions.dataset import QuestionDataset
+from filmvqa.questions.vocabulary import Vocabulary
 from tests.conftest import data_in
 from tests.models.small_models import SMALL
 from tests.training.several_processes import Job, run_job, run_jobs

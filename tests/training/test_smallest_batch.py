@@ -10,8 +10,8 @@ import h5py
 import pytest
 import torch
 
-from filmvqa.checkpoint import load_checkpoint
-from filmvqa.errors import UserError
+from filmvqa.checkpoints.checkpoint import load_checkpoint
+from filmvqa.system.errors import UserError
 from filmvqa.training.trainer import Trainer
 from tests.training.tiny_runs import metrics, train
 

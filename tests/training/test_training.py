@@ -16,19 +16,19 @@ import pytest
 import torch
 import yaml
 
-from filmvqa.checkpoint import (
+from filmvqa.checkpoints.checkpoint import (
     FORMAT,
     load_checkpoint,
     model_from_checkpoint,
     save_checkpoint,
 )
 from filmvqa.cli.messages import explain
-from filmvqa.data.batches import Loader, open_loader
-from filmvqa.data.vocabulary import Vocabulary
-from filmvqa.devices import choose_device
-from filmvqa.errors import UserError
-from filmvqa.layout import RunLayout
+from filmvqa.evaluation.batches import Loader, open_loader
 from filmvqa.models import MODELS, build_model, targets_of
+from filmvqa.questions.vocabulary import Vocabulary
+from filmvqa.system.devices import choose_device
+from filmvqa.system.errors import UserError
+from filmvqa.system.layout import RunLayout
 from filmvqa.training.loggers import JsonlLogger, WandbLogger, build_loggers
 from filmvqa.training.optimizer import build_optimizer, build_schedule
 from filmvqa.training.settings import LoggerSettings, OptimSettings, TrainerSettings

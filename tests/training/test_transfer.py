@@ -11,12 +11,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from filmvqa.checkpoint import load_checkpoint, model_from_checkpoint
-from filmvqa.data.questions import QuestionDataset
-from filmvqa.data.vocabulary import Vocabulary
-from filmvqa.errors import UserError
+from filmvqa.checkpoints.checkpoint import load_checkpoint, model_from_checkpoint
+from filmvqa.evaluation.evaluate import evaluate_checkpoint
 from filmvqa.models import build_model
-from filmvqa.reports.evaluate import evaluate_checkpoint
+from filmvqa.questions.dataset import QuestionDataset
+from filmvqa.questions.vocabulary import Vocabulary
+from filmvqa.system.errors import UserError
 from filmvqa.training.transfer import count_weights, freeze_except, training_mode, warm_start
 from tests.models.small_models import SIZES, SMALL
 from tests.training.tiny_runs import train

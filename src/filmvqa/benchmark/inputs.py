@@ -11,14 +11,14 @@ import msgspec
 import numpy as np
 import torch
 
-from filmvqa.clevr.generate import generate
-from filmvqa.clevr.generator_settings import GeneratorSettings
-from filmvqa.clevr.scenes import image_filename
-from filmvqa.data.preprocess import preprocess_questions
-from filmvqa.data.questions import QuestionDataset
-from filmvqa.data.vocabulary import Vocabulary
-from filmvqa.layout import DatasetLayout
-from filmvqa.worlds.schema import Question, QuestionFile, read_questions
+from filmvqa.questions.dataset import QuestionDataset
+from filmvqa.questions.preprocess import preprocess_questions
+from filmvqa.questions.vocabulary import Vocabulary
+from filmvqa.system.layout import DatasetLayout
+from filmvqa.worlds.clevr.generate import generate
+from filmvqa.worlds.clevr.generator_settings import GeneratorSettings
+from filmvqa.worlds.clevr.scenes import image_filename
+from filmvqa.worlds.engine.schema import Question, QuestionFile, read_questions
 
 SPLIT = "train"
 

@@ -14,9 +14,9 @@ from typing import Any
 from torch import nn
 from tqdm import tqdm
 
-from filmvqa.errors import UserError
-from filmvqa.layout import RunLayout
-from filmvqa.tables import text_table
+from filmvqa.system.errors import UserError
+from filmvqa.system.layout import RunLayout
+from filmvqa.system.tables import text_table
 from filmvqa.training.loggers import Logger, build_loggers
 from filmvqa.training.prepare import RunSettings, prepare_run
 from filmvqa.training.run import trainer_of

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from filmvqa.data.rows import DatasetRows
+from filmvqa.features.rows import DatasetRows
 
 #: Sizes of the square matrices; the fastest product is the ceiling.
 MATRIX_SIZES = {"cpu": (1024, 2048, 4096), "cuda": (2048, 4096, 8192, 16384)}

@@ -14,22 +14,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from filmvqa.backbones.build import build_backbone
+from filmvqa.backbones.extraction import Extraction
 from filmvqa.benchmark.inputs import SPLIT, Inputs
 from filmvqa.benchmark.measure import BenchmarkResult, drop_from_page_cache, rates, time_runs
 from filmvqa.benchmark.operations import count_operations
 from filmvqa.benchmark.reference import ReferenceModel, reference_extraction, reference_reading
-from filmvqa.data.backbones import build_backbone
-from filmvqa.data.batches import Batch, Loader
-from filmvqa.data.features import Extraction
-from filmvqa.data.images import list_images
-from filmvqa.data.preprocess import preprocess_questions
-from filmvqa.data.rows import DatasetRows
-from filmvqa.data.sampler import EpochSampler
-from filmvqa.data.store import open_feature_store
-from filmvqa.devices import autocast, use_bfloat16
+from filmvqa.evaluation.batches import Batch, Loader
 from filmvqa.evaluation.predictions import predict
-from filmvqa.layout import DatasetLayout, RunLayout
+from filmvqa.features.images import list_images
+from filmvqa.features.rows import DatasetRows
+from filmvqa.features.store import open_feature_store
 from filmvqa.models import build_model
+from filmvqa.questions.preprocess import preprocess_questions
+from filmvqa.questions.sampler import EpochSampler
+from filmvqa.system.devices import autocast, use_bfloat16
+from filmvqa.system.layout import DatasetLayout, RunLayout
 from filmvqa.training.settings import OptimSettings, TrainerSettings
 from filmvqa.training.state import build_state
 from filmvqa.training.trainer import Trainer

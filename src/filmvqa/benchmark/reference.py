@@ -17,8 +17,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from filmvqa.data.backbones import Backbone
-from filmvqa.data.images import load_image
+from filmvqa.backbones.build import Backbone
+from filmvqa.features.images import load_image
 from filmvqa.models.encoder import QuestionEncoder
 
 #: Number of words of CLEVR's longest question, START and END included.

@@ -21,10 +21,10 @@ from filmvqa.benchmark.measure import (
     memory_ceiling,
 )
 from filmvqa.benchmark.parts import Benchmark
-from filmvqa.devices import choose_device, hardware
-from filmvqa.errors import UserError
-from filmvqa.files import write_file
-from filmvqa.tables import text_table
+from filmvqa.system.devices import choose_device, hardware
+from filmvqa.system.errors import UserError
+from filmvqa.system.files import write_file
+from filmvqa.system.tables import text_table
 from filmvqa.training.settings import OptimSettings, TrainerSettings
 
 

@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from filmvqa import processes
 from filmvqa.benchmark.measure import memory_ceiling
 from filmvqa.benchmark.parts import RESNET_SHAPE, Benchmark
 from filmvqa.benchmark.scale import LinkMeasurement, NetworkMeasurement, typical
@@ -26,6 +25,7 @@ from filmvqa.models.batch_norm import (
     SharedStatistics,
     share_statistics,
 )
+from filmvqa.system import processes
 
 
 @dataclass(frozen=True)

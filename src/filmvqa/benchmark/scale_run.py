@@ -16,14 +16,14 @@ from filmvqa.benchmark.inputs import SPLIT, Inputs
 from filmvqa.benchmark.parts import Benchmark
 from filmvqa.benchmark.scale import LinkMeasurement, NetworkMeasurement, typical
 from filmvqa.benchmark.scale_measure import WORKLOADS, measure_link, measure_network
-from filmvqa.cores import cores
-from filmvqa.devices import hardware
-from filmvqa.errors import UserError
-from filmvqa.files import read_bytes, write_file
-from filmvqa.layout import DatasetLayout
+from filmvqa.system.cores import cores
+from filmvqa.system.devices import hardware
+from filmvqa.system.errors import UserError
+from filmvqa.system.files import read_bytes, write_file
+from filmvqa.system.layout import DatasetLayout
 from filmvqa.training.settings import OptimSettings, TrainerSettings
-from filmvqa.worlds.ask_scenes import ask_scenes
-from filmvqa.worlds.schema import decode_json
+from filmvqa.worlds.engine.ask_scenes import ask_scenes
+from filmvqa.worlds.engine.schema import decode_json
 
 #: Images that are copied in memory so that a batch has distinct ones.
 _COPIES = 2

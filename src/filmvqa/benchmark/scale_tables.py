@@ -14,8 +14,8 @@ from filmvqa.benchmark.scale import (
     typical,
 )
 from filmvqa.benchmark.scale_run import DataMeasurement, ScaleMeasurement
-from filmvqa.errors import UserError
-from filmvqa.tables import markdown_table
+from filmvqa.system.errors import UserError
+from filmvqa.system.tables import markdown_table
 
 #: Processes of the rows that are simulated, two on a machine.
 PROCESSES = (1, 2, 8, 64)

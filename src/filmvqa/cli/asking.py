@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from filmvqa.cli.messages import explain
-from filmvqa.errors import UserError, warn
-from filmvqa.evaluation.masks import run_lengths
+from filmvqa.system.errors import UserError, warn
+from filmvqa.tasks.masks import run_lengths
 from filmvqa.vqa import VQA, Answer, FilmParameters
 
 HELP = """\

@@ -33,9 +33,9 @@ from filmvqa.cli.packed import packed_folder
 from filmvqa.cli.process import interrupt_on_sigterm, set_environment
 from filmvqa.cli.sweep_failures import raise_listed_failures, recorded_failure
 from filmvqa.cli.torchrun import joined, started
-from filmvqa.errors import UserError
-from filmvqa.nested import flatten
-from filmvqa.settings import Settings, settings_from
+from filmvqa.settings.nested import flatten
+from filmvqa.settings.typed import Settings, settings_from
+from filmvqa.system.errors import UserError
 
 set_environment()  # before torch and other libraries read it
 

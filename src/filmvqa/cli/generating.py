@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from filmvqa.cli.settings import GenerateConfig
 
 if TYPE_CHECKING:
-    from filmvqa.worlds.ask_scenes import Relate
+    from filmvqa.worlds.engine.ask_scenes import Relate
 
 
 def generate_set(settings: GenerateConfig, own: Any, world: Any) -> None:
@@ -22,7 +22,7 @@ def generate_set(settings: GenerateConfig, own: Any, world: Any) -> None:
     world
         The module that has ``generate``, ``generate_part`` and ``merge_parts`` for them.
     """
-    from filmvqa.worlds.parts import Part, said_missing
+    from filmvqa.worlds.engine.parts import Part, said_missing
 
     root = settings.data.root
     if settings.templates is not None:
@@ -46,9 +46,9 @@ def generate_set(settings: GenerateConfig, own: Any, world: Any) -> None:
 def relate_of(world: str) -> Relate | None:
     """What gives relationships to a world's scenes without; None for a world of a file."""
     if world == "clevr":
-        from filmvqa.clevr.scenes import relate
+        from filmvqa.worlds.clevr.scenes import relate
     elif world == "sound":
-        from filmvqa.sound.scenes import relate
+        from filmvqa.worlds.sound.scenes import relate
     else:
         return None
     return relate

@@ -16,11 +16,11 @@ from typing import TextIO
 from hydra.errors import HydraException
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from filmvqa import processes
-from filmvqa.disk import DISK_FULL_ERRNOS, disk_full_error
-from filmvqa.errors import UserError, printable
-from filmvqa.files import system_cause
-from filmvqa.renamed_keys import RENAMED_KEYS
+from filmvqa.settings.renamed_keys import RENAMED_KEYS
+from filmvqa.system import processes
+from filmvqa.system.disk import DISK_FULL_ERRNOS, disk_full_error
+from filmvqa.system.errors import UserError, printable
+from filmvqa.system.files import system_cause
 
 #: Errors caused by the user's input or machine; any other exception is a bug of this project.
 USER_ERRORS = (UserError, OSError, HydraException, OmegaConfBaseException)

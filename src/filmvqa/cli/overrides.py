@@ -18,8 +18,8 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from filmvqa.errors import UserError, one_line
-from filmvqa.nested import flatten
+from filmvqa.settings.nested import flatten
+from filmvqa.system.errors import UserError, one_line
 
 #: Keys whose value is a path, an address, or a part of a path: any text, in any script.
 TEXT_KEYS = frozenset({

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from filmvqa.cli.stages import run_stage
-from filmvqa.files import write_file
-from filmvqa.layout import EvaluationLayout, RunLayout
+from filmvqa.system.files import write_file
+from filmvqa.system.layout import EvaluationLayout, RunLayout
 
 
 def run_pipeline(
@@ -28,7 +28,7 @@ def run_pipeline(
     of
         What the questions are about, such as ``held-out images``.
     """
-    from filmvqa.evaluation.accuracy import format_comparison
+    from filmvqa.tasks.accuracy import format_comparison
 
     seconds = run_stages(stages, command)
     reports = {}

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from filmvqa.cli.asking import Conversation
 from filmvqa.cli.messages import USER_ERRORS, explain
-from filmvqa.files import names_in
+from filmvqa.system.files import names_in
 
 _COMMANDS = ("/image ", "/film", "/words", "/help", "/quit")
 

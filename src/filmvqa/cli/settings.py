@@ -7,11 +7,8 @@ from typing import Annotated, Any
 
 from msgspec import Meta
 
-from filmvqa.data.settings import DataSettings
-from filmvqa.errors import UserError
-from filmvqa.inspection.settings import FilmSettings
-from filmvqa.search.settings import SearchSettings
-from filmvqa.settings import (
+from filmvqa.questions.settings import DataSettings
+from filmvqa.settings.typed import (
     AboveZero,
     Cells,
     Device,
@@ -30,6 +27,9 @@ from filmvqa.settings import (
     SplitName,
     Workers,
 )
+from filmvqa.studies.inspection.settings import FilmSettings
+from filmvqa.studies.search.settings import SearchSettings
+from filmvqa.system.errors import UserError
 from filmvqa.training.settings import (
     LoggerSettings,
     OptimSettings,

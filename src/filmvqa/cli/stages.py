@@ -12,7 +12,7 @@ from typing import Any
 
 from filmvqa.cli.packed import packed_folder
 from filmvqa.cli.process import signal_handlers
-from filmvqa.cores import cores
+from filmvqa.system.cores import cores
 
 #: More processes would have too small parts of a batch.
 MAX_PROCESSES = 4

@@ -18,10 +18,10 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, open_dict
 
-from filmvqa import processes
 from filmvqa.cli.messages import USER_ERRORS, explain
 from filmvqa.cli.overrides import quoted, swept_keys
-from filmvqa.errors import UserError, one_line
+from filmvqa.system import processes
+from filmvqa.system.errors import UserError, one_line
 
 FAILURE_FILE = "failure.txt"
 

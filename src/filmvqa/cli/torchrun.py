@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-from filmvqa import processes
 from filmvqa.cli.messages import report_to
 from filmvqa.cli.process import end_with_parent, signal_handlers
-from filmvqa.errors import UserError
+from filmvqa.system import processes
+from filmvqa.system.errors import UserError
 
 
 @dataclass

@@ -24,7 +24,7 @@ def run_settings(config: Any, settings_type: type[TrainConfig] | None = None) ->
 
     settings = typed_settings(config, settings_type or TrainConfig)
 
-    from filmvqa.data.questions import chosen_families
+    from filmvqa.questions.dataset import chosen_families
     from filmvqa.training.prepare import RunSettings
 
     plain_config = to_plain(config)

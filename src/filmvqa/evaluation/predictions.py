@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from filmvqa import processes
-from filmvqa.data.batches import Loader
-from filmvqa.devices import autocast
-from filmvqa.evaluation.objectives import objective_of
-from filmvqa.settings import Precision, checked
+from filmvqa.evaluation.batches import Loader
+from filmvqa.settings.typed import Precision, checked
+from filmvqa.system import processes
+from filmvqa.system.devices import autocast
+from filmvqa.tasks.objectives import objective_of
 
 
 class PredictionStoppedError(Exception):

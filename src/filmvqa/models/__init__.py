@@ -13,7 +13,6 @@ from typing import Any
 
 from torch import nn
 
-from filmvqa.errors import OptionError, UserError
 from filmvqa.models.baselines import (
     CnnLSTM,
     CnnLSTMStackedAttention,
@@ -25,7 +24,8 @@ from filmvqa.models.film_net import FilmNet
 from filmvqa.models.film_segmentation import FilmSegmentation
 from filmvqa.models.mac import MacNet
 from filmvqa.models.options import checked_options
-from filmvqa.settings import shown
+from filmvqa.settings.typed import shown
+from filmvqa.system.errors import OptionError, UserError
 
 MODELS: dict[str, type[nn.Module]] = {
     "film": FilmNet,

@@ -11,12 +11,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from filmvqa.errors import OptionError, UserError
 from filmvqa.models.batch_norm import BatchNorm1d, BatchNorm2d
 from filmvqa.models.encoder import QuestionEncoder
 from filmvqa.models.options import FeatureShape, StridesByAxis, check_choice
 from filmvqa.models.vision import PIXEL_RANGES, Stem, for_each_question, mlp, scale_pixels
-from filmvqa.settings import Natural, Positive, Probability
+from filmvqa.settings.typed import Natural, Positive, Probability
+from filmvqa.system.errors import OptionError, UserError
 
 #: Where a baseline's classifier has batch norm: nowhere, after its hidden layers, or before them
 #: too.

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from filmvqa.processes import tensors_of_all
+from filmvqa.system.processes import tensors_of_all
 
 #: Columns of the table as which channels-last maps are added up: their sums fit the L2 cache.
 _COLUMNS = 8192

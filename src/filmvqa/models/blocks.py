@@ -7,7 +7,6 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from filmvqa.errors import OptionError
 from filmvqa.models.attentive_read import attentive_read, read_scale
 from filmvqa.models.batch_norm import BatchNorm2d, track
 from filmvqa.models.conditioning import DualAttention, Film, Guide, SpatialFilm
@@ -16,7 +15,8 @@ from filmvqa.models.fused_block import fused_block
 from filmvqa.models.kernels import kernels_take
 from filmvqa.models.options import check_choice
 from filmvqa.models.vision import convolution
-from filmvqa.settings import Natural, Positive, Probability
+from filmvqa.settings.typed import Natural, Positive, Probability
+from filmvqa.system.errors import OptionError
 
 CONDITIONINGS: dict[str, type[Film | Guide | SpatialFilm | DualAttention]] = {
     "film": Film,

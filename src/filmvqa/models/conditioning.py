@@ -13,10 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from filmvqa.errors import OptionError
 from filmvqa.film import film
 from filmvqa.models.film_generator import Modulation
 from filmvqa.models.vision import CoordConv2d
+from filmvqa.system.errors import OptionError
 
 
 class Film(nn.Module):

@@ -9,12 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from filmvqa.devices import to_device
-from filmvqa.errors import OptionError
 from filmvqa.models.options import check_choice
 from filmvqa.models.prefix_tree import PrefixTree, prefix_tree
 from filmvqa.models.recurrence import run_recurrence, shares_prefixes
-from filmvqa.settings import Natural, Positive, Probability
+from filmvqa.settings.typed import Natural, Positive, Probability
+from filmvqa.system.devices import to_device
+from filmvqa.system.errors import OptionError
 
 CELLS: dict[str, type[nn.GRU] | type[nn.LSTM]] = {"gru": nn.GRU, "lstm": nn.LSTM}
 

@@ -8,11 +8,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from filmvqa.errors import OptionError
 from filmvqa.models.encoder import CELLS
 from filmvqa.models.fused_attention import attention
 from filmvqa.models.options import check_choice
-from filmvqa.settings import Positive
+from filmvqa.settings.typed import Positive
+from filmvqa.system.errors import OptionError
 
 GAMMAS = ("linear", "sigmoid", "tanh", "exp", "one")
 BETAS = ("linear", "zero")

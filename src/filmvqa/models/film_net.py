@@ -7,8 +7,6 @@ from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
 
-from filmvqa.devices import to_device
-from filmvqa.errors import OptionError
 from filmvqa.models.blocks import COORDINATES, FilmedResBlock
 from filmvqa.models.encoder import QuestionEncoder
 from filmvqa.models.film_generator import FilmGenerator, Modulation
@@ -21,7 +19,9 @@ from filmvqa.models.vision import (
     for_each_question,
     scale_pixels,
 )
-from filmvqa.settings import Natural, Positive
+from filmvqa.settings.typed import Natural, Positive
+from filmvqa.system.devices import to_device
+from filmvqa.system.errors import OptionError
 
 #: How biases of linear and convolution layers begin.
 INITIAL_BIASES = ("zero", "uniform")

@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from msgspec import Meta
 from torch import Tensor, nn
 
-from filmvqa.errors import OptionError
 from filmvqa.models.batch_norm import BatchNorm2d
 from filmvqa.models.blocks import FilmedResBlock
 from filmvqa.models.encoder import QuestionEncoder
@@ -18,7 +17,8 @@ from filmvqa.models.film_generator import FilmGenerator
 from filmvqa.models.film_net import FilmNet
 from filmvqa.models.options import FeatureShape, OptionGroup, build_part
 from filmvqa.models.vision import Stem, convolution
-from filmvqa.settings import Natural, Positive
+from filmvqa.settings.typed import Natural, Positive
+from filmvqa.system.errors import OptionError
 
 #: (h, w)
 MaskSize = Annotated[Sequence[Positive], Meta(min_length=2, max_length=2)]

@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from filmvqa.errors import OptionError
 from filmvqa.models.encoder import QuestionEncoder
 from filmvqa.models.options import FeatureShape, Strides
 from filmvqa.models.vision import for_each_question, scale_pixels
-from filmvqa.settings import Positive, Probability
+from filmvqa.settings.typed import Positive, Probability
+from filmvqa.system.errors import OptionError
 
 
 class ControlUnit(nn.Module):

@@ -10,8 +10,8 @@ from typing import Annotated, Any, TypeVar, get_type_hints
 from msgspec import Meta
 from torch import nn
 
-from filmvqa.errors import OptionError, UserError
-from filmvqa.settings import Positive, checked, shown
+from filmvqa.settings.typed import Positive, checked, shown
+from filmvqa.system.errors import OptionError, UserError
 
 #: (C, H, W)
 FeatureShape = Annotated[Sequence[Positive], Meta(min_length=3, max_length=3)]

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from filmvqa.devices import to_device
+from filmvqa.system.devices import to_device
 
 
 @dataclass(frozen=True)

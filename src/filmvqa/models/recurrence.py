@@ -23,9 +23,9 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.utils.rnn import PackedSequence
 
-from filmvqa.devices import compute_dtype
 from filmvqa.models.fused_gru import gates_backward, gates_forward, to_parents
 from filmvqa.models.prefix_tree import PrefixTree
+from filmvqa.system.devices import compute_dtype
 
 _WEIGHTS = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
 

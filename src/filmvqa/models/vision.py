@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from filmvqa.devices import compute_dtype
-from filmvqa.errors import OptionError
 from filmvqa.models.batch_norm import BatchNorm1d, BatchNorm2d
 from filmvqa.models.options import StridesByAxis, check_choice
-from filmvqa.settings import Natural, Positive, Probability
+from filmvqa.settings.typed import Natural, Positive, Probability
+from filmvqa.system.devices import compute_dtype
+from filmvqa.system.errors import OptionError
 
 #: Which coordinates maps are made of: both, as in the paper, or one of them alone.
 AXES = ("xy", "x", "y")

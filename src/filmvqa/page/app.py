@@ -12,10 +12,8 @@ from nicegui import app, ui
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from filmvqa.checkpoint import load_checkpoint
-from filmvqa.clevr.editing import EditedScene
-from filmvqa.errors import UserError
-from filmvqa.layout import DatasetLayout
+from filmvqa.checkpoints.checkpoint import load_checkpoint
+from filmvqa.evaluation.evaluate import output_folder
 from filmvqa.page.desk import Desk, House, reporting
 from filmvqa.page.errors_panel import ErrorsPanel
 from filmvqa.page.film_panel import FilmPanel
@@ -24,7 +22,9 @@ from filmvqa.page.question_panel import QuestionPanels
 from filmvqa.page.scene_panel import ScenePanels
 from filmvqa.page.subjects import FIRST_SEED, MAX_UPLOAD, PictureSet, Subject, drawn
 from filmvqa.page.what_if_panel import WhatIfPanel
-from filmvqa.reports.evaluate import output_folder
+from filmvqa.system.errors import UserError
+from filmvqa.system.layout import DatasetLayout
+from filmvqa.worlds.clevr.editing import EditedScene
 
 
 def open_house(

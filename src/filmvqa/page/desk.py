@@ -13,11 +13,11 @@ from typing import Any
 from nicegui import ui
 from torch import Tensor
 
-from filmvqa.errors import UserError, one_line
-from filmvqa.inspection.settings import FilmSettings
 from filmvqa.page.evaluated import Evaluated, evaluated_splits, read_evaluated
 from filmvqa.page.networks import Network
 from filmvqa.page.subjects import PictureSet, Subject
+from filmvqa.studies.inspection.settings import FilmSettings
+from filmvqa.system.errors import UserError, one_line
 
 
 @dataclass

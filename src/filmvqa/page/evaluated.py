@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from filmvqa.data.questions import QuestionDataset
-from filmvqa.data.vocabulary import Vocabulary
-from filmvqa.errors import UserError
-from filmvqa.evaluation.masks import number_referred
-from filmvqa.evaluation.records import read_predictions
-from filmvqa.layout import DatasetLayout, EvaluationLayout, RunLayout
-from filmvqa.reports.evaluate import num_objects
-from filmvqa.worlds.programs import NUMBERS_REFERRED
+from filmvqa.evaluation.evaluate import num_objects
+from filmvqa.questions.dataset import QuestionDataset
+from filmvqa.questions.vocabulary import Vocabulary
+from filmvqa.system.errors import UserError
+from filmvqa.system.layout import DatasetLayout, EvaluationLayout, RunLayout
+from filmvqa.tasks.masks import number_referred
+from filmvqa.tasks.records import read_predictions
+from filmvqa.worlds.engine.programs import NUMBERS_REFERRED
 
 #: The columns of answers, by which they are chosen, and those of masks; the intersection over union
 #: of a mask with the true one is a number, and no choice.

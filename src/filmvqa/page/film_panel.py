@@ -6,9 +6,9 @@ from collections.abc import Awaitable, Callable
 
 from nicegui import ui
 
-from filmvqa.inspection.settings import FilmSettings
 from filmvqa.page.desk import Desk, reporting
 from filmvqa.page.panel import panel
+from filmvqa.studies.inspection.settings import FilmSettings
 
 _PARAMETERS = {"both": "γ and β", "gamma": "γ", "beta": "β"}
 

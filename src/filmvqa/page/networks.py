@@ -11,12 +11,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from filmvqa.errors import UserError
-from filmvqa.inspection.changes import change_by, changed
-from filmvqa.inspection.settings import FilmSettings
-from filmvqa.inspection.watching import attended, can_be_watched, watched
 from filmvqa.models.baselines import QuestionOnlyLSTM, QuestionTypeMode
 from filmvqa.models.mac import MacNet
+from filmvqa.studies.inspection.changes import change_by, changed
+from filmvqa.studies.inspection.settings import FilmSettings
+from filmvqa.studies.inspection.watching import attended, can_be_watched, watched
+from filmvqa.system.errors import UserError
 from filmvqa.vqa import VQA, Answer, FilmParameters, Picture, load
 
 #: The map of a network that draws.

@@ -9,13 +9,13 @@ from typing import Any
 from nicegui import ui
 from torch import Tensor
 
-from filmvqa.errors import UserError
-from filmvqa.inspection.settings import FilmSettings
 from filmvqa.page.desk import Desk, reporting
 from filmvqa.page.networks import MASK, Look
 from filmvqa.page.panel import panel
 from filmvqa.page.pictures import data_url, film_strips, laid_over, thumbnail
 from filmvqa.page.subjects import Subject
+from filmvqa.studies.inspection.settings import FilmSettings
+from filmvqa.system.errors import UserError
 from filmvqa.vqa import Answer, FilmParameters
 
 _SHOWN = 5

@@ -9,8 +9,6 @@ from typing import Any
 
 from nicegui import events, ui
 
-from filmvqa.clevr.editing import EditedScene, PlacedObject
-from filmvqa.clevr.scene_file import ATTRIBUTES
 from filmvqa.page.desk import Desk, reporting
 from filmvqa.page.panel import panel
 from filmvqa.page.pictures import data_url, handles, laid_over
@@ -23,6 +21,8 @@ from filmvqa.page.subjects import (
     drawn_quickly,
     uploaded,
 )
+from filmvqa.worlds.clevr.editing import EditedScene, PlacedObject
+from filmvqa.worlds.clevr.scene_file import ATTRIBUTES
 
 #: How far a pointer may be from an object's place to take hold of it, in pixels.
 _REACH = 26.0

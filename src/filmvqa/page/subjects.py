@@ -14,16 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from filmvqa.clevr.editing import EditedScene
-from filmvqa.clevr.parsing import QuestionParser
-from filmvqa.clevr.scene_file import Scene, read_scenes
-from filmvqa.data.images import MAX_PIXELS, PILLOW_ERRORS, find_pictures, read_picture
-from filmvqa.errors import UserError
-from filmvqa.layout import DatasetLayout
-from filmvqa.worlds.families import REFERRING, Family, read_families
-from filmvqa.worlds.programs import SceneIndex
-from filmvqa.worlds.questions import QuestionGenerator
-from filmvqa.worlds.schema import Question
+from filmvqa.features.images import MAX_PIXELS, PILLOW_ERRORS, find_pictures, read_picture
+from filmvqa.system.errors import UserError
+from filmvqa.system.layout import DatasetLayout
+from filmvqa.worlds.clevr.editing import EditedScene
+from filmvqa.worlds.clevr.parsing import QuestionParser
+from filmvqa.worlds.clevr.scene_file import Scene, read_scenes
+from filmvqa.worlds.engine.families import REFERRING, Family, read_families
+from filmvqa.worlds.engine.programs import SceneIndex
+from filmvqa.worlds.engine.questions import QuestionGenerator
+from filmvqa.worlds.engine.schema import Question
 
 #: CLEVR's size, in which scenes are shown and asked about.
 WIDTH, HEIGHT = 480, 320

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from filmvqa.clevr.editing import EditedScene
-from filmvqa.clevr.scene_file import ATTRIBUTES
-from filmvqa.inspection.settings import FilmSettings
 from filmvqa.page.networks import Network
 from filmvqa.page.subjects import parser
+from filmvqa.studies.inspection.settings import FilmSettings
 from filmvqa.vqa import Answer
+from filmvqa.worlds.clevr.editing import EditedScene
+from filmvqa.worlds.clevr.scene_file import ATTRIBUTES
 
 #: Pictures that are drawn and answered together.
 _BATCH = 16

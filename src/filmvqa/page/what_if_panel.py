@@ -7,13 +7,13 @@ import html
 
 from nicegui import ui
 
-from filmvqa.clevr.editing import EditedScene
-from filmvqa.clevr.scene_file import ATTRIBUTES
-from filmvqa.errors import UserError
 from filmvqa.page.desk import Desk, reporting
 from filmvqa.page.panel import panel
 from filmvqa.page.what_if import Change, Outcome, what_if
+from filmvqa.system.errors import UserError
 from filmvqa.vqa import Answer
+from filmvqa.worlds.clevr.editing import EditedScene
+from filmvqa.worlds.clevr.scene_file import ATTRIBUTES
 
 #: (H, W) of pictures for networks that do not say what they take.
 _SIZE = (160, 240)

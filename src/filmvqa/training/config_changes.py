@@ -9,7 +9,7 @@ from typing import Any
 
 from filmvqa.models import MODELS
 from filmvqa.models.options import with_defaults
-from filmvqa.nested import flatten
+from filmvqa.settings.nested import flatten
 from filmvqa.training.settings import TrainerSettings
 
 

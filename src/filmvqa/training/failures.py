@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import math
 
-from filmvqa import processes
-from filmvqa.data.batches import Loader
-from filmvqa.disk import format_bytes
-from filmvqa.errors import UserError
-from filmvqa.files import write_file
-from filmvqa.layout import RunLayout
+from filmvqa.evaluation.batches import Loader
+from filmvqa.system import processes
+from filmvqa.system.disk import format_bytes
+from filmvqa.system.errors import UserError
+from filmvqa.system.files import write_file
+from filmvqa.system.layout import RunLayout
 from filmvqa.training.settings import TrainerSettings
 from filmvqa.training.state import RunState
 

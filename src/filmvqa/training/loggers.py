@@ -13,12 +13,12 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from filmvqa.data.images import read_picture
-from filmvqa.disk import DISK_FULL_ERRNOS, disk_full_error
-from filmvqa.errors import UserError, one_line, warn
-from filmvqa.layout import RunLayout
-from filmvqa.nested import flatten
-from filmvqa.tables import markdown_table
+from filmvqa.features.images import read_picture
+from filmvqa.settings.nested import flatten
+from filmvqa.system.disk import DISK_FULL_ERRNOS, disk_full_error
+from filmvqa.system.errors import UserError, one_line, warn
+from filmvqa.system.layout import RunLayout
+from filmvqa.system.tables import markdown_table
 from filmvqa.training.settings import LoggerSettings
 from filmvqa.training.snapshots import Snapshot
 

@@ -10,7 +10,7 @@ from torch import nn
 from torch.optim import Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from filmvqa.errors import UserError
+from filmvqa.system.errors import UserError
 from filmvqa.training.settings import OptimSettings
 
 

@@ -11,21 +11,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from filmvqa.data.batches import Loader, open_loader
-from filmvqa.data.feature_file import FEATURE_SPEC, FRONT_END
-from filmvqa.data.feature_range import feature_range
-from filmvqa.data.questions import ImageSubset
-from filmvqa.data.sampler import EpochSampler
-from filmvqa.data.settings import CurriculumStage
-from filmvqa.data.vocabulary import Vocabulary
-from filmvqa.determinism import enable_determinism, seed_process
-from filmvqa.devices import choose_device
-from filmvqa.errors import UserError, warn
-from filmvqa.files import refuse_overwriting
-from filmvqa.layout import DatasetLayout, RunLayout
-from filmvqa.memory import explained_out_of_memory
+from filmvqa.evaluation.batches import Loader, open_loader
+from filmvqa.evaluation.provenance import record_inputs
+from filmvqa.features.feature_file import FEATURE_SPEC, FRONT_END
+from filmvqa.features.feature_range import feature_range
 from filmvqa.models import build_model, check_model, targets_of
-from filmvqa.settings import (
+from filmvqa.questions.dataset import ImageSubset
+from filmvqa.questions.sampler import EpochSampler
+from filmvqa.questions.settings import CurriculumStage
+from filmvqa.questions.vocabulary import Vocabulary
+from filmvqa.settings.typed import (
     Device,
     Fraction,
     FrozenBatchNorm,
@@ -34,7 +29,12 @@ from filmvqa.settings import (
     Seed,
     checked,
 )
-from filmvqa.training.provenance import record_inputs
+from filmvqa.system.determinism import enable_determinism, seed_process
+from filmvqa.system.devices import choose_device
+from filmvqa.system.errors import UserError, warn
+from filmvqa.system.files import refuse_overwriting
+from filmvqa.system.layout import DatasetLayout, RunLayout
+from filmvqa.system.memory import explained_out_of_memory
 from filmvqa.training.settings import LoggerSettings, OptimSettings, TrainerSettings
 from filmvqa.training.smallest_batch import check_images_per_batch, norms_of_one_value
 from filmvqa.training.state import RunState, build_state

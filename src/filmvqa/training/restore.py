@@ -6,14 +6,14 @@ import os
 from dataclasses import replace
 from typing import Any
 
-from filmvqa.checkpoint import load_checkpoint, other_file_remedy
-from filmvqa.errors import UserError, one_line, warn
-from filmvqa.layout import RunLayout
-from filmvqa.nested import differences
+from filmvqa.checkpoints.checkpoint import load_checkpoint, other_file_remedy
+from filmvqa.evaluation.provenance import changed_inputs, environment
+from filmvqa.settings.nested import differences
+from filmvqa.system.errors import UserError, one_line, warn
+from filmvqa.system.layout import RunLayout
 from filmvqa.training.config_changes import ConfigChanges, Effect, config_changes
 from filmvqa.training.optimizer import depends_on_total
 from filmvqa.training.prepare import PreparedRun
-from filmvqa.training.provenance import changed_inputs, environment
 
 
 def load_last_checkpoint(layout: RunLayout, *, resume: bool) -> dict[str, Any] | None:

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import yaml
 
-from filmvqa import processes
-from filmvqa.disk import check_disk_space
-from filmvqa.files import check_output, write_file
-from filmvqa.layout import RunLayout
-from filmvqa.locks import folder_lock
-from filmvqa.memory import explained_out_of_memory
+from filmvqa.system import processes
+from filmvqa.system.disk import check_disk_space
+from filmvqa.system.files import check_output, write_file
+from filmvqa.system.layout import RunLayout
+from filmvqa.system.locks import folder_lock
+from filmvqa.system.memory import explained_out_of_memory
 from filmvqa.training.config_changes import ConfigChanges, Effect
 from filmvqa.training.loggers import Logger, build_loggers
 from filmvqa.training.prepare import (

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 
 from msgspec import Meta
 
-from filmvqa.settings import (
+from filmvqa.settings.typed import (
     AboveZero,
     FrozenBatchNorm,
     Name,

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from filmvqa.data.batches import Loader
-from filmvqa.data.sampler import EpochSampler
-from filmvqa.errors import UserError
+from filmvqa.evaluation.batches import Loader
+from filmvqa.questions.sampler import EpochSampler
+from filmvqa.system.errors import UserError
 
 
 def norms_of_one_value(

@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from filmvqa.data.batches import Loader
-from filmvqa.data.images import find_pictures
-from filmvqa.data.vocabulary import Vocabulary
-from filmvqa.devices import autocast
-from filmvqa.evaluation.objectives import objective_of
+from filmvqa.evaluation.batches import Loader
 from filmvqa.evaluation.predictions import evaluating
+from filmvqa.features.images import find_pictures
 from filmvqa.models.film_generator import Modulation
+from filmvqa.questions.vocabulary import Vocabulary
+from filmvqa.system.devices import autocast
+from filmvqa.tasks.objectives import objective_of
 
 #: Questions of which γ and β are shown; of the first of them the answers are, too.
 _QUESTIONS = 64

@@ -13,11 +13,11 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from filmvqa import processes
-from filmvqa.data.sampler import EpochSampler
-from filmvqa.determinism import random_state, restore_random_state, seed_process
-from filmvqa.evaluation.objectives import objective_of
 from filmvqa.models.encoder import QuestionEncoder
+from filmvqa.questions.sampler import EpochSampler
+from filmvqa.system import processes
+from filmvqa.system.determinism import random_state, restore_random_state, seed_process
+from filmvqa.tasks.objectives import objective_of
 from filmvqa.training.optimizer import build_optimizer, build_schedule
 from filmvqa.training.settings import OptimSettings, TrainerSettings
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from filmvqa.data.batches import Loader
+from filmvqa.evaluation.batches import Loader
 
 
 class ThroughputMeter:

@@ -14,18 +14,18 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
-from filmvqa import processes
-from filmvqa.checkpoint import save_checkpoint
-from filmvqa.data.batches import Batch, Loader
-from filmvqa.data.vocabulary import Vocabulary
-from filmvqa.devices import autocast
-from filmvqa.errors import Interrupted, UserError
-from filmvqa.evaluation.accuracy import type_means
-from filmvqa.evaluation.objectives import objective_of
+from filmvqa.checkpoints.checkpoint import save_checkpoint
+from filmvqa.evaluation.batches import Batch, Loader
 from filmvqa.evaluation.predictions import PredictionStoppedError, predict
-from filmvqa.layout import RunLayout
-from filmvqa.memory import explained_out_of_memory
 from filmvqa.models.batch_norm import SharedStatistics, share_statistics
+from filmvqa.questions.vocabulary import Vocabulary
+from filmvqa.system import processes
+from filmvqa.system.devices import autocast
+from filmvqa.system.errors import Interrupted, UserError
+from filmvqa.system.layout import RunLayout
+from filmvqa.system.memory import explained_out_of_memory
+from filmvqa.tasks.accuracy import type_means
+from filmvqa.tasks.objectives import objective_of
 from filmvqa.training.failures import FiniteCheck, describe_memory_use
 from filmvqa.training.loggers import Logger
 from filmvqa.training.optimizer import clipped_parts

@@ -10,15 +10,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from filmvqa.checkpoint import (
+from filmvqa.checkpoints.checkpoint import (
     eval_weights,
     feature_differences,
     load_checkpoint,
     vocabulary_of,
 )
-from filmvqa.data.vocabulary import Vocabulary
-from filmvqa.errors import UserError, warn
-from filmvqa.settings import FrozenBatchNorm, checked
+from filmvqa.questions.vocabulary import Vocabulary
+from filmvqa.settings.typed import FrozenBatchNorm, checked
+from filmvqa.system.errors import UserError, warn
 from filmvqa.training.optimizer import belongs_to_module, check_module_names
 
 #: Weights that only one of the model and the checkpoint may have: a table for a new task, and the

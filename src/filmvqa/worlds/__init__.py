@@ -1,1 +1,1 @@
-"""What worlds share: questions from templates, and the engine that answers them."""
+"""Worlds: what questions are about, and how they are made. Nothing here imports torch."""

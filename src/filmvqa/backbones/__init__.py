@@ -1,0 +1,1 @@
+"""Networks whose feature maps FiLM reads."""

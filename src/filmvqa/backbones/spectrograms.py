@@ -1,0 +1,177 @@
+"""Recordings as spectrograms: what an image network is to pictures, for the network to learn from.
+
+A spectrogram is (1, F, T): power by frequency, from low to high, and by time, in decibels of full
+scale, of which ``MEAN_LEVEL`` is taken and which are divided by ``LEVEL_SCALE``.
+"""
+
+from __future__ import annotations
+
+import json
+import wave
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+from scipy.signal import stft
+from torch import nn
+
+from filmvqa.backbones.build import Backbone
+from filmvqa.backbones.spectrogram_settings import SPECTROGRAM, SpectrogramSettings
+from filmvqa.features.feature_file import FRONT_END
+from filmvqa.features.images import FileKind
+from filmvqa.features.wav import REMEDY, read_wav
+from filmvqa.system.errors import UserError, one_line
+
+#: Decibels of full scale: what is taken of levels, and what they are divided by.
+MEAN_LEVEL, LEVEL_SCALE = -60.0, 20.0
+#: Full scale of 16 bits.
+_FULL_SCALE = 32768.0
+
+
+def power(samples: NDArray[np.int16], settings: SpectrogramSettings) -> NDArray[np.float32]:
+    """Power (K, T) of a recording by the window's bins, from 0 Hz on, and by frame.
+
+    A sine's is its mean square in its bin, where full scale is 1. The powers of all bins sum to
+    1.5 times the mean square under the window.
+    """
+    # In float32, in half of the time: levels differ from float64's by less than 1e-4 dB.
+    scaled = samples.astype(np.float32) / np.float32(_FULL_SCALE)
+    _, _, spectrum = stft(
+        scaled, settings.sample_rate, "hann", settings.window, settings.window - settings.hop
+    )
+    return np.asarray(2 * (spectrum.real**2 + spectrum.imag**2), np.float32)
+
+
+@lru_cache(8)
+def mel_bands(settings: SpectrogramSettings, bands: int) -> NDArray[np.float64]:
+    """Weights (F, K) of the window's bins in triangular bands: O'Shaughnessy's mel scale."""
+    low, high = 2595 * np.log10(1 + np.array([settings.lowest, settings.highest]) / 700)
+    corners = 700 * (10 ** (np.linspace(low, high, bands + 2) / 2595) - 1)
+    bins = np.fft.rfftfreq(settings.window, 1 / settings.sample_rate)
+    rising = (bins - corners[:-2, None]) / (corners[1:-1] - corners[:-2])[:, None]
+    falling = (corners[2:, None] - bins) / (corners[2:] - corners[1:-1])[:, None]
+    weights = np.clip(np.minimum(rising, falling), 0, None)
+    if not weights.any(1).all():
+        raise UserError(
+            f"{settings.key_of('window')}={settings.window}: has no bin in some of {bands} bands; "
+            "raise it, or lower data.image_size[0]"
+        )
+    return np.asarray(weights)
+
+
+@lru_cache(8)
+def _used_bins(settings: SpectrogramSettings, bands: int) -> tuple[slice, NDArray[np.float32]]:
+    """The bins of the window that are in some mel band, and their weights there."""
+    weights = mel_bands(settings, bands)
+    bins = np.flatnonzero(weights.any(0))
+    used = slice(int(bins[0]), int(bins[-1]) + 1)
+    return used, weights[:, used].astype(np.float32)
+
+
+def band_centres(settings: SpectrogramSettings, bins: int) -> NDArray[np.float64]:
+    """The frequency (F,) in Hz of each row of a spectrogram."""
+    if not settings.mel:
+        first = round(settings.lowest * settings.window / settings.sample_rate)
+        return np.arange(first, first + bins) * settings.sample_rate / settings.window
+    low, high = 2595 * np.log10(1 + np.array([settings.lowest, settings.highest]) / 700)
+    return np.asarray(700 * (10 ** (np.linspace(low, high, bins + 2)[1:-1] / 2595) - 1))
+
+
+def spectrogram(
+    samples: NDArray[np.int16], settings: SpectrogramSettings, size: tuple[int, int]
+) -> NDArray[np.float32]:
+    """The scaled levels (1, F, T), ``size`` = (F, T), of a recording.
+
+    Raises
+    ------
+    UserError
+        If the recording does not have T frames, or the window not so many bins.
+    """
+    bins, frames = size
+    if len(samples) // settings.hop != frames:
+        raise UserError(
+            f"has {len(samples) // settings.hop} frames of {settings.hop} samples, but "
+            f"data.image_size=[{bins},{frames}] has {frames}; change one of them"
+        )
+    powers = power(samples, settings)[:, :frames]
+    if settings.mel:
+        used, weights = _used_bins(settings, bins)
+        rows = weights @ powers[used]
+    else:
+        first = round(settings.lowest * settings.window / settings.sample_rate)
+        rows = powers[first : first + bins]
+        if len(rows) < bins:
+            raise UserError(
+                f"{settings.key_of('window')}={settings.window}: has no {bins} bins above "
+                f"{settings.lowest:g} Hz; lower data.image_size[0]"
+            )
+    levels = 10 * np.log10(np.maximum(rows, 10 ** (settings.floor / 10)))
+    return np.asarray((levels - MEAN_LEVEL) / LEVEL_SCALE, np.float32)[None]
+
+
+def load_spectrogram(
+    path: Path, size: tuple[int, int], settings: SpectrogramSettings
+) -> NDArray[np.float32]:
+    """The spectrogram of a WAV file, as ``spectrogram`` makes it; ``UserError`` names the file."""
+    samples, sample_rate = read_wav(path)
+    if sample_rate != settings.sample_rate:
+        raise UserError(
+            f"{path}: has {sample_rate} samples a second, not {settings.sample_rate}; resample it, "
+            "or set data.spectrogram.sample_rate"
+        )
+    try:
+        return spectrogram(samples, settings, size)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+
+
+def _wav_size(path: Path) -> tuple[int, int]:
+    """Samples, and samples a second, by the header of a WAV file whose end is there as well."""
+    try:
+        with wave.open(str(path), "rb") as file:
+            count, rate = file.getnframes(), file.getframerate()
+            is_short = path.stat().st_size < 44 + count * file.getnchannels() * file.getsampwidth()
+    except (wave.Error, EOFError, RuntimeError, ValueError) as error:
+        reason = one_line(error) or "it ends too soon"
+        raise UserError(f"{path}: broken WAV ({reason}); {REMEDY}") from None
+    if is_short:
+        raise UserError(f"{path}: truncated WAV; {REMEDY}")
+    return count, rate
+
+
+RECORDINGS = FileKind("recordings", {".wav"}, _wav_size, "{} samples at {} Hz")
+
+
+class Spectrogram(Backbone):
+    """In the place of an image network: makes spectrograms of recordings, and leaves them as they
+    are. Its mean and standard deviation are of levels in decibels."""
+
+    file_kind = RECORDINGS
+    input_channels = 1
+
+    def __init__(self, settings: SpectrogramSettings) -> None:
+        super().__init__(SPECTROGRAM, nn.Identity(), (MEAN_LEVEL,), (LEVEL_SCALE,))
+        self.settings = settings
+
+    def load(self, path: Path, size: tuple[int, int]) -> NDArray[Any]:
+        return load_spectrogram(path, size, self.settings)
+
+    def spec(self) -> dict[str, Any]:
+        settings = json.dumps(msgspec.to_builtins(self.settings), sort_keys=True)
+        return {**super().spec(), FRONT_END: settings}
+
+    @classmethod
+    def from_spec(cls, spec: Mapping[str, Any]) -> Spectrogram:
+        """The front end that a feature file or a checkpoint records; ``UserError`` if it does
+        not."""
+        try:
+            return cls(msgspec.json.decode(str(spec[FRONT_END]), type=SpectrogramSettings))
+        except (KeyError, msgspec.MsgspecError) as error:
+            raise UserError(
+                f"its record of how spectrograms were made is broken ({one_line(error)}); extract "
+                "the features again"
+            ) from None

@@ -1,0 +1,1 @@
+"""Checkpoints: written, read, exported and shipped, and those of the original code."""

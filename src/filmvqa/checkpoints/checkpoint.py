@@ -1,0 +1,295 @@
+"""Checkpoints: one file with all that resuming, evaluating and answering questions need."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import torch
+from torch import nn
+
+from filmvqa.checkpoints.exported import SUFFIX, decode_network, shipped_file, shipped_networks
+from filmvqa.features.feature_file import FEATURE_SPEC
+from filmvqa.models import build_model
+from filmvqa.questions.vocabulary import Vocabulary
+from filmvqa.settings.renamed_keys import rename_keys
+from filmvqa.system.errors import UserError, one_line
+from filmvqa.system.files import write_file
+from filmvqa.system.layout import RunLayout
+from filmvqa.system.memory import explained_out_of_memory
+
+FORMAT = "filmvqa-checkpoint-4"
+#: The previous format, which can still be read.
+FORMAT_3 = "filmvqa-checkpoint-3"
+#: The entries of every checkpoint and their types; one that training can resume from has more.
+_ENTRIES: dict[str, tuple[type, ...]] = {
+    "model": (dict,),
+    "weights": (dict,),
+    "ema_weights": (dict, type(None)),
+    "config": (dict,),
+    "vocabulary": (dict,),
+    "data": (dict,),
+    "backbone": (dict, type(None)),
+    "inputs": (dict,),
+    "train_images": (torch.Tensor, type(None)),
+    "progress": (dict,),
+}
+#: Keys that entries must have, by the name of the entry.
+_INNER_KEYS = {
+    "model": ("name", "kwargs"),
+    "vocabulary": ("question", "program", "answer"),
+    "data": ("h5", "features", "backbone", "train_split", "val_split"),
+    "backbone": FEATURE_SPEC,
+    "progress": ("step", "finished"),
+}
+
+
+def save_checkpoint(path: str | Path, content: dict[str, Any]) -> None:
+    """Write a checkpoint of plain data and tensors atomically."""
+    # Serialized in memory first: the size is then known, and torch does not hide a full disk behind
+    # an error of its own.
+    stream = io.BytesIO()
+    torch.save({"format": FORMAT, **content}, stream)
+    write_file(path, stream.getbuffer())
+
+
+def checkpoint_file(path: str | Path) -> Path:
+    """The file that ``path`` means: of a run's folder its best checkpoint, and of the name of a
+    network that the package ships its file, unless there is such a file or folder here.
+
+    Raises
+    ------
+    UserError
+        For a folder without one.
+    """
+    if shipped := shipped_file(path):
+        return shipped
+    path = Path(path)
+    if not path.is_dir():
+        return path
+    best = RunLayout(path).best_checkpoint
+    if not best.exists():
+        raise UserError(f"{path}: is a folder without {best.name}; give a run's, or a checkpoint")
+    return best
+
+
+def load_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Read a checkpoint of the current or the previous format, an exported network, the best
+    checkpoint of a run's folder, or a network that the package ships; no code in the file is
+    executed.
+
+    Raises
+    ------
+    UserError
+        If the file is missing, its content is broken, it is no checkpoint of this project or of
+        another format, or memory does not suffice.
+    OSError
+        If the system refuses to read the file, which says nothing about its content: it names the
+        file.
+    """
+    path = checkpoint_file(path)
+    # Read at once, so that an error of the system cannot be taken for broken content.
+    try:
+        stored = path.read_bytes()
+    except FileNotFoundError:
+        shipped = "".join(f", or give {name}, which is shipped" for name in shipped_networks())
+        raise UserError(
+            f"{path}: no such checkpoint; train one with scripts/train.py{shipped}"
+        ) from None
+    except OSError as error:
+        error.filename = str(path)  # an error of reading, unlike one of opening, names no file
+        raise
+    except MemoryError:
+        raise _out_of_memory(path) from None
+    content = {"format": FORMAT}
+    if path.suffix == SUFFIX:
+        content |= decode_network(stored, path)
+    else:
+        content = _unpickled(stored, path)
+    file_format = content.get("format")
+    if file_format == FORMAT_3:
+        content = _upgraded(content, path)
+    elif file_format != FORMAT:
+        is_named = isinstance(file_format, str)
+        actual = repr(file_format) if is_named else "no checkpoint of this project"
+        raise UserError(f"{path}: is {actual}, not {FORMAT!r}; {other_file_remedy(path)}")
+    for name, types in _ENTRIES.items():
+        if not _is_entry(content.get(name), types, _INNER_KEYS.get(name, ())):
+            raise UserError(f"{path}: its entry {name!r} is missing or broken; {remedy(path)}")
+    checked: dict[str, Any] = content
+    return checked
+
+
+def _unpickled(stored: bytes, path: str | Path) -> dict[str, Any]:
+    """The content of a file that torch wrote; an empty dict if it is of another type."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(stored)) as archive:
+            if corrupt_member := archive.testzip():  # torch does not compare checksums
+                raise zipfile.BadZipFile(f"{corrupt_member} has a wrong checksum")
+        with explained_out_of_memory(lambda: str(_out_of_memory(path))):
+            content = torch.load(io.BytesIO(stored), map_location="cpu", weights_only=True)
+    except (UserError, OSError):  # not the content's fault: torch loads modules when it needs them
+        raise
+    except Exception as error:  # torch raises exceptions of many types for a broken file
+        reason = one_line(error, 120)
+        raise UserError(f"{path}: not a readable checkpoint ({reason}); {remedy(path)}") from None
+    return content if isinstance(content, dict) else {}
+
+
+def _out_of_memory(path: str | Path) -> UserError:
+    return UserError(f"{path}: too little memory to read it; free some and run again")
+
+
+def _is_entry(entry: Any, types: tuple[type, ...], inner_keys: tuple[str, ...]) -> bool:
+    """Whether an entry has one of the types and, if it is a dict, all of ``inner_keys``."""
+    if isinstance(entry, dict) and any(key not in entry for key in inner_keys):
+        return False
+    return isinstance(entry, types)
+
+
+def _upgraded(content: dict[str, Any], path: str | Path) -> dict[str, Any]:
+    """The content of a checkpoint of format 3, converted to the current format."""
+    try:
+        inputs = {
+            name: _renamed(entry, made="feature_spec") if isinstance(entry, dict) else entry
+            for name, entry in content["inputs"].items()
+        }
+        data = content["data"]
+        kwargs = rename_keys(content["model"]["kwargs"], "model.")
+        upgraded = {
+            **content,
+            "format": FORMAT,
+            "model": {"name": content["model"]["name"], "kwargs": kwargs},
+            "ema_weights": content["average"],
+            "config": rename_keys(content["config"]),
+            "data": _renamed(data, folder="h5", features_folder="features"),
+            "backbone": inputs.get(data["train_split"], {}).get("feature_spec"),
+            "inputs": inputs,
+        }
+        del upgraded["average"]
+        if "window" in content:
+            upgraded["window"] = _renamed(content["window"], right="correct")
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{path}: its entry {one_line(error)} is missing or broken; {remedy(path)}"
+        ) from None
+    return upgraded
+
+
+def _renamed(entry: dict[str, Any], **new_names: str) -> dict[str, Any]:
+    return {new_names.get(key, key): value for key, value in entry.items()}
+
+
+def remedy(path: str | Path) -> str:
+    """The end of an error message about a checkpoint whose content is broken: what the user can
+    do."""
+    if Path(path).name != "last.pt":
+        return "give a checkpoint that this version of scripts/train.py wrote, or train again"
+    begin = "delete it to train from the beginning"
+    if Path(path).with_name("best.pt").exists():
+        return f"copy best.pt over it to go on from there, or {begin}"
+    return begin
+
+
+def other_file_remedy(path: str | Path) -> str:
+    """The same for a file that is whole, but not a checkpoint of this version."""
+    if Path(path).name != "last.pt":
+        return "give a checkpoint that this version of scripts/train.py wrote"
+    return "go on with the version that wrote it, or choose another run=<name>"
+
+
+def eval_weights(content: dict[str, Any]) -> dict[str, Any]:
+    """The weights to evaluate: the exponential moving average if the checkpoint has one."""
+    weights: dict[str, Any] = content["ema_weights"] or content["weights"]
+    return weights
+
+
+def feature_differences(
+    content: dict[str, Any], feature_spec: Mapping[str, Any] | None
+) -> list[str]:
+    """What differs between how the features of a checkpoint's training were made and how others
+    were, ``feature_spec`` (None: they do not say), such as ``std [...], not [...]``.
+
+    A checkpoint that does not record its backbone has no differences. The precision is no
+    difference, nor are weights of which one side has no hash, as in imported checkpoints.
+    """
+    recorded = content["backbone"]
+    if recorded is None:
+        return []
+    is_pixels = recorded["backbone"] == "pixels"
+    if feature_spec is None:
+        centered = content["model"]["kwargs"].get("pixel_range", "centered") == "centered"
+        return ["they do not say how pixels are scaled"] if is_pixels and centered else []
+    names = ["backbone", "image_size"]
+    if not is_pixels:
+        names += ["stage", "mean", "std"]
+        if recorded["weights_sha256"] and feature_spec["weights_sha256"]:
+            names += ["weights_sha256"]
+    return [
+        f"{name} {_rounded(feature_spec[name])}, not {_rounded(recorded[name])}"
+        for name in names
+        if _rounded(feature_spec[name]) != _rounded(recorded[name])
+    ]
+
+
+def _rounded(value: Any) -> Any:
+    """A value without the digits that float32 does not have."""
+    return [round(float(v), 6) for v in value] if isinstance(value, list | tuple) else value
+
+
+def vocabulary_of(content: dict[str, Any], path: str | Path) -> Vocabulary:
+    """The vocabulary of a checkpoint; ``path`` is for error messages.
+
+    Raises
+    ------
+    UserError
+        If the entry is not a valid vocabulary.
+    """
+    try:
+        maps = msgspec.convert(content["vocabulary"], dict[str, dict[str, int]])
+    except msgspec.ValidationError as error:
+        raise UserError(f"{path}: its vocabulary is broken ({error}); {remedy(path)}") from None
+    vocabulary = Vocabulary.from_dict(maps)
+    vocabulary.check(path)
+    return vocabulary
+
+
+def model_from_checkpoint(
+    content: dict[str, Any], path: str | Path
+) -> tuple[nn.Module, Vocabulary]:
+    """The model of a checkpoint, in evaluation mode, and its vocabulary.
+
+    Raises
+    ------
+    UserError
+        If the model is unknown, if the weights do not fit its options, or if the vocabulary has
+        another size than the model.
+    """
+    vocabulary = vocabulary_of(content, path)
+    name, kwargs = content["model"]["name"], content["model"]["kwargs"]
+    weights = eval_weights(content)
+    try:
+        # On the meta device first: weights of wrong sizes fail before memory is allocated.
+        with torch.device("meta"):
+            skeleton = build_model(name, **kwargs)
+        skeleton.load_state_dict(weights, assign=True)
+    except (UserError, RuntimeError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(
+            f"{path}: its weights do not fit its model ({one_line(error)}); {remedy(path)}"
+        ) from None
+    with explained_out_of_memory(lambda: str(_out_of_memory(path))):
+        model = build_model(name, **kwargs)
+        model.load_state_dict(weights)
+    sizes = (len(vocabulary.question), len(vocabulary.answer))
+    # A model that answers otherwise than with words has no number of answers.
+    taken = (kwargs["vocab_size"], kwargs.get("num_answers", sizes[1]))
+    if sizes != taken:
+        raise UserError(
+            f"{path}: its vocabulary has {sizes[0]} words and {sizes[1]} answers, its model "
+            f"{taken[0]} and {taken[1]}; {remedy(path)}"
+        )
+    return model.eval(), vocabulary

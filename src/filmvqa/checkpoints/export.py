@@ -1,0 +1,186 @@
+"""A trained network as one small file, with a model card made of its run's own figures."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from filmvqa.checkpoints.checkpoint import checkpoint_file, load_checkpoint, model_from_checkpoint
+from filmvqa.checkpoints.exported import SUFFIX, encode_network
+from filmvqa.models import targets_of
+from filmvqa.system.errors import UserError
+from filmvqa.system.files import refuse_overwriting, write_file
+from filmvqa.system.layout import RunLayout
+
+
+def export_network(checkpoint: str | Path, output: str | Path) -> tuple[Path, Path]:
+    """Write a checkpoint's network to ``output`` in float16, and its model card beside it.
+
+    The card has the accuracies that ``scripts/evaluate.py`` wrote beside the checkpoint.
+
+    Returns
+    -------
+    tuple
+        The paths of both files.
+
+    Raises
+    ------
+    UserError
+        For an unusable checkpoint, an output with another suffix than ``.safetensors``, or a run
+        that was not evaluated.
+    """
+    output = Path(output)
+    if output.suffix != SUFFIX:
+        raise UserError(f"output={output}: must end in {SUFFIX}")
+    path = checkpoint_file(checkpoint)
+    refuse_overwriting(output, path)
+    content = load_checkpoint(path)
+    model, _ = model_from_checkpoint(content, path)  # refuses what could not be used
+    num_weights = sum(weight.numel() for weight in model.parameters())
+    reports = [
+        json.loads(file.read_text(encoding="utf-8"))
+        for file in sorted(RunLayout(path.parent).evaluation.glob("*.json"))
+    ]
+    reports = [r for r in reports if "overall" in r and r["step"] == content["progress"]["step"]]
+    if not reports:
+        raise UserError(
+            f"{path}: has no evaluation beside it for its model card; run "
+            f"scripts/evaluate.py checkpoint={path} first"
+        )
+    network = encode_network(content, path)
+    write_file(output, network)
+    card = output.with_suffix(".md")
+    write_file(card, model_card(output.stem, content, reports, num_weights, len(network)))
+    return output, card
+
+
+def model_card(
+    name: str,
+    content: dict[str, Any],
+    reports: list[dict[str, Any]],
+    num_weights: int,
+    num_bytes: int,
+) -> str:
+    """What the network is, what it was trained on, how well it does, and what it is not for."""
+    config, progress = content["config"], content["progress"]
+    # Other sets, such as CLEVR itself, are downloaded.
+    own = (
+        " The figures above are of the project's own images and questions, not of CLEVR's."
+        if config.get("data", {}).get("generator") else ""
+    )  # fmt: skip
+    lines = [
+        f"# {name}",
+        "",
+        f"`{content['model']['name']}`, {num_weights:,} weights, {num_bytes / 1e6:.1f} MB in "
+        f"float16. It {_does(content)}, {_words(content)}.",
+        "",
+        "## Trained on",
+        "",
+        *_training(config, content, progress),
+        "",
+        "## How well it does",
+        "",
+        "Accuracy in percent with its 95% interval (Wilson), on images that it was not trained on."
+        if "accuracy" in reports[0]["overall"]
+        else "Mean intersection over union in percent with its 95% interval, on images that it was "
+        "not trained on; an empty mask where nothing is meant counts as 100.",
+        "",
+        *_table(reports),
+        "",
+        "## What it is not for",
+        "",
+        "It knows one world: three shapes, two sizes, two materials and eight colours on a grey "
+        f"floor, and the sentences of CLEVR's templates. It gives {_gives(content)} to any picture "
+        "and to any question whose words it knows, and its probabilities say little about pictures "
+        f"of another kind.{own}",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _does(content: dict[str, Any]) -> str:
+    if targets_of(content["model"]["name"]) == "masks":
+        return "draws what English expressions in CLEVR's words refer to"
+    if targets_of(content["model"]["name"]) == "label_maps":
+        return "segments pictures by material and shape, and takes hints in English"
+    return "answers English questions of CLEVR's kind"
+
+
+def _gives(content: dict[str, Any]) -> str:
+    return "a mask" if targets_of(content["model"]["name"]) == "masks" else "one of its answers"
+
+
+def _words(content: dict[str, Any]) -> str:
+    words, answers = (
+        [token for token in content["vocabulary"][part] if not token.startswith("<")]
+        for part in ("question", "answer")
+    )
+    return f"with {len(words)} words" + (f" and {len(answers)} answers" if answers else "")
+
+
+def _training(
+    config: dict[str, Any], content: dict[str, Any], progress: dict[str, Any]
+) -> list[str]:
+    data, lines = config.get("data", {}), []
+    generator = data.get("generator")
+    if generator:
+        rules, images = generator["rules"], f"{generator['images'].get(data['train_split']):,}"
+        if content["train_images"] is not None:
+            images = f"{len(content['train_images']):,} of {images}"
+        lines += [
+            f"- `data={data['name']}`: {images} images of {rules['min_objects']} to "
+            f"{rules['max_objects']} objects, of the project's own generator (seed "
+            f"{generator['seed']}), with {generator['questions_per_image']} questions each, of "
+            f"{_families(generator['families'])}."
+        ]
+    elif "name" in data:
+        lines += [f"- `data={data['name']}`."]
+    if data.get("families") is not None:
+        lines += [f"- Of these, the questions of {_families(data['families'])} alone."]
+    if spec := content["backbone"]:
+        height, width = spec["image_size"]
+        lines += [
+            f"- Features of `{spec['backbone']}` (SHA-256 of its weights "
+            f"`{str(spec['weights_sha256'])[:12]}…`) from pictures that were resized to "
+            f"{width}×{height} pixels."
+        ]
+    trainer = config.get("trainer", {})
+    lines += [
+        f"- {progress['step']:,} steps of {trainer.get('batch_size')} questions in "
+        f"{_counted(max(1, round(progress['seconds'] / 60)), 'minute')}."
+    ]
+    if environments := progress.get("environments"):
+        places = {
+            f"{e['processor']}, {_counted(e['threads'], 'thread')}, {e['device']}"
+            for e in environments
+        }
+        lines += [f"- Where: {'; '.join(sorted(places))}."]
+    return lines
+
+
+def _families(names: list[Any] | None) -> str:
+    """Question families by number, or by the name of their file of templates; None: all."""
+    return "all 90 families" if names is None else f"the families {', '.join(map(str, names))}"
+
+
+def _counted(count: int, unit: str) -> str:
+    return f"{count} {unit}{'' if count == 1 else 's'}"
+
+
+def _table(reports: list[dict[str, Any]]) -> list[str]:
+    """The reports side by side, a row for each question type."""
+    columns = [f"{r['split']}, {r['overall']['questions']:,} questions" for r in reports]
+    lines = [f"| | {' | '.join(columns)} |", "|---|" + "---:|" * len(reports)]
+    groups = "by_type" if "by_type" in reports[0] else "by_number"
+    for name in ("overall", *reports[0].get(groups, {})):
+        cells = []
+        for report in reports:
+            row = report["overall"] if name == "overall" else report[groups][name]
+            low, high = (100 * bound for bound in row["interval"])
+            score = row.get("accuracy", row.get("mean_iou"))
+            cells.append(
+                f"{'-' if score is None else f'{100 * score:.1f}'} ({low:.1f} to {high:.1f})"
+            )
+        lines.append(f"| {name.replace('_', ' ')} | " + " | ".join(cells) + " |")
+    return lines

@@ -1,0 +1,88 @@
+"""Exported networks: weights in float16 as safetensors, and what evaluating and asking need beside
+them as the file's metadata. The package ships some of them."""
+
+from __future__ import annotations
+
+import json
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+
+from filmvqa.system.errors import UserError, one_line
+
+FORMAT = "filmvqa-network-1"
+SUFFIX = ".safetensors"
+#: The metadata's only key; its value is JSON.
+_KEY = "filmvqa"
+#: Entries of a checkpoint that are kept beside the weights.
+ENTRIES = ("model", "config", "vocabulary", "data", "backbone", "inputs", "progress")
+#: What is kept of the entry ``progress``.
+PROGRESS = ("step", "finished", "best_accuracy", "seconds")
+
+
+def shipped_networks() -> dict[str, Path]:
+    """The networks that are part of the package, by name."""
+    folder = Path(str(files("filmvqa.checkpoints") / "weights"))
+    return {path.stem: path for path in sorted(folder.glob(f"*{SUFFIX}"))}
+
+
+def shipped_file(name: str | Path) -> Path | None:
+    """The file of the package's network of that name, if there is one, and no file or folder of
+    that name here."""
+    path = shipped_networks().get(str(name))
+    return None if path is None or Path(name).exists() else path
+
+
+def encode_network(content: dict[str, Any], path: str | Path) -> bytes:
+    """The file of a checkpoint's network, of the weights that evaluation uses.
+
+    Raises
+    ------
+    UserError
+        If a weight is too large for float16.
+    """
+    weights = {}
+    for name, value in (content["ema_weights"] or content["weights"]).items():
+        stored = value.detach().cpu().contiguous()
+        if stored.is_floating_point():
+            stored = stored.half()
+            if not stored.isfinite().all():
+                raise UserError(f"{path}: its weight {name} is too large for float16")
+        weights[name] = stored
+    entries = {name: content[name] for name in ENTRIES}
+    entries["feature_range"] = content.get("feature_range")
+    images = content["train_images"]
+    entries["train_images"] = None if images is None else images.tolist()
+    entries["progress"] = {k: v for k, v in entries["progress"].items() if k in PROGRESS}
+    metadata = {_KEY: json.dumps({"format": FORMAT, **entries})}
+    return safetensors.torch.save(weights, metadata)
+
+
+def decode_network(stored: bytes, path: str | Path) -> dict[str, Any]:
+    """The content of a checkpoint, without what resuming needs, from the file of a network.
+
+    Raises
+    ------
+    UserError
+        If it is none, or broken.
+    """
+    try:
+        weights = safetensors.torch.load(stored)
+        header = json.loads(stored[8 : 8 + int.from_bytes(stored[:8], "little")])
+        entries = json.loads(header["__metadata__"][_KEY])
+        file_format = entries.pop("format")
+    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{path}: not a network that scripts/export.py wrote ({one_line(error, 120)}); give "
+            "one, or a checkpoint"
+        ) from None
+    if file_format != FORMAT:
+        raise UserError(f"{path}: is {file_format!r}, not {FORMAT!r}; export it again")
+    single = {k: v.float() if v.dtype == torch.float16 else v for k, v in weights.items()}
+    if entries.get("train_images") is not None:
+        entries["train_images"] = torch.tensor(entries["train_images"])
+    return {**entries, "weights": single, "ema_weights": None}

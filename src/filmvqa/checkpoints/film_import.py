@@ -1,0 +1,106 @@
+"""Checkpoints of the original FiLM code as checkpoints of this project."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from filmvqa.backbones.build import IMAGENET_MEAN, ORIGINAL_FILM_STD
+from filmvqa.checkpoints.checkpoint import save_checkpoint
+from filmvqa.checkpoints.original_film import read_original_film
+from filmvqa.questions.vocabulary import Vocabulary
+from filmvqa.system.errors import UserError
+from filmvqa.system.layout import DatasetLayout
+
+
+def import_original_film(
+    source: str | Path,
+    target: str | Path,
+    data: DatasetLayout,
+    *,
+    train_split: str = "train",
+    val_split: str = "val",
+    padded_length: int = 46,
+) -> Vocabulary:
+    """Write a checkpoint of the original code, FiLM or a baseline, as one of this project, and its
+    vocabulary as ``vocab.json`` beside it; questions are to be encoded with that vocabulary.
+
+    It records how the original's features are made where their shape tells it (``backbone_of``), so
+    that pictures can be asked about.
+
+    Parameters
+    ----------
+    data
+        Where evaluation looks for questions and features by default.
+    padded_length
+        The length to which the questions that it was trained on were padded, by default that of
+        CLEVR's longest: the backward direction of a bidirectional encoder reads the padding.
+
+    Returns
+    -------
+    Vocabulary
+        The checkpoint's.
+
+    Raises
+    ------
+    UserError
+        For a file that cannot be loaded, a target that exists, or another vocabulary beside it.
+    """
+    target = Path(target)
+    if target.exists():
+        raise UserError(f"{target}: exists already; choose another output")
+    original = read_original_film(source)
+    vocabulary = original.vocabulary
+    vocabulary_path = DatasetLayout.under(target.parent, h5=target.parent).vocabulary
+    if vocabulary_path.exists() and Vocabulary.load(vocabulary_path) != vocabulary:
+        raise UserError(
+            f"{vocabulary_path}: is another vocabulary; choose an output in another folder"
+        )
+    if original.kwargs.get("encoder", {}).get(
+        "bidirectional"
+    ):  # our batches are padded no more than they need
+        original.kwargs["encoder"]["padded_length"] = padded_length
+    target.parent.mkdir(parents=True, exist_ok=True)
+    vocabulary.save(vocabulary_path)
+    save_checkpoint(
+        target,
+        {
+            "model": {"name": original.name, "kwargs": original.kwargs},
+            "weights": original.weights,
+            "ema_weights": None,
+            "config": {"imported_from": Path(source).name},
+            "vocabulary": vocabulary.to_dict(),
+            "data": {
+                "h5": str(data.h5),
+                "features": str(data.features),
+                "backbone": data.backbone,
+                "train_split": train_split,
+                "val_split": val_split,
+            },
+            "backbone": backbone_of(original.kwargs["feature_shape"]),
+            "inputs": {"vocabulary": vocabulary.sha256()},
+            "train_images": None,
+            "progress": {"step": 0, "finished": True},
+        },
+    )
+    return vocabulary
+
+
+def backbone_of(feature_shape: Sequence[int]) -> dict[str, Any] | None:
+    """How the original makes features of a shape (C, H, W), as a checkpoint records it.
+
+    (1024, 14, 14) is the default of its scripts/extract_features.py: ResNet-101 through stage 3, of
+    224×224 pixels, with torchvision's ImageNet weights of the time, whose file the checkpoint does
+    not name. (3, H, W) are pixels. None for another shape.
+    """
+    recorded = {
+        "weights": "", "weights_sha256": "", "mean": list(IMAGENET_MEAN),
+        "std": list(ORIGINAL_FILM_STD), "precision": "float32",
+    }  # fmt: skip
+    channels, height, width = feature_shape
+    if channels == 3:
+        return {"backbone": "pixels", "stage": 0, "image_size": [height, width], **recorded}
+    if (channels, height, width) == (1024, 14, 14):
+        return {"backbone": "resnet101", "stage": 3, "image_size": [224, 224], **recorded}
+    return None

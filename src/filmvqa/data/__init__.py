@@ -1,1 +1,0 @@
-"""Files to tensors: vocabulary, preprocessing, features, batches. Knows nothing of models."""

@@ -1,0 +1,223 @@
+"""Batches of questions with the features of their images."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from filmvqa.features.prefetch import prefetch
+from filmvqa.features.store import FeatureStore, open_feature_store
+from filmvqa.questions.dataset import QuestionDataset
+from filmvqa.questions.sampler import EpochSampler
+from filmvqa.questions.vocabulary import Vocabulary
+from filmvqa.settings.typed import Positive, checked
+from filmvqa.system import processes
+from filmvqa.system.devices import to_device
+from filmvqa.system.errors import UserError
+from filmvqa.system.layout import DatasetLayout
+from filmvqa.tasks.targets import AnswerTargets, Targets, open_targets
+
+#: Batches that are read ahead.
+READ_AHEAD = 4
+
+
+@dataclass
+class Batch:
+    """B questions about U images.
+
+    On the device are ``features`` (U, C, H, W), each image once, ``image_of_question`` (B,), which
+    indexes them, and ``targets`` (B, ...) or None, which ``Loader.targets`` makes. On the host,
+    where models group questions by their words, are ``questions`` (B, T), padded with 0 to the
+    longest of them, and ``index`` (B,), rows of the question file.
+
+    Of a batch that several processes train on together this is the part of one of them, and
+    ``whole_size`` the number of questions of the whole. Where that is smaller than the number of
+    processes some of them have a question that does not count, only to do what the others do.
+    """
+
+    features: Tensor
+    image_of_question: Tensor
+    questions: Tensor
+    targets: Tensor | None
+    index: Tensor
+    whole_size: int
+    counts: bool = True
+
+    @property
+    def share(self) -> float:
+        """The share of the questions that count here in those of the whole batch."""
+        return len(self.index) / self.whole_size if self.counts else 0.0
+
+
+class Loader:
+    """Batches of a question dataset with the features of its images, by default in channels-last
+    order, in which convolutions are fastest.
+
+    ``targets`` makes the targets of batches; ``waited`` is the time in seconds that consumers have
+    waited for batches.
+    """
+
+    def __init__(
+        self,
+        questions: QuestionDataset,
+        store: FeatureStore,
+        batch_size: int,
+        *,
+        channels_last: bool = True,
+        targets: Targets | None = None,
+    ) -> None:
+        self.questions, self.store = questions, store
+        self.targets: Targets = AnswerTargets() if targets is None else targets
+        self.batch_size: int = checked(batch_size, Positive, "batch_size")
+        self._memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        self.waited = 0.0
+
+    @property
+    def device(self) -> torch.device:
+        return self.store.device
+
+    @property
+    def has_targets(self) -> bool:
+        """Whether it is known what the questions are to be answered with."""
+        return self.targets.known(self.questions)
+
+    def read_targets(self, rows: Tensor) -> Tensor:
+        """Targets (B, ...) of the given rows (B,), on the device.
+
+        Raises
+        ------
+        UserError
+            If they are not known.
+        """
+        images, image_of_question = torch.unique(self.questions.images[rows], return_inverse=True)
+        targets = self.targets.read(self.questions, rows, images, image_of_question, self.device)
+        if targets is None:
+            raise UserError(f"{self.questions.path}: has no {self.targets.noun} to compare with")
+        return targets
+
+    def close(self) -> None:
+        """Release the files of features and targets."""
+        self.store.close()
+        self.targets.close()
+
+    def batch(self, rows: Tensor) -> Batch:
+        """The batch of the given rows (B,), in their order."""
+        q = self.questions
+        images, image_of_question = torch.unique(q.images[rows], return_inverse=True)
+        longest = int(q.lengths[rows].max())
+        return Batch(
+            features=self.store.read(images, self._memory_format),
+            image_of_question=to_device(image_of_question, self.device),
+            questions=q.questions[rows, :longest].long(),
+            targets=self.targets.read(q, rows, images, image_of_question, self.device),
+            index=rows,
+            whole_size=len(rows),
+        )
+
+    def sequential(self, rows: Tensor | None = None) -> Iterator[Batch]:
+        """All rows, or the given ones, once, in order."""
+        rows = torch.arange(len(self.questions)) if rows is None else rows
+        starts = range(0, len(rows), self.batch_size)
+        split = (rows[first : first + self.batch_size] for first in starts)
+        try:
+            yield from self._read(split, self.batch)
+        finally:
+            self.store.release()  # or validation's batches would take memory while training goes on
+
+    def train_batches(self, sampler: EpochSampler) -> Generator[Batch]:
+        """Training batches from the sampler's position on, without end; where several processes
+        train, this one's part of each.
+
+        The sampler advances when a batch is taken, not when it is read ahead.
+        """
+
+        def rows() -> Iterator[Tensor]:
+            epoch, batch = sampler.epoch, sampler.batch
+            while True:
+                yield sampler.rows(epoch, batch)
+                batch += 1
+                if batch == sampler.batches_per_epoch:
+                    epoch, batch = epoch + 1, 0
+
+        for item in self._read(rows(), self._own_part):
+            sampler.advance()
+            yield item
+
+    def _own_part(self, rows: Tensor) -> Batch:
+        """This process' part of the batch of the given rows."""
+        own = rows[processes.part_of(len(rows))]
+        batch = self.batch(own if len(own) else rows[:1])
+        batch.whole_size, batch.counts = len(rows), len(own) > 0
+        return batch
+
+    def _read(self, rows: Iterator[Tensor], read: Callable[[Tensor], Batch]) -> Iterator[Batch]:
+        source = (
+            prefetch(read, rows, depth=READ_AHEAD)
+            if self.store.prefetch
+            else (read(batch_rows) for batch_rows in rows)
+        )
+        with closing(source):
+            while True:
+                started = time.monotonic()
+                batch = next(source, None)
+                self.waited += time.monotonic() - started
+                if batch is None:
+                    return
+                yield batch
+
+
+def open_loader(
+    layout: DatasetLayout,
+    split: str,
+    vocabulary: Vocabulary,
+    batch_size: int,
+    device: torch.device,
+    store: str = "auto",
+    *,
+    channels_last: bool = True,
+    families: Sequence[int] | None = None,
+    missing_images: str = "refuse",
+    missing_images_option: str = "data.missing_images",
+    targets: str = AnswerTargets.kind,
+) -> Loader:
+    """The questions and features of a split, checked against each other.
+
+    Parameters
+    ----------
+    families
+        As ``QuestionDataset.of_families`` takes them.
+    missing_images, missing_images_option
+        As ``QuestionDataset.with_features`` takes them; it is printed how many questions are left
+        out.
+    targets
+        The kind of targets, as the model names it.
+
+    Raises
+    ------
+    UserError
+        If a file is missing, unreadable or damaged, or the two do not fit each other.
+    """
+    asked = QuestionDataset.load(layout.question_h5(split), vocabulary).of_families(families)
+    path = layout.feature_h5(split)
+    features = open_feature_store(path, device, store)
+    try:
+        questions = asked.with_features(features, path, missing_images, missing_images_option)
+    except UserError:
+        features.close()
+        raise
+    if left_out := len(asked) - len(questions):
+        print(
+            f"{asked.path}: {len(questions):,} questions are kept, {left_out:,} left out, of whose "
+            f"images {path.name} has no features"
+        )
+    try:
+        opened = open_targets(targets, layout, questions, split, device, store)
+    except UserError:
+        features.close()
+        raise
+    return Loader(questions, features, batch_size, channels_last=channels_last, targets=opened)

@@ -1,0 +1,328 @@
+"""Evaluation of a checkpoint: its predictions, and a report of their accuracy."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import torch
+from torch import Tensor, nn
+
+from filmvqa.checkpoints.checkpoint import (
+    checkpoint_file,
+    feature_differences,
+    load_checkpoint,
+    model_from_checkpoint,
+)
+from filmvqa.checkpoints.exported import shipped_file
+from filmvqa.evaluation.batches import Loader, open_loader
+from filmvqa.evaluation.predictions import predict
+from filmvqa.evaluation.provenance import changed_inputs, record_inputs
+from filmvqa.models import targets_of
+from filmvqa.questions.vocabulary import Vocabulary
+from filmvqa.settings.typed import Precision, checked
+from filmvqa.system import processes
+from filmvqa.system.devices import choose_device
+from filmvqa.system.errors import UserError, warn
+from filmvqa.system.files import atomic_write, check_output, read_bytes, write_file
+from filmvqa.system.layout import DatasetLayout, EvaluationLayout, RunLayout
+from filmvqa.system.locks import folder_lock
+from filmvqa.system.memory import explained_out_of_memory
+from filmvqa.tasks.objectives import objective_of
+from filmvqa.worlds.engine.schema import FETCH, FETCH_AGAIN, decode_json
+
+
+@dataclass(frozen=True)
+class NetworkChange:
+    """A change of a network while it is evaluated.
+
+    Attributes
+    ----------
+    name
+        The folder of the results, below that of the unchanged network's.
+    record
+        What the report says of the change.
+    applied
+        From the model and its vocabulary to a context in which the model is changed.
+    """
+
+    name: str
+    record: dict[str, Any]
+    applied: Callable[[nn.Module, Vocabulary], AbstractContextManager[None]]
+
+
+def evaluate_checkpoint(
+    checkpoint: str | Path,
+    split: str,
+    *,
+    h5: str | Path | None = None,
+    features: str | Path | None = None,
+    output: str | Path | None = None,
+    batch_size: int = 256,
+    device: str = "auto",
+    precision: str = "auto",
+    store: str = "auto",
+    missing_images: str = "refuse",
+    change: NetworkChange | None = None,
+) -> tuple[EvaluationLayout, dict[str, Any] | None]:
+    """Answer a split's questions with the model that a checkpoint describes.
+
+    Several processes share the questions, and the first writes.
+
+    If the checkpoint was trained on some images of this split, they are left out; the report's
+    ``images_left_out`` is their number.
+
+    Parameters
+    ----------
+    h5, features
+        Folders of question and feature HDF5; None is the folders of the training data.
+    output
+        The folder of the results; None is ``evaluation`` in the folder of the checkpoint, and for
+        a network of the package in ``outputs/<name>``.
+    batch_size
+        Number of questions per batch.
+    device, precision
+        As ``choose_device`` and ``autocast`` take them.
+    store
+        As ``open_feature_store`` takes it.
+    missing_images
+        ``refuse`` questions about images without features, or ``leave_out`` them.
+    change
+        Evaluate a changed network: the results go to a folder of the change's name in ``output``.
+
+    Returns
+    -------
+    tuple
+        The files that were written, and the report, which is None for a split without answers.
+        The files are ``<split>_predictions.jsonl`` and ``<split>.json``; without answers the
+        latter is replaced by ``<split>_answers.txt`` with one answer per line, the format of
+        CLEVR's authors.
+
+    Raises
+    ------
+    UserError
+        For an unusable checkpoint or data file, an output folder that is in use or cannot be
+        written, or if memory runs out.
+    """
+    checked(precision, Precision, "precision")
+    if output is None:
+        output = RunLayout(output_folder(checkpoint)).evaluation
+    folder = Path(output) if change is None else Path(output) / change.name
+    files = EvaluationLayout(folder, split)
+    if processes.is_first():
+        check_output(files.predictions)
+    with opened_questions(
+        checkpoint, split, h5=h5, features=features, batch_size=batch_size, device=device,
+        store=store, missing_images=missing_images,
+    ) as asked:  # fmt: skip
+        report = _report_header(asked, split)
+        questions = asked.loader.questions
+        altered: AbstractContextManager[None] = nullcontext()
+        if change is not None:
+            report |= change.record
+            altered = change.applied(asked.model, asked.vocabulary)
+        with altered, folder_lock(files.folder, split):
+            predictions = predict(asked.model, asked.loader, precision=precision)
+            targets: Tensor | None = None
+            if asked.loader.has_targets:
+                targets = asked.loader.read_targets(torch.arange(len(questions))).cpu()
+            if processes.is_first():
+                _write_predictions(files, predictions, targets, asked)
+            if targets is None:
+                return files, None
+            objects = num_objects(asked.layout.scene_json(split), questions.images)
+            objective = objective_of(asked.model)
+            report |= objective.report(predictions, targets, questions, objects)
+            if processes.is_first():
+                write_file(files.report, json.dumps(report, indent=1) + "\n")
+    return files, report
+
+
+@dataclass(frozen=True)
+class AskedQuestions:
+    """A trained network, and the questions of a split that it is asked.
+
+    Attributes
+    ----------
+    checkpoint
+        The file; ``content`` is what ``load_checkpoint`` reads of it.
+    model
+        On the loader's device, in evaluation mode.
+    layout
+        The files of the data.
+    """
+
+    checkpoint: Path
+    content: dict[str, Any]
+    model: nn.Module
+    vocabulary: Vocabulary
+    layout: DatasetLayout
+    loader: Loader
+
+
+@contextmanager
+def opened_questions(
+    checkpoint: str | Path,
+    split: str,
+    *,
+    h5: str | Path | None = None,
+    features: str | Path | None = None,
+    batch_size: int = 256,
+    device: str = "auto",
+    store: str = "auto",
+    missing_images: str = "refuse",
+) -> Iterator[AskedQuestions]:
+    """Open a checkpoint and the questions and features of a split, for the block's time.
+
+    The parameters are those of ``evaluate_checkpoint``.
+
+    Raises
+    ------
+    UserError
+        For an unusable checkpoint or data file, or if memory runs out, also within the block.
+    """
+    checkpoint = checkpoint_file(checkpoint)
+    content = load_checkpoint(checkpoint)
+    model, vocabulary = model_from_checkpoint(content, checkpoint)
+    layout = _data_layout(content["data"], h5, features)
+    torch_device = choose_device(device)
+    _check_folders(checkpoint, layout, h5, features)
+    loader = open_loader(
+        layout, split, vocabulary, batch_size, torch_device, store,
+        missing_images=missing_images, missing_images_option="missing_images",
+        targets=targets_of(model),
+    )  # fmt: skip
+
+    def out_of_memory_message() -> str:
+        return (
+            f"{checkpoint}: out of memory on {torch_device}; lower batch_size={batch_size}, or "
+            "choose store=stream"
+        )
+
+    with closing(loader), explained_out_of_memory(out_of_memory_message):
+        model = model.to(torch_device)
+        yield AskedQuestions(checkpoint, content, model, vocabulary, layout, loader)
+
+
+def output_folder(checkpoint: str | Path) -> Path:
+    """Where what is made of a checkpoint goes by default: its own folder, and for a network of the
+    package ``outputs/<name>``."""
+    if shipped_file(checkpoint) is not None:
+        return Path("outputs", str(checkpoint))
+    return checkpoint_file(checkpoint).parent
+
+
+def _report_header(asked: AskedQuestions, split: str) -> dict[str, Any]:
+    """The entries of the report that say what is evaluated.
+
+    Questions about images that the checkpoint was trained on are removed from the loader.
+    """
+    content, loader = asked.content, asked.loader
+    inputs = record_inputs(asked.vocabulary, {split: loader})
+    train_images = _train_images(content, asked.layout, split)
+    if train_images is not None:
+        rows = (~torch.isin(loader.questions.images, train_images)).nonzero().flatten()
+        loader.questions = loader.questions.select(rows)
+    changed = changed_inputs(content["inputs"], inputs)
+    if different := feature_differences(content, loader.store.feature_spec):
+        made = f"how the features of {split} were made"
+        changed = [*(c for c in changed if c != made), f"{made} ({'; '.join(different)})"]
+    if changed:
+        differing = " and ".join(changed)
+        warn(f"{asked.checkpoint}: was not trained with these data: {differing} differ")
+    return {
+        "checkpoint": str(asked.checkpoint),
+        "step": content["progress"]["step"],
+        "split": split,
+        "inputs": inputs,
+        "not_as_trained_with": changed,
+        "images_left_out": 0 if train_images is None else len(train_images),
+    }
+
+
+def _data_layout(
+    data: dict[str, Any], h5: str | Path | None = None, features: str | Path | None = None
+) -> DatasetLayout:
+    """The layout of a checkpoint's entry ``data``; folders that are not None replace its own."""
+    if features is None:
+        features = data["features"] if h5 is None else h5
+    h5 = data["h5"] if h5 is None else h5
+    return DatasetLayout.under(Path(h5).parent, h5=h5, features=features, backbone=data["backbone"])
+
+
+def _check_folders(
+    checkpoint: str | Path,
+    layout: DatasetLayout,
+    h5: str | Path | None,
+    features: str | Path | None,
+) -> None:
+    """Raise ``UserError`` with the options to give if the checkpoint's data are not here, as on
+    another machine."""
+    for given, folder, remedy in (
+        (
+            h5,
+            layout.h5,
+            "h5=<folder of question files>, and features=<folder> if features are elsewhere",
+        ),
+        (features or h5, layout.features, "features=<folder of feature files>"),
+    ):
+        if given is None and not folder.is_dir():
+            raise UserError(
+                f"{checkpoint}: was trained with data in {folder}, which is not here; give {remedy}"
+            )
+
+
+def _train_images(content: dict[str, Any], layout: DatasetLayout, split: str) -> Tensor | None:
+    """Indices (M,) of the images of this split that a checkpoint was trained on; None if it was
+    trained on none or all of them.
+
+    Indices identify images only within the same feature file.
+    """
+    data = content["data"]
+    train_features = _data_layout(data).feature_h5(split).resolve()
+    is_same_file = layout.feature_h5(split).resolve() == train_features
+    images: Tensor | None = content["train_images"]
+    return images if is_same_file and split == data["train_split"] else None
+
+
+class _Scene(msgspec.Struct):
+    """What is counted of a scene, of any world."""
+
+    image_index: int
+    objects: list[msgspec.Raw]
+
+
+class _Scenes(msgspec.Struct):
+    scenes: list[_Scene]
+
+
+def num_objects(scenes: Path, images: Tensor) -> Tensor | None:
+    """The number of objects (N,) of each image (N,); None without a scene for each."""
+    if not scenes.exists():
+        return None
+    file = decode_json(read_bytes(scenes, FETCH), _Scenes, scenes, FETCH_AGAIN)
+    known = {scene.image_index: len(scene.objects) for scene in file.scenes}
+    counts = [known.get(image) for image in images.tolist()]
+    return None if None in counts else torch.tensor(counts)
+
+
+def _write_predictions(
+    files: EvaluationLayout, predictions: Tensor, targets: Tensor | None, asked: AskedQuestions
+) -> None:
+    """Write a line for each question, and, where its answer is not known, the answers alone."""
+    questions = asked.loader.questions
+    records = objective_of(asked.model).records(predictions, targets, asked.vocabulary)
+    with atomic_write(files.predictions) as stream:
+        rows = zip(
+            questions.original_index.tolist(), questions.images.tolist(), records, strict=True
+        )
+        for question, image, record in rows:
+            line = {"question_index": question, "image_index": image, **record}
+            stream.write(json.dumps(line).encode() + b"\n")
+    if targets is None and "answer" in records[0]:
+        write_file(files.answers, "".join(f"{record['answer']}\n" for record in records))

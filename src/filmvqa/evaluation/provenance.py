@@ -1,0 +1,94 @@
+"""The software, hardware and inputs of a run, so that a result can be traced and reproduced."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import filmvqa
+from filmvqa.evaluation.batches import Loader
+from filmvqa.questions.vocabulary import Vocabulary
+from filmvqa.system import processes
+from filmvqa.system.devices import hardware
+
+_PACKAGES = ("torchvision", "numpy", "h5py")
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """Versions, hardware, the commit of the code, and whether the working tree is clean.
+
+    The last two are None outside a git repository.
+    """
+    return {
+        **hardware(device),
+        **({"processes": processes.count()} if processes.count() > 1 else {}),
+        "platform": platform.platform(),
+        "python": platform.python_version(),
+        "filmvqa": filmvqa.__version__,
+        "torch": str(torch.__version__),
+        **{name: version(name) for name in _PACKAGES},
+        **_commit(Path(filmvqa.__file__).parent),
+    }
+
+
+def _commit(folder: Path) -> dict[str, Any]:
+    def git(*arguments: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    try:
+        repository = Path(git("rev-parse", "--show-toplevel"))
+        if not (repository / "src/filmvqa").is_dir():  # installed inside another repository
+            return {"commit": None, "clean": None}
+        changes = git("-C", str(repository), "status", "--porcelain")
+        return {"commit": git("rev-parse", "HEAD"), "clean": not changes}
+    except (OSError, subprocess.CalledProcessError):
+        return {"commit": None, "clean": None}
+
+
+def record_inputs(vocabulary: Vocabulary, loaders: Mapping[str, Loader]) -> dict[str, Any]:
+    """SHA-256 hashes of the vocabulary and of each split's questions and features, and each split's
+    ``feature_spec``, which is None for a feature file that does not record it."""
+    inputs: dict[str, Any] = {"vocabulary": vocabulary.sha256()}
+    for split, loader in loaders.items():
+        inputs[split] = {
+            "questions": loader.questions.sha256,
+            "features": loader.store.sha256,
+            "feature_spec": loader.store.feature_spec,
+            **loader.targets.inputs(),
+        }
+    return inputs
+
+
+def changed_inputs(recorded: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:
+    """Descriptions of the inputs that differ from the recorded ones.
+
+    A split that was recorded is compared by its hashes, another by its ``feature_spec``, with that
+    of the first recorded split. ``recorded`` and ``current`` are results of ``record_inputs``.
+    """
+    changes = []
+    recorded_splits = [name for name in recorded if name != "vocabulary"]
+    for name, current_input in current.items():
+        if name == "vocabulary":
+            if current_input != recorded["vocabulary"]:
+                changes.append("the vocabulary")
+        elif name in recorded_splits:
+            changes += [
+                f"the {content} of {name}"
+                for content in current_input
+                if content != "feature_spec"
+                and current_input[content] != recorded[name].get(content)
+            ]
+        elif (
+            recorded_splits
+            and current_input["feature_spec"] != recorded[recorded_splits[0]]["feature_spec"]
+        ):
+            changes.append(f"how the features of {name} were made")
+    return changes

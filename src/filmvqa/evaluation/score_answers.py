@@ -1,0 +1,147 @@
+"""The accuracy of a file of answers, from whatever model, by type of question."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import torch
+from torch import Tensor
+
+from filmvqa.questions.question_table import MISSING, QuestionTable, read_question_table
+from filmvqa.system.errors import UserError
+from filmvqa.system.files import read_bytes, refuse_overwriting, write_file
+from filmvqa.tasks.accuracy import accuracy_report
+from filmvqa.tasks.records import Prediction
+from filmvqa.worlds.engine.schema import CORRECT, not_utf8, utf8_json
+from filmvqa.worlds.engine.world import read_world
+
+#: An answer that is not one of the questions' answers.
+_ANOTHER = -2
+
+
+@dataclass(frozen=True)
+class ScoredQuestions:
+    """The columns of a question file that ``accuracy_report`` compares and groups by."""
+
+    path: Path
+    answers: Tensor | None
+    types: Tensor | None
+    families: Tensor | None
+    program_lengths: Tensor | None
+    question_types: Mapping[str, tuple[str, ...]]
+
+
+def score_answers(
+    answers: str | Path,
+    questions: str | Path,
+    output: str | Path | None = None,
+    *,
+    world: str | Path = "clevr",
+) -> dict[str, Any]:
+    """Compare a file of answers with those of a question JSON.
+
+    Parameters
+    ----------
+    answers
+        One answer per line, in the order of the questions, as CLEVR's authors, film and clevr-iep
+        write them; or a ``<split>_predictions.jsonl`` of ``evaluate_checkpoint``.
+    questions
+        Question JSON with answers, such as ``read_question_table`` reads.
+    output
+        Where to write the report as JSON; None: nowhere.
+    world
+        What the questions are about, as ``read_world`` takes it.
+
+    Returns
+    -------
+    dict
+        As ``accuracy_report``.
+
+    Raises
+    ------
+    UserError
+        If a file cannot be read, or the answers are not those of the questions.
+    """
+    answers, questions = Path(answers), Path(questions)
+    if output is not None:
+        refuse_overwriting(output, answers, questions)
+    table = read_question_table(questions, world=read_world(world))
+    text = _text(answers)
+    if answers.suffix == ".jsonl":
+        given = _answers_of_records(answers, text, table)
+    else:
+        given = [line.strip() for line in text.splitlines()]
+    if len(given) != len(table):
+        raise UserError(
+            f"{answers}: has {len(given):,} answers, but {questions} has {len(table):,} questions; "
+            "give one answer per line for each question"
+        )
+    predictions = torch.tensor([table.answer_names.get(answer, _ANOTHER) for answer in given])
+    report = {"answers": str(answers), "questions": str(questions)}
+    report |= accuracy_report(predictions, _scored(table))
+    if output is not None:
+        write_file(output, json.dumps(report, indent=1) + "\n")
+    return report
+
+
+def _text(path: Path) -> str:
+    content = utf8_json(read_bytes(path, "give answers=<file>"), path)
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        raise not_utf8(path, error) from None
+
+
+def _answers_of_records(path: Path, text: str, table: QuestionTable) -> list[str]:
+    """The answers of records, each of which must be of the question in its place."""
+    answers = []
+    for row, line in enumerate(text.splitlines()):
+        try:
+            record = msgspec.json.decode(line, type=Prediction)
+        except msgspec.DecodeError as error:
+            raise UserError(f"{path}: line {row + 1}: {error}; {CORRECT}") from None
+        answers.append(record.answer)
+        if row >= len(table):
+            continue
+        expected = (table.original_index[row], table.images[row])
+        found = (record.question_index, expected[1])
+        if record.image_index is not None:
+            found = (record.question_index, record.image_index)
+        if found != expected:
+            raise UserError(
+                f"{path}: line {row + 1} answers question_index {found[0]} about image {found[1]}, "
+                f"but question {table.numbers[row]} of {table.path} is {expected[0]} about image "
+                f"{expected[1]}; give the questions that were answered"
+            )
+    return answers
+
+
+def _scored(table: QuestionTable) -> ScoredQuestions:
+    answers, families, types = (
+        torch.from_numpy(np.frombuffer(values, np.int32).astype(np.int64))
+        for values in (table.answers, table.families, table.types)
+    )
+    if (without := answers == MISSING).any() and not without.all():
+        number = table.numbers[int(without.int().argmax())]
+        raise UserError(
+            f"{table.path}: question {number}: has no answer to compare with; add it, or take the "
+            "question out of both files"
+        )
+    # START and END are no steps.
+    lengths = torch.from_numpy(np.frombuffer(table.programs.lengths, np.int32).astype(np.int64) - 2)
+    has_type = (types != MISSING).any()
+    is_known = types < len(table.world.answer_functions)
+    return ScoredQuestions(
+        path=table.path,
+        answers=None if (answers == MISSING).all() else answers,
+        types=torch.where(is_known, types, -1) if has_type else None,
+        families=families if (families != MISSING).any() else None,
+        program_lengths=lengths.clamp(min=0) if has_type else None,
+        question_types=table.world.question_types,
+    )

@@ -1,0 +1,1 @@
+"""Pictures and recordings to feature files, and the features of a split."""

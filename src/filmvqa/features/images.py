@@ -1,0 +1,257 @@
+"""The images of a split: listed, checked and decoded."""
+
+from __future__ import annotations
+
+import re
+import struct
+import zlib
+from collections.abc import Callable, Set
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from filmvqa.settings.typed import MissingImages, Positive, checked
+from filmvqa.system.errors import UserError, one_line
+from filmvqa.system.files import is_litter, names_in
+from filmvqa.system.layout import image_number
+
+#: Larger images are refused: 300 times CLEVR's size.
+MAX_PIXELS = 2**25
+_SUFFIXES = {".png", ".jpg", ".jpeg"}
+#: Depth and colour type of PNG files: RGB and RGBA, and the grey of masks.
+_COLOURS, _GREY = {(8, 2), (8, 6)}, {(8, 0)}
+_PNG_HEAD, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
+_JPEG_HEAD, _JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
+_MAKE_AGAIN = "delete it and run generate_clevr.py again, or fetch it again"
+
+
+def find_pictures(folder: Path) -> dict[int, Path]:
+    """The images of a folder by index, to look at: unchecked, and none if there is no folder."""
+    names = [name for name in names_in(folder) if Path(name).suffix.lower() in _SUFFIXES]
+    by_index = {image_number(name): folder / name for name in names}
+    return {index: path for index, path in by_index.items() if index is not None}
+
+
+def read_picture(path: Path) -> NDArray[np.uint8]:
+    """The pixels of an image (H, W, 3), to look at."""
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+@dataclass(frozen=True)
+class FileKind:
+    """What the files of a split are: ``name`` in words, the ``suffixes`` of their names, ``size``,
+    which reads from a file's header two numbers that all of a split share (and raises ``UserError``
+    for a broken one), and ``said``, how these two are put in words."""
+
+    name: str
+    suffixes: Set[str]
+    size: Callable[[Path], tuple[int, int]]
+    said: str
+
+
+def list_images(
+    folder: str | Path,
+    *,
+    missing_images: str = "refuse",
+    max_images: int | None = None,
+    kind: FileKind | None = None,
+) -> dict[int, Path]:
+    """Images of a split by index, in the order of their indices, which need not begin at 0.
+
+    What file managers, notebooks and unfinished transfers leave in a folder is passed over.
+
+    Parameters
+    ----------
+    missing_images
+        ``refuse`` gaps between the indices, or ``leave_out`` the images that are not there.
+    max_images
+        Take this many images from the first on; None: all.
+    kind
+        What the files are; None: images.
+
+    Raises
+    ------
+    UserError
+        For a missing folder, a gap in the indices, two images of one index, a file that is no image
+        of the split, or a header that is broken, of another colour type than CLEVR's or of another
+        size than the first's: before hours are spent on the others.
+    OSError
+        For a folder or file that cannot be read.
+    """
+    folder = Path(folder)
+    checked(missing_images, MissingImages, "data.missing_images")
+    checked(max_images, Positive | None, "max_images")
+    kind = kind or IMAGES
+    if not folder.is_dir():
+        raise UserError(
+            f"{folder}: no such folder; download the images (scripts/download_clevr.py) or "
+            "generate them (scripts/generate_clevr.py)"
+        )
+    by_index: dict[int, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if is_litter(path.name):
+            continue
+        index = image_number(path.name)
+        if index is None or index >= 2**31 or path.suffix.lower() not in kind.suffixes:
+            raise UserError(f"{path}: is no image of this split; move it out of the folder")
+        if index in by_index:
+            raise UserError(
+                f"{path}: has the index {index}, as {by_index[index].name} has; move one of them "
+                "out of the folder"
+            )
+        by_index[index] = path
+    if not by_index:
+        raise UserError(f"{folder}: no images in it; download or generate them")
+    images = {index: by_index[index] for index in sorted(by_index)[:max_images]}
+    first, last = min(images), max(images)
+    if missing_images == "refuse" and len(images) <= last - first:
+        gap = next(index for index in range(first, last) if index not in images)
+        nearest = str(images[gap - 1])
+        absent = re.sub(r"\d+(?=\.\w+$)", lambda m: str(gap).zfill(len(m[0])), nearest)
+        raise UserError(
+            f"{absent}: missing, though the folder has {len(by_index)} images up to index "
+            f"{max(by_index)}; add it, or give data.missing_images=leave_out"
+        )
+    size = kind.size(images[first])
+    for path in images.values():
+        if (other := kind.size(path)) != size:
+            raise UserError(
+                f"{path}: has {kind.said.format(*other)}, {images[first].name} "
+                f"{kind.said.format(*size).removesuffix(' pixels')}; all {kind.name} of a split "
+                "have one size, so resize it or move it out of the folder"
+            )
+    return images
+
+
+def _frame_size(path: Path, png_types: Set[tuple[int, int]] = _COLOURS) -> tuple[int, int]:
+    """(width, height), by the header of a PNG or JPEG file, whose end is there as well."""
+    with open(path, "rb") as stream:
+        head = stream.read(26)
+        if head.startswith(_PNG_HEAD) and head[12:16] == b"IHDR":
+            width, height = _png_size(path, head, png_types)
+            kind, end = "PNG", _PNG_END
+        elif head.startswith(_JPEG_HEAD):
+            width, height = _jpeg_size(path, stream)
+            kind, end = "JPEG", _JPEG_END
+        else:
+            raise UserError(f"{path}: not a PNG or JPEG file; {_MAKE_AGAIN}")
+        if not 0 < width * height <= MAX_PIXELS:
+            raise UserError(
+                f"{path}: {width}×{height} pixels, more than the {MAX_PIXELS:,} that are read; "
+                "resize it"
+            )
+        header_end = stream.tell()
+        stream.seek(max(header_end, stream.seek(0, 2) - len(end)))
+        if stream.read() != end:  # some programs append bytes of their own
+            stream.seek(header_end)
+            if end not in stream.read():
+                raise UserError(f"{path}: truncated {kind}; {_MAKE_AGAIN}")
+    return width, height
+
+
+def _png_size(path: Path, head: bytes, png_types: Set[tuple[int, int]]) -> tuple[int, int]:
+    if len(head) < 26:
+        raise UserError(f"{path}: truncated PNG; {_MAKE_AGAIN}")
+    width, height, depth, color_type = struct.unpack(">IIBB", head[16:26])
+    if (depth, color_type) not in png_types:
+        wanted = (
+            "an image of 8 bits RGB or RGBA" if png_types == _COLOURS else "a mask of 8 bits grey"
+        )
+        raise UserError(
+            f"{path}: not {wanted} (PNG colour type {color_type}, "
+            f"{depth} bits), as CLEVR's are; convert it"
+        )
+    return width, height
+
+
+def _jpeg_size(path: Path, stream: IO[bytes]) -> tuple[int, int]:
+    """(width, height) by the first frame header; the stream is left behind it."""
+    stream.seek(2)
+    while True:
+        segment = stream.read(4)
+        while segment[:2] == b"\xff\xff":  # bytes may be filled up with 0xFF before a marker
+            segment = segment[1:] + stream.read(1)
+        if len(segment) < 4 or segment[0] != 0xFF or segment[1] in (0xD9, 0xDA):
+            raise UserError(f"{path}: broken or truncated JPEG; {_MAKE_AGAIN}")
+        marker, length = segment[1], max(2, int.from_bytes(segment[2:]))
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            break
+        stream.seek(length - 2, 1)
+    frame = stream.read(6)
+    if len(frame) < 6:
+        raise UserError(f"{path}: truncated JPEG; {_MAKE_AGAIN}")
+    depth, height, width, channels = struct.unpack(">BHHB", frame)
+    if (depth, channels) != (8, 3):
+        raise UserError(
+            f"{path}: not an image of 8 bits RGB (a JPEG of {channels} channels, {depth} bits); "
+            "convert it"
+        )
+    return width, height
+
+
+def _mask_size(path: Path) -> tuple[int, int]:
+    return _frame_size(path, _GREY)
+
+
+IMAGES = FileKind("images", _SUFFIXES, _frame_size, "{}×{} pixels")
+#: Masks, whose pixels are the indices of objects in the scene, and 255 where there is none.
+MASKS = FileKind("masks", {".png"}, _mask_size, "{}×{} pixels")
+#: Raised by Pillow for files that it cannot read.
+PILLOW_ERRORS = (
+    OSError, SyntaxError, ValueError, TypeError, struct.error, zlib.error,
+    Image.DecompressionBombError,
+)  # fmt: skip
+
+
+def load_image(path: Path, size: tuple[int, int]) -> NDArray[np.uint8]:
+    """An image of a data set as uint8 (3, H, W), ``size`` = (H, W), as ``resize_image`` makes it.
+
+    Raises
+    ------
+    UserError
+        If the file is no PNG or JPEG, or is broken.
+    OSError
+        If it cannot be read.
+    """
+    return _loaded(path, lambda image: resize_image(image, size))
+
+
+def load_mask(path: Path, size: tuple[int, int]) -> NDArray[np.uint8]:
+    """A mask of a data set as uint8 (1, H, W), ``size`` = (H, W): each value is that of the nearest
+    pixel, since between the indices of two objects lies no third.
+
+    Raises
+    ------
+    UserError, OSError
+        As ``load_image``.
+    """
+    height, width = size
+    nearest = Image.Resampling.NEAREST
+    return _loaded(path, lambda image: np.asarray(image.resize((width, height), nearest))[None])
+
+
+def _loaded(path: Path, read: Callable[[Image.Image], NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    with open(path, "rb") as stream:
+        try:
+            with Image.open(stream, formats=["PNG", "JPEG"]) as image:
+                return read(image)
+        except PILLOW_ERRORS as error:
+            if isinstance(error, OSError) and error.errno is not None:  # the system's, not Pillow's
+                raise OSError(error.errno, error.strerror, str(path)) from None
+            kind = "PNG" if path.suffix.lower() == ".png" else "JPEG"
+            raise UserError(f"{path}: broken {kind} ({one_line(error)}); {_MAKE_AGAIN}") from None
+
+
+def resize_image(image: Image.Image, size: tuple[int, int]) -> NDArray[np.uint8]:
+    """An image as uint8 (3, H, W), ``size`` = (H, W): without its alpha channel, resized with the
+    bicubic filter if it has another size."""
+    height, width = size
+    rgb = image.convert("RGB")
+    if rgb.size != (width, height):
+        rgb = rgb.resize((width, height), Image.Resampling.BICUBIC)
+    return np.asarray(rgb).transpose(2, 0, 1)

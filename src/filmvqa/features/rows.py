@@ -1,0 +1,278 @@
+"""Rows of an HDF5 dataset, read by several threads at once past HDF5.
+
+HDF5 lets one thread of a process in at a time, and may be unable to open a file that a process was
+killed in writing. In files of this project and of film each row, or all of them, lie in one
+contiguous piece: HDF5 is asked once for the offsets of these pieces, which are checked, and rows
+are then read and written at their offsets. Any other storage, order or type is read through HDF5.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import weakref
+import zlib
+from array import array
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import h5py
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from filmvqa.system.errors import UserError
+from filmvqa.system.hdf5 import HDF5_ERRORS, unreadable
+
+#: Reads in flight: a disk serves several sooner than one after another.
+THREADS = 4
+#: The type in memory of each type in a file, whatever its order of bytes.
+TORCH_DTYPES = {
+    "float16": torch.float16, "float32": torch.float32, "float64": torch.float32,
+    "uint8": torch.uint8,
+}  # fmt: skip
+#: Bytes at the beginning of an HDF5 file that belong to HDF5: the smallest superblock.
+_SUPERBLOCK = 48
+REMEDY = "delete the file and make it again with scripts/extract_features.py"
+
+
+class DatasetRows:
+    """Rows of ``dataset`` (N, C, H, W), which with its file belongs to this object from now on.
+
+    Each row is checked when it is first read: against its checksum in ``checksums`` (N,) if given,
+    and for values that are not finite. ``direct`` says whether rows are read past HDF5. The file is
+    released by ``close``, or when nothing refers to the object any more.
+
+    Parameters
+    ----------
+    channels_last
+        The dataset is (N, H, W, C).
+    image_idxs
+        (N,) the image of each row, for messages; None: image i is row i.
+    """
+
+    def __init__(
+        self,
+        dataset: h5py.Dataset,
+        checksums: NDArray[np.uint32] | None = None,
+        *,
+        channels_last: bool = False,
+        image_idxs: NDArray[np.int32] | None = None,
+    ) -> None:
+        count, *map_shape = map(int, dataset.shape)
+        self._channels_last = channels_last
+        if channels_last:
+            map_shape = [map_shape[2], *map_shape[:2]]
+        self.shape: tuple[int, ...] = (count, *map_shape)
+        self.dtype = TORCH_DTYPES[dataset.dtype.name]
+        self.path = Path(dataset.file.filename)
+        self._checksums, self._image_idxs = checksums, image_idxs
+        self._row_bytes = math.prod(map_shape) * self.dtype.itemsize
+        is_as_in_memory = not channels_last and dataset.dtype.itemsize == self.dtype.itemsize
+        self._offsets = row_offsets(dataset) if is_as_in_memory else None
+        self.direct = self._offsets is not None
+        self._checked = np.zeros(count, bool)
+        self._descriptor: int | None = None
+        self._dataset: h5py.Dataset | None = dataset
+        if self.direct:
+            dataset.file.close()
+            self._dataset = None
+            self._descriptor = os.open(self.path, os.O_RDONLY)
+        self._release = weakref.finalize(self, _release, self._descriptor, self._dataset)
+        self._pool = ThreadPoolExecutor(THREADS)
+
+    def close(self) -> None:
+        """Close the file and end the threads; calling it again changes nothing."""
+        self._pool.shutdown(cancel_futures=True)
+        self._release()
+        self._descriptor = self._dataset = None
+
+    def __len__(self) -> int:
+        return int(self.shape[0])
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of all rows in memory."""
+        return len(self) * self._row_bytes
+
+    def empty(self, count: int, *, pin: bool = False) -> Tensor:
+        """Room for ``count`` rows on the host, pinned if it is to be sent to a GPU."""
+        return torch.empty((count, *self.shape[1:]), dtype=self.dtype, pin_memory=pin)
+
+    def read(self, rows: NDArray[np.int64], out: Tensor) -> None:
+        """Fill ``out`` (n, C, H, W) on the host with the rows of sorted indices (n,).
+
+        Raises
+        ------
+        UserError
+            If the file cannot be read, is shorter than it says, or a row damaged or not finite.
+        """
+        if self._dataset is None and self._descriptor is None:
+            raise ValueError(f"{self.path}: was closed")
+        target = out.numpy()
+        if self._offsets is None:
+            self._read_through_hdf5(rows, target)
+            self._check(rows, target)
+            return
+        offsets = self._offsets[rows]
+        # Rows that are adjacent in the file are one read, up to a thread's share of the rows.
+        longest = max(1, -(-len(rows) // THREADS))
+        adjacent = np.diff(offsets) == self._row_bytes
+        starts = [0]
+        for k in range(1, len(rows)):
+            if not adjacent[k - 1] or k - starts[-1] >= longest:
+                starts.append(k)
+        jobs = [
+            self._pool.submit(self._fill, rows[a:b], target[a:b], int(offsets[a]))
+            for a, b in zip(starts, [*starts[1:], len(rows)], strict=True)
+        ]
+        for job in jobs:
+            job.result()
+
+    def _read_through_hdf5(self, rows: NDArray[np.int64], target: NDArray[np.generic]) -> None:
+        """Read rows one by one: HDF5's own point selection is slower by an order of magnitude. HDF5
+        converts their type to that of ``target``."""
+        assert self._dataset is not None
+        channels, height, width = self.shape[1:]
+        try:
+            for k, row in enumerate(rows.tolist()):
+                if self._channels_last:
+                    values = np.empty((height, width, channels), target.dtype)
+                    self._dataset.read_direct(values, np.s_[row])
+                    target[k] = values.transpose(2, 0, 1)
+                else:
+                    self._dataset.read_direct(target, np.s_[row], np.s_[k])
+        except HDF5_ERRORS as error:
+            raise unreadable(self.path, error, REMEDY) from None
+
+    def _fill(self, rows: NDArray[np.int64], out: NDArray[np.generic], offset: int) -> None:
+        assert self._descriptor is not None
+        buffer = out.reshape(-1).view(np.uint8).data
+        while buffer:
+            try:
+                num_read = os.preadv(self._descriptor, [buffer], offset)
+            except OSError as error:
+                raise unreadable(self.path, error, REMEDY) from None
+            if num_read == 0:
+                raise UserError(
+                    f"{self.path}: ends at byte {offset}, before the features that it lists; "
+                    f"{REMEDY}"
+                )
+            buffer, offset = buffer[num_read:], offset + num_read
+        self._check(rows, out)
+
+    def _check(self, rows: NDArray[np.int64], maps: NDArray[np.generic]) -> None:
+        for row, values in zip(rows.tolist(), maps, strict=True):
+            if self._checked[row]:
+                continue
+            if self._checksums is not None and zlib.crc32(values.data) != self._checksums[row]:
+                raise UserError(
+                    f"{self.path}: the features of image {self._image(row)} are damaged (other "
+                    f"checksum); {REMEDY}"
+                )
+            if not all_finite(values):
+                raise UserError(
+                    f"{self.path}: the features of image {self._image(row)} are not finite (NaN or "
+                    f"infinity); {REMEDY}"
+                )
+            self._checked[row] = True
+
+    def _image(self, row: int) -> int:
+        return row if self._image_idxs is None else int(self._image_idxs[row])
+
+
+def _release(descriptor: int | None, dataset: h5py.Dataset | None) -> None:
+    if descriptor is not None:
+        os.close(descriptor)
+    if dataset is not None and dataset:  # it is false once its file was closed
+        dataset.file.close()
+
+
+def all_finite(values: NDArray[np.generic]) -> bool:
+    """Whether no value is NaN or infinite; for float16 by its bits, without a copy."""
+    if values.dtype == np.float16:
+        # Infinity and NaN begin at 0x7C00, with the sign bit at 0xFC00.
+        positive, negative = (values.view(dtype).max(initial=0) for dtype in (np.int16, np.uint16))
+        return bool(positive < 0x7C00 and negative < 0xFC00)
+    return bool(np.isfinite(values).all())
+
+
+def create_rows(
+    file: h5py.File, name: str, shape: tuple[int, ...], dtype: str, *, one_chunk_a_row: bool
+) -> None:
+    """Create a dataset whose storage is allocated at once: HDF5's metadata does not change while
+    rows are written, so that a killed process leaves a file that opens."""
+    layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    layout.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    layout.set_obj_track_times(False)  # the same features are the same bytes whenever they are made
+    if one_chunk_a_row:
+        layout.set_chunk((1, *shape[1:]))
+        layout.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    h5_type = h5py.h5t.py_create(np.dtype(dtype), logical=True)
+    h5py.h5d.create(file.id, name.encode(), h5_type, h5py.h5s.create_simple(shape), layout)
+
+
+def row_offsets(dataset: h5py.Dataset) -> NDArray[np.int64] | None:
+    """Byte offsets (N,) of the rows in the file; None if a row is not stored as it is in memory, or
+    some rows are not stored at all.
+
+    Raises
+    ------
+    UserError
+        If HDF5's index gives rows a place that they cannot have: outside of the dataset or the
+        file, of another size, twice, or over each other.
+    """
+    count = dataset.shape[0]
+    row_bytes = dataset.dtype.itemsize * math.prod(dataset.shape[1:])
+    addressable = (
+        dataset.dtype.isnative and not dataset.file.userblock_size and hasattr(os, "preadv")
+    )
+    if not addressable or count == 0:
+        return None
+    file_size = Path(dataset.file.filename).stat().st_size
+    if dataset.chunks is None:
+        first = dataset.id.get_offset()  # None for what is not in one piece in this file
+        if first is None:
+            return None
+        if not _SUPERBLOCK <= first <= file_size - count * row_bytes:
+            raise _impossible_index(dataset, f"all rows begin at byte {first}")
+        return np.arange(first, first + count * row_bytes, row_bytes, dtype=np.int64)
+    if dataset.chunks != (1, *dataset.shape[1:]) or dataset.compression or dataset.shuffle:
+        return None
+    if (
+        dataset.fletcher32
+        or dataset.scaleoffset is not None
+        or not hasattr(dataset.id, "chunk_iter")
+    ):
+        return None
+    if count * row_bytes > file_size:  # what is not stored is read as a fill value
+        return None
+    # Not one of these numbers is used before it was checked.
+    numbers = array("Q")
+
+    def note(chunk: h5py.h5d.StoreInfo) -> None:
+        place, filter_mask, offset, size = chunk
+        numbers.extend((*place, filter_mask, offset or 0, size))
+
+    dataset.id.chunk_iter(note)
+    chunks = np.array(numbers, np.uint64).reshape(-1, dataset.ndim + 3)
+    rows, starts = chunks[:, 0], chunks[:, -2]
+    if len(chunks) < count or not starts.all():
+        return None
+    impossible = (rows >= count) | chunks[:, 1:-2].any(1) | (chunks[:, -1] != row_bytes)
+    impossible |= (starts < _SUPERBLOCK) | (starts > file_size - row_bytes)
+    if impossible.any():
+        row, *_, start, size = chunks[impossible.argmax()].tolist()
+        raise _impossible_index(dataset, f"row {row} has {size} bytes from byte {start} on")
+    if (np.diff(np.sort(starts)) < row_bytes).any():
+        raise _impossible_index(dataset, "rows lie over each other")
+    offsets = np.full(count, -1, np.int64)
+    offsets[rows.astype(np.int64)] = starts.astype(np.int64)
+    if len(chunks) > count or offsets.min() < 0:
+        raise _impossible_index(dataset, "a row is listed twice")
+    return offsets
+
+
+def _impossible_index(dataset: h5py.Dataset, problem: str) -> UserError:
+    return UserError(f"{dataset.file.filename}: its index is damaged ({problem}); {REMEDY}")

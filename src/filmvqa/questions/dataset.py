@@ -1,0 +1,400 @@
+"""The questions of a split as tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from filmvqa.features.store import FeatureStore
+from filmvqa.questions.vocabulary import SPECIAL_TOKENS, Vocabulary
+from filmvqa.settings.typed import MissingImages, checked
+from filmvqa.system.errors import UserError
+from filmvqa.system.files import read_bytes
+from filmvqa.system.hdf5 import HDF5_ERRORS, arrays_sha256, unreadable
+from filmvqa.worlds.engine.programs import QUESTION_TYPES
+from filmvqa.worlds.engine.schema import CORRECT, decode_json
+
+_MAKE_AGAIN = "delete it and run scripts/preprocess_questions.py again"
+#: The format of earlier versions, whose generated sets numbered families otherwise.
+_FORMAT_2 = "filmvqa-questions-2"
+_OTHER_FORMAT = "data/README.md describes the files that are read"
+#: The datasets of a question file that are read: rows of questions, and the images' names.
+QUESTION_DATASETS = (
+    "questions", "image_idxs", "orig_idxs", "answers", "question_families", "types", "programs",
+    "objects",
+)  # fmt: skip
+NAME_DATASETS = ("named_image_idxs", "image_name_crc32")
+
+
+def padded(encoded: Sequence[Sequence[int]]) -> Tensor:
+    """Questions of any lengths as token indices (B, T) int64, padded with 0."""
+    rows = [torch.tensor(tokens) for tokens in encoded]
+    return nn.utils.rnn.pad_sequence(rows, batch_first=True)
+
+
+@dataclass(frozen=True)
+class ImageSubset:
+    """Some images of a question dataset: their indices (M,), the rows of their questions, and the
+    rows of all other questions."""
+
+    images: Tensor
+    rows: Tensor
+    other_rows: Tensor
+
+
+@dataclass
+class QuestionDataset:
+    """A question file in the host's memory: N questions.
+
+    Attributes
+    ----------
+    questions : Tensor
+        (N, T) token indices, padded with 0; ``lengths`` (N,) without the padding.
+    images : Tensor
+        (N,) index of the image that each question is about.
+    original_index : Tensor
+        (N,) ``question_index`` of the JSON.
+    answers, types, families, program_lengths : Tensor or None
+        (N,) answer index, index into ``type_names``, question family, and number of steps; None
+        where the file does not tell. A type or family of -1 is unknown.
+    objects : Tensor or None
+        (N,) int64 the objects of its image that each expression refers to, as bits; None for
+        questions.
+    rows : Tensor
+        (N,) row of each question in the file.
+    image_names_sha256 : str or None
+        Hash of the image names in index order.
+    named_images, image_name_crc32 : ndarray or None
+        (M,) sorted indices of the images, and CRC-32 of their names.
+    sha256 : str
+        Hash of all rows of the file.
+    question_types : dict
+        The functions that end a program, by question type: CLEVR's, unless the file has its own.
+    """
+
+    path: Path
+    questions: Tensor
+    lengths: Tensor
+    images: Tensor
+    original_index: Tensor
+    answers: Tensor | None
+    types: Tensor | None
+    families: Tensor | None
+    program_lengths: Tensor | None
+    objects: Tensor | None
+    rows: Tensor
+    image_names_sha256: str | None
+    named_images: NDArray[Any] | None
+    image_name_crc32: NDArray[Any] | None
+    sha256: str
+    question_types: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: QUESTION_TYPES)
+
+    @property
+    def type_names(self) -> tuple[str, ...]:
+        """The functions by whose numbers the types are given."""
+        return tuple(name for names in self.question_types.values() for name in names)
+
+    def __len__(self) -> int:
+        return len(self.questions)
+
+    @classmethod
+    def load(cls, path: str | Path, vocabulary: Vocabulary) -> QuestionDataset:
+        """Read a question HDF5 that this project, film or clevr-iep wrote.
+
+        Raises
+        ------
+        UserError
+            If it is missing, unreadable or damaged, or was encoded with another vocabulary.
+        """
+        path = Path(path)
+        try:
+            with h5py.File(path, "r") as file:
+                known = (*QUESTION_DATASETS, *NAME_DATASETS)
+                arrays = {name: file[name][:] for name in file if name in known}
+                attributes = dict(file.attrs)
+        except FileNotFoundError:
+            raise UserError(
+                f"{path}: no such file; make it with scripts/preprocess_questions.py"
+            ) from None
+        except HDF5_ERRORS as error:
+            raise unreadable(path, error, _MAKE_AGAIN) from None
+        _check_arrays(path, arrays, attributes, vocabulary)
+        named_images, image_name_crc32 = (arrays.pop(name, None) for name in NAME_DATASETS)
+        questions = torch.from_numpy(arrays["questions"].astype(np.int32))
+        count, families = len(questions), arrays.get("question_families")
+        if attributes.get("format") == _FORMAT_2:  # may be of a generated set with other numbers
+            families = None
+        question_types = _question_types(path, attributes)
+        types = _answer_function_indices(arrays, attributes, vocabulary, question_types)
+        num_steps = None
+        if "programs" in arrays:
+            num_steps = (arrays["programs"] >= len(SPECIAL_TOKENS)).sum(1)
+        return cls(
+            path=path,
+            questions=questions,
+            lengths=(questions != 0).sum(1),
+            images=torch.from_numpy(arrays["image_idxs"].astype(np.int64)),
+            original_index=torch.from_numpy(arrays.get("orig_idxs", np.arange(count))),
+            answers=None if (a := _tensor(arrays.get("answers"))) is None else a.long(),
+            types=_tensor(types),
+            families=_tensor(families),
+            program_lengths=_tensor(num_steps),
+            objects=None if (o := _tensor(arrays.get("objects"))) is None else o.long(),
+            rows=torch.arange(count),
+            image_names_sha256=attributes.get("image_names_sha256"),
+            named_images=named_images,
+            image_name_crc32=image_name_crc32,
+            sha256=arrays_sha256(arrays),
+            question_types=question_types,
+        )
+
+    def select(self, rows: Tensor) -> QuestionDataset:
+        """The questions of some rows (M,) alone."""
+        selected: dict[str, Any] = {
+            name: value[rows] for name, value in vars(self).items() if isinstance(value, Tensor)
+        }
+        return replace(self, **selected)
+
+    def image_subset(self, fraction: float, seed: int) -> ImageSubset:
+        """A fraction of the images, chosen by seed, with all of their questions.
+
+        With one seed, smaller fractions are subsets of larger ones.
+
+        Raises
+        ------
+        UserError
+            For a fraction outside (0, 1], or one without an image.
+        """
+        if not 0 < fraction <= 1:
+            raise UserError(f"data.fraction={fraction}; must be above 0 and at most 1")
+        images: Tensor = self.images.unique()  # type: ignore[no-untyped-call]
+        order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
+        count = round(fraction * len(images))
+        if count == 0:
+            raise UserError(f"data.fraction={fraction} of {len(images)} images is none; raise it")
+        chosen = images[order[:count]].sort().values
+        is_chosen = torch.isin(self.images, chosen)
+        return ImageSubset(
+            chosen.int(), is_chosen.nonzero().flatten(), (~is_chosen).nonzero().flatten()
+        )
+
+    def of_families(self, families: Sequence[int] | None) -> QuestionDataset:
+        """The questions of some families alone; None: all.
+
+        Raises
+        ------
+        UserError
+            If the file does not tell families, or has none of these.
+        """
+        if families is None:
+            return self
+        if self.families is None:
+            raise UserError(f"{self.path}: has no question_families to choose data.families from")
+        chosen = torch.isin(self.families, torch.tensor(list(families)).to(self.families.dtype))
+        if not chosen.any():
+            raise UserError(
+                f"{self.path}: has no questions of data.families={list(families)}; it has the "
+                f"families {self.families.unique().tolist()}"  # type: ignore[no-untyped-call]
+            )
+        return self.select(chosen.nonzero().flatten())
+
+    def with_features(
+        self,
+        store: FeatureStore,
+        path: str | Path,
+        missing_images: str = "refuse",
+        option: str = "data.missing_images",
+    ) -> QuestionDataset:
+        """The questions whose images the features are of.
+
+        Parameters
+        ----------
+        missing_images
+            ``refuse`` questions about other images, or ``leave_out`` them.
+        option
+            The name of this option, for the message.
+
+        Raises
+        ------
+        UserError
+            If the features are not those of this file's images.
+        """
+        checked(missing_images, MissingImages, option)
+        is_there = torch.isin(self.images, torch.from_numpy(store.image_idxs).long())
+        num_there = len(self.images[is_there].unique())  # type: ignore[no-untyped-call]
+        if not is_there.all() and (missing_images == "refuse" or not num_there):
+            images = self.images.unique()  # type: ignore[no-untyped-call]
+            first = int(is_there.int().argmin())
+            leave_out = f", or leave the other questions out with {option}=leave_out"
+            raise UserError(
+                f"{self.path}: asks about {len(images):,} images, but {path} has features of "
+                f"{num_there:,} of them, and not of image {int(self.images[first])} of question "
+                f"{int(self.rows[first])}; extract those of all{leave_out if num_there else ''}"
+            )
+        self._check_names(store, path)
+        return self if is_there.all() else self.select(is_there.nonzero().flatten())
+
+    def _check_names(self, store: FeatureStore, path: str | Path) -> None:
+        """Raise ``UserError`` if an index means different images here and in a feature file."""
+        ours, theirs = self.image_name_crc32, store.image_name_crc32
+        if self.named_images is not None and ours is not None and theirs is not None:
+            _, here, there = np.intersect1d(
+                self.named_images, store.image_idxs, assume_unique=True, return_indices=True
+            )
+            if not (other := ours[here] != theirs[there]).any():
+                return
+            image = f"image {self.named_images[here[int(other.argmax())]]} has another name there"
+        else:
+            hashes = (self.image_names_sha256, store.image_names_sha256)
+            same_count = int(self.images.max()) + 1 == store.num_images
+            if not same_count or None in hashes or hashes[0] == hashes[1]:
+                return
+            image = "other names"
+        raise UserError(
+            f"{self.path}: its images are not those of {path} ({image}); preprocess and extract "
+            "the same split again"
+        )
+
+
+def chosen_families(option: Sequence[int] | str | None) -> list[int] | None:
+    """The question families that ``data.families`` gives: numbers, or the path of a JSON file with
+    a list of them, as film's ``family_split_file``. None: all.
+
+    Raises
+    ------
+    UserError
+        If the file cannot be read, or for other values.
+    """
+    if option is None:
+        return None
+    numbers: Any = option
+    if isinstance(option, str):
+        numbers = decode_json(read_bytes(option, "give data.families a file"), Any, option, CORRECT)
+    is_number = [isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in numbers] if (
+        isinstance(numbers, Sequence)
+    ) else []  # fmt: skip
+    if not is_number or not all(is_number):
+        begin = f"{option}: has" if isinstance(option, str) else "data.families:"
+        raise UserError(f"{begin} {numbers!r}; give a list of families' numbers such as [0, 5, 17]")
+    return sorted(set(numbers))
+
+
+def _tensor(array: NDArray[Any] | None) -> Tensor | None:
+    return None if array is None else torch.from_numpy(array)
+
+
+def _check_arrays(
+    path: Path,
+    arrays: dict[str, NDArray[Any]],
+    attributes: dict[str, Any],
+    vocabulary: Vocabulary,
+) -> None:
+    """Raise ``UserError`` for arrays that are not those of a question file, or are damaged."""
+    remedy = _MAKE_AGAIN if "format" in attributes else _OTHER_FORMAT
+    _check_shapes(path, arrays, remedy)
+    other_vocabulary = UserError(
+        f"{path}: was encoded with another vocabulary than the one in use; preprocess the "
+        "questions with that vocabulary (vocab=<vocab.json>)"
+    )
+    if attributes.get("vocab_sha256", vocabulary.sha256()) != vocabulary.sha256():
+        raise other_vocabulary
+    recorded = attributes.get("sha256")
+    if recorded is not None and recorded != arrays_sha256(arrays):
+        raise UserError(f"{path}: is damaged (other checksum); {_MAKE_AGAIN}")
+    if int(arrays["questions"].max()) >= len(vocabulary.question):
+        raise other_vocabulary
+    if not (has_words := arrays["questions"].any(1)).all():
+        raise UserError(f"{path}: question {int(has_words.argmin())} has no words; {remedy}")
+    limits = {"answers": len(vocabulary.answer), "image_idxs": 2**31, "objects": 2**63 - 1}
+    if "type_names" in attributes:
+        limits["types"] = len(attributes["type_names"])
+    for name in ("questions", "programs", "image_idxs", "answers", "types", "objects"):
+        if name not in arrays:
+            continue
+        values = arrays[name]
+        lowest = -1 if name == "types" else 0
+        outside = (values < lowest) | (values >= limits.get(name, 2**31))
+        if outside.any():
+            row = int(outside.reshape(len(outside), -1).any(1).argmax())
+            raise UserError(
+                f"{path}: {name!r} of question {row} is out of range ({values[row]}); {remedy}"
+            )
+
+
+def _check_shapes(path: Path, arrays: dict[str, NDArray[Any]], remedy: str) -> None:
+    for name in ("questions", "image_idxs"):
+        if name not in arrays:
+            raise UserError(f"{path}: has no dataset {name!r}; {remedy}")
+    shape = arrays["questions"].shape[:1]
+    images = arrays.get(NAME_DATASETS[0], np.empty(0)).shape
+    for name, values in arrays.items():
+        is_matrix = name in ("questions", "programs")
+        fits = (
+            values.ndim == 2 and values.shape[:1] == shape
+            if is_matrix
+            else values.shape == (images if name in NAME_DATASETS else shape) and values.ndim == 1
+        )
+        if values.dtype.kind not in "iu" or not fits:
+            raise UserError(
+                f"{path}: {name!r} is {values.dtype} {values.shape}, which does not fit "
+                f"{shape[0] if shape else 0} questions; {remedy}"
+            )
+    if not shape[0]:
+        raise UserError(f"{path}: has no questions; {remedy}")
+
+
+def _question_types(path: Path, attributes: dict[str, Any]) -> Mapping[str, tuple[str, ...]]:
+    """The functions that end a program, by question type, as a file of another world than CLEVR
+    has them in its attribute ``question_types``: the type of each of ``type_names``."""
+    if "question_types" not in attributes:
+        return QUESTION_TYPES
+    of_functions = [str(t) for t in np.ravel(attributes["question_types"])]
+    names = [str(name) for name in np.ravel(attributes.get("type_names", []))]
+    if len(of_functions) != len(names):
+        raise UserError(f"{path}: 'question_types' does not fit 'type_names'; {_MAKE_AGAIN}")
+    by_type: dict[str, tuple[str, ...]] = {}
+    for question_type, name in zip(of_functions, names, strict=True):
+        if question_type:
+            by_type[question_type] = (*by_type.get(question_type, ()), name)
+    return by_type
+
+
+def _answer_function_indices(
+    arrays: dict[str, NDArray[Any]],
+    attributes: dict[str, Any],
+    vocabulary: Vocabulary,
+    question_types: Mapping[str, tuple[str, ...]],
+) -> NDArray[np.int64] | None:
+    """Indices (N,) into the functions of the question types, -1 for one that they do not list."""
+    functions = [name for names in question_types.values() for name in names]
+    index = {name: i for i, name in enumerate(functions)}
+    if "type_names" in attributes and "types" in arrays:
+        # The last entry is that of type -1.
+        by_type = np.array([*(index.get(str(n), -1) for n in attributes["type_names"]), -1])
+        types: NDArray[np.int64] = by_type[arrays["types"]]
+        return types
+    if "programs" not in arrays or not arrays["programs"].size:
+        return None
+    # film's type ids change from run to run: the function that answers does not. It is the first
+    # step in prefix order; in clevr-iep's chain and postfix order, which begin with the scene, and
+    # which ns-vqa offers as well, it is the last.
+    programs = arrays["programs"]
+    is_step = programs >= len(SPECIAL_TOKENS)
+    first = is_step.argmax(1)
+    last = programs.shape[1] - 1 - is_step[:, ::-1].argmax(1)
+    by_token = np.full(len(vocabulary.program) + 1, -1)  # the last entry is that of other tokens
+    for name, token in vocabulary.program.items():
+        by_token[token] = index.get(name, -1)
+    steps = np.arange(len(programs))
+    begins_with_scene = programs[steps, first] == vocabulary.program.get("scene", -1)
+    answering = programs[steps, np.where(begins_with_scene, last, first)]
+    found: NDArray[np.int64] = by_token[np.minimum(answering, len(by_token) - 1)]
+    return found

@@ -1,0 +1,394 @@
+"""Question JSON to vocabulary and question HDF5."""
+
+from __future__ import annotations
+
+import io
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from filmvqa.questions.question_table import (
+    MISSING,
+    Numbering,
+    QuestionTable,
+    read_question_table,
+)
+from filmvqa.questions.vocabulary import SPECIAL_TOKENS, UNK, Vocabulary
+from filmvqa.settings.typed import Incomplete, MissingImages, Positive, checked
+from filmvqa.system.errors import UserError, one_line, warn
+from filmvqa.system.files import names_in, refuse_overwriting, write_file
+from filmvqa.system.hdf5 import (
+    HDF5_ERRORS,
+    arrays_sha256,
+    image_name_crc32,
+    names_sha256,
+    outside_cause,
+    unreadable,
+)
+from filmvqa.system.layout import DatasetLayout
+from filmvqa.system.locks import folder_lock
+from filmvqa.worlds.engine.set_settings import check_version
+from filmvqa.worlds.engine.world import CLEVR, World
+
+FORMAT = "filmvqa-questions-3"
+#: What questions can lack, if that is accepted: those without an image, an answer, or the objects
+#: that an expression refers to are left out.
+LACKING = ("image", "answer", "objects", "program", "family", "word")
+
+
+@dataclass(frozen=True)
+class PreprocessedSplit:
+    """A split's number of questions, whether its file was complete from the start, and the numbers
+    of questions that lack something, by what it is (``LACKING``)."""
+
+    split: str
+    num_questions: int
+    was_there: bool
+    lacking: dict[str, int]
+
+    def describe(self) -> str:
+        """The number of questions, and what they lack, to print."""
+        state = "complete already" if self.was_there else "written"
+        parts = [f"{self.num_questions:,} questions, {state}"]
+        for what, count in self.lacking.items():
+            if what == "word":
+                parts.append(f"{count:,} with unknown words")
+            else:
+                kept = "left out" if what in ("image", "answer", "objects") else "kept"
+                parts.append(f"{count:,} {kept}, which have no {what}")
+        return "; ".join(parts)
+
+
+def preprocess_questions(
+    layout: DatasetLayout,
+    *,
+    train_split: str = "train",
+    vocab: str | Path | Vocabulary | None = None,
+    extend_vocab: bool = False,
+    allow_unknown: bool = False,
+    min_count: int = 1,
+    missing_images: str = "refuse",
+    incomplete: str = "refuse",
+    world: World = CLEVR,
+) -> list[PreprocessedSplit]:
+    """Write ``vocab.json`` and ``<split>_questions.h5`` for every split that has question JSON.
+
+    Where the folder of a split's images exists, every image that a question names must be in it.
+
+    Parameters
+    ----------
+    train_split
+        The split whose words, answers and program steps make the vocabulary.
+    vocab
+        An existing vocabulary to encode with, or its file; None builds one from train alone.
+    extend_vocab
+        Add train's new tokens to ``vocab``, after its own.
+    allow_unknown
+        Encode unknown question words as ``<UNK>`` instead of refusing them.
+    min_count
+        Question words rarer than this in train stay out of a new or extended vocabulary.
+    missing_images
+        ``refuse`` a question about an image that is not there, or ``leave_out`` such questions.
+    incomplete
+        ``refuse`` a question that lacks an answer, program or family that others of its split have;
+        or ``keep`` what there is: questions without an answer are left out, those without a program
+        have no type.
+    world
+        What the questions are about, which tells their types.
+
+    Raises
+    ------
+    UserError
+        For malformed JSON, an unknown word, answer or program step, a missing image, an incomplete
+        question, or existing files that cannot be read; nothing half-written is left.
+    """
+    options = _Options(
+        allow_unknown, missing_images, incomplete, min_count,
+        can_extend=vocab is not None and not extend_vocab, world=world,
+    )  # fmt: skip
+    sources = layout.question_json_by_split(train_split)
+    if extend_vocab and isinstance(vocab, str | Path):
+        refuse_overwriting(layout.vocabulary, vocab)
+    check_version(layout)
+    train = None
+    if train_split in sources:
+        train = _read(sources[train_split], layout, train_split, options)
+    train_source = sources.get(train_split, layout.questions)
+    vocabulary = _choose_vocabulary(train, train_source, layout, vocab, extend_vocab, min_count)
+    with folder_lock(layout.h5, "questions"):
+        # All are looked at before anything is written: one of them may not be ours to replace.
+        done = {
+            split: _finished(layout.question_h5(split), split, source, layout, vocabulary, options)
+            for split, source in sources.items()
+        }
+        if not layout.vocabulary.exists() or (
+            Vocabulary.load(layout.vocabulary).sha256() != vocabulary.sha256()
+        ):
+            vocabulary.save(layout.vocabulary)
+        splits = []
+        for split, source in sources.items():
+            finished = done[split]
+            if finished is None:
+                if split == train_split and train:
+                    table = train
+                else:
+                    table = _read(source, layout, split, options)
+                target = layout.question_h5(split)
+                finished = _write(target, split, table, layout, vocabulary, options)
+            splits.append(finished)
+    return splits
+
+
+@dataclass(frozen=True)
+class _Options:
+    """What is accepted of questions, as ``preprocess_questions`` takes it."""
+
+    allow_unknown: bool
+    missing_images: str
+    incomplete: str
+    min_count: int
+    can_extend: bool
+    world: World
+
+    @property
+    def accepted(self) -> set[str]:
+        """Those of ``LACKING`` that are no reason to refuse a question."""
+        accepted = {"word"} if self.allow_unknown else set()
+        if self.missing_images == "leave_out":
+            accepted.add("image")
+        return accepted | (
+            {"answer", "objects", "program", "family"} if self.incomplete == "keep" else set()
+        )
+
+    def __post_init__(self) -> None:
+        checked(self.missing_images, MissingImages, "data.missing_images")
+        checked(self.incomplete, Incomplete, "incomplete")
+        checked(self.min_count, Positive, "min_count")
+
+
+def _read(source: Path, layout: DatasetLayout, split: str, options: _Options) -> QuestionTable:
+    """The questions of a file that has what ``options`` ask for."""
+    folder = layout.image_folder(split)
+    table = read_question_table(
+        source,
+        folder if folder.is_dir() else None,
+        leave_out=options.missing_images == "leave_out",
+        world=options.world,
+    )
+    incomplete = table.incomplete()
+    if options.incomplete == "refuse":
+        for what, rows in incomplete.items():
+            number = table.numbers[int(rows.argmax())]
+            raise UserError(
+                f"{source}: question {number}: has no {what}, as {int(rows.sum()):,} of "
+                f"{len(table):,} questions, and the others have one; add it, or give "
+                "incomplete=keep"
+            )
+    else:
+        for what in ("answer", "objects"):
+            if what in incomplete:
+                table.leave_out(incomplete[what], what)
+    return table
+
+
+def _choose_vocabulary(
+    train: QuestionTable | None,
+    source: Path,
+    layout: DatasetLayout,
+    given: str | Path | Vocabulary | None,
+    extend: bool,
+    min_count: int,
+) -> Vocabulary:
+    base = Vocabulary.load(given) if isinstance(given, str | Path) else given
+    if base is not None and not extend:
+        return base
+    if train is None:
+        if layout.vocabulary.exists():
+            return Vocabulary.load(layout.vocabulary)
+        raise UserError(
+            f"{source}: no train questions to build a vocabulary "
+            "from; add them, or give vocab=<vocab.json or checkpoint>"
+        )
+    words, steps = (
+        {name: n for name, n in counts.items() if n and name not in SPECIAL_TOKENS}
+        for counts in (
+            train.left_out_words + Counter(train.questions.counts(train.words)),
+            train.left_out_steps + Counter(train.programs.counts(train.steps)),
+        )
+    )
+    return Vocabulary.build(words, steps, train.answer_names, min_count, base)
+
+
+def _finished(
+    target: Path,
+    split: str,
+    source: Path,
+    layout: DatasetLayout,
+    vocabulary: Vocabulary,
+    options: _Options,
+) -> PreprocessedSplit | None:
+    """The split of a file that was made from this source with this vocabulary, and that lacks
+    nothing but what ``options`` accept; None if it is to be made."""
+    try:
+        with h5py.File(target, "r") as file:
+            attributes, count = dict(file.attrs), len(file["questions"])
+    except FileNotFoundError:
+        return None
+    except HDF5_ERRORS as error:
+        if outside_cause(error) is not None:
+            raise unreadable(target, error, "") from None
+        warn(f"{target}: is damaged ({one_line(error)}); it is made again")
+        return None
+    if "format" not in attributes:
+        raise UserError(
+            f"{target}: was not made by this program, which would write there; move it to another "
+            "folder, or choose another data.h5"
+        )
+    lacking = {w: int(attributes[f"lacking_{w}"]) for w in LACKING if f"lacking_{w}" in attributes}
+    expected = {
+        "format": FORMAT,
+        "vocab_sha256": vocabulary.sha256(),
+        "source_size": source.stat().st_size,
+        "source_mtime_ns": source.stat().st_mtime_ns,
+        **({"images_sha256": _images_sha256(layout, split)} if "image" in lacking else {}),
+    }
+    is_same = all(attributes.get(name) == value for name, value in expected.items())
+    if not is_same or lacking.keys() - options.accepted:
+        return None
+    return PreprocessedSplit(split, count, was_there=True, lacking=lacking)
+
+
+def _images_sha256(layout: DatasetLayout, split: str) -> str:
+    """Hash of the names of the images that are there."""
+    return names_sha256(names_in(layout.image_folder(split)))
+
+
+def _write(
+    target: Path,
+    split: str,
+    table: QuestionTable,
+    layout: DatasetLayout,
+    vocabulary: Vocabulary,
+    options: _Options,
+) -> PreprocessedSplit:
+    unknown = vocabulary.question[UNK] if options.allow_unknown else None
+    words = _renumber(table, "questions", table.words, vocabulary.question, unknown, options)
+    questions = table.questions.padded(words)
+    arrays: dict[str, NDArray[Any]] = {
+        "questions": questions,
+        "image_idxs": np.frombuffer(table.images, np.int32),
+        "orig_idxs": np.frombuffer(table.original_index, np.int32),
+    }
+    answers, families, types = (
+        np.frombuffer(values, np.int32) for values in (table.answers, table.families, table.types)
+    )
+    if (answers != MISSING).any():
+        arrays["answers"] = _renumber(
+            table, "answers", table.answer_names, vocabulary.answer, None, options
+        )[answers]
+    objects = np.frombuffer(table.objects, np.int64)
+    if (objects != MISSING).any():
+        arrays["objects"] = objects
+    if (families != MISSING).any():
+        arrays["question_families"] = families
+    if (types != MISSING).any():
+        steps = _renumber(table, "programs", table.steps, vocabulary.program, None, options)
+        arrays["programs"] = table.programs.padded(steps)
+        arrays["types"] = types
+    images = sorted(table.image_names)
+    names, source = [table.image_names[i] for i in images], table.path
+    arrays["named_image_idxs"] = np.array(images, np.int32)
+    arrays["image_name_crc32"] = image_name_crc32(names)
+    lacking = Counter(table.left_out)
+    for what, rows in table.incomplete().items():
+        lacking[what] = int(rows.sum())
+    if unknown is not None:
+        lacking["word"] = int((questions == unknown).any(1).sum())
+    world = options.world
+    has_others = (types >= len(world.answer_functions)).any()
+    type_names = world.type_names if has_others else world.answer_functions
+    if (types >= len(world.type_names)).any():
+        type_names = (*type_names, *world.referring_functions)
+    # Made in memory: HDF5 does not recover from a disk that fills while it writes.
+    content = io.BytesIO()
+    with h5py.File(content, "w") as file:
+        for name, values in arrays.items():
+            file.create_dataset(name, data=values)
+        file.attrs["format"] = FORMAT
+        file.attrs["split"] = split
+        file.attrs["sha256"] = arrays_sha256(arrays)
+        file.attrs["vocab_sha256"] = vocabulary.sha256()
+        file.attrs["type_names"] = list(type_names)
+        if world.question_types != CLEVR.question_types:
+            of_function = {name: t for t, names in world.question_types.items() for name in names}
+            file.attrs["question_types"] = [of_function.get(name, "") for name in type_names]
+        file.attrs["num_images"] = images[-1] + 1
+        if len(names) == images[-1] + 1:
+            file.attrs["image_names_sha256"] = names_sha256(names)
+        for what in LACKING:
+            if lacking[what]:
+                file.attrs[f"lacking_{what}"] = lacking[what]
+        if lacking["image"]:
+            file.attrs["images_sha256"] = _images_sha256(layout, split)
+        file.attrs["source_size"] = source.stat().st_size
+        file.attrs["source_mtime_ns"] = source.stat().st_mtime_ns
+    write_file(target, content.getbuffer())
+    lacking_now = {what: lacking[what] for what in LACKING if lacking[what]}
+    return PreprocessedSplit(split, len(table), was_there=False, lacking=lacking_now)
+
+
+def _renumber(
+    table: QuestionTable,
+    column: str,
+    numbering: Numbering,
+    vocabulary: dict[str, int],
+    unknown: int | None,
+    options: _Options,
+) -> NDArray[np.int32]:
+    """The vocabulary's index of each number.
+
+    An unknown token gets the index ``unknown``; where that is None, the first question with one is
+    named in a ``UserError``.
+    """
+    indices = np.array([vocabulary.get(name, MISSING) for name in numbering], np.int32)
+    is_unknown = indices == MISSING
+    if unknown is not None:
+        indices[is_unknown] = unknown
+    else:
+        rows = getattr(table, column)
+        values = np.frombuffer(rows if column == "answers" else rows.values, np.int32)
+        unknown_values = (is_unknown[values] & (values != MISSING)).nonzero()[0]
+        if len(unknown_values):
+            name = list(numbering)[values[unknown_values[0]]]
+            what = f"{name!r} is not in the vocabulary"
+            if column == "answers":
+                what = f"the answer {what}'s {len(vocabulary)} answers"
+            raise _unknown_token(table, column, what, int(unknown_values[0]), options)
+    return indices
+
+
+def _unknown_token(
+    table: QuestionTable, column: str, what: str, place: int, options: _Options
+) -> UserError:
+    """The error for the token at a place among all values of a column; ``what`` names it."""
+    row = place
+    if column != "answers":
+        ends = np.frombuffer(getattr(table, column).lengths, np.int32).cumsum()
+        row = int(np.searchsorted(ends, place, side="right"))
+    remedies = []
+    if column == "questions":
+        remedies.append(f"allow_unknown=true reads unknown words as {UNK}")
+        if options.min_count > 1:
+            remedies.append("a lower min_count takes rare words of train into the vocabulary")
+    if options.can_extend:
+        remedies.append("extend_vocab=true adds train's to the vocabulary")
+    if not remedies:
+        remedies.append("add questions with it to train, or take this one out of the file")
+    return UserError(
+        f"{table.path}: question {table.numbers[row]}: {what}; {', and '.join(remedies)}"
+    )

@@ -1,0 +1,362 @@
+"""Question JSON to numbers in one pass.
+
+700,000 CLEVR questions as Python records would take four gigabytes, so each record is decoded,
+turned into token numbers and dropped. Tokens are numbered in the order in which they first occur;
+the vocabulary, which is known only at the end, renumbers them.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from itertools import accumulate
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from filmvqa.questions.vocabulary import END, SPECIAL_TOKENS, START, tokenize
+from filmvqa.system.errors import UserError, warn
+from filmvqa.system.files import names_in, read_bytes
+from filmvqa.system.layout import image_number
+from filmvqa.worlds.engine.programs import (
+    answering_step,
+    last_steps,
+    prefix_order,
+    token,
+)
+from filmvqa.worlds.engine.schema import (
+    CORRECT,
+    FETCH,
+    FETCH_AGAIN,
+    Function,
+    QuestionRecord,
+    StepRecord,
+    decode_json,
+    not_utf8,
+)
+from filmvqa.worlds.engine.world import CLEVR, World
+
+#: The number of an answer, family or type that a question does not have.
+MISSING = -1
+
+
+class Numbering(dict[str, int]):
+    """Numbers of tokens; looking up a new token gives it the next number."""
+
+    def __missing__(self, name: str) -> int:
+        number = self[name] = len(self)
+        return number
+
+
+def _special_numbering() -> Numbering:
+    return Numbering({name: i for i, name in enumerate(SPECIAL_TOKENS)})
+
+
+def _empty() -> array[int]:
+    return array("i")
+
+
+@dataclass
+class Rows:
+    """Rows of numbers of different lengths, stored one after another."""
+
+    values: array[int] = field(default_factory=_empty)
+    lengths: array[int] = field(default_factory=_empty)
+
+    def append(self, row: list[int]) -> None:
+        self.values.extend(row)
+        self.lengths.append(len(row))
+
+    def select(self, kept: NDArray[np.bool_]) -> Rows:
+        """The rows that are ``kept`` (N,)."""
+        lengths = np.frombuffer(self.lengths, np.int32)
+        values = np.frombuffer(self.values, np.int32)[np.repeat(kept, lengths)]
+        return Rows(array("i", values.tobytes()), array("i", lengths[kept].tobytes()))
+
+    def counts(self, numbering: Mapping[str, int]) -> dict[str, int]:
+        """How often each token occurs."""
+        counts = np.bincount(np.frombuffer(self.values, np.int32), minlength=len(numbering))
+        return {name: int(counts[number]) for name, number in numbering.items()}
+
+    def padded(self, table: NDArray[np.int32]) -> NDArray[np.int32]:
+        """Renumbered by ``table``, as one array (N, T) padded with 0."""
+        lengths = np.frombuffer(self.lengths, np.int32)
+        padded = np.zeros((len(lengths), int(lengths.max(initial=1))), np.int32)
+        is_token = np.arange(padded.shape[1]) < lengths[:, None]
+        padded[is_token] = table[np.frombuffer(self.values, np.int32)]
+        return padded
+
+
+#: Columns of which some files have a value for each question, others none.
+OPTIONAL_COLUMNS = {
+    "answers": "answer", "types": "program", "families": "family", "objects": "objects",
+}  # fmt: skip
+#: Sets of objects are bits of a positive 64-bit integer.
+MAX_OBJECTS = 63
+
+
+@dataclass
+class QuestionTable:
+    """All questions of a file.
+
+    Rows of ``questions`` and ``programs`` are numbers of ``words`` and ``steps`` between those of
+    START and END. A missing program is an empty row; a missing answer, family or type is
+    ``MISSING``. Types are indices into the ``type_names`` of the world and, after them, its
+    ``referring_functions``. ``objects`` are the sets of objects, as bits, that expressions refer
+    to. ``numbers`` are the places of the questions in the file, ``image_names`` has the image
+    names by index, and ``left_out`` the numbers of questions that were left out, by what they lack.
+    """
+
+    path: Path
+    world: World = CLEVR
+    words: Numbering = field(default_factory=_special_numbering)
+    steps: Numbering = field(default_factory=_special_numbering)
+    answer_names: Numbering = field(default_factory=Numbering)
+    questions: Rows = field(default_factory=Rows)
+    programs: Rows = field(default_factory=Rows)
+    answers: array[int] = field(default_factory=_empty)
+    families: array[int] = field(default_factory=_empty)
+    types: array[int] = field(default_factory=_empty)
+    objects: array[int] = field(default_factory=lambda: array("q"))
+    images: array[int] = field(default_factory=_empty)
+    original_index: array[int] = field(default_factory=_empty)
+    numbers: array[int] = field(default_factory=_empty)
+    image_names: dict[int, str] = field(default_factory=dict)
+    left_out: Counter[str] = field(default_factory=Counter)
+    left_out_words: Counter[str] = field(default_factory=Counter)
+    left_out_steps: Counter[str] = field(default_factory=Counter)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def incomplete(self) -> dict[str, NDArray[np.bool_]]:
+        """Which questions (N,) lack what others of the file have: rows by ``OPTIONAL_COLUMNS``."""
+        lacking = {
+            what: np.asarray(getattr(self, column)) == MISSING
+            for column, what in OPTIONAL_COLUMNS.items()
+        }
+        return {what: rows for what, rows in lacking.items() if rows.any() and not rows.all()}
+
+    def leave_out(self, rows: NDArray[np.bool_], lacking: str) -> None:
+        """Remove some of the questions (N,), for what they lack."""
+        self.questions, self.programs = self.questions.select(~rows), self.programs.select(~rows)
+        for name in (
+            "answers", "families", "types", "objects", "images", "original_index", "numbers",
+        ):  # fmt: skip
+            column = getattr(self, name)
+            setattr(self, name, array(column.typecode, np.asarray(column)[~rows].tobytes()))
+        images = set(self.images)
+        self.image_names = {i: name for i, name in self.image_names.items() if i in images}
+        self.left_out[lacking] += int(rows.sum())
+
+
+class _File(msgspec.Struct):
+    questions: list[msgspec.Raw]
+
+
+def read_question_table(
+    path: Path,
+    images_folder: Path | None = None,
+    *,
+    leave_out: bool = False,
+    world: World = CLEVR,
+) -> QuestionTable:
+    """Read a question file, in the release's form or that of CLEVR's generator.
+
+    Parameters
+    ----------
+    images_folder
+        Every image that a question names must be in it; None: this is not checked.
+    leave_out
+        Leave questions about other images out instead.
+    world
+        What the questions are about, which tells the functions that give answers.
+
+    Raises
+    ------
+    UserError
+        For malformed JSON, a record or program of another shape, an absent image, or a question
+        whose image's index and name contradict each other or those of another question.
+    """
+    records = decode_json(read_bytes(path, FETCH), _File, path, FETCH_AGAIN).questions
+    if not records:
+        raise UserError(f"{path}: no questions in it; {FETCH}")
+    builder = _TableBuilder(QuestionTable(path, world), images_folder, leave_out)
+    decode = msgspec.json.Decoder(QuestionRecord).decode
+    number = 0
+    try:
+        for number, raw in enumerate(records):
+            builder.add(number, decode(raw))
+    except UnicodeDecodeError as error:
+        raise not_utf8(f"{path}: question {number}", error) from None
+    except msgspec.DecodeError as error:
+        message = str(error).replace("`$", f"`$.questions[{number}]")
+        if message == str(error):  # it does not say where in the record
+            message = f"question {number}: {message}"
+        remedy = CORRECT if isinstance(error, msgspec.ValidationError) else FETCH_AGAIN
+        raise UserError(f"{path}: {message}; {remedy}") from None
+    except (ValueError, OverflowError) as error:
+        raise UserError(f"{path}: question {number}: {error}") from None
+    if not len(builder.table):
+        raise UserError(
+            f"{path}: none of the images of its {len(records):,} questions is in {images_folder}; "
+            "add them"
+        )
+    builder.number_families()
+    return builder.table
+
+
+class _TableBuilder:
+    """Adds question records to a table."""
+
+    def __init__(self, table: QuestionTable, images_folder: Path | None, leave_out: bool) -> None:
+        self.table = table
+        self._images_folder, self._leave_out = images_folder, leave_out
+        self._image_files = None if images_folder is None else set(names_in(images_folder))
+        self._image_index: dict[str, int] = {}
+        self._first_question: dict[int, int] = {}
+        self._template_files, self._templates = Numbering(), _empty()
+        self._start, self._end = table.words[START], table.words[END]
+        ends = (*table.world.type_names, *table.world.referring_functions)
+        self._types = {name: i for i, name in enumerate(ends)}
+        # Programs of one family share their structure, and most steps recur.
+        self._order_of, self._only_order_of = cache(prefix_order), cache(_only_order)
+        self._number_of_step = cache(
+            lambda name, *values: table.steps[token(Function(name, [], [str(v) for v in values]))]
+        )
+
+    def add(self, number: int, question: QuestionRecord) -> None:
+        """Add record ``number`` of the file; raises ``ValueError`` where it makes no sense."""
+        table, image = self.table, question.image_filename
+        index = self._image_index.get(image)
+        if index is None:
+            index = self._new_image(number, question)
+        elif question.image_index is not None and question.image_index != index:
+            raise ValueError(
+                f"has image_index {question.image_index} for {image}, question "
+                f"{self._first_question[index]} has {index}; {CORRECT}"
+            )
+        if self._image_files is not None and image not in self._image_files:
+            if not self._leave_out:
+                raise ValueError(
+                    f"is about {image}, which is not in {self._images_folder}; add the image, or "
+                    "leave such questions out with data.missing_images=leave_out"
+                )
+            table.left_out["image"] += 1
+            # The vocabulary does not depend on which images are there.
+            table.left_out_words.update(tokenize(question.question))
+            for step in question.program or []:
+                name, values = step.name_and_values()
+                table.left_out_steps[token(Function(name, [], [str(v) for v in values]))] += 1
+            if (answer := question.answer_text()) is not None:
+                table.answer_names[answer]  # a look-up gives it a number
+            return
+        table.images.append(index)
+        table.image_names[index] = image
+        table.numbers.append(number)
+        original = question.question_index
+        table.original_index.append(number if original is None else original)
+        words = [table.words[word] for word in tokenize(question.question)]
+        table.questions.append([self._start, *words, self._end])
+        answer, family = question.answer_text(), question.question_family_index
+        if family is not None and family < 0:
+            raise ValueError(f"has question_family_index {family}; {CORRECT}")
+        table.answers.append(MISSING if answer is None else table.answer_names[answer])
+        table.families.append(MISSING if family is None else family)
+        template = question.template_filename
+        self._templates.append(MISSING if template is None else self._template_files[template])
+        self._add_program(question.program, refers=question.objects is not None)
+        table.objects.append(MISSING if question.objects is None else _bits(question.objects))
+
+    def number_families(self) -> None:
+        """Give families the release's numbers if theirs begin again in each of its template files,
+        as those of CLEVR's generator do; warn if they begin again in other files."""
+        templates = np.frombuffer(self._templates, np.int32)
+        families = np.frombuffer(self.table.families, np.int32)
+        if not self._template_files or (families == MISSING).any() or (templates == MISSING).any():
+            return
+        names = [Path(name).stem for name in self._template_files]
+        groups = self.table.world.family_groups
+        starts = accumulate(groups.values(), initial=0)
+        first = dict(zip(groups, starts, strict=False))
+        counts = np.array([groups.get(name, 0) for name in names])
+        if (families < counts[templates]).all():
+            offsets = np.array([first[name] for name in names], np.int32)
+            self.table.families = array("i", (offsets[templates] + families).tobytes())
+            return
+        pairs = np.unique(np.stack([families, templates]), axis=1)
+        if len(np.unique(pairs[0])) < pairs.shape[1]:
+            warn(
+                f"{self.table.path}: its question families are numbered anew in each template file "
+                f"({', '.join(sorted(self._template_files))}), so that tables by family mix them"
+            )
+
+    def _new_image(self, number: int, question: QuestionRecord) -> int:
+        """The index of an image that no question before was about."""
+        image, index = question.image_filename, question.image_index
+        in_name = image_number(image)
+        if index is None:
+            index = in_name
+        if index is None:
+            raise ValueError(f"no image_index, and none in its name {image}; {CORRECT}")
+        if not 0 <= index < 2**31 - 1:
+            raise ValueError(f"has image_index {index}; {CORRECT}")
+        if in_name is not None and in_name != index:
+            raise ValueError(
+                f"has image_index {index}, and its image_filename {image} says {in_name}; {CORRECT}"
+            )
+        if index in self._first_question:
+            first = self._first_question[index]
+            other = next(name for name, i in self._image_index.items() if i == index)
+            raise ValueError(
+                f"has image_index {index} for {image}, question {first} has it for {other}; "
+                f"{CORRECT}"
+            )
+        self._image_index[image] = index
+        self._first_question[index] = number
+        return index
+
+    def _add_program(self, program: list[StepRecord] | None, *, refers: bool) -> None:
+        if not program:
+            self.table.programs.append([])
+            self.table.types.append(MISSING)
+            return
+        steps, number_of = [], self._number_of_step
+        for step in program:
+            name, values = step.function, step.value_inputs
+            if name is None or step.type is not None or step.side_inputs is not None:
+                name, values = step.name_and_values()
+            steps.append(number_of(name, *values) if values else number_of(name))
+        inputs = tuple([tuple(step.inputs) for step in program])
+        order = self._only_order_of(inputs)
+        if order is None:
+            names = [step.name_and_values()[0] for step in program]
+            order = self._order_of(inputs, answering_step(names, inputs, self.table.world))
+        self.table.programs.append([self._start, *[steps[j] for j in order], self._end])
+        last = program[order[0]].name_and_values()[0]
+        gives_objects = last in self.table.world.referring_functions
+        if last not in self._types or gives_objects != refers:
+            wanted, world = "objects" if refers else "answer", self.table.world
+            raise ValueError(
+                f"its program ends in {last!r}, which gives no {wanted} in the world of "
+                f"{world.dataset or world.name}; {CORRECT}, or choose its world"
+            )
+        self.table.types.append(self._types[last])
+
+
+def _bits(objects: list[int]) -> int:
+    """A set of objects as bits; raises ``ValueError`` for one that is none."""
+    if any(not 0 <= i < MAX_OBJECTS for i in objects) or len(set(objects)) < len(objects):
+        raise ValueError(f"has the objects {objects}; {CORRECT}")
+    return sum(1 << i for i in objects)
+
+
+def _only_order(inputs: tuple[tuple[int, ...], ...]) -> list[int] | None:
+    """The prefix order of a program in which one step alone can give the answer, else None."""
+    ends = last_steps(inputs)
+    return prefix_order(inputs, ends[0]) if len(ends) == 1 else None

@@ -1,0 +1,188 @@
+"""Tokens and vocabularies, in the format of film and clevr-iep."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+
+import msgspec
+
+from filmvqa.system.errors import UserError
+from filmvqa.system.files import read_bytes, write_file
+from filmvqa.worlds.engine.schema import decode_json
+
+NULL, START, END, UNK = "<NULL>", "<START>", "<END>", "<UNK>"
+SPECIAL_TOKENS = (NULL, START, END, UNK)
+
+
+def tokenize(question: str) -> list[str]:
+    """Words of a question; ``;`` and ``,`` are words, ``?`` and ``.`` are dropped.
+
+    Splits at every single space, as film does: two spaces give an empty token, which CLEVR's
+    released questions contain.
+    """
+    for mark in (";", ","):
+        question = question.replace(mark, f" {mark}")
+    return question.replace("?", "").replace(".", "").split(" ")
+
+
+class _VocabularyFile(msgspec.Struct):
+    question_token_to_idx: dict[str, int]
+    program_token_to_idx: dict[str, int]
+    answer_token_to_idx: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Three maps from token to index.
+
+    Those of questions and programs begin with the special tokens; that of answers has them only in
+    vocabularies that film wrote.
+    """
+
+    question: dict[str, int]
+    program: dict[str, int]
+    answer: dict[str, int]
+
+    @classmethod
+    def build(
+        cls,
+        words: Mapping[str, int],
+        steps: Iterable[str],
+        answers: Iterable[str],
+        min_count: int = 1,
+        base: Vocabulary | None = None,
+    ) -> Vocabulary:
+        """A vocabulary of the given tokens in alphabetical order.
+
+        ``words`` counts how often each occurs; those rarer than ``min_count`` are left out. With
+        ``base``, its indices stay and new tokens follow them (CLEVR-Humans extends CLEVR's).
+        """
+        frequent = {word for word, n in words.items() if n >= min_count}
+        special = {t: i for i, t in enumerate(SPECIAL_TOKENS)}
+        return cls(
+            _extend(base.question if base else special, frequent),
+            _extend(base.program if base else special, set(steps)),
+            _extend(base.answer if base else {}, set(answers)),
+        )
+
+    @classmethod
+    def load(cls, path: str | Path) -> Vocabulary:
+        """Read ``vocab.json``.
+
+        Raises
+        ------
+        UserError
+            If it is missing, malformed, or its indices are not 0 to n-1.
+        """
+        make = "with scripts/preprocess_questions.py"
+        content = read_bytes(path, f"make it {make}")
+        file = decode_json(content, _VocabularyFile, path, f"make it again {make}")
+        vocabulary = cls(
+            file.question_token_to_idx, file.program_token_to_idx, file.answer_token_to_idx
+        )
+        vocabulary.check(path)
+        return vocabulary
+
+    @classmethod
+    def from_dict(cls, maps: dict[str, dict[str, int]]) -> Vocabulary:
+        """The inverse of ``to_dict``."""
+        return cls(maps["question"], maps["program"], maps["answer"])
+
+    def to_dict(self) -> dict[str, dict[str, int]]:
+        """Plain data, as a checkpoint holds it."""
+        return {"question": self.question, "program": self.program, "answer": self.answer}
+
+    def check(self, path: str | Path) -> None:
+        """Raise ``UserError`` unless every map counts from 0 and has its special tokens first."""
+        for name, tokens in self.to_dict().items():
+            if sorted(tokens.values()) != list(range(len(tokens))):
+                raise UserError(f"{path}: indices of {name} tokens are not 0 to {len(tokens) - 1}")
+            if name != "answer" and any(tokens.get(t) != i for i, t in enumerate(SPECIAL_TOKENS)):
+                raise UserError(f"{path}: {name} tokens do not begin with {SPECIAL_TOKENS}")
+
+    def encoded(self) -> bytes:
+        """The bytes of ``vocab.json``."""
+        record = _VocabularyFile(self.question, self.program, self.answer)
+        return msgspec.json.format(msgspec.json.encode(record), indent=1) + b"\n"
+
+    def save(self, path: str | Path) -> None:
+        """Write ``vocab.json``."""
+        write_file(path, self.encoded())
+
+    def sha256(self) -> str:
+        """Identifies the vocabulary in question files and checkpoints."""
+        return hashlib.sha256(self.encoded()).hexdigest()
+
+    def encode(self, question: str, *, allow_unknown: bool = False) -> list[int]:
+        """Token indices of a question, between those of START and END.
+
+        Upper and lower case are exchanged where only the other is known, and additional spaces
+        are ignored.
+
+        Parameters
+        ----------
+        allow_unknown
+            Encode unknown words as ``<UNK>``.
+
+        Raises
+        ------
+        UserError
+            For an unknown word, which it names with the nearest known ones, or no words at all.
+        """
+        words = [word for word in tokenize(question) if word or word in self.question]
+        if not any(words):
+            raise UserError(f"question {question!r}: has no words; ask with words")
+        indices = [self._index_of_word(word, allow_unknown) for word in words]
+        return [self.question[START], *indices, self.question[END]]
+
+    def _index_of_word(self, word: str, allow_unknown: bool) -> int:
+        for spelling in (word, word.lower(), word.capitalize()):
+            if spelling in self.question:
+                return self.question[spelling]
+        if allow_unknown:
+            return self.question[UNK]
+        nearest = get_close_matches(word.lower(), self.words(), n=3, cutoff=0.5)
+        hint = "no known word is near it"
+        if nearest:
+            words_are = "words are" if len(nearest) > 1 else "word is"
+            hint = f"the nearest known {words_are} {', '.join(nearest)}"
+        raise UserError(f"question: the word {word!r} is not in the vocabulary; {hint}")
+
+    def words(self) -> list[str]:
+        """The words of questions, without special tokens."""
+        return [word for word in self.question if word and word not in SPECIAL_TOKENS]
+
+    def decode(self, indices: Iterable[int]) -> str:
+        """The words of token indices up to the first END, joined with spaces; other special tokens
+        but ``<UNK>`` are left out.
+
+        Raises
+        ------
+        UserError
+            For an index that the vocabulary does not have.
+        """
+        by_index = {index: word for word, index in self.question.items()}
+        words = []
+        for index in map(int, indices):
+            if index not in by_index:
+                raise UserError(
+                    f"question: index {index} is not one of the vocabulary's {len(by_index)}"
+                )
+            if by_index[index] == END:
+                break
+            if by_index[index] not in (NULL, START):
+                words.append(by_index[index])
+        return " ".join(words)
+
+    def answers(self) -> list[str]:
+        """Answers by index."""
+        return sorted(self.answer, key=self.answer.__getitem__)
+
+
+def _extend(base: dict[str, int], tokens: set[str]) -> dict[str, int]:
+    fresh = sorted(tokens - base.keys())
+    return base | {token: len(base) + i for i, token in enumerate(fresh)}

@@ -1,1 +1,0 @@
-"""What reads finished runs: evaluations, sweeps, curves and figures."""

@@ -1,1 +1,0 @@
-"""Segmentation that is corrected by language: classes, mistakes, and hints in words."""

@@ -1,0 +1,1 @@
+"""Typed settings: a key is a field of a dataclass here, and a line in configs/."""

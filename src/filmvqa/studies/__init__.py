@@ -1,0 +1,1 @@
+"""What is learned about networks: sweeps, claims, inspection and search."""

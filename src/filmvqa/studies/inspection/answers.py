@@ -1,0 +1,122 @@
+"""The answers of a checkpoint to a split's questions, with their scores and γ and β."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from filmvqa.evaluation.batches import Loader
+from filmvqa.evaluation.predictions import evaluating
+from filmvqa.models.film_generator import Modulation
+from filmvqa.system.devices import autocast
+from filmvqa.system.errors import UserError
+from filmvqa.system.files import write_file
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a network answers.
+
+    Attributes
+    ----------
+    scores : Tensor
+        (N, A) logits in float32.
+    gamma, beta : Tensor or None
+        (N, L, C); None for a network without FiLM layers.
+    """
+
+    scores: Tensor
+    gamma: Tensor | None
+    beta: Tensor | None
+
+    @property
+    def answers(self) -> Tensor:
+        """The likeliest answers (N,)."""
+        return self.scores.argmax(1)
+
+    @property
+    def probabilities(self) -> Tensor:
+        """How likely each of these is, (N,)."""
+        return torch.softmax(self.scores, 1).amax(1)
+
+
+def collect(
+    model: nn.Module,
+    loader: Loader,
+    rows: Tensor,
+    *,
+    precision: str = "float32",
+    progress: bool = False,
+) -> Answers:
+    """The answers to the questions ``rows`` (N,) in their order."""
+    scores: list[Tensor] = []
+    modulations: list[Modulation] = []
+    generator = getattr(model, "film_generator", None)
+    handles = []
+    if generator is not None:
+        handles.append(
+            generator.register_forward_hook(lambda module, inputs, out: modulations.append(out))
+        )
+    order = torch.argsort(loader.questions.images[rows], stable=True)
+    try:
+        with (
+            evaluating(model),
+            tqdm(
+                total=len(rows), desc="answer", unit="q", leave=False, disable=not progress
+            ) as bar,
+        ):
+            for batch in loader.sequential(rows[order]):
+                with autocast(loader.device, precision):
+                    logits = model(batch.features, batch.questions, batch.image_of_question)
+                scores.append(logits.float().cpu())
+                bar.update(len(logits))
+    finally:
+        for handle in handles:
+            handle.remove()
+    back = torch.argsort(order)
+    gamma = beta = None
+    if modulations:
+        gamma = torch.cat([m.gamma.float().cpu() for m in modulations])[back]
+        beta = torch.cat([m.beta.float().cpu() for m in modulations])[back]
+    return Answers(torch.cat(scores)[back], gamma, beta)
+
+
+def accuracy(model: nn.Module, loader: Loader, rows: Tensor) -> float:
+    """The share of the questions ``rows`` that are answered correctly."""
+    truths = loader.questions.answers
+    if truths is None:
+        raise UserError(f"{loader.questions.path}: has no answers to compare with")
+    return float((collect(model, loader, rows).answers == truths[rows]).double().mean())
+
+
+def mean_film(model: nn.Module, questions: Tensor, batch_size: int = 512) -> tuple[Tensor, Tensor]:
+    """The means (L, C) of γ and β over questions (N, T), padded with 0."""
+    sums: list[Tensor] = []
+    with evaluating(model):
+        for first in range(0, len(questions), batch_size):
+            modulation = model.modulate(questions[first : first + batch_size].long())  # type: ignore[operator]
+            sums.append(
+                torch.stack([modulation.gamma.double().sum(0), modulation.beta.double().sum(0)])
+            )
+    gamma, beta = torch.stack(sums).sum(0).float().cpu() / len(questions)
+    return gamma, beta
+
+
+def write_answers(path: Path, answers: Answers, question_index: Tensor, texts: list[str]) -> None:
+    """Write ``scores`` (N, A), ``gamma`` and ``beta`` (N, L, C), ``question_index`` (N,) and, as an
+    attribute, the ``answers`` to an HDF5 file."""
+    content = io.BytesIO()
+    with h5py.File(content, "w") as file:
+        file.create_dataset("scores", data=answers.scores.numpy())
+        file.create_dataset("question_index", data=question_index.numpy())
+        if answers.gamma is not None and answers.beta is not None:
+            file.create_dataset("gamma", data=answers.gamma.numpy())
+            file.create_dataset("beta", data=answers.beta.numpy())
+        file.attrs.create("answers", texts, dtype=h5py.string_dtype())
+    write_file(path, content.getvalue())

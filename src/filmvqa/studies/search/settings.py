@@ -1,0 +1,122 @@
+"""The settings of a search, and what it searches: the nodes below ``configs/search.yaml``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar
+
+from msgspec import Meta
+
+from filmvqa.settings.typed import AboveZero, Natural, Positive, Seed, Settings, checked, shown
+from filmvqa.system.errors import UserError
+
+_RANGE, _CHOICES = ("low", "high", "log"), "choices"
+_Choices = Annotated[list[bool | int | float | str | None], Meta(min_length=1)]
+
+
+@dataclass(frozen=True)
+class Range:
+    """Numbers from ``low`` to ``high``, or the whole ones; ``log``: uniform in their logarithm."""
+
+    low: float
+    high: float
+    log: bool
+    is_whole: bool
+
+    @property
+    def samples(self) -> list[Any]:
+        """Values by which to see whether a key takes them."""
+        return [self.low, self.high]
+
+
+@dataclass(frozen=True)
+class Choices:
+    """Some values, in no order."""
+
+    samples: list[Any]
+
+
+@dataclass(frozen=True)
+class SearchSettings(Settings):
+    """A search, as the node ``search`` of ``configs/search.yaml``.
+
+    Attributes
+    ----------
+    space
+        The keys that are searched, nested as in the training config; see ``dimensions``.
+    trials
+        How many trials the search has, of all its processes together; failed ones do not count.
+    prune
+        Whether a trial ends when its best validation accuracy so far is below the median of what
+        earlier trials had reached in as many steps (Optuna's ``MedianPruner``).
+    prune_after_trials, prune_after_steps
+        Before so many trials have ended, and in a trial's first steps, none is pruned.
+    seed
+        Of the values that are tried; a trial's training has the training config's own.
+    """
+
+    node: ClassVar[str] = "search"
+
+    space: dict[str, Any]
+    trials: Positive = 20
+    prune: bool = True
+    prune_after_trials: Positive = 5
+    prune_after_steps: Natural = 0
+    seed: Seed = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        dimensions(self.space)
+
+
+def dimensions(space: Mapping[str, Any], prefix: str = "") -> dict[str, Range | Choices]:
+    """What is searched, by key of the training config.
+
+    ``{optim: {weight_decay: {low: 1e-7, high: 1e-2, log: true}}}`` searches between two numbers,
+    whole ones if both are, and ``{model: {generator: {decoder: {choices: [linear, mlp]}}}}`` among
+    some values.
+
+    Raises
+    ------
+    UserError
+        For a key without such a group, and for a group with wrong values.
+    """
+    found: dict[str, Range | Choices] = {}
+    for name, node in space.items():
+        key = f"search.space.{prefix}{name}"
+        if not isinstance(node, Mapping) or not node:
+            raise UserError(
+                f"{key}={shown(node)}: must be a group of low, high and log, of choices, or of keys"
+            )
+        if not {*_RANGE, _CHOICES} & node.keys():
+            found |= dimensions(node, f"{prefix}{name}.")
+        elif _CHOICES in node:
+            _refuse_others(node, [_CHOICES], key)
+            choices = checked(node[_CHOICES], _Choices, f"{key}.{_CHOICES}")
+            found[f"{prefix}{name}"] = Choices(choices)
+        else:
+            found[f"{prefix}{name}"] = _range(node, key)
+    if not found:
+        raise UserError("search.space={}: must have a key that is searched")
+    return found
+
+
+def _range(node: Mapping[str, Any], key: str) -> Range:
+    _refuse_others(node, _RANGE, key)
+    for name in ("low", "high"):
+        if name not in node:
+            raise UserError(f"{key}.{name}: is missing; it must be a finite number")
+    log = checked(node.get("log", False), bool, f"{key}.log")
+    low = checked(node["low"], AboveZero if log else float, f"{key}.low")
+    high = checked(node["high"], float, f"{key}.high")
+    if low >= high:
+        raise UserError(f"{key}.low={shown(node['low'])}: must be below {key}.high={shown(high)}")
+    is_whole = isinstance(node["low"], int) and isinstance(node["high"], int)
+    return Range(node["low"], node["high"], log, is_whole)
+
+
+def _refuse_others(node: Mapping[str, Any], names: tuple[str, ...] | list[str], key: str) -> None:
+    for name in node:
+        if name not in names:
+            raise UserError(f"{key}.{name}: no such key; there are {', '.join(names)}")

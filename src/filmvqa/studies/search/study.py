@@ -1,0 +1,241 @@
+"""A search's study: trials in a SQLite file, which several processes share.
+
+Optuna proposes the values and decides what is pruned. Whether the process of a trial still runs is
+known by a lock, which the system releases when the process ends: a trial without one was killed,
+and the next process that looks for work goes on with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from filmvqa.settings.nested import differences
+from filmvqa.studies.search.settings import Choices, Range, SearchSettings, dimensions
+from filmvqa.system.errors import UserError, one_line
+from filmvqa.system.layout import RunLayout
+from filmvqa.system.locks import folder_lock
+from filmvqa.system.tables import text_table
+from filmvqa.training.config_changes import Effect, config_changes
+from filmvqa.training.curves import update_curves
+from filmvqa.training.prepare import RunSettings
+from filmvqa.training.run import train_run
+
+if TYPE_CHECKING:
+    import optuna
+
+#: Trials that fail in turn before a process gives up: what ails them is not their values.
+MAX_FAILURES = 3
+#: For which a process waits for another that takes its next trial.
+_SECONDS_FOR_NEXT = 120.0
+
+
+class Study:
+    """A search in a folder: ``study.db``, and the folder of a run for each trial.
+
+    Parameters
+    ----------
+    config
+        The training config as plain data (``RunSettings.config``), in which trials differ by their
+        values alone.
+
+    Raises
+    ------
+    UserError
+        If Optuna is not installed, or the folder has a search of another config or space.
+    """
+
+    def __init__(
+        self, folder: str | Path, settings: SearchSettings, config: Mapping[str, Any]
+    ) -> None:
+        try:
+            import optuna
+        except ImportError as error:
+            raise UserError(
+                f"scripts/search.py: needs the package optuna ({one_line(error)}); run "
+                "pip install 'filmvqa[search]'"
+            ) from None
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self._optuna = optuna
+        self.folder, self.settings = Path(folder), settings
+        self.dimensions = dimensions(settings.space)
+        self.path = self.folder / "study.db"
+        with self._locked():
+            self._study = self._open()
+            self._compare(config)
+
+    def _open(self) -> optuna.Study:
+        from sqlalchemy.engine import URL
+
+        settings, pruners = self.settings, self._optuna.pruners
+        pruner = pruners.NopPruner()
+        if settings.prune:
+            pruner = pruners.MedianPruner(settings.prune_after_trials, settings.prune_after_steps)
+        address = URL.create("sqlite", database=str(self.path.absolute()))
+        try:
+            storage = self._optuna.storages.RDBStorage(
+                address.render_as_string(), engine_kwargs={"connect_args": {"timeout": 60}}
+            )
+            return self._optuna.create_study(
+                storage=storage, study_name="search", direction="maximize", load_if_exists=True,
+                pruner=pruner,
+            )  # fmt: skip
+        except Exception as error:
+            raise UserError(
+                f"{self.path}: is no study that can be read ({one_line(error)}); move it away, or "
+                "choose another run=<name>"
+            ) from None
+
+    def _compare(self, config: Mapping[str, Any]) -> None:
+        """Record what is searched, or compare it with what was."""
+        recorded = self._study.user_attrs
+        if "space" not in recorded:
+            self._study.set_user_attr("config", config)
+            self._study.set_user_attr("space", self.settings.space)  # last: both are there
+            return
+        changed = config_changes(recorded["config"], config).of(Effect.RESULT, Effect.LENGTH)
+        space = {"space": recorded["space"]}, {"space": self.settings.space}
+        changed += [f"search.{line}" for line in differences(*space)]
+        if changed:
+            raise UserError(
+                f"{self.folder}: holds a search of another config ({'; '.join(changed)}); choose "
+                "another run=<name>"
+            )
+
+    def _locked(self) -> Any:
+        return folder_lock(self.folder, "study", patience=_SECONDS_FOR_NEXT)
+
+    def layout(self, number: int) -> RunLayout:
+        """The run of a trial."""
+        return RunLayout(self.folder / f"trial_{number:04d}")
+
+    @contextmanager
+    def next_trial(self) -> Iterator[optuna.Trial | None]:
+        """A trial for this process alone: one whose process was stopped or killed, else a new one;
+        None if there are as many as there should be."""
+        with ExitStack() as held:
+            with self._locked():
+                trial = self._claim(held)
+            yield trial
+
+    def _claim(self, held: ExitStack) -> optuna.Trial | None:
+        states = self._optuna.trial.TrialState
+        trials = self._study.get_trials(deepcopy=False)
+        for trial in trials:
+            if trial.state == states.RUNNING:
+                try:
+                    held.enter_context(self._trial_lock(trial.number))
+                except UserError:
+                    continue  # another process is at it
+                return self._optuna.Trial(self._study, trial._trial_id)
+        if sum(trial.state != states.FAIL for trial in trials) >= self.settings.trials:
+            return None
+        # Seeded anew, so that processes propose different values, and again the same ones.
+        seed = int(np.random.SeedSequence([self.settings.seed, len(trials)]).generate_state(1)[0])
+        self._study.sampler = self._optuna.samplers.TPESampler(seed=seed, constant_liar=True)
+        new = self._study.ask()
+        held.enter_context(self._trial_lock(new.number))
+        return new
+
+    def _trial_lock(self, number: int) -> Any:
+        return folder_lock(self.folder, self.layout(number).folder.name)
+
+    def values(self, trial: optuna.Trial) -> dict[str, Any]:
+        """The values of a trial, by key; those of one that goes on are the same ones."""
+        return {key: _suggest(trial, key, found) for key, found in self.dimensions.items()}
+
+    def train(self, trial: optuna.Trial, settings: RunSettings) -> None:
+        """Train a trial to its end, or until it is pruned, and record what came of it.
+
+        Raises
+        ------
+        UserError
+            If the run fails, which is recorded.
+        """
+        states, layout = self._optuna.trial.TrialState, self.layout(trial.number)
+        known = self._study.trials[trial.number].intermediate_values
+        is_pruned = False
+
+        def end_after(step: int, accuracy: float) -> bool:
+            nonlocal is_pruned
+            if step not in known:
+                trial.report(accuracy, step)
+            is_pruned = bool(trial.should_prune())
+            return is_pruned
+
+        try:
+            best_accuracy = train_run(layout.folder, settings, end_after=end_after)
+            update_curves(layout)
+        except Exception as error:
+            trial.set_user_attr("failure", one_line(error, 1000))
+            self._study.tell(trial, state=states.FAIL)
+            raise
+        if is_pruned:
+            print(f"{layout.folder}: pruned")
+            self._study.tell(trial, state=states.PRUNED)
+        else:
+            self._study.tell(trial, best_accuracy)
+
+    def table(self) -> str:
+        """The trials, the best first; of those that ended early the last accuracy."""
+        rows = [["trial", *self.dimensions, "validation", "ended"]]
+        trials = self._study.get_trials(deepcopy=False)
+        for trial in sorted(trials, key=lambda t: -1.0 if t.value is None else t.value)[::-1]:
+            accuracy = "" if trial.value is None else f"{100 * trial.value:.2f}%"
+            values = [_shown_value(trial.params.get(key)) for key in self.dimensions]
+            name = self.layout(trial.number).folder.name
+            rows.append([name, *values, accuracy, trial.state.name.lower()])
+        return text_table(rows)
+
+
+def run_search(study: Study, settings_of: Callable[[dict[str, Any]], RunSettings]) -> None:
+    """Train trials until the search has as many as it should have.
+
+    Parameters
+    ----------
+    settings_of
+        The run with some values of keys.
+
+    Raises
+    ------
+    UserError
+        If trials failed, once the others are done, or after ``MAX_FAILURES`` in turn.
+    """
+    for found_key, found in study.dimensions.items():
+        for value in found.samples:
+            settings_of({found_key: value})  # refused before the first trial, if at all
+    failures: list[str] = []
+    in_turn = 0
+    while in_turn < MAX_FAILURES:
+        with study.next_trial() as trial:
+            if trial is None:
+                break
+            values = study.values(trial)
+            folder = study.layout(trial.number).folder
+            print(f"{folder}: " + ", ".join(f"{k}={_shown_value(v)}" for k, v in values.items()))
+            try:
+                study.train(trial, settings_of(values))
+                in_turn = 0
+            except UserError as error:
+                failures.append(f"{folder.name}: {error}")
+                in_turn += 1
+                print(f"{failures[-1]}; the search goes on with others")
+    print(study.table())
+    if failures:
+        raise UserError(f"{len(failures)} of the search's trials failed: {' | '.join(failures)}")
+
+
+def _suggest(trial: optuna.Trial, key: str, found: Range | Choices) -> Any:
+    if isinstance(found, Choices):
+        return trial.suggest_categorical(key, found.samples)
+    if found.is_whole:
+        return trial.suggest_int(key, int(found.low), int(found.high), log=found.log)
+    return trial.suggest_float(key, found.low, found.high, log=found.log)
+
+
+def _shown_value(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,104 @@
+"""The report of a sweep: tables (Markdown, CSV) and a figure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from filmvqa.studies.paper_results import ABLATIONS, COLUMNS, TEST_ACCURACY
+from filmvqa.studies.sweep_figure import draw_sweep
+from filmvqa.studies.sweeps import Reached, Sweep, read_runs, summarize, unfinished
+from filmvqa.system.files import check_output, write_file
+from filmvqa.system.locks import folder_lock
+from filmvqa.system.tables import csv_table, markdown_table
+
+
+def markdown_tables(sweep: Sweep, reach: Sequence[float] = ()) -> str:
+    """The sweep as Markdown tables, accuracies in percent.
+
+    For each accuracy that ``reach`` names, a column has the questions, in thousands, and the
+    seconds of training until the first evaluation that found it: means over the runs that reached
+    it, and how many these are unless all did.
+
+    Sweeps over ablations and models have the paper's results next to ours.
+    """
+    keys = [sweep.key] if sweep.series_key is None else [sweep.series_key, sweep.key]
+    is_ablation = sweep.key == "ablation"
+    header = [*keys, "runs", "training", "validation", "gap"]
+    header += ["paper, on CLEVR", "ours - none", "paper's - none"] if is_ablation else []
+    header += [f"to {100 * accuracy:g}%" for accuracy in reach]
+    full_model = next((p.val for p in sweep.points if p.value == "none"), None)
+    rows = []
+    for p in sweep.points:
+        spread = "" if p.val_spread is None else f" ± {100 * p.val_spread:.2f}"
+        row = [p.label] if p.series is None else [p.series, p.label]
+        row += [str(p.runs), f"{100 * p.train:.2f}", f"{100 * p.val:.2f}{spread}"]
+        row.append(f"{100 * p.gap:+.2f}")
+        if is_ablation:
+            published = ABLATIONS.get(str(p.value))
+            row.append("" if published is None else f"{published:.1f}")
+            row.append("" if full_model is None else f"{100 * (p.val - full_model):+.1f}")
+            row.append("" if published is None else f"{published - ABLATIONS['none']:+.1f}")
+        row += [_time_to_reach(mark, p.runs) for mark in p.reached]
+        rows.append(row)
+    table = markdown_table(header, rows, len(keys))
+    return table + ("\n" + _models_by_type(sweep) if sweep.key == "model" else "")
+
+
+def _time_to_reach(mark: Reached | None, runs: int) -> str:
+    if mark is None:
+        return ""
+    of_all = "" if mark.runs == runs else f" ({mark.runs} of {runs})"
+    return f"{mark.questions / 1000:.0f}, {mark.seconds:.0f} s{of_all}"
+
+
+def _models_by_type(sweep: Sweep) -> str:
+    """Validation accuracy by question type; the paper's test accuracy is below each row."""
+    rows = []
+    points = {str(p.value): p for p in sweep.points}
+    for name in dict.fromkeys([*TEST_ACCURACY, *points]):
+        if name in points:
+            accuracies = {"overall": points[name].val, **points[name].by_type}
+            cells = [f"{100 * accuracies[c]:.1f}" if c in accuracies else "" for c in COLUMNS]
+            rows.append([name, "ours", *cells])
+        if name in TEST_ACCURACY:
+            rows.append([name, "paper, on CLEVR", *(f"{v:.1f}" for v in TEST_ACCURACY[name])])
+    return markdown_table(["model", "", *COLUMNS], rows, 2)
+
+
+def sweep_csv(sweep: Sweep) -> str:
+    """The sweep as CSV, accuracies as fractions."""
+    question_types = list(dict.fromkeys(name for p in sweep.points for name in p.by_type))
+    keys = [sweep.key] if sweep.series_key is None else [sweep.series_key, sweep.key]
+    columns = ["runs", "train_accuracy", "val_accuracy", "val_spread", "gap", *question_types]
+    rows = []
+    for p in sweep.points:
+        values = [p.value] if sweep.series_key is None else [p.series, p.value]
+        by_type = [p.by_type.get(name) for name in question_types]
+        numbers = [p.train, p.val, p.val_spread, p.gap, *by_type]
+        accuracies = [None if number is None else f"{number:.6f}" for number in numbers]
+        rows.append([*values, p.runs, *accuracies])
+    return csv_table([*keys, *columns], rows)
+
+
+def report_sweep(
+    folder: str | Path,
+    key: str | None = None,
+    series_key: str | None = None,
+    reach: Sequence[float] = (),
+) -> str:
+    """Write ``report.md``, ``report.csv`` and ``report.png`` into a sweep's folder.
+
+    The parameters are those of ``summarize``. Returns the Markdown tables.
+    """
+    folder = Path(folder)
+    check_output(folder / "report.md")
+    runs = read_runs(folder)
+    unfinished(runs)  # are reported too: a sweep can be looked at while it runs
+    sweep = summarize(runs, key, series_key, reach)
+    tables = markdown_tables(sweep, reach)
+    with folder_lock(folder, "report"):
+        write_file(folder / "report.md", tables)
+        write_file(folder / "report.csv", sweep_csv(sweep))
+        draw_sweep(sweep, folder / "report.png")
+    return tables

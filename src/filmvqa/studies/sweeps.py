@@ -1,0 +1,302 @@
+"""The runs of a sweep, and its points: means over the runs that differ only in their seed."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any, NamedTuple
+
+import yaml
+
+from filmvqa.checkpoints.checkpoint import load_checkpoint
+from filmvqa.settings.nested import flatten
+from filmvqa.studies.paper_results import ABLATIONS, TEST_ACCURACY
+from filmvqa.system.errors import UserError, one_line
+from filmvqa.system.files import files_below, read_bytes
+from filmvqa.system.layout import RunLayout
+from filmvqa.training.curves import read_evaluations, score_title
+
+#: Keys that may differ between the runs of a sweep but are never the varied key.
+IGNORED_KEYS = ("run", "seed", "name")
+#: Pairs of a key and a series key that take precedence, as other keys change along with them.
+_PREFERRED_KEYS = (("ablation", None), ("data.fraction", "model"), ("model", None))
+
+
+class Evaluated(NamedTuple):
+    """An evaluation while training: after how many steps and seconds, and the accuracies."""
+
+    step: int
+    seconds: float
+    train: float
+    val: float
+
+
+@dataclass(frozen=True)
+class SweepRun:
+    """A run: its flat config, its evaluation with the best validation score, all its evaluations
+    in turn, and the name of the score: accuracy, or another of an objective.
+
+    Scores are fractions.
+    """
+
+    folder: Path
+    config: dict[str, Any]
+    step: int
+    train: float
+    val: float
+    by_type: dict[str, float]
+    course: list[Evaluated]
+    score: str = "accuracy"
+
+    def reaches(self, accuracy: float) -> tuple[float, float] | None:
+        """Questions and seconds until the first evaluation that finds this validation accuracy."""
+        for evaluation in self.course:
+            if evaluation.val >= accuracy:
+                return self.questions_after(evaluation.step), evaluation.seconds
+        return None
+
+    def questions_after(self, step: int) -> float:
+        """How many questions so many steps are."""
+        return step * float(self.config.get("trainer.batch_size", 1))
+
+
+@dataclass(frozen=True)
+class Reached:
+    """The runs of a point that reached an accuracy: how many, and their mean questions and seconds
+    until then."""
+
+    runs: int
+    questions: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class SweepPoint:
+    """Runs that differ only in their seed: the mean accuracies, and the standard deviation of the
+    validation accuracy (None for one run)."""
+
+    value: Any
+    train: float
+    val: float
+    val_spread: float | None
+    runs: int
+    by_type: dict[str, float]
+    series: str | None = None
+    reached: tuple[Reached | None, ...] = ()
+
+    @property
+    def gap(self) -> float:
+        return self.train - self.val
+
+    @property
+    def label(self) -> str:
+        return shown(self.value)
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """The points of a sweep in order, and the name of their score.
+
+    ``key`` is the varied config key; ``series_key`` is the key with one curve per value, None if
+    there is one curve.
+    """
+
+    key: str
+    series_key: str | None
+    points: list[SweepPoint]
+    score: str = "accuracy"
+
+    @property
+    def numeric(self) -> bool:
+        return all(is_number(p.value) for p in self.points)
+
+
+def read_runs(folder: str | Path) -> list[SweepRun]:
+    """The runs below a folder that have at least one evaluation.
+
+    Raises
+    ------
+    UserError
+        If there are none, or if a file of a run is broken.
+    """
+    runs = runs_below(Path(folder))
+    if not runs:
+        raise UserError(
+            f"{folder}: no runs in it; make some with scripts/train.py -m sweep=weight_decay"
+        )
+    return runs
+
+
+def runs_below(folder: Path) -> list[SweepRun]:
+    """As ``read_runs``; none if nothing was evaluated yet."""
+    runs = []
+    for metrics in files_below(folder, RunLayout(folder).metrics.name):
+        layout = RunLayout(metrics.parent)
+        evaluations = read_evaluations(metrics)
+        if not evaluations or not layout.config.exists():
+            continue
+        best = max(evaluations, key=lambda record: record["val"])
+        config = flatten(_read_config(layout.config))
+        runs.append(
+            SweepRun(
+                layout.folder,
+                config | {"model": _model_name(config)},
+                best["step"],
+                best["train"],
+                best["val"],
+                best.get("val_by_type", {}),
+                [
+                    Evaluated(e["step"], e.get("seconds", 0.0), e["train"], e["val"])
+                    for e in evaluations
+                ],
+                score_title(best["metric"]),
+            )
+        )
+    return runs
+
+
+def is_finished(run: SweepRun) -> bool:
+    """Whether a run is at its end; one whose last checkpoint was removed counts as finished."""
+    last = RunLayout(run.folder).last_checkpoint
+    return not last.exists() or bool(load_checkpoint(last)["progress"]["finished"])
+
+
+def unfinished(runs: Sequence[SweepRun]) -> list[SweepRun]:
+    """The runs that were cut off or still train, and a line printed about each."""
+    found = [run for run in runs if not is_finished(run)]
+    for run in found:
+        step = run.course[-1].step
+        print(f"{run.folder}: is not at its end (last evaluated at step {step}); the command that "
+              "started it goes on with it", flush=True)  # fmt: skip
+    return found
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    remedy = "the run itself is in its checkpoints; move its folder away to report the others"
+    try:
+        config = yaml.safe_load(read_bytes(path, remedy))
+    except (yaml.YAMLError, UnicodeDecodeError, ValueError) as error:
+        raise UserError(f"{path}: {one_line(error)}; {remedy}") from None
+    if not isinstance(config, dict):
+        raise UserError(f"{path}: is no run's config; {remedy}")
+    return config
+
+
+def _model_name(config: dict[str, Any]) -> str:
+    """The model's name as in ``TEST_ACCURACY``, in which FiLM on pixels is a model of its own."""
+    name = str(config.get("model.name"))
+    return f"{name}_pixels" if config.get("data.backbone.name") == "pixels" else name
+
+
+def summarize(
+    runs: list[SweepRun],
+    key: str | None = None,
+    series_key: str | None = None,
+    reach: Sequence[float] = (),
+) -> Sweep:
+    """Group the runs by the value of the varied key.
+
+    Parameters
+    ----------
+    key
+        The flat config key that the sweep varied; None is the key that differs between the runs.
+    series_key
+        A second key, with one curve per value; it is ignored if ``key`` is None.
+    reach
+        Validation accuracies of which the points say when they were reached.
+
+    Raises
+    ------
+    UserError
+        If ``key`` is None and not exactly one key differs between the runs, or if no run has such
+        keys.
+    """
+    if key is None:
+        key, series_key = _varied_keys(runs)
+    known = sorted({name for run in runs for name in run.config})
+    for name, chosen in {"key": key, "series": series_key}.items():
+        if chosen is not None and chosen not in known:
+            near = difflib.get_close_matches(chosen, known, n=1) or known
+            raise UserError(f"{name}={chosen}: no run has such a key; choose for example {near[0]}")
+    groups: dict[tuple[str, Any], list[SweepRun]] = {}
+    for run in runs:
+        series = "" if series_key is None else str(run.config.get(series_key))
+        groups.setdefault((series, grouped_value(run.config.get(key))), []).append(run)
+    values = _ordered(key, {value for _, value in groups})
+    order = sorted(groups, key=lambda group: (group[0], values.index(group[1])))
+    points = [
+        _point(value, series or None, groups[series, value], reach) for series, value in order
+    ]
+    return Sweep(key, series_key, points, runs[0].score)
+
+
+def _ordered(key: str, values: set[Any]) -> list[Any]:
+    """Numbers in increasing order; others in the order of the paper's tables, then by name."""
+    if all(map(is_number, values)):
+        return sorted(values)
+    published = list(TEST_ACCURACY) if key == "model" else list(ABLATIONS)
+    rank = {name: i for i, name in enumerate(published)}
+    return sorted(values, key=lambda value: (rank.get(str(value), len(rank)), str(value)))
+
+
+def _varied_keys(runs: list[SweepRun]) -> tuple[str, str | None]:
+    """The key that differs between the runs, and the series key."""
+    keys = {k for run in runs for k in run.config} - set(IGNORED_KEYS)
+    varied = sorted(k for k in keys if len({str(run.config.get(k)) for run in runs}) > 1)
+    for key, series_key in _PREFERRED_KEYS:
+        if key in varied and (series_key is None or series_key in varied):
+            return key, series_key
+    if len(varied) != 1:
+        names = ", ".join(varied) or "nothing"
+        raise UserError(f"{names} differs between the runs; choose a key with key=<key>")
+    return varied[0], None
+
+
+def _point(
+    value: Any, series: str | None, runs: list[SweepRun], reach: Sequence[float]
+) -> SweepPoint:
+    val_accuracies = [r.val for r in runs]
+    question_types = [name for name in runs[0].by_type if all(name in r.by_type for r in runs)]
+    return SweepPoint(
+        value=value,
+        train=mean(r.train for r in runs),
+        val=mean(val_accuracies),
+        val_spread=stdev(val_accuracies) if len(runs) > 1 else None,
+        runs=len(runs),
+        by_type={name: mean(r.by_type[name] for r in runs) for name in question_types},
+        series=series,
+        reached=tuple(_reached(runs, accuracy) for accuracy in reach),
+    )
+
+
+def _reached(runs: list[SweepRun], accuracy: float) -> Reached | None:
+    marks = [mark for run in runs if (mark := run.reaches(accuracy)) is not None]
+    if not marks:
+        return None
+    questions, seconds = zip(*marks, strict=True)
+    return Reached(len(marks), mean(questions), mean(seconds))
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value of a config is a number; true and false are none."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def grouped_value(value: Any) -> Any:
+    """A value of a config as groups of runs have it: a list as text, which can be hashed."""
+    return str(value) if isinstance(value, list) else value
+
+
+def shown(value: Any) -> str:
+    """A value of a config as tables and figures have it; nothing is a dash."""
+    if value in (None, [], "[]"):
+        return "–"
+    if not isinstance(value, float):
+        return str(value)
+    if 0 < abs(value) <= 1e-3:  # 1e-4 beside 1e-5: "g" writes 0.0001 and 1e-05
+        mantissa, exponent = f"{value:e}".split("e")
+        return f"{float(mantissa):g}e{int(exponent)}"
+    return f"{value:g}"

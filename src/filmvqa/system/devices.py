@@ -1,0 +1,98 @@
+"""Devices, their hardware, and the precision of computations on them."""
+
+from __future__ import annotations
+
+import platform
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from filmvqa.system import processes
+from filmvqa.system.errors import UserError, one_line
+
+
+def choose_device(name: str) -> torch.device:
+    """The torch device ``name``; ``auto`` is the GPU if there is one, else the CPU. Of several
+    processes on a machine each has a GPU of its own.
+
+    Raises
+    ------
+    UserError
+        For a name that is none of the known devices, or if this machine has no such device.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and processes.count() > 1:
+        name = f"cuda:{processes.rank_on_node()}"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UserError(f"device={name}: {one_line(error)}; choose another, or cpu") from None
+    if device.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if (device.index or 0) >= count:
+            remedy = "choose another, or cpu"
+            if processes.count() > 1:
+                remedy = "start no more processes on a machine than it has GPUs, or choose cpu"
+            raise UserError(f"device={name}: torch has {count} GPUs here; {remedy}")
+        if processes.count() > 1:
+            torch.cuda.set_device(device)  # for what torch allocates to communicate
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"device={name}: {one_line(error)}; choose another, or cpu") from None
+    return device
+
+
+def hardware(device: torch.device) -> dict[str, Any]:
+    """The name of the processor, the number of threads of torch, and the name of the device."""
+    processor = platform.processor()
+    if Path("/proc/cpuinfo").exists():
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        models = (line.split(": ")[1] for line in lines if line.startswith("model name"))
+        processor = next(models, processor)
+    return {
+        "processor": processor,
+        "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+    }
+
+
+@cache
+def has_fast_bfloat16(device_type: str) -> bool:
+    """Whether the hardware has instructions for bfloat16 matrix products; without them bfloat16 is
+    slower than float32."""
+    if device_type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    # torch has no public functions for this; a version without the private ones counts as slow.
+    checks = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+    return device_type == "cpu" and any(getattr(torch.cpu, check, bool)() for check in checks)
+
+
+def use_bfloat16(device: torch.device, precision: str) -> bool:
+    """Whether ``precision`` is bfloat16 on ``device``: ``auto`` is where bfloat16 is fast."""
+    return precision == "bfloat16" or (precision == "auto" and has_fast_bfloat16(device.type))
+
+
+def autocast(device: torch.device, precision: str) -> Any:
+    """A context in which the forward pass runs in ``precision`` on ``device``."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=use_bfloat16(device, precision))
+
+
+def compute_dtype(tensor: Tensor) -> torch.dtype:
+    """The dtype of matrix products with a tensor: autocast's dtype if autocast is enabled, else
+    float64 for a float64 tensor and float32 for any other."""
+    device_type = tensor.device.type
+    if torch.is_autocast_enabled(device_type):
+        return torch.get_autocast_dtype(device_type)
+    return tensor.dtype if tensor.dtype in (torch.float32, torch.float64) else torch.float32
+
+
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """Copy a host tensor to a device without waiting for the device."""
+    if device.type == "cuda":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)

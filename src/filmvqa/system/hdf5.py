@@ -1,0 +1,82 @@
+"""Shared by the HDF5 files of questions and of features."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import re
+import zlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from filmvqa.system.errors import UserError, one_line
+from filmvqa.system.files import system_cause
+
+#: Raised by h5py for a file that it cannot read or interpret.
+HDF5_ERRORS = (
+    OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, OverflowError,
+    IndexError, MemoryError,
+)  # fmt: skip
+#: HDF5's own reasons, without an error number, that say nothing against the content.
+_OTHER_CAUSES = {
+    "already open for": "close it where it is open for writing, or, if that process was killed, "
+    "clear its mark (h5clear -s)",
+    "memory allocation failed": "free some memory",
+    "unable to lock": "close it in the process that has it open",
+    "plugin": "it needs a filter of HDF5 that is not installed here: rewrite it with h5repack -f "
+    "NONE where it is",
+}
+_ERRNO = re.compile(r"errno = (\d+)")
+
+
+def outside_cause(error: BaseException) -> str | None:
+    """Why a file could not be read although its content may be whole, and the remedy: it is locked
+    or forbidden, the process has no descriptor or memory left, the disk does not answer.
+
+    None for all other ``HDF5_ERRORS``: they prove that the content itself is broken. Only such a
+    file may be replaced, or be called one to delete.
+    """
+    message = one_line(error)
+    number = error.errno if isinstance(error, OSError) else None
+    if number is None and (found := _ERRNO.search(str(error))):  # only OSError has an attribute
+        number = int(found[1])
+    if isinstance(error, MemoryError):
+        number = errno.ENOMEM
+    if number is not None:
+        return system_cause(number)
+    for part, remedy in _OTHER_CAUSES.items():
+        if part in message:
+            return f"{message}; {remedy}, and run again"
+    return None
+
+
+def unreadable(path: str | Path, error: BaseException, remedy: str) -> UserError:
+    """The error that an HDF5 file cannot be read; ``remedy`` is that for broken content."""
+    cause = outside_cause(error)
+    if cause is not None:
+        return UserError(f"{path}: cannot be accessed now: {cause}")
+    return UserError(f"{path}: is damaged ({one_line(error)}); {remedy}")
+
+
+def arrays_sha256(arrays: Mapping[str, NDArray[Any]]) -> str:
+    """Hash of arrays with their names, types and shapes, in the order of their names."""
+    digest = hashlib.sha256()
+    for name, values in sorted(arrays.items()):
+        digest.update(f"{name} {values.dtype.str} {values.shape} ".encode())
+        digest.update(np.ascontiguousarray(values).data)
+    return digest.hexdigest()
+
+
+def image_name_crc32(names: Iterable[str]) -> NDArray[np.uint32]:
+    """CRC-32 (N,) of image names: by them a question file and a feature file see whether both mean
+    the same image by an index."""
+    return np.array([zlib.crc32(name.encode()) for name in names], np.uint32)
+
+
+def names_sha256(names: Iterable[str]) -> str:
+    """Hash of image names in index order: ties a question file to its features."""
+    return hashlib.sha256("\n".join(names).encode()).hexdigest()

@@ -1,0 +1,297 @@
+"""The paths of the files of a data set and of a run; no other module spells them."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from filmvqa.system.errors import UserError, warn
+from filmvqa.system.files import is_litter, names_in
+
+_NUMBER_IN_NAME = re.compile(r"(\d+)\.[A-Za-z]+")
+#: Question files of CLEVR, CoGenT, Super-CLEVR and sets of sounds, of CLEVR-Humans, and of
+#: CLEVR-Math; those of generators whose name gives no split.
+_QUESTION_FILE = re.compile(
+    r"(?:(?:(?:super)?CLEVR|SOUND)_(\w+)_questions|CLEVR-Humans-(\w+)|CLEVR-Math-(\w+))\.json(?:\.gz)?",
+    re.IGNORECASE,
+)
+_WITHOUT_SPLIT = re.compile(r"(?:super)?CLEVR_questions(?:_\w+)?\.json(?:\.gz)?", re.IGNORECASE)
+
+
+def image_number(name: str) -> int | None:
+    """The number before the ending of an image's name, which is the image's index:
+    ``CLEVR_val_000007.png`` is image 7. None if the name has none."""
+    found = _NUMBER_IN_NAME.search(name)
+    return int(found[1]) if found and found.end() == len(name) else None
+
+
+@dataclass(frozen=True)
+class DatasetLayout:
+    """The files of one data set, in the layout of CLEVR v1.0 below ``root``.
+
+    The folders of images, question JSON, question HDF5 and feature HDF5 may be outside ``root``,
+    so that several sets can share them (``DatasetLayout.under``). ``backbone`` is the name of the
+    network that computed the features, ``prefix`` what names of generated JSON begin with.
+    """
+
+    root: Path
+    images: Path
+    questions: Path
+    h5: Path
+    features: Path
+    backbone: str = ""
+    prefix: str = "CLEVR"
+
+    @classmethod
+    def under(
+        cls,
+        root: str | Path,
+        *,
+        images: str | Path | None = None,
+        questions: str | Path | None = None,
+        h5: str | Path | None = None,
+        features: str | Path | None = None,
+        backbone: str = "",
+        prefix: str = "CLEVR",
+    ) -> DatasetLayout:
+        """The layout of a set below ``root``; each folder that is not None replaces the default.
+
+        The default of ``features`` is the folder of the question HDF5.
+        """
+        root = Path(root)
+        questions = root / "questions" if questions is None else questions
+        h5 = root / "h5" if h5 is None else h5
+        features = h5 if features is None else features
+        images = root / "images" if images is None else images
+        return cls(
+            root, Path(images), Path(questions), Path(h5), Path(features), backbone, prefix=prefix
+        )
+
+    def image_folder(self, split: str) -> Path:
+        """The folder of a split's PNG files."""
+        return self.images / split
+
+    def image_splits(self) -> list[str]:
+        """The names of the splits that have a folder of images, sorted."""
+        return [
+            name
+            for name in names_in(self.images)
+            if (self.images / name).is_dir() and not is_litter(name)
+        ]
+
+    def mask_folder(self, split: str) -> Path:
+        """The folder of a split's object masks, one PNG per image."""
+        return self.root / "masks" / split
+
+    def scene_json(self, split: str) -> Path:
+        """The scene JSON of a split."""
+        return self.root / "scenes" / f"{self.prefix}_{split}_scenes.json"
+
+    def question_json(self, split: str) -> Path:
+        """The question JSON of a split, under CLEVR's name or the like."""
+        return self.questions / f"{self.prefix}_{split}_questions.json"
+
+    def question_json_by_split(self, train_split: str = "train") -> dict[str, Path]:
+        """The question JSON of each split that has one, plain or compressed (``.gz``), under the
+        names of CLEVR, CoGenT, CLEVR-Humans, CLEVR-Math or Super-CLEVR.
+
+        They are in ``questions``, or in ``root``, where CLEVR-Humans has them. A single file whose
+        name gives no split, such as ``CLEVR_questions.json`` of CLEVR's generator, is that of
+        ``train_split``.
+
+        Raises
+        ------
+        UserError
+            If no split has one, or a split has two.
+        """
+        by_split: dict[str, Path] = {}
+        without_split = []
+        for path in self._files_of_questions():
+            if match := _QUESTION_FILE.fullmatch(path.name):
+                split = match[1] or match[2] or match[3]
+                if split in by_split:
+                    raise UserError(
+                        f"{path}: is a second question file of the split {split!r}, beside "
+                        f"{by_split[split]}; move one of them to a folder of its own, and read it "
+                        "with its own data.root"
+                    )
+                by_split[split] = path
+            elif _WITHOUT_SPLIT.fullmatch(path.name):
+                without_split.append(path)
+        for path in without_split:
+            rename = "rename it to CLEVR_<split>_questions.json"
+            if train_split not in by_split and len(without_split) == 1:
+                warn(f"{path}: names no split and is read as {train_split!r}; else {rename}")
+                by_split[train_split] = path
+            elif train_split in by_split:
+                warn(f"{path}: names no split and is passed over; {rename} to have it read")
+            else:
+                others = ", ".join(p.name for p in without_split if p != path)
+                raise UserError(f"{path}: names no split, as {others}; {rename}")
+        if not by_split:
+            raise UserError(
+                f"{self.questions}: no CLEVR_<split>_questions.json in it; download the set "
+                "(scripts/download_clevr.py) or generate it (scripts/generate_clevr.py)"
+            )
+        return by_split
+
+    def _files_of_questions(self) -> list[Path]:
+        folders = [self.questions]
+        if self.questions == self.root / "questions":
+            folders.append(self.root)
+        return [
+            path
+            for folder in folders
+            for path in (sorted(folder.iterdir()) if folder.is_dir() else [])
+        ]
+
+    @property
+    def vocabulary(self) -> Path:
+        """``vocab.json``, in the folder of the question HDF5."""
+        return self.h5 / "vocab.json"
+
+    def question_h5(self, split: str) -> Path:
+        """The question HDF5 of a split."""
+        return self.h5 / f"{split}_questions.h5"
+
+    def feature_h5(self, split: str) -> Path:
+        """The feature HDF5 of a split."""
+        return self.features / f"{split}_features_{self.backbone}.h5"
+
+    def mask_h5(self, split: str) -> Path:
+        """The HDF5 of the objects that a split's images show."""
+        return self.features / f"{split}_masks.h5"
+
+    @property
+    def generator_settings(self) -> Path:
+        """The settings that a generated set was made with."""
+        return self.root / "generation.json"
+
+    @property
+    def hint_settings(self) -> Path:
+        """The settings that a set of hints was made with."""
+        return self.root / "hints.json"
+
+    @property
+    def partial(self) -> Path:
+        """The folder of a generated set's unfinished splits."""
+        return self.root / ".partial"
+
+    def partial_json(self, split: str, content: str, number: int) -> Path:
+        """A finished chunk of an unfinished split; ``content`` is ``scenes`` or ``questions``."""
+        return self.partial / split / f"{content}_{number:06d}.json"
+
+
+@dataclass(frozen=True)
+class RunLayout:
+    """The files of one training run, in its ``folder``."""
+
+    folder: Path
+
+    @property
+    def config(self) -> Path:
+        return self.folder / "config.yaml"
+
+    @property
+    def metrics(self) -> Path:
+        return self.folder / "metrics.jsonl"
+
+    @property
+    def last_checkpoint(self) -> Path:
+        return self.folder / "last.pt"
+
+    @property
+    def best_checkpoint(self) -> Path:
+        return self.folder / "best.pt"
+
+    def kept_checkpoint(self, step: int) -> Path:
+        """One of several best checkpoints."""
+        return self.folder / f"step_{step:08d}.pt"
+
+    def kept_checkpoints(self) -> list[Path]:
+        return sorted(self.folder.glob("step_*.pt"))
+
+    def inspection(self, split: str) -> Path:
+        """The folder of what ``inspect_film.py`` shows of a split."""
+        return self.folder / f"inspection_{split}"
+
+    @property
+    def tensorboard(self) -> Path:
+        """The folder of what TensorBoard shows."""
+        return self.folder / "tensorboard"
+
+    @property
+    def provenance(self) -> Path:
+        return self.folder / "provenance.json"
+
+    @property
+    def train_images(self) -> Path:
+        """The images that were trained on, if they are not all of the split."""
+        return self.folder / "train_images.json"
+
+    @property
+    def not_finite(self) -> Path:
+        """The questions of the step in which the loss or a weight was not finite."""
+        return self.folder / "not_finite.json"
+
+    @property
+    def curves(self) -> Path:
+        return self.folder / "curves.png"
+
+    @property
+    def evaluation(self) -> Path:
+        """The folder of reports and predictions."""
+        return self.folder / "evaluation"
+
+
+@dataclass(frozen=True)
+class EvaluationLayout:
+    """The result files of one split's evaluation, in ``folder``."""
+
+    folder: Path
+    split: str
+
+    @property
+    def report(self) -> Path:
+        return self.folder / f"{self.split}.json"
+
+    @property
+    def predictions(self) -> Path:
+        return self.folder / f"{self.split}_predictions.jsonl"
+
+    @property
+    def answers(self) -> Path:
+        """One answer per line, for splits without published answers."""
+        return self.folder / f"{self.split}_answers.txt"
+
+
+@dataclass(frozen=True)
+class CorrectionLayout:
+    """The files of the report on how hints correct the segmentations of a split, in ``folder``."""
+
+    folder: Path
+    split: str
+
+    @property
+    def report(self) -> Path:
+        return self.folder / f"correction_{self.split}.json"
+
+    @property
+    def table(self) -> Path:
+        return self.folder / f"correction_{self.split}.md"
+
+    @property
+    def hints(self) -> Path:
+        """The hints that each image was given, and its scores, a line each."""
+        return self.folder / f"correction_{self.split}.jsonl"
+
+    @property
+    def courses(self) -> Path:
+        """The figure of scores by the number of hints."""
+        return self.folder / f"correction_{self.split}.png"
+
+    @property
+    def examples(self) -> Path:
+        """Pictures of label maps before and after hints."""
+        return self.folder / f"correction_{self.split}_examples.png"

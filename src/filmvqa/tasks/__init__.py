@@ -1,0 +1,1 @@
+"""What an answer is: targets, loss, scores, report and record."""

@@ -1,0 +1,26 @@
+"""The masks of a split's objects, kept in a file of the features' format."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+from numpy.typing import NDArray
+from torch import nn
+
+from filmvqa.backbones.build import Backbone
+from filmvqa.features.images import MASKS, FileKind, load_mask
+
+
+class ObjectMasks(Backbone):
+    """Leaves masks as they are: (N, 1, H, W) uint8, the index of the object that each place shows,
+    and 255 where there is none."""
+
+    file_kind: ClassVar[FileKind] = MASKS
+    input_channels: ClassVar[int] = 1
+
+    def __init__(self) -> None:
+        super().__init__("masks", nn.Identity(), dtype="uint8")
+
+    def load(self, path: Path, size: tuple[int, int]) -> NDArray[Any]:
+        return load_mask(path, size)

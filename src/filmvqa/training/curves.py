@@ -1,0 +1,91 @@
+"""The learning curves of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from filmvqa.system.errors import UserError
+from filmvqa.system.figure_file import new_figure, save_figure
+from filmvqa.system.files import is_up_to_date, read_bytes
+from filmvqa.system.layout import RunLayout
+
+
+class _Evaluation(msgspec.Struct):
+    step: int
+    train_accuracy: float
+    val_accuracy: float
+    val_by_type: dict[str, float] = {}
+
+
+class _MaskEvaluation(msgspec.Struct):
+    step: int
+    train_mean_iou: float
+    val_mean_iou: float
+    val_by_type: dict[str, float] = {}
+
+
+#: The records of evaluations, by the metric of the model's objective.
+_RECORDS: dict[str, type[msgspec.Struct]] = {"accuracy": _Evaluation, "mean_iou": _MaskEvaluation}
+
+
+def score_title(metric: str) -> str:
+    """The name of an objective's score as figures have it."""
+    return metric.replace("_iou", " IoU")
+
+
+def read_evaluations(metrics: str | Path) -> list[dict[str, Any]]:
+    """The records of evaluations in a run's ``metrics.jsonl``, and in them ``metric``, the name of
+    the score, and ``train`` and ``val``, its means.
+
+    A last line without its newline, which the run is still writing, is left out.
+
+    Raises
+    ------
+    UserError
+        If the file is missing, or for an invalid line.
+    """
+    lines = read_bytes(metrics, "train the run again").splitlines(keepends=True)
+    if lines and not lines[-1].endswith(b"\n"):
+        lines.pop()
+    evaluations = []
+    for number, line in enumerate(lines, 1):
+        try:
+            record = msgspec.json.decode(line, type=dict[str, Any])
+            for metric, record_type in _RECORDS.items():
+                if f"val_{metric}" in record:
+                    msgspec.convert(record, record_type)
+                    means = {name: record[f"{name}_{metric}"] for name in ("train", "val")}
+                    evaluations.append({**record, "metric": metric, **means})
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise UserError(
+                f"{metrics}: line {number}: {error}; the run itself is in its checkpoints; "
+                "move its folder away to report the others"
+            ) from None
+    return evaluations
+
+
+def update_curves(layout: RunLayout) -> None:
+    """Draw a run's curves, unless they are of its last record already."""
+    if not is_up_to_date(layout.curves, layout.metrics):
+        draw_curves(layout.metrics, layout.curves)
+
+
+def draw_curves(metrics: str | Path, target: str | Path) -> None:
+    """Write a PNG of training and validation score against steps; the gap is filled."""
+    evaluations = read_evaluations(metrics)
+    steps = [record["step"] for record in evaluations]
+    train = [100 * record["train"] for record in evaluations]
+    val = [100 * record["val"] for record in evaluations]
+    metric = evaluations[0]["metric"] if evaluations else "accuracy"
+    figure = new_figure(6, 4)
+    axes = figure.subplots()
+    axes.fill_between(steps, train, val, color="0.5", alpha=0.2, label="gap")
+    axes.plot(steps, train, "o-", color="C1", markersize=3, label="training sample")
+    axes.plot(steps, val, "o-", color="C0", markersize=3, label="validation")
+    axes.set(xlabel="step", ylabel=f"{score_title(metric)} (%)")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    save_figure(figure, target, dpi=150)

@@ -1,0 +1,1 @@
+"""FiLM's other uses."""

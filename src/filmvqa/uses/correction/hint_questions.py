@@ -1,0 +1,131 @@
+"""Hints about a network's mistakes as a data set: question JSON with hints for questions."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from filmvqa.checkpoints.checkpoint import checkpoint_file
+from filmvqa.system.errors import UserError
+from filmvqa.system.files import read_bytes, sha256_of_file, write_file
+from filmvqa.system.layout import DatasetLayout
+from filmvqa.system.locks import folder_lock
+from filmvqa.uses.correction.hints import join_hints, mistakes, word_hint
+from filmvqa.uses.correction.opening import SegmentedImages, segmented_images
+from filmvqa.worlds.clevr.scene_file import read_scenes
+from filmvqa.worlds.engine.schema import Info, Question, QuestionFile, decode_json, encode_json
+
+_REMEDY = "delete the folder and run make_hints.py again"
+
+
+def make_hints(
+    checkpoint: str | Path,
+    output: str | Path,
+    splits: Sequence[str],
+    *,
+    hints: int = 5,
+    seed: int = 0,
+    h5: str | Path | None = None,
+    features: str | Path | None = None,
+    batch_size: int = 256,
+    device: str = "auto",
+    precision: str = "auto",
+) -> dict[str, int] | None:
+    """Write a set below ``output`` whose questions are hints about the mistakes of a segmentation
+    network that was trained without language.
+
+    For an image about which m different things are to be said there are min(m, ``hints``)
+    questions: the largest mistake, the two largest, and so on. The set has the scenes of its
+    images; the images themselves, their features and masks are those of the network's data.
+
+    Parameters
+    ----------
+    checkpoint
+        The network.
+    splits
+        Of its data; it should not have been trained on them, since on images that it knows it makes
+        fewer mistakes, and others.
+    seed
+        Of the wording.
+    h5, features, batch_size, device, precision
+        As for ``segmented_images``.
+
+    Returns
+    -------
+    dict or None
+        The number of texts of each split; None if the set was complete already.
+
+    Raises
+    ------
+    UserError
+        If the set was made with other settings, or there are no mistakes on a split.
+    """
+    layout = DatasetLayout.under(output)
+    record = {
+        "checkpoint_sha256": sha256_of_file(checkpoint_file(checkpoint)),
+        "splits": list(splits), "hints": hints, "seed": seed,
+    }  # fmt: skip
+    with folder_lock(output, "hints"):
+        if is_complete(layout, record):
+            return None
+        counts = {}
+        for split in splits:
+            with segmented_images(
+                checkpoint, split, h5=h5, features=features, batch_size=batch_size, device=device,
+                precision=precision,
+            ) as segmented:  # fmt: skip
+                counts[split] = _write_split(layout, split, segmented, hints, seed)
+        write_file(layout.hint_settings, msgspec.json.format(encode_json(record)) + b"\n")
+    return counts
+
+
+def is_complete(layout: DatasetLayout, record: dict[str, Any]) -> bool:
+    """Whether the set was made with these settings; raises ``UserError`` for other ones."""
+    path = layout.hint_settings
+    if not path.exists():
+        return False
+    known = decode_json(read_bytes(path, _REMEDY), dict[str, Any], path, _REMEDY)
+    if changed := sorted(key for key in record if known.get(key) != record[key]):
+        raise UserError(
+            f"{path}: the hints were made with other settings ({', '.join(changed)}); use the "
+            "same, or another output"
+        )
+    files = [file for split in record["splits"]
+             for file in (layout.question_json(split), layout.scene_json(split))]  # fmt: skip
+    return all(file.exists() for file in files)
+
+
+def _write_split(
+    layout: DatasetLayout, split: str, segmented: SegmentedImages, most: int, seed: int
+) -> int:
+    source = segmented.asked.layout.scene_json(split)
+    names = {scene.image_index: scene.image_filename for scene in read_scenes(source).scenes}
+    questions: list[Question] = []
+    for place, image in enumerate(segmented.images.tolist()):
+        rng = random.Random(f"{seed} {split} {image}")
+        found = mistakes(
+            segmented.predictions[place], segmented.truths[place], segmented.objects[place]
+        )
+        distinct = {mistake.content: mistake for mistake in reversed(found)}
+        told = [mistake for mistake in found if distinct[mistake.content] is mistake]
+        texts = [word_hint(mistake, rng) for mistake in told[:most]]
+        questions += [
+            Question(
+                names[image], join_hints(texts[:count]), image_index=image, split=split,
+                question_index=len(questions) + count - 1,
+            )
+            for count in range(1, len(texts) + 1)
+        ]  # fmt: skip
+    if not questions:
+        raise UserError(
+            f"{segmented.asked.checkpoint}: makes no mistakes on {split}, so that there is nothing "
+            "to correct; give a network that was trained for a shorter time or on fewer images"
+        )
+    write_file(layout.scene_json(split), source.read_bytes())
+    content = QuestionFile(questions, Info(split=split))
+    write_file(layout.question_json(split), encode_json(content))
+    return len(questions)

@@ -1,0 +1,109 @@
+"""A segmentation network, and the images of a split that it segments."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from filmvqa.evaluation.evaluate import AskedQuestions, opened_questions
+from filmvqa.evaluation.predictions import predict
+from filmvqa.system.errors import UserError
+from filmvqa.tasks.label_targets import LabelMapTargets
+
+Maps = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class SegmentedImages:
+    """N images of a split, and what a network without language makes of them.
+
+    Attributes
+    ----------
+    asked
+        The network and its data.
+    split
+        Their split.
+    targets
+        Those of the data.
+    images
+        (N,) their indices, sorted.
+    predictions, truths
+        Label maps (N, h, w).
+    objects
+        (N, h, w) the object that each place shows, ``NO_OBJECT`` where there is none.
+    """
+
+    asked: AskedQuestions
+    split: str
+    targets: LabelMapTargets
+    images: Tensor
+    predictions: Maps
+    truths: Maps
+    objects: Maps
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+@contextmanager
+def segmented_images(
+    checkpoint: str | Path,
+    split: str,
+    *,
+    h5: str | Path | None = None,
+    features: str | Path | None = None,
+    batch_size: int = 256,
+    device: str = "auto",
+    precision: str = "auto",
+) -> Iterator[SegmentedImages]:
+    """Open the images of a split that have questions, segmented by the network of a checkpoint, for
+    the block's time. The parameters are those of ``opened_questions`` and ``predict``.
+
+    Raises
+    ------
+    UserError
+        For an unusable checkpoint or data file, or a network that does not make label maps, or that
+        language acts on.
+    """
+    with opened_questions(
+        checkpoint, split, h5=h5, features=features, batch_size=batch_size, device=device
+    ) as asked:
+        targets = label_maps_of(asked)
+        if any(getattr(asked.model, "conditioned_blocks", [])):
+            raise UserError(
+                f"{asked.checkpoint}: language acts on this network; give one that was trained "
+                "without it (model.film_blocks all false)"
+            )
+        images, rows = first_rows(asked.loader.questions.images)
+        predictions = predict(asked.model, asked.loader, rows, precision=precision, progress=False)
+        truths, objects = targets.maps(images), targets.objects(images)
+        yield SegmentedImages(
+            asked, split, targets, images, *(m.cpu().numpy().astype(np.uint8) for m in
+                                      (predictions, truths, objects))
+        )  # fmt: skip
+
+
+def label_maps_of(asked: AskedQuestions) -> LabelMapTargets:
+    """The label maps of a network's data; raises ``UserError`` for a network that makes none."""
+    targets = asked.loader.targets
+    if not isinstance(targets, LabelMapTargets):
+        raise UserError(
+            f"{asked.checkpoint}: makes no label maps; give a network of model=film_label_maps"
+        )
+    return targets
+
+
+def first_rows(images: Tensor) -> tuple[Tensor, Tensor]:
+    """The distinct images (U,), sorted, and the first row (U,) of each among those (N,) of some
+    questions."""
+    distinct, inverse = torch.unique(images, return_inverse=True)
+    rows = torch.full_like(distinct, len(images))
+    places = torch.arange(len(images), dtype=distinct.dtype)
+    return distinct, rows.scatter_reduce(0, inverse, places, "amin")

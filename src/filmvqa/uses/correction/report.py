@@ -1,0 +1,263 @@
+"""How much hints help: the report of a sweep of networks that take hints."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from filmvqa.checkpoints.checkpoint import load_checkpoint, model_from_checkpoint
+from filmvqa.questions.vocabulary import Vocabulary
+from filmvqa.studies.bootstrap import Difference, paired_difference
+from filmvqa.studies.sweeps import SweepRun, read_runs, unfinished
+from filmvqa.system.errors import UserError
+from filmvqa.system.files import atomic_write, check_output, write_file
+from filmvqa.system.layout import CorrectionLayout, RunLayout
+from filmvqa.system.locks import folder_lock
+from filmvqa.system.tables import markdown_table
+from filmvqa.tasks.label_maps import image_ious, overall_ious
+from filmvqa.uses.correction.drawing import draw_courses, draw_examples
+from filmvqa.uses.correction.opening import Maps, SegmentedImages, segmented_images
+from filmvqa.uses.correction.rounds import Course, correct
+
+#: The key by whose values runs are compared.
+KEY = "model.block.conditioning"
+#: Pictures of so many images are drawn.
+EXAMPLES = 4
+
+Scores = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Series:
+    """The S runs of one kind of network, one for each seed.
+
+    Attributes
+    ----------
+    courses, others
+        Of each run: with the hints about each image, and with those about other images.
+    scores, other_scores
+        (S, K + 1, N) mean IoU of each image before, and after each hint.
+    """
+
+    runs: list[SweepRun]
+    courses: list[Course]
+    others: list[Course]
+    scores: Scores
+    other_scores: Scores
+
+
+def report_correction(
+    base: str | Path,
+    folder: str | Path,
+    split: str,
+    *,
+    hints: int = 5,
+    seed: int = 0,
+    h5: str | Path | None = None,
+    features: str | Path | None = None,
+    output: str | Path | None = None,
+    batch_size: int = 256,
+    device: str = "auto",
+    precision: str = "auto",
+) -> tuple[CorrectionLayout, str]:
+    """Correct a split's images hint by hint with each network of a sweep.
+
+    Parameters
+    ----------
+    base
+        The checkpoint of the network without language, which made the first predictions.
+    folder
+        The folder of the sweep, whose runs began from ``base``. Those of one conditioning differ
+        in their seed.
+    hints, seed
+        As ``correct`` takes them.
+    output
+        The folder of the report; None: that of the sweep.
+    h5, features, batch_size, device, precision
+        As for ``segmented_images``, of the base's data.
+
+    Returns
+    -------
+    tuple
+        The files that were written, and the table.
+
+    Raises
+    ------
+    UserError
+        For checkpoints or data that cannot be read or do not fit each other.
+    """
+    files = CorrectionLayout(Path(folder if output is None else output), split)
+    check_output(files.report)
+    with (
+        segmented_images(
+            base,
+            split,
+            h5=h5,
+            features=features,
+            batch_size=batch_size,
+            device=device,
+            precision=precision,
+        ) as segmented,
+        folder_lock(files.folder, split),
+    ):
+        series = {}
+        all_runs = read_runs(folder)
+        unfinished(all_runs)
+        for name, runs in _by_conditioning(all_runs).items():
+            courses: dict[bool, list[Course]] = {False: [], True: []}
+            for run in runs:
+                model, vocabulary = _corrector(run, segmented)
+                for others, done in courses.items():
+                    done.append(
+                        correct(
+                            segmented, model, vocabulary, hints=hints, seed=seed, others=others,
+                            batch_size=batch_size, precision=precision,
+                        )
+                    )  # fmt: skip
+            truths = segmented.truths
+            series[name] = Series(
+                runs, courses[False], courses[True],
+                *(np.stack([_scores(c, truths) for c in courses[o]]) for o in (False, True)),
+            )  # fmt: skip
+        report = _report(segmented, split, series)
+        table = format_correction(report)
+        _write_hints(files, segmented, series)
+        write_file(files.report, json.dumps(report, indent=1) + "\n")
+        write_file(files.table, table)
+        draw_courses(report, files.courses)
+        draw_examples(segmented, {name: s.courses[0] for name, s in series.items()},
+                      files.examples, EXAMPLES)  # fmt: skip
+    return files, table
+
+
+def _by_conditioning(runs: list[SweepRun]) -> dict[str, list[SweepRun]]:
+    """The runs of each conditioning in the order of their seeds; all have the same seeds."""
+    grouped: dict[str, list[SweepRun]] = {}
+    for run in sorted(runs, key=lambda run: int(run.config.get("seed", 0))):
+        grouped.setdefault(str(run.config.get(KEY)), []).append(run)
+    seeds = {name: [run.config.get("seed") for run in group] for name, group in grouped.items()}
+    for name, of_name in seeds.items():
+        if len(set(map(str, of_name))) < len(of_name) or of_name != next(iter(seeds.values())):
+            raise UserError(
+                f"{runs[0].folder.parent}: the runs of {KEY}={name} have the seeds {of_name}, "
+                f"those of {next(iter(seeds))} {next(iter(seeds.values()))}; train each with the "
+                "same seeds, once"
+            )
+    order = {name: i for i, name in enumerate(("film", "guide"))}
+    return dict(sorted(grouped.items(), key=lambda item: order.get(item[0], len(order))))
+
+
+def _corrector(run: SweepRun, segmented: SegmentedImages) -> tuple[nn.Module, Vocabulary]:
+    """The best network of a run, which must take the same features and make the same maps."""
+    path = RunLayout(run.folder).best_checkpoint
+    content = load_checkpoint(path)
+    model, vocabulary = model_from_checkpoint(content, path)
+    mine, theirs = content["model"]["kwargs"], segmented.asked.content["model"]["kwargs"]
+    for key in ("feature_shape", "mask_size", "num_maps"):
+        if mine.get(key) != theirs.get(key):
+            raise UserError(
+                f"{path}: has {key}={mine.get(key)}, {segmented.asked.checkpoint} "
+                f"{theirs.get(key)}; give the network that it began from"
+            )
+    return model.to(segmented.asked.loader.device), vocabulary
+
+
+def _scores(course: Course, truths: Maps) -> Scores:
+    """(K + 1, N) mean IoU of each image."""
+    truth = torch.from_numpy(truths)
+    scores = [image_ious(torch.from_numpy(maps), truth).numpy() for maps in course.predictions]
+    return np.stack(scores).astype(np.float64)
+
+
+def _report(
+    segmented: SegmentedImages, split: str, series: dict[str, Series]
+) -> dict[str, Any]:  # fmt: skip
+    images = segmented.images.numpy().astype(np.int64)
+    truth = torch.from_numpy(segmented.truths)
+
+    def difference(first: Scores, second: Scores) -> dict[str, float]:
+        return asdict(paired_difference(first, second, images))
+
+    report: dict[str, Any] = {
+        "base": str(segmented.asked.checkpoint), "split": split, "images": len(images),
+        "series": {}, "contrasts": {},
+    }  # fmt: skip
+    for name, s in series.items():
+        rounds = range(1, s.scores.shape[1])
+        report["series"][name] = {
+            "runs": [str(run.folder) for run in s.runs],
+            "mean_iou": s.scores.mean((0, 2)).tolist(),
+            "overall_iou": [
+                float(np.mean([
+                    float(overall_ious(torch.from_numpy(c.predictions[k]), truth).nanmean())
+                    for c in s.courses
+                ]))
+                for k in (0, *rounds)
+            ],
+            "gain": [difference(s.scores[:, k], s.scores[:, 0]) for k in rounds],
+            "gain_of_hint": [difference(s.scores[:, k], s.scores[:, k - 1]) for k in rounds],
+            "others_gain": [difference(s.other_scores[:, k], s.other_scores[:, 0]) for k in rounds],
+            "images_hinted": [
+                float(np.mean([course.hinted(k) for course in s.courses])) for k in rounds
+            ],
+        }  # fmt: skip
+    first, *rest = series
+    for name in rest:
+        report["contrasts"][f"{name} - {first}"] = [
+            difference(series[name].scores[:, k], series[first].scores[:, k])
+            for k in range(1, series[first].scores.shape[1])
+        ]
+    return report
+
+
+def format_correction(report: dict[str, Any]) -> str:
+    """The report as a Markdown table, in percent and points."""
+    rows = []
+    for name, series in report["series"].items():
+        rows.append([name, "0", f"{100 * series['mean_iou'][0]:.1f}", "", "", "", "", ""])
+        for k, score in enumerate(series["mean_iou"][1:], 1):
+            rows.append([
+                name, str(k), f"{100 * score:.1f}", _points(series["gain_of_hint"][k - 1]),
+                _points(series["gain"][k - 1]), _points(series["others_gain"][k - 1]),
+                f"{100 * series['overall_iou'][k]:.1f}", f"{series['images_hinted'][k - 1]:.0f}",
+            ])  # fmt: skip
+        rows[-len(series["mean_iou"])][6] = f"{100 * series['overall_iou'][0]:.1f}"
+    table = markdown_table(
+        ["conditioning", "hints", "mean IoU", "gain of this hint", "gain of all",
+         "gain of hints about other images", "overall IoU", "images hinted"], rows, 2,
+    )  # fmt: skip
+    if report["contrasts"]:
+        contrasts = [
+            [name, *(_points(difference) for difference in differences)]
+            for name, differences in report["contrasts"].items()
+        ]
+        hints = [f"{k} hint{'s' * (k > 1)}" for k in range(1, len(contrasts[0]))]
+        table += "\n" + markdown_table(["mean IoU", *hints], contrasts, 1)
+    return table
+
+
+def _points(difference: dict[str, float]) -> str:
+    d = Difference(**difference)
+    return f"{100 * d.mean:+.1f} ({100 * d.low:+.1f} to {100 * d.high:+.1f})"
+
+
+def _write_hints(
+    files: CorrectionLayout, segmented: SegmentedImages, series: dict[str, Series]
+) -> None:
+    """A line for each run and image: its hints, and its mean IoU before and after each round."""
+    with atomic_write(files.hints) as stream:
+        for name, s in series.items():
+            for run, course, scores in zip(s.runs, s.courses, s.scores, strict=True):
+                for i, image in enumerate(segmented.images.tolist()):
+                    line = {
+                        "conditioning": name, "seed": run.config.get("seed"), "image_index": image,
+                        "hints": course.hints[i], "mean_iou": scores[:, i].round(4).tolist(),
+                    }  # fmt: skip
+                    stream.write(json.dumps(line).encode() + b"\n")

@@ -1,0 +1,257 @@
+"""Fetching and unpacking the official archives."""
+
+from __future__ import annotations
+
+import hashlib
+import lzma
+import os
+import re
+import shutil
+import zipfile
+import zlib
+from collections.abc import Iterator
+from http.client import HTTPException, IncompleteRead
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
+from urllib.parse import unquote, urlsplit
+from urllib.request import Request, urlopen
+
+from tqdm import tqdm
+
+from filmvqa.system.disk import format_bytes, free_space
+from filmvqa.system.errors import UserError, one_line
+from filmvqa.system.files import check_output, named_errors
+from filmvqa.system.locks import folder_lock
+
+_BLOCK = 1 << 20
+_TIMEOUT = 60
+#: The first bytes of a zip archive, and of one without entries.
+_ZIP_BEGINNINGS = (b"PK\x03\x04", b"PK\x05\x06")
+#: What reading a damaged, encrypted or unusual archive raises.
+_ZIP_ERRORS = (
+    zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, ValueError,
+)  # fmt: skip
+
+
+def download_archive(
+    url: str, folder: str | Path, *, md5: str | None = None, needs: int | None = None
+) -> None:
+    """Fetch a zip archive and unpack it into ``folder``, without the archive's top folder.
+
+    The archive is fetched into ``.<name>.part``. An interrupted call is resumed: from the bytes
+    fetched, and with the files not yet unpacked. The archive is removed when all is unpacked.
+
+    An archive that is in the folder under its own name was put there by the user: it is unpacked
+    instead, and kept. Files that are in the folder are never replaced.
+
+    Parameters
+    ----------
+    md5
+        Hexadecimal checksum; None leaves the check to the archive's own (CRC-32 a file).
+    needs
+        Bytes that archive and content take together; None: three times the archive.
+
+    Raises
+    ------
+    UserError
+        If the archive cannot be fetched, is incomplete or broken, does not fit on the disk, or
+        contains a file that is in the folder with other content.
+    """
+    folder = Path(folder)
+    name = Path(unquote(urlsplit(url).path)).name or "archive.zip"
+    with folder_lock(folder, name):
+        marker, own, users = folder / f".{name}.done", folder / f".{name}.part", folder / name
+        if marker.exists():
+            print(f"{folder}: {name} is there already")
+            return
+        if users.exists():
+            remedy = (
+                f"if it is unfinished, finish it, or rename it to {own.name} and run again, which "
+                "goes on from its end; or move it away to have it fetched"
+            )
+            _check_archive(users, md5, remedy)
+            _unpack(users, folder, remedy)
+            print(f"{users}: was there before, and is kept")
+        else:
+            remedy = "move it away and run again"
+            check_output(own)
+            if not zipfile.is_zipfile(own):  # the directory is at the end of an archive
+                _fetch(url, own, needs)
+            _check_archive(own, md5, remedy)
+            _unpack(own, folder, remedy)
+        os.sync()  # all of it at once: 100,000 files one by one would take an hour
+        marker.touch()
+        own.unlink(missing_ok=True)
+
+
+def _fetch(url: str, part: Path, needs: int | None) -> None:
+    """Append to ``part`` what it lacks of the file at ``url``."""
+    fetched = part.stat().st_size if part.exists() else 0
+    try:
+        request = Request(url, headers={"Range": f"bytes={fetched}-"} if fetched else {})
+        with urlopen(request, timeout=_TIMEOUT) as response:
+            start, size = _extent(response, fetched)
+            if start not in (0, fetched):
+                raise UserError(f"{url}: sends another part than asked for; check the server")
+            _check_space(part, fetched, size, needs)
+            _append(url, part, fetched, start, size, response)
+    except HTTPError as error:
+        if error.code == 416 and fetched:  # nothing follows what was fetched
+            size = _number(r"bytes \*/(\d+)", error.headers.get("Content-Range"))
+            if size in (None, fetched):
+                return
+            raise UserError(
+                f"{part}: has {fetched:,} bytes, the file at {url} {size:,}; move it away and run "
+                "again"
+            ) from None
+        raise UserError(
+            f"{url}: {one_line(error)}; check the address (data.download.url), or run again later"
+        ) from None
+    except (HTTPException, OSError) as error:
+        if getattr(error, "filename", None):
+            raise  # of the disk
+        raise UserError(
+            f"{url}: cannot be reached, or the connection was cut ({one_line(error)}); check the "
+            "network and run again to go on"
+        ) from None
+    except ValueError as error:
+        raise UserError(
+            f"{url}: {one_line(error)}; check the address (data.download.url)"
+        ) from None
+
+
+def _extent(response: Any, fetched: int) -> tuple[int, int | None]:
+    """Where in the file the body of a reply begins, and the size of the whole file; None if the
+    server does not say, as in replies that are sent in chunks."""
+    if response.status == 206:
+        content_range = response.headers.get("Content-Range")
+        start = _number(r"bytes (\d+)-", content_range)
+        size = _number(r"bytes \d+-\d+/(\d+)", content_range)
+        return fetched if start is None else start, size
+    return 0, _number(r"(\d+)", response.headers.get("Content-Length"))
+
+
+def _number(pattern: str, header: str | None) -> int | None:
+    match = re.match(pattern, header or "")
+    return int(match[1]) if match else None
+
+
+def _check_space(part: Path, fetched: int, size: int | None, needs: int | None) -> None:
+    """Print what is to be fetched; raise ``UserError`` if it does not fit on the disk."""
+    total = "an unknown size" if size is None else f"{size / 2**30:.2f} GiB"
+    print(f"{part.name}: {total} to fetch into {part.parent}, {fetched / 2**30:.2f} GiB there")
+    required = needs if needs is not None or size is None else 3 * size
+    if required is not None and required - fetched > (free := free_space(part)):
+        raise UserError(
+            f"{part.parent}: the archive and its content need {required / 2**30:.1f} GiB, free are "
+            f"{free / 2**30:.1f}; make room or choose data.root=<folder>"
+        )
+
+
+def _append(
+    url: str, part: Path, fetched: int, start: int, size: int | None, response: Any
+) -> None:
+    """Append the body of a reply, which begins at byte ``start`` of the file; bytes before
+    ``fetched`` are passed over, as a server that knows no ranges sends all."""
+    position = start
+    with (
+        named_errors(part),
+        open(part, "ab") as stream,
+        tqdm(total=size, initial=fetched, unit="B", unit_scale=True) as bar,
+    ):
+        for block in _blocks(response):
+            if position == 0 and not block.startswith(_ZIP_BEGINNINGS):
+                kind = response.headers.get("Content-Type") or "something else"
+                raise UserError(
+                    f"{url}: sends no zip archive but {kind}; check the address "
+                    "(data.download.url), and whether the network wants a login"
+                )
+            new = block[max(0, fetched - position) :]
+            position += len(block)
+            stream.write(new)
+            bar.update(len(new))
+    if size is not None and position < size:
+        raise UserError(f"{url}: the connection was cut; run again to go on")
+
+
+def _blocks(response: Any) -> Iterator[bytes]:
+    """The body of a reply in blocks; a broken connection is a ``UserError``."""
+    try:
+        while block := response.read(_BLOCK):
+            yield block
+    except (HTTPException, OSError) as error:
+        if isinstance(error, IncompleteRead) and error.partial:
+            yield error.partial
+        raise UserError(
+            f"{response.url}: the connection was cut ({one_line(error)}); run again to go on"
+        ) from None
+
+
+def _check_archive(archive: Path, md5: str | None, remedy: str) -> None:
+    """Raise ``UserError`` if an archive is incomplete, or has another MD5."""
+    size = format_bytes(archive.stat().st_size)
+    try:
+        with zipfile.ZipFile(archive):
+            pass
+    except _ZIP_ERRORS as error:
+        raise UserError(f"{archive}: no complete zip archive ({error}; {size}); {remedy}") from None
+    if md5 is not None:
+        with open(archive, "rb") as stream:
+            actual = hashlib.file_digest(stream, "md5").hexdigest()
+        if actual != md5:
+            raise UserError(
+                f"{archive}: has the MD5 {actual}, not data.download.md5={md5}; {remedy}"
+            )
+
+
+def _unpack(archive: Path, folder: Path, remedy: str) -> None:
+    """Unpack what is not yet in the folder; each file gets its name when it is complete."""
+    try:
+        with zipfile.ZipFile(archive) as source:
+            entries = {
+                _place(archive, entry): entry
+                for entry in source.infolist()
+                if not entry.is_dir() and not entry.filename.startswith("__MACOSX/")
+            }
+            missing = {
+                inner: entry
+                for inner, entry in entries.items()
+                if not _is_unpacked(folder / inner, entry, archive)
+            }
+            for inner, entry in tqdm(missing.items(), desc="unpack", unit="file"):
+                target = folder / inner
+                temporary = target.with_name(f".{target.name}.tmp")
+                with named_errors(target, entry.file_size):
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    with source.open(entry) as content, open(temporary, "wb") as stream:
+                        shutil.copyfileobj(content, stream, _BLOCK)
+                    temporary.replace(target)
+    except _ZIP_ERRORS as error:
+        raise UserError(f"{archive}: broken archive ({one_line(error)}); {remedy}") from None
+
+
+def _place(archive: Path, entry: zipfile.ZipInfo) -> Path:
+    """The path of an entry below the archive's top folder."""
+    path = Path(entry.filename)
+    inner = Path(*path.parts[1:])
+    if not inner.parts or ".." in inner.parts or path.is_absolute():
+        raise UserError(f"{archive}: holds {entry.filename!r}, outside its own folder")
+    return inner
+
+
+def _is_unpacked(target: Path, entry: zipfile.ZipInfo, archive: Path) -> bool:
+    """Whether an entry is in its place. Raises ``UserError`` if another file is."""
+    if not target.exists():
+        return False
+    checksum = 0
+    if target.is_file() and target.stat().st_size == entry.file_size:
+        with open(target, "rb") as stream:
+            while block := stream.read(_BLOCK):
+                checksum = zlib.crc32(block, checksum)
+        if checksum == entry.CRC:
+            return True
+    raise UserError(
+        f"{target}: is not the file of that name in {archive.name}; move it away, or choose "
+        "data.root=<folder>"
+    )

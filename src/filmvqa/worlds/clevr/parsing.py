@@ -1,0 +1,158 @@
+"""Typed questions read as programs, by the templates that could have been worded so."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from filmvqa.worlds.engine.families import Family, Template
+from filmvqa.worlds.engine.programs import NotUniqueError, SceneIndex, answer_text, execute
+from filmvqa.worlds.engine.schema import Function
+from filmvqa.worlds.engine.world import CLEVR, COMPOSITE_NODE
+
+#: What each word for a value or a relation stands for.
+_CANONICAL = {word: value for value, words in CLEVR.synonyms.items() for word in words}
+_TOKEN = re.compile(r"[\[\]]|<\w+>\w*|[^\s\[\]]+")
+_PUNCTUATION = re.compile(r"[?;,.!]")
+#: Words that a wording may do without, or put otherwise: see ``_drop_other`` and the article of
+#: ``write_question`` in ``wording``.
+_VARIANTS = {"other": "(?:other )?", "another": "(?:another|an?) ", "a": "an? "}
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One way to read a question: the family of its template, and its program."""
+
+    family: int
+    program: list[Function]
+
+
+class QuestionParser:
+    """Reads questions as the families word them; upper and lower case, punctuation and spaces do
+    not matter."""
+
+    def __init__(self, families: Sequence[Family]) -> None:
+        self._wordings = [
+            (family, *_pattern(text, family.template))
+            for family in families
+            for text in family.template.text
+        ]
+
+    def read(self, question: str) -> list[Reading]:
+        """All readings of a question with different programs; none if no wording fits.
+
+        A question may have several: "the same number of A and B" in either order, for example.
+        """
+        words = _PUNCTUATION.sub(" ", question.lower()).split()
+        text = "".join(f"{word} " for word in words)
+        readings: list[Reading] = []
+        for family, pattern, groups in self._wordings:
+            match = pattern.fullmatch(text)
+            if match is None:
+                continue
+            values = _values(match, groups, family.template)
+            if values is None:
+                continue
+            program = _program(family.template, values)
+            if program is not None and all(r.program != program for r in readings):
+                readings.append(Reading(family.index, program))
+        return readings
+
+    def true_answer(self, question: str, scene: SceneIndex) -> str | None:
+        """The answer that a scene gives; None if no wording fits, or none of the readings has an
+        answer, or they do not agree."""
+        answers = {answer for reading in self.read(question)
+                   if (answer := answer_of(reading.program, scene)) is not None}  # fmt: skip
+        return answers.pop() if len(answers) == 1 else None
+
+
+def answer_of(program: Sequence[Function], scene: SceneIndex) -> str | None:
+    """The answer of a program; None if it asks for an object that is not there, or not alone."""
+    try:
+        return answer_text(execute(program, scene)[-1])
+    except NotUniqueError:
+        return None
+
+
+def _pattern(text: str, template: Template) -> tuple[re.Pattern[str], dict[str, list[str]]]:
+    """A pattern of all wordings of a text, in which each word is followed by a space, and the
+    names of the groups of each parameter."""
+    types = {parameter.name: parameter.type for parameter in template.params}
+    groups: dict[str, list[str]] = {name: [] for name in types}
+    parts = []
+    for token in _TOKEN.findall(_PUNCTUATION.sub(" ", text.lower())):
+        original = next((name for name in types if token.startswith(name.lower())), None)
+        if token == "[":
+            parts.append("(?:")
+        elif token == "]":
+            parts.append(")?")
+        elif original is not None:
+            group = f"g{sum(map(len, groups.values()))}"
+            groups[original].append(group)
+            ending = re.escape(token[len(original) :])
+            words = _words(types[original])
+            part = f"(?P<{group}>{'|'.join(map(re.escape, words))}){ending} "
+            parts.append(part if types[original] in ("Shape", "Relation") else f"(?:{part})?")
+        else:
+            parts.append(_VARIANTS.get(token, f"{re.escape(token)} "))
+    return re.compile("".join(parts)), groups
+
+
+def _words(parameter_type: str) -> list[str]:
+    """The words that a parameter may stand as, the longest first."""
+    values = [*CLEVR.domains[parameter_type], *(["thing"] if parameter_type == "Shape" else [])]
+    words = [word for value in values for word in CLEVR.synonyms.get(value, (value,))]
+    return sorted(words, key=len, reverse=True)
+
+
+def _values(
+    match: re.Match[str], groups: dict[str, list[str]], template: Template
+) -> dict[str, str | None] | None:
+    """The values of a template's parameters; None if two places of one differ, or a parameter has
+    a value that the template excludes."""
+    values: dict[str, str | None] = {}
+    for name, of_name in groups.items():
+        found = {match[group] for group in of_name if match[group] is not None}
+        canonical = {_CANONICAL.get(word, word) for word in found}
+        if len(canonical) > 1:
+            return None
+        value = canonical.pop() if canonical else None
+        values[name] = None if value == "thing" else value
+    if any(values.get(name) is not None for name in template.null_parameters):
+        return None
+    return values
+
+
+def _program(template: Template, values: dict[str, str | None]) -> list[Function] | None:
+    """The steps of a template's nodes with these values; None where a node needs a value that is
+    not there."""
+    program: list[Function] = []
+    last_steps: list[int] = []
+
+    def append(function: str, inputs: list[int], value: str | None = None) -> int:
+        program.append(Function(function, inputs, [] if value is None else [value]))
+        return len(program) - 1
+
+    for node in template.nodes:
+        inputs = [last_steps[i] for i in node.inputs]
+        if not COMPOSITE_NODE.match(node.type):
+            value = values[node.side_inputs[0]] if node.side_inputs else None
+            if node.side_inputs and value is None:
+                return None
+            last_steps.append(append(node.type, inputs, value))
+            continue
+        (step,) = inputs
+        names = iter(node.side_inputs)
+        if node.type.startswith("relate"):
+            relation = values[next(names)]
+            if relation is None:
+                return None
+            step = append("relate", [step], relation)
+        for attribute, name in zip(CLEVR.filter_attributes, names, strict=True):
+            if (value := values[name]) is not None:
+                step = append(f"filter_{attribute}", [step], value)
+        if node.last_function != "filter":
+            step = append(node.last_function, [step])
+        last_steps.append(step)
+    return program

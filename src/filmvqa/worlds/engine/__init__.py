@@ -1,0 +1,1 @@
+"""What worlds share: questions from templates, and the engine that answers them."""

@@ -1,0 +1,180 @@
+"""Questions about the scenes of a file, of any world: this package's, another's or one's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+from tqdm import tqdm
+
+from filmvqa.system.errors import UserError
+from filmvqa.system.files import read_bytes, refuse_overwriting
+from filmvqa.system.layout import image_number
+from filmvqa.worlds.engine.families import read_families
+from filmvqa.worlds.engine.merge import write_array
+from filmvqa.worlds.engine.questions import IMAGES_PER_SHARD, ask_shard
+from filmvqa.worlds.engine.schema import (
+    CORRECT,
+    FETCH,
+    FETCH_AGAIN,
+    Info,
+    Question,
+    check_filename,
+    check_relationships,
+    decode_json,
+)
+from filmvqa.worlds.engine.worker_pool import worker_pool
+from filmvqa.worlds.engine.world import read_world
+
+#: The relationships of a scene, which is a record in JSON without them; ``ValueError`` if they
+#: cannot be known.
+Relate = Callable[[dict[str, Any]], dict[str, list[list[int]]]]
+
+
+class _Scene(msgspec.Struct, kw_only=True):
+    """What questions need to know of a scene, but for its objects; other keys are ignored. It is a
+    ``SceneRecord`` once what was missing is filled in."""
+
+    image_filename: str
+    image_index: int | None = None
+    split: str | None = None
+    relationships: dict[str, list[list[int]]] | None = None
+
+
+class _SceneFile(msgspec.Struct):
+    scenes: list[msgspec.Raw]
+    info: Info | None = None
+
+
+def ask_scenes(
+    scenes: str | Path,
+    output: str | Path,
+    *,
+    world: str | Path = "clevr",
+    relate: Relate | None = None,
+    templates: str | Path | None = None,
+    families: list[str | int] | None = None,
+    questions_per_image: int = 10,
+    seed: int = 0,
+    workers: int = 1,
+) -> int:
+    """Write questions about the scenes of a file in CLEVR's format.
+
+    Scenes of this package's generators get the questions that ``generate`` asked with the same
+    settings, answers of all included.
+
+    Parameters
+    ----------
+    scenes
+        Scene JSON. Scenes need ``objects`` with the world's attributes, ``image_filename``, and
+        ``relationships`` or else what ``relate`` needs.
+    output
+        Question JSON, which must not exist.
+    world
+        As ``read_world`` takes it.
+    relate
+        A function of a module, which gives relationships to scenes without.
+    templates, families, questions_per_image, seed
+        As in ``GeneratorSettings``.
+    workers
+        Number of processes; it changes no byte.
+
+    Returns
+    -------
+    int
+        Number of questions.
+
+    Raises
+    ------
+    UserError
+        For a scene that cannot be asked about, named by its number, or an existing output.
+    """
+    scenes, output = Path(scenes), Path(output)
+    refuse_overwriting(output, scenes)
+    if output.exists():
+        raise UserError(f"{output}: exists already; choose another output")
+    read_families(templates, families, read_world(world))  # report invalid templates at once
+    file = decode_json(read_bytes(scenes, FETCH), _SceneFile, scenes, FETCH_AGAIN)
+    if not file.scenes:
+        raise UserError(f"{scenes}: no scenes in it")
+    records = [bytes(raw) for raw in file.scenes]
+    shards = [
+        (records[first : first + IMAGES_PER_SHARD], first, scenes, world, relate, templates,
+         families, questions_per_image, seed)
+        for first in range(0, len(records), IMAGES_PER_SHARD)
+    ]  # fmt: skip
+    count = 0
+
+    def numbered() -> Iterator[Question]:
+        nonlocal count
+        with worker_pool(workers) as pool:
+            asked = pool.map(_ask_records, *zip(*shards, strict=True))
+            for questions in tqdm(asked, total=len(shards), desc="questions", unit="shard"):
+                for question in questions:
+                    question.question_index = count
+                    count += 1
+                    yield question
+
+    write_array(output, file.info or Info(split=""), "questions", numbered())
+    return count
+
+
+def _ask_records(
+    records: list[bytes],
+    first: int,
+    path: Path,
+    world_source: str | Path,
+    relate: Relate | None,
+    templates: str | Path | None,
+    families: list[str | int] | None,
+    per_image: int,
+    seed: int,
+) -> list[Question]:
+    """The questions of one shard; record 0 is scene number ``first`` of the file."""
+    world = read_world(world_source)
+    scenes = []
+    for number, record in enumerate(records, first):
+        try:
+            scenes.append(_scene(record, world_source, relate))
+        except (msgspec.ValidationError, ValueError) as error:
+            raise UserError(
+                f"{path}: scene {number}: {error}; {CORRECT}, or give world=<its world>"
+            ) from None
+    name = f"{seed}/{scenes[0].split}/{first // IMAGES_PER_SHARD}"
+    return ask_shard(scenes, read_families(templates, families, world), per_image, name, world)
+
+
+def _scene(content: bytes, world_source: str | Path, relate: Relate | None) -> Any:
+    """A scene of the world from its JSON.
+
+    Raises
+    ------
+    ValueError
+        If it has no index, or no relationships and ``relate`` does not know them.
+    """
+    scene = msgspec.json.decode(content, type=_scene_type(world_source))
+    check_filename(scene.image_filename)
+    if scene.image_index is None:
+        scene.image_index = image_number(scene.image_filename)
+    if scene.image_index is None:
+        raise ValueError("no image_index, and no number in image_filename")
+    if scene.relationships is None:
+        if relate is None:
+            raise ValueError("no relationships")
+        scene.relationships = relate(msgspec.json.decode(content))
+    scene.split = scene.split or ""
+    relations = read_world(world_source).relations
+    check_relationships(scene.relationships, len(scene.objects), relations)
+    return scene
+
+
+@cache
+def _scene_type(world_source: str | Path) -> type[Any]:
+    """``_Scene`` with objects, which have a value of each of the world's attributes."""
+    attributes = read_world(world_source).attributes.items()
+    thing = msgspec.defstruct("_Object", [(name, Literal[values]) for name, values in attributes])
+    objects: tuple[str, Any] = ("objects", list[thing])  # type: ignore[valid-type]
+    return msgspec.defstruct("_SceneOfWorld", [objects], bases=(_Scene,), kw_only=True)

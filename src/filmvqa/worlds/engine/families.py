@@ -1,0 +1,273 @@
+"""Question families, read from templates in the JSON format of CLEVR's official generator."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+
+import msgspec
+
+from filmvqa.system.errors import UserError
+from filmvqa.worlds.engine.programs import NUMBERS_REFERRED, Value, answer_text, referred_objects
+from filmvqa.worlds.engine.schema import decode_json
+from filmvqa.worlds.engine.world import CLEVR, COMPOSITE_NODE, World
+
+#: The name of folders with templates of referring expressions, by which a world's are selected.
+REFERRING = "referring"
+
+
+class Parameter(msgspec.Struct):
+    """A placeholder of a template, such as ``<Z>``, and the type of its values."""
+
+    name: str
+    type: str
+
+
+class Node(msgspec.Struct):
+    """A node of a template's program: a function, or a composite node.
+
+    ``inputs`` are indices of earlier nodes, ``side_inputs`` names of parameters.
+    """
+
+    type: str
+    inputs: list[int] = []
+    side_inputs: list[str] = []
+
+    @property
+    def last_function(self) -> str:
+        """The function that gives the node's output: the last one of a composite node."""
+        composite = COMPOSITE_NODE.match(self.type)
+        return (composite[2] or "_filter")[1:] if composite else self.type
+
+    def signature(self, world: World) -> tuple[tuple[str, ...], str]:
+        """Input types and output type, as ``World.signature`` gives them."""
+        if COMPOSITE_NODE.match(self.type):
+            input_type = "object" if self.type.startswith("relate") else "set"
+            last = self.last_function
+            return (input_type,), "set" if last == "filter" else world.signature(last)[1]
+        return world.signature(self.type)
+
+    def side_input_types(self, world: World) -> list[str]:
+        """Required types of the side inputs."""
+        if COMPOSITE_NODE.match(self.type):
+            values = world.filter_types
+            return ["Relation", *values] if self.type.startswith("relate") else values
+        return list(world.functions[self.type].side_inputs)
+
+    def find_problem(
+        self, parameter_types: Mapping[str, str], output_types: Sequence[str], world: World
+    ) -> str | None:
+        """Return what is invalid about the node, or None.
+
+        ``parameter_types`` are the types of the template's parameters, ``output_types`` those of
+        the earlier nodes' outputs.
+        """
+        if not (COMPOSITE_NODE.match(self.type) or self.type in world.functions):
+            return f"has the unknown type {self.type!r}"
+        if any(not 0 <= j < len(output_types) for j in self.inputs):
+            return "has an input that is not an earlier node"
+        expected, actual = list(self.signature(world)[0]), [output_types[j] for j in self.inputs]
+        if expected != actual:
+            return f"({self.type}) has inputs of the types {actual}, not {expected}"
+        side_types = [parameter_types.get(name) for name in self.side_inputs]
+        expected = self.side_input_types(world)
+        if side_types != expected:
+            return f"({self.type}) has side inputs of the types {side_types}, not {expected}"
+        return None
+
+
+class Constraint(msgspec.Struct):
+    """A constraint on a template's parameters or outputs: NULL, NEQ or OUT_NEQ."""
+
+    type: str
+    params: list[str | int]
+
+    def find_problem(self, node_count: int) -> str | None:
+        """Return what is invalid about the constraint in a template of that many nodes, or None."""
+        parameter_types: dict[str, list[type]] = {
+            "NULL": [str],
+            "NEQ": [str, str],
+            "OUT_NEQ": [int, int],
+        }
+        if self.type not in parameter_types:
+            return f"constraint {self.type!r} is unknown"
+        if [type(p) for p in self.params] != parameter_types[self.type] or any(
+            isinstance(p, int) and not 0 <= p < node_count for p in self.params
+        ):
+            return f"constraint {self.type} has invalid parameters {self.params}"
+        return None
+
+
+class Template(msgspec.Struct, dict=True):
+    """The template of a question family.
+
+    Attributes
+    ----------
+    params
+        Parameters, which occur in the text and as side inputs of nodes.
+    text
+        Alternative wordings of the question.
+    nodes
+        The program, in which each node comes after its inputs.
+    constraints
+        Constraints on parameters and outputs.
+    """
+
+    params: list[Parameter]
+    text: list[str]
+    nodes: list[Node]
+    constraints: list[Constraint] = []
+
+    def check(self, name: str, world: World, refers: bool = False) -> None:
+        """Raise ``UserError`` if a node, parameter or constraint is invalid.
+
+        ``name`` is the beginning of the error message; ``refers`` tells whether the program has to
+        give objects instead of an answer.
+        """
+        if problem := self._find_problem(world, refers):
+            raise UserError(f"{name}: {problem}; correct the template")
+
+    def _find_problem(self, world: World, refers: bool) -> str | None:
+        if not self.text or not self.nodes:
+            return "it has no text or no nodes"
+        parameter_types = {p.name: p.type for p in self.params}
+        unknown = [p.type for p in self.params if p.type not in world.domains]
+        if unknown:
+            return f"a parameter has the unknown type {unknown[0]!r}"
+        if len(parameter_types) < len(self.params) or "" in parameter_types:
+            return "two parameters have the same name, or one has none"
+        output_types: list[str] = []
+        for i, node in enumerate(self.nodes):
+            problem = node.find_problem(parameter_types, output_types, world)
+            if problem:
+                return f"node {i} {problem}"
+            output_types.append(node.signature(world)[1])
+        if refers and not self.refers(world):
+            return f"its last node ({self.nodes[-1].type}) does not give objects"
+        if not refers and self.nodes[-1].last_function not in world.answer_functions:
+            return f"its last node ({self.nodes[-1].type}) does not give an answer"
+        return next(
+            filter(None, (c.find_problem(len(output_types)) for c in self.constraints)), None
+        )
+
+    @cached_property
+    def null_parameters(self) -> frozenset[str]:
+        """Parameters that must have no value (constraint NULL)."""
+        return frozenset(str(c.params[0]) for c in self.constraints if c.type == "NULL")
+
+    @cached_property
+    def equal_parameters(self) -> list[tuple[str, str]]:
+        """Pairs of parameters that must not have different values (constraint NEQ)."""
+        # In spite of the constraint's name, the official generator rejects instances whose two
+        # values differ. Its own templates do not use the constraint.
+        return [(str(c.params[0]), str(c.params[1])) for c in self.constraints if c.type == "NEQ"]
+
+    @cached_property
+    def differing_outputs(self) -> list[tuple[int, int]]:
+        """Pairs of nodes whose outputs must differ (constraint OUT_NEQ)."""
+        pairs = ((c.params[0], c.params[1]) for c in self.constraints if c.type == "OUT_NEQ")
+        return [(int(i), int(j)) for i, j in pairs]
+
+    @cached_property
+    def excludes_yes(self) -> bool:
+        """Whether the constraints leave only "no": the two outputs that are compared must differ,
+        as in the release's family 0, which therefore is hardly ever asked."""
+        last = self.nodes[-1]
+        return last.type.startswith("equal_") and any(
+            set(pair) == set(last.inputs) for pair in self.differing_outputs
+        )
+
+    @cached_property
+    def has_relate(self) -> bool:
+        return any(node.type == "relate" for node in self.nodes)
+
+    def refers(self, world: World = CLEVR) -> bool:
+        """Whether the text is a referring expression: the program gives a set or an object."""
+        return self.nodes[-1].signature(world)[1] in ("set", "object")
+
+    def answer(self, output: Value, world: World = CLEVR) -> str:
+        """One of the possible answers, by the last node's output; of a referring expression, how
+        many objects it refers to."""
+        if not self.refers(world):
+            return answer_text(output)
+        count = len(referred_objects(output, self.nodes[-1].signature(world)[1]))
+        return NUMBERS_REFERRED[min(count, 2)]
+
+    def possible_answers(self, world: World = CLEVR) -> list[str]:
+        """All answers that the last function can give, by which questions are balanced."""
+        if self.refers(world):
+            is_set = self.nodes[-1].signature(world)[1] == "set"
+            return list(NUMBERS_REFERRED) if is_set else ["one"]
+        last_type = self.nodes[-1].type
+        operation, _, attribute = last_type.partition("_")
+        if operation == "query":
+            return list(world.attributes[attribute])
+        if last_type.endswith("count"):
+            return [str(n) for n in range(world.largest_count + 1)]
+        return ["yes", "no"]
+
+
+class Family(msgspec.Struct):
+    """A template with its number (that of the release for the templates of this package) and its
+    group."""
+
+    index: int
+    group: str
+    template: Template
+
+
+def read_families(
+    folder: str | Path | None = None,
+    selection: Sequence[str | int] | None = None,
+    world: World = CLEVR,
+) -> list[Family]:
+    """Read the families of a folder of template files, numbered file by file.
+
+    Files with the names of the world's ``family_groups`` come first, in their order (that of the
+    release for CLEVR), then the others by name.
+
+    Parameters
+    ----------
+    folder
+        Folder with JSON files; None selects the world's in this package, and ``referring`` the
+        world's referring expressions. Templates in any folder of that name give objects, those in
+        others answers.
+    selection
+        Groups (file names without ``.json``) and numbers of the families to return; None selects
+        all families. The selection does not change the families' numbers.
+
+    Raises
+    ------
+    UserError
+        If the folder or a selected family does not exist, or a template is invalid.
+    """
+    source = world.templates if folder is None else Path(folder)
+    if str(folder) == REFERRING:
+        source = world.templates.with_name(REFERRING)
+    if not source.is_dir():
+        raise UserError(
+            f"{source}: no such folder; set templates to a folder of template files (*.json)"
+        )
+    paths = {p.name.removesuffix(".json"): p for p in source.iterdir() if p.name.endswith(".json")}
+    groups = [group for group in world.family_groups if group in paths]
+    groups += sorted(paths.keys() - world.family_groups.keys())
+    families: list[Family] = []
+    for group in groups:
+        path = paths[group]
+        for k, template in enumerate(
+            decode_json(path.read_bytes(), list[Template], str(path), "correct the template")
+        ):
+            template.check(f"{path}: template {k}", world, source.name == REFERRING)
+            families.append(Family(len(families), group, template))
+    if not families:
+        raise UserError(f"{source}: no template files (*.json) in this folder; choose another one")
+    if selection is None:
+        return families
+    unknown = [c for c in selection if c not in groups and c not in range(len(families))]
+    if unknown:
+        raise UserError(
+            f"{source}: unknown question families {unknown}; choose from the groups {groups} and "
+            f"the numbers 0 to {len(families) - 1}"
+        )
+    return [family for family in families if family.group in selection or family.index in selection]

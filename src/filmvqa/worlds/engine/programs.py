@@ -1,0 +1,253 @@
+"""Functional programs: execution on a scene, and their question types.
+
+A set of objects is an integer whose bit i is 1 if object i is in the set, so that filters, unions
+and intersections are bitwise operations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import product
+from typing import Any, Protocol
+
+from filmvqa.system.errors import UserError
+from filmvqa.worlds.engine.schema import Function
+from filmvqa.worlds.engine.world import CLEVR, World
+
+#: CLEVR's: the thirteen functions that end a program, and the five question types, in the order of
+#: Table 1 of the FiLM paper.
+ANSWER_FUNCTIONS = CLEVR.answer_functions
+QUESTION_TYPES = CLEVR.question_types
+#: A combination of attribute values: a value or None for each of a world's ``filter_attributes``,
+#: in their order.
+Filter = tuple[str | None, ...]
+#: Output of a step: a set (bits), an object's index or a number (int), a bool or a value (str).
+Value = int | bool | str
+
+
+class SceneRecord(Protocol):
+    """A scene of any world: its objects have the world's attributes, and ``relationships[r][i]``
+    lists the objects that are in relation r to object i. Where the world has ``first`` and
+    ``last``, objects stand in this order."""
+
+    @property
+    def image_index(self) -> int: ...
+    @property
+    def image_filename(self) -> str: ...
+    @property
+    def split(self) -> str: ...
+    @property
+    def objects(self) -> Sequence[Any]: ...
+    @property
+    def relationships(self) -> dict[str, list[list[int]]]: ...
+
+
+#: By how many objects they refer to, referring expressions are balanced.
+NUMBERS_REFERRED = ("none", "one", "several")
+
+
+def referred_objects(output: Value, output_type: str) -> list[int]:
+    """The objects that a program's output is, which is a set or an object."""
+    if output_type == "object":
+        return [int(output)]
+    return [i for i in range(int(output).bit_length()) if int(output) >> i & 1]
+
+
+class NotUniqueError(Exception):
+    """The input of ``unique`` is not a set of one object, or that of ``first`` or ``last`` has
+    fewer than two: the question is invalid on this scene."""
+
+
+class SceneIndex:
+    """Sets of a scene's objects, computed once for all programs.
+
+    Attributes
+    ----------
+    all_objects
+        The set of all objects.
+    attributes
+        ``attributes[i]`` is the tuple of object i's values, in the order of the world's.
+    matching
+        ``matching[f]`` is the set of objects that match filter f. Filters that match no object
+        are not in it.
+    related
+        ``related[r][i]`` is the set of objects in relation r to object i.
+    world
+        The scene's world.
+    """
+
+    def __init__(self, scene: SceneRecord, world: World = CLEVR) -> None:
+        self.world = world
+        self.all_objects = (1 << len(scene.objects)) - 1
+        names = list(world.attributes)
+        self.attributes = [tuple([getattr(o, name) for name in names]) for o in scene.objects]
+        self.matching: dict[Filter, int] = {}
+        composite = len(world.filter_attributes)
+        for i, values in enumerate(self.attributes):
+            for key in product(*((value, None) for value in values[:composite])):
+                self.matching[key] = self.matching.get(key, 0) | 1 << i
+        self.related = {
+            r: [sum(1 << j for j in row) for row in scene.relationships[r]] for r in world.relations
+        }
+        self._places = {name: k for k, name in enumerate(names)}
+        self._with_value: dict[tuple[str, str], int] = {}
+        for i, values in enumerate(self.attributes):
+            for key in zip(names, values, strict=True):
+                self._with_value[key] = self._with_value.get(key, 0) | 1 << i
+
+    def with_value(self, attribute: str, value: str) -> int:
+        """Return the set of objects whose attribute has the value."""
+        return self._with_value.get((attribute, value), 0)
+
+    def same(self, attribute: str, i: int) -> int:
+        """Return the set of other objects with object i's value of an attribute."""
+        value = self.attributes[i][self._places[attribute]]
+        return self.with_value(attribute, value) & ~(1 << i)
+
+    def apply(self, function: str, inputs: Sequence[Value], value: str | None) -> Value:
+        """Apply one function of a program to the outputs of earlier steps.
+
+        Raises
+        ------
+        NotUniqueError
+            If the input of ``unique`` is not a set of one object, or that of ``first`` or ``last``
+            has fewer than two.
+        UserError
+            If the world has no such function.
+        """
+        entry = self.world.functions.get(function)
+        if entry is None:
+            raise UserError(f"unknown function {function!r} in a program")
+        first = int(inputs[0]) if inputs and not isinstance(inputs[0], str) else 0
+        if function == "scene":
+            return self.all_objects
+        if function == "unique":
+            if first.bit_count() != 1:
+                raise NotUniqueError
+            return first.bit_length() - 1
+        if function in ("first", "last"):
+            if first.bit_count() < 2:  # as of one thing alone nobody asks
+                raise NotUniqueError
+            return (first if function == "last" else first & -first).bit_length() - 1
+        if function == "relate":
+            return self.related[value or ""][first]
+        if function == "count":
+            return first.bit_count()
+        if function == "exist":
+            return first != 0
+        if len(entry.inputs) == 2:
+            return self._combine(function, inputs[0], inputs[1])
+        operation, _, attribute = function.partition("_")
+        if operation == "filter":
+            return first & self.with_value(attribute, value or "")
+        if operation == "query":
+            found: str = self.attributes[first][self._places[attribute]]
+            return found
+        return self.same(attribute, first)
+
+    @staticmethod
+    def _combine(function: str, a: Value, b: Value) -> Value:
+        if function == "less_than":
+            return int(a) < int(b)
+        if function == "greater_than":
+            return int(a) > int(b)
+        if function == "union":
+            return int(a) | int(b)
+        if function == "intersect":
+            return int(a) & int(b)
+        return a == b
+
+
+def execute(program: Sequence[Function], scene_index: SceneIndex) -> list[Value]:
+    """Return the output of every step of a program; the last one is the answer.
+
+    Raises
+    ------
+    NotUniqueError
+        If the input of ``unique`` is not a set of one object.
+    UserError
+        If the program has an unknown function.
+    """
+    outputs: list[Value] = []
+    for step in program:
+        value = step.value_inputs[0] if step.value_inputs else None
+        outputs.append(scene_index.apply(step.function, [outputs[i] for i in step.inputs], value))
+    return outputs
+
+
+def answer_text(value: Value) -> str:
+    """Return an answer as CLEVR writes it: "yes", "no", a number or an attribute value."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return str(value)
+
+
+def token(step: Function) -> str:
+    """Return a step's token in the program vocabulary, such as ``filter_color[blue]``."""
+    return f"{step.function}[{','.join(step.value_inputs)}]" if step.value_inputs else step.function
+
+
+def last_steps(inputs: Sequence[Sequence[int]]) -> list[int]:
+    """The steps of a program that are no other step's input.
+
+    ``inputs[i]`` are the indices of the inputs of step i: earlier steps in all of the list, or, in
+    a list that begins with the answer, later ones.
+
+    Raises
+    ------
+    ValueError
+        If an input is neither.
+    """
+    steps = list(enumerate(inputs))
+    forward = [i for i, step in steps if any(not 0 <= j < i for j in step)]
+    if forward and any(not i < j < len(inputs) for i, step in steps for j in step):
+        i = forward[0]
+        raise ValueError(
+            f"step {i} of its program has the inputs {list(inputs[i])}; "
+            "inputs must be earlier steps"
+        )
+    used = {j for step in inputs for j in step}
+    return [i for i, _ in steps if i not in used]
+
+
+def answering_step(
+    functions: Sequence[str], inputs: Sequence[Sequence[int]], world: World = CLEVR
+) -> int:
+    """The step that gives a program's answer, in whichever order its steps are listed: the only one
+    that no other uses, or, of several such, the last one in the list if its function can answer,
+    else the only one that can.
+
+    Raises
+    ------
+    ValueError
+        If that is none or several, or for inputs that ``last_steps`` refuses.
+    """
+    ends = last_steps(inputs)
+    if len(ends) == 1:
+        return ends[0]
+    answering = [i for i in ends if functions[i] in world.type_names]
+    if answering and (len(answering) == 1 or answering[-1] == len(inputs) - 1):
+        return answering[-1]
+    raise ValueError(f"its program does not tell which of its steps gives the answer: {ends}")
+
+
+def prefix_order(inputs: Sequence[Sequence[int]], last: int) -> list[int]:
+    """Return the steps of a program in prefix order: each step before its inputs, as in clevr-iep.
+
+    ``inputs`` are such as ``last_steps`` accepts, and ``last`` is the step that gives the answer. A
+    step that is the input of two steps is listed twice.
+
+    Raises
+    ------
+    ValueError
+        If steps are shared so often that the list is longer than 16 times the number of steps.
+    """
+    order: list[int] = []
+    pending = [last]
+    while pending:
+        i = pending.pop()
+        order.append(i)
+        if len(order) > 16 * len(inputs):
+            raise ValueError("its program is not a tree: its steps are shared too often")
+        pending.extend(reversed(inputs[i]))
+    return order

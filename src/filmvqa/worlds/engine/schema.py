@@ -1,0 +1,234 @@
+"""Typed records of CLEVR v1.0's JSON files (Johnson et al., CVPR 2017).
+
+The fields are those of the release, so code for CLEVR reads generated files, and this module reads
+CLEVR's. Questions are also read in the form of CLEVR's own generator, which sets made with it have
+(Super-CLEVR, CLEVR-Math).
+"""
+
+from __future__ import annotations
+
+import codecs
+import gzip
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from filmvqa.system.errors import UserError
+from filmvqa.system.files import read_bytes
+from filmvqa.system.layout import image_number
+
+
+class Info(msgspec.Struct, omit_defaults=True):
+    """The ``info`` record of a CLEVR file."""
+
+    split: str
+    license: str = ""
+    version: str = ""
+    date: str = ""
+
+
+def check_filename(name: str) -> None:
+    """Raise ``ValueError`` if an image's name is not a plain file name, but a path to elsewhere.
+
+    msgspec reports the error with its position in the JSON file.
+    """
+    if not name or name.startswith(".") or any(c in name for c in "/\\\0"):
+        raise ValueError(f"image_filename {name!r} is not a plain file name")
+
+
+def check_relationships(
+    relationships: dict[str, list[list[int]]], count: int, relations: Sequence[str]
+) -> None:
+    """Raise ``ValueError`` if the relations of ``count`` objects are not all there, or are of
+    others."""
+    for relation in relations:
+        rows = relationships.get(relation, [])
+        if len(rows) != count or any(not 0 <= j < count for row in rows for j in row):
+            raise ValueError(f"relationships {relation!r} do not fit {count} objects")
+
+
+class Function(msgspec.Struct):
+    """One step of a functional program; ``inputs`` are indices of earlier steps."""
+
+    function: str
+    inputs: list[int]
+    value_inputs: list[str] = []
+
+
+class Question(msgspec.Struct, omit_defaults=True):
+    """One question about an image.
+
+    Questions of CLEVR's test split have no answer, program and family; those of CLEVR-Humans have
+    no program. A referring expression has, in place of an answer, the numbers of the ``objects`` of
+    its scene that it refers to.
+    """
+
+    image_filename: str
+    question: str
+    image_index: int | None = None
+    split: str | None = None
+    question_index: int | None = None
+    question_family_index: int | None = None
+    answer: str | None = None
+    program: list[Function] | None = None
+    objects: list[int] | None = None
+
+    def __post_init__(self) -> None:
+        check_filename(self.image_filename)
+
+
+class StepRecord(msgspec.Struct, gc=False):
+    """A step as question files have it. In the form of CLEVR's generator ``function`` is called
+    ``type``, and ``value_inputs`` may still be called ``side_inputs``, its earlier name."""
+
+    inputs: list[int]
+    function: str | None = None
+    type: str | None = None
+    value_inputs: list[str | int] | None = None
+    side_inputs: list[str | int] | None = None
+
+    def name_and_values(self) -> tuple[str, list[str | int]]:
+        """The function and its values, by whichever name; raises ``ValueError`` if there is no
+        function, or if two names of one thing contradict each other."""
+        name, values = self.function or self.type, self.value_inputs or self.side_inputs or []
+        if not name:
+            raise ValueError("a step of its program has no function")
+        if self.type is not None and self.type != name:
+            raise ValueError(f"a step of its program has the function {name!r}, type {self.type!r}")
+        if self.side_inputs and self.side_inputs != values:
+            raise ValueError(
+                f"a step of its program has the value_inputs {values}, "
+                f"side_inputs {self.side_inputs}"
+            )
+        return name, values
+
+
+class QuestionRecord(msgspec.Struct, gc=False):
+    """A question as question files have it: its answer may be a truth value or a number, and its
+    family's number may begin again in each template file, which it then names."""
+
+    image_filename: str
+    question: str
+    image_index: int | None = None
+    split: str | None = None
+    question_index: int | None = None
+    question_family_index: int | None = None
+    template_filename: str | None = None
+    answer: bool | int | float | str | None = None
+    program: list[StepRecord] | None = None
+    objects: list[int] | None = None
+
+    def __post_init__(self) -> None:
+        check_filename(self.image_filename)
+
+    def answer_text(self) -> str | None:
+        """The answer as the release has it: ``yes`` and ``no``, whole numbers without a decimal
+        point. None for none."""
+        answer = self.answer
+        if isinstance(answer, str):
+            return answer or None
+        if isinstance(answer, bool):
+            return "yes" if answer else "no"
+        if isinstance(answer, float) and answer.is_integer():
+            answer = int(answer)
+        return None if answer is None else str(answer)
+
+    def normalised(self) -> Question:
+        """The question in the release's form, with the image's index if its name has one; raises
+        ``ValueError`` for a step that contradicts itself."""
+        index = self.image_index
+        index = image_number(self.image_filename) if index is None else index
+        program = None
+        if self.program is not None:
+            steps = [(step, *step.name_and_values()) for step in self.program]
+            program = [
+                Function(name, s.inputs, [str(v) for v in values]) for s, name, values in steps
+            ]
+        return Question(
+            self.image_filename, self.question, index, self.split, self.question_index,
+            self.question_family_index, self.answer_text(), program, self.objects,
+        )  # fmt: skip
+
+
+class QuestionFile(msgspec.Struct):
+    questions: list[Question]
+    info: Info | None = None
+
+
+class _RecordFile(msgspec.Struct):
+    questions: list[QuestionRecord]
+    info: Info | None = None
+
+
+T = TypeVar("T")
+#: Remedies for a missing and for a broken JSON file of a set.
+FETCH = "download it (scripts/download_clevr.py) or generate it (scripts/generate_clevr.py)"
+FETCH_AGAIN = "fetch or generate it again"
+#: For a file that is whole, but of another shape.
+CORRECT = "correct it there"
+_GZIP = b"\x1f\x8b"
+
+
+def decode_json(content: bytes, record_type: type[T], name: str | Path, remedy: str) -> T:
+    """Decode JSON bytes into typed records.
+
+    ``name`` and ``remedy`` are the beginning and the end of the error message.
+
+    Raises
+    ------
+    UserError
+        If the JSON is malformed or does not match the type; the message gives the position.
+    """
+    try:
+        return msgspec.json.decode(utf8_json(content, name), type=record_type)
+    except msgspec.ValidationError as error:
+        raise UserError(f"{name}: {error}; {CORRECT}") from None
+    except msgspec.DecodeError as error:
+        raise UserError(f"{name}: {error}; {remedy}") from None
+    except UnicodeDecodeError as error:
+        raise not_utf8(name, error) from None
+
+
+def utf8_json(content: bytes, name: str | Path) -> bytes:
+    """JSON bytes, decompressed if they are gzip's, without a byte-order mark.
+
+    Raises
+    ------
+    UserError
+        If gzip's data are damaged, or the text is UTF-16 or UTF-32.
+    """
+    if content.startswith(_GZIP):
+        try:
+            content = gzip.decompress(content)
+        except (OSError, EOFError, zlib.error) as error:
+            raise UserError(f"{name}: is a damaged gzip file ({error}); {FETCH_AGAIN}") from None
+    content = content.removeprefix(codecs.BOM_UTF8)
+    # Of the first two bytes of JSON in UTF-16 and UTF-32 one is 0, or both are a byte-order mark.
+    if content[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) or b"\0" in content[:2]:
+        raise UserError(f"{name}: is text in UTF-16 or UTF-32; save it as UTF-8")
+    return content
+
+
+def not_utf8(name: str | Path, error: UnicodeDecodeError) -> UserError:
+    """The error for bytes that are not UTF-8."""
+    return UserError(f"{name}: is not UTF-8 (byte {error.start}: {error.reason}); save it as UTF-8")
+
+
+def read_questions(path: str | Path) -> QuestionFile:
+    """Read a CLEVR question file; raises ``UserError`` if it is missing or damaged."""
+    file = decode_json(read_bytes(path, FETCH), _RecordFile, path, FETCH_AGAIN)
+    questions = []
+    for number, record in enumerate(file.questions):
+        try:
+            questions.append(record.normalised())
+        except ValueError as error:
+            raise UserError(f"{path}: question {number}: {error}; {CORRECT}") from None
+    return QuestionFile(questions, file.info)
+
+
+def encode_json(record: Any) -> bytes:
+    """Encode a record as compact JSON."""
+    return msgspec.json.encode(record)

@@ -1,0 +1,74 @@
+"""A scene as one hears it: its sounds mixed, in a room, with noise."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+from scipy.signal import fftconvolve
+
+from filmvqa.worlds.sound.instruments import Array, synthesise
+from filmvqa.worlds.sound.scenes import SoundScene, bank_generator, sound_duration
+from filmvqa.worlds.sound.settings import SoundRules, SoundSettings
+
+#: Kept of the distinct sounds: 100 kB each.
+_BANK = 2048
+
+
+def distinct_sound(settings: SoundSettings, values: dict[str, str], variant: int) -> Array:
+    """One of the distinct sounds (T,), with a root mean square of 1."""
+    key = tuple(values[name] for name in ("instrument", "note", "brightness", "length"))
+    return _distinct_sound(msgspec.json.encode(settings), key, variant)
+
+
+@lru_cache(_BANK)
+def _distinct_sound(encoded: bytes, key: tuple[str, ...], variant: int) -> Array:
+    settings = msgspec.json.decode(encoded, type=SoundSettings)
+    values = dict(zip(("instrument", "note", "brightness", "length"), key, strict=True))
+    rng = bank_generator(settings, values, variant)
+    rng.uniform()  # drawn for the duration
+    return synthesise(
+        values["instrument"], values["note"], values["brightness"],
+        sound_duration(settings, values, variant), settings.sample_rate, rng,
+    )  # fmt: skip
+
+
+def dry_mix(scene: SoundScene, settings: SoundSettings) -> Array:
+    """The sounds of a scene alone (T,), where 1 is full scale."""
+    mix = np.zeros(round(scene.seconds * settings.sample_rate))
+    for sound in scene.objects:
+        values = {name: getattr(sound, name) for name in
+                  ("instrument", "note", "brightness", "length")}  # fmt: skip
+        wave = distinct_sound(settings, values, sound.variant) * 10 ** (sound.level / 20)
+        start = round(sound.onset * settings.sample_rate)
+        mix[start : start + len(wave)] += wave[: len(mix) - start]
+    return mix
+
+
+def impulse_response(rules: SoundRules, sample_rate: int, rng: np.random.Generator) -> Array:
+    """That of a room (T,): the sound itself, then noise that decays exponentially."""
+    count = round(rules.reverberation_seconds * sample_rate)
+    times = np.arange(count) / sample_rate
+    tail = rng.standard_normal(count) * 10 ** (-3 * times / rules.reverberation_seconds)
+    tail[0] = 0
+    level = -np.inf if rules.reverberation is None else rules.reverberation
+    tail *= 10 ** (level / 20) / np.sqrt((tail**2).sum())
+    tail[0] = 1
+    return np.asarray(tail)
+
+
+def record(
+    scene: SoundScene, settings: SoundSettings, rng: np.random.Generator
+) -> NDArray[np.int16]:
+    """The recording of a scene (T,) in 16 bits.
+
+    What exceeds full scale is clipped, which takes sounds at levels near 0.
+    """
+    mix = dry_mix(scene, settings)
+    if settings.rules.reverberation is not None:
+        response = impulse_response(settings.rules, settings.sample_rate, rng)
+        mix = fftconvolve(mix, response)[: len(mix)]
+    mix = mix + 10 ** (settings.rules.noise / 20) * rng.standard_normal(len(mix))
+    return np.round(np.clip(mix, -1, 1) * 32767).astype(np.int16)

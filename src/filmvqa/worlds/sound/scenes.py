@@ -1,0 +1,158 @@
+"""Scenes: sequences of sounds, drawn at random, and their records."""
+
+from __future__ import annotations
+
+import zlib
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from filmvqa.worlds.engine.schema import Info, check_filename, check_relationships
+from filmvqa.worlds.engine.world import read_world
+from filmvqa.worlds.sound.instruments import note_frequency
+from filmvqa.worlds.sound.settings import SoundSettings
+
+SOUND = read_world("sound")
+
+
+class Sound(msgspec.Struct):
+    """One sound of a scene.
+
+    Attributes
+    ----------
+    instrument, note, brightness, loudness, length, position
+        Attribute values; ``position`` is ``first`` to ``tenth``.
+    onset, duration
+        Seconds.
+    frequency
+        That of the note, in Hz.
+    level
+        Root mean square over the duration, in dB of full scale, without noise and reverberation.
+    variant
+        Which of the sounds of this instrument, note, brightness and length.
+    """
+
+    instrument: str
+    note: str
+    brightness: str
+    loudness: str
+    length: str
+    position: str
+    onset: float
+    duration: float
+    frequency: float
+    level: float
+    variant: int
+
+
+class SoundScene(msgspec.Struct):
+    """The sounds of one recording, in the order of their onsets.
+
+    ``relationships[r][i]`` lists the sounds that are in relation r to sound i: for ``before``,
+    those before sound i. ``image_index`` and ``image_filename`` are called as in CLEVR's files, in
+    whose format questions are.
+    """
+
+    image_index: int
+    image_filename: str
+    split: str
+    seconds: float
+    objects: list[Sound]
+    relationships: dict[str, list[list[int]]]
+
+    def __post_init__(self) -> None:
+        check_filename(self.image_filename)
+        check_relationships(self.relationships, len(self.objects), SOUND.relations)
+
+
+class SoundSceneFile(msgspec.Struct):
+    info: Info
+    scenes: list[SoundScene]
+
+
+def scene_generator(settings: SoundSettings, split: str, index: int) -> np.random.Generator:
+    """The random generator of a scene: of its sounds first, then of its noise."""
+    return np.random.default_rng([settings.seed, zlib.crc32(split.encode()), index])
+
+
+def sample_scene(
+    settings: SoundSettings, split: str, index: int, rng: np.random.Generator
+) -> SoundScene:
+    """Draw a scene, which depends only on the settings, split and index."""
+    rules = settings.rules
+    count = int(rng.integers(rules.min_sounds, rules.max_sounds + 1))
+    turn, sounds = _draw(rules.lead, rng), []
+    for position in SOUND.attributes["position"][:count]:
+        values = {name: str(rng.choice(SOUND.attributes[name])) for name in SOUND.filter_attributes}
+        variant = int(rng.integers(rules.variants))
+        duration = sound_duration(settings, values, variant)
+        level = getattr(rules, values["loudness"]) + rng.uniform(-rules.spread, rules.spread)
+        onset = turn + _draw(rules.gap, rng)
+        # Onsets are those of samples.
+        onset = round(onset * settings.sample_rate) / settings.sample_rate
+        sounds.append(
+            Sound(
+                **values, position=position, onset=onset, duration=duration,
+                frequency=note_frequency(values["note"]), level=float(level), variant=variant,
+            )
+        )  # fmt: skip
+        turn = onset + duration if rules.beat is None else turn + rules.beat
+    return SoundScene(
+        index, file_name(split, index), split, rules.seconds, sounds, order_relations(count)
+    )
+
+
+def order_relations(count: int) -> dict[str, list[list[int]]]:
+    """Which of ``count`` sounds in a row are before and after each."""
+    return {
+        "before": [list(range(i)) for i in range(count)],
+        "after": [list(range(i + 1, count)) for i in range(count)],
+    }
+
+
+class _Position(msgspec.Struct):
+    position: str
+
+
+class _Positions(msgspec.Struct):
+    objects: list[_Position]
+
+
+def relate(scene: dict[str, Any]) -> dict[str, list[list[int]]]:
+    """The relations of a scene's record without any: its sounds stand in their order.
+
+    Raises
+    ------
+    ValueError
+        If their positions are others.
+    """
+    positions = [sound.position for sound in msgspec.convert(scene, _Positions).objects]
+    if positions != list(SOUND.attributes["position"][: len(positions)]):
+        raise ValueError("its sounds do not stand in the order of their positions")
+    return order_relations(len(positions))
+
+
+def bank_generator(
+    settings: SoundSettings, values: dict[str, str], variant: int
+) -> np.random.Generator:
+    """The random generator of one of the distinct sounds."""
+    names = ("instrument", "note", "brightness", "length")
+    numbers = [SOUND.attributes[name].index(values[name]) for name in names]
+    return np.random.default_rng([settings.seed, zlib.crc32(b"bank"), *numbers, variant])
+
+
+def sound_duration(settings: SoundSettings, values: dict[str, str], variant: int) -> float:
+    """The duration in seconds of one of the distinct sounds, which its generator draws first."""
+    rng = bank_generator(settings, values, variant)
+    limits = settings.rules.short if values["length"] == "short" else settings.rules.long
+    return round(_draw(limits, rng) * settings.sample_rate) / settings.sample_rate
+
+
+def _draw(limits: tuple[float, float], rng: np.random.Generator) -> float:
+    return float(rng.uniform(*limits))
+
+
+def file_name(split: str, index: int) -> str:
+    """The file name of a scene's recording."""
+    return f"SOUND_{split}_{index:06d}.wav"

@@ -1,0 +1,141 @@
+"""The settings of a generated set of sounds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated, ClassVar
+
+from msgspec import Meta
+
+from filmvqa.settings.typed import (
+    Name,
+    Natural,
+    NotNegative,
+    PathText,
+    Positive,
+    Seed,
+    Settings,
+    SplitName,
+)
+from filmvqa.system.errors import UserError
+from filmvqa.worlds.engine.set_settings import Identifier
+
+#: More sounds have no position with a name.
+MAX_SOUNDS = 10
+_Count = Annotated[int, Meta(ge=1, le=MAX_SOUNDS)]
+_Decibels = Annotated[float, Meta(ge=-120, le=0)]
+_Seconds = Annotated[float, Meta(gt=0, le=10)]
+_Range = tuple[_Seconds, _Seconds]
+
+
+@dataclass(frozen=True)
+class SoundRules(Settings):
+    """What scenes are made of.
+
+    Attributes
+    ----------
+    min_sounds, max_sounds
+        Number of sounds of a scene.
+    seconds
+        Length of a scene.
+    lead, gap, short, long
+        Least and largest length in seconds: of the silence before the first sound, of that between
+        two sounds, and of sounds by their length.
+    beat
+        Seconds from one sound's turn to the next: a sound begins at its turn, after a silence drawn
+        from ``gap``. None: a sound begins when the one before and such a silence are over.
+    quiet, loud
+        Level of sounds by their loudness, in dB of full scale: their root mean square over their
+        duration, where that of a full-scale square wave is 0.
+    spread
+        Sounds are up to so many dB louder or quieter.
+    noise
+        Level of the background noise in dB of full scale.
+    reverberation
+        Level of the reverberation, in dB of the sound itself; None: none.
+    reverberation_seconds
+        In which it falls by 60 dB.
+    variants
+        Number of sounds of each instrument, note, brightness and length.
+    """
+
+    node: ClassVar[str] = "data.sound.rules"
+
+    min_sounds: _Count = 8
+    max_sounds: _Count = 10
+    seconds: _Seconds = 6.4
+    lead: _Range = (0.02, 0.2)
+    gap: _Range = (0.02, 0.09)
+    beat: _Seconds | None = 0.6
+    short: _Range = (0.2, 0.26)
+    long: _Range = (0.42, 0.5)
+    quiet: _Decibels = -30.0
+    loud: _Decibels = -20.0
+    spread: NotNegative = 1.5
+    noise: _Decibels = -58.0
+    reverberation: _Decibels | None = -26.0
+    reverberation_seconds: _Seconds = 0.3
+    variants: Positive = 2
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("lead", "gap", "short", "long"):
+            low, high = getattr(self, name)
+            if low > high:
+                raise UserError(f"{self.key_of(name)}=[{low},{high}]: give the least length first")
+        if self.min_sounds > self.max_sounds:
+            raise UserError(
+                f"{self._given('min_sounds')}: is above {self._given('max_sounds')}; lower it"
+            )
+        turn = max(self.long[1], self.short[1]) + self.gap[1]
+        if self.beat is not None and turn > self.beat:
+            causes = " ".join(map(self._given, ("long", "short", "gap")))
+            raise UserError(
+                f"{self._given('beat')}: turns take up to {turn:.2f} s with {causes}; raise it, or "
+                "lower these"
+            )
+        longest = self.lead[1] + self.max_sounds * (turn if self.beat is None else self.beat)
+        if longest > self.seconds:
+            names = ("lead", "max_sounds", "long", "short", "gap", "beat")
+            causes = " ".join(map(self._given, names))
+            raise UserError(
+                f"{self._given('seconds')}: scenes take up to {longest:.2f} s with {causes}; "
+                "raise it, or lower these"
+            )
+
+    def _given(self, name: str) -> str:
+        value = getattr(self, name)
+        return f"{self.key_of(name)}={list(value) if isinstance(value, tuple) else value}"
+
+
+@dataclass(frozen=True)
+class SoundSettings(Settings):
+    """Settings that determine every byte of a generated set of sounds.
+
+    Attributes
+    ----------
+    images
+        Number of scenes of each split; a split with 0 is not generated.
+    sample_rate
+        Samples a second.
+    seed
+        Seed of sounds, scenes and questions.
+    questions_per_image
+        Maximal number of questions about one scene.
+    families, templates, withhold, date
+        As in ``GeneratorSettings``.
+    rules
+        What scenes are made of.
+    """
+
+    node: ClassVar[str] = "data.sound"
+
+    images: dict[Identifier, Natural]
+    sample_rate: Annotated[int, Meta(ge=20_000, le=48_000)] = 22_050
+    seed: Seed = 0
+    questions_per_image: Positive = 10
+    families: Annotated[list[str | int], Meta(min_length=1)] | None = None
+    templates: PathText | None = None
+    withhold: tuple[SplitName, ...] = ()
+    date: Name = "2026-11-26"
+    rules: SoundRules = field(default_factory=SoundRules)

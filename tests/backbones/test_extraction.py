@@ -1,0 +1,384 @@
+from __future__ import annotations
+
+import errno
+import hashlib
+import http.client
+import shutil
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+from torchvision import models
+
+from filmvqa.backbones.build import (
+    Backbone,
+    ClevrCNN,
+    backbone_from_spec,
+    build_backbone,
+    fold_batch_norms,
+)
+from filmvqa.backbones.extraction import Extraction
+from filmvqa.cli.messages import explain
+from filmvqa.features.images import list_images, load_image
+from filmvqa.features.store import open_feature_store
+from filmvqa.system.errors import UserError
+
+
+def draw(folder: Path, count: int, size: tuple[int, int] = (32, 24), mode: str = "RGBA") -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(0)
+    channels = {"RGBA": 4, "RGB": 3}[mode]
+    for i in range(count):
+        pixels = rng.integers(0, 256, (size[1], size[0], channels), np.uint8)
+        Image.fromarray(pixels, mode).save(folder / f"CLEVR_val_{i:06d}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def resnet18(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, torch.nn.Module]:
+    torch.manual_seed(0)
+    network = models.resnet18(weights=None).eval()
+    path = tmp_path_factory.mktemp("weights") / "resnet18-random.pth"
+    torch.save(network.state_dict(), path)
+    return path, network
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_resnet_features_equal_torchvisions_own_pipeline(
+    tmp_path: Path, resnet18, precision: str
+) -> None:
+    from torchvision.transforms import functional as tv
+
+    path, network = resnet18
+    folder = draw(tmp_path / "images", 5)
+    done = Extraction(
+        folder,
+        tmp_path / "f.h5",
+        "val",
+        build_backbone("resnet18", 3, path),
+        (64, 64),
+        batch_size=2,
+        precision=precision,
+    ).run()
+    assert done.shape == (5, 256, 4, 4)
+    with h5py.File(done.path) as file:
+        found = file["features"][:]
+        assert file["features"].chunks == (1, 256, 4, 4)
+        assert file["features"].dtype == np.float16
+        attributes = dict(file.attrs)
+    assert attributes["weights"] == "resnet18-random.pth"
+    assert len(attributes["weights_sha256"]) == 64
+    assert (attributes["backbone"], attributes["stage"], attributes["num_done"]) == (
+        "resnet18",
+        3,
+        5,
+    )
+    assert attributes["image_size"].tolist() == [64, 64]
+    for i in range(5):
+        image = Image.open(folder / f"CLEVR_val_{i:06d}.png").convert("RGB")
+        x = tv.to_tensor(image.resize((64, 64), Image.Resampling.BICUBIC))[None]
+        x = tv.normalize(x, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+        with torch.inference_mode():
+            x = network.maxpool(network.relu(network.bn1(network.conv1(x))))
+            expected = network.layer3(network.layer2(network.layer1(x)))[0].numpy()
+        error = np.linalg.norm(found[i] - expected) / np.linalg.norm(expected)
+        assert error < (1e-3 if precision == "float32" else 2e-2)
+
+
+@pytest.mark.parametrize(("stage", "shape"), [(1, (64, 16, 16)), (4, (512, 2, 2))])
+def test_other_stages(tmp_path: Path, resnet18, stage: int, shape: tuple[int, ...]) -> None:
+    backbone = build_backbone("resnet18", stage, resnet18[0])
+    done = Extraction(draw(tmp_path / "i", 1), tmp_path / "f.h5", "val", backbone, (64, 64)).run()
+    assert done.shape == (1, *shape)
+
+
+def test_resnet101_has_the_papers_shape(tmp_path: Path) -> None:
+    path = tmp_path / "weights.pth"
+    torch.save(models.resnet101(weights=None).state_dict(), path)
+    with torch.inference_mode():
+        images = torch.zeros(1, 3, 224, 224, dtype=torch.uint8)
+        assert build_backbone("resnet101", 3, path)(images).shape == (1, 1024, 14, 14)
+
+
+def test_pixels_are_the_resized_images(tmp_path: Path) -> None:
+    folder = draw(tmp_path / "i", 3, (30, 20), "RGB")
+    done = Extraction(folder, tmp_path / "f.h5", "val", build_backbone("pixels"), (20, 30)).run()
+    with h5py.File(done.path) as file:
+        found = file["features"][:]
+    assert found.dtype == np.uint8
+    for i in range(3):
+        image = np.asarray(Image.open(folder / f"CLEVR_val_{i:06d}.png"))
+        assert np.array_equal(found[i].transpose(1, 2, 0), image)
+
+
+def test_real_images_are_rgba_and_load(shared) -> None:
+    paths = sorted((shared / "clevr_images").glob("*.png"))
+    assert len(paths) == 3
+    for path in paths:
+        image = load_image(path, (224, 224))
+        assert image.shape == (3, 224, 224)
+        expected = Image.open(path).convert("RGB").resize((224, 224), Image.Resampling.BICUBIC)
+        assert np.array_equal(image.transpose(1, 2, 0), np.asarray(expected))
+
+
+class Stops(Backbone):
+    """Interrupts at the third batch."""
+
+    calls = 0
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        if self.calls == 4:  # one call asks for the shape
+            raise KeyboardInterrupt
+        return super().forward(images)
+
+
+def test_an_interrupted_extraction_goes_on(tmp_path: Path) -> None:
+    folder, target = draw(tmp_path / "i", 7, (16, 16)), tmp_path / "f.h5"
+    whole = Extraction(
+        folder, tmp_path / "whole.h5", "val", build_backbone("clevr_cnn"), (16, 16)
+    ).run()
+    stops = build_backbone("clevr_cnn")
+    stops.__class__ = Stops
+    with pytest.raises(KeyboardInterrupt):
+        Extraction(folder, target, "val", stops, (16, 16), batch_size=2).run()
+    assert not target.exists()
+    with h5py.File(tmp_path / "f.h5.partial") as file:
+        assert file.attrs["num_done"] == 4
+    backbone = build_backbone("clevr_cnn")
+    done = Extraction(folder, target, "val", backbone, (16, 16), batch_size=2).run()
+    assert not done.was_there
+    with h5py.File(target) as a, h5py.File(whole.path) as b:
+        assert np.allclose(a["features"][:], b["features"][:], atol=1e-2)
+    assert Extraction(folder, target, "val", backbone, (16, 16)).run().was_there
+    with pytest.raises(UserError, match="image size"):
+        Extraction(folder, target, "val", backbone, (32, 32)).run()
+
+
+def test_auto_precision_keeps_to_what_is_there(tmp_path: Path, monkeypatch) -> None:
+    folder, target = draw(tmp_path / "i", 3, (16, 16)), tmp_path / "f.h5"
+    backbone = build_backbone("clevr_cnn")
+    Extraction(folder, target, "val", backbone, (16, 16), precision="bfloat16").run()
+    monkeypatch.setattr("filmvqa.system.devices.has_fast_bfloat16", lambda _: False)
+    assert Extraction(folder, target, "val", backbone, (16, 16)).run().was_there
+    with pytest.raises(UserError, match="another precision"):
+        Extraction(folder, target, "val", backbone, (16, 16), precision="float32").run()
+
+
+@pytest.mark.parametrize("name", ["clevr_cnn", "resnet50"])
+def test_folded_batch_norms_change_nothing(name: str) -> None:
+    torch.manual_seed(0)
+    network = ClevrCNN() if name == "clevr_cnn" else models.get_model(name, weights=None)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias)
+            module.running_mean.normal_()
+            module.running_var.uniform_(0.5, 2.0)
+    network.eval().double()
+    images = torch.randn(2, 3, 64, 64, dtype=torch.float64)
+    with torch.inference_mode():
+        expected = network(images)
+        fold_batch_norms(network)
+        assert not any(isinstance(m, nn.BatchNorm2d) for m in network.modules())
+        assert torch.allclose(network(images), expected, rtol=1e-9, atol=1e-9)
+
+
+def test_a_ruined_partial_file_is_made_again(tmp_path: Path) -> None:
+    folder = draw(tmp_path / "i", 2, (16, 16))
+    (tmp_path / "f.h5.partial").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(100))
+    done = Extraction(folder, tmp_path / "f.h5", "val", build_backbone("pixels"), (16, 16)).run()
+    assert done.shape == (2, 3, 16, 16)
+    assert not (tmp_path / "f.h5.partial").exists()
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (lambda f: shutil.rmtree(f), "no such folder"),
+        (lambda f: (f / "CLEVR_val_000001.png").unlink(), r"CLEVR_val_000001\.png: missing"),
+        (lambda f: (f / "notes.txt").touch(), r"notes\.txt: is no image"),
+        (
+            lambda f: (f / "CLEVR_val_000002.png").write_bytes(
+                (f / "CLEVR_val_000002.png").read_bytes()[:-30]
+            ),
+            r"CLEVR_val_000002\.png: truncated PNG; delete it",
+        ),
+        (lambda f: (f / "CLEVR_val_000000.png").write_text("hello"), "not a PNG"),
+    ],
+)
+def test_bad_folders_are_refused_before_any_work(tmp_path: Path, harm, message: str) -> None:
+    folder = draw(tmp_path / "i", 3)
+    harm(folder)
+    with pytest.raises(UserError, match=message):
+        list_images(folder)
+    with pytest.raises(UserError, match=message):
+        Extraction(folder, tmp_path / "f.h5", "val", build_backbone("pixels"), (16, 16)).run()
+    assert not list(tmp_path.glob("f.h5*"))
+
+
+def test_damage_inside_a_png_is_named(tmp_path: Path) -> None:
+    folder = draw(tmp_path / "i", 3)
+    path = folder / "CLEVR_val_000001.png"
+    content = bytearray(path.read_bytes())
+    content[60:90] = bytes(30)
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"CLEVR_val_000001\.png: broken PNG"):
+        Extraction(folder, tmp_path / "f.h5", "val", build_backbone("pixels"), (16, 16)).run()
+    assert not (tmp_path / "f.h5").exists()
+
+
+def test_shipped_weights_are_small_and_load() -> None:
+    backbone = build_backbone("clevr_cnn")
+    assert sum(p.numel() for p in backbone.network.parameters()) * 2 < 2 * 2**20
+    with torch.inference_mode():
+        assert backbone(torch.zeros(2, 3, 96, 96, dtype=torch.uint8)).shape == (2, 96, 12, 12)
+
+
+def test_weights_that_are_not_there_are_explained(tmp_path: Path, monkeypatch, resnet18) -> None:
+    from urllib.error import URLError
+
+    def offline(*arguments: object, **options: object) -> None:
+        raise URLError("no network")
+
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", offline)
+    with pytest.raises(UserError, match=r"resnet101-\w+\.pth: .*network.*give weights=<file>"):
+        build_backbone("resnet101")
+    with pytest.raises(UserError, match="no such weights file"):
+        build_backbone("resnet101", weights=tmp_path / "none.pth")
+    with pytest.raises(UserError, match="not weights of resnet34"):
+        build_backbone("resnet34", weights=resnet18[0])
+    with pytest.raises(UserError, match="cannot be read"):
+        bad = tmp_path / "bad.pth"
+        bad.write_text("hello")
+        build_backbone("resnet18", weights=bad)
+    with pytest.raises(UserError, match="not weights of clevr_cnn"):
+        build_backbone("clevr_cnn", weights=resnet18[0])
+
+
+@pytest.mark.parametrize("what", ["no bytes", "a web page", "cut short", "other weights"])
+def test_weights_in_torchs_cache_are_checked_by_their_hash(
+    tmp_path: Path, monkeypatch, resnet18, what: str
+) -> None:
+    """Under torchvision's own name lies something else: the file is named, and never taken."""
+    content = resnet18[0].read_bytes()
+    monkeypatch.setattr("torch.hub.get_dir", lambda: str(tmp_path))
+    (tmp_path / "checkpoints").mkdir()
+    path = tmp_path / "checkpoints/resnet18-f37072fd.pth"
+    path.write_bytes({
+        "no bytes": b"", "a web page": b"<!DOCTYPE html>", "cut short": content[:10**6],
+        "other weights": content,
+    }[what])  # fmt: skip
+    for weights in (None, path):
+        with pytest.raises(UserError, match=rf"^{path}: is not what its name says .*delete it"):
+            build_backbone("resnet18", weights=weights)
+    digest = hashlib.sha256(content).hexdigest()[:8]
+    entry = models.get_model_weights("resnet18")["IMAGENET1K_V1"]
+    monkeypatch.setattr(type(entry), "url", f"https://x.org/resnet18-{digest}.pth", raising=False)
+    path.with_name(f"resnet18-{digest}.pth").write_bytes(content)
+    assert build_backbone("resnet18").weights_sha256 == hashlib.sha256(content).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("error", "match"),
+    [
+        (http.client.IncompleteRead(b"x"), "could not be downloaded .*give weights=<file>"),
+        (TimeoutError("timed out"), "could not be downloaded"),
+        (RuntimeError("invalid hash value"), "could not be downloaded"),
+        (OSError(errno.ENOSPC, "No space left on device"), "resnet18-f37072fd.pth: no room on the"),
+    ],
+)
+def test_downloads_of_weights_that_fail(tmp_path: Path, monkeypatch, error, match: str) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("torch.hub.get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", fail)
+    with pytest.raises(UserError, match=match):
+        build_backbone("resnet18")
+
+
+def test_a_cache_that_cannot_be_written_is_not_the_networks_fault(
+    tmp_path: Path, monkeypatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(tmp_path))
+
+    monkeypatch.setattr("torch.hub.get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", fail)
+    with pytest.raises(PermissionError):
+        build_backbone("resnet18")
+
+
+def test_images_numbered_from_anywhere_and_a_part_of_them(tmp_path: Path) -> None:
+    folder = draw(tmp_path / "i", 6, (16, 16))
+    whole = Extraction(folder, tmp_path / "a.h5", "val", build_backbone("pixels"), (16, 16)).run()
+    part = Extraction(
+        folder, tmp_path / "b.h5", "val", build_backbone("pixels"), (16, 16), max_images=4
+    ).run()
+    assert part.shape == (4, 3, 16, 16)
+    for i in (0, 1, 2, 4, 5):
+        (folder / f"CLEVR_val_{i:06d}.png").rename(folder / f"CLEVR_val_{25_000 + i:06d}.png")
+    (folder / "CLEVR_val_000003.png").unlink()
+    make = lambda **options: Extraction(  # noqa: E731
+        folder, tmp_path / "c.h5", "val", build_backbone("pixels"), (16, 16), **options
+    )
+    with pytest.raises(
+        UserError, match=r"CLEVR_val_025003\.png: missing.*missing_images=leave_out"
+    ):
+        make()
+    shifted = make(missing_images="leave_out").run()
+    assert list(shifted.image_names) == [25_000, 25_001, 25_002, 25_004, 25_005]
+    with open_feature_store(whole.path) as a, open_feature_store(shifted.path) as b:
+        images = torch.tensor([1, 4])
+        assert torch.equal(a.read(images), b.read(images + 25_000))
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch) -> None:
+    folder, root = draw(tmp_path / "i", 2, (16, 16)), tmp_path / "readonly"
+    make_folder = Path.mkdir
+
+    def fail(path: Path, *arguments, **options) -> None:
+        if root in (path, *path.parents):
+            raise OSError(errno.EROFS, "Read-only file system", str(path))
+        make_folder(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "mkdir", fail)
+    extraction = Extraction(folder, root / "h5/f.h5", "val", build_backbone("pixels"), (16, 16))
+    with pytest.raises(OSError, match="Read-only file system") as caught:
+        extraction.run()
+    assert explain(caught.value).startswith(f"{root / 'h5'}: Read-only file system; choose a path")
+
+
+@pytest.mark.parametrize("name", ["vgg16", "resnet7", "clevr"])
+def test_unknown_backbones_are_refused(name: str) -> None:
+    with pytest.raises(UserError, match=name):
+        build_backbone(name)
+    with pytest.raises(UserError, match="stage=5"):
+        build_backbone("resnet18", 5)
+
+
+def test_another_deviation_of_pixels_is_used_and_recorded(resnet18) -> None:
+    """The original FiLM code's is 0.224 for blue."""
+    path, network = resnet18
+    backbone = build_backbone("resnet18", 3, path, std=[0.229, 0.224, 0.224])
+    image = torch.randint(0, 256, (1, 3, 64, 64), dtype=torch.uint8)
+    mean, std = (torch.tensor(v)[:, None, None] for v in ((0.485, 0.456, 0.406),
+                                                          (0.229, 0.224, 0.224)))  # fmt: skip
+    x = (image.float() / 255 - mean) / std
+    with torch.inference_mode():
+        for name in ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3"):
+            x = getattr(network, name)(x)
+        assert torch.allclose(backbone(image), x, atol=1e-4)
+    assert backbone.spec()["std"].tolist() == pytest.approx([0.229, 0.224, 0.224])
+    spec = {**backbone.spec(), "weights_sha256": ""}  # an imported checkpoint's: any weights
+    assert torch.equal(backbone_from_spec(spec, path).std, backbone.std)
+    for wrong in ([0.2, 0.2], [0.2, 0.2, 0.0], [0.2, "a", 0.2], 0.2, [0.2, 0.2, float("nan")]):
+        with pytest.raises(UserError, match=r"^std=.*three positive numbers"):
+            build_backbone("resnet18", 3, path, std=wrong)
+    with pytest.raises(UserError, match="clevr_cnn has its own normalisation"):
+        build_backbone("clevr_cnn", std=[0.2, 0.2, 0.2])

@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from filmvqa.backbones import pretrain as pretraining
+from filmvqa.backbones.build import build_backbone
+from filmvqa.backbones.pretrain import IGNORED, augmented, draw_labelled_images, pretrain
+from filmvqa.system.errors import UserError
+from filmvqa.worlds.clevr.scene_file import ATTRIBUTES
+from filmvqa.worlds.clevr.scene_rules import SceneRules
+
+RULES = SceneRules(min_objects=1, max_objects=2)
+
+
+def test_labels_name_what_a_cell_shows() -> None:
+    part = draw_labelled_images(12, 48, (0,), RULES)
+    assert part.images.shape == (12, 3, 48, 48)
+    owned = part.attributes[:, 0] != IGNORED
+    assert 0.02 < owned.mean() < 0.5
+    assert set(part.centres.reshape(12, -1).sum(1).tolist()) <= {1, 2}
+    color = list(ATTRIBUTES["color"])
+    for n, i, j in zip(*np.nonzero(owned), strict=True):
+        cell = part.images[n, :, 8 * i : 8 * i + 8, 8 * j : 8 * j + 8].astype(float)
+        r, g, b = cell.reshape(3, -1).T[cell.std(0).argmax()]  # its most coloured pixel
+        name = color[part.attributes[n, list(ATTRIBUTES).index("color"), i, j]]
+        if name == "red":
+            assert r > g
+            assert r > b
+        if name == "blue":
+            assert b > r
+    assert np.abs(part.positions[owned.nonzero()[0][:1]]).max() <= 1.5
+
+
+def test_a_short_training_gives_weights_that_load(tmp_path: Path) -> None:
+    scores = pretrain(
+        tmp_path / "w.safetensors", images=256, sizes=(48,), epochs=2, batch_size=32, rules=RULES,
+        workers=1,
+    )  # fmt: skip
+    assert set(scores) >= {*ATTRIBUTES, "centre_recall", "position_error"}
+    assert scores["size"] > 0.6
+    backbone = build_backbone("clevr_cnn", weights=tmp_path / "w.safetensors")
+    with torch.inference_mode():
+        assert backbone(torch.zeros(1, 3, 48, 48, dtype=torch.uint8)).shape == (1, 96, 6, 6)
+
+
+def test_a_stopped_training_goes_on_to_the_same_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It goes on after the last whole epoch; the state of other settings, and what is no state,
+    are refused."""
+
+    def run(name: str, **changes: float) -> bytes:
+        options = {"images": 64, "epochs": 3, "batch_size": 32, "workers": 1, **changes}
+        pretrain(tmp_path / name, sizes=(48,), rules=RULES, **options)
+        return (tmp_path / name).read_bytes()
+
+    whole = run("whole")
+    train_epoch = pretraining._Training.train_epoch
+
+    def stop_in_the_third(training: Any, *arguments: Any) -> None:
+        if training.epoch == 2:
+            raise KeyboardInterrupt
+        train_epoch(training, *arguments)
+
+    monkeypatch.setattr(pretraining._Training, "train_epoch", stop_in_the_third)
+    with pytest.raises(KeyboardInterrupt):
+        run("stopped")
+    monkeypatch.undo()
+    state = tmp_path / "stopped.training"
+    with pytest.raises(UserError, match="other settings; delete it"):
+        run("stopped", lr=1e-3)
+    assert run("stopped") == whole
+    assert not state.exists()
+    state.write_bytes(b"no state")
+    with pytest.raises(UserError, match="cannot be read"):
+        run("stopped")
+
+
+def test_augmented_images_stay_images_in_their_own_way() -> None:
+    images = torch.full((4, 3, 16, 16), 100, dtype=torch.uint8)
+    images[..., 8:] = 200
+    x = augmented(images, torch.Generator().manual_seed(0))
+    assert x.min() >= 0
+    assert x.max() <= 255
+    assert len({float(image.mean()) for image in x}) == 4
+    assert (x[..., 8:].mean((1, 2, 3)) > x[..., :8].mean((1, 2, 3)) + 50).all()
+    assert augmented(images, torch.Generator().manual_seed(0)).equal(x)
+
+
+def test_the_shipped_weights_know_colours() -> None:
+    """Rubber and metal of each colour have maps closer to their own colour's mean than to
+    the means of others: what FiLM needs of a backbone."""
+    part = draw_labelled_images(60, 96, (7,), SceneRules(max_objects=4))
+    with torch.inference_mode():
+        maps = build_backbone("clevr_cnn")(torch.from_numpy(part.images)).numpy()
+    k = list(ATTRIBUTES).index("color")
+    cells = part.attributes[:, k] != IGNORED
+    x, y = maps.transpose(0, 2, 3, 1)[cells], part.attributes[:, k][cells]
+    half = len(x) // 2
+    design = np.c_[x[:half], np.ones(half)]
+    weights = np.linalg.lstsq(design, np.eye(8)[y[:half]], rcond=None)[0]
+    found = (np.c_[x[half:], np.ones(len(x) - half)] @ weights).argmax(1)
+    assert (found == y[half:]).mean() > 0.85

@@ -1,0 +1,352 @@
+"""Checkpoints of the original FiLM code give its numbers."""
+
+from __future__ import annotations
+
+import builtins
+import errno
+import pickle
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from filmvqa.checkpoints.original_film import load_original_film
+from filmvqa.models.vision import ORIGINAL_POOLS
+from filmvqa.system.errors import UserError
+from tests.checkpoints.reference_baselines import checkpoint as baseline_checkpoint
+from tests.checkpoints.reference_film import ANSWERS, ENGINE, WORDS, checkpoint, run
+from tests.conftest import examples
+
+
+def batch(feature_dim: tuple[int, ...], width: int = 46) -> tuple[torch.Tensor, torch.Tensor]:
+    """Features and questions, padded to CLEVR's longest or to ``width``."""
+    questions = torch.zeros(5, width, dtype=torch.int64)
+    for row, length in zip(questions, (3, width, 12, width - 1, 1), strict=True):
+        row[:length] = torch.randint(1, WORDS, (length,))
+    return torch.randn(5, *feature_dim), questions
+
+
+def assert_same(path: Path, width: int = 46, **options: Any) -> torch.Tensor:
+    """The logits, once they are known to be the reference's."""
+    content = checkpoint(**options)
+    torch.save(content, path)
+    model, vocabulary = load_original_film(path)
+    assert not model.training
+    assert len(vocabulary["answer_token_to_idx"]) == ANSWERS
+    features, questions = batch(options.get("feature_dim", ENGINE["feature_dim"]), width)
+    with torch.inference_mode():
+        film, expected = run(content, features, questions)
+        logits = model(features, questions)
+        assert torch.allclose(logits, expected, atol=1e-4, rtol=1e-4)
+        if (
+            options.get("use_gamma", True)
+            and options.get("use_beta", True)
+            and all(model.conditioned_blocks)
+        ):
+            gamma, beta, *_ = model.modulate(questions)
+            assert torch.allclose(torch.cat([gamma, beta], 2), film, atol=1e-5)
+    return logits
+
+
+ONE_AT_A_TIME: list[dict[str, Any]] = [
+    {},
+    *({"condition_method": m} for m in (
+        "conv-film", "relu-film", "block-input-film", "block-output-film", "concat",
+        "cbn", "conv-fac", "relu-fac", "block-input-fac", "block-output-fac")),
+    {"condition_pattern": [1, 0, 1]},
+    {"condition_pattern": [0, 0, 0]},
+    {"condition_method": "concat", "condition_pattern": [1, 0, 1]},
+    {"condition_method": "concat", "use_coords": 2},
+    {"use_gamma": False},
+    {"use_beta": False},
+    *({"gamma_option": o, "gamma_baseline": b} for o in ("sigmoid", "tanh", "exp") for b in (0, 1)),
+    {"gamma_baseline": 0},
+    {"parameter_efficient": False},
+    {"bidirectional": True},
+    {"bidirectional": True, "rnn_num_layers": 2, "encoder_type": "lstm"},
+    {"encoder_type": "lstm"},
+    {"rnn_num_layers": 3},
+    {"use_coords": 0},
+    {"use_coords": 2},
+    {"module_residual": False},
+    {"module_batchnorm": False},
+    {"module_batchnorm_affine": True},
+    {"module_input_proj": 0},
+    {"module_input_proj": 3},
+    {"module_input_proj": True},
+    {"module_kernel_size": 1},
+    {"stem_batchnorm": False},
+    {"stem_num_layers": 2},
+    {"stem_num_layers": 3, "stem_stride": 2, "feature_dim": (3, 48, 48)},
+    {"stem_kernel_size": 5, "stem_padding": 1},
+    {"stem_kernel_size": 1},
+    *({"classifier_downsample": p, "feature_dim": (5, 14, 14)} for p in ORIGINAL_POOLS),
+    *({"classifier_downsample": p} for p in ORIGINAL_POOLS),
+    {"classifier_batchnorm": False},
+    {"classifier_proj_dim": 0},
+    {"classifier_proj_dim": None, "use_coords": 0},
+    {"classifier_fc_layers": ()},
+    {"classifier_fc_layers": (6, 5), "classifier_dropout": 0.5},
+    {"module_dropout": 0.3, "rnn_dropout": 0.2, "rnn_num_layers": 2},
+    {"num_modules": 1, "decoder_type": "gru"},
+    {"num_modules": 1, "decoder_type": "lstm", "rnn_num_layers": 2},
+    {"num_modules": 12},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("options", ONE_AT_A_TIME, ids=str)
+def test_each_option_gives_the_originals_numbers(options: dict, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    logits = assert_same(tmp_path / "film.pt", **options)
+    assert not torch.allclose(logits[0], logits[1])  # a dead network would agree with anything
+
+
+COMBINED = st.fixed_dictionaries({
+    "condition_method": st.sampled_from(
+        ["bn-film", "conv-film", "relu-film", "block-input-film", "block-output-film", "concat"]),
+    "condition_pattern": st.lists(st.integers(0, 1), min_size=3, max_size=3),
+    "use_gamma": st.booleans(),
+    "gamma_option": st.sampled_from(["linear", "sigmoid", "tanh", "exp"]),
+    "gamma_baseline": st.sampled_from([0, 1, 0.5]),
+    "bidirectional": st.booleans(),
+    "encoder_type": st.sampled_from(["gru", "lstm"]),
+    "rnn_num_layers": st.integers(1, 2),
+    "use_coords": st.integers(0, 2),
+    "module_residual": st.booleans(),
+    "module_batchnorm": st.booleans(),
+    "module_batchnorm_affine": st.booleans(),
+    "module_input_proj": st.sampled_from([0, 1, 3]),
+    "stem_num_layers": st.integers(1, 2),
+    "stem_batchnorm": st.booleans(),
+    "classifier_downsample": st.sampled_from(ORIGINAL_POOLS),
+    "classifier_batchnorm": st.booleans(),
+    "parameter_efficient": st.booleans(),
+    "width": st.integers(12, 46),
+})  # fmt: skip
+
+
+@examples(40)
+@given(options=COMBINED, seed=st.integers(0, 2**31))
+def test_options_together_give_the_originals_numbers(
+    options: dict, seed: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    torch.manual_seed(seed)
+    assert_same(tmp_path_factory.mktemp("o") / "film.pt", **options)
+
+
+def test_the_original_codes_own_file(shared: Path) -> None:
+    model, vocabulary = load_original_film(shared / "reference/film_original_small.pt")
+    arrays = np.load(shared / "reference/film_original_small.npz")
+    rows = torch.from_numpy(arrays["questions"]).long()
+    with torch.inference_mode():
+        gamma, beta, *_ = model.modulate(rows)
+        logits = model(torch.from_numpy(arrays["features"]), rows)
+    assert torch.allclose(torch.cat([gamma, beta], 2), torch.from_numpy(arrays["film"]), atol=1e-4)
+    assert torch.allclose(logits, torch.from_numpy(arrays["logits"]), atol=1e-4)
+    assert len(vocabulary["question_token_to_idx"]) == 93
+
+
+def test_options_left_out_have_the_originals_defaults(tmp_path: Path) -> None:
+    content = checkpoint(stem_num_layers=2, stem_batchnorm=False, classifier_batchnorm=False,
+                         module_batchnorm=False, classifier_downsample="maxpool2")  # fmt: skip
+    for key in ("stem_num_layers", "stem_batchnorm", "classifier_batchnorm", "module_batchnorm",
+                "classifier_downsample", "condition_method", "use_coords"):  # fmt: skip
+        del content["execution_engine_kwargs"][key]
+    torch.save(content, tmp_path / "old.pt")
+    features, questions = batch(ENGINE["feature_dim"])
+    model, _ = load_original_film(tmp_path / "old.pt")
+    full = content | {"execution_engine_kwargs": ENGINE | {
+        "stem_num_layers": 2, "stem_batchnorm": False, "classifier_batchnorm": False,
+        "module_batchnorm": False, "classifier_downsample": "maxpool2"}}  # fmt: skip
+    with torch.inference_mode():
+        assert torch.allclose(model(features, questions), run(full, features, questions)[1],
+                              atol=1e-4)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"condition_method": "film"}, "condition_method='film' cannot be loaded"),
+        ({"condition_pattern": [1, 1]}, r"condition_pattern=\[1, 1\]"),
+        ({"classifier_downsample": "maxpool6"}, "classifier_downsample='maxpool6'"),
+        ({"use_coords": 3}, "use_coords=3"),
+        ({"module_num_layers": 2}, "module_num_layers=2"),
+        ({"module_kernel_size": 4}, "module_kernel_size=4"),
+        ({"gamma_option": "relu"}, "gamma_option='relu'"),
+        ({"encoder_type": "cnn"}, "encoder_type='cnn'"),
+        ({"decoder_type": "gru"}, "decoder_type='gru'"),
+        ({"decoder_type": "gru", "output_batchnorm": True, "num_modules": 1}, "output_batchnorm"),
+        ({"module_dim": 5}, "do not fit its options"),
+    ],
+)
+def test_what_cannot_be_loaded_is_refused_by_name(
+    options: dict, message: str, tmp_path: Path
+) -> None:
+    content = checkpoint()
+    for side in ("program_generator_kwargs", "execution_engine_kwargs"):
+        content[side] |= {k: v for k, v in options.items() if k in content[side]}
+    torch.save(content, tmp_path / "film.pt")
+    with pytest.raises(UserError, match=message):
+        load_original_film(tmp_path / "film.pt")
+
+
+def test_files_that_are_none_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "film.pt"
+    with pytest.raises(UserError, match="no such file"):
+        load_original_film(path)
+    path.write_bytes(b"PK nonsense")
+    with pytest.raises(UserError, match="not a readable checkpoint"):
+        load_original_film(path)
+    for change, message in (
+        ({"execution_engine_kwargs": None}, "not a FiLM checkpoint"),
+        ({"vocab": {}}, "lacks 'question_token_to_idx'"),
+        ({"program_generator_state": {}}, "lacks 'encoder_embed.weight'"),
+        ({"execution_engine_kwargs": {"depth": 3}}, "'depth'"),
+    ):
+        torch.save(checkpoint() | change, path)
+        with pytest.raises(UserError, match=message):
+            load_original_film(path)
+    small = checkpoint()
+    del small["vocab"]["question_token_to_idx"]["t14"]
+    torch.save(small, path)
+    with pytest.raises(UserError, match="vocabulary has 14 words and 9 answers, its weights 15"):
+        load_original_film(path)
+
+
+def test_missing_and_strange_weights_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "film.pt"
+    film, lstm = checkpoint(), baseline_checkpoint("LSTM")
+    for content, entry in (
+        (film, "execution_engine_state"), (film, "program_generator_state"),
+        (lstm, "baseline_state"),
+    ):  # fmt: skip
+        for name in content[entry]:
+            if name.endswith("num_batches_tracked"):
+                continue
+            without = {k: v for k, v in content[entry].items() if k != name}
+            torch.save(content | {entry: without}, path)
+            with pytest.raises(UserError, match=re.escape(f"lacks {name!r} in {entry}")):
+                load_original_film(path)
+        torch.save(content | {entry: content[entry] | {"stem.x": torch.ones(2)}}, path)
+        with pytest.raises(UserError, match=f"has 'stem.x' in {entry}"):
+            load_original_film(path)
+
+
+def test_models_of_programs_are_refused_by_name(tmp_path: Path) -> None:
+    torch.save(checkpoint() | {"args": {"model_type": "PG+EE"}}, tmp_path / "iep.pt")
+    with pytest.raises(UserError, match=r"model_type 'PG\+EE' .* cannot be loaded; FiLM, LSTM"):
+        load_original_film(tmp_path / "iep.pt")
+
+
+@pytest.mark.parametrize("protocol", [2, 4, 5])
+def test_torch_does_not_warn_beside_our_line(
+    protocol: int, tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    """It says on lines of its own that it may not know a protocol of pickle."""
+    (tmp_path / "a.pt").write_bytes(pickle.dumps({"a": 1}, protocol))
+    with pytest.raises(UserError, match=r"a\.pt: not a readable checkpoint"):
+        load_original_film(tmp_path / "a.pt")
+    assert not list(recwarn)
+
+
+STRANGE = [None, "x", -1, 0, 3, 10**9, 2.5, float("nan"), True, [], {}, ["a"], {"a": 1}, {1: 2},
+           torch.ones(()), torch.ones(2, 3), torch.ones(2, dtype=torch.int64),
+           torch.ones(2, 2).to_sparse(), torch.ones(3, dtype=torch.complex64)]  # fmt: skip
+
+
+@examples(150)
+@given(
+    data=st.data(),
+    make=st.sampled_from(["FiLM", "LSTM", "CNN+LSTM", "CNN+LSTM+SA"]),
+    delete=st.booleans(),
+    strange=st.sampled_from(range(len(STRANGE))),
+)
+def test_a_strange_file_is_read_or_refused_in_a_line(
+    data: st.DataObject, make: str, delete: bool, strange: int,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:  # fmt: skip
+    torch.manual_seed(0)
+    content = checkpoint() if make == "FiLM" else baseline_checkpoint(make)
+    inner: dict[Any, Any] = content
+    while True:
+        key = data.draw(st.sampled_from(list(inner)))
+        if not isinstance(inner[key], dict) or not inner[key] or data.draw(st.booleans()):
+            break
+        inner = inner[key]
+    if delete:
+        del inner[key]
+    else:
+        inner[key] = STRANGE[strange]
+    path = tmp_path_factory.mktemp("strange") / "film.pt"
+    torch.save(content, path)
+    try:
+        load_original_film(path)
+    except UserError as error:
+        assert str(error).startswith(f"{path}: ")
+        assert "\n" not in str(error)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_other_types_and_versions_of_torch_give_the_same_model(
+    dtype: torch.dtype, tmp_path: Path
+) -> None:
+    """torch 0.2 has no ``num_batches_tracked``, and writes another format of file."""
+    content = checkpoint()
+    for entry in ("program_generator_state", "execution_engine_state"):
+        content[entry] = {
+            name: torch.nn.Parameter(value.to(dtype))
+            for name, value in content[entry].items()
+            if not name.endswith("num_batches_tracked")
+        }
+    torch.save(content, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
+    features, questions = batch(ENGINE["feature_dim"])
+    model, _ = load_original_film(tmp_path / "old.pt")
+    assert {w.dtype for w in model.parameters()} == {torch.float32}
+    for entry in ("program_generator_state", "execution_engine_state"):
+        content[entry] = {name: value.detach().float() for name, value in content[entry].items()}
+    with torch.inference_mode():
+        assert torch.allclose(
+            model(features, questions), run(content, features, questions)[1], atol=1e-4
+        )
+
+
+@pytest.mark.parametrize("method", ["uint8", "float32"])
+def test_pixels_are_those_that_the_original_trains_on(method: str, tmp_path: Path) -> None:
+    """Its scripts/extract_features.py stores pixels in [0, 1]; ours stores bytes."""
+    content = checkpoint(
+        feature_dim=(3, 32, 32), stem_num_layers=2, stem_kernel_size=4, stem_stride=2,
+        stem_padding=1,
+    )  # fmt: skip
+    torch.save(content, tmp_path / "film.pt")
+    model, _ = load_original_film(tmp_path / "film.pt")
+    _, questions = batch((3, 32, 32))
+    pixels = torch.randint(0, 256, (5, 3, 32, 32), dtype=torch.uint8)
+    unit = pixels.float() / 255
+    with torch.inference_mode():
+        expected = run(content, unit, questions)[1]
+        logits = model(pixels if method == "uint8" else unit, questions)
+    assert torch.allclose(logits, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_a_file_that_cannot_be_read_now_is_not_called_broken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "film.pt"
+    torch.save(checkpoint(), path)
+    opened = builtins.open
+
+    def forbidden(file: Any, *arguments: Any, **options: Any) -> Any:
+        if file == path:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return opened(file, *arguments, **options)
+
+    monkeypatch.setattr("builtins.open", forbidden)
+    with pytest.raises(UserError, match=r"cannot be read .*Permission denied") as refusal:
+        load_original_film(path)
+    for harm in ("delete", "again from", "not a readable checkpoint"):
+        assert harm not in str(refusal.value)

@@ -1,0 +1,93 @@
+"""The networks of the package answer fresh questions as well as their cards say."""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+
+import pytest
+
+import filmvqa
+from filmvqa.checkpoints.checkpoint import load_checkpoint
+from filmvqa.checkpoints.exported import shipped_networks
+from filmvqa.questions.vocabulary import Vocabulary
+from filmvqa.worlds.clevr.scene_rules import SceneRules
+from filmvqa.worlds.clevr.scenes import to_scene
+from filmvqa.worlds.engine.ask_scenes import ask_scenes
+from filmvqa.worlds.engine.schema import Question, encode_json, read_questions
+from tests.end_to_end.workplace import succeed
+from tests.worlds.clevr.released_scenes import SCENES, released_layout
+
+#: Width and height of the release's pictures.
+SIZE = (480, 320)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """50 pictures with 4 questions each that no network has seen: another seed."""
+    folder = tmp_path_factory.mktemp("fresh")
+    images = "data.generator.images={train: 0, val: 50, test: 0}"
+    succeed("generate_clevr.py", "data=two_cores", "data.root=world", images,
+            "data.generator.seed=2026", "data.generator.questions_per_image=4",
+            cwd=folder)  # fmt: skip
+    return folder / "world"
+
+
+def test_there_is_one() -> None:
+    assert "clevr_world" in shipped_networks()
+
+
+@pytest.mark.parametrize("name", shipped_networks())
+def test_it_answers_fresh_questions_as_its_card_says(name: str, world: Path) -> None:
+    card = shipped_networks()[name].with_suffix(".md").read_text(encoding="utf-8")
+    num_weights = sum(w.numel() for w in filmvqa.load(name, device="cpu").model.parameters())
+    assert f"`film`, {num_weights:,} weights, " in card
+    stated = float(re.search(r"\| overall \| ([0-9.]+) \(", card)[1]) / 100
+    questions = read_questions(world / "questions/CLEVR_val_questions.json").questions
+    assert len(questions) == 200
+    # 3.3 standard deviations of 200 questions: once in a thousand sets.
+    tolerance = 3.3 * math.sqrt(stated * (1 - stated) / 200)
+    assert abs(share_correct(name, world / "images/val", questions) - stated) < tolerance
+
+
+@pytest.mark.parametrize("name", shipped_networks())
+def test_it_answers_about_pictures_of_the_release(name: str, shared: Path, tmp_path: Path) -> None:
+    scenes = [
+        to_scene(released_layout(picture), SceneRules(), "val", int(Path(picture).stem[-6:]), *SIZE)
+        for picture in SCENES
+    ]
+    (tmp_path / "scenes.json").write_bytes(encode_json({"scenes": scenes}))
+    ask_scenes(tmp_path / "scenes.json", tmp_path / "questions.json", questions_per_image=60)
+    questions = read_questions(tmp_path / "questions.json").questions
+    assert len(questions) > 120
+    assert share_correct(name, shared / "clevr_images", questions) > 0.9
+
+
+def share_correct(name: str, images: Path, questions: list[Question]) -> float:
+    vqa = filmvqa.load(name, device="cpu")
+    answers = vqa.ask_all(
+        [images / q.image_filename for q in questions], [q.question for q in questions]
+    )
+    right = sum(a.text == q.answer for a, q in zip(answers, questions, strict=True))
+    return right / len(questions)
+
+
+@pytest.mark.parametrize("name", shipped_networks())
+def test_questions_are_preprocessed_by_its_vocabulary(name: str, world: Path) -> None:
+    succeed("preprocess_questions.py", "data=two_cores", f"data.root={world}", f"vocab={name}",
+            cwd=world)  # fmt: skip
+    vocabulary = Vocabulary.load(world / "h5/vocab.json")
+    assert vocabulary.to_dict() == load_checkpoint(name)["vocabulary"]
+    vocabulary.save(world / "words.txt")  # a vocabulary's file may have any other name
+    succeed("preprocess_questions.py", "data=two_cores", f"data.root={world}", "vocab=words.txt",
+            cwd=world)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", shipped_networks())
+def test_it_is_small_and_knows_the_whole_world(name: str) -> None:
+    path = shipped_networks()[name]
+    assert path.stat().st_size < 3e6
+    content = load_checkpoint(name)
+    assert content["config"]["data"]["families"] is None
+    assert {"cube", "left", "shiny"} <= content["vocabulary"]["question"].keys()

@@ -1,0 +1,415 @@
+"""The feature file: gone on with, read by image, and files of other projects."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import re
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from filmvqa.backbones.build import build_backbone
+from filmvqa.backbones.extraction import Extraction
+from filmvqa.features import feature_file
+from filmvqa.features.feature_file import FEATURE_SPEC, FORMAT, open_feature_file, open_writer
+from filmvqa.features.store import open_feature_store
+from filmvqa.system.errors import UserError
+from tests.conftest import examples
+
+#: Advice that costs its reader what may be whole.
+DESTRUCTIVE = re.compile(r"delet|remov|\brm\b|(make|fetch) (it|them)\b|made again|make it again")
+SHAPE = (9, 3, 4, 4)
+MAPS = np.random.default_rng(0).integers(1, 200, SHAPE).astype(np.float16)
+NAMES = {i: f"CLEVR_val_{i:06d}.png" for i in range(SHAPE[0])}
+ATTRIBUTES: dict[str, Any] = {
+    "format": FORMAT, "split": "val", **dict.fromkeys(FEATURE_SPEC, "x"), "image_names_sha256": "0" * 64,
+}  # fmt: skip
+
+
+def write(path: Path, names: dict[int, str] = NAMES, count: int | None = None) -> bytes:
+    """A feature file with its first ``count`` rows done."""
+    with open_writer(path, ATTRIBUTES, (len(names), *SHAPE[1:]), "float16", names) as writer:
+        writer.write(torch.from_numpy(MAPS[: count or len(names)]))
+    return path.read_bytes()
+
+
+def row_of(path: Path, image: int) -> np.ndarray:
+    with open_feature_store(path, placement="stream") as store:
+        return store.read(torch.tensor([image])).numpy()[0]
+
+
+# An unfinished file.
+
+
+@pytest.fixture
+def partial(tmp_path: Path) -> Path:
+    write(tmp_path / "f.h5.partial", count=4)
+    return tmp_path / "f.h5.partial"
+
+
+def go_on(path: Path, **changed: Any) -> None:
+    with open_writer(path, ATTRIBUTES | changed, SHAPE, "float16", NAMES) as writer:
+        writer.write(torch.from_numpy(MAPS[writer.num_done :]))
+
+
+def test_an_unfinished_file_is_gone_on_with(partial: Path) -> None:
+    file_id = partial.stat().st_ino
+    go_on(partial)
+    assert partial.stat().st_ino == file_id
+    assert np.array_equal(row_of(partial, 2), MAPS[2])
+    assert np.array_equal(row_of(partial, 8), MAPS[8])
+
+
+def refused_and_kept(work: Callable[[], Any], path: Path, match: str) -> None:
+    before = path.read_bytes()
+    with pytest.raises(UserError, match=match) as caught:
+        work()
+    assert path.name in str(caught.value)
+    assert not DESTRUCTIVE.search(str(caught.value).replace(str(path), "")), caught.value
+    assert path.read_bytes() == before
+
+
+def test_an_unfinished_file_that_another_has_open_is_kept(partial: Path) -> None:
+    with open(partial, "rb") as stream:  # HDF5 of another process locks it so
+        fcntl.flock(stream, fcntl.LOCK_SH)
+        refused_and_kept(lambda: go_on(partial), partial, "process that has it open")
+    go_on(partial)
+
+
+TROUBLE = (
+    errno.EAGAIN, errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO,
+    errno.ENOLCK, errno.ESTALE,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("number", TROUBLE)
+@pytest.mark.parametrize("suffix", [".partial", ""])
+def test_no_trouble_of_the_system_costs_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, suffix: str
+) -> None:
+    """Neither the unfinished nor the finished file, whatever is done with it."""
+    path, folder = tmp_path / f"f.h5{suffix}", tmp_path / "images"
+    folder.mkdir()
+    Image.new("RGB", (4, 4)).save(folder / "CLEVR_val_000000.png")
+    content = write(path, count=4)
+
+    def fail(name: Any, *_: Any, **__: Any) -> None:
+        if not Path(name).exists():
+            raise FileNotFoundError(errno.ENOENT, "No such file", name)
+        raise OSError(number, f"Unable to open file (errno = {number}, error message = 'x')")
+
+    monkeypatch.setattr(feature_file.h5py, "File", fail)
+    extraction = lambda **options: Extraction(  # noqa: E731
+        folder, tmp_path / "f.h5", "val", build_backbone("pixels"), (4, 4), **options
+    )
+    for work in (
+        lambda: extraction().run(),
+        lambda: extraction(precision="float32").run(),
+        lambda: open_feature_file(path),
+    ):
+        refused_and_kept(work, path, re.escape(os.strerror(number)))
+    assert path.read_bytes() == content
+
+
+def test_an_unfinished_file_made_otherwise_is_kept(partial: Path) -> None:
+    for key, value, words in (
+        ("weights_sha256", "1", "content of the weights"),
+        ("image_names_sha256", "1", "set of images"),
+        ("precision", "y", r"precision \(x there, y now\)"),
+    ):
+        refused_and_kept(
+            lambda key=key, value=value: go_on(partial, **{key: value}),
+            partial, f"features of 4 images of another {words}; .*move it away",
+        )  # fmt: skip
+
+
+def test_an_unfinished_file_without_features_is_nothing_to_lose(tmp_path: Path, capsys) -> None:
+    path = tmp_path / "f.h5.partial"
+    open_writer(path, ATTRIBUTES, SHAPE, "float16", NAMES).__exit__(None)
+    go_on(path, weights="y")
+    assert np.array_equal(row_of(path, 8), MAPS[8])
+    assert not capsys.readouterr().err
+
+
+def test_only_broken_content_is_made_anew(partial: Path, capsys) -> None:
+    for content in (b"", b"hello", partial.read_bytes()[:1000]):
+        partial.write_bytes(content)
+        go_on(partial)
+        assert "is damaged" in capsys.readouterr().err
+        assert np.array_equal(row_of(partial, 0), MAPS[0])
+
+
+def test_a_finished_file_made_otherwise_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "f.h5"
+    write(path)
+    refused_and_kept(
+        lambda: feature_file.check_made_alike(path, ATTRIBUTES | {"weights": "y"}, SHAPE),
+        path, r"another weights \(x there, y now\); .*move it away",
+    )  # fmt: skip
+
+
+# HDF5's index.
+
+
+def piece(row: int, size: int = MAPS[0].nbytes, mask: int = 0, last: int = 0) -> bytes:
+    """The key of a row in the index: size, filter mask, and the place in the dataset."""
+    return struct.pack("<II5Q", size, mask, row, 0, 0, last, 0)
+
+
+def offset_of(path: Path, row: int) -> int:
+    with h5py.File(path) as file:
+        return file["features"].id.get_chunk_info_by_coord((row, 0, 0, 0)).byte_offset
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda key, offset: piece(288230376151711752) + offset,
+        lambda key, offset: piece(9) + offset,
+        lambda key, offset: piece(2) + offset,  # twice
+        lambda key, offset: piece(3, last=1) + offset,
+        lambda key, offset: piece(3, size=8) + offset,
+        lambda key, offset: piece(3, mask=1) + offset,
+        lambda key, offset: key + struct.pack("<Q", 2**62),
+        lambda key, offset: key + struct.pack("<Q", 10**6),
+        lambda key, offset: key + struct.pack("<Q", 16),  # HDF5's superblock
+        lambda key, offset: key + struct.pack("<Q", struct.unpack("<Q", offset)[0] + 8),
+        lambda key, offset: key + struct.pack("<Q", struct.unpack("<Q", offset)[0] + 96),
+    ],
+)
+def test_every_number_of_the_index_is_checked(tmp_path: Path, change) -> None:
+    """Nothing is read or written at a place that cannot be a row's."""
+    path = tmp_path / "f.h5.partial"
+    content = write(path)
+    offset = struct.pack("<Q", offset_of(path, 3))
+    assert content.count(piece(3) + offset) == 1
+    harmed = content.replace(piece(3) + offset, change(piece(3), offset))
+    path.write_bytes(harmed)
+    with pytest.raises(UserError, match=r"f\.h5\.partial: (its index )?is damaged"):
+        open_feature_file(path)
+    go_on(path)  # made anew
+    assert np.array_equal(row_of(path, 3), MAPS[3])
+
+
+@pytest.mark.parametrize("offset", [8, 10**6, 2**40, 2**63])
+def test_the_place_of_contiguous_rows_is_checked(tmp_path: Path, offset: int) -> None:
+    path = tmp_path / "film.h5"
+    with h5py.File(path, "w") as file:
+        file["features"] = MAPS
+        first = file["features"].id.get_offset()
+    content = path.read_bytes()
+    layout = struct.pack("<QQ", first, MAPS.nbytes)
+    assert content.count(layout) == 1
+    path.write_bytes(content.replace(layout, struct.pack("<QQ", offset, MAPS.nbytes)))
+    with pytest.raises(UserError, match=r"film\.h5: "):
+        open_feature_store(path, placement="memory")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    folder = tmp_path_factory.mktemp("whole")
+    return {
+        "finished": write(folder / "a.h5"),
+        "by index": write(folder / "b.h5", {5 * i: name for i, name in NAMES.items()}),
+        "unfinished": write(folder / "c.h5.partial", count=4),
+    }
+
+
+@pytest.mark.parametrize("kind", ["finished", "by index"])
+@examples(400)
+@given(place=st.integers(0, 10**6), bit=st.integers(0, 7))
+def test_a_bit_flipped_anywhere_gives_no_other_features(
+    tmp_path: Path, whole: dict[str, bytes], kind: str, place: int, bit: int
+) -> None:
+    content = bytearray(whole[kind])
+    content[place % len(content)] ^= 1 << bit
+    path = tmp_path / "f.h5"
+    path.write_bytes(content)
+    step = 5 if kind == "by index" else 1
+    try:
+        with open_feature_store(path, placement="stream") as store:
+            for row, image in enumerate(store.image_idxs.tolist()):
+                assert image == step * row
+                assert np.array_equal(store.read(torch.tensor([image])).numpy()[0], MAPS[row])
+    except UserError as error:
+        assert "f.h5" in str(error)
+
+
+@examples(400)
+@given(place=st.integers(0, 10**6), bit=st.integers(0, 7))
+def test_a_bit_flipped_in_an_unfinished_file_gives_no_other_features(
+    tmp_path: Path, whole: dict[str, bytes], place: int, bit: int
+) -> None:
+    """It is gone on with, made anew, or refused unchanged; what comes of it is right or refused."""
+    content = bytearray(whole["unfinished"])
+    content[place % len(content)] ^= 1 << bit
+    path = tmp_path / "f.h5.partial"
+    path.write_bytes(content)
+    try:
+        go_on(path)
+    except UserError as error:
+        assert "f.h5.partial" in str(error)
+        assert path.read_bytes() == content
+        return
+    try:
+        with open_feature_store(path, placement="stream") as store:
+            assert np.array_equal(store.read(torch.arange(9)).numpy(), MAPS)
+    except UserError as error:
+        assert "f.h5.partial" in str(error)
+
+
+# Images by index.
+
+
+@pytest.mark.parametrize("placement", ["memory", "stream"])
+@given(images=st.sets(st.integers(0, 2**31 - 1), min_size=1, max_size=9))
+def test_features_by_image(tmp_path_factory, placement: str, images: set[int]) -> None:
+    path = tmp_path_factory.mktemp("by-index") / "f.h5"
+    write(path, {i: f"{i}.png" for i in sorted(images)})
+    with open_feature_store(path, placement=placement) as store:
+        assert store.image_idxs.tolist() == sorted(images)
+        assert np.array_equal(store.read(torch.tensor(sorted(images))).numpy(), MAPS[: len(images)])
+        absent = next(i for i in range(10**6) if i not in images)
+        with pytest.raises(ValueError, match="no features of some"):
+            store.read(torch.tensor([absent]))
+    with h5py.File(path) as file:
+        assert ("image_idxs" in file) == (max(images) >= len(images))
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        lambda f: f["image_idxs"].__setitem__(1, 6),
+        lambda f: f.__delitem__("image_idxs"),
+        lambda f: f.attrs.__delitem__("image_idxs_crc32"),
+        lambda f: (f.__delitem__("image_idxs"), f.__setitem__("image_idxs", np.arange(3))),
+    ],
+)
+def test_indices_that_are_changed(tmp_path: Path, harm) -> None:
+    path = tmp_path / "f.h5"
+    write(path, {5 * i: name for i, name in NAMES.items()})
+    with h5py.File(path, "r+") as file:
+        harm(file)
+    with pytest.raises(UserError, match=r"f\.h5: 'image_idxs'"):
+        open_feature_file(path)
+
+
+def test_names_are_kept_by_row(tmp_path: Path) -> None:
+    from filmvqa.system.hdf5 import image_name_crc32
+
+    write(tmp_path / "f.h5")
+    with open_feature_store(tmp_path / "f.h5") as store:
+        assert np.array_equal(store.image_name_crc32, image_name_crc32(NAMES.values()))
+
+
+# Files of others.
+
+OTHERS: dict[str, Callable[[h5py.File, np.ndarray], Any]] = {
+    "film's": lambda f, v: f.__setitem__("features", v),
+    "data": lambda f, v: f.__setitem__("data", v),
+    "another name": lambda f, v: (f.__setitem__("maps", v), f.__setitem__("ids", np.arange(9))),
+    "room at the end": lambda f, v: f.create_dataset("data", (50, *v.shape[1:]), "f4").__setitem__(
+        np.s_[: len(v)], v
+    ),
+    "float64": lambda f, v: f.__setitem__("features", v.astype("f8")),
+    "big-endian": lambda f, v: f.__setitem__("features", v.astype(">f4")),
+    "big-endian float16": lambda f, v: f.__setitem__("features", v.astype(">f2")),
+    "channels last": lambda f, v: f.__setitem__("features", v.transpose(0, 2, 3, 1)),
+    "all at once": lambda f, v: f.create_dataset(
+        "data", data=v.transpose(0, 2, 3, 1).astype(">f8"), chunks=(2, 4, 4, 3), compression="gzip"
+    ),
+    "its own format": lambda f, v: (f.__setitem__("features", v), f.attrs.update(format="NCHW")),
+}
+
+
+@pytest.mark.parametrize("placement", ["memory", "stream"])
+@pytest.mark.parametrize("kind", OTHERS)
+def test_files_of_others_are_read_where_they_are_clear(
+    tmp_path: Path, kind: str, placement: str
+) -> None:
+    path = tmp_path / "f.h5"
+    with h5py.File(path, "w") as file:
+        OTHERS[kind](file, MAPS.astype(np.float32))
+    with open_feature_store(path, placement=placement) as store:
+        assert store.shape == SHAPE[1:]
+        found = store.read(torch.tensor([0, 3, 8]))
+        assert found.is_contiguous()
+        assert np.array_equal(found.numpy(), MAPS[[0, 3, 8]].astype(found.numpy().dtype))
+
+
+@pytest.mark.parametrize(
+    ("shape", "found"),
+    [
+        ((1024, 14, 14), (1024, 14, 14)),
+        ((14, 14, 1024), (1024, 14, 14)),
+        ((7, 7, 2048), (2048, 7, 7)),
+        ((2, 7, 7), (2, 7, 7)),
+        ((1, 1, 64), (64, 1, 1)),
+        ((64, 1, 1), (64, 1, 1)),
+        ((1024, 10, 15), (1024, 10, 15)),
+        ((10, 15, 1024), (1024, 10, 15)),
+        ((3, 20, 30), (3, 20, 30)),
+        ((20, 30, 3), (3, 20, 30)),
+        ((64, 80, 120), None),
+        ((5, 6, 7), None),
+        ((4, 4, 4), None),
+    ],
+)
+def test_the_order_of_axes(tmp_path: Path, shape: tuple, found: tuple | None) -> None:
+    path = tmp_path / "f.h5"
+    values = np.random.default_rng(0).random((2, *shape), np.float32)
+    with h5py.File(path, "w") as file:
+        file["features"] = values
+    if found is None:
+        refused_and_kept(
+            lambda: open_feature_store(path), path, r"\(N, H, W, C\).*attrs\['order'\]"
+        )
+    else:
+        with open_feature_store(path) as store:
+            assert store.shape == found
+    for order, expected in (("NCHW", values), ("NHWC", values.transpose(0, 3, 1, 2))):
+        with h5py.File(path, "r+") as file:
+            file["features"].attrs["order"] = order
+        with open_feature_store(path) as store:
+            assert np.array_equal(store.read(torch.arange(2)).numpy(), expected)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda f: f.__setitem__("a", MAPS) or f.__setitem__("b", MAPS),
+        lambda f: f.__setitem__("features", MAPS[:, 0]),
+        lambda f: f.__setitem__("features", MAPS.astype(np.int64)),
+        lambda f: f.__setitem__("features/deep", MAPS),
+        lambda f: f.__setitem__("other", np.arange(3)),
+        lambda f: None,
+        lambda f: (f.__setitem__("features", MAPS), f.__setitem__("image_idxs", np.zeros(9, int))),
+        lambda f: (f.__setitem__("features", MAPS), f.attrs.update(num_done=3)),
+        lambda f: (f.__setitem__("features", MAPS), f.attrs.update(format="filmvqa-features-9",
+                   image_names_sha256="", num_done=9, **dict.fromkeys(FEATURE_SPEC, "x"))),
+    ],
+)  # fmt: skip
+def test_files_of_others_that_are_not_clear(tmp_path: Path, make) -> None:
+    path = tmp_path / "f.h5"
+    with h5py.File(path, "w") as file:
+        make(file)
+    refused_and_kept(lambda: open_feature_store(path), path, r"f\.h5: ")
+
+
+def test_float64_that_float32_cannot_hold(tmp_path: Path) -> None:
+    path = tmp_path / "f.h5"
+    with h5py.File(path, "w") as file:
+        file["features"] = np.full((2, 3, 4, 4), 1e300)
+    with pytest.raises(UserError, match="image 0 are not finite"):
+        open_feature_store(path)

@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+import gc
+import sys
+import threading
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from filmvqa.features.feature_file import open_feature_file
+from filmvqa.features.store import FeatureStore, choose_placement, open_feature_store
+from filmvqa.questions.dataset import QuestionDataset
+from filmvqa.questions.vocabulary import Vocabulary
+from filmvqa.system.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def vocabulary(tiny_set: Path) -> Vocabulary:
+    return Vocabulary.load(tiny_set / "vocab.json")
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"\x89HDF\r\n\x1a\n" + bytes(64)])
+def test_unreadable_files_are_named(tmp_path: Path, vocabulary, content: bytes) -> None:
+    path = tmp_path / "x.h5"
+    with pytest.raises(UserError, match=r"x\.h5: no such file"):
+        open_feature_store(path)
+    with pytest.raises(UserError, match=r"x\.h5: no such file"):
+        QuestionDataset.load(path, vocabulary)
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"x\.h5: (is damaged|not readable)"):
+        open_feature_store(path)
+    with pytest.raises(UserError, match=r"x\.h5: (is damaged|not readable)"):
+        QuestionDataset.load(path, vocabulary)
+
+
+def test_unfinished_and_misshapen_features_are_refused(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["features"] = np.zeros((4, 2, 3, 3), np.float16)
+        file.attrs["num_done"] = 2
+    with pytest.raises(UserError, match="only 2 of 4"):
+        open_feature_store(tmp_path / "a.h5")
+    with h5py.File(tmp_path / "b.h5", "w") as file:
+        file["features"] = np.zeros((4, 2, 3), np.float16)
+    with pytest.raises(UserError, match="shape"):
+        open_feature_store(tmp_path / "b.h5")
+
+
+def test_auto_streams_what_does_not_fit(tiny_set: Path, monkeypatch) -> None:
+    path = tiny_set / "val_features_clevr_cnn.h5"
+    assert "device" in open_feature_store(path).description
+    monkeypatch.setattr("filmvqa.features.store.RESIDENT_SHARE", 0.0)
+    store = open_feature_store(path)
+    assert store.prefetch
+    assert "stream" in store.description
+    with pytest.raises(UserError, match="store='disk'"):
+        open_feature_store(path, placement="disk")
+
+
+def open_descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+@pytest.mark.parametrize(
+    ("size", "host", "device", "placement"),
+    [
+        (59, 100, None, "device"),
+        (60, 100, None, "stream"),
+        (59, 10, 100, "device"),
+        (60, 101, 100, "memory"),
+        (60, 100, 100, "stream"),
+        (119, 200, 100, "memory"),
+    ],
+)
+def test_resident_features_take_their_share_of_what_is_free(
+    size: int, host: int, device: int | None, placement: str
+) -> None:
+    gib = 2**30
+    found, reason = choose_placement(
+        size * gib, host_free=host * gib, device_free=None if device is None else device * gib
+    )
+    assert found == placement
+    assert "GiB free" in reason
+
+
+def test_resident_features_take_exactly_their_size(tiny_set: Path, monkeypatch) -> None:
+    """Only what is sent at a time is pinned: torch rounds pinned memory up to a power of two."""
+    pinned, empty = [], torch.empty
+
+    def watched(*arguments, pin_memory: bool = False, **options):
+        tensor = empty(*arguments, **options)
+        if pin_memory:
+            pinned.append(tensor.nbytes)
+        return tensor
+
+    monkeypatch.setattr("filmvqa.features.rows.torch.empty", watched)
+    file = open_feature_file(tiny_set / "val_features_clevr_cnn.h5")
+    FeatureStore(file, torch.device("cuda"), "memory", "as requested")
+    assert not pinned
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="descriptors are listed in /proc")
+@pytest.mark.parametrize("layout", ["direct", "through HDF5"])
+def test_a_dropped_store_leaves_no_descriptor(tmp_path: Path, layout: str) -> None:
+    path = tmp_path / "f.h5"
+    with h5py.File(path, "w") as file:
+        options = {} if layout == "direct" else {"compression": "gzip"}
+        file.create_dataset("features", data=np.ones((4, 2, 3, 3), np.float16), **options)
+    before = open_descriptors()
+    for _ in range(10):
+        store = open_feature_store(path, placement="stream")
+        store.read(torch.tensor([1, 3]))
+    del store
+    gc.collect()
+    assert open_descriptors() == before
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="descriptors are listed in /proc")
+@pytest.mark.parametrize("content", [b"", b"hello", b"\x89HDF\r\n\x1a\n" + bytes(64)])
+def test_a_refused_file_leaves_no_descriptor(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "bad.h5").write_bytes(content)
+    with h5py.File(tmp_path / "unclear.h5", "w") as file:
+        file["features"] = np.zeros((4, 5, 6, 7), np.float16)
+    before = open_descriptors()
+    for name in ("bad.h5", "unclear.h5"):
+        with pytest.raises(UserError):
+            open_feature_store(tmp_path / name)
+    gc.collect()
+    assert open_descriptors() == before
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="descriptors are listed in /proc")
+@pytest.mark.parametrize("placement", ["device", "memory", "stream"])
+def test_a_closed_store_leaves_no_descriptor_and_no_thread(tiny_set: Path, placement: str) -> None:
+    path = tiny_set / "val_features_clevr_cnn.h5"
+    descriptors, threads = open_descriptors(), threading.active_count()
+    for _ in range(3):
+        with open_feature_store(path, placement=placement) as store:
+            store.read(torch.tensor([1, 2]))
+    assert (open_descriptors(), threading.active_count()) == (descriptors, threads)
+    if placement == "stream":
+        with pytest.raises(ValueError, match="was closed"):
+            store.read(torch.tensor([1]))
+    else:
+        assert store.read(torch.tensor([1])).shape[0] == 1

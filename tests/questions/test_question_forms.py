@@ -1,0 +1,620 @@
+"""Question files in the forms in which others write them, and such as contradict themselves."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from filmvqa.questions.dataset import QuestionDataset
+from filmvqa.questions.preprocess import PreprocessedSplit, preprocess_questions
+from filmvqa.questions.vocabulary import Vocabulary
+from filmvqa.system.errors import UserError
+from filmvqa.system.layout import DatasetLayout
+from filmvqa.worlds.engine.schema import read_questions
+from tests.questions.test_preprocess import EXIST, ask, layout, write
+
+COUNT = [*EXIST[:2], {"function": "count", "inputs": [1], "value_inputs": []}]
+LESS = [
+    *COUNT, {"function": "scene", "inputs": [], "value_inputs": []},
+    {"function": "count", "inputs": [3], "value_inputs": []},
+    {"function": "less_than", "inputs": [2, 4], "value_inputs": []},
+]  # fmt: skip
+QUERY = [
+    *EXIST[:2], {"function": "unique", "inputs": [1], "value_inputs": []},
+    {"function": "query_size", "inputs": [2], "value_inputs": []},
+]  # fmt: skip
+RELEASE = [
+    ask("Is it?", 0, "yes", program=EXIST, question_family_index=3),
+    ask("How many are there?", 1, "2", program=COUNT, question_family_index=4),
+    ask("Are there fewer red things than things?", 1, "no", program=LESS, question_family_index=5),
+    ask("How big is the red thing?", 2, "small", program=QUERY, question_family_index=6),
+]
+Record = dict[str, Any]
+
+
+def arrays(path: Path) -> dict[str, np.ndarray]:
+    with h5py.File(path) as file:
+        return {name: file[name][:] for name in file} | {"type_names": file.attrs["type_names"]}
+
+
+def made(folder: Path, **options: Any) -> dict[str, np.ndarray]:
+    """The arrays of train of the set in a folder."""
+    preprocess_questions(layout(folder), **options)
+    return arrays(folder / "h5/train_questions.h5")
+
+
+def same(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> None:
+    assert one.keys() == other.keys()
+    for name, values in one.items():
+        np.testing.assert_array_equal(values, other[name], err_msg=name)
+
+
+def truth_values(question: Record) -> None:
+    if question["answer"] in ("yes", "no"):
+        question["answer"] = question["answer"] == "yes"
+
+
+def numbers(question: Record) -> None:
+    if str(question["answer"]).isdigit():
+        question["answer"] = int(question["answer"])
+
+
+def numbers_with_points(question: Record) -> None:
+    if str(question["answer"]).isdigit():
+        question["answer"] = float(question["answer"])
+
+
+def types_of_functions(question: Record) -> None:
+    for step in question["program"]:
+        step["type"] = step.pop("function")
+
+
+def side_inputs(question: Record) -> None:
+    for step in question["program"]:
+        step["side_inputs"] = step.pop("value_inputs")
+
+
+def side_inputs_where_there_are_some(question: Record) -> None:
+    for step in question["program"]:
+        if values := step.pop("value_inputs"):
+            step["side_inputs"] = values
+
+
+def both_names(question: Record) -> None:
+    for step in question["program"]:
+        step |= {"type": step["function"], "side_inputs": step["value_inputs"]}
+
+
+def more_keys(question: Record) -> None:
+    question |= {"image": question["image_filename"][:-4], "template_filename": "a.json"}
+    for step in question["program"]:
+        step["_output"] = [0, 1]
+
+
+def answer_first(question: Record) -> None:
+    end = len(question["program"]) - 1
+    question["program"] = [
+        step | {"inputs": [end - i for i in step["inputs"]]} for step in question["program"][::-1]
+    ]
+
+
+#: Ways to write the same, of which any combination occurs: one of each group.
+CHANGES: list[list[Callable[[Record], None]]] = [
+    [truth_values],
+    [numbers, numbers_with_points],
+    [types_of_functions, side_inputs, side_inputs_where_there_are_some, both_names],
+    [more_keys],
+    [answer_first],
+]
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30)
+@given(changes=st.tuples(*(st.sampled_from([None, *group]) for group in CHANGES)))
+def test_the_generators_form_gives_the_same_files(
+    tmp_path: Path, changes: tuple[Callable[[Record], None] | None, ...]
+) -> None:
+    content = json.loads(json.dumps(RELEASE))
+    for question in content:
+        for change in filter(None, changes):
+            change(question)
+    for name in ("release", "changed"):
+        shutil.rmtree(tmp_path / name, ignore_errors=True)
+    write(tmp_path / "release/q", "train", RELEASE)
+    path = write(tmp_path / "changed/q", "train", content)
+    same(made(tmp_path / "release"), made(tmp_path / "changed"))
+    read = read_questions(path).questions
+    assert [q.answer for q in read] == [q["answer"] for q in RELEASE]
+    assert {str(step.value_inputs) for q in read for step in q.program or []} == {"[]", "['red']"}
+
+
+def test_the_official_generators_own_output(tmp_path: Path) -> None:
+    """All of its habits at once."""
+    content = json.loads(json.dumps(RELEASE))
+    for question in content:
+        for change in (truth_values, numbers, types_of_functions, more_keys):
+            change(question)
+        for step in question["program"]:
+            if values := step.pop("value_inputs"):
+                step["side_inputs"] = values
+    write(tmp_path / "release/q", "train", RELEASE)
+    write(tmp_path / "changed/q", "train", content)
+    same(made(tmp_path / "release"), made(tmp_path / "changed"))
+
+
+def with_bom(content: bytes, path: Path) -> None:
+    path.write_bytes(b"\xef\xbb\xbf" + content)
+
+
+def compressed(content: bytes, path: Path) -> None:
+    path.with_name(path.name + ".gz").write_bytes(gzip.compress(content))
+
+
+def compressed_with_bom(content: bytes, path: Path) -> None:
+    path.with_name(path.name + ".gz").write_bytes(gzip.compress(b"\xef\xbb\xbf" + content))
+
+
+def compressed_without_saying(content: bytes, path: Path) -> None:
+    path.write_bytes(gzip.compress(content))
+
+
+@pytest.mark.parametrize(
+    "save", [with_bom, compressed, compressed_with_bom, compressed_without_saying]
+)
+def test_text_as_editors_and_archives_leave_it(
+    tmp_path: Path, save: Callable[[bytes, Path], None]
+) -> None:
+    content = write(tmp_path / "plain/q", "train", RELEASE).read_bytes()
+    (tmp_path / "saved/q").mkdir(parents=True)
+    save(content, tmp_path / "saved/q/CLEVR_train_questions.json")
+    same(made(tmp_path / "plain"), made(tmp_path / "saved"))
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "latin-1"])
+def test_another_encoding_is_named(tmp_path: Path, encoding: str) -> None:
+    content = json.dumps({"questions": [ask("Où est-ce?")]}, ensure_ascii=False)
+    path = write(tmp_path / "q", "train", [])
+    path.write_bytes(content.encode(encoding))
+    with pytest.raises(UserError, match=r"train_questions\.json.*save it as UTF-8"):
+        preprocess_questions(layout(tmp_path))
+
+
+@pytest.mark.parametrize("keep", [3, 30, -4])
+def test_a_damaged_gzip_file_is_named(tmp_path: Path, keep: int) -> None:
+    content = gzip.compress(write(tmp_path / "q", "train", RELEASE).read_bytes())
+    (tmp_path / "q/CLEVR_train_questions.json").write_bytes(content[:keep])
+    with pytest.raises(UserError, match=r"train_questions\.json: is a damaged gzip file"):
+        preprocess_questions(layout(tmp_path))
+
+
+def test_functions_of_clevr_math(tmp_path: Path) -> None:
+    """Answers are numbers, programs end in functions that CLEVR has not; ``choose`` has a value."""
+    subtraction = [
+        {"type": "scene", "inputs": [], "_output": [0], "value_inputs": []},
+        {"type": "filter_color", "inputs": [0], "value_inputs": ["red"]},
+        {"type": "choose", "inputs": [1], "value_inputs": ["1"]},
+        {"type": "count", "inputs": [0], "value_inputs": []},
+        {"type": "subtraction", "inputs": [3, 2], "value_inputs": []},
+    ]
+    questions = [
+        ask("Subtract 1 red cubes. How many objects are left?", 0, program=subtraction),
+        ask("How many are there?", 0, program=COUNT),
+    ]
+    for question in questions:
+        question |= {"answer": 3, "template_filename": "subtraction.json"}
+    folder = tmp_path / "q"
+    write(folder, "train", questions).rename(folder / "clevr-math-train.json")
+    preprocess_questions(layout(tmp_path))
+    vocabulary = Vocabulary.load(tmp_path / "h5/vocab.json")
+    assert vocabulary.answers() == ["3"]
+    assert "choose[1]" in vocabulary.program
+    found = QuestionDataset.load(tmp_path / "h5/train_questions.h5", vocabulary)
+    assert found.types is not None
+    assert found.types.tolist() == [-1, 0]
+
+
+def test_one_question_of_super_clevr_as_it_is_published(tmp_path: Path) -> None:
+    """No program, truth values, and images numbered from 25,000 in its last part."""
+    question = {
+        "split": "new", "image_filename": "superCLEVR_new_025000.png", "image_index": 25000,
+        "image": "superCLEVR_new_025000", "question": "Are there fewer buss than big objects?",
+        "answer": True, "template_filename": "compare_integer.json", "question_family_index": 1,
+        "question_index": 4,
+    }  # fmt: skip
+    write(tmp_path / "q", "train", [question]).rename(tmp_path / "q/superCLEVR_questions_30k.json")
+    preprocess_questions(layout(tmp_path))
+    found = arrays(tmp_path / "h5/train_questions.h5")
+    assert (found["image_idxs"], found["named_image_idxs"]) == ([25000], [25000])
+    assert "programs" not in found
+    assert Vocabulary.load(tmp_path / "h5/vocab.json").answers() == ["yes"]
+
+
+@pytest.mark.parametrize("name", ["a_000005.jpg", "a_000005.PNG", "a_5.jpeg", "a.000005.png"])
+def test_the_number_in_an_images_name(tmp_path: Path, name: str) -> None:
+    write(tmp_path / "q", "train", [{"image_filename": name, "question": "a?"}])
+    assert made(tmp_path)["image_idxs"] == [5]
+
+
+# Contradictions
+
+
+def named(name: str, index: int | None) -> Record:
+    question = ask("a b?", index or 0) | {"image_filename": name}
+    if index is None:
+        del question["image_index"]
+    return question
+
+
+@pytest.mark.parametrize(
+    ("questions", "message"),
+    [
+        ([named("a_1.png", 1), named("a_2.png", 1)], "question 1: .* 1, .*a_2.png says 2"),
+        ([named("a.png", 1), named("b.png", 2), named("c.png", 1)],
+         "question 2: has image_index 1 for c.png, question 0 has it for a.png"),
+        ([named("a.png", 1), named("b.png", 0), named("a.png", 2)],
+         "question 2: has image_index 2 for a.png, question 0 has 1"),
+        ([named("a_1.png", 1), named("a_01.png", 1)],
+         "question 1: has image_index 1 for a_01.png, question 0 has it for a_1.png"),
+        ([named("a_1.png", None), named("a_1.jpg", None)], "question 1: .*a_1.jpg.*a_1.png"),
+        ([named("a_7.png", None), named("a_7.png", 6)], "question 1: has image_index 6"),
+        ([named("a.png", 2**31 - 1)], "question 0: has image_index"),
+        ([named("a_99999999999.png", None)], "question 0: has image_index"),
+    ],
+)  # fmt: skip
+def test_an_image_of_two_truths_is_refused(
+    tmp_path: Path, questions: list[Record], message: str
+) -> None:
+    write(tmp_path / "q", "train", questions)
+    with pytest.raises(UserError, match=message):
+        preprocess_questions(layout(tmp_path))
+    assert not (tmp_path / "h5").exists()
+
+
+@pytest.mark.parametrize(
+    ("step", "message"),
+    [
+        ({"type": "count"}, "function 'exist', type 'count'"),
+        ({"value_inputs": ["a"], "side_inputs": ["b"]}, r"value_inputs \['a'\], side_inputs"),
+        ({"function": None}, "no function"),
+    ],
+)
+def test_a_step_of_two_truths_is_refused(tmp_path: Path, step: Record, message: str) -> None:
+    program = [*EXIST[:2], EXIST[2] | step]
+    path = write(tmp_path / "q", "train", [ask("a?", program=EXIST), ask("a?", program=program)])
+    with pytest.raises(UserError, match=f"question 1: .*{message}"):
+        preprocess_questions(layout(tmp_path))
+    with pytest.raises(UserError, match=f"question 1: .*{message}"):
+        read_questions(path)
+
+
+# Which file is which split's
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("questions/CLEVR_train_questions.json", "CLEVR-Humans-train.json"),
+        ("questions/CLEVR_train_questions.json", "questions/CLEVR_train_questions.json.gz"),
+        ("questions/clevr-math-val.json", "questions/CLEVR_val_questions.json"),
+        ("CLEVR-Humans-train.json", "CLEVR_train_questions.json"),
+    ],
+)
+def test_two_files_of_one_split_are_refused(tmp_path: Path, one: str, other: str) -> None:
+    for name in (one, other):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    with pytest.raises(UserError) as caught:
+        DatasetLayout.under(tmp_path).question_json_by_split()
+    assert all(str(tmp_path / name) in str(caught.value) for name in (one, other))
+
+
+def found(folder: Path, *names: str) -> dict[str, str]:
+    (folder / "questions").mkdir()
+    for name in names:
+        (folder / name).touch()
+    by_split = DatasetLayout.under(folder).question_json_by_split()
+    return {split: str(path.relative_to(folder)) for split, path in by_split.items()}
+
+
+def test_humans_in_the_root_and_clevr_in_its_folder(tmp_path: Path) -> None:
+    names = {"train": "CLEVR-Humans-train.json", "val": "questions/CLEVR_val_questions.json.gz"}
+    assert found(tmp_path, *names.values(), "questions/._CLEVR_train_questions.json") == names
+
+
+def test_a_name_without_a_split_is_trains(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = {"train": "questions/CLEVR_questions.json", "val": "questions/CLEVR_val_questions.json"}
+    assert found(tmp_path, *names.values()) == names
+    assert "CLEVR_questions.json: names no split and is read as 'train'" in capsys.readouterr().err
+
+
+def test_a_name_without_a_split_beside_train_is_passed_over(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = {"train": "questions/CLEVR_train_questions.json"}
+    assert found(tmp_path, *names.values(), "questions/CLEVR_questions.json") == names
+    assert "CLEVR_questions.json: names no split and is passed over" in capsys.readouterr().err
+
+
+def test_two_names_without_a_split_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"CLEVR_questions.json: names no split, as superCLEVR_q"):
+        found(tmp_path, "questions/CLEVR_questions.json", "questions/superCLEVR_questions_5.json")
+
+
+# What some questions lack
+
+
+def without(key: str, *rows: int) -> list[Record]:
+    questions = json.loads(json.dumps(RELEASE))
+    for row in rows:
+        del questions[row][key]
+    return questions
+
+
+def keep(folder: Path, questions: list[Record]) -> PreprocessedSplit:
+    write(folder / "q", "train", questions)
+    [split] = preprocess_questions(layout(folder), incomplete="keep")
+    return split
+
+
+@pytest.mark.parametrize(
+    ("key", "what"),
+    [("answer", "answer"), ("program", "program"), ("question_family_index", "family")],
+)
+def test_a_question_that_lacks_something_is_refused_or_kept(
+    tmp_path: Path, key: str, what: str
+) -> None:
+    questions = without(key, 2, 3)
+    write(tmp_path / "q", "train", questions)
+    with pytest.raises(UserError, match=rf"question 2: has no {what}, as 2 of 4 .*=keep"):
+        preprocess_questions(layout(tmp_path))
+    assert not (tmp_path / "h5").exists()
+    split = keep(tmp_path, questions)
+    assert split.lacking == {what: 2}
+    assert (
+        f"2 {'left out' if what == 'answer' else 'kept'}, which have no {what}" in split.describe()
+    )
+    found = arrays(tmp_path / "h5/train_questions.h5")
+    if what == "answer":
+        assert found["orig_idxs"].tolist() == [0, 1]
+        assert found["named_image_idxs"].tolist() == [0, 1]
+        assert len(found["programs"]) == len(found["answers"]) == 2
+    else:
+        assert len(found["answers"]) == 4
+        column = "types" if what == "program" else "question_families"
+        assert (found[column] == -1).tolist() == [False, False, True, True]
+    dataset = QuestionDataset.load(
+        tmp_path / "h5/train_questions.h5", Vocabulary.load(tmp_path / "h5/vocab.json")
+    )
+    assert len(dataset) == split.num_questions
+    # It is complete for who accepts this, and not for others.
+    assert preprocess_questions(layout(tmp_path), incomplete="keep") == [
+        PreprocessedSplit("train", split.num_questions, was_there=True, lacking={what: 2})
+    ]
+    with pytest.raises(UserError, match="question 2"):
+        preprocess_questions(layout(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("key", "columns"),
+    [
+        ("answer", ["answers"]),
+        ("program", ["programs", "types"]),
+        ("question_family_index", ["question_families"]),
+    ],
+)
+def test_a_split_that_lacks_something_throughout_is_read(
+    tmp_path: Path, key: str, columns: list[str]
+) -> None:
+    write(tmp_path / "q", "train", without(key, 0, 1, 2, 3))
+    assert not made(tmp_path).keys() & set(columns)
+
+
+@pytest.mark.parametrize("empty", [None, ""])
+def test_an_empty_answer_is_none(tmp_path: Path, empty: object) -> None:
+    questions = json.loads(json.dumps(RELEASE))
+    questions[1]["answer"] = empty
+    write(tmp_path / "q", "train", questions)
+    with pytest.raises(UserError, match="question 1: has no answer, as 1 of 4"):
+        preprocess_questions(layout(tmp_path))
+
+
+def test_a_part_of_the_images(tmp_path: Path) -> None:
+    write(tmp_path / "q", "train", RELEASE)
+    images = tmp_path / "images/train"
+    images.mkdir(parents=True)
+    (images / "CLEVR_x_000001.png").touch()
+    with pytest.raises(UserError, match=r"question 0: is about CLEVR_x_000000\.png.*=leave_out$"):
+        preprocess_questions(layout(tmp_path))
+    [split] = preprocess_questions(layout(tmp_path), missing_images="leave_out")
+    assert (split.num_questions, split.lacking) == (2, {"image": 2})
+    assert arrays(tmp_path / "h5/train_questions.h5")["image_idxs"].tolist() == [1, 1]
+    [split] = preprocess_questions(layout(tmp_path), missing_images="leave_out")
+    assert split.was_there
+    (images / "CLEVR_x_000002.png").touch()  # more images have come
+    [split] = preprocess_questions(layout(tmp_path), missing_images="leave_out")
+    assert (split.num_questions, split.was_there) == (3, False)
+    (images / "CLEVR_x_000000.png").touch()
+    [split] = preprocess_questions(layout(tmp_path))
+    assert (split.num_questions, split.was_there, split.lacking) == (4, False, {})
+
+
+def test_no_image_is_there(tmp_path: Path) -> None:
+    write(tmp_path / "q", "train", RELEASE)
+    (tmp_path / "images/train").mkdir(parents=True)
+    with pytest.raises(UserError, match="none of the images of its 4 questions"):
+        preprocess_questions(layout(tmp_path), missing_images="leave_out")
+
+
+@pytest.mark.parametrize("option", ["missing_images", "incomplete"])
+def test_another_value_of_an_option(tmp_path: Path, option: str) -> None:
+    with pytest.raises(UserError, match=f"{option}='ignore': must be one of refuse"):
+        preprocess_questions(layout(tmp_path), **{option: "ignore"})
+
+
+# Advice that helps
+
+
+@pytest.mark.parametrize(
+    ("val", "options", "advised"),
+    [
+        (ask("a x?"), {}, {"allow_unknown"}),
+        (ask("a x?"), {"vocab": True}, {"allow_unknown", "extend_vocab"}),
+        (ask("a x?"), {"vocab": True, "extend_vocab": True}, {"allow_unknown"}),
+        (ask("a?", answer="no"), {"allow_unknown": True}, set()),
+        (ask("a?", answer="no"), {"allow_unknown": True, "vocab": True}, {"extend_vocab"}),
+        (ask("a?", program=COUNT), {"allow_unknown": True}, set()),
+        (ask("a?", program=COUNT), {"vocab": True, "extend_vocab": True}, set()),
+    ],
+)  # fmt: skip
+def test_advice_is_what_helps(
+    tmp_path: Path, val: Record, options: dict[str, Any], advised: set[str]
+) -> None:
+    write(tmp_path / "q", "train", [ask("a?", program=EXIST)])
+    preprocess_questions(layout(tmp_path))
+    write(tmp_path / "q", "val", [ask("a?", program=EXIST), {"program": EXIST} | val])
+    options = dict(options)
+    if options.pop("vocab", False):
+        shutil.copy(tmp_path / "h5/vocab.json", tmp_path / "vocab.json")
+        options["vocab"] = tmp_path / "vocab.json"
+    with pytest.raises(UserError, match="question 1") as caught:
+        preprocess_questions(layout(tmp_path), **options)
+    message = str(caught.value)
+    assert {n for n in ("allow_unknown", "extend_vocab") if f"{n}=true" in message} == advised
+
+
+# Files that are there
+
+
+def test_a_file_of_another_program_is_not_overwritten(tmp_path: Path) -> None:
+    write(tmp_path / "q", "train", RELEASE)
+    (tmp_path / "h5").mkdir()
+    path = tmp_path / "h5/train_questions.h5"
+    with h5py.File(path, "w") as file:
+        file["questions"] = np.zeros((1, 2), np.int32)
+    content = path.read_bytes()
+    with pytest.raises(UserError, match="was not made by this program"):
+        preprocess_questions(layout(tmp_path))
+    assert path.read_bytes() == content
+
+
+def test_a_file_that_cannot_be_opened_now_is_not_made_again(tmp_path: Path) -> None:
+    write(tmp_path / "q", "train", RELEASE)
+    preprocess_questions(layout(tmp_path))
+    path = tmp_path / "h5/train_questions.h5"
+    path.unlink()
+    path.symlink_to("/proc/self/mem")  # reading it fails as a broken disk does
+    for work in (
+        lambda: preprocess_questions(layout(tmp_path)),
+        lambda: QuestionDataset.load(path, Vocabulary.load(tmp_path / "h5/vocab.json")),
+    ):
+        with pytest.raises(UserError, match="cannot be accessed now: Input/output error") as caught:
+            work()
+        assert "delete" not in str(caught.value)
+    assert path.is_symlink()
+
+
+def test_nothing_is_written_if_one_file_is_not_to_be_replaced(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        write(tmp_path / "q", split, RELEASE)
+    (tmp_path / "h5").mkdir()
+    with h5py.File(tmp_path / "h5/val_questions.h5", "w") as file:
+        file["questions"] = np.zeros((1, 2), np.int32)
+    with pytest.raises(UserError, match=r"val_questions\.h5: was not made by this program"):
+        preprocess_questions(layout(tmp_path))
+    assert not (tmp_path / "h5/vocab.json").exists()
+
+
+@pytest.mark.parametrize("name", ["q/CLEVR_train_questions.json", "h5/vocab.json"])
+def test_a_json_file_that_cannot_be_read_now(tmp_path: Path, name: str) -> None:
+    write(tmp_path / "q", "train", RELEASE)
+    preprocess_questions(layout(tmp_path))
+    (tmp_path / name).unlink()
+    (tmp_path / name).symlink_to("/proc/self/mem")
+    with pytest.raises(UserError, match=rf"{name}: Input/output error; see whether its disk"):
+        preprocess_questions(layout(tmp_path))
+
+
+def test_a_vocabulary_with_a_byte_order_mark(tmp_path: Path) -> None:
+    write(tmp_path / "q", "train", RELEASE)
+    preprocess_questions(layout(tmp_path))
+    path = tmp_path / "h5/vocab.json"
+    vocabulary = Vocabulary.load(path)
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert Vocabulary.load(path) == vocabulary
+
+
+def test_a_damaged_file_is_made_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(tmp_path / "q", "train", RELEASE)
+    preprocess_questions(layout(tmp_path))
+    path = tmp_path / "h5/train_questions.h5"
+    content = path.read_bytes()
+    path.write_bytes(content[:-100])
+    assert not preprocess_questions(layout(tmp_path))[0].was_there
+    assert path.read_bytes() == content
+    assert "train_questions.h5: is damaged" in capsys.readouterr().err
+
+
+# Families whose numbers begin again in each template file
+
+
+@pytest.mark.parametrize(
+    ("files", "families", "expected", "warns"),
+    [
+        # Numbers of the release: zero_hop begins with 84, compare_integer with 0, one_hop with 72.
+        (["zero_hop.json", "one_hop.json", "compare_integer.json", "zero_hop.json"],
+         [1, 0, 8, 5], [85, 72, 8, 89], False),
+        (["zero_hop.json"] * 4, [3, 4, 85, 6], [3, 4, 85, 6], False),  # they do not begin again
+        (["own.json", "other.json", "own.json", "own.json"], [0, 0, 1, 2], [0, 0, 1, 2], True),
+    ],
+)  # fmt: skip
+def test_families_of_the_official_generator_get_the_releases_numbers(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    files: list[str],
+    families: list[int],
+    expected: list[int],
+    warns: bool,
+) -> None:
+    questions = [
+        {**question, "template_filename": file, "question_family_index": family}
+        for question, file, family in zip(RELEASE, files, families, strict=True)
+    ]
+    write(tmp_path / "q", "train", questions)
+    assert made(tmp_path)["question_families"].tolist() == expected
+    assert ("numbered anew in each template file" in capsys.readouterr().err) == warns
+
+
+def test_a_set_that_an_earlier_version_generated_is_refused(tmp_path: Path) -> None:
+    """Its families have other numbers."""
+    write(tmp_path / "q", "train", RELEASE)
+    recorded = layout(tmp_path).generator_settings
+    recorded.write_text(json.dumps({"seed": 0}))
+    with pytest.raises(UserError, match="generated by an earlier version"):
+        made(tmp_path)
+    recorded.write_text(json.dumps({"seed": 0, "families_sha256": "0"}))
+    made(tmp_path)
+
+
+def test_families_of_an_earlier_versions_file_are_not_trusted(tmp_path: Path) -> None:
+    write(tmp_path / "q", "train", RELEASE)
+    made(tmp_path)
+    path = tmp_path / "h5/train_questions.h5"
+    vocabulary = Vocabulary.load(tmp_path / "h5/vocab.json")
+    assert QuestionDataset.load(path, vocabulary).families is not None
+    with h5py.File(path, "r+") as file:
+        file.attrs["format"] = "filmvqa-questions-2"
+    assert QuestionDataset.load(path, vocabulary).families is None
+    made(tmp_path)  # made again
+    assert QuestionDataset.load(path, vocabulary).families is not None

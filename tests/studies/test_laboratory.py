@@ -1,0 +1,400 @@
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from filmvqa.studies.bootstrap import Difference, paired_difference
+from filmvqa.studies.claims import (
+    Claim,
+    judge,
+    read_claim,
+    runs_of,
+    score_run,
+    settings_of,
+    verdict_of,
+)
+from filmvqa.studies.laboratory import report_claim, verdicts_table
+from filmvqa.system.errors import UserError
+from tests.conftest import REPOSITORY
+from tests.studies.test_sweeps import write_run
+
+pytestmark = pytest.mark.filterwarnings("error")
+
+CLAIM = {
+    "title": "Weight decay", "claim": "It helps.", "source": "somebody",
+    "sweeps": {"decay": ["sweep=weight_decay"]}, "runs": 6, "minutes": 2,
+    "keys": [{"key": "optim.weight_decay", "name": "weight decay"}],
+    "contrasts": [{"text": "some - none", "first": {"optim.weight_decay": 0.1},
+                   "second": {"optim.weight_decay": 0.0}, "claimed": 10}],
+}  # fmt: skip
+
+
+def own_claim(folder: Path, **changes: Any) -> Claim:
+    path = folder / "decay.yaml"
+    path.write_text(yaml.safe_dump(CLAIM | changes))
+    return read_claim(path)
+
+
+def write_scored_run(folder: Path, correct: list[bool], **config: Any) -> None:
+    """A run whose test predictions, three questions an image, are correct or not."""
+    write_run(folder, 0.9, 0.8, **config)
+    run = folder / ",".join(f"{k}={v}" for k, v in config.items())
+    (run / "best.pt").touch()
+    rows = [
+        {"question_index": i, "image_index": i // 3, "answer": "yes", "truth": "yes" if c else "no"}
+        for i, c in enumerate(correct)
+    ]
+    (run / "evaluation").mkdir()
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    (run / "evaluation/test_predictions.jsonl").write_text(lines)
+
+
+def write_decays(folder: Path) -> None:
+    """Three seeds with weight decay, of which each answers 80 of 90 questions, and three without,
+    which answer 70, 71 and 72 of these."""
+    for seed in range(3):
+        for decay, count in ((0.1, 80), (0.0, 70 + seed)):
+            write_scored_run(
+                folder / "decay", [i * 37 % 90 < count for i in range(90)],
+                **{"optim.weight_decay": decay, "seed": seed, "optim.lr": 0.1},
+            )  # fmt: skip
+
+
+def simulated(
+    generator: np.random.Generator, seeds: int, gain: float = 0.0, seed_spread: float = 0.15
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Two networks that differ by ``gain`` in log odds, over images, seeds and questions that are
+    of different difficulty."""
+    images, per_image = 200, 6
+    image = np.repeat(np.arange(images), per_image)
+    ease = generator.normal(1.0, 0.7, images)[image]
+    of_seed = generator.normal(0.0, seed_spread, (2, seeds, 1)) + np.array([[[gain]], [[0.0]]])
+    chance = 1 / (1 + np.exp(-(ease + of_seed)))
+    first, second = generator.random(chance.shape) < chance
+    return first, second, image
+
+
+@pytest.mark.parametrize("seed_spread", [0.15, 0.5])
+@pytest.mark.parametrize("seeds", [3, 5])
+def test_intervals_hold_no_difference_as_often_as_they_say(seeds: int, seed_spread: float) -> None:
+    """Of 400 pairs of networks without a difference: 95%, give or take three standard errors. With
+    the larger spread, seeds differ much more than chance among the questions has it."""
+    generator = np.random.default_rng(0)
+    held = 0
+    for _ in range(400):
+        networks = simulated(generator, seeds, seed_spread=seed_spread)
+        difference = paired_difference(*networks, resamples=500)
+        held += difference.low <= 0 <= difference.high
+    assert 0.918 <= held / 400 <= 0.983
+
+
+def test_an_interval_is_that_of_students_t_where_seeds_alone_differ() -> None:
+    gains = np.array([0.1, 0.3, 0.8])
+    images = np.arange(50)
+    first = np.repeat(gains[:, None], 50, 1)
+    difference = paired_difference(first, np.zeros_like(first), images, resamples=100_000)
+    half = 4.303 * gains.std(ddof=1) / np.sqrt(3)
+    assert difference.mean == pytest.approx(0.4)
+    assert difference.high - difference.mean == pytest.approx(half, rel=0.02)
+    assert difference.mean - difference.low == pytest.approx(half, rel=0.02)
+
+
+def test_a_clear_difference_is_found() -> None:
+    difference = paired_difference(*simulated(np.random.default_rng(1), 5, gain=1.0))
+    assert 0.05 < difference.low < difference.mean < difference.high < 0.4
+
+
+def test_the_interval_of_one_seed_is_that_over_images() -> None:
+    """Beside the normal interval of a mean over images."""
+    first, second, image = simulated(np.random.default_rng(2), 1)
+    difference = paired_difference(first, second, image)
+    gains = (first[0].astype(float) - second[0]).reshape(200, 6).mean(1)
+    half = 1.96 * gains.std(ddof=1) / np.sqrt(200)
+    assert difference.mean == pytest.approx(gains.mean())
+    assert difference.high - difference.low == pytest.approx(2 * half, rel=0.1)
+
+
+@given(st.integers(1, 4), st.integers(1, 12), st.integers(0, 2**32 - 1))
+def test_differences_turn_round(seeds: int, questions: int, number: int) -> None:
+    """With the networks exchanged, and for equal networks there is none."""
+    generator = np.random.default_rng(number)
+    first, second = generator.random((2, seeds, questions)) < 0.6
+    image = np.sort(generator.integers(0, 5, questions)) * 7
+    there = paired_difference(first, second, image, resamples=50)
+    back = paired_difference(second, first, image, resamples=50)
+    assert there.mean == pytest.approx(first.mean() - second.mean())
+    assert (there.low, there.high) == pytest.approx((-back.high, -back.low))
+    assert there.low - 1e-9 <= there.high
+    assert paired_difference(first, first, image, resamples=50) == Difference(0.0, 0.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected", "verdict"),
+    [
+        (0.02, 0.09, "more", "shows"),
+        (-0.09, -0.02, "more", "the opposite"),
+        (-0.02, 0.005, "more", "does not show"),
+        (-0.02, 0.05, "more", "cannot be told"),
+        (-0.009, 0.009, "same", "shows"),
+        (0.011, 0.03, "same", "does not show"),
+        (-0.03, -0.011, "same", "does not show"),
+        (-0.03, 0.009, "same", "cannot be told"),
+        (-0.03, 0.009, "no more", "shows"),
+        (-0.03, 0.02, "no more", "cannot be told"),
+        (0.011, 0.02, "no more", "does not show"),
+        (0.005, 0.09, "more", "shows"),
+    ],
+)
+def test_verdicts(low: float, high: float, expected: str, verdict: str) -> None:
+    assert verdict_of(Difference((low + high) / 2, low, high), expected, 0.01) == verdict
+
+
+@pytest.mark.parametrize(
+    ("claimed", "verdict"), [(10, "shows, but less"), (4, "shows"), (1, "shows, and more")]
+)
+def test_what_is_claimed_is_compared(claimed: float, verdict: str) -> None:
+    assert verdict_of(Difference(0.05, 0.02, 0.08), "more", 0.01, claimed) == verdict
+    assert verdict_of(Difference(0.05, -0.02, 0.08), "more", 0.01, claimed) == "cannot be told"
+
+
+def test_each_part_of_a_claim_has_a_contrast_that_decides_it(tmp_path: Path) -> None:
+    """One whose runs are missing is not run, and no other takes its place."""
+    write_decays(tmp_path)
+    (found,) = CLAIM["contrasts"]
+    missing = found | {"text": "much - none", "first": {"optim.weight_decay": 0.5}}
+    contrasts = [missing | {"decides": "Much helps."}, found, found | {"decides": "Some helps."}]
+    claim = own_claim(tmp_path, contrasts=contrasts)
+    report = report_claim(claim, tmp_path, tmp_path / "out", "test", 0.01)
+    rows = verdicts_table([report]).splitlines()[2:]
+    assert [row.split(" | ")[0].strip("| ") for row in rows] == ["Much helps.", "Some helps."]
+    assert rows[0].endswith("|  | **not run yet** |")
+    assert rows[1].endswith("| **shows** |")
+    assert "| much - none | +10 |  | not run yet |" in (tmp_path / "out/decay.md").read_text()
+    without = own_claim(tmp_path, contrasts=[missing, found])
+    report = report_claim(without, tmp_path, tmp_path / "out", "test", 0.01)
+    (row,) = verdicts_table([report]).splitlines()[2:]
+    assert row.endswith("|  | **not run yet** |")
+
+
+def test_a_network_on_its_plateau_is_not_judged(tmp_path: Path) -> None:
+    """The runs of ``write_decays`` end at 90% of training questions."""
+    write_decays(tmp_path)
+    for plateau, verdict in ((95, "still on its plateau"), (85, "shows")):
+        claim = own_claim(tmp_path, plateau=plateau)
+        report = report_claim(claim, tmp_path, tmp_path / "out", "test", 0.01)
+        assert [outcome.verdict for outcome in report.outcomes] == [verdict]
+
+
+def test_one_seed_is_not_judged(tmp_path: Path) -> None:
+    write_decays(tmp_path)
+    settings = settings_of(
+        own_claim(tmp_path),
+        [score_run(run, "test") for run in runs_of(own_claim(tmp_path), tmp_path)
+         if run.config["seed"] == 0],
+    )  # fmt: skip
+    (outcome,) = judge(own_claim(tmp_path), settings, 0.01)
+    assert outcome.verdict == "too few seeds"
+    assert outcome.difference.low > 0
+
+
+def test_values_have_labels(tmp_path: Path) -> None:
+    write_decays(tmp_path)
+    keys = [CLAIM["keys"][0] | {"labels": {"0": "without"}}]
+    report_claim(own_claim(tmp_path, keys=keys), tmp_path, tmp_path / "out", "test", 0.01)
+    assert "| without | 3 |" in (tmp_path / "out/decay.md").read_text()
+
+
+def test_a_claim_is_reported(tmp_path: Path) -> None:
+    write_decays(tmp_path)
+    claim = own_claim(tmp_path, note="Settled beforehand.")
+    report = report_claim(claim, tmp_path, tmp_path / "out", "test", 0.01)
+    page = (tmp_path / "out/decay.md").read_text()
+    assert "\n\nSettled beforehand.\n\n" in page
+    header = "| weight decay | seeds | training, at the end | training | validation | test | gap |"
+    assert header in page
+    assert "| 0 | 3 | 90.0 | 90.0 | 80.0 | 78.9 ± 1.1 | +11.1 |" in page
+    assert "| 0.1 | 3 | 90.0 | 90.0 | 80.0 | 88.9 ± 0.0 | +1.1 |" in page
+    assert re.search(r"\| some - none \| \+10 \| \+10\.0 \(\+\d.* to \+1\d.*\) \| shows \|", page)
+    assert "6 of 6 runs" in page
+    rows = (tmp_path / "out/decay.csv").read_text().splitlines()
+    assert rows[0] == "optim.weight_decay,seed,step,seconds,train,val,test"
+    assert rows[1] == "0.0,0,20,10,0.900000,0.800000,0.777778"
+    for name in ("decay", "decay_courses"):
+        with Image.open(tmp_path / f"out/{name}.png") as image:
+            assert image.width == 960
+    assert "| **shows** |" in verdicts_table([report])
+
+
+def test_curves_along_an_axis_and_question_types(tmp_path: Path) -> None:
+    write_decays(tmp_path)
+    key = "optim.weight_decay"
+    claim = own_claim(tmp_path, axis=key, panels=key, by_type=True)
+    report_claim(claim, tmp_path, tmp_path / "out", "test", 0.01)
+    assert "| count, validation | exist, validation |" in (tmp_path / "out/decay.md").read_text()
+
+
+def test_masks_are_compared_by_their_iou(tmp_path: Path) -> None:
+    """The first of two masks that all networks draw is right, the second is half so with decay."""
+    for seed in range(3):
+        for decay in (0.1, 0.0):
+            config = {"optim.weight_decay": decay, "seed": seed, "optim.lr": 0.1}
+            write_scored_run(tmp_path / "decay", [True] * 2, **config)
+    for path in tmp_path.rglob("metrics.jsonl"):
+        path.write_text(path.read_text().replace("_accuracy", "_mean_iou"))
+    mask = {"size": [2, 2], "counts": [4]}
+    for path in tmp_path.rglob("test_predictions.jsonl"):
+        iou = 0.5 if "weight_decay=0.1" in str(path) else 0.0
+        path.write_text("".join(
+            json.dumps({"question_index": i, "image_index": i, "mask": mask, "iou": value}) + "\n"
+            for i, value in enumerate((1.0, iou))
+        ))  # fmt: skip
+    report = report_claim(own_claim(tmp_path), tmp_path, tmp_path / "out", "test", 0.01)
+    (outcome,) = report.outcomes
+    assert outcome.difference.mean == pytest.approx(0.25)
+    page = (tmp_path / "out/decay.md").read_text()
+    assert "| 75.0 ± 0.0 |" in page
+    assert "Scores are the mean IoU in percent" in page
+
+
+def test_the_papers_results_stand_beside(tmp_path: Path) -> None:
+    for name, seed in (("film", 0), ("lstm", 0)):
+        write_scored_run(tmp_path / "decay", [True] * 90,
+                         **{"model.name": name, "seed": seed})  # fmt: skip
+    keys = [{"key": "model", "name": "model", "values": ["lstm", "film"]}]
+    claim = own_claim(tmp_path, keys=keys, contrasts=[], paper="models", by_type=True)
+    report_claim(claim, tmp_path, tmp_path / "out", "test", 0.01)
+    page = (tmp_path / "out/decay.md").read_text()
+    assert "| gap | paper, CLEVR | count, validation |" in page
+    assert "| 46.8 |" in page.split("| lstm |")[1].split("\n")[0]
+    assert "the paper's |  |  |  |  |  |  |  | 94.3 | 99.1 | 96.8 | 99.1 | 99.1 |" in page
+
+
+def test_macs_published_curve_stands_beside(tmp_path: Path) -> None:
+    for name in ("film", "mac"):
+        for fraction in (0.05, 0.1, 1.0):
+            write_scored_run(tmp_path / "decay", [True] * 90,
+                             **{"model.name": name, "data.fraction": fraction, "seed": 0})  # fmt: skip
+    keys = [{"key": "model", "name": "model"}, {"key": "data.fraction", "name": "fraction"}]
+    claim = own_claim(
+        tmp_path, keys=keys, contrasts=[], paper="data_efficiency", axis="data.fraction"
+    )
+    report_claim(claim, tmp_path, tmp_path / "out", "test", 0.01)
+    rows = [
+        re.split(r" *\| *", line)
+        for line in (tmp_path / "out/decay.md").read_text().splitlines()
+        if line.startswith(("| film ", "| mac "))
+    ]
+    assert [(row[1], row[2], row[-2]) for row in rows] == [
+        ("film", "0.05", ""), ("film", "0.1", ""), ("film", "1", ""),
+        ("mac", "0.05", ""), ("mac", "0.1", "86.0"), ("mac", "1", "98.9"),
+    ]  # fmt: skip
+
+
+def test_a_claim_whose_runs_are_not_there(tmp_path: Path) -> None:
+    report = report_claim(own_claim(tmp_path), tmp_path, tmp_path / "out", "test", 0.01)
+    assert "Nothing was trained yet." in (tmp_path / "out/decay.md").read_text()
+    assert "**not run yet**" in verdicts_table([report])
+
+
+def test_a_sweep_that_was_killed_before_its_first_evaluation_has_no_runs(tmp_path: Path) -> None:
+    """The laboratory, which counts them before it goes on, must not stop there."""
+    (tmp_path / "decay/seed@0").mkdir(parents=True)
+    assert runs_of(own_claim(tmp_path), tmp_path) == []
+
+
+def test_only_common_seeds_are_compared(tmp_path: Path) -> None:
+    write_decays(tmp_path)
+    write_scored_run(tmp_path / "decay", [True] * 90,
+                     **{"optim.weight_decay": 0.1, "seed": 7, "optim.lr": 0.1})  # fmt: skip
+    claim = own_claim(tmp_path)
+    settings = settings_of(claim, [score_run(run, "test") for run in runs_of(claim, tmp_path)])
+    (outcome,) = judge(claim, settings, 0.01)
+    assert outcome.seeds == [0, 1, 2]
+
+
+def test_runs_that_are_not_what_the_claim_is_about(tmp_path: Path) -> None:
+    """Settings that the claim leaves out are passed over; others must not differ unnoticed."""
+    write_decays(tmp_path)
+    write_scored_run(tmp_path / "decay", [True] * 90,
+                     **{"optim.weight_decay": 0.5, "seed": 0, "optim.lr": 0.1})  # fmt: skip
+    keys = [CLAIM["keys"][0] | {"values": [0.1, 0.0]}]
+    claim = own_claim(tmp_path, keys=keys)
+    settings = settings_of(claim, [score_run(run, "test") for run in runs_of(claim, tmp_path)])
+    assert [s.values["optim.weight_decay"] for s in settings] == [0.1, 0.0]
+    write_scored_run(tmp_path / "decay", [True] * 90,
+                     **{"optim.weight_decay": 0.1, "seed": 9, "optim.lr": 0.3})  # fmt: skip
+    scored = [score_run(run, "test") for run in runs_of(claim, tmp_path)]
+    with pytest.raises(UserError, match=r"in optim\.lr, which the claim decay does not vary"):
+        settings_of(claim, scored)
+
+
+def test_networks_that_were_asked_other_questions_are_not_compared(tmp_path: Path) -> None:
+    for decay, count in ((0.1, 90), (0.0, 60)):
+        write_scored_run(tmp_path / "decay", [True] * count,
+                         **{"optim.weight_decay": decay, "seed": 0})  # fmt: skip
+    claim = own_claim(tmp_path)
+    settings = settings_of(claim, [score_run(run, "test") for run in runs_of(claim, tmp_path)])
+    with pytest.raises(UserError, match="test questions are not those of"):
+        judge(claim, settings, 0.01)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"runs": 0}, "runs=0: must be a whole number from 1"),
+        ({"key": "x"}, "key: no such key; did you mean keys?"),
+        ({"contrasts": [{"text": "x", "first": {}, "second": {}, "expectd": "same"}]},
+         "contrasts.expectd: no such key; did you mean contrasts.expected?"),
+        ({"keys": []}, "keys=.*at least one"),
+        ({"axis": "optim.lr"}, "axis: optim.lr is none of its keys, optim.weight_decay"),
+        ({"panels": "weight_decay"}, "panels: weight_decay is none of its keys"),
+        ({"contrasts": [{"text": "x", "first": {"decay": 0.1}, "second": {}}]},
+         "contrasts: decay is none of its keys"),
+    ],
+)  # fmt: skip
+def test_a_claim_with_a_slip_is_refused(
+    tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UserError, match=f"decay.yaml: {message}"):
+        own_claim(tmp_path, **changes)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"question_index": 3}', r"test_predictions.jsonl: line 1: .*missing"),
+        ('{"question_index": 3, "image_index": 1, "answer": "yes"}',
+         r"test_predictions.jsonl: question 3 has no true answer"),
+    ],
+)  # fmt: skip
+def test_predictions_that_cannot_be_scored_are_named(
+    tmp_path: Path, line: str, message: str
+) -> None:
+    write_decays(tmp_path)
+    path = next(tmp_path.rglob("test_predictions.jsonl"))
+    path.write_text(f"{line}\n")
+    claim = own_claim(tmp_path)
+    with pytest.raises(UserError, match=message):
+        [score_run(run, "test") for run in runs_of(claim, tmp_path)]
+
+
+@pytest.mark.parametrize("path", sorted((REPOSITORY / "configs/claim").rglob("*.yaml")))
+def test_the_claims_of_the_laboratory_can_be_read(path: Path) -> None:
+    """Their contrasts name keys that the claim varies, and their sweeps are there."""
+    claim = read_claim(path)
+    varied = {key.key for key in claim.keys}
+    for contrast in claim.contrasts:
+        assert {*contrast.first, *contrast.second} <= varied
+    for overrides in claim.sweeps.values():
+        for line in overrides:
+            for name in re.findall(r"sweep=(\S+)", line):
+                assert (REPOSITORY / f"configs/sweep/{name}.yaml").exists()

@@ -1,0 +1,150 @@
+"""What a failure to read an HDF5 file says about the file."""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from filmvqa.system.hdf5 import HDF5_ERRORS, outside_cause, unreadable
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    with h5py.File(tmp_path / "some.h5", "w") as file:
+        file["values"] = np.arange(1000)
+        file.attrs["note"] = "whole"
+    return tmp_path / "some.h5"
+
+
+def error_of(path: Path, mode: str = "r") -> BaseException:
+    try:
+        with h5py.File(path, mode) as file:
+            for name in file:
+                file[name][()]
+            dict(file.attrs)
+    except HDF5_ERRORS as error:
+        return error
+    raise AssertionError(f"{path} was read")
+
+
+@contextmanager
+def held_open(path: Path, mode: str) -> Iterator[None]:
+    code = "import h5py, sys; f = h5py.File(*sys.argv[1:]); print(1, flush=True); sys.stdin.read()"
+    holder = subprocess.Popen(
+        [sys.executable, "-c", code, str(path), mode],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert holder.stdout is not None and holder.stdout.readline() == "1\n"
+    yield
+    holder.communicate("")
+
+
+@pytest.mark.parametrize(("held", "mine"), [("r", "r+"), ("r+", "r")])
+def test_a_file_that_another_process_has_open(path: Path, held: str, mine: str) -> None:
+    with held_open(path, held):
+        cause = outside_cause(error_of(path, mine))
+    assert cause is not None and "process" in cause
+
+
+def test_no_descriptor_left(path: Path) -> None:
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    taken: list[int] = []
+    resource.setrlimit(
+        resource.RLIMIT_NOFILE, (len(list(Path("/proc/self/fd").iterdir())), limit[1])
+    )
+    try:
+        with pytest.raises(OSError, match="Too many"):
+            while True:
+                taken.append(os.open(os.devnull, os.O_RDONLY))
+        error = error_of(path)
+    finally:
+        for descriptor in taken:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, limit)
+    assert "ulimit -n" in (outside_cause(error) or "")
+
+
+def test_a_forbidden_file(path: Path) -> None:
+    path.chmod(0)
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)
+    try:
+        error = error_of(path)
+    finally:
+        os.seteuid(user)
+    assert (outside_cause(error) or "").startswith("Permission denied; ")
+
+
+def test_a_disk_that_does_not_answer(tmp_path: Path) -> None:
+    """Reading a process's memory at address 0 fails as a broken disk does."""
+    (tmp_path / "some.h5").symlink_to("/proc/self/mem")
+    error = error_of(tmp_path / "some.h5")
+    assert f"errno = {errno.EIO}" in str(error)
+    assert "disk" in (outside_cause(error) or "")
+
+
+def test_a_folder_and_a_loop_of_links(tmp_path: Path) -> None:
+    (tmp_path / "loop.h5").symlink_to("loop.h5")
+    for path in (tmp_path, tmp_path / "loop.h5"):
+        assert outside_cause(error_of(path)) is not None
+
+
+def test_a_writer_that_was_killed_leaves_a_mark(tmp_path: Path) -> None:
+    path = tmp_path / "some.h5"
+    code = (
+        "import h5py, os, sys; f = h5py.File(sys.argv[1], 'w', libver='latest'); f['x'] = 1; "
+        "f.flush(); os._exit(0)"
+    )
+    subprocess.run([sys.executable, "-c", code, str(path)], check=True)
+    assert "h5clear" in (outside_cause(error_of(path)) or "")
+
+
+def test_no_memory() -> None:
+    assert outside_cause(MemoryError("Unable to allocate 3.73 GiB")) is not None
+
+
+@pytest.mark.parametrize("kind", [KeyError, RuntimeError, OSError])
+@pytest.mark.parametrize("number", [errno.EIO, errno.EAGAIN, errno.ENOLCK, errno.ESTALE])
+def test_a_number_that_is_only_in_the_message(kind: type[Exception], number: int) -> None:
+    """h5py raises other errors than ``OSError`` for objects and links, and sets no attribute."""
+    error = kind(f"Unable to open object (file read failed: time = now\n, errno = {number}, ...)")
+    assert os.strerror(number) in (outside_cause(error) or "")
+
+
+@pytest.mark.parametrize("content", [b"", b"version https://git-lfs.github.com/spec/v1\n" * 50])
+def test_content_of_another_kind_is_broken(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "some.h5").write_bytes(content)
+    assert outside_cause(error_of(tmp_path / "some.h5")) is None
+
+
+def test_a_file_cut_short_is_broken(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+    error = error_of(path)
+    assert outside_cause(error) is None
+    assert str(unreadable(path, error, "make it again")).endswith("; make it again")
+
+
+def test_most_flipped_bits_are_known_as_broken_content(path: Path) -> None:
+    """HDF5's own words for damage contain "block" and the like, but no cause outside."""
+    whole, causes = path.read_bytes(), []
+    for bit in range(0, 8 * 1500, 37):
+        content = bytearray(whole)
+        content[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(content)
+        try:
+            causes.append(outside_cause(error_of(path)))
+        except AssertionError:
+            continue
+    assert len(causes) > 20
+    assert sum(cause is None for cause in causes) > 0.9 * len(causes)

@@ -1,0 +1,141 @@
+"""A set that is made in parts, by processes of their own."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import time
+from multiprocessing import get_context
+from pathlib import Path
+
+import pytest
+
+from filmvqa.system.errors import UserError
+from filmvqa.system.layout import DatasetLayout
+from filmvqa.worlds.clevr.generate import generate, generate_part, merge_parts
+from filmvqa.worlds.clevr.generator_settings import GeneratorSettings
+from filmvqa.worlds.clevr.scene_rules import SceneRules
+from filmvqa.worlds.engine.parts import Part, said_missing
+from tests.worlds.clevr.file_hashes import file_hashes
+
+SETTINGS = GeneratorSettings(
+    images={"train": 260, "val": 0, "test": 3},  # two shards and one
+    width=32,
+    height=32,
+    rays=1,
+    questions_per_image=2,
+    families=["zero_hop"],
+    masks=True,
+    rules=SceneRules(max_objects=3),
+)
+SPAWN = get_context("spawn")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The hashes of a set that one process made."""
+    root = tmp_path_factory.mktemp("parts") / "whole"
+    assert generate(root, SETTINGS, workers=1)
+    return file_hashes(root)
+
+
+@pytest.fixture(scope="module")
+def unmerged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A set of which the parts 0 and 2 of 3 are made. Read only."""
+    root = tmp_path_factory.mktemp("parts") / "unmerged"
+    assert generate_part(root, SETTINGS, Part(2, 3), workers=1) == [0, 1]
+    assert generate_part(root, SETTINGS, Part(0, 3), workers=1) == [1]
+    return root
+
+
+def test_three_parts_in_any_order_are_the_whole(
+    whole: dict[str, str], unmerged: Path, tmp_path: Path
+) -> None:
+    root = shutil.copytree(unmerged, tmp_path / "set")
+    assert generate_part(root, SETTINGS, Part(1, 3), workers=1) == []
+    assert file_hashes(root) == whole
+    # Again, as a job that is queued again after its end.
+    assert generate_part(root, SETTINGS, Part(1, 3), workers=1) == []
+    assert file_hashes(root) == whole
+
+
+def _make_part(root: Path, number: int) -> None:
+    generate_part(root, SETTINGS, Part(number, 3), workers=1)
+
+
+def test_parts_at_once_that_are_killed_and_started_again(
+    whole: dict[str, str], tmp_path: Path
+) -> None:
+    root, chance = tmp_path / "set", random.Random(18)
+    running = {k: SPAWN.Process(target=_make_part, args=(root, k)) for k in range(3)}
+    for process in running.values():
+        process.start()
+    while not list(root.rglob("scenes_*.json")):
+        time.sleep(0.02)
+    killed = chance.sample(range(3), 2)
+    for number in killed:
+        running[number].kill()
+        running[number].join()
+        running[number] = SPAWN.Process(target=_make_part, args=(root, number))
+        running[number].start()
+    for process in running.values():
+        process.join()
+        assert process.exitcode == 0
+    assert file_hashes(root) == whole
+
+
+def test_a_missing_part_is_named_and_the_whole_command_makes_it(
+    whole: dict[str, str], unmerged: Path, tmp_path: Path
+) -> None:
+    root = shutil.copytree(unmerged, tmp_path / "set")
+    with pytest.raises(UserError) as caught:
+        merge_parts(root, SETTINGS, 3)
+    assert str(caught.value) == (
+        f"{root}: part 1 of 3 is missing; generate each with parts=3 part=<number>"
+    )
+    assert generate(root, SETTINGS, workers=1)
+    assert file_hashes(root) == whole
+    merge_parts(root, SETTINGS, 3)  # nothing is left to do
+    assert file_hashes(root) == whole
+
+
+def test_parts_that_nobody_merged_are_merged(
+    whole: dict[str, str], unmerged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last part was killed while it merged."""
+    root = shutil.copytree(unmerged, tmp_path / "set")
+    with monkeypatch.context() as patch:
+        patch.setattr("filmvqa.worlds.engine.generate._merge", lambda *_: None)
+        generate_part(root, SETTINGS, Part(1, 3), workers=1)
+    assert not (root / "questions").exists()
+    merge_parts(root, SETTINGS, 3)
+    assert file_hashes(root) == whole
+
+
+def test_two_processes_do_not_make_the_same_images(unmerged: Path, tmp_path: Path) -> None:
+    """While part 1 of 3 is made: neither itself again, nor the whole, nor parts of another count."""
+    root = shutil.copytree(unmerged, tmp_path / "set")
+    with Part(1, 3).lock(DatasetLayout.under(root)):
+        with pytest.raises(UserError, match=r"part_1_of_3: process \d+ .* is using it"):
+            generate_part(root, SETTINGS, Part(1, 3), workers=1)
+        with pytest.raises(UserError, match=r"part_1_of_3: process \d+ .* is using it"):
+            generate(root, SETTINGS, workers=1)
+        with pytest.raises(UserError, match=r"part_1_of_3: process \d+ .* is using it"):
+            generate_part(root, SETTINGS, Part(1, 2), workers=1)
+
+
+def test_other_settings_and_too_many_parts_are_refused(unmerged: Path, tmp_path: Path) -> None:
+    other = GeneratorSettings(images=SETTINGS.images)
+    with pytest.raises(UserError, match="other settings"):
+        generate_part(unmerged, other, Part(1, 3), workers=1)
+    with pytest.raises(UserError, match=r"^parts=4: the set can be made in 3 parts at most"):
+        generate_part(tmp_path / "set", SETTINGS, Part(0, 4), workers=1)
+    with pytest.raises(UserError, match=r"^parts=4: the set can be made in 3 parts at most"):
+        merge_parts(unmerged, SETTINGS, 4)
+    assert not (tmp_path / "set").exists()
+
+
+def test_long_lists_of_parts_are_cut() -> None:
+    assert said_missing([3], 64) == "part 3 of 64 is missing"
+    assert said_missing([3, 5], 64) == "parts 3, 5 of 64 are missing"
+    assert said_missing(list(range(40)), 64).endswith(", 19 and 20 more of 64 are missing")

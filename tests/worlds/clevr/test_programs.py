@@ -1,0 +1,177 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from filmvqa.system.errors import UserError
+from filmvqa.worlds.clevr.scene_file import Scene
+from filmvqa.worlds.engine.programs import (
+    ANSWER_FUNCTIONS,
+    QUESTION_TYPES,
+    NotUniqueError,
+    SceneIndex,
+    answering_step,
+    execute,
+    last_steps,
+    prefix_order,
+    token,
+)
+from filmvqa.worlds.engine.schema import Function
+from filmvqa.worlds.engine.world import CLEVR
+from tests.worlds.clevr.records import make_object, make_program
+
+
+@pytest.fixture
+def scene_index() -> SceneIndex:
+    """Three objects in a row from left to right: red cube, small blue rubber sphere, red sphere."""
+    objects = [
+        make_object("cube", "red"),
+        make_object("sphere", "blue", "small", "rubber"),
+        make_object("sphere", "red"),
+    ]
+    relations = {
+        "left": [[], [0], [0, 1]],
+        "right": [[1, 2], [2], []],
+        "front": [[], [], []],
+        "behind": [[], [], []],
+    }
+    return SceneIndex(Scene(0, "x.png", "val", objects, relations, {}))
+
+
+SCENE = ("scene", (), ())
+
+
+@pytest.mark.parametrize(
+    ("steps", "expected"),
+    [
+        ([SCENE, ("count", [0], [])], 3),
+        ([SCENE, ("filter_color", [0], ["red"]), ("count", [1], [])], 2),
+        ([SCENE, ("filter_shape", [0], ["cylinder"]), ("exist", [1], [])], False),
+        (
+            [SCENE, ("filter_size", [0], ["small"]), ("unique", [1], []), ("query_material", [2], [])],
+            "rubber",
+        ),
+        (
+            [SCENE, ("filter_color", [0], ["blue"]), ("unique", [1], []), ("relate", [2], ["left"]),
+             ("unique", [3], []), ("query_shape", [4], [])],
+            "cube",
+        ),
+        (
+            [SCENE, ("filter_shape", [0], ["cube"]), ("unique", [1], []), ("same_color", [2], []),
+             ("count", [3], [])],
+            1,
+        ),
+        (
+            [SCENE, ("filter_color", [0], ["red"]), SCENE, ("filter_shape", [2], ["sphere"]),
+             ("intersect", [1, 3], []), ("count", [4], [])],
+            1,
+        ),
+        (
+            [SCENE, ("filter_color", [0], ["red"]), SCENE, ("filter_shape", [2], ["sphere"]),
+             ("union", [1, 3], []), ("count", [4], [])],
+            3,
+        ),
+        (
+            [SCENE, ("filter_color", [0], ["red"]), ("count", [1], []), SCENE, ("count", [3], []),
+             ("less_than", [2, 4], [])],
+            True,
+        ),
+        ([SCENE, ("count", [0], []), ("equal_integer", [1, 1], [])], True),
+    ],
+)  # fmt: skip
+def test_outputs_of_programs(scene_index: SceneIndex, steps: list, expected: object) -> None:
+    output = execute(make_program(*steps), scene_index)[-1]
+    assert output == expected
+    assert isinstance(output, bool) == isinstance(expected, bool)
+
+
+def test_unique_needs_exactly_one(scene_index: SceneIndex) -> None:
+    for color in ("red", "green"):
+        with pytest.raises(NotUniqueError):
+            execute(
+                make_program(SCENE, ("filter_color", [0], [color]), ("unique", [1], [])),
+                scene_index,
+            )
+
+
+def test_an_unknown_function_is_refused_by_name(scene_index: SceneIndex) -> None:
+    with pytest.raises(UserError, match="paint"):
+        execute(make_program(SCENE, ("paint", [0], [])), scene_index)
+
+
+def test_thirteen_functions_make_five_types() -> None:
+    assert [f for fs in QUESTION_TYPES.values() for f in fs] == list(ANSWER_FUNCTIONS)
+    assert len(ANSWER_FUNCTIONS) == 13
+    assert CLEVR.question_type("less_than") == "compare integer"
+    assert CLEVR.question_type("equal_integer") == "compare integer"
+    assert CLEVR.question_type("equal_shape") == "compare attribute"
+    with pytest.raises(UserError):
+        CLEVR.question_type("scene")
+
+
+PROGRAM = [
+    SCENE, ("filter_color", [0], ["red"]), ("count", [1], []), SCENE, ("count", [3], []),
+    ("less_than", [2, 4], []),
+]  # fmt: skip
+IN_PREFIX_ORDER = ["less_than", "count", "filter_color[red]", "scene", "count", "scene"]
+
+
+def in_prefix_order(steps: list[Function]) -> list[str]:
+    functions, inputs = [s.function for s in steps], [s.inputs for s in steps]
+    return [token(steps[i]) for i in prefix_order(inputs, answering_step(functions, inputs))]
+
+
+def test_prefix_order() -> None:
+    assert in_prefix_order(make_program(*PROGRAM)) == IN_PREFIX_ORDER
+
+
+def test_a_list_that_begins_with_the_answer() -> None:
+    end = len(PROGRAM) - 1
+    steps = make_program(
+        *((name, [end - i for i in inputs], values) for name, inputs, values in PROGRAM[::-1])
+    )
+    assert in_prefix_order(steps) == IN_PREFIX_ORDER
+
+
+@given(st.data())
+def test_any_order_in_which_inputs_come_first(data: st.DataObject) -> None:
+    """The same tree, its steps listed in any order that has inputs before what uses them."""
+    order: list[int] = []
+    while len(order) < len(PROGRAM):
+        ready = [
+            i
+            for i, (_, inputs, _) in enumerate(PROGRAM)
+            if i not in order and set(inputs) <= set(order)
+        ]
+        order.append(data.draw(st.sampled_from(ready)))
+    steps = make_program(
+        *(
+            (name, [order.index(i) for i in inputs], values)
+            for name, inputs, values in (PROGRAM[i] for i in order)
+        )
+    )
+    assert in_prefix_order(steps) == IN_PREFIX_ORDER
+
+
+def test_of_several_ends_the_one_that_can_answer() -> None:
+    unused = make_program(SCENE, ("exist", [0], []), SCENE)
+    assert in_prefix_order(unused) == ["exist", "scene"]
+    both = make_program(SCENE, ("count", [0], []), ("exist", [0], []))
+    assert in_prefix_order(both) == ["exist", "scene"]
+    for steps in ([SCENE, SCENE], [SCENE, ("count", [0], []), ("exist", [0], []), SCENE]):
+        with pytest.raises(ValueError, match="which of its steps gives the answer"):
+            in_prefix_order(make_program(*steps))
+
+
+@pytest.mark.parametrize(
+    "inputs", [[[], [1]], [[], [5]], [[], [-1]], [[1], [0]], [[1], [], [0, 1]]]
+)
+def test_programs_that_refer_forward_or_to_themselves_are_refused(inputs: list[list[int]]) -> None:
+    with pytest.raises(ValueError, match="inputs must be earlier steps"):
+        last_steps(inputs)
+
+
+def test_a_program_whose_prefix_order_explodes_is_refused() -> None:
+    with pytest.raises(ValueError, match="shared too often"):
+        prefix_order([[], *([i, i] for i in range(40))], 40)

@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+
+from filmvqa.system.errors import UserError
+from filmvqa.worlds.clevr import scene_file
+from filmvqa.worlds.engine.world import CLEVR, World, read_world
+
+#: What the metadata of CLEVR's official generator says, in its order, which is not ours: types
+#: with their values, functions, and nothing else.
+OFFICIAL_TYPES: dict[str, Any] = {
+    "Object": None, "ObjectSet": None, "Integer": None, "Bool": None,
+    "Shape": ["cube", "sphere", "cylinder"],
+    "Color": ["gray", "red", "blue", "green", "brown", "purple", "cyan", "yellow"],
+    "Relation": ["left", "right", "behind", "front"],
+    "Size": ["small", "large"],
+    "Material": ["rubber", "metal"],
+}  # fmt: skip
+
+
+def official_metadata() -> dict[str, Any]:
+    """Metadata in the official form, without the keys that only ours have."""
+    own = json.loads((CLEVR.templates.parent / "metadata.json").read_text())
+    return {"dataset": "CLEVR-v1.0", "types": OFFICIAL_TYPES, "functions": own["functions"][::-1]}
+
+
+def test_the_official_generators_metadata_give_the_same_world(tmp_path: Path) -> None:
+    path = tmp_path / "metadata.json"
+    path.write_text(json.dumps(official_metadata()))
+    world = read_world(path)
+    assert world.domains == CLEVR.domains
+    assert list(world.attributes.items()) == list(CLEVR.attributes.items())
+    assert world.filter_types == ["Size", "Color", "Material", "Shape"]
+    assert world.question_types == CLEVR.question_types
+    assert world.answer_functions == CLEVR.answer_functions
+    assert world.functions == CLEVR.functions
+    assert world.noun_type == "Shape"
+
+
+def test_clevrs_metadata_are_those_of_its_scenes() -> None:
+    assert CLEVR.attributes == scene_file.ATTRIBUTES
+    assert CLEVR.relations == scene_file.RELATIONS
+    assert CLEVR.attributes["color"] == get_args(scene_file.Color)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda m: m["functions"].append(m["functions"][0]), "two functions are called"),
+        (lambda m: m["functions"].append({"name": "paint", "output": "Bool"}), "'paint' is no"),
+        (lambda m: m["functions"].append({"name": "query_age", "output": "Age"}), "the type 'Age'"),
+        (
+            lambda m: m["functions"].append(
+                {"name": "sort", "output": "Object", "side_inputs": ["Integer"]}
+            ),
+            "side input 'Integer', which has no values",
+        ),
+        (
+            lambda m: m["functions"].append(
+                {"name": "filter_all", "output": "Bool", "template_only": True}
+            ),
+            "no composite node",
+        ),
+        (lambda m: m.update(question_types={"age": ["query_age"]}), "question_types has"),
+        (lambda m: m.pop("functions"), "functions"),
+        (lambda m: m["types"].update(Shape=3), "got `int`"),
+    ],
+)
+def test_broken_metadata_are_named(
+    tmp_path: Path, change: Callable[[dict[str, Any]], Any], message: str
+) -> None:
+    metadata = official_metadata()
+    change(metadata)
+    path = tmp_path / "metadata.json"
+    path.write_text(json.dumps(metadata))
+    with pytest.raises(UserError, match=message) as caught:
+        read_world(path)
+    assert str(caught.value).startswith(str(path))
+
+
+def test_an_unknown_world_is_refused() -> None:
+    with pytest.raises(UserError, match="'smell' is no world"):
+        read_world("smell")
+
+
+@pytest.mark.parametrize("name", ["clevr", "sound"])
+def test_every_function_of_a_question_type_exists(name: str) -> None:
+    world: World = read_world(name)
+    for function in world.answer_functions:
+        assert function in world.functions
+        assert world.question_type(function) in world.question_types

@@ -1,0 +1,62 @@
+"""Small sets of sounds for the tests."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from filmvqa.backbones.extraction import Extraction
+from filmvqa.backbones.spectrogram_settings import SpectrogramSettings
+from filmvqa.backbones.spectrograms import Spectrogram
+from filmvqa.questions.preprocess import preprocess_questions
+from filmvqa.system.layout import DatasetLayout
+from filmvqa.worlds.sound.generate import generate, layout_under
+from filmvqa.worlds.sound.recording import record
+from filmvqa.worlds.sound.scenes import SOUND, SoundScene, sample_scene, scene_generator
+from filmvqa.worlds.sound.settings import SoundSettings
+
+SETTINGS = SoundSettings(images={"train": 6, "val": 2}, questions_per_image=8)
+FRONT_END = SpectrogramSettings(22_050)
+SIZE = (64, 256)
+
+
+def make_set(root: Path) -> DatasetLayout:
+    """A set after generation, preprocessing and extraction."""
+    assert generate(root, SETTINGS, 1)
+    made = layout_under(root)
+    layout = DatasetLayout.under(
+        root, images=made.images, backbone="spectrogram", prefix=made.prefix
+    )
+    # So few training questions do not have every answer and every step.
+    train_tokens = {token for q in read(layout, "train")["questions"] for token in tokens(q)}
+    source = read(layout, "val")
+    source["questions"] = [q for q in source["questions"] if tokens(q) <= train_tokens]
+    assert len(source["questions"]) >= 4
+    layout.question_json("val").write_text(json.dumps(source))
+    preprocess_questions(layout, allow_unknown=True, world=SOUND)
+    for split in ("train", "val"):
+        folder, target = layout.image_folder(split), layout.feature_h5(split)
+        Extraction(folder, target, split, Spectrogram(FRONT_END), SIZE).run()
+    return layout
+
+
+def read(layout: DatasetLayout, split: str) -> dict[str, Any]:
+    return json.loads(layout.question_json(split).read_text())
+
+
+def tokens(question: dict[str, Any]) -> set[str]:
+    steps = {f"{s['function']} {s['value_inputs']}" for s in question["program"]}
+    return {question["answer"], *steps}
+
+
+def recorded(
+    index: int, settings: SoundSettings = SETTINGS
+) -> tuple[SoundScene, NDArray[np.int16]]:
+    """Scene number ``index`` of training, and its recording."""
+    rng = scene_generator(settings, "train", index)
+    scene = sample_scene(settings, "train", index, rng)
+    return scene, record(scene, settings, rng)
