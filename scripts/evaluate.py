@@ -12,7 +12,7 @@ def main(config) -> None:
     settings = typed_settings(config, EvaluateConfig)
 
     from filmvqa.evaluation.evaluate import evaluate_checkpoint
-    from filmvqa.studies.inspection.changes import network_change
+    from filmvqa.studies.inspection.interventions import build_network_change
     from filmvqa.tasks.objectives import objective_for
 
     files, report = evaluate_checkpoint(
@@ -26,7 +26,7 @@ def main(config) -> None:
         precision=settings.precision,
         store=settings.store,
         missing_images=settings.missing_images,
-        change=network_change(settings.film),
+        change=build_network_change(settings.film),
     )
     if report is None:
         print(f"{settings.split} has no answers; predictions are in {files.folder}")

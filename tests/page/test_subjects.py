@@ -24,8 +24,8 @@ from filmvqa.page.pictures import film_strips, laid_over
 from filmvqa.page.subjects import MAX_UPLOAD, PictureSet, Subject, drawn, drawn_quickly, uploaded
 from filmvqa.page.what_if import Change, changes_of, what_if
 from filmvqa.page.what_if_panel import outcomes_table
+from filmvqa.studies.inspection.activations import record_activations
 from filmvqa.studies.inspection.settings import FilmSettings
-from filmvqa.studies.inspection.watching import watched
 from filmvqa.system.errors import UserError
 from filmvqa.system.layout import DatasetLayout
 from filmvqa.vqa import VQA, Answer, FilmParameters
@@ -127,7 +127,7 @@ def test_what_gives_an_answer(first: Subject, network: Network) -> None:
         *(f"block {i}, {side} FiLM" for i in range(1, 6) for side in ("before", "after")),
         "places of the maximum pool", "gradient of the answer",
     }  # fmt: skip
-    with watched(network.vqa.model) as inside:
+    with record_activations(network.vqa.model) as inside:
         network.vqa.ask(features, question)
     for i in range(5):
         after = film(inside.before[i], look.film.gamma[i][None], look.film.beta[i][None])

@@ -13,9 +13,13 @@ from torch import Tensor
 
 from filmvqa.models.baselines import QuestionOnlyLSTM, QuestionTypeMode
 from filmvqa.models.mac import MacNet
-from filmvqa.studies.inspection.changes import change_by, changed
+from filmvqa.studies.inspection.activations import (
+    has_film_layers,
+    record_activations,
+    record_attention,
+)
+from filmvqa.studies.inspection.interventions import build_intervention, intervene
 from filmvqa.studies.inspection.settings import FilmSettings
-from filmvqa.studies.inspection.watching import attended, can_be_watched, watched
 from filmvqa.system.errors import UserError
 from filmvqa.vqa import VQA, Answer, FilmParameters, Picture, load
 
@@ -124,8 +128,8 @@ class Network:
     def _changed(self, change: FilmSettings | None) -> AbstractContextManager[None]:
         if change is None or not self.num_layers:
             return nullcontext()
-        moved = change_by(change, self.vqa.model, self.vqa.vocabulary)
-        return changed(self.vqa.model, moved)
+        moved = build_intervention(change, self.vqa.model, self.vqa.vocabulary)
+        return intervene(self.vqa.model, moved)
 
     def look(self, features: Tensor, question: str, change: FilmSettings | None = None) -> Look:
         """The answer to a question about a picture's features (C, H, W), and what gave it: γ and β,
@@ -149,8 +153,8 @@ class Network:
     def _look(self, features: Tensor, question: str, unchanged: Answer | None) -> Look:
         maps: dict[str, Tensor] = {}
         film = words = None
-        if can_be_watched(self.vqa.model):
-            with watched(self.vqa.model) as inside:
+        if has_film_layers(self.vqa.model):
+            with record_activations(self.vqa.model) as inside:
                 answer = self.vqa.ask(features, question)
             layers = zip(inside.before, inside.after, strict=True)
             for i, (before, after) in enumerate(layers, 1):
@@ -160,7 +164,7 @@ class Network:
                 maps["places of the maximum pool"] = inside.places()[0]
             film = self.vqa.film(question)
         elif isinstance(self.vqa.model, MacNet):
-            with attended(self.vqa.model) as attention:
+            with record_attention(self.vqa.model) as attention:
                 answer = self.vqa.ask(features, question)
             for step, places in enumerate(attention.places()[0], 1):
                 maps[f"step {step}, attention"] = places

@@ -1,4 +1,4 @@
-"""Inspections: changes of γ and β, watched maps, tables, and the whole page."""
+"""Inspections: interventions on γ and β, recorded activations, tables, and the whole page."""
 
 from __future__ import annotations
 
@@ -16,11 +16,20 @@ from filmvqa.film import film
 from filmvqa.models import build_model
 from filmvqa.models.film_generator import Modulation
 from filmvqa.studies.inspection import tables
+from filmvqa.studies.inspection.activations import (
+    has_film_layers,
+    record_activations,
+    record_attention,
+)
 from filmvqa.studies.inspection.answers import collect
-from filmvqa.studies.inspection.changes import affine, changed, disturbed, fixed
 from filmvqa.studies.inspection.consistency import comparison_of
+from filmvqa.studies.inspection.interventions import (
+    add_noise,
+    intervene,
+    replace_film,
+    scale_and_shift,
+)
 from filmvqa.studies.inspection.report import inspect_checkpoint
-from filmvqa.studies.inspection.watching import attended, can_be_watched, watched
 from filmvqa.system.errors import UserError
 from filmvqa.worlds.clevr.scene_file import read_scenes
 from filmvqa.worlds.engine.programs import SceneIndex, execute
@@ -54,18 +63,18 @@ def inputs() -> tuple[torch.Tensor, torch.Tensor]:
 def test_changes_of_gamma_and_beta() -> None:
     gamma, beta = torch.randn(4, 3, 5), torch.randn(4, 3, 5)
     modulation = Modulation(gamma, beta, torch.zeros(4, 3, 0), torch.ones(4, 3, 2))
-    both = affine(scale=2, shift=1)(modulation)
+    both = scale_and_shift(scale=2, shift=1)(modulation)
     torch.testing.assert_close(both.gamma, 2 * gamma + 1)
     torch.testing.assert_close(both.beta, 2 * beta + 1)
     assert both.key is modulation.key
-    one = affine(scale=0, parameter="beta", layers=[1])(modulation)
+    one = scale_and_shift(scale=0, parameter="beta", layers=[1])(modulation)
     assert one.gamma is gamma
     assert (one.beta[:, 1] == 0).all()
     assert torch.equal(one.beta[:, [0, 2]], beta[:, [0, 2]])
-    other = fixed(gamma[0], beta[0], parameter="gamma", layers=[0, 2])(modulation)
+    other = replace_film(gamma[0], beta[0], parameter="gamma", layers=[0, 2])(modulation)
     assert torch.equal(other.gamma[3, [0, 2]], gamma[0, [0, 2]])
     assert torch.equal(other.gamma[:, 1], gamma[:, 1])
-    noisy = disturbed(0.5, torch.Generator().manual_seed(0), parameter="gamma")(
+    noisy = add_noise(0.5, torch.Generator().manual_seed(0), parameter="gamma")(
         Modulation(torch.zeros(200, 3, 50), beta, beta, beta)
     )
     assert float(noisy.gamma.std()) == pytest.approx(0.5, rel=0.02)
@@ -80,26 +89,26 @@ def test_a_change_lasts_as_long_as_its_block(options: dict[str, Any]) -> None:
     with torch.no_grad():
         before = model(features, questions)
         own = model.modulate(questions)
-        with changed(model, affine()):
+        with intervene(model, scale_and_shift()):
             torch.testing.assert_close(model(features, questions), before)
-        with changed(model, fixed(own.gamma[0], own.beta[0])):
+        with intervene(model, replace_film(own.gamma[0], own.beta[0])):
             after = model(features, questions)
         if not options:  # with reads, the key is still that of each question
             torch.testing.assert_close(after, before[:1].expand(3, -1))
         assert not torch.allclose(before[1], before[0])
         torch.testing.assert_close(model(features, questions), before)
-    with pytest.raises(UserError, match="no γ and β"), changed(network("mac"), affine()):
+    with pytest.raises(UserError, match="no γ and β"), intervene(network("mac"), scale_and_shift()):
         pass
 
 
 @pytest.mark.parametrize("options", [{}, READS])
 def test_watched_maps(options: dict[str, Any]) -> None:
-    """They are γ and β apart, and the answers are those of the network that is not watched."""
+    """They are γ and β apart, and the answers are those of the network without it."""
     model, (features, questions) = network(**options), inputs()
     with torch.no_grad():
         logits = model(features, questions)
         modulation = model.modulate(questions)
-        with watched(model) as maps:
+        with record_activations(model) as maps:
             torch.testing.assert_close(model(features, questions), logits)
             assert len(maps.before) == len(maps.after) == model.film_generator.num_layers
             for i, (before, after) in enumerate(zip(maps.before, maps.after, strict=True)):
@@ -121,8 +130,8 @@ def test_watched_maps(options: dict[str, Any]) -> None:
 
 def test_networks_that_cannot_be_watched() -> None:
     for model in (network("mac"), network(block={"conditioning": "concat"})):
-        assert not can_be_watched(model)
-        with pytest.raises(UserError, match="no FiLM layers"), watched(model):
+        assert not has_film_layers(model)
+        with pytest.raises(UserError, match="no FiLM layers"), record_activations(model):
             pass
 
 
@@ -136,7 +145,7 @@ def test_macs_attention_is_that_of_its_equations() -> None:
     image_of_question = torch.tensor([1, 0, 1])
     with torch.no_grad():
         logits = model(features, tokens, image_of_question)
-        with attended(model) as attention:
+        with record_attention(model) as attention:
             with pytest.raises(UserError, match="run the model first"):
                 attention.words()
             for _ in range(2):  # what is left is the last pass
@@ -151,7 +160,7 @@ def test_macs_attention_is_that_of_its_equations() -> None:
             assert (words[i, :, length:] == 0).all()
             torch.testing.assert_close(places[i], expected[2].view(-1, 5, 4))
     assert float(places[0].std()) > 0
-    with pytest.raises(UserError, match="no steps"), attended(network()):
+    with pytest.raises(UserError, match="no steps"), record_attention(network()):
         pass
 
 

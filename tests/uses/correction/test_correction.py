@@ -21,9 +21,13 @@ from filmvqa.tasks.label_maps import image_ious
 from filmvqa.tasks.labels import LABELS
 from filmvqa.uses.correction.hint_questions import make_hints
 from filmvqa.uses.correction.hints import SEPARATOR, mistakes
-from filmvqa.uses.correction.opening import SegmentedImages, first_rows, segmented_images
 from filmvqa.uses.correction.report import report_correction
 from filmvqa.uses.correction.rounds import correct
+from filmvqa.uses.correction.segmented_images import (
+    SegmentedImages,
+    find_first_rows,
+    open_segmented_images,
+)
 from filmvqa.worlds.engine.schema import read_questions
 from tests.training.test_resuming import check_same, stop_in_steps
 from tests.uses.correction.conftest import Corrected, train_corrector
@@ -49,7 +53,7 @@ class _Answering(nn.Module):
 def test_hints_are_the_distinct_mistakes_largest_first(corrected: Corrected) -> None:
     for split in ("train", "val"):
         questions = read_questions(corrected.hints.question_json(split)).questions
-        with segmented_images(corrected.base, split, **CPU) as segmented:
+        with open_segmented_images(corrected.base, split, **CPU) as segmented:
             by_image: dict[int, list[str]] = {}
             for question in questions:
                 by_image.setdefault(int(question.image_index or 0), []).append(question.question)
@@ -87,7 +91,7 @@ def test_a_set_of_hints_is_made_once(corrected: Corrected, tmp_path: Path) -> No
 
 def test_one_that_obeys_is_right_after_one_hint_and_gets_no_more(corrected: Corrected) -> None:
     vocabulary = Vocabulary.load(corrected.hints.vocabulary)
-    with segmented_images(corrected.base, "val", **CPU) as segmented:
+    with open_segmented_images(corrected.base, "val", **CPU) as segmented:
         model = _Answering(segmented, segmented.truths)
         course = correct(segmented, model, vocabulary, hints=3, precision="float32")
     has_mistakes = np.array([len(hints) for hints in course.hints])
@@ -102,7 +106,7 @@ def test_one_that_obeys_is_right_after_one_hint_and_gets_no_more(corrected: Corr
 
 def test_one_that_does_not_listen_is_told_all_mistakes(corrected: Corrected) -> None:
     vocabulary = Vocabulary.load(corrected.hints.vocabulary)
-    with segmented_images(corrected.base, "val", **CPU) as segmented:
+    with open_segmented_images(corrected.base, "val", **CPU) as segmented:
         model = _Answering(segmented, segmented.predictions)
         course = correct(segmented, model, vocabulary, hints=2, batch_size=3, precision="float32")
         others = correct(segmented, model, vocabulary, hints=1, others=True, precision="float32")
@@ -180,7 +184,7 @@ def test_the_first_score_is_that_of_the_evaluation(corrected: Corrected, tmp_pat
     assert report is not None
     assert report["targets"] == "label_maps"
     assert report["by_class"].keys() == set(LABELS)
-    with segmented_images(corrected.base, "val", **CPU) as segmented:
+    with open_segmented_images(corrected.base, "val", **CPU) as segmented:
         of_image = image_ious(
             torch.from_numpy(segmented.predictions), torch.from_numpy(segmented.truths)
         )
@@ -216,6 +220,6 @@ def test_what_cannot_be_corrected_is_refused(
 
 
 def test_the_first_rows_of_images() -> None:
-    images, rows = first_rows(torch.tensor([7, 3, 3, 9, 7]))
+    images, rows = find_first_rows(torch.tensor([7, 3, 3, 9, 7]))
     assert images.tolist() == [3, 7, 9]
     assert rows.tolist() == [1, 0, 3]

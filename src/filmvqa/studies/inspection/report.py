@@ -21,9 +21,13 @@ from filmvqa.features.images import find_pictures
 from filmvqa.models.mac import MacNet
 from filmvqa.questions.dataset import QuestionDataset
 from filmvqa.studies.inspection import drawing, tables
+from filmvqa.studies.inspection.activations import (
+    has_film_layers,
+    record_activations,
+    record_attention,
+)
 from filmvqa.studies.inspection.answers import collect, mean_film, write_answers
 from filmvqa.studies.inspection.tables import Table
-from filmvqa.studies.inspection.watching import attended, can_be_watched, watched
 from filmvqa.system.errors import UserError, warn
 from filmvqa.system.files import check_output, write_file
 from filmvqa.system.layout import RunLayout
@@ -144,7 +148,7 @@ class _Inspection:
         found = [self.accuracy(), self.confusion(), self.consistency()]
         if self.answers.gamma is not None and self.answers.beta is not None:
             found += self.film(self.answers.gamma, self.answers.beta)
-        if can_be_watched(self.asked.model):
+        if has_film_layers(self.asked.model):
             found.append(self.maps())
         if isinstance(self.asked.model, MacNet):
             found.append(self.attention())
@@ -306,7 +310,7 @@ class _Inspection:
         model, shown = self.asked.model, 8
         rows = _some(self.rows, _WATCHED, 1)
         batch = self.asked.loader.batch(rows)
-        with evaluating(model), watched(model) as maps:
+        with evaluating(model), record_activations(model) as maps:
             model(batch.features, batch.questions, batch.image_of_question)
         before, after = ([m.cpu() for m in kind] for kind in (maps.before, maps.after))
         drawing.draw_activations(before, after, self.output / "activations.png")
@@ -334,7 +338,7 @@ class _Inspection:
         """What MAC attends to at each step: of a few questions, and how widely in the mean."""
         rows = _some(self.rows, _WATCHED, 1)
         batch = self.asked.loader.batch(rows)
-        with evaluating(self.asked.model), attended(self.asked.model) as attention:
+        with evaluating(self.asked.model), record_attention(self.asked.model) as attention:
             self.asked.model(batch.features, batch.questions, batch.image_of_question)
         words, places = attention.words(), attention.places()
         by_step = tables.attention_by_step(words, places)

@@ -16,8 +16,8 @@ from filmvqa.evaluation.predictions import evaluating
 from filmvqa.questions.dataset import padded
 from filmvqa.questions.vocabulary import Vocabulary
 from filmvqa.studies.inspection.answers import accuracy
-from filmvqa.studies.inspection.changes import changed, disturbed, fixed
 from filmvqa.studies.inspection.consistency import comparison_of
+from filmvqa.studies.inspection.interventions import add_noise, intervene, replace_film
 from filmvqa.studies.inspection.settings import Parameter
 from filmvqa.system.tables import csv_table
 from filmvqa.tasks.accuracy import wilson_interval
@@ -119,13 +119,13 @@ def robustness(
     with tqdm(total=total, desc="changed", unit="pass", leave=False) as bar:
         for parameter, layer in product(parameters, places):
             layers = None if layer is None else [layer]
-            changes = {"mean": fixed(*means, parameter=parameter, layers=layers)}
+            changes = {"mean": replace_film(*means, parameter=parameter, layers=layers)}
             changes |= {
-                f"noise {std:g}": disturbed(std, generator, parameter=parameter, layers=layers)
+                f"noise {std:g}": add_noise(std, generator, parameter=parameter, layers=layers)
                 for std in NOISE
             }
             for name, change in changes.items():
-                with changed(model, change):
+                with intervene(model, change):
                     share = accuracy(model, loader, rows)
                 label = "all" if layer is None else str(layer + 1)
                 table.rows.append([parameter, label, name, share])

@@ -13,8 +13,8 @@ from filmvqa.features.images import find_pictures, read_picture
 from filmvqa.system.errors import UserError
 from filmvqa.system.figure_file import new_figure, save_figure
 from filmvqa.tasks.labels import LABELS
-from filmvqa.uses.correction.opening import Maps, SegmentedImages
 from filmvqa.uses.correction.rounds import Course
+from filmvqa.uses.correction.segmented_images import LabelMaps, SegmentedImages
 
 #: RGB of the labels: metal in dark colours and rubber in light ones, a hue for each shape.
 _COLORS = np.array(
@@ -97,7 +97,7 @@ def _counted(hints: int) -> str:
     return f"{hints} hint{'s' * (hints != 1)}"
 
 
-def _painted(labels: Maps) -> NDArray[np.uint8]:
+def _painted(labels: LabelMaps) -> NDArray[np.uint8]:
     painted: NDArray[np.uint8] = _COLORS[labels]
     return painted
 

@@ -15,7 +15,7 @@ from filmvqa.system.files import read_bytes, sha256_of_file, write_file
 from filmvqa.system.layout import DatasetLayout
 from filmvqa.system.locks import folder_lock
 from filmvqa.uses.correction.hints import join_hints, mistakes, word_hint
-from filmvqa.uses.correction.opening import SegmentedImages, segmented_images
+from filmvqa.uses.correction.segmented_images import SegmentedImages, open_segmented_images
 from filmvqa.worlds.clevr.scene_file import read_scenes
 from filmvqa.worlds.engine.schema import Info, Question, QuestionFile, decode_json, encode_json
 
@@ -52,7 +52,7 @@ def make_hints(
     seed
         Of the wording.
     h5, features, batch_size, device, precision
-        As for ``segmented_images``.
+        As for ``open_segmented_images``.
 
     Returns
     -------
@@ -74,7 +74,7 @@ def make_hints(
             return None
         counts = {}
         for split in splits:
-            with segmented_images(
+            with open_segmented_images(
                 checkpoint, split, h5=h5, features=features, batch_size=batch_size, device=device,
                 precision=precision,
             ) as segmented:  # fmt: skip

@@ -23,8 +23,12 @@ from filmvqa.system.locks import folder_lock
 from filmvqa.system.tables import markdown_table
 from filmvqa.tasks.label_maps import image_ious, overall_ious
 from filmvqa.uses.correction.drawing import draw_courses, draw_examples
-from filmvqa.uses.correction.opening import Maps, SegmentedImages, segmented_images
 from filmvqa.uses.correction.rounds import Course, correct
+from filmvqa.uses.correction.segmented_images import (
+    LabelMaps,
+    SegmentedImages,
+    open_segmented_images,
+)
 
 #: The key by whose values runs are compared.
 KEY = "model.block.conditioning"
@@ -81,7 +85,7 @@ def report_correction(
     output
         The folder of the report; None: that of the sweep.
     h5, features, batch_size, device, precision
-        As for ``segmented_images``, of the base's data.
+        As for ``open_segmented_images``, of the base's data.
 
     Returns
     -------
@@ -96,7 +100,7 @@ def report_correction(
     files = CorrectionLayout(Path(folder if output is None else output), split)
     check_output(files.report)
     with (
-        segmented_images(
+        open_segmented_images(
             base,
             split,
             h5=h5,
@@ -169,7 +173,7 @@ def _corrector(run: SweepRun, segmented: SegmentedImages) -> tuple[nn.Module, Vo
     return model.to(segmented.asked.loader.device), vocabulary
 
 
-def _scores(course: Course, truths: Maps) -> Scores:
+def _scores(course: Course, truths: LabelMaps) -> Scores:
     """(K + 1, N) mean IoU of each image."""
     truth = torch.from_numpy(truths)
     scores = [image_ious(torch.from_numpy(maps), truth).numpy() for maps in course.predictions]

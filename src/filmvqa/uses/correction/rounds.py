@@ -13,7 +13,7 @@ from filmvqa.evaluation.predictions import evaluating
 from filmvqa.questions.vocabulary import Vocabulary
 from filmvqa.system.devices import autocast
 from filmvqa.uses.correction.hints import join_hints, largest_unsaid, mistakes, word_hint
-from filmvqa.uses.correction.opening import Maps, SegmentedImages
+from filmvqa.uses.correction.segmented_images import LabelMaps, SegmentedImages
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Course:
         Of each image, those that were given in turn.
     """
 
-    predictions: Maps
+    predictions: LabelMaps
     hints: list[list[str]]
 
     def hinted(self, count: int) -> int:
@@ -98,9 +98,9 @@ def _encoded(texts: list[str], vocabulary: Vocabulary) -> Tensor:
 def _predict(
     segmented: SegmentedImages, model: nn.Module, places: list[int], questions: Tensor,
     precision: str,
-) -> Maps:  # fmt: skip
+) -> LabelMaps:  # fmt: skip
     store = segmented.asked.loader.store
     with evaluating(model), autocast(store.device, precision):
         features = store.read(segmented.images[places], torch.channels_last)
-        labels: Maps = model(features, questions).argmax(1).cpu().numpy().astype(np.uint8)
+        labels: LabelMaps = model(features, questions).argmax(1).cpu().numpy().astype(np.uint8)
     return labels

@@ -17,7 +17,7 @@ from filmvqa.evaluation.predictions import predict
 from filmvqa.system.errors import UserError
 from filmvqa.tasks.label_targets import LabelMapTargets
 
-Maps = NDArray[np.uint8]
+LabelMaps = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -44,16 +44,16 @@ class SegmentedImages:
     split: str
     targets: LabelMapTargets
     images: Tensor
-    predictions: Maps
-    truths: Maps
-    objects: Maps
+    predictions: LabelMaps
+    truths: LabelMaps
+    objects: LabelMaps
 
     def __len__(self) -> int:
         return len(self.images)
 
 
 @contextmanager
-def segmented_images(
+def open_segmented_images(
     checkpoint: str | Path,
     split: str,
     *,
@@ -75,13 +75,13 @@ def segmented_images(
     with opened_questions(
         checkpoint, split, h5=h5, features=features, batch_size=batch_size, device=device
     ) as asked:
-        targets = label_maps_of(asked)
+        targets = get_label_maps(asked)
         if any(getattr(asked.model, "conditioned_blocks", [])):
             raise UserError(
                 f"{asked.checkpoint}: language acts on this network; give one that was trained "
                 "without it (model.film_blocks all false)"
             )
-        images, rows = first_rows(asked.loader.questions.images)
+        images, rows = find_first_rows(asked.loader.questions.images)
         predictions = predict(asked.model, asked.loader, rows, precision=precision, progress=False)
         truths, objects = targets.maps(images), targets.objects(images)
         yield SegmentedImages(
@@ -90,7 +90,7 @@ def segmented_images(
         )  # fmt: skip
 
 
-def label_maps_of(asked: AskedQuestions) -> LabelMapTargets:
+def get_label_maps(asked: AskedQuestions) -> LabelMapTargets:
     """The label maps of a network's data; raises ``UserError`` for a network that makes none."""
     targets = asked.loader.targets
     if not isinstance(targets, LabelMapTargets):
@@ -100,7 +100,7 @@ def label_maps_of(asked: AskedQuestions) -> LabelMapTargets:
     return targets
 
 
-def first_rows(images: Tensor) -> tuple[Tensor, Tensor]:
+def find_first_rows(images: Tensor) -> tuple[Tensor, Tensor]:
     """The distinct images (U,), sorted, and the first row (U,) of each among those (N,) of some
     questions."""
     distinct, inverse = torch.unique(images, return_inverse=True)

@@ -1,4 +1,4 @@
-"""What networks look at: maps of FiLM networks around each FiLM layer, and MAC's attention."""
+"""What networks compute inside: activations around FiLM layers, and MAC's attention."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from filmvqa.system.errors import UserError
 
 
 @dataclass
-class Maps:
+class FilmActivations:
     """What the last forward pass computed, (B, C, H, W) each.
 
     Attributes
@@ -44,7 +44,7 @@ class Maps:
         return counts.view(batch, height, width) / counted.sum(1)[:, None, None].clamp(min=1)
 
 
-def can_be_watched(model: nn.Module) -> bool:
+def has_film_layers(model: nn.Module) -> bool:
     """Whether a model is a FiLM network whose blocks have a layer for the conditioning."""
     return isinstance(model, FilmNet) and any(b.condition is not None for b in _blocks(model))
 
@@ -54,7 +54,7 @@ def _blocks(model: FilmNet) -> list[FilmedResBlock]:
 
 
 @contextmanager
-def watched(model: nn.Module) -> Iterator[Maps]:
+def record_activations(model: nn.Module) -> Iterator[FilmActivations]:
     """Within the block, each forward pass of a FiLM network leaves its maps in what is yielded.
     Blocks are computed step by step meanwhile, not as one operation.
 
@@ -63,13 +63,13 @@ def watched(model: nn.Module) -> Iterator[Maps]:
     UserError
         For another model, or one whose blocks' conditioning is no layer of its own (``concat``).
     """
-    if not can_be_watched(model):
-        raise UserError("this network has no FiLM layers whose maps could be watched")
+    if not has_film_layers(model):
+        raise UserError("this network has no FiLM layers whose activations could be recorded")
     model = cast(FilmNet, model)
     blocks = _blocks(model)
     layers = [block.condition for block in blocks if block.condition is not None]
     classifier: Any = getattr(model, "classifier", None)
-    maps = Maps()
+    maps = FilmActivations()
 
     def begin(module: nn.Module, inputs: Any) -> None:
         maps.before.clear()
@@ -124,7 +124,7 @@ class Attention:
 
 
 @contextmanager
-def attended(model: nn.Module) -> Iterator[Attention]:
+def record_attention(model: nn.Module) -> Iterator[Attention]:
     """Within the block, each forward pass of a MAC network leaves its attention in what is yielded.
 
     Raises

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from filmvqa.evaluation.evaluate import evaluate_checkpoint, opened_questions
-from filmvqa.studies.inspection.changes import network_change
+from filmvqa.studies.inspection.interventions import build_network_change
 from filmvqa.studies.inspection.settings import FilmSettings
 from filmvqa.system.errors import UserError
 from tests.conftest import run_script
@@ -30,7 +30,7 @@ def evaluated(run: Path, output: Path, **film: Any) -> tuple[Path, dict[str, Any
     """The folder of an evaluation, its report and its answers."""
     files, report = evaluate_checkpoint(
         run, "val", output=output, device="cpu", precision="float32",
-        change=network_change(FilmSettings(**film)),
+        change=build_network_change(FilmSettings(**film)),
     )  # fmt: skip
     assert report == json.loads(files.report.read_text())
     lines = files.predictions.read_text().splitlines()

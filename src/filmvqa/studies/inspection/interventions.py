@@ -1,4 +1,4 @@
-"""Changes of γ and β at test time: fixed, scaled, disturbed, or those of another question."""
+"""Interventions on γ and β at test time: fixed, scaled, disturbed, or those of another question."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from filmvqa.questions.vocabulary import Vocabulary
 from filmvqa.studies.inspection.settings import FilmSettings, Parameter
 from filmvqa.system.errors import UserError
 
-Change = Callable[[Modulation], Modulation]
+Intervention = Callable[[Modulation], Modulation]
 
 
 @contextmanager
-def changed(model: nn.Module, change: Change) -> Iterator[None]:
+def intervene(model: nn.Module, intervention: Intervention) -> Iterator[None]:
     """Within the block, the model computes with changed γ and β.
 
     Raises
@@ -33,7 +33,7 @@ def changed(model: nn.Module, change: Change) -> Iterator[None]:
     generator = _generator_of(model)
 
     def hook(module: nn.Module, inputs: object, output: Modulation) -> Modulation:
-        return change(output)
+        return intervention(output)
 
     handle = generator.register_forward_hook(hook)
     try:
@@ -49,8 +49,10 @@ def _generator_of(model: nn.Module) -> FilmGenerator:
     return generator
 
 
-def change_by(settings: FilmSettings, model: nn.Module, vocabulary: Vocabulary) -> Change:
-    """The change that settings describe, for a model.
+def build_intervention(
+    settings: FilmSettings, model: nn.Module, vocabulary: Vocabulary
+) -> Intervention:
+    """The intervention that settings describe, for a model.
 
     Raises
     ------
@@ -69,7 +71,9 @@ def change_by(settings: FilmSettings, model: nn.Module, vocabulary: Vocabulary) 
             f"1 to {num_layers}"
         )
     parameter = settings.parameter
-    moved = affine(scale=settings.scale, shift=settings.shift, parameter=parameter, layers=layers)
+    moved = scale_and_shift(
+        scale=settings.scale, shift=settings.shift, parameter=parameter, layers=layers
+    )
     if settings.question is None:
         return moved
     try:
@@ -78,11 +82,11 @@ def change_by(settings: FilmSettings, model: nn.Module, vocabulary: Vocabulary) 
         raise UserError(f"film.{error}") from None
     with evaluating(model):
         other = cast(FilmNet, model).modulate(tokens)
-    replaced = fixed(other.gamma[0], other.beta[0], parameter=parameter, layers=layers)
+    replaced = replace_film(other.gamma[0], other.beta[0], parameter=parameter, layers=layers)
     return lambda modulation: moved(replaced(modulation))
 
 
-def network_change(settings: FilmSettings) -> NetworkChange | None:
+def build_network_change(settings: FilmSettings) -> NetworkChange | None:
     """The same for an evaluation; None if nothing is changed.
 
     Raises
@@ -100,28 +104,28 @@ def network_change(settings: FilmSettings) -> NetworkChange | None:
     return NetworkChange(
         settings.folder_name,
         {"film": settings.record},
-        lambda model, vocabulary: changed(model, change_by(settings, model, vocabulary)),
+        lambda model, vocabulary: intervene(model, build_intervention(settings, model, vocabulary)),
     )
 
 
-def affine(
+def scale_and_shift(
     *,
     scale: float = 1.0,
     shift: float = 0.0,
     parameter: Parameter = "both",
     layers: Sequence[int] | None = None,
-) -> Change:
+) -> Intervention:
     """γ or β times ``scale`` plus ``shift``; of some layers, or (None) of all."""
     return _of_layers(lambda values, _: scale * values + shift, parameter, layers)
 
 
-def fixed(
+def replace_film(
     gamma: Tensor,
     beta: Tensor,
     *,
     parameter: Parameter = "both",
     layers: Sequence[int] | None = None,
-) -> Change:
+) -> Intervention:
     """γ and β (L, C) that are the same for all questions, such as their means or those of another
     question."""
     given = {"gamma": gamma, "beta": beta}
@@ -130,13 +134,13 @@ def fixed(
     )
 
 
-def disturbed(
+def add_noise(
     std: float,
     generator: torch.Generator,
     *,
     parameter: Parameter = "both",
     layers: Sequence[int] | None = None,
-) -> Change:
+) -> Intervention:
     """Normal noise added to γ or β, drawn anew for each question, layer and channel."""
 
     def add(values: Tensor, _: str) -> Tensor:
@@ -148,7 +152,7 @@ def disturbed(
 
 def _of_layers(
     function: Callable[[Tensor, str], Tensor], parameter: Parameter, layers: Sequence[int] | None
-) -> Change:
+) -> Intervention:
     def change(modulation: Modulation) -> Modulation:
         new = {}
         for name in ("gamma", "beta"):
