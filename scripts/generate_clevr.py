@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from filmvqa.cli.command import command, typed_settings
-from filmvqa.system.errors import UserError
 
 
 @command("generate_clevr")
@@ -11,14 +10,12 @@ def main(config) -> None:
     from filmvqa.cli.settings import GenerateClevrConfig
 
     settings = typed_settings(config, GenerateClevrConfig)
-    data = settings.data
-    if data.generator is None:
-        raise UserError(f"data={data.name} is not generated so; {data.how_made()}")
+    own = settings.data.set_settings("generator")
 
     from filmvqa.cli.generating import generate_set
     from filmvqa.worlds.clevr import generate
 
-    generate_set(settings, data.generator, generate)
+    generate_set(settings, own, generate)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from filmvqa.cli.command import command, typed_settings
-from filmvqa.system.errors import UserError
 
 
 @command("generate_sound")
@@ -11,14 +10,12 @@ def main(config) -> None:
     from filmvqa.cli.settings import GenerateSoundConfig
 
     settings = typed_settings(config, GenerateSoundConfig)
-    data = settings.data
-    if data.sound is None:
-        raise UserError(f"data={data.name} has no sounds; {data.how_made()}")
+    own = settings.data.set_settings("sound")
 
     from filmvqa.cli.generating import generate_set
     from filmvqa.worlds.sound import generate
 
-    generate_set(settings, data.sound, generate)
+    generate_set(settings, own, generate)
 
 
 if __name__ == "__main__":

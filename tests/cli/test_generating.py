@@ -33,5 +33,5 @@ def test_the_option_goes_before_the_sets_own(overrides: list[str], templates: st
         return False
 
     world = SimpleNamespace(generate=generate, MAKER=SimpleNamespace(unit="images"))
-    generate_set(settings, settings.data.generator, world)
+    generate_set(settings, settings.data.generated["generator"], world)
     assert [own.templates for own in used] == [templates]

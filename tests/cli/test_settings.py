@@ -16,8 +16,10 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from filmvqa.cli import settings as types
 from filmvqa.cli.command import CONFIGS, typed_settings
 from filmvqa.models import check_model
+from filmvqa.questions.settings import DataSettings
 from filmvqa.settings.typed import Settings, settings_from
 from filmvqa.system.errors import UserError
+from filmvqa.worlds.engine.set_settings import SET_KINDS
 from tests.conftest import heavy_imports, run_script
 
 TYPES: dict[str, type[Settings]] = {
@@ -94,7 +96,10 @@ def keys(nested: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
 
 def at(nested: Any, key: str) -> Any:
     for name in key.split("."):
-        nested = nested[name] if isinstance(nested, dict) else getattr(nested, name)
+        if isinstance(nested, DataSettings) and name in SET_KINDS:
+            nested = nested.generated.get(name)
+        else:
+            nested = nested[name] if isinstance(nested, dict) else getattr(nested, name)
     return nested
 
 

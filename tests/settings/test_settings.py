@@ -10,6 +10,7 @@ import pytest
 from msgspec import Meta
 
 from filmvqa.settings.typed import (
+    GROUPS,
     AboveZero,
     ImageSize,
     Name,
@@ -105,6 +106,25 @@ def test_a_dataclass_in_the_library_is_checked_alike() -> None:
         Inner(lr=-1)
     with pytest.raises(UserError, match=r"^inner=\{\}: must be a group of keys \(lr, kind\)$"):
         Outer(root="x", inner={})  # type: ignore[arg-type]
+
+
+def test_groups_that_are_registered_elsewhere_stand_beside_the_fields() -> None:
+    registered: dict[str, type[Settings]] = {}
+
+    @dataclass(frozen=True)
+    class Holder(Settings):
+        size: Natural = 1
+        groups: dict[str, Settings] = field(
+            default_factory=dict, metadata={GROUPS: lambda: registered}
+        )
+
+    with pytest.raises(UserError, match=r"^inner: no such key; there are size$"):
+        settings_from({"inner": {"lr": 1}}, Holder)
+    registered["inner"] = Inner
+    assert settings_from({"inner": {"lr": 1}}, Holder).groups == {"inner": Inner(1.0)}
+    assert settings_from({"inner": None}, Holder) == settings_from({}, Holder) == Holder()
+    with pytest.raises(UserError, match=r"^inner\.lr=0: must be a finite number above 0$"):
+        settings_from({"inner": {"lr": 0}}, Holder)
 
 
 def test_nested_numbers_are_finite_too() -> None:

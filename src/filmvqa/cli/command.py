@@ -17,6 +17,8 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+import filmvqa.worlds.clevr.generator_settings  # registers the settings of its sets
+import filmvqa.worlds.sound.settings  # noqa: F401 the same
 from filmvqa.cli.messages import (
     one_line_errors,
     refuse_renamed_keys,

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Annotated, ClassVar
 
 from msgspec import Meta
 
 from filmvqa.backbones.spectrogram_settings import SPECTROGRAM, SpectrogramSettings
 from filmvqa.settings.typed import (
+    GROUPS,
     Fraction,
     ImageSize,
     MissingImages,
@@ -21,9 +23,12 @@ from filmvqa.settings.typed import (
 )
 from filmvqa.system.errors import UserError
 from filmvqa.system.layout import DatasetLayout
-from filmvqa.worlds.clevr.generator_settings import GeneratorSettings
-from filmvqa.worlds.engine.world import CLEVR, World, read_world
-from filmvqa.worlds.sound.settings import SoundSettings
+from filmvqa.worlds.engine.set_settings import SET_KINDS, SetKind
+from filmvqa.worlds.engine.world import World, read_world
+
+
+def _set_settings() -> Mapping[str, type[Settings]]:
+    return {key: kind.settings for key, kind in SET_KINDS.items()}
 
 
 @dataclass(frozen=True)
@@ -80,9 +85,11 @@ class DataSettings(Settings):
         (H, W) to which images are resized.
     mask_size
         (H, W) to which the masks of a set that has them are brought; None: they are not read.
-    generator, sound, download
-        How the set is made: as images of CLEVR's world, as recordings of the world of sounds, or
-        from an archive; None: not so.
+    generated
+        How a set is generated, by the key of its world's settings (``register_set_settings``):
+        ``generator`` for images of CLEVR's world, ``sound`` for recordings of the world of sounds.
+    download
+        The archive that a set is from; None: there is none.
     spectrogram
         How recordings become spectrograms; None: the set has images.
     """
@@ -103,8 +110,7 @@ class DataSettings(Settings):
     image_size: ImageSize
     mask_size: ImageSize | None = None
     backbone: BackboneSettings
-    generator: GeneratorSettings | None = None
-    sound: SoundSettings | None = None
+    generated: dict[str, Settings] = field(default_factory=dict, metadata={GROUPS: _set_settings})
     spectrogram: SpectrogramSettings | None = None
     download: DownloadSettings | None = None
 
@@ -118,26 +124,29 @@ class DataSettings(Settings):
             )
 
     @property
+    def _kind(self) -> SetKind | None:
+        """The kind of generated set; None: it is from an archive, or is a user's own."""
+        return next((SET_KINDS[key] for key in self.generated), None)
+
+    @property
     def world(self) -> World:
         """What the set's questions are about."""
-        return CLEVR if self.sound is None else read_world("sound")
+        return read_world("clevr" if self._kind is None else self._kind.world)
 
-    def how_made(self) -> str:
-        """The command that makes the set."""
-        name = next(
-            name
-            for name, how in (
-                ("generate_clevr", self.generator), ("generate_sound", self.sound),
-                ("download_clevr", True),
+    def set_settings(self, key: str) -> Settings:
+        """How the set is generated; ``UserError`` for one that is made otherwise."""
+        if key not in self.generated:
+            program = "download_clevr" if self._kind is None else self._kind.program
+            raise UserError(
+                f"data={self.name} is not generated so; run scripts/{program}.py data={self.name}"
             )
-            if how is not None
-        )  # fmt: skip
-        return f"run scripts/{name}.py data={self.name}"
+        return self.generated[key]
 
     @property
     def layout(self) -> DatasetLayout:
         """The paths of the set's files."""
+        prefix = "CLEVR" if self._kind is None else self._kind.prefix
         return DatasetLayout.under(
             self.root, images=self.images, h5=self.h5, features=self.features,
-            backbone=self.backbone.name, prefix="CLEVR" if self.sound is None else "SOUND",
+            backbone=self.backbone.name, prefix=prefix,
         )  # fmt: skip

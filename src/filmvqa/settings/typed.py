@@ -105,6 +105,12 @@ class Settings:
 S = TypeVar("S", bound=Settings)
 
 
+#: In the metadata of a field: a function that returns the types of groups of keys that other rooms
+#: register, by key, such as the settings of a user's own world. The field maps the keys of the
+#: groups that are given to these; in a configuration each stands beside the other fields.
+GROUPS = "groups"
+
+
 def settings_from(plain: Any, settings_type: type[S]) -> S:
     """The settings that a configuration gives as nested plain data.
 
@@ -115,10 +121,10 @@ def settings_from(plain: Any, settings_type: type[S]) -> S:
     """
     if not isinstance(plain, Mapping):
         raise UserError(f"{settings_type.node}={shown(plain)}: must be {wanted(settings_type)}")
-    hints = _hints(settings_type)
+    hints = key_hints(settings_type)
     values: dict[str, Any] = {}
     for name, value in plain.items():
-        if name not in _names(settings_type):
+        if name not in hints:
             key = settings_type.key_of(str(name))
             raise UserError(f"{key}: no such key; {_suggestion(str(name), settings_type)}")
         node_type = next(filter(_is_settings, _alternatives(hints[name])), None)
@@ -131,6 +137,9 @@ def settings_from(plain: Any, settings_type: type[S]) -> S:
         if is_required and field.name not in values:
             key = settings_type.key_of(field.name)
             raise UserError(f"{key}: is missing; it must be {wanted(hints[field.name])}")
+        if groups := field.metadata.get(GROUPS):
+            given = {name: values.pop(name, None) for name in groups()}
+            values[field.name] = {name: group for name, group in given.items() if group is not None}
     return settings_type(**values)
 
 
@@ -226,7 +235,7 @@ def _wanted_one(hint: Any) -> str:
     if get_origin(base) is Literal:
         return f"one of {', '.join(map(str, get_args(base)))}"
     if _is_settings(base):
-        return f"a group of keys ({', '.join(_names(base))})"
+        return f"a group of keys ({', '.join(key_hints(base))})"
     if base in _NAMES:
         return _NAMES[base] + _limits(base, metas)
     if _entry_of_mapping(base) or base in (dict, Mapping):
@@ -259,9 +268,10 @@ def _limits(base: type, metas: list[Meta]) -> str:
 
 
 def _suggestion(name: str, settings_type: type[Settings]) -> str:
-    if near := difflib.get_close_matches(name, _names(settings_type), n=1):
+    known = list(key_hints(settings_type))
+    if near := difflib.get_close_matches(name, known, n=1):
         return f"did you mean {settings_type.key_of(near[0])}?"
-    return f"there are {', '.join(_names(settings_type))}"
+    return f"there are {', '.join(known)}"
 
 
 # Annotations.
@@ -280,6 +290,18 @@ def _hints(settings_type: type) -> dict[str, Any]:
 def _names(settings_type: type[Settings]) -> tuple[str, ...]:
     """The names of the fields, in order."""
     return tuple(field.name for field in fields(settings_type))  # type: ignore[arg-type]
+
+
+def key_hints(settings_type: type[Settings]) -> dict[str, Any]:
+    """The annotation of each key of a configuration, in order: of the fields, and of the groups
+    that are registered for them."""
+    hints: dict[str, Any] = {}
+    for field in fields(settings_type):  # type: ignore[arg-type]
+        if groups := field.metadata.get(GROUPS):
+            hints |= {name: group | None for name, group in groups().items()}
+        else:
+            hints[field.name] = _hints(settings_type)[field.name]
+    return hints
 
 
 def _alternatives(hint: Any) -> list[Any]:

@@ -10,12 +10,13 @@ from msgspec import Meta
 from filmvqa.settings.typed import Name, Natural, PathText, Positive, Seed, Settings, SplitName
 from filmvqa.system.errors import UserError
 from filmvqa.worlds.clevr.scene_rules import SceneRules
-from filmvqa.worlds.engine.set_settings import Identifier
+from filmvqa.worlds.engine.set_settings import Identifier, register_set_settings
 
 #: Sides of images in pixels.
 _Side = Annotated[int, Meta(ge=16, le=16384)]
 
 
+@register_set_settings(world="clevr", prefix="CLEVR", program="generate_clevr")
 @dataclass(frozen=True)
 class GeneratorSettings(Settings):
     """Settings that determine every byte of a generated set.

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Protocol, TypeVar
 
 import msgspec
 from msgspec import Meta
 
 from filmvqa.settings.nested import differences
+from filmvqa.settings.typed import Settings
 from filmvqa.system.errors import UserError
 from filmvqa.system.files import read_bytes, write_file
 from filmvqa.system.layout import DatasetLayout
@@ -59,6 +61,47 @@ class SetSettings(Protocol):
     def withhold(self) -> tuple[str, ...]: ...
     @property
     def date(self) -> str: ...
+
+
+@dataclass(frozen=True)
+class SetKind:
+    """A kind of generated set, of which ``data`` holds the settings under a key.
+
+    Attributes
+    ----------
+    settings
+        The class of the settings.
+    world
+        What questions are about, as ``read_world`` takes it.
+    prefix
+        Of the names of the set's files.
+    program
+        The program that makes such a set.
+    """
+
+    settings: type[Settings]
+    world: str
+    prefix: str
+    program: str
+
+
+#: The kinds of generated sets by their key below ``data``, such as ``sound``.
+SET_KINDS: dict[str, SetKind] = {}
+
+S = TypeVar("S", bound=Settings)
+
+
+def register_set_settings(*, world: str, prefix: str, program: str) -> Callable[[type[S]], type[S]]:
+    """A decorator for the settings of a world's sets, as ``SetSettings`` has them: ``configs/data``
+    may have them under the key that ends their ``node``, from the import of their file on. The
+    parameters are those of ``SetKind``."""
+
+    def register(settings: type[S]) -> type[S]:
+        key = settings.node.rpartition(".")[2]
+        SET_KINDS[key] = SetKind(settings, world, prefix, program)
+        return settings
+
+    return register
 
 
 def record_settings(

@@ -18,7 +18,7 @@ from filmvqa.settings.typed import (
     SplitName,
 )
 from filmvqa.system.errors import UserError
-from filmvqa.worlds.engine.set_settings import Identifier
+from filmvqa.worlds.engine.set_settings import Identifier, register_set_settings
 
 #: More sounds have no position with a name.
 MAX_SOUNDS = 10
@@ -108,6 +108,7 @@ class SoundRules(Settings):
         return f"{self.key_of(name)}={list(value) if isinstance(value, tuple) else value}"
 
 
+@register_set_settings(world="sound", prefix="SOUND", program="generate_sound")
 @dataclass(frozen=True)
 class SoundSettings(Settings):
     """Settings that determine every byte of a generated set of sounds.
