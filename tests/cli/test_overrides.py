@@ -99,7 +99,7 @@ def test_keys_of_paths_are_those_of_the_configs(script: str) -> None:
     keys = set(config) | {f"data.{key}" for key in config.get("data") or {}}
     words = {"path", "folder", "file", "root", "output", "checkpoint", "vocab", "weights", "dir",
              "h5", "features", "images", "source", "templates"}  # fmt: skip
-    counting = ("benchmark", "pretrain_backbone", "simulate_scale")
+    counting = ("benchmark", "pretrain_backbone")
     counts = {"images"} if script in counting else set()
     assert {key for key in keys if key.rpartition(".")[2] in words} - counts <= TEXT_KEYS
 

@@ -1,8 +1,7 @@
-"""How long a training step takes on more processes than were measured: a model of its parts.
+"""How long a training step takes on more processes than were measured: docs/scale.md's tables.
 
-A step computes, exchanges what batch norms share, and sums gradients while the backward pass still
-computes others. Each of these is measured by itself, the last two with two processes; no step that
-does both is fitted.
+A step computes, exchanges what batch norms share, and sums gradients in the backward pass. Each was
+measured by itself, the last two with two processes; no step that does both is fitted.
 """
 
 from __future__ import annotations
@@ -10,57 +9,56 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
+from scipy.optimize import nnls
+
+from filmvqa.system.files import read_bytes
+from filmvqa.system.tables import markdown_table
+from filmvqa.worlds.engine.schema import decode_json
 
 #: How many bytes of gradients DDP sums at a time at least: of the first bucket, and of the others.
 BUCKET_BYTES = (2**20, 25 * 2**20)
-#: The part of steps that are faster than what stands for all: other programs only slow steps down.
-QUARTILE = 0.25
-#: Of processes at random, to see how long they wait for each other.
-DRAWS = 4000
+#: Processes, and the network of their machines, with two on each (assumed): bytes per second of a
+#: link, and seconds that it adds to a message.
+PROCESSES = (
+    (1, "", math.inf, 0.0), (2, "", math.inf, 0.0),
+    (8, ", 10 Gb/s", 1.25e9, 50e-6), (8, ", 100 Gb/s", 12.5e9, 10e-6),
+    (64, ", 10 Gb/s", 1.25e9, 50e-6), (64, ", 100 Gb/s", 12.5e9, 10e-6),
+)  # fmt: skip
+#: Measured on one H200 (docs/performance.md): questions of a batch and a second, of the paper's
+#: network, and bytes a second that it copies.
+GPU_BATCH, GPU_RATE, GPU_COPY = 1024, 17_496, 1.839e12
+#: GPUs, and seconds of a message, bytes per second of a link, and seconds of an exchange (assumed;
+#: NVLink's data sheet says 450 GB/s in each direction).
+GPUS = (
+    (8, "NVLink, one machine", 10e-6, 450e9, 20e-6),
+    (64, "100 Gb/s, 8 machines", 20e-6, 12.5e9, 30e-6),
+    (64, "10 Gb/s, 8 machines", 60e-6, 1.25e9, 70e-6),
+)
 
 
 def typical(seconds: Iterable[float]) -> float:
-    """What stands for steps of a machine that other programs use too: their lower quartile."""
-    return float(np.quantile(list(seconds), QUARTILE))
+    """The lower quartile, which stands for all steps: other programs only slow steps down."""
+    return float(np.quantile(list(seconds), 0.25))
 
 
-class NetworkMeasurement(msgspec.Struct):
-    """What was measured of a network's steps, in seconds.
+class Network(msgspec.Struct):
+    """What was measured of a network's steps, in seconds; docs/scale.md says how.
 
-    Attributes
-    ----------
-    batch
-        Number of questions of a batch of all processes together.
-    gradients
-        Bytes of each gradient, and the share of the backward pass after which it is there, in this
-        order.
-    forward, backward
-        The shares of a step that pass before the backward pass, and in it.
-    norms
-        Number of channels of each batch norm.
-    alone, shared
-        Steps of a process of one thread, by batch size: as it trains alone, and with batch norms
-        as several processes compute them.
-    threads
-        Steps of a process that has two threads, of a whole batch.
-    beside
-        Of two processes that run at the same time and have nothing to do with each other: steps of
-        half a batch each, with batch norms as ``shared``, in pieces that end where the processes of
-        one training exchange something.
-    exchanging
-        Steps of two processes that share batch norms' statistics and no gradients.
-    summing
-        Steps of two processes that sum gradients and share no statistics.
-    together
-        Steps of two processes that train together.
+    ``gradients`` are bytes of each and the share of the backward pass after which it is there, in
+    this order; ``backward`` is that pass's share of a step; ``norms`` are channels of batch norms.
+    Steps of one process are by batch size, as it trains ``alone`` and with the batch norms of
+    several (``shared``), or with two ``threads``; ``beside`` are those of two unrelated processes,
+    in pieces between the exchanges that they would make; and of two that train together
+    ``exchanging`` share statistics alone, ``summing`` gradients alone, ``together`` both.
     """
 
     batch: int
     gradients: list[tuple[int, float]]
-    forward: float
     backward: float
     norms: list[int]
     alone: dict[int, list[float]]
@@ -72,71 +70,40 @@ class NetworkMeasurement(msgspec.Struct):
     together: list[float]
 
     @property
-    def gradient_bytes(self) -> int:
-        """Bytes of all gradients."""
-        return sum(size for size, _ in self.gradients)
-
-    @property
-    def exchanged_bytes(self) -> int:
-        """Bytes that a process sends to each other one in a step for batch norms: mean, variance
-        and size in float64, and the two sums of the backward pass in float32."""
-        return sum(8 * (2 * channels + 1) + 4 * 2 * channels for channels in self.norms)
-
-    @property
     def step_beside(self) -> float:
         """The typical step of ``beside``, of both processes."""
         return typical(sum(step) for steps in self.beside for step in steps)
 
-    @property
-    def contention(self) -> float:
-        """How many times as long a step takes beside an unrelated process."""
-        return self.step_beside / typical(self.shared[self.batch // 2])
-
     def wait(self, processes: int, pieces: bool = True) -> float:
         """How many times as long a step takes if so many processes wait for the slowest after each
-        piece, or after the step alone: of steps of ``beside`` that are drawn at random."""
+        piece, or after the step alone: of 4,000 draws of steps of ``beside``."""
         steps = np.concatenate([np.array(steps) for steps in self.beside])  # (steps, pieces)
         if not pieces:
             steps = steps.sum(1, keepdims=True)
-        drawn = np.random.default_rng(0).integers(len(steps), size=(DRAWS, processes))
-        slowest = [steps[rows].max(0).sum() for rows in drawn]
-        return typical(slowest) / typical(steps.sum(1))
+        drawn = np.random.default_rng(0).integers(len(steps), size=(4000, processes))
+        return typical(steps[rows].max(0).sum() for rows in drawn) / typical(steps.sum(1))
 
 
-class LinkMeasurement(msgspec.Struct):
-    """What was measured between two processes of a machine.
-
-    Attributes
-    ----------
-    all_reduce
-        Bytes, seconds, and processor seconds of a process, of sums over both.
-    copy
-        Bytes per second that one thread copies in memory.
-    """
+class Sums(msgspec.Struct):
+    """Bytes, seconds, processor seconds of sums over two processes; bytes copied in a second."""
 
     all_reduce: list[tuple[int, float, float]]
     copy: float
 
 
+class Measurement(msgspec.Struct):
+    """What was measured of a machine."""
+
+    link: Sums
+    networks: dict[str, Network]
+
+
 @dataclass(frozen=True)
 class Link:
-    """What connects processes.
-
-    Attributes
-    ----------
-    latency
-        Seconds of a message of a ring, however short.
-    bandwidth
-        Bytes per second from a process to the next.
-    exchange
-        Seconds of an exchange of a few numbers between two.
-    busy
-        The share of a sum's time in which the process' own core works for it.
-    copy
-        Bytes per second at which gradients are copied into buckets and back.
-    overhead
-        Seconds that summing adds to a step besides, however many processes there are.
-    """
+    """What connects processes: seconds of a message of a ring (``latency``), bytes per second to
+    the next process (``bandwidth``), seconds of an exchange of a few numbers between two, the share
+    of a sum's time in which the process' own core is ``busy`` with it, bytes per second at which
+    gradients are copied into buckets and back, and seconds that summing adds besides."""
 
     latency: float
     bandwidth: float
@@ -146,31 +113,34 @@ class Link:
     overhead: float
 
     def all_reduce(self, size: float, processes: int) -> float:
-        """Seconds of a sum of ``size`` bytes in a ring, where each process sends a part of them to
-        the next twice (processes - 1) times (Patarasuk and Yuan, 2009)."""
-        hops = 2 * (processes - 1)
-        return hops * (self.latency + size / processes / self.bandwidth)
-
-    def over_network(self, bandwidth: float, latency: float) -> Link:
-        """This link between machines, whose network adds to each message and may be slower."""
-        return replace(
-            self, bandwidth=min(self.bandwidth, bandwidth), latency=self.latency + latency,
-            exchange=self.exchange + latency,
-        )  # fmt: skip
+        """Seconds of a sum of ``size`` bytes in a ring (Patarasuk and Yuan, 2009)."""
+        return 2 * (processes - 1) * (self.latency + size / processes / self.bandwidth)
 
 
-def fitted_link(measured: LinkMeasurement, network: NetworkMeasurement) -> Link:
-    """The link between two processes whose sums were measured, as the steps of a network use it.
+class Step(NamedTuple):
+    """Seconds of a step's parts: computing (until the slowest process is ready), exchanges of batch
+    norms, and sums of gradients as far as they do not hide behind the backward pass."""
 
-    What its exchanges and sums take beyond that, such as waking up for them, is what steps with
-    either of them take longer than those beside an unrelated process.
-    """
-    sizes, seconds, busy = (np.array(values) for values in zip(*measured.all_reduce, strict=True))
-    fixed, per_byte = fitted(dict(zip(sizes.tolist(), seconds.tolist(), strict=True)))
+    compute: float
+    exchanges: float
+    sums: float
+
+
+def fit_line(seconds: dict[int, float]) -> tuple[float, float]:
+    """The line a + b x, neither below 0, with the least squares of relative errors."""
+    sizes, times = np.array(list(seconds)), np.array(list(seconds.values()))
+    (a, b), _ = nnls(np.stack([1 / times, sizes / times], 1), np.ones(len(times)))
+    return float(a), float(b)
+
+
+def fit_link(sums: Sums, network: Network) -> Link:
+    """The link between two processes as a network's steps use it: what exchanges and sums take
+    beyond the measured sums is what steps with either take longer than those beside another."""
+    sizes, seconds, busy = (np.array(values) for values in zip(*sums.all_reduce, strict=True))
+    latency, per_byte = fit_line(dict(zip(sizes.tolist(), seconds.tolist(), strict=True)))
     large = sizes >= np.median(sizes)
     share = min(float((busy[large] / seconds[large]).mean()), 1.0)
-    bandwidth = 1 / per_byte if per_byte else math.inf
-    link = Link(fixed / 2, bandwidth, 0.0, share, measured.copy, 0.0)
+    link = Link(latency / 2, 1 / per_byte if per_byte else math.inf, 0.0, share, sums.copy, 0.0)
     exchanges = typical(network.exchanging) - network.step_beside * network.wait(2)
     compute = network.step_beside * network.wait(2, pieces=False)
     overhead = typical(network.summing) - compute - exposed_sums(network, link, 2, compute)
@@ -179,22 +149,8 @@ def fitted_link(measured: LinkMeasurement, network: NetworkMeasurement) -> Link:
     )
 
 
-def fitted(seconds: dict[int, float]) -> tuple[float, float]:
-    """The line a + b x, neither below 0, of seconds by x with the least squares of relative
-    errors."""
-    sizes, times = np.array(list(seconds)), np.array(list(seconds.values()))
-    table = np.stack([1 / times, sizes / times], 1)
-    (a, b), *_ = np.linalg.lstsq(table, np.ones(len(times)), rcond=None)
-    if a < 0:
-        a, b = 0.0, float((sizes / times).sum() / ((sizes / times) ** 2).sum())
-    elif b < 0:
-        a, b = float((1 / times).sum() / ((1 / times) ** 2).sum()), 0.0
-    return float(a), float(b)
-
-
 def buckets(gradients: list[tuple[int, float]]) -> list[tuple[int, float]]:
-    """The buckets in which DDP sums gradients, as ``NetworkMeasurement.gradients`` has these: a
-    bucket is full with the gradient that reaches its size, and gradients are never divided."""
+    """DDP's buckets of ``Network.gradients``, which it fills up and never divides, as these."""
     full: list[tuple[int, float]] = []
     size, ready = 0, 0.0
     for gradient, at in gradients:
@@ -205,47 +161,11 @@ def buckets(gradients: list[tuple[int, float]]) -> list[tuple[int, float]]:
     return [*full, (size, ready)] if size else full
 
 
-@dataclass(frozen=True)
-class Step:
-    """The seconds of a step and of its parts: computing (beside other processes, and until the
-    slowest is ready), exchanges of batch norms, and sums of gradients as far as they do not hide
-    behind the backward pass."""
-
-    compute: float
-    exchanges: float
-    sums: float
-
-    @property
-    def seconds(self) -> float:
-        """All of it."""
-        return self.compute + self.exchanges + self.sums
-
-
-def simulate_step(network: NetworkMeasurement, link: Link, processes: int, local: float) -> Step:
-    """A step of ``processes`` processes of one thread, two on a machine, each with ``local``
-    questions."""
-    if processes == 1:
-        # The size itself is left out, so that the row can be compared with what was measured.
-        others = {b: s for b, s in network.alone.items() if b != local}
-        return Step(on_line(others, local), 0.0, 0.0)
-    compute = on_line(network.shared, local) * network.contention * network.wait(processes)
-    exchanges = 2 * len(network.norms) * (processes - 1) * link.exchange
-    sums = exposed_sums(network, link, processes, compute) + link.overhead
-    return Step(compute, exchanges, sums)
-
-
-def on_line(seconds: dict[int, list[float]], batch: float) -> float:
-    """Seconds of a step of ``batch`` questions, on the line through those of other sizes."""
-    fixed, per_question = fitted({size: typical(steps) for size, steps in seconds.items()})
-    return fixed + per_question * batch
-
-
-def exposed_sums(network: NetworkMeasurement, link: Link, processes: int, compute: float) -> float:
+def exposed_sums(network: Network, link: Link, processes: int, compute: float) -> float:
     """Seconds by which summing gradients lengthens a step that computes for ``compute`` seconds.
 
-    Bucket by bucket: one is copied when its gradients are there, and summed when the one before it
-    is. What the own core does for a sum delays the backward pass; after it, the buckets are copied
-    back in turn.
+    A bucket is copied when its gradients are there, and summed when the one before it is. What the
+    own core does for a sum delays the backward pass; after it, the buckets are copied back in turn.
     """
     backward = compute * network.backward
     delay = free = 0.0
@@ -256,10 +176,75 @@ def exposed_sums(network: NetworkMeasurement, link: Link, processes: int, comput
         seconds = link.all_reduce(size, processes)
         free = start + seconds
         # Of the sum only what passes while the backward pass still computes can delay it.
-        left = max(backward + delay - start, 0.0)
-        delay += link.busy * min(seconds, left)
+        delay += link.busy * min(seconds, max(backward + delay - start, 0.0))
         finished.append((size, free))
     now = backward + delay
     for size, end in finished:
         now = max(now, end) + size / link.copy
     return now - backward
+
+
+def simulate_step(network: Network, link: Link, processes: int, local: float) -> Step:
+    """A step of ``processes`` processes of one thread, each with ``local`` questions."""
+    # The measured step is left out for one process, so that it can be compared with.
+    alone = {size: steps for size, steps in network.alone.items() if size != local}
+    measured = alone if processes == 1 else network.shared
+    fixed, per_question = fit_line({size: typical(steps) for size, steps in measured.items()})
+    compute = fixed + per_question * local
+    if processes == 1:
+        return Step(compute, 0.0, 0.0)
+    contention = network.step_beside / typical(network.shared[network.batch // 2])
+    return connect_step(network, link, processes, compute * contention * network.wait(processes))
+
+
+def connect_step(network: Network, link: Link, processes: int, compute: float) -> Step:
+    """A step that computes for ``compute`` seconds, with what passes between processes."""
+    exchanges = 2 * len(network.norms) * (processes - 1) * link.exchange
+    return Step(compute, exchanges, exposed_sums(network, link, processes, compute) + link.overhead)
+
+
+def scale_tables(path: str | Path) -> list[str]:
+    """In Markdown: measured and simulated steps, divided and grown batches, and several GPUs;
+    UserError if the file of measurements is missing or damaged."""
+    remedy = "take docs/scale.json from the repository"
+    measured = decode_json(read_bytes(path, remedy), Measurement, path, remedy)
+    compared, scaled = [], []
+    for name, network in measured.networks.items():
+        link, batch = fit_link(measured.link, network), network.batch
+        for count, seconds in ((1, network.alone[batch]), (2, network.together)):
+            step = simulate_step(network, link, count, batch / count)
+            rate, simulated = batch / typical(seconds), batch / sum(step)
+            row = [name, f"{count} process{'es' * (count > 1)} of 1 thread", _number(rate)]
+            row += [_number(simulated), f"{100 * (simulated / rate - 1):+.0f}%"]
+            compared.append([*row, *(f"{1e3 * part:,.0f}" for part in step)])
+        two_threads = _number(batch / typical(network.threads))
+        compared.insert(-1, [name, "1 process of 2 threads", two_threads, "", "", "", "", ""])
+        for total in (batch, None):
+            row = [name, f"{batch} each" if total is None else f"{batch} in all"]
+            for count, _, bandwidth, latency in PROCESSES:
+                used = replace(
+                    link, bandwidth=min(link.bandwidth, bandwidth),
+                    latency=link.latency + latency, exchange=link.exchange + latency,
+                )  # fmt: skip
+                local = batch if total is None else batch / count
+                row.append(_number(count * local / sum(simulate_step(network, used, count, local))))
+            scaled.append(row)
+    gpus = [["1", "one machine", _number(GPU_RATE), "100%", "", ""]]
+    for count, name, latency, bandwidth, exchange in GPUS:
+        link = Link(latency, bandwidth, exchange, 0.0, GPU_COPY, 0.0)
+        step = connect_step(measured.networks["film"], link, count, GPU_BATCH / GPU_RATE)
+        share = GPU_BATCH / GPU_RATE / sum(step)
+        row = [str(count), name, _number(count * share * GPU_RATE), f"{100 * share:.0f}%"]
+        gpus.append([*row, f"{1e3 * step.exchanges:.0f} ms", f"{1e3 * step.sums:.0f} ms"])
+    parts = ["compute, ms", "exchanges, ms", "sums, ms"]
+    tables = (
+        (["", "", "measured, questions a second", "simulated", "difference", *parts], compared),
+        (["", "questions of a batch", *(f"{row[0]}{row[1]}" for row in PROCESSES)], scaled),
+        (["GPUs", "", "questions a second", "of so many times one", "exchanges", "sums"], gpus),
+    )
+    return [markdown_table(header, rows, labels=2) for header, rows in tables]
+
+
+def _number(value: float) -> str:
+    """With three digits or as a whole number."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

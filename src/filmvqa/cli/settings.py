@@ -317,14 +317,7 @@ class MeasureLoggingConfig(TrainConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class SimulateScaleConfig(ScriptConfig):
-    models: dict[str, ModelOptions]
-    optim: OptimSettings
-    trainer: TrainerSettings
     measurement: PathText = "docs/scale.json"
-    measure: bool = False
-    networks: list[Name] | None = None
-    seconds: AboveZero = 8.0
-    images: Positive = 500
     output: PathText | None = None
 
 
