@@ -8,7 +8,6 @@ import time
 from pathlib import Path
 
 from filmvqa.checkpoints.checkpoint import load_checkpoint
-from filmvqa.system.lock_markers import Holder
 from tests.conftest import REPOSITORY, script_environment
 from tests.training.tiny_runs import metrics, same
 
@@ -29,8 +28,8 @@ class Sweep:
         deadline = time.monotonic() + seconds
         while True:
             for path in self._folder.glob("*/metrics.jsonl"):
-                if path.stat().st_size and (job := Holder.read(path.with_name(".lock"))):
-                    return path.parent, job.process
+                if path.stat().st_size:
+                    return path.parent, int(path.with_name(".lock").read_text().split()[0])
             if time.monotonic() > deadline or self._process.poll() is not None:
                 self._process.kill()
                 raise AssertionError(self.end())
