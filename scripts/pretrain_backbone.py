@@ -17,11 +17,13 @@ def main(config) -> None:
     from filmvqa.system.devices import choose_device
     from filmvqa.system.locks import file_lock
     from filmvqa.system.tables import text_table
+    from filmvqa.worlds.clevr.cell_labels import pretraining_examples
 
     torch.set_num_threads(settings.workers)
     with file_lock(settings.output):
         scores = pretrain(
             settings.output,
+            pretraining_examples(),
             images=settings.images,
             sizes=tuple(settings.sizes),
             epochs=settings.epochs,

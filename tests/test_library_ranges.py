@@ -20,6 +20,7 @@ from filmvqa.system.devices import choose_device
 from filmvqa.system.errors import UserError
 from filmvqa.training.prepare import RunSettings
 from filmvqa.training.settings import OptimSettings, TrainerSettings
+from filmvqa.worlds.clevr.cell_labels import pretraining_examples
 from filmvqa.worlds.clevr.generate import generate
 from filmvqa.worlds.clevr.generator_settings import GeneratorSettings
 from filmvqa.worlds.clevr.scene_rules import SceneRules
@@ -114,7 +115,7 @@ def test_a_model_is_drawn_whatever_its_options(tmp_path: Path) -> None:
 
 def test_pretraining_needs_a_batch_of_each_size(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"^images=10: must be at least 768"):
-        pretrain(tmp_path / "x.safetensors", images=10)
+        pretrain(tmp_path / "x.safetensors", pretraining_examples(), images=10)
 
 
 def test_rules_that_no_scene_can_follow() -> None:

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from filmvqa.backbones.build import Backbone, backbone_from_spec
+from filmvqa.backbones.backbone import Backbone
+from filmvqa.backbones.build import backbone_from_spec
 from filmvqa.backbones.extraction import compute_maps
-from filmvqa.backbones.spectrogram_settings import SPECTROGRAM
 from filmvqa.backbones.spectrograms import Spectrogram
 from filmvqa.checkpoints.checkpoint import load_checkpoint, model_from_checkpoint, remedy
 from filmvqa.features.feature_range import FeatureRange
@@ -251,11 +251,7 @@ class VQA:
             )
         if self._backbone is None:
             bfloat16 = use_bfloat16(self.device, spec["precision"])
-            backbone = (
-                Spectrogram.from_spec(spec)
-                if spec["backbone"] == SPECTROGRAM
-                else backbone_from_spec(spec, self._backbone_weights)
-            )
+            backbone = backbone_from_spec(spec, self._backbone_weights)
             self._backbone = backbone.prepared(self.device, bfloat16)
         height, width = spec["image_size"]
         return self._backbone, (height, width)

@@ -14,13 +14,15 @@ from PIL import Image
 from torch import nn
 from torchvision import models
 
-from filmvqa.backbones.build import (
+from filmvqa.backbones.backbone import (
+    BACKBONES,
     Backbone,
-    ClevrCNN,
-    backbone_from_spec,
-    build_backbone,
+    BackboneOptions,
     fold_batch_norms,
+    register_backbone,
 )
+from filmvqa.backbones.build import backbone_from_spec, build_backbone
+from filmvqa.backbones.clevr_cnn import ClevrCNN
 from filmvqa.backbones.extraction import Extraction
 from filmvqa.cli.messages import explain
 from filmvqa.features.images import list_images, load_image
@@ -360,6 +362,19 @@ def test_unknown_backbones_are_refused(name: str) -> None:
         build_backbone(name)
     with pytest.raises(UserError, match="stage=5"):
         build_backbone("resnet18", 5)
+
+
+def test_a_backbone_of_another_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(BACKBONES, "halves", None)  # removed afterwards
+
+    @register_backbone("halves")
+    def build(name: str, options: BackboneOptions) -> Backbone:
+        return Backbone(name, nn.AvgPool2d(2), stage=options.stage, weights="halves")
+
+    backbone = build_backbone("halves")
+    done = Extraction(draw(tmp_path / "i", 2), tmp_path / "f.h5", "val", backbone, (8, 8)).run()
+    assert done.shape == (2, 3, 4, 4)
+    assert backbone_from_spec(backbone.spec()).name == "halves"
 
 
 def test_another_deviation_of_pixels_is_used_and_recorded(resnet18) -> None:

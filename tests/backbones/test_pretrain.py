@@ -9,8 +9,10 @@ import torch
 
 from filmvqa.backbones import pretrain as pretraining
 from filmvqa.backbones.build import build_backbone
-from filmvqa.backbones.pretrain import IGNORED, augmented, draw_labelled_images, pretrain
+from filmvqa.backbones.labelled_images import IGNORED
+from filmvqa.backbones.pretrain import augmented, pretrain
 from filmvqa.system.errors import UserError
+from filmvqa.worlds.clevr.cell_labels import draw_labelled_images, pretraining_examples
 from filmvqa.worlds.clevr.scene_file import ATTRIBUTES
 from filmvqa.worlds.clevr.scene_rules import SceneRules
 
@@ -38,8 +40,8 @@ def test_labels_name_what_a_cell_shows() -> None:
 
 def test_a_short_training_gives_weights_that_load(tmp_path: Path) -> None:
     scores = pretrain(
-        tmp_path / "w.safetensors", images=256, sizes=(48,), epochs=2, batch_size=32, rules=RULES,
-        workers=1,
+        tmp_path / "w.safetensors", pretraining_examples(RULES), images=256, sizes=(48,), epochs=2,
+        batch_size=32, workers=1,
     )  # fmt: skip
     assert set(scores) >= {*ATTRIBUTES, "centre_recall", "position_error"}
     assert scores["size"] > 0.6
@@ -56,7 +58,7 @@ def test_a_stopped_training_goes_on_to_the_same_weights(
 
     def run(name: str, **changes: float) -> bytes:
         options = {"images": 64, "epochs": 3, "batch_size": 32, "workers": 1, **changes}
-        pretrain(tmp_path / name, sizes=(48,), rules=RULES, **options)
+        pretrain(tmp_path / name, pretraining_examples(RULES), sizes=(48,), **options)
         return (tmp_path / name).read_bytes()
 
     whole = run("whole")

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.io import wavfile
 
+from filmvqa.backbones.build import backbone_from_spec
 from filmvqa.backbones.extraction import Extraction
 from filmvqa.backbones.spectrogram_settings import SpectrogramSettings
 from filmvqa.backbones.spectrograms import Spectrogram, load_spectrogram
@@ -105,7 +106,9 @@ def test_other_settings_are_other_features(tmp_path: Path) -> None:
 
 def test_the_front_end_is_that_of_the_file() -> None:
     settings = SpectrogramSettings(44_100, 4096, 1000, mel=False)
-    again = Spectrogram.from_spec(Spectrogram(settings).spec())
+    spec = Spectrogram(settings).spec()
+    again = backbone_from_spec(spec)
+    assert isinstance(again, Spectrogram)
     assert again.settings == settings
     with pytest.raises(UserError, match="broken"):
-        Spectrogram.from_spec({"front_end": "{"})
+        backbone_from_spec({**spec, "front_end": "{"})

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from filmvqa.backbones.build import Backbone
+from filmvqa.backbones.backbone import Backbone
 from filmvqa.features.feature_file import FORMAT, check_made_alike, open_writer, recorded_precision
 from filmvqa.features.images import list_images
 from filmvqa.features.prefetch import prefetch

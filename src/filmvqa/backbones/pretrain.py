@@ -1,22 +1,16 @@
 """Pretraining of the shipped backbone ``clevr_cnn`` to recognize and locate the objects of
 generated images.
 
-The renderer gives a label for each cell of the feature map: the attributes and the position of the
-object that covers most of the cell. The cell with an object's centre is labelled too, so that two
-neighbouring objects with equal attributes can be told apart.
-
-The images vary more than the generator's, so that the network also reads those of other cameras
-and renderers: frames from the release's to the official generator's default, and in training other
-light, colours, sharpness and noise.
+Each cell of the feature map has labels (``labelled_images``). In training the images have other
+light, colours, sharpness and noise, so that the network also reads those of other renderers.
 """
 
 from __future__ import annotations
 
+import io
 import math
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, fields
-from multiprocessing import get_context
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,115 +18,29 @@ import numpy as np
 import safetensors.torch
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from filmvqa.backbones.build import Backbone, ClevrCNN
-from filmvqa.checkpoints.checkpoint import save_checkpoint
+from filmvqa.backbones.backbone import Backbone
+from filmvqa.backbones.clevr_cnn import ClevrCNN
+from filmvqa.backbones.labelled_images import (
+    IGNORED,
+    POSITION_SCALE,
+    LabelledImages,
+    PretrainingExamples,
+)
 from filmvqa.system.devices import autocast
 from filmvqa.system.errors import UserError, one_line
 from filmvqa.system.files import write_file
-from filmvqa.worlds.clevr.camera import DEFAULT_FRAME_ASPECT, FRAME_ASPECT
-from filmvqa.worlds.clevr.render import sample_and_render
-from filmvqa.worlds.clevr.scene_file import ATTRIBUTES
-from filmvqa.worlds.clevr.scene_rules import SceneRules
-from filmvqa.worlds.clevr.scenes import Layout
-
-#: Pixels per cell of the feature map, in each direction.
-STRIDE = 8
-#: The least share of a cell's pixels that an object must cover to label the cell.
-MIN_SHARE = 0.25
-#: The attribute label of cells without an object.
-IGNORED = -1
-#: Positions in labels are in units of this many world units, so that they are of order 1.
-POSITION_SCALE = 3.0
-
-
-@dataclass(frozen=True)
-class LabelledImages:
-    """N images with a label for each cell of their feature maps of h × w cells.
-
-    Attributes
-    ----------
-    images
-        uint8 (N, 3, H, W).
-    attributes
-        int8 (N, 4, h, w): indices of values, in the order of ``ATTRIBUTES``; ``IGNORED`` in cells
-        without an object.
-    centres
-        uint8 (N, h, w): 1 in cells with the centre of an object, else 0.
-    positions
-        float16 (N, 2, h, w): the object's position to the right and to the front, in units of
-        ``POSITION_SCALE`` world units; 0 in cells without an object.
-    """
-
-    images: NDArray[np.uint8]
-    attributes: NDArray[np.int8]
-    centres: NDArray[np.uint8]
-    positions: NDArray[np.float16]
-
-    @classmethod
-    def empty(cls, count: int, size: int) -> LabelledImages:
-        """Images that are to be drawn, labelled as images without objects."""
-        cells = size // STRIDE
-        return cls(
-            images=np.empty((count, 3, size, size), np.uint8),
-            attributes=np.full((count, len(ATTRIBUTES), cells, cells), IGNORED, np.int8),
-            centres=np.zeros((count, cells, cells), np.uint8),
-            positions=np.zeros((count, 2, cells, cells), np.float16),
-        )
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-
-def draw_labelled_images(
-    count: int, size: int, seed: tuple[int, ...], rules: SceneRules
-) -> LabelledImages:
-    """Render ``count`` square images of ``size`` pixels with their labels: half of them in the
-    release's frame, the others in frames between it and the official generator's default."""
-    rng = np.random.default_rng(seed)
-    labelled = LabelledImages.empty(count, size)
-    for index in range(count):
-        frame_aspect = (
-            rng.uniform(DEFAULT_FRAME_ASPECT, FRAME_ASPECT) if index % 2 else FRAME_ASPECT
-        )
-        layout, rendered = sample_and_render(rng, rules, size, size, frame_aspect=frame_aspect)
-        labelled.images[index] = rendered.image.transpose(2, 0, 1)
-        _label_cells(labelled, index, layout, rendered.mask)
-    return labelled
-
-
-def _label_cells(
-    labelled: LabelledImages, index: int, layout: Layout, mask: NDArray[np.uint8]
-) -> None:
-    """Write the labels of the image ``index``; ``mask`` (H, W) has the object of each pixel."""
-    cells = labelled.centres.shape[-1]
-    directions = layout.camera.directions()
-    blocks = mask.reshape(cells, STRIDE, cells, STRIDE)
-    num_objects = len(layout.half_extent)
-    share = np.stack([(blocks == i).mean((1, 3)) for i in range(num_objects)])  # (objects, h, w)
-    object_of_cell = np.where(share.max(0) >= MIN_SHARE, share.argmax(0), IGNORED)
-    for i, centre in enumerate(layout.centres()):
-        object_cells = object_of_cell == i
-        values = (layout.size[i], layout.color[i], layout.material[i], layout.shape[i])
-        for k, (vocabulary, value) in enumerate(zip(ATTRIBUTES.values(), values, strict=True)):
-            labelled.attributes[index, k][object_cells] = vocabulary.index(value)
-        for k, axis in enumerate(("right", "front")):
-            position = centre @ directions[axis] / POSITION_SCALE
-            labelled.positions[index, k][object_cells] = position
-        x, y, _ = layout.camera.project(centre, cells, cells)
-        row, column = min(max(int(y), 0), cells - 1), min(max(int(x), 0), cells - 1)
-        labelled.centres[index, row, column] = 1
+from filmvqa.worlds.engine.worker_pool import worker_pool
 
 
 class CellPredictor(nn.Module):
     """Linear predictions for each cell: attributes, object centre, position."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, num_values: Mapping[str, int]) -> None:
         super().__init__()
-        self.sizes = [len(values) for values in ATTRIBUTES.values()]
+        self.attributes, self.sizes = tuple(num_values), list(num_values.values())
         self.linear = nn.Conv2d(channels, sum(self.sizes) + 3, 1)
 
     def forward(self, features: Tensor) -> tuple[list[Tensor], Tensor, Tensor]:
@@ -181,6 +89,7 @@ def augmented(images: Tensor, generator: torch.Generator) -> Tensor:
 
 def pretrain(
     output: str | Path,
+    examples: PretrainingExamples,
     *,
     images: int = 60000,
     sizes: tuple[int, ...] = (96, 112, 144),
@@ -189,7 +98,6 @@ def pretrain(
     lr: float = 5e-3,
     seed: int = 0,
     workers: int = 2,
-    rules: SceneRules | None = None,
     device: torch.device | None = None,
 ) -> dict[str, float]:
     """Train ``ClevrCNN`` on generated images and write its weights as float16 safetensors.
@@ -199,14 +107,14 @@ def pretrain(
 
     Parameters
     ----------
+    examples
+        The world that draws the images.
     images
         Number of training images of all ``sizes`` together.
     sizes
         Widths of the square images, in pixels.
     workers
-        Number of processes that render images; the images do not depend on it.
-    rules
-        The rules of the scenes; None is ``SceneRules()``.
+        Number of processes that draw images; the images do not depend on it.
     device
         Where the network is trained; all images are held there. None: the CPU.
 
@@ -228,25 +136,21 @@ def pretrain(
             f"images={images}: must be at least {batch_size * len(sizes)}, a batch of each size"
         )
     torch.manual_seed(seed)
-    rules = rules or SceneRules()
     device = device or torch.device("cpu")
     network = ClevrCNN()
     model = Backbone("clevr_cnn", network).to(device).to(memory_format=torch.channels_last)
-    predictor = CellPredictor(network.channels).to(device)
+    predictor = CellPredictor(network.channels, examples.num_values).to(device)
     num_steps = epochs * len(sizes) * (images // len(sizes) // batch_size)
     settings = {
         "images": images, "sizes": list(sizes), "epochs": epochs, "batch_size": batch_size,
-        "lr": lr, "seed": seed, "rules": repr(rules), "device": device.type,
+        "lr": lr, "seed": seed, "rules": examples.rules, "device": device.type,
     }  # fmt: skip
     training = _Training(model, predictor, num_steps, lr, seed, device)
     state_path = Path(f"{output}.training")
     training.restore(state_path, settings)
-    drawn = _draw_in_parallel(images // len(sizes), sizes, seed, workers, rules)
+    drawn = _draw_in_parallel(images // len(sizes), sizes, seed, workers, examples)
     train = [_to_tensors(labelled, device) for labelled in drawn]
-    held_out = [
-        _to_tensors(draw_labelled_images(512, size, (seed, 1, size), rules), device)
-        for size in sizes
-    ]
+    held_out = [_to_tensors(examples.draw(512, size, (seed, 1, size)), device) for size in sizes]
     with tqdm(total=num_steps, initial=training.step, desc="pretrain", unit="batch") as bar:
         for _ in range(training.epoch, epochs):
             training.train_epoch(train, batch_size, bar)
@@ -307,7 +211,9 @@ class _Training:
         content = {name: part.state_dict() for name, part in self._stateful().items()}
         generators = (self.order_generator, self.image_generator)
         content |= {"settings": settings, "generators": [g.get_state() for g in generators]}
-        save_checkpoint(path, {**content, "step": self.step, "epoch": self.epoch})
+        stream = io.BytesIO()
+        torch.save({**content, "step": self.step, "epoch": self.epoch}, stream)
+        write_file(path, stream.getbuffer())
 
     def restore(self, path: Path, settings: dict[str, Any]) -> None:
         """Go on from the state in the file ``path``, if there is one.
@@ -344,18 +250,15 @@ class _Training:
 
 
 def _draw_in_parallel(
-    count: int, sizes: tuple[int, ...], seed: int, workers: int, rules: SceneRules
+    count: int, sizes: tuple[int, ...], seed: int, workers: int, examples: PretrainingExamples
 ) -> list[LabelledImages]:
     """``count`` images of each size."""
     # The number of chunks does not depend on ``workers``, so the images depend on the seed alone.
     num_chunks = max(1, count // 250)
     counts = [count * (i + 1) // num_chunks - count * i // num_chunks for i in range(num_chunks)]
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+    with worker_pool(workers) as pool:
         jobs = [
-            [
-                pool.submit(draw_labelled_images, n, size, (seed, 0, size, i), rules)
-                for i, n in enumerate(counts)
-            ]
+            [pool.submit(examples.draw, n, size, (seed, 0, size, i)) for i, n in enumerate(counts)]
             for size in sizes
         ]
         drawn = []
@@ -428,7 +331,7 @@ def _score_size(
     attribute_logits, centre_logits, predicted_positions = predictor(model(images))
     has_object = attributes[:, 0] != IGNORED  # (N, h, w)
     scores = {}
-    for k, name in enumerate(ATTRIBUTES):
+    for k, name in enumerate(predictor.attributes):
         is_correct = attribute_logits[k].argmax(1) == attributes[:, k]
         scores[name] = float(is_correct[has_object].float().mean())
     is_predicted, is_centre = centre_logits > 0, centres > 0.5

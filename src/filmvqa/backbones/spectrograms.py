@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import wave
-from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from numpy.typing import NDArray
 from scipy.signal import stft
 from torch import nn
 
-from filmvqa.backbones.build import Backbone
+from filmvqa.backbones.backbone import Backbone, BackboneOptions, register_backbone
 from filmvqa.backbones.spectrogram_settings import SPECTROGRAM, SpectrogramSettings
 from filmvqa.features.feature_file import FRONT_END
 from filmvqa.features.images import FileKind
@@ -146,6 +145,11 @@ def _wav_size(path: Path) -> tuple[int, int]:
 RECORDINGS = FileKind("recordings", {".wav"}, _wav_size, "{} samples at {} Hz")
 
 
+def front_end(settings: SpectrogramSettings) -> str:
+    """The settings in JSON, as feature files record them and ``BackboneOptions`` take them."""
+    return json.dumps(msgspec.to_builtins(settings), sort_keys=True)
+
+
 class Spectrogram(Backbone):
     """In the place of an image network: makes spectrograms of recordings, and leaves them as they
     are. Its mean and standard deviation are of levels in decibels."""
@@ -161,17 +165,16 @@ class Spectrogram(Backbone):
         return load_spectrogram(path, size, self.settings)
 
     def spec(self) -> dict[str, Any]:
-        settings = json.dumps(msgspec.to_builtins(self.settings), sort_keys=True)
-        return {**super().spec(), FRONT_END: settings}
+        return {**super().spec(), FRONT_END: front_end(self.settings)}
 
-    @classmethod
-    def from_spec(cls, spec: Mapping[str, Any]) -> Spectrogram:
-        """The front end that a feature file or a checkpoint records; ``UserError`` if it does
-        not."""
-        try:
-            return cls(msgspec.json.decode(str(spec[FRONT_END]), type=SpectrogramSettings))
-        except (KeyError, msgspec.MsgspecError) as error:
-            raise UserError(
-                f"its record of how spectrograms were made is broken ({one_line(error)}); extract "
-                "the features again"
-            ) from None
+
+@register_backbone(SPECTROGRAM)
+def build_spectrogram(name: str, options: BackboneOptions) -> Backbone:
+    """The front end that ``options`` gives; ``UserError`` if they do not."""
+    try:
+        return Spectrogram(msgspec.json.decode(options.front_end or "", type=SpectrogramSettings))
+    except msgspec.MsgspecError as error:
+        raise UserError(
+            f"its record of how spectrograms were made is broken ({one_line(error)}); extract the "
+            "features again"
+        ) from None

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from filmvqa.backbones.build import Backbone
+from filmvqa.backbones.backbone import Backbone
 from filmvqa.features.images import load_image
 from filmvqa.models.encoder import QuestionEncoder
 

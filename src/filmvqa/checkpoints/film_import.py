@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from filmvqa.backbones.build import IMAGENET_MEAN, ORIGINAL_FILM_STD
+from filmvqa.backbones.backbone import IMAGENET_MEAN, ORIGINAL_FILM_STD
 from filmvqa.checkpoints.checkpoint import save_checkpoint
 from filmvqa.checkpoints.original_film import read_original_film
 from filmvqa.questions.vocabulary import Vocabulary

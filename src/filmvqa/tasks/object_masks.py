@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from numpy.typing import NDArray
 from torch import nn
 
-from filmvqa.backbones.build import Backbone
+from filmvqa.backbones.backbone import Backbone
 from filmvqa.features.images import MASKS, FileKind, load_mask
 
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import filmvqa
+from filmvqa.backbones.build import backbone_from_spec
 from filmvqa.backbones.spectrograms import Spectrogram
 from filmvqa.questions.dataset import QuestionDataset
 from filmvqa.questions.vocabulary import Vocabulary
@@ -98,7 +99,9 @@ def test_an_interrupted_run_ends_with_the_same_bits(
     train(tmp_path / "parts", sounds.root, **options)
     check_same(tmp_path / "whole", tmp_path / "parts")
     saved = torch.load(tmp_path / "whole/best.pt", weights_only=True)
-    assert Spectrogram.from_spec(saved["backbone"]).settings == FRONT_END
+    front_end = backbone_from_spec(saved["backbone"])
+    assert isinstance(front_end, Spectrogram)
+    assert front_end.settings == FRONT_END
     vqa = filmvqa.load(tmp_path / "whole/best.pt", device="cpu")
     recording = sounds.image_folder("val") / "SOUND_val_000001.wav"
     assert vqa.features(recording).shape == (1, *SIZE)

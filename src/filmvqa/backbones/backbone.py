@@ -1,0 +1,147 @@
+"""Image networks whose feature maps FiLM reads, and their registry.
+
+A backbone maps uint8 images (N, 3, H, W) to features (N, C, H', W'). The paper's is
+ResNet-101 through its third stage: (N, 1024, 14, 14) from 224×224 (section 4.1).
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from filmvqa.features.images import IMAGES, FileKind, load_image
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+#: That of the original FiLM code and of clevr-iep (scripts/extract_features.py).
+ORIGINAL_FILM_STD = (0.229, 0.224, 0.224)
+
+
+class Backbone(nn.Module):
+    """Normalises uint8 images and runs ``network`` on them.
+
+    ``weights`` is the name of the file of weights and ``weights_sha256`` its hash; feature files
+    record both, so that a result can be traced.
+    """
+
+    mean: Tensor
+    std: Tensor
+    #: What the files of a split are, and the channels of what is made of them.
+    file_kind: ClassVar[FileKind] = IMAGES
+    input_channels: ClassVar[int] = 3
+    #: Whether the deviations of channels that normalise its input can be given.
+    takes_std: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        name: str,
+        network: nn.Module,
+        mean: tuple[float, ...] = IMAGENET_MEAN,
+        std: tuple[float, ...] = IMAGENET_STD,
+        *,
+        stage: int = 0,
+        weights: str = "",
+        weights_sha256: str = "",
+        dtype: str = "float16",
+    ) -> None:
+        super().__init__()
+        self.name, self.stage = name, stage
+        self.weights, self.weights_sha256 = weights, weights_sha256
+        self.dtype = dtype
+        self.network = network
+        self.compute_dtype = torch.float32
+        self.register_buffer("mean", torch.empty(1, len(mean), 1, 1))
+        self.register_buffer("std", torch.empty(1, len(std), 1, 1))
+        self.set_normalization(mean, std)
+
+    def set_normalization(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        """Set the mean and the standard deviation of each channel, of pixels in [0, 1]."""
+        self.mean = 255.0 * torch.tensor(mean).view(1, -1, 1, 1)
+        self.std = 255.0 * torch.tensor(std).view(1, -1, 1, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """uint8 (N, 3, H, W) to feature maps (N, C, H', W')."""
+        if isinstance(self.network, nn.Identity):
+            return images
+        out: Tensor = self.network(((images.float() - self.mean) / self.std).to(self.compute_dtype))
+        return out
+
+    def load(self, path: Path, size: tuple[int, int]) -> NDArray[Any]:
+        """What is made of a file of a split, (C, H, W) with ``size`` = (H, W): a uint8 image."""
+        return load_image(path, size)
+
+    def spec(self) -> dict[str, Any]:
+        """What identifies the network and its input: name, weights, stage, and the normalisation of
+        pixels in [0, 1]."""
+        return {
+            "backbone": self.name,
+            "weights": self.weights,
+            "weights_sha256": self.weights_sha256,
+            "stage": self.stage,
+            "mean": self.mean.flatten().numpy() / 255.0,
+            "std": self.std.flatten().numpy() / 255.0,
+        }
+
+    def prepared(self, device: torch.device, bfloat16: bool) -> Backbone:
+        """A copy for fast inference: batch norms folded into the convolutions before them, channels
+        last, and all in bfloat16 on request."""
+        prepared = copy.deepcopy(self).eval()
+        fold_batch_norms(prepared.network)
+        prepared.compute_dtype = torch.bfloat16 if bfloat16 else torch.float32
+        prepared.network.to(prepared.compute_dtype)
+        return prepared.to(device).to(memory_format=torch.channels_last)
+
+
+def fold_batch_norms(module: nn.Module) -> None:
+    """Fold each batch norm in evaluation mode into the convolution that is registered directly
+    before it, as in torchvision's ResNets and ``clevr_cnn``."""
+    previous: tuple[str, nn.Module] | None = None
+    for name, child in list(module.named_children()):
+        if isinstance(child, nn.BatchNorm2d) and previous and isinstance(previous[1], nn.Conv2d):
+            setattr(module, previous[0], fuse_conv_bn_eval(previous[1], child))
+            setattr(module, name, nn.Identity())
+        else:
+            fold_batch_norms(child)
+        previous = (name, child)
+
+
+@dataclass(frozen=True)
+class BackboneOptions:
+    """What a backbone is built with, as far as it applies.
+
+    Attributes
+    ----------
+    stage
+        The last stage of a ResNet that runs (1 to 4).
+    weights
+        A file of weights; None: the published or the shipped ones.
+    front_end
+        How recordings become spectrograms, in JSON.
+    """
+
+    stage: int = 3
+    weights: str | Path | None = None
+    front_end: str | None = None
+
+
+Builder = Callable[[str, BackboneOptions], Backbone]
+BACKBONES: dict[str, Builder] = {}
+
+
+def register_backbone(*names: str) -> Callable[[Builder], Builder]:
+    """Decorator: a function that builds the backbones of some names, which ``data.backbone.name``
+    can then be, from the name and ``BackboneOptions``."""
+
+    def register(build: Builder) -> Builder:
+        BACKBONES.update(dict.fromkeys(names, build))
+        return build
+
+    return register
