@@ -13,9 +13,9 @@ def main(config) -> None:
     own = settings.data.set_settings("generator")
 
     from filmvqa.cli.generating import generate_set
-    from filmvqa.worlds.clevr import generate
+    from filmvqa.worlds.clevr.generate import MAKER
 
-    generate_set(settings, own, generate)
+    generate_set(settings, own, MAKER)
 
 
 if __name__ == "__main__":

@@ -13,9 +13,9 @@ def main(config) -> None:
     own = settings.data.set_settings("sound")
 
     from filmvqa.cli.generating import generate_set
-    from filmvqa.worlds.sound import generate
+    from filmvqa.worlds.sound.generate import MAKER
 
-    generate_set(settings, own, generate)
+    generate_set(settings, own, MAKER)
 
 
 if __name__ == "__main__":

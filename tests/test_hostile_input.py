@@ -32,7 +32,7 @@ from filmvqa.uses.correction.hint_questions import is_complete
 from filmvqa.worlds.clevr.generate import MAKER
 from filmvqa.worlds.clevr.scene_file import read_scenes
 from filmvqa.worlds.engine.families import read_families
-from filmvqa.worlds.engine.maker import generate_questions
+from filmvqa.worlds.engine.generate import GeneratedSet
 from filmvqa.worlds.engine.questions import ask_shard
 from filmvqa.worlds.engine.schema import encode_json, read_questions
 from filmvqa.worlds.engine.set_settings import record_settings
@@ -89,7 +89,7 @@ def originals(
         place = DatasetLayout.under(path.parent).partial_json("val", "scenes", 0)
         place.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(path, place)
-        generate_questions(MAKER, DatasetLayout.under(path.parent), TINY, "val", 0)
+        GeneratedSet(MAKER, DatasetLayout.under(path.parent), TINY).ask_shard("val", 0)
 
     def features(path: Path) -> None:
         store = open_feature_store(path)

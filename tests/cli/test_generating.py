@@ -32,6 +32,6 @@ def test_the_option_goes_before_the_sets_own(overrides: list[str], templates: st
         used.append(own)
         return False
 
-    world = SimpleNamespace(generate=generate, MAKER=SimpleNamespace(unit="images"))
-    generate_set(settings, settings.data.generated["generator"], world)
+    maker: Any = SimpleNamespace(generate=generate, unit="images")
+    generate_set(settings, settings.data.generated["generator"], maker)
     assert [own.templates for own in used] == [templates]

@@ -10,37 +10,37 @@ from filmvqa.cli.settings import GenerateConfig
 
 if TYPE_CHECKING:
     from filmvqa.worlds.engine.ask_scenes import Relate
+    from filmvqa.worlds.engine.generate import Maker
 
 
-def generate_set(settings: GenerateConfig, own: Any, world: Any) -> None:
+def generate_set(settings: GenerateConfig, own: Any, maker: Maker) -> None:
     """Generate a set, and print what was done.
 
     Parameters
     ----------
     own
         The settings of the world's sets.
-    world
-        The module that has ``generate``, ``generate_part`` and ``merge_parts`` for them.
+    maker
+        How they are made.
     """
-    from filmvqa.worlds.engine.parts import Part, said_missing
+    from filmvqa.worlds.engine.generate import list_missing
 
     root = settings.data.root
     if settings.templates is not None:
         own = replace(own, templates=settings.templates)
-    unit = world.MAKER.unit
     if settings.parts is None:
-        if world.generate(root, own, settings.workers):
-            print(f"{root}: generated {own.images} {unit}")
+        if maker.generate(root, own, settings.workers):
+            print(f"{root}: generated {own.images} {maker.unit}")
         else:
             print(f"{root}: complete already")
     elif settings.part is None:
-        world.merge_parts(root, own, settings.parts)
+        maker.merge_parts(root, own, settings.parts)
         print(f"{root}: merged {settings.parts} parts")
     else:
-        part = Part(settings.part, settings.parts)
-        missing = world.generate_part(root, own, part, settings.workers)
-        state = said_missing(missing, part.count) if missing else "the set is complete"
-        print(f"{root}: {part} is made; {state}")
+        part, parts = settings.part, settings.parts
+        missing = maker.generate_part(root, own, part, parts, settings.workers)
+        state = list_missing(missing, parts) if missing else "the set is complete"
+        print(f"{root}: part {part} of {parts} is made; {state}")
 
 
 def relate_of(world: str) -> Relate | None:

@@ -17,11 +17,10 @@ from PIL import Image
 import filmvqa.worlds.clevr
 from filmvqa.cli.process import interrupt_on_sigterm
 from filmvqa.system.errors import UserError
-from filmvqa.worlds.clevr.generate import generate
+from filmvqa.worlds.clevr.generate import draw_image, generate
 from filmvqa.worlds.clevr.generator_settings import GeneratorSettings
 from filmvqa.worlds.clevr.scene_file import read_scenes
 from filmvqa.worlds.clevr.scene_rules import SceneRules
-from filmvqa.worlds.clevr.workers import draw_image
 from filmvqa.worlds.engine.schema import read_questions
 from filmvqa.worlds.engine.worker_pool import worker_pool
 from tests.worlds.clevr.file_hashes import file_hashes
@@ -113,7 +112,7 @@ def test_an_interrupted_generation_is_resumed(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("filmvqa.worlds.engine.generate.merge_split", stop)
+        patch.setattr("filmvqa.worlds.engine.generate.GeneratedSet.merge", stop)
         with pytest.raises(KeyboardInterrupt):
             generate(root, SETTINGS, workers=2)
     partial_files = sorted((root / ".partial").rglob("*.json"))

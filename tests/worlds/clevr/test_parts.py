@@ -12,10 +12,11 @@ import pytest
 
 from filmvqa.system.errors import UserError
 from filmvqa.system.layout import DatasetLayout
-from filmvqa.worlds.clevr.generate import generate, generate_part, merge_parts
+from filmvqa.system.locks import folder_lock
+from filmvqa.worlds.clevr.generate import MAKER, generate
 from filmvqa.worlds.clevr.generator_settings import GeneratorSettings
 from filmvqa.worlds.clevr.scene_rules import SceneRules
-from filmvqa.worlds.engine.parts import Part, said_missing
+from filmvqa.worlds.engine.generate import list_missing
 from tests.worlds.clevr.file_hashes import file_hashes
 
 SETTINGS = GeneratorSettings(
@@ -43,8 +44,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 def unmerged(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A set of which the parts 0 and 2 of 3 are made. Read only."""
     root = tmp_path_factory.mktemp("parts") / "unmerged"
-    assert generate_part(root, SETTINGS, Part(2, 3), workers=1) == [0, 1]
-    assert generate_part(root, SETTINGS, Part(0, 3), workers=1) == [1]
+    assert MAKER.generate_part(root, SETTINGS, 2, 3, workers=1) == [0, 1]
+    assert MAKER.generate_part(root, SETTINGS, 0, 3, workers=1) == [1]
     return root
 
 
@@ -52,15 +53,15 @@ def test_three_parts_in_any_order_are_the_whole(
     whole: dict[str, str], unmerged: Path, tmp_path: Path
 ) -> None:
     root = shutil.copytree(unmerged, tmp_path / "set")
-    assert generate_part(root, SETTINGS, Part(1, 3), workers=1) == []
+    assert MAKER.generate_part(root, SETTINGS, 1, 3, workers=1) == []
     assert file_hashes(root) == whole
     # Again, as a job that is queued again after its end.
-    assert generate_part(root, SETTINGS, Part(1, 3), workers=1) == []
+    assert MAKER.generate_part(root, SETTINGS, 1, 3, workers=1) == []
     assert file_hashes(root) == whole
 
 
 def _make_part(root: Path, number: int) -> None:
-    generate_part(root, SETTINGS, Part(number, 3), workers=1)
+    MAKER.generate_part(root, SETTINGS, number, 3, workers=1)
 
 
 def test_parts_at_once_that_are_killed_and_started_again(
@@ -89,13 +90,13 @@ def test_a_missing_part_is_named_and_the_whole_command_makes_it(
 ) -> None:
     root = shutil.copytree(unmerged, tmp_path / "set")
     with pytest.raises(UserError) as caught:
-        merge_parts(root, SETTINGS, 3)
+        MAKER.merge_parts(root, SETTINGS, 3)
     assert str(caught.value) == (
         f"{root}: part 1 of 3 is missing; generate each with parts=3 part=<number>"
     )
     assert generate(root, SETTINGS, workers=1)
     assert file_hashes(root) == whole
-    merge_parts(root, SETTINGS, 3)  # nothing is left to do
+    MAKER.merge_parts(root, SETTINGS, 3)  # nothing is left to do
     assert file_hashes(root) == whole
 
 
@@ -105,37 +106,37 @@ def test_parts_that_nobody_merged_are_merged(
     """The last part was killed while it merged."""
     root = shutil.copytree(unmerged, tmp_path / "set")
     with monkeypatch.context() as patch:
-        patch.setattr("filmvqa.worlds.engine.generate._merge", lambda *_: None)
-        generate_part(root, SETTINGS, Part(1, 3), workers=1)
+        patch.setattr("filmvqa.worlds.engine.generate.GeneratedSet.merge", lambda _: None)
+        MAKER.generate_part(root, SETTINGS, 1, 3, workers=1)
     assert not (root / "questions").exists()
-    merge_parts(root, SETTINGS, 3)
+    MAKER.merge_parts(root, SETTINGS, 3)
     assert file_hashes(root) == whole
 
 
 def test_two_processes_do_not_make_the_same_images(unmerged: Path, tmp_path: Path) -> None:
     """While part 1 of 3 is made: neither itself again, nor the whole, nor parts of another count."""
     root = shutil.copytree(unmerged, tmp_path / "set")
-    with Part(1, 3).lock(DatasetLayout.under(root)):
+    with folder_lock(DatasetLayout.under(root).partial, "part_1_of_3"):
         with pytest.raises(UserError, match=r"part_1_of_3: process \d+ .* is using it"):
-            generate_part(root, SETTINGS, Part(1, 3), workers=1)
+            MAKER.generate_part(root, SETTINGS, 1, 3, workers=1)
         with pytest.raises(UserError, match=r"part_1_of_3: process \d+ .* is using it"):
             generate(root, SETTINGS, workers=1)
         with pytest.raises(UserError, match=r"part_1_of_3: process \d+ .* is using it"):
-            generate_part(root, SETTINGS, Part(1, 2), workers=1)
+            MAKER.generate_part(root, SETTINGS, 1, 2, workers=1)
 
 
 def test_other_settings_and_too_many_parts_are_refused(unmerged: Path, tmp_path: Path) -> None:
     other = GeneratorSettings(images=SETTINGS.images)
     with pytest.raises(UserError, match="other settings"):
-        generate_part(unmerged, other, Part(1, 3), workers=1)
+        MAKER.generate_part(unmerged, other, 1, 3, workers=1)
     with pytest.raises(UserError, match=r"^parts=4: the set can be made in 3 parts at most"):
-        generate_part(tmp_path / "set", SETTINGS, Part(0, 4), workers=1)
+        MAKER.generate_part(tmp_path / "set", SETTINGS, 0, 4, workers=1)
     with pytest.raises(UserError, match=r"^parts=4: the set can be made in 3 parts at most"):
-        merge_parts(unmerged, SETTINGS, 4)
+        MAKER.merge_parts(unmerged, SETTINGS, 4)
     assert not (tmp_path / "set").exists()
 
 
 def test_long_lists_of_parts_are_cut() -> None:
-    assert said_missing([3], 64) == "part 3 of 64 is missing"
-    assert said_missing([3, 5], 64) == "parts 3, 5 of 64 are missing"
-    assert said_missing(list(range(40)), 64).endswith(", 19 and 20 more of 64 are missing")
+    assert list_missing([3], 64) == "part 3 of 64 is missing"
+    assert list_missing([3, 5], 64) == "parts 3, 5 of 64 are missing"
+    assert list_missing(list(range(40)), 64).endswith(", 19 and 20 more of 64 are missing")

@@ -19,8 +19,7 @@ from filmvqa.studies.scene_figure import draw_scenes
 from filmvqa.system.errors import UserError
 from filmvqa.system.layout import DatasetLayout
 from filmvqa.tasks.accuracy import accuracy_report, format_comparison
-from filmvqa.worlds.engine.parts import Part
-from filmvqa.worlds.sound.generate import generate, generate_part, layout_under
+from filmvqa.worlds.sound.generate import MAKER, generate, layout_under
 from filmvqa.worlds.sound.scenes import SOUND
 from filmvqa.worlds.sound.settings import SoundRules, SoundSettings
 from tests.training.test_resuming import check_same, stop_in_steps
@@ -44,7 +43,7 @@ def test_a_set_is_the_same_however_it_is_made(tmp_path: Path) -> None:
     )  # fmt: skip
     generate(tmp_path / "whole", settings, 1)
     for number in (1, 0):
-        generate_part(tmp_path / "parts", settings, Part(number, 2), 2)
+        MAKER.generate_part(tmp_path / "parts", settings, number, 2, 2)
     whole = file_hashes(tmp_path / "whole")
     assert whole == file_hashes(tmp_path / "parts")
     assert not generate(tmp_path / "whole", settings, 1)

@@ -14,7 +14,6 @@ from filmvqa.system.errors import UserError
 from filmvqa.system.files import read_bytes, refuse_overwriting
 from filmvqa.system.layout import image_number
 from filmvqa.worlds.engine.families import read_families
-from filmvqa.worlds.engine.merge import write_array
 from filmvqa.worlds.engine.questions import IMAGES_PER_SHARD, ask_shard
 from filmvqa.worlds.engine.schema import (
     CORRECT,
@@ -25,6 +24,7 @@ from filmvqa.worlds.engine.schema import (
     check_filename,
     check_relationships,
     decode_json,
+    write_records,
 )
 from filmvqa.worlds.engine.worker_pool import worker_pool
 from filmvqa.worlds.engine.world import read_world
@@ -118,7 +118,7 @@ def ask_scenes(
                     count += 1
                     yield question
 
-    write_array(output, file.info or Info(split=""), "questions", numbered())
+    write_records(output, file.info or Info(split=""), "questions", numbered())
     return count
 
 

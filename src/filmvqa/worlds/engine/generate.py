@@ -3,16 +3,22 @@
 Images are drawn in chunks of ``IMAGES_PER_CHUNK``, questions are generated in shards of
 ``IMAGES_PER_SHARD`` images. Each finished chunk or shard is a file in ``.partial`` until its split
 is merged. An image depends only on the settings, split and index; the questions of a shard depend
-only on its scenes, the settings, split and shard. Neither the number of workers nor that of parts
-(``parts``) changes a byte.
+only on its scenes, the settings, split and shard.
+
+A set may be made in parts, which jobs of a cluster make side by side on a file system that they
+share. A part is a row of shards, counted over all splits, and is locked in ``.partial`` while it is
+made; the set itself is locked only while a part begins, and while the set is merged. Neither the
+number of workers nor that of parts changes a byte.
 """
 
 from __future__ import annotations
 
+import re
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -22,194 +28,314 @@ from filmvqa.settings.typed import Workers, checked
 from filmvqa.system.cores import cores
 from filmvqa.system.disk import check_disk_space
 from filmvqa.system.errors import UserError
-from filmvqa.system.files import names_in
+from filmvqa.system.files import names_in, read_bytes, write_file
 from filmvqa.system.layout import DatasetLayout
 from filmvqa.system.locks import folder_lock
-from filmvqa.worlds.engine.maker import Maker, generate_questions
-from filmvqa.worlds.engine.merge import merge_split
-from filmvqa.worlds.engine.partial_files import (
-    IMAGES_PER_CHUNK,
-    chunks_of_shard,
-    images_of_chunk,
-    is_merged,
-)
-from filmvqa.worlds.engine.parts import (
-    Part,
-    all_shards,
-    missing_parts,
-    refuse_running_parts,
-    said_missing,
-)
-from filmvqa.worlds.engine.set_settings import SetSettings, record_settings
+from filmvqa.worlds.engine.families import Family, read_families
+from filmvqa.worlds.engine.questions import IMAGES_PER_SHARD, ask_shard
+from filmvqa.worlds.engine.schema import Info, Question, decode_json, encode_json, write_records
+from filmvqa.worlds.engine.set_settings import REMEDY, SetSettings, record_settings
 from filmvqa.worlds.engine.worker_pool import worker_pool
+from filmvqa.worlds.engine.world import World, read_world
 
+IMAGES_PER_CHUNK = 50
 #: How long a part waits for another that begins, and the last parts for the one that merges.
 _SECONDS_TO_BEGIN = 60.0
 _SECONDS_TO_MERGE = 3600.0
+_PART_LOCK = re.compile(r"\.(part_\d+_of_(\d+))\.lock")
+#: How many numbers of parts a message lists.
+_LISTED = 20
+_INFO = {"license": "Creative Commons Attribution (CC BY 4.0)", "version": "1.0"}
+#: Split and number of a shard.
+_Shard: TypeAlias = tuple[str, int]
 #: Split, indices of images, and the number of their chunk; None if their scenes are kept.
 _Drawing: TypeAlias = tuple[str, list[int], int | None]
 
 
-def generate(
-    maker: Maker, root: str | Path, settings: SetSettings, workers: int | None = None
-) -> bool:
-    """Generate a set in ``root``, or what of it is missing.
+@dataclass(frozen=True)
+class Maker:
+    """A world's share in the making of sets.
 
-    Parameters
+    Its functions are those of modules, which worker processes import by name.
+
+    Attributes
     ----------
-    maker
-        How sets of the world are made.
-    root
-        Folder of the set.
-    settings
-        Settings of the set; a set that exists must have been generated with the same settings.
-    workers
-        Number of worker processes; None selects the number of cores.
-
-    Returns
-    -------
-    bool
-        False if the set was complete already: every image, mask, scene and question file.
-
-    Raises
-    ------
-    UserError
-        If ``root`` contains another set (which is not changed), a template is invalid, the disk
-        has too little space, a worker process was killed, or another process works on the set.
+    world_name
+        The world, as ``read_world`` takes it.
+    scene_type
+        The record of a scene, as ``SceneRecord`` says.
+    draw
+        ``draw(layout, settings, split, index)`` writes the files of one image, which depend only on
+        settings, split and index, and returns its scene.
+    layout
+        The layout of a set below a folder.
+    folders
+        ``folders(layout, settings, split)``: the folders that have one file an image.
+    file_name
+        ``file_name(split, index)``: the name of that file.
+    bytes_per_image
+        Upper estimate for one image.
+    unit
+        What a progress bar counts.
     """
-    checked(workers, Workers | None, "workers")
-    layout = maker.layout(root)
-    families = maker.read_families(settings)
-    with folder_lock(layout.root):
-        refuse_running_parts(layout)
-        record_settings(layout, settings, families)
-        return _generate_missing(maker, layout, settings, workers)
+
+    world_name: str
+    scene_type: type[Any]
+    draw: Callable[[DatasetLayout, Any, str, int], Any]
+    layout: Callable[[str | Path], DatasetLayout]
+    folders: Callable[[DatasetLayout, Any, str], Sequence[Path]]
+    file_name: Callable[[str, int], str]
+    bytes_per_image: Callable[[Any], int]
+    unit: str = "images"
+
+    @property
+    def world(self) -> World:
+        return read_world(self.world_name)
+
+    def read_families(self, settings: SetSettings) -> list[Family]:
+        """The question families of the settings; ``UserError`` for an invalid template."""
+        return read_families(settings.templates, settings.families, self.world)
+
+    def generate(self, root: str | Path, settings: SetSettings, workers: int | None = None) -> bool:
+        """Generate a set in ``root``, or what of it is missing.
+
+        Parameters
+        ----------
+        root
+            Folder of the set.
+        settings
+            Settings of the set; a set that exists must have been generated with the same settings.
+        workers
+            Number of worker processes; None selects the number of cores.
+
+        Returns
+        -------
+        bool
+            False if the set was complete already: every image, mask, scene and question file.
+
+        Raises
+        ------
+        UserError
+            If ``root`` contains another set (which is not changed), a template is invalid, the disk
+            has too little space, a worker process was killed, or another process works on the set.
+        """
+        checked(workers, Workers | None, "workers")
+        made = GeneratedSet(self, self.layout(root), settings)
+        with made.claim():
+            shards = [shard for shard in made.shards() if not made.is_merged(shard[0])]
+            lost = made.lost_images()
+            made.make(shards, lost, workers)
+            made.merge()
+        return bool(shards or lost)
+
+    def generate_part(
+        self,
+        root: str | Path,
+        settings: SetSettings,
+        part: int,
+        parts: int,
+        workers: int | None = None,
+    ) -> list[int]:
+        """Generate part number ``part``, from 0, of ``parts`` of a set in ``root``, or what of it
+        is missing; merge the set if no other part is missing.
+
+        Processes may make the other parts at the same time, on any machine that shares the folder.
+        The set has the same bytes as one that ``generate`` makes.
+
+        Returns
+        -------
+        list of int
+            The parts that are missing; none if the set is complete.
+
+        Raises
+        ------
+        UserError
+            As ``generate``; also if the set has fewer shards than parts.
+        """
+        checked(workers, Workers | None, "workers")
+        made = GeneratedSet(self, self.layout(root), settings)
+        shards = made.shards_of_part(part, parts)
+        with ExitStack() as held:
+            with made.claim(_SECONDS_TO_BEGIN, parts):
+                name = f"part_{part}_of_{parts}"
+                held.enter_context(folder_lock(made.layout.partial, name))
+            made.make([shard for shard in shards if not made.is_merged(shard[0])], [], workers)
+        if missing := made.missing_parts(parts):
+            return missing
+        with folder_lock(made.layout.root, patience=_SECONDS_TO_MERGE):
+            made.merge()  # unless another of the last parts has just done so
+        return []
+
+    def merge_parts(self, root: str | Path, settings: SetSettings, parts: int) -> None:
+        """Merge a set of which ``parts`` parts were generated, as the last of them does.
+
+        Raises
+        ------
+        UserError
+            If a part is missing, or is being made; if ``root`` contains another set.
+        """
+        made = GeneratedSet(self, self.layout(root), settings)
+        if missing := made.missing_parts(parts):
+            raise UserError(
+                f"{root}: {list_missing(missing, parts)}; generate each with "
+                f"parts={parts} part=<number>"
+            )
+        with made.claim():
+            made.merge()
 
 
-def generate_part(
-    maker: Maker, root: str | Path, settings: SetSettings, part: Part, workers: int | None = None
-) -> list[int]:
-    """Generate a part of a set in ``root``, or what of it is missing; merge the set if no other
-    part is missing.
+@dataclass(frozen=True)
+class GeneratedSet:
+    """A set that is being made."""
 
-    Processes may make the other parts at the same time, on any machine that shares the folder. The
-    set has the same bytes as one that ``generate`` makes.
+    maker: Maker
+    layout: DatasetLayout
+    settings: SetSettings
 
-    Returns
-    -------
-    list of int
-        The parts that are missing; none if the set is complete.
+    @contextmanager
+    def claim(self, patience: float = 0.0, parts: int | None = None) -> Iterator[None]:
+        """Hold the set's lock, with its settings recorded, while no part is being made, except one
+        of ``parts``; wait for the lock up to ``patience`` seconds."""
+        families = self.maker.read_families(self.settings)
+        with folder_lock(self.layout.root, patience=patience):
+            for name in names_in(self.layout.partial):
+                if (match := _PART_LOCK.fullmatch(name)) and match[2] != str(parts):
+                    with folder_lock(self.layout.partial, match[1]):
+                        pass  # a UserError if the part is being made
+            record_settings(self.layout, self.settings, families)
+            yield
 
-    Raises
-    ------
-    UserError
-        As ``generate``; also if the set has fewer shards than parts.
-    """
-    checked(workers, Workers | None, "workers")
-    layout = maker.layout(root)
-    families = maker.read_families(settings)
-    shards = part.shards(settings)
-    with ExitStack() as held:
-        with folder_lock(layout.root, patience=_SECONDS_TO_BEGIN):
-            refuse_running_parts(layout, but_of=part.count)
-            record_settings(layout, settings, families)
-            held.enter_context(part.lock(layout))
-        shards = [(split, k) for split, k in shards if not is_merged(layout, split)]
-        _make(maker, layout, settings, shards, [], workers)
-    if missing := missing_parts(layout, settings, part.count):
-        return missing
-    with folder_lock(layout.root, patience=_SECONDS_TO_MERGE):
-        _merge(maker, layout, settings)  # unless another of the last parts has just done so
-    return []
+    def shards(self) -> list[_Shard]:
+        counts = self.settings.images.items()
+        return [(s, k) for s, images in counts for k in range(-(-images // IMAGES_PER_SHARD))]
 
+    def shards_of_part(self, part: int, parts: int) -> list[_Shard]:
+        """The shards of part number ``part``; ``UserError`` if there are fewer than parts."""
+        shards = self.shards()
+        if len(shards) < parts:
+            raise UserError(
+                f"parts={parts}: the set can be made in {len(shards)} parts at most; lower it"
+            )
+        first, end = (len(shards) * k // parts for k in (part, part + 1))
+        return shards[first:end]
 
-def merge_parts(maker: Maker, root: str | Path, settings: SetSettings, parts: int) -> None:
-    """Merge a set of which ``parts`` parts were generated, as the last of them does.
+    def chunks(self, split: str, shard: int) -> range:
+        """The numbers of the chunks of a shard."""
+        per_shard = IMAGES_PER_SHARD // IMAGES_PER_CHUNK
+        end = -(-self.settings.images[split] // IMAGES_PER_CHUNK)
+        return range(shard * per_shard, min((shard + 1) * per_shard, end))
 
-    Raises
-    ------
-    UserError
-        If a part is missing, or is being made; if ``root`` contains another set.
-    """
-    layout = maker.layout(root)
-    families = maker.read_families(settings)
-    if missing := missing_parts(layout, settings, parts):
-        raise UserError(
-            f"{root}: {said_missing(missing, parts)}; generate each with "
-            f"parts={parts} part=<number>"
-        )
-    with folder_lock(layout.root):
-        refuse_running_parts(layout)
-        record_settings(layout, settings, families)
-        _merge(maker, layout, settings)
+    def is_merged(self, split: str) -> bool:
+        """Whether a split's partial files have been merged."""
+        return self.layout.question_json(split).exists() and self.layout.scene_json(split).exists()
 
-
-def _generate_missing(
-    maker: Maker, layout: DatasetLayout, settings: SetSettings, workers: int | None
-) -> bool:
-    shards = [(split, k) for split, k in all_shards(settings) if not is_merged(layout, split)]
-    lost = [
-        (split, chunk, None)
-        for split, count in settings.images.items()
-        if count and is_merged(layout, split)
-        for chunk in _lost_images(maker, layout, settings, split)
-    ]
-    if shards or lost:
-        _make(maker, layout, settings, shards, lost, workers)
-    _merge(maker, layout, settings)
-    return bool(shards or lost)
-
-
-def _make(
-    maker: Maker,
-    layout: DatasetLayout,
-    settings: SetSettings,
-    shards: Sequence[tuple[str, int]],
-    lost: Sequence[_Drawing],
-    workers: int | None,
-) -> None:
-    """Make the missing partial files of shards, and draw lost images of splits that are merged."""
-    drawings = [*lost]
-    for split, shard in shards:
-        count = settings.images[split]
-        drawings += [
-            (split, list(images_of_chunk(chunk, count)), chunk)
-            for chunk in chunks_of_shard(shard, count)
-            if not layout.partial_json(split, "scenes", chunk).exists()
+    def missing_parts(self, parts: int) -> list[int]:
+        """The numbers of the parts that are not made to their end."""
+        return [
+            part
+            for part in range(parts)
+            if not all(self._is_made(*shard) for shard in self.shards_of_part(part, parts))
         ]
-    questions = [
-        (maker, layout, settings, *shard)
-        for shard in shards
-        if not layout.partial_json(shard[0], "questions", shard[1]).exists()
-    ]
-    if not drawings and not questions:
-        return
-    images = sum(len(indices) for _, indices, _ in drawings)
-    check_disk_space(layout.root, images * maker.bytes_per_image(settings))
-    with worker_pool(workers or cores()) as pool:
-        jobs = [(layout, settings, *drawing) for drawing in drawings]
-        _run_jobs(pool, maker.draw_chunk, jobs, maker.unit, images)
-        _run_jobs(pool, generate_questions, questions, "questions")
+
+    def _is_made(self, split: str, shard: int) -> bool:
+        files = [self.layout.partial_json(split, "scenes", k) for k in self.chunks(split, shard)]
+        files.append(self.layout.partial_json(split, "questions", shard))
+        # In this order: partial files are removed after the split has been merged.
+        return all(path.exists() for path in files) or self.is_merged(split)
+
+    def lost_images(self) -> list[_Drawing]:
+        """The images of merged splits that are no longer there."""
+        lost: list[_Drawing] = []
+        for split, count in self.settings.images.items():
+            if not count or not self.is_merged(split):
+                continue
+            folders = self.maker.folders(self.layout, self.settings, split)
+            present = set.intersection(*(set(names_in(folder)) for folder in folders))
+            indices = [i for i in range(count) if self.maker.file_name(split, i) not in present]
+            chunks = range(0, len(indices), IMAGES_PER_CHUNK)
+            lost += [(split, indices[k : k + IMAGES_PER_CHUNK], None) for k in chunks]
+        return lost
+
+    def make(self, shards: Sequence[_Shard], lost: Sequence[_Drawing], workers: int | None) -> None:
+        """Make the missing partial files of shards, and draw lost images."""
+        drawings = [*lost]
+        for split, shard in shards:
+            for k in self.chunks(split, shard):
+                if not self.layout.partial_json(split, "scenes", k).exists():
+                    end = min((k + 1) * IMAGES_PER_CHUNK, self.settings.images[split])
+                    drawings.append((split, list(range(k * IMAGES_PER_CHUNK, end)), k))
+        questions = [
+            s for s in shards if not self.layout.partial_json(s[0], "questions", s[1]).exists()
+        ]
+        if not drawings and not questions:
+            return
+        images = sum(len(indices) for _, indices, _ in drawings)
+        check_disk_space(self.layout.root, images * self.maker.bytes_per_image(self.settings))
+        with worker_pool(workers or cores()) as pool:
+            _run_jobs(pool, self.draw_chunk, drawings, self.maker.unit, images)
+            _run_jobs(pool, self.ask_shard, questions, "questions")
+
+    def draw_chunk(self, split: str, indices: Sequence[int], chunk: int | None) -> int:
+        """Draw images of a split, and write their scenes to partial file number ``chunk``, unless
+        that is None; returns the number of images."""
+        for folder in self.maker.folders(self.layout, self.settings, split):
+            folder.mkdir(parents=True, exist_ok=True)
+        scenes = [self.maker.draw(self.layout, self.settings, split, i) for i in indices]
+        if chunk is not None:
+            write_file(self.layout.partial_json(split, "scenes", chunk), encode_json(scenes))
+        return len(scenes)
+
+    def ask_shard(self, split: str, shard: int) -> int:
+        """Generate the questions of one shard and write its partial file; returns their number."""
+        questions = ask_shard(
+            list(self._read_partial(split, "scenes", self.chunks(split, shard))),
+            self.maker.read_families(self.settings),
+            self.settings.questions_per_image,
+            f"{self.settings.seed}/{split}/{shard}",
+            self.maker.world,
+        )
+        write_file(self.layout.partial_json(split, "questions", shard), encode_json(questions))
+        return len(questions)
+
+    def _read_partial(self, split: str, content: str, numbers: Iterable[int]) -> Iterator[Any]:
+        """The records of partial files, in order; ``UserError`` if one is missing or damaged."""
+        record: Any = self.maker.scene_type if content == "scenes" else Question
+        for k in numbers:
+            path = self.layout.partial_json(split, content, k)
+            yield from decode_json(read_bytes(path, REMEDY), list[record], path, REMEDY)
+
+    def merge(self) -> None:
+        """Write the scene file and the question file of each split that has none.
+
+        The question file is written last: its existence marks the split as complete.
+        """
+        for split, count in self.settings.images.items():
+            if not count or self.is_merged(split):
+                continue
+            shards = [k for name, k in self.shards() if name == split]
+            chunks = [chunk for k in shards for chunk in self.chunks(split, k)]
+            info = Info(split=split, date=self.settings.date, **_INFO)
+            scenes = self._read_partial(split, "scenes", chunks)
+            write_records(self.layout.scene_json(split), info, "scenes", scenes)
+            questions = self._read_partial(split, "questions", shards)
+            numbered = (self._number(q, i) for i, q in enumerate(questions))
+            write_records(self.layout.question_json(split), info, "questions", numbered)
+        shutil.rmtree(self.layout.partial, ignore_errors=True)
+
+    def _number(self, question: Question, number: int) -> Question:
+        question.question_index = number
+        if question.split in self.settings.withhold:
+            question.answer = question.program = question.question_family_index = None
+            question.objects = None
+        return question
 
 
-def _merge(maker: Maker, layout: DatasetLayout, settings: SetSettings) -> None:
-    for split, count in settings.images.items():
-        if count and not is_merged(layout, split):
-            merge_split(maker, layout, settings, split)
-    shutil.rmtree(layout.partial, ignore_errors=True)
-
-
-def _lost_images(
-    maker: Maker, layout: DatasetLayout, settings: SetSettings, split: str
-) -> list[list[int]]:
-    """The indices of the images of a merged split that are no longer there, in chunks."""
-    present = [set(names_in(folder)) for folder in maker.folders(layout, settings, split)]
-    lost = [
-        i
-        for i in range(settings.images[split])
-        if any(maker.file_name(split, i) not in names for names in present)
-    ]
-    return [lost[i : i + IMAGES_PER_CHUNK] for i in range(0, len(lost), IMAGES_PER_CHUNK)]
+def list_missing(numbers: list[int], parts: int) -> str:
+    """Which parts are missing, for a message."""
+    listed = ", ".join(map(str, numbers[:_LISTED]))
+    more = f" and {len(numbers) - _LISTED} more" if len(numbers) > _LISTED else ""
+    noun, verb = ("part", "is") if len(numbers) == 1 else ("parts", "are")
+    return f"{noun} {listed}{more} of {parts} {verb} missing"
 
 
 def _run_jobs(

@@ -10,14 +10,14 @@ from __future__ import annotations
 import codecs
 import gzip
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
 
 from filmvqa.system.errors import UserError
-from filmvqa.system.files import read_bytes
+from filmvqa.system.files import atomic_write, read_bytes
 from filmvqa.system.layout import image_number
 
 
@@ -232,3 +232,12 @@ def read_questions(path: str | Path) -> QuestionFile:
 def encode_json(record: Any) -> bytes:
     """Encode a record as compact JSON."""
     return msgspec.json.encode(record)
+
+
+def write_records(path: Path, info: Info, key: str, records: Iterator[Any]) -> None:
+    """Write a CLEVR file ``{"info": ..., key: [...]}`` record by record, to bound memory."""
+    with atomic_write(path) as stream:
+        stream.write(b'{"info":' + encode_json(info) + f',"{key}":['.encode())
+        for i, record in enumerate(records):
+            stream.write((b",\n" if i else b"\n") + encode_json(record))
+        stream.write(b"\n]}\n")
