@@ -1,1 +1,1 @@
-"""One program a file. A wheel packs them as ``filmvqa.scripts``: ``filmvqa-<name>`` starts one."""
+"""One program a file. A wheel packs them as ``filmvqa.scripts``: ``filmvqa <name>`` starts one."""

@@ -13,7 +13,7 @@ def main(config) -> None:
 
     settings = typed_settings(config, AskConfig)
 
-    from filmvqa.cli.asking import Conversation, answer_lines
+    from filmvqa.cli.conversation import Conversation, answer_lines
     from filmvqa.cli.prompt import run_prompt
     from filmvqa.vqa import load
 

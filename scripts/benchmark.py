@@ -21,7 +21,7 @@ def main(config) -> None:
     for name, model in settings.models.items():
         check_model(model, f"models.{name}")
     options = {field.name: getattr(settings, field.name) for field in fields(settings)}
-    del options["debug"]
+    del options["debug"], options["imports"]
     with file_lock(settings.output):
         content = run_benchmark(**options, tune_process=keep_freed_memory)
     print(format_benchmark(content))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from filmvqa.cli.pipeline import evaluations, run_pipeline
+from filmvqa.cli.pipeline import list_evaluations, run_pipeline
 
 FOLDER = Path("outputs/demo")
 RUNS = ("film", "question_only")
@@ -24,7 +24,7 @@ STAGES: dict[str, list[str]] = {
         "model.embedding_dim=64 model.hidden_dim=128 model.num_layers=1 "
         "model.classifier_dims=[256] model.classifier_norm=hidden",
     ],
-    "evaluate": evaluations(FOLDER, RUNS),
+    "evaluate": list_evaluations(FOLDER, RUNS),
 }
 
 

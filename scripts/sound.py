@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from filmvqa.cli.pipeline import evaluations, run_pipeline
+from filmvqa.cli.pipeline import list_evaluations, run_pipeline
 
 FOLDER = Path("outputs/sound")
 RUNS = ("film", "question_only", "cnn_lstm")
@@ -26,7 +26,7 @@ STAGES: dict[str, list[str]] = {
         "train.py experiment=sound model=cnn_lstm_sound run=cnn_lstm trainer.max_epochs=1 "
         "trainer.questions_per_image=16 data.curriculum=null",
     ],
-    "evaluate": evaluations(FOLDER, RUNS),
+    "evaluate": list_evaluations(FOLDER, RUNS),
 }
 
 

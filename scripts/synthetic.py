@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filmvqa.cli.stages import run_stage, training_processes
+from filmvqa.cli.stages import count_training_processes, run_stage
 from filmvqa.system.layout import EvaluationLayout, RunLayout
 
 
@@ -138,7 +138,7 @@ def main() -> None:
         remedy = f"python scripts/synthetic.py {stage!r} --way {way} goes on"
         started = time.monotonic()
         try:
-            run_stage(lines, remedy, options.limit, training_processes())
+            run_stage(lines, remedy, options.limit, count_training_processes())
         finally:  # a stage that is resumed has taken as long as all its parts
             so_far = content["seconds"].get(stage, 0.0)
             content["seconds"][stage] = round(so_far + time.monotonic() - started, 1)

@@ -31,7 +31,7 @@ def _server(environment: tuple[tuple[str, str], ...]) -> ForkServerContext:
     context.set_forkserver_preload([_PRELOADED])
     before = dict(os.environ)
     try:
-        os.environ.update(environment, PYTHONPATH=str(REPOSITORY))
+        os.environ.update(environment, PYTHONPATH=f"{REPOSITORY}:{REPOSITORY}/src")
         forkserver.ensure_running()
     finally:
         os.environ.clear()

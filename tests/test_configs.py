@@ -19,6 +19,7 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
+from filmvqa.cli.ablations import read_ablations
 from filmvqa.cli.settings import ExtractFeaturesConfig, TrainConfig
 from filmvqa.models import MODELS, build_model, targets_of
 from filmvqa.models.vision import Stem
@@ -82,9 +83,13 @@ def test_data_configs(name: str) -> None:
         read_families(settings.templates, settings.families)
 
 
-@pytest.mark.parametrize("group", ["model", "optim", "trainer", "logger", "experiment", "sweep"])
+@pytest.mark.parametrize(
+    "group",
+    ["model", "optim", "trainer", "logger", "experiment", "experiment/ablation", "sweep"],
+)
 def test_every_training_config_composes(group: str) -> None:
-    for name in options(group):
+    names = read_ablations() if group == "experiment/ablation" else options(group)
+    for name in names:
         check_training(composed("train", f"{group}={name}", "run=x"))
 
 

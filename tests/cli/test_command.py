@@ -14,7 +14,7 @@ import pytest
 from omegaconf import OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from filmvqa.cli.command import CONFIGS, versioned_arguments
+from filmvqa.cli.command import CONFIGS, choose_hydra_arguments
 from filmvqa.cli.messages import explain, refuse_renamed_overrides
 from filmvqa.cli.process import print_any_character
 from filmvqa.settings.renamed_keys import RENAMED_KEYS, rename_keys
@@ -40,7 +40,7 @@ def test_each_version_of_hydra_gets_its_own_arguments(
     version: str, arguments: set, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hydra, "__version__", version)
-    assert set(versioned_arguments()) == arguments
+    assert set(choose_hydra_arguments()) == arguments
 
 
 @pytest.mark.parametrize("key", RENAMED_KEYS)

@@ -10,16 +10,16 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
 
-from filmvqa.cli.command import CONFIGS, folder_name
+from filmvqa.cli.command import CONFIGS, name_folder
 from filmvqa.cli.overrides import (
     TEXT_KEYS,
     expand_home,
-    explained,
-    flags_first,
-    quoted,
-    readable_arguments,
+    explain_override,
+    find_swept_keys,
+    move_flags_first,
+    quote,
+    quote_arguments,
     refuse_unnamed_choices,
-    swept_keys,
 )
 from filmvqa.system.errors import UserError
 
@@ -33,10 +33,10 @@ def composed(script: str, *arguments: str) -> DictConfig:
 
 def line(script: str, *arguments: str) -> str:
     """The error of a script that is called with these arguments."""
-    readable = readable_arguments(arguments)
+    readable = quote_arguments(arguments)
     with pytest.raises(HydraException) as caught:
         composed(script, *readable)
-    message = str(explained(caught.value, CONFIGS, script, readable))
+    message = str(explain_override(caught.value, CONFIGS, script, readable))
     assert "\n" not in message
     return message
 
@@ -65,31 +65,31 @@ names = st.text(
 @example("f(x)")
 @example("#1 & more; 100%")
 def test_a_path_is_read_as_it_is(name: str) -> None:
-    (argument,) = readable_arguments([f"checkpoint={name}"])
+    (argument,) = quote_arguments([f"checkpoint={name}"])
     assert value_of(argument) == name
 
 
 @pytest.mark.parametrize("value", ["null", "a/b", "'a=b'", '"a b"', "[x]", "${split}", "", "a\\,b"])
 def test_what_hydra_reads_is_left_to_it(value: str) -> None:
-    assert readable_arguments([f"checkpoint={value}"]) == [f"checkpoint={value}"]
+    assert quote_arguments([f"checkpoint={value}"]) == [f"checkpoint={value}"]
 
 
 def test_other_arguments_are_left_alone() -> None:
     arguments = ["-m", "--cfg", "job", "seed=0,1", "~logger", "checkpoint", "split=a=b", "x y=1"]
-    assert readable_arguments(arguments) == arguments
+    assert quote_arguments(arguments) == arguments
 
 
 def test_numbers_stay_numbers_where_they_may_be() -> None:
-    assert readable_arguments(["questions=50", "data.families=[1,2]", "run=1e3"]) == [
+    assert quote_arguments(["questions=50", "data.families=[1,2]", "run=1e3"]) == [
         "questions=50", "data.families=[1,2]", "run='1e3'",
     ]  # fmt: skip
-    assert readable_arguments(["questions=a=b.json"]) == ["questions='a=b.json'"]
+    assert quote_arguments(["questions=a=b.json"]) == ["questions='a=b.json'"]
 
 
 def test_in_a_sweep_commas_separate_paths() -> None:
-    arguments = readable_arguments(["-m", "train.init_from=a=1/x.pt,é.pt,b.pt", "data.root=x,y"])
+    arguments = quote_arguments(["-m", "train.init_from=a=1/x.pt,é.pt,b.pt", "data.root=x,y"])
     assert arguments == ["-m", "train.init_from='a=1/x.pt','é.pt',b.pt", "data.root=x,y"]
-    assert readable_arguments(["data.root=x,y"]) == ["data.root='x,y'"]
+    assert quote_arguments(["data.root=x,y"]) == ["data.root='x,y'"]
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
@@ -106,7 +106,7 @@ def test_keys_of_paths_are_those_of_the_configs(script: str) -> None:
 
 def test_home_is_expanded_wherever_a_path_stands(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/me")
-    arguments = readable_arguments(["data.root=~/c", "train.init_from=~", "name=~no_such_user/x"])
+    arguments = quote_arguments(["data.root=~/c", "train.init_from=~", "name=~no_such_user/x"])
     config = composed("train", *arguments)
     expand_home(config)
     assert config.data.root == "/home/me/c"
@@ -149,27 +149,28 @@ def test_the_nearest_key_is_looked_for_among_those_of_the_chosen_groups() -> Non
 
 
 def test_keys_that_no_config_has_can_be_added_where_that_means_something() -> None:
-    arguments = readable_arguments(
+    arguments = quote_arguments(
         ["+data.generator.images.minival=5", "+optim.part_weight_decay.stem=0"]
     )
     config = composed("train", *arguments)
     assert config.data.generator.images.minival == 5
     assert config.optim.part_weight_decay.stem == 0
-    assert readable_arguments(["+model@models.small=film_small"])[0][0] == "+"
+    assert quote_arguments(["+model@models.small=film_small"])[0][0] == "+"
 
 
 def test_flags_may_stand_anywhere_among_the_overrides() -> None:
     arguments = ["seed=0,1", "-m", "~logger", "--cfg", "job", "name=a", "seed=0,1"]
-    assert flags_first(arguments) == [
-        "-m", "--cfg", "job", "seed=0,1", "~logger", "name=a", "seed=0,1",
-    ]  # fmt: skip
-    assert flags_first([]) == []
+    assert move_flags_first(arguments) == (
+        ["-m", "--cfg", "job"], ["seed=0,1", "~logger", "name=a", "seed=0,1"],
+    )  # fmt: skip
+    assert move_flags_first(["-cd", "mine", "x=1"]) == (["-cd", "mine"], ["x=1"])
+    assert move_flags_first([]) == ([], [])
 
 
 @pytest.mark.parametrize("arguments", [["--cfg"], ["seed=1", "--nonsense"], ["--cfg", "x"]])
 def test_a_wrong_flag_is_one_line(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(UserError, match="--hydra-help") as caught:
-        flags_first(arguments)
+        move_flags_first(arguments)
     assert "\n" not in str(caught.value)
     assert capsys.readouterr() == ("", "")
 
@@ -227,7 +228,7 @@ def test_what_the_grammar_cannot_read_says_how_to_quote() -> None:
 def test_which_keys_a_sweep_varies() -> None:
     overrides = ["experiment=a,b", "seed=range(3)", "optim.lr=1e-3", "model.stem.strides=[1,2]",
                  "data.root='a,b'", "store=choice(a,b)"]  # fmt: skip
-    assert swept_keys(overrides, ["sweep"]) == {"experiment", "seed", "store", "sweep"}
+    assert find_swept_keys(overrides, ["sweep"]) == {"experiment", "seed", "store", "sweep"}
 
 
 keys = st.sampled_from(["optim.lr", "experiment/ablation", "seed", "data.root"])
@@ -242,20 +243,20 @@ jobs = st.dictionaries(keys, values, max_size=4).map(
 @example("data.root=a/b", "data.root=a.b")
 @example("data.root=a+seed@1", "data.root=a\nseed=1")
 def test_a_sweeps_folders_have_different_names_that_hydra_reads(one: str, other: str) -> None:
-    name = folder_name(one)
-    assert (name == folder_name(other)) is (one == other)
+    name = name_folder(one)
+    assert (name == name_folder(other)) is (one == other)
     assert value_of(f"checkpoint=x/{name}/best.pt") == f"x/{name}/best.pt"
     assert len(name) <= 200
 
 
 def test_a_sweeps_folder_is_readable() -> None:
-    assert folder_name("optim.lr=1e-3\nseed=-1") == "optim.lr@1e-3+seed@-1"
-    assert folder_name("experiment/ablation=no_film_4") == "experiment.ablation@no_film_4"
+    assert name_folder("optim.lr=1e-3\nseed=-1") == "optim.lr@1e-3+seed@-1"
+    assert name_folder("experiment/ablation=no_film_4") == "experiment.ablation@no_film_4"
 
 
 @given(st.text())
 def test_quoting_is_hydras_own(text: str) -> None:
-    assert value_of(f"checkpoint={quoted(text)}") == text
+    assert value_of(f"checkpoint={quote(text)}") == text
 
 
 @pytest.mark.parametrize(
@@ -268,6 +269,6 @@ def test_a_launcher_that_is_not_installed_says_how_it_is(
 ) -> None:
     """Also where one of the project's own configs is made of it: then there are no options."""
     error = MissingConfigException("", f"hydra/launcher/{missing}", options)
-    assert str(explained(error, CONFIGS, "train", [])) == (
+    assert str(explain_override(error, CONFIGS, "train", [])) == (
         f"hydra/launcher={missing}: is not installed; run pip install {package}"
     )

@@ -9,13 +9,13 @@ import pytest
 import yaml
 from PIL import Image
 
+from filmvqa.cli.ablations import read_ablations
 from filmvqa.studies.paper_results import ABLATIONS, COLUMNS, TEST_ACCURACY
 from filmvqa.studies.sweep_report import report_sweep
 from filmvqa.studies.sweeps import read_runs, shown, summarize
 from filmvqa.system.errors import UserError
 from filmvqa.training.curves import draw_curves
 from filmvqa.worlds.engine.programs import QUESTION_TYPES
-from tests.conftest import REPOSITORY
 
 ACCURACY_BY_TYPE = {"count": 0.25, "exist": 0.5}
 
@@ -131,8 +131,7 @@ def test_models_are_compared_with_the_paper_by_question_type(tmp_path: Path) -> 
 def test_the_published_results_are_complete() -> None:
     assert ("overall", *QUESTION_TYPES) == COLUMNS
     assert all(len(row) == 6 for row in TEST_ACCURACY.values())
-    configs = {p.stem for p in (REPOSITORY / "configs/experiment/ablation").glob("*.yaml")}
-    assert set(ABLATIONS) <= configs
+    assert ABLATIONS.keys() <= read_ablations().keys()
 
 
 def test_a_sweep_without_runs_or_a_varied_key_is_refused(tmp_path: Path) -> None:

@@ -19,6 +19,8 @@ from omegaconf import DictConfig, OmegaConf
 
 import filmvqa.worlds.clevr.generator_settings  # registers the settings of its sets
 import filmvqa.worlds.sound.settings  # noqa: F401 the same
+from filmvqa.cli.ablations import store_ablations
+from filmvqa.cli.imports import import_modules
 from filmvqa.cli.messages import (
     one_line_errors,
     refuse_renamed_keys,
@@ -26,15 +28,15 @@ from filmvqa.cli.messages import (
 )
 from filmvqa.cli.overrides import (
     expand_home,
-    explained,
-    flags_first,
-    readable_arguments,
+    explain_override,
+    move_flags_first,
+    quote_arguments,
     refuse_unnamed_choices,
 )
 from filmvqa.cli.packed import packed_folder
 from filmvqa.cli.process import interrupt_on_sigterm, set_environment
-from filmvqa.cli.sweep_failures import raise_listed_failures, recorded_failure
-from filmvqa.cli.torchrun import joined, started
+from filmvqa.cli.sweep_failures import raise_listed_failures, record_failure
+from filmvqa.cli.torchrun import format_start, join_processes
 from filmvqa.settings.nested import flatten
 from filmvqa.settings.typed import Settings, settings_from
 from filmvqa.system.errors import UserError
@@ -48,7 +50,7 @@ CONFIGS = packed_folder("configs")
 _TARGETS = ("filmvqa.cli.*", "hydra.*", "hydra_plugins.*")
 
 
-def versioned_arguments() -> dict[str, Any]:
+def choose_hydra_arguments() -> dict[str, Any]:
     """The arguments of ``hydra.main`` that depend on Hydra's version.
 
     Hydra 1.3 warns if ``version_base`` is missing, Hydra 1.4 if it is given. Hydra 1.4 warns if
@@ -60,7 +62,7 @@ def versioned_arguments() -> dict[str, Any]:
     return {"execution_whitelist": list(_TARGETS)}
 
 
-def folder_name(overrides: str) -> str:
+def name_folder(overrides: str) -> str:
     """The name of the folder of a sweep's job, made of its overrides, one a line.
 
     ``optim.lr=1e-3`` and ``seed=0`` become ``optim.lr@1e-3+seed@0``: characters that paths, shells
@@ -79,7 +81,8 @@ def folder_name(overrides: str) -> str:
     # Of the 255 bytes that file systems allow.
     if is_exact and len(name) <= 200:
         return name
-    return f"{name[:187]}+{hashlib.sha256(overrides.encode()).hexdigest()[:12]}"
+    digest = hashlib.sha256(overrides.encode(errors="surrogatepass")).hexdigest()
+    return f"{name[:187]}+{digest[:12]}"
 
 
 def _register_resolver(name: str, function: Callable[..., Any]) -> None:
@@ -95,8 +98,9 @@ def _register_resolver(name: str, function: Callable[..., Any]) -> None:
     register(name, function, replace=True)
 
 
-_register_resolver("folder_name", folder_name)
-_register_resolver("started", started)
+_register_resolver("folder_name", name_folder)
+_register_resolver("started", format_start)
+store_ablations()
 
 
 def command(
@@ -110,23 +114,24 @@ def command(
     """
 
     def decorate(function: Callable[[DictConfig], Any]) -> Callable[[], None]:
-        def checked(config: DictConfig) -> Any:
+        def run(config: DictConfig) -> Any:
             # Hydra lets config files add any key, so earlier keys are looked for here.
             plain_config: Any = OmegaConf.to_container(config, resolve=False)
             refuse_renamed_keys(flatten(plain_config))
             expand_home(config)
+            import_modules(plain_config.get("imports", []))
             return function(config)
 
         @wraps(function)
         def job(config: DictConfig) -> Any:
             if HydraConfig.get().mode == RunMode.MULTIRUN:
-                with recorded_failure(config.debug):
-                    return checked(config)
+                with record_failure(config.debug):
+                    return run(config)
             with one_line_errors():  # outside the job Hydra would print more lines
-                return checked(config)
+                return run(config)
 
         decorator = hydra.main(
-            config_path=str(CONFIGS), config_name=config_name, **versioned_arguments()
+            config_path=str(CONFIGS), config_name=config_name, **choose_hydra_arguments()
         )
         entry = decorator(job)
 
@@ -135,17 +140,18 @@ def command(
             # Hydra raises its errors instead of printing them on several lines.
             os.environ["HYDRA_FULL_ERROR"] = "1"
             interrupt_on_sigterm()
-            together = joined(f"{config_name}.py", by_several=by_several)
+            together = join_processes(f"{config_name}.py", by_several=by_several)
             # Errors of the work are reported while the processes can agree who does it.
             with one_line_errors(), together, one_line_errors():
                 refuse_renamed_overrides(sys.argv[1:])
-                sys.argv[1:] = flags_first(readable_arguments(sys.argv[1:]))
-                refuse_unnamed_choices(sys.argv[1:], CONFIGS)
+                flags, overrides = move_flags_first(quote_arguments(sys.argv[1:]))
+                refuse_unnamed_choices(overrides, CONFIGS)
+                sys.argv[1:] = [*flags, *overrides]
                 try:
                     entry()
                 except HydraException as error:
                     raise_listed_failures()
-                    raise explained(error, CONFIGS, config_name, sys.argv[1:]) from error
+                    raise explain_override(error, CONFIGS, config_name, overrides) from error
                 except Exception as error:
                     raise_listed_failures(error)
                     raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import difflib
 import re
 import warnings
@@ -10,7 +11,6 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from hydra import compose, initialize_config_dir
-from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Override, Quote, QuotedString
@@ -18,6 +18,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from filmvqa.cli import ablations
 from filmvqa.settings.nested import flatten
 from filmvqa.system.errors import UserError, one_line
 
@@ -43,79 +44,111 @@ _LAUNCHERS = {
 _ARGUMENT = re.compile(r"(?P<prefix>\+{0,2})(?P<key>[\w./@-]+)=(?P<value>.*)", re.DOTALL)
 
 
-def flags_first(arguments: Sequence[str]) -> list[str]:
-    """Command-line arguments in the order that Hydra reads: its flags before all overrides.
+#: Hydra's flags, and those that a value follows, with what it may be (None: any text).
+_FLAGS = (
+    "--help -h", "--hydra-help", "--version", "--resolve", "--run -r", "--multirun -m",
+    "--shell-completion -sc",
+)  # fmt: skip
+_OPTIONS = {
+    "--cfg -c": ("job", "hydra", "all"),
+    "--info -i": ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath"),
+    **dict.fromkeys(
+        ("--package -p", "--config-path -cp", "--config-name -cn", "--config-dir -cd",
+         "--experimental-rerun"),
+    ),
+}  # fmt: skip
+
+
+def move_flags_first(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Hydra's flags with their values among command-line arguments, and the overrides: Hydra reads
+    flags only before all overrides.
 
     Raises
     ------
     UserError
         For a flag that Hydra does not have, or one without its value.
     """
-    parser = get_args_parser()
+    parser = argparse.ArgumentParser(add_help=False)
     parser.error = _refuse_flags  # type: ignore[method-assign]  # it would print the whole usage
+    parser.add_argument("overrides", nargs="*")
+    for names in _FLAGS:
+        parser.add_argument(*names.split(), action="store_true")
+    for names, choices in _OPTIONS.items():
+        default = {"nargs": "?", "const": "all"} if names == "--info -i" else {}
+        parser.add_argument(*names.split(), choices=choices, **default)  # type: ignore[arg-type]
     overrides = parser.parse_intermixed_args(list(arguments)).overrides
     flags = list(arguments)
     for override in overrides:
         flags.remove(override)
-    return [*flags, *overrides]
+    return flags, overrides
 
 
 def _refuse_flags(message: str) -> NoReturn:
     raise UserError(f"{message}; options are given as key=value, and --hydra-help lists the flags")
 
 
-def refuse_unnamed_choices(arguments: Sequence[str], config_folder: str | Path) -> None:
+def list_choices(group: str, config_folder: Path) -> list[str]:
+    """The names of the configs of a group; none if there is no such group."""
+    names = {path.stem for path in (config_folder / group).glob("*.yaml")}
+    return sorted(names | ({*ablations.read_ablations()} if group == ablations.GROUP else set()))
+
+
+def refuse_unnamed_choices(arguments: Sequence[str], config_folder: Path) -> None:
     """Raise ``UserError`` for a group of configs that gets a value which is no name of a config,
     such as null or a number: Hydra would end in a traceback."""
     for argument in arguments:
         override = _parse(argument)
-        if override is None or not (Path(config_folder) / override.key_or_group).is_dir():
+        options = list_choices(override.key_or_group, config_folder) if override else []
+        if override is None or not options:
             continue
         value = override.value()
         values = value.list if isinstance(value, ChoiceSweep) else [value]
         # Its value is None where ~ takes the whole group away.
         wrong = (int, float) if override.is_delete() else (int, float, type(None))
         if any(isinstance(value, wrong) for value in values):
-            folder = Path(config_folder) / override.key_or_group
-            options = ", ".join(sorted(path.stem for path in folder.glob("*.yaml")))
-            raise UserError(f"{argument}: must be the name of a config; choose from {options}")
+            raise UserError(
+                f"{argument}: must be the name of a config; choose from {', '.join(options)}"
+            )
 
 
-def readable_arguments(arguments: Sequence[str]) -> list[str]:
+def quote_arguments(arguments: Sequence[str]) -> list[str]:
     """Command-line arguments as Hydra's grammar reads them.
 
     The value of a key in ``TEXT_KEYS`` is quoted where the grammar would not read it as the text
     that it is: ``=``, letters beyond ASCII, ``~``, numbers and, but in a sweep, commas. A ``+``,
-    which lets any key pass, is taken away where all keys are known.
+    which lets any key pass, is taken away where all keys are known. ``ablation`` becomes the group
+    of configs that it names.
     """
     is_sweep = bool({"-m", "--multirun"} & set(arguments))
-    return [_readable(argument, is_sweep) for argument in arguments]
+    return [_quote_value(argument, is_sweep) for argument in arguments]
 
 
-def _readable(argument: str, is_sweep: bool) -> str:
+def _quote_value(argument: str, is_sweep: bool) -> str:
     match = _ARGUMENT.fullmatch(argument)
     if match is None:
         return argument
     prefix, key, value = match["prefix"], match["key"], match["value"]
     if not key.startswith(OPEN_NODES) and "@" not in key:
         prefix = ""
+    if key == "ablation" and value not in ("", "null"):
+        key = ablations.GROUP
     if key in TEXT_KEYS | TEXT_OR_NUMBER_KEYS:
-        value = _readable_text(value, is_sweep, key in TEXT_OR_NUMBER_KEYS)
+        value = _quote_text(value, is_sweep, key in TEXT_OR_NUMBER_KEYS)
     return f"{prefix}{key}={value}"
 
 
-def _readable_text(value: str, is_sweep: bool, may_be_number: bool) -> str:
+def _quote_text(value: str, is_sweep: bool, may_be_number: bool) -> str:
     override = _parse(f"key={value}")
     if override is None:
         if is_sweep and "," in value:
             parts = value.split(",")
-            return ",".join(_readable_text(part, is_sweep, may_be_number) for part in parts)
-        return quoted(value)
+            return ",".join(_quote_text(part, is_sweep, may_be_number) for part in parts)
+        return quote(value)
     if override.is_sweep_override():
-        return value if is_sweep else quoted(value)
+        return value if is_sweep else quote(value)
     # Lists and mappings are no text; they are left for the script to refuse.
     is_number = isinstance(override.value(), int | float)
-    return quoted(value) if is_number and not may_be_number else value
+    return quote(value) if is_number and not may_be_number else value
 
 
 def _parse(override: str) -> Override | None:
@@ -125,7 +158,7 @@ def _parse(override: str) -> Override | None:
         return None
 
 
-def quoted(text: str) -> str:
+def quote(text: str) -> str:
     """A text as a quoted value of Hydra's grammar."""
     return QuotedString(text, Quote.single).with_quotes()
 
@@ -146,7 +179,7 @@ def expand_home(config: DictConfig) -> None:
             OmegaConf.update(config, key, path)
 
 
-def swept_keys(overrides: Iterable[str], params: Iterable[str]) -> set[str]:
+def find_swept_keys(overrides: Iterable[str], params: Iterable[str]) -> set[str]:
     """The keys and groups that a sweep varies.
 
     Parameters
@@ -160,12 +193,12 @@ def swept_keys(overrides: Iterable[str], params: Iterable[str]) -> set[str]:
     return {o.key_or_group for o in parsed if o.is_sweep_override()} | set(params)
 
 
-def explained(
-    error: HydraException, config_folder: str | Path, config_name: str, arguments: Sequence[str]
+def explain_override(
+    error: HydraException, config_folder: Path, config_name: str, arguments: Sequence[str]
 ) -> UserError:
     """An error of Hydra's in the arguments of a script, as a line with the key and the remedy."""
     if isinstance(error, OverrideParseException):
-        return UserError(_explained_syntax(error.override))
+        return UserError(_explain_syntax(error.override))
     missing = str(getattr(error, "missing_cfg_file", None)).removeprefix("hydra/launcher/")
     if missing in _LAUNCHERS:
         return UserError(f"hydra/launcher={missing}: is not installed; run {_LAUNCHERS[missing]}")
@@ -178,7 +211,7 @@ def explained(
     if match := re.search(r"Ambiguous value for argument '(.*?)=(.*)'", text):
         return UserError(
             f"{match[1]}={match[2]}: several values make a sweep, which needs -m; one value with "
-            f"commas is quoted: {_shell_quoted(match[1], match[2])}"
+            f"commas is quoted: {_quote_for_shell(match[1], match[2])}"
         )
     unknown = (
         r"Could not (?:override|delete|delete from config\.) '([^'=]*)|"
@@ -198,18 +231,18 @@ def explained(
     return UserError(f"{one_line(error, 400)}{reason}")
 
 
-def _explained_syntax(override: str) -> str:
+def _explain_syntax(override: str) -> str:
     key, equals, value = override.partition("=")
     if not equals or not re.fullmatch(r"[+~]*[A-Za-z_][\w./@-]*", key):
         return f"{override}: is no option; options are given as key=value"
     return (
         f"{override}: the value cannot be read; quote it for Hydra and for the shell: "
-        f"{_shell_quoted(key, value)}"
+        f"{_quote_for_shell(key, value)}"
     )
 
 
-def _shell_quoted(key: str, value: str) -> str:
-    text = quoted(value)
+def _quote_for_shell(key: str, value: str) -> str:
+    text = quote(value)
     return f'"{key}={text}"' if '"' not in text and "$" not in text else f"{key}={text}"
 
 
@@ -219,23 +252,34 @@ def _nearest(name: str, names: Iterable[str]) -> str:
     return f"; did you mean {near[0]}?" if near else ""
 
 
+def compose_config(config_folder: Path, config_name: str, arguments: Sequence[str]) -> DictConfig:
+    """The config of a program with some overrides, outside of a run of it.
+
+    Raises
+    ------
+    HydraException, OmegaConfBaseException
+        For overrides that Hydra refuses.
+    """
+    GlobalHydra.instance().clear()
+    with (
+        warnings.catch_warnings(action="ignore"),  # Hydra 1.4 warns of version_base
+        initialize_config_dir(str(config_folder.absolute()), version_base="1.3"),
+    ):
+        return compose(config_name, overrides=list(arguments))
+
+
 def _known_keys(
-    config_folder: str | Path, config_name: str, arguments: Sequence[str], unknown: str
+    config_folder: Path, config_name: str, arguments: Sequence[str], unknown: str
 ) -> set[str]:
     """The keys and groups of a script, with the groups that were chosen where they can be."""
     overrides = [a for a in arguments if _ARGUMENT.fullmatch(a) and not _names(a, unknown)]
     for chosen in (overrides, []):
-        GlobalHydra.instance().clear()
         try:
-            with (
-                warnings.catch_warnings(action="ignore"),  # Hydra 1.4 warns of version_base
-                initialize_config_dir(str(Path(config_folder).absolute()), version_base="1.3"),
-            ):
-                config = compose(config_name, overrides=list(chosen))
+            config = compose_config(config_folder, config_name, chosen)
         except (HydraException, OmegaConfBaseException):
             continue
         plain: Any = OmegaConf.to_container(config, resolve=False)
-        return {*_paths(plain), *_groups(Path(config_folder), set(plain))}
+        return {*_paths(plain), *_groups(config_folder, set(plain))}
     return set()
 
 
@@ -251,9 +295,8 @@ def _paths(nested: dict[str, Any], prefix: str = "") -> Iterator[str]:
             yield from _paths(value, f"{prefix}{key}.")
 
 
-def _groups(config_folder: Path, keys: set[str]) -> Iterator[str]:
+def _groups(config_folder: Path, keys: set[str]) -> set[str]:
     """The config groups that belong to a script: those of its nodes, and a trained run's own."""
-    for path in config_folder.rglob("*"):
-        group = path.relative_to(config_folder).as_posix()
-        if path.is_dir() and (group in keys or {"train", "trainer"} <= keys):
-            yield group
+    folders = (path for path in config_folder.rglob("*") if path.is_dir())
+    groups = {path.relative_to(config_folder).as_posix() for path in folders} | {ablations.GROUP}
+    return groups if {"train", "trainer"} <= keys else groups & keys

@@ -66,7 +66,7 @@ def write_report(folder: Path, content: Mapping[str, Any], seconds: Mapping[str,
     print(f"\n{sum(seconds.values()):.0f} s in all: {durations}; also in {path}")
 
 
-def evaluations(folder: Path, runs: Sequence[str]) -> list[str]:
+def list_evaluations(folder: Path, runs: Sequence[str]) -> list[str]:
     """The command lines that evaluate the best checkpoint of each run on ``val``."""
     return [
         f"evaluate.py checkpoint={RunLayout(folder / run).best_checkpoint} split=val"

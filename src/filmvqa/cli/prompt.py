@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from filmvqa.cli.asking import Conversation
+from filmvqa.cli.conversation import Conversation
 from filmvqa.cli.messages import USER_ERRORS, explain
 from filmvqa.system.files import names_in
 
 _COMMANDS = ("/image ", "/film", "/words", "/help", "/quit")
 
 
-def completions(conversation: Conversation, line: str, text: str) -> list[str]:
+def complete_text(conversation: Conversation, line: str, text: str) -> list[str]:
     """What ``text``, which is being written at the end of ``line``, may become: a path after
     ``/image``, else a command, else a word that the network knows."""
     if line.lstrip().startswith("/image "):
@@ -51,7 +51,7 @@ def _complete_with(conversation: Conversation) -> None:
 
     def complete(text: str, state: int) -> str | None:
         line = readline.get_line_buffer()[: readline.get_endidx()]
-        found = completions(conversation, line, text)
+        found = complete_text(conversation, line, text)
         return found[state] if state < len(found) else None
 
     readline.set_completer(complete)

@@ -45,8 +45,18 @@ ModelOptions = dict[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class ScriptConfig(Settings):
-    """What all scripts share; ``debug`` prints the traceback of a user error too."""
+    """What all scripts share.
 
+    Attributes
+    ----------
+    imports
+        Modules of the user's own, installed or in the current folder, that are imported first:
+        what they register, such as a model, can be chosen.
+    debug
+        Whether the traceback of a user error is printed too.
+    """
+
+    imports: list[Name] = field(default_factory=list)
     debug: bool = False
 
 

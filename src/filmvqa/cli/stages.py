@@ -18,7 +18,7 @@ from filmvqa.system.cores import cores
 MAX_PROCESSES = 4
 
 
-def training_processes() -> int:
+def count_training_processes() -> int:
     """As how many processes a long training runs on this machine: one for each GPU, else one for
     each core, up to four."""
     import torch

@@ -19,7 +19,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, open_dict
 
 from filmvqa.cli.messages import USER_ERRORS, explain
-from filmvqa.cli.overrides import quoted, swept_keys
+from filmvqa.cli.overrides import find_swept_keys, quote
 from filmvqa.system import processes
 from filmvqa.system.errors import UserError, one_line
 
@@ -49,17 +49,17 @@ class RememberSweep(Callback):
         hydra = config.hydra
         _SWEEP.folder = Path(hydra.sweep.dir).absolute()
         _SWEEP.started = time.time()
-        swept = swept_keys(hydra.overrides.task, hydra.sweeper.get("params") or {})
+        swept = find_swept_keys(hydra.overrides.task, hydra.sweeper.get("params") or {})
         left_out = set(hydra.job.config.override_dirname.exclude_keys) - swept
         with open_dict(hydra):  # with these overrides the jobs' configs are composed
             hydra.overrides.hydra += [
                 f"hydra.job.config.override_dirname.exclude_keys=[{','.join(sorted(left_out))}]",
-                f"hydra.sweep.dir={quoted(str(hydra.sweep.dir))}",
+                f"hydra.sweep.dir={quote(str(hydra.sweep.dir))}",
             ]
 
 
 @contextmanager
-def recorded_failure(debug: bool) -> Iterator[None]:
+def record_failure(debug: bool) -> Iterator[None]:
     """Record an exception of a sweep's job in its folder, print it as one line, and raise it again.
 
     The launcher then runs the other jobs, and an optimising sweeper knows that the job failed.

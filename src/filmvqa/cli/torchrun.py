@@ -27,14 +27,14 @@ class _Start:
 _START = _Start()
 
 
-def started(pattern: str) -> str:
+def format_start(pattern: str) -> str:
     """The time when the program started, as ``strftime`` formats it: the same in all of its
     processes, and again in those with which torchrun replaces them."""
     return _START.time.strftime(pattern)
 
 
 @contextmanager
-def joined(name: str, *, by_several: bool) -> Iterator[None]:
+def join_processes(name: str, *, by_several: bool) -> Iterator[None]:
     """Join the program's other processes for a block, in which all but the first are silent.
 
     Raises

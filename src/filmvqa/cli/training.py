@@ -31,12 +31,13 @@ def run_settings(config: Any, settings_type: type[TrainConfig] | None = None) ->
     # The families themselves, not a file's name: a run goes on with the same ones alone.
     families = chosen_families(plain_config["data"]["families"])
     plain_config["data"]["families"] = families
+    left_out = {"run", "resume", "debug", *([] if settings.imports else ["imports"])}
     return RunSettings(
         data=settings.data.layout,
         model=settings.model,
         optim=settings.optim,
         trainer=settings.trainer,
-        config={k: v for k, v in plain_config.items() if k not in ("run", "resume", "debug")},
+        config={k: v for k, v in plain_config.items() if k not in left_out},
         train_split=settings.data.train_split,
         val_split=settings.data.val_split,
         fraction=settings.data.fraction,

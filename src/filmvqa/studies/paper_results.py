@@ -24,7 +24,7 @@ TEST_ACCURACY: dict[str, tuple[float, ...]] = {
 #: attribute.
 COLUMNS = ("overall", *QUESTION_TYPES)
 
-#: Validation accuracy of the ablations (Tables 2 and 3) by the names in experiment/ablation.
+#: Validation accuracy of the ablations (Tables 2 and 3) by the names in configs/_ablations.yaml.
 #: ``none`` is the full model: the mean of five runs (± 0.4; the best run had 97.84).
 ABLATIONS: dict[str, float] = {
     "none": 97.4,

@@ -33,6 +33,7 @@ class Effect(Enum):
 EFFECTS: dict[str, tuple[Effect, str]] = {
     "name": (Effect.NONE, "a part of the folder's path"),
     "ablation": (Effect.NONE, "a label for reports"),
+    "imports": (Effect.NONE, "where a user's own model stands, not what it computes"),
     "seed": (Effect.RESULT, "the initial weights, the questions' order, dropout, the fraction"),
     "device": (Effect.NONE, "provenance records it and warns where bits may differ"),
     "store": (Effect.NONE, "the same features, held elsewhere"),

@@ -16,8 +16,8 @@ import pytest
 from PIL import Image
 
 import filmvqa
-from filmvqa.cli.asking import Conversation, answer_lines
-from filmvqa.cli.prompt import completions, run_prompt
+from filmvqa.cli.conversation import Conversation, answer_lines
+from filmvqa.cli.prompt import complete_text, run_prompt
 from filmvqa.system.errors import UserError
 from filmvqa.vqa import VQA
 from tests.conftest import REPOSITORY, run_script, script_environment
@@ -128,12 +128,12 @@ def test_a_prompt_goes_on_after_errors_and_ctrl_c(
 
 
 def test_completion_of_words_commands_and_paths(conversation: Conversation, tmp_path: Path) -> None:
-    assert "cylinder" in completions(conversation, "Is there a cy", "cy")
-    assert completions(conversation, "/fi", "/fi") == ["/film"]
+    assert "cylinder" in complete_text(conversation, "Is there a cy", "cy")
+    assert complete_text(conversation, "/fi", "/fi") == ["/film"]
     for name in ("a.png", "b.png"):
         (tmp_path / name).touch()
     start = f"{tmp_path}/a"
-    assert completions(conversation, f"/image {start}", start) == [f"{tmp_path}/a.png"]
+    assert complete_text(conversation, f"/image {start}", start) == [f"{tmp_path}/a.png"]
 
 
 def test_lines_become_lines_of_json(vqa: VQA, picture: str, tiny_world: Path) -> None:

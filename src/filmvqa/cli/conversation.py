@@ -114,7 +114,7 @@ def format_answer(answer: Answer, top: int) -> str:
     """The likeliest answers with their probabilities, as bars, the first one being the answer; or
     the mask."""
     if answer.mask is not None:
-        return "\n".join([answer.text, *_drawn(answer.mask)])
+        return "\n".join([answer.text, *_draw(answer.mask)])
     likeliest = list(answer.probabilities.items())[:top]
     width = max(len(text) for text, _ in likeliest)
     rows = [
@@ -124,7 +124,7 @@ def format_answer(answer: Answer, top: int) -> str:
     return "\n".join([answer.text, *rows])
 
 
-def _drawn(mask: NDArray[np.bool_]) -> list[str]:
+def _draw(mask: NDArray[np.bool_]) -> list[str]:
     """Lines of text, each of two rows of a mask (h, w)."""
     upper, lower = mask[::2], mask[1::2]
     if len(lower) < len(upper):
