@@ -14,7 +14,7 @@ def main(config) -> None:
     settings = typed_settings(config, DrawModelConfig)
 
     from filmvqa.models import check_model
-    from filmvqa.studies.figures import draw_film
+    from filmvqa.studies.network_diagram import draw_film
 
     check_model(settings.model)
     if settings.model["name"] != "film":

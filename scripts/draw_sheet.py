@@ -12,8 +12,8 @@ def main(config) -> None:
 
     settings = typed_settings(config, DrawSheetConfig)
 
-    from filmvqa.studies.figures import draw_sheet
-    from filmvqa.studies.scene_figure import draw_scenes
+    from filmvqa.studies.sheets import draw_sheet
+    from filmvqa.studies.sound_sheet import draw_scenes
 
     data, layout = settings.data, settings.data.layout
     questions = layout.question_json_by_split().get(

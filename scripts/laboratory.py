@@ -17,8 +17,8 @@ def main(config) -> None:
 
     settings = typed_settings(config, LaboratoryConfig)
 
-    from filmvqa.studies.claims import read_claim, runs_of
-    from filmvqa.studies.laboratory import report_claim, verdicts_table
+    from filmvqa.studies.claims import find_runs, read_claim
+    from filmvqa.studies.laboratory import report_claim, tabulate_verdicts
     from filmvqa.studies.sweeps import is_finished
     from filmvqa.system.files import write_file
 
@@ -41,7 +41,7 @@ def main(config) -> None:
     reports = []
     for claim in claims:
         if settings.train:
-            missing = max(0, claim.runs - sum(map(is_finished, runs_of(claim, runs))))
+            missing = max(0, claim.runs - sum(map(is_finished, find_runs(claim, runs))))
             hours = missing * claim.minutes / 60 / jobs
             print(f"\n{claim.title}: {missing} of {claim.runs} runs to do, {jobs} at a time, about "
                   f"{hours:.1f} hours", flush=True)  # fmt: skip
@@ -61,8 +61,8 @@ def main(config) -> None:
         for name, path in known.items()
         if name not in names and (output / f"{path.stem}.md").exists()
     ]
-    reports += [reported(claim) for claim in others if runs_of(claim, runs)]
-    verdicts = verdicts_table(sorted(reports, key=lambda report: report.claim.name))
+    reports += [reported(claim) for claim in others if find_runs(claim, runs)]
+    verdicts = tabulate_verdicts(sorted(reports, key=lambda report: report.claim.name))
     write_file(output / "verdicts.md", verdicts)
     print(f"\n{verdicts}\nwritten to {output}")
 

@@ -26,7 +26,7 @@ STAGES: dict[str, list[str]] = {
 
 
 def main() -> None:
-    from filmvqa.studies.mask_figure import draw_masks
+    from filmvqa.studies.sheets import draw_masks
 
     seconds = run_stages(STAGES, "make segmentation")
     files = EvaluationLayout(RunLayout(FOLDER / RUN).evaluation, SPLIT)

@@ -26,7 +26,8 @@ from filmvqa.models.vision import Stem
 from filmvqa.questions.settings import CurriculumStage
 from filmvqa.settings.nested import flatten
 from filmvqa.settings.typed import settings_from
-from filmvqa.studies.claims import ScoredRun, belongs, find_setting, read_claim, settings_of
+from filmvqa.studies.claims import belongs, read_claim
+from filmvqa.studies.judging import ScoredRun, find_setting, group_settings
 from filmvqa.studies.sweeps import SweepRun
 from filmvqa.system.errors import UserError
 from filmvqa.training.optimizer import build_optimizer, build_schedule
@@ -334,7 +335,7 @@ def test_the_claims_have_the_runs_that_they_name(path: Path) -> None:
     ]
     own = [run for run in runs if belongs(run.run, claim)]
     assert claim.runs == 3 * len(own)
-    settings = settings_of(claim, own)
+    settings = group_settings(claim, own)
     assert len(settings) == len(own)  # no two jobs are the same
     for contrast in claim.contrasts:
         assert find_setting(settings, contrast.first) is not None, contrast.text

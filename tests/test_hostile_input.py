@@ -25,7 +25,7 @@ from filmvqa.features.store import open_feature_store
 from filmvqa.questions.dataset import QuestionDataset
 from filmvqa.questions.preprocess import preprocess_questions
 from filmvqa.questions.vocabulary import Vocabulary
-from filmvqa.studies.figures import draw_sheet
+from filmvqa.studies.sheets import draw_sheet
 from filmvqa.system.errors import UserError
 from filmvqa.system.layout import DatasetLayout
 from filmvqa.uses.correction.hint_questions import is_complete

@@ -15,7 +15,8 @@ from filmvqa.evaluation.evaluate import evaluate_checkpoint
 from filmvqa.features.store import open_feature_store
 from filmvqa.models import build_model, check_model
 from filmvqa.questions.sampler import EpochSampler
-from filmvqa.studies.figures import draw_film, draw_sheet
+from filmvqa.studies.network_diagram import draw_film
+from filmvqa.studies.sheets import draw_sheet
 from filmvqa.system.devices import choose_device
 from filmvqa.system.errors import UserError
 from filmvqa.training.prepare import RunSettings

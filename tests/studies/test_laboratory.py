@@ -12,17 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from filmvqa.studies.bootstrap import Difference, paired_difference
-from filmvqa.studies.claims import (
-    Claim,
-    judge,
-    read_claim,
-    runs_of,
-    score_run,
-    settings_of,
-    verdict_of,
-)
-from filmvqa.studies.laboratory import report_claim, verdicts_table
+from filmvqa.studies.bootstrap import Difference, estimate_difference
+from filmvqa.studies.claims import Claim, find_runs, read_claim
+from filmvqa.studies.judging import group_settings, judge, judge_difference, score_run
+from filmvqa.studies.laboratory import report_claim, tabulate_verdicts
 from filmvqa.system.errors import UserError
 from tests.conftest import REPOSITORY
 from tests.studies.test_sweeps import write_run
@@ -92,7 +85,7 @@ def test_intervals_hold_no_difference_as_often_as_they_say(seeds: int, seed_spre
     held = 0
     for _ in range(400):
         networks = simulated(generator, seeds, seed_spread=seed_spread)
-        difference = paired_difference(*networks, resamples=500)
+        difference = estimate_difference(*networks, resamples=500)
         held += difference.low <= 0 <= difference.high
     assert 0.918 <= held / 400 <= 0.983
 
@@ -101,7 +94,7 @@ def test_an_interval_is_that_of_students_t_where_seeds_alone_differ() -> None:
     gains = np.array([0.1, 0.3, 0.8])
     images = np.arange(50)
     first = np.repeat(gains[:, None], 50, 1)
-    difference = paired_difference(first, np.zeros_like(first), images, resamples=100_000)
+    difference = estimate_difference(first, np.zeros_like(first), images, resamples=100_000)
     half = 4.303 * gains.std(ddof=1) / np.sqrt(3)
     assert difference.mean == pytest.approx(0.4)
     assert difference.high - difference.mean == pytest.approx(half, rel=0.02)
@@ -109,14 +102,14 @@ def test_an_interval_is_that_of_students_t_where_seeds_alone_differ() -> None:
 
 
 def test_a_clear_difference_is_found() -> None:
-    difference = paired_difference(*simulated(np.random.default_rng(1), 5, gain=1.0))
+    difference = estimate_difference(*simulated(np.random.default_rng(1), 5, gain=1.0))
     assert 0.05 < difference.low < difference.mean < difference.high < 0.4
 
 
 def test_the_interval_of_one_seed_is_that_over_images() -> None:
     """Beside the normal interval of a mean over images."""
     first, second, image = simulated(np.random.default_rng(2), 1)
-    difference = paired_difference(first, second, image)
+    difference = estimate_difference(first, second, image)
     gains = (first[0].astype(float) - second[0]).reshape(200, 6).mean(1)
     half = 1.96 * gains.std(ddof=1) / np.sqrt(200)
     assert difference.mean == pytest.approx(gains.mean())
@@ -129,12 +122,12 @@ def test_differences_turn_round(seeds: int, questions: int, number: int) -> None
     generator = np.random.default_rng(number)
     first, second = generator.random((2, seeds, questions)) < 0.6
     image = np.sort(generator.integers(0, 5, questions)) * 7
-    there = paired_difference(first, second, image, resamples=50)
-    back = paired_difference(second, first, image, resamples=50)
+    there = estimate_difference(first, second, image, resamples=50)
+    back = estimate_difference(second, first, image, resamples=50)
     assert there.mean == pytest.approx(first.mean() - second.mean())
     assert (there.low, there.high) == pytest.approx((-back.high, -back.low))
     assert there.low - 1e-9 <= there.high
-    assert paired_difference(first, first, image, resamples=50) == Difference(0.0, 0.0, 0.0)
+    assert estimate_difference(first, first, image, resamples=50) == Difference(0.0, 0.0, 0.0)
 
 
 @pytest.mark.parametrize(
@@ -155,15 +148,17 @@ def test_differences_turn_round(seeds: int, questions: int, number: int) -> None
     ],
 )
 def test_verdicts(low: float, high: float, expected: str, verdict: str) -> None:
-    assert verdict_of(Difference((low + high) / 2, low, high), expected, 0.01) == verdict
+    assert judge_difference(Difference((low + high) / 2, low, high), expected, 0.01) == verdict
 
 
 @pytest.mark.parametrize(
     ("claimed", "verdict"), [(10, "shows, but less"), (4, "shows"), (1, "shows, and more")]
 )
 def test_what_is_claimed_is_compared(claimed: float, verdict: str) -> None:
-    assert verdict_of(Difference(0.05, 0.02, 0.08), "more", 0.01, claimed) == verdict
-    assert verdict_of(Difference(0.05, -0.02, 0.08), "more", 0.01, claimed) == "cannot be told"
+    assert judge_difference(Difference(0.05, 0.02, 0.08), "more", 0.01, claimed) == verdict
+    assert (
+        judge_difference(Difference(0.05, -0.02, 0.08), "more", 0.01, claimed) == "cannot be told"
+    )
 
 
 def test_each_part_of_a_claim_has_a_contrast_that_decides_it(tmp_path: Path) -> None:
@@ -174,14 +169,14 @@ def test_each_part_of_a_claim_has_a_contrast_that_decides_it(tmp_path: Path) -> 
     contrasts = [missing | {"decides": "Much helps."}, found, found | {"decides": "Some helps."}]
     claim = own_claim(tmp_path, contrasts=contrasts)
     report = report_claim(claim, tmp_path, tmp_path / "out", "test", 0.01)
-    rows = verdicts_table([report]).splitlines()[2:]
+    rows = tabulate_verdicts([report]).splitlines()[2:]
     assert [row.split(" | ")[0].strip("| ") for row in rows] == ["Much helps.", "Some helps."]
     assert rows[0].endswith("|  | **not run yet** |")
     assert rows[1].endswith("| **shows** |")
     assert "| much - none | +10 |  | not run yet |" in (tmp_path / "out/decay.md").read_text()
     without = own_claim(tmp_path, contrasts=[missing, found])
     report = report_claim(without, tmp_path, tmp_path / "out", "test", 0.01)
-    (row,) = verdicts_table([report]).splitlines()[2:]
+    (row,) = tabulate_verdicts([report]).splitlines()[2:]
     assert row.endswith("|  | **not run yet** |")
 
 
@@ -196,9 +191,9 @@ def test_a_network_on_its_plateau_is_not_judged(tmp_path: Path) -> None:
 
 def test_one_seed_is_not_judged(tmp_path: Path) -> None:
     write_decays(tmp_path)
-    settings = settings_of(
+    settings = group_settings(
         own_claim(tmp_path),
-        [score_run(run, "test") for run in runs_of(own_claim(tmp_path), tmp_path)
+        [score_run(run, "test") for run in find_runs(own_claim(tmp_path), tmp_path)
          if run.config["seed"] == 0],
     )  # fmt: skip
     (outcome,) = judge(own_claim(tmp_path), settings, 0.01)
@@ -231,7 +226,7 @@ def test_a_claim_is_reported(tmp_path: Path) -> None:
     for name in ("decay", "decay_courses"):
         with Image.open(tmp_path / f"out/{name}.png") as image:
             assert image.width == 960
-    assert "| **shows** |" in verdicts_table([report])
+    assert "| **shows** |" in tabulate_verdicts([report])
 
 
 def test_curves_along_an_axis_and_question_types(tmp_path: Path) -> None:
@@ -302,13 +297,13 @@ def test_macs_published_curve_stands_beside(tmp_path: Path) -> None:
 def test_a_claim_whose_runs_are_not_there(tmp_path: Path) -> None:
     report = report_claim(own_claim(tmp_path), tmp_path, tmp_path / "out", "test", 0.01)
     assert "Nothing was trained yet." in (tmp_path / "out/decay.md").read_text()
-    assert "**not run yet**" in verdicts_table([report])
+    assert "**not run yet**" in tabulate_verdicts([report])
 
 
 def test_a_sweep_that_was_killed_before_its_first_evaluation_has_no_runs(tmp_path: Path) -> None:
     """The laboratory, which counts them before it goes on, must not stop there."""
     (tmp_path / "decay/seed@0").mkdir(parents=True)
-    assert runs_of(own_claim(tmp_path), tmp_path) == []
+    assert find_runs(own_claim(tmp_path), tmp_path) == []
 
 
 def test_only_common_seeds_are_compared(tmp_path: Path) -> None:
@@ -316,7 +311,7 @@ def test_only_common_seeds_are_compared(tmp_path: Path) -> None:
     write_scored_run(tmp_path / "decay", [True] * 90,
                      **{"optim.weight_decay": 0.1, "seed": 7, "optim.lr": 0.1})  # fmt: skip
     claim = own_claim(tmp_path)
-    settings = settings_of(claim, [score_run(run, "test") for run in runs_of(claim, tmp_path)])
+    settings = group_settings(claim, [score_run(run, "test") for run in find_runs(claim, tmp_path)])
     (outcome,) = judge(claim, settings, 0.01)
     assert outcome.seeds == [0, 1, 2]
 
@@ -328,13 +323,13 @@ def test_runs_that_are_not_what_the_claim_is_about(tmp_path: Path) -> None:
                      **{"optim.weight_decay": 0.5, "seed": 0, "optim.lr": 0.1})  # fmt: skip
     keys = [CLAIM["keys"][0] | {"values": [0.1, 0.0]}]
     claim = own_claim(tmp_path, keys=keys)
-    settings = settings_of(claim, [score_run(run, "test") for run in runs_of(claim, tmp_path)])
+    settings = group_settings(claim, [score_run(run, "test") for run in find_runs(claim, tmp_path)])
     assert [s.values["optim.weight_decay"] for s in settings] == [0.1, 0.0]
     write_scored_run(tmp_path / "decay", [True] * 90,
                      **{"optim.weight_decay": 0.1, "seed": 9, "optim.lr": 0.3})  # fmt: skip
-    scored = [score_run(run, "test") for run in runs_of(claim, tmp_path)]
+    scored = [score_run(run, "test") for run in find_runs(claim, tmp_path)]
     with pytest.raises(UserError, match=r"in optim\.lr, which the claim decay does not vary"):
-        settings_of(claim, scored)
+        group_settings(claim, scored)
 
 
 def test_networks_that_were_asked_other_questions_are_not_compared(tmp_path: Path) -> None:
@@ -342,7 +337,7 @@ def test_networks_that_were_asked_other_questions_are_not_compared(tmp_path: Pat
         write_scored_run(tmp_path / "decay", [True] * count,
                          **{"optim.weight_decay": decay, "seed": 0})  # fmt: skip
     claim = own_claim(tmp_path)
-    settings = settings_of(claim, [score_run(run, "test") for run in runs_of(claim, tmp_path)])
+    settings = group_settings(claim, [score_run(run, "test") for run in find_runs(claim, tmp_path)])
     with pytest.raises(UserError, match="test questions are not those of"):
         judge(claim, settings, 0.01)
 
@@ -384,7 +379,7 @@ def test_predictions_that_cannot_be_scored_are_named(
     path.write_text(f"{line}\n")
     claim = own_claim(tmp_path)
     with pytest.raises(UserError, match=message):
-        [score_run(run, "test") for run in runs_of(claim, tmp_path)]
+        [score_run(run, "test") for run in find_runs(claim, tmp_path)]
 
 
 @pytest.mark.parametrize("path", sorted((REPOSITORY / "configs/claim").rglob("*.yaml")))

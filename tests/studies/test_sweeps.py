@@ -12,7 +12,7 @@ from PIL import Image
 from filmvqa.cli.ablations import read_ablations
 from filmvqa.studies.paper_results import ABLATIONS, COLUMNS, TEST_ACCURACY
 from filmvqa.studies.sweep_report import report_sweep
-from filmvqa.studies.sweeps import read_runs, shown, summarize
+from filmvqa.studies.sweeps import format_value, read_runs, summarize
 from filmvqa.system.errors import UserError
 from filmvqa.training.curves import draw_curves
 from filmvqa.worlds.engine.programs import QUESTION_TYPES
@@ -63,7 +63,7 @@ def test_a_sweep_becomes_table_and_figure(tmp_path: Path) -> None:
     sweep = summarize(read_runs(tmp_path))
     assert (sweep.key, sweep.series_key) == ("optim.weight_decay", None)
     assert [p.value for p in sweep.points] == [0.0, 1e-5, 1e-3]
-    assert [p.runs for p in sweep.points] == [1, 2, 1]
+    assert [len(p.runs) for p in sweep.points] == [1, 2, 1]
     assert sweep.points[1].val == pytest.approx(0.75)
     assert sweep.points[1].val_spread == pytest.approx(0.0707, abs=1e-4)
     assert sweep.points[0].gap == pytest.approx(0.35)
@@ -87,7 +87,7 @@ def test_a_sweep_becomes_table_and_figure(tmp_path: Path) -> None:
     ],
 )  # fmt: skip
 def test_values_as_tables_have_them(value: Any, text: str) -> None:
-    assert shown(value) == text
+    assert format_value(value) == text
 
 
 def test_sweeps_over_words_are_drawn_too(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from filmvqa.studies.mask_figure import mask_of
+from filmvqa.studies.sheets import mask_of
 from filmvqa.tasks.masks import (
     THRESHOLDS,
     dice_loss,

@@ -15,7 +15,7 @@ from filmvqa.evaluation.batches import open_loader
 from filmvqa.evaluation.evaluate import evaluate_checkpoint
 from filmvqa.models import build_model
 from filmvqa.questions.vocabulary import Vocabulary
-from filmvqa.studies.mask_figure import draw_masks
+from filmvqa.studies.sheets import draw_masks
 from filmvqa.system.errors import UserError
 from filmvqa.system.layout import DatasetLayout
 from filmvqa.tasks.objectives import objective_for

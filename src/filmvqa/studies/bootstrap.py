@@ -19,8 +19,12 @@ class Difference:
     low: float
     high: float
 
+    def format_points(self, note: str = "") -> str:
+        """The mean with its interval, and a note behind it, in points."""
+        return f"{100 * self.mean:+.1f} ({100 * self.low:+.1f} to {100 * self.high:+.1f}{note})"
 
-def paired_difference(
+
+def estimate_difference(
     first: NDArray[np.bool_] | NDArray[np.float64],
     second: NDArray[np.bool_] | NDArray[np.float64],
     images: NDArray[np.int64],
@@ -53,12 +57,8 @@ def paired_difference(
     seeds = len(first)
     of_image = np.unique(images, return_inverse=True)[1]
     questions = np.bincount(of_image).astype(np.float64)  # (I,)
-    gains = np.stack(
-        [
-            np.bincount(of_image, better.astype(np.float64) - worse)
-            for better, worse in zip(first, second, strict=True)
-        ]
-    )  # (S, I) right answers more
+    better = first.astype(np.float64) - second  # (S, N)
+    gains = np.stack([np.bincount(of_image, row) for row in better])  # (S, I) right answers more
     mean = gains.sum() / (seeds * questions.sum())
     generator = np.random.default_rng(seed)
     chosen = generator.multinomial(

@@ -1,40 +1,18 @@
-"""Claims about networks, the sweeps that try them, and what is read of their runs."""
+"""Claims about networks, and the sweeps that try them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import mean
 from typing import Annotated, Any, ClassVar, Literal
 
-import numpy as np
 import yaml
 from msgspec import Meta
-from numpy.typing import NDArray
 
-from filmvqa.settings.nested import changed_keys, flatten
 from filmvqa.settings.typed import AboveZero, Name, Positive, Settings, settings_from
-from filmvqa.studies.bootstrap import Difference, paired_difference
-from filmvqa.studies.sweeps import (
-    IGNORED_KEYS,
-    SweepRun,
-    grouped_value,
-    is_number,
-    runs_below,
-    shown,
-)
+from filmvqa.studies.sweeps import SweepRun, find_runs_below, format_value
 from filmvqa.system.errors import UserError, one_line
 from filmvqa.system.files import read_bytes
-from filmvqa.system.layout import EvaluationLayout, RunLayout
-from filmvqa.tasks.records import Prediction, read_predictions
-
-Verdict = Literal[
-    "shows", "shows, but less", "shows, and more", "does not show", "the opposite",
-    "cannot be told", "still on its plateau", "too few seeds",
-]  # fmt: skip
-#: A value that a sweep varies.
-Value = int | float | str | bool | list[Any] | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,9 +28,10 @@ class Key(Settings):
     values: Annotated[list[Any], Meta(min_length=1)] | None = None
     labels: dict[str, Name] = field(default_factory=dict)
 
-    def shown(self, value: Any) -> str:
+    def format_value(self, value: Any) -> str:
         """A value as tables have it."""
-        return self.labels.get(shown(value), shown(value))
+        text = format_value(value)
+        return self.labels.get(text, text)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,230 +161,15 @@ def read_claim(path: Path, called: str | None = None) -> Claim:
         raise UserError(f"{path}: {one_line(error)}") from None
 
 
-@dataclass(frozen=True)
-class ScoredRun:
-    """A run, and how well it answers each of the test questions: 1 for a right and 0 for a wrong
-    answer; of a mask its intersection over union with the true one.
-
-    ``questions``, ``images`` and ``scores`` are (N,).
-    """
-
-    run: SweepRun
-    questions: NDArray[np.int64]
-    images: NDArray[np.int64]
-    scores: NDArray[np.float64]
-
-    @property
-    def seed(self) -> int:
-        return int(self.run.config.get("seed", 0))
-
-    @property
-    def test(self) -> float:
-        return float(self.scores.mean())
-
-
-@dataclass(frozen=True)
-class Setting:
-    """The runs of a claim that differ only in their seed, in the order of their seeds."""
-
-    values: dict[str, Any]
-    runs: list[ScoredRun]
-
-    @property
-    def tests(self) -> list[float]:
-        """Test score of each run."""
-        return [run.test for run in self.runs]
-
-    @property
-    def score(self) -> str:
-        """The name of the score."""
-        return self.runs[0].run.score
-
-    @property
-    def at_the_end(self) -> float:
-        """Mean training score after the last step."""
-        return mean(run.run.course[-1].train for run in self.runs)
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What the runs say about a contrast."""
-
-    contrast: Contrast
-    difference: Difference
-    seeds: list[int]
-    verdict: Verdict
-
-
-def score_run(run: SweepRun, split: str) -> ScoredRun:
-    """What an evaluation of a run on a split has written."""
-    path = EvaluationLayout(RunLayout(run.folder).evaluation, split).predictions
-    records = read_predictions(path)
-    return ScoredRun(
-        run,
-        np.array([record.question_index for record in records]),
-        np.array([record.image_index for record in records]),
-        np.array([_score(record, path) for record in records]),
-    )
-
-
-def _score(record: Prediction, path: Path) -> float:
-    if record.iou is None and record.truth is None:
-        raise UserError(
-            f"{path}: question {record.question_index} has no true answer; report on a split that "
-            "has them"
-        )
-    return float(record.answer == record.truth) if record.iou is None else record.iou
-
-
-def runs_of(claim: Claim, folder: Path) -> list[SweepRun]:
+def find_runs(claim: Claim, folder: Path) -> list[SweepRun]:
     """The runs of a claim's sweeps below a folder that belong to it; none if nothing was trained
     yet."""
-    runs = []
-    for sweep in claim.sweeps:
-        if (folder / sweep).is_dir():
-            runs += [run for run in runs_below(folder / sweep) if belongs(run, claim)]
-    return runs
+    folders = [folder / sweep for sweep in claim.sweeps if (folder / sweep).is_dir()]
+    return [run for path in folders for run in find_runs_below(path) if belongs(run, claim)]
 
 
 def belongs(run: SweepRun, claim: Claim) -> bool:
     """Whether a run has the values that a claim is about."""
-    return all(
-        grouped_value(run.config.get(k)) == grouped_value(v) for k, v in claim.where.items()
-    ) and all(
-        key.values is None
-        or grouped_value(run.config.get(key.key)) in map(grouped_value, key.values)
-        for key in claim.keys
-    )
-
-
-def settings_of(claim: Claim, runs: Sequence[ScoredRun]) -> list[Setting]:
-    """The claim's settings in order.
-
-    Raises
-    ------
-    UserError
-        If two runs of a setting differ in something besides their seeds, so that they are not what
-        the claim is about.
-    """
-    groups: dict[tuple[Any, ...], dict[int, ScoredRun]] = {}
-    for run in runs:
-        values = tuple(grouped_value(run.run.config.get(key.key)) for key in claim.keys)
-        group = groups.setdefault(values, {})
-        for other in group.values():
-            differing = changed_keys(run.run.config, other.run.config)
-            if differing := [key for key in differing if key not in IGNORED_KEYS]:
-                raise UserError(
-                    f"{run.run.folder}: differs from {other.run.folder} in {differing[0]}, which "
-                    f"the claim {claim.name} does not vary; move one of them away"
-                )
-        group.setdefault(run.seed, run)
-    order = sorted(groups, key=lambda values: _rank(claim, values, groups))
-    return [
-        Setting(
-            dict(zip((key.key for key in claim.keys), values, strict=True)),
-            [groups[values][seed] for seed in sorted(groups[values])],
-        )
-        for values in order
-    ]
-
-
-def _rank(claim: Claim, values: tuple[Any, ...], groups: Any) -> tuple[Any, ...]:
-    """Where a setting stands: in the order of the claim's values, else as numbers or words are
-    sorted."""
-    ranks: list[Any] = []
-    for i, (key, value) in enumerate(zip(claim.keys, values, strict=True)):
-        if key.values is not None:
-            ranks.append([grouped_value(v) for v in key.values].index(value))
-        else:
-            are_numbers = all(is_number(group[i]) for group in groups)
-            ranks.append(value if are_numbers else str(value))
-    return tuple(ranks)
-
-
-def judge(claim: Claim, settings: Sequence[Setting], margin: float) -> list[Outcome]:
-    """What the runs say about each contrast of a claim whose settings they have.
-
-    Parameters
-    ----------
-    margin
-        The largest difference of accuracy that counts as none, a fraction.
-    """
-    outcomes = []
-    for contrast in claim.contrasts:
-        first, second = (
-            find_setting(settings, values) for values in (contrast.first, contrast.second)
-        )
-        if first is None or second is None:
-            continue
-        seeds = sorted({r.seed for r in first.runs} & {r.seed for r in second.runs})
-        if not seeds:
-            continue
-        pair = [[r for r in s.runs if r.seed in seeds] for s in (first, second)]
-        one = pair[0][0]
-        for run in (*pair[0], *pair[1]):
-            if not np.array_equal(run.questions, one.questions):
-                raise UserError(
-                    f"{run.run.folder}: its test questions are not those of {one.run.folder}; "
-                    "evaluate both on the same set"
-                )
-        difference = paired_difference(
-            np.stack([r.scores for r in pair[0]]), np.stack([r.scores for r in pair[1]]),
-            one.images,
-        )  # fmt: skip
-        verdict = verdict_of(difference, contrast.expected, margin, contrast.claimed)
-        if claim.plateau and min(first.at_the_end, second.at_the_end) < claim.plateau / 100:
-            verdict = "still on its plateau"
-        if len(seeds) < 2:  # the interval then leaves out how much seeds differ
-            verdict = "too few seeds"
-        outcomes.append(Outcome(contrast, difference, seeds, verdict))
-    return outcomes
-
-
-def find_setting(settings: Sequence[Setting], values: dict[str, Any]) -> Setting | None:
-    """The one setting that has the values; None without any."""
-    found = [
-        s
-        for s in settings
-        if all(s.values.get(key) == grouped_value(value) for key, value in values.items())
-    ]
-    if len(found) > 1:
-        raise UserError(f"contrasts: {flatten(values)} are the values of {len(found)} settings")
-    return found[0] if found else None
-
-
-def verdict_of(
-    difference: Difference, expected: str, margin: float, claimed: float | None = None
-) -> Verdict:
-    """What a difference with its interval says.
-
-    - That the first is more accurate ``shows`` if the whole interval is above 0, and does so ``but
-      less`` or ``and more`` if what is claimed, in points, is above or below all of it. It is
-      ``the opposite`` if all is below 0, and ``does not show`` if all is below the margin.
-    - That it is no more accurate, or the same, ``shows`` if the whole interval is, where a
-      difference within the margin counts as none, and ``does not show`` if none of it is.
-    """
-    if expected != "more":
-        is_same = expected == "same"
-        if difference.high <= margin and (difference.low >= -margin or not is_same):
-            return "shows"
-        is_clear = difference.low > margin or (is_same and difference.high < -margin)
-        return "does not show" if is_clear else "cannot be told"
-    if difference.low > 0:
-        if claimed is not None and claimed > 100 * difference.high:
-            return "shows, but less"
-        return "shows" if claimed is None or claimed >= 100 * difference.low else "shows, and more"
-    if difference.high < 0:
-        return "the opposite"
-    return "does not show" if difference.high <= margin else "cannot be told"
-
-
-def label_of(claim: Claim, setting: Setting, keys: Sequence[str]) -> str:
-    """A setting by its values of some keys: numbers with their names, words alone; what it has
-    nothing of is left out."""
-    parts = []
-    for key in claim.keys:
-        if key.key not in keys or (text := key.shown(setting.values[key.key])) == "–":
-            continue
-        parts.append(f"{key.name} {text}" if is_number(setting.values[key.key]) else text)
-    return ", ".join(parts)
+    allowed = [(key, [value]) for key, value in claim.where.items()]
+    allowed += [(key.key, key.values) for key in claim.keys if key.values is not None]
+    return all(run.config.get(key) in values for key, values in allowed)

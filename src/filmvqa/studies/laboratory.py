@@ -8,26 +8,16 @@ from pathlib import Path
 from statistics import mean, stdev
 
 from filmvqa.evaluation.evaluate import evaluate_checkpoint
-from filmvqa.studies.claims import (
-    Claim,
-    Contrast,
-    Outcome,
-    Setting,
-    judge,
-    runs_of,
-    score_run,
-    settings_of,
-)
+from filmvqa.studies.claims import Claim, Contrast, find_runs
+from filmvqa.studies.judging import Outcome, Setting, group_settings, judge, score_run
 from filmvqa.studies.laboratory_figure import draw_courses, draw_settings
 from filmvqa.studies.paper_results import ABLATIONS, MAC_BY_FRACTION, TEST_ACCURACY
-from filmvqa.studies.sweeps import unfinished
+from filmvqa.studies.sweeps import report_unfinished
 from filmvqa.system.files import check_output, is_up_to_date, write_file
 from filmvqa.system.layout import EvaluationLayout, RunLayout
 from filmvqa.system.locks import folder_lock
 from filmvqa.system.tables import csv_table, markdown_table
 from filmvqa.worlds.engine.programs import QUESTION_TYPES
-
-_NOT_RUN = "not run yet"
 
 
 @dataclass(frozen=True)
@@ -64,33 +54,34 @@ def report_claim(claim: Claim, runs: Path, output: Path, split: str, margin: flo
         As for ``judge``.
     """
     check_output(output / f"{claim.name}.md")
-    scored, found = [], runs_of(claim, runs)
-    left_out = {run.folder for run in unfinished(found)}
-    for run in (run for run in found if run.folder not in left_out):
+    scored = []
+    all_runs = find_runs(claim, runs)
+    unfinished = {run.folder for run in report_unfinished(all_runs)}
+    for run in (run for run in all_runs if run.folder not in unfinished):
         layout = RunLayout(run.folder)
         predictions = EvaluationLayout(layout.evaluation, split).predictions
         if not is_up_to_date(predictions, layout.best_checkpoint):
             evaluate_checkpoint(layout.best_checkpoint, split)
         scored.append(score_run(run, split))
-    settings = settings_of(claim, scored)
+    settings = group_settings(claim, scored)
     report = ClaimReport(claim, settings, judge(claim, settings, margin))
     with folder_lock(output, claim.name):
-        write_file(output / f"{claim.name}.md", page(report, split))
-        write_file(output / f"{claim.name}.csv", claim_csv(report))
+        write_file(output / f"{claim.name}.md", format_page(report, split))
+        write_file(output / f"{claim.name}.csv", format_claim_csv(report))
         if settings:
             draw_settings(claim, settings, output / f"{claim.name}.png")
             draw_courses(claim, settings, output / f"{claim.name}_courses.png")
     return report
 
 
-def page(report: ClaimReport, split: str) -> str:
+def format_page(report: ClaimReport, split: str) -> str:
     """A claim's page in Markdown."""
     claim = report.claim
     lines = [f"# {claim.title}", f"*Claim: {claim.claim}* ({claim.source})"]
     lines.append(f"```bash\npython scripts/laboratory.py claims=[{claim.called}]\n```")
     if not report.settings:
         return "\n\n".join([*lines, "Nothing was trained yet.\n"])
-    lines += [settings_table(report, split), outcomes_table(claim, report.outcomes)]
+    lines += [tabulate_settings(report, split), tabulate_outcomes(claim, report.outcomes)]
     score = report.settings[0].score
     lines.append(
         f"{report.num_runs} of {claim.runs} runs, {report.hours:.1f} hours of training with one "
@@ -105,7 +96,7 @@ def page(report: ClaimReport, split: str) -> str:
     return "\n\n".join(line.rstrip("\n") for line in lines) + "\n"
 
 
-def settings_table(report: ClaimReport, split: str) -> str:
+def tabulate_settings(report: ClaimReport, split: str) -> str:
     """A row for each setting: scores in percent, means over seeds, and of the split the
     standard deviation over seeds. All but the first are at the evaluation with the best validation
     score. The paper's, on CLEVR, are in a column, and with question types in a row below."""
@@ -114,27 +105,19 @@ def settings_table(report: ClaimReport, split: str) -> str:
     names = [key.name for key in claim.keys]
     rows = []
     for setting in report.settings:
-        test, train = mean(setting.tests), mean(r.run.train for r in setting.runs)
-        spread = f" ± {100 * stdev(setting.tests):.1f}" if len(setting.runs) > 1 else ""
-        by_type = [
-            [r.run.by_type[name] for r in setting.runs if name in r.run.by_type] for name in types
-        ]
-        published = _published(claim, setting)
-        rows.append(
-            [
-                *(key.shown(setting.values[key.key]) for key in claim.keys),
-                str(len(setting.runs)),
-                f"{100 * setting.at_the_end:.1f}",
-                f"{100 * train:.1f}",
-                f"{100 * mean(r.run.val for r in setting.runs):.1f}",
-                f"{100 * test:.1f}{spread}",
-                f"{100 * (train - test):+.1f}",
-                *([f"{published[0]:.1f}" if published else ""] if claim.paper else []),
-                *(f"{100 * mean(values):.1f}" if values else "" for values in by_type),
-            ]
-        )
+        test, runs = mean(setting.tests), [scored.run for scored in setting.runs]
+        spread = f" ± {100 * stdev(setting.tests):.1f}" if len(runs) > 1 else ""
+        published = _find_published(claim, setting)
+        row = [key.format_value(setting.values[key.key]) for key in claim.keys]
+        row += [str(len(runs)), _percent(setting.at_the_end), _percent(setting.train)]
+        row += [_percent(*(run.val for run in runs)), f"{_percent(test)}{spread}"]
+        row.append(f"{100 * (setting.train - test):+.1f}")
+        if claim.paper:
+            row.append(f"{published[0]:.1f}" if published else "")
+        blank = [""] * (len(row) - len(names))
+        row += [_percent(*(r.by_type[name] for r in runs if name in r.by_type)) for name in types]
+        rows.append(row)
         if types and len(published) > 1:
-            blank = [""] * (len(rows[-1]) - len(names) - len(types))
             values = [f"{value:.1f}" for value in published[1:]]
             rows.append(["the paper's", *[""] * (len(names) - 1), *blank, *values])
     header = [*names, "seeds", "training, at the end", "training", "validation", split, "gap"]
@@ -142,7 +125,12 @@ def settings_table(report: ClaimReport, split: str) -> str:
     return markdown_table([*header, *(f"{name}, validation" for name in types)], rows, len(names))
 
 
-def _published(claim: Claim, setting: Setting) -> tuple[float, ...]:
+def _percent(*scores: float) -> str:
+    """The mean of scores in percent; nothing of none."""
+    return f"{100 * mean(scores):.1f}" if scores else ""
+
+
+def _find_published(claim: Claim, setting: Setting) -> tuple[float, ...]:
     """The published accuracies of a setting in percent, overall and (of models) by question type;
     none if there are none."""
     if claim.paper == "models":
@@ -155,48 +143,38 @@ def _published(claim: Claim, setting: Setting) -> tuple[float, ...]:
     return ()
 
 
-def outcomes_table(claim: Claim, outcomes: Sequence[Outcome]) -> str:
+def tabulate_outcomes(claim: Claim, outcomes: Sequence[Outcome]) -> str:
     """A row for each contrast: the difference in points, its interval, and what that says."""
     rows = []
     for contrast in claim.contrasts:
-        outcome = _outcome_of(contrast, outcomes)
-        rows.append(
-            [
-                contrast.text,
-                "" if contrast.claimed is None else f"{contrast.claimed:+g}",
-                interval(outcome) if outcome else "",
-                outcome.verdict if outcome else _NOT_RUN,
-            ]
-        )
+        claimed = "" if contrast.claimed is None else f"{contrast.claimed:+g}"
+        rows.append([contrast.text, claimed, *_find_outcome(contrast, outcomes)])
     return markdown_table(["difference", "claimed", "measured, 95% interval", "verdict"], rows, 1)
 
 
-def _outcome_of(contrast: Contrast, outcomes: Sequence[Outcome]) -> Outcome | None:
-    return next((outcome for outcome in outcomes if outcome.contrast is contrast), None)
+def _find_outcome(contrast: Contrast, outcomes: Sequence[Outcome]) -> tuple[str, str]:
+    """The difference of a contrast with its interval in points, and the verdict."""
+    for outcome in outcomes:
+        if outcome.contrast is contrast:
+            seeds = "" if len(outcome.seeds) > 1 else ", one seed"
+            return outcome.difference.format_points(seeds), outcome.verdict
+    return "", "not run yet"
 
 
-def interval(outcome: Outcome) -> str:
-    """A difference with its interval, in points."""
-    d = outcome.difference
-    seeds = "" if len(outcome.seeds) > 1 else ", one seed"
-    return f"{100 * d.mean:+.1f} ({100 * d.low:+.1f} to {100 * d.high:+.1f}{seeds})"
-
-
-def verdicts_table(reports: Sequence[ClaimReport]) -> str:
+def tabulate_verdicts(reports: Sequence[ClaimReport]) -> str:
     """The first table of the laboratory: a row for each part of each claim."""
     rows = []
     for report in reports:
         claim, ran = report.claim, f"{report.num_runs} runs, {report.hours:.1f} h"
         for part, contrast in claim.deciding.items():
-            outcome = _outcome_of(contrast, report.outcomes)
-            measured = f"{contrast.text}: {interval(outcome)}" if outcome else ""
-            verdict = outcome.verdict if outcome else _NOT_RUN
+            difference, verdict = _find_outcome(contrast, report.outcomes)
+            measured = f"{contrast.text}: {difference}" if difference else ""
             rows.append([part, claim.source, ran, measured, f"**{verdict}**"])
     header = ["claim", "source", "what was run", "difference in points, 95% interval", "verdict"]
     return markdown_table(header, rows, len(header))
 
 
-def claim_csv(report: ClaimReport) -> str:
+def format_claim_csv(report: ClaimReport) -> str:
     """A row for each run: scores as fractions, at the evaluation with the best validation."""
     keys = [key.key for key in report.claim.keys]
     header = [*keys, "seed", "step", "seconds", "train", "val", "test"]

@@ -8,20 +8,20 @@ from typing import Any
 
 from filmvqa.studies.paper_results import ABLATIONS, TEST_ACCURACY
 from filmvqa.studies.sweeps import Sweep, SweepPoint
-from filmvqa.system.figure_file import new_figure, save_figure
+from filmvqa.system.figures import add_legend, add_plots, draw_figure
 
 
 def draw_sweep(sweep: Sweep, target: str | Path) -> None:
     """Write a PNG of training and validation score; the gap between them is filled."""
     is_long_list = not sweep.numeric and len(sweep.points) > 4
     height = 1.2 + 0.28 * len(sweep.points) if is_long_list else 4.0
-    figure = new_figure(6, height)
-    axes = figure.subplots()
-    if sweep.numeric:
-        _draw_curves(axes, sweep)
-    else:
-        _draw_rows(axes, sweep)
-    save_figure(figure, target, dpi=150)
+    with draw_figure(target, 6, height, dpi=150) as figure:
+        (axes,) = add_plots(figure)
+        if sweep.numeric:
+            _draw_curves(axes, sweep)
+        else:
+            _draw_rows(axes, sweep)
+            add_legend(figure, 4)
 
 
 def _percent(points: list[SweepPoint], field: str) -> list[float]:
@@ -43,7 +43,6 @@ def _draw_curves(axes: Any, sweep: Sweep) -> None:
         )  # fmt: skip
     set_value_ticks(axes, sorted({p.value for p in sweep.points}))
     axes.set(xlabel=sweep.key, ylabel=f"{sweep.score} (%)")
-    axes.grid(alpha=0.3)
     axes.legend()
 
 
@@ -83,6 +82,4 @@ def _draw_rows(axes: Any, sweep: Sweep) -> None:
     axes.set_yticks(heights, labels)
     axes.set(xlabel=f"{sweep.score} (%)", ylabel=sweep.key)
     axes.set_ylim(-0.7, len(points) - 0.3)
-    axes.grid(axis="x", alpha=0.3)
-    figure = axes.get_figure()
-    figure.legend(loc="outside upper center", ncols=4, frameon=False)
+    axes.grid(visible=False, axis="y")

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import mean
 
 from filmvqa.studies.paper_results import ABLATIONS, COLUMNS, TEST_ACCURACY
 from filmvqa.studies.sweep_figure import draw_sweep
-from filmvqa.studies.sweeps import Reached, Sweep, read_runs, summarize, unfinished
+from filmvqa.studies.sweeps import Sweep, SweepRun, read_runs, report_unfinished, summarize
 from filmvqa.system.files import check_output, write_file
 from filmvqa.system.locks import folder_lock
 from filmvqa.system.tables import csv_table, markdown_table
 
 
-def markdown_tables(sweep: Sweep, reach: Sequence[float] = ()) -> str:
+def tabulate_sweep(sweep: Sweep, reach: Sequence[float] = ()) -> str:
     """The sweep as Markdown tables, accuracies in percent.
 
     For each accuracy that ``reach`` names, a column has the questions, in thousands, and the
@@ -22,9 +23,8 @@ def markdown_tables(sweep: Sweep, reach: Sequence[float] = ()) -> str:
 
     Sweeps over ablations and models have the paper's results next to ours.
     """
-    keys = [sweep.key] if sweep.series_key is None else [sweep.series_key, sweep.key]
+    header = [*sweep.keys, "runs", "training", "validation", "gap"]
     is_ablation = sweep.key == "ablation"
-    header = [*keys, "runs", "training", "validation", "gap"]
     header += ["paper, on CLEVR", "ours - none", "paper's - none"] if is_ablation else []
     header += [f"to {100 * accuracy:g}%" for accuracy in reach]
     full_model = next((p.val for p in sweep.points if p.value == "none"), None)
@@ -32,27 +32,29 @@ def markdown_tables(sweep: Sweep, reach: Sequence[float] = ()) -> str:
     for p in sweep.points:
         spread = "" if p.val_spread is None else f" ± {100 * p.val_spread:.2f}"
         row = [p.label] if p.series is None else [p.series, p.label]
-        row += [str(p.runs), f"{100 * p.train:.2f}", f"{100 * p.val:.2f}{spread}"]
+        row += [str(len(p.runs)), f"{100 * p.train:.2f}", f"{100 * p.val:.2f}{spread}"]
         row.append(f"{100 * p.gap:+.2f}")
         if is_ablation:
             published = ABLATIONS.get(str(p.value))
             row.append("" if published is None else f"{published:.1f}")
             row.append("" if full_model is None else f"{100 * (p.val - full_model):+.1f}")
             row.append("" if published is None else f"{published - ABLATIONS['none']:+.1f}")
-        row += [_time_to_reach(mark, p.runs) for mark in p.reached]
+        row += [_format_time_to_reach(p.runs, accuracy) for accuracy in reach]
         rows.append(row)
-    table = markdown_table(header, rows, len(keys))
-    return table + ("\n" + _models_by_type(sweep) if sweep.key == "model" else "")
+    table = markdown_table(header, rows, len(sweep.keys))
+    return table + ("\n" + _tabulate_models_by_type(sweep) if sweep.key == "model" else "")
 
 
-def _time_to_reach(mark: Reached | None, runs: int) -> str:
-    if mark is None:
+def _format_time_to_reach(runs: Sequence[SweepRun], accuracy: float) -> str:
+    marks = [mark for run in runs if (mark := run.find_first_reaching(accuracy)) is not None]
+    if not marks:
         return ""
-    of_all = "" if mark.runs == runs else f" ({mark.runs} of {runs})"
-    return f"{mark.questions / 1000:.0f}, {mark.seconds:.0f} s{of_all}"
+    questions, seconds = map(mean, zip(*marks, strict=True))
+    of_all = "" if len(marks) == len(runs) else f" ({len(marks)} of {len(runs)})"
+    return f"{questions / 1000:.0f}, {seconds:.0f} s{of_all}"
 
 
-def _models_by_type(sweep: Sweep) -> str:
+def _tabulate_models_by_type(sweep: Sweep) -> str:
     """Validation accuracy by question type; the paper's test accuracy is below each row."""
     rows = []
     points = {str(p.value): p for p in sweep.points}
@@ -66,19 +68,17 @@ def _models_by_type(sweep: Sweep) -> str:
     return markdown_table(["model", "", *COLUMNS], rows, 2)
 
 
-def sweep_csv(sweep: Sweep) -> str:
+def format_sweep_csv(sweep: Sweep) -> str:
     """The sweep as CSV, accuracies as fractions."""
     question_types = list(dict.fromkeys(name for p in sweep.points for name in p.by_type))
-    keys = [sweep.key] if sweep.series_key is None else [sweep.series_key, sweep.key]
     columns = ["runs", "train_accuracy", "val_accuracy", "val_spread", "gap", *question_types]
     rows = []
     for p in sweep.points:
         values = [p.value] if sweep.series_key is None else [p.series, p.value]
-        by_type = [p.by_type.get(name) for name in question_types]
-        numbers = [p.train, p.val, p.val_spread, p.gap, *by_type]
-        accuracies = [None if number is None else f"{number:.6f}" for number in numbers]
-        rows.append([*values, p.runs, *accuracies])
-    return csv_table([*keys, *columns], rows)
+        accuracies = [p.train, p.val, p.val_spread, p.gap, *map(p.by_type.get, question_types)]
+        numbers = [None if number is None else f"{number:.6f}" for number in accuracies]
+        rows.append([*values, len(p.runs), *numbers])
+    return csv_table([*sweep.keys, *columns], rows)
 
 
 def report_sweep(
@@ -89,16 +89,16 @@ def report_sweep(
 ) -> str:
     """Write ``report.md``, ``report.csv`` and ``report.png`` into a sweep's folder.
 
-    The parameters are those of ``summarize``. Returns the Markdown tables.
+    The parameters are those of ``summarize`` and ``tabulate_sweep``. Returns the Markdown tables.
     """
     folder = Path(folder)
     check_output(folder / "report.md")
     runs = read_runs(folder)
-    unfinished(runs)  # are reported too: a sweep can be looked at while it runs
-    sweep = summarize(runs, key, series_key, reach)
-    tables = markdown_tables(sweep, reach)
+    report_unfinished(runs)  # are in the tables too: a sweep can be looked at while it runs
+    sweep = summarize(runs, key, series_key)
+    tables = tabulate_sweep(sweep, reach)
     with folder_lock(folder, "report"):
         write_file(folder / "report.md", tables)
-        write_file(folder / "report.csv", sweep_csv(sweep))
+        write_file(folder / "report.csv", format_sweep_csv(sweep))
         draw_sweep(sweep, folder / "report.png")
     return tables

@@ -51,41 +51,45 @@ class SweepRun:
     course: list[Evaluated]
     score: str = "accuracy"
 
-    def reaches(self, accuracy: float) -> tuple[float, float] | None:
+    def find_first_reaching(self, accuracy: float) -> tuple[float, float] | None:
         """Questions and seconds until the first evaluation that finds this validation accuracy."""
         for evaluation in self.course:
             if evaluation.val >= accuracy:
-                return self.questions_after(evaluation.step), evaluation.seconds
+                return self.count_questions(evaluation.step), evaluation.seconds
         return None
 
-    def questions_after(self, step: int) -> float:
+    def count_questions(self, step: int) -> float:
         """How many questions so many steps are."""
         return step * float(self.config.get("trainer.batch_size", 1))
 
 
 @dataclass(frozen=True)
-class Reached:
-    """The runs of a point that reached an accuracy: how many, and their mean questions and seconds
-    until then."""
-
-    runs: int
-    questions: float
-    seconds: float
-
-
-@dataclass(frozen=True)
 class SweepPoint:
-    """Runs that differ only in their seed: the mean accuracies, and the standard deviation of the
-    validation accuracy (None for one run)."""
+    """Runs that differ only in their seed: their scores are means over these."""
 
     value: Any
-    train: float
-    val: float
-    val_spread: float | None
-    runs: int
-    by_type: dict[str, float]
+    runs: list[SweepRun]
     series: str | None = None
-    reached: tuple[Reached | None, ...] = ()
+
+    @property
+    def train(self) -> float:
+        return mean(run.train for run in self.runs)
+
+    @property
+    def val(self) -> float:
+        return mean(run.val for run in self.runs)
+
+    @property
+    def val_spread(self) -> float | None:
+        """The standard deviation over seeds; None for one run."""
+        return stdev(run.val for run in self.runs) if len(self.runs) > 1 else None
+
+    @property
+    def by_type(self) -> dict[str, float]:
+        """Validation score by question type, of types that all runs have."""
+        first, *others = (run.by_type for run in self.runs)
+        names = [name for name in first if all(name in other for other in others)]
+        return {name: mean(run.by_type[name] for run in self.runs) for name in names}
 
     @property
     def gap(self) -> float:
@@ -93,7 +97,7 @@ class SweepPoint:
 
     @property
     def label(self) -> str:
-        return shown(self.value)
+        return format_value(self.value)
 
 
 @dataclass(frozen=True)
@@ -113,6 +117,11 @@ class Sweep:
     def numeric(self) -> bool:
         return all(is_number(p.value) for p in self.points)
 
+    @property
+    def keys(self) -> list[str]:
+        """The series key, if there is one, and the key."""
+        return [key for key in (self.series_key, self.key) if key is not None]
+
 
 def read_runs(folder: str | Path) -> list[SweepRun]:
     """The runs below a folder that have at least one evaluation.
@@ -122,7 +131,7 @@ def read_runs(folder: str | Path) -> list[SweepRun]:
     UserError
         If there are none, or if a file of a run is broken.
     """
-    runs = runs_below(Path(folder))
+    runs = find_runs_below(Path(folder))
     if not runs:
         raise UserError(
             f"{folder}: no runs in it; make some with scripts/train.py -m sweep=weight_decay"
@@ -130,7 +139,7 @@ def read_runs(folder: str | Path) -> list[SweepRun]:
     return runs
 
 
-def runs_below(folder: Path) -> list[SweepRun]:
+def find_runs_below(folder: Path) -> list[SweepRun]:
     """As ``read_runs``; none if nothing was evaluated yet."""
     runs = []
     for metrics in files_below(folder, RunLayout(folder).metrics.name):
@@ -143,7 +152,7 @@ def runs_below(folder: Path) -> list[SweepRun]:
         runs.append(
             SweepRun(
                 layout.folder,
-                config | {"model": _model_name(config)},
+                config | {"model": _name_model(config)},
                 best["step"],
                 best["train"],
                 best["val"],
@@ -164,14 +173,14 @@ def is_finished(run: SweepRun) -> bool:
     return not last.exists() or bool(load_checkpoint(last)["progress"]["finished"])
 
 
-def unfinished(runs: Sequence[SweepRun]) -> list[SweepRun]:
+def report_unfinished(runs: Sequence[SweepRun]) -> list[SweepRun]:
     """The runs that were cut off or still train, and a line printed about each."""
-    found = [run for run in runs if not is_finished(run)]
-    for run in found:
+    unfinished = [run for run in runs if not is_finished(run)]
+    for run in unfinished:
         step = run.course[-1].step
         print(f"{run.folder}: is not at its end (last evaluated at step {step}); the command that "
               "started it goes on with it", flush=True)  # fmt: skip
-    return found
+    return unfinished
 
 
 def _read_config(path: Path) -> dict[str, Any]:
@@ -185,18 +194,13 @@ def _read_config(path: Path) -> dict[str, Any]:
     return config
 
 
-def _model_name(config: dict[str, Any]) -> str:
+def _name_model(config: dict[str, Any]) -> str:
     """The model's name as in ``TEST_ACCURACY``, in which FiLM on pixels is a model of its own."""
     name = str(config.get("model.name"))
     return f"{name}_pixels" if config.get("data.backbone.name") == "pixels" else name
 
 
-def summarize(
-    runs: list[SweepRun],
-    key: str | None = None,
-    series_key: str | None = None,
-    reach: Sequence[float] = (),
-) -> Sweep:
+def summarize(runs: list[SweepRun], key: str | None = None, series_key: str | None = None) -> Sweep:
     """Group the runs by the value of the varied key.
 
     Parameters
@@ -205,8 +209,6 @@ def summarize(
         The flat config key that the sweep varied; None is the key that differs between the runs.
     series_key
         A second key, with one curve per value; it is ignored if ``key`` is None.
-    reach
-        Validation accuracies of which the points say when they were reached.
 
     Raises
     ------
@@ -215,7 +217,7 @@ def summarize(
         keys.
     """
     if key is None:
-        key, series_key = _varied_keys(runs)
+        key, series_key = _find_varied_keys(runs)
     known = sorted({name for run in runs for name in run.config})
     for name, chosen in {"key": key, "series": series_key}.items():
         if chosen is not None and chosen not in known:
@@ -224,16 +226,14 @@ def summarize(
     groups: dict[tuple[str, Any], list[SweepRun]] = {}
     for run in runs:
         series = "" if series_key is None else str(run.config.get(series_key))
-        groups.setdefault((series, grouped_value(run.config.get(key))), []).append(run)
-    values = _ordered(key, {value for _, value in groups})
+        groups.setdefault((series, make_hashable(run.config.get(key))), []).append(run)
+    values = _sort_values(key, {value for _, value in groups})
     order = sorted(groups, key=lambda group: (group[0], values.index(group[1])))
-    points = [
-        _point(value, series or None, groups[series, value], reach) for series, value in order
-    ]
+    points = [SweepPoint(value, groups[series, value], series or None) for series, value in order]
     return Sweep(key, series_key, points, runs[0].score)
 
 
-def _ordered(key: str, values: set[Any]) -> list[Any]:
+def _sort_values(key: str, values: set[Any]) -> list[Any]:
     """Numbers in increasing order; others in the order of the paper's tables, then by name."""
     if all(map(is_number, values)):
         return sorted(values)
@@ -242,7 +242,7 @@ def _ordered(key: str, values: set[Any]) -> list[Any]:
     return sorted(values, key=lambda value: (rank.get(str(value), len(rank)), str(value)))
 
 
-def _varied_keys(runs: list[SweepRun]) -> tuple[str, str | None]:
+def _find_varied_keys(runs: list[SweepRun]) -> tuple[str, str | None]:
     """The key that differs between the runs, and the series key."""
     keys = {k for run in runs for k in run.config} - set(IGNORED_KEYS)
     varied = sorted(k for k in keys if len({str(run.config.get(k)) for run in runs}) > 1)
@@ -255,42 +255,17 @@ def _varied_keys(runs: list[SweepRun]) -> tuple[str, str | None]:
     return varied[0], None
 
 
-def _point(
-    value: Any, series: str | None, runs: list[SweepRun], reach: Sequence[float]
-) -> SweepPoint:
-    val_accuracies = [r.val for r in runs]
-    question_types = [name for name in runs[0].by_type if all(name in r.by_type for r in runs)]
-    return SweepPoint(
-        value=value,
-        train=mean(r.train for r in runs),
-        val=mean(val_accuracies),
-        val_spread=stdev(val_accuracies) if len(runs) > 1 else None,
-        runs=len(runs),
-        by_type={name: mean(r.by_type[name] for r in runs) for name in question_types},
-        series=series,
-        reached=tuple(_reached(runs, accuracy) for accuracy in reach),
-    )
-
-
-def _reached(runs: list[SweepRun], accuracy: float) -> Reached | None:
-    marks = [mark for run in runs if (mark := run.reaches(accuracy)) is not None]
-    if not marks:
-        return None
-    questions, seconds = zip(*marks, strict=True)
-    return Reached(len(marks), mean(questions), mean(seconds))
-
-
 def is_number(value: Any) -> bool:
     """Whether a value of a config is a number; true and false are none."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def grouped_value(value: Any) -> Any:
+def make_hashable(value: Any) -> Any:
     """A value of a config as groups of runs have it: a list as text, which can be hashed."""
     return str(value) if isinstance(value, list) else value
 
 
-def shown(value: Any) -> str:
+def format_value(value: Any) -> str:
     """A value of a config as tables and figures have it; nothing is a dash."""
     if value in (None, [], "[]"):
         return "–"

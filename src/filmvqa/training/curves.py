@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from filmvqa.system.errors import UserError
-from filmvqa.system.figure_file import new_figure, save_figure
+from filmvqa.system.figures import add_plots, draw_figure
 from filmvqa.system.files import is_up_to_date, read_bytes
 from filmvqa.system.layout import RunLayout
 
@@ -80,12 +80,10 @@ def draw_curves(metrics: str | Path, target: str | Path) -> None:
     train = [100 * record["train"] for record in evaluations]
     val = [100 * record["val"] for record in evaluations]
     metric = evaluations[0]["metric"] if evaluations else "accuracy"
-    figure = new_figure(6, 4)
-    axes = figure.subplots()
-    axes.fill_between(steps, train, val, color="0.5", alpha=0.2, label="gap")
-    axes.plot(steps, train, "o-", color="C1", markersize=3, label="training sample")
-    axes.plot(steps, val, "o-", color="C0", markersize=3, label="validation")
-    axes.set(xlabel="step", ylabel=f"{score_title(metric)} (%)")
-    axes.grid(alpha=0.3)
-    axes.legend()
-    save_figure(figure, target, dpi=150)
+    with draw_figure(target, 6, 4, dpi=150) as figure:
+        (axes,) = add_plots(figure)
+        axes.fill_between(steps, train, val, color="0.5", alpha=0.2, label="gap")
+        axes.plot(steps, train, "o-", color="C1", markersize=3, label="training sample")
+        axes.plot(steps, val, "o-", color="C0", markersize=3, label="validation")
+        axes.set(xlabel="step", ylabel=f"{score_title(metric)} (%)")
+        axes.legend()

@@ -15,7 +15,7 @@ from filmvqa.backbones.build import backbone_from_spec
 from filmvqa.backbones.spectrograms import Spectrogram
 from filmvqa.questions.dataset import QuestionDataset
 from filmvqa.questions.vocabulary import Vocabulary
-from filmvqa.studies.scene_figure import draw_scenes
+from filmvqa.studies.sound_sheet import draw_scenes
 from filmvqa.system.errors import UserError
 from filmvqa.system.layout import DatasetLayout
 from filmvqa.tasks.accuracy import accuracy_report, format_comparison

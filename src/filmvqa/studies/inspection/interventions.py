@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import cast
+from dataclasses import dataclass
+from typing import TypedDict, Unpack, cast
 
 import torch
 from torch import Tensor, nn
@@ -18,11 +19,38 @@ from filmvqa.questions.vocabulary import Vocabulary
 from filmvqa.studies.inspection.settings import FilmSettings, Parameter
 from filmvqa.system.errors import UserError
 
-Intervention = Callable[[Modulation], Modulation]
+
+class Where(TypedDict, total=False):
+    """Which of γ and β are changed, and in which FiLM layers, from 0; None: in all."""
+
+    parameter: Parameter
+    layers: Sequence[int] | None
+
+
+@dataclass(frozen=True)
+class Intervention:
+    """A change of γ or β (N, L, C), whose name ``change`` is given too."""
+
+    change: Callable[[Tensor, str], Tensor]
+    parameter: Parameter = "both"
+    layers: Sequence[int] | None = None
+
+    def __call__(self, modulation: Modulation) -> Modulation:
+        new = {}
+        for name in ("gamma", "beta"):
+            if self.parameter in (name, "both"):
+                values = getattr(modulation, name)
+                new[name] = self.change(values, name)
+                if self.layers is not None:
+                    layers = list(self.layers)
+                    new[name] = values.index_copy(
+                        1, torch.tensor(layers, device=values.device), new[name][:, layers]
+                    )
+        return modulation._replace(**new)
 
 
 @contextmanager
-def intervene(model: nn.Module, intervention: Intervention) -> Iterator[None]:
+def intervene(model: nn.Module, intervention: Callable[[Modulation], Modulation]) -> Iterator[None]:
     """Within the block, the model computes with changed γ and β.
 
     Raises
@@ -30,19 +58,16 @@ def intervene(model: nn.Module, intervention: Intervention) -> Iterator[None]:
     UserError
         For a model without a FiLM generator.
     """
-    generator = _generator_of(model)
-
-    def hook(module: nn.Module, inputs: object, output: Modulation) -> Modulation:
-        return intervention(output)
-
-    handle = generator.register_forward_hook(hook)
+    handle = _find_generator(model).register_forward_hook(
+        lambda module, inputs, modulation: intervention(modulation)
+    )
     try:
         yield
     finally:
         handle.remove()
 
 
-def _generator_of(model: nn.Module) -> FilmGenerator:
+def _find_generator(model: nn.Module) -> FilmGenerator:
     generator = getattr(model, "film_generator", None)
     if not isinstance(generator, FilmGenerator):
         raise UserError("this model has no γ and β to change; FiLM models have")
@@ -51,7 +76,7 @@ def _generator_of(model: nn.Module) -> FilmGenerator:
 
 def build_intervention(
     settings: FilmSettings, model: nn.Module, vocabulary: Vocabulary
-) -> Intervention:
+) -> Callable[[Modulation], Modulation]:
     """The intervention that settings describe, for a model.
 
     Raises
@@ -61,7 +86,7 @@ def build_intervention(
         unknown word.
     """
     try:
-        num_layers = _generator_of(model).num_layers
+        num_layers = _find_generator(model).num_layers
     except UserError as error:
         raise UserError(f"film: {error}") from None
     layers = None if settings.layers is None else [layer - 1 for layer in settings.layers]
@@ -70,10 +95,8 @@ def build_intervention(
             f"film.layers={settings.layers}: this model has {num_layers} FiLM layers; choose from "
             f"1 to {num_layers}"
         )
-    parameter = settings.parameter
-    moved = scale_and_shift(
-        scale=settings.scale, shift=settings.shift, parameter=parameter, layers=layers
-    )
+    where: Where = {"parameter": settings.parameter, "layers": layers}
+    moved = scale_and_shift(settings.scale, settings.shift, **where)
     if settings.question is None:
         return moved
     try:
@@ -82,7 +105,7 @@ def build_intervention(
         raise UserError(f"film.{error}") from None
     with evaluating(model):
         other = cast(FilmNet, model).modulate(tokens)
-    replaced = replace_film(other.gamma[0], other.beta[0], parameter=parameter, layers=layers)
+    replaced = replace_film(other.gamma[0], other.beta[0], **where)
     return lambda modulation: moved(replaced(modulation))
 
 
@@ -108,61 +131,22 @@ def build_network_change(settings: FilmSettings) -> NetworkChange | None:
     )
 
 
-def scale_and_shift(
-    *,
-    scale: float = 1.0,
-    shift: float = 0.0,
-    parameter: Parameter = "both",
-    layers: Sequence[int] | None = None,
-) -> Intervention:
-    """γ or β times ``scale`` plus ``shift``; of some layers, or (None) of all."""
-    return _of_layers(lambda values, _: scale * values + shift, parameter, layers)
+def scale_and_shift(scale: float = 1.0, shift: float = 0.0, **where: Unpack[Where]) -> Intervention:
+    """γ or β times ``scale`` plus ``shift``."""
+    return Intervention(lambda values, _: scale * values + shift, **where)
 
 
-def replace_film(
-    gamma: Tensor,
-    beta: Tensor,
-    *,
-    parameter: Parameter = "both",
-    layers: Sequence[int] | None = None,
-) -> Intervention:
+def replace_film(gamma: Tensor, beta: Tensor, **where: Unpack[Where]) -> Intervention:
     """γ and β (L, C) that are the same for all questions, such as their means or those of another
     question."""
-    given = {"gamma": gamma, "beta": beta}
-    return _of_layers(
-        lambda values, name: given[name].to(values).expand_as(values), parameter, layers
-    )
+    new = {"gamma": gamma, "beta": beta}
+    return Intervention(lambda values, name: new[name].to(values).expand_as(values), **where)
 
 
-def add_noise(
-    std: float,
-    generator: torch.Generator,
-    *,
-    parameter: Parameter = "both",
-    layers: Sequence[int] | None = None,
-) -> Intervention:
+def add_noise(std: float, generator: torch.Generator, **where: Unpack[Where]) -> Intervention:
     """Normal noise added to γ or β, drawn anew for each question, layer and channel."""
 
     def add(values: Tensor, _: str) -> Tensor:
-        noise = torch.randn(values.shape, generator=generator)
-        return values + std * noise.to(values)
+        return values + std * torch.randn(values.shape, generator=generator).to(values)
 
-    return _of_layers(add, parameter, layers)
-
-
-def _of_layers(
-    function: Callable[[Tensor, str], Tensor], parameter: Parameter, layers: Sequence[int] | None
-) -> Intervention:
-    def change(modulation: Modulation) -> Modulation:
-        new = {}
-        for name in ("gamma", "beta"):
-            values = getattr(modulation, name)
-            if parameter in (name, "both"):
-                new[name] = function(values, name)
-                if layers is not None:
-                    of_layers = new[name][:, list(layers)]
-                    new[name] = values.clone()
-                    new[name][:, list(layers)] = of_layers
-        return modulation._replace(**new)
-
-    return change
+    return Intervention(add, **where)

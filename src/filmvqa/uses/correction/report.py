@@ -14,8 +14,8 @@ from torch import nn
 
 from filmvqa.checkpoints.checkpoint import load_checkpoint, model_from_checkpoint
 from filmvqa.questions.vocabulary import Vocabulary
-from filmvqa.studies.bootstrap import Difference, paired_difference
-from filmvqa.studies.sweeps import SweepRun, read_runs, unfinished
+from filmvqa.studies.bootstrap import Difference, estimate_difference
+from filmvqa.studies.sweeps import SweepRun, read_runs, report_unfinished
 from filmvqa.system.errors import UserError
 from filmvqa.system.files import atomic_write, check_output, write_file
 from filmvqa.system.layout import CorrectionLayout, RunLayout
@@ -113,7 +113,7 @@ def report_correction(
     ):
         series = {}
         all_runs = read_runs(folder)
-        unfinished(all_runs)
+        report_unfinished(all_runs)
         for name, runs in _by_conditioning(all_runs).items():
             courses: dict[bool, list[Course]] = {False: [], True: []}
             for run in runs:
@@ -187,7 +187,7 @@ def _report(
     truth = torch.from_numpy(segmented.truths)
 
     def difference(first: Scores, second: Scores) -> dict[str, float]:
-        return asdict(paired_difference(first, second, images))
+        return asdict(estimate_difference(first, second, images))
 
     report: dict[str, Any] = {
         "base": str(segmented.asked.checkpoint), "split": split, "images": len(images),
@@ -248,8 +248,7 @@ def format_correction(report: dict[str, Any]) -> str:
 
 
 def _points(difference: dict[str, float]) -> str:
-    d = Difference(**difference)
-    return f"{100 * d.mean:+.1f} ({100 * d.low:+.1f} to {100 * d.high:+.1f})"
+    return Difference(**difference).format_points()
 
 
 def _write_hints(

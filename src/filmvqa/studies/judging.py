@@ -1,0 +1,233 @@
+"""What the runs of a claim say: their test scores, differences of these, and verdicts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from filmvqa.settings.nested import changed_keys, flatten
+from filmvqa.studies.bootstrap import Difference, estimate_difference
+from filmvqa.studies.claims import Claim, Contrast, Key
+from filmvqa.studies.sweeps import IGNORED_KEYS, SweepRun, is_number, make_hashable
+from filmvqa.system.errors import UserError
+from filmvqa.system.layout import EvaluationLayout, RunLayout
+from filmvqa.tasks.records import Prediction, read_predictions
+
+Verdict = Literal[
+    "shows", "shows, but less", "shows, and more", "does not show", "the opposite",
+    "cannot be told", "still on its plateau", "too few seeds",
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ScoredRun:
+    """A run, and how well it answers each of the test questions: 1 for a right and 0 for a wrong
+    answer; of a mask its intersection over union with the true one.
+
+    ``questions``, ``images`` and ``scores`` are (N,).
+    """
+
+    run: SweepRun
+    questions: NDArray[np.int64]
+    images: NDArray[np.int64]
+    scores: NDArray[np.float64]
+
+    @property
+    def seed(self) -> int:
+        return int(self.run.config.get("seed", 0))
+
+    @property
+    def test(self) -> float:
+        return float(self.scores.mean())
+
+
+@dataclass(frozen=True)
+class Setting:
+    """The runs of a claim that differ only in their seed, in the order of their seeds."""
+
+    values: dict[str, Any]
+    runs: list[ScoredRun]
+
+    @property
+    def tests(self) -> list[float]:
+        """Test score of each run."""
+        return [run.test for run in self.runs]
+
+    @property
+    def score(self) -> str:
+        """The name of the score."""
+        return self.runs[0].run.score
+
+    @property
+    def train(self) -> float:
+        """Mean training score of the best checkpoints."""
+        return mean(run.run.train for run in self.runs)
+
+    @property
+    def at_the_end(self) -> float:
+        """Mean training score after the last step."""
+        return mean(run.run.course[-1].train for run in self.runs)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the runs say about a contrast."""
+
+    contrast: Contrast
+    difference: Difference
+    seeds: list[int]
+    verdict: Verdict
+
+
+def score_run(run: SweepRun, split: str) -> ScoredRun:
+    """What an evaluation of a run on a split has written."""
+    path = EvaluationLayout(RunLayout(run.folder).evaluation, split).predictions
+    records = read_predictions(path)
+    return ScoredRun(
+        run,
+        np.array([record.question_index for record in records]),
+        np.array([record.image_index for record in records]),
+        np.array([_score(record, path) for record in records]),
+    )
+
+
+def _score(record: Prediction, path: Path) -> float:
+    if record.iou is None and record.truth is None:
+        raise UserError(
+            f"{path}: question {record.question_index} has no true answer; report on a split that "
+            "has them"
+        )
+    return float(record.answer == record.truth) if record.iou is None else record.iou
+
+
+def group_settings(claim: Claim, runs: Sequence[ScoredRun]) -> list[Setting]:
+    """The claim's settings in order.
+
+    Raises
+    ------
+    UserError
+        If two runs of a setting differ in something besides their seeds, so that they are not what
+        the claim is about.
+    """
+    groups: dict[tuple[Any, ...], dict[int, ScoredRun]] = {}
+    for run in runs:
+        values = tuple(make_hashable(run.run.config.get(key.key)) for key in claim.keys)
+        group = groups.setdefault(values, {})
+        for other in group.values():
+            differing = changed_keys(run.run.config, other.run.config)
+            if differing := [key for key in differing if key not in IGNORED_KEYS]:
+                raise UserError(
+                    f"{run.run.folder}: differs from {other.run.folder} in {differing[0]}, which "
+                    f"the claim {claim.name} does not vary; move one of them away"
+                )
+        group.setdefault(run.seed, run)
+    ranks = [_rank(key, {values[i] for values in groups}) for i, key in enumerate(claim.keys)]
+    order = sorted(groups, key=lambda values: list(map(list.index, ranks, values)))
+    return [
+        Setting(
+            dict(zip((key.key for key in claim.keys), values, strict=True)),
+            [groups[values][seed] for seed in sorted(groups[values])],
+        )
+        for values in order
+    ]
+
+
+def _rank(key: Key, values: set[Any]) -> list[Any]:
+    """The values of a key in the order of the claim, else as numbers or words are sorted."""
+    if key.values is not None:
+        return list(map(make_hashable, key.values))
+    return sorted(values) if all(map(is_number, values)) else sorted(values, key=str)
+
+
+def judge(claim: Claim, settings: Sequence[Setting], margin: float) -> list[Outcome]:
+    """What the runs say about each contrast of a claim whose settings they have.
+
+    Parameters
+    ----------
+    margin
+        The largest difference of accuracy that counts as none, a fraction.
+    """
+    outcomes = []
+    for contrast in claim.contrasts:
+        first, second = (
+            find_setting(settings, values) for values in (contrast.first, contrast.second)
+        )
+        if first is None or second is None:
+            continue
+        seeds = sorted({r.seed for r in first.runs} & {r.seed for r in second.runs})
+        if not seeds:
+            continue
+        pair = [[r for r in s.runs if r.seed in seeds] for s in (first, second)]
+        one = pair[0][0]
+        for run in (*pair[0], *pair[1]):
+            if not np.array_equal(run.questions, one.questions):
+                raise UserError(
+                    f"{run.run.folder}: its test questions are not those of {one.run.folder}; "
+                    "evaluate both on the same set"
+                )
+        difference = estimate_difference(
+            np.stack([r.scores for r in pair[0]]), np.stack([r.scores for r in pair[1]]),
+            one.images,
+        )  # fmt: skip
+        verdict = judge_difference(difference, contrast.expected, margin, contrast.claimed)
+        if claim.plateau and min(first.at_the_end, second.at_the_end) < claim.plateau / 100:
+            verdict = "still on its plateau"
+        if len(seeds) < 2:  # the interval then leaves out how much seeds differ
+            verdict = "too few seeds"
+        outcomes.append(Outcome(contrast, difference, seeds, verdict))
+    return outcomes
+
+
+def find_setting(settings: Sequence[Setting], values: dict[str, Any]) -> Setting | None:
+    """The one setting that has the values; None without any."""
+    found = [
+        s
+        for s in settings
+        if all(s.values.get(key) == make_hashable(value) for key, value in values.items())
+    ]
+    if len(found) > 1:
+        raise UserError(f"contrasts: {flatten(values)} are the values of {len(found)} settings")
+    return found[0] if found else None
+
+
+def judge_difference(
+    difference: Difference, expected: str, margin: float, claimed: float | None = None
+) -> Verdict:
+    """What a difference with its interval says.
+
+    - That the first is more accurate ``shows`` if the whole interval is above 0, and does so ``but
+      less`` or ``and more`` if what is claimed, in points, is above or below all of it. It is
+      ``the opposite`` if all is below 0, and ``does not show`` if all is below the margin.
+    - That it is no more accurate, or the same, ``shows`` if the whole interval is, where a
+      difference within the margin counts as none, and ``does not show`` if none of it is.
+    """
+    if expected != "more":
+        is_same = expected == "same"
+        if difference.high <= margin and (difference.low >= -margin or not is_same):
+            return "shows"
+        is_clear = difference.low > margin or (is_same and difference.high < -margin)
+        return "does not show" if is_clear else "cannot be told"
+    if difference.low > 0:
+        if claimed is not None and claimed > 100 * difference.high:
+            return "shows, but less"
+        return "shows" if claimed is None or claimed >= 100 * difference.low else "shows, and more"
+    if difference.high < 0:
+        return "the opposite"
+    return "does not show" if difference.high <= margin else "cannot be told"
+
+
+def label_setting(claim: Claim, setting: Setting, keys: Sequence[str]) -> str:
+    """A setting by its values of some keys: numbers with their names, words alone; what it has
+    nothing of is left out."""
+    parts = []
+    for key in claim.keys:
+        if key.key not in keys or (text := key.format_value(setting.values[key.key])) == "–":
+            continue
+        parts.append(f"{key.name} {text}" if is_number(setting.values[key.key]) else text)
+    return ", ".join(parts)

@@ -1,0 +1,202 @@
+"""Sheets of images with questions, or with expressions and the masks that a network drew."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from filmvqa.features.images import (
+    FileKind,
+    find_pictures,
+    list_images,
+    load_image,
+    load_mask,
+    read_picture,
+)
+from filmvqa.settings.typed import Cells, checked
+from filmvqa.system.errors import UserError
+from filmvqa.system.figures import add_pictures, draw_figure, outline, write_below
+from filmvqa.system.files import refuse_overwriting
+from filmvqa.system.layout import DatasetLayout
+from filmvqa.tasks.records import Prediction, RunLengths, read_predictions
+from filmvqa.worlds.engine.schema import Question, read_questions
+
+
+@contextmanager
+def draw_cells(
+    target: str | Path,
+    *inputs: str | Path,
+    rows: int,
+    columns: int,
+    cell: tuple[float, float],
+    dpi: int = 100,
+    ticks: bool = False,
+) -> Iterator[list[Any]]:
+    """The axes of a sheet with a grid of cells (width, height) in inches; it is written at the
+    block's end.
+
+    Raises
+    ------
+    UserError
+        If ``target`` is one of the inputs, or for rows or columns that no figure has.
+    """
+    checked(rows, Cells, "rows")
+    checked(columns, Cells, "columns")
+    refuse_overwriting(target, *inputs)
+    with draw_figure(target, cell[0] * columns, cell[1] * rows, dpi) as figure:
+        yield add_pictures(figure, rows * columns, columns, ticks=ticks)
+
+
+def list_first(
+    folder: str | Path, count: int, kind: FileKind | None = None, name: str = "images"
+) -> dict[int, Path]:
+    """The first images of a split, or other files, by index.
+
+    Raises
+    ------
+    UserError
+        If there are fewer.
+    """
+    paths = list_images(folder, missing_images="leave_out", max_images=count, kind=kind)
+    if len(paths) < count:
+        raise UserError(f"{folder}: has fewer than {count} {name}; lower rows or columns")
+    return paths
+
+
+def group_by_image(questions: str | Path) -> dict[int, list[Question]]:
+    """The questions of a question JSON by image."""
+    by_image: dict[int, list[Question]] = {}
+    for record in read_questions(questions).questions:
+        by_image.setdefault(record.image_index or 0, []).append(record)
+    return by_image
+
+
+def draw_sheet(
+    questions: str | Path,
+    images_folder: str | Path,
+    target: str | Path,
+    *,
+    rows: int = 2,
+    columns: int = 3,
+    size: tuple[int, int] = (320, 480),
+    masks_folder: str | Path | None = None,
+) -> None:
+    """Write a PNG of the first images of a split, each with one of its questions and the answer, or
+    with an expression, and the objects that it refers to outlined.
+
+    Parameters
+    ----------
+    questions
+        The question JSON of the split.
+    rows, columns
+        The grid of images.
+    size
+        (H, W) to which images are resized.
+    masks_folder
+        The masks of the objects, which expressions need.
+
+    Raises
+    ------
+    UserError
+        As ``draw_cells``, and if there are fewer images than the grid has cells.
+    """
+    with draw_cells(
+        target, questions, images_folder, rows=rows, columns=columns, cell=(3.6, 2.95)
+    ) as cells:
+        by_image = group_by_image(questions)
+        for axes, (i, path) in zip(
+            cells, list_first(images_folder, len(cells)).items(), strict=True
+        ):
+            axes.imshow(load_image(path, size).transpose(1, 2, 0))
+            if not (records := by_image.get(i)):
+                continue
+            record = records[i % len(records)]
+            if record.objects is not None and masks_folder is not None:
+                objects = load_mask(Path(masks_folder) / path.name, size)[0]
+                outline(axes, np.isin(objects, record.objects))
+            write_below(axes, f"{record.question} {record.answer or ''}", width=52, size=8)
+
+
+def draw_masks(
+    predictions: str | Path,
+    layout: DatasetLayout,
+    split: str,
+    target: str | Path,
+    *,
+    rows: int = 3,
+    columns: int = 4,
+) -> None:
+    """Write a PNG of images at equal distances in a split, each with one of its expressions, the
+    objects that it refers to outlined, and the predicted mask in colour.
+
+    Parameters
+    ----------
+    predictions
+        The file that ``evaluate.py`` wrote of a network that draws.
+    rows, columns
+        The grid of images.
+
+    Raises
+    ------
+    UserError
+        If a file is missing or broken, or the predictions are no masks.
+    """
+    with draw_cells(
+        target, predictions, rows=rows, columns=columns, cell=(2.6, 3.0), dpi=80
+    ) as cells:
+        predicted: dict[int, list[Prediction]] = {}
+        for record in read_predictions(Path(predictions)):
+            if record.mask is None:
+                raise UserError(f"{predictions}: has no masks; evaluate a network that draws them")
+            predicted.setdefault(record.image_index or 0, []).append(record)
+        expressions = {
+            number if q.question_index is None else q.question_index: q
+            for number, q in enumerate(read_questions(layout.question_json(split)).questions)
+        }
+        pictures = find_pictures(layout.image_folder(split))
+        images = sorted(predicted.keys() & pictures.keys())
+        chosen = np.linspace(0, len(images) - 1, len(cells)).astype(int)
+        for place, (axes, image) in enumerate(zip(cells, (images[i] for i in chosen), strict=True)):
+            record = predicted[image][place % len(predicted[image])]
+            picture = read_picture(pictures[image])
+            axes.imshow(picture if record.mask is None else _tint(picture, mask_of(record.mask)))
+            expression = expressions[record.question_index]
+            if expression.objects is not None:
+                path = layout.mask_folder(split) / pictures[image].name
+                height, width = picture.shape[:2]
+                objects = load_mask(path, (height, width))[0]
+                outline(axes, np.isin(objects, expression.objects))
+            score = [] if record.iou is None else [f"IoU {100 * record.iou:.0f}%"]
+            write_below(axes, expression.question, *score, width=36, size=8)
+
+
+def mask_of(run_lengths: RunLengths) -> NDArray[np.bool_]:
+    """The mask (h, w) of runs; the inverse of ``evaluation.masks.run_lengths``.
+
+    Raises
+    ------
+    ValueError
+        If the runs are not as long as the mask.
+    """
+    counts = run_lengths.counts
+    values = np.repeat(np.arange(len(counts)) % 2 == 1, counts)
+    height, width = run_lengths.size
+    return values.reshape(width, height).T
+
+
+def _tint(picture: NDArray[np.uint8], mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """A picture (H, W, 3) in colour within a mask (h, w), and paler without."""
+    height, width = picture.shape[:2]
+    inside = Image.fromarray(mask).resize((width, height), Image.Resampling.NEAREST)
+    colors = np.where(
+        np.asarray(inside)[..., None],
+        0.45 * picture + 0.55 * np.array([255, 40, 160]),
+        0.75 * picture + 0.25 * 255,
+    )
+    return colors.astype(np.uint8)

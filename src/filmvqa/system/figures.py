@@ -1,0 +1,80 @@
+"""Figures of Matplotlib, opened, laid out and written the same way everywhere.
+
+They are ``Figure`` objects without pyplot, drawn with Matplotlib's own settings: neither a user's
+``matplotlibrc`` nor a backend changes them.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from filmvqa.system.files import atomic_write
+
+
+@contextmanager
+def draw_figure(target: str | Path, width: float, height: float, dpi: int = 120) -> Iterator[Any]:
+    """An empty figure, in inches, whose parts are laid out without overlapping.
+
+    At the block's end it is written as PNG; an existing file is replaced once that is complete.
+    """
+    import matplotlib  # takes half a second
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams["grid.alpha"] = 0.3
+        figure = Figure(figsize=(width, height), layout="constrained")
+        yield figure
+        with atomic_write(target) as stream:
+            figure.savefig(stream, format="png", dpi=dpi)
+
+
+def add_plots(figure: Any, rows: int = 1, columns: int = 1, **options: Any) -> list[Any]:
+    """Axes with a faint grid, row by row; ``options`` are those of ``subplots``."""
+    grid = figure.subplots(rows, columns, squeeze=False, **options)
+    for axes in grid.flat:
+        axes.grid()
+    return list(grid.flat)
+
+
+def add_pictures(figure: Any, count: int, columns: int, *, ticks: bool = False) -> list[Any]:
+    """Axes for so many pictures, in rows of ``columns``, by default without ticks."""
+    rows = max(1, -(-count // columns))
+    grid = figure.subplots(rows, columns, squeeze=False)
+    for axes in grid.flat:
+        if not ticks:
+            axes.set(xticks=[], yticks=[])
+    for axes in grid.flat[count:]:
+        axes.set_axis_off()
+    return list(grid.flat[:count])
+
+
+def write_below(axes: Any, *texts: str, width: int, size: float) -> None:
+    """Write texts below a picture, each in lines of so many characters."""
+    axes.set_xlabel("\n".join(textwrap.fill(text, width) for text in texts), fontsize=size)
+
+
+def add_legend(figure: Any, columns: int, entries: tuple[Any, ...] = (), **options: Any) -> None:
+    """A legend above a figure, of entries (handles and texts), by default of all that it shows."""
+    options = {"loc": "outside upper center", "frameon": False, **options}
+    figure.legend(*entries, ncols=columns, **options)
+
+
+def draw_intervals(
+    axes: Any, x: ArrayLike, values: ArrayLike, bounds: NDArray[np.floating], **look: Any
+) -> None:
+    """Draw values (N,) with intervals from ``bounds[0]`` to ``bounds[1]``, (2, N)."""
+    axes.errorbar(x, values, np.abs(bounds - np.asarray(values)), **look)
+
+
+def outline(axes: Any, mask: NDArray[np.bool_], color: str = "yellow") -> None:
+    """Draw the outline of a mask (H, W) over an image of its size; nothing for an empty one."""
+    if mask.any():
+        axes.contour(mask, [0.5], colors=[color], linewidths=2)
