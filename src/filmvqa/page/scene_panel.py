@@ -21,8 +21,9 @@ from filmvqa.page.subjects import (
     drawn_quickly,
     uploaded,
 )
-from filmvqa.worlds.clevr.editing import EditedScene, PlacedObject
+from filmvqa.worlds.clevr.editing import EditedScene
 from filmvqa.worlds.clevr.scene_file import ATTRIBUTES
+from filmvqa.worlds.clevr.scenes import PlacedObject
 
 #: How far a pointer may be from an object's place to take hold of it, in pixels.
 _REACH = 26.0

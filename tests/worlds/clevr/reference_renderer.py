@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from filmvqa.worlds.clevr.raycast import CUBE_BEVEL, CYLINDER_BEVEL, NO_OBJECT
+from filmvqa.worlds.clevr.raycast import NO_OBJECT
 from filmvqa.worlds.clevr.scenes import Layout
+from filmvqa.worlds.clevr.surfaces import CUBE_BEVEL, CYLINDER_BEVEL
 
 
 def sphere_traced_mask(layout: Layout, width: int, height: int) -> np.ndarray:
@@ -24,13 +25,8 @@ def sphere_traced_mask(layout: Layout, width: int, height: int) -> np.ndarray:
     for _ in range(400):
         p = camera.position + t[..., None] * d
         distances = []
-        for centre, half_extent, shape, angle in zip(
-            layout.centres(),
-            layout.half_extent,
-            layout.shape,
-            np.radians(layout.rotation),
-            strict=True,
-        ):
+        for centre, thing in zip(layout.centres(), layout.objects, strict=True):
+            half_extent, shape, angle = thing.half_extent, thing.shape, np.radians(thing.rotation)
             q = p - centre
             if shape == "sphere":
                 distances.append(np.linalg.norm(q, axis=-1) - half_extent)
@@ -49,5 +45,5 @@ def sphere_traced_mask(layout: Layout, width: int, height: int) -> np.ndarray:
         stacked = np.stack([*distances, p[..., 2]])
         nearest = stacked.argmin(0)
         t += stacked.min(0)
-    mask = np.where(nearest == len(layout.half_extent), NO_OBJECT, nearest)
+    mask = np.where(nearest == len(layout.objects), NO_OBJECT, nearest)
     return mask.astype(np.uint8)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from filmvqa.worlds.clevr.camera import CAMERA_POSITION, Camera
-from filmvqa.worlds.clevr.scenes import LAMP_POSITIONS, RADII, Layout
+from filmvqa.worlds.clevr.scenes import LAMP_POSITIONS, Layout, PlacedObject
 
 #: Of each image: offsets of the camera and of the lamps from their positions without jitter, and
 #: the objects: size, material, colour, shape, x, y, rotation in degrees.
@@ -46,15 +46,11 @@ SCENES: dict[str, tuple[list[float], list[list[float]], list[tuple]]] = {
 
 def released_layout(name: str) -> Layout:
     camera, lamps, objects = SCENES[name]
-    size, material, color, shape, x, y, rotation = zip(*objects, strict=True)
     return Layout(
         camera=Camera.looking_at_origin(CAMERA_POSITION + camera),
         lamps=LAMP_POSITIONS + np.array(lamps),
-        size=list(size),
-        shape=list(shape),
-        material=list(material),
-        color=list(color),
-        position=np.column_stack([x, y]),
-        half_extent=np.array([RADII[s] for s in size]),
-        rotation=np.array(rotation),
+        objects=tuple(
+            PlacedObject(size, color, material, shape, x, y, rotation)
+            for size, material, color, shape, x, y, rotation in objects
+        ),
     )

@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 
 from filmvqa.system.errors import UserError
 from filmvqa.worlds.clevr.camera import Camera
-from filmvqa.worlds.clevr.editing import MAX_OBJECTS, EditedScene, PlacedObject, ground_point
+from filmvqa.worlds.clevr.editing import MAX_OBJECTS, EditedScene, ground_point
 from filmvqa.worlds.clevr.render import render, sample_and_render
 from filmvqa.worlds.clevr.scene_rules import SceneRules
-from filmvqa.worlds.clevr.scenes import RADII, to_scene
+from filmvqa.worlds.clevr.scenes import RADII, PlacedObject, to_scene
 
 
 def test_a_sampled_scene_is_that_of_the_generator() -> None:

@@ -27,18 +27,18 @@ SEEDS = st.integers(0, 2**32 - 1)
 @examples(60)
 def test_layouts_keep_clevrs_constraints(seed: int) -> None:
     layout = sample_layout(np.random.default_rng(seed), SceneRules())
-    assert 3 <= len(layout.half_extent) <= 10
-    assert np.abs(layout.position).max() <= 3
-    reach = np.array([RADII[s] for s in layout.size])
+    assert 3 <= len(layout.objects) <= 10
+    position = layout.centres()[:, :2]
+    assert np.abs(position).max() <= 3
+    reach = np.array([RADII[o.size] for o in layout.objects])
     directions = layout.camera.directions()
     for i, j in combinations(range(len(reach)), 2):
-        offset = layout.position[i] - layout.position[j]
+        offset = position[i] - position[j]
         assert math.hypot(*offset) >= reach[i] + reach[j] + 0.25 - 1e-9
         for name in ("left", "right", "front", "behind"):
             along = float(offset @ directions[name][:2])
             assert abs(along) >= 0.4 - 1e-9
-    assert layout.half_extent.tolist() == reach.tolist()  # of cubes too
-    assert np.all(layout.centres()[:, 2] == layout.half_extent)
+    assert np.all(layout.centres()[:, 2] == reach)  # of cubes too
 
 
 @given(SEEDS)
@@ -104,8 +104,8 @@ def test_cogent_restricts_colours_by_shape(condition: str) -> None:
     sampled: dict[str, set[str]] = {"cube": set(), "cylinder": set(), "sphere": set()}
     for _ in range(150):
         layout = sample_layout(rng, rules)
-        for shape, color in zip(layout.shape, layout.color, strict=True):
-            sampled[shape].add(color)
+        for thing in layout.objects:
+            sampled[thing.shape].add(thing.color)
     assert {k: sorted(v) for k, v in sampled.items()} == {
         k: sorted(v) for k, v in COGENT[condition].items()
     }
@@ -121,7 +121,7 @@ def test_attributes_are_uniform() -> None:
     rng, rules = np.random.default_rng(5), SceneRules()
     layouts = [sample_layout(rng, rules) for _ in range(600)]
     for name, values in (("shape", 3), ("color", 8), ("material", 2)):
-        drawn = [v for layout in layouts for v in getattr(layout, name)]
+        drawn = [getattr(thing, name) for layout in layouts for thing in layout.objects]
         counts = np.unique(drawn, return_counts=True)[1]
         expected = len(drawn) / values
         assert len(counts) == values
@@ -170,7 +170,7 @@ def test_numbers_of_objects_are_uniform_whatever_is_rejected(
 
     monkeypatch.setattr("filmvqa.worlds.clevr.render.render", counted)
     rng, rules = np.random.default_rng(0), SceneRules(min_pixels=400)
-    numbers = [len(sample_and_render(rng, rules, 32, 32, 1)[0].half_extent) for _ in range(800)]
+    numbers = [len(sample_and_render(rng, rules, 32, 32, 1)[0].objects) for _ in range(800)]
     assert outcomes.count(False) > 200
     counts = np.bincount(numbers, minlength=11)[3:]
     # Chi-squared with 7 degrees of freedom: below 24 in 99.9% of cases.
@@ -182,10 +182,10 @@ def test_layouts_of_one_scene_share_number_camera_and_lamps() -> None:
     for seed in range(5):
         scene = sample_layouts(np.random.default_rng(seed), SceneRules())
         first, second = next(scene), next(scene)
-        assert len(first.half_extent) == len(second.half_extent)
+        assert len(first.objects) == len(second.objects)
         assert first.camera is second.camera
         assert np.array_equal(first.lamps, second.lamps)
-        assert not np.array_equal(first.position, second.position)
+        assert first.objects != second.objects
 
 
 def test_pixel_coordinates_are_whole_numbers_as_in_the_release() -> None:

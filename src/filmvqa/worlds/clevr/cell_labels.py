@@ -59,14 +59,13 @@ def _label_cells(
     cells = labelled.centres.shape[-1]
     directions = layout.camera.directions()
     blocks = mask.reshape(cells, STRIDE, cells, STRIDE)
-    num_objects = len(layout.half_extent)
+    num_objects = len(layout.objects)
     share = np.stack([(blocks == i).mean((1, 3)) for i in range(num_objects)])  # (objects, h, w)
     object_of_cell = np.where(share.max(0) >= MIN_SHARE, share.argmax(0), IGNORED)
-    for i, centre in enumerate(layout.centres()):
+    for i, (centre, thing) in enumerate(zip(layout.centres(), layout.objects, strict=True)):
         object_cells = object_of_cell == i
-        values = (layout.size[i], layout.color[i], layout.material[i], layout.shape[i])
-        for k, (vocabulary, value) in enumerate(zip(ATTRIBUTES.values(), values, strict=True)):
-            labelled.attributes[index, k][object_cells] = vocabulary.index(value)
+        for k, (name, values) in enumerate(ATTRIBUTES.items()):
+            labelled.attributes[index, k][object_cells] = values.index(getattr(thing, name))
         for k, axis in enumerate(("right", "front")):
             position = centre @ directions[axis] / POSITION_SCALE
             labelled.positions[index, k][object_cells] = position

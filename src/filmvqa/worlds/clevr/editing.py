@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import combinations
 from typing import Any
 
@@ -11,65 +11,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from filmvqa.system.errors import UserError
-from filmvqa.worlds.clevr.camera import Array, Camera
+from filmvqa.worlds.clevr.camera import Camera
 from filmvqa.worlds.clevr.render import Rendered, render, sample_and_render
-from filmvqa.worlds.clevr.scene_file import ATTRIBUTES, Scene
+from filmvqa.worlds.clevr.scene_file import Scene
 from filmvqa.worlds.clevr.scene_rules import SceneRules
-from filmvqa.worlds.clevr.scenes import RADII, Layout, to_scene
+from filmvqa.worlds.clevr.scenes import Layout, PlacedObject, to_scene
 from filmvqa.worlds.engine.programs import SceneIndex
 
 #: More objects than CLEVR has, but fewer than masks can tell apart.
 MAX_OBJECTS = 20
 
 
-@dataclass(frozen=True)
-class PlacedObject:
-    """An object on the ground: its attributes, its place (x, y) in world units, and its rotation
-    in degrees."""
-
-    size: str
-    color: str
-    material: str
-    shape: str
-    x: float
-    y: float
-    rotation: float = 0.0
-
-    def __post_init__(self) -> None:
-        for name, values in ATTRIBUTES.items():
-            if getattr(self, name) not in values:
-                raise UserError(
-                    f"{name}={getattr(self, name)!r}: no such {name}; choose from "
-                    f"{', '.join(values)}"
-                )
-
-    def __str__(self) -> str:
-        return f"{self.size} {self.color} {self.material} {self.shape}"
-
-
-@dataclass(frozen=True)
-class EditedScene:
-    """A scene's camera, lamps (3, 3) and objects. Changes return another scene."""
-
-    camera: Camera
-    lamps: Array
-    objects: tuple[PlacedObject, ...]
-
-    @classmethod
-    def from_layout(cls, layout: Layout) -> EditedScene:
-        objects = tuple(
-            PlacedObject(
-                size=layout.size[i],
-                color=layout.color[i],
-                material=layout.material[i],
-                shape=layout.shape[i],
-                x=float(layout.position[i, 0]),
-                y=float(layout.position[i, 1]),
-                rotation=float(layout.rotation[i]),
-            )
-            for i in range(len(layout.size))
-        )
-        return cls(layout.camera, layout.lamps, objects)
+class EditedScene(Layout):
+    """A scene whose changes return another scene."""
 
     @classmethod
     def sampled(cls, seed: int, num_objects: int | None = None) -> EditedScene:
@@ -85,33 +39,19 @@ class EditedScene:
         if num_objects is not None:
             rules = replace(rules, min_objects=num_objects, max_objects=num_objects)
         rng = np.random.default_rng(seed)
-        return cls.from_layout(sample_and_render(rng, rules, 480, 320, rays=1)[0])
-
-    @property
-    def layout(self) -> Layout:
-        objects = self.objects
-        return Layout(
-            camera=self.camera,
-            lamps=self.lamps,
-            size=[o.size for o in objects],
-            shape=[o.shape for o in objects],
-            material=[o.material for o in objects],
-            color=[o.color for o in objects],
-            position=np.array([[o.x, o.y] for o in objects]).reshape(-1, 2),
-            half_extent=np.array([RADII[o.size] for o in objects]),
-            rotation=np.array([o.rotation for o in objects]),
-        )
+        layout, _ = sample_and_render(rng, rules, 480, 320, rays=1)
+        return cls(layout.camera, layout.lamps, layout.objects)
 
     def scene(self, width: int = 480, height: int = 320) -> Scene:
         """The scene as files have it, with relationships as CLEVR computes them."""
-        return to_scene(self.layout, SceneRules(), "edited", 0, width, height)
+        return to_scene(self, SceneRules(), "edited", 0, width, height)
 
     def index(self) -> SceneIndex:
         """The scene as programs are executed on it."""
         return SceneIndex(self.scene())
 
     def render(self, width: int = 480, height: int = 320, rays: int = 2) -> Rendered:
-        rendered = render(self.layout, width, height, rays)
+        rendered = render(self, width, height, rays)
         assert (
             rendered is not None
         )  # only too few visible pixels, which are not asked for, are None
@@ -144,7 +84,7 @@ class EditedScene:
         """With an object moved on the ground so that its centre is seen at a pixel, as far as that
         is within ``extent`` of the middle; unmoved for a pixel that shows no ground."""
         moved = self.objects[number]
-        place = ground_point(self.camera, x, y, width, height, RADII[moved.size])
+        place = ground_point(self.camera, x, y, width, height, moved.half_extent)
         if place is None:
             return self
         x, y = np.clip(place, -extent, extent)
@@ -152,7 +92,7 @@ class EditedScene:
 
     def pixels(self, width: int, height: int) -> list[tuple[float, float]]:
         """Where the objects' centres are seen."""
-        centres = self.layout.centres()
+        centres = self.centres()
         return [self.camera.project(centre, width, height)[:2] for centre in centres]
 
     def problems(self, visible: Sequence[int] | NDArray[np.int64] | None = None) -> list[str]:
@@ -173,7 +113,7 @@ class EditedScene:
         directions = self.camera.directions()
         for a, b in combinations(self.objects, 2):
             offset = np.array([b.x - a.x, b.y - a.y, 0.0])
-            gap = float(np.hypot(*offset[:2])) - RADII[a.size] - RADII[b.size]
+            gap = float(np.hypot(*offset[:2])) - a.half_extent - b.half_extent
             if gap < rules.min_gap:
                 found.append(f"the {a} and the {b} are too close to each other")
                 continue

@@ -18,7 +18,10 @@ from numpy.typing import NDArray
 
 from filmvqa.system.errors import UserError
 from filmvqa.worlds.clevr.camera import FRAME_ASPECT, Array
-from filmvqa.worlds.clevr.raycast import (
+from filmvqa.worlds.clevr.raycast import NO_OBJECT, draw_mask, encode_image, shade_image
+from filmvqa.worlds.clevr.scene_rules import SceneRules
+from filmvqa.worlds.clevr.scenes import MAX_RESTARTS, Layout, sample_layouts
+from filmvqa.worlds.clevr.surfaces import (
     BLUE,
     BOUND_SQUARED,
     COS,
@@ -29,19 +32,13 @@ from filmvqa.worlds.clevr.raycast import (
     FAR,
     HALF_EXTENT,
     METAL,
-    NO_OBJECT,
     RED,
     SHAPE,
     SIN,
     SPHERE,
     X,
     Z,
-    draw_mask,
-    encode_image,
-    shade_image,
 )
-from filmvqa.worlds.clevr.scene_rules import SceneRules
-from filmvqa.worlds.clevr.scenes import MAX_RESTARTS, Layout, sample_layouts
 
 __all__ = ["NO_OBJECT", "RGB", "Rendered", "render", "sample_and_render"]
 
@@ -110,7 +107,7 @@ def render(
     lamps = _lamp_table(layout.lamps)
     shadows = _shadow_boxes(objects, lamps)
     linear, ground = np.empty((height, width, 3)), np.empty((height, width), np.bool_)
-    shade_image(objects, boxes, camera_rows, focal, lamps, shadows, rays, linear, ground)
+    shade_image(objects, lamps, shadows, boxes, camera_rows, focal, rays, linear, ground)
     encode_image(linear, ground, _SRGB_TABLE, image)
     return Rendered(image, mask, visible)
 
@@ -140,24 +137,22 @@ def sample_and_render(
             return layout, rendered
     raise UserError(
         f"rules: an object was hidden in each of {MAX_RESTARTS} scenes of "
-        f"{len(layout.half_extent)} objects; lower rules.min_pixels or rules.max_objects"
+        f"{len(layout.objects)} objects; lower rules.min_pixels or rules.max_objects"
     )
 
 
 def _object_table(layout: Layout) -> Array:
     """Return ``objects`` (N, 12) as described in ``raycast``."""
-    table = np.zeros((len(layout.half_extent), 12))
+    table = np.zeros((len(layout.objects), 12))
     table[:, X : Z + 1] = layout.centres()
-    table[:, HALF_EXTENT] = layout.half_extent
-    angle = np.radians(layout.rotation)
+    angle = np.radians([o.rotation for o in layout.objects])
     table[:, COS], table[:, SIN] = np.cos(angle), np.sin(angle)
-    for row, shape, material, color in zip(
-        table, layout.shape, layout.material, layout.color, strict=True
-    ):
-        row[SHAPE] = SHAPE_CODES[shape]
-        row[METAL] = material == "metal"
-        row[RED : BLUE + 1] = np.array(RGB[color]) / 255.0
-        corner, bevel = _CORNERS[shape]
+    for row, thing in zip(table, layout.objects, strict=True):
+        row[HALF_EXTENT] = thing.half_extent
+        row[SHAPE] = SHAPE_CODES[thing.shape]
+        row[METAL] = thing.material == "metal"
+        row[RED : BLUE + 1] = np.array(RGB[thing.color]) / 255.0
+        corner, bevel = _CORNERS[thing.shape]
         row[BOUND_SQUARED] = (row[HALF_EXTENT] * (corner * (1.0 - bevel) + bevel)) ** 2
     return table
 

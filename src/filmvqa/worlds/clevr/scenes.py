@@ -13,7 +13,7 @@ from numba import njit
 
 from filmvqa.system.errors import UserError
 from filmvqa.worlds.clevr.camera import CAMERA_POSITION, Array, Camera
-from filmvqa.worlds.clevr.scene_file import RELATIONS, Scene, SceneObject, Vector
+from filmvqa.worlds.clevr.scene_file import ATTRIBUTES, RELATIONS, Scene, SceneObject, Vector
 from filmvqa.worlds.clevr.scene_rules import SceneRules
 
 #: Radii of spheres and cylinders, and half edges of cubes, in world units.
@@ -27,39 +27,53 @@ LAMP_POSITIONS = np.array(
 
 
 @dataclass(frozen=True)
-class Layout:
-    """A sampled scene before rendering: camera, lamps and N objects.
+class PlacedObject:
+    """An object on the ground: its attributes, its place (x, y) in world units, and its rotation
+    about the vertical in degrees.
 
-    Attributes
-    ----------
-    camera
-        The camera.
-    lamps
-        Lamp positions.
-    size, shape, material, color
-        Attribute values of each object.
-    position
-        Object positions on the ground.
-    half_extent
-        Radius of spheres and cylinders, half edge of cubes (the official code would divide a
-        cube's by √2, but compares its name with another one, so the release's cubes are large).
-    rotation
-        Rotation about the vertical in degrees.
+    Raises
+    ------
+    UserError
+        For a value that the attribute does not have.
     """
 
+    size: str
+    color: str
+    material: str
+    shape: str
+    x: float
+    y: float
+    rotation: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, values in ATTRIBUTES.items():
+            if getattr(self, name) not in values:
+                raise UserError(
+                    f"{name}={getattr(self, name)!r}: no such {name}; choose from "
+                    f"{', '.join(values)}"
+                )
+
+    def __str__(self) -> str:
+        return f"{self.size} {self.color} {self.material} {self.shape}"
+
+    @property
+    def half_extent(self) -> float:
+        """Radius of spheres and cylinders, half edge of cubes (the official code would divide a
+        cube's by √2, but compares its name with another one, so the release's cubes are large)."""
+        return RADII[self.size]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A scene before rendering: its camera, lamp positions (3, 3) and N objects."""
+
     camera: Camera
-    lamps: Array  # (3, 3)
-    size: list[str]
-    shape: list[str]
-    material: list[str]
-    color: list[str]
-    position: Array  # (N, 2)
-    half_extent: Array  # (N,)
-    rotation: Array  # (N,)
+    lamps: Array
+    objects: tuple[PlacedObject, ...]
 
     def centres(self) -> Array:
         """Return the object centres (N, 3); all objects stand on the ground."""
-        return np.column_stack([self.position, self.half_extent])
+        return np.array([(o.x, o.y, o.half_extent) for o in self.objects]).reshape(-1, 3)
 
 
 def sample_layouts(rng: np.random.Generator, rules: SceneRules) -> Iterator[Layout]:
@@ -112,17 +126,9 @@ def _try_layout(
     pairs = rules.shape_color_pairs()
     shape = _uniform_choices(rng, rules.shapes, count)
     color = [_uniform_choices(rng, [c for s, c in pairs if s == name], 1)[0] for name in shape]
-    return Layout(
-        camera=camera,
-        lamps=lamps,
-        size=size,
-        shape=shape,
-        material=_uniform_choices(rng, rules.materials, count),
-        color=color,
-        position=position,
-        half_extent=radii,
-        rotation=rng.uniform(0.0, 360.0, count),
-    )
+    material = _uniform_choices(rng, rules.materials, count)
+    places = [*position.T.tolist(), rng.uniform(0.0, 360.0, count).tolist()]
+    return Layout(camera, lamps, tuple(map(PlacedObject, size, color, material, shape, *places)))
 
 
 def _uniform_choices(rng: np.random.Generator, values: Sequence[str], count: int) -> list[str]:
@@ -227,19 +233,14 @@ def to_scene(
     centres = layout.centres()
     directions = layout.camera.directions()
     objects = []
-    for i, centre in enumerate(centres):
+    for thing, centre in zip(layout.objects, centres, strict=True):
         x, y, depth = layout.camera.project(centre, width, height)
         objects.append(
             SceneObject(
-                color=layout.color[i],
-                size=layout.size[i],
-                rotation=float(layout.rotation[i]),
-                shape=layout.shape[i],
-                material=layout.material[i],
-                coords=_to_vector(centre),
-                pixel_coords=(round(x), round(y), depth),
+                thing.color, thing.size, thing.rotation, thing.shape, thing.material,
+                coords=_to_vector(centre), pixel_coords=(round(x), round(y), depth),
             )
-        )
+        )  # fmt: skip
     return Scene(
         image_index=index,
         image_filename=image_filename(split, index),
