@@ -9,7 +9,6 @@ it may lack.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from functools import cache, cached_property
 from importlib.resources import files
 from pathlib import Path
@@ -45,48 +44,28 @@ class FunctionType(msgspec.Struct, frozen=True):
     template_only: bool = False
 
 
-class _Metadata(msgspec.Struct):
-    types: dict[str, tuple[str, ...] | None]
-    functions: list[FunctionType]
-    dataset: str = ""
-    question_types: dict[str, tuple[str, ...]] | None = None
-    other_answers: tuple[str, ...] = ()
-    synonyms: dict[str, tuple[str, ...]] = {}
-    noun: str = "thing"
-    noun_type: str | None = None
-    words_after_an: tuple[str, ...] = ()
-    family_groups: dict[str, int] = {}
-    largest_count: int = 10
-
-
-@dataclass(frozen=True)
-class World:
-    """A world's metadata.
+class World(msgspec.Struct, frozen=True, dict=True):
+    """A world's metadata, as its file has them.
 
     Attributes
     ----------
+    types
+        The values of each type, and None for types that have none.
+    all_functions
+        The functions, composite nodes included.
     name
-        That of its folder in this package; of a file, its path.
+        That of the world's folder in this package; of a file, its path.
     dataset
-        What the metadata calls the data set.
-    domains
-        The values of each type that has values, ``Relation`` included, by the type's name.
-    attributes
-        The values of each attribute, by its name (the type's in small letters): of those that can
-        be filtered, with those of composite nodes first, in the order of their side inputs.
-    filter_attributes
-        The attributes of composite nodes, in the order of their side inputs.
-    functions
-        The functions of programs, by name; types in the words of ``signature``.
-    question_types
-        The functions that end a program, by type of question.
-    other_answers
+        What the metadata call the data set.
+    listed_question_types
+        The functions that end a program, by type of question; None: those of the FiLM paper.
+    listed_other_answers
         Functions that end programs whose questions have none of these types.
     synonyms
         Words for values and relations; a value that is not listed stands for itself.
-    noun, noun_type
+    noun, listed_noun_type
         What stands for a thing of which nothing is said that is a noun, and the type of the
-        parameter that is the noun.
+        parameter that is the noun (None: the last of ``filter_types``).
     words_after_an
         Words that follow ``an`` although a template has ``a``.
     family_groups
@@ -96,30 +75,85 @@ class World:
         The largest number that questions are balanced for.
     """
 
-    name: str
-    dataset: str
-    domains: dict[str, tuple[str, ...]]
-    attributes: dict[str, tuple[str, ...]]
-    filter_attributes: tuple[str, ...]
-    functions: dict[str, FunctionType]
-    question_types: dict[str, tuple[str, ...]]
-    other_answers: tuple[str, ...]
-    synonyms: dict[str, tuple[str, ...]]
-    noun: str
-    noun_type: str | None
-    words_after_an: tuple[str, ...]
-    family_groups: dict[str, int]
-    largest_count: int
+    types: dict[str, tuple[str, ...] | None]
+    all_functions: list[FunctionType] = msgspec.field(name="functions")
+    name: str = ""
+    dataset: str = ""
+    listed_question_types: dict[str, tuple[str, ...]] | None = msgspec.field(
+        name="question_types", default=None
+    )
+    listed_other_answers: tuple[str, ...] = msgspec.field(name="other_answers", default=())
+    synonyms: dict[str, tuple[str, ...]] = {}
+    noun: str = "thing"
+    listed_noun_type: str | None = msgspec.field(name="noun_type", default=None)
+    words_after_an: tuple[str, ...] = ()
+    family_groups: dict[str, int] = {}
+    largest_count: int = 10
 
-    @property
-    def relations(self) -> tuple[str, ...]:
-        return self.domains.get("Relation", ())
+    @cached_property
+    def domains(self) -> dict[str, tuple[str, ...]]:
+        """The values of each type that has values, ``Relation`` included, by the type's name."""
+        return {name: values for name, values in self.types.items() if values}
 
     @cached_property
     def filter_types(self) -> list[str]:
         """The types of a composite node's side inputs, without the relation."""
-        by_name = {name.lower(): name for name in self.domains}
-        return [by_name[attribute] for attribute in self.filter_attributes]
+        for function in self.all_functions:
+            if function.name == "filter" and function.template_only:
+                return list(function.side_inputs)
+        return self._filterable
+
+    @property
+    def _filterable(self) -> list[str]:
+        names = {function.name for function in self.all_functions}
+        return [name for name in self.domains if f"filter_{name.lower()}" in names]
+
+    @cached_property
+    def filter_attributes(self) -> tuple[str, ...]:
+        """The attributes of composite nodes, in the order of their side inputs."""
+        return tuple(name.lower() for name in self.filter_types)
+
+    @cached_property
+    def attributes(self) -> dict[str, tuple[str, ...]]:
+        """The values of each attribute that can be filtered, by its name (the type's in small
+        letters): those of composite nodes first."""
+        ordered = dict.fromkeys([*self.filter_types, *self._filterable])
+        return {name.lower(): self.domains[name] for name in ordered}
+
+    @cached_property
+    def functions(self) -> dict[str, FunctionType]:
+        """The functions of programs, by name; types in the words of ``signature``."""
+        return {
+            f.name: msgspec.structs.replace(
+                f, inputs=tuple(map(_type_name, f.inputs)), output=_type_name(f.output)
+            )
+            for f in self.all_functions
+            if not f.template_only
+        }
+
+    @cached_property
+    def question_types(self) -> dict[str, tuple[str, ...]]:
+        """The functions that end a program, by type of question: by default the five types of the
+        FiLM paper's table 1."""
+        if self.listed_question_types:
+            return self.listed_question_types
+        types = {
+            "count": ["count"],
+            "exist": ["exist"],
+            "compare integer": ["equal_integer", "less_than", "greater_than"],
+            "query attribute": [f"query_{name}" for name in self.attributes],
+            "compare attribute": [f"equal_{name}" for name in self.attributes],
+        }
+        terminal = {f.name for f in self.all_functions if f.terminal}
+        return {name: tuple(f for f in names if f in terminal) for name, names in types.items()}
+
+    @property
+    def noun_type(self) -> str | None:
+        return self.listed_noun_type or (self.filter_types[-1] if self.filter_types else None)
+
+    @property
+    def relations(self) -> tuple[str, ...]:
+        return self.domains.get("Relation", ())
 
     @cached_property
     def answer_functions(self) -> tuple[str, ...]:
@@ -129,8 +163,9 @@ class World:
 
     @cached_property
     def type_names(self) -> tuple[str, ...]:
-        """All functions that end a program."""
-        return (*self.answer_functions, *self.other_answers)
+        """All functions that end a program: first those with a question type."""
+        others = [name for name, f in self.functions.items() if f.terminal]
+        return tuple(dict.fromkeys([*self.answer_functions, *self.listed_other_answers, *others]))
 
     @cached_property
     def referring_functions(self) -> tuple[str, ...]:
@@ -181,23 +216,22 @@ def read_world(source: str | Path) -> World:
     if not name.endswith(".json") and not path.is_file():
         raise UserError(f"{name!r} is no world; give clevr, sound or a metadata.json")
     content = read_bytes(path, "give the metadata of a world")
-    metadata = decode_json(content, _Metadata, path, CORRECT)
-    if problem := _problem(metadata):
+    world = msgspec.structs.replace(decode_json(content, World, path, CORRECT), name=name)
+    if problem := _find_problem(world):
         raise UserError(f"{path}: {problem}; {CORRECT}")
-    return _build(name, metadata)
+    return world
 
 
-def _problem(metadata: _Metadata) -> str | None:
-    domains = {name for name, values in metadata.types.items() if values}
-    names = [function.name for function in metadata.functions]
+def _find_problem(world: World) -> str | None:
+    names = [function.name for function in world.all_functions]
     if len(set(names)) < len(names):
         return f"two functions are called {max(names, key=names.count)!r}"
-    lowered = {name.lower() for name in domains}
-    for function in metadata.functions:
+    lowered = {name.lower() for name in world.domains}
+    for function in world.all_functions:
         for name in (*function.inputs, *function.side_inputs, function.output):
-            if name not in metadata.types:
+            if name not in world.types:
                 return f"{function.name!r} has the type {name!r}, which types does not list"
-        if bad := [name for name in function.side_inputs if name not in domains]:
+        if bad := [name for name in function.side_inputs if name not in world.domains]:
             return f"{function.name!r} has the side input {bad[0]!r}, which has no values"
         if function.template_only:
             if not COMPOSITE_NODE.match(function.name):
@@ -207,68 +241,15 @@ def _problem(metadata: _Metadata) -> str | None:
         on_attribute = operation in _ON_ATTRIBUTES and attribute in lowered
         if function.name not in _OPERATIONS and not on_attribute:
             return f"{function.name!r} is no function that is known"
-    known = {*names, *metadata.other_answers}
-    for functions in (metadata.question_types or {}).values():
+    known = {*names, *world.listed_other_answers}
+    for functions in (world.listed_question_types or {}).values():
         if unknown := [name for name in functions if name not in known]:
             return f"question_types has {unknown[0]!r}, which is no function"
     return None
 
 
-def _build(name: str, metadata: _Metadata) -> World:
-    domains = {name: values for name, values in metadata.types.items() if values}
-    attributes = [n for n in domains if any(f.name == f"filter_{n.lower()}"
-                                            for f in metadata.functions)]  # fmt: skip
-    composite = [f for f in metadata.functions if f.name == "filter" and f.template_only]
-    in_filters = list(composite[0].side_inputs) if composite else attributes
-    ordered = [*in_filters, *(n for n in attributes if n not in in_filters)]
-    functions = {
-        f.name: msgspec.structs.replace(
-            f, inputs=tuple(map(_type_name, f.inputs)), output=_type_name(f.output)
-        )
-        for f in metadata.functions
-        if not f.template_only
-    }
-    question_types = metadata.question_types or _question_types(
-        [n.lower() for n in ordered], metadata.functions
-    )
-    typed = {function for names in question_types.values() for function in names}
-    others = [f.name for f in metadata.functions
-              if f.terminal and not f.template_only and f.name not in typed]  # fmt: skip
-    return World(
-        name=name,
-        dataset=metadata.dataset,
-        domains=domains,
-        attributes={n.lower(): domains[n] for n in ordered},
-        filter_attributes=tuple(n.lower() for n in in_filters),
-        functions=functions,
-        question_types=question_types,
-        other_answers=tuple(dict.fromkeys((*metadata.other_answers, *others))),
-        synonyms=metadata.synonyms,
-        noun=metadata.noun,
-        noun_type=metadata.noun_type or (in_filters[-1] if in_filters else None),
-        words_after_an=metadata.words_after_an,
-        family_groups=metadata.family_groups,
-        largest_count=metadata.largest_count,
-    )
-
-
 def _type_name(name: str) -> str:
     return _STRUCTURAL.get(name, name.lower())
-
-
-def _question_types(
-    attributes: list[str], functions: list[FunctionType]
-) -> dict[str, tuple[str, ...]]:
-    """The five question types of the FiLM paper's table 1, by terminal function."""
-    terminal = {f.name for f in functions if f.terminal}
-    types = {
-        "count": ("count",),
-        "exist": ("exist",),
-        "compare integer": ("equal_integer", "less_than", "greater_than"),
-        "query attribute": tuple(f"query_{name}" for name in attributes),
-        "compare attribute": tuple(f"equal_{name}" for name in attributes),
-    }
-    return {name: tuple(f for f in names if f in terminal) for name, names in types.items()}
 
 
 CLEVR = read_world("clevr")
