@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
-
 from filmvqa.cli.command import command, typed_settings
 from filmvqa.cli.process import keep_freed_memory
 
@@ -20,10 +18,8 @@ def main(config) -> None:
 
     for name, model in settings.models.items():
         check_model(model, f"models.{name}")
-    options = {field.name: getattr(settings, field.name) for field in fields(settings)}
-    del options["debug"], options["imports"]
     with file_lock(settings.output):
-        content = run_benchmark(**options, tune_process=keep_freed_memory)
+        content = run_benchmark(settings, keep_freed_memory)
     print(format_benchmark(content))
     print(f"written to {settings.output}")
 

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils.rnn import PackedSequence
 from torch.utils.flop_counter import FlopCounterMode
 
-from filmvqa.benchmark.measure import BenchmarkResult, time_runs
+from filmvqa.benchmark.measure import Work, rnn_gradient_operations, rnn_operations
 from filmvqa.benchmark.reference import ReferenceModel
 from filmvqa.models import build_model
 from filmvqa.models.prefix_tree import prefix_tree
@@ -97,16 +98,29 @@ def test_flops_of_a_gru_are_counted() -> None:
     assert counter.get_total_flops() == state_gradients + other_gradients
 
 
-def test_a_result_has_its_fraction_of_the_ceiling() -> None:
-    result = BenchmarkResult(
-        "images", [2.0, 4.0, 3.0], reference_runs=[1.0, 2.0], flops=5.0, ceiling="product"
-    )
-    record = result.record({"product": 60.0})
+def test_work_is_timed_after_warming_up_and_compared() -> None:
+    calls = []
+    work = Work("images", 10, lambda: calls.append("call"), lambda: calls.append("prepare"))
+    assert len(work.rates(3, torch.device("cpu"), warm_up=2)) == 3
+    assert calls == ["prepare", "call"] * 5
+    work.flops, work.ceiling = 5.0, "product"
+    record = work.record([2.0, 4.0, 3.0], [1.0, 2.0], {"product": 60.0})
     assert (record["rate"], record["reference_rate"], record["ratio"]) == (3.0, 1.5, 2.0)
     assert (record["share_of_ceiling"], record["spread"]) == (0.25, [2.0, 4.0])
 
 
-def test_warm_up_calls_are_not_timed() -> None:
-    calls = []
-    seconds = time_runs(lambda: calls.append(1), 3, torch.device("cpu"), warm_up=2)
-    assert (len(calls), len(seconds)) == (5, 3)
+@pytest.mark.parametrize("rnn_type", [nn.GRU, nn.LSTM])
+def test_a_recurrent_networks_operations_are_those_of_its_products(rnn_type: type) -> None:
+    """torch counts them where it runs the network as separate products, on a CPU."""
+    rnn, words = rnn_type(50, 70).double(), torch.randn(60, 50, requires_grad=True).double()
+    batch_sizes = torch.tensor([6] * 10)
+    with FlopCounterMode(display=False) as forward:
+        states = rnn(PackedSequence(words, batch_sizes))[0].data
+    with FlopCounterMode(display=False) as backward:
+        states.sum().backward()
+    weights = [weight.shape for weight in rnn.parameters()]
+    assert rnn_operations(words.shape, weights) == forward.get_total_flops()
+    # No gradient is needed of the first states, which are zero.
+    counted = backward.get_total_flops()
+    assert 0.9 * rnn_gradient_operations(words.shape, weights) < counted
+    assert counted <= rnn_gradient_operations(words.shape, weights)

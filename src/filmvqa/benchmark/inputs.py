@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import h5py
 import msgspec
@@ -62,15 +61,12 @@ class Inputs:
             copy, index = divmod(question_index, len(self.distinct_questions))
             question = self.distinct_questions[index]
             image_index = copy * self.images + (question.image_index or 0)
-            record = msgspec.structs.replace(
-                question,
-                image_index=image_index,
+            records.append(msgspec.structs.replace(
+                question, question_index=question_index, image_index=image_index,
                 image_filename=image_filename(SPLIT, image_index),
-                question_index=question_index,
-            )
-            records.append(record)
-        content = msgspec.json.encode(QuestionFile(records))
-        DatasetLayout.under(folder, questions=folder).question_json(SPLIT).write_bytes(content)
+            ))  # fmt: skip
+        target = DatasetLayout.under(folder, questions=folder).question_json(SPLIT)
+        target.write_bytes(msgspec.json.encode(QuestionFile(records)))
         return folder
 
     @cached_property
@@ -95,16 +91,12 @@ class Inputs:
         path = self.folder / f"features-{'x'.join(map(str, shape))}-{dtype}.h5"
         if path.exists():
             return path
-        count = self.copies * self.images
+        count, largest = self.copies * self.images, 255 if dtype == "uint8" else 4
         rng = np.random.default_rng(0)
-        random_maps: dict[str, Any] = {
-            "uint8": lambda: rng.integers(0, 256, shape, np.uint8),
-            "float16": lambda: np.abs(rng.standard_normal(shape, np.float32)).astype(np.float16),
-        }
         with h5py.File(path, "w", libver="latest") as file:
             dataset = file.create_dataset("features", (count, *shape), dtype, chunks=(1, *shape))
             for row in range(count):
-                dataset[row] = random_maps[dtype]()
+                dataset[row] = (largest * rng.random(shape, np.float32)).astype(dtype)
         return path
 
     def resnet_weights(self) -> Path:

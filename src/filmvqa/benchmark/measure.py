@@ -1,17 +1,21 @@
-"""Timing, the limits of the hardware (ceilings), and the results of measurements."""
+"""Timing work, counting its operations, and the limits of the hardware (ceilings)."""
 
 from __future__ import annotations
 
+import math
 import os
-import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import Any
 
+import h5py
 import numpy as np
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from filmvqa.features.rows import DatasetRows
 
@@ -19,119 +23,95 @@ from filmvqa.features.rows import DatasetRows
 MATRIX_SIZES = {"cpu": (1024, 2048, 4096), "cuda": (2048, 4096, 8192, 16384)}
 
 
-def time_runs(
-    work: Callable[[], object], runs: int, device: torch.device, *, warm_up: int = 1
-) -> list[float]:
-    """Seconds of each of ``runs`` calls of ``work``, after ``warm_up`` calls that are not counted.
-
-    A call ends when the device has finished its work.
-    """
-    seconds = []
-    for call in range(warm_up + runs):
-        started = time.perf_counter()
-        work()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        if call >= warm_up:
-            seconds.append(time.perf_counter() - started)
-    return seconds
-
-
 @dataclass
-class BenchmarkResult:
-    """The measurement of one part of the pipeline.
+class Work:
+    """Work that is timed.
 
     Attributes
     ----------
-    unit
-        What is counted, such as ``questions``.
-    runs, reference_runs
-        The rate of each run, in units per second, of the part and of the reference; None if the
-        part has no reference.
-    flops
-        Floating-point operations per unit; a multiply-add counts as two.
-    bytes
-        Bytes moved per unit, for a part without arithmetic.
+    unit, count
+        What a call processes, such as ``questions``, and how many of it.
+    prepare
+        Is called before each call, and not timed.
+    flops, bytes
+        Floating-point operations per unit (a multiply-add counts as two), or bytes moved.
     ceiling
         The name of the ceiling that limits the rate; None if there is none.
     """
 
     unit: str
-    runs: list[float]
-    reference_runs: list[float] | None = None
+    count: float
+    call: Callable[[], object]
+    prepare: Callable[[], object] = lambda: None
     flops: float = 0.0
     bytes: float = 0.0
     ceiling: str | None = None
 
-    @property
-    def rate(self) -> float:
-        """The median rate."""
-        return statistics.median(self.runs)
+    def rates(self, runs: int, device: torch.device, warm_up: int = 1) -> list[float]:
+        """Units per second of each of ``runs`` calls, after ``warm_up`` calls that are not counted.
 
-    @property
-    def reference_rate(self) -> float | None:
-        """The median rate of the reference."""
-        return statistics.median(self.reference_runs) if self.reference_runs else None
+        A call ends when the device has finished its work.
+        """
+        seconds = []
+        for _ in range(warm_up + runs):
+            self.prepare()
+            started = time.perf_counter()
+            self.call()
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            seconds.append(time.perf_counter() - started)
+        return [self.count / duration for duration in seconds[warm_up:]]
 
-    @property
-    def ratio(self) -> float | None:
-        """The rate divided by that of the reference."""
-        return self.rate / self.reference_rate if self.reference_rate else None
-
-    def share(self, ceilings: dict[str, float]) -> float | None:
-        """The fraction of the ceiling that the part reaches; None if it has no ceiling."""
-        if self.ceiling is None:
-            return None
-        return self.rate * (self.flops or self.bytes) / ceilings[self.ceiling]
-
-    def record(self, ceilings: dict[str, float]) -> dict[str, Any]:
-        """The result as a record of the JSON file."""
+    def record(
+        self, runs: list[float], reference_runs: list[float] | None, ceilings: dict[str, float]
+    ) -> dict[str, Any]:
+        """The rates of the runs and of the reference as a record of the JSON file, with medians
+        and the share of the ceiling."""
+        rate, share = median(runs), None
+        reference_rate = median(reference_runs) if reference_runs else None
+        if self.ceiling is not None:
+            share = rate * (self.flops or self.bytes) / ceilings[self.ceiling]
         return {
             "unit": self.unit,
-            "rate": self.rate,
-            "spread": [min(self.runs), max(self.runs)],
-            "reference_rate": self.reference_rate,
-            "ratio": self.ratio,
+            "rate": rate,
+            "spread": [min(runs), max(runs)],
+            "reference_rate": reference_rate,
+            "ratio": rate / reference_rate if reference_rate else None,
             "flops": self.flops,
             "bytes": self.bytes,
             "ceiling": self.ceiling,
-            "share_of_ceiling": self.share(ceilings),
-            "runs": self.runs,
-            "reference_runs": self.reference_runs,
+            "share_of_ceiling": share,
+            "runs": runs,
+            "reference_runs": reference_runs,
         }
 
 
-def matmul_ceiling(
-    precision: str, device: torch.device, runs: int, sizes: Sequence[int] | None = None
-) -> float:
+def measure_ceilings(
+    device: torch.device, features: Path, runs: int, sizes: Sequence[int] | None
+) -> dict[str, float]:
     """Floating-point operations per second of the fastest product of square matrices of these
-    sizes; None: ``MATRIX_SIZES``."""
-    best = 0.0
-    dtype = getattr(torch, precision)
-    for size in sizes or MATRIX_SIZES["cuda" if device.type == "cuda" else "cpu"]:
-        a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
-        seconds = time_runs(lambda a=a, b=b: a @ b.t(), runs, device)  # type: ignore[misc]
-        best = max(best, 2 * size**3 / statistics.median(seconds))
-    return best
-
-
-def memory_ceiling(device: torch.device, runs: int) -> float:
-    """Bytes per second that are copied by a copy of 256 MiB in memory."""
+    sizes (None: ``MATRIX_SIZES``), and bytes per second that are copied in memory and read from the
+    feature file on the disk."""
+    ceilings = {}
+    for precision in ("float32", "bfloat16"):
+        products = []
+        for size in sizes or MATRIX_SIZES["cuda" if device.type == "cuda" else "cpu"]:
+            matrix = torch.randn(size, size, device=device).to(getattr(torch, precision))
+            work = Work("operations", 2 * size**3, partial(torch.mm, matrix, matrix.t()))
+            products.append(median(work.rates(runs, device)))
+        ceilings[f"matmul_{precision}"] = max(products)
     source = torch.ones(2**26, device=device)
-    target = torch.empty_like(source)
-    return source.nbytes / statistics.median(
-        time_runs(lambda: target.copy_(source), runs, device, warm_up=2)
-    )
-
-
-def disk_ceiling(path: Path, rows: DatasetRows, runs: int) -> float:
-    """Bytes per second of reading a whole file that is not in the page cache."""
-    buffer, all_rows = rows.empty(len(rows)), np.arange(len(rows))
-    seconds = []
-    for _ in range(runs):
-        drop_from_page_cache(path)
-        seconds += time_runs(lambda: rows.read(all_rows, buffer), 1, torch.device("cpu"), warm_up=0)
-    return rows.num_bytes / statistics.median(seconds)
+    copying = Work("bytes", source.nbytes, partial(torch.empty_like(source).copy_, source))
+    ceilings["memory"] = median(copying.rates(runs, device, warm_up=2))
+    with h5py.File(features, "r") as file:
+        rows = DatasetRows(file["features"])
+        reading = Work(
+            "bytes", rows.num_bytes,
+            partial(rows.read, np.arange(len(rows)), rows.empty(len(rows))),
+            partial(drop_from_page_cache, features),
+        )  # fmt: skip
+        ceilings["disk"] = median(reading.rates(runs, torch.device("cpu"), warm_up=0))
+    return ceilings
 
 
 def drop_from_page_cache(path: Path) -> None:
@@ -142,6 +122,26 @@ def drop_from_page_cache(path: Path) -> None:
             os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def rates(units: float, seconds: Sequence[float]) -> list[float]:
-    """Units per second of runs that processed ``units`` each."""
-    return [units / duration for duration in seconds]
+def count_operations(work: Callable[[], object]) -> float:
+    """The operations of matrix products and convolutions in a call of ``work``, and of recurrent
+    networks that cuDNN runs whole, which torch's own counter leaves out."""
+    custom: dict[Any, Any] = {
+        torch.ops.aten._cudnn_rnn: rnn_operations,
+        torch.ops.aten._cudnn_rnn_backward: rnn_gradient_operations,
+    }
+    with FlopCounterMode(display=False, custom_mapping=custom) as counter:
+        work()
+    return float(counter.get_total_flops())
+
+
+def rnn_operations(words: torch.Size, weights: list[torch.Size], *_: Any, **__: Any) -> int:
+    """The operations of one layer over packed words (M, E), from its weights' shapes: a product of
+    each word or state with each matrix."""
+    return 2 * words[0] * sum(math.prod(shape) for shape in weights if len(shape) == 2)
+
+
+def rnn_gradient_operations(
+    words: torch.Size, weights: list[torch.Size], *_: Any, **__: Any
+) -> int:
+    """As ``rnn_operations``, of the gradients: those of states and words, and those of matrices."""
+    return 2 * rnn_operations(words, weights)

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from msgspec import Meta
 
+from filmvqa.benchmark.settings import BenchmarkSettings
 from filmvqa.questions.settings import DataSettings
 from filmvqa.settings.typed import (
     AboveZero,
@@ -73,20 +74,8 @@ class AskConfig(ScriptConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class BenchmarkConfig(ScriptConfig):
-    models: dict[str, ModelOptions]
-    optim: OptimSettings
-    trainer: TrainerSettings
-    output: PathText
-    parts: list[Name] | None = None
-    times: list[Positive] = field(default_factory=lambda: [1, 2, 4, 8])
-    runs: Positive = 3
-    reference_runs: Natural = 2
-    questions: Positive = 160_000
-    images: Positive = 256
-    copies: Positive = 4
-    matrix_sizes: Annotated[list[Positive], Meta(min_length=1)] | None = None
-    device: Device = "auto"
+class BenchmarkConfig(ScriptConfig, BenchmarkSettings):
+    pass
 
 
 @dataclass(frozen=True, kw_only=True)
