@@ -13,7 +13,7 @@ def main(config) -> None:
 
     from filmvqa.evaluation.evaluate import evaluate_checkpoint
     from filmvqa.studies.inspection.interventions import build_network_change
-    from filmvqa.tasks.objectives import objective_for
+    from filmvqa.tasks.protocol import find_task
 
     files, report = evaluate_checkpoint(
         settings.checkpoint,
@@ -33,7 +33,7 @@ def main(config) -> None:
         return
     if report["images_left_out"]:
         print(f"without the {report['images_left_out']:,} images that the model was trained on")
-    table = objective_for(report.get("targets", "answers")).format_report(
+    table = find_task(report.get("targets", "answers")).format_report(
         report,
         families=settings.by_family,
         lengths=settings.by_program_length,

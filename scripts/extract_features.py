@@ -14,10 +14,10 @@ def main(config) -> None:
 
     from filmvqa.backbones.build import build_backbone
     from filmvqa.backbones.extraction import Extraction
+    from filmvqa.backbones.object_masks import ObjectMasks
     from filmvqa.backbones.spectrograms import Spectrogram
     from filmvqa.system.devices import choose_device
     from filmvqa.system.disk import check_disk_space, format_bytes
-    from filmvqa.tasks.object_masks import ObjectMasks
 
     data, layout = settings.data, settings.data.layout
     splits = settings.splits or layout.image_splits()

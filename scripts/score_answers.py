@@ -12,12 +12,13 @@ def main(config) -> None:
     settings = typed_settings(config, ScoreAnswersConfig)
 
     from filmvqa.evaluation.score_answers import score_answers
-    from filmvqa.tasks.accuracy import format_report
+    from filmvqa.tasks.words import WordTask
 
     report = score_answers(
         settings.answers, settings.questions, settings.output, world=settings.world
     )
-    print(format_report(report, families=settings.by_family, lengths=settings.by_program_length))
+    lengths = settings.by_program_length
+    print(WordTask().format_report(report, families=settings.by_family, lengths=lengths))
     if settings.output is not None:
         print(f"written to {settings.output}")
 

@@ -100,7 +100,7 @@ def compared(way: str, small: bool) -> tuple[dict[str, Any], str]:
     """The reports of the evaluations that there are, by label, and a table of them beside published
     results."""
     from filmvqa.studies.paper_results import COLUMNS, TEST_ACCURACY
-    from filmvqa.tasks.accuracy import format_comparison
+    from filmvqa.tasks.words import format_comparison
 
     reports, published = {}, {}
     for experiment in WAYS[way].experiments:

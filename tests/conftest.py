@@ -18,9 +18,9 @@ from hypothesis import HealthCheck, settings
 
 from filmvqa.backbones.build import build_backbone
 from filmvqa.backbones.extraction import Extraction
+from filmvqa.backbones.object_masks import ObjectMasks
 from filmvqa.questions.preprocess import preprocess_questions
 from filmvqa.system.layout import DatasetLayout
-from filmvqa.tasks.object_masks import ObjectMasks
 from filmvqa.worlds.clevr.generate import generate
 from filmvqa.worlds.clevr.generator_settings import GeneratorSettings
 from filmvqa.worlds.clevr.scene_rules import SceneRules

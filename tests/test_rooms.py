@@ -28,10 +28,6 @@ FLOORS = (
 FLOOR_OF = {room: i for i, rooms in enumerate(FLOORS) for room in rooms}
 #: What is not core: the core never imports it.
 NOT_CORE = ("worlds.clevr", "worlds.sound", "studies", "uses", "page", "benchmark", "cli")
-#: Files of the core that still import what is not.
-NOT_YET = {
-    "filmvqa.tasks.label_targets", "filmvqa.tasks.labels",
-}  # fmt: skip
 
 
 def module_name(path: Path) -> str:
@@ -76,14 +72,12 @@ def test_every_file_has_its_room() -> None:
 @pytest.mark.parametrize("module", ALL)
 def test_a_file_imports_only_from_its_floor_and_below(module: str) -> None:
     floor = FLOOR_OF[str(room_of(module))]
-    if module in NOT_YET:
-        return
     assert not {room for room in imported_rooms(module) if FLOOR_OF[room] > floor}
 
 
 def test_rooms_of_one_floor_do_not_import_each_other_both_ways() -> None:
     graph: dict[str, set[str]] = {room: set() for room in FLOOR_OF}
-    for module in set(ALL) - NOT_YET:
+    for module in ALL:
         room = str(room_of(module))
         graph[room] |= imported_rooms(module) - {room}
     TopologicalSorter(graph).prepare()  # raises CycleError
@@ -91,7 +85,7 @@ def test_rooms_of_one_floor_do_not_import_each_other_both_ways() -> None:
 
 def test_the_core_imports_nothing_else() -> None:
     for module in ALL:
-        if room_of(module) not in NOT_CORE and module not in NOT_YET:
+        if room_of(module) not in NOT_CORE:
             assert not imported_rooms(module) & set(NOT_CORE), module
 
 
@@ -101,7 +95,7 @@ def test_models_and_the_rooms_of_the_data_do_not_know_each_other() -> None:
         room = room_of(module)
         if room == "models":
             assert not imported_rooms(module) & data, module
-        elif room in data and module not in NOT_YET:
+        elif room in data:
             assert "models" not in imported_rooms(module), module
 
 

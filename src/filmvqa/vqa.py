@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -21,14 +20,15 @@ from filmvqa.backbones.spectrograms import Spectrogram
 from filmvqa.checkpoints.checkpoint import load_checkpoint, model_from_checkpoint, remedy
 from filmvqa.features.feature_range import FeatureRange
 from filmvqa.features.images import PILLOW_ERRORS, resize_image
-from filmvqa.models import targets_of
 from filmvqa.models.film_generator import Modulation
 from filmvqa.questions.dataset import padded
 from filmvqa.questions.vocabulary import Vocabulary
 from filmvqa.settings.typed import Positive, Precision, checked
 from filmvqa.system.devices import autocast, choose_device, use_bfloat16
 from filmvqa.system.errors import UserError, one_line
-from filmvqa.tasks.labels import BACKGROUND, labels_shown
+from filmvqa.tasks.protocol import Answer, task_of
+
+__all__ = ["VQA", "Answer", "FilmParameters", "Picture", "load"]
 
 #: A path, a PIL image, a uint8 array (H, W, 3 or 4), or features (C, H, W) as a tensor or an array
 #: of floating-point numbers.
@@ -36,27 +36,6 @@ Picture: TypeAlias = "str | Path | Image.Image | NDArray[Any] | Tensor"
 
 #: Pictures of a network's own world are within the range of its training set, or little outside.
 FAR = 1.25
-
-
-@dataclass(frozen=True)
-class Answer:
-    """The likeliest answer, and the probability of every answer, likeliest first.
-
-    Of a network that draws there are no such answers: ``text`` says how much of the picture is
-    meant, and ``places`` (h, w) how probably each place is. Of one that labels, ``text`` names what
-    is there, ``places`` say how probably an object is, and ``labels`` (h, w) are the likeliest, as
-    ``segmentation.labels.LABELS`` has them.
-    """
-
-    text: str
-    probabilities: dict[str, float]
-    places: Tensor | None = None
-    labels: NDArray[np.uint8] | None = None
-
-    @property
-    def mask(self) -> NDArray[np.bool_] | None:
-        """The places (h, w) that are meant; None of a network that answers in words."""
-        return None if self.places is None else self.places.numpy() > 0.5
 
 
 class FilmParameters(NamedTuple):
@@ -73,6 +52,8 @@ class VQA:
     ----------
     model : Module
         The network, in evaluation mode.
+    task : Task
+        What its answers are.
     vocabulary : Vocabulary
     feature_shape : tuple of int
         (C, H, W) of the features that the network takes.
@@ -95,7 +76,7 @@ class VQA:
     ) -> None:
         self.device = torch.device(device)
         self.precision: str = checked(precision, Precision, "precision")
-        self.model = model.to(self.device).eval()
+        self.model, self.task = model.to(self.device).eval(), task_of(model)
         self.vocabulary, self.feature_shape = vocabulary, feature_shape
         self.feature_range = feature_range
         self._backbone_spec, self._backbone_weights = backbone_spec, backbone_weights
@@ -114,7 +95,7 @@ class VQA:
     @property
     def draws(self) -> bool:
         """Whether it answers with a map of the picture."""
-        return targets_of(self.model) != "answers"
+        return self.task.draws
 
     @torch.inference_mode()
     def features(self, picture: Picture) -> Tensor:
@@ -181,22 +162,13 @@ class VQA:
                 f"{len(pictures)} pictures for {len(questions)} questions; give one for each"
             )
         encoded = [self.vocabulary.encode(q, allow_unknown=allow_unknown) for q in questions]
-        texts = self.vocabulary.answers()
         answers: list[Answer] = []
         for first in range(0, len(questions), batch_size):
             batch = slice(first, first + batch_size)
             features, image_of_question = self._batch_features(pictures[batch])
             with autocast(self.device, self.precision):
                 output = self.model(features, padded(encoded[batch]), image_of_question)
-            if targets_of(self.model) == "label_maps":
-                answers += map(_labelled, torch.softmax(output.float(), 1).cpu())
-                continue
-            if self.draws:
-                answers += map(_drawn, torch.sigmoid(output.float()).cpu())
-                continue
-            for row in torch.softmax(output.float(), 1).cpu():
-                order = row.argsort(descending=True, stable=True).tolist()
-                answers.append(Answer(texts[order[0]], {texts[i]: float(row[i]) for i in order}))
+            answers += self.task.answers(output, self.vocabulary)
         return answers
 
     @torch.inference_mode()
@@ -296,18 +268,6 @@ def load(
         precision=precision,
         backbone_weights=backbone_weights,
     )
-
-
-def _labelled(shares: Tensor) -> Answer:
-    """The answer of a network that labels, of the probabilities (K, h, w) of labels."""
-    labels = shares.argmax(0).to(torch.uint8)
-    text = labels_shown(labels.numpy())
-    return Answer(text or "nothing", {}, 1 - shares[BACKGROUND], labels.numpy())
-
-
-def _drawn(places: Tensor) -> Answer:
-    share = 100 * float((places > 0.5).float().mean())
-    return Answer(f"{share:.1f}% of the picture" if share else "nothing", {}, places)
 
 
 def _range_of(content: dict[str, Any], path: str | Path) -> FeatureRange | None:

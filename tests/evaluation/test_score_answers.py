@@ -12,7 +12,7 @@ from filmvqa.evaluation.score_answers import score_answers
 from filmvqa.questions.dataset import QuestionDataset
 from filmvqa.questions.vocabulary import Vocabulary
 from filmvqa.system.errors import UserError
-from filmvqa.tasks.accuracy import accuracy_report
+from filmvqa.tasks.words import WordTask
 from filmvqa.worlds.engine.schema import read_questions
 from filmvqa.worlds.sound.scenes import SOUND
 from tests.worlds.sound.small_sets import make_set
@@ -34,7 +34,7 @@ def expected(tiny_set: Path, given: list[str]) -> dict:
     vocabulary = Vocabulary.load(tiny_set / "vocab.json")
     dataset = QuestionDataset.load(tiny_set / "val_questions.h5", vocabulary)
     predictions = torch.tensor([vocabulary.answer.get(answer, -1) for answer in given])
-    return accuracy_report(predictions, dataset)
+    return WordTask().report(predictions, dataset.answers, dataset)
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", " \n"])
@@ -132,6 +132,6 @@ def test_answers_about_sounds_are_scored_by_their_types(tmp_path: Path) -> None:
     report = score_answers(tmp_path / "answers.txt", path, world="sound")
     vocabulary = Vocabulary.load(layout.vocabulary)
     dataset = QuestionDataset.load(layout.question_h5("train"), vocabulary)
-    expected = accuracy_report(dataset.answers, dataset)
+    expected = WordTask().report(dataset.answers, dataset.answers, dataset)
     assert report["by_type"] == expected["by_type"]
     assert set(report["by_type"]) == set(SOUND.question_types)

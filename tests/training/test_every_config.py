@@ -15,9 +15,8 @@ from omegaconf import open_dict
 from filmvqa.backbones.build import build_backbone
 from filmvqa.backbones.extraction import Extraction
 from filmvqa.evaluation.evaluate import evaluate_checkpoint
-from filmvqa.models import targets_of
 from filmvqa.system.layout import DatasetLayout
-from filmvqa.tasks.objectives import objective_for
+from filmvqa.tasks.protocol import task_of
 from filmvqa.training.run import train_run
 from tests.conftest import REPOSITORY
 from tests.worlds.sound.small_sets import FRONT_END
@@ -52,7 +51,7 @@ def shortened(override: str, sources: Path, masks: Path, sounds: DatasetLayout) 
     with open_dict(config):
         data = config.data
         same = data.train_split == data.val_split
-        draws = targets_of(config.model.name) != "answers"
+        draws = task_of(config.model.name).draws
         hears = data.backbone.name == "spectrogram" or override.endswith("_sound")
         h5 = sounds.h5 if hears else masks if draws else sources
         data.root, data.h5, data.features = str(h5.parent), str(h5), str(h5)
@@ -93,5 +92,5 @@ def test_it_trains_two_steps_and_evaluates(
         tmp_path / "run/best.pt", config.data.val_split, device="cpu",
         precision=config.trainer.precision,
     )  # fmt: skip
-    metric = objective_for(targets_of(config.model.name)).metric
+    metric = task_of(config.model.name).metric
     assert report["overall"][metric] == pytest.approx(score, abs=0.02)

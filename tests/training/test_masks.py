@@ -18,7 +18,7 @@ from filmvqa.questions.vocabulary import Vocabulary
 from filmvqa.studies.sheets import draw_masks
 from filmvqa.system.errors import UserError
 from filmvqa.system.layout import DatasetLayout
-from filmvqa.tasks.objectives import objective_for
+from filmvqa.tasks.protocol import find_task
 from filmvqa.training.curves import draw_curves, read_evaluations
 from filmvqa.worlds.engine.schema import read_questions
 from tests.conftest import data_in
@@ -76,16 +76,16 @@ def test_forty_expressions_are_learned_by_heart(conditioning: str, referring_set
         **loader.targets.output_options(vocabulary), channels=24, num_blocks=2,
         encoder={"embedding_dim": 16, "hidden_dim": 48}, block={"conditioning": conditioning},
     )  # fmt: skip
-    objective = objective_for("masks")
+    task = find_task("masks")
     optimizer = torch.optim.Adam(model.parameters(), 5e-3)
     batch = loader.batch(torch.arange(40))
     for _ in range(300):
         output = model(batch.features, batch.questions, batch.image_of_question)
-        scores = objective.scores(objective.predictions(output), batch.targets)
+        scores = task.scores(task.predictions(output), batch.targets)
         if scores.mean() > 0.9:
             break
         optimizer.zero_grad()
-        objective.loss(output, batch.targets).backward()
+        task.loss(output, batch.targets).backward()
         optimizer.step()
     assert scores.mean() > 0.9
 

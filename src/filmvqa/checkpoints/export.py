@@ -8,10 +8,10 @@ from typing import Any
 
 from filmvqa.checkpoints.checkpoint import checkpoint_file, load_checkpoint, model_from_checkpoint
 from filmvqa.checkpoints.exported import SUFFIX, encode_network
-from filmvqa.models import targets_of
 from filmvqa.system.errors import UserError
 from filmvqa.system.files import refuse_overwriting, write_file
 from filmvqa.system.layout import RunLayout
+from filmvqa.tasks.protocol import Task, task_of
 
 
 def export_network(checkpoint: str | Path, output: str | Path) -> tuple[Path, Path]:
@@ -64,6 +64,7 @@ def model_card(
 ) -> str:
     """What the network is, what it was trained on, how well it does, and what it is not for."""
     config, progress = content["config"], content["progress"]
+    task = task_of(content["model"]["name"])
     # Other sets, such as CLEVR itself, are downloaded.
     own = (
         " The figures above are of the project's own images and questions, not of CLEVR's."
@@ -73,7 +74,7 @@ def model_card(
         f"# {name}",
         "",
         f"`{content['model']['name']}`, {num_weights:,} weights, {num_bytes / 1e6:.1f} MB in "
-        f"float16. It {_does(content)}, {_words(content)}.",
+        f"float16. It {task.does}, {_words(content)}.",
         "",
         "## Trained on",
         "",
@@ -81,34 +82,19 @@ def model_card(
         "",
         "## How well it does",
         "",
-        "Accuracy in percent with its 95% interval (Wilson), on images that it was not trained on."
-        if "accuracy" in reports[0]["overall"]
-        else "Mean intersection over union in percent with its 95% interval, on images that it was "
-        "not trained on; an empty mask where nothing is meant counts as 100.",
+        task.scored_as,
         "",
-        *_table(reports),
+        *_table(reports, task),
         "",
         "## What it is not for",
         "",
         "It knows one world: three shapes, two sizes, two materials and eight colours on a grey "
-        f"floor, and the sentences of CLEVR's templates. It gives {_gives(content)} to any picture "
+        f"floor, and the sentences of CLEVR's templates. It gives {task.gives} to any picture "
         "and to any question whose words it knows, and its probabilities say little about pictures "
         f"of another kind.{own}",
         "",
     ]
     return "\n".join(lines)
-
-
-def _does(content: dict[str, Any]) -> str:
-    if targets_of(content["model"]["name"]) == "masks":
-        return "draws what English expressions in CLEVR's words refer to"
-    if targets_of(content["model"]["name"]) == "label_maps":
-        return "segments pictures by material and shape, and takes hints in English"
-    return "answers English questions of CLEVR's kind"
-
-
-def _gives(content: dict[str, Any]) -> str:
-    return "a mask" if targets_of(content["model"]["name"]) == "masks" else "one of its answers"
 
 
 def _words(content: dict[str, Any]) -> str:
@@ -168,17 +154,17 @@ def _counted(count: int, unit: str) -> str:
     return f"{count} {unit}{'' if count == 1 else 's'}"
 
 
-def _table(reports: list[dict[str, Any]]) -> list[str]:
+def _table(reports: list[dict[str, Any]], task: Task) -> list[str]:
     """The reports side by side, a row for each question type."""
-    columns = [f"{r['split']}, {r['overall']['questions']:,} questions" for r in reports]
+    columns = [f"{r['split']}, {r['overall'][task.unit]:,} {task.unit}" for r in reports]
     lines = [f"| | {' | '.join(columns)} |", "|---|" + "---:|" * len(reports)]
-    groups = "by_type" if "by_type" in reports[0] else "by_number"
+    groups = next(iter(task.sections.values()), "")
     for name in ("overall", *reports[0].get(groups, {})):
         cells = []
         for report in reports:
             row = report["overall"] if name == "overall" else report[groups][name]
             low, high = (100 * bound for bound in row["interval"])
-            score = row.get("accuracy", row.get("mean_iou"))
+            score = row[task.metric]
             cells.append(
                 f"{'-' if score is None else f'{100 * score:.1f}'} ({low:.1f} to {high:.1f})"
             )

@@ -28,7 +28,7 @@ def run_pipeline(
     of
         What the questions are about, such as ``held-out images``.
     """
-    from filmvqa.tasks.accuracy import format_comparison
+    from filmvqa.tasks.words import format_comparison
 
     seconds = run_stages(stages, command)
     reports = {}

@@ -20,7 +20,8 @@ from filmvqa.system import processes
 from filmvqa.system.devices import to_device
 from filmvqa.system.errors import UserError
 from filmvqa.system.layout import DatasetLayout
-from filmvqa.tasks.targets import AnswerTargets, Targets, open_targets
+from filmvqa.tasks.protocol import Targets, find_task
+from filmvqa.tasks.words import WordTargets, WordTask
 
 #: Batches that are read ahead.
 READ_AHEAD = 4
@@ -72,7 +73,7 @@ class Loader:
         targets: Targets | None = None,
     ) -> None:
         self.questions, self.store = questions, store
-        self.targets: Targets = AnswerTargets() if targets is None else targets
+        self.targets: Targets = WordTargets() if targets is None else targets
         self.batch_size: int = checked(batch_size, Positive, "batch_size")
         self._memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.waited = 0.0
@@ -95,10 +96,10 @@ class Loader:
             If they are not known.
         """
         images, image_of_question = torch.unique(self.questions.images[rows], return_inverse=True)
-        targets = self.targets.read(self.questions, rows, images, image_of_question, self.device)
+        targets = self.targets.read(self.questions, rows, images, image_of_question)
         if targets is None:
             raise UserError(f"{self.questions.path}: has no {self.targets.noun} to compare with")
-        return targets
+        return to_device(targets, self.device)
 
     def close(self) -> None:
         """Release the files of features and targets."""
@@ -110,11 +111,12 @@ class Loader:
         q = self.questions
         images, image_of_question = torch.unique(q.images[rows], return_inverse=True)
         longest = int(q.lengths[rows].max())
+        targets = self.targets.read(q, rows, images, image_of_question)
         return Batch(
             features=self.store.read(images, self._memory_format),
             image_of_question=to_device(image_of_question, self.device),
             questions=q.questions[rows, :longest].long(),
-            targets=self.targets.read(q, rows, images, image_of_question, self.device),
+            targets=None if targets is None else to_device(targets, self.device),
             index=rows,
             whole_size=len(rows),
         )
@@ -183,7 +185,7 @@ def open_loader(
     families: Sequence[int] | None = None,
     missing_images: str = "refuse",
     missing_images_option: str = "data.missing_images",
-    targets: str = AnswerTargets.kind,
+    targets: str = WordTask.name,
 ) -> Loader:
     """The questions and features of a split, checked against each other.
 
@@ -195,7 +197,7 @@ def open_loader(
         As ``QuestionDataset.with_features`` takes them; it is printed how many questions are left
         out.
     targets
-        The kind of targets, as the model names it.
+        The task whose targets are read, as the model names it.
 
     Raises
     ------
@@ -216,7 +218,7 @@ def open_loader(
             f"images {path.name} has no features"
         )
     try:
-        opened = open_targets(targets, layout, questions, split, device, store)
+        opened = find_task(targets).open_targets(layout, questions, split, device, store)
     except UserError:
         features.close()
         raise

@@ -1,4 +1,4 @@
-"""Evaluation of a checkpoint: its predictions, and a report of their accuracy."""
+"""Evaluation of a checkpoint: its predictions, and a report of their scores."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import torch
 from torch import Tensor, nn
 
@@ -29,12 +28,12 @@ from filmvqa.settings.typed import Precision, checked
 from filmvqa.system import processes
 from filmvqa.system.devices import choose_device
 from filmvqa.system.errors import UserError, warn
-from filmvqa.system.files import atomic_write, check_output, read_bytes, write_file
+from filmvqa.system.files import atomic_write, check_output, write_file
 from filmvqa.system.layout import DatasetLayout, EvaluationLayout, RunLayout
 from filmvqa.system.locks import folder_lock
 from filmvqa.system.memory import explained_out_of_memory
-from filmvqa.tasks.objectives import objective_of
-from filmvqa.worlds.engine.schema import FETCH, FETCH_AGAIN, decode_json
+from filmvqa.tasks.protocol import task_of
+from filmvqa.tasks.reports import num_objects
 
 
 @dataclass(frozen=True)
@@ -136,8 +135,7 @@ def evaluate_checkpoint(
             if targets is None:
                 return files, None
             objects = num_objects(asked.layout.scene_json(split), questions.images)
-            objective = objective_of(asked.model)
-            report |= objective.report(predictions, targets, questions, objects)
+            report |= task_of(asked.model).report(predictions, targets, questions, objects)
             if processes.is_first():
                 write_file(files.report, json.dumps(report, indent=1) + "\n")
     return files, report
@@ -290,33 +288,12 @@ def _train_images(content: dict[str, Any], layout: DatasetLayout, split: str) ->
     return images if is_same_file and split == data["train_split"] else None
 
 
-class _Scene(msgspec.Struct):
-    """What is counted of a scene, of any world."""
-
-    image_index: int
-    objects: list[msgspec.Raw]
-
-
-class _Scenes(msgspec.Struct):
-    scenes: list[_Scene]
-
-
-def num_objects(scenes: Path, images: Tensor) -> Tensor | None:
-    """The number of objects (N,) of each image (N,); None without a scene for each."""
-    if not scenes.exists():
-        return None
-    file = decode_json(read_bytes(scenes, FETCH), _Scenes, scenes, FETCH_AGAIN)
-    known = {scene.image_index: len(scene.objects) for scene in file.scenes}
-    counts = [known.get(image) for image in images.tolist()]
-    return None if None in counts else torch.tensor(counts)
-
-
 def _write_predictions(
     files: EvaluationLayout, predictions: Tensor, targets: Tensor | None, asked: AskedQuestions
 ) -> None:
     """Write a line for each question, and, where its answer is not known, the answers alone."""
     questions = asked.loader.questions
-    records = objective_of(asked.model).records(predictions, targets, asked.vocabulary)
+    records = task_of(asked.model).records(predictions, targets, asked.vocabulary)
     with atomic_write(files.predictions) as stream:
         rows = zip(
             questions.original_index.tolist(), questions.images.tolist(), records, strict=True

@@ -13,7 +13,7 @@ from filmvqa.evaluation.batches import Loader
 from filmvqa.settings.typed import Precision, checked
 from filmvqa.system import processes
 from filmvqa.system.devices import autocast
-from filmvqa.tasks.objectives import objective_of
+from filmvqa.tasks.protocol import task_of
 
 
 class PredictionStoppedError(Exception):
@@ -44,7 +44,7 @@ def predict(
     stop: Callable[[], bool] = lambda: False,
 ) -> Tensor:
     """Predictions (N, ...) on the CPU, of the given rows or of all, in their order: the most likely
-    answers (N,), or what else the model's objective keeps of its output.
+    answers (N,), or what else the model's task keeps of its output.
 
     The rest of it is not kept; the model is left in its mode. Several processes share the batches,
     which are those of one process, and all of them have all predictions.
@@ -69,7 +69,7 @@ def predict(
     order = torch.argsort(questions.images[rows], stable=True)
     batches = torch.split(order, loader.batch_size)
     part = torch.cat([order[:0], *batches[processes.part_of(len(batches))]])
-    objective = objective_of(model)
+    task = task_of(model)
     own: list[Tensor] = []
     stopped = False
     with (
@@ -81,13 +81,13 @@ def predict(
                 break
             with autocast(loader.device, precision):
                 output = model(batch.features, batch.questions, batch.image_of_question)
-            own.append(objective.predictions(output))
+            own.append(task.predictions(output))
             bar.update(len(batch.index))
     of_all = processes.gathered((stopped, own[0][0].shape if own else None))
     if any(stopped for stopped, _ in of_all):
         raise PredictionStoppedError
     shape = next((shape for _, shape in of_all if shape is not None), ())
-    predictions = torch.zeros((len(rows), *shape), dtype=objective.prediction_dtype)
+    predictions = torch.zeros((len(rows), *shape), dtype=task.prediction_dtype)
     if own:
         predictions[part] = torch.cat(own).cpu()
     return processes.sum_over_processes(predictions)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,28 +11,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from filmvqa.questions.dataset import QuestionGroups
 from filmvqa.questions.question_table import MISSING, QuestionTable, read_question_table
 from filmvqa.system.errors import UserError
 from filmvqa.system.files import read_bytes, refuse_overwriting, write_file
-from filmvqa.tasks.accuracy import accuracy_report
-from filmvqa.tasks.records import Prediction
+from filmvqa.tasks.words import WordPrediction, WordTask
 from filmvqa.worlds.engine.schema import CORRECT, not_utf8, utf8_json
 from filmvqa.worlds.engine.world import read_world
 
 #: An answer that is not one of the questions' answers.
 _ANOTHER = -2
-
-
-@dataclass(frozen=True)
-class ScoredQuestions:
-    """The columns of a question file that ``accuracy_report`` compares and groups by."""
-
-    path: Path
-    answers: Tensor | None
-    types: Tensor | None
-    families: Tensor | None
-    program_lengths: Tensor | None
-    question_types: Mapping[str, tuple[str, ...]]
 
 
 def score_answers(
@@ -61,7 +47,7 @@ def score_answers(
     Returns
     -------
     dict
-        As ``accuracy_report``.
+        As ``WordTask.report``.
 
     Raises
     ------
@@ -84,7 +70,7 @@ def score_answers(
         )
     predictions = torch.tensor([table.answer_names.get(answer, _ANOTHER) for answer in given])
     report = {"answers": str(answers), "questions": str(questions)}
-    report |= accuracy_report(predictions, _scored(table))
+    report |= WordTask().report(predictions, *_answers_and_groups(table))
     if output is not None:
         write_file(output, json.dumps(report, indent=1) + "\n")
     return report
@@ -103,7 +89,7 @@ def _answers_of_records(path: Path, text: str, table: QuestionTable) -> list[str
     answers = []
     for row, line in enumerate(text.splitlines()):
         try:
-            record = msgspec.json.decode(line, type=Prediction)
+            record = msgspec.json.decode(line, type=WordPrediction)
         except msgspec.DecodeError as error:
             raise UserError(f"{path}: line {row + 1}: {error}; {CORRECT}") from None
         answers.append(record.answer)
@@ -122,12 +108,16 @@ def _answers_of_records(path: Path, text: str, table: QuestionTable) -> list[str
     return answers
 
 
-def _scored(table: QuestionTable) -> ScoredQuestions:
+def _answers_and_groups(table: QuestionTable) -> tuple[Tensor, QuestionGroups]:
+    """The answers (N,) of a question file, each of which must be known, and its groups."""
     answers, families, types = (
         torch.from_numpy(np.frombuffer(values, np.int32).astype(np.int64))
         for values in (table.answers, table.families, table.types)
     )
-    if (without := answers == MISSING).any() and not without.all():
+    without = answers == MISSING
+    if without.all():
+        raise UserError(f"{table.path}: has no answers to compare with")
+    if without.any():
         number = table.numbers[int(without.int().argmax())]
         raise UserError(
             f"{table.path}: question {number}: has no answer to compare with; add it, or take the "
@@ -137,9 +127,7 @@ def _scored(table: QuestionTable) -> ScoredQuestions:
     lengths = torch.from_numpy(np.frombuffer(table.programs.lengths, np.int32).astype(np.int64) - 2)
     has_type = (types != MISSING).any()
     is_known = types < len(table.world.answer_functions)
-    return ScoredQuestions(
-        path=table.path,
-        answers=None if (answers == MISSING).all() else answers,
+    return answers, QuestionGroups(
         types=torch.where(is_known, types, -1) if has_type else None,
         families=families if (families != MISSING).any() else None,
         program_lengths=lengths.clamp(min=0) if has_type else None,

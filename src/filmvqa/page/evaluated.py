@@ -7,16 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from filmvqa.evaluation.evaluate import num_objects
 from filmvqa.questions.dataset import QuestionDataset
 from filmvqa.questions.vocabulary import Vocabulary
 from filmvqa.system.errors import UserError
 from filmvqa.system.layout import DatasetLayout, EvaluationLayout, RunLayout
-from filmvqa.tasks.masks import number_referred
-from filmvqa.tasks.records import read_predictions
-from filmvqa.worlds.engine.programs import NUMBERS_REFERRED
+from filmvqa.tasks.protocol import read_predictions, task_of_record
+from filmvqa.tasks.reports import num_objects
+from filmvqa.tasks.words import WordPrediction, WordTask
 
 #: The columns of answers, by which they are chosen, and those of masks; the intersection over union
 #: of a mask with the true one is a number, and no choice.
@@ -109,36 +110,35 @@ def read_evaluated(
                 f"{record.image_index}, which {layout.question_h5(split)} does not have; evaluate "
                 "the checkpoint again, or give the h5 that it was evaluated with"
             )
-    objects = num_objects(layout.scene_json(split), questions.images[rows])
-    unknown = [""] * len(rows)
-    types = [name for name, functions in questions.question_types.items() for _ in functions]
+    questions = questions.select(torch.tensor(rows))
+    task = task_of_record(records[0]) if records else WordTask()
+    types = task.question_types(questions)
+    names, indices = ([], None) if types is None else ([*types[0], ""], types[1])
     columns = {
-        "type": unknown if questions.types is None
-        else ["" if t < 0 else types[t] for t in questions.types[rows].tolist()],
-        "family": unknown if questions.families is None
-        else ["" if f < 0 else str(f) for f in questions.families[rows].tolist()],
-        "objects": unknown if objects is None else [str(n) for n in objects.tolist()],
-        "length": unknown if questions.program_lengths is None
-        else [str(n) for n in questions.program_lengths[rows].tolist()],
-        "expected": [record.truth or "" for record in records],
-        "given": [record.answer for record in records],
-    }  # fmt: skip
-    ious = None
-    if any(record.mask is not None for record in records):
-        ious = np.array([np.nan if r.iou is None else r.iou for r in records], np.float64)
-        columns["meant"] = (
-            unknown
-            if questions.objects is None
-            else [NUMBERS_REFERRED[i] for i in number_referred(questions.objects[rows]).tolist()]
-        )
-        columns[IOU] = ["" if r.iou is None else f"{r.iou:.2f}" for r in records]
+        "meant" if task.draws else "type": _texts(indices, len(rows), names),
+        "family": _texts(questions.families, len(rows)),
+        "objects": _texts(num_objects(layout.scene_json(split), questions.images), len(rows)),
+        "length": _texts(questions.program_lengths, len(rows)),
+    }
+    scores = None
+    if task.draws:
+        scores = np.array([np.nan if r.score is None else r.score for r in records], np.float64)
+        columns[IOU] = ["" if np.isnan(score) else f"{score:.2f}" for score in scores]
+    else:
+        answers = [record for record in records if isinstance(record, WordPrediction)]
+        columns["expected"] = [record.truth or "" for record in answers]
+        columns["given"] = [record.answer for record in answers]
     return Evaluated(
         split,
-        {
-            name: np.array(columns[name], dtype=np.str_)
-            for name in (ANSWER_COLUMNS if ious is None else MASK_COLUMNS)
-        },
-        [vocabulary.decode(questions.questions[row].tolist()) for row in rows],
-        np.array([record.image_index for record in records]),
-        ious,
+        {name: np.array(values, dtype=np.str_) for name, values in columns.items()},
+        [vocabulary.decode(words) for words in questions.questions.tolist()],
+        questions.images.numpy(),
+        scores,
     )
+
+
+def _texts(values: Tensor | None, count: int, names: Sequence[str] | None = None) -> list[str]:
+    """Numbers (N,), or the names that they index, as a column has them; empty where unknown."""
+    if values is None:
+        return [""] * count
+    return [("" if v < 0 else str(v)) if names is None else names[v] for v in values.tolist()]

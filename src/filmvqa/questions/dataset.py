@@ -50,8 +50,32 @@ class ImageSubset:
     other_rows: Tensor
 
 
-@dataclass
-class QuestionDataset:
+@dataclass(kw_only=True)
+class QuestionGroups:
+    """What N questions are grouped by.
+
+    Attributes
+    ----------
+    types, families, program_lengths : Tensor or None
+        (N,) index into ``type_names``, question family, and number of steps; None where the file
+        does not tell. A type or family of -1 is unknown.
+    question_types : dict
+        The functions that end a program, by question type: CLEVR's, unless the file has its own.
+    """
+
+    types: Tensor | None
+    families: Tensor | None
+    program_lengths: Tensor | None
+    question_types: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: QUESTION_TYPES)
+
+    @property
+    def type_names(self) -> tuple[str, ...]:
+        """The functions by whose numbers the types are given."""
+        return tuple(name for names in self.question_types.values() for name in names)
+
+
+@dataclass(kw_only=True)
+class QuestionDataset(QuestionGroups):
     """A question file in the host's memory: N questions.
 
     Attributes
@@ -62,9 +86,8 @@ class QuestionDataset:
         (N,) index of the image that each question is about.
     original_index : Tensor
         (N,) ``question_index`` of the JSON.
-    answers, types, families, program_lengths : Tensor or None
-        (N,) answer index, index into ``type_names``, question family, and number of steps; None
-        where the file does not tell. A type or family of -1 is unknown.
+    answers : Tensor or None
+        (N,) answer index; None where the file does not tell.
     objects : Tensor or None
         (N,) int64 the objects of its image that each expression refers to, as bits; None for
         questions.
@@ -76,8 +99,6 @@ class QuestionDataset:
         (M,) sorted indices of the images, and CRC-32 of their names.
     sha256 : str
         Hash of all rows of the file.
-    question_types : dict
-        The functions that end a program, by question type: CLEVR's, unless the file has its own.
     """
 
     path: Path
@@ -86,21 +107,12 @@ class QuestionDataset:
     images: Tensor
     original_index: Tensor
     answers: Tensor | None
-    types: Tensor | None
-    families: Tensor | None
-    program_lengths: Tensor | None
     objects: Tensor | None
     rows: Tensor
     image_names_sha256: str | None
     named_images: NDArray[Any] | None
     image_name_crc32: NDArray[Any] | None
     sha256: str
-    question_types: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: QUESTION_TYPES)
-
-    @property
-    def type_names(self) -> tuple[str, ...]:
-        """The functions by whose numbers the types are given."""
-        return tuple(name for names in self.question_types.values() for name in names)
 
     def __len__(self) -> int:
         return len(self.questions)

@@ -17,7 +17,7 @@ from filmvqa.studies.claims import Claim, Contrast, Key
 from filmvqa.studies.sweeps import IGNORED_KEYS, SweepRun, is_number, make_hashable
 from filmvqa.system.errors import UserError
 from filmvqa.system.layout import EvaluationLayout, RunLayout
-from filmvqa.tasks.records import Prediction, read_predictions
+from filmvqa.tasks.protocol import Prediction, read_predictions
 
 Verdict = Literal[
     "shows", "shows, but less", "shows, and more", "does not show", "the opposite",
@@ -98,12 +98,12 @@ def score_run(run: SweepRun, split: str) -> ScoredRun:
 
 
 def _score(record: Prediction, path: Path) -> float:
-    if record.iou is None and record.truth is None:
+    if record.score is None:
         raise UserError(
             f"{path}: question {record.question_index} has no true answer; report on a split that "
             "has them"
         )
-    return float(record.answer == record.truth) if record.iou is None else record.iou
+    return record.score
 
 
 def group_settings(claim: Claim, runs: Sequence[ScoredRun]) -> list[Setting]:

@@ -24,7 +24,8 @@ from filmvqa.system.errors import UserError
 from filmvqa.system.figures import add_pictures, draw_figure, outline, write_below
 from filmvqa.system.files import refuse_overwriting
 from filmvqa.system.layout import DatasetLayout
-from filmvqa.tasks.records import Prediction, RunLengths, read_predictions
+from filmvqa.tasks.masks import MaskPrediction, RunLengths
+from filmvqa.tasks.protocol import read_predictions
 from filmvqa.worlds.engine.schema import Question, read_questions
 
 
@@ -150,9 +151,9 @@ def draw_masks(
     with draw_cells(
         target, predictions, rows=rows, columns=columns, cell=(2.6, 3.0), dpi=80
     ) as cells:
-        predicted: dict[int, list[Prediction]] = {}
+        predicted: dict[int, list[MaskPrediction]] = {}
         for record in read_predictions(Path(predictions)):
-            if record.mask is None:
+            if not isinstance(record, MaskPrediction):
                 raise UserError(f"{predictions}: has no masks; evaluate a network that draws them")
             predicted.setdefault(record.image_index or 0, []).append(record)
         expressions = {
@@ -165,7 +166,7 @@ def draw_masks(
         for place, (axes, image) in enumerate(zip(cells, (images[i] for i in chosen), strict=True)):
             record = predicted[image][place % len(predicted[image])]
             picture = read_picture(pictures[image])
-            axes.imshow(picture if record.mask is None else _tint(picture, mask_of(record.mask)))
+            axes.imshow(_tint(picture, mask_of(record.mask)))
             expression = expressions[record.question_index]
             if expression.objects is not None:
                 path = layout.mask_folder(split) / pictures[image].name
@@ -177,7 +178,7 @@ def draw_masks(
 
 
 def mask_of(run_lengths: RunLengths) -> NDArray[np.bool_]:
-    """The mask (h, w) of runs; the inverse of ``evaluation.masks.run_lengths``.
+    """The mask (h, w) of runs; the inverse of ``tasks.masks.run_lengths``.
 
     Raises
     ------

@@ -17,7 +17,8 @@ from filmvqa.studies.paper_results import ABLATIONS, TEST_ACCURACY
 from filmvqa.system.errors import UserError, one_line
 from filmvqa.system.files import files_below, read_bytes
 from filmvqa.system.layout import RunLayout
-from filmvqa.training.curves import read_evaluations, score_title
+from filmvqa.tasks.protocol import score_title
+from filmvqa.training.curves import read_evaluations
 
 #: Keys that may differ between the runs of a sweep but are never the varied key.
 IGNORED_KEYS = ("run", "seed", "name")
@@ -37,7 +38,7 @@ class Evaluated(NamedTuple):
 @dataclass(frozen=True)
 class SweepRun:
     """A run: its flat config, its evaluation with the best validation score, all its evaluations
-    in turn, and the name of the score: accuracy, or another of an objective.
+    in turn, and the name of the score: accuracy, or that of another task.
 
     Scores are fractions.
     """

@@ -92,7 +92,7 @@ def compute_dtype(tensor: Tensor) -> torch.dtype:
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """Copy a host tensor to a device without waiting for the device."""
-    if device.type == "cuda":
+    """Copy a host tensor to a device without waiting for the device; one that is there stays."""
+    if device.type == "cuda" and not tensor.is_cuda:
         tensor = tensor.pin_memory()
     return tensor.to(device, non_blocking=True)

@@ -1,4 +1,4 @@
-"""Losses and scores of masks, and their report.
+"""Masks of what a referring expression refers to.
 
 An expression that refers to nothing has an empty mask: an empty prediction for it counts as an
 intersection over union of 1, any other as 0.
@@ -6,19 +6,155 @@ intersection over union of 1, any other as 0.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import pairwise
-from typing import Any
+from typing import Any, ClassVar
 
+import msgspec
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from filmvqa.questions.dataset import QuestionDataset
-from filmvqa.system.tables import text_table
-from filmvqa.tasks.accuracy import Z95
+from filmvqa.questions.question_table import MAX_OBJECTS
+from filmvqa.questions.vocabulary import Vocabulary
+from filmvqa.system.devices import to_device
+from filmvqa.tasks.maps import MapTargets, MapTask, intersection_over_union, mean_iou_row
+from filmvqa.tasks.protocol import Answer, Prediction, register_task
+from filmvqa.tasks.reports import percent, percent_interval, rows_by_value
 from filmvqa.worlds.engine.programs import NUMBERS_REFERRED
 
 #: The precisions that are reported are the shares of masks whose IoU is above these.
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
+
+
+class MaskTargets(MapTargets):
+    """What the objects that a referring expression refers to cover: 0 or 1, uint8 (B, h, w)."""
+
+    noun: ClassVar[str] = "referred objects"
+
+    def known(self, questions: QuestionDataset) -> bool:
+        return questions.objects is not None
+
+    def read(
+        self, questions: QuestionDataset, rows: Tensor, images: Tensor, image_of_question: Tensor
+    ) -> Tensor | None:
+        if questions.objects is None:
+            return None
+        device = self.store.device
+        referred = to_device(questions.objects[rows], device)[:, None, None]  # (B, 1, 1)
+        # The bit of the sign, which no set has, stands for no object.
+        bits = self.objects(images).clamp(max=MAX_OBJECTS).long()  # (U, h, w)
+        return ((referred >> bits[to_device(image_of_question, device)]) & 1).to(torch.uint8)
+
+
+class RunLengths(msgspec.Struct):
+    """A mask as ``run_lengths`` writes it."""
+
+    size: tuple[int, int]
+    counts: list[int]
+
+    def __post_init__(self) -> None:
+        if min(self.size) < 1 or sum(self.counts) != self.size[0] * self.size[1]:
+            raise ValueError(f"the runs of a mask are not as long as its size {self.size}")
+
+
+class MaskPrediction(Prediction, kw_only=True):
+    """The mask of an expression, and its intersection over union with the true one."""
+
+    mask: RunLengths
+    iou: float | None = None
+
+    @property
+    def score(self) -> float | None:
+        return self.iou
+
+
+@register_task("masks")
+class MaskTask(MapTask):
+    """Segmentation: binary cross-entropy and Dice of logits (B, h, w), weighted by ``bce_weight``
+    and ``dice_weight`` (1 each), and the intersection over union of the mask where they are above
+    0."""
+
+    prediction: ClassVar[type[Prediction]] = MaskPrediction
+    targets: ClassVar[type[MapTargets]] = MaskTargets
+    map_entry: ClassVar[str] = "mask"
+    score_entry: ClassVar[str] = "iou"
+    columns = ("mean IoU", "95% interval", "overall IoU", *(f"P@{t}" for t in THRESHOLDS),
+               "expressions")  # fmt: skip
+    sections: ClassVar[Mapping[str, str]] = {"objects referred to": "by_number"}
+    does = "draws what English expressions in CLEVR's words refer to"
+    gives = "a mask"
+    scored_as = "Mean intersection over union in percent with its 95% interval, on images that " \
+        "it was not trained on; an empty mask where nothing is meant counts as 100."  # fmt: skip
+
+    def loss(self, output: Tensor, targets: Tensor) -> Tensor:
+        logits, masks = output.float(), targets.float()
+        bce = F.binary_cross_entropy_with_logits(logits, masks)
+        weights = self.loss_weights
+        dice = weights.get("dice_weight", 1.0) * dice_loss(logits, masks)
+        return weights.get("bce_weight", 1.0) * bce + dice
+
+    def predictions(self, output: Tensor) -> Tensor:
+        return (output > 0).to(torch.uint8)
+
+    def scores(self, predictions: Tensor, targets: Tensor) -> Tensor:
+        return intersection_over_union(predictions, targets).nan_to_num(1.0)
+
+    def question_types(self, questions: QuestionDataset) -> tuple[list[str], Tensor] | None:
+        if questions.objects is None:
+            return None
+        return list(NUMBERS_REFERRED), number_referred(questions.objects)
+
+    def report(
+        self, predictions: Tensor, targets: Tensor, questions: QuestionDataset,
+        num_objects: Tensor | None = None,
+    ) -> dict[str, Any]:  # fmt: skip
+        """Rows of scores overall and by group of expressions: ``mean_iou`` with its 95% interval,
+        ``overall_iou``, the intersection of all masks over their union, and ``precision`` by
+        threshold.
+
+        ``by_number`` has the numbers of objects referred to, ``by_family``, ``by_program_length``
+        and ``by_num_objects`` are as in the report of answers.
+        """
+        ious = self.scores(predictions, targets)
+
+        def row(members: Tensor) -> dict[str, Any]:
+            scores, masks = ious[members], (predictions[None, members], targets[None, members])
+            precision = {f"{t}": float((scores > t).double().mean()) for t in THRESHOLDS}
+            return {
+                **mean_iou_row(scores, float(intersection_over_union(*masks))),
+                "precision": precision if len(scores) else {},
+                "questions": len(scores),
+            }
+
+        report: dict[str, Any] = {
+            "targets": self.name,
+            "overall": row(torch.ones(len(targets), dtype=torch.bool)),
+        }
+        if (types := self.question_types(questions)) is not None:
+            report["by_number"] = {name: row(types[1] == i) for i, name in enumerate(types[0])}
+        return report | rows_by_value(
+            row, by_family=questions.families, by_program_length=questions.program_lengths,
+            by_num_objects=num_objects,
+        )  # fmt: skip
+
+    def cells(self, row: Any) -> list[str]:
+        precisions = [percent(row["precision"].get(f"{t}")) for t in THRESHOLDS]
+        scores = [percent(row["mean_iou"]), percent_interval(row["interval"])]
+        return [*scores, percent(row["overall_iou"]), *precisions, f"{row['questions']:,}"]
+
+    def encode(self, one: Tensor) -> dict[str, Any]:
+        return run_lengths(one)
+
+    def words(self, predictions: Tensor, vocabulary: Vocabulary) -> list[str]:
+        shares = [100 * float(mask.float().mean()) for mask in predictions]
+        return [f"{share:.1f}% of the picture" if share else "nothing" for share in shares]
+
+    def answers(self, output: Tensor, vocabulary: Vocabulary) -> list[Answer]:
+        places = torch.sigmoid(output.float()).cpu()
+        texts = self.words(places > 0.5, vocabulary)
+        return [Answer(text, {}, of_one) for text, of_one in zip(texts, places, strict=True)]
 
 
 def dice_loss(logits: Tensor, masks: Tensor) -> Tensor:
@@ -33,116 +169,10 @@ def dice_loss(logits: Tensor, masks: Tensor) -> Tensor:
     return (1 - (2 * common + 1) / (total + 1)).mean()
 
 
-def intersection_over_union(predictions: Tensor, masks: Tensor) -> Tensor:
-    """IoU (B,) of masks (B, h, w) of 0 and 1; 1 where both are empty."""
-    from torchmetrics.functional.segmentation import mean_iou  # takes seconds to import
-
-    if not len(masks):
-        return torch.empty(0)
-    ious = mean_iou(
-        predictions[:, None].long(), masks[:, None].long(), num_classes=1, per_class=True
-    )[:, 0]
-    return torch.where(ious < 0, 1.0, ious)  # torchmetrics: -1 where both are empty
-
-
 def number_referred(objects: Tensor) -> Tensor:
     """The index (N,) into ``NUMBERS_REFERRED`` of sets of objects (N,), which are bits."""
     is_several = objects & (objects - 1) != 0
     return (objects != 0).long() + is_several.long()
-
-
-def mask_report(
-    predictions: Tensor,
-    masks: Tensor,
-    questions: QuestionDataset,
-    num_objects: Tensor | None = None,
-) -> dict[str, Any]:
-    """Rows of scores overall and by group of expressions: ``mean_iou`` with its 95% interval,
-    ``overall_iou``, the intersection of all masks over their union, and ``precision`` by threshold.
-
-    ``by_number`` has the numbers of objects referred to, ``by_family``, ``by_program_length`` and
-    ``by_num_objects`` are as in ``accuracy_report``.
-
-    Parameters
-    ----------
-    predictions, masks
-        (N, h, w) of 0 and 1, in the order of the file.
-    num_objects
-        Number of objects (N,) of each expression's image; None: unknown.
-    """
-    ious = intersection_over_union(predictions, masks)
-
-    def row(members: Tensor) -> dict[str, Any]:
-        return _row(ious[members], predictions[members], masks[members])
-
-    report: dict[str, Any] = {
-        "targets": "masks",
-        "overall": row(torch.ones(len(masks), dtype=torch.bool)),
-    }
-    if questions.objects is not None:
-        numbers = number_referred(questions.objects)
-        report["by_number"] = {name: row(numbers == i) for i, name in enumerate(NUMBERS_REFERRED)}
-    for key, values in (
-        ("by_family", questions.families),
-        ("by_program_length", questions.program_lengths),
-        ("by_num_objects", num_objects),
-    ):
-        if values is not None:
-            report[key] = {str(v): row(values == v) for v in sorted(set(values.tolist()))}
-    return report
-
-
-def _row(ious: Tensor, predictions: Tensor, masks: Tensor) -> dict[str, Any]:
-    from torchmetrics.functional.classification import binary_jaccard_index
-
-    count = len(ious)
-    if not count:
-        return {"mean_iou": None, "interval": [0.0, 1.0], "overall_iou": None, "precision": {},
-                "questions": 0}  # fmt: skip
-    mean = float(ious.double().mean())
-    half = Z95 * float(ious.double().std(correction=1)) / count**0.5 if count > 1 else 1.0
-    overall = None
-    if bool((predictions | masks).any()):
-        overall = float(binary_jaccard_index(predictions.long(), masks.long()))
-    return {
-        "mean_iou": mean,
-        "interval": [max(0.0, mean - half), min(1.0, mean + half)],
-        "overall_iou": overall,
-        "precision": {f"{t}": float((ious > t).double().mean()) for t in THRESHOLDS},
-        "questions": count,
-    }
-
-
-def format_mask_report(
-    report: dict[str, Any], *, families: bool = False, lengths: bool = False, objects: bool = False
-) -> str:
-    """The report as a table to print; families, program lengths and numbers of objects of the image
-    on request."""
-    sections = {
-        "": {"overall": report["overall"]},
-        "objects referred to": report.get("by_number", {}),
-        "family": report.get("by_family", {}) if families else {},
-        "program length": report.get("by_program_length", {}) if lengths else {},
-        "objects": report.get("by_num_objects", {}) if objects else {},
-    }
-    thresholds = [f"P@{t}" for t in THRESHOLDS]
-    rows = [["", "mean IoU", "95% interval", "overall IoU", *thresholds, "expressions"]]
-    for title, section in sections.items():
-        if title and section:
-            rows.append([f"{title}:"])
-        for name, row in section.items():
-            low, high = (100 * bound for bound in row["interval"])
-            precisions = [row["precision"].get(f"{t}") for t in THRESHOLDS]
-            rows.append([
-                f"  {name}" if title else name, _share(row["mean_iou"]),
-                f"{low:.1f} to {high:.1f}", _share(row["overall_iou"]),
-                *map(_share, precisions), f"{row['questions']:,}",
-            ])  # fmt: skip
-    return text_table(rows)
-
-
-def _share(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.1f}%"
 
 
 def run_lengths(mask: Tensor) -> dict[str, list[int]]:

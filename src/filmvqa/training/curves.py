@@ -11,29 +11,15 @@ from filmvqa.system.errors import UserError
 from filmvqa.system.figures import add_plots, draw_figure
 from filmvqa.system.files import is_up_to_date, read_bytes
 from filmvqa.system.layout import RunLayout
+from filmvqa.tasks.protocol import TASKS, score_title
 
 
-class _Evaluation(msgspec.Struct):
-    step: int
-    train_accuracy: float
-    val_accuracy: float
-    val_by_type: dict[str, float] = {}
-
-
-class _MaskEvaluation(msgspec.Struct):
-    step: int
-    train_mean_iou: float
-    val_mean_iou: float
-    val_by_type: dict[str, float] = {}
-
-
-#: The records of evaluations, by the metric of the model's objective.
-_RECORDS: dict[str, type[msgspec.Struct]] = {"accuracy": _Evaluation, "mean_iou": _MaskEvaluation}
-
-
-def score_title(metric: str) -> str:
-    """The name of an objective's score as figures have it."""
-    return metric.replace("_iou", " IoU")
+def _evaluation_type(metric: str) -> type[msgspec.Struct]:
+    """The record of an evaluation by a task of this metric."""
+    scores = [(f"{split}_{metric}", float) for split in ("train", "val")]
+    return msgspec.defstruct(
+        "Evaluation", [("step", int), *scores, ("val_by_type", dict[str, float], {})]
+    )
 
 
 def read_evaluations(metrics: str | Path) -> list[dict[str, Any]]:
@@ -50,11 +36,12 @@ def read_evaluations(metrics: str | Path) -> list[dict[str, Any]]:
     lines = read_bytes(metrics, "train the run again").splitlines(keepends=True)
     if lines and not lines[-1].endswith(b"\n"):
         lines.pop()
+    record_types = {task.metric: _evaluation_type(task.metric) for task in TASKS.values()}
     evaluations = []
     for number, line in enumerate(lines, 1):
         try:
             record = msgspec.json.decode(line, type=dict[str, Any])
-            for metric, record_type in _RECORDS.items():
+            for metric, record_type in record_types.items():
                 if f"val_{metric}" in record:
                     msgspec.convert(record, record_type)
                     means = {name: record[f"{name}_{metric}"] for name in ("train", "val")}

@@ -13,6 +13,7 @@ from filmvqa.system.files import check_output, write_file
 from filmvqa.system.layout import RunLayout
 from filmvqa.system.locks import folder_lock
 from filmvqa.system.memory import explained_out_of_memory
+from filmvqa.tasks.protocol import task_of
 from filmvqa.training.config_changes import ConfigChanges, Effect
 from filmvqa.training.loggers import Logger, build_loggers
 from filmvqa.training.prepare import (
@@ -50,7 +51,7 @@ def train_run(
     Returns
     -------
     float
-        The best validation accuracy; a run that had finished returns its own.
+        The best mean validation score; a run that had finished returns its own.
 
     Raises
     ------
@@ -67,7 +68,7 @@ def train_run(
             changes = check_config(layout, saved, settings.config)
             # Which data they are, and whether the run has ended, takes more than the config.
             if saved["progress"]["finished"] and not changes.of(Effect.DATA, Effect.LENGTH):
-                return _finished_already(layout, saved["progress"]["best_accuracy"])
+                return _finished_already(layout, settings, saved["progress"]["best_accuracy"])
         if processes.is_first():
             check_output(layout.last_checkpoint)
         run = prepare_run(layout, settings, saved=saved)
@@ -79,7 +80,8 @@ def train_run(
                     restore_run(run, saved, changes)
                 if saved["progress"]["finished"] and run.state.finished:
                     ended_early = run.state.step < run.state.total_steps
-                    return _finished_already(layout, run.state.best_score, ended_early=ended_early)
+                    best = run.state.best_score
+                    return _finished_already(layout, settings, best, ended_early=ended_early)
             note_environment(run)
             if processes.is_first():
                 _check_room_for_checkpoints(run)
@@ -89,10 +91,13 @@ def train_run(
             run.close()
 
 
-def _finished_already(layout: RunLayout, best_score: float, *, ended_early: bool = False) -> float:
+def _finished_already(
+    layout: RunLayout, settings: RunSettings, best_score: float, *, ended_early: bool = False
+) -> float:
     best = float(best_score)
     remedy = "; it ended early: raise trainer.patience to go on" if ended_early else ""
-    print(f"{layout.folder}: finished already, best validation accuracy {100 * best:.2f}%{remedy}")
+    score = f"{task_of(settings.model['name']).score_title} {100 * best:.2f}%"
+    print(f"{layout.folder}: finished already, best validation {score}{remedy}")
     return best
 
 
@@ -118,7 +123,7 @@ def record_run(run: PreparedRun) -> None:
 
 
 def fit_run(run: PreparedRun, end_after: EndAfter | None = None) -> float:
-    """Train to the end; returns the best validation accuracy."""
+    """Train to the end; returns the best validation score."""
     layout, settings, state = run.layout, run.settings, run.state
     loggers = []
     if processes.is_first():

@@ -15,7 +15,7 @@ from filmvqa.features.images import find_pictures
 from filmvqa.models.film_generator import Modulation
 from filmvqa.questions.vocabulary import Vocabulary
 from filmvqa.system.devices import autocast
-from filmvqa.tasks.objectives import objective_of
+from filmvqa.tasks.protocol import task_of
 
 #: Questions of which γ and β are shown; of the first of them the answers are, too.
 _QUESTIONS = 64
@@ -24,8 +24,8 @@ _EXAMPLES = 8
 
 @dataclass(frozen=True)
 class Example:
-    """A question, its true and its given answer, with the probability of the latter, and the
-    picture (None if it is not here)."""
+    """A question, its true answer (empty if it is not known) and the given one, with the
+    probability or score of the latter, and the picture (None if it is not here)."""
 
     question: str
     truth: str
@@ -76,11 +76,16 @@ class SnapshotTaker:
             modulate: Any = getattr(model, "modulate", None)
             if modulate is not None and getattr(model, "film_generator", None) is not None:
                 modulation = modulate(batch.questions)
-        described = objective_of(model).describe(output, batch.targets, self.vocabulary)
-        examples = [
-            Example(self.vocabulary.decode(batch.questions[i].tolist()), *described[i], picture)
-            for i, picture in enumerate(self.pictures)
-        ]
+        count, task = len(self.pictures), task_of(model)
+        output, targets = output[:count], None if batch.targets is None else batch.targets[:count]
+        examples = list(map(
+            Example,
+            [self.vocabulary.decode(words) for words in batch.questions[:count].tolist()],
+            [""] * count if targets is None else task.words(targets, self.vocabulary),
+            task.words(task.predictions(output), self.vocabulary),
+            task.certainties(output, targets).tolist(),
+            self.pictures,
+        ))  # fmt: skip
         if modulation is None:
             return Snapshot(examples, None, None)
         return Snapshot(examples, modulation.gamma.float().cpu(), modulation.beta.float().cpu())

@@ -17,7 +17,7 @@ from filmvqa.models.encoder import QuestionEncoder
 from filmvqa.questions.sampler import EpochSampler
 from filmvqa.system import processes
 from filmvqa.system.determinism import random_state, restore_random_state, seed_process
-from filmvqa.tasks.objectives import objective_of
+from filmvqa.tasks.protocol import task_of
 from filmvqa.training.optimizer import build_optimizer, build_schedule
 from filmvqa.training.settings import OptimSettings, TrainerSettings
 
@@ -165,7 +165,7 @@ def build_state(
         compile_parts(model)
     device = next(chain(model.parameters(), model.buffers())).device
     losses = torch.zeros(settings.log_every, device=device)
-    dtype = objective_of(model).score_dtype
+    dtype = task_of(model).score_dtype
     scores = torch.zeros(settings.log_every, dtype=dtype, device=device)
     return RunState(
         model, optimizer, schedule, sampler, total, settings.log_every, losses, scores, ema_model

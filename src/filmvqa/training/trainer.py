@@ -24,8 +24,8 @@ from filmvqa.system.devices import autocast
 from filmvqa.system.errors import Interrupted, UserError
 from filmvqa.system.layout import RunLayout
 from filmvqa.system.memory import explained_out_of_memory
-from filmvqa.tasks.accuracy import type_means
-from filmvqa.tasks.objectives import objective_of
+from filmvqa.tasks.protocol import task_of
+from filmvqa.tasks.reports import type_means
 from filmvqa.training.failures import FiniteCheck, describe_memory_use
 from filmvqa.training.loggers import Logger
 from filmvqa.training.optimizer import clipped_parts
@@ -49,7 +49,7 @@ if _COPY_BUFFERS not in signature(DistributedDataParallel).parameters:
 class Trainer:
     """Trains ``state.model`` on ``train`` and keeps the best on ``val``.
 
-    The model's objective tells what is compared with the targets, and how that is scored. A model
+    The model's task tells what is compared with the targets, and how that is scored. A model
     without weights to train is only evaluated.
 
     Parameters
@@ -92,11 +92,11 @@ class Trainer:
         self.frozen_batch_norm = frozen_batch_norm
         self.train_rows = _sample(state.sampler.available, settings.train_sample, sample_seed)
         self.val_rows = _sample(val_rows, settings.val_sample, sample_seed)
-        self.objective = objective_of(
+        self.task = task_of(
             state.model, bce_weight=settings.bce_weight, dice_weight=settings.dice_weight
         )
         self.val_types: tuple[list[str], Tensor] | None = None
-        if (types := self.objective.question_types(val.questions)) is not None:
+        if (types := self.task.question_types(val.questions)) is not None:
             self.val_types = types[0], types[1][self.val_rows]
         self.finite = FiniteCheck(state, train, layout)
         if settings.film_penalty and not getattr(state.model, "has_film_penalty", False):
@@ -119,7 +119,7 @@ class Trainer:
             )  # fmt: skip
 
     def fit(self, end_after: EndAfter | None = None) -> float:
-        """Train to the end; returns the best mean validation score, for answers the accuracy.
+        """Train to the end; returns the best mean validation score.
 
         Parameters
         ----------
@@ -177,7 +177,7 @@ class Trainer:
     @property
     def _val_metric(self) -> str:
         """The name of the mean validation score in records."""
-        return f"val_{self.objective.metric}"
+        return f"val_{self.task.metric}"
 
     def _is_multiple(self, every: int, step: int | None = None) -> bool:
         """Whether a step (None: the one that was just done) is a multiple of ``every``, or the
@@ -214,7 +214,7 @@ class Trainer:
         if self._statistics is not None:
             self._statistics.counts = batch.counts
         output, penalty = self._forward(batch)
-        loss = self.objective.loss(output, batch.targets)
+        loss = self.task.loss(output, batch.targets)
         state.optimizer.zero_grad(set_to_none=True)
         # The gradients of all processes are averaged: each counts by its share of the questions.
         weight = batch.share * processes.count()
@@ -236,8 +236,8 @@ class Trainer:
         # Benchmarks, which record no losses, go round in the window.
         index = (state.steps_in_window - 1) % len(state.losses)
         state.losses[index] = batch.share * loss.detach()
-        predictions = self.objective.predictions(output)
-        state.scores[index] = batch.counts * self.objective.scores(predictions, batch.targets).sum()
+        predictions = self.task.predictions(output)
+        state.scores[index] = batch.counts * self.task.scores(predictions, batch.targets).sum()
         state.questions += batch.whole_size
 
     def _forward(self, batch: Batch) -> tuple[Tensor, Tensor | float]:
@@ -263,7 +263,7 @@ class Trainer:
             self._save(self.layout.last_checkpoint)
             raise self._interrupted() from None
         record: dict[str, Any] = {
-            self._val_metric: val, f"train_{self.objective.metric}": train, "gap": train - val,
+            self._val_metric: val, f"train_{self.task.metric}": train, "gap": train - val,
         }  # fmt: skip
         state.evaluated = state.step
         state.history.append({"step": state.step, **record})
@@ -277,7 +277,8 @@ class Trainer:
             state.evaluations_since_best += 1
         self._log({"epoch": state.sampler.epoch, **record})
         write(
-            f"step {state.step}: validation {100 * val:.2f}%, train sample {100 * train:.2f}%, "
+            f"step {state.step}: validation {self.task.score_title} {100 * val:.2f}%, "
+            f"train sample {100 * train:.2f}%, "
             f"best {100 * state.best_score:.2f}% at step {state.best_step}"
         )
         if warning := overfitting_warning(state.history, self._val_metric):
@@ -336,7 +337,7 @@ class Trainer:
             self.state.eval_model, loader, rows, precision=self.settings.precision,
             progress=False, stop=lambda: self.stop.requested,
         )  # fmt: skip
-        return self.objective.scores(predictions, targets)
+        return self.task.scores(predictions, targets)
 
     def _log_window(self, meter: ThroughputMeter) -> dict[str, str]:
         """Log the means since the last record; returns what the bar shows of it."""
@@ -346,7 +347,7 @@ class Trainer:
         count = state.steps_in_window
         record = {
             "loss": float(state.losses.double().sum()) / count,
-            self.objective.metric: float(state.scores.sum()) / state.questions,
+            self.task.metric: float(state.scores.sum()) / state.questions,
             **meter.take(state.questions),
         }
         state.losses.zero_()
@@ -356,7 +357,7 @@ class Trainer:
         self._log({"epoch": state.sampler.epoch, "lr": lr, **record, **self.norms.take()})
         return {
             "loss": f"{record['loss']:.3f}",
-            "acc": f"{100 * record[self.objective.metric]:.1f}",
+            self.task.score_title: f"{100 * record[self.task.metric]:.1f}",
             "qps": f"{record['questions_per_second']:.0f}",
             "waited": f"{100 * record['waited']:.0f}%",
         }

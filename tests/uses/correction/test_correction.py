@@ -17,8 +17,7 @@ from filmvqa.evaluation.evaluate import evaluate_checkpoint
 from filmvqa.questions.vocabulary import Vocabulary
 from filmvqa.system.errors import UserError
 from filmvqa.system.layout import DatasetLayout
-from filmvqa.tasks.label_maps import image_ious
-from filmvqa.tasks.labels import LABELS
+from filmvqa.tasks.label_maps import LABELS, image_ious
 from filmvqa.uses.correction.hint_questions import make_hints
 from filmvqa.uses.correction.hints import SEPARATOR, mistakes
 from filmvqa.uses.correction.report import report_correction

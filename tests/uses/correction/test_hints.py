@@ -6,14 +6,13 @@ import random
 from collections import deque
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from filmvqa.questions.vocabulary import tokenize
-from filmvqa.system.errors import UserError
-from filmvqa.tasks.labels import BACKGROUND, LABELS, NO_OBJECT, label_map, label_of
+from filmvqa.tasks.label_maps import BACKGROUND, LABELS
+from filmvqa.tasks.maps import NO_OBJECT
 from filmvqa.uses.correction.hints import (
     GRID,
     MIN_SPURIOUS,
@@ -23,7 +22,6 @@ from filmvqa.uses.correction.hints import (
     mistakes,
     word_hint,
 )
-from filmvqa.worlds.clevr.scene_file import SceneObject
 
 Map = NDArray[np.uint8]
 
@@ -38,7 +36,9 @@ def segmentations(draw: st.DrawFn) -> tuple[Map, Map, Map]:
     for index in range(count):
         top, left = rng.integers(height), rng.integers(width)
         objects[top : top + rng.integers(1, 6), left : left + rng.integers(1, 6)] = index
-    truth = label_map(objects, [int(label) for label in rng.integers(1, len(LABELS), count)])
+    labels = np.full(NO_OBJECT + 1, BACKGROUND, np.uint8)
+    labels[:count] = rng.integers(1, len(LABELS), count)
+    truth = labels[objects]
     predicted = truth.copy()
     for _ in range(draw(st.integers(0, 4))):
         top, left = rng.integers(height), rng.integers(width)
@@ -155,15 +155,3 @@ def test_every_class_and_place_has_words_of_its_own() -> None:
             texts.add(word_hint(Mistake(label, place, 1), random.Random(0)))
     assert len(texts) == len(LABELS) * GRID * GRID
     assert not any("<" in text for text in texts)
-
-
-def test_labels() -> None:
-    scene_object = SceneObject("red", "large", 0.0, "cube", "metal", (0.0, 0.0, 0.0), (1, 1, 1.0))
-    assert LABELS[label_of(scene_object, "scenes.json")] == "metal cube"
-    scene_object.shape = "cone"
-    with pytest.raises(UserError, match=r"scenes\.json: a metal cone is none of the classes"):
-        label_of(scene_object, "scenes.json")
-    objects = np.array([[0, 255], [1, 1]], np.uint8)
-    assert label_map(objects, [3, 5]).tolist() == [[3, 0], [5, 5]]
-    with pytest.raises(ValueError, match="an object 1 of 1"):
-        label_map(objects, [3])

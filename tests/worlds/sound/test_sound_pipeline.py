@@ -18,7 +18,7 @@ from filmvqa.questions.vocabulary import Vocabulary
 from filmvqa.studies.sound_sheet import draw_scenes
 from filmvqa.system.errors import UserError
 from filmvqa.system.layout import DatasetLayout
-from filmvqa.tasks.accuracy import accuracy_report, format_comparison
+from filmvqa.tasks.words import WordTask, format_comparison
 from filmvqa.worlds.sound.generate import MAKER, generate, layout_under
 from filmvqa.worlds.sound.scenes import SOUND
 from filmvqa.worlds.sound.settings import SoundRules, SoundSettings
@@ -64,7 +64,7 @@ def test_question_files_have_the_worlds_types(sounds: DatasetLayout) -> None:
     for row, question in enumerate(source):
         last = question["program"][-1]["function"]
         assert questions.type_names[questions.types[row]] == last
-    report = accuracy_report(questions.answers, questions)
+    report = WordTask().report(questions.answers, questions.answers, questions)
     assert list(report["by_type"]) == list(SOUND.question_types)
     assert list(report["by_function"]) == list(SOUND.answer_functions)
     assert "query position" in format_comparison({"x": report})

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from filmvqa.evaluation.evaluate import (
     AskedQuestions,
-    num_objects,
     opened_questions,
     output_folder,
 )
@@ -32,6 +31,7 @@ from filmvqa.system.errors import UserError, warn
 from filmvqa.system.files import check_output, write_file
 from filmvqa.system.layout import RunLayout
 from filmvqa.system.locks import folder_lock
+from filmvqa.tasks.reports import num_objects
 from filmvqa.worlds.engine.schema import Question, read_questions
 
 #: Questions whose answers with changed γ and β are compared, and of which points are drawn.

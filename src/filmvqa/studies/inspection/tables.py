@@ -20,7 +20,7 @@ from filmvqa.studies.inspection.consistency import comparison_of
 from filmvqa.studies.inspection.interventions import add_noise, intervene, replace_film
 from filmvqa.studies.inspection.settings import Parameter
 from filmvqa.system.tables import csv_table
-from filmvqa.tasks.accuracy import wilson_interval
+from filmvqa.tasks.reports import wilson_interval
 from filmvqa.worlds.engine.schema import Question
 
 #: Standard deviations of the noise that is added to γ and β.

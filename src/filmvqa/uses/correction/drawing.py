@@ -18,7 +18,7 @@ from filmvqa.system.figures import (
     draw_intervals,
     write_below,
 )
-from filmvqa.tasks.labels import LABELS
+from filmvqa.tasks.label_maps import LABELS
 from filmvqa.uses.correction.rounds import Course
 from filmvqa.uses.correction.segmented_images import SegmentedImages
 

@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from filmvqa.tasks.labels import BACKGROUND, LABELS, NO_OBJECT
+from filmvqa.tasks.label_maps import BACKGROUND, LABELS
+from filmvqa.tasks.maps import NO_OBJECT
 
 #: The grid of places that can be named, rows and columns.
 GRID = 3

@@ -15,7 +15,7 @@ from torch import Tensor
 from filmvqa.evaluation.evaluate import AskedQuestions, opened_questions
 from filmvqa.evaluation.predictions import predict
 from filmvqa.system.errors import UserError
-from filmvqa.tasks.label_targets import LabelMapTargets
+from filmvqa.tasks.label_maps import LabelMapTargets
 
 LabelMaps = NDArray[np.uint8]
 

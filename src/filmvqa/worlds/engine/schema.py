@@ -229,6 +229,24 @@ def read_questions(path: str | Path) -> QuestionFile:
     return QuestionFile(questions, file.info)
 
 
+class SceneObjects(msgspec.Struct):
+    """The attributes of the objects of a scene, of any world."""
+
+    image_index: int
+    objects: list[dict[str, Any]]
+
+
+class _SceneObjectsFile(msgspec.Struct):
+    scenes: list[SceneObjects]
+
+
+def read_scene_objects(path: str | Path) -> dict[int, list[dict[str, Any]]]:
+    """The attributes of the objects of each scene, by its image's index; raises ``UserError`` if
+    the file is missing or damaged."""
+    file = decode_json(read_bytes(path, FETCH), _SceneObjectsFile, path, FETCH_AGAIN)
+    return {scene.image_index: scene.objects for scene in file.scenes}
+
+
 def encode_json(record: Any) -> bytes:
     """Encode a record as compact JSON."""
     return msgspec.json.encode(record)

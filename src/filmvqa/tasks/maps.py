@@ -1,0 +1,126 @@
+"""What kinds of answers that are maps of an image share: the object that each place shows, and
+intersection over union."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from filmvqa.features.store import open_feature_store
+from filmvqa.questions.dataset import QuestionDataset
+from filmvqa.questions.vocabulary import Vocabulary
+from filmvqa.system.errors import UserError
+from filmvqa.system.layout import DatasetLayout
+from filmvqa.tasks.protocol import Targets, Task
+from filmvqa.tasks.reports import Z95
+
+#: What an index map has where no object is, as masks of generated sets have it.
+NO_OBJECT = 255
+
+
+class MapTargets(Targets):
+    """Targets made of the index of the object that each place of an image shows.
+
+    Attributes
+    ----------
+    store
+        These indices (U, 1, h, w), ``NO_OBJECT`` where there is none; ``path`` is its file.
+
+    Raises
+    ------
+    UserError
+        If the file is missing, broken, or of other images than the questions.
+    """
+
+    def __init__(
+        self, layout: DatasetLayout, questions: QuestionDataset, split: str, device: torch.device,
+        placement: str,
+    ) -> None:  # fmt: skip
+        self.path = layout.mask_h5(split)
+        self.store = open_feature_store(self.path, device, placement)
+        try:
+            if (count := self.store.shape[0]) != 1:
+                raise UserError(f"{self.path}: has {count} maps an image, not one; make it again")
+            questions.with_features(self.store, self.path)
+            self.prepare(layout.scene_json(split))
+        except UserError:
+            self.store.close()
+            raise
+
+    def prepare(self, scenes: Path) -> None:
+        """Read what else the targets are made of; ``scenes`` is the file of the split's scenes."""
+
+    def objects(self, images: Tensor) -> Tensor:
+        """The index of the object (U, h, w) that each place shows, of sorted distinct images (U,),
+        on the device."""
+        return self.store.read(images)[:, 0]
+
+    def output_options(self, vocabulary: Vocabulary) -> dict[str, Any]:
+        return {"mask_size": list(self.store.shape[1:])}
+
+    def inputs(self) -> dict[str, Any]:
+        return {"masks": self.store.sha256}
+
+    def close(self) -> None:
+        self.store.close()
+
+
+class MapTask(Task):
+    """A task whose answers are maps (h, w) of small numbers.
+
+    Attributes
+    ----------
+    targets
+        The class of its targets.
+    map_entry, score_entry
+        The entries of a prediction that have the map and its score.
+    """
+
+    metric: ClassVar[str] = "mean_iou"
+    prediction_dtype: ClassVar[torch.dtype] = torch.uint8
+    targets: ClassVar[type[MapTargets]]
+    map_entry: ClassVar[str]
+    score_entry: ClassVar[str]
+
+    def open_targets(
+        self, layout: DatasetLayout, questions: QuestionDataset, split: str, device: torch.device,
+        placement: str,
+    ) -> MapTargets:  # fmt: skip
+        return self.targets(layout, questions, split, device, placement)
+
+    @abstractmethod
+    def encode(self, one: Tensor) -> dict[str, Any]:
+        """A map (h, w) as its prediction has it."""
+
+    def records(
+        self, predictions: Tensor, targets: Tensor | None, vocabulary: Vocabulary
+    ) -> list[dict[str, Any]]:
+        records: list[dict[str, Any]] = [{self.map_entry: self.encode(one)} for one in predictions]
+        if targets is not None:
+            for record, iou in zip(records, self.scores(predictions, targets), strict=True):
+                record[self.score_entry] = float(iou)
+        return records
+
+
+def intersection_over_union(first: Tensor, second: Tensor) -> Tensor:
+    """IoU (B,) of masks (B, ...) of 0 and 1; NaN where both are empty."""
+    first, second = first.flatten(1).bool(), second.flatten(1).bool()  # (B, h * w)
+    return (first & second).sum(1) / (first | second).sum(1)
+
+
+def mean_iou_row(ious: Tensor, overall: float) -> dict[str, Any]:
+    """A row of a report: the mean of the IoUs of maps (N,) with its normal 95% interval, and that
+    of all of them together, NaN where it is not defined."""
+    if not len(ious):
+        return {"mean_iou": None, "interval": [0.0, 1.0], "overall_iou": None}
+    mean, count = float(ious.double().mean()), len(ious)
+    half = Z95 * float(ious.double().std(correction=1)) / count**0.5 if count > 1 else 1.0
+    return {
+        "mean_iou": mean,
+        "interval": [max(0.0, mean - half), min(1.0, mean + half)],
+        "overall_iou": None if overall != overall else overall,  # noqa: PLR0124
+    }

@@ -1,0 +1,178 @@
+"""Answers in words: the likeliest of the vocabulary's, and whether it is right, by type of
+question."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar
+
+import msgspec
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from filmvqa.questions.dataset import QuestionDataset, QuestionGroups
+from filmvqa.questions.vocabulary import Vocabulary
+from filmvqa.system.layout import DatasetLayout
+from filmvqa.system.tables import text_table
+from filmvqa.tasks.protocol import Answer, Prediction, Targets, Task, register_task
+from filmvqa.tasks.reports import percent, percent_interval, rows_by_value, wilson_interval
+
+
+class WordTargets(Targets):
+    """Indices of answers in the vocabulary: targets (B,)."""
+
+    noun: ClassVar[str] = "answers"
+
+    def known(self, questions: QuestionDataset) -> bool:
+        return questions.answers is not None
+
+    def read(
+        self, questions: QuestionDataset, rows: Tensor, images: Tensor, image_of_question: Tensor
+    ) -> Tensor | None:
+        return None if questions.answers is None else questions.answers[rows]
+
+    def output_options(self, vocabulary: Vocabulary) -> dict[str, Any]:
+        return {"num_answers": len(vocabulary.answer)}
+
+
+class WordPrediction(Prediction, kw_only=True):
+    """The answer to a question, and the right one where the split has answers."""
+
+    answer: Annotated[str, msgspec.Meta(min_length=1)]
+    truth: str | None = None
+
+    @property
+    def score(self) -> float | None:
+        return None if self.truth is None else float(self.answer == self.truth)
+
+
+@register_task("answers")
+class WordTask(Task):
+    """Classification: cross-entropy of logits (B, A), and whether the likeliest answer is right."""
+
+    metric: ClassVar[str] = "accuracy"
+    prediction: ClassVar[type[Prediction]] = WordPrediction
+    prediction_dtype: ClassVar[torch.dtype] = torch.int64
+    score_dtype: ClassVar[torch.dtype] = torch.int64
+    draws: ClassVar[bool] = False
+    columns = ("accuracy", "95% interval", "questions")
+    sections: ClassVar[Mapping[str, str]] = {
+        "question type": "by_type", "last function": "by_function"
+    }  # fmt: skip
+    does = "answers English questions of CLEVR's kind"
+    gives = "one of its answers"
+    scored_as = "Accuracy in percent with its 95% interval (Wilson), on images that it was not " \
+        "trained on."  # fmt: skip
+
+    def open_targets(
+        self, layout: DatasetLayout, questions: QuestionDataset, split: str, device: torch.device,
+        placement: str,
+    ) -> WordTargets:  # fmt: skip
+        return WordTargets()
+
+    def loss(self, output: Tensor, targets: Tensor) -> Tensor:
+        return F.cross_entropy(output.float(), targets)
+
+    def predictions(self, output: Tensor) -> Tensor:
+        return output.argmax(1)
+
+    def scores(self, predictions: Tensor, targets: Tensor) -> Tensor:
+        return predictions == targets
+
+    def question_types(self, questions: QuestionDataset) -> tuple[list[str], Tensor] | None:
+        types = question_type_indices(questions)
+        return None if types is None else (list(questions.question_types), types)
+
+    def report(
+        self, predictions: Tensor, targets: Tensor, questions: QuestionGroups,
+        num_objects: Tensor | None = None,
+    ) -> dict[str, Any]:  # fmt: skip
+        """Rows (accuracy, correct, questions, 95% interval) overall and by group of questions.
+
+        ``by_type`` has the question types (CLEVR's five), and ``other`` if there are questions of
+        none of them, ``by_function`` the functions that answer (CLEVR's thirteen), ``by_family``,
+        ``by_program_length`` and ``by_num_objects`` those that occur; groups that are not known are
+        left out.
+        """
+        correct = predictions.cpu() == targets.cpu()
+
+        def row(members: Tensor) -> dict[str, Any]:
+            num_questions, num_correct = int(members.sum()), int((correct & members).sum())
+            return {
+                "accuracy": num_correct / num_questions if num_questions else None,
+                "correct": num_correct,
+                "questions": num_questions,
+                "interval": list(wilson_interval(num_correct, num_questions)),
+            }
+
+        report: dict[str, Any] = {"overall": row(torch.ones_like(correct))}
+        types = question_type_indices(questions)
+        if questions.types is not None and types is not None:
+            report["by_type"] = {
+                name: row(types == i) for i, name in enumerate(questions.question_types)
+            }
+            if (types == -1).any():
+                report["by_type"]["other"] = row(types == -1)
+            report["by_function"] = {
+                name: row(questions.types.cpu() == i) for i, name in enumerate(questions.type_names)
+            }
+        return report | rows_by_value(
+            row, by_family=questions.families, by_program_length=questions.program_lengths,
+            by_num_objects=num_objects,
+        )  # fmt: skip
+
+    def cells(self, row: Any) -> list[str]:
+        interval = percent_interval(row["interval"], 2)
+        return [percent(row["accuracy"], 2), interval, f"{row['questions']:,}"]
+
+    def records(
+        self, predictions: Tensor, targets: Tensor | None, vocabulary: Vocabulary
+    ) -> list[dict[str, Any]]:
+        given = [{"answer": text} for text in self.words(predictions, vocabulary)]
+        if targets is None:
+            return given
+        truths = self.words(targets, vocabulary)
+        return [{**record, "truth": text} for record, text in zip(given, truths, strict=True)]
+
+    def words(self, predictions: Tensor, vocabulary: Vocabulary) -> list[str]:
+        texts = vocabulary.answers()
+        return [texts[i] for i in predictions.tolist()]
+
+    def answers(self, output: Tensor, vocabulary: Vocabulary) -> list[Answer]:
+        texts, answers = vocabulary.answers(), []
+        for row in torch.softmax(output.float(), 1).cpu():
+            order = row.argsort(descending=True, stable=True).tolist()
+            answers.append(Answer(texts[order[0]], {texts[i]: float(row[i]) for i in order}))
+        return answers
+
+    def certainties(self, output: Tensor, targets: Tensor | None) -> Tensor:
+        return torch.softmax(output.float(), 1).amax(1)
+
+
+def question_type_indices(questions: QuestionGroups) -> Tensor | None:
+    """Index (N,) of each question's type into its file's ``question_types``, -1 for none of them;
+    None for a file that does not tell."""
+    if questions.types is None:
+        return None
+    of_functions = [i for i, names in enumerate(questions.question_types.values()) for _ in names]
+    by_function = torch.tensor([*of_functions, -1])  # the last entry is that of index -1
+    return by_function[questions.types]
+
+
+def format_comparison(
+    reports: dict[str, dict[str, Any]], published: dict[str, dict[str, float]] | None = None
+) -> str:
+    """Overall accuracy and that of the question types, one column a report, and one for each of
+    ``published``, whose values are percentages by the same names."""
+    published = published or {}
+    rows = [["", *reports, *published, "questions"]]
+    first = next(iter(reports.values()))
+    for name in ("overall", *first["by_type"]):
+        cells = [
+            r["overall"] if name == "overall" else r["by_type"][name] for r in reports.values()
+        ]
+        known = [f"{p[name]:.1f}%" if name in p else "-" for p in published.values()]
+        shares = [percent(cell["accuracy"]) for cell in cells]
+        rows.append([name, *shares, *known, f"{cells[0]['questions']:,}"])
+    return text_table(rows)
