@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from filmvqa.worlds.engine.families import Family, Template
 from filmvqa.worlds.engine.programs import NotUniqueError, SceneIndex, answer_text, execute
 from filmvqa.worlds.engine.schema import Function
-from filmvqa.worlds.engine.world import CLEVR, COMPOSITE_NODE
+from filmvqa.worlds.engine.world import CLEVR
 
 #: What each word for a value or a relation stands for.
 _CANONICAL = {word: value for value, words in CLEVR.synonyms.items() for word in words}
@@ -129,30 +129,9 @@ def _program(template: Template, values: dict[str, str | None]) -> list[Function
     not there."""
     program: list[Function] = []
     last_steps: list[int] = []
-
-    def append(function: str, inputs: list[int], value: str | None = None) -> int:
-        program.append(Function(function, inputs, [] if value is None else [value]))
-        return len(program) - 1
-
     for node in template.nodes:
+        if any(values[name] is None for name in node.required_inputs):
+            return None
         inputs = [last_steps[i] for i in node.inputs]
-        if not COMPOSITE_NODE.match(node.type):
-            value = values[node.side_inputs[0]] if node.side_inputs else None
-            if node.side_inputs and value is None:
-                return None
-            last_steps.append(append(node.type, inputs, value))
-            continue
-        (step,) = inputs
-        names = iter(node.side_inputs)
-        if node.type.startswith("relate"):
-            relation = values[next(names)]
-            if relation is None:
-                return None
-            step = append("relate", [step], relation)
-        for attribute, name in zip(CLEVR.filter_attributes, names, strict=True):
-            if (value := values[name]) is not None:
-                step = append(f"filter_{attribute}", [step], value)
-        if node.last_function != "filter":
-            step = append(node.last_function, [step])
-        last_steps.append(step)
+        last_steps.append(node.append_steps(program, inputs, values, CLEVR))
     return program

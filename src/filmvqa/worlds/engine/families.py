@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 import msgspec
 
 from filmvqa.system.errors import UserError
 from filmvqa.worlds.engine.programs import NUMBERS_REFERRED, Value, answer_text, referred_objects
-from filmvqa.worlds.engine.schema import decode_json
+from filmvqa.worlds.engine.schema import Function, decode_json
 from filmvqa.worlds.engine.world import CLEVR, COMPOSITE_NODE, World
 
 #: The name of folders with templates of referring expressions, by which a world's are selected.
@@ -35,14 +35,23 @@ class Node(msgspec.Struct):
     side_inputs: list[str] = []
 
     @property
+    def is_composite(self) -> bool:
+        return _last_function(self.type) is not None
+
+    @property
     def last_function(self) -> str:
         """The function that gives the node's output: the last one of a composite node."""
-        composite = COMPOSITE_NODE.match(self.type)
-        return (composite[2] or "_filter")[1:] if composite else self.type
+        return _last_function(self.type) or self.type
+
+    @property
+    def required_inputs(self) -> list[str]:
+        """The side inputs that must have a value: filters may lack theirs."""
+        is_relate = self.type.startswith("relate_")
+        return self.side_inputs[:is_relate] if self.is_composite else self.side_inputs
 
     def signature(self, world: World) -> tuple[tuple[str, ...], str]:
         """Input types and output type, as ``World.signature`` gives them."""
-        if COMPOSITE_NODE.match(self.type):
+        if self.is_composite:
             input_type = "object" if self.type.startswith("relate") else "set"
             last = self.last_function
             return (input_type,), "set" if last == "filter" else world.signature(last)[1]
@@ -50,10 +59,35 @@ class Node(msgspec.Struct):
 
     def side_input_types(self, world: World) -> list[str]:
         """Required types of the side inputs."""
-        if COMPOSITE_NODE.match(self.type):
+        if self.is_composite:
             values = world.filter_types
             return ["Relation", *values] if self.type.startswith("relate") else values
         return list(world.functions[self.type].side_inputs)
+
+    def append_steps(
+        self,
+        program: list[Function],
+        inputs: list[int],
+        values: Mapping[str, str | None],
+        world: World,
+    ) -> int:
+        """Append the node's steps to a program, and return the index of the last one.
+
+        ``inputs`` are the steps that give the node's inputs, ``values`` those of its side inputs.
+        """
+        last = _last_function(self.type)
+        if last is None:
+            value = values[self.side_inputs[0]] if self.side_inputs else None
+            return _append_step(program, self.type, inputs, value)
+        step, names = inputs[0], self.side_inputs
+        if len(names) > len(world.filter_attributes):
+            step = _append_step(program, "relate", [step], values[names[0]])
+            names = names[1:]
+        for attribute, name in zip(world.filter_attributes, names, strict=True):
+            value = values[name]
+            if value is not None:
+                step = _append_step(program, f"filter_{attribute}", [step], value)
+        return step if last == "filter" else _append_step(program, last, [step], None)
 
     def find_problem(
         self, parameter_types: Mapping[str, str], output_types: Sequence[str], world: World
@@ -63,7 +97,7 @@ class Node(msgspec.Struct):
         ``parameter_types`` are the types of the template's parameters, ``output_types`` those of
         the earlier nodes' outputs.
         """
-        if not (COMPOSITE_NODE.match(self.type) or self.type in world.functions):
+        if not (self.is_composite or self.type in world.functions):
             return f"has the unknown type {self.type!r}"
         if any(not 0 <= j < len(output_types) for j in self.inputs):
             return "has an input that is not an earlier node"
@@ -75,6 +109,20 @@ class Node(msgspec.Struct):
         if side_types != expected:
             return f"({self.type}) has side inputs of the types {side_types}, not {expected}"
         return None
+
+
+@cache
+def _last_function(node_type: str) -> str | None:
+    """The last function of a composite node; None if the node is none."""
+    composite = COMPOSITE_NODE.match(node_type)
+    return (composite[2] or "_filter")[1:] if composite else None
+
+
+def _append_step(
+    program: list[Function], function: str, inputs: list[int], value: str | None
+) -> int:
+    program.append(Function(function, inputs, [] if value is None else [value]))
+    return len(program) - 1
 
 
 class Constraint(msgspec.Struct):

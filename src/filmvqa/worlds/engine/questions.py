@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 from filmvqa.worlds.engine.families import Family, Node, Template
@@ -24,7 +25,7 @@ from filmvqa.worlds.engine.programs import (
 )
 from filmvqa.worlds.engine.schema import Function, Question
 from filmvqa.worlds.engine.wording import write_question
-from filmvqa.worlds.engine.world import CLEVR, COMPOSITE_NODE, World
+from filmvqa.worlds.engine.world import CLEVR, World
 
 #: Counts of families and answers are reset after this many images, as in the official generator.
 IMAGES_PER_SHARD = 250
@@ -134,7 +135,8 @@ class QuestionGenerator:
         choices = [self._extensions(template.nodes[0], template, instance, scene_index)]
         while choices:
             depth = len(choices) - 1
-            _truncate(instance, template, depth)
+            if len(instance.outputs) > depth:
+                _truncate(instance, template, depth)
             if budget == 0 or next(choices[-1], None) is None:
                 if budget == 0:
                     return None
@@ -159,39 +161,48 @@ class QuestionGenerator:
 
         The caller must remove the node from the instance before it resumes the iterator.
         """
-        if COMPOSITE_NODE.match(node.type):
-            yield from self._composite_extensions(node, template, instance, scene_index)
-            return
         inputs = [instance.outputs[i] for i in node.inputs]
         steps = [instance.last_steps[i] for i in node.inputs]
-        if not node.side_inputs:
-            try:
-                output = scene_index.apply(node.type, inputs, None)
-            except NotUniqueError:
-                return
-            _append_step(instance, node.type, steps, None)
-            _finish_node(instance, output)
-            yield True
-            return
-        (name,) = node.side_inputs
-        domain = next(self._world.domains[p.type] for p in template.params if p.name == name)
-        for choice in self._rng.sample(domain, len(domain)):
-            _append_step(instance, node.type, steps, choice)
-            instance.values[name] = choice
-            _finish_node(instance, scene_index.apply(node.type, inputs, choice))
+        for values, output in self._choices(node, template, inputs, scene_index):
+            for name, value in zip(node.side_inputs, values, strict=True):
+                instance.values[name] = value
+            last_step = node.append_steps(instance.program, steps, instance.values, self._world)
+            instance.last_steps.append(last_step)
+            instance.outputs.append(output)
             yield True
 
-    def _composite_extensions(
-        self, node: Node, template: Template, instance: _Instance, scene_index: SceneIndex
-    ) -> Iterator[bool]:
+    def _choices(
+        self, node: Node, template: Template, inputs: list[Value], scene_index: SceneIndex
+    ) -> Iterator[tuple[Filter, Value]]:
+        """The values of a node's side inputs that may be chosen, and the node's output with them,
+        in random order."""
+        if node.is_composite:
+            last = node.last_function
+            for relation, key, objects in self._options(node, template, inputs[0], scene_index):
+                is_set = last == "filter"
+                output = objects if is_set else scene_index.apply(last, [objects], None)
+                yield (key if relation is None else (relation, *key)), output
+        elif node.side_inputs:
+            (name,) = node.side_inputs
+            domain = next(self._world.domains[p.type] for p in template.params if p.name == name)
+            for choice in self._rng.sample(domain, len(domain)):
+                yield (choice,), scene_index.apply(node.type, inputs, choice)
+        else:
+            with suppress(NotUniqueError):
+                yield (), scene_index.apply(node.type, inputs, None)
+
+    def _options(
+        self, node: Node, template: Template, anchor: Value, scene_index: SceneIndex
+    ) -> list[_Option]:
+        """The options of a composite node whose input is ``anchor``, in random order."""
+        base = int(anchor)
         is_relate = node.type.startswith("relate")
-        last_function = node.type.rpartition("filter")[2].removeprefix("_")
+        last_function = node.last_function
         names = node.side_inputs[1:] if is_relate else node.side_inputs
         nulls = [k for k, name in enumerate(names) if name in template.null_parameters]
-        base = int(instance.outputs[node.inputs[0]])
         if is_relate:
             may_be_empty = last_function in ("count", "exist") or (
-                node is template.nodes[-1] and last_function == ""
+                node is template.nodes[-1] and last_function == "filter"
             )
             options = _relate_options(may_be_empty, nulls, base, scene_index)
         else:
@@ -203,26 +214,10 @@ class QuestionGenerator:
             options += self._random_options(last_function, options, nulls, base, scene_index)
         if last_function == "unique":
             options = [option for option in options if option.objects.bit_count() == 1]
-        elif last_function == "" and not is_relate:
+        elif last_function == "filter" and not is_relate:
             options = [option for option in options if any(option.filter)]
         self._rng.shuffle(options)
-        for relation, key, objects in options:
-            last_step = instance.last_steps[node.inputs[0]]
-            if relation is not None:
-                last_step = _append_step(instance, "relate", [last_step], relation)
-                instance.values[node.side_inputs[0]] = relation
-            for name, attribute, value in zip(
-                names, self._world.filter_attributes, key, strict=True
-            ):
-                instance.values[name] = value
-                if value is not None:
-                    last_step = _append_step(instance, f"filter_{attribute}", [last_step], value)
-            output: Value = objects
-            if last_function:
-                _append_step(instance, last_function, [last_step], None)
-                output = scene_index.apply(last_function, [objects], None)
-            _finish_node(instance, output)
-            yield True
+        return options
 
     def _random_options(
         self,
@@ -283,17 +278,6 @@ def _keeps_balance(answer: str, counts: dict[str, int]) -> bool:
     return counts[answer] <= 1.1 * ranked[-2] and counts[answer] <= 5.0 * median
 
 
-def _append_step(instance: _Instance, function: str, inputs: list[int], value: str | None) -> int:
-    values = [] if value is None else [value]
-    instance.program.append(Function(function, inputs, values))
-    return len(instance.program) - 1
-
-
-def _finish_node(instance: _Instance, output: Value) -> None:
-    instance.outputs.append(output)
-    instance.last_steps.append(len(instance.program) - 1)
-
-
 def _truncate(instance: _Instance, template: Template, depth: int) -> None:
     """Remove node number ``depth`` and all later ones."""
     for node in template.nodes[depth : len(instance.outputs)]:
@@ -312,10 +296,10 @@ def _constraints_hold(template: Template, instance: _Instance) -> bool:
         first, second = values.get(a), values.get(b)
         if first is not None and second is not None and first != second:
             return False
-    newest = len(outputs) - 1
-    return not any(
-        newest == max(i, j) and outputs[i] == outputs[j] for i, j in template.differing_outputs
-    )
+    for i, j in template.differing_outputs:
+        if len(outputs) - 1 == max(i, j) and outputs[i] == outputs[j]:
+            return False
+    return True
 
 
 def _is_degenerate(instance: _Instance, scene_index: SceneIndex) -> bool:

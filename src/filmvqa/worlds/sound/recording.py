@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.signal import fftconvolve
 
 from filmvqa.worlds.sound.instruments import Array, synthesise
-from filmvqa.worlds.sound.scenes import SoundScene, bank_generator, sound_duration
+from filmvqa.worlds.sound.scenes import SoundScene, start_sound
 from filmvqa.worlds.sound.settings import SoundRules, SoundSettings
 
 #: Kept of the distinct sounds: 100 kB each.
@@ -27,11 +27,10 @@ def distinct_sound(settings: SoundSettings, values: dict[str, str], variant: int
 def _distinct_sound(encoded: bytes, key: tuple[str, ...], variant: int) -> Array:
     settings = msgspec.json.decode(encoded, type=SoundSettings)
     values = dict(zip(("instrument", "note", "brightness", "length"), key, strict=True))
-    rng = bank_generator(settings, values, variant)
-    rng.uniform()  # drawn for the duration
+    duration, rng = start_sound(settings, values, variant)
     return synthesise(
-        values["instrument"], values["note"], values["brightness"],
-        sound_duration(settings, values, variant), settings.sample_rate, rng,
+        values["instrument"], values["note"], values["brightness"], duration,
+        settings.sample_rate, rng,
     )  # fmt: skip
 
 

@@ -86,7 +86,7 @@ def sample_scene(
     for position in SOUND.attributes["position"][:count]:
         values = {name: str(rng.choice(SOUND.attributes[name])) for name in SOUND.filter_attributes}
         variant = int(rng.integers(rules.variants))
-        duration = sound_duration(settings, values, variant)
+        duration, _ = start_sound(settings, values, variant)
         level = getattr(rules, values["loudness"]) + rng.uniform(-rules.spread, rules.spread)
         onset = turn + _draw(rules.gap, rng)
         # Onsets are those of samples.
@@ -133,20 +133,16 @@ def relate(scene: dict[str, Any]) -> dict[str, list[list[int]]]:
     return order_relations(len(positions))
 
 
-def bank_generator(
+def start_sound(
     settings: SoundSettings, values: dict[str, str], variant: int
-) -> np.random.Generator:
-    """The random generator of one of the distinct sounds."""
+) -> tuple[float, np.random.Generator]:
+    """The duration in seconds of one of the distinct sounds, and its random generator, which has
+    drawn it."""
     names = ("instrument", "note", "brightness", "length")
     numbers = [SOUND.attributes[name].index(values[name]) for name in names]
-    return np.random.default_rng([settings.seed, zlib.crc32(b"bank"), *numbers, variant])
-
-
-def sound_duration(settings: SoundSettings, values: dict[str, str], variant: int) -> float:
-    """The duration in seconds of one of the distinct sounds, which its generator draws first."""
-    rng = bank_generator(settings, values, variant)
+    rng = np.random.default_rng([settings.seed, zlib.crc32(b"bank"), *numbers, variant])
     limits = settings.rules.short if values["length"] == "short" else settings.rules.long
-    return round(_draw(limits, rng) * settings.sample_rate) / settings.sample_rate
+    return round(_draw(limits, rng) * settings.sample_rate) / settings.sample_rate, rng
 
 
 def _draw(limits: tuple[float, float], rng: np.random.Generator) -> float:
