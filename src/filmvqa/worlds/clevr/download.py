@@ -9,8 +9,7 @@ import re
 import shutil
 import zipfile
 import zlib
-from collections.abc import Iterator
-from http.client import HTTPException, IncompleteRead
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
@@ -65,21 +64,20 @@ def download_archive(
         if marker.exists():
             print(f"{folder}: {name} is there already")
             return
+        archive, remedy = own, "move it away and run again"
         if users.exists():
+            archive = users
             remedy = (
                 f"if it is unfinished, finish it, or rename it to {own.name} and run again, which "
                 "goes on from its end; or move it away to have it fetched"
             )
-            _check_archive(users, md5, remedy)
-            _unpack(users, folder, remedy)
-            print(f"{users}: was there before, and is kept")
-        else:
-            remedy = "move it away and run again"
+        elif not zipfile.is_zipfile(own):  # the directory is at the end of an archive
             check_output(own)
-            if not zipfile.is_zipfile(own):  # the directory is at the end of an archive
-                _fetch(url, own, needs)
-            _check_archive(own, md5, remedy)
-            _unpack(own, folder, remedy)
+            _fetch(url, own, needs)
+        _check_archive(archive, md5, remedy)
+        _unpack(archive, folder, remedy)
+        if archive == users:
+            print(f"{users}: was there before, and is kept")
         os.sync()  # all of it at once: 100,000 files one by one would take an hour
         marker.touch()
         own.unlink(missing_ok=True)
@@ -91,14 +89,14 @@ def _fetch(url: str, part: Path, needs: int | None) -> None:
     try:
         request = Request(url, headers={"Range": f"bytes={fetched}-"} if fetched else {})
         with urlopen(request, timeout=_TIMEOUT) as response:
-            start, size = _extent(response, fetched)
+            start, size = _read_extent(response, fetched)
             if start not in (0, fetched):
                 raise UserError(f"{url}: sends another part than asked for; check the server")
             _check_space(part, fetched, size, needs)
             _append(url, part, fetched, start, size, response)
     except HTTPError as error:
         if error.code == 416 and fetched:  # nothing follows what was fetched
-            size = _number(r"bytes \*/(\d+)", error.headers.get("Content-Range"))
+            _, size = _read_extent(error, fetched)
             if size in (None, fetched):
                 return
             raise UserError(
@@ -121,20 +119,16 @@ def _fetch(url: str, part: Path, needs: int | None) -> None:
         ) from None
 
 
-def _extent(response: Any, fetched: int) -> tuple[int, int | None]:
+def _read_extent(response: Any, fetched: int) -> tuple[int, int | None]:
     """Where in the file the body of a reply begins, and the size of the whole file; None if the
     server does not say, as in replies that are sent in chunks."""
-    if response.status == 206:
-        content_range = response.headers.get("Content-Range")
-        start = _number(r"bytes (\d+)-", content_range)
-        size = _number(r"bytes \d+-\d+/(\d+)", content_range)
-        return fetched if start is None else start, size
-    return 0, _number(r"(\d+)", response.headers.get("Content-Length"))
-
-
-def _number(pattern: str, header: str | None) -> int | None:
-    match = re.match(pattern, header or "")
-    return int(match[1]) if match else None
+    part = re.match(r"bytes (?:(\d+)-\d+|\*)/(\d+)?", response.headers.get("Content-Range", ""))
+    if part:
+        return int(part[1] or 0), int(part[2]) if part[2] else None
+    if response.status in (206, 416):
+        return fetched, None
+    length = response.headers.get("Content-Length")
+    return 0, int(length) if length else None
 
 
 def _check_space(part: Path, fetched: int, size: int | None, needs: int | None) -> None:
@@ -160,7 +154,7 @@ def _append(
         open(part, "ab") as stream,
         tqdm(total=size, initial=fetched, unit="B", unit_scale=True) as bar,
     ):
-        for block in _blocks(response):
+        while block := response.read1(_BLOCK):
             if position == 0 and not block.startswith(_ZIP_BEGINNINGS):
                 kind = response.headers.get("Content-Type") or "something else"
                 raise UserError(
@@ -173,19 +167,6 @@ def _append(
             bar.update(len(new))
     if size is not None and position < size:
         raise UserError(f"{url}: the connection was cut; run again to go on")
-
-
-def _blocks(response: Any) -> Iterator[bytes]:
-    """The body of a reply in blocks; a broken connection is a ``UserError``."""
-    try:
-        while block := response.read(_BLOCK):
-            yield block
-    except (HTTPException, OSError) as error:
-        if isinstance(error, IncompleteRead) and error.partial:
-            yield error.partial
-        raise UserError(
-            f"{response.url}: the connection was cut ({one_line(error)}); run again to go on"
-        ) from None
 
 
 def _check_archive(archive: Path, md5: str | None, remedy: str) -> None:
