@@ -130,12 +130,12 @@ def test_jpeg_is_decoded(tmp_path: Path, progressive: bool) -> None:
 @pytest.mark.parametrize(
     ("content", "match"),
     [
-        (encoded("JPEG", "L"), "a JPEG of 1 channels, 8 bits.; convert it"),
-        (encoded("JPEG", "CMYK"), "a JPEG of 4 channels, 8 bits.; convert it"),
+        (encoded("JPEG", "L"), "a JPEG of mode L.; convert it"),
+        (encoded("JPEG", "CMYK"), "a JPEG of mode CMYK.; convert it"),
         (encoded("JPEG", size=(24, 17)), "has 24×17 pixels, a_0.png 24×16.*resize it"),
         (encoded("GIF", "L"), "not a PNG or JPEG file"),
         (b"", "not a PNG or JPEG file"),
-        (b"\xff\xd8\xff\xe0\0\0" * 5, "broken or truncated JPEG"),
+        (b"\xff\xd8\xff\xe0\0\0" * 5, "not a PNG or JPEG file, or broken"),
     ],
 )
 def test_images_that_are_not_read(tmp_path: Path, content: bytes, match: str) -> None:

@@ -8,7 +8,6 @@ import zlib
 from collections.abc import Callable, Set
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,10 +21,10 @@ from filmvqa.system.layout import image_number
 #: Larger images are refused: 300 times CLEVR's size.
 MAX_PIXELS = 2**25
 _SUFFIXES = {".png", ".jpg", ".jpeg"}
-#: Depth and colour type of PNG files: RGB and RGBA, and the grey of masks.
-_COLOURS, _GREY = {(8, 2), (8, 6)}, {(8, 0)}
-_PNG_HEAD, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
-_JPEG_HEAD, _JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
+#: Pillow's modes of images, and of masks.
+_COLOURS, _GREY = {"RGB", "RGBA"}, {"L"}
+#: The bytes that end a file.
+_PNG_END, _JPEG_END = b"IEND\xaeB`\x82", b"\xff\xd9"
 _MAKE_AGAIN = "delete it and run generate_clevr.py again, or fetch it again"
 
 
@@ -128,69 +127,38 @@ def list_images(
     return images
 
 
-def _frame_size(path: Path, png_types: Set[tuple[int, int]] = _COLOURS) -> tuple[int, int]:
+def _frame_size(path: Path, modes: Set[str] = _COLOURS) -> tuple[int, int]:
     """(width, height), by the header of a PNG or JPEG file, whose end is there as well."""
     with open(path, "rb") as stream:
-        head = stream.read(26)
-        if head.startswith(_PNG_HEAD) and head[12:16] == b"IHDR":
-            width, height = _png_size(path, head, png_types)
-            kind, end = "PNG", _PNG_END
-        elif head.startswith(_JPEG_HEAD):
-            width, height = _jpeg_size(path, stream)
-            kind, end = "JPEG", _JPEG_END
-        else:
-            raise UserError(f"{path}: not a PNG or JPEG file; {_MAKE_AGAIN}")
+        try:
+            image = Image.open(stream, formats=["PNG", "JPEG"])
+        except Image.DecompressionBombError as error:
+            raise UserError(f"{path}: {one_line(error)}; resize it") from None
+        except PILLOW_ERRORS as error:
+            raise _unreadable(
+                path, error, "not a PNG or JPEG file, or broken at its start"
+            ) from None
+        width, height = image.size
+        kind, end = ("PNG", _PNG_END) if image.format == "PNG" else ("JPEG", _JPEG_END)
+        # As it is stored, which is "RGB;16B" for 16 bits.
+        mode = image.tile[0][3] if kind == "PNG" else image.mode
+        if mode not in modes:
+            wanted = (
+                "an image of 8 bits RGB or RGBA" if modes == _COLOURS else "a mask of 8 bits grey"
+            )
+            raise UserError(
+                f"{path}: not {wanted}, as CLEVR's are (a {kind} of mode {mode}); convert it"
+            )
         if not 0 < width * height <= MAX_PIXELS:
             raise UserError(
                 f"{path}: {width}×{height} pixels, more than the {MAX_PIXELS:,} that are read; "
                 "resize it"
             )
-        header_end = stream.tell()
-        stream.seek(max(header_end, stream.seek(0, 2) - len(end)))
+        stream.seek(-len(end), 2)
         if stream.read() != end:  # some programs append bytes of their own
-            stream.seek(header_end)
+            stream.seek(0)
             if end not in stream.read():
                 raise UserError(f"{path}: truncated {kind}; {_MAKE_AGAIN}")
-    return width, height
-
-
-def _png_size(path: Path, head: bytes, png_types: Set[tuple[int, int]]) -> tuple[int, int]:
-    if len(head) < 26:
-        raise UserError(f"{path}: truncated PNG; {_MAKE_AGAIN}")
-    width, height, depth, color_type = struct.unpack(">IIBB", head[16:26])
-    if (depth, color_type) not in png_types:
-        wanted = (
-            "an image of 8 bits RGB or RGBA" if png_types == _COLOURS else "a mask of 8 bits grey"
-        )
-        raise UserError(
-            f"{path}: not {wanted} (PNG colour type {color_type}, "
-            f"{depth} bits), as CLEVR's are; convert it"
-        )
-    return width, height
-
-
-def _jpeg_size(path: Path, stream: IO[bytes]) -> tuple[int, int]:
-    """(width, height) by the first frame header; the stream is left behind it."""
-    stream.seek(2)
-    while True:
-        segment = stream.read(4)
-        while segment[:2] == b"\xff\xff":  # bytes may be filled up with 0xFF before a marker
-            segment = segment[1:] + stream.read(1)
-        if len(segment) < 4 or segment[0] != 0xFF or segment[1] in (0xD9, 0xDA):
-            raise UserError(f"{path}: broken or truncated JPEG; {_MAKE_AGAIN}")
-        marker, length = segment[1], max(2, int.from_bytes(segment[2:]))
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            break
-        stream.seek(length - 2, 1)
-    frame = stream.read(6)
-    if len(frame) < 6:
-        raise UserError(f"{path}: truncated JPEG; {_MAKE_AGAIN}")
-    depth, height, width, channels = struct.unpack(">BHHB", frame)
-    if (depth, channels) != (8, 3):
-        raise UserError(
-            f"{path}: not an image of 8 bits RGB (a JPEG of {channels} channels, {depth} bits); "
-            "convert it"
-        )
     return width, height
 
 
@@ -241,10 +209,14 @@ def _loaded(path: Path, read: Callable[[Image.Image], NDArray[np.uint8]]) -> NDA
             with Image.open(stream, formats=["PNG", "JPEG"]) as image:
                 return read(image)
         except PILLOW_ERRORS as error:
-            if isinstance(error, OSError) and error.errno is not None:  # the system's, not Pillow's
-                raise OSError(error.errno, error.strerror, str(path)) from None
             kind = "PNG" if path.suffix.lower() == ".png" else "JPEG"
-            raise UserError(f"{path}: broken {kind} ({one_line(error)}); {_MAKE_AGAIN}") from None
+            raise _unreadable(path, error, f"broken {kind} ({one_line(error)})") from None
+
+
+def _unreadable(path: Path, error: BaseException, problem: str) -> Exception:
+    if isinstance(error, OSError) and error.errno is not None:  # the system's, not Pillow's
+        return OSError(error.errno, error.strerror, str(path))
+    return UserError(f"{path}: {problem}; {_MAKE_AGAIN}")
 
 
 def resize_image(image: Image.Image, size: tuple[int, int]) -> NDArray[np.uint8]:

@@ -13,6 +13,8 @@ from torch import Tensor
 from filmvqa.system import processes
 from filmvqa.system.errors import UserError, one_line
 
+_TYPES = ("cpu", "cuda", "mps")
+
 
 def choose_device(name: str) -> torch.device:
     """The torch device ``name``; ``auto`` is the GPU if there is one, else the CPU. Of several
@@ -31,6 +33,8 @@ def choose_device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError as error:
         raise UserError(f"device={name}: {one_line(error)}; choose another, or cpu") from None
+    if device.type not in _TYPES:
+        raise UserError(f"device={name}: choose one of auto, {', '.join(_TYPES)}, cuda:<number>")
     if device.type == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if (device.index or 0) >= count:
