@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from filmvqa.system.errors import UserError, warn
 from filmvqa.system.files import is_litter, names_in
@@ -24,6 +25,18 @@ def image_number(name: str) -> int | None:
     ``CLEVR_val_000007.png`` is image 7. None if the name has none."""
     found = _NUMBER_IN_NAME.search(name)
     return int(found[1]) if found and found.end() == len(name) else None
+
+
+class _Entry:
+    """A file or folder in one of a layout's folders: its name, with the layout's fields in
+    braces."""
+
+    def __init__(self, name: str, folder: str = "folder") -> None:
+        self._name, self._folder = name, folder
+
+    def __get__(self, layout: Any, owner: type) -> Path:
+        folder: Path = getattr(layout, self._folder)
+        return folder / self._name.format_map(vars(layout))
 
 
 @dataclass(frozen=True)
@@ -146,10 +159,8 @@ class DatasetLayout:
             for path in (sorted(folder.iterdir()) if folder.is_dir() else [])
         ]
 
-    @property
-    def vocabulary(self) -> Path:
-        """``vocab.json``, in the folder of the question HDF5."""
-        return self.h5 / "vocab.json"
+    #: ``vocab.json``, in the folder of the question HDF5.
+    vocabulary = _Entry("vocab.json", "h5")
 
     def question_h5(self, split: str) -> Path:
         """The question HDF5 of a split."""
@@ -163,20 +174,14 @@ class DatasetLayout:
         """The HDF5 of the objects that a split's images show."""
         return self.features / f"{split}_masks.h5"
 
-    @property
-    def generator_settings(self) -> Path:
-        """The settings that a generated set was made with."""
-        return self.root / "generation.json"
+    #: The settings that a generated set was made with.
+    generator_settings = _Entry("generation.json", "root")
 
-    @property
-    def hint_settings(self) -> Path:
-        """The settings that a set of hints was made with."""
-        return self.root / "hints.json"
+    #: The settings that a set of hints was made with.
+    hint_settings = _Entry("hints.json", "root")
 
-    @property
-    def partial(self) -> Path:
-        """The folder of a generated set's unfinished splits."""
-        return self.root / ".partial"
+    #: The folder of a generated set's unfinished splits.
+    partial = _Entry(".partial", "root")
 
     def partial_json(self, split: str, content: str, number: int) -> Path:
         """A finished chunk of an unfinished split; ``content`` is ``scenes`` or ``questions``."""
@@ -189,21 +194,10 @@ class RunLayout:
 
     folder: Path
 
-    @property
-    def config(self) -> Path:
-        return self.folder / "config.yaml"
-
-    @property
-    def metrics(self) -> Path:
-        return self.folder / "metrics.jsonl"
-
-    @property
-    def last_checkpoint(self) -> Path:
-        return self.folder / "last.pt"
-
-    @property
-    def best_checkpoint(self) -> Path:
-        return self.folder / "best.pt"
+    config = _Entry("config.yaml")
+    metrics = _Entry("metrics.jsonl")
+    last_checkpoint = _Entry("last.pt")
+    best_checkpoint = _Entry("best.pt")
 
     def kept_checkpoint(self, step: int) -> Path:
         """One of several best checkpoints."""
@@ -216,33 +210,16 @@ class RunLayout:
         """The folder of what ``inspect_film.py`` shows of a split."""
         return self.folder / f"inspection_{split}"
 
-    @property
-    def tensorboard(self) -> Path:
-        """The folder of what TensorBoard shows."""
-        return self.folder / "tensorboard"
-
-    @property
-    def provenance(self) -> Path:
-        return self.folder / "provenance.json"
-
-    @property
-    def train_images(self) -> Path:
-        """The images that were trained on, if they are not all of the split."""
-        return self.folder / "train_images.json"
-
-    @property
-    def not_finite(self) -> Path:
-        """The questions of the step in which the loss or a weight was not finite."""
-        return self.folder / "not_finite.json"
-
-    @property
-    def curves(self) -> Path:
-        return self.folder / "curves.png"
-
-    @property
-    def evaluation(self) -> Path:
-        """The folder of reports and predictions."""
-        return self.folder / "evaluation"
+    #: The folder of what TensorBoard shows.
+    tensorboard = _Entry("tensorboard")
+    provenance = _Entry("provenance.json")
+    #: The images that were trained on, if they are not all of the split.
+    train_images = _Entry("train_images.json")
+    #: The questions of the step in which the loss or a weight was not finite.
+    not_finite = _Entry("not_finite.json")
+    curves = _Entry("curves.png")
+    #: The folder of reports and predictions.
+    evaluation = _Entry("evaluation")
 
 
 @dataclass(frozen=True)
@@ -252,18 +229,10 @@ class EvaluationLayout:
     folder: Path
     split: str
 
-    @property
-    def report(self) -> Path:
-        return self.folder / f"{self.split}.json"
-
-    @property
-    def predictions(self) -> Path:
-        return self.folder / f"{self.split}_predictions.jsonl"
-
-    @property
-    def answers(self) -> Path:
-        """One answer per line, for splits without published answers."""
-        return self.folder / f"{self.split}_answers.txt"
+    report = _Entry("{split}.json")
+    predictions = _Entry("{split}_predictions.jsonl")
+    #: One answer per line, for splits without published answers.
+    answers = _Entry("{split}_answers.txt")
 
 
 @dataclass(frozen=True)
@@ -273,25 +242,11 @@ class CorrectionLayout:
     folder: Path
     split: str
 
-    @property
-    def report(self) -> Path:
-        return self.folder / f"correction_{self.split}.json"
-
-    @property
-    def table(self) -> Path:
-        return self.folder / f"correction_{self.split}.md"
-
-    @property
-    def hints(self) -> Path:
-        """The hints that each image was given, and its scores, a line each."""
-        return self.folder / f"correction_{self.split}.jsonl"
-
-    @property
-    def courses(self) -> Path:
-        """The figure of scores by the number of hints."""
-        return self.folder / f"correction_{self.split}.png"
-
-    @property
-    def examples(self) -> Path:
-        """Pictures of label maps before and after hints."""
-        return self.folder / f"correction_{self.split}_examples.png"
+    report = _Entry("correction_{split}.json")
+    table = _Entry("correction_{split}.md")
+    #: The hints that each image was given, and its scores, a line each.
+    hints = _Entry("correction_{split}.jsonl")
+    #: The figure of scores by the number of hints.
+    courses = _Entry("correction_{split}.png")
+    #: Pictures of label maps before and after hints.
+    examples = _Entry("correction_{split}_examples.png")
