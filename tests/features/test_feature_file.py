@@ -10,6 +10,7 @@ import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import h5py
 import numpy as np
@@ -150,15 +151,6 @@ def test_only_broken_content_is_made_anew(partial: Path, capsys) -> None:
         assert np.array_equal(row_of(partial, 0), MAPS[0])
 
 
-def test_a_finished_file_made_otherwise_is_kept(tmp_path: Path) -> None:
-    path = tmp_path / "f.h5"
-    write(path)
-    refused_and_kept(
-        lambda: feature_file.check_made_alike(path, ATTRIBUTES | {"weights": "y"}, SHAPE),
-        path, r"another weights \(x there, y now\); .*move it away",
-    )  # fmt: skip
-
-
 # HDF5's index.
 
 
@@ -279,6 +271,9 @@ def test_features_by_image(tmp_path_factory, placement: str, images: set[int]) -
     write(path, {i: f"{i}.png" for i in sorted(images)})
     with open_feature_store(path, placement=placement) as store:
         assert store.image_idxs.tolist() == sorted(images)
+        assert np.array_equal(
+            store.image_name_crc32, [crc32(b"%d.png" % i) for i in sorted(images)]
+        )
         assert np.array_equal(store.read(torch.tensor(sorted(images))).numpy(), MAPS[: len(images)])
         absent = next(i for i in range(10**6) if i not in images)
         with pytest.raises(ValueError, match="no features of some"):
@@ -303,14 +298,6 @@ def test_indices_that_are_changed(tmp_path: Path, harm) -> None:
         harm(file)
     with pytest.raises(UserError, match=r"f\.h5: 'image_idxs'"):
         open_feature_file(path)
-
-
-def test_names_are_kept_by_row(tmp_path: Path) -> None:
-    from filmvqa.system.hdf5 import image_name_crc32
-
-    write(tmp_path / "f.h5")
-    with open_feature_store(tmp_path / "f.h5") as store:
-        assert np.array_equal(store.image_name_crc32, image_name_crc32(NAMES.values()))
 
 
 # Files of others.

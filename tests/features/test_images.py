@@ -103,6 +103,8 @@ def test_gaps_are_refused_or_left_out(tmp_path: Path) -> None:
     assert list(list_images(folder, missing_images="leave_out", max_images=3)) == [3, 4, 7]
     with pytest.raises(UserError, match="missing_images='skip': must be one of refuse, leave_out"):
         list_images(folder, missing_images="skip")
+    with pytest.raises(UserError, match="no such folder; download"):
+        list_images(tmp_path / "none")
 
 
 @pytest.mark.parametrize("value", [0, -1, 1.5, "5", True])

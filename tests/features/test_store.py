@@ -17,35 +17,11 @@ from filmvqa.questions.vocabulary import Vocabulary
 from filmvqa.system.errors import UserError
 
 
-@pytest.fixture(scope="module")
-def vocabulary(tiny_set: Path) -> Vocabulary:
-    return Vocabulary.load(tiny_set / "vocab.json")
-
-
-@pytest.mark.parametrize("content", [b"", b"hello", b"\x89HDF\r\n\x1a\n" + bytes(64)])
-def test_unreadable_files_are_named(tmp_path: Path, vocabulary, content: bytes) -> None:
-    path = tmp_path / "x.h5"
-    with pytest.raises(UserError, match=r"x\.h5: no such file"):
-        open_feature_store(path)
-    with pytest.raises(UserError, match=r"x\.h5: no such file"):
-        QuestionDataset.load(path, vocabulary)
-    path.write_bytes(content)
-    with pytest.raises(UserError, match=r"x\.h5: (is damaged|not readable)"):
-        open_feature_store(path)
-    with pytest.raises(UserError, match=r"x\.h5: (is damaged|not readable)"):
-        QuestionDataset.load(path, vocabulary)
-
-
-def test_unfinished_and_misshapen_features_are_refused(tmp_path: Path) -> None:
-    with h5py.File(tmp_path / "a.h5", "w") as file:
-        file["features"] = np.zeros((4, 2, 3, 3), np.float16)
-        file.attrs["num_done"] = 2
-    with pytest.raises(UserError, match="only 2 of 4"):
-        open_feature_store(tmp_path / "a.h5")
-    with h5py.File(tmp_path / "b.h5", "w") as file:
-        file["features"] = np.zeros((4, 2, 3), np.float16)
-    with pytest.raises(UserError, match="shape"):
-        open_feature_store(tmp_path / "b.h5")
+def test_a_missing_file_is_named(tiny_set: Path, tmp_path: Path) -> None:
+    vocabulary = Vocabulary.load(tiny_set / "vocab.json")
+    for read in (open_feature_store, lambda path: QuestionDataset.load(path, vocabulary)):
+        with pytest.raises(UserError, match=r"x\.h5: no such file"):
+            read(tmp_path / "x.h5")
 
 
 def test_auto_streams_what_does_not_fit(tiny_set: Path, monkeypatch) -> None:
@@ -113,20 +89,9 @@ def test_a_dropped_store_leaves_no_descriptor(tmp_path: Path, layout: str) -> No
         store = open_feature_store(path, placement="stream")
         store.read(torch.tensor([1, 3]))
     del store
-    gc.collect()
-    assert open_descriptors() == before
-
-
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="descriptors are listed in /proc")
-@pytest.mark.parametrize("content", [b"", b"hello", b"\x89HDF\r\n\x1a\n" + bytes(64)])
-def test_a_refused_file_leaves_no_descriptor(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "bad.h5").write_bytes(content)
-    with h5py.File(tmp_path / "unclear.h5", "w") as file:
-        file["features"] = np.zeros((4, 5, 6, 7), np.float16)
-    before = open_descriptors()
-    for name in ("bad.h5", "unclear.h5"):
-        with pytest.raises(UserError):
-            open_feature_store(tmp_path / name)
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(UserError):
+        open_feature_store(path)
     gc.collect()
     assert open_descriptors() == before
 

@@ -156,14 +156,6 @@ def test_malformed_json_is_named_by_its_place(tmp_path: Path, content: str, mess
     assert not (tmp_path / "h5").exists()
 
 
-def test_a_question_about_an_absent_image_is_named(tmp_path: Path) -> None:
-    write(tmp_path / "q", "train", [ask("a?", 0), ask("a?", 1)])
-    (tmp_path / "images/train").mkdir(parents=True)
-    (tmp_path / "images/train/CLEVR_x_000000.png").touch()
-    with pytest.raises(UserError, match=r"question 1: is about CLEVR_x_000001\.png"):
-        preprocess_questions(layout(tmp_path))
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [

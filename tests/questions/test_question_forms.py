@@ -12,7 +12,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from filmvqa.questions.dataset import QuestionDataset
@@ -90,6 +90,11 @@ def side_inputs_where_there_are_some(question: Record) -> None:
             step["side_inputs"] = values
 
 
+def types_and_side_inputs(question: Record) -> None:
+    types_of_functions(question)
+    side_inputs_where_there_are_some(question)
+
+
 def both_names(question: Record) -> None:
     for step in question["program"]:
         step |= {"type": step["function"], "side_inputs": step["value_inputs"]}
@@ -112,13 +117,22 @@ def answer_first(question: Record) -> None:
 CHANGES: list[list[Callable[[Record], None]]] = [
     [truth_values],
     [numbers, numbers_with_points],
-    [types_of_functions, side_inputs, side_inputs_where_there_are_some, both_names],
+    [
+        types_of_functions,
+        side_inputs,
+        side_inputs_where_there_are_some,
+        types_and_side_inputs,
+        both_names,
+    ],
     [more_keys],
     [answer_first],
 ]
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30)
+@example(
+    (truth_values, numbers, types_and_side_inputs, more_keys, None)
+)  # the official generator's
 @given(changes=st.tuples(*(st.sampled_from([None, *group]) for group in CHANGES)))
 def test_the_generators_form_gives_the_same_files(
     tmp_path: Path, changes: tuple[Callable[[Record], None] | None, ...]
@@ -135,20 +149,6 @@ def test_the_generators_form_gives_the_same_files(
     read = read_questions(path).questions
     assert [q.answer for q in read] == [q["answer"] for q in RELEASE]
     assert {str(step.value_inputs) for q in read for step in q.program or []} == {"[]", "['red']"}
-
-
-def test_the_official_generators_own_output(tmp_path: Path) -> None:
-    """All of its habits at once."""
-    content = json.loads(json.dumps(RELEASE))
-    for question in content:
-        for change in (truth_values, numbers, types_of_functions, more_keys):
-            change(question)
-        for step in question["program"]:
-            if values := step.pop("value_inputs"):
-                step["side_inputs"] = values
-    write(tmp_path / "release/q", "train", RELEASE)
-    write(tmp_path / "changed/q", "train", content)
-    same(made(tmp_path / "release"), made(tmp_path / "changed"))
 
 
 def with_bom(content: bytes, path: Path) -> None:
@@ -318,38 +318,36 @@ def test_two_files_of_one_split_are_refused(tmp_path: Path, one: str, other: str
     assert all(str(tmp_path / name) in str(caught.value) for name in (one, other))
 
 
-def found(folder: Path, *names: str) -> dict[str, str]:
-    (folder / "questions").mkdir()
-    for name in names:
-        (folder / name).touch()
-    by_split = DatasetLayout.under(folder).question_json_by_split()
-    return {split: str(path.relative_to(folder)) for split, path in by_split.items()}
-
-
-def test_humans_in_the_root_and_clevr_in_its_folder(tmp_path: Path) -> None:
-    names = {"train": "CLEVR-Humans-train.json", "val": "questions/CLEVR_val_questions.json.gz"}
-    assert found(tmp_path, *names.values(), "questions/._CLEVR_train_questions.json") == names
-
-
-def test_a_name_without_a_split_is_trains(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    names = {"train": "questions/CLEVR_questions.json", "val": "questions/CLEVR_val_questions.json"}
-    assert found(tmp_path, *names.values()) == names
-    assert "CLEVR_questions.json: names no split and is read as 'train'" in capsys.readouterr().err
-
-
-def test_a_name_without_a_split_beside_train_is_passed_over(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    names = {"train": "questions/CLEVR_train_questions.json"}
-    assert found(tmp_path, *names.values(), "questions/CLEVR_questions.json") == names
-    assert "CLEVR_questions.json: names no split and is passed over" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("by_split", "other", "said"),
+    [
+        ({"train": "CLEVR-Humans-train.json", "val": "questions/CLEVR_val_questions.json.gz"},
+         "questions/._CLEVR_train_questions.json", ""),
+        ({"train": "questions/CLEVR_questions.json", "val": "questions/CLEVR_val_questions.json"},
+         "notes.txt", "CLEVR_questions.json: names no split and is read as 'train'"),
+        ({"train": "questions/CLEVR_train_questions.json"}, "questions/CLEVR_questions.json",
+         "CLEVR_questions.json: names no split and is passed over"),
+    ],
+)  # fmt: skip
+def test_files_by_split(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], by_split: dict[str, str], other: str,
+    said: str,
+) -> None:  # fmt: skip
+    layout = DatasetLayout.under(tmp_path)
+    layout.questions.mkdir()
+    for name in (*by_split.values(), other):
+        (tmp_path / name).touch()
+    paths = layout.question_json_by_split()
+    assert paths == {split: tmp_path / name for split, name in by_split.items()}
+    assert said in capsys.readouterr().err
 
 
 def test_two_names_without_a_split_are_refused(tmp_path: Path) -> None:
+    layout = DatasetLayout.under(tmp_path, questions=tmp_path)
+    for name in ("CLEVR_questions.json", "superCLEVR_questions_5.json"):
+        (tmp_path / name).touch()
     with pytest.raises(UserError, match=r"CLEVR_questions.json: names no split, as superCLEVR_q"):
-        found(tmp_path, "questions/CLEVR_questions.json", "questions/superCLEVR_questions_5.json")
+        layout.question_json_by_split()
 
 
 # What some questions lack
@@ -455,12 +453,6 @@ def test_no_image_is_there(tmp_path: Path) -> None:
     (tmp_path / "images/train").mkdir(parents=True)
     with pytest.raises(UserError, match="none of the images of its 4 questions"):
         preprocess_questions(layout(tmp_path), missing_images="leave_out")
-
-
-@pytest.mark.parametrize("option", ["missing_images", "incomplete"])
-def test_another_value_of_an_option(tmp_path: Path, option: str) -> None:
-    with pytest.raises(UserError, match=f"{option}='ignore': must be one of refuse"):
-        preprocess_questions(layout(tmp_path), **{option: "ignore"})
 
 
 # Advice that helps

@@ -148,13 +148,3 @@ def test_a_curriculum_draws_from_each_stage_in_turn(
     plain = EpochSampler(torch.arange(count), size, seed, images, per_image)
     last = torch.cat([plain.rows(5, b) for b in range(plain.batches_per_epoch)]).tolist()
     assert begin > 5 or drawn[5 * count :] == last
-
-
-def test_a_curriculum_goes_on_in_its_second_epoch() -> None:
-    stages = [(7, torch.tensor([1, 2])), (8, torch.tensor([5, 6, 7]))]
-    sampler = EpochSampler(torch.arange(10), 4, 0, stages=stages)
-    epochs = [torch.cat([sampler.rows(e, b) for b in range(3)]) for e in range(2)]
-    assert set(epochs[0][:7].tolist()) == {1, 2}
-    assert set(epochs[0][7:].tolist()) == {5, 6, 7}
-    assert set(epochs[1][:5].tolist()) == {5, 6, 7}
-    assert len(set(epochs[1][5:].tolist())) == 5

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,10 @@ FORMAT = "filmvqa-questions-3"
 #: What questions can lack, if that is accepted: those without an image, an answer, or the objects
 #: that an expression refers to are left out.
 LACKING = ("image", "answer", "objects", "program", "family", "word")
+#: The datasets that a file lacks if no question has a value, by the column of ``QuestionTable``.
+OPTIONAL_DATASETS = {
+    "answers": "answers", "objects": "objects", "families": "question_families", "types": "types",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -107,25 +112,20 @@ def preprocess_questions(
         For malformed JSON, an unknown word, answer or program step, a missing image, an incomplete
         question, or existing files that cannot be read; nothing half-written is left.
     """
-    options = _Options(
-        allow_unknown, missing_images, incomplete, min_count,
+    work = _Preprocessing(
+        layout, allow_unknown, missing_images, incomplete, min_count,
         can_extend=vocab is not None and not extend_vocab, world=world,
     )  # fmt: skip
     sources = layout.question_json_by_split(train_split)
     if extend_vocab and isinstance(vocab, str | Path):
         refuse_overwriting(layout.vocabulary, vocab)
     check_version(layout)
-    train = None
-    if train_split in sources:
-        train = _read(sources[train_split], layout, train_split, options)
-    train_source = sources.get(train_split, layout.questions)
-    vocabulary = _choose_vocabulary(train, train_source, layout, vocab, extend_vocab, min_count)
+    train = work.read(train_split, sources[train_split]) if train_split in sources else None
+    base = Vocabulary.load(vocab) if isinstance(vocab, str | Path) else vocab
+    vocabulary = base if base and not extend_vocab else work.build_vocabulary(train, base)
     with folder_lock(layout.h5, "questions"):
         # All are looked at before anything is written: one of them may not be ours to replace.
-        done = {
-            split: _finished(layout.question_h5(split), split, source, layout, vocabulary, options)
-            for split, source in sources.items()
-        }
+        done = {split: work.finished(split, path, vocabulary) for split, path in sources.items()}
         if not layout.vocabulary.exists() or (
             Vocabulary.load(layout.vocabulary).sha256() != vocabulary.sha256()
         ):
@@ -134,20 +134,17 @@ def preprocess_questions(
         for split, source in sources.items():
             finished = done[split]
             if finished is None:
-                if split == train_split and train:
-                    table = train
-                else:
-                    table = _read(source, layout, split, options)
-                target = layout.question_h5(split)
-                finished = _write(target, split, table, layout, vocabulary, options)
+                table = train if split == train_split and train else work.read(split, source)
+                finished = work.write(split, table, vocabulary)
             splits.append(finished)
     return splits
 
 
 @dataclass(frozen=True)
-class _Options:
-    """What is accepted of questions, as ``preprocess_questions`` takes it."""
+class _Preprocessing:
+    """What is accepted of the questions of a set, as ``preprocess_questions`` takes it."""
 
+    layout: DatasetLayout
     allow_unknown: bool
     missing_images: str
     incomplete: str
@@ -155,211 +152,185 @@ class _Options:
     can_extend: bool
     world: World
 
+    def __post_init__(self) -> None:
+        checked(self.missing_images, MissingImages, "data.missing_images")
+        checked(self.incomplete, Incomplete, "incomplete")
+        checked(self.min_count, Positive, "min_count")
+
     @property
     def accepted(self) -> set[str]:
         """Those of ``LACKING`` that are no reason to refuse a question."""
         accepted = {"word"} if self.allow_unknown else set()
         if self.missing_images == "leave_out":
             accepted.add("image")
-        return accepted | (
-            {"answer", "objects", "program", "family"} if self.incomplete == "keep" else set()
+        if self.incomplete == "keep":
+            accepted |= {"answer", "objects", "program", "family"}
+        return accepted
+
+    def read(self, split: str, source: Path) -> QuestionTable:
+        """The questions of a file that has what is asked for."""
+        folder = self.layout.image_folder(split)
+        table = read_question_table(
+            source,
+            folder if folder.is_dir() else None,
+            leave_out=self.missing_images == "leave_out",
+            world=self.world,
         )
-
-    def __post_init__(self) -> None:
-        checked(self.missing_images, MissingImages, "data.missing_images")
-        checked(self.incomplete, Incomplete, "incomplete")
-        checked(self.min_count, Positive, "min_count")
-
-
-def _read(source: Path, layout: DatasetLayout, split: str, options: _Options) -> QuestionTable:
-    """The questions of a file that has what ``options`` ask for."""
-    folder = layout.image_folder(split)
-    table = read_question_table(
-        source,
-        folder if folder.is_dir() else None,
-        leave_out=options.missing_images == "leave_out",
-        world=options.world,
-    )
-    incomplete = table.incomplete()
-    if options.incomplete == "refuse":
-        for what, rows in incomplete.items():
-            number = table.numbers[int(rows.argmax())]
-            raise UserError(
-                f"{source}: question {number}: has no {what}, as {int(rows.sum()):,} of "
-                f"{len(table):,} questions, and the others have one; add it, or give "
-                "incomplete=keep"
-            )
-    else:
+        if self.incomplete == "refuse":
+            for what, rows in table.incomplete().items():
+                number = table.numbers[int(rows.argmax())]
+                raise UserError(
+                    f"{source}: question {number}: has no {what}, as {int(rows.sum()):,} of "
+                    f"{len(table):,} questions, and the others have one; add it, or give "
+                    "incomplete=keep"
+                )
         for what in ("answer", "objects"):
-            if what in incomplete:
-                table.leave_out(incomplete[what], what)
-    return table
+            if (lacking := table.incomplete().get(what)) is not None:
+                table.leave_out(lacking, what)
+        return table
 
-
-def _choose_vocabulary(
-    train: QuestionTable | None,
-    source: Path,
-    layout: DatasetLayout,
-    given: str | Path | Vocabulary | None,
-    extend: bool,
-    min_count: int,
-) -> Vocabulary:
-    base = Vocabulary.load(given) if isinstance(given, str | Path) else given
-    if base is not None and not extend:
-        return base
-    if train is None:
-        if layout.vocabulary.exists():
-            return Vocabulary.load(layout.vocabulary)
-        raise UserError(
-            f"{source}: no train questions to build a vocabulary "
-            "from; add them, or give vocab=<vocab.json or checkpoint>"
+    def build_vocabulary(self, train: QuestionTable | None, base: Vocabulary | None) -> Vocabulary:
+        """That of train's tokens; without train's questions that which is there."""
+        if train is None:
+            if self.layout.vocabulary.exists():
+                return Vocabulary.load(self.layout.vocabulary)
+            raise UserError(
+                f"{self.layout.questions}: no train questions to build a vocabulary from; add "
+                "them, or give vocab=<vocab.json or checkpoint>"
+            )
+        words, steps = (
+            {name: n for name, n in counts.items() if n and name not in SPECIAL_TOKENS}
+            for counts in (
+                train.left_out_words + Counter(train.questions.counts(train.words)),
+                train.left_out_steps + Counter(train.programs.counts(train.steps)),
+            )
         )
-    words, steps = (
-        {name: n for name, n in counts.items() if n and name not in SPECIAL_TOKENS}
-        for counts in (
-            train.left_out_words + Counter(train.questions.counts(train.words)),
-            train.left_out_steps + Counter(train.programs.counts(train.steps)),
-        )
-    )
-    return Vocabulary.build(words, steps, train.answer_names, min_count, base)
+        return Vocabulary.build(words, steps, train.answer_names, self.min_count, base)
 
+    def _origin(
+        self, split: str, source: Path, vocabulary: Vocabulary, lacking: Collection[str]
+    ) -> dict[str, Any]:
+        """What a question file records of what it was made from."""
+        images = self.layout.image_folder(split)
+        return {
+            "format": FORMAT,
+            "vocab_sha256": vocabulary.sha256(),
+            "source_size": source.stat().st_size,
+            "source_mtime_ns": source.stat().st_mtime_ns,
+            **({"images_sha256": names_sha256(names_in(images))} if "image" in lacking else {}),
+        }
 
-def _finished(
-    target: Path,
-    split: str,
-    source: Path,
-    layout: DatasetLayout,
-    vocabulary: Vocabulary,
-    options: _Options,
-) -> PreprocessedSplit | None:
-    """The split of a file that was made from this source with this vocabulary, and that lacks
-    nothing but what ``options`` accept; None if it is to be made."""
-    try:
-        with h5py.File(target, "r") as file:
-            attributes, count = dict(file.attrs), len(file["questions"])
-    except FileNotFoundError:
-        return None
-    except HDF5_ERRORS as error:
-        if outside_cause(error) is not None:
-            raise unreadable(target, error, "") from None
-        warn(f"{target}: is damaged ({one_line(error)}); it is made again")
-        return None
-    if "format" not in attributes:
-        raise UserError(
-            f"{target}: was not made by this program, which would write there; move it to another "
-            "folder, or choose another data.h5"
-        )
-    lacking = {w: int(attributes[f"lacking_{w}"]) for w in LACKING if f"lacking_{w}" in attributes}
-    expected = {
-        "format": FORMAT,
-        "vocab_sha256": vocabulary.sha256(),
-        "source_size": source.stat().st_size,
-        "source_mtime_ns": source.stat().st_mtime_ns,
-        **({"images_sha256": _images_sha256(layout, split)} if "image" in lacking else {}),
-    }
-    is_same = all(attributes.get(name) == value for name, value in expected.items())
-    if not is_same or lacking.keys() - options.accepted:
-        return None
-    return PreprocessedSplit(split, count, was_there=True, lacking=lacking)
+    def finished(
+        self, split: str, source: Path, vocabulary: Vocabulary
+    ) -> PreprocessedSplit | None:
+        """The split of a file that was made from this source with this vocabulary, and that lacks
+        nothing but what is accepted; None if it is to be made."""
+        target = self.layout.question_h5(split)
+        try:
+            with h5py.File(target, "r") as file:
+                attributes, count = dict(file.attrs), len(file["questions"])
+        except FileNotFoundError:
+            return None
+        except HDF5_ERRORS as error:
+            if outside_cause(error) is not None:
+                raise unreadable(target, error, "") from None
+            warn(f"{target}: is damaged ({one_line(error)}); it is made again")
+            return None
+        if "format" not in attributes:
+            raise UserError(
+                f"{target}: was not made by this program, which would write there; move it to "
+                "another folder, or choose another data.h5"
+            )
+        lacking = {
+            what: int(attributes[f"lacking_{what}"])
+            for what in LACKING
+            if f"lacking_{what}" in attributes
+        }
+        origin = self._origin(split, source, vocabulary, lacking)
+        is_same = all(attributes.get(name) == value for name, value in origin.items())
+        if not is_same or lacking.keys() - self.accepted:
+            return None
+        return PreprocessedSplit(split, count, was_there=True, lacking=lacking)
 
+    def write(self, split: str, table: QuestionTable, vocabulary: Vocabulary) -> PreprocessedSplit:
+        """Write the question file of a split."""
+        unknown = vocabulary.question[UNK] if self.allow_unknown else None
+        words = self._renumber(table, "questions", table.words, vocabulary.question, unknown)
+        arrays: dict[str, NDArray[Any]] = {
+            "questions": table.questions.padded(words),
+            "image_idxs": np.frombuffer(table.images, np.int32),
+            "orig_idxs": np.frombuffer(table.original_index, np.int32),
+        }
+        for column, name in OPTIONAL_DATASETS.items():
+            values = np.asarray(getattr(table, column))
+            if (values != MISSING).any():
+                arrays[name] = values
+        if "answers" in arrays:
+            answers = self._renumber(table, "answers", table.answer_names, vocabulary.answer)
+            arrays["answers"] = answers[arrays["answers"]]
+        if "types" in arrays:
+            steps = self._renumber(table, "programs", table.steps, vocabulary.program)
+            arrays["programs"] = table.programs.padded(steps)
+        images = sorted(table.image_names)
+        names = [table.image_names[i] for i in images]
+        arrays["named_image_idxs"] = np.array(images, np.int32)
+        arrays["image_name_crc32"] = image_name_crc32(names)
+        lacking = Counter(table.left_out)
+        lacking.update({what: int(rows.sum()) for what, rows in table.incomplete().items()})
+        if unknown is not None:
+            lacking["word"] = int((arrays["questions"] == unknown).any(1).sum())
+        lacking_now = {what: lacking[what] for what in LACKING if lacking[what]}
+        attributes = {
+            **self._origin(split, table.path, vocabulary, lacking_now),
+            **self._type_attributes(np.asarray(table.types)),
+            **{f"lacking_{what}": count for what, count in lacking_now.items()},
+            "split": split,
+            "sha256": arrays_sha256(arrays),
+            "num_images": images[-1] + 1,
+        }
+        if len(names) == images[-1] + 1:
+            attributes["image_names_sha256"] = names_sha256(names)
+        # Made in memory: HDF5 does not recover from a disk that fills while it writes.
+        content = io.BytesIO()
+        with h5py.File(content, "w") as file:
+            for name, values in arrays.items():
+                file.create_dataset(name, data=values)
+            file.attrs.update(attributes)
+        write_file(self.layout.question_h5(split), content.getbuffer())
+        return PreprocessedSplit(split, len(table), was_there=False, lacking=lacking_now)
 
-def _images_sha256(layout: DatasetLayout, split: str) -> str:
-    """Hash of the names of the images that are there."""
-    return names_sha256(names_in(layout.image_folder(split)))
-
-
-def _write(
-    target: Path,
-    split: str,
-    table: QuestionTable,
-    layout: DatasetLayout,
-    vocabulary: Vocabulary,
-    options: _Options,
-) -> PreprocessedSplit:
-    unknown = vocabulary.question[UNK] if options.allow_unknown else None
-    words = _renumber(table, "questions", table.words, vocabulary.question, unknown, options)
-    questions = table.questions.padded(words)
-    arrays: dict[str, NDArray[Any]] = {
-        "questions": questions,
-        "image_idxs": np.frombuffer(table.images, np.int32),
-        "orig_idxs": np.frombuffer(table.original_index, np.int32),
-    }
-    answers, families, types = (
-        np.frombuffer(values, np.int32) for values in (table.answers, table.families, table.types)
-    )
-    if (answers != MISSING).any():
-        arrays["answers"] = _renumber(
-            table, "answers", table.answer_names, vocabulary.answer, None, options
-        )[answers]
-    objects = np.frombuffer(table.objects, np.int64)
-    if (objects != MISSING).any():
-        arrays["objects"] = objects
-    if (families != MISSING).any():
-        arrays["question_families"] = families
-    if (types != MISSING).any():
-        steps = _renumber(table, "programs", table.steps, vocabulary.program, None, options)
-        arrays["programs"] = table.programs.padded(steps)
-        arrays["types"] = types
-    images = sorted(table.image_names)
-    names, source = [table.image_names[i] for i in images], table.path
-    arrays["named_image_idxs"] = np.array(images, np.int32)
-    arrays["image_name_crc32"] = image_name_crc32(names)
-    lacking = Counter(table.left_out)
-    for what, rows in table.incomplete().items():
-        lacking[what] = int(rows.sum())
-    if unknown is not None:
-        lacking["word"] = int((questions == unknown).any(1).sum())
-    world = options.world
-    has_others = (types >= len(world.answer_functions)).any()
-    type_names = world.type_names if has_others else world.answer_functions
-    if (types >= len(world.type_names)).any():
-        type_names = (*type_names, *world.referring_functions)
-    # Made in memory: HDF5 does not recover from a disk that fills while it writes.
-    content = io.BytesIO()
-    with h5py.File(content, "w") as file:
-        for name, values in arrays.items():
-            file.create_dataset(name, data=values)
-        file.attrs["format"] = FORMAT
-        file.attrs["split"] = split
-        file.attrs["sha256"] = arrays_sha256(arrays)
-        file.attrs["vocab_sha256"] = vocabulary.sha256()
-        file.attrs["type_names"] = list(type_names)
+    def _type_attributes(self, types: NDArray[np.int32]) -> dict[str, Any]:
+        """The functions that the types (N,) are indices of, and other question types than
+        CLEVR's."""
+        world = self.world
+        has_others = (types >= len(world.answer_functions)).any()
+        type_names = world.type_names if has_others else world.answer_functions
+        if (types >= len(world.type_names)).any():
+            type_names = (*type_names, *world.referring_functions)
+        attributes = {"type_names": list(type_names)}
         if world.question_types != CLEVR.question_types:
             of_function = {name: t for t, names in world.question_types.items() for name in names}
-            file.attrs["question_types"] = [of_function.get(name, "") for name in type_names]
-        file.attrs["num_images"] = images[-1] + 1
-        if len(names) == images[-1] + 1:
-            file.attrs["image_names_sha256"] = names_sha256(names)
-        for what in LACKING:
-            if lacking[what]:
-                file.attrs[f"lacking_{what}"] = lacking[what]
-        if lacking["image"]:
-            file.attrs["images_sha256"] = _images_sha256(layout, split)
-        file.attrs["source_size"] = source.stat().st_size
-        file.attrs["source_mtime_ns"] = source.stat().st_mtime_ns
-    write_file(target, content.getbuffer())
-    lacking_now = {what: lacking[what] for what in LACKING if lacking[what]}
-    return PreprocessedSplit(split, len(table), was_there=False, lacking=lacking_now)
+            attributes["question_types"] = [of_function.get(name, "") for name in type_names]
+        return attributes
 
+    def _renumber(
+        self,
+        table: QuestionTable,
+        column: str,
+        numbering: Numbering,
+        vocabulary: dict[str, int],
+        unknown: int | None = None,
+    ) -> NDArray[np.int32]:
+        """The vocabulary's index of each number.
 
-def _renumber(
-    table: QuestionTable,
-    column: str,
-    numbering: Numbering,
-    vocabulary: dict[str, int],
-    unknown: int | None,
-    options: _Options,
-) -> NDArray[np.int32]:
-    """The vocabulary's index of each number.
-
-    An unknown token gets the index ``unknown``; where that is None, the first question with one is
-    named in a ``UserError``.
-    """
-    indices = np.array([vocabulary.get(name, MISSING) for name in numbering], np.int32)
-    is_unknown = indices == MISSING
-    if unknown is not None:
-        indices[is_unknown] = unknown
-    else:
+        An unknown token gets the index ``unknown``; where that is None, the first question with one
+        is named in a ``UserError``.
+        """
+        indices = np.array([vocabulary.get(name, MISSING) for name in numbering], np.int32)
+        is_unknown = indices == MISSING
+        if unknown is not None:
+            indices[is_unknown] = unknown
+            return indices
         rows = getattr(table, column)
         values = np.frombuffer(rows if column == "answers" else rows.values, np.int32)
         unknown_values = (is_unknown[values] & (values != MISSING)).nonzero()[0]
@@ -368,27 +339,24 @@ def _renumber(
             what = f"{name!r} is not in the vocabulary"
             if column == "answers":
                 what = f"the answer {what}'s {len(vocabulary)} answers"
-            raise _unknown_token(table, column, what, int(unknown_values[0]), options)
-    return indices
+            raise self._unknown_token(table, column, what, int(unknown_values[0]))
+        return indices
 
-
-def _unknown_token(
-    table: QuestionTable, column: str, what: str, place: int, options: _Options
-) -> UserError:
-    """The error for the token at a place among all values of a column; ``what`` names it."""
-    row = place
-    if column != "answers":
-        ends = np.frombuffer(getattr(table, column).lengths, np.int32).cumsum()
-        row = int(np.searchsorted(ends, place, side="right"))
-    remedies = []
-    if column == "questions":
-        remedies.append(f"allow_unknown=true reads unknown words as {UNK}")
-        if options.min_count > 1:
-            remedies.append("a lower min_count takes rare words of train into the vocabulary")
-    if options.can_extend:
-        remedies.append("extend_vocab=true adds train's to the vocabulary")
-    if not remedies:
-        remedies.append("add questions with it to train, or take this one out of the file")
-    return UserError(
-        f"{table.path}: question {table.numbers[row]}: {what}; {', and '.join(remedies)}"
-    )
+    def _unknown_token(self, table: QuestionTable, column: str, what: str, place: int) -> UserError:
+        """The error for the token at a place among all values of a column; ``what`` names it."""
+        row = place
+        if column != "answers":
+            ends = np.frombuffer(getattr(table, column).lengths, np.int32).cumsum()
+            row = int(np.searchsorted(ends, place, side="right"))
+        remedies = []
+        if column == "questions":
+            remedies.append(f"allow_unknown=true reads unknown words as {UNK}")
+            if self.min_count > 1:
+                remedies.append("a lower min_count takes rare words of train into the vocabulary")
+        if self.can_extend:
+            remedies.append("extend_vocab=true adds train's to the vocabulary")
+        if not remedies:
+            remedies.append("add questions with it to train, or take this one out of the file")
+        return UserError(
+            f"{table.path}: question {table.numbers[row]}: {what}; {', and '.join(remedies)}"
+        )

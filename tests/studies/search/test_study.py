@@ -75,14 +75,6 @@ def test_a_search_ends_and_the_same_command_has_nothing_to_do(
     assert trained[-1][1] != values[0]
 
 
-def test_it_finds_what_is_good(tmp_path: Path, trained: list) -> None:
-    search(tmp_path, trials=30, prune=False)
-    assert all(steps == 3 for *_, steps in trained)
-    late = [abs(math.log10(value) + 5) for _, value, _ in trained[15:]]
-    early = [abs(math.log10(value) + 5) for _, value, _ in trained[:10]]
-    assert sum(late) / len(late) < 0.6 * sum(early) / len(early)
-
-
 def test_trials_below_the_median_are_pruned(tmp_path: Path, trained: list) -> None:
     study = search(tmp_path, trials=12, prune_after_trials=3)
     assert all(steps == 3 for *_, steps in trained[:3])
