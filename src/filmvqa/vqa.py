@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import msgspec
 import numpy as np
@@ -20,12 +20,13 @@ from filmvqa.backbones.spectrograms import Spectrogram
 from filmvqa.checkpoints.checkpoint import load_checkpoint, model_from_checkpoint, remedy
 from filmvqa.features.feature_range import FeatureRange
 from filmvqa.features.images import PILLOW_ERRORS, resize_image
-from filmvqa.models.film_generator import Modulation
+from filmvqa.models.fast.accelerate import accelerate as replace_modules
+from filmvqa.models.protocols import is_modulated
 from filmvqa.questions.dataset import padded
 from filmvqa.questions.vocabulary import Vocabulary
 from filmvqa.settings.typed import Positive, Precision, checked
 from filmvqa.system.devices import autocast, choose_device, use_bfloat16
-from filmvqa.system.errors import UserError, one_line
+from filmvqa.system.errors import UserError, one_line, warn
 from filmvqa.tasks.protocol import Answer, task_of
 
 __all__ = ["VQA", "Answer", "FilmParameters", "Picture", "load"]
@@ -59,6 +60,8 @@ class VQA:
         (C, H, W) of the features that the network takes.
     feature_range : FeatureRange or None
         Where the training set's features lie; None for checkpoints that do not record it.
+    acceleration : Acceleration or None
+        Which of the model's modules were replaced by faster forms of the same.
     """
 
     def __init__(
@@ -73,10 +76,14 @@ class VQA:
         device: torch.device | str = "cpu",
         precision: str = "auto",
         backbone_weights: str | Path | None = None,
+        accelerate: bool | Literal["auto"] = "auto",
     ) -> None:
         self.device = torch.device(device)
         self.precision: str = checked(precision, Precision, "precision")
         self.model, self.task = model.to(self.device).eval(), task_of(model)
+        self.acceleration = replace_modules(self.model) if accelerate else None
+        if self.acceleration is not None and self.acceleration.left:
+            warn(f"{name}: {self.acceleration}")
         self.vocabulary, self.feature_shape = vocabulary, feature_shape
         self.feature_range = feature_range
         self._backbone_spec, self._backbone_weights = backbone_spec, backbone_weights
@@ -180,12 +187,11 @@ class VQA:
         UserError
             For a model without FiLM layers, or an unknown word.
         """
-        modulate: Any = getattr(self.model, "modulate", None)
-        if modulate is None or self.model.film_generator is None:
+        if not is_modulated(self.model):
             raise UserError(f"{self._name}: its model has no FiLM layers; FiLM models have")
         tokens = padded([self.vocabulary.encode(question, allow_unknown=allow_unknown)])
         with autocast(self.device, self.precision):
-            modulation: Modulation = modulate(tokens)
+            modulation = self.model.modulate(tokens)
         return FilmParameters(modulation.gamma[0].float().cpu(), modulation.beta[0].float().cpu())
 
     def warning_about(self, features: Tensor) -> str | None:
@@ -235,6 +241,7 @@ def load(
     device: str = "auto",
     precision: str = "auto",
     backbone_weights: str | Path | None = None,
+    accelerate: bool | Literal["auto"] = "auto",
 ) -> VQA:
     """A trained network from a checkpoint, ready to answer.
 
@@ -248,6 +255,8 @@ def load(
         ``auto`` (bfloat16 where the hardware has it), ``bfloat16`` or ``float32``.
     backbone_weights
         The file of the backbone's weights; None: those shipped, or torchvision's download.
+    accelerate
+        ``auto`` replaces modules of the network by faster forms of the same; False does not.
 
     Raises
     ------
@@ -267,6 +276,7 @@ def load(
         device=choose_device(device),
         precision=precision,
         backbone_weights=backbone_weights,
+        accelerate=accelerate,
     )
 
 

@@ -13,8 +13,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from filmvqa.benchmark.measure import Work, rnn_gradient_operations, rnn_operations
 from filmvqa.benchmark.reference import ReferenceModel
 from filmvqa.models import build_model
-from filmvqa.models.prefix_tree import prefix_tree
-from filmvqa.models.recurrence import run_recurrence
+from filmvqa.models.fast.prefix_tree import prefix_tree
+from filmvqa.models.fast.recurrence import run_recurrence
 from tests.conftest import run_script
 
 pytestmark = pytest.mark.slow

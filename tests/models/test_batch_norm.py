@@ -9,11 +9,13 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from filmvqa.models.batch_norm import BatchNorm2d
+from filmvqa.models.fast.batch_norm import FastBatchNorm2d
 from filmvqa.models.vision import Stem
 from tests.models.small_models import SIZES, questions, small
 
 CHANNELS_LAST, CONTIGUOUS = torch.channels_last, torch.contiguous_format
 ORDERS = [CHANNELS_LAST, CONTIGUOUS]
+both_forms = pytest.mark.parametrize("norm_type", [BatchNorm2d, FastBatchNorm2d])
 
 
 def relative_error(computed: Tensor | None, exact: Tensor) -> float:
@@ -38,9 +40,11 @@ def copies(x: Tensor, grad: Tensor, counts: Tensor) -> tuple[Tensor, Tensor, Ten
     return x.repeat_interleave(counts, 0), repeated, first
 
 
-def pair(channels: int, **options: Any) -> tuple[BatchNorm2d, nn.BatchNorm2d]:
+def pair(
+    norm_type: type[BatchNorm2d], channels: int, **options: Any
+) -> tuple[BatchNorm2d, nn.BatchNorm2d]:
     """Ours and torch's, in float64, with the same random scale and shift."""
-    ours = BatchNorm2d(channels, dtype=torch.float64, **options)
+    ours = norm_type(channels, dtype=torch.float64, **options)
     for parameter in ours.parameters():
         nn.init.uniform_(parameter, 0.5, 2.0)
     torchs = nn.BatchNorm2d(channels, dtype=torch.float64, **options)
@@ -48,6 +52,7 @@ def pair(channels: int, **options: Any) -> tuple[BatchNorm2d, nn.BatchNorm2d]:
     return ours, torchs
 
 
+@both_forms
 @settings(max_examples=40)
 @given(
     maps=st.integers(1, 9), channels=st.integers(1, 5), height=st.integers(1, 7),
@@ -55,11 +60,11 @@ def pair(channels: int, **options: Any) -> tuple[BatchNorm2d, nn.BatchNorm2d]:
     momentum=st.sampled_from([0.1, 1.0, None]), seed=st.integers(0, 99),
 )  # fmt: skip
 def test_training_is_that_of_torch(
-    maps: int, channels: int, height: int, width: int, order: torch.memory_format, affine: bool,
+    norm_type: type[BatchNorm2d], maps: int, channels: int, height: int, width: int, order: torch.memory_format, affine: bool,
     momentum: float | None, seed: int,
 ) -> None:  # fmt: skip
     torch.manual_seed(seed)
-    ours, torchs = pair(channels, affine=affine, momentum=momentum)
+    ours, torchs = pair(norm_type, channels, affine=affine, momentum=momentum)
     assert ours.state_dict().keys() == torchs.state_dict().keys()
     for _ in range(2):
         x = torch.randn(maps, channels, height, width, dtype=torch.float64) * 3 + 2
@@ -71,20 +76,19 @@ def test_training_is_that_of_torch(
     torch.testing.assert_close(ours.eval()(x), torchs.eval()(x), rtol=1e-12, atol=1e-12)
 
 
+@both_forms
 @settings(max_examples=40)
 @given(
     counts=st.lists(st.integers(1, 9), min_size=1, max_size=8), side=st.integers(2, 5),
-    order=st.sampled_from(ORDERS), affine=st.booleans(), on_cpu=st.booleans(),
-    seed=st.integers(0, 99),
+    order=st.sampled_from(ORDERS), affine=st.booleans(), seed=st.integers(0, 99),
 )  # fmt: skip
 def test_counts_are_repeated_maps(
-    counts: list[int], side: int, order: torch.memory_format, affine: bool, on_cpu: bool, seed: int
-) -> None:
+    norm_type: type[BatchNorm2d], counts: list[int], side: int, order: torch.memory_format,
+    affine: bool, seed: int,
+) -> None:  # fmt: skip
     torch.manual_seed(seed)
     count = torch.tensor(counts)
-    ours, torchs = pair(3, affine=affine)
-    if not on_cpu:  # what runs on other devices
-        ours.forward = ours._weighted  # type: ignore[assignment, method-assign]
+    ours, torchs = pair(norm_type, 3, affine=affine)
     x = torch.randn(len(counts), 3, side, side, dtype=torch.float64) * 3 + 2
     x, grad = x.contiguous(memory_format=order), torch.randn_like(x)
     computed = train_step(ours, x, grad, count)
@@ -99,13 +103,14 @@ def test_counts_are_repeated_maps(
         )
 
 
+@both_forms
 @pytest.mark.parametrize("with_counts", [False, True])
 @pytest.mark.parametrize("order", ORDERS)
 def test_gradients_are_those_of_finite_differences(
-    with_counts: bool, order: torch.memory_format
+    norm_type: type[BatchNorm2d], with_counts: bool, order: torch.memory_format
 ) -> None:
     torch.manual_seed(0)
-    norm = BatchNorm2d(2, dtype=torch.float64)
+    norm = norm_type(2, dtype=torch.float64)
     x = torch.randn(3, 2, 2, 2, dtype=torch.float64).contiguous(memory_format=order)
     counts = torch.tensor([1, 3, 2]) if with_counts else None
     inputs = (x.requires_grad_(), *norm.parameters())
@@ -120,7 +125,7 @@ def test_statistics_in_channels_last_order_are_exact(
     torch.manual_seed(0)
     x = (torch.randn(shape) + 1).relu()
     counts = torch.arange(len(x)) % 3 + 1 if with_counts else torch.ones(len(x), dtype=torch.int64)
-    norm = BatchNorm2d(shape[1], momentum=1.0)
+    norm = FastBatchNorm2d(shape[1], momentum=1.0)
     args = (counts,) if with_counts else ()
     norm(x.contiguous(memory_format=CHANNELS_LAST), *args)
     exact = x.double().repeat_interleave(counts, 0)
@@ -129,12 +134,13 @@ def test_statistics_in_channels_last_order_are_exact(
     assert relative_error(norm.running_var, exact.var((0, 2, 3))) < 5e-7
 
 
+@both_forms
 @pytest.mark.parametrize("order", ORDERS)
-def test_counts_in_bfloat16(order: torch.memory_format) -> None:
+def test_counts_in_bfloat16(norm_type: type[BatchNorm2d], order: torch.memory_format) -> None:
     torch.manual_seed(0)
     x = (torch.randn(8, 6, 5, 5) + 1).bfloat16().contiguous(memory_format=order)
     grad, counts = torch.randn_like(x), torch.arange(8) % 3 + 1
-    ours, exact = BatchNorm2d(6), BatchNorm2d(6, dtype=torch.float64)
+    ours, exact = norm_type(6), BatchNorm2d(6, dtype=torch.float64)
     computed = train_step(ours, x, grad, counts)
     expected = train_step(exact, x.double(), grad.double(), counts)
     assert computed["out"].dtype == computed["grad of x"].dtype == torch.bfloat16
@@ -145,7 +151,7 @@ def test_counts_in_bfloat16(order: torch.memory_format) -> None:
 
 def test_compiled_counts_are_those_of_eager_mode() -> None:
     torch.manual_seed(0)
-    norm, compiled = BatchNorm2d(3), BatchNorm2d(3)
+    norm, compiled = FastBatchNorm2d(3), FastBatchNorm2d(3)
     compiled.compile(backend="aot_eager")
     x = torch.randn(4, 3, 5, 5).contiguous(memory_format=CHANNELS_LAST)
     grad, counts = torch.randn_like(x), torch.tensor([1, 2, 5, 1])

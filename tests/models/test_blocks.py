@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from filmvqa.film import film
 from filmvqa.models import build_model
 from filmvqa.models.attentive_read import SHARPNESS
-from filmvqa.models.blocks import CONDITIONINGS, FILM_POSITIONS, FilmedResBlock
-from filmvqa.models.conditioning import DualAttention, SpatialFilm
-from filmvqa.models.film_generator import Modulation
+from filmvqa.models.blocks import FILM_POSITIONS, FilmedResBlock
+from filmvqa.models.conditioning import CONDITIONINGS, DualAttention, SpatialFilm
+from filmvqa.models.protocols import Modulation
 from filmvqa.models.vision import Classifier
 from filmvqa.system.errors import UserError
 from tests.models.small_models import SIZES, SMALL, questions
@@ -36,21 +36,21 @@ def test_film_acts_at_its_position(position: str, residual: bool) -> None:
     y = block.norm(film_at("after_conv2", block.conv(skip)))
     y = film_at("after_relu2", F.relu(film_at("after_norm", y)))
     expected = film_at("after_residual", skip + y if residual else y)
-    assert torch.allclose(block(x, parameters), expected, atol=1e-6)
+    assert torch.allclose(block(x, parameters).x, expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("input_proj_kernel", [0, 1])
 def test_a_block_reads_where_its_modulated_branch_fits_the_key(input_proj_kernel: int) -> None:
-    """Its output is that of ``forward``; the read is computed position by position."""
+    """Its output is the same without; the read is computed position by position."""
     torch.manual_seed(0)
     block = FilmedResBlock(4, input_proj_kernel=input_proj_kernel).eval()
     x, parameters = torch.randn(2, 4, 3, 5), modulation(4, key=4)
-    out, read, branch = block.forward_and_read(x, parameters, pool_branch=True)
-    assert torch.equal(out, block(x, parameters))
+    out, read, branch = block(x, parameters, pool_branch=True)
+    assert torch.equal(out, block(x, parameters._replace(key=torch.empty(2, 0))).x)
     skip = x if block.project is None else F.relu(block.project(x))
     pooled = torch.cat([(out - skip).amax((2, 3)), (out - skip).mean((2, 3))], 1)
     assert torch.allclose(branch, pooled, atol=1e-6)
-    assert block.forward_and_read(x, parameters).branch is None
+    assert block(x, parameters).branch is None
     for n in range(2):
         scores = [
             SHARPNESS * (parameters.key[n] @ (out - skip)[n, :, i, j]).item() / math.sqrt(4)
@@ -68,14 +68,14 @@ def test_all_positions_are_given_the_context(input_proj_kernel: int) -> None:
     options = {"context_dim": 3, "input_proj_kernel": input_proj_kernel, "kernel_size": 1}
     block = FilmedResBlock(4, False, "none", **options).eval()
     x, context = torch.randn(2, 4, 5, 5), torch.randn(2, 3)
-    assert torch.equal(block(x, None), block(x, None, torch.zeros(2, 3)))
+    assert torch.equal(block(x, None).x, block(x, None, torch.zeros(2, 3)).x)
     first = block.conv if block.project is None else block.project
-    before = block(x, None, context)
+    before = block(x, None, context).x
     # As a bias of its own for each question.
     for n in range(2):
         bias = first.bias.data.clone()
         first.bias.data += block.context(context[n])
-        assert torch.allclose(block(x[n : n + 1], None), before[n : n + 1], atol=1e-6)
+        assert torch.allclose(block(x[n : n + 1], None).x, before[n : n + 1], atol=1e-6)
         first.bias.data = bias
 
 
@@ -103,9 +103,7 @@ def test_the_classifier_takes_the_last_conditioned_blocks_branch() -> None:
     options = {**SMALL["film"], "classifier": classifier, "film_blocks": [True, False]}
     net = build_model("film", **SIZES, **options, reads=True).eval()
     features, asked = torch.randn(3, 6, 5, 5), questions([4, 7, 2])
-    given = net.blocks[0].forward_and_read(
-        net.stem(features), net.modulate(asked).layer(0), pool_branch=True
-    )
+    given = net.blocks[0](net.stem(features), net.modulate(asked).layer(0), pool_branch=True)
     expected = net.classifier.mlp(torch.cat([given.branch, given.read], 1))
     assert torch.allclose(net(features, asked), expected, atol=1e-5)
     with pytest.raises(UserError, match=r"pool=branch: needs reads=true"):
@@ -127,7 +125,7 @@ def test_batch_norm_has_its_own_scale_where_the_question_does_not_act() -> None:
     assert not FilmedResBlock(4).norm.affine
     assert FilmedResBlock(4, conditioned=False).norm.affine
     x = torch.randn(2, 4, 5, 5)
-    assert FilmedResBlock(4, conditioned=False)(x, None).shape == x.shape
+    assert FilmedResBlock(4, conditioned=False)(x, None).x.shape == x.shape
 
 
 @pytest.mark.parametrize("coordinates", ["none", "inputs", "everywhere"])

@@ -13,7 +13,7 @@ from filmvqa.film import film
 from filmvqa.models import build_model
 from filmvqa.models.blocks import FilmedResBlock
 from filmvqa.models.conditioning import Guide
-from filmvqa.models.film_generator import Modulation
+from filmvqa.models.protocols import Modulation
 from filmvqa.system.errors import OptionError
 from tests.models.small_models import SIZES, SMALL, questions
 

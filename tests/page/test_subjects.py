@@ -17,6 +17,7 @@ from PIL import Image
 from filmvqa.features.images import read_picture
 from filmvqa.film import film
 from filmvqa.models import MODELS, build_model
+from filmvqa.models.protocols import record_activations
 from filmvqa.page.desk import House
 from filmvqa.page.evaluated import Evaluated, read_evaluated
 from filmvqa.page.networks import MASK, Network
@@ -24,7 +25,6 @@ from filmvqa.page.pictures import film_strips, laid_over
 from filmvqa.page.subjects import MAX_UPLOAD, PictureSet, Subject, drawn, drawn_quickly, uploaded
 from filmvqa.page.what_if import Change, changes_of, what_if
 from filmvqa.page.what_if_panel import outcomes_table
-from filmvqa.studies.inspection.activations import record_activations
 from filmvqa.studies.inspection.settings import FilmSettings
 from filmvqa.system.errors import UserError
 from filmvqa.system.layout import DatasetLayout

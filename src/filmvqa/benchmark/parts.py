@@ -25,6 +25,7 @@ from filmvqa.evaluation.predictions import predict
 from filmvqa.features.images import list_images
 from filmvqa.features.store import open_feature_store
 from filmvqa.models import build_model
+from filmvqa.models.fast.accelerate import accelerate
 from filmvqa.questions.preprocess import preprocess_questions
 from filmvqa.questions.sampler import EpochSampler
 from filmvqa.system.devices import autocast, use_bfloat16
@@ -223,12 +224,14 @@ class Parts:
     def _model(self, name: str, shape: tuple[int, int, int]) -> nn.Module:
         """The model ``name``, for features of ``shape`` (C, H, W)."""
         vocabulary = self.inputs.vocabulary
-        return build_model(
+        model = build_model(
             **self.settings.models[name],
             feature_shape=shape,
             vocab_size=len(vocabulary.question),
             num_answers=len(vocabulary.answer),
         )
+        accelerate(model)
+        return model
 
     def evaluation(self) -> Work:
         """Prediction of answers by the paper's FiLM."""

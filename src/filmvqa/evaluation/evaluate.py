@@ -23,6 +23,7 @@ from filmvqa.evaluation.batches import Loader, open_loader
 from filmvqa.evaluation.predictions import predict
 from filmvqa.evaluation.provenance import changed_inputs, record_inputs
 from filmvqa.models import targets_of
+from filmvqa.models.fast.accelerate import accelerate
 from filmvqa.questions.vocabulary import Vocabulary
 from filmvqa.settings.typed import Precision, checked
 from filmvqa.system import processes
@@ -204,6 +205,7 @@ def opened_questions(
 
     with closing(loader), explained_out_of_memory(out_of_memory_message):
         model = model.to(torch_device)
+        print(accelerate(model))
         yield AskedQuestions(checkpoint, content, model, vocabulary, layout, loader)
 
 

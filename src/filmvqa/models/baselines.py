@@ -7,6 +7,7 @@ accuracies the paper quotes.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from filmvqa.models.batch_norm import BatchNorm1d, BatchNorm2d
 from filmvqa.models.encoder import QuestionEncoder
 from filmvqa.models.options import FeatureShape, StridesByAxis, check_choice
+from filmvqa.models.registry import register_model
 from filmvqa.models.vision import PIXEL_RANGES, Stem, for_each_question, mlp, scale_pixels
 from filmvqa.settings.typed import Natural, Positive, Probability
 from filmvqa.system.errors import OptionError, UserError
@@ -55,6 +57,7 @@ def _classifier(
     )
 
 
+@register_model("qtype")
 class QuestionTypeMode(nn.Module):
     """The most frequent training answer of a question's type (the paper's Q-type mode row).
 
@@ -75,6 +78,8 @@ class QuestionTypeMode(nn.Module):
     num_types
         Number of question types.
     """
+
+    blind: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -146,6 +151,7 @@ class QuestionTypeMode(nn.Module):
         return self.answers[self.question_types(questions.to(self.answers.device))]
 
 
+@register_model("lstm")
 class QuestionOnlyLSTM(nn.Module):
     """An LSTM and a classifier without the image (LSTM), which shows the question's bias.
 
@@ -167,6 +173,8 @@ class QuestionOnlyLSTM(nn.Module):
     classifier_dropout
         Dropout probability of the classifier's input and hidden layers.
     """
+
+    blind: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -216,6 +224,7 @@ class _ResidualBlock(nn.Module):
         return torch.relu(x + self.norm2(self.conv2(out)))
 
 
+@register_model("cnn_lstm")
 class CnnLSTM(nn.Module):
     """Classifies the concatenated encodings of image and question (CNN+LSTM).
 
@@ -330,6 +339,7 @@ class StackedAttention(nn.Module):
         return query + (weights * image).sum(1)
 
 
+@register_model("cnn_lstm_sa")
 class CnnLSTMStackedAttention(nn.Module):
     """Stacked attention to the image, with the encoded question as first query (CNN+LSTM+SA).
 

@@ -2,50 +2,41 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from filmvqa.models.attentive_read import attentive_read, read_scale
-from filmvqa.models.batch_norm import BatchNorm2d, track
-from filmvqa.models.conditioning import DualAttention, Film, Guide, SpatialFilm
-from filmvqa.models.film_generator import Modulation
-from filmvqa.models.fused_block import fused_block
-from filmvqa.models.kernels import kernels_take
-from filmvqa.models.options import check_choice
+from filmvqa.models.attentive_read import attentive_read
+from filmvqa.models.batch_norm import BatchNorm2d
+from filmvqa.models.conditioning import CONDITIONINGS, build_conditioning
+from filmvqa.models.options import OptionGroup, check_choice
+from filmvqa.models.protocols import Modulation
 from filmvqa.models.vision import convolution
 from filmvqa.settings.typed import Natural, Positive, Probability
 from filmvqa.system.errors import OptionError
 
-CONDITIONINGS: dict[str, type[Film | Guide | SpatialFilm | DualAttention]] = {
-    "film": Film,
-    "guide": Guide,
-    "spatial_film": SpatialFilm,
-    "dual_attention": DualAttention,
-}
 #: Where the conditioning layer stands in the block (section 4.5, table 2).
 FILM_POSITIONS = ("before_conv1", "after_conv2", "after_norm", "after_relu2", "after_residual")
 COORDINATES = ("none", "inputs", "everywhere")
 
 
-class BlockRead(NamedTuple):
-    """What a block with an attentive read gives on.
+class BlockOutput(NamedTuple):
+    """What a block computes.
 
     Attributes
     ----------
     x
-        Its output (B, C, H, W).
+        The feature maps (B, C, H, W).
     read
-        What the key finds in it (B, C).
+        With a key, what it finds in them (B, C).
     branch
-        The maximum and the mean of its modulated branch over the map (B, 2C); None if they are not
-        asked for.
+        If asked for, the maximum and the mean of the modulated branch over the map (B, 2C).
     """
 
     x: Tensor
-    read: Tensor
-    branch: Tensor | None
+    read: Tensor | None = None
+    branch: Tensor | None = None
 
 
 class FilmedResBlock(nn.Module):
@@ -70,9 +61,14 @@ class FilmedResBlock(nn.Module):
         (H, W) of the input, which ``guide`` needs.
     axes
         The coordinates that maps are made of, one of ``AXES``.
+    words_dim
+        Width of the words' states, for a conditioning that reads them.
     conditioning
-        How the question acts: ``film``, ``guide``, ``spatial_film``, ``dual_attention``, or
-        ``concat``, which appends γ and β, repeated over the map, to the 3×3 convolution's input.
+        How the question acts: ``film``, ``guide``, ``spatial_film``, ``dual_attention``, another
+        that is registered, or ``concat``, which appends γ and β, repeated over the map, to the 3×3
+        convolution's input.
+    conditioning_options
+        Options of the conditioning's own, such as ``rank`` of ``spatial_film``.
     film_position
         Where the conditioning layer stands, one of ``FILM_POSITIONS``. ``concat`` has none.
     input_proj_kernel
@@ -97,9 +93,8 @@ class FilmedResBlock(nn.Module):
         Whether the block reads γ and β of its modulation.
     extra_dim
         How many ``extra`` numbers of its modulation the block reads.
-    fusible
-        Whether the block can be one operation on a CPU; set to False, its modules are called one by
-        one there too, as hooks need.
+    reads_words
+        Whether the block reads the words' states of its modulation.
 
     Raises
     ------
@@ -116,8 +111,10 @@ class FilmedResBlock(nn.Module):
         context_dim: int = 0,
         map_size: tuple[int, int] | None = None,
         axes: str = "xy",
+        words_dim: int = 0,
         *,
         conditioning: str = "film",
+        conditioning_options: OptionGroup = None,
         film_position: str = "after_norm",
         input_proj_kernel: Natural = 1,
         kernel_size: Positive = 3,
@@ -153,7 +150,9 @@ class FilmedResBlock(nn.Module):
                 "maps keep their size"
             )
         self.condition = (
-            CONDITIONINGS[conditioning](channels, map_size) if self.film_position else None
+            build_conditioning(conditioning, channels, map_size, words_dim, conditioning_options)
+            if self.film_position
+            else None
         )
         self.dropout = nn.Dropout2d(dropout) if dropout else None
         self.conditioned = self.concat or conditioned
@@ -161,17 +160,7 @@ class FilmedResBlock(nn.Module):
             self.condition is not None and self.condition.uses_gamma_beta
         )
         self.extra_dim = 0 if self.condition is None else self.condition.extra_dim
-        self.fusible = (
-            conditioning == "film"
-            and self.film_position == "after_norm"
-            and self.project is None
-            and type(self.conv) is nn.Conv2d
-            and kernel_size == 1
-            and residual
-            and self.norm is not None
-            and not self.norm.affine
-            and self.dropout is None
-        )
+        self.reads_words = self.condition is not None and self.condition.reads_words
 
     def _with_context(self, x: Tensor, context: Tensor | None) -> Tensor:
         """The first convolution's output, with what all positions are given."""
@@ -187,69 +176,25 @@ class FilmedResBlock(nn.Module):
         return out
 
     def forward(
-        self, x: Tensor, modulation: Modulation | None, context: Tensor | None = None
-    ) -> Tensor:
-        """Map x (B, C, H, W) to the same shape.
-
-        ``modulation`` is this block's, with γ and β (B, C); None if it is not conditioned.
-        ``context`` is (B, context_dim); None is as good as zeros.
-        """
-        return self._sum(*self._branches(x, modulation, context), modulation)
-
-    def forward_and_read(
         self,
         x: Tensor,
-        modulation: Modulation,
+        modulation: Modulation | None,
         context: Tensor | None = None,
-        *,
         pool_branch: bool = False,
-    ) -> BlockRead:
-        """As ``forward``, and what the modulation's key finds in the output: the attention is that
-        of the key to the modulated branch, before the residual connection."""
-        if self._is_fused(x, modulation):
-            return self._fused(x, modulation, context)
-        skip, out = self._branches(x, modulation, context)
-        branch = torch.cat([out.amax((2, 3)), out.mean((2, 3))], 1) if pool_branch else None
-        x = self._sum(skip, out, modulation)
-        return BlockRead(x, attentive_read(x, out, modulation.key), branch)
+    ) -> BlockOutput:
+        """Map x (B, C, H, W) to the same shape.
 
-    def _is_fused(self, x: Tensor, modulation: Modulation) -> bool:
-        """Whether the whole block is one operation of ``fused_block``."""
-        return (
-            self.fusible
-            and kernels_take(x, modulation.gamma)
-            and x.numel() > x.shape[1]  # batch norm says what is wrong with a single value
-        )
-
-    def _fused(self, x: Tensor, modulation: Modulation, context: Tensor | None) -> BlockRead:
-        norm = cast(BatchNorm2d, self.norm)
-        batch, channels, height, width = x.shape
-        offset = x.new_zeros(batch, channels) if self.conv.bias is None else self.conv.bias
-        if self.context is not None and context is not None:
-            offset = offset + self.context(context)
-        statistics = None
-        if not norm.training:
-            statistics = (cast(Tensor, norm.running_mean), cast(Tensor, norm.running_var))
-        done = fused_block(
-            x.permute(0, 2, 3, 1).reshape(batch, height * width, channels),
-            self.conv.weight.flatten(1),
-            offset.expand(batch, channels),
-            modulation.gamma,
-            modulation.beta,
-            modulation.key * read_scale(channels),
-            norm.eps,
-            statistics,
-            norm.shared,
-        )
-        if norm.training:
-            track(norm, done.batch_mean, done.batch_var, done.size)
-        x = done.x.view(batch, height, width, channels).permute(0, 3, 1, 2)
-        return BlockRead(x, done.read, torch.cat([done.maximum, done.mean], 1))
-
-    def _branches(
-        self, x: Tensor, modulation: Modulation | None, context: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        """What the residual connection passes on, and the modulated branch."""
+        Parameters
+        ----------
+        modulation
+            This block's, with γ and β (B, C); None if it is not conditioned. With a key, the
+            output is read: the attention is that of the key to the modulated branch, before the
+            residual connection.
+        context
+            (B, context_dim); None is as good as zeros.
+        pool_branch
+            Whether the modulated branch is pooled.
+        """
         x = self._film_at("before_conv1", x, modulation)
         if self.project is not None:
             x = torch.relu(self._with_context(self.project(x), context))
@@ -264,7 +209,11 @@ class FilmedResBlock(nn.Module):
         out = self._film_at("after_norm", out, modulation)
         if self.dropout is not None:
             out = self.dropout(out)
-        return x, self._film_at("after_relu2", torch.relu(out), modulation)
-
-    def _sum(self, skip: Tensor, out: Tensor, modulation: Modulation | None) -> Tensor:
-        return self._film_at("after_residual", skip + out if self.residual else out, modulation)
+        out = self._film_at("after_relu2", torch.relu(out), modulation)
+        x = self._film_at("after_residual", x + out if self.residual else out, modulation)
+        read = branch = None
+        if modulation is not None and modulation.key.shape[1]:
+            read = attentive_read(x, out, modulation.key)
+        if pool_branch:
+            branch = torch.cat([out.amax((2, 3)), out.mean((2, 3))], 1)
+        return BlockOutput(x, read, branch)

@@ -1,39 +1,106 @@
 """Layers by which a question modulates feature maps: FiLM, a guide, spatial FiLM, dual attention.
 
-Each is made for ``channels`` and ``map_size``, (H, W) of the maps, which only the guide needs. It
-declares ``uses_gamma_beta``, whether it reads γ and β of its modulation, and ``extra_dim``, how
-many further numbers it reads.
+A new one is a class of its own with ``register_conditioning``, also outside of this package.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from filmvqa.film import film
-from filmvqa.models.film_generator import Modulation
+import filmvqa.film
+from filmvqa.models.options import checked_options
+from filmvqa.models.protocols import Modulation
 from filmvqa.models.vision import CoordConv2d
+from filmvqa.settings.typed import Positive
 from filmvqa.system.errors import OptionError
 
 
-class Film(nn.Module):
-    """Feature-wise linear modulation (section 2): all positions of a map share one γ and one β."""
+class Conditioning(nn.Module):
+    """The base of conditioning layers, whose ``forward(x, modulation)`` maps x (B, C, H, W) to the
+    same shape.
 
-    uses_gamma_beta = True
+    A subclass may have keyword-only options, which ``model.block.conditioning_options`` gives.
 
-    def __init__(self, channels: int, map_size: tuple[int, int] | None = None) -> None:
+    Parameters
+    ----------
+    channels
+        Channels C of the maps.
+    map_size
+        (H, W) of the maps.
+    words_dim
+        Width of the words' states, for a layer that reads them.
+
+    Attributes
+    ----------
+    uses_gamma_beta
+        Whether it reads γ and β of its modulation.
+    extra_dim
+        How many ``extra`` numbers of its modulation it reads.
+    reads_words
+        Whether it reads the words' states of its modulation.
+    """
+
+    uses_gamma_beta: ClassVar[bool] = True
+    reads_words: ClassVar[bool] = False
+    extra_dim: int = 0
+
+    def __init__(
+        self, channels: int, map_size: tuple[int, int] | None = None, words_dim: int = 0
+    ) -> None:
         super().__init__()
-        self.extra_dim = 0
+
+
+CONDITIONINGS: dict[str, type[Conditioning]] = {}
+
+C = TypeVar("C", bound=type[Conditioning])
+
+
+def register_conditioning(name: str) -> Callable[[C], C]:
+    """Make a ``Conditioning`` known as ``model.block.conditioning=<name>``."""
+
+    def register(cls: C) -> C:
+        CONDITIONINGS[name] = cls
+        return cls
+
+    return register
+
+
+def build_conditioning(
+    name: str,
+    channels: int,
+    map_size: tuple[int, int] | None = None,
+    words_dim: int = 0,
+    options: Mapping[str, Any] | None = None,
+) -> Conditioning:
+    """The conditioning layer that is registered under ``name``.
+
+    Raises
+    ------
+    OptionError
+        If it does not take an option.
+    """
+    cls = CONDITIONINGS[name]
+    fitted = checked_options(cls, options or {}, group="conditioning_options")
+    return cls(channels, map_size, words_dim, **fitted)
+
+
+@register_conditioning("film")
+class Film(Conditioning):
+    """Feature-wise linear modulation (section 2): all positions of a map share one γ and one β."""
 
     def forward(self, x: Tensor, modulation: Modulation) -> Tensor:
         """Map x (B, C, H, W) to the same shape."""
-        return film(x, modulation.gamma, modulation.beta)
+        return filmvqa.film.film(x, modulation.gamma, modulation.beta)
 
 
-class Guide(nn.Module):
+@register_conditioning("guide")
+class Guide(Conditioning):
     """FiLM with a term of γ for each row and each column of the map (Rupprecht et al. 2018, "Guide
     Me: Interacting with Deep Networks", section 3.2).
 
@@ -47,10 +114,10 @@ class Guide(nn.Module):
         If ``map_size`` is None.
     """
 
-    uses_gamma_beta = True
-
-    def __init__(self, channels: int, map_size: tuple[int, int] | None = None) -> None:
-        super().__init__()
+    def __init__(
+        self, channels: int, map_size: tuple[int, int] | None = None, words_dim: int = 0
+    ) -> None:
+        super().__init__(channels, map_size)
         if map_size is None:
             raise OptionError("conditioning=guide: needs the size of the maps")
         self.height, self.width = map_size
@@ -70,10 +137,11 @@ class Guide(nn.Module):
             )
         rows, columns = modulation.extra[:, : self.height], modulation.extra[:, self.height :]
         places = rows[:, None, :, None] + columns[:, None, None, :]  # (B, 1, H, W)
-        return film(x, modulation.gamma, modulation.beta) + places * x
+        return filmvqa.film.film(x, modulation.gamma, modulation.beta) + places * x
 
 
-class SpatialFilm(nn.Module):
+@register_conditioning("spatial_film")
+class SpatialFilm(Conditioning):
     """FiLM whose γ and β also vary over the map.
 
     A 1×1 convolution computes ``rank`` maps from the features and the coordinates. The question
@@ -83,12 +151,15 @@ class SpatialFilm(nn.Module):
     place of the segmentation map.
     """
 
-    uses_gamma_beta = True
-
     def __init__(
-        self, channels: int, map_size: tuple[int, int] | None = None, *, rank: int = 16
+        self,
+        channels: int,
+        map_size: tuple[int, int] | None = None,
+        words_dim: int = 0,
+        *,
+        rank: Positive = 16,
     ) -> None:
-        super().__init__()
+        super().__init__(channels, map_size)
         self.extra_dim = rank
         self.describe = CoordConv2d(channels, rank, 1)
         self.deviate = nn.Parameter(torch.zeros(2 * channels, rank, 1, 1))
@@ -97,10 +168,12 @@ class SpatialFilm(nn.Module):
         """Map x (B, C, H, W) to the same shape."""
         maps = torch.relu(self.describe(x) * modulation.extra[:, :, None, None])  # (B, rank, H, W)
         delta_gamma, delta_beta = F.conv2d(maps, self.deviate.to(maps.dtype)).chunk(2, 1)
-        return film(x, modulation.gamma, modulation.beta) + delta_gamma * x + delta_beta
+        modulated = filmvqa.film.film(x, modulation.gamma, modulation.beta)
+        return modulated + delta_gamma * x + delta_beta
 
 
-class DualAttention(nn.Module):
+@register_conditioning("dual_attention")
+class DualAttention(Conditioning):
     """Attention over channels, then positions, then channels again (Chaplot et al. 2019).
 
     The question gives two vectors of gates, σ(a) and σ(b), with one gate a channel. The channels,
@@ -111,8 +184,10 @@ class DualAttention(nn.Module):
 
     uses_gamma_beta = False
 
-    def __init__(self, channels: int, map_size: tuple[int, int] | None = None) -> None:
-        super().__init__()
+    def __init__(
+        self, channels: int, map_size: tuple[int, int] | None = None, words_dim: int = 0
+    ) -> None:
+        super().__init__(channels, map_size)
         self.extra_dim = 2 * channels
 
     def forward(self, x: Tensor, modulation: Modulation) -> Tensor:

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import NamedTuple
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from filmvqa.models.options import check_choice
-from filmvqa.models.prefix_tree import PrefixTree, prefix_tree
-from filmvqa.models.recurrence import run_recurrence, shares_prefixes
 from filmvqa.settings.typed import Natural, Positive, Probability
 from filmvqa.system.devices import to_device
 from filmvqa.system.errors import OptionError
@@ -22,9 +18,7 @@ CELLS: dict[str, type[nn.GRU] | type[nn.LSTM]] = {"gru": nn.GRU, "lstm": nn.LSTM
 class QuestionEncoder(nn.Module):
     """Word embeddings and a recurrent network whose last state is the encoding (section 3).
 
-    Index 0 is padding, which is not read. A prefix that several questions of a batch share is
-    encoded once. The result is the same; where dropout makes the states of equal prefixes differ,
-    each question's prefixes are encoded separately.
+    Index 0 is padding, which is not read.
 
     Parameters
     ----------
@@ -84,7 +78,7 @@ class QuestionEncoder(nn.Module):
         width = hidden_dim // directions
         self.bidirectional = bidirectional
         self.layers = nn.ModuleList(
-            nn.ModuleList(  # torch's modules hold the weights that run_recurrence uses
+            nn.ModuleList(
                 CELLS[cell](hidden_dim if i else embedding_dim, width, batch_first=True)
                 for _ in range(directions)
             )
@@ -114,7 +108,7 @@ class QuestionEncoder(nn.Module):
 
     def forward(self, questions: Tensor) -> Tensor:
         """Map token indices (B, T), padded with 0 at the end, to encodings (B, hidden_dim)."""
-        return self._encode(questions, every_word=False)[1]
+        return self.encode_words(questions)[1]
 
     def encode_words(self, questions: Tensor) -> tuple[Tensor, Tensor]:
         """Map token indices (B, T) to each word's state and to encodings.
@@ -125,99 +119,64 @@ class QuestionEncoder(nn.Module):
             States (B, T, hidden_dim), which are undefined at padding, and encodings
             (B, hidden_dim).
         """
-        return self._encode(questions, every_word=True)
-
-    def _encode(self, questions: Tensor, every_word: bool) -> tuple[Tensor, Tensor]:
-        # The prefix tree is built on the host, so questions on the host need no synchronisation.
+        questions, last_word, lengths = self.prepare(questions)
         device = self.embedding.weight.device
+        rows, last = torch.arange(len(questions), device=device), to_device(last_word, device)
+        states = self.embedding_dropout(self.embedding(to_device(questions, device)))  # (B, T, E)
+        for i, layer in enumerate(self.layers):
+            if i:
+                states = self.layer_dropout(states)
+            directions = [self._run(layer[0], states, lengths)]  # type: ignore[index]
+            if self.bidirectional:
+                order = to_device(self.reversed_positions(questions, last_word), device)
+                backward = self._run(layer[1], _in_order(states, order), lengths)  # type: ignore[index]
+                directions.append(_in_order(backward, order))
+            states = torch.cat(directions, 2)  # (B, T, hidden_dim)
+        final_states = [directions[0][rows, last]]
+        if self.bidirectional:
+            final_states.append(directions[1][rows, last if self.reads_padding else 0])
+        return states, self.dropout(torch.cat(final_states, 1))
+
+    @property
+    def reads_padding(self) -> bool:
+        """Whether padding is read, as ``padded_length`` says."""
+        return self.padded_length is not None
+
+    def prepare(self, questions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Questions (B, T) as they are read, the position (B,) of the last word of each, and the
+        number (B,) of tokens that are read; all on the host, where lengths are looked at."""
         questions = questions.cpu()
         num_padding = (self.padded_length or 0) - questions.shape[1]
         if num_padding > 0:
             questions = F.pad(questions, (0, num_padding))
-        directions = self._directions(questions, device)
-        # Without dropout on embeddings, all occurrences of a word have one input.
-        distinct_words, word_index = torch.unique(questions, return_inverse=True)
-        embedded = self.embedding(to_device(distinct_words, device))  # (K, E)
-        input_index: Tensor | None = to_device(word_index, device).flatten()  # (B T,)
-        states = embedded
-        if self.training and self.embedding_dropout.p > 0:
-            embedded = embedded[input_index].view(*questions.shape, -1)  # (B, T, E)
-            states, input_index = self.embedding_dropout(embedded), None
-        for i, layer in enumerate(self.layers):
-            if i:
-                states, input_index = self.layer_dropout(states), None  # (B, T, hidden_dim)
-            prefix_states = [
-                _prefix_states(rnn, states, direction.tree, input_index)
-                for rnn, direction in zip(layer.children(), directions, strict=True)
-            ]
-            if every_word or i + 1 < len(self.layers):
-                word_states = [
-                    h[d.tree.nodes] for h, d in zip(prefix_states, directions, strict=True)
-                ]
-                states = torch.cat(word_states, 2)  # (B, T, hidden_dim)
-        final_states = [h[d.final_nodes] for h, d in zip(prefix_states, directions, strict=True)]
-        return states, self.dropout(torch.cat(final_states, 1))
+        last_word = (questions != 0).sum(1).clamp(min=1) - 1
+        if self.reads_padding:
+            return questions, last_word, torch.full_like(last_word, questions.shape[1])
+        return questions, last_word, last_word + 1
 
-    def _directions(self, questions: Tensor, device: torch.device) -> list[_Direction]:
-        """The forward direction over questions (B, T), and the backward one if there is one."""
-        last_word = (questions != 0).sum(1).clamp(min=1) - 1  # (B,)
-        has_dropout = self.embedding_dropout.p > 0 or (
-            len(self.layers) > 1 and self.layer_dropout.p > 0
-        )
-        # A word's state of both directions depends on the whole question, so that the second layer
-        # has no shared prefixes.
-        share = shares_prefixes(device) and not (
-            (self.training and has_dropout) or (self.bidirectional and len(self.layers) > 1)
-        )
-        rows = torch.arange(len(questions))
-        reads_padding = self.padded_length is not None
-        length = questions.shape[1]
-        lengths = torch.full_like(last_word, length) if reads_padding else last_word + 1
-        tree = prefix_tree(questions, lengths, share=share)
-        directions = [_Direction(tree, tree.nodes[rows, last_word])]
-        if self.bidirectional:
-            positions = self._reversed_positions(questions, last_word)  # (B, T)
-            tree = prefix_tree(questions.gather(1, positions), lengths, share=share)
-            words = (positions + rows[:, None] * length).flatten()[tree.words]
-            tree = replace(tree, words=words, nodes=tree.nodes.gather(1, positions))
-            final_nodes = tree.nodes[rows, last_word if reads_padding else 0]
-            directions.append(_Direction(tree, final_nodes))
-        return [
-            _Direction(tree.to(device), to_device(final_nodes, device))
-            for tree, final_nodes in directions
-        ]
-
-    def _reversed_positions(self, questions: Tensor, last_word: Tensor) -> Tensor:
+    def reversed_positions(self, questions: Tensor, last_word: Tensor) -> Tensor:
         """Positions (B, T) that read each question backwards and leave its padding at the end.
 
         With ``padded_length``, padding is reversed too. ``last_word`` (B,) is each question's last
         position that is no padding.
         """
         positions = torch.arange(questions.shape[1]).expand_as(questions)
-        if self.padded_length is not None:
+        if self.reads_padding:
             return positions.flip(1)
         backward = last_word[:, None] - positions
         return backward.where(backward >= 0, positions)
 
+    def _run(self, rnn: nn.Module, inputs: Tensor, lengths: Tensor) -> Tensor:
+        """The states (B, T, H) of a recurrent network after each of the first ``lengths`` (B,)
+        inputs (B, T, E)."""
+        packed = pack_padded_sequence(inputs, lengths, batch_first=True, enforce_sorted=False)
+        states, _ = pad_packed_sequence(
+            rnn(packed)[0], batch_first=True, total_length=inputs.shape[1]
+        )
+        # Autocast may have rounded them.
+        return states.to(self.embedding.weight.dtype)
 
-class _Direction(NamedTuple):
-    """The prefixes that one direction reads, and those whose states are the encodings (B,).
 
-    The tree's positions are those of the questions as given, in both directions.
-    """
-
-    tree: PrefixTree
-    final_nodes: Tensor
-
-
-def _prefix_states(
-    rnn: nn.Module, states: Tensor, tree: PrefixTree, input_index: Tensor | None
-) -> Tensor:
-    """The state (M, H) after each prefix.
-
-    ``states`` are the inputs, (B, T, E) with one for each word, or (K, E) with the row of each word
-    in ``input_index`` (B T,).
-    """
-    if input_index is not None:
-        return run_recurrence(rnn, states, tree, input_index[tree.words])
-    return run_recurrence(rnn, states.flatten(0, 1)[tree.words], tree)
+def _in_order(states: Tensor, positions: Tensor) -> Tensor:
+    """States (B, T, D) at other positions (B, T)."""
+    return states.gather(1, positions[:, :, None].expand(-1, -1, states.shape[2]))

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from filmvqa.models.encoder import CELLS
-from filmvqa.models.fused_attention import attention
 from filmvqa.models.options import check_choice
+from filmvqa.models.protocols import Modulation
 from filmvqa.settings.typed import Positive
 from filmvqa.system.errors import OptionError
 
@@ -23,30 +23,6 @@ _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "tanh": torch.tanh,
     "exp": torch.exp,
 }
-
-
-class Modulation(NamedTuple):
-    """The parameters that questions give to L conditioned layers, or to one of them.
-
-    Attributes
-    ----------
-    gamma, beta
-        FiLM's scale and shift, (B, L, C), or (B, C) for one layer.
-    extra
-        Further numbers for conditionings other than FiLM, (B, L, E), or (B, E) for one layer.
-    key
-        What a layer's attentive read looks for, (B, L, K), or (B, K) for one layer; K is 0 if there
-        are no reads.
-    """
-
-    gamma: Tensor
-    beta: Tensor
-    extra: Tensor
-    key: Tensor
-
-    def layer(self, i: int) -> Modulation:
-        """The parameters of layer ``i`` alone."""
-        return Modulation(*(parameter[:, i] for parameter in self))
 
 
 class FilmGenerator(nn.Module):
@@ -137,7 +113,7 @@ class FilmGenerator(nn.Module):
         )  # fmt: skip
         self.task_offset = nn.Parameter(torch.zeros(num_layers, width)) if task_offset else None
         self.word_attention = (
-            _WordAttention(input_dim, num_layers, width) if word_attention else None
+            WordAttention(input_dim, num_layers, width) if word_attention else None
         )
 
     def forward(
@@ -146,8 +122,8 @@ class FilmGenerator(nn.Module):
         """Map an encoding (B, input_dim) to γ and β (B, L, C), ``extra`` (B, L, E) and ``key``
         (B, L, K).
 
-        With ``word_attention`` it also takes the words' states (B, T, input_dim) and which of them
-        are padding (B, T).
+        The words' states (B, T, input_dim), and which of them are padding (B, T), are needed with
+        ``word_attention``, and are passed on to layers that read them.
         """
         decoded = self.decoder(encoding).view(len(encoding), self.num_layers, sum(self.part_sizes))
         if self.word_attention is not None:
@@ -163,7 +139,7 @@ class FilmGenerator(nn.Module):
             activation = _ACTIVATIONS[self.gamma]
             gamma = self.gamma_baseline + gamma_scale * activation(delta_gamma)
         beta = decoded.new_zeros(shape) if self.beta == "zero" else beta_scale * delta_beta
-        return Modulation(gamma, beta, extra, key)
+        return Modulation(gamma, beta, extra, key, words, padding)
 
     def begin_at_zero(self) -> None:
         """Set the last layers to 0, so that all outputs begin at 0: then γ is its baseline (with
@@ -210,7 +186,7 @@ def _build_decoder(
     return nn.Sequential(*layers, nn.Linear(input_dim, num_layers * width))
 
 
-class _WordAttention(nn.Module):
+class WordAttention(nn.Module):
     """What each FiLM layer reads of the question's words."""
 
     def __init__(self, input_dim: int, num_layers: int, width: int) -> None:
@@ -222,8 +198,16 @@ class _WordAttention(nn.Module):
     def forward(self, encoding: Tensor, words: Tensor, padding: Tensor) -> Tensor:
         """Map encodings (B, D), words' states (B, T, D) and padding (B, T) to (B, L, width)."""
         queries = self.query(encoding).view(len(encoding), self.num_layers, -1)  # (B, L, D)
-        read = attention(queries, words, padding)  # (B, L, D)
+        read = self.attend(queries, words, padding)  # (B, L, D)
         return torch.stack([decode(read[:, i]) for i, decode in enumerate(self.decoders)], 1)
+
+    def attend(self, queries: Tensor, words: Tensor, padding: Tensor) -> Tensor:
+        """The mean of a question's words (B, T, D) for each query (B, L, D), weighted by a softmax
+        of their products over √D (Vaswani et al. 2017, section 3.2.1): (B, L, D). ``padding``
+        (B, T) tells which words are padding, after the others."""
+        scores = queries @ words.transpose(1, 2) / math.sqrt(words.shape[2])  # (B, L, T)
+        weights = torch.softmax(scores.float().masked_fill(padding[:, None], -torch.inf), 2)
+        return weights.to(words.dtype) @ words
 
 
 class _UnrolledDecoder(nn.Module):

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any, ClassVar, Literal, cast
 
+import torch
 from torch import Tensor, nn
 
 from filmvqa.models.blocks import COORDINATES, FilmedResBlock
 from filmvqa.models.encoder import QuestionEncoder
-from filmvqa.models.film_generator import FilmGenerator, Modulation
+from filmvqa.models.film_generator import FilmGenerator
 from filmvqa.models.options import FeatureShape, OptionGroup, build_part, check_choice
+from filmvqa.models.protocols import Activations, Modulation, ModulationChange
+from filmvqa.models.registry import register_model
 from filmvqa.models.vision import (
     AXES,
     PIXEL_RANGES,
@@ -29,6 +33,7 @@ INITIAL_BIASES = ("zero", "uniform")
 INITIAL_WEIGHTS = ("kaiming", "small")
 
 
+@register_model("film")
 class FilmNet(nn.Module):
     """FiLMed residual blocks over image features, with γ and β from the encoded question.
 
@@ -66,7 +71,7 @@ class FilmNet(nn.Module):
         leaves the plateau earlier (docs/learning.md).
     reads
         Whether the question also gives each conditioned block a key, by which the block's output is
-        read (``FilmedResBlock.forward_and_read``), for the next block and the classifier. A network
+        read (``FilmedResBlock.forward``), for the next block and the classifier. A network
         that can select an object in one step leaves the plateau early (docs/learning.md).
     encoder, generator, stem, block, classifier
         Keyword options of ``QuestionEncoder``, ``FilmGenerator``, ``Stem``, ``FilmedResBlock`` and
@@ -85,6 +90,8 @@ class FilmNet(nn.Module):
         "block": FilmedResBlock,
         "classifier": Classifier,
     }
+
+    question_parts: ClassVar[Sequence[str]] = ("encoder", "film_generator")
 
     def __init__(
         self,
@@ -137,6 +144,7 @@ class FilmNet(nn.Module):
             build_part(
                 "block", FilmedResBlock, channels, is_conditioned, coordinates,
                 channels if reads and i else 0, map_size, coordinate_axes,
+                self.encoder.output_dim,
                 **(block or {}),
             )
             for i, is_conditioned in enumerate(conditioned)
@@ -147,6 +155,7 @@ class FilmNet(nn.Module):
             _with_coordinates(classifier, has_coordinates),
         )  # fmt: skip
         extra_dims = [b.extra_dim for b in blocks]
+        self.reads_words = any(b.reads_words for b in blocks)
         options = dict(generator or {})
         if not any(b.uses_gamma_beta for b in blocks):
             options |= {"gamma": "one", "beta": "zero"}
@@ -162,6 +171,8 @@ class FilmNet(nn.Module):
             )
             if num_conditioned else None
         )  # fmt: skip
+        if self.film_generator is not None and self.film_generator.word_attention is not None:
+            self.reads_words = True
         if initial_weights == "kaiming":
             self.apply(_initialize)
         if initial_biases == "zero":
@@ -191,6 +202,16 @@ class FilmNet(nn.Module):
         """Whether the head is given the last conditioned block's modulated branch."""
         return self.classifier.takes_branch
 
+    @property
+    def num_modulated(self) -> int:
+        """Number L of conditioned blocks."""
+        return sum(self.conditioned_blocks)
+
+    def begin_unmodulated(self) -> None:
+        """Set the FiLM generator's last layers to 0, so that γ is its baseline and β is 0."""
+        if self.film_generator is not None:
+            self.film_generator.begin_at_zero()
+
     def modulate(self, questions: Tensor) -> Modulation:
         """γ and β (B, L, C) of questions (B, T) for the L conditioned blocks.
 
@@ -202,13 +223,70 @@ class FilmNet(nn.Module):
         if self.film_generator is None:
             raise ValueError("the question acts on no block of this network")
         modulation: Modulation
-        if self.film_generator.word_attention is None:
+        if not self.reads_words:
             modulation = self.film_generator(self.encoder(questions))
         else:
             words, encoding = self.encoder.encode_words(questions)  # (B, T, D), (B, D)
             padding = to_device(questions == 0, encoding.device)
             modulation = self.film_generator(encoding, words, padding)
         return modulation
+
+    @contextmanager
+    def intervene(self, change: ModulationChange) -> Iterator[None]:
+        """Within the block, compute with changed γ and β."""
+        if self.film_generator is None:
+            raise ValueError("the question acts on no block of this network")
+        handle = self.film_generator.register_forward_hook(lambda *args: change(args[-1]))
+        try:
+            yield
+        finally:
+            handle.remove()
+
+    @property
+    def can_record(self) -> bool:
+        """Whether some block has a layer for the conditioning, which ``concat`` has not."""
+        return any(block.condition is not None for block in self._blocks)
+
+    @contextmanager
+    def record_activations(self) -> Iterator[Activations]:
+        """Within the block, each forward pass leaves its maps in what is yielded."""
+        maps = Activations()
+
+        def begin(module: nn.Module, inputs: Any) -> None:
+            maps.before.clear()
+            maps.after.clear()
+            maps.pooled = None
+
+        def at_film(module: nn.Module, inputs: Any, output: Tensor) -> None:
+            maps.before.append(inputs[0])
+            maps.after.append(output)
+            if self._takes_branch:
+                maps.pooled = torch.relu(output)
+
+        def at_pool(module: nn.Module, inputs: Any, output: Tensor) -> None:
+            maps.pooled = output
+
+        with ExitStack() as stack:
+            handles = [self.register_forward_pre_hook(begin)]
+            handles += [
+                block.condition.register_forward_hook(at_film)
+                for block in self._blocks
+                if block.condition is not None
+            ]
+            if (pooled := self._pooled_part) is not None:
+                handles.append(pooled.register_forward_hook(at_pool))
+            for handle in handles:
+                stack.callback(handle.remove)
+            yield maps
+
+    @property
+    def _blocks(self) -> list[FilmedResBlock]:
+        return [cast(FilmedResBlock, block) for block in self.blocks]
+
+    @property
+    def _pooled_part(self) -> nn.Module | None:
+        """The module whose output is pooled, if there is one."""
+        return None if self._takes_branch else self.classifier.project
 
     @property
     def has_film_penalty(self) -> bool:
@@ -256,22 +334,15 @@ class FilmNet(nn.Module):
         film_index = 0
         read: Tensor | None = None
         branch: Tensor | None = None
-        last_index = sum(self.conditioned_blocks) - 1
         for block, is_conditioned in zip(self.blocks, self.conditioned_blocks, strict=True):
-            if is_conditioned and modulation is not None:
-                layer = modulation.layer(film_index)
-                if self.reads:
-                    x, read, branch = block.forward_and_read(  # type: ignore[operator]
-                        x,
-                        layer,
-                        read,
-                        pool_branch=self._takes_branch and film_index == last_index,
-                    )
-                else:
-                    x = block(x, layer)
-                film_index += 1
-            else:
-                x = block(x, None, read)
+            if not is_conditioned or modulation is None:
+                x = block(x, None, read).x
+                continue
+            is_last = film_index == self.num_modulated - 1
+            pool_branch = is_last and self._takes_branch
+            out = block(x, modulation.layer(film_index), read, pool_branch)
+            x, read, branch = out.x, out.read, out.branch
+            film_index += 1
         output = self._head(x, read, branch)
         if return_penalty and modulation is not None and self.film_generator is not None:
             return output, self.film_generator.penalty(modulation)

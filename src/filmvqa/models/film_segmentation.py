@@ -16,6 +16,7 @@ from filmvqa.models.encoder import QuestionEncoder
 from filmvqa.models.film_generator import FilmGenerator
 from filmvqa.models.film_net import FilmNet
 from filmvqa.models.options import FeatureShape, OptionGroup, build_part
+from filmvqa.models.registry import register_model
 from filmvqa.models.vision import Stem, convolution
 from filmvqa.settings.typed import Natural, Positive
 from filmvqa.system.errors import OptionError
@@ -103,6 +104,7 @@ class MaskHead(nn.Module):
         return logits
 
 
+@register_model("film_segmentation")
 class FilmSegmentation(FilmNet):
     """FiLM's stem and blocks, whose output a head turns into one or several maps of the image.
 
@@ -189,3 +191,7 @@ class FilmSegmentation(FilmNet):
     @property
     def _takes_branch(self) -> bool:
         return False
+
+    @property
+    def _pooled_part(self) -> None:
+        return None

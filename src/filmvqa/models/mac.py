@@ -6,12 +6,18 @@ states, k is the knowledge base (the image's N positions), q the question, cw it
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from filmvqa.models.encoder import QuestionEncoder
 from filmvqa.models.options import FeatureShape, Strides
+from filmvqa.models.protocols import Attention
+from filmvqa.models.registry import register_model
 from filmvqa.models.vision import for_each_question, scale_pixels
 from filmvqa.settings.typed import Positive, Probability
 from filmvqa.system.errors import OptionError
@@ -25,7 +31,7 @@ class ControlUnit(nn.Module):
         self.position_aware = nn.ModuleList(_xavier_linear(dim, dim) for _ in range(num_steps))
         self.merge = _xavier_linear(2 * dim, dim)
         self.attend = _xavier_linear(dim, 1)
-        self.softmax = nn.Softmax(1)  # a module, so that inspections read the attention from it
+        self.softmax = nn.Softmax(1)  # a module, whose output is recorded
 
     def forward(
         self, step: int, control: Tensor, question: Tensor, words: Tensor, padding: Tensor
@@ -125,6 +131,7 @@ class WriteUnit(nn.Module):
         return memory
 
 
+@register_model("mac")
 class MacNet(nn.Module):
     """``num_steps`` MAC cells over a convolved image and a question read by a bidirectional LSTM.
 
@@ -237,6 +244,32 @@ class MacNet(nn.Module):
             memories.append(self.write(retrieved, controls, memories))
         logits: Tensor = self.output(torch.cat([memories[-1], self.question(question)], 1))
         return logits
+
+    @contextmanager
+    def record_attention(self) -> Iterator[Attention]:
+        """Within the block, each forward pass leaves in what is yielded the control unit's
+        attention to the words and the read unit's to the places of the image."""
+        attention = Attention()
+
+        def begin(module: nn.Module, inputs: Any) -> None:
+            attention.words_by_step.clear()
+            attention.places_by_step.clear()
+
+        def at_stem(module: nn.Module, inputs: Any, output: Tensor) -> None:
+            attention.size = (output.shape[2], output.shape[3])
+
+        def into(weights: list[Tensor]) -> Callable[[nn.Module, Any, Tensor], None]:
+            return lambda module, inputs, output: weights.append(output)
+
+        with ExitStack() as stack:
+            for handle in (
+                self.register_forward_pre_hook(begin),
+                self.stem.register_forward_hook(at_stem),
+                self.control.softmax.register_forward_hook(into(attention.words_by_step)),
+                self.read.softmax.register_forward_hook(into(attention.places_by_step)),
+            ):
+                stack.callback(handle.remove)
+            yield attention
 
 
 def _xavier_linear(input_dim: int, output_dim: int, bias: bool = True) -> nn.Linear:

@@ -11,22 +11,21 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from filmvqa.models.baselines import QuestionOnlyLSTM, QuestionTypeMode
-from filmvqa.models.mac import MacNet
-from filmvqa.studies.inspection.activations import (
-    has_film_layers,
+from filmvqa.models.protocols import (
+    Attentive,
+    as_modulated,
+    can_record,
+    is_modulated,
+    looks_at_images,
     record_activations,
-    record_attention,
 )
-from filmvqa.studies.inspection.interventions import build_intervention, intervene
+from filmvqa.studies.inspection.interventions import build_intervention
 from filmvqa.studies.inspection.settings import FilmSettings
 from filmvqa.system.errors import UserError
 from filmvqa.vqa import VQA, Answer, FilmParameters, Picture, load
 
 #: The map of a network that draws.
 MASK = "what is meant"
-#: Networks that do not look at the picture.
-_BLIND = (QuestionTypeMode, QuestionOnlyLSTM)
 
 
 @dataclass(frozen=True)
@@ -89,8 +88,8 @@ class Network:
     @property
     def num_layers(self) -> int:
         """The number of its FiLM layers."""
-        generator = getattr(self.vqa.model, "film_generator", None)
-        return 0 if generator is None else int(generator.num_layers)
+        model = self.vqa.model
+        return model.num_modulated if is_modulated(model) else 0
 
     def check_change(self, change: FilmSettings | None) -> None:
         """Refuse a change of γ and β that cannot be made.
@@ -129,7 +128,7 @@ class Network:
         if change is None or not self.num_layers:
             return nullcontext()
         moved = build_intervention(change, self.vqa.model, self.vqa.vocabulary)
-        return intervene(self.vqa.model, moved)
+        return as_modulated(self.vqa.model).intervene(moved)
 
     def look(self, features: Tensor, question: str, change: FilmSettings | None = None) -> Look:
         """The answer to a question about a picture's features (C, H, W), and what gave it: γ and β,
@@ -153,7 +152,7 @@ class Network:
     def _look(self, features: Tensor, question: str, unchanged: Answer | None) -> Look:
         maps: dict[str, Tensor] = {}
         film = words = None
-        if has_film_layers(self.vqa.model):
+        if can_record(self.vqa.model):
             with record_activations(self.vqa.model) as inside:
                 answer = self.vqa.ask(features, question)
             layers = zip(inside.before, inside.after, strict=True)
@@ -163,8 +162,8 @@ class Network:
             if inside.pooled is not None:
                 maps["places of the maximum pool"] = inside.places()[0]
             film = self.vqa.film(question)
-        elif isinstance(self.vqa.model, MacNet):
-            with record_attention(self.vqa.model) as attention:
+        elif isinstance(self.vqa.model, Attentive):
+            with self.vqa.model.record_attention() as attention:
                 answer = self.vqa.ask(features, question)
             for step, places in enumerate(attention.places()[0], 1):
                 maps[f"step {step}, attention"] = places
@@ -183,7 +182,7 @@ class Network:
     def _gradient(self, features: Tensor, question: str, answer: str) -> Tensor | None:
         """The absolute gradient (H, W) of an answer's score by the features, summed over channels;
         None for a network that does not look at them, or draws."""
-        if isinstance(self.vqa.model, _BLIND) or self.draws:
+        if not looks_at_images(self.vqa.model) or self.draws:
             return None
         from captum.attr import Saliency
 

@@ -10,6 +10,7 @@ from torch import nn
 from torch.optim import Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from filmvqa.models.protocols import is_modulated
 from filmvqa.system.errors import UserError
 from filmvqa.training.settings import OptimSettings
 
@@ -69,13 +70,15 @@ def clipped_parts(model: nn.Module) -> list[list[nn.Parameter]]:
         For a model without a FiLM generator.
     """
     parts: dict[bool, list[nn.Parameter]] = {True: [], False: []}
-    for name, parameter in model.named_parameters():
-        parts[name.startswith(("encoder.", "film_generator."))].append(parameter)
-    if getattr(model, "film_generator", None) is None:
+    parameters = list(model.named_parameters())
+    if not is_modulated(model):
         raise UserError(
             "trainer.grad_clip_by_part: this model has no FiLM generator to clip apart; leave it "
             "false"
         )
+    for name, parameter in parameters:
+        is_question = any(belongs_to_module(name, part) for part in model.question_parts)
+        parts[is_question].append(parameter)
     return [parts[True], parts[False]]
 
 

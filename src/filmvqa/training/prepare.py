@@ -16,6 +16,8 @@ from filmvqa.evaluation.provenance import record_inputs
 from filmvqa.features.feature_file import FEATURE_SPEC, FRONT_END
 from filmvqa.features.feature_range import feature_range
 from filmvqa.models import build_model, check_model, targets_of
+from filmvqa.models.fast.accelerate import accelerate
+from filmvqa.models.protocols import Counted
 from filmvqa.questions.dataset import ImageSubset
 from filmvqa.questions.sampler import EpochSampler
 from filmvqa.questions.settings import CurriculumStage
@@ -29,6 +31,7 @@ from filmvqa.settings.typed import (
     Seed,
     checked,
 )
+from filmvqa.system import processes
 from filmvqa.system.determinism import enable_determinism, seed_process
 from filmvqa.system.devices import choose_device
 from filmvqa.system.errors import UserError, warn
@@ -215,6 +218,9 @@ def _build_run(
         )  # fmt: skip
         print(f"begins from {settings.init_from}: {known} words known, {new} new")
     freeze_except(model, settings.trainable)
+    acceleration = accelerate(model)
+    if processes.is_first():
+        print(acceleration)
     sampler = _build_sampler(settings, model, train, subset)
     metadata: dict[str, Any] = {
         "model": {"name": settings.model["name"], "kwargs": model_kwargs},
@@ -249,15 +255,14 @@ def _feature_range(
 
 def _fit_counts(model: nn.Module, train: Loader, subset: ImageSubset) -> None:
     """Fit a model that counts training questions instead of being trained by gradient, such as the
-    question-type baseline: one that has a method ``fit``."""
-    fit = getattr(model, "fit", None)
-    if fit is None:
+    question-type baseline."""
+    if not isinstance(model, Counted):
         return
     questions = train.questions
     if questions.types is None or questions.answers is None:
         raise UserError(f"{questions.path}: has no answers with question types to count")
     rows = subset.rows[questions.types[subset.rows] >= 0]
-    fit(*(column[rows].long() for column in
+    model.fit(*(column[rows].long() for column in
           (questions.questions, questions.answers, questions.types)))  # fmt: skip
 
 

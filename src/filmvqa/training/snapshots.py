@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 from filmvqa.evaluation.batches import Loader
 from filmvqa.evaluation.predictions import evaluating
 from filmvqa.features.images import find_pictures
-from filmvqa.models.film_generator import Modulation
+from filmvqa.models.protocols import record_modulation
 from filmvqa.questions.vocabulary import Vocabulary
 from filmvqa.system.devices import autocast
 from filmvqa.tasks.protocol import task_of
@@ -70,12 +69,12 @@ class SnapshotTaker:
     def take(self, model: nn.Module) -> Snapshot:
         """A snapshot of a model, which is left in its mode."""
         batch = self.loader.batch(self.rows)
-        modulation: Modulation | None = None
-        with evaluating(model), autocast(self.loader.device, self.precision):
+        with (
+            evaluating(model),
+            autocast(self.loader.device, self.precision),
+            record_modulation(model) as modulations,
+        ):
             output = model(batch.features, batch.questions, batch.image_of_question)
-            modulate: Any = getattr(model, "modulate", None)
-            if modulate is not None and getattr(model, "film_generator", None) is not None:
-                modulation = modulate(batch.questions)
         count, task = len(self.pictures), task_of(model)
         output, targets = output[:count], None if batch.targets is None else batch.targets[:count]
         examples = list(map(
@@ -86,6 +85,7 @@ class SnapshotTaker:
             task.certainties(output, targets).tolist(),
             self.pictures,
         ))  # fmt: skip
-        if modulation is None:
+        if not modulations:
             return Snapshot(examples, None, None)
+        modulation = modulations[0]
         return Snapshot(examples, modulation.gamma.float().cpu(), modulation.beta.float().cpu())

@@ -16,6 +16,7 @@ from filmvqa.checkpoints.checkpoint import (
     load_checkpoint,
     vocabulary_of,
 )
+from filmvqa.models.protocols import is_modulated
 from filmvqa.questions.vocabulary import Vocabulary
 from filmvqa.settings.typed import FrozenBatchNorm, checked
 from filmvqa.system.errors import UserError, warn
@@ -127,10 +128,8 @@ def warm_start(
                 f"{path}: its weights do not fit this model ({key} is "
                 f"{tuple(old_weight.shape)} there, {tuple(weight.shape)} here)"
             )
-    if "film_generator" in lacking:
-        generator = getattr(model, "film_generator", None)
-        if generator is not None:
-            generator.begin_at_zero()
+    if is_modulated(model) and model.question_parts[-1] in lacking:
+        model.begin_unmodulated()
     num_shared = len(vocabulary.question.keys() & old_vocabulary.question.keys())
     return num_shared, len(vocabulary.question) - num_shared
 

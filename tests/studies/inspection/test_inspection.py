@@ -14,18 +14,19 @@ import torch
 from filmvqa.checkpoints.checkpoint import load_checkpoint
 from filmvqa.film import film
 from filmvqa.models import build_model
-from filmvqa.models.film_generator import Modulation
-from filmvqa.studies.inspection import tables
-from filmvqa.studies.inspection.activations import (
-    has_film_layers,
+from filmvqa.models.fast.accelerate import accelerate
+from filmvqa.models.protocols import (
+    Modulation,
+    as_modulated,
+    can_record,
     record_activations,
     record_attention,
 )
+from filmvqa.studies.inspection import tables
 from filmvqa.studies.inspection.answers import collect
 from filmvqa.studies.inspection.consistency import comparison_of
 from filmvqa.studies.inspection.interventions import (
     add_noise,
-    intervene,
     replace_film,
     scale_and_shift,
 )
@@ -89,22 +90,24 @@ def test_a_change_lasts_as_long_as_its_block(options: dict[str, Any]) -> None:
     with torch.no_grad():
         before = model(features, questions)
         own = model.modulate(questions)
-        with intervene(model, scale_and_shift()):
+        with model.intervene(scale_and_shift()):
             torch.testing.assert_close(model(features, questions), before)
-        with intervene(model, replace_film(own.gamma[0], own.beta[0])):
+        with model.intervene(replace_film(own.gamma[0], own.beta[0])):
             after = model(features, questions)
         if not options:  # with reads, the key is still that of each question
             torch.testing.assert_close(after, before[:1].expand(3, -1))
         assert not torch.allclose(before[1], before[0])
         torch.testing.assert_close(model(features, questions), before)
-    with pytest.raises(UserError, match="no γ and β"), intervene(network("mac"), scale_and_shift()):
-        pass
+    with pytest.raises(UserError, match="no γ and β"):
+        as_modulated(network("mac"))
 
 
 @pytest.mark.parametrize("options", [{}, READS])
-def test_watched_maps(options: dict[str, Any]) -> None:
-    """They are γ and β apart, and the answers are those of the network without it."""
+def test_recorded_maps(options: dict[str, Any]) -> None:
+    """They are γ and β apart, and the answers are those of the network without it, in which blocks
+    with reads are computed as one."""
     model, (features, questions) = network(**options), inputs()
+    accelerate(model)
     with torch.no_grad():
         logits = model(features, questions)
         modulation = model.modulate(questions)
@@ -116,9 +119,6 @@ def test_watched_maps(options: dict[str, Any]) -> None:
                 torch.testing.assert_close(after, expected)
             places = maps.places()
             flat = maps.pooled.flatten(2)
-    assert [block.fusible for block in model.blocks] == [
-        block.fusible for block in network(**options).blocks
-    ]
     assert places.shape == (3, *maps.pooled.shape[2:])
     for i in range(3):
         live = [c for c in flat[i] if c.max() > c.min()]
@@ -128,9 +128,9 @@ def test_watched_maps(options: dict[str, Any]) -> None:
         torch.testing.assert_close(places[i].flatten(), counts)
 
 
-def test_networks_that_cannot_be_watched() -> None:
+def test_networks_that_cannot_be_recorded() -> None:
     for model in (network("mac"), network(block={"conditioning": "concat"})):
-        assert not has_film_layers(model)
+        assert not can_record(model)
         with pytest.raises(UserError, match="no FiLM layers"), record_activations(model):
             pass
 

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from filmvqa.evaluation.batches import Loader
 from filmvqa.evaluation.predictions import evaluating
-from filmvqa.models.film_generator import Modulation
+from filmvqa.models.protocols import as_modulated, record_modulation
 from filmvqa.system.devices import autocast
 from filmvqa.system.errors import UserError
 from filmvqa.system.files import write_file
@@ -56,29 +56,17 @@ def collect(
 ) -> Answers:
     """The answers to the questions ``rows`` (N,) in their order."""
     scores: list[Tensor] = []
-    modulations: list[Modulation] = []
-    generator = getattr(model, "film_generator", None)
-    handles = []
-    if generator is not None:
-        handles.append(
-            generator.register_forward_hook(lambda module, inputs, out: modulations.append(out))
-        )
     order = torch.argsort(loader.questions.images[rows], stable=True)
-    try:
-        with (
-            evaluating(model),
-            tqdm(
-                total=len(rows), desc="answer", unit="q", leave=False, disable=not progress
-            ) as bar,
-        ):
-            for batch in loader.sequential(rows[order]):
-                with autocast(loader.device, precision):
-                    logits = model(batch.features, batch.questions, batch.image_of_question)
-                scores.append(logits.float().cpu())
-                bar.update(len(logits))
-    finally:
-        for handle in handles:
-            handle.remove()
+    with (
+        evaluating(model),
+        record_modulation(model) as modulations,
+        tqdm(total=len(rows), desc="answer", unit="q", leave=False, disable=not progress) as bar,
+    ):
+        for batch in loader.sequential(rows[order]):
+            with autocast(loader.device, precision):
+                logits = model(batch.features, batch.questions, batch.image_of_question)
+            scores.append(logits.float().cpu())
+            bar.update(len(logits))
     back = torch.argsort(order)
     gamma = beta = None
     if modulations:
@@ -100,7 +88,7 @@ def mean_film(model: nn.Module, questions: Tensor, batch_size: int = 512) -> tup
     sums: list[Tensor] = []
     with evaluating(model):
         for first in range(0, len(questions), batch_size):
-            modulation = model.modulate(questions[first : first + batch_size].long())  # type: ignore[operator]
+            modulation = as_modulated(model).modulate(questions[first : first + batch_size].long())
             sums.append(
                 torch.stack([modulation.gamma.double().sum(0), modulation.beta.double().sum(0)])
             )

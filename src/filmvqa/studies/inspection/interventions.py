@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypedDict, Unpack, cast
+from typing import TypedDict, Unpack
 
 import torch
 from torch import Tensor, nn
 
 from filmvqa.evaluation.evaluate import NetworkChange
 from filmvqa.evaluation.predictions import evaluating
-from filmvqa.models.film_generator import FilmGenerator, Modulation
-from filmvqa.models.film_net import FilmNet
+from filmvqa.models.protocols import Modulation, as_modulated
 from filmvqa.questions.dataset import padded
 from filmvqa.questions.vocabulary import Vocabulary
 from filmvqa.studies.inspection.settings import FilmSettings, Parameter
@@ -49,31 +47,6 @@ class Intervention:
         return modulation._replace(**new)
 
 
-@contextmanager
-def intervene(model: nn.Module, intervention: Callable[[Modulation], Modulation]) -> Iterator[None]:
-    """Within the block, the model computes with changed γ and β.
-
-    Raises
-    ------
-    UserError
-        For a model without a FiLM generator.
-    """
-    handle = _find_generator(model).register_forward_hook(
-        lambda module, inputs, modulation: intervention(modulation)
-    )
-    try:
-        yield
-    finally:
-        handle.remove()
-
-
-def _find_generator(model: nn.Module) -> FilmGenerator:
-    generator = getattr(model, "film_generator", None)
-    if not isinstance(generator, FilmGenerator):
-        raise UserError("this model has no γ and β to change; FiLM models have")
-    return generator
-
-
 def build_intervention(
     settings: FilmSettings, model: nn.Module, vocabulary: Vocabulary
 ) -> Callable[[Modulation], Modulation]:
@@ -86,7 +59,7 @@ def build_intervention(
         unknown word.
     """
     try:
-        num_layers = _find_generator(model).num_layers
+        num_layers = as_modulated(model).num_modulated
     except UserError as error:
         raise UserError(f"film: {error}") from None
     layers = None if settings.layers is None else [layer - 1 for layer in settings.layers]
@@ -104,7 +77,7 @@ def build_intervention(
     except UserError as error:  # which begins with "question"
         raise UserError(f"film.{error}") from None
     with evaluating(model):
-        other = cast(FilmNet, model).modulate(tokens)
+        other = as_modulated(model).modulate(tokens)
     replaced = replace_film(other.gamma[0], other.beta[0], **where)
     return lambda modulation: moved(replaced(modulation))
 
@@ -127,7 +100,9 @@ def build_network_change(settings: FilmSettings) -> NetworkChange | None:
     return NetworkChange(
         settings.folder_name,
         {"film": settings.record},
-        lambda model, vocabulary: intervene(model, build_intervention(settings, model, vocabulary)),
+        lambda model, vocabulary: as_modulated(model).intervene(
+            build_intervention(settings, model, vocabulary)
+        ),
     )
 
 

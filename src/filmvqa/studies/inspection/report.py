@@ -17,14 +17,14 @@ from filmvqa.evaluation.evaluate import (
 )
 from filmvqa.evaluation.predictions import evaluating
 from filmvqa.features.images import find_pictures
-from filmvqa.models.mac import MacNet
-from filmvqa.questions.dataset import QuestionDataset
-from filmvqa.studies.inspection import drawing, tables
-from filmvqa.studies.inspection.activations import (
-    has_film_layers,
+from filmvqa.models.protocols import (
+    Attentive,
+    can_record,
     record_activations,
     record_attention,
 )
+from filmvqa.questions.dataset import QuestionDataset
+from filmvqa.studies.inspection import drawing, tables
 from filmvqa.studies.inspection.answers import collect, mean_film, write_answers
 from filmvqa.studies.inspection.tables import Table
 from filmvqa.system.errors import UserError, warn
@@ -148,9 +148,9 @@ class _Inspection:
         found = [self.accuracy(), self.confusion(), self.consistency()]
         if self.answers.gamma is not None and self.answers.beta is not None:
             found += self.film(self.answers.gamma, self.answers.beta)
-        if has_film_layers(self.asked.model):
+        if can_record(self.asked.model):
             found.append(self.maps())
-        if isinstance(self.asked.model, MacNet):
+        if isinstance(self.asked.model, Attentive):
             found.append(self.attention())
         found += [self.words(), self.worst()]
         write_answers(

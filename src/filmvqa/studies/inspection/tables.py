@@ -13,11 +13,12 @@ from tqdm import tqdm
 
 from filmvqa.evaluation.batches import Loader
 from filmvqa.evaluation.predictions import evaluating
+from filmvqa.models.protocols import as_modulated
 from filmvqa.questions.dataset import padded
 from filmvqa.questions.vocabulary import Vocabulary
 from filmvqa.studies.inspection.answers import accuracy
 from filmvqa.studies.inspection.consistency import comparison_of
-from filmvqa.studies.inspection.interventions import add_noise, intervene, replace_film
+from filmvqa.studies.inspection.interventions import add_noise, replace_film
 from filmvqa.studies.inspection.settings import Parameter
 from filmvqa.system.tables import csv_table
 from filmvqa.tasks.reports import wilson_interval
@@ -125,7 +126,7 @@ def robustness(
                 for std in NOISE
             }
             for name, change in changes.items():
-                with intervene(model, change):
+                with as_modulated(model).intervene(change):
                     share = accuracy(model, loader, rows)
                 label = "all" if layer is None else str(layer + 1)
                 table.rows.append([parameter, label, name, share])

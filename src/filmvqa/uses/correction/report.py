@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from filmvqa.checkpoints.checkpoint import load_checkpoint, model_from_checkpoint
+from filmvqa.models.fast.accelerate import accelerate
 from filmvqa.questions.vocabulary import Vocabulary
 from filmvqa.studies.bootstrap import Difference, estimate_difference
 from filmvqa.studies.sweeps import SweepRun, read_runs, report_unfinished
@@ -170,7 +171,9 @@ def _corrector(run: SweepRun, segmented: SegmentedImages) -> tuple[nn.Module, Vo
                 f"{path}: has {key}={mine.get(key)}, {segmented.asked.checkpoint} "
                 f"{theirs.get(key)}; give the network that it began from"
             )
-    return model.to(segmented.asked.loader.device), vocabulary
+    model = model.to(segmented.asked.loader.device)
+    accelerate(model)
+    return model, vocabulary
 
 
 def _scores(course: Course, truths: LabelMaps) -> Scores:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from filmvqa.evaluation.evaluate import AskedQuestions, opened_questions
 from filmvqa.evaluation.predictions import predict
+from filmvqa.models.protocols import is_modulated
 from filmvqa.system.errors import UserError
 from filmvqa.tasks.label_maps import LabelMapTargets
 
@@ -76,7 +77,7 @@ def open_segmented_images(
         checkpoint, split, h5=h5, features=features, batch_size=batch_size, device=device
     ) as asked:
         targets = get_label_maps(asked)
-        if any(getattr(asked.model, "conditioned_blocks", [])):
+        if is_modulated(asked.model):
             raise UserError(
                 f"{asked.checkpoint}: language acts on this network; give one that was trained "
                 "without it (model.film_blocks all false)"

@@ -6,9 +6,17 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor
 
-from filmvqa.models import fused_attention
-from filmvqa.models.fused_attention import attention
+from filmvqa.models.fast import word_attention
+from filmvqa.models.film_generator import WordAttention
+from tests.models.fast.accelerated import accelerated
+
+ATTENTION = accelerated(WordAttention(4, 2, 3))
+
+
+def attend(queries: Tensor, words: Tensor, padding: Tensor) -> Tensor:
+    return ATTENTION.attend(queries, words, padding)
 
 
 @given(
@@ -31,12 +39,12 @@ def test_outputs_and_gradients_are_those_of_torchs_functions(
     threads_before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        out = attention(*own, padding)
+        out = attend(*own, padding)
         grad = torch.randn_like(out)
         out.backward(grad)
     finally:
         torch.set_num_threads(threads_before)
-    expected = attention(*exact, padding)
+    expected = attend(*exact, padding)
     expected.backward(grad.double())
     assert torch.allclose(out.double(), expected, rtol=1e-5, atol=1e-5)
     for a, b in zip(own, exact, strict=True):
@@ -50,17 +58,17 @@ def test_it_runs_in_float32_without_autocast(monkeypatch: pytest.MonkeyPatch) ->
 
     queries, words = torch.randn(2, 3, 4), torch.randn(2, 5, 4)
     padding = torch.zeros(2, 5, dtype=torch.bool)
-    monkeypatch.setattr(fused_attention, "over_questions", refuse)
+    monkeypatch.setattr(word_attention, "over_questions", refuse)
     with pytest.raises(AssertionError):
-        attention(queries, words, padding)
-    attention(queries.double(), words.double(), padding)
+        attend(queries, words, padding)
+    attend(queries.double(), words.double(), padding)
     with torch.autocast("cpu", torch.bfloat16):
-        assert attention(queries, words, padding).dtype == torch.bfloat16
+        assert attend(queries, words, padding).dtype == torch.bfloat16
 
 
 def test_what_is_not_a_number_is_not_hidden() -> None:
     queries, words = torch.randn(2, 3, 4), torch.randn(2, 5, 4)
     words[1, 2, 0] = torch.nan
-    out = attention(queries, words, torch.zeros(2, 5, dtype=torch.bool))
+    out = attend(queries, words, torch.zeros(2, 5, dtype=torch.bool))
     assert out[1].isnan().all()
     assert out[0].isfinite().all()

@@ -1,14 +1,14 @@
 """The gates of a GRU over the prefixes of one level, forward and backward, as one pass on a CPU.
 
 In torch's functions a level takes some fifteen operations on a few hundred rows, whose calls cost
-as much as their arithmetic. ``filmvqa.models.recurrence`` has the equations and products between.
+as much as their arithmetic. ``recurrence`` has the equations and products between.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from filmvqa.models.kernels import inlined, kernel
+from filmvqa.models.fast.kernels import inlined, kernel
 
 
 @inlined

@@ -1,7 +1,7 @@
 """A few queries' attention to a question's words, as one operation on a CPU.
 
 torch's batched products take most of their time for starting: a question has some 20 words and 4
-queries. ``attention`` says what is computed, and has torch's functions where kernels cannot run.
+queries. ``WordAttention.attend`` says what is computed.
 """
 
 from __future__ import annotations
@@ -14,33 +14,19 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from filmvqa.models.kernels import kernel, kernels_take, over_questions
+from filmvqa.models.fast.kernels import kernel, kernels_take, over_questions
+from filmvqa.models.fast.replacement import is_intact
+from filmvqa.models.film_generator import WordAttention
 
 
-def attention(queries: Tensor, words: Tensor, padding: Tensor) -> Tensor:
-    """The mean of a question's words for each query, weighted by a softmax of their products.
+class FastWordAttention(WordAttention):
+    """``WordAttention``, whose queries read the words by a kernel."""
 
-    Parameters
-    ----------
-    queries
-        (B, L, D).
-    words
-        (B, T, D).
-    padding
-        Which words are padding (B, T), after the others.
-
-    Returns
-    -------
-    Tensor
-        (B, L, D). The scores are divided by √D (Vaswani et al. 2017, section 3.2.1).
-    """
-    if kernels_take(queries, words):
-        lengths = (~padding).sum(1)
-        fused: Tensor = _Attention.apply(queries, words, lengths)
+    def attend(self, queries: Tensor, words: Tensor, padding: Tensor) -> Tensor:
+        if not kernels_take(queries, words) or not is_intact(self):
+            return super().attend(queries, words, padding)
+        fused: Tensor = _Attention.apply(queries, words, (~padding).sum(1))
         return fused
-    scores = queries @ words.transpose(1, 2) / math.sqrt(words.shape[2])  # (B, L, T)
-    weights = torch.softmax(scores.float().masked_fill(padding[:, None], -torch.inf), 2)
-    return weights.to(words.dtype) @ words
 
 
 class _Attention(torch.autograd.Function):

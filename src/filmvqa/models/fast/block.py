@@ -3,20 +3,85 @@
 Such a block is bound by memory there: batch norm, FiLM, ReLU, the residual connection, the read and
 the gradient of each pass over the maps some thirty times. Here a question's map, which fits the
 cache, is passed over once in each direction, besides batch norm's statistics and the products.
-``FilmedResBlock`` says what is computed; ``tests/models/test_fused_block.py`` compares the two.
+``FilmedResBlock`` says what is computed; ``tests/models/fast/test_block.py`` compares the two.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from filmvqa.models.batch_norm import SharedStatistics
-from filmvqa.models.kernels import kernel, over_questions
+from filmvqa.models.attentive_read import read_scale
+from filmvqa.models.batch_norm import BatchNorm2d, SharedStatistics, track
+from filmvqa.models.blocks import BlockOutput, FilmedResBlock
+from filmvqa.models.conditioning import Film
+from filmvqa.models.fast.batch_norm import combine, sums_of_all
+from filmvqa.models.fast.kernels import kernel, kernels_take, over_questions
+from filmvqa.models.fast.replacement import is_intact
+from filmvqa.models.protocols import Modulation
+
+
+class FastFilmedResBlock(FilmedResBlock):
+    """``FilmedResBlock`` with a 1×1 convolution, batch norm, FiLM and a read, as one operation."""
+
+    def forward(
+        self,
+        x: Tensor,
+        modulation: Modulation | None,
+        context: Tensor | None = None,
+        pool_branch: bool = False,
+    ) -> BlockOutput:
+        if (
+            modulation is None
+            or not modulation.key.shape[1]
+            or not kernels_take(x, modulation.gamma)
+            or x.numel() == x.shape[1]  # batch norm says what is wrong with a single value
+            or not is_intact(self)
+        ):
+            return super().forward(x, modulation, context, pool_branch)
+        norm = cast(BatchNorm2d, self.norm)
+        batch, channels, height, width = x.shape
+        offset = x.new_zeros(batch, channels) if self.conv.bias is None else self.conv.bias
+        if self.context is not None and context is not None:
+            offset = offset + self.context(context)
+        statistics = None
+        if not norm.training:
+            statistics = (cast(Tensor, norm.running_mean), cast(Tensor, norm.running_var))
+        done = fused_block(
+            x.permute(0, 2, 3, 1).reshape(batch, height * width, channels),
+            self.conv.weight.flatten(1),
+            offset.expand(batch, channels),
+            modulation.gamma,
+            modulation.beta,
+            modulation.key * read_scale(channels),
+            norm.eps,
+            statistics,
+            norm.shared,
+        )
+        if norm.training:
+            track(norm, done.batch_mean, done.batch_var, done.size)
+        x = done.x.view(batch, height, width, channels).permute(0, 3, 1, 2)
+        branch = torch.cat([done.maximum, done.mean], 1) if pool_branch else None
+        return BlockOutput(x, done.read, branch)
+
+
+def is_fusible(block: FilmedResBlock) -> bool:
+    """Whether a block's options are those that ``FastFilmedResBlock`` computes."""
+    return (
+        type(block.condition) is Film
+        and block.film_position == "after_norm"
+        and block.project is None
+        and type(block.conv) is nn.Conv2d
+        and block.conv.kernel_size == (1, 1)
+        and block.residual
+        and block.norm is not None
+        and not block.norm.affine
+        and block.dropout is None
+    )
 
 
 class FusedRead(NamedTuple):
@@ -93,7 +158,7 @@ class _FusedBlock(torch.autograd.Function):
         size = float(h.shape[0] * h.shape[1])
         batch_mean, batch_var = _moments(h, offset) if statistics is None else statistics
         if statistics is None and shared is not None:
-            batch_mean, batch_var, total = shared.combine(batch_mean, batch_var, size)
+            batch_mean, batch_var, total = combine(shared, batch_mean, batch_var, size)
             size = float(total)
         inverse = (batch_var + eps).rsqrt()
         scale = gamma * inverse
@@ -139,11 +204,11 @@ class _FusedBlock(torch.autograd.Function):
         slope = torch.zeros_like(inverse)
         constant = torch.zeros_like(offset)
         if ctx.normalised_by_batch:
-            sums_of_all = ((gamma * grad_gamma).sum(0), (gamma * grad_beta).sum(0))
+            totals: tuple[Tensor, ...] = ((gamma * grad_gamma).sum(0), (gamma * grad_beta).sum(0))
             if ctx.shared is not None:
-                sums_of_all = ctx.shared.sums(*sums_of_all)
-            slope = inverse.square() * sums_of_all[0] / ctx.size
-            constant = inverse * sums_of_all[1] / ctx.size + slope * (offset - batch_mean)
+                totals = sums_of_all(ctx.shared, *totals)
+            slope = inverse.square() * totals[0] / ctx.size
+            constant = inverse * totals[1] / ctx.size + slope * (offset - batch_mean)
         grad_offset = torch.empty_like(offset)
         over_questions(_norm_kernel, h, scale, slope, constant, grad_h, grad_offset)
         rows = grad_h.flatten(0, 1)  # (B N, C)

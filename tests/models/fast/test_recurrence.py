@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from filmvqa.models.encoder import QuestionEncoder
-from filmvqa.models.prefix_tree import prefix_tree
-from filmvqa.models.recurrence import run_recurrence, shares_prefixes
+from filmvqa.models.fast.prefix_tree import prefix_tree
+from filmvqa.models.fast.recurrence import run_recurrence, shares_prefixes
+from tests.models.fast.accelerated import accelerated
 
 questions_of = st.lists(
     st.lists(st.integers(1, 3), min_size=1, max_size=6), min_size=1, max_size=12
@@ -73,7 +74,7 @@ def test_states_and_gradients_are_torchs(
     words = questions.flatten()[tree.words]
     tokens, input_index = torch.unique(words, return_inverse=True) if distinct else (words, None)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("filmvqa.models.recurrence.shares_prefixes", lambda device: levels)
+        patch.setattr("filmvqa.models.fast.recurrence.shares_prefixes", lambda device: levels)
         states = run_recurrence(rnn, embedding(tokens), tree, input_index)[tree.nodes]
     is_word = (questions != 0)[:, :, None]
     weights = torch.randn_like(expected) * is_word
@@ -137,7 +138,7 @@ def test_a_gpus_states_and_gradients_are_the_cpus(rnn_type: type, training: bool
 )
 def test_sharing_changes_nothing_but_the_work(options: dict, monkeypatch) -> None:
     torch.manual_seed(0)
-    encoder = QuestionEncoder(6, embedding_dim=4, hidden_dim=8, **options).double()
+    encoder = accelerated(QuestionEncoder(6, embedding_dim=4, hidden_dim=8, **options)).double()
     questions, _ = padded([torch.randint(1, 6, (n,)) for n in (1, 2, 3, 7, 7, 7, 2, 2)])
     states, shared = encoder.encode_words(questions)
     separate = [encoder(question[None, : int((question != 0).sum())]) for question in questions]
@@ -148,7 +149,7 @@ def test_sharing_changes_nothing_but_the_work(options: dict, monkeypatch) -> Non
 
 def test_dropout_keeps_equal_beginnings_apart() -> None:
     torch.manual_seed(0)
-    encoder = QuestionEncoder(6, embedding_dim=64, hidden_dim=8, embedding_dropout=0.5)
+    encoder = accelerated(QuestionEncoder(6, embedding_dim=64, hidden_dim=8, embedding_dropout=0.5))
     questions = torch.tensor([[1, 2, 3], [1, 2, 3]])
     a, b = encoder(questions)
     assert not torch.equal(a, b)

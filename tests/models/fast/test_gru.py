@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from filmvqa.models import recurrence
 from filmvqa.models.encoder import QuestionEncoder
-from filmvqa.models.fused_gru import gates_forward
+from filmvqa.models.fast import recurrence
+from filmvqa.models.fast.gru import gates_forward
+from tests.models.fast.accelerated import accelerated
 from tests.models.small_models import questions
 
 
@@ -44,7 +45,9 @@ def test_what_is_not_a_number_is_not_hidden() -> None:
 @pytest.mark.parametrize("bidirectional", [False, True])
 def test_with_and_without_it(bidirectional: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
-    encoder = QuestionEncoder(20, embedding_dim=8, hidden_dim=16, bidirectional=bidirectional)
+    encoder = accelerated(
+        QuestionEncoder(20, embedding_dim=8, hidden_dim=16, bidirectional=bidirectional)
+    )
     asked = questions([9, 1, 5, 12, 5])
     weights = torch.randn(5, 16)
     outputs, gradients = [], []

@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.utils.rnn import PackedSequence
 
-from filmvqa.models.fused_gru import gates_backward, gates_forward, to_parents
-from filmvqa.models.prefix_tree import PrefixTree
+from filmvqa.models.fast.gru import gates_backward, gates_forward, to_parents
+from filmvqa.models.fast.prefix_tree import PrefixTree
 from filmvqa.system.devices import compute_dtype
 
 _WEIGHTS = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
@@ -230,7 +230,7 @@ def _gru_levels_fused(
     grad_states: Tensor, prev_h: Tensor, gates: Tensor, w: Tensor, parents: Tensor,
     sizes: list[int], grad_gates: Tensor,
 ) -> None:  # fmt: skip
-    """``_gru_levels`` by the kernels of ``fused_gru``."""
+    """``_gru_levels`` by the kernels of ``gru``."""
     width = prev_h.shape[1]
     backward_weight = _for_backward(w)
     grad_states = grad_states.clone(memory_format=torch.contiguous_format)  # and the levels' below
@@ -243,7 +243,7 @@ def _gru_levels_fused(
 
 
 def _is_fused(x: Tensor, compute_dtype: torch.dtype) -> bool:
-    """Whether ``fused_gru`` computes the gates: in float32 on a CPU."""
+    """Whether ``gru`` computes the gates: in float32 on a CPU."""
     return x.device.type == "cpu" and x.dtype == compute_dtype == torch.float32
 
 

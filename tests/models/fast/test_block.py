@@ -10,25 +10,28 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from filmvqa.models.blocks import BlockRead, FilmedResBlock
-from filmvqa.models.film_generator import Modulation
-from filmvqa.models.fused_block import _moments
+from filmvqa.models.blocks import BlockOutput, FilmedResBlock
+from filmvqa.models.fast import block as fast_block
+from filmvqa.models.fast.accelerate import accelerate
+from filmvqa.models.fast.block import _moments
+from filmvqa.models.protocols import Modulation
+from tests.models.fast.accelerated import accelerated
 from tests.models.test_blocks import modulation
 
 OPTIONS = {"coordinates": "none", "input_proj_kernel": 0, "kernel_size": 1}
 
 
 def block(channels: int, context_dim: int = 0) -> FilmedResBlock:
-    return FilmedResBlock(channels, context_dim=context_dim, **OPTIONS)
+    return accelerated(FilmedResBlock(channels, context_dim=context_dim, **OPTIONS))
 
 
 def as_leaves(tensors: tuple[Tensor, ...], dtype: torch.dtype) -> list[Tensor]:
     return [t.detach().to(dtype).requires_grad_() for t in tensors]
 
 
-def run(module: FilmedResBlock, inputs: list[Tensor]) -> BlockRead:
+def run(module: FilmedResBlock, inputs: list[Tensor]) -> BlockOutput:
     x, context, *parameters = inputs
-    return module.forward_and_read(x, Modulation(*parameters), context, pool_branch=True)
+    return module(x, Modulation(*parameters), context, True)
 
 
 @given(
@@ -55,8 +58,8 @@ def test_outputs_and_gradients_are_those_of_torchs_functions(
     x = torch.randn(questions, channels, *size)
     context = torch.randn(questions, 3)
     parameters = modulation(channels, batch=questions, key=channels)
-    own = as_leaves((x, context, *parameters), torch.float32)
-    reference = as_leaves((x, context, *parameters), torch.float64)
+    own = as_leaves((x, context, *parameters[:4]), torch.float32)
+    reference = as_leaves((x, context, *parameters[:4]), torch.float64)
     threads_before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
@@ -105,32 +108,39 @@ def test_moments_of_values_far_from_zero(mean: float) -> None:
 
 def test_it_runs_where_it_is_meant_to(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
-    monkeypatch.setattr(FilmedResBlock, "_fused", lambda *_: calls.append(1))
+    kernels = fast_block.fused_block
+    monkeypatch.setattr(fast_block, "fused_block", lambda *a: calls.append(1) or kernels(*a))
     x, parameters = torch.randn(2, 4, 3, 3), modulation(4, key=4)
     fused = block(4)
-    fused.forward_and_read(x, parameters)
+    calls.clear()  # those of the comparison
+    fused(x, parameters)
     assert calls == [1]
-    others = [
-        FilmedResBlock(4, **{**OPTIONS, **option})
-        for option in (
-            {"coordinates": "everywhere"}, {"input_proj_kernel": 1}, {"kernel_size": 3},
-            {"norm": False}, {"norm_affine": True}, {"residual": False}, {"dropout": 0.1},
-            {"film_position": "after_conv2"}, {"conditioning": "spatial_film"},
-        )
-    ]  # fmt: skip
-    for other in others:
-        extra = modulation(4, other.extra_dim, key=4)
-        other.forward_and_read(x, extra)
+    fused(x, modulation(4))  # without a key
     with torch.autocast("cpu", torch.bfloat16):
-        fused.forward_and_read(x, parameters)
-    fused.double().forward_and_read(x.double(), Modulation(*(p.double() for p in parameters)))
+        fused(x, parameters)
+    fused.double()(x.double(), Modulation(*(p.double() for p in parameters[:4])))
     assert calls == [1]
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"coordinates": "everywhere"}, {"input_proj_kernel": 1}, {"kernel_size": 3},
+        {"norm": False}, {"norm_affine": True}, {"residual": False}, {"dropout": 0.1},
+        {"film_position": "after_conv2"}, {"conditioning": "spatial_film"},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_other_blocks_stay_as_they_are(option: dict) -> None:
+    other = FilmedResBlock(4, **{**OPTIONS, **option})
+    accelerate(other)
+    assert type(other) is FilmedResBlock
 
 
 def test_what_is_not_a_number_is_not_hidden() -> None:
     x, parameters = torch.randn(3, 4, 3, 3), modulation(4, batch=3, key=4)
     x[1, 2, 0, 0] = torch.nan
-    out = block(4).eval().forward_and_read(x, parameters, pool_branch=True)
+    out = block(4).eval()(x, parameters, None, True)
     assert out.x[1].isnan().any()
     assert out.read[1].isnan().any()
     assert out.branch[1].isnan().any()
@@ -140,7 +150,7 @@ def test_what_is_not_a_number_is_not_hidden() -> None:
 def test_one_value_per_channel_is_refused_as_by_batch_norm() -> None:
     x, parameters = torch.randn(1, 4, 1, 1), modulation(4, batch=1, key=4)
     with pytest.raises(ValueError, match="more than 1 value per channel"):
-        block(4).train().forward_and_read(x, parameters)
+        block(4).train()(x, parameters)
 
 
 def test_the_same_bits_with_any_number_of_threads() -> None:
@@ -150,6 +160,6 @@ def test_the_same_bits_with_any_number_of_threads() -> None:
     outputs = []
     for count in (1, 3):
         torch.set_num_threads(count)
-        outputs.append(module.forward_and_read(x, parameters).read)
+        outputs.append(module(x, parameters).read)
     torch.set_num_threads(threads)
     assert torch.allclose(*outputs, atol=1e-6)

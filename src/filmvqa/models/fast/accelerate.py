@@ -1,0 +1,241 @@
+"""``accelerate``: modules of a model are replaced by forms that compute the same sooner."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from filmvqa.models.batch_norm import BatchNorm1d, BatchNorm2d
+from filmvqa.models.blocks import FilmedResBlock
+from filmvqa.models.encoder import QuestionEncoder
+from filmvqa.models.fast.batch_norm import FastBatchNorm1d, FastBatchNorm2d
+from filmvqa.models.fast.block import FastFilmedResBlock, is_fusible
+from filmvqa.models.fast.encoder import FastQuestionEncoder
+from filmvqa.models.fast.replacement import remember_parts
+from filmvqa.models.fast.word_attention import FastWordAttention
+from filmvqa.models.film_generator import WordAttention
+from filmvqa.models.protocols import Modulation
+from filmvqa.system.errors import one_line
+
+#: How far outputs and gradients may be apart, of what the largest value is. Rounding in float32
+#: makes differences of 1e-5, and another formula hardly any below 1e-2.
+TOLERANCE = 2e-3
+
+
+@dataclass
+class Acceleration:
+    """What ``accelerate`` did.
+
+    Attributes
+    ----------
+    replaced
+        The name of the fast form of each module that was replaced, by the module's name.
+    left
+        Why a module that has a fast form was left as it is, by the module's name.
+    """
+
+    replaced: dict[str, str] = field(default_factory=dict)
+    left: dict[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        counts = Counter(self.replaced.values())
+        parts = [f"{n} {name}" if n > 1 else name for name, n in counts.items()]
+        text = "accelerated: " + (", ".join(parts) or "nothing")
+        return text + "".join(f"; {name} is left: {why}" for name, why in self.left.items())
+
+
+class _FastForm(NamedTuple):
+    """A fast form of a module.
+
+    Attributes
+    ----------
+    form
+        The class, a subclass of the module's that adds nothing to its state.
+    fits
+        Whether it computes a module with such options.
+    inputs
+        Small random inputs by which a module and its fast form are compared.
+    """
+
+    form: type[nn.Module]
+    fits: Callable[[Any], bool]
+    inputs: Callable[[Any, Callable[..., Tensor]], Sequence[Any]]
+
+
+def _block_inputs(block: FilmedResBlock, normal: Callable[..., Tensor]) -> Sequence[Any]:
+    channels = block.conv.in_channels
+    gamma, beta, key = (normal(3, channels) for _ in range(3))
+    modulation = Modulation(1 + gamma, beta, normal(3, 0), key)
+    context = None if block.context is None else normal(3, block.context.in_features)
+    return normal(3, channels, 4, 4), modulation, context, True
+
+
+def _encoder_inputs(encoder: QuestionEncoder, normal: Callable[..., Tensor]) -> Sequence[Any]:
+    words = normal(3, 5).abs().mul(1e4).long().cpu() % encoder.embedding.num_embeddings
+    words[:, 0] = words[0, 0]  # questions that begin alike
+    words[1, 3:] = 0  # padding
+    return (words,)
+
+
+def _word_attention_inputs(
+    attention: WordAttention, normal: Callable[..., Tensor]
+) -> Sequence[Any]:
+    width = attention.query.in_features
+    words = normal(3, 4, width)
+    padding = torch.arange(4, device=words.device).expand(3, 4) >= 3
+    return normal(3, width), words, padding
+
+
+#: The fast form of a module of exactly that type.
+FAST_FORMS: dict[type[nn.Module], _FastForm] = {
+    QuestionEncoder: _FastForm(FastQuestionEncoder, lambda encoder: True, _encoder_inputs),
+    BatchNorm1d: _FastForm(
+        FastBatchNorm1d, lambda norm: True, lambda norm, normal: (normal(4, norm.num_features),)
+    ),
+    BatchNorm2d: _FastForm(
+        FastBatchNorm2d, lambda norm: True,
+        lambda norm, normal: (normal(3, norm.num_features, 4, 4), torch.tensor([1, 3, 2])),
+    ),
+    FilmedResBlock: _FastForm(FastFilmedResBlock, is_fusible, _block_inputs),
+    WordAttention: _FastForm(FastWordAttention, lambda attention: True, _word_attention_inputs),
+}  # fmt: skip
+
+
+def accelerate(model: nn.Module) -> Acceleration:
+    """Replace the modules of a model that have a fast form, in place.
+
+    A module is replaced if it is of exactly the type that the fast form knows (a subclass may
+    compute something else), its options fit, and both give the same outputs and gradients for a
+    small random input: whoever edits ``filmvqa.film.film`` has a slower model, and a true one. A
+    replaced module is still an instance of its class, with the same parameters, names and hooks.
+    It computes by the plain code while one of its parts carries a hook or is another than was
+    compared, in another precision than its kernels', and under ``torch.compile``.
+
+    Random generators, statistics and modes stay as they are.
+
+    Returns
+    -------
+    Acceleration
+        What was replaced, and what was left and why.
+    """
+    done = Acceleration()
+    for name, module in model.named_modules():
+        fast = FAST_FORMS.get(type(module))
+        if fast is None or not fast.fits(module) or not _runs_on(_tensor_of(module).device, fast):
+            continue
+        try:
+            difference = None if _agree(module, fast) else "its fast form computes something else"
+        except Exception as error:  # of code that the user has changed
+            difference = f"it could not be compared ({one_line(error, 80)})"
+        if difference is None:
+            done.replaced[name] = _noun(type(module))
+            module.__class__ = fast.form
+        else:
+            done.left[name] = difference
+    for name in done.replaced:
+        remember_parts(model.get_submodule(name))
+    return done
+
+
+def _noun(module_type: type[nn.Module]) -> str:
+    nouns = {
+        QuestionEncoder: "encoder", FilmedResBlock: "blocks", WordAttention: "word attention",
+    }  # fmt: skip
+    return nouns.get(module_type, "batch norms")
+
+
+def _tensor_of(module: nn.Module) -> Tensor:
+    """A tensor of a module's device and dtype."""
+    tensors = chain(module.parameters(), module.buffers())
+    return next((t for t in tensors if t.is_floating_point()), torch.zeros(()))
+
+
+def _runs_on(device: torch.device, fast: _FastForm) -> bool:
+    return device.type == "cpu" or (device.type == "cuda" and fast.form is FastQuestionEncoder)
+
+
+def _agree(module: nn.Module, fast: _FastForm) -> bool:
+    """Whether a module and its fast form compute the same, in training and in evaluation."""
+    plain, like = type(module), _tensor_of(module)
+    generator = torch.Generator().manual_seed(0)
+
+    def normal(*shape: int) -> Tensor:
+        x = torch.randn(*shape, generator=generator).to(like)
+        if x.dim() == 4:
+            x = x.contiguous(memory_format=torch.channels_last)
+        return x.requires_grad_()
+
+    inputs = fast.inputs(module, normal)
+    for training in (True, False):
+        results = []
+        for form in (plain, fast.form):
+            with _unchanged(module):
+                module.train(training)
+                module.__class__ = form
+                remember_parts(module)
+                results.append(_outputs(module, inputs, with_gradients=training))
+        # A gradient that is 0 but for rounding, as that of a bias before batch norm, has no scale.
+        least = 0.01 * max((float(x.abs().max()) for x in results[0] if x.numel()), default=0.0)
+        if not all(_are_close(a, b, least) for a, b in zip(*results, strict=True)):
+            return False
+    return True
+
+
+def _outputs(module: nn.Module, inputs: Sequence[Any], *, with_gradients: bool) -> list[Tensor]:
+    """What a module computes, its statistics, and gradients of a sum of what it computes."""
+    torch.manual_seed(0)  # dropout
+    with torch.inference_mode(False), torch.set_grad_enabled(with_gradients):
+        output = module(*inputs)
+    outputs = [x for x in _tensors(output) if x.is_floating_point()]
+    statistics = [buffer.clone() for buffer in module.buffers() if buffer.is_floating_point()]
+    if not with_gradients:
+        return [*outputs, *statistics]
+    leaves = [x for x in (*_tensors(inputs), *module.parameters()) if x.requires_grad]
+    weights = [torch.linspace(-1, 1, x.numel()).to(x).view_as(x) for x in outputs]
+    gradients = torch.autograd.grad(
+        outputs, leaves, weights, allow_unused=True, materialize_grads=True
+    )
+    return [x.detach() for x in (*outputs, *statistics, *gradients)]
+
+
+def _tensors(values: Any) -> Iterator[Tensor]:
+    """The tensors in nested tuples."""
+    if isinstance(values, Tensor):
+        yield values
+    elif isinstance(values, tuple | list):
+        for value in values:
+            yield from _tensors(value)
+
+
+def _are_close(plain: Tensor, fast: Tensor, least: float) -> bool:
+    """Whether two tensors differ by no more than rounding of their largest value, or ``least``."""
+    if plain.shape != fast.shape or not plain.numel():
+        return plain.shape == fast.shape
+    scale = max(least, float(plain.abs().max()))
+    return torch.allclose(plain, fast, rtol=0.0, atol=TOLERANCE * scale)
+
+
+@contextmanager
+def _unchanged(module: nn.Module) -> Iterator[None]:
+    """Put back a module's class, modes and buffers, and torch's generators."""
+    plain = type(module)
+    modes = [(part, part.training) for part in module.modules()]
+    buffers = [(buffer, buffer.clone()) for buffer in module.buffers()]
+    devices = [d] if (d := _tensor_of(module).device).type == "cuda" else []
+    with torch.random.fork_rng(devices), torch.autocast("cpu", enabled=False):
+        try:
+            yield
+        finally:
+            module.__class__ = plain
+            for part, training in modes:
+                part.training = training
+            with torch.no_grad():
+                for buffer, saved in buffers:
+                    buffer.copy_(saved)

@@ -1,0 +1,227 @@
+"""What is read is what runs: with and without ``accelerate``, in every precision."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import filmvqa.film
+from filmvqa.models import MODELS, build_model
+from filmvqa.models.conditioning import Film
+from filmvqa.models.fast.accelerate import FAST_FORMS, accelerate
+from filmvqa.models.film_net import FilmNet
+from filmvqa.models.protocols import Modulation
+from tests.models.small_models import SIZES, questions, small
+
+#: A network like the demo's and the shipped one: every part of it has a fast form.
+READS = {
+    "channels": 12, "num_blocks": 2, "reads": True,
+    "encoder": {"embedding_dim": 8, "hidden_dim": 16}, "generator": {"word_attention": True},
+    "block": {"input_proj_kernel": 0, "kernel_size": 1},
+    "classifier": {"projection_dim": 0, "pool": "branch", "hidden_dims": [14]},
+}  # fmt: skip
+NAMES = [*MODELS, "film_reads"]
+FILM = ["film", "film_reads", "film_segmentation", "film_label_maps"]
+in_every_way = pytest.mark.parametrize(
+    ("fast", "bfloat16"), [(False, False), (False, True), (True, False), (True, True)]
+)
+
+
+def network(name: str, *, fast: bool = False) -> nn.Module:
+    """A small model, always with the same weights, in evaluation mode."""
+    torch.manual_seed(0)
+    model = build_model("film", **SIZES, **READS) if name == "film_reads" else small(name)
+    if fast:
+        accelerate(model)
+    return model.eval()
+
+
+def output_of(model: nn.Module, *, bfloat16: bool = False) -> Tensor:
+    torch.manual_seed(1)
+    features, rows = torch.randn(3, 6, 5, 5), questions([4, 7, 2, 5])
+    features = features.to(next(iter(model.parameters()), features).dtype)
+    image_of_question = torch.tensor([2, 0, 0, 1])
+    with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+        output: Tensor = model(features, rows, image_of_question)
+    return output.detach()
+
+
+def leaf_parts(model: nn.Module) -> list[tuple[str, nn.Module]]:
+    """Parts without parts of their own, which hold weights."""
+    return [
+        (name, part) for name, part in model.named_modules()
+        if not list(part.children()) and list(part.parameters(recurse=False))
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FILM)
+@in_every_way
+def test_an_edited_film_takes_effect(
+    name: str, fast: bool, bfloat16: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Edited after the network was built, and before."""
+    model = network(name, fast=fast)
+    before = output_of(model, bfloat16=bfloat16)
+    monkeypatch.setattr(filmvqa.film, "film", lambda x, gamma, beta: torch.full_like(x, 0.5))
+    after = output_of(model, bfloat16=bfloat16)
+    assert not torch.allclose(before, after, atol=1e-3)
+    assert torch.equal(output_of(network(name, fast=fast), bfloat16=bfloat16), after)
+    if not fast and not bfloat16:
+        assert torch.equal(output_of(network(name, fast=True)), after)
+
+
+@pytest.mark.parametrize("name", FILM)
+@in_every_way
+def test_a_replaced_conditioning_takes_effect(name: str, fast: bool, bfloat16: bool) -> None:
+    class Shifted(Film):
+        def forward(self, x: Tensor, modulation: Modulation) -> Tensor:
+            return super().forward(x, modulation) + 3.0
+
+    model = network(name, fast=fast)
+    before = output_of(model, bfloat16=bfloat16)
+    model.blocks[1].condition = Shifted(12)
+    after = output_of(model, bfloat16=bfloat16)
+    assert not torch.allclose(before, after, atol=1e-3)
+    plain = network(name)
+    plain.blocks[1].condition = Shifted(12)
+    expected = output_of(plain, bfloat16=bfloat16)
+    tolerance = 0.05 if bfloat16 else 1e-5
+    assert (after - expected).abs().max() <= tolerance * expected.abs().max()
+
+
+@pytest.mark.parametrize("name", NAMES)
+@in_every_way
+def test_a_hook_on_any_part_is_called_and_takes_effect(
+    name: str, fast: bool, bfloat16: bool
+) -> None:
+    model = network(name, fast=fast)
+    before = output_of(model, bfloat16=bfloat16)
+    for label, part in leaf_parts(model):
+        if isinstance(part, nn.ParameterList):
+            continue
+        calls: list[str] = []
+
+        def shift(module: nn.Module, inputs: Any, output: Any, calls: list[str] = calls) -> Any:
+            calls.append("")
+            if isinstance(output, Tensor):
+                return output + torch.linspace(1, 5, output.shape[1]).to(output).view(
+                    1, -1, *(1,) * (output.dim() - 2)
+                )
+            return output
+
+        handle = part.register_forward_hook(shift)
+        after = output_of(model, bfloat16=bfloat16)
+        handle.remove()
+        assert calls, label
+        if not isinstance(part, nn.RNNBase):
+            assert not torch.equal(before, after), label
+    assert torch.equal(output_of(model, bfloat16=bfloat16), before)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_layers_conditioning_is_called_once_a_block(name: str) -> None:
+    model = network(name, fast=True)
+    if not isinstance(model, FilmNet):
+        pytest.skip("has no FiLM layers")
+    calls: list[int] = []
+    for block in model.blocks:
+        block.condition.register_forward_hook(lambda *_: calls.append(1))
+    output_of(model)
+    assert len(calls) == len(model.blocks)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "qtype"])
+def test_accelerated_is_plain_in_double_precision(name: str) -> None:
+    plain, fast = network(name).double().train(), network(name, fast=True).double().train()
+    results = []
+    for model in (plain, fast):
+        torch.manual_seed(1)  # dropout
+        features, rows = torch.randn(3, 6, 5, 5).double(), questions([4, 7, 2, 5])
+        output = model(features, rows, torch.tensor([2, 0, 0, 1]))
+        weights = torch.linspace(-1, 1, output.numel()).double().view_as(output)
+        (output * weights).sum().backward()
+        results.append([output.detach(), *(p.grad for p in model.parameters()), *model.buffers()])
+    for a, b in zip(*results, strict=True):
+        torch.testing.assert_close(b, a, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_accelerated_is_plain_in_single_precision(name: str) -> None:
+    plain, fast = network(name), network(name, fast=True)
+    assert fast.state_dict().keys() == plain.state_dict().keys()
+    assert torch.allclose(output_of(fast), output_of(plain), atol=2e-5)
+
+
+def test_every_form_replaces_what_it_knows_and_says_so() -> None:
+    model = network("film_reads")
+    done = accelerate(model)
+    assert not done.left
+    assert set(done.replaced) == {
+        name for name, part in network("film_reads").named_modules() if type(part) in FAST_FORMS
+    }
+    text = str(done)
+    assert text.startswith("accelerated: ")
+    assert "2 blocks" in text
+    assert "encoder" in text
+    assert not accelerate(model).replaced  # nothing is left to do
+
+
+def test_random_numbers_and_statistics_stay_as_they_are() -> None:
+    model = network("film_reads").train()
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    torch.manual_seed(3)
+    expected = torch.rand(3)
+    torch.manual_seed(3)
+    accelerate(model)
+    assert torch.equal(torch.rand(3), expected)
+    assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
+    assert all(part.training for part in model.modules())
+    assert all(p.grad is None for p in model.parameters())
+
+
+@pytest.mark.parametrize(
+    "edited",
+    [
+        lambda x, gamma, beta: filmvqa.film.film(x, gamma, beta + 0.1),
+        lambda x, gamma, beta: filmvqa.film.film(x, gamma.detach(), beta),
+    ],
+    ids=["another value", "another gradient"],
+)
+def test_a_block_that_computes_something_else_is_left(
+    edited: Callable[..., Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = filmvqa.film.film
+    monkeypatch.setattr(
+        filmvqa.film, "film",
+        lambda x, gamma, beta: _with(original, edited, x, gamma, beta, monkeypatch),
+    )  # fmt: skip
+    done = accelerate(network("film_reads"))
+    assert set(done.left) == {"blocks.0", "blocks.1"}
+    assert "blocks.0 is left: its fast form computes something else" in str(done)
+
+
+def _with(
+    original: Callable[..., Tensor], edited: Callable[..., Tensor], x: Tensor, gamma: Tensor,
+    beta: Tensor, monkeypatch: pytest.MonkeyPatch,
+) -> Tensor:  # fmt: skip
+    """The edited function, which calls the original one."""
+    with monkeypatch.context() as patch:
+        patch.setattr(filmvqa.film, "film", original)
+        return edited(x, gamma, beta)
+
+
+def test_a_subclass_is_left_alone() -> None:
+    class Mine(FilmNet):
+        pass
+
+    model = network("film_reads")
+    type_of_block = type(model.blocks[0])
+    subclass = type("MyBlock", (type_of_block,), {})
+    model.blocks[0].__class__ = subclass
+    done = accelerate(model)
+    assert "blocks.0" not in done.replaced
+    assert "blocks.1" in done.replaced
