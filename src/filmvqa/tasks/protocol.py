@@ -257,7 +257,8 @@ def find_task(name: str, **loss_weights: float) -> Task:
     """
     if name not in TASKS:
         raise UserError(
-            f"{name!r} is no task ({', '.join(TASKS)}); import the file that registers it"
+            f"{name!r} is no task ({', '.join(TASKS)}); give the file that registers it: "
+            "imports=[<module>]"
         )
     return TASKS[name](**loss_weights)
 
@@ -282,7 +283,7 @@ def read_predictions(path: Path) -> list[Prediction]:
         If the file is missing, or a line is no such record.
     """
     lines = read_bytes(path, "evaluate the run on it").splitlines()
-    record_type, records = _record_type(lines[0] if lines else b""), []
+    record_type, records = _record_type(lines[0] if lines else b"", path), []
     for number, line in enumerate(lines, 1):
         try:
             record = msgspec.json.decode(line, type=record_type)
@@ -299,12 +300,19 @@ def task_of_record(record: Prediction) -> Task:
     return next(task() for task in TASKS.values() if isinstance(record, task.prediction))
 
 
-def _record_type(line: bytes) -> type[Prediction]:
-    """The record of the task whose entries a line has; the first task's if there is none."""
-    types = [task.prediction for task in TASKS.values()]
+def _record_type(line: bytes, path: Path) -> type[Prediction]:
+    """The record of the task whose entries the first line of a file has."""
     try:
         entries = msgspec.json.decode(line, type=dict[str, msgspec.Raw]).keys()
     except (msgspec.MsgspecError, UnicodeDecodeError):
-        return types[0]
-    required = [{f.name for f in msgspec.structs.fields(t) if f.required} for t in types]
-    return next((t for t, names in zip(types, required, strict=True) if names <= entries), types[0])
+        return Prediction  # what is wrong is said when the line is read
+    required = {
+        task.prediction: {f.encode_name for f in msgspec.structs.fields(task.prediction)
+                          if f.required} - {"question_index"}
+        for task in TASKS.values()
+    }  # fmt: skip
+    for record_type, names in required.items():
+        if names <= entries:
+            return record_type
+    choices = " or ".join(f"`{name}`" for names in required.values() for name in sorted(names))
+    raise UserError(f"{path}: line 1: has no {choices}; evaluate the run again")

@@ -241,7 +241,7 @@ class Trainer:
         # Benchmarks, which record no losses, go round in the window.
         index = (state.steps_in_window - 1) % len(state.losses)
         state.losses[index] = batch.share * loss.detach()
-        predictions = self.task.predictions(output)
+        predictions = self.task.predictions(output.detach())
         state.scores[index] = batch.counts * self.task.scores(predictions, batch.targets).sum()
         state.questions += batch.whole_size
 
