@@ -36,14 +36,11 @@ class LengthPrediction(Prediction, kw_only=True):
 
 @register_task("lengths")
 class LengthTask(Task):
-    metric, draws = "closeness", False
+    targets, metric, draws = LengthTargets, "closeness", False
     prediction, prediction_dtype = LengthPrediction, torch.float32
     columns = ("closeness", "questions")
     does, gives = "counts the words of questions", "a number"
     scored_as = "Closeness in percent."
-
-    def open_targets(self, layout, questions, split, device, placement):
-        return LengthTargets()
 
     def loss(self, output, targets):
         return F.mse_loss(output.float(), targets)
@@ -54,7 +51,7 @@ class LengthTask(Task):
     def scores(self, predictions, targets):
         return 1 / (1 + (predictions - targets).abs())
 
-    def report(self, predictions, targets, questions, num_objects=None):
+    def report(self, predictions, targets, questions):
         closeness = float(self.scores(predictions, targets).mean())
         row = {self.metric: closeness, "interval": [0.0, 1.0], "questions": len(targets)}
         return {"targets": self.name, "overall": row}

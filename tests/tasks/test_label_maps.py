@@ -6,6 +6,7 @@ import json
 import math
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from filmvqa.evaluation.batches import Loader, open_loader
+from filmvqa.questions.dataset import QuestionGroups
 from filmvqa.questions.vocabulary import Vocabulary
 from filmvqa.system.errors import UserError
 from filmvqa.system.layout import DatasetLayout
@@ -32,6 +34,8 @@ from filmvqa.tasks.label_maps import (
 )
 from filmvqa.tasks.maps import NO_OBJECT
 from filmvqa.worlds.clevr.scene_file import MATERIALS, SHAPES, read_scenes
+
+GROUPS = QuestionGroups(types=None, families=None, program_lengths=None)
 
 
 def iou(first: Tensor, second: Tensor, label: int) -> float:
@@ -70,7 +74,7 @@ def test_nothing_to_score() -> None:
     none = torch.empty(0, 3, 3, dtype=torch.int64)
     assert image_ious(none, none).shape == (0,)
     assert overall_ious(none, none).isnan().all()
-    report = LabelMapTask().report(none, none, None)
+    report = LabelMapTask().report(none, none, GROUPS)
     assert report["overall"]["mean_iou"] is None
     assert "-" in LabelMapTask().format_report(report)
 
@@ -80,7 +84,9 @@ def test_the_report_and_its_table() -> None:
     truths[:, :2] = 1
     predictions = truths.clone()
     predictions[2] = 0
-    report = LabelMapTask().report(predictions, truths, None, torch.tensor([3, 3, 4]))
+    report = LabelMapTask().report(
+        predictions, truths, replace(GROUPS, num_objects=torch.tensor([3, 3, 4]))
+    )
     assert report["overall"]["mean_iou"] == pytest.approx((1 + 1 + 0.25) / 3)
     assert report["by_num_objects"]["3"]["mean_iou"] == 1.0
     assert report["by_num_objects"]["4"]["images"] == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -55,7 +56,10 @@ def test_scores_are_numpys(masks: tuple[np.ndarray, np.ndarray]) -> None:
     given_tensor, true_tensor = torch.from_numpy(given_masks), torch.from_numpy(true)
     assert TASK.scores(given_tensor, true_tensor).tolist() == pytest.approx(expected)
     questions = SimpleNamespace(
-        objects=torch.arange(len(true)), families=None, program_lengths=torch.ones(len(true))
+        objects=torch.arange(len(true)),
+        families=None,
+        program_lengths=torch.ones(len(true)),
+        num_objects=None,
     )
     report = TASK.report(given_tensor, true_tensor, questions)
     row = report["overall"]
@@ -171,38 +175,39 @@ def test_expressions_have_objects_and_no_answers(referring_set: Path) -> None:
     loader.close()
 
 
-def copied(folder: Path, target: Path) -> Path:
-    shutil.copytree(folder, target)
-    return target
-
-
-def test_a_set_without_masks_says_how_they_are_made(referring_set: Path, tmp_path: Path) -> None:
-    folder = copied(referring_set, tmp_path / "h5")
+def take_masks_away(folder: Path) -> None:
     (folder / "val_masks.h5").unlink()
-    with pytest.raises(UserError, match=r"val_masks\.h5: no such file.*extract_features"):
-        open_masks(folder)
 
 
-def test_masks_of_other_images_are_refused(referring_set: Path, tmp_path: Path) -> None:
-    folder = copied(referring_set, tmp_path / "h5")
+def take_those_of_other_images(folder: Path) -> None:
     shutil.copy(folder / "train_masks.h5", folder / "val_masks.h5")
-    with pytest.raises(UserError, match=r"its images are not those of .*val_masks\.h5"):
-        open_masks(folder)
 
 
-def test_damaged_masks_are_refused_when_they_are_read(referring_set: Path, tmp_path: Path) -> None:
-    folder = copied(referring_set, tmp_path / "h5")
+def take_features(folder: Path) -> None:
+    shutil.copy(folder / "val_features_clevr_cnn.h5", folder / "val_masks.h5")
+
+
+def damage(folder: Path) -> None:
     with h5py.File(folder / "val_masks.h5", "r+") as file:
         file["features"][3, 0, 5, 5] ^= 1
-    with pytest.raises(UserError, match=r"val_masks\.h5.*image 3"):
-        open_masks(folder)
 
 
-def test_maps_of_another_kind_are_refused(referring_set: Path, tmp_path: Path) -> None:
-    folder = copied(referring_set, tmp_path / "h5")
-    shutil.copy(folder / "val_features_clevr_cnn.h5", folder / "val_masks.h5")
-    with pytest.raises(UserError, match=r"val_masks\.h5: has 96 maps an image, not one"):
-        open_masks(folder)
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (take_masks_away, r"val_masks\.h5: no such file.*extract_features"),
+        (take_those_of_other_images, r"its images are not those of .*val_masks\.h5"),
+        (damage, r"val_masks\.h5.*image 3"),
+        (take_features, r"val_masks\.h5: has 96 maps an image, not one"),
+    ],
+)
+def test_masks_that_do_not_fit_are_refused(
+    harm: Callable[[Path], None], message: str, referring_set: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(referring_set, tmp_path / "h5")
+    harm(tmp_path / "h5")
+    with pytest.raises(UserError, match=message):
+        open_masks(tmp_path / "h5")
 
 
 def test_pictures_are_no_masks(referring_world: Path, tmp_path: Path) -> None:
@@ -212,34 +217,24 @@ def test_pictures_are_no_masks(referring_world: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("source", "change", "message"),
     [
-        ({"objects": [0, 0]}, r"question 2: has the objects \[0, 0\]"),
-        ({"objects": [-1]}, r"question 2: has the objects \[-1\]"),
-        ({"objects": [63]}, r"question 2: has the objects \[63\]"),
-        ({"objects": "all"}, r"questions\[2\]"),
-        ({"objects": None, "answer": "yes"}, "ends in .*, which gives no answer"),
+        ("referring_world", {"objects": [0, 0]}, r"question 2: has the objects \[0, 0\]"),
+        ("referring_world", {"objects": [-1]}, r"question 2: has the objects \[-1\]"),
+        ("referring_world", {"objects": [63]}, r"question 2: has the objects \[63\]"),
+        ("referring_world", {"objects": "all"}, r"questions\[2\]"),
+        ("referring_world", {"objects": None, "answer": "yes"}, "ends in .*gives no answer"),
+        ("tiny_world", {"objects": [0]}, r"question 2: its program ends in .*gives no objects"),
     ],
 )
 def test_expressions_that_make_no_sense_are_named(
-    referring_world: Path, tmp_path: Path, change: dict, message: str
+    source: str, change: dict, message: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    source = DatasetLayout.under(referring_world).question_json("val")
-    content = json.loads(source.read_bytes())
+    path = DatasetLayout.under(request.getfixturevalue(source)).question_json("val")
+    content = json.loads(path.read_bytes())
     content["questions"][2] |= change
     layout = DatasetLayout.under(tmp_path)
     layout.questions.mkdir()
     layout.question_json("train").write_text(json.dumps(content))
     with pytest.raises(UserError, match=message):
-        preprocess_questions(layout)
-
-
-def test_answers_to_questions_do_not_end_in_objects(tiny_world: Path, tmp_path: Path) -> None:
-    source = DatasetLayout.under(tiny_world).question_json("val")
-    content = json.loads(source.read_bytes())
-    content["questions"][1] |= {"objects": [0]}
-    layout = DatasetLayout.under(tmp_path)
-    layout.questions.mkdir()
-    layout.question_json("train").write_text(json.dumps(content))
-    with pytest.raises(UserError, match=r"question 1: its program ends in .*gives no objects"):
         preprocess_questions(layout)

@@ -209,16 +209,12 @@ def open_loader(
     features = open_feature_store(path, device, store)
     try:
         questions = asked.with_features(features, path, missing_images, missing_images_option)
-    except UserError:
-        features.close()
-        raise
-    if left_out := len(asked) - len(questions):
-        print(
-            f"{asked.path}: {len(questions):,} questions are kept, {left_out:,} left out, of whose "
-            f"images {path.name} has no features"
-        )
-    try:
-        opened = find_task(targets).open_targets(layout, questions, split, device, store)
+        if left_out := len(asked) - len(questions):
+            print(
+                f"{asked.path}: {len(questions):,} questions are kept, {left_out:,} left out, of "
+                f"whose images {path.name} has no features"
+            )
+        opened = find_task(targets).targets.open(layout, questions, split, device, store)
     except UserError:
         features.close()
         raise

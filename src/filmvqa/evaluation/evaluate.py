@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -136,7 +136,8 @@ def evaluate_checkpoint(
             if targets is None:
                 return files, None
             objects = num_objects(asked.layout.scene_json(split), questions.images)
-            report |= task_of(asked.model).report(predictions, targets, questions, objects)
+            questions = replace(questions, num_objects=objects)
+            report |= task_of(asked.model).report(predictions, targets, questions)
             if processes.is_first():
                 write_file(files.report, json.dumps(report, indent=1) + "\n")
     return files, report

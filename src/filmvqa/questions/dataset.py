@@ -59,6 +59,8 @@ class QuestionGroups:
     types, families, program_lengths : Tensor or None
         (N,) index into ``type_names``, question family, and number of steps; None where the file
         does not tell. A type or family of -1 is unknown.
+    num_objects : Tensor or None
+        (N,) number of objects of the image, which scenes tell; None: unknown.
     question_types : dict
         The functions that end a program, by question type: CLEVR's, unless the file has its own.
     """
@@ -66,6 +68,7 @@ class QuestionGroups:
     types: Tensor | None
     families: Tensor | None
     program_lengths: Tensor | None
+    num_objects: Tensor | None = None
     question_types: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: QUESTION_TYPES)
 
     @property

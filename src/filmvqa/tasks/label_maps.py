@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from filmvqa.questions.dataset import QuestionDataset
+from filmvqa.questions.dataset import QuestionDataset, QuestionGroups
 from filmvqa.questions.vocabulary import Vocabulary
 from filmvqa.system.devices import to_device
 from filmvqa.system.errors import UserError
@@ -24,8 +24,8 @@ from filmvqa.tasks.maps import (
     intersection_over_union,
     mean_iou_row,
 )
-from filmvqa.tasks.protocol import Answer, Prediction, register_task
-from filmvqa.tasks.reports import percent, percent_interval, rows_by_value
+from filmvqa.tasks.protocol import Answer, Prediction, Targets, register_task
+from filmvqa.tasks.reports import percent, percent_interval, rows_by_group
 from filmvqa.worlds.engine.schema import read_scene_objects
 from filmvqa.worlds.engine.world import CLEVR
 
@@ -144,7 +144,7 @@ class LabelMapTask(MapTask):
     union of the likeliest labels, as ``image_ious`` defines it."""
 
     prediction: ClassVar[type[Prediction]] = LabelMapPrediction
-    targets: ClassVar[type[MapTargets]] = LabelMapTargets
+    targets: ClassVar[type[Targets]] = LabelMapTargets
     map_entry: ClassVar[str] = "labels"
     score_entry: ClassVar[str] = "mean_iou"
     columns = ("mean IoU", "95% interval", "overall IoU", "images")
@@ -164,9 +164,8 @@ class LabelMapTask(MapTask):
         return image_ious(predictions, targets)
 
     def report(
-        self, predictions: Tensor, targets: Tensor, questions: QuestionDataset | None,
-        num_objects: Tensor | None = None,
-    ) -> dict[str, Any]:  # fmt: skip
+        self, predictions: Tensor, targets: Tensor, questions: QuestionGroups
+    ) -> dict[str, Any]:
         """Rows of scores overall and by number of objects of the image: ``mean_iou``, the mean of
         the images' (``image_ious``) with its 95% interval, and ``overall_iou``, that over all
         images, which ``by_class`` has by class."""
@@ -185,7 +184,7 @@ class LabelMapTask(MapTask):
                 name: None if iou.isnan() else float(iou)
                 for name, iou in zip(LABELS, by_class, strict=True)
             },
-            **rows_by_value(row, by_num_objects=num_objects),
+            **rows_by_group(row, questions, ("by_num_objects",)),
         }
 
     def cells(self, row: Any) -> list[str]:

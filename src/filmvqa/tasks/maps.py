@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -51,6 +51,13 @@ class MapTargets(Targets):
             self.store.close()
             raise
 
+    @classmethod
+    def open(
+        cls, layout: DatasetLayout, questions: QuestionDataset, split: str, device: torch.device,
+        placement: str,
+    ) -> Self:  # fmt: skip
+        return cls(layout, questions, split, device, placement)
+
     def prepare(self, scenes: Path) -> None:
         """Read what else the targets are made of; ``scenes`` is the file of the split's scenes."""
 
@@ -74,23 +81,14 @@ class MapTask(Task):
 
     Attributes
     ----------
-    targets
-        The class of its targets.
     map_entry, score_entry
         The entries of a prediction that have the map and its score.
     """
 
     metric: ClassVar[str] = "mean_iou"
     prediction_dtype: ClassVar[torch.dtype] = torch.uint8
-    targets: ClassVar[type[MapTargets]]
     map_entry: ClassVar[str]
     score_entry: ClassVar[str]
-
-    def open_targets(
-        self, layout: DatasetLayout, questions: QuestionDataset, split: str, device: torch.device,
-        placement: str,
-    ) -> MapTargets:  # fmt: skip
-        return self.targets(layout, questions, split, device, placement)
 
     @abstractmethod
     def encode(self, one: Tensor) -> dict[str, Any]:

@@ -20,8 +20,8 @@ from filmvqa.questions.question_table import MAX_OBJECTS
 from filmvqa.questions.vocabulary import Vocabulary
 from filmvqa.system.devices import to_device
 from filmvqa.tasks.maps import MapTargets, MapTask, intersection_over_union, mean_iou_row
-from filmvqa.tasks.protocol import Answer, Prediction, register_task
-from filmvqa.tasks.reports import percent, percent_interval, rows_by_value
+from filmvqa.tasks.protocol import Answer, Prediction, Targets, register_task
+from filmvqa.tasks.reports import percent, percent_interval, rows_by_group
 from filmvqa.worlds.engine.programs import NUMBERS_REFERRED
 
 #: The precisions that are reported are the shares of masks whose IoU is above these.
@@ -77,7 +77,7 @@ class MaskTask(MapTask):
     0."""
 
     prediction: ClassVar[type[Prediction]] = MaskPrediction
-    targets: ClassVar[type[MapTargets]] = MaskTargets
+    targets: ClassVar[type[Targets]] = MaskTargets
     map_entry: ClassVar[str] = "mask"
     score_entry: ClassVar[str] = "iou"
     columns = ("mean IoU", "95% interval", "overall IoU", *(f"P@{t}" for t in THRESHOLDS),
@@ -107,9 +107,8 @@ class MaskTask(MapTask):
         return list(NUMBERS_REFERRED), number_referred(questions.objects)
 
     def report(
-        self, predictions: Tensor, targets: Tensor, questions: QuestionDataset,
-        num_objects: Tensor | None = None,
-    ) -> dict[str, Any]:  # fmt: skip
+        self, predictions: Tensor, targets: Tensor, questions: QuestionDataset
+    ) -> dict[str, Any]:
         """Rows of scores overall and by group of expressions: ``mean_iou`` with its 95% interval,
         ``overall_iou``, the intersection of all masks over their union, and ``precision`` by
         threshold.
@@ -134,10 +133,7 @@ class MaskTask(MapTask):
         }
         if (types := self.question_types(questions)) is not None:
             report["by_number"] = {name: row(types[1] == i) for i, name in enumerate(types[0])}
-        return report | rows_by_value(
-            row, by_family=questions.families, by_program_length=questions.program_lengths,
-            by_num_objects=num_objects,
-        )  # fmt: skip
+        return report | rows_by_group(row, questions)
 
     def cells(self, row: Any) -> list[str]:
         precisions = [percent(row["precision"].get(f"{t}")) for t in THRESHOLDS]

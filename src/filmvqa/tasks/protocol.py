@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 import msgspec
 import numpy as np
@@ -81,6 +81,21 @@ class Targets(ABC):
 
     noun: ClassVar[str]
 
+    @classmethod
+    def open(
+        cls, layout: DatasetLayout, questions: QuestionDataset, split: str, device: torch.device,
+        placement: str,
+    ) -> Self:  # fmt: skip
+        """Those of a split, whose files, if they need any, are held where ``placement`` says, as
+        ``open_feature_store`` takes it.
+
+        Raises
+        ------
+        UserError
+            If a file is missing, broken, or of other images than the questions.
+        """
+        return cls()
+
     @abstractmethod
     def known(self, questions: QuestionDataset) -> bool:
         """Whether questions have such targets; those of a test split may be withheld."""
@@ -117,6 +132,8 @@ class Task(ABC):
     ----------
     name
         Under which it is registered, and which models have in ``TARGETS``.
+    targets
+        The class of its targets.
     metric
         The name of the mean score in records and reports.
     prediction
@@ -137,6 +154,7 @@ class Task(ABC):
     """
 
     name: ClassVar[str]
+    targets: ClassVar[type[Targets]]
     metric: ClassVar[str]
     prediction: ClassVar[type[Prediction]]
     prediction_dtype: ClassVar[torch.dtype]
@@ -158,20 +176,6 @@ class Task(ABC):
         return score_title(self.metric)
 
     @abstractmethod
-    def open_targets(
-        self, layout: DatasetLayout, questions: QuestionDataset, split: str, device: torch.device,
-        placement: str,
-    ) -> Targets:  # fmt: skip
-        """The targets of a split's questions, held where ``placement`` says, as
-        ``open_feature_store`` takes it.
-
-        Raises
-        ------
-        UserError
-            If their file is missing, broken, or of other images than the questions.
-        """
-
-    @abstractmethod
     def loss(self, output: Tensor, targets: Tensor) -> Tensor:
         """The mean loss () of outputs and targets (B, ...)."""
 
@@ -190,13 +194,10 @@ class Task(ABC):
 
     @abstractmethod
     def report(
-        self, predictions: Tensor, targets: Tensor, questions: QuestionDataset,
-        num_objects: Tensor | None = None,
-    ) -> dict[str, Any]:  # fmt: skip
-        """The scores of all predictions (N, ...), in rows: ``overall``, and by group of questions.
-
-        ``num_objects`` (N,) are the numbers of objects of each question's image; None: unknown.
-        """
+        self, predictions: Tensor, targets: Tensor, questions: QuestionDataset
+    ) -> dict[str, Any]:
+        """The scores of all predictions (N, ...), in rows: ``overall``, and by group of
+        questions."""
 
     @abstractmethod
     def cells(self, row: Any) -> list[str]:

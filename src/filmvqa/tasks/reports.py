@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from filmvqa.questions.dataset import QuestionGroups
 from filmvqa.worlds.engine.schema import read_scene_objects
 
 #: Normal quantile of a two-sided 95% interval.
 Z95 = 1.959963984540054
+#: The sections of a report by what questions have in common: which column of ``QuestionGroups``.
+GROUPS = {
+    "by_family": "families",
+    "by_program_length": "program_lengths",
+    "by_num_objects": "num_objects",
+}
 
 
 def wilson_interval(correct: int, total: int) -> tuple[float, float]:
@@ -29,14 +36,16 @@ def wilson_interval(correct: int, total: int) -> tuple[float, float]:
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
-def rows_by_value(
-    row: Callable[[Tensor], dict[str, Any]], **values: Tensor | None
-) -> dict[str, dict[str, Any]]:
-    """Sections of a report by their keys: the rows of the questions that have each of the values
-    (N,) that occur; sections whose values are not known are left out.
+def rows_by_group(
+    row: Callable[[Tensor], dict[str, Any]], questions: QuestionGroups,
+    keys: Collection[str] = tuple(GROUPS),
+) -> dict[str, dict[str, Any]]:  # fmt: skip
+    """Sections of a report by their keys (``GROUPS``): the rows of the questions that have each of
+    the values that occur; sections whose values are not known are left out.
 
     ``row`` makes one of whether each question is in it (N,).
     """
+    values = {key: getattr(questions, GROUPS[key]) for key in keys}
     return {
         key: {str(value): row(of.cpu() == value) for value in sorted(set(of.tolist()))}
         for key, of in values.items()

@@ -13,10 +13,9 @@ from torch import Tensor
 
 from filmvqa.questions.dataset import QuestionDataset, QuestionGroups
 from filmvqa.questions.vocabulary import Vocabulary
-from filmvqa.system.layout import DatasetLayout
 from filmvqa.system.tables import text_table
 from filmvqa.tasks.protocol import Answer, Prediction, Targets, Task, register_task
-from filmvqa.tasks.reports import percent, percent_interval, rows_by_value, wilson_interval
+from filmvqa.tasks.reports import percent, percent_interval, rows_by_group, wilson_interval
 
 
 class WordTargets(Targets):
@@ -51,6 +50,7 @@ class WordPrediction(Prediction, kw_only=True):
 class WordTask(Task):
     """Classification: cross-entropy of logits (B, A), and whether the likeliest answer is right."""
 
+    targets: ClassVar[type[Targets]] = WordTargets
     metric: ClassVar[str] = "accuracy"
     prediction: ClassVar[type[Prediction]] = WordPrediction
     prediction_dtype: ClassVar[torch.dtype] = torch.int64
@@ -64,12 +64,6 @@ class WordTask(Task):
     gives = "one of its answers"
     scored_as = "Accuracy in percent with its 95% interval (Wilson), on images that it was not " \
         "trained on."  # fmt: skip
-
-    def open_targets(
-        self, layout: DatasetLayout, questions: QuestionDataset, split: str, device: torch.device,
-        placement: str,
-    ) -> WordTargets:  # fmt: skip
-        return WordTargets()
 
     def loss(self, output: Tensor, targets: Tensor) -> Tensor:
         return F.cross_entropy(output.float(), targets)
@@ -85,9 +79,8 @@ class WordTask(Task):
         return None if types is None else (list(questions.question_types), types)
 
     def report(
-        self, predictions: Tensor, targets: Tensor, questions: QuestionGroups,
-        num_objects: Tensor | None = None,
-    ) -> dict[str, Any]:  # fmt: skip
+        self, predictions: Tensor, targets: Tensor, questions: QuestionGroups
+    ) -> dict[str, Any]:
         """Rows (accuracy, correct, questions, 95% interval) overall and by group of questions.
 
         ``by_type`` has the question types (CLEVR's five), and ``other`` if there are questions of
@@ -117,10 +110,7 @@ class WordTask(Task):
             report["by_function"] = {
                 name: row(questions.types.cpu() == i) for i, name in enumerate(questions.type_names)
             }
-        return report | rows_by_value(
-            row, by_family=questions.families, by_program_length=questions.program_lengths,
-            by_num_objects=num_objects,
-        )  # fmt: skip
+        return report | rows_by_group(row, questions)
 
     def cells(self, row: Any) -> list[str]:
         interval = percent_interval(row["interval"], 2)
