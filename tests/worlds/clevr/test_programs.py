@@ -42,50 +42,6 @@ def scene_index() -> SceneIndex:
 SCENE = ("scene", (), ())
 
 
-@pytest.mark.parametrize(
-    ("steps", "expected"),
-    [
-        ([SCENE, ("count", [0], [])], 3),
-        ([SCENE, ("filter_color", [0], ["red"]), ("count", [1], [])], 2),
-        ([SCENE, ("filter_shape", [0], ["cylinder"]), ("exist", [1], [])], False),
-        (
-            [SCENE, ("filter_size", [0], ["small"]), ("unique", [1], []), ("query_material", [2], [])],
-            "rubber",
-        ),
-        (
-            [SCENE, ("filter_color", [0], ["blue"]), ("unique", [1], []), ("relate", [2], ["left"]),
-             ("unique", [3], []), ("query_shape", [4], [])],
-            "cube",
-        ),
-        (
-            [SCENE, ("filter_shape", [0], ["cube"]), ("unique", [1], []), ("same_color", [2], []),
-             ("count", [3], [])],
-            1,
-        ),
-        (
-            [SCENE, ("filter_color", [0], ["red"]), SCENE, ("filter_shape", [2], ["sphere"]),
-             ("intersect", [1, 3], []), ("count", [4], [])],
-            1,
-        ),
-        (
-            [SCENE, ("filter_color", [0], ["red"]), SCENE, ("filter_shape", [2], ["sphere"]),
-             ("union", [1, 3], []), ("count", [4], [])],
-            3,
-        ),
-        (
-            [SCENE, ("filter_color", [0], ["red"]), ("count", [1], []), SCENE, ("count", [3], []),
-             ("less_than", [2, 4], [])],
-            True,
-        ),
-        ([SCENE, ("count", [0], []), ("equal_integer", [1, 1], [])], True),
-    ],
-)  # fmt: skip
-def test_outputs_of_programs(scene_index: SceneIndex, steps: list, expected: object) -> None:
-    output = execute(make_program(*steps), scene_index)[-1]
-    assert output == expected
-    assert isinstance(output, bool) == isinstance(expected, bool)
-
-
 def test_unique_needs_exactly_one(scene_index: SceneIndex) -> None:
     for color in ("red", "green"):
         with pytest.raises(NotUniqueError):

@@ -1,10 +1,8 @@
 from __future__ import annotations
 
 import json
-import random
 from collections import Counter, defaultdict
 
-import msgspec
 import numpy as np
 import pytest
 
@@ -16,13 +14,12 @@ from filmvqa.worlds.engine.families import read_families
 from filmvqa.worlds.engine.programs import SceneIndex, execute, token
 from filmvqa.worlds.engine.questions import (
     IMAGES_PER_SHARD,
-    QuestionGenerator,
     ask_shard,
 )
 from filmvqa.worlds.engine.schema import Question, decode_json, encode_json
 from tests.worlds.clevr.official_template import OFFICIAL_TEMPLATES
 from tests.worlds.clevr.records import end_of_filters, to_json, without_relation
-from tests.worlds.clevr.reference_engine import answer
+from tests.worlds.reference_engine import answer
 
 #: Families with a union: a relation may select only objects that the other set has already.
 UNION_FAMILIES = {
@@ -197,28 +194,6 @@ def test_templates_of_the_official_format_work(tmp_path, scenes: list[Scene]) ->
     assert beginnings == {True, False}  # the text in brackets is optional
 
 
-def test_a_plain_relate_whose_relation_adds_nothing_is_rejected(scenes: list[Scene]) -> None:
-    families = read_families(selection=["single_and"])
-    generator = QuestionGenerator(families, random.Random(0))
-    checked = 0
-    for scene in scenes[:40]:
-        for q in generator.ask(scene, 5):
-            program = to_json(q)["program"]
-            for i, step in enumerate(program):
-                if step["function"] == "relate":
-                    assert answer(without_relation(program, i), to_json(scene)) != q.answer
-                    checked += 1
-    assert checked > 0
-
-
 def test_records_are_unchanged_by_json(scenes: list[Scene], questions: list[Question]) -> None:
     for record in (scenes[0], questions[0]):
         assert decode_json(encode_json(record), type(record), "x", "") == record
-    assert "3d_coords" in to_json(scenes[0])["objects"][0]
-    assert set(to_json(questions[0])) == {
-        "image_filename", "question", "image_index", "split", "question_family_index", "answer",
-        "program",
-    }  # fmt: skip
-    assert msgspec.json.decode(encode_json(questions[0]))["program"][0] == {
-        "function": "scene", "inputs": [], "value_inputs": [],
-    }  # fmt: skip

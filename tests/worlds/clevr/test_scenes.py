@@ -141,13 +141,7 @@ def test_visibility_threshold_scales_with_area() -> None:
     "options",
     [
         {"min_objects": 5, "max_objects": 3},
-        {"min_objects": 0},
         {"cogent": "C"},
-        {"colors": ("pink",)},
-        {"extent": 0.0},
-        {"min_gap": -0.1},
-        {"min_pixels": -1},
-        {"camera_jitter": float("nan")},
         {"max_tries": 0},
         {"cogent": "A", "colors": ("red", "green")},  # no colour for cubes
         {"cogent": "split", "colors": ("gray",)},

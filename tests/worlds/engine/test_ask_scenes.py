@@ -16,8 +16,7 @@ from filmvqa.worlds.engine.schema import encode_json
 from filmvqa.worlds.engine.world import read_world
 from filmvqa.worlds.sound.scenes import SOUND, sample_scene, scene_generator
 from filmvqa.worlds.sound.scenes import relate as relate_sounds
-from tests.worlds.clevr.reference_engine import answer
-from tests.worlds.sound import reference_engine as sound_engine
+from tests.worlds.reference_engine import answer, answer_about_sounds
 from tests.worlds.sound.small_sets import SETTINGS as SOUND_SETTINGS
 
 SETTINGS = GeneratorSettings(images={"val": 260}, width=16, height=16, rays=1, seed=3)
@@ -133,7 +132,7 @@ def test_scenes_of_another_world(sounds: dict[str, Any], tmp_path: Path) -> None
     by_name = {scene["image_filename"]: scene for scene in sounds["scenes"]}
     for question in plain:
         scene = by_name[question["image_filename"]]
-        assert sound_engine.answer(question["program"], scene["objects"]) == question["answer"]
+        assert answer_about_sounds(question["program"], scene["objects"]) == question["answer"]
     for scene in sounds["scenes"]:
         del scene["relationships"], scene["image_index"], scene["seconds"]
         scene["objects"] = [{name: o[name] for name in SOUND.attributes} for o in scene["objects"]]

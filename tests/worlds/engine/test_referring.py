@@ -19,7 +19,7 @@ from filmvqa.worlds.engine.families import REFERRING, Family, read_families
 from filmvqa.worlds.engine.questions import ask_shard
 from filmvqa.worlds.engine.schema import Question
 from tests.worlds.clevr.records import to_json
-from tests.worlds.clevr.reference_engine import answer
+from tests.worlds.reference_engine import answer
 
 
 @pytest.fixture(scope="module")

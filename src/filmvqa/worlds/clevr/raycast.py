@@ -131,17 +131,9 @@ def _ambient_occlusion(objects: Array, o: Vector, n: Vector, skip: int) -> float
 
 @njit_inline
 def _direct_light(
-    objects: Array,
-    lamps: Array,
-    shadows: Array,
-    o: Vector,
-    n: Vector,
-    v: Vector,
-    skip: int,
-    spot: Pair,
-    gloss: float,
-    light: Array,
-) -> None:
+    objects: Array, lamps: Array, shadows: Array, o: Vector, n: Vector, v: Vector, skip: int,
+    spot: Pair, gloss: float, light: Array,
+) -> None:  # fmt: skip
     """Compute the light at a point with normal n that is viewed along direction v.
 
     The result is written to ``light`` (6,): diffuse RGB of lamps and ambient light, then the
@@ -205,17 +197,9 @@ def _shade_object(
         n = surface_normal(objects, hit, o)
         metal = objects[hit, METAL] > 0.5
         _direct_light(
-            objects,
-            lamps,
-            shadows,
-            o,
-            n,
-            d,
-            hit,
-            spot,
-            METAL_GLOSS if metal else RUBBER_GLOSS,
+            objects, lamps, shadows, o, n, d, hit, spot, METAL_GLOSS if metal else RUBBER_GLOSS,
             light,
-        )
+        )  # fmt: skip
         cos_view = dot(d, n)
         grazing = (1.0 - min(abs(cos_view), 1.0)) ** 5
         if not metal:
@@ -344,19 +328,9 @@ def shade_image(
                         ground[i, j] = False
                         deviation = (2.0 * (px - j) - 1.0, 2.0 * (py - i) - 1.0)
                         _shade_object(
-                            objects,
-                            lamps,
-                            shadows,
-                            hit,
-                            t,
-                            o,
-                            d,
-                            spot,
-                            deviation,
-                            light,
-                            weight,
+                            objects, lamps, shadows, hit, t, o, d, spot, deviation, light, weight,
                             radiance,
-                        )
+                        )  # fmt: skip
                     for k in range(3):
                         linear[i, j, k] += radiance[k] * step * step
 

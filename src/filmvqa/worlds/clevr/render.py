@@ -21,44 +21,10 @@ from filmvqa.worlds.clevr.camera import FRAME_ASPECT, Array
 from filmvqa.worlds.clevr.raycast import NO_OBJECT, draw_mask, encode_image, shade_image
 from filmvqa.worlds.clevr.scene_rules import SceneRules
 from filmvqa.worlds.clevr.scenes import MAX_RESTARTS, Layout, sample_layouts
-from filmvqa.worlds.clevr.surfaces import (
-    BLUE,
-    BOUND_SQUARED,
-    COS,
-    CUBE,
-    CUBE_BEVEL,
-    CYLINDER,
-    CYLINDER_BEVEL,
-    FAR,
-    HALF_EXTENT,
-    METAL,
-    RED,
-    SHAPE,
-    SIN,
-    SPHERE,
-    X,
-    Z,
-)
+from filmvqa.worlds.clevr.surfaces import BOUND_SQUARED, FAR, X, Z, tabulate_objects
 
-__all__ = ["NO_OBJECT", "RGB", "Rendered", "render", "sample_and_render"]
+__all__ = ["NO_OBJECT", "Rendered", "render", "sample_and_render"]
 
-RGB = {
-    "gray": (87, 87, 87),
-    "red": (173, 35, 35),
-    "blue": (42, 75, 215),
-    "green": (29, 105, 20),
-    "brown": (129, 74, 25),
-    "purple": (129, 38, 192),
-    "cyan": (41, 208, 208),
-    "yellow": (255, 238, 51),
-}
-SHAPE_CODES = {"sphere": SPHERE, "cube": CUBE, "cylinder": CYLINDER}
-#: Distance of a sharp corner from the centre and radius of the rounded edges, in half extents.
-_CORNERS = {
-    "sphere": (1.0, 0.0),
-    "cube": (math.sqrt(3.0), CUBE_BEVEL),
-    "cylinder": (math.sqrt(2.0), CYLINDER_BEVEL),
-}
 #: RGB radiance of the ground per unit of a lamp's irradiance: key, fill and back lamp.
 LAMP_POWERS = np.array([[5.4, 4.85, 4.1], [0.65, 0.75, 0.95], [2.6, 2.6, 2.65]])
 LAMP_HALF_EXTENT = 0.7
@@ -94,7 +60,7 @@ def render(
         None if an object has fewer than ``min_visible`` visible pixels; this is tested on the mask,
         before shading.
     """
-    objects = _object_table(layout)
+    objects = tabulate_objects(layout.objects)
     camera = layout.camera
     camera_rows = np.stack([camera.position, camera.right, camera.up, camera.forward])  # (4, 3)
     focal = np.array(camera.focal_lengths(width, height))
@@ -139,22 +105,6 @@ def sample_and_render(
         f"rules: an object was hidden in each of {MAX_RESTARTS} scenes of "
         f"{len(layout.objects)} objects; lower rules.min_pixels or rules.max_objects"
     )
-
-
-def _object_table(layout: Layout) -> Array:
-    """Return ``objects`` (N, 12) as described in ``raycast``."""
-    table = np.zeros((len(layout.objects), 12))
-    table[:, X : Z + 1] = layout.centres()
-    angle = np.radians([o.rotation for o in layout.objects])
-    table[:, COS], table[:, SIN] = np.cos(angle), np.sin(angle)
-    for row, thing in zip(table, layout.objects, strict=True):
-        row[HALF_EXTENT] = thing.half_extent
-        row[SHAPE] = SHAPE_CODES[thing.shape]
-        row[METAL] = thing.material == "metal"
-        row[RED : BLUE + 1] = np.array(RGB[thing.color]) / 255.0
-        corner, bevel = _CORNERS[thing.shape]
-        row[BOUND_SQUARED] = (row[HALF_EXTENT] * (corner * (1.0 - bevel) + bevel)) ** 2
-    return table
 
 
 def _lamp_table(lamps: Array) -> Array:

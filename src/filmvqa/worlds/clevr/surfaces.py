@@ -7,12 +7,15 @@ normals are tuples: o is the origin of a ray, d is a unit direction.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from numba import njit
 
 from filmvqa.worlds.clevr.camera import Array
 from filmvqa.worlds.clevr.scene_file import Vector
+from filmvqa.worlds.clevr.scenes import PlacedObject
 
 SPHERE, CUBE, CYLINDER = range(3)
 CUBE_BEVEL, CYLINDER_BEVEL = 0.16, 0.04  # radii of rounded edges, in half extents
@@ -24,12 +27,45 @@ EPSILON = 1e-4
 X, Y, Z, HALF_EXTENT, COS, SIN, SHAPE, METAL, RED, GREEN, BLUE, BOUND_SQUARED = range(12)
 FAR = 1e30  # distance of a ray that hits nothing
 
+RGB = {
+    "gray": (87, 87, 87),
+    "red": (173, 35, 35),
+    "blue": (42, 75, 215),
+    "green": (29, 105, 20),
+    "brown": (129, 74, 25),
+    "purple": (129, 38, 192),
+    "cyan": (41, 208, 208),
+    "yellow": (255, 238, 51),
+}
+SHAPE_CODES = {"sphere": SPHERE, "cube": CUBE, "cylinder": CYLINDER}
+#: Distance of a sharp corner from the centre and radius of the rounded edges, in half extents.
+_CORNERS = {
+    "sphere": (1.0, 0.0),
+    "cube": (math.sqrt(3.0), CUBE_BEVEL),
+    "cylinder": (math.sqrt(2.0), CYLINDER_BEVEL),
+}
+
 NUMBA_OPTIONS: dict[str, Any] = {
     "cache": True, "fastmath": True, "nogil": True, "error_model": "numpy",
 }  # fmt: skip
 # The small functions are called about a million times per image. Unless LLVM inlines them, passing
 # their arguments takes longer than their arithmetic; passing an array does so even then.
 njit_inline = njit(**NUMBA_OPTIONS, forceinline=True)
+
+
+def tabulate_objects(placed: Sequence[PlacedObject]) -> Array:
+    """Return ``objects`` (N, 12)."""
+    table = np.zeros((len(placed), 12))
+    angle = np.radians([o.rotation for o in placed])
+    table[:, COS], table[:, SIN] = np.cos(angle), np.sin(angle)
+    for row, thing in zip(table, placed, strict=True):
+        row[[X, Y, Z, HALF_EXTENT]] = thing.x, thing.y, thing.half_extent, thing.half_extent
+        row[SHAPE] = SHAPE_CODES[thing.shape]
+        row[METAL] = thing.material == "metal"
+        row[RED : BLUE + 1] = np.array(RGB[thing.color]) / 255.0
+        corner, bevel = _CORNERS[thing.shape]
+        row[BOUND_SQUARED] = (row[HALF_EXTENT] * (corner * (1.0 - bevel) + bevel)) ** 2
+    return table
 
 
 @njit_inline
