@@ -44,11 +44,10 @@ def generate_set(settings: GenerateConfig, own: Any, maker: Maker) -> None:
 
 
 def relate_of(world: str) -> Relate | None:
-    """What gives relationships to a world's scenes without; None for a world of a file."""
-    if world == "clevr":
-        from filmvqa.worlds.clevr.scenes import relate
-    elif world == "sound":
-        from filmvqa.worlds.sound.scenes import relate
-    else:
-        return None
-    return relate
+    """What gives relationships to a world's scenes without; None for a world that registers no such
+    function."""
+    import filmvqa.worlds.clevr.scenes
+    import filmvqa.worlds.sound.scenes  # noqa: F401 both register theirs
+    from filmvqa.worlds.engine.ask_scenes import RELATE
+
+    return RELATE.get(world)

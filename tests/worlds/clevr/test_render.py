@@ -129,40 +129,6 @@ def test_antialiasing_averages_rays() -> None:
     assert difference[edge].mean() > 3 * difference[~edge].mean()
 
 
-def test_rendering_is_deterministic() -> None:
-    layout = sample_layout(np.random.default_rng(9), SceneRules())
-    first, second = render(layout, 64, 48), render(layout, 64, 48)
-    assert np.array_equal(first.image, second.image)
-
-
-def test_the_ground_matches_released_images(shared) -> None:
-    rng = np.random.default_rng(0)
-    generated = np.stack(
-        [render(sample_layout(rng, SceneRules(max_objects=3)), 480, 320).image for _ in range(12)]
-    ).astype(float)
-    released = np.stack(
-        [
-            np.asarray(Image.open(path).convert("RGB"), float)
-            for path in sorted((shared / "clevr_images").glob("*.png"))
-        ]
-    )
-    for y, x in (
-        (5, 5),
-        (5, 240),
-        (5, 475),
-        (60, 60),
-        (60, 420),
-        (300, 30),
-        (310, 240),
-        (310, 450),
-    ):
-        patches = [
-            np.median(images[:, y - 5 : y + 5, x - 5 : x + 5], (0, 1, 2))
-            for images in (generated, released)
-        ]
-        assert np.abs(patches[0] - patches[1]).max() < 20, (y, x, patches)
-
-
 @pytest.mark.parametrize("name", SCENES)
 def test_released_images_rendered_again(shared: Path, name: str) -> None:
     with Image.open(shared / "clevr_images" / name) as image:

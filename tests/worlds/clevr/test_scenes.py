@@ -91,13 +91,6 @@ def test_projection_against_a_homogeneous_matrix() -> None:
         assert camera.project(point, 480, 320) == pytest.approx((x / w, y / w, w))
 
 
-def test_the_origin_is_in_the_middle_of_the_image_at_any_size() -> None:
-    camera = Camera.looking_at_origin(np.array([7.5, -6.5, 5.3]))
-    for width, height in ((480, 320), (224, 224), (96, 64)):
-        x, y, _ = camera.project(np.zeros(3), width, height)
-        assert (x, y) == pytest.approx((width / 2, height / 2))
-
-
 @pytest.mark.parametrize("condition", ["A", "B"])
 def test_cogent_restricts_colours_by_shape(condition: str) -> None:
     rules, rng = SceneRules(cogent=condition), np.random.default_rng(1)

@@ -15,6 +15,7 @@ from filmvqa.system.errors import UserError
 from filmvqa.worlds.clevr.camera import CAMERA_POSITION, Array, Camera
 from filmvqa.worlds.clevr.scene_file import ATTRIBUTES, RELATIONS, Scene, SceneObject, Vector
 from filmvqa.worlds.clevr.scene_rules import SceneRules
+from filmvqa.worlds.engine.ask_scenes import register_relate
 
 #: Radii of spheres and cylinders, and half edges of cubes, in world units.
 RADII = {"small": 0.35, "large": 0.7}
@@ -206,6 +207,7 @@ class _Places(msgspec.Struct):
     directions: dict[str, Vector] | None = None
 
 
+@register_relate("clevr")
 def relate(scene: dict[str, Any]) -> dict[str, list[list[int]]]:
     """The relationships of a scene's record without any, from the positions of its objects.
 

@@ -32,6 +32,18 @@ from filmvqa.worlds.engine.world import read_world
 #: The relationships of a scene, which is a record in JSON without them; ``ValueError`` if they
 #: cannot be known.
 Relate = Callable[[dict[str, Any]], dict[str, list[list[int]]]]
+#: By the name of the scenes' world.
+RELATE: dict[str, Relate] = {}
+
+
+def register_relate(world: str) -> Callable[[Relate], Relate]:
+    """A decorator for the function that gives relationships to a world's scenes without."""
+
+    def register(relate: Relate) -> Relate:
+        RELATE[world] = relate
+        return relate
+
+    return register
 
 
 class _Scene(msgspec.Struct, kw_only=True):

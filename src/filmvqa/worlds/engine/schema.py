@@ -58,7 +58,19 @@ class Function(msgspec.Struct):
     value_inputs: list[str] = []
 
 
-class Question(msgspec.Struct, omit_defaults=True):
+class _QuestionFields(msgspec.Struct):
+    image_filename: str
+    question: str
+    image_index: int | None = None
+    split: str | None = None
+    question_index: int | None = None
+    question_family_index: int | None = None
+
+    def __post_init__(self) -> None:
+        check_filename(self.image_filename)
+
+
+class Question(_QuestionFields, omit_defaults=True):
     """One question about an image.
 
     Questions of CLEVR's test split have no answer, program and family; those of CLEVR-Humans have
@@ -66,18 +78,9 @@ class Question(msgspec.Struct, omit_defaults=True):
     its scene that it refers to.
     """
 
-    image_filename: str
-    question: str
-    image_index: int | None = None
-    split: str | None = None
-    question_index: int | None = None
-    question_family_index: int | None = None
     answer: str | None = None
     program: list[Function] | None = None
     objects: list[int] | None = None
-
-    def __post_init__(self) -> None:
-        check_filename(self.image_filename)
 
 
 class StepRecord(msgspec.Struct, gc=False):
@@ -106,23 +109,14 @@ class StepRecord(msgspec.Struct, gc=False):
         return name, values
 
 
-class QuestionRecord(msgspec.Struct, gc=False):
+class QuestionRecord(_QuestionFields, gc=False):
     """A question as question files have it: its answer may be a truth value or a number, and its
     family's number may begin again in each template file, which it then names."""
 
-    image_filename: str
-    question: str
-    image_index: int | None = None
-    split: str | None = None
-    question_index: int | None = None
-    question_family_index: int | None = None
     template_filename: str | None = None
     answer: bool | int | float | str | None = None
     program: list[StepRecord] | None = None
     objects: list[int] | None = None
-
-    def __post_init__(self) -> None:
-        check_filename(self.image_filename)
 
     def answer_text(self) -> str | None:
         """The answer as the release has it: ``yes`` and ``no``, whole numbers without a decimal

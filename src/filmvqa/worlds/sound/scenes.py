@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from filmvqa.worlds.engine.ask_scenes import register_relate
 from filmvqa.worlds.engine.schema import Info, check_filename, check_relationships
 from filmvqa.worlds.engine.world import read_world
 from filmvqa.worlds.sound.instruments import note_frequency
@@ -119,6 +120,7 @@ class _Positions(msgspec.Struct):
     objects: list[_Position]
 
 
+@register_relate("sound")
 def relate(scene: dict[str, Any]) -> dict[str, list[list[int]]]:
     """The relations of a scene's record without any: its sounds stand in their order.
 
