@@ -5,13 +5,12 @@ from __future__ import annotations
 import sys
 
 from filmvqa.cli.command import command, typed_settings
+from filmvqa.cli.settings import AskSettings
 
 
 @command("ask")
 def main(config) -> None:
-    from filmvqa.cli.settings import AskConfig
-
-    settings = typed_settings(config, AskConfig)
+    settings = typed_settings(config, AskSettings)
 
     from filmvqa.cli.conversation import Conversation, answer_lines
     from filmvqa.cli.prompt import run_prompt

@@ -3,29 +3,16 @@
 from __future__ import annotations
 
 from filmvqa.cli.command import command, typed_settings
+from filmvqa.uses.correction.settings import CorrectSettings
 
 
 @command("correct")
 def main(config) -> None:
-    from filmvqa.cli.settings import CorrectConfig
-
-    settings = typed_settings(config, CorrectConfig)
+    settings = typed_settings(config, CorrectSettings)
 
     from filmvqa.uses.correction.report import report_correction
 
-    files, table = report_correction(
-        settings.checkpoint,
-        settings.dir,
-        settings.split,
-        hints=settings.hints,
-        seed=settings.seed,
-        h5=settings.h5,
-        features=settings.features,
-        output=settings.output,
-        batch_size=settings.batch_size,
-        device=settings.device,
-        precision=settings.precision,
-    )
+    files, table = report_correction(settings)
     print(table)
     print(f"written to {files.report}, and beside it the table, two figures and all hints")
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from filmvqa.cli.command import command, typed_settings
+from filmvqa.questions.settings import DataProgramSettings
 from filmvqa.system.errors import UserError
 from filmvqa.worlds.clevr.download import download_archive
 
 
 @command("download_clevr")
 def main(config) -> None:
-    from filmvqa.cli.settings import DownloadClevrConfig
-
-    data = typed_settings(config, DownloadClevrConfig).data
+    data = typed_settings(config, DataProgramSettings).data
     if data.download is None:
         raise UserError(
             f"data={data.name} is generated, not downloaded; "

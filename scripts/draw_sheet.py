@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from filmvqa.cli.command import command, typed_settings
+from filmvqa.studies.settings import DrawSheetSettings
 from filmvqa.system.locks import file_lock
 
 
 @command("draw_sheet")
 def main(config) -> None:
-    from filmvqa.cli.settings import DrawSheetConfig
-
-    settings = typed_settings(config, DrawSheetConfig)
+    settings = typed_settings(config, DrawSheetSettings)
 
     from filmvqa.studies.sheets import draw_sheet
     from filmvqa.studies.sound_sheet import draw_scenes

@@ -3,31 +3,18 @@
 from __future__ import annotations
 
 from filmvqa.cli.command import command, typed_settings
+from filmvqa.studies.inspection.settings import ChangedEvaluateSettings
 
 
 @command("evaluate", by_several=True)
 def main(config) -> None:
-    from filmvqa.cli.settings import EvaluateConfig
-
-    settings = typed_settings(config, EvaluateConfig)
+    settings = typed_settings(config, ChangedEvaluateSettings)
 
     from filmvqa.evaluation.evaluate import evaluate_checkpoint
     from filmvqa.studies.inspection.interventions import build_network_change
     from filmvqa.tasks.protocol import find_task
 
-    files, report = evaluate_checkpoint(
-        settings.checkpoint,
-        settings.split,
-        h5=settings.h5,
-        features=settings.features,
-        output=settings.output,
-        batch_size=settings.batch_size,
-        device=settings.device,
-        precision=settings.precision,
-        store=settings.store,
-        missing_images=settings.missing_images,
-        change=build_network_change(settings.film),
-    )
+    files, report = evaluate_checkpoint(settings, build_network_change(settings.film))
     if report is None:
         print(f"{settings.split} has no answers; predictions are in {files.folder}")
         return

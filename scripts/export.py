@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+from filmvqa.checkpoints.settings import ExportSettings
 from filmvqa.cli.command import command, typed_settings
 
 
 @command("export")
 def main(config) -> None:
-    from filmvqa.cli.settings import ExportConfig
-
-    settings = typed_settings(config, ExportConfig)
+    settings = typed_settings(config, ExportSettings)
 
     from filmvqa.checkpoints.export import export_network
     from filmvqa.system.locks import file_lock

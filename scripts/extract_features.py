@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from filmvqa.cli.command import command, typed_settings
+from filmvqa.cli.settings import ExtractSettings
 from filmvqa.system.errors import UserError
 
 
 @command("extract_features", by_several=True)
 def main(config) -> None:
-    from filmvqa.cli.settings import ExtractFeaturesConfig
-
-    settings = typed_settings(config, ExtractFeaturesConfig)
+    settings = typed_settings(config, ExtractSettings)
 
     from filmvqa.backbones.build import build_backbone
     from filmvqa.backbones.extraction import Extraction
@@ -42,12 +41,9 @@ def main(config) -> None:
             split,
             network,
             size,
-            batch_size=settings.batch_size,
-            threads=settings.threads,
+            settings,
             device=choose_device(settings.device),
-            precision=settings.precision,
             missing_images=data.missing_images,
-            max_images=settings.max_images,
         )
         for source, target, network, size in made
         for split in splits

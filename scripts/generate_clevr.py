@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from filmvqa.cli.command import command, typed_settings
+from filmvqa.cli.settings import GenerateSettings
 
 
 @command("generate_clevr")
 def main(config) -> None:
-    from filmvqa.cli.settings import GenerateClevrConfig
-
-    settings = typed_settings(config, GenerateClevrConfig)
+    settings = typed_settings(config, GenerateSettings)
     own = settings.data.set_settings("generator")
 
     from filmvqa.cli.generating import generate_set

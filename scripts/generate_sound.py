@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from filmvqa.cli.command import command, typed_settings
+from filmvqa.cli.settings import GenerateSettings
 
 
 @command("generate_sound")
 def main(config) -> None:
-    from filmvqa.cli.settings import GenerateSoundConfig
-
-    settings = typed_settings(config, GenerateSoundConfig)
+    settings = typed_settings(config, GenerateSettings)
     own = settings.data.set_settings("sound")
 
     from filmvqa.cli.generating import generate_set

@@ -4,27 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from filmvqa.checkpoints.settings import ImportSettings
 from filmvqa.cli.command import command, typed_settings
 from filmvqa.system.locks import file_lock
 
 
 @command("import_film")
 def main(config) -> None:
-    from filmvqa.cli.settings import ImportFilmConfig
-
-    settings = typed_settings(config, ImportFilmConfig)
+    settings = typed_settings(config, ImportSettings)
 
     from filmvqa.checkpoints.film_import import import_original_film
 
     with file_lock(settings.output):
-        vocabulary = import_original_film(
-            settings.source,
-            settings.output,
-            settings.data.layout,
-            train_split=settings.data.train_split,
-            val_split=settings.data.val_split,
-            padded_length=settings.padded_length,
-        )
+        vocabulary = import_original_film(settings)
     print(
         f"{settings.output}: {len(vocabulary.question)} words, {len(vocabulary.answer)} answers; "
         f"encode questions with vocab={Path(settings.output).parent / 'vocab.json'}"

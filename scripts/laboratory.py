@@ -8,14 +8,13 @@ from pathlib import Path
 from filmvqa.cli.command import command, typed_settings
 from filmvqa.cli.packed import packed_folder
 from filmvqa.cli.stages import run_stage
+from filmvqa.studies.settings import LaboratorySettings
 from filmvqa.system.cores import cores
 
 
 @command("laboratory")
 def main(config) -> None:
-    from filmvqa.cli.settings import LaboratoryConfig
-
-    settings = typed_settings(config, LaboratoryConfig)
+    settings = typed_settings(config, LaboratorySettings)
 
     from filmvqa.studies.claims import find_runs, read_claim
     from filmvqa.studies.laboratory import report_claim, tabulate_verdicts

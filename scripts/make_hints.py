@@ -3,28 +3,16 @@
 from __future__ import annotations
 
 from filmvqa.cli.command import command, typed_settings
+from filmvqa.uses.correction.settings import MakeHintsSettings
 
 
 @command("make_hints")
 def main(config) -> None:
-    from filmvqa.cli.settings import MakeHintsConfig
-
-    settings = typed_settings(config, MakeHintsConfig)
+    settings = typed_settings(config, MakeHintsSettings)
 
     from filmvqa.uses.correction.hint_questions import make_hints
 
-    counts = make_hints(
-        settings.checkpoint,
-        settings.output,
-        settings.splits,
-        hints=settings.hints,
-        seed=settings.seed,
-        h5=settings.h5,
-        features=settings.features,
-        batch_size=settings.batch_size,
-        device=settings.device,
-        precision=settings.precision,
-    )
+    counts = make_hints(settings)
     if counts is None:
         print(f"{settings.output}: complete already")
     else:

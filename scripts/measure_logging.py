@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from filmvqa.cli.command import command
+from filmvqa.benchmark.settings import LoggingCostSettings
+from filmvqa.cli.command import command, typed_settings
 from filmvqa.cli.process import keep_freed_memory
-from filmvqa.cli.training import run_settings
 
 
 @command("measure_logging")
 def main(config) -> None:
-    from filmvqa.cli.settings import MeasureLoggingConfig
-
-    settings = run_settings(config, MeasureLoggingConfig)
+    settings = typed_settings(config, LoggingCostSettings)
     keep_freed_memory()
     from filmvqa.benchmark.logging_cost import logging_cost
 
-    print(logging_cost(settings, config.pairs).table())
+    print(logging_cost(settings).table())
 
 
 if __name__ == "__main__":

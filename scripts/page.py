@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from filmvqa.cli.command import command, typed_settings
+from filmvqa.page.settings import PageSettings
 from filmvqa.system.errors import UserError, one_line
 
 
 @command("page")
 def main(config) -> None:
-    from filmvqa.cli.settings import PageConfig
-
-    settings = typed_settings(config, PageConfig)
+    settings = typed_settings(config, PageSettings)
 
     try:
         from filmvqa.page.app import open_house, serve
@@ -18,13 +17,7 @@ def main(config) -> None:
         raise UserError(
             f"the page needs more packages ({one_line(error)}); run pip install 'filmvqa[page]'"
         ) from None
-    house = open_house(
-        [settings.checkpoint, *([settings.beside] if settings.beside else [])],
-        h5=settings.h5,
-        device=settings.device,
-        weights=settings.weights,
-    )
-    serve(house, host=settings.host, port=settings.port, show=settings.show)
+    serve(open_house(settings), settings)
 
 
 if __name__ == "__main__":

@@ -2,37 +2,24 @@
 
 from __future__ import annotations
 
+from filmvqa.backbones.settings import PretrainSettings
 from filmvqa.cli.command import command, typed_settings
 
 
 @command("pretrain_backbone")
 def main(config) -> None:
-    from filmvqa.cli.settings import PretrainBackboneConfig
-
-    settings = typed_settings(config, PretrainBackboneConfig)
+    settings = typed_settings(config, PretrainSettings)
 
     import torch
 
     from filmvqa.backbones.pretrain import pretrain
-    from filmvqa.system.devices import choose_device
     from filmvqa.system.locks import file_lock
     from filmvqa.system.tables import text_table
     from filmvqa.worlds.clevr.cell_labels import pretraining_examples
 
     torch.set_num_threads(settings.workers)
     with file_lock(settings.output):
-        scores = pretrain(
-            settings.output,
-            pretraining_examples(),
-            images=settings.images,
-            sizes=tuple(settings.sizes),
-            epochs=settings.epochs,
-            batch_size=settings.batch_size,
-            lr=settings.lr,
-            seed=settings.seed,
-            workers=settings.workers,
-            device=choose_device(settings.device),
-        )
+        scores = pretrain(settings, pretraining_examples())
     print(text_table([[name, f"{value:.4f}"] for name, value in scores.items()]))
 
 

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from filmvqa.cli.command import command, typed_settings
+from filmvqa.evaluation.settings import ScoreSettings
 
 
 @command("score_answers")
 def main(config) -> None:
-    from filmvqa.cli.settings import ScoreAnswersConfig
-
-    settings = typed_settings(config, ScoreAnswersConfig)
+    settings = typed_settings(config, ScoreSettings)
 
     from filmvqa.evaluation.score_answers import score_answers
     from filmvqa.tasks.words import WordTask
 
-    report = score_answers(
-        settings.answers, settings.questions, settings.output, world=settings.world
-    )
+    report = score_answers(settings)
     lengths = settings.by_program_length
     print(WordTask().format_report(report, families=settings.by_family, lengths=lengths))
     if settings.output is not None:

@@ -4,24 +4,20 @@ from __future__ import annotations
 
 from copy import deepcopy
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf, open_dict
 
 from filmvqa.cli.command import command, typed_settings
 from filmvqa.cli.process import keep_freed_memory
-from filmvqa.cli.training import run_settings
-
-if TYPE_CHECKING:
-    from filmvqa.training.prepare import RunSettings
+from filmvqa.studies.search.settings import SearchRunSettings
+from filmvqa.training.settings import RunSettings
 
 
 @command("search")
 def main(config) -> None:
-    from filmvqa.cli.settings import SearchConfig
-
-    settings = typed_settings(config, SearchConfig)
+    settings = typed_settings(config, SearchRunSettings)
     keep_freed_memory()
     from filmvqa.studies.search.study import Study, run_search
 
@@ -32,7 +28,7 @@ def main(config) -> None:
         changed = deepcopy(config)
         for key, value in values.items():
             OmegaConf.update(changed, key, value, force_add=True)
-        return run_settings(changed)
+        return typed_settings(changed, RunSettings)
 
     folder = Path(HydraConfig.get().runtime.output_dir)
     run_search(Study(folder, settings.search, settings_of({}).config), settings_of)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+from filmvqa.benchmark.settings import SimulateScaleSettings
 from filmvqa.cli.command import command, typed_settings
 
 
 @command("simulate_scale")
 def main(config) -> None:
-    from filmvqa.cli.settings import SimulateScaleConfig
-
-    settings = typed_settings(config, SimulateScaleConfig)
+    settings = typed_settings(config, SimulateScaleSettings)
 
     from filmvqa.benchmark.scale import scale_tables
     from filmvqa.system.files import write_file

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from filmvqa.cli.command import command, typed_settings
+from filmvqa.studies.settings import SweepReportSettings
 
 
 @command("sweep_report")
 def main(config) -> None:
-    from filmvqa.cli.settings import SweepReportConfig
-
-    settings = typed_settings(config, SweepReportConfig)
+    settings = typed_settings(config, SweepReportSettings)
 
     from filmvqa.studies.sweep_report import report_sweep
 

@@ -6,25 +6,22 @@ from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
 
-from filmvqa.cli.command import command
+from filmvqa.cli.command import command, typed_settings
 from filmvqa.cli.process import keep_freed_memory
-from filmvqa.cli.training import run_settings
+from filmvqa.training.settings import RunSettings
 
 
 @command("train", by_several=True)
 def main(config) -> float:
-    settings = run_settings(config)
+    settings = typed_settings(config, RunSettings)
     keep_freed_memory()
-    from filmvqa.system import processes
-    from filmvqa.system.files import is_up_to_date
     from filmvqa.system.layout import RunLayout
-    from filmvqa.training.curves import draw_curves
+    from filmvqa.training.curves import update_curves
     from filmvqa.training.run import train_run
 
     layout = RunLayout(Path(HydraConfig.get().runtime.output_dir))
-    best_accuracy = train_run(layout.folder, settings, resume=config.resume)
-    if processes.is_first() and not is_up_to_date(layout.curves, layout.metrics):
-        draw_curves(layout.metrics, layout.curves)
+    best_accuracy = train_run(layout.folder, settings)
+    update_curves(layout)
     return best_accuracy
 
 

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -20,6 +21,7 @@ from filmvqa.backbones.build import build_backbone
 from filmvqa.backbones.extraction import Extraction
 from filmvqa.backbones.object_masks import ObjectMasks
 from filmvqa.questions.preprocess import preprocess_questions
+from filmvqa.questions.settings import BackboneSettings, DataSettings
 from filmvqa.system.layout import DatasetLayout
 from filmvqa.worlds.clevr.generate import generate
 from filmvqa.worlds.clevr.generator_settings import GeneratorSettings
@@ -155,6 +157,13 @@ def public(tmp_path: Path) -> Path:
 def data_in(folder: Path) -> DatasetLayout:
     """Question and feature files of ``clevr_cnn`` that lie side by side in a folder."""
     return DatasetLayout.under(folder, h5=folder, backbone="clevr_cnn")
+
+
+def set_in(folder: Path, **options: Any) -> DataSettings:
+    """The settings of the set whose files ``data_in`` lists."""
+    return DataSettings(
+        name="tiny", root=folder, h5=folder, backbone=BackboneSettings("clevr_cnn"), **options
+    )
 
 
 def script_environment() -> dict[str, str]:

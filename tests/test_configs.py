@@ -20,7 +20,8 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from filmvqa.cli.ablations import read_ablations
-from filmvqa.cli.settings import ExtractFeaturesConfig, TrainConfig
+from filmvqa.cli.command import typed_settings
+from filmvqa.cli.settings import ExtractSettings
 from filmvqa.models import MODELS, build_model, targets_of
 from filmvqa.models.vision import Stem
 from filmvqa.questions.settings import CurriculumStage
@@ -31,6 +32,7 @@ from filmvqa.studies.judging import ScoredRun, find_setting, group_settings
 from filmvqa.studies.sweeps import SweepRun
 from filmvqa.system.errors import UserError
 from filmvqa.training.optimizer import build_optimizer, build_schedule
+from filmvqa.training.settings import RunSettings
 from filmvqa.worlds.clevr.generator_settings import GeneratorSettings
 from filmvqa.worlds.clevr.scene_rules import SceneRules
 from filmvqa.worlds.engine.families import read_families
@@ -63,7 +65,7 @@ def test_data_configs(name: str) -> None:
     data = composed("extract_features", f"data={name}")["data"]
     assert {"root", "images", "h5", "features", "train_split", "val_split", "backbone"} <= set(data)
     assert sum(data.get(how) is not None for how in ("generator", "sound", "download")) == 1
-    settings_from(composed("extract_features", f"data={name}"), ExtractFeaturesConfig)
+    settings_from(composed("extract_features", f"data={name}"), ExtractSettings)
     if data["generator"] is not None:
         settings = msgspec.convert(data["generator"], GeneratorSettings)
         assert set(data["generator"]["rules"]) == {f.name for f in fields(SceneRules)}
@@ -106,7 +108,7 @@ def check_training(config: dict) -> None:
             **outputs[targets_of(config["model"]["name"])],
             **kwargs,
         )
-    settings = settings_from(config, TrainConfig)
+    settings = settings_from(config, RunSettings)
     build_schedule(build_optimizer(model, settings.optim), settings.optim, 10)
 
 
@@ -215,26 +217,27 @@ def test_the_launchers_are_instantiated(name: str) -> None:
 
 def test_a_run_records_its_families_and_not_their_file(tmp_path: Path) -> None:
     """Another content of the file is another config: the run is not gone on with."""
-    run_settings = importlib.import_module("scripts.train").run_settings
     path = tmp_path / "families.json"
     path.write_text("[5, 2]")
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        settings = run_settings(compose("train", [f"data.families={path}", "run=x"]))
-    assert settings.families == settings.config["data"]["families"] == [2, 5]
-    assert settings.missing_images == "refuse"
+        settings = typed_settings(compose("train", [f"data.families={path}", "run=x"]), RunSettings)
+    assert settings.data.chosen_families == settings.config["data"]["families"] == [2, 5]
+    assert settings.data.missing_images == "refuse"
+    assert not {"run", "resume", "debug"} & settings.config.keys()
 
 
 def test_a_curriculum_from_the_command_line() -> None:
-    run_settings = importlib.import_module("scripts.train").run_settings
     stages = "[{questions: 200, program_length: 8}, {questions: 100, families: [77, 78]}]"
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        settings = run_settings(compose("train", [f"data.curriculum={stages}", "run=x"]))
-        assert settings.curriculum == [
+        config = compose("train", [f"data.curriculum={stages}", "run=x"])
+        assert typed_settings(config, RunSettings).data.curriculum == [
             CurriculumStage(questions=200, program_length=8),
             CurriculumStage(questions=100, families=[77, 78]),
         ]
         with pytest.raises(UserError, match=r"data\.curriculum.*questions"):
-            run_settings(compose("train", ["data.curriculum=[{program_length: 8}]", "run=x"]))
+            typed_settings(
+                compose("train", ["data.curriculum=[{program_length: 8}]", "run=x"]), RunSettings
+            )
 
 
 def documents() -> list[Path]:

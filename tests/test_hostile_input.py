@@ -25,6 +25,7 @@ from filmvqa.checkpoints.checkpoint import load_checkpoint, model_from_checkpoin
 from filmvqa.features.store import open_feature_store
 from filmvqa.questions.dataset import QuestionDataset
 from filmvqa.questions.preprocess import preprocess_questions
+from filmvqa.questions.settings import EncodingSettings
 from filmvqa.questions.vocabulary import Vocabulary
 from filmvqa.studies.sheets import draw_sheet
 from filmvqa.system.errors import UserError
@@ -375,7 +376,7 @@ def test_a_vocabulary_is_not_written_over_itself(tiny_world: Path, tmp_path: Pat
     layout = DatasetLayout.under(tmp_path, questions=tiny_world / "questions")
     preprocess_questions(layout)
     path = layout.vocabulary
-    work = lambda: preprocess_questions(layout, vocab=path, extend_vocab=True)  # noqa: E731
+    work = lambda: preprocess_questions(layout, EncodingSettings(vocab=path, extend_vocab=True))  # noqa: E731
     refused(work, path, "would overwrite the input")
 
 

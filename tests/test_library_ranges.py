@@ -11,7 +11,9 @@ import torch
 from filmvqa.backbones.build import build_backbone
 from filmvqa.backbones.extraction import Extraction
 from filmvqa.backbones.pretrain import pretrain
+from filmvqa.backbones.settings import ExtractionSettings, PretrainSettings
 from filmvqa.evaluation.evaluate import evaluate_checkpoint
+from filmvqa.evaluation.settings import EvaluateSettings
 from filmvqa.features.store import open_feature_store
 from filmvqa.models import build_model, check_model
 from filmvqa.questions.sampler import EpochSampler
@@ -19,13 +21,12 @@ from filmvqa.studies.network_diagram import draw_film
 from filmvqa.studies.sheets import draw_sheet
 from filmvqa.system.devices import choose_device
 from filmvqa.system.errors import UserError
-from filmvqa.training.prepare import RunSettings
-from filmvqa.training.settings import OptimSettings, TrainerSettings
+from filmvqa.training.settings import OptimSettings, RunSettings, TrainerSettings
 from filmvqa.worlds.clevr.cell_labels import pretraining_examples
 from filmvqa.worlds.clevr.generate import generate
 from filmvqa.worlds.clevr.generator_settings import GeneratorSettings
 from filmvqa.worlds.clevr.scene_rules import SceneRules
-from tests.conftest import data_in
+from tests.conftest import set_in
 
 
 @pytest.mark.parametrize("name", ["meta", "xpu", "cuda:99", "cuda:-1", "cuda:x", "gpu", "", "CPU"])
@@ -37,20 +38,26 @@ def test_devices_that_are_not_there_are_refused_by_name(name: str) -> None:
 @pytest.mark.parametrize(
     ("options", "key"),
     [({"batch_size": 0}, "batch_size"), ({"threads": -1}, "threads"), ({"threads": 0}, "threads"),
-     ({"precision": "bf16"}, "precision"), ({"image_size": (0, 0)}, "image_size"),
-     ({"image_size": (224,)}, "image_size")],
+     ({"precision": "bf16"}, "precision")],
 )  # fmt: skip
-def test_extraction(options: dict, key: str, tmp_path: Path) -> None:
-    arguments = {"image_size": (48, 48), **options}
+def test_extraction(options: dict, key: str) -> None:
     with pytest.raises(UserError, match=f"^{key}="):
-        Extraction(tmp_path, tmp_path / "x.h5", "val", build_backbone("pixels"), **arguments)
+        ExtractionSettings(**options)
+
+
+@pytest.mark.parametrize("size", [(0, 0), (224,)])
+def test_sizes_of_images(size: tuple, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"^image_size="):
+        Extraction(tmp_path, tmp_path / "x.h5", "val", build_backbone("pixels"), size)
 
 
 def test_evaluation(tmp_path: Path) -> None:
     with pytest.raises(
         UserError, match=r"^precision='bf16': must be one of auto, float32, bfloat16"
     ):
-        evaluate_checkpoint(tmp_path / "best.pt", "val", precision="bf16")
+        evaluate_checkpoint(
+            EvaluateSettings(checkpoint=tmp_path / "best.pt", split="val", precision="bf16")
+        )
 
 
 def test_store(tmp_path: Path) -> None:
@@ -70,15 +77,15 @@ def test_workers_of_the_generator(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "key"),
     [({"seed": -1}, "seed"), ({"seed": 2**64}, "seed"), ({"device": "gpu"}, "device"),
-     ({"store": "disk"}, "store"), ({"fraction": 0.0}, "fraction"), ({"optim": {}}, "optim"),
+     ({"store": "disk"}, "store"), ({"optim": {}}, "optim"),
      ({"model": {"name": "flim"}}, "model.name"), ({"model": {}}, "model.name"),
      ({"model": {"name": "film", "vocab_size": 3}}, "model.vocab_size"),
      ({"model": {"name": "film", "channels": 0}}, "model.channels")],
 )  # fmt: skip
 def test_runs(options: dict, key: str, tmp_path: Path) -> None:
     arguments = {
-        "data": data_in(tmp_path), "model": {"name": "film"}, "optim": OptimSettings(),
-        "trainer": TrainerSettings(), "config": {},
+        "data": set_in(tmp_path), "model": {"name": "film"}, "optim": OptimSettings(),
+        "trainer": TrainerSettings(),
     }  # fmt: skip
     RunSettings(**arguments)
     with pytest.raises(UserError, match=rf"^{re.escape(key)}[=:]"):
@@ -116,7 +123,8 @@ def test_a_model_is_drawn_whatever_its_options(tmp_path: Path) -> None:
 
 def test_pretraining_needs_a_batch_of_each_size(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"^images=10: must be at least 768"):
-        pretrain(tmp_path / "x.safetensors", pretraining_examples(), images=10)
+        settings = PretrainSettings(output=tmp_path / "x.safetensors", images=10)
+        pretrain(settings, pretraining_examples())
 
 
 def test_rules_that_no_scene_can_follow() -> None:

@@ -23,6 +23,7 @@ from filmvqa.backbones.backbone import (
 from filmvqa.backbones.build import backbone_from_spec, build_backbone
 from filmvqa.backbones.clevr_cnn import ClevrCNN
 from filmvqa.backbones.extraction import Extraction
+from filmvqa.backbones.settings import ExtractionSettings
 from filmvqa.cli.messages import explain
 from filmvqa.features.images import load_image
 from filmvqa.features.store import open_feature_store
@@ -62,8 +63,7 @@ def test_resnet_features_equal_torchvisions_own_pipeline(
         "val",
         build_backbone("resnet18", 3, path),
         (64, 64),
-        batch_size=2,
-        precision=precision,
+        ExtractionSettings(batch_size=2, precision=precision),
     ).run()
     assert done.shape == (5, 256, 4, 4)
     with h5py.File(done.path) as file:
@@ -146,12 +146,14 @@ def test_an_interrupted_extraction_goes_on(tmp_path: Path) -> None:
     stops = build_backbone("clevr_cnn")
     stops.__class__ = Stops
     with pytest.raises(KeyboardInterrupt):
-        Extraction(folder, target, "val", stops, (16, 16), batch_size=2).run()
+        Extraction(folder, target, "val", stops, (16, 16), ExtractionSettings(batch_size=2)).run()
     assert not target.exists()
     with h5py.File(tmp_path / "f.h5.partial") as file:
         assert file.attrs["num_done"] == 4
     backbone = build_backbone("clevr_cnn")
-    done = Extraction(folder, target, "val", backbone, (16, 16), batch_size=2).run()
+    done = Extraction(
+        folder, target, "val", backbone, (16, 16), ExtractionSettings(batch_size=2)
+    ).run()
     assert not done.was_there
     with h5py.File(target) as a, h5py.File(whole.path) as b:
         assert np.allclose(a["features"][:], b["features"][:], atol=1e-2)
@@ -163,11 +165,15 @@ def test_an_interrupted_extraction_goes_on(tmp_path: Path) -> None:
 def test_auto_precision_keeps_to_what_is_there(tmp_path: Path, monkeypatch) -> None:
     folder, target = draw(tmp_path / "i", 3, (16, 16)), tmp_path / "f.h5"
     backbone = build_backbone("clevr_cnn")
-    Extraction(folder, target, "val", backbone, (16, 16), precision="bfloat16").run()
+    Extraction(
+        folder, target, "val", backbone, (16, 16), ExtractionSettings(precision="bfloat16")
+    ).run()
     monkeypatch.setattr("filmvqa.system.devices.has_fast_bfloat16", lambda _: False)
     assert Extraction(folder, target, "val", backbone, (16, 16)).run().was_there
     with pytest.raises(UserError, match="another precision"):
-        Extraction(folder, target, "val", backbone, (16, 16), precision="float32").run()
+        Extraction(
+            folder, target, "val", backbone, (16, 16), ExtractionSettings(precision="float32")
+        ).run()
 
 
 @pytest.mark.parametrize("name", ["clevr_cnn", "resnet50"])
@@ -277,7 +283,12 @@ def test_images_numbered_from_anywhere_and_a_part_of_them(tmp_path: Path) -> Non
     folder = draw(tmp_path / "i", 6, (16, 16))
     whole = Extraction(folder, tmp_path / "a.h5", "val", build_backbone("pixels"), (16, 16)).run()
     part = Extraction(
-        folder, tmp_path / "b.h5", "val", build_backbone("pixels"), (16, 16), max_images=4
+        folder,
+        tmp_path / "b.h5",
+        "val",
+        build_backbone("pixels"),
+        (16, 16),
+        ExtractionSettings(max_images=4),
     ).run()
     assert part.shape == (4, 3, 16, 16)
     for i in (0, 1, 2, 4, 5):

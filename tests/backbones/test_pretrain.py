@@ -11,6 +11,7 @@ from filmvqa.backbones import pretrain as pretraining
 from filmvqa.backbones.build import build_backbone
 from filmvqa.backbones.labelled_images import IGNORED
 from filmvqa.backbones.pretrain import augmented, pretrain
+from filmvqa.backbones.settings import PretrainSettings
 from filmvqa.system.errors import UserError
 from filmvqa.worlds.clevr.cell_labels import draw_labelled_images, pretraining_examples
 from filmvqa.worlds.clevr.scene_file import ATTRIBUTES
@@ -39,10 +40,11 @@ def test_labels_name_what_a_cell_shows() -> None:
 
 
 def test_a_short_training_gives_weights_that_load(tmp_path: Path) -> None:
-    scores = pretrain(
-        tmp_path / "w.safetensors", pretraining_examples(RULES), images=256, sizes=(48,), epochs=2,
-        batch_size=32, workers=1,
+    settings = PretrainSettings(
+        output=tmp_path / "w.safetensors", images=256, sizes=(48,), epochs=2, batch_size=32,
+        workers=1, device="cpu",
     )  # fmt: skip
+    scores = pretrain(settings, pretraining_examples(RULES))
     assert set(scores) >= {*ATTRIBUTES, "centre_recall", "position_error"}
     assert scores["size"] > 0.6
     backbone = build_backbone("clevr_cnn", weights=tmp_path / "w.safetensors")
@@ -58,7 +60,8 @@ def test_a_stopped_training_goes_on_to_the_same_weights(
 
     def run(name: str, **changes: float) -> bytes:
         options = {"images": 64, "epochs": 3, "batch_size": 32, "workers": 1, **changes}
-        pretrain(tmp_path / name, pretraining_examples(RULES), sizes=(48,), **options)
+        settings = PretrainSettings(output=tmp_path / name, sizes=(48,), device="cpu", **options)
+        pretrain(settings, pretraining_examples(RULES))
         return (tmp_path / name).read_bytes()
 
     whole = run("whole")

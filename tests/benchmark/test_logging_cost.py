@@ -9,21 +9,21 @@ from typing import Any
 import pytest
 
 from filmvqa.benchmark import logging_cost as measured
+from filmvqa.benchmark.settings import LoggingCostSettings
 from filmvqa.system.errors import UserError
 from filmvqa.training.loggers import TensorBoardLogger
-from filmvqa.training.prepare import RunSettings
 from filmvqa.training.settings import LoggerSettings, OptimSettings, TrainerSettings
-from tests.conftest import data_in
+from tests.conftest import set_in
 from tests.models.small_models import SMALL
 
 
-def settings(data: Path, **logger: bool) -> RunSettings:
-    return RunSettings(
-        data=data_in(data),
+def settings(data: Path, **logger: bool) -> LoggingCostSettings:
+    return LoggingCostSettings(
+        data=set_in(data),
         model={"name": "film", **SMALL["film"]},
         optim=OptimSettings(name="adam", lr=1e-3),
         trainer=TrainerSettings(batch_size=32, max_steps=4, eval_every=2, log_every=2),
-        config={},
+        pairs=1,
         device="cpu",
         logger=LoggerSettings(**logger),
     )
@@ -45,13 +45,13 @@ def test_what_loggers_take_is_measured(tiny_set: Path, monkeypatch: pytest.Monke
         show(self, *arguments)
 
     monkeypatch.setattr(TensorBoardLogger, "show", slow)
-    cost = measured.logging_cost(settings(tiny_set, tensorboard=True), 1)
+    cost = measured.logging_cost(settings(tiny_set, tensorboard=True))
     assert len(cost.without) == len(cost.with_loggers) == len(cost.inside) == 1
     assert 1.0 <= cost.inside[0] < 1.5
     assert cost.inside[0] < cost.with_loggers[0]
     assert 0 < cost.without[0] < cost.with_loggers[0]
     with pytest.raises(UserError, match="logger=none: has no cost to measure"):
-        measured.logging_cost(settings(tiny_set), 1)
+        measured.logging_cost(settings(tiny_set))
 
 
 def test_the_table_has_means_over_pairs() -> None:

@@ -14,6 +14,7 @@ from filmvqa.checkpoints.checkpoint import checkpoint_file, load_checkpoint, mod
 from filmvqa.checkpoints.export import export_network, model_card
 from filmvqa.checkpoints.exported import decode_network, encode_network, shipped_networks
 from filmvqa.evaluation.evaluate import evaluate_checkpoint
+from filmvqa.evaluation.settings import EvaluateSettings
 from filmvqa.system.errors import UserError
 from tests.training.tiny_runs import train
 
@@ -26,10 +27,12 @@ def run(tiny_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_it_answers_as_its_checkpoint(run: Path, tmp_path: Path) -> None:
-    _, report = evaluate_checkpoint(run, "val")
+    _, report = evaluate_checkpoint(EvaluateSettings(checkpoint=run, split="val"))
     network, card = export_network(run, tmp_path / "net.safetensors")
     assert network.stat().st_size < 0.6 * (run / "best.pt").stat().st_size
-    _, again = evaluate_checkpoint(network, "val", output=tmp_path)
+    _, again = evaluate_checkpoint(
+        EvaluateSettings(checkpoint=network, split="val", output=tmp_path)
+    )
     assert again["overall"]["questions"] == report["overall"]["questions"]
     assert abs(again["overall"]["correct"] - report["overall"]["correct"]) <= 2
     text = card.read_text()

@@ -16,12 +16,14 @@ from PIL import Image
 import filmvqa
 from filmvqa.checkpoints.checkpoint import feature_differences, load_checkpoint, save_checkpoint
 from filmvqa.checkpoints.film_import import backbone_of, import_original_film
+from filmvqa.checkpoints.settings import ImportSettings
 from filmvqa.evaluation.evaluate import evaluate_checkpoint
+from filmvqa.evaluation.settings import EvaluateSettings
 from filmvqa.features.feature_file import FORMAT
 from filmvqa.models import build_model
+from filmvqa.questions.settings import BackboneSettings, DataSettings
 from filmvqa.questions.vocabulary import Vocabulary
 from filmvqa.system.errors import UserError
-from filmvqa.system.layout import DatasetLayout
 from filmvqa.training.transfer import warm_start
 from tests.checkpoints.reference_baselines import checkpoint as baseline_checkpoint
 from tests.checkpoints.reference_baselines import run as run_baseline
@@ -38,9 +40,8 @@ ORIGINAL_STD = [0.229, 0.224, 0.224]
 def imported(folder: Path, content: dict[str, Any], backbone: str = "resnet101") -> Path:
     torch.save(content, folder / "original.pt")
     target = folder / "imported/film.pt"
-    import_original_film(
-        folder / "original.pt", target, DatasetLayout.under(folder, h5=folder, backbone=backbone)
-    )
+    data = DataSettings(name="x", root=folder, h5=folder, backbone=BackboneSettings(backbone))
+    import_original_film(ImportSettings(source=folder / "original.pt", output=target, data=data))
     return target
 
 
@@ -93,7 +94,9 @@ def test_stored_pixels_are_evaluated_as_the_original_sees_them(
         run(content, unit, questions)[1] if baseline == "FiLM"
         else run_baseline(content, unit, questions)
     )  # fmt: skip
-    files, report = evaluate_checkpoint(target, "val", device="cpu", precision="float32")
+    files, report = evaluate_checkpoint(
+        EvaluateSettings(checkpoint=target, split="val", device="cpu", precision="float32")
+    )
     assert report is not None
     answers = Vocabulary.load(target.parent / "vocab.json").answers()
     lines = [msgspec.json.decode(line) for line in files.predictions.read_bytes().splitlines()]
@@ -112,7 +115,7 @@ def test_features_of_another_normalisation_are_told(
         tmp_path, np.zeros((5, 1024, 14, 14), np.float16), questions, backbone="resnet101",
         stage=3, image_size=[224, 224], std=np.float32(std),
     )  # fmt: skip
-    _, report = evaluate_checkpoint(target, "val", device="cpu")
+    _, report = evaluate_checkpoint(EvaluateSettings(checkpoint=target, split="val", device="cpu"))
     assert report is not None
     told = "how the features of val were made (std [0.229, 0.224, 0.225], not [0.229, 0.224, 0.224"
     warned = capsys.readouterr().err
@@ -209,7 +212,10 @@ def test_an_existing_target_is_kept(tmp_path: Path) -> None:
     before = target.read_bytes()
     with pytest.raises(UserError, match="exists already; choose another output") as refusal:
         import_original_film(
-            tmp_path / "original.pt", target, DatasetLayout.under(tmp_path, backbone="resnet101")
-        )
+            ImportSettings(
+                source=tmp_path / "original.pt", output=target,
+                data=DataSettings(name="x", root=tmp_path),
+            )
+        )  # fmt: skip
     assert "delete" not in str(refusal.value)
     assert target.read_bytes() == before

@@ -14,7 +14,7 @@ from filmvqa.checkpoints.exported import shipped_networks
 from filmvqa.questions.vocabulary import Vocabulary
 from filmvqa.worlds.clevr.scene_rules import SceneRules
 from filmvqa.worlds.clevr.scenes import to_scene
-from filmvqa.worlds.engine.ask_scenes import ask_scenes
+from filmvqa.worlds.engine.ask_scenes import AskScenesSettings, ask_scenes
 from filmvqa.worlds.engine.schema import Question, encode_json, read_questions
 from tests.end_to_end.workplace import succeed
 from tests.worlds.clevr.released_scenes import SCENES, released_layout
@@ -58,7 +58,12 @@ def test_it_answers_about_pictures_of_the_release(name: str, shared: Path, tmp_p
         for picture in SCENES
     ]
     (tmp_path / "scenes.json").write_bytes(encode_json({"scenes": scenes}))
-    ask_scenes(tmp_path / "scenes.json", tmp_path / "questions.json", questions_per_image=60)
+    ask_scenes(
+        AskScenesSettings(
+            scenes=tmp_path / "scenes.json", output=tmp_path / "questions.json",
+            questions_per_image=60,
+        )
+    )  # fmt: skip
     questions = read_questions(tmp_path / "questions.json").questions
     assert len(questions) > 120
     assert share_correct(name, shared / "clevr_images", questions) > 0.9

@@ -10,7 +10,7 @@ from hydra import compose, initialize_config_dir
 
 from filmvqa.cli.command import typed_settings
 from filmvqa.cli.generating import generate_set
-from filmvqa.cli.settings import GenerateClevrConfig
+from filmvqa.cli.settings import GenerateSettings
 from tests.conftest import REPOSITORY
 
 
@@ -25,7 +25,7 @@ from tests.conftest import REPOSITORY
 )
 def test_the_option_goes_before_the_sets_own(overrides: list[str], templates: str | None) -> None:
     with initialize_config_dir(str(REPOSITORY / "configs"), version_base="1.3"):
-        settings = typed_settings(compose("generate_clevr", overrides), GenerateClevrConfig)
+        settings = typed_settings(compose("generate_clevr", overrides), GenerateSettings)
     used: list[Any] = []
 
     def generate(root: str, own: Any, workers: int | None = None) -> bool:

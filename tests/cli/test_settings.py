@@ -13,41 +13,56 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from filmvqa.cli import settings as types
+from filmvqa.backbones.settings import PretrainSettings
+from filmvqa.benchmark.settings import BenchmarkSettings, LoggingCostSettings, SimulateScaleSettings
+from filmvqa.checkpoints.settings import ExportSettings, ImportSettings
 from filmvqa.cli.command import CONFIGS, typed_settings
-from filmvqa.models import check_model
-from filmvqa.questions.settings import DataSettings
+from filmvqa.cli.settings import AskSettings, ExtractSettings, GenerateSettings
+from filmvqa.evaluation.settings import ScoreSettings
+from filmvqa.page.settings import PageSettings
+from filmvqa.questions.settings import DataProgramSettings, DataSettings, PreprocessSettings
 from filmvqa.settings.typed import Settings, settings_from
+from filmvqa.studies.inspection.settings import ChangedEvaluateSettings, InspectSettings
+from filmvqa.studies.search.settings import SearchRunSettings
+from filmvqa.studies.settings import (
+    DrawModelSettings,
+    DrawSheetSettings,
+    LaboratorySettings,
+    SweepReportSettings,
+)
 from filmvqa.system.errors import UserError
+from filmvqa.training.settings import RunSettings
+from filmvqa.uses.correction.settings import CorrectSettings, MakeHintsSettings
+from filmvqa.worlds.engine.ask_scenes import AskScenesSettings
 from filmvqa.worlds.engine.set_settings import SET_KINDS
 from tests.conftest import heavy_imports, run_script
 
 TYPES: dict[str, type[Settings]] = {
-    "ask": types.AskConfig,
-    "benchmark": types.BenchmarkConfig,
-    "correct": types.CorrectConfig,
-    "download_clevr": types.DownloadClevrConfig,
-    "draw_model": types.DrawModelConfig,
-    "draw_sheet": types.DrawSheetConfig,
-    "evaluate": types.EvaluateConfig,
-    "export": types.ExportConfig,
-    "extract_features": types.ExtractFeaturesConfig,
-    "generate_clevr": types.GenerateClevrConfig,
-    "generate_sound": types.GenerateSoundConfig,
-    "generate_questions": types.GenerateQuestionsConfig,
-    "import_film": types.ImportFilmConfig,
-    "inspect_film": types.InspectFilmConfig,
-    "laboratory": types.LaboratoryConfig,
-    "make_hints": types.MakeHintsConfig,
-    "measure_logging": types.MeasureLoggingConfig,
-    "page": types.PageConfig,
-    "preprocess_questions": types.PreprocessQuestionsConfig,
-    "pretrain_backbone": types.PretrainBackboneConfig,
-    "score_answers": types.ScoreAnswersConfig,
-    "search": types.SearchConfig,
-    "simulate_scale": types.SimulateScaleConfig,
-    "sweep_report": types.SweepReportConfig,
-    "train": types.TrainConfig,
+    "ask": AskSettings,
+    "benchmark": BenchmarkSettings,
+    "correct": CorrectSettings,
+    "download_clevr": DataProgramSettings,
+    "draw_model": DrawModelSettings,
+    "draw_sheet": DrawSheetSettings,
+    "evaluate": ChangedEvaluateSettings,
+    "export": ExportSettings,
+    "extract_features": ExtractSettings,
+    "generate_clevr": GenerateSettings,
+    "generate_sound": GenerateSettings,
+    "generate_questions": AskScenesSettings,
+    "import_film": ImportSettings,
+    "inspect_film": InspectSettings,
+    "laboratory": LaboratorySettings,
+    "make_hints": MakeHintsSettings,
+    "measure_logging": LoggingCostSettings,
+    "page": PageSettings,
+    "preprocess_questions": PreprocessSettings,
+    "pretrain_backbone": PretrainSettings,
+    "score_answers": ScoreSettings,
+    "search": SearchRunSettings,
+    "simulate_scale": SimulateScaleSettings,
+    "sweep_report": SweepReportSettings,
+    "train": RunSettings,
 }
 #: Values of which most suit no key.
 VALUES = [
@@ -65,13 +80,13 @@ OVERRIDES = {
     "generate_questions": ["scenes=x.json", "output=y.json"],
     "import_film": ["source=x.pt", "output=y.pt"],
     "inspect_film": ["checkpoint=x.pt"],
-    "measure_logging": ["run=x", "train.trainable=[encoder]", "train.init_from=x.pt"],
+    "measure_logging": ["run=run", "train.trainable=[encoder]", "train.init_from=x.pt"],
     "pretrain_backbone": ["output=x.safetensors"],
     "make_hints": ["checkpoint=x.pt"],
     "score_answers": ["answers=x.txt", "questions=y.json"],
-    "search": ["train.trainable=[encoder]", "train.init_from=x.pt"],
+    "search": ["run=run", "train.trainable=[encoder]", "train.init_from=x.pt"],
     "sweep_report": ["dir=x"],
-    "train": ["run=x", "train.trainable=[encoder]", "train.init_from=x.pt"],
+    "train": ["run=run", "train.trainable=[encoder]", "train.init_from=x.pt"],
 }
 #: Below these nodes, which scripts share with their types, the keys of one script stand for all.
 SHARED = {
@@ -103,15 +118,6 @@ def at(nested: Any, key: str) -> Any:
     return nested
 
 
-def check_models(settings: Any) -> None:
-    """The checks of models that scripts add."""
-    if isinstance(settings, types.BenchmarkConfig | types.SimulateScaleConfig):
-        for label, model in settings.models.items():
-            check_model(model, f"models.{label}")
-    else:
-        check_model(settings.model)
-
-
 def same(value: Any, given: Any) -> bool:
     """Whether a setting is what was given: a list may be a tuple, and a number a text."""
     if isinstance(value, Settings):
@@ -134,8 +140,6 @@ def check_values(name: str, plain: dict[str, Any], key: str) -> None:
         (at(changed, parent) if parent else changed)[last] = deepcopy(value)
         try:
             made = settings_from(changed, TYPES[name])
-            if key.startswith("model"):
-                check_models(made)
         except UserError as error:
             message, refused = str(error), refused + 1
             # An unknown or missing key below a node, or a value there, names that; of two keys that
@@ -158,7 +162,9 @@ def test_every_key_takes_a_sensible_value_or_refuses_it_by_name(name: str) -> No
 
 @pytest.mark.parametrize("model", ["mac", "cnn_lstm", "cnn_lstm_sa", "lstm", "qtype"])
 def test_so_does_every_option_of_the_other_models(model: str) -> None:
-    plain: Any = OmegaConf.to_container(composed("train", "run=x", f"model={model}"), resolve=True)
+    plain: Any = OmegaConf.to_container(
+        composed("train", "run=run", f"model={model}"), resolve=True
+    )
     for key in keys(plain["model"], "model."):
         check_values("train", plain, key)
 
@@ -180,20 +186,20 @@ def test_every_script_checks_its_whole_configuration(name: str) -> None:
 
 def test_a_value_that_must_be_given_is_named() -> None:
     with pytest.raises(UserError, match=r"^checkpoint: must be given; add checkpoint=<value>$"):
-        typed_settings(composed("evaluate"), types.EvaluateConfig)
+        typed_settings(composed("evaluate"), ChangedEvaluateSettings)
 
 
 def test_a_deleted_node_is_named_or_has_its_defaults() -> None:
-    config = composed("train", "run=x", "~logger", "~trainer.patience")
-    settings = typed_settings(config, types.TrainConfig)
+    config = composed("train", "run=run", "~logger", "~trainer.patience")
+    settings = typed_settings(config, RunSettings)
     assert (settings.logger.wandb, settings.trainer.patience) == (False, 5)
     with pytest.raises(UserError, match=r"^optim: is missing; it must be a group of keys"):
-        typed_settings(composed("train", "run=x", "~optim"), types.TrainConfig)
+        typed_settings(composed("train", "run=run", "~optim"), RunSettings)
 
 
 def test_both_loggers_at_once() -> None:
-    config = composed("train", "run=x", "logger=[wandb,tensorboard]")
-    logger = typed_settings(config, types.TrainConfig).logger
+    config = composed("train", "run=run", "logger=[wandb,tensorboard]")
+    logger = typed_settings(config, RunSettings).logger
     assert (logger.wandb, logger.tensorboard, logger.project) == (True, True, "filmvqa")
 
 
@@ -218,7 +224,7 @@ def _required(settings_type: type[Settings]) -> set[str]:
 
 def test_settings_are_checked_without_the_heavy_imports() -> None:
     heavy = {"torch", "numba", "h5py", "matplotlib"}
-    assert heavy_imports(["filmvqa.cli.settings"], heavy) == ""
+    assert heavy_imports([settings.__module__ for settings in TYPES.values()], heavy) == ""
 
 
 @pytest.mark.parametrize(

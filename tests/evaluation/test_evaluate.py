@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from filmvqa.evaluation.evaluate import evaluate_checkpoint
+from filmvqa.evaluation.settings import EvaluateSettings
 from filmvqa.system.errors import UserError
 from tests.training.tiny_runs import train
 
@@ -35,13 +36,15 @@ def test_data_that_are_not_on_this_machine(moved_run: Path) -> None:
     checkpoint, h5 = moved_run / "best.pt", moved_run.parent / "h5"
     before = moved_run.parent / "before"
     with pytest.raises(UserError, match=f"^{checkpoint}: .*{before}, .*give h5=.*features=<folder"):
-        evaluate_checkpoint(checkpoint, "val", device="cpu")
+        evaluate_checkpoint(EvaluateSettings(checkpoint=checkpoint, split="val", device="cpu"))
     with pytest.raises(UserError, match=f"^{checkpoint}: .*{before}, .*give h5=<folder"):
-        evaluate_checkpoint(checkpoint, "val", device="cpu", features=h5)
-    evaluate_checkpoint(checkpoint, "val", device="cpu", h5=h5)
+        evaluate_checkpoint(
+            EvaluateSettings(checkpoint=checkpoint, split="val", device="cpu", features=h5)
+        )
+    evaluate_checkpoint(EvaluateSettings(checkpoint=checkpoint, split="val", device="cpu", h5=h5))
     shutil.copytree(h5, before)
     try:
-        evaluate_checkpoint(checkpoint, "val", device="cpu")
+        evaluate_checkpoint(EvaluateSettings(checkpoint=checkpoint, split="val", device="cpu"))
     finally:
         shutil.rmtree(before)
 
@@ -52,7 +55,13 @@ def test_results_that_cannot_be_written(
 ) -> None:
     def evaluate(output: Path | None) -> None:
         evaluate_checkpoint(
-            moved_run / "best.pt", "val", device="cpu", h5=moved_run.parent / "h5", output=output
+            EvaluateSettings(
+                checkpoint=moved_run / "best.pt",
+                split="val",
+                device="cpu",
+                h5=moved_run.parent / "h5",
+                output=output,
+            )
         )
 
     (tmp_path / "file").touch()

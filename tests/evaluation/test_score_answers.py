@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from filmvqa.evaluation.score_answers import score_answers
+from filmvqa.evaluation.settings import ScoreSettings
 from filmvqa.questions.dataset import QuestionDataset
 from filmvqa.questions.vocabulary import Vocabulary
 from filmvqa.system.errors import UserError
@@ -43,7 +44,9 @@ def test_one_answer_per_line(
 ) -> None:
     path = tmp_path / "answers.txt"
     path.write_bytes("".join(f"{answer}{end}" for answer in given).encode())
-    report = score_answers(path, questions, tmp_path / "report.json")
+    report = score_answers(
+        ScoreSettings(answers=path, questions=questions, output=tmp_path / "report.json")
+    )
     assert report == {
         "answers": str(path), "questions": str(questions), **expected(tiny_set, given)
     }  # fmt: skip
@@ -67,7 +70,7 @@ def test_our_own_predictions(
     tiny_set: Path, questions: Path, given: list[str], tmp_path: Path
 ) -> None:
     path = write(tmp_path / "val_predictions.jsonl", records(questions, given))
-    report = score_answers(path, questions)
+    report = score_answers(ScoreSettings(answers=path, questions=questions))
     assert report.items() >= expected(tiny_set, given).items()
 
 
@@ -77,10 +80,14 @@ def test_predictions_of_other_questions_are_refused(
     content = records(questions, given)
     content[3]["image_index"] += 1
     with pytest.raises(UserError, match=r"p\.jsonl: line 4 answers question_index 3 about image"):
-        score_answers(write(tmp_path / "p.jsonl", content), questions)
+        score_answers(
+            ScoreSettings(answers=write(tmp_path / "p.jsonl", content), questions=questions)
+        )
     del content[3]["answer"]
     with pytest.raises(UserError, match=r"p\.jsonl: line 4: .*answer"):
-        score_answers(write(tmp_path / "p.jsonl", content), questions)
+        score_answers(
+            ScoreSettings(answers=write(tmp_path / "p.jsonl", content), questions=questions)
+        )
 
 
 @pytest.mark.parametrize("change", [-1, 1])
@@ -96,14 +103,14 @@ def test_another_number_of_answers_is_refused(
         path.write_text("\n".join(given[:-1] if change < 0 else [*given, "yes"]) + "\n")
     counts = f"{name}: has {len(given) + change} answers, .* {len(given)} questions"
     with pytest.raises(UserError, match=counts):
-        score_answers(path, questions)
+        score_answers(ScoreSettings(answers=path, questions=questions))
 
 
 def test_questions_without_answers_are_refused(tiny_world: Path, tmp_path: Path) -> None:
     questions = tiny_world / "questions/CLEVR_test_questions.json"
     (tmp_path / "a.txt").write_text("yes\n" * len(read_questions(questions).questions))
     with pytest.raises(UserError, match="has no answers to compare with"):
-        score_answers(tmp_path / "a.txt", questions)
+        score_answers(ScoreSettings(answers=tmp_path / "a.txt", questions=questions))
 
 
 def test_a_question_without_an_answer_is_named(
@@ -114,13 +121,17 @@ def test_a_question_without_an_answer_is_named(
     (tmp_path / "q.json").write_text(json.dumps(content))
     (tmp_path / "a.txt").write_text("\n".join(given))
     with pytest.raises(UserError, match=r"q\.json: question 2: has no answer"):
-        score_answers(tmp_path / "a.txt", tmp_path / "q.json")
+        score_answers(ScoreSettings(answers=tmp_path / "a.txt", questions=tmp_path / "q.json"))
 
 
 def test_a_report_is_not_written_over_its_inputs(questions: Path, tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("yes")
     with pytest.raises(UserError, match="would overwrite"):
-        score_answers(tmp_path / "a.txt", questions, tmp_path / "a.txt")
+        score_answers(
+            ScoreSettings(
+                answers=tmp_path / "a.txt", questions=questions, output=tmp_path / "a.txt"
+            )
+        )
 
 
 def test_answers_about_sounds_are_scored_by_their_types(tmp_path: Path) -> None:
@@ -129,7 +140,9 @@ def test_answers_about_sounds_are_scored_by_their_types(tmp_path: Path) -> None:
     path = layout.question_json("train")
     truths = [str(q.answer) for q in read_questions(path).questions]
     (tmp_path / "answers.txt").write_text("\n".join(truths) + "\n")
-    report = score_answers(tmp_path / "answers.txt", path, world="sound")
+    report = score_answers(
+        ScoreSettings(answers=tmp_path / "answers.txt", questions=path, world="sound")
+    )
     vocabulary = Vocabulary.load(layout.vocabulary)
     dataset = QuestionDataset.load(layout.question_h5("train"), vocabulary)
     expected = WordTask().report(dataset.answers, dataset.answers, dataset)

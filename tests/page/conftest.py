@@ -14,6 +14,7 @@ pytest.importorskip(
 )
 
 from filmvqa.evaluation.evaluate import evaluate_checkpoint
+from filmvqa.evaluation.settings import EvaluateSettings
 from filmvqa.page.app import first_subject
 from filmvqa.page.desk import House
 from filmvqa.page.networks import Network
@@ -38,7 +39,7 @@ def tiny_run(tiny_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a network of the tiny set, evaluated on its validation split."""
     folder = tmp_path_factory.mktemp("page") / "tiny"
     train(folder, tiny_set)
-    evaluate_checkpoint(folder / "best.pt", "val")
+    evaluate_checkpoint(EvaluateSettings(checkpoint=folder / "best.pt", split="val"))
     return folder
 
 

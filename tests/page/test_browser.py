@@ -34,6 +34,7 @@ from filmvqa.backbones.build import build_backbone
 from filmvqa.backbones.extraction import Extraction
 from filmvqa.checkpoints.checkpoint import load_checkpoint, vocabulary_of
 from filmvqa.evaluation.evaluate import evaluate_checkpoint
+from filmvqa.evaluation.settings import EvaluateSettings
 from filmvqa.questions.preprocess import preprocess_questions
 from filmvqa.system.layout import DatasetLayout
 from tests.conftest import REPOSITORY, script_environment
@@ -51,13 +52,15 @@ def address(tiny_world: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
         backbone="clevr_cnn",
     )
     vocabulary = vocabulary_of(load_checkpoint("clevr_world"), "clevr_world")
-    preprocess_questions(layout, vocab=vocabulary)
+    preprocess_questions(layout, vocabulary=vocabulary)
     images = layout.image_folder("val")
     Extraction(
         images, layout.feature_h5("val"), "val", build_backbone("clevr_cnn"), (144, 144)
     ).run()
     evaluation = work / "outputs/clevr_world/evaluation"
-    evaluate_checkpoint("clevr_world", "val", h5=layout.h5, output=evaluation)
+    evaluate_checkpoint(
+        EvaluateSettings(checkpoint="clevr_world", split="val", h5=layout.h5, output=evaluation)
+    )
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

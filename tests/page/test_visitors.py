@@ -15,9 +15,11 @@ from nicegui.testing.user_simulation import user_simulation
 from PIL import Image
 
 from filmvqa.evaluation.evaluate import evaluate_checkpoint
+from filmvqa.evaluation.settings import EvaluateSettings
 from filmvqa.page.app import build_page, open_house, serve
 from filmvqa.page.desk import House
 from filmvqa.page.networks import Network
+from filmvqa.page.settings import PageSettings
 from filmvqa.page.subjects import PictureSet, Subject, drawn
 from filmvqa.system.errors import UserError
 from filmvqa.system.layout import DatasetLayout
@@ -305,7 +307,7 @@ def test_errors_are_filtered_and_opened(tiny_house: House, first: Subject) -> No
 def test_masks_are_looked_through(referring_set: Path, tmp_path: Path, first: Subject) -> None:
     """The worst first; a network that draws has no right and wrong answers."""
     train(tmp_path / "run", referring_set, "film_segmentation", max_steps=16)
-    evaluate_checkpoint(tmp_path / "run/best.pt", "val")
+    evaluate_checkpoint(EvaluateSettings(checkpoint=tmp_path / "run/best.pt", split="val"))
     pictures = PictureSet(DatasetLayout.under(referring_set.parent, h5=referring_set))
     network = Network.load(str(tmp_path / "run/best.pt"), "cpu", None)
     house = House([network], pictures, tmp_path / "run")
@@ -348,7 +350,8 @@ def test_two_visitors_do_not_see_each_others_scenes(network: Network, first: Sub
 
 def test_what_cannot_be_shown_is_said(tmp_path) -> None:
     with pytest.raises(UserError, match="h5=<folder of question files>"):
-        open_house(["clevr_world"], h5=str(tmp_path / "none"), device="cpu")
-    house = open_house(["clevr_world"], device="cpu")
+        open_house(PageSettings(checkpoint="clevr_world", h5=tmp_path / "none", device="cpu"))
+    settings = PageSettings(checkpoint="clevr_world", host="203.0.113.1", device="cpu", show=False)
+    house = open_house(settings)
     with pytest.raises(UserError, match="choose another with port=<number> or host=<address>"):
-        serve(house, host="203.0.113.1", port=8080, show=False)
+        serve(house, settings)

@@ -10,6 +10,7 @@ import pytest
 
 from filmvqa.questions.dataset import NAME_DATASETS
 from filmvqa.questions.preprocess import preprocess_questions
+from filmvqa.questions.settings import EncodingSettings
 from filmvqa.questions.vocabulary import Vocabulary
 from filmvqa.system.errors import UserError
 from filmvqa.system.layout import DatasetLayout
@@ -89,7 +90,7 @@ def test_the_vocabulary_comes_from_train_alone(tmp_path: Path) -> None:
     ):
         preprocess_questions(layout(tmp_path))
     assert not (tmp_path / "h5/val_questions.h5").exists()
-    preprocess_questions(layout(tmp_path), allow_unknown=True)
+    preprocess_questions(layout(tmp_path), EncodingSettings(allow_unknown=True))
     with h5py.File(tmp_path / "h5/val_questions.h5") as file:
         assert file["questions"][0].tolist()[3] == 3  # <UNK>
 
@@ -112,11 +113,9 @@ def test_an_existing_vocabulary_is_used_and_grown(tmp_path: Path) -> None:
         json.dumps({"questions": [ask("is it shiny?"), ask("is that shiny?")]})
     )
     with pytest.raises(UserError, match="shiny"):
-        preprocess_questions(humans, vocab=given)
-    preprocess_questions(
-        humans, vocab=given, extend_vocab=True, min_count=2,
-        allow_unknown=True,
-    )  # fmt: skip
+        preprocess_questions(humans, EncodingSettings(vocab=given))
+    options = {"vocab": given, "extend_vocab": True, "min_count": 2, "allow_unknown": True}
+    preprocess_questions(humans, EncodingSettings(**options))
     old, new = Vocabulary.load(given), Vocabulary.load(tmp_path / "out/vocab.json")
     assert new.question == {**old.question, "shiny": len(old.question)}
     with h5py.File(tmp_path / "out/train_questions.h5") as file:

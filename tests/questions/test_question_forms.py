@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from filmvqa.questions.dataset import QuestionDataset
 from filmvqa.questions.preprocess import PreprocessedSplit, preprocess_questions
+from filmvqa.questions.settings import EncodingSettings
 from filmvqa.questions.vocabulary import Vocabulary
 from filmvqa.system.errors import UserError
 from filmvqa.system.layout import DatasetLayout
@@ -49,7 +50,8 @@ def arrays(path: Path) -> dict[str, np.ndarray]:
 
 def made(folder: Path, **options: Any) -> dict[str, np.ndarray]:
     """The arrays of train of the set in a folder."""
-    preprocess_questions(layout(folder), **options)
+    others = {name: options.pop(name) for name in ("missing_images", "world") if name in options}
+    preprocess_questions(layout(folder), EncodingSettings(**options), **others)
     return arrays(folder / "h5/train_questions.h5")
 
 
@@ -362,7 +364,7 @@ def without(key: str, *rows: int) -> list[Record]:
 
 def keep(folder: Path, questions: list[Record]) -> PreprocessedSplit:
     write(folder / "q", "train", questions)
-    [split] = preprocess_questions(layout(folder), incomplete="keep")
+    [split] = preprocess_questions(layout(folder), EncodingSettings(incomplete="keep"))
     return split
 
 
@@ -397,7 +399,7 @@ def test_a_question_that_lacks_something_is_refused_or_kept(
     )
     assert len(dataset) == split.num_questions
     # It is complete for who accepts this, and not for others.
-    assert preprocess_questions(layout(tmp_path), incomplete="keep") == [
+    assert preprocess_questions(layout(tmp_path), EncodingSettings(incomplete="keep")) == [
         PreprocessedSplit("train", split.num_questions, was_there=True, lacking={what: 2})
     ]
     with pytest.raises(UserError, match="question 2"):
@@ -481,7 +483,7 @@ def test_advice_is_what_helps(
         shutil.copy(tmp_path / "h5/vocab.json", tmp_path / "vocab.json")
         options["vocab"] = tmp_path / "vocab.json"
     with pytest.raises(UserError, match="question 1") as caught:
-        preprocess_questions(layout(tmp_path), **options)
+        preprocess_questions(layout(tmp_path), EncodingSettings(**options))
     message = str(caught.value)
     assert {n for n in ("allow_unknown", "extend_vocab") if f"{n}=true" in message} == advised
 

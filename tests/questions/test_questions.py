@@ -11,7 +11,8 @@ import torch
 
 from filmvqa.evaluation.batches import Loader
 from filmvqa.features.store import FeatureStore, open_feature_store
-from filmvqa.questions.dataset import QuestionDataset, chosen_families
+from filmvqa.questions.dataset import QuestionDataset
+from filmvqa.questions.settings import DataSettings
 from filmvqa.questions.vocabulary import Vocabulary
 from filmvqa.system.errors import UserError
 from filmvqa.system.hdf5 import image_name_crc32
@@ -133,7 +134,8 @@ def test_some_families(tiny_set: Path, vocabulary: Vocabulary, tmp_path: Path) -
     families = questions.families.unique()[:2].tolist()
     path = tmp_path / "families.json"
     path.write_text(json.dumps(families[::-1]))
-    assert chosen_families(str(path)) == chosen_families(families) == families
+    for given in (str(path), families[::-1]):
+        assert DataSettings(name="x", root="x", families=given).chosen_families == families
     chosen = questions.of_families(families)
     assert set(chosen.families.tolist()) == set(families)
     assert 0 < len(chosen) < len(questions) == len(questions.of_families(None))
@@ -148,8 +150,8 @@ def test_other_choices_of_families_are_refused(tmp_path: Path, content: str) -> 
     path = tmp_path / "families.json"
     path.write_text(content)
     with pytest.raises(UserError, match=r"families\.json"):
-        chosen_families(str(path))
+        _ = DataSettings(name="x", root="x", families=str(path)).chosen_families
     with pytest.raises(UserError, match=r"absent\.json: no such file"):
-        chosen_families(str(tmp_path / "absent.json"))
+        _ = DataSettings(name="x", root="x", families=str(tmp_path / "absent.json")).chosen_families
     with pytest.raises(UserError, match=r"data\.families"):
-        chosen_families([-1])
+        DataSettings(name="x", root="x", families=[-1])

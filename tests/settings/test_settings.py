@@ -9,8 +9,8 @@ from typing import Annotated, Any, ClassVar, Literal
 import pytest
 from msgspec import Meta
 
+from filmvqa.settings.annotations import GROUPS
 from filmvqa.settings.typed import (
-    GROUPS,
     AboveZero,
     ImageSize,
     Name,
@@ -19,8 +19,8 @@ from filmvqa.settings.typed import (
     Settings,
     checked,
     settings_from,
-    wanted,
 )
+from filmvqa.settings.wording import wanted
 from filmvqa.system.errors import UserError
 
 

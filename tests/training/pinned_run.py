@@ -15,18 +15,18 @@ import torch
 
 from filmvqa.backbones.build import build_backbone
 from filmvqa.backbones.extraction import Extraction
+from filmvqa.backbones.settings import ExtractionSettings
 from filmvqa.checkpoints.checkpoint import load_checkpoint, model_from_checkpoint
 from filmvqa.questions.dataset import QuestionDataset
 from filmvqa.questions.preprocess import preprocess_questions
 from filmvqa.questions.vocabulary import Vocabulary
 from filmvqa.system.layout import DatasetLayout
-from filmvqa.training.prepare import RunSettings
 from filmvqa.training.run import train_run
-from filmvqa.training.settings import OptimSettings, TrainerSettings
+from filmvqa.training.settings import OptimSettings, RunSettings, TrainerSettings
 from filmvqa.worlds.clevr.generate import generate
 from filmvqa.worlds.clevr.generator_settings import GeneratorSettings
 from filmvqa.worlds.clevr.scene_rules import SceneRules
-from tests.conftest import data_in
+from tests.conftest import set_in
 
 FIGURES = Path(__file__).with_name("pinned_run.json")
 STEPS = 60
@@ -57,7 +57,9 @@ def make_set(root: Path) -> Path:
     for split in IMAGES:
         images, target = layout.image_folder(split), layout.feature_h5(split)
         backbone = build_backbone("clevr_cnn")
-        Extraction(images, target, split, backbone, (48, 48), precision="float32").run()
+        Extraction(
+            images, target, split, backbone, (48, 48), ExtractionSettings(precision="float32")
+        ).run()
     return layout.h5
 
 
@@ -71,8 +73,8 @@ def run_figures(name: str, h5: Path, folder: Path) -> dict[str, Any]:
             grad_clip=1.0, precision="float32",
         )  # fmt: skip
         settings = RunSettings(
-            data=data_in(h5), model={"name": name, **MODELS[name]}, optim=OptimSettings(**OPTIM), trainer=trainer,
-            config={"model": name}, device="cpu",
+            data=set_in(h5), model={"name": name, **MODELS[name]}, optim=OptimSettings(**OPTIM),
+            trainer=trainer, device="cpu",
         )  # fmt: skip
         train_run(folder, settings)
         records = [json.loads(x) for x in (folder / "metrics.jsonl").read_text().splitlines()]

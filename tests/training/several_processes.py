@@ -17,10 +17,9 @@ import torch
 from filmvqa.cli.process import end_with_parent
 from filmvqa.features.store import FeatureStore
 from filmvqa.system import processes
-from filmvqa.training.prepare import RunSettings
 from filmvqa.training.run import train_run
-from filmvqa.training.settings import OptimSettings, TrainerSettings
-from tests.conftest import REPOSITORY, data_in
+from filmvqa.training.settings import OptimSettings, RunSettings, TrainerSettings
+from tests.conftest import REPOSITORY, set_in
 
 TRAINER = {
     "batch_size": 64, "max_steps": 20, "eval_every": 10, "log_every": 1, "grad_clip": 1.0,
@@ -55,11 +54,10 @@ def run_jobs(count: int, h5: Path, jobs: Sequence[Job]) -> None:
 def run_job(h5: Path, job: Job) -> None:
     """Train a run in this process, or those that it has joined."""
     settings = RunSettings(
-        data=data_in(h5),
+        data=set_in(h5),
         model=job.model,
         optim=OptimSettings(**OPTIM),
         trainer=TrainerSettings(**TRAINER | job.trainer),
-        config={"model": job.model, "trainer": TRAINER | job.trainer},
         device="cpu",
     )
     with _double_precision() if job.double else _single_precision():

@@ -8,16 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from filmvqa.scripts.train import run_settings
 from hydra import compose, initialize_config_dir
 from omegaconf import open_dict
 
 from filmvqa.backbones.build import build_backbone
 from filmvqa.backbones.extraction import Extraction
+from filmvqa.cli.command import typed_settings
 from filmvqa.evaluation.evaluate import evaluate_checkpoint
+from filmvqa.evaluation.settings import EvaluateSettings
 from filmvqa.system.layout import DatasetLayout
 from filmvqa.tasks.protocol import task_of
 from filmvqa.training.run import train_run
+from filmvqa.training.settings import RunSettings
 from tests.conftest import REPOSITORY
 from tests.worlds.sound.small_sets import FRONT_END
 
@@ -82,15 +84,16 @@ def test_it_trains_two_steps_and_evaluates(
         before = config.copy()
         before.train.update(init_from=None, trainable=None)
         before.model.generator.task_offset = False
-        train_run(tmp_path / "before", run_settings(before))
+        train_run(tmp_path / "before", typed_settings(before, RunSettings))
         config.train.init_from = str(tmp_path / "before/best.pt")
-    score = train_run(tmp_path / "run", run_settings(config))
+    score = train_run(tmp_path / "run", typed_settings(config, RunSettings))
     records = [json.loads(x) for x in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     steps = [r["step"] for r in records if "loss" in r]
     assert steps == ([] if config.model.name == "qtype" else [1, 2])
-    _, report = evaluate_checkpoint(
-        tmp_path / "run/best.pt", config.data.val_split, device="cpu",
+    settings = EvaluateSettings(
+        checkpoint=tmp_path / "run/best.pt", split=config.data.val_split, device="cpu",
         precision=config.trainer.precision,
     )  # fmt: skip
+    _, report = evaluate_checkpoint(settings)
     metric = task_of(config.model.name).metric
     assert report["overall"][metric] == pytest.approx(score, abs=0.02)

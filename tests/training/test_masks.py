@@ -13,6 +13,7 @@ import filmvqa
 from filmvqa.checkpoints.export import export_network
 from filmvqa.evaluation.batches import open_loader
 from filmvqa.evaluation.evaluate import evaluate_checkpoint
+from filmvqa.evaluation.settings import EvaluateSettings
 from filmvqa.models import build_model
 from filmvqa.questions.vocabulary import Vocabulary
 from filmvqa.studies.sheets import draw_masks
@@ -93,7 +94,7 @@ def test_forty_expressions_are_learned_by_heart(conditioning: str, referring_set
 def test_an_evaluation_reports_what_its_masks_score(
     run: Path, referring_world: Path, referring_set: Path
 ) -> None:
-    files, report = evaluate_checkpoint(run, "val")
+    files, report = evaluate_checkpoint(EvaluateSettings(checkpoint=run, split="val"))
     assert report is not None
     records = [json.loads(line) for line in files.predictions.read_text().splitlines()]
     layout = DatasetLayout.under(referring_world)

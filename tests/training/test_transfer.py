@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from filmvqa.checkpoints.checkpoint import load_checkpoint, model_from_checkpoint
 from filmvqa.evaluation.evaluate import evaluate_checkpoint
+from filmvqa.evaluation.settings import EvaluateSettings
 from filmvqa.models import build_model
 from filmvqa.questions.dataset import QuestionDataset
 from filmvqa.questions.vocabulary import Vocabulary
@@ -36,7 +37,7 @@ def test_a_runs_folder_means_its_best_checkpoint(trained: Path, tmp_path: Path) 
     shutil.copy(trained, folder)
     model, new = grown(folder)
     assert warm_start(model, "film", folder, new) == (len(new.question) - 2, 2)
-    files, _ = evaluate_checkpoint(folder, "val", device="cpu")
+    files, _ = evaluate_checkpoint(EvaluateSettings(checkpoint=folder, split="val", device="cpu"))
     assert files.folder == folder / "evaluation"
     report = json.loads(files.report.read_text())
     assert report["checkpoint"] == str(folder / "best.pt")
@@ -230,17 +231,26 @@ def test_a_split_can_train_and_validate_on_different_images(tmp_path: Path, tiny
     best = train(tmp_path / "run", tiny_set, splits=splits, run={"fraction": 0.4}, max_steps=8)
     images = load_checkpoint(tmp_path / "run/best.pt")["train_images"]
     assert len(images) == 8
-    _, report = evaluate_checkpoint(tmp_path / "run/best.pt", "val", device="cpu")
+    _, report = evaluate_checkpoint(
+        EvaluateSettings(checkpoint=tmp_path / "run/best.pt", split="val", device="cpu")
+    )
     assert report["images_left_out"] == 8
     assert report["overall"]["questions"] == 12 * 10
     assert report["overall"]["accuracy"] == pytest.approx(best)
     lines = (tmp_path / "run/evaluation/val_predictions.jsonl").read_text().splitlines()
     assert len(lines) == 120
-    _, report = evaluate_checkpoint(tmp_path / "run/best.pt", "train", device="cpu")
+    _, report = evaluate_checkpoint(
+        EvaluateSettings(checkpoint=tmp_path / "run/best.pt", split="train", device="cpu")
+    )
     assert report["images_left_out"] == 0
     shutil.copytree(tiny_set, tmp_path / "other_set")  # its images are others
     _, report = evaluate_checkpoint(
-        tmp_path / "run/best.pt", "val", h5=tmp_path / "other_set", device="cpu"
+        EvaluateSettings(
+            checkpoint=tmp_path / "run/best.pt",
+            split="val",
+            h5=tmp_path / "other_set",
+            device="cpu",
+        )
     )
     assert report["images_left_out"] == 0
     with pytest.raises(UserError, match="images are left"):

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from filmvqa.training.prepare import RunSettings
+from filmvqa.questions.settings import DataSettings
 from filmvqa.training.run import train_run
-from filmvqa.training.settings import OptimSettings, TrainerSettings
-from tests.conftest import data_in
+from filmvqa.training.settings import (
+    OptimSettings,
+    RunSettings,
+    TrainerSettings,
+    TransferSettings,
+)
+from tests.conftest import set_in
 from tests.models.small_models import SMALL
 
 #: Models large enough to learn 64 questions by heart.
@@ -44,28 +50,21 @@ def train(
         "train_sample": 50,
     } | changes  # fmt: skip
     options = dict(run or {})
-    resume = options.pop("resume", True)
-    layout = options.pop("data", data_in(data))
+    data_options, transfer = (
+        {name: options.pop(name) for name in options.keys() & {f.name for f in fields(node)}}
+        for node in (DataSettings, TransferSettings)
+    )
     run_settings = RunSettings(
-        data=layout,
-        train_split=splits[0],
-        val_split=splits[1],
+        data=options.pop("data", None)
+        or set_in(data, train_split=splits[0], val_split=splits[1], **data_options),
         model={"name": name, **SMALL[name], **(model or {})},
         optim=OptimSettings(**OPTIM | (optim or {})),
         trainer=TrainerSettings(**settings),
-        config={
-            "model": name,
-            "seed": seed,
-            "trainer": {**settings},
-            "optim": OPTIM | (optim or {}),
-            "data": {"h5": str(data)},
-            "store": options.get("store", "auto"),
-            "train": {k: v for k, v in options.items() if k in ("trainable", "frozen_batch_norm")},
-        },
+        train=TransferSettings(**transfer),
         seed=seed,
         **{"device": "cpu", **options},
     )
-    return train_run(folder, run_settings, resume=resume)
+    return train_run(folder, run_settings)
 
 
 def metrics(folder: Path) -> list[dict]:

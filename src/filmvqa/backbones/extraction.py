@@ -16,10 +16,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from filmvqa.backbones.backbone import Backbone
+from filmvqa.backbones.settings import ExtractionSettings
 from filmvqa.features.feature_file import FORMAT, check_made_alike, open_writer, recorded_precision
 from filmvqa.features.images import list_images
 from filmvqa.features.prefetch import prefetch
-from filmvqa.settings.typed import ImageSize, Positive, Precision, Workers, checked
+from filmvqa.settings.typed import ImageSize, checked
 from filmvqa.system import processes
 from filmvqa.system.devices import to_device, use_bfloat16
 from filmvqa.system.files import refuse_overwriting, sync_folder
@@ -40,12 +41,10 @@ class Extraction:
 
     Parameters
     ----------
-    threads
-        Decode this many images at a time beside the network.
-    precision
-        Of the network's arithmetic; ``auto`` keeps to that of an existing file.
-    missing_images, max_images
-        As ``list_images`` takes them.
+    settings
+        None: ``ExtractionSettings()``.
+    missing_images
+        As ``list_images`` takes it.
 
     Raises
     ------
@@ -61,30 +60,26 @@ class Extraction:
         split: str,
         backbone: Backbone,
         image_size: tuple[int, int],
+        settings: ExtractionSettings | None = None,
         *,
-        batch_size: int = 64,
-        threads: int = 2,
         device: torch.device | str = "cpu",
-        precision: str = "auto",
         missing_images: str = "refuse",
-        max_images: int | None = None,
     ) -> None:
         self.path, self.split = Path(target), split
+        self.settings = settings or ExtractionSettings()
         self.image_size = checked(image_size, ImageSize, "image_size")
-        self.batch_size = checked(batch_size, Positive, "batch_size")
-        self.threads = checked(threads, Workers, "threads")
-        checked(precision, Precision, "precision")
         refuse_overwriting(self.path, images_folder)
         self._partial = self.path.with_name(self.path.name + ".partial")
         images = list_images(
             images_folder,
             missing_images=missing_images,
-            max_images=max_images,
+            max_images=self.settings.max_images,
             kind=backbone.file_kind,
         )
         self._image_paths = list(images.values())
         self.image_names = {index: path.name for index, path in images.items()}
         device = torch.device(device)
+        precision: str = self.settings.precision
         if precision == "auto":
             recorded = recorded_precision(self.path) or recorded_precision(self._partial)
             precision = recorded or precision
@@ -143,9 +138,10 @@ class Extraction:
         return self
 
     def _out_of_memory_message(self) -> str:
+        settings = self.settings
         return (
-            f"{self.path}: out of memory while it was made; lower batch_size={self.batch_size} or "
-            f"threads={self.threads} and run again: images that were done are kept"
+            f"{self.path}: out of memory while it was made; lower batch_size={settings.batch_size} "
+            f"or threads={settings.threads} and run again: images that were done are kept"
         )
 
     def _extract(self) -> None:
@@ -181,29 +177,31 @@ class Extraction:
         """Maps (n, C, H', W') of all batches of images after the first ``num_done``, of which each
         process in turn computes one."""
         with closing(self._maps(self._own_paths(num_done))) as own:
-            for turn, first in enumerate(range(num_done, self.shape[0], self.batch_size)):
+            for turn, first in enumerate(range(num_done, self.shape[0], self.settings.batch_size)):
                 sender = turn % processes.count()
                 if sender == 0:
                     yield next(own)
                     continue
-                size = min(self.batch_size, self.shape[0] - first)
+                size = min(self.settings.batch_size, self.shape[0] - first)
                 maps = torch.empty((size, *self.shape[1:]), dtype=getattr(torch, self.dtype))
                 yield processes.receive(maps, sender)
 
     def _own_paths(self, num_done: int) -> list[Path]:
         """The images of this process' batches after the first ``num_done`` images."""
-        starts = range(num_done, self.shape[0], self.batch_size)
+        starts = range(num_done, self.shape[0], self.settings.batch_size)
         own = starts[processes.rank() :: processes.count()]
         return [
-            path for first in own for path in self._image_paths[first : first + self.batch_size]
+            path
+            for first in own
+            for path in self._image_paths[first : first + self.settings.batch_size]
         ]
 
     def _maps(self, paths: Sequence[Path]) -> Generator[Tensor]:
         """Maps (n, C, H', W') of batches of images; a GPU may not have computed them yet."""
         load = partial(self._backbone.load, size=self.image_size)
-        depth = DECODE_AHEAD * self.batch_size
-        with closing(prefetch(load, paths, threads=self.threads, depth=depth)) as images:
-            while batch := list(islice(images, self.batch_size)):
+        depth = DECODE_AHEAD * self.settings.batch_size
+        with closing(prefetch(load, paths, threads=self.settings.threads, depth=depth)) as images:
+            while batch := list(islice(images, self.settings.batch_size)):
                 # Stacked as they were decoded, (H, W, 3) each: channels last at no cost.
                 stacked = torch.from_numpy(np.stack([image.transpose(1, 2, 0) for image in batch]))
                 yield compute_maps(self._backbone, stacked.permute(0, 3, 1, 2))

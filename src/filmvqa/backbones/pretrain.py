@@ -29,7 +29,8 @@ from filmvqa.backbones.labelled_images import (
     LabelledImages,
     PretrainingExamples,
 )
-from filmvqa.system.devices import autocast
+from filmvqa.backbones.settings import PretrainSettings
+from filmvqa.system.devices import autocast, choose_device
 from filmvqa.system.errors import UserError, one_line
 from filmvqa.system.files import write_file
 from filmvqa.worlds.engine.worker_pool import worker_pool
@@ -87,36 +88,16 @@ def augmented(images: Tensor, generator: torch.Generator) -> Tensor:
     return x.clamp_(0.0, 255.0)
 
 
-def pretrain(
-    output: str | Path,
-    examples: PretrainingExamples,
-    *,
-    images: int = 60000,
-    sizes: tuple[int, ...] = (96, 112, 144),
-    epochs: int = 36,
-    batch_size: int = 256,
-    lr: float = 5e-3,
-    seed: int = 0,
-    workers: int = 2,
-    device: torch.device | None = None,
-) -> dict[str, float]:
+def pretrain(settings: PretrainSettings, examples: PretrainingExamples) -> dict[str, float]:
     """Train ``ClevrCNN`` on generated images and write its weights as float16 safetensors.
 
-    After each epoch the state of training is written beside ``output``; a training that was stopped
+    After each epoch the state of training is written beside the output; a training that was stopped
     goes on from there.
 
     Parameters
     ----------
     examples
         The world that draws the images.
-    images
-        Number of training images of all ``sizes`` together.
-    sizes
-        Widths of the square images, in pixels.
-    workers
-        Number of processes that draw images; the images do not depend on it.
-    device
-        Where the network is trained; all images are held there. None: the CPU.
 
     Returns
     -------
@@ -131,32 +112,36 @@ def pretrain(
         For fewer images than make a batch of each size, and for the state of a training with other
         settings.
     """
-    if images // len(sizes) < batch_size:
+    sizes, batch_size, seed = settings.sizes, settings.batch_size, settings.seed
+    per_size = settings.images // len(sizes)
+    if per_size < batch_size:
         raise UserError(
-            f"images={images}: must be at least {batch_size * len(sizes)}, a batch of each size"
+            f"images={settings.images}: must be at least {batch_size * len(sizes)}, a batch of "
+            "each size"
         )
     torch.manual_seed(seed)
-    device = device or torch.device("cpu")
+    device = choose_device(settings.device)
     network = ClevrCNN()
     model = Backbone("clevr_cnn", network).to(device).to(memory_format=torch.channels_last)
     predictor = CellPredictor(network.channels, examples.num_values).to(device)
-    num_steps = epochs * len(sizes) * (images // len(sizes) // batch_size)
-    settings = {
-        "images": images, "sizes": list(sizes), "epochs": epochs, "batch_size": batch_size,
-        "lr": lr, "seed": seed, "rules": examples.rules, "device": device.type,
+    num_steps = settings.epochs * len(sizes) * (per_size // batch_size)
+    record = {
+        "images": settings.images, "sizes": list(sizes), "epochs": settings.epochs,
+        "batch_size": batch_size, "lr": settings.lr, "seed": seed, "rules": examples.rules,
+        "device": device.type,
     }  # fmt: skip
-    training = _Training(model, predictor, num_steps, lr, seed, device)
-    state_path = Path(f"{output}.training")
-    training.restore(state_path, settings)
-    drawn = _draw_in_parallel(images // len(sizes), sizes, seed, workers, examples)
+    training = _Training(model, predictor, num_steps, settings.lr, seed, device)
+    state_path = Path(f"{settings.output}.training")
+    training.restore(state_path, record)
+    drawn = _draw_in_parallel(per_size, sizes, seed, settings.workers, examples)
     train = [_to_tensors(labelled, device) for labelled in drawn]
     held_out = [_to_tensors(examples.draw(512, size, (seed, 1, size)), device) for size in sizes]
     with tqdm(total=num_steps, initial=training.step, desc="pretrain", unit="batch") as bar:
-        for _ in range(training.epoch, epochs):
+        for _ in range(training.epoch, settings.epochs):
             training.train_epoch(train, batch_size, bar)
-            training.save(state_path, settings)
+            training.save(state_path, record)
     weights = {k: v.half().contiguous().cpu() for k, v in network.state_dict().items()}
-    write_file(output, safetensors.torch.save(weights))
+    write_file(settings.output, safetensors.torch.save(weights))
     state_path.unlink()
     # The scores are those of the weights as written.
     network.load_state_dict({k: v.float() for k, v in weights.items()})

@@ -14,13 +14,14 @@ from typing import Any
 from torch import nn
 from tqdm import tqdm
 
+from filmvqa.benchmark.settings import LoggingCostSettings
 from filmvqa.system.errors import UserError
 from filmvqa.system.layout import RunLayout
 from filmvqa.system.tables import text_table
 from filmvqa.training.loggers import Logger, build_loggers
-from filmvqa.training.prepare import RunSettings, prepare_run
+from filmvqa.training.prepare import prepare_run
 from filmvqa.training.run import trainer_of
-from filmvqa.training.settings import LoggerSettings
+from filmvqa.training.settings import LoggerSettings, RunSettings
 from filmvqa.training.snapshots import Snapshot, SnapshotTaker
 
 
@@ -64,7 +65,7 @@ def _error(values: list[float]) -> float:
     return stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
 
 
-def logging_cost(settings: RunSettings, pairs: int) -> LoggingCost:
+def logging_cost(settings: LoggingCostSettings) -> LoggingCost:
     """Train the same run with the loggers of ``settings`` and without, by turns.
 
     Processor time is compared, of all threads of this process: other programs disturb it less than
@@ -82,7 +83,7 @@ def logging_cost(settings: RunSettings, pairs: int) -> LoggingCost:
     plain = replace(settings, logger=LoggerSettings())
     cost = LoggingCost([], [], [])
     with tempfile.TemporaryDirectory(prefix="filmvqa-logging-") as folder:
-        for pair in tqdm(range(pairs + 1), desc="measure", unit="pair"):
+        for pair in tqdm(range(settings.pairs + 1), desc="measure", unit="pair"):
             for is_logged in (False, True) if pair % 2 else (True, False):
                 target = Path(folder, f"{pair}-{is_logged}")
                 seconds, inside = _measured_run(target, settings if is_logged else plain)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from filmvqa.backbones.build import build_backbone
 from filmvqa.backbones.extraction import Extraction
+from filmvqa.backbones.settings import ExtractionSettings
 from filmvqa.benchmark.inputs import SPLIT, Inputs
 from filmvqa.benchmark.measure import Work, count_operations, drop_from_page_cache
 from filmvqa.benchmark.reference import ReferenceModel, reference_extraction, reference_reading
@@ -111,13 +112,12 @@ class Parts:
         for path in paths:
             os.link(path, folder / path.name)
         backbone = build_backbone("resnet101", 3, self.inputs.resnet_weights())
-        threads, precision = os.cpu_count() or 2, self.trainer.precision
+        settings = ExtractionSettings(threads=os.cpu_count() or 2, precision=self.trainer.precision)
 
         def extract() -> None:
             Extraction(
-                folder, target, SPLIT, backbone, IMAGE_SHAPE[1:],
-                threads=threads, device=self.device, precision=precision,
-            ).run()  # fmt: skip
+                folder, target, SPLIT, backbone, IMAGE_SHAPE[1:], settings, device=self.device
+            ).run()
 
         with torch.inference_mode():
             image = torch.zeros((1, *IMAGE_SHAPE), dtype=torch.uint8)

@@ -1,19 +1,27 @@
-"""The settings of the benchmark."""
+"""What is measured, and how often: the settings of the programs that measure."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated
 
 from msgspec import Meta
 
-from filmvqa.settings.typed import Device, Name, Natural, PathText, Positive, Settings
-from filmvqa.training.settings import OptimSettings, TrainerSettings
+from filmvqa.settings.typed import (
+    Device,
+    ModelOptions,
+    Name,
+    Natural,
+    PathText,
+    Positive,
+    ProgramSettings,
+)
+from filmvqa.training.settings import OptimSettings, RunSettings, TrainerSettings
 
 
 @dataclass(frozen=True, kw_only=True)
-class BenchmarkSettings(Settings):
-    """What is measured, and how often.
+class BenchmarkSettings(ProgramSettings):
+    """A measurement of the speed of each part of the pipeline.
 
     Attributes
     ----------
@@ -22,9 +30,9 @@ class BenchmarkSettings(Settings):
     optim, trainer
         Settings of training.
     output
-        The JSON file that is written.
+        The JSON file of the results.
     parts
-        Names of the parts to measure; None is all.
+        Names of the parts to measure; None: all.
     times
         Multiples of a base size at which the cost is measured; none if empty.
     runs, reference_runs
@@ -36,9 +44,11 @@ class BenchmarkSettings(Settings):
     matrix_sizes
         Sizes of the square matrices whose fastest product is the limit of arithmetic; None: by
         device.
+    device
+        As ``choose_device`` takes it.
     """
 
-    models: dict[str, dict[str, Any]]
+    models: dict[str, ModelOptions]
     optim: OptimSettings
     trainer: TrainerSettings
     output: PathText
@@ -51,3 +61,39 @@ class BenchmarkSettings(Settings):
     copies: Positive = 4
     matrix_sizes: Annotated[list[Positive], Meta(min_length=1)] | None = None
     device: Device = "auto"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        from filmvqa.models import check_model  # imports torch: after all that is quick
+
+        for name, model in self.models.items():
+            check_model(model, f"models.{name}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoggingCostSettings(RunSettings):
+    """The run whose loggers are measured.
+
+    Attributes
+    ----------
+    pairs
+        Of runs, without the loggers and with them.
+    """
+
+    pairs: Positive = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimulateScaleSettings(ProgramSettings):
+    """Training at sizes that no machine here has, computed from a measurement.
+
+    Attributes
+    ----------
+    measurement
+        The JSON file of what was measured on one machine.
+    output
+        The tables as Markdown; None: they are printed.
+    """
+
+    measurement: PathText = "docs/scale.json"
+    output: PathText | None = None

@@ -258,6 +258,14 @@ def vocabulary_of(content: dict[str, Any], path: str | Path) -> Vocabulary:
     return vocabulary
 
 
+def vocabulary_in(path: str | Path) -> Vocabulary | None:
+    """The vocabulary of a checkpoint that ``path`` names, as ``load_checkpoint`` takes it; None if
+    the path is another file's."""
+    if checkpoint_file(path).suffix not in (".pt", SUFFIX):
+        return None
+    return vocabulary_of(load_checkpoint(path), path)
+
+
 def model_from_checkpoint(
     content: dict[str, Any], path: str | Path
 ) -> tuple[nn.Module, Vocabulary]:

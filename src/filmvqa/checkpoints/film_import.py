@@ -9,33 +9,18 @@ from typing import Any
 from filmvqa.backbones.backbone import IMAGENET_MEAN, ORIGINAL_FILM_STD
 from filmvqa.checkpoints.checkpoint import save_checkpoint
 from filmvqa.checkpoints.original_film import read_original_film
+from filmvqa.checkpoints.settings import ImportSettings
 from filmvqa.questions.vocabulary import Vocabulary
 from filmvqa.system.errors import UserError
 from filmvqa.system.layout import DatasetLayout
 
 
-def import_original_film(
-    source: str | Path,
-    target: str | Path,
-    data: DatasetLayout,
-    *,
-    train_split: str = "train",
-    val_split: str = "val",
-    padded_length: int = 46,
-) -> Vocabulary:
+def import_original_film(settings: ImportSettings) -> Vocabulary:
     """Write a checkpoint of the original code, FiLM or a baseline, as one of this project, and its
     vocabulary as ``vocab.json`` beside it; questions are to be encoded with that vocabulary.
 
     It records how the original's features are made where their shape tells it (``backbone_of``), so
     that pictures can be asked about.
-
-    Parameters
-    ----------
-    data
-        Where evaluation looks for questions and features by default.
-    padded_length
-        The length to which the questions that it was trained on were padded, by default that of
-        CLEVR's longest: the backward direction of a bidirectional encoder reads the padding.
 
     Returns
     -------
@@ -47,10 +32,10 @@ def import_original_film(
     UserError
         For a file that cannot be loaded, a target that exists, or another vocabulary beside it.
     """
-    target = Path(target)
+    target, data = Path(settings.output), settings.data
     if target.exists():
         raise UserError(f"{target}: exists already; choose another output")
-    original = read_original_film(source)
+    original = read_original_film(settings.source)
     vocabulary = original.vocabulary
     vocabulary_path = DatasetLayout.under(target.parent, h5=target.parent).vocabulary
     if vocabulary_path.exists() and Vocabulary.load(vocabulary_path) != vocabulary:
@@ -60,7 +45,7 @@ def import_original_film(
     if original.kwargs.get("encoder", {}).get(
         "bidirectional"
     ):  # our batches are padded no more than they need
-        original.kwargs["encoder"]["padded_length"] = padded_length
+        original.kwargs["encoder"]["padded_length"] = settings.padded_length
     target.parent.mkdir(parents=True, exist_ok=True)
     vocabulary.save(vocabulary_path)
     save_checkpoint(
@@ -69,14 +54,14 @@ def import_original_film(
             "model": {"name": original.name, "kwargs": original.kwargs},
             "weights": original.weights,
             "ema_weights": None,
-            "config": {"imported_from": Path(source).name},
+            "config": {"imported_from": Path(settings.source).name},
             "vocabulary": vocabulary.to_dict(),
             "data": {
-                "h5": str(data.h5),
-                "features": str(data.features),
-                "backbone": data.backbone,
-                "train_split": train_split,
-                "val_split": val_split,
+                "h5": str(data.layout.h5),
+                "features": str(data.layout.features),
+                "backbone": data.backbone.name,
+                "train_split": data.train_split,
+                "val_split": data.val_split,
             },
             "backbone": backbone_of(original.kwargs["feature_shape"]),
             "inputs": {"vocabulary": vocabulary.sha256()},

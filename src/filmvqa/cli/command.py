@@ -172,7 +172,7 @@ S = TypeVar("S", bound=Settings)
 
 
 def typed_settings(config: DictConfig, settings_type: type[S]) -> S:
-    """The whole config of a script as its dataclass of ``filmvqa.cli.settings``.
+    """The whole config of a program as its settings.
 
     Raises
     ------

@@ -6,14 +6,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from filmvqa.cli.settings import GenerateConfig
+from filmvqa.cli.settings import GenerateSettings
 
 if TYPE_CHECKING:
     from filmvqa.worlds.engine.ask_scenes import Relate
     from filmvqa.worlds.engine.generate import Maker
 
 
-def generate_set(settings: GenerateConfig, own: Any, maker: Maker) -> None:
+def generate_set(settings: GenerateSettings, own: Any, maker: Maker) -> None:
     """Generate a set, and print what was done.
 
     Parameters

@@ -22,10 +22,10 @@ from filmvqa.checkpoints.exported import shipped_file
 from filmvqa.evaluation.batches import Loader, open_loader
 from filmvqa.evaluation.predictions import predict
 from filmvqa.evaluation.provenance import changed_inputs, record_inputs
+from filmvqa.evaluation.settings import AskedSettings, EvaluateSettings
 from filmvqa.models import targets_of
 from filmvqa.models.fast.accelerate import accelerate
 from filmvqa.questions.vocabulary import Vocabulary
-from filmvqa.settings.typed import Precision, checked
 from filmvqa.system import processes
 from filmvqa.system.devices import choose_device
 from filmvqa.system.errors import UserError, warn
@@ -57,18 +57,7 @@ class NetworkChange:
 
 
 def evaluate_checkpoint(
-    checkpoint: str | Path,
-    split: str,
-    *,
-    h5: str | Path | None = None,
-    features: str | Path | None = None,
-    output: str | Path | None = None,
-    batch_size: int = 256,
-    device: str = "auto",
-    precision: str = "auto",
-    store: str = "auto",
-    missing_images: str = "refuse",
-    change: NetworkChange | None = None,
+    settings: EvaluateSettings, change: NetworkChange | None = None
 ) -> tuple[EvaluationLayout, dict[str, Any] | None]:
     """Answer a split's questions with the model that a checkpoint describes.
 
@@ -79,21 +68,8 @@ def evaluate_checkpoint(
 
     Parameters
     ----------
-    h5, features
-        Folders of question and feature HDF5; None is the folders of the training data.
-    output
-        The folder of the results; None is ``evaluation`` in the folder of the checkpoint, and for
-        a network of the package in ``outputs/<name>``.
-    batch_size
-        Number of questions per batch.
-    device, precision
-        As ``choose_device`` and ``autocast`` take them.
-    store
-        As ``open_feature_store`` takes it.
-    missing_images
-        ``refuse`` questions about images without features, or ``leave_out`` them.
     change
-        Evaluate a changed network: the results go to a folder of the change's name in ``output``.
+        Evaluate a changed network: the results go to a folder of the change's name in the output's.
 
     Returns
     -------
@@ -109,17 +85,15 @@ def evaluate_checkpoint(
         For an unusable checkpoint or data file, an output folder that is in use or cannot be
         written, or if memory runs out.
     """
-    checked(precision, Precision, "precision")
-    if output is None:
-        output = RunLayout(output_folder(checkpoint)).evaluation
-    folder = Path(output) if change is None else Path(output) / change.name
-    files = EvaluationLayout(folder, split)
+    split, folder = settings.split, Path(settings.output or "")
+    if settings.output is None:
+        folder = RunLayout(output_folder(settings.checkpoint)).evaluation
+    files = EvaluationLayout(folder if change is None else folder / change.name, split)
     if processes.is_first():
         check_output(files.predictions)
-    with opened_questions(
-        checkpoint, split, h5=h5, features=features, batch_size=batch_size, device=device,
-        store=store, missing_images=missing_images,
-    ) as asked:  # fmt: skip
+    with open_questions(
+        settings, split, store=settings.store, missing_images=settings.missing_images
+    ) as asked:
         report = _report_header(asked, split)
         questions = asked.loader.questions
         altered: AbstractContextManager[None] = nullcontext()
@@ -127,7 +101,7 @@ def evaluate_checkpoint(
             report |= change.record
             altered = change.applied(asked.model, asked.vocabulary)
         with altered, folder_lock(files.folder, split):
-            predictions = predict(asked.model, asked.loader, precision=precision)
+            predictions = predict(asked.model, asked.loader, precision=settings.precision)
             targets: Tensor | None = None
             if asked.loader.has_targets:
                 targets = asked.loader.read_targets(torch.arange(len(questions))).cpu()
@@ -166,46 +140,45 @@ class AskedQuestions:
 
 
 @contextmanager
-def opened_questions(
-    checkpoint: str | Path,
+def open_questions(
+    settings: AskedSettings,
     split: str,
     *,
-    h5: str | Path | None = None,
-    features: str | Path | None = None,
-    batch_size: int = 256,
-    device: str = "auto",
     store: str = "auto",
     missing_images: str = "refuse",
 ) -> Iterator[AskedQuestions]:
     """Open a checkpoint and the questions and features of a split, for the block's time.
 
-    The parameters are those of ``evaluate_checkpoint``.
+    Parameters
+    ----------
+    store, missing_images
+        As ``open_loader`` takes them.
 
     Raises
     ------
     UserError
         For an unusable checkpoint or data file, or if memory runs out, also within the block.
     """
-    checkpoint = checkpoint_file(checkpoint)
+    checkpoint = checkpoint_file(settings.checkpoint)
     content = load_checkpoint(checkpoint)
     model, vocabulary = model_from_checkpoint(content, checkpoint)
-    layout = _data_layout(content["data"], h5, features)
-    torch_device = choose_device(device)
-    _check_folders(checkpoint, layout, h5, features)
+    layout = _data_layout(content["data"], settings.h5, settings.features)
+    device = choose_device(settings.device)
+    _check_folders(checkpoint, layout, settings)
     loader = open_loader(
-        layout, split, vocabulary, batch_size, torch_device, store,
+        layout, split, vocabulary, settings.batch_size, device, store,
         missing_images=missing_images, missing_images_option="missing_images",
         targets=targets_of(model),
     )  # fmt: skip
 
     def out_of_memory_message() -> str:
         return (
-            f"{checkpoint}: out of memory on {torch_device}; lower batch_size={batch_size}, or "
+            f"{checkpoint}: out of memory on {device}; lower batch_size={settings.batch_size}, or "
             "choose store=stream"
         )
 
     with closing(loader), explained_out_of_memory(out_of_memory_message):
-        model = model.to(torch_device)
+        model = model.to(device)
         print(accelerate(model))
         yield AskedQuestions(checkpoint, content, model, vocabulary, layout, loader)
 
@@ -256,14 +229,10 @@ def _data_layout(
     return DatasetLayout.under(Path(h5).parent, h5=h5, features=features, backbone=data["backbone"])
 
 
-def _check_folders(
-    checkpoint: str | Path,
-    layout: DatasetLayout,
-    h5: str | Path | None,
-    features: str | Path | None,
-) -> None:
+def _check_folders(checkpoint: Path, layout: DatasetLayout, settings: AskedSettings) -> None:
     """Raise ``UserError`` with the options to give if the checkpoint's data are not here, as on
     another machine."""
+    h5, features = settings.h5, settings.features
     for given, folder, remedy in (
         (
             h5,

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from filmvqa.evaluation.settings import ScoreSettings
 from filmvqa.questions.dataset import QuestionGroups
 from filmvqa.questions.question_table import MISSING, QuestionTable, read_question_table
 from filmvqa.system.errors import UserError
@@ -23,26 +24,8 @@ from filmvqa.worlds.engine.world import read_world
 _ANOTHER = -2
 
 
-def score_answers(
-    answers: str | Path,
-    questions: str | Path,
-    output: str | Path | None = None,
-    *,
-    world: str | Path = "clevr",
-) -> dict[str, Any]:
+def score_answers(settings: ScoreSettings) -> dict[str, Any]:
     """Compare a file of answers with those of a question JSON.
-
-    Parameters
-    ----------
-    answers
-        One answer per line, in the order of the questions, as CLEVR's authors, film and clevr-iep
-        write them; or a ``<split>_predictions.jsonl`` of ``evaluate_checkpoint``.
-    questions
-        Question JSON with answers, such as ``read_question_table`` reads.
-    output
-        Where to write the report as JSON; None: nowhere.
-    world
-        What the questions are about, as ``read_world`` takes it.
 
     Returns
     -------
@@ -54,10 +37,10 @@ def score_answers(
     UserError
         If a file cannot be read, or the answers are not those of the questions.
     """
-    answers, questions = Path(answers), Path(questions)
-    if output is not None:
-        refuse_overwriting(output, answers, questions)
-    table = read_question_table(questions, world=read_world(world))
+    answers, questions = Path(settings.answers), Path(settings.questions)
+    if settings.output is not None:
+        refuse_overwriting(settings.output, answers, questions)
+    table = read_question_table(questions, world=read_world(settings.world))
     text = _text(answers)
     if answers.suffix == ".jsonl":
         given = _answers_of_records(answers, text, table)
@@ -71,8 +54,8 @@ def score_answers(
     predictions = torch.tensor([table.answer_names.get(answer, _ANOTHER) for answer in given])
     report = {"answers": str(answers), "questions": str(questions)}
     report |= WordTask().report(predictions, *_answers_and_groups(table))
-    if output is not None:
-        write_file(output, json.dumps(report, indent=1) + "\n")
+    if settings.output is not None:
+        write_file(settings.output, json.dumps(report, indent=1) + "\n")
     return report
 
 

@@ -10,7 +10,8 @@ from typing import Annotated, Any, TypeVar, get_type_hints
 from msgspec import Meta
 from torch import nn
 
-from filmvqa.settings.typed import Positive, checked, shown
+from filmvqa.settings.typed import Positive, checked
+from filmvqa.settings.wording import shown
 from filmvqa.system.errors import OptionError, UserError
 
 #: (C, H, W)

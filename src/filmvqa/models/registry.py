@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from torch import nn
 
 from filmvqa.models.options import checked_options
-from filmvqa.settings.typed import shown
+from filmvqa.settings.wording import shown
 from filmvqa.system.errors import OptionError, UserError
 
 MODELS: dict[str, type[nn.Module]] = {}

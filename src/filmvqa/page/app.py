@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Sequence
 from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
@@ -20,6 +19,7 @@ from filmvqa.page.film_panel import FilmPanel
 from filmvqa.page.networks import Network
 from filmvqa.page.question_panel import QuestionPanels
 from filmvqa.page.scene_panel import ScenePanels
+from filmvqa.page.settings import PageSettings
 from filmvqa.page.subjects import FIRST_SEED, MAX_UPLOAD, PictureSet, Subject, drawn
 from filmvqa.page.what_if_panel import WhatIfPanel
 from filmvqa.system.errors import UserError
@@ -27,34 +27,24 @@ from filmvqa.system.layout import DatasetLayout
 from filmvqa.worlds.clevr.editing import EditedScene
 
 
-def open_house(
-    checkpoints: Sequence[str],
-    *,
-    h5: str | None = None,
-    device: str = "auto",
-    weights: str | None = None,
-) -> House:
-    """The networks of checkpoints, with the pictures of a data set and the first network's run.
-
-    Parameters
-    ----------
-    h5
-        The folder of the set's question files; None: that of the first checkpoint's training set.
-        If that is not here, there are no pictures to choose from.
+def open_house(settings: PageSettings) -> House:
+    """The networks of the checkpoints, with the pictures of a data set and the first network's run.
 
     Raises
     ------
     UserError
         If a checkpoint cannot be used, or the folder ``h5`` is not there.
     """
-    networks = [Network.load(checkpoint, device, weights) for checkpoint in checkpoints]
+    h5, first = settings.h5, settings.checkpoint
+    checkpoints = [first] if settings.beside is None else [first, settings.beside]
+    networks = [Network.load(path, settings.device, settings.weights) for path in checkpoints]
     if h5 is not None and not Path(h5).is_dir():
         raise UserError(f"{h5}: no such folder; give h5=<folder of question files>")
-    folder = Path(h5 or load_checkpoint(checkpoints[0])["data"]["h5"])
+    folder = Path(h5 or load_checkpoint(first)["data"]["h5"])
     pictures = PictureSet(DatasetLayout.under(folder.parent, h5=folder))
     if h5 is not None and not pictures.splits:
         raise UserError(f"{h5}: no images beside it, in {pictures.layout.images}; leave out h5")
-    return House(networks, pictures if pictures.splits else None, output_folder(checkpoints[0]))
+    return House(networks, pictures if pictures.splits else None, output_folder(first))
 
 
 def first_subject() -> Subject:
@@ -132,7 +122,7 @@ class UploadLimit:
         await self._app(scope, receive, send)
 
 
-def serve(house: House, *, host: str, port: int, show: bool) -> None:
+def serve(house: House, settings: PageSettings) -> None:
     """Show the page until the program is interrupted.
 
     Raises
@@ -140,6 +130,7 @@ def serve(house: House, *, host: str, port: int, show: bool) -> None:
     UserError
         If the port is in use, or the host is not this machine's.
     """
+    host, port = settings.host, settings.port
     _check_address(host, port)
     subject = first_subject()
     warm_up(house, subject)
@@ -150,8 +141,9 @@ def serve(house: House, *, host: str, port: int, show: bool) -> None:
     with suppress(KeyboardInterrupt):  # the usual end
         ui.run(
             lambda: build_page(house, subject),
-            host=host, port=port, title="filmvqa", favicon=_FAVICON, show=show, reload=False,
-            tailwind=False, show_welcome_message=False, dark=None, timeout_graceful_shutdown=1,
+            host=host, port=port, title="filmvqa", favicon=_FAVICON, show=settings.show,
+            reload=False, tailwind=False, show_welcome_message=False, dark=None,
+            timeout_graceful_shutdown=1,
         )  # fmt: skip
 
 

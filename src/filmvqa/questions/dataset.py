@@ -17,10 +17,8 @@ from filmvqa.features.store import FeatureStore
 from filmvqa.questions.vocabulary import SPECIAL_TOKENS, Vocabulary
 from filmvqa.settings.typed import MissingImages, checked
 from filmvqa.system.errors import UserError
-from filmvqa.system.files import read_bytes
 from filmvqa.system.hdf5 import HDF5_ERRORS, arrays_sha256, unreadable
 from filmvqa.worlds.engine.programs import QUESTION_TYPES
-from filmvqa.worlds.engine.schema import CORRECT, decode_json
 
 _MAKE_AGAIN = "delete it and run scripts/preprocess_questions.py again"
 #: The format of earlier versions, whose generated sets numbered families otherwise.
@@ -277,29 +275,6 @@ class QuestionDataset(QuestionGroups):
             f"{self.path}: its images are not those of {path} ({image}); preprocess and extract "
             "the same split again"
         )
-
-
-def chosen_families(option: Sequence[int] | str | None) -> list[int] | None:
-    """The question families that ``data.families`` gives: numbers, or the path of a JSON file with
-    a list of them, as film's ``family_split_file``. None: all.
-
-    Raises
-    ------
-    UserError
-        If the file cannot be read, or for other values.
-    """
-    if option is None:
-        return None
-    numbers: Any = option
-    if isinstance(option, str):
-        numbers = decode_json(read_bytes(option, "give data.families a file"), Any, option, CORRECT)
-    is_number = [isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in numbers] if (
-        isinstance(numbers, Sequence)
-    ) else []  # fmt: skip
-    if not is_number or not all(is_number):
-        begin = f"{option}: has" if isinstance(option, str) else "data.families:"
-        raise UserError(f"{begin} {numbers!r}; give a list of families' numbers such as [0, 5, 17]")
-    return sorted(set(numbers))
 
 
 def _tensor(array: NDArray[Any] | None) -> Tensor | None:

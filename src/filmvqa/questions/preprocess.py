@@ -19,8 +19,9 @@ from filmvqa.questions.question_table import (
     QuestionTable,
     read_question_table,
 )
+from filmvqa.questions.settings import EncodingSettings
 from filmvqa.questions.vocabulary import SPECIAL_TOKENS, UNK, Vocabulary
-from filmvqa.settings.typed import Incomplete, MissingImages, Positive, checked
+from filmvqa.settings.typed import MissingImages
 from filmvqa.system.errors import UserError, one_line, warn
 from filmvqa.system.files import names_in, refuse_overwriting, write_file
 from filmvqa.system.hdf5 import (
@@ -71,14 +72,11 @@ class PreprocessedSplit:
 
 def preprocess_questions(
     layout: DatasetLayout,
+    settings: EncodingSettings | None = None,
     *,
     train_split: str = "train",
-    vocab: str | Path | Vocabulary | None = None,
-    extend_vocab: bool = False,
-    allow_unknown: bool = False,
-    min_count: int = 1,
-    missing_images: str = "refuse",
-    incomplete: str = "refuse",
+    vocabulary: Vocabulary | None = None,
+    missing_images: MissingImages = "refuse",
     world: World = CLEVR,
 ) -> list[PreprocessedSplit]:
     """Write ``vocab.json`` and ``<split>_questions.h5`` for every split that has question JSON.
@@ -87,22 +85,14 @@ def preprocess_questions(
 
     Parameters
     ----------
+    settings
+        None: ``EncodingSettings()``.
     train_split
         The split whose words, answers and program steps make the vocabulary.
-    vocab
-        An existing vocabulary to encode with, or its file; None builds one from train alone.
-    extend_vocab
-        Add train's new tokens to ``vocab``, after its own.
-    allow_unknown
-        Encode unknown question words as ``<UNK>`` instead of refusing them.
-    min_count
-        Question words rarer than this in train stay out of a new or extended vocabulary.
+    vocabulary
+        What is encoded with instead of the file ``settings.vocab``.
     missing_images
         ``refuse`` a question about an image that is not there, or ``leave_out`` such questions.
-    incomplete
-        ``refuse`` a question that lacks an answer, program or family that others of its split have;
-        or ``keep`` what there is: questions without an answer are left out, those without a program
-        have no type.
     world
         What the questions are about, which tells their types.
 
@@ -112,17 +102,17 @@ def preprocess_questions(
         For malformed JSON, an unknown word, answer or program step, a missing image, an incomplete
         question, or existing files that cannot be read; nothing half-written is left.
     """
-    work = _Preprocessing(
-        layout, allow_unknown, missing_images, incomplete, min_count,
-        can_extend=vocab is not None and not extend_vocab, world=world,
-    )  # fmt: skip
+    settings = settings or EncodingSettings()
+    work = _Preprocessing(layout, settings, missing_images, world)
     sources = layout.question_json_by_split(train_split)
-    if extend_vocab and isinstance(vocab, str | Path):
-        refuse_overwriting(layout.vocabulary, vocab)
+    if settings.extend_vocab and settings.vocab is not None:
+        refuse_overwriting(layout.vocabulary, settings.vocab)
     check_version(layout)
     train = work.read(train_split, sources[train_split]) if train_split in sources else None
-    base = Vocabulary.load(vocab) if isinstance(vocab, str | Path) else vocab
-    vocabulary = base if base and not extend_vocab else work.build_vocabulary(train, base)
+    if vocabulary is None and settings.vocab is not None:
+        vocabulary = Vocabulary.load(settings.vocab)
+    if vocabulary is None or settings.extend_vocab:
+        vocabulary = work.build_vocabulary(train, vocabulary)
     with folder_lock(layout.h5, "questions"):
         # All are looked at before anything is written: one of them may not be ours to replace.
         done = {split: work.finished(split, path, vocabulary) for split, path in sources.items()}
@@ -145,25 +135,17 @@ class _Preprocessing:
     """What is accepted of the questions of a set, as ``preprocess_questions`` takes it."""
 
     layout: DatasetLayout
-    allow_unknown: bool
-    missing_images: str
-    incomplete: str
-    min_count: int
-    can_extend: bool
+    settings: EncodingSettings
+    missing_images: MissingImages
     world: World
-
-    def __post_init__(self) -> None:
-        checked(self.missing_images, MissingImages, "data.missing_images")
-        checked(self.incomplete, Incomplete, "incomplete")
-        checked(self.min_count, Positive, "min_count")
 
     @property
     def accepted(self) -> set[str]:
         """Those of ``LACKING`` that are no reason to refuse a question."""
-        accepted = {"word"} if self.allow_unknown else set()
+        accepted = {"word"} if self.settings.allow_unknown else set()
         if self.missing_images == "leave_out":
             accepted.add("image")
-        if self.incomplete == "keep":
+        if self.settings.incomplete == "keep":
             accepted |= {"answer", "objects", "program", "family"}
         return accepted
 
@@ -176,7 +158,7 @@ class _Preprocessing:
             leave_out=self.missing_images == "leave_out",
             world=self.world,
         )
-        if self.incomplete == "refuse":
+        if self.settings.incomplete == "refuse":
             for what, rows in table.incomplete().items():
                 number = table.numbers[int(rows.argmax())]
                 raise UserError(
@@ -205,7 +187,7 @@ class _Preprocessing:
                 train.left_out_steps + Counter(train.programs.counts(train.steps)),
             )
         )
-        return Vocabulary.build(words, steps, train.answer_names, self.min_count, base)
+        return Vocabulary.build(words, steps, train.answer_names, self.settings.min_count, base)
 
     def _origin(
         self, split: str, source: Path, vocabulary: Vocabulary, lacking: Collection[str]
@@ -254,7 +236,7 @@ class _Preprocessing:
 
     def write(self, split: str, table: QuestionTable, vocabulary: Vocabulary) -> PreprocessedSplit:
         """Write the question file of a split."""
-        unknown = vocabulary.question[UNK] if self.allow_unknown else None
+        unknown = vocabulary.question[UNK] if self.settings.allow_unknown else None
         words = self._renumber(table, "questions", table.words, vocabulary.question, unknown)
         arrays: dict[str, NDArray[Any]] = {
             "questions": table.questions.padded(words),
@@ -351,9 +333,9 @@ class _Preprocessing:
         remedies = []
         if column == "questions":
             remedies.append(f"allow_unknown=true reads unknown words as {UNK}")
-            if self.min_count > 1:
+            if self.settings.min_count > 1:
                 remedies.append("a lower min_count takes rare words of train into the vocabulary")
-        if self.can_extend:
+        if self.settings.vocab is not None and not self.settings.extend_vocab:
             remedies.append("extend_vocab=true adds train's to the vocabulary")
         if not remedies:
             remedies.append("add questions with it to train, or take this one out of the file")

@@ -4,27 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Annotated, ClassVar
 
 from msgspec import Meta
 
 from filmvqa.backbones.spectrogram_settings import SPECTROGRAM, SpectrogramSettings
+from filmvqa.settings.annotations import GROUPS
+from filmvqa.settings.effects import Effect
 from filmvqa.settings.typed import (
-    GROUPS,
     Fraction,
     ImageSize,
+    Incomplete,
     MissingImages,
     Name,
     Natural,
     PathText,
     Positive,
+    ProgramSettings,
     Settings,
     SplitName,
 )
 from filmvqa.system.errors import UserError
+from filmvqa.system.files import read_bytes
 from filmvqa.system.layout import DatasetLayout
+from filmvqa.worlds.engine.schema import decode_json
 from filmvqa.worlds.engine.set_settings import SET_KINDS, SetKind
 from filmvqa.worlds.engine.world import World, read_world
+
+_Families = Annotated[list[Natural], Meta(min_length=1)]
 
 
 def _set_settings() -> Mapping[str, type[Settings]]:
@@ -37,7 +45,7 @@ class BackboneSettings(Settings):
 
     node: ClassVar[str] = "data.backbone"
 
-    name: Name
+    name: Name = "resnet101"
     stage: Annotated[int, Meta(ge=1, le=4)] = 3
 
 
@@ -96,23 +104,25 @@ class DataSettings(Settings):
 
     node: ClassVar[str] = "data"
 
-    name: Name
-    root: PathText
-    images: PathText
-    h5: PathText
-    features: PathText
+    name: Annotated[Name, Effect.DATA]
+    root: Annotated[PathText, Effect.DATA]
+    images: Annotated[PathText | None, Effect.DATA] = None
+    h5: Annotated[PathText | None, Effect.DATA] = None
+    features: Annotated[PathText | None, Effect.DATA] = None
     train_split: SplitName = "train"
     val_split: SplitName = "val"
-    missing_images: MissingImages = "refuse"
-    families: list[Natural] | PathText | None = None
+    missing_images: Annotated[MissingImages, Effect.DATA] = "refuse"
+    families: _Families | PathText | None = None
     fraction: Fraction = 1.0
     curriculum: list[CurriculumStage] | None = None
-    image_size: ImageSize
-    mask_size: ImageSize | None = None
-    backbone: BackboneSettings
-    generated: dict[str, Settings] = field(default_factory=dict, metadata={GROUPS: _set_settings})
-    spectrogram: SpectrogramSettings | None = None
-    download: DownloadSettings | None = None
+    image_size: Annotated[ImageSize, Effect.DATA] = (224, 224)
+    mask_size: Annotated[ImageSize | None, Effect.DATA] = None
+    backbone: Annotated[BackboneSettings, Effect.DATA] = field(default_factory=BackboneSettings)
+    generated: Annotated[dict[str, Settings], Effect.DATA] = field(
+        default_factory=dict, metadata={GROUPS: _set_settings}
+    )
+    spectrogram: Annotated[SpectrogramSettings | None, Effect.DATA] = None
+    download: Annotated[DownloadSettings | None, Effect.DATA] = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -122,6 +132,23 @@ class DataSettings(Settings):
                 f"data.backbone.name={self.backbone.name}: does not fit data.spectrogram={given}; "
                 f"recordings take {SPECTROGRAM} with such settings, images another without"
             )
+
+    @cached_property
+    def chosen_families(self) -> list[int] | None:
+        """``families`` as numbers, of which a file may have the list, as film's
+        ``family_split_file``; None: all.
+
+        Raises
+        ------
+        UserError
+            If the file cannot be read, or has no list of numbers.
+        """
+        numbers = self.families
+        if isinstance(numbers, str):
+            content = read_bytes(numbers, "give data.families a file")
+            remedy = "give a list of families' numbers such as [0, 5, 17]"
+            numbers = decode_json(content, _Families, numbers, remedy)
+        return None if numbers is None else sorted(set(numbers))
 
     @property
     def _kind(self) -> SetKind | None:
@@ -150,3 +177,49 @@ class DataSettings(Settings):
             self.root, images=self.images, h5=self.h5, features=self.features,
             backbone=self.backbone.name, prefix=prefix,
         )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataProgramSettings(ProgramSettings):
+    """A program for a data set.
+
+    Attributes
+    ----------
+    data
+        The set, such as ``data=mini``.
+    """
+
+    data: DataSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodingSettings(Settings):
+    """How question JSON becomes a vocabulary and question HDF5.
+
+    Attributes
+    ----------
+    vocab
+        The file of an existing vocabulary to encode with; None: one is built from train alone. The
+        program takes a checkpoint's, too.
+    extend_vocab
+        Add train's new tokens to ``vocab``, after its own.
+    allow_unknown
+        Encode unknown question words as ``<UNK>`` instead of refusing them.
+    min_count
+        Question words rarer than this in train stay out of a new or extended vocabulary.
+    incomplete
+        ``refuse`` a question that lacks an answer, program or family that others of its split have;
+        or ``keep`` what there is: questions without an answer are left out, those without a program
+        have no type.
+    """
+
+    vocab: PathText | None = None
+    extend_vocab: bool = False
+    allow_unknown: bool = False
+    min_count: Positive = 1
+    incomplete: Incomplete = "refuse"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreprocessSettings(EncodingSettings, DataProgramSettings):
+    """The set whose questions are encoded, and how."""

@@ -5,28 +5,30 @@ Nothing here imports torch, so that a wrong value is reported before anything sl
 
 from __future__ import annotations
 
-import collections.abc
-import difflib
 import json
 import math
-import types
+import os
 from collections.abc import Iterable, Mapping
-from dataclasses import MISSING, fields
-from typing import (
-    Annotated,
-    Any,
-    ClassVar,
-    Literal,
-    TypeVar,
-    Union,
-    get_args,
-    get_origin,
-    get_type_hints,
-)
+from copy import deepcopy
+from dataclasses import MISSING, dataclass, field, fields
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta
 
+from filmvqa.settings.annotations import (
+    GROUPS,
+    alternatives,
+    entry_of_mapping,
+    field_annotations,
+    field_names,
+    group_type,
+    is_settings,
+    key_hints,
+    takes_null,
+)
+from filmvqa.settings.effects import Effect
+from filmvqa.settings.wording import shown, suggestion, wanted
 from filmvqa.system.errors import UserError
 
 #: Up to the largest number that a 32-bit integer holds.
@@ -50,6 +52,10 @@ Probability = Annotated[float, Meta(ge=0.0, le=1.0)]
 #: A path of a file or a folder.
 PathText = Annotated[str, Meta(min_length=1, description="a path")]
 Name = Annotated[str, Meta(min_length=1, description="a name")]
+#: A name that Hydra has made a folder of already: ``run=1e3`` is a folder, too.
+Label = Annotated[str | int | float | bool, Meta(description="a name")]
+#: ``name`` of a model and its options, which its constructor checks.
+ModelOptions = dict[str, Any]
 #: A split's name is part of the names of its files.
 SplitName = Annotated[
     str, Meta(pattern=r"^[^/\s]+$", description="the name of a split, without / and spaces")
@@ -80,7 +86,8 @@ class Settings:
     ``node`` is the path of the settings in configurations, with which messages name a field.
     Annotations may be ``bool``, ``int``, ``float``, ``str``, ``Literal``, lists, tuples and
     dictionaries of these, other ``Settings``, unions, and ``Annotated`` with ``msgspec.Meta``,
-    whose ``description``, if there is one, tells the user what is wanted.
+    whose ``description``, if there is one, tells the user what is wanted, or with other notes on a
+    field, which ``notes_of`` returns.
 
     Raises
     ------
@@ -91,9 +98,9 @@ class Settings:
     node: ClassVar[str] = ""
 
     def __post_init__(self) -> None:
-        hints = _hints(type(self))
-        for name in _names(type(self)):
-            value = checked(getattr(self, name), hints[name], self.key_of(name))
+        hints = field_annotations(type(self))
+        for name in field_names(type(self)):
+            value = checked(getattr(self, name), hints[name][0], self.key_of(name))
             object.__setattr__(self, name, value)
 
     @classmethod
@@ -101,14 +108,44 @@ class Settings:
         """The key of a field in configurations."""
         return f"{cls.node}.{name}" if cls.node else name
 
+    def plain(self) -> dict[str, Any]:
+        """The settings as nested plain data: as ``settings_from`` was given them, or with every
+        field if they were made otherwise."""
+        if "_given" in self.__dict__:
+            return deepcopy(dict(self.__dict__["_given"]))
+        plain: dict[str, Any] = {}
+        for one in fields(self):  # type: ignore[arg-type]
+            value = _plain(getattr(self, one.name))
+            plain |= value if GROUPS in one.metadata else {one.name: value}
+        return plain
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProgramSettings(Settings):
+    """What all programs share.
+
+    Attributes
+    ----------
+    imports
+        Modules of the user's own, installed or in the current folder, that are imported first:
+        what they register, such as a model, can be chosen.
+    debug
+        Whether the traceback of a user error is printed too.
+    """
+
+    imports: Annotated[list[Name], Effect.NONE] = field(default_factory=list)
+    debug: Annotated[bool, Effect.UNRECORDED] = False
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Settings):
+        return value.plain()
+    if isinstance(value, list | tuple):
+        return list(map(_plain, value))
+    return {k: _plain(v) for k, v in value.items()} if isinstance(value, Mapping) else value
+
 
 S = TypeVar("S", bound=Settings)
-
-
-#: In the metadata of a field: a function that returns the types of groups of keys that other rooms
-#: register, by key, such as the settings of a user's own world. The field maps the keys of the
-#: groups that are given to these; in a configuration each stands beside the other fields.
-GROUPS = "groups"
 
 
 def settings_from(plain: Any, settings_type: type[S]) -> S:
@@ -126,21 +163,37 @@ def settings_from(plain: Any, settings_type: type[S]) -> S:
     for name, value in plain.items():
         if name not in hints:
             key = settings_type.key_of(str(name))
-            raise UserError(f"{key}: no such key; {_suggestion(str(name), settings_type)}")
-        node_type = next(filter(_is_settings, _alternatives(hints[name])), None)
-        if node_type is None or (value is None and _takes_null(hints[name])):
+            raise UserError(f"{key}: no such key; {suggestion(str(name), settings_type)}")
+        node_type = group_type(hints[name])
+        if node_type is None or (value is None and takes_null(hints[name])):
             values[name] = value
         else:
             values[name] = settings_from(value, node_type)
-    for field in fields(settings_type):  # type: ignore[arg-type]
-        is_required = field.default is MISSING and field.default_factory is MISSING
-        if is_required and field.name not in values:
-            key = settings_type.key_of(field.name)
-            raise UserError(f"{key}: is missing; it must be {wanted(hints[field.name])}")
-        if groups := field.metadata.get(GROUPS):
+    for one in fields(settings_type):  # type: ignore[arg-type]
+        is_required = one.default is MISSING and one.default_factory is MISSING
+        if is_required and one.name not in values:
+            key = settings_type.key_of(one.name)
+            raise UserError(f"{key}: is missing; it must be {wanted(hints[one.name])}")
+        if groups := one.metadata.get(GROUPS):
             given = {name: values.pop(name, None) for name in groups()}
-            values[field.name] = {name: group for name, group in given.items() if group is not None}
-    return settings_type(**values)
+            values[one.name] = {name: group for name, group in given.items() if group is not None}
+    made = settings_type(**values)
+    object.__setattr__(made, "_given", plain)
+    return made
+
+
+def defaults_of(settings_type: type[Settings]) -> dict[str, Any]:
+    """The values of keys that are not given, as nested plain data, in each group too."""
+    defaults: dict[str, Any] = {}
+    for one in fields(settings_type):  # type: ignore[arg-type]
+        if one.default is not MISSING:
+            defaults[one.name] = _plain(one.default)
+        elif one.default_factory is not MISSING and GROUPS not in one.metadata:
+            defaults[one.name] = _plain(one.default_factory())
+    for name, hint in key_hints(settings_type).items():
+        if group := group_type(hint):
+            defaults[name] = defaults_of(group)
+    return defaults
 
 
 def checked(value: Any, hint: Any, key: str) -> Any:
@@ -154,10 +207,11 @@ def checked(value: Any, hint: Any, key: str) -> Any:
     """
     if hint is Any:
         return value
-    if any(_is_settings(alternative) for alternative in _alternatives(hint)):
-        if isinstance(value, Settings) or (value is None and _takes_null(hint)):
+    if any(is_settings(alternative) for alternative in alternatives(hint)):
+        expected = tuple(filter(is_settings, alternatives(hint)))
+        if isinstance(value, expected) or (value is None and takes_null(hint)):
             return value
-    elif isinstance(value, Mapping) and (entry := _entry_of_mapping(hint)):
+    elif isinstance(value, Mapping) and (entry := entry_of_mapping(hint)):
         return {
             checked(k, entry[0], f"{key}.{k}"): checked(v, entry[1], f"{key}.{k}")
             for k, v in value.items()
@@ -180,6 +234,8 @@ def _candidates(value: Any) -> Iterable[Any]:
         yield int(value)
     if type(value) is int:
         yield str(value)
+    if isinstance(value, os.PathLike):
+        yield os.fspath(value)
 
 
 def _is_finite(value: Any) -> bool:
@@ -210,129 +266,3 @@ def _fits(value: Any, hint: Any) -> bool:
     except UserError:
         return False
     return True
-
-
-def shown(value: Any) -> str:
-    """A value as a configuration has it, cut if it is long."""
-    text = repr(value) if isinstance(value, str) else json.dumps(value, default=repr)
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-# What is wanted, in words.
-
-
-def wanted(hint: Any) -> str:
-    """What an annotation takes, such as ``a whole number of at least 1, or null``."""
-    texts = [_wanted_one(alternative) for alternative in _alternatives(hint)]
-    return ", or ".join([*dict.fromkeys(texts), *(["null"] if _takes_null(hint) else [])])
-
-
-def _wanted_one(hint: Any) -> str:
-    base, metas = _without_annotation(hint)
-    for meta in metas:
-        if meta.description:
-            return meta.description
-    if get_origin(base) is Literal:
-        return f"one of {', '.join(map(str, get_args(base)))}"
-    if _is_settings(base):
-        return f"a group of keys ({', '.join(key_hints(base))})"
-    if base in _NAMES:
-        return _NAMES[base] + _limits(base, metas)
-    if _entry_of_mapping(base) or base in (dict, Mapping):
-        return "a group of keys"
-    entries = get_args(base)
-    is_fixed = get_origin(base) is tuple and Ellipsis not in entries
-    least = " of at least one" if any(meta.min_length for meta in metas) else ""
-    return f"a list{f' of {len(entries)}' if is_fixed else least}, each {wanted(entries[0])}"
-
-
-_NAMES = {bool: "true or false", int: "a whole number", float: "a finite number", str: "text"}
-
-
-def _limits(base: type, metas: list[Meta]) -> str:
-    """The end of what is wanted, such as `` of at least 1``."""
-    limits = {
-        name: f"{limit:g}" if base is float else str(limit)
-        for meta in metas
-        for name in ("ge", "gt", "le", "lt", "multiple_of")
-        if (limit := getattr(meta, name)) is not None
-    }
-    if {"ge", "le"} <= limits.keys():
-        limits["range"] = f"{limits.pop('ge')} to {limits.pop('le')}"
-    words = {
-        "range": "from", "ge": "of at least", "gt": "above", "le": "at most", "lt": "below",
-        "multiple_of": "that is a multiple of",
-    }  # fmt: skip
-    texts = [f" {text} {limits[name]}" for name, text in words.items() if name in limits]
-    return " and".join(texts)
-
-
-def _suggestion(name: str, settings_type: type[Settings]) -> str:
-    known = list(key_hints(settings_type))
-    if near := difflib.get_close_matches(name, known, n=1):
-        return f"did you mean {settings_type.key_of(near[0])}?"
-    return f"there are {', '.join(known)}"
-
-
-# Annotations.
-
-
-_HINTS: dict[type, dict[str, Any]] = {}
-
-
-def _hints(settings_type: type) -> dict[str, Any]:
-    """The annotations of a class, evaluated once."""
-    if settings_type not in _HINTS:
-        _HINTS[settings_type] = get_type_hints(settings_type, include_extras=True)
-    return _HINTS[settings_type]
-
-
-def _names(settings_type: type[Settings]) -> tuple[str, ...]:
-    """The names of the fields, in order."""
-    return tuple(field.name for field in fields(settings_type))  # type: ignore[arg-type]
-
-
-def key_hints(settings_type: type[Settings]) -> dict[str, Any]:
-    """The annotation of each key of a configuration, in order: of the fields, and of the groups
-    that are registered for them."""
-    hints: dict[str, Any] = {}
-    for field in fields(settings_type):  # type: ignore[arg-type]
-        if groups := field.metadata.get(GROUPS):
-            hints |= {name: group | None for name, group in groups().items()}
-        else:
-            hints[field.name] = _hints(settings_type)[field.name]
-    return hints
-
-
-def _alternatives(hint: Any) -> list[Any]:
-    """The members of a union but None; another annotation is its own only one."""
-    if get_origin(hint) in (Union, types.UnionType):
-        return [a for member in get_args(hint) if member is not type(None)
-                for a in _alternatives(member)]  # fmt: skip
-    return [hint]
-
-
-def _takes_null(hint: Any) -> bool:
-    return get_origin(hint) in (Union, types.UnionType) and type(None) in get_args(hint)
-
-
-def _without_annotation(hint: Any) -> tuple[Any, list[Meta]]:
-    """A type, and what annotates it."""
-    if get_origin(hint) is not Annotated:
-        return hint, []
-    base, *metas = get_args(hint)
-    return base, [meta for meta in metas if isinstance(meta, Meta)]
-
-
-def _is_settings(hint: Any) -> bool:
-    return isinstance(hint, type) and issubclass(hint, Settings)
-
-
-def _entry_of_mapping(hint: Any) -> tuple[Any, Any] | None:
-    """The annotations of the keys and values of a mapping; None if a value is no mapping."""
-    for alternative in _alternatives(hint):
-        base, _ = _without_annotation(alternative)
-        if get_origin(base) in (dict, collections.abc.Mapping):
-            key, value = get_args(base)
-            return key, value
-    return None

@@ -8,6 +8,7 @@ from pathlib import Path
 from statistics import mean, stdev
 
 from filmvqa.evaluation.evaluate import evaluate_checkpoint
+from filmvqa.evaluation.settings import EvaluateSettings
 from filmvqa.studies.claims import Claim, Contrast, find_runs
 from filmvqa.studies.judging import Outcome, Setting, group_settings, judge, score_run
 from filmvqa.studies.laboratory_figure import draw_courses, draw_settings
@@ -61,7 +62,9 @@ def report_claim(claim: Claim, runs: Path, output: Path, split: str, margin: flo
         layout = RunLayout(run.folder)
         predictions = EvaluationLayout(layout.evaluation, split).predictions
         if not is_up_to_date(predictions, layout.best_checkpoint):
-            evaluate_checkpoint(layout.best_checkpoint, split)
+            evaluate_checkpoint(
+                EvaluateSettings(checkpoint=str(layout.best_checkpoint), split=split)
+            )
         scored.append(score_run(run, split))
     settings = group_settings(claim, scored)
     report = ClaimReport(claim, settings, judge(claim, settings, margin))

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from filmvqa.system import processes
 from filmvqa.system.errors import UserError
 from filmvqa.system.figures import add_plots, draw_figure
 from filmvqa.system.files import is_up_to_date, read_bytes
@@ -55,8 +56,9 @@ def read_evaluations(metrics: str | Path) -> list[dict[str, Any]]:
 
 
 def update_curves(layout: RunLayout) -> None:
-    """Draw a run's curves, unless they are of its last record already."""
-    if not is_up_to_date(layout.curves, layout.metrics):
+    """Draw a run's curves, unless they are of its last record already; of several processes, the
+    first does."""
+    if processes.is_first() and not is_up_to_date(layout.curves, layout.metrics):
         draw_curves(layout.metrics, layout.curves)
 
 

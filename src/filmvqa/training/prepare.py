@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -15,101 +14,24 @@ from filmvqa.evaluation.batches import Loader, open_loader
 from filmvqa.evaluation.provenance import record_inputs
 from filmvqa.features.feature_file import FEATURE_SPEC, FRONT_END
 from filmvqa.features.feature_range import feature_range
-from filmvqa.models import build_model, check_model, targets_of
+from filmvqa.models import build_model, targets_of
 from filmvqa.models.fast.accelerate import accelerate
 from filmvqa.models.protocols import Counted
 from filmvqa.questions.dataset import ImageSubset
 from filmvqa.questions.sampler import EpochSampler
-from filmvqa.questions.settings import CurriculumStage
+from filmvqa.questions.settings import CurriculumStage, DataSettings
 from filmvqa.questions.vocabulary import Vocabulary
-from filmvqa.settings.typed import (
-    Device,
-    Fraction,
-    FrozenBatchNorm,
-    MissingImages,
-    Placement,
-    Seed,
-    checked,
-)
 from filmvqa.system import processes
 from filmvqa.system.determinism import enable_determinism, seed_process
 from filmvqa.system.devices import choose_device
 from filmvqa.system.errors import UserError, warn
 from filmvqa.system.files import refuse_overwriting
-from filmvqa.system.layout import DatasetLayout, RunLayout
+from filmvqa.system.layout import RunLayout
 from filmvqa.system.memory import explained_out_of_memory
-from filmvqa.training.settings import LoggerSettings, OptimSettings, TrainerSettings
+from filmvqa.training.settings import RunSettings
 from filmvqa.training.smallest_batch import check_images_per_batch, norms_of_one_value
 from filmvqa.training.state import RunState, build_state
 from filmvqa.training.transfer import freeze_except, training_mode, warm_start
-
-
-@dataclass(frozen=True)
-class RunSettings:
-    """What a run trains, and on what.
-
-    Attributes
-    ----------
-    model
-        ``name`` of a model, and its options.
-    config
-        The whole configuration as plain data: kept in the run's folder and in every checkpoint,
-        and compared when a run is resumed.
-    train_split, val_split
-        Where both are one split, the images that are not trained on validate.
-    fraction
-        Train on this fraction of the training images, chosen by ``seed``, with all of their
-        questions.
-    families
-        Train and validate on the questions of these families alone; None: all.
-    curriculum
-        What is trained on first; None: all questions from the beginning.
-    missing_images
-        ``refuse`` questions about images without features, or ``leave_out`` them.
-    init_from
-        A checkpoint whose weights training begins with, word by word.
-    new_words_std
-        Of the embeddings of words that ``init_from`` does not have, as in ``warm_start``.
-    trainable
-        The parts of the model that are trained, such as ``film_generator``; None: all.
-    frozen_batch_norm
-        Whether batch norms of frozen parts keep their statistics (``eval``) or estimate them from
-        each batch (``train``), see ``training_mode``.
-
-    Raises
-    ------
-    UserError
-        For a value that is out of its range.
-    """
-
-    data: DatasetLayout
-    model: dict[str, Any]
-    optim: OptimSettings
-    trainer: TrainerSettings
-    config: dict[str, Any]
-    train_split: str = "train"
-    val_split: str = "val"
-    fraction: Fraction = 1.0
-    families: Sequence[int] | None = None
-    curriculum: Sequence[CurriculumStage] | None = None
-    missing_images: MissingImages = "refuse"
-    init_from: str | Path | None = None
-    new_words_std: float | None = None
-    trainable: Sequence[str] | None = None
-    frozen_batch_norm: FrozenBatchNorm = "eval"
-    seed: Seed = 0
-    device: Device = "auto"
-    store: Placement = "auto"
-    logger: LoggerSettings = field(default_factory=LoggerSettings)
-
-    def __post_init__(self) -> None:
-        for key, hint in {
-            "optim": OptimSettings, "trainer": TrainerSettings, "logger": LoggerSettings,
-            "fraction": Fraction, "seed": Seed, "device": Device, "store": Placement,
-            "missing_images": MissingImages, "frozen_batch_norm": FrozenBatchNorm,
-        }.items():  # fmt: skip
-            checked(getattr(self, key), hint, key)
-        check_model(self.model)
 
 
 @dataclass
@@ -152,15 +74,16 @@ def prepare_run(
     UserError
         If a file or an option does not fit.
     """
-    if settings.init_from is not None:
-        refuse_overwriting(layout.best_checkpoint, settings.init_from)
-        refuse_overwriting(layout.last_checkpoint, settings.init_from)
-    if settings.train_split == settings.val_split and settings.fraction == 1:
+    data, transfer = settings.data, settings.train
+    if transfer.init_from is not None:
+        refuse_overwriting(layout.best_checkpoint, transfer.init_from)
+        refuse_overwriting(layout.last_checkpoint, transfer.init_from)
+    if data.train_split == data.val_split and data.fraction == 1:
         raise UserError(
-            f"data.train_split and data.val_split are both {settings.train_split!r}: give a "
+            f"data.train_split and data.val_split are both {data.train_split!r}: give a "
             "data.fraction below 1, so that images are left to validate on"
         )
-    vocabulary = Vocabulary.load(settings.data.vocabulary)
+    vocabulary = Vocabulary.load(data.layout.vocabulary)
     device = choose_device(settings.device)
     enable_determinism(device)
     with (
@@ -168,16 +91,16 @@ def prepare_run(
         explained_out_of_memory(lambda: out_of_memory_message(layout, settings.store, device)),
     ):
         loaders = []
-        for split in (settings.train_split, settings.val_split):
+        for split in (data.train_split, data.val_split):
             loader = open_loader(
-                settings.data, split, vocabulary, settings.trainer.batch_size, device,
+                data.layout, split, vocabulary, settings.trainer.batch_size, device,
                 settings.store, channels_last=settings.trainer.channels_last,
-                families=settings.families, missing_images=settings.missing_images,
+                families=data.chosen_families, missing_images=data.missing_images,
                 targets=targets_of(settings.model["name"]),
             )  # fmt: skip
             opened.callback(loader.close)
             loaders.append(loader)
-        _check_splits(settings, *loaders)
+        _check_splits(data, *loaders)
         run = _build_run(layout, settings, vocabulary, device, *loaders, saved=saved)
         opened.pop_all()  # they are the run's to close now
         return run
@@ -194,12 +117,13 @@ def _build_run(
     saved: dict[str, Any] | None,
 ) -> PreparedRun:
     """Build the model and the state for data that are open."""
-    subset = train.questions.image_subset(settings.fraction, settings.seed)
-    same_split = settings.train_split == settings.val_split
+    data, files, transfer = settings.data, settings.data.layout, settings.train
+    subset = train.questions.image_subset(data.fraction, settings.seed)
+    same_split = data.train_split == data.val_split
     val_rows = subset.other_rows if same_split else torch.arange(len(val.questions))
     if not len(val_rows):
         raise UserError(
-            f"data.fraction={settings.fraction} takes all images of {settings.train_split}, and "
+            f"data.fraction={data.fraction} takes all images of {data.train_split}, and "
             "leaves none to validate on; lower it"
         )
     torch.manual_seed(settings.seed)
@@ -210,14 +134,14 @@ def _build_run(
     }
     model = build_model(settings.model["name"], **model_kwargs).to(device)
     _fit_counts(model, train, subset)
-    if settings.init_from is not None and saved is None:
+    if transfer.init_from is not None and saved is None:
         known, new = warm_start(
-            model, settings.model["name"], settings.init_from, vocabulary,
-            new_words_std=settings.new_words_std, feature_spec=train.store.feature_spec,
-            new_parts=settings.trainable or (),
+            model, settings.model["name"], transfer.init_from, vocabulary,
+            new_words_std=transfer.new_words_std, feature_spec=train.store.feature_spec,
+            new_parts=transfer.trainable or (),
         )  # fmt: skip
-        print(f"begins from {settings.init_from}: {known} words known, {new} new")
-    freeze_except(model, settings.trainable)
+        print(f"begins from {transfer.init_from}: {known} words known, {new} new")
+    freeze_except(model, transfer.trainable)
     acceleration = accelerate(model)
     if processes.is_first():
         print(acceleration)
@@ -227,17 +151,17 @@ def _build_run(
         "config": settings.config,
         "vocabulary": vocabulary.to_dict(),
         "data": {
-            "h5": str(settings.data.h5),
-            "features": str(settings.data.features),
-            "backbone": settings.data.backbone,
-            "train_split": settings.train_split,
-            "val_split": settings.val_split,
+            "h5": str(files.h5),
+            "features": str(files.features),
+            "backbone": files.backbone,
+            "train_split": data.train_split,
+            "val_split": data.val_split,
         },
         "backbone": train.store.feature_spec,
-        "inputs": record_inputs(vocabulary, {settings.train_split: train, settings.val_split: val}),
+        "inputs": record_inputs(vocabulary, {data.train_split: train, data.val_split: val}),
         "feature_range": _feature_range(train, subset, saved),
         # None: all; otherwise evaluations of that split leave these images out.
-        "train_images": None if settings.fraction == 1 else subset.images,
+        "train_images": None if data.fraction == 1 else subset.images,
     }
     seed_process()
     state = build_state(model, settings.optim, settings.trainer, sampler)
@@ -272,7 +196,7 @@ def _build_sampler(
     """The sampler of the training questions, whose batches the model's batch norms can be trained
     on."""
     trainer = settings.trainer
-    training_mode(model, settings.frozen_batch_norm)
+    training_mode(model, settings.train.frozen_batch_norm)
     norms = norms_of_one_value(model, train, subset.rows[:1], 1)
     if norms and trainer.batch_size == 1:
         raise UserError(
@@ -287,10 +211,10 @@ def _build_sampler(
     sampler = EpochSampler(
         subset.rows, trainer.batch_size, settings.seed, train.questions.images[subset.rows],
         trainer.questions_per_image, 2 if norms else 1,
-        stages=_stages(settings.curriculum or (), train, subset.rows), shuffle=trainer.shuffle,
+        stages=_stages(settings.data.curriculum or (), train, subset.rows), shuffle=trainer.shuffle,
     )  # fmt: skip
     if norms:
-        training_mode(model, settings.frozen_batch_norm)
+        training_mode(model, settings.train.frozen_batch_norm)
         if norms := norms_of_one_value(model, train, subset.rows[:1], 2):  # of the image alone
             total_steps = trainer.total_steps(sampler.batches_per_epoch)
             check_images_per_batch(sampler, total_steps, norms[0])
@@ -321,7 +245,7 @@ def _stages(
     return stages
 
 
-def _check_splits(settings: RunSettings, train: Loader, val: Loader) -> None:
+def _check_splits(data: DataSettings, train: Loader, val: Loader) -> None:
     """Raise ``UserError`` for what training or the first evaluation would fail on."""
     for loader, key, purpose in (
         (train, "data.train_split", "to train on"),
@@ -333,7 +257,7 @@ def _check_splits(settings: RunSettings, train: Loader, val: Loader) -> None:
                 f"{key}"
             )
     train_path, val_path = (
-        settings.data.feature_h5(split) for split in (settings.train_split, settings.val_split)
+        data.layout.feature_h5(split) for split in (data.train_split, data.val_split)
     )
     if train.store.shape != val.store.shape:
         raise UserError(

@@ -8,10 +8,11 @@ from typing import Any
 
 from filmvqa.checkpoints.checkpoint import load_checkpoint, other_file_remedy
 from filmvqa.evaluation.provenance import changed_inputs, environment
+from filmvqa.settings.effects import Effect
 from filmvqa.settings.nested import differences
 from filmvqa.system.errors import UserError, one_line, warn
 from filmvqa.system.layout import RunLayout
-from filmvqa.training.config_changes import ConfigChanges, Effect, config_changes
+from filmvqa.training.config_changes import ConfigChanges, config_changes
 from filmvqa.training.optimizer import depends_on_total
 from filmvqa.training.prepare import PreparedRun
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import yaml
 
+from filmvqa.settings.effects import Effect
 from filmvqa.system import processes
 from filmvqa.system.disk import check_disk_space
 from filmvqa.system.files import check_output, write_file
@@ -14,37 +15,27 @@ from filmvqa.system.layout import RunLayout
 from filmvqa.system.locks import folder_lock
 from filmvqa.system.memory import explained_out_of_memory
 from filmvqa.tasks.protocol import task_of
-from filmvqa.training.config_changes import ConfigChanges, Effect
+from filmvqa.training.config_changes import ConfigChanges
 from filmvqa.training.loggers import Logger, build_loggers
-from filmvqa.training.prepare import (
-    PreparedRun,
-    RunSettings,
-    out_of_memory_message,
-    prepare_run,
-)
+from filmvqa.training.prepare import PreparedRun, out_of_memory_message, prepare_run
 from filmvqa.training.restore import (
     check_config,
     load_last_checkpoint,
     note_environment,
     restore_run,
 )
+from filmvqa.training.settings import RunSettings
 from filmvqa.training.trainer import EndAfter, Trainer
 from filmvqa.training.transfer import count_weights
 
 
 def train_run(
-    folder: str | Path,
-    settings: RunSettings,
-    *,
-    resume: bool = True,
-    end_after: EndAfter | None = None,
+    folder: str | Path, settings: RunSettings, *, end_after: EndAfter | None = None
 ) -> float:
     """Train in ``folder``, from its ``last.pt`` on if there is one.
 
     Parameters
     ----------
-    resume
-        False refuses a folder that holds a checkpoint.
     end_after
         As for ``Trainer.fit``.
 
@@ -62,7 +53,7 @@ def train_run(
     layout = RunLayout(Path(folder))
     with folder_lock(layout.folder):
         processes.gathered(None)  # the first has the lock, and has written what it had to write
-        saved = load_last_checkpoint(layout, resume=resume)
+        saved = load_last_checkpoint(layout, resume=settings.resume)
         changes = ConfigChanges()
         if saved is not None:
             changes = check_config(layout, saved, settings.config)
@@ -104,6 +95,7 @@ def _finished_already(
 def record_run(run: PreparedRun) -> None:
     """Print what is trained, and write the run's config, provenance and training images."""
     layout, settings, state, subset = run.layout, run.settings, run.state, run.subset
+    data = settings.data
     weights, trained = count_weights(state.model)
     print("weights by part: " + ", ".join(
         f"{name} {count_weights(part)[0]:,}" for name, part in state.model.named_children()
@@ -114,9 +106,9 @@ def record_run(run: PreparedRun) -> None:
     write_file(layout.config, yaml.safe_dump(settings.config, sort_keys=False))
     record = {"environments": state.environments, "inputs": run.metadata["inputs"]}
     write_file(layout.provenance, json.dumps(record, indent=1) + "\n")
-    if settings.fraction < 1:
+    if data.fraction < 1:
         chosen = {
-            "split": settings.train_split, "fraction": settings.fraction, "seed": settings.seed,
+            "split": data.train_split, "fraction": data.fraction, "seed": settings.seed,
             "images": subset.images.tolist(),
         }  # fmt: skip
         write_file(layout.train_images, json.dumps(chosen) + "\n")
@@ -140,8 +132,8 @@ def trainer_of(run: PreparedRun, loggers: list[Logger]) -> Trainer:
     settings = run.settings
     return Trainer(
         run.state, settings.trainer, run.train, run.val, run.layout, run.metadata, loggers,
-        run.val_rows, settings.seed, settings.frozen_batch_norm,
-        settings.data.image_folder(settings.val_split),
+        run.val_rows, settings.seed, settings.train.frozen_batch_norm,
+        settings.data.layout.image_folder(settings.data.val_split),
     )  # fmt: skip
 
 

@@ -1,20 +1,29 @@
-"""How long and how to train: the settings below ``configs/trainer``, ``optim`` and ``logger``."""
+"""What a run trains, on what and how: the settings of ``configs/train.yaml``."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from msgspec import Meta
 
+from filmvqa.questions.settings import DataSettings
+from filmvqa.settings.annotations import notes_of
+from filmvqa.settings.effects import Effect
 from filmvqa.settings.typed import (
     AboveZero,
+    Device,
     FrozenBatchNorm,
+    Label,
+    ModelOptions,
     Name,
     NotNegative,
     PathText,
+    Placement,
     Positive,
     Precision,
+    ProgramSettings,
+    Seed,
     Settings,
 )
 
@@ -73,18 +82,18 @@ class TrainerSettings(Settings):
     node: ClassVar[str] = "trainer"
 
     batch_size: Positive = 64
-    max_epochs: Positive = 80
-    max_steps: Positive | None = None
+    max_epochs: Annotated[Positive, Effect.LENGTH] = 80
+    max_steps: Annotated[Positive | None, Effect.LENGTH] = None
     eval_every: Positive | None = None
-    log_every: Positive = 50
-    patience: Positive | None = 5
+    log_every: Annotated[Positive, Effect.NONE] = 50
+    patience: Annotated[Positive | None, Effect.LENGTH] = 5
     grad_clip: AboveZero | None = None
     grad_clip_by_part: bool = False
     precision: Precision = "auto"
     questions_per_image: Positive = 1
     shuffle: bool = True
-    channels_last: bool = True
-    compile: bool = False
+    channels_last: Annotated[bool, Effect.ROUNDING] = True
+    compile: Annotated[bool, Effect.ROUNDING] = False
     sync_batch_norm: bool = True
     train_sample: Positive | None = 2000
     val_sample: Positive | None = None
@@ -92,9 +101,9 @@ class TrainerSettings(Settings):
     bce_weight: NotNegative = 1.0
     dice_weight: NotNegative = 1.0
     film_penalty: NotNegative = 0.0
-    keep_best: Positive = 1
-    checkpoint_minutes: AboveZero | None = 10.0
-    checkpoint_steps: Positive | None = None
+    keep_best: Annotated[Positive, Effect.NONE] = 1
+    checkpoint_minutes: Annotated[AboveZero | None, Effect.NONE] = 10.0
+    checkpoint_steps: Annotated[Positive | None, Effect.NONE] = None
 
     def total_steps(self, batches_per_epoch: int) -> int:
         """Steps of a run that nothing ends early."""
@@ -172,3 +181,63 @@ class TransferSettings(Settings):
     new_words_std: NotNegative | None = None
     trainable: Annotated[list[Name], Meta(min_length=1)] | None = None
     frozen_batch_norm: FrozenBatchNorm = "eval"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSettings(ProgramSettings):
+    """What a run trains, on what and how.
+
+    Attributes
+    ----------
+    model
+        ``name`` of a model, and its options.
+    name, run
+        The folder of the run is ``run`` below ``outputs/<name>``.
+    ablation
+        A label for reports: what the run's experiment leaves out or replaces.
+    seed
+        Of the initial weights, the questions' order, dropout, and the images that are chosen.
+    device
+        As ``choose_device`` takes it.
+    store
+        Where features live, as ``open_feature_store`` takes it.
+    resume
+        Go on with the run that the folder holds; False refuses such a folder.
+
+    Raises
+    ------
+    UserError
+        For a value that is out of its range, and for an unknown model or option of it.
+    """
+
+    data: DataSettings
+    model: ModelOptions
+    optim: OptimSettings
+    trainer: TrainerSettings
+    logger: Annotated[LoggerSettings, Effect.NONE] = field(default_factory=LoggerSettings)
+    train: TransferSettings = field(default_factory=TransferSettings)
+    name: Annotated[Label, Effect.NONE] = "train"
+    ablation: Annotated[Label | None, Effect.NONE] = None
+    run: Annotated[Label, Effect.UNRECORDED] = "run"
+    seed: Seed = 0
+    device: Annotated[Device, Effect.NONE] = "auto"
+    store: Annotated[Placement, Effect.NONE] = "auto"
+    resume: Annotated[bool, Effect.UNRECORDED] = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        from filmvqa.models import check_model  # imports torch: after all that is quick
+
+        check_model(self.model)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The configuration as plain data: kept in the run's folder and in every checkpoint, and
+        compared when a run is resumed. It has the numbers of families, not the name of their file:
+        a run goes on with the same ones alone."""
+        plain, own = self.plain(), type(self)
+        config = {k: v for k, v in plain.items() if Effect.UNRECORDED not in notes_of(own, k)}
+        if not self.imports:  # which earlier versions did not have
+            config.pop("imports", None)
+        config["data"]["families"] = self.data.chosen_families
+        return config

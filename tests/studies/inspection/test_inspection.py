@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from filmvqa.checkpoints.checkpoint import load_checkpoint
+from filmvqa.evaluation.settings import AskedSettings
 from filmvqa.film import film
 from filmvqa.models import build_model
 from filmvqa.models.fast.accelerate import accelerate
@@ -31,6 +32,7 @@ from filmvqa.studies.inspection.interventions import (
     scale_and_shift,
 )
 from filmvqa.studies.inspection.report import inspect_checkpoint
+from filmvqa.studies.inspection.settings import InspectSettings
 from filmvqa.system.errors import UserError
 from filmvqa.worlds.clevr.scene_file import read_scenes
 from filmvqa.worlds.engine.programs import SceneIndex, execute
@@ -238,7 +240,11 @@ class _Sources(HTMLParser):
 @pytest.mark.parametrize("name", ["film", "mac"])
 def test_a_whole_inspection(name: str, tiny_set: Path, tmp_path: Path) -> None:
     train(tmp_path / "run", tiny_set, name, precision="float32")
-    page = inspect_checkpoint(tmp_path / "run", "val", output=tmp_path / "out", device="cpu")
+    page = inspect_checkpoint(
+        InspectSettings(
+            checkpoint=tmp_path / "run", split="val", output=tmp_path / "out", device="cpu"
+        )
+    )
     text = page.read_text()
     sources = _Sources()
     sources.feed(text)
@@ -272,10 +278,12 @@ def test_a_whole_inspection(name: str, tiny_set: Path, tmp_path: Path) -> None:
 
 
 def test_collected_answers_stand_in_the_order_of_the_rows(tiny_set: Path, tmp_path: Path) -> None:
-    from filmvqa.evaluation.evaluate import opened_questions
+    from filmvqa.evaluation.evaluate import open_questions
 
     train(tmp_path / "run", tiny_set, precision="float32")
-    with opened_questions(tmp_path / "run", "val", device="cpu", batch_size=7) as asked:
+    with open_questions(
+        AskedSettings(checkpoint=tmp_path / "run", device="cpu", batch_size=7), "val"
+    ) as asked:
         rows = torch.tensor([30, 2, 11, 19, 4, 33, 0, 8, 21])
         answers = collect(asked.model, asked.loader, rows)
         for i, row in enumerate(rows.tolist()):

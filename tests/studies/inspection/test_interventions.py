@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from filmvqa.evaluation.evaluate import evaluate_checkpoint, opened_questions
+from filmvqa.evaluation.evaluate import evaluate_checkpoint, open_questions
+from filmvqa.evaluation.settings import AskedSettings, EvaluateSettings
 from filmvqa.studies.inspection.interventions import build_network_change
 from filmvqa.studies.inspection.settings import FilmSettings
 from filmvqa.system.errors import UserError
@@ -28,10 +29,10 @@ def run(tiny_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def evaluated(run: Path, output: Path, **film: Any) -> tuple[Path, dict[str, Any], list[str]]:
     """The folder of an evaluation, its report and its answers."""
-    files, report = evaluate_checkpoint(
-        run, "val", output=output, device="cpu", precision="float32",
-        change=build_network_change(FilmSettings(**film)),
-    )  # fmt: skip
+    settings = EvaluateSettings(
+        checkpoint=run, split="val", output=output, device="cpu", precision="float32"
+    )
+    files, report = evaluate_checkpoint(settings, build_network_change(FilmSettings(**film)))
     assert report == json.loads(files.report.read_text())
     lines = files.predictions.read_text().splitlines()
     return files.folder, report, [json.loads(line)["answer"] for line in lines]
@@ -39,7 +40,10 @@ def evaluated(run: Path, output: Path, **film: Any) -> tuple[Path, dict[str, Any
 
 def test_the_gamma_and_beta_of_another_question(run: Path, tmp_path: Path) -> None:
     """In a network on which the question acts by nothing else, all answers are those to it."""
-    with opened_questions(run, "val", device="cpu") as asked, torch.no_grad():
+    with (
+        open_questions(AskedSettings(checkpoint=run, device="cpu"), "val") as asked,
+        torch.no_grad(),
+    ):
         encoded = torch.tensor([asked.vocabulary.encode(QUESTION)])
         expected = []
         for image in asked.loader.questions.images.tolist():

@@ -10,11 +10,12 @@ import pytest
 import yaml
 
 from filmvqa.questions.preprocess import preprocess_questions
+from filmvqa.questions.settings import BackboneSettings, DataSettings
 from filmvqa.system.layout import DatasetLayout
-from filmvqa.training.prepare import RunSettings
 from filmvqa.training.run import train_run
-from filmvqa.training.settings import OptimSettings, TrainerSettings
+from filmvqa.training.settings import OptimSettings, RunSettings, TrainerSettings, TransferSettings
 from filmvqa.uses.correction.hint_questions import make_hints
+from filmvqa.uses.correction.settings import MakeHintsSettings
 from tests.models.small_models import SMALL
 from tests.training.tiny_runs import train
 
@@ -32,13 +33,15 @@ def train_network(
 ) -> Path:  # fmt: skip
     """Train a small network that labels, in a run's folder."""
     model = {"name": NAME, **SMALL[NAME], **model}
-    settings, optim = TRAINER | (trainer or {}), {"lr": 1e-2}
-    config = {"model": model, "seed": seed, "trainer": settings, "optim": optim}
+    files = DataSettings(
+        name="x", root=data.root, images=data.images, h5=data.h5, features=data.features,
+        backbone=BackboneSettings("clevr_cnn"),
+    )  # fmt: skip
     train_run(
         folder,
         RunSettings(
-            data=data, model=model, optim=OptimSettings(**optim), seed=seed, device="cpu",
-            trainer=TrainerSettings(**settings), config=config, **options,
+            data=files, model=model, optim=OptimSettings(lr=1e-2), seed=seed, device="cpu",
+            trainer=TrainerSettings(**TRAINER | (trainer or {})), **options,
         ),
     )  # fmt: skip
     assert yaml.safe_load((folder / "config.yaml").read_text())["seed"] == seed
@@ -61,8 +64,8 @@ def train_corrector(
     """Train what reads hints of a network that begins from the base."""
     model = {"film_blocks": None, "block": {"norm_affine": True, "conditioning": conditioning}}
     return train_network(
-        folder, made.hints, model, seed=seed, init_from=made.base,
-        trainable=["encoder", "film_generator"], **options,
+        folder, made.hints, model, seed=seed, **options,
+        train=TransferSettings(init_from=made.base, trainable=["encoder", "film_generator"]),
     )  # fmt: skip
 
 
@@ -74,7 +77,15 @@ def corrected(
     folder = tmp_path_factory.mktemp("correction")
     data = DatasetLayout.under(referring_world, h5=referring_set, backbone="clevr_cnn")
     base = train_network(folder / "base", data, BASE)
-    assert make_hints(base, folder / "hints", ["train", "val"], device="cpu", precision="float32")
+    assert make_hints(
+        MakeHintsSettings(
+            checkpoint=base,
+            output=folder / "hints",
+            splits=["train", "val"],
+            device="cpu",
+            precision="float32",
+        )
+    )
     hints = DatasetLayout.under(
         folder / "hints", images=data.images, features=data.features, backbone="clevr_cnn"
     )

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from filmvqa.checkpoints.checkpoint import load_checkpoint
 from filmvqa.evaluation.evaluate import evaluate_checkpoint
+from filmvqa.evaluation.settings import EvaluateSettings
 from filmvqa.questions.vocabulary import Vocabulary
 from filmvqa.system.errors import UserError
 from filmvqa.system.layout import DatasetLayout
@@ -27,6 +28,7 @@ from filmvqa.uses.correction.segmented_images import (
     find_first_rows,
     open_segmented_images,
 )
+from filmvqa.uses.correction.settings import CorrectSettings, MakeHintsSettings, SegmentingSettings
 from filmvqa.worlds.engine.schema import read_questions
 from tests.training.test_resuming import check_same, stop_in_steps
 from tests.uses.correction.conftest import Corrected, train_corrector
@@ -52,7 +54,9 @@ class _Answering(nn.Module):
 def test_hints_are_the_distinct_mistakes_largest_first(corrected: Corrected) -> None:
     for split in ("train", "val"):
         questions = read_questions(corrected.hints.question_json(split)).questions
-        with open_segmented_images(corrected.base, split, **CPU) as segmented:
+        with open_segmented_images(
+            SegmentingSettings(checkpoint=corrected.base, **CPU), split
+        ) as segmented:
             by_image: dict[int, list[str]] = {}
             for question in questions:
                 by_image.setdefault(int(question.image_index or 0), []).append(question.question)
@@ -76,21 +80,47 @@ def test_a_set_of_hints_is_made_once(corrected: Corrected, tmp_path: Path) -> No
     written = ["hints.json", "questions/*.json", "scenes/*.json"]
     before = {p: p.stat().st_mtime_ns for pattern in written for p in root.glob(pattern)}
     assert len(before) == 5
-    assert make_hints(corrected.base, root, ["train", "val"], **CPU) is None
+    assert (
+        make_hints(
+            MakeHintsSettings(
+                checkpoint=corrected.base, output=root, splits=["train", "val"], **CPU
+            )
+        )
+        is None
+    )
     assert {p: p.stat().st_mtime_ns for p in before} == before
     with pytest.raises(UserError, match=r"hints\.json: .* other settings \(hints, seed\)"):
-        make_hints(corrected.base, root, ["train", "val"], hints=2, seed=1, **CPU)
+        make_hints(
+            MakeHintsSettings(
+                checkpoint=corrected.base,
+                output=root,
+                splits=["train", "val"],
+                hints=2,
+                seed=1,
+                **CPU,
+            )
+        )
     again = DatasetLayout.under(tmp_path / "again")
-    make_hints(corrected.base, again.root, ["train", "val"], **CPU)
+    make_hints(
+        MakeHintsSettings(
+            checkpoint=corrected.base, output=again.root, splits=["train", "val"], **CPU
+        )
+    )
     again.question_json("val").unlink()  # as if a file were lost
-    make_hints(corrected.base, again.root, ["train", "val"], **CPU)
+    make_hints(
+        MakeHintsSettings(
+            checkpoint=corrected.base, output=again.root, splits=["train", "val"], **CPU
+        )
+    )
     for path in before:
         assert (again.root / path.relative_to(root)).read_bytes() == path.read_bytes()
 
 
 def test_one_that_obeys_is_right_after_one_hint_and_gets_no_more(corrected: Corrected) -> None:
     vocabulary = Vocabulary.load(corrected.hints.vocabulary)
-    with open_segmented_images(corrected.base, "val", **CPU) as segmented:
+    with open_segmented_images(
+        SegmentingSettings(checkpoint=corrected.base, **CPU), "val"
+    ) as segmented:
         model = _Answering(segmented, segmented.truths)
         course = correct(segmented, model, vocabulary, hints=3, precision="float32")
     has_mistakes = np.array([len(hints) for hints in course.hints])
@@ -105,7 +135,9 @@ def test_one_that_obeys_is_right_after_one_hint_and_gets_no_more(corrected: Corr
 
 def test_one_that_does_not_listen_is_told_all_mistakes(corrected: Corrected) -> None:
     vocabulary = Vocabulary.load(corrected.hints.vocabulary)
-    with open_segmented_images(corrected.base, "val", **CPU) as segmented:
+    with open_segmented_images(
+        SegmentingSettings(checkpoint=corrected.base, **CPU), "val"
+    ) as segmented:
         model = _Answering(segmented, segmented.predictions)
         course = correct(segmented, model, vocabulary, hints=2, batch_size=3, precision="float32")
         others = correct(segmented, model, vocabulary, hints=1, others=True, precision="float32")
@@ -150,10 +182,7 @@ def test_an_interrupted_correction_ends_with_the_same_bits(
 
 
 def test_the_report_says_what_each_hint_gains(corrected: Corrected, tmp_path: Path) -> None:
-    files, table = report_correction(
-        corrected.base, corrected.sweep, "val", hints=2, output=tmp_path, device="cpu",
-        precision="float32",
-    )  # fmt: skip
+    files, table = report_correction(CorrectSettings(checkpoint=corrected.base, dir=corrected.sweep, split="val", hints=2, output=tmp_path, device="cpu", precision="float32"))  # fmt: skip
     report = json.loads(files.report.read_text())
     assert list(report["series"]) == ["film", "guide"]
     assert files.table.read_text() == table
@@ -178,12 +207,20 @@ def test_the_report_says_what_each_hint_gains(corrected: Corrected, tmp_path: Pa
 
 def test_the_first_score_is_that_of_the_evaluation(corrected: Corrected, tmp_path: Path) -> None:
     files, report = evaluate_checkpoint(
-        corrected.base, "val", output=tmp_path, device="cpu", precision="float32"
+        EvaluateSettings(
+            checkpoint=corrected.base,
+            split="val",
+            output=tmp_path,
+            device="cpu",
+            precision="float32",
+        )
     )
     assert report is not None
     assert report["targets"] == "label_maps"
     assert report["by_class"].keys() == set(LABELS)
-    with open_segmented_images(corrected.base, "val", **CPU) as segmented:
+    with open_segmented_images(
+        SegmentingSettings(checkpoint=corrected.base, **CPU), "val"
+    ) as segmented:
         of_image = image_ious(
             torch.from_numpy(segmented.predictions), torch.from_numpy(segmented.truths)
         )
@@ -199,23 +236,42 @@ def test_what_cannot_be_corrected_is_refused(
     corrected: Corrected, trained_answers: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(UserError, match=r"makes no label maps; give a network of model=film_lab"):
-        make_hints(trained_answers, tmp_path / "hints", ["val"], **CPU)
+        make_hints(
+            MakeHintsSettings(
+                checkpoint=trained_answers, output=tmp_path / "hints", splits=["val"], **CPU
+            )
+        )
     with pytest.raises(UserError, match="language acts on this network"):
-        report_correction(corrected.sweep / "film_0", corrected.sweep, "val", output=tmp_path)
+        report_correction(
+            CorrectSettings(
+                checkpoint=corrected.sweep / "film_0",
+                dir=corrected.sweep,
+                split="val",
+                output=tmp_path,
+            )
+        )
     with pytest.raises(UserError, match="no runs in it"):
-        report_correction(corrected.base, tmp_path / "none", "val", output=tmp_path)
+        report_correction(
+            CorrectSettings(
+                checkpoint=corrected.base, dir=tmp_path / "none", split="val", output=tmp_path
+            )
+        )
     sweep = tmp_path / "sweep"
     for run in ("film_0", "film_1", "guide_0"):
         shutil.copytree(corrected.sweep / run, sweep / run)
     with pytest.raises(UserError, match=r"guide have the seeds \[0\], those of film \[0, 1\]"):
-        report_correction(corrected.base, sweep, "val", output=tmp_path)
+        report_correction(
+            CorrectSettings(checkpoint=corrected.base, dir=sweep, split="val", output=tmp_path)
+        )
     (sweep / "guide_0/best.pt").write_bytes(b"")
     shutil.copytree(sweep / "guide_0", sweep / "guide_1")
     (sweep / "guide_1/config.yaml").write_text(
         (corrected.sweep / "guide_1/config.yaml").read_text()
     )
     with pytest.raises(UserError, match=r"guide_0/best\.pt"):
-        report_correction(corrected.base, sweep, "val", output=tmp_path)
+        report_correction(
+            CorrectSettings(checkpoint=corrected.base, dir=sweep, split="val", output=tmp_path)
+        )
 
 
 def test_the_first_rows_of_images() -> None:

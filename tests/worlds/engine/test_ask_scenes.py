@@ -11,7 +11,7 @@ from filmvqa.system.errors import UserError
 from filmvqa.worlds.clevr.generate import generate
 from filmvqa.worlds.clevr.generator_settings import GeneratorSettings
 from filmvqa.worlds.clevr.scenes import relate
-from filmvqa.worlds.engine.ask_scenes import ask_scenes
+from filmvqa.worlds.engine.ask_scenes import AskScenesSettings, ask_scenes
 from filmvqa.worlds.engine.schema import encode_json
 from filmvqa.worlds.engine.world import read_world
 from filmvqa.worlds.sound.scenes import SOUND, sample_scene, scene_generator
@@ -35,11 +35,15 @@ def scenes_of(root: Path) -> dict[str, Any]:
     return content
 
 
-def asked(content: dict[str, Any], folder: Path, **options: Any) -> list[dict[str, Any]]:
+def asked(
+    content: dict[str, Any], folder: Path, relate_by: Any = relate, **options: Any
+) -> list[dict[str, Any]]:
     """The questions about changed scenes."""
     path = folder / "scenes.json"
     path.write_text(json.dumps(content))
-    count = ask_scenes(path, folder / "questions.json", **{"relate": relate} | options)
+    count = ask_scenes(
+        AskScenesSettings(scenes=path, output=folder / "questions.json", **options), relate_by
+    )
     questions: list[dict[str, Any]] = json.loads((folder / "questions.json").read_text())[
         "questions"
     ]
@@ -51,7 +55,9 @@ def test_a_generated_sets_scenes_give_its_own_questions(
     generated_set: Path, tmp_path: Path
 ) -> None:
     path = generated_set / "scenes/CLEVR_val_scenes.json"
-    count = ask_scenes(path, tmp_path / "q.json", seed=3, workers=2)
+    count = ask_scenes(
+        AskScenesSettings(scenes=path, output=tmp_path / "q.json", seed=3, workers=2)
+    )
     expected = generated_set / "questions/CLEVR_val_questions.json"
     assert (tmp_path / "q.json").read_bytes() == expected.read_bytes()
     assert count == len(json.loads(expected.read_text())["questions"])
@@ -113,7 +119,7 @@ def test_an_existing_output_is_kept(generated_set: Path, tmp_path: Path) -> None
     (tmp_path / "q.json").write_text("mine")
     for output, named in ((tmp_path / "q.json", "exists already"), (path, "CLEVR_val_scenes")):
         with pytest.raises(UserError, match=named):
-            ask_scenes(path, output)
+            ask_scenes(AskScenesSettings(scenes=path, output=output))
     assert (tmp_path / "q.json").read_text() == "mine"
 
 
@@ -128,7 +134,7 @@ def sounds() -> dict[str, Any]:
 
 
 def test_scenes_of_another_world(sounds: dict[str, Any], tmp_path: Path) -> None:
-    plain = asked(sounds, tmp_path, world="sound", relate=None)
+    plain = asked(sounds, tmp_path, world="sound", relate_by=None)
     by_name = {scene["image_filename"]: scene for scene in sounds["scenes"]}
     for question in plain:
         scene = by_name[question["image_filename"]]
@@ -137,7 +143,7 @@ def test_scenes_of_another_world(sounds: dict[str, Any], tmp_path: Path) -> None
         del scene["relationships"], scene["image_index"], scene["seconds"]
         scene["objects"] = [{name: o[name] for name in SOUND.attributes} for o in scene["objects"]]
     (tmp_path / "questions.json").unlink()
-    assert asked(sounds, tmp_path, world="sound", relate=relate_sounds) == plain
+    assert asked(sounds, tmp_path, world="sound", relate_by=relate_sounds) == plain
 
 
 def test_a_world_of_a_file(sounds: dict[str, Any], tmp_path: Path) -> None:
@@ -145,7 +151,7 @@ def test_a_world_of_a_file(sounds: dict[str, Any], tmp_path: Path) -> None:
     metadata = SOUND.templates.parent / "metadata.json"
     mine = tmp_path / "mine.json"
     mine.write_bytes(metadata.read_bytes())
-    plain = asked(sounds, tmp_path, world="sound", relate=None)
+    plain = asked(sounds, tmp_path, world="sound", relate_by=None)
     (tmp_path / "questions.json").unlink()
     options = {"world": str(mine), "relate": None}
     assert asked(sounds, tmp_path, templates=SOUND.templates, **options) == plain
@@ -157,7 +163,7 @@ def test_sounds_out_of_order_or_without_relationships(
 ) -> None:
     del sounds["scenes"][3]["relationships"]
     with pytest.raises(UserError, match="scene 3: no relationships"):
-        asked(sounds, tmp_path, world="sound", relate=None)
+        asked(sounds, tmp_path, world="sound", relate_by=None)
     sounds["scenes"][3]["objects"].reverse()
     with pytest.raises(UserError, match=r"scene 3: .*not stand in the order of their positions"):
-        asked(sounds, tmp_path, world="sound", relate=relate_sounds)
+        asked(sounds, tmp_path, world="sound", relate_by=relate_sounds)

@@ -13,6 +13,7 @@ from filmvqa.backbones.extraction import Extraction
 from filmvqa.backbones.spectrogram_settings import SpectrogramSettings
 from filmvqa.backbones.spectrograms import Spectrogram
 from filmvqa.questions.preprocess import preprocess_questions
+from filmvqa.questions.settings import EncodingSettings
 from filmvqa.system.layout import DatasetLayout
 from filmvqa.worlds.sound.generate import generate, layout_under
 from filmvqa.worlds.sound.recording import record
@@ -37,7 +38,7 @@ def make_set(root: Path) -> DatasetLayout:
     source["questions"] = [q for q in source["questions"] if tokens(q) <= train_tokens]
     assert len(source["questions"]) >= 4
     layout.question_json("val").write_text(json.dumps(source))
-    preprocess_questions(layout, allow_unknown=True, world=SOUND)
+    preprocess_questions(layout, EncodingSettings(allow_unknown=True), world=SOUND)
     for split in ("train", "val"):
         folder, target = layout.image_folder(split), layout.feature_h5(split)
         Extraction(folder, target, split, Spectrogram(FRONT_END), SIZE).run()

@@ -14,6 +14,7 @@ import filmvqa
 from filmvqa.backbones.build import backbone_from_spec
 from filmvqa.backbones.spectrograms import Spectrogram
 from filmvqa.questions.dataset import QuestionDataset
+from filmvqa.questions.settings import BackboneSettings, DataSettings
 from filmvqa.questions.vocabulary import Vocabulary
 from filmvqa.studies.sound_sheet import draw_scenes
 from filmvqa.system.errors import UserError
@@ -82,9 +83,13 @@ def test_features_are_spectrograms_that_say_how_they_were_made(sounds: DatasetLa
 def test_an_interrupted_run_ends_with_the_same_bits(
     tmp_path: Path, sounds: DatasetLayout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    data = DataSettings(
+        name="sounds", root=sounds.root, images=sounds.images, h5=sounds.h5, spectrogram=FRONT_END,
+        backbone=BackboneSettings("spectrogram"), generated={"sound": SoundSettings(images={})},
+    )  # fmt: skip
     options = {
         "model": MODEL, "checkpoint_steps": 3, "batch_size": 16, "questions_per_image": 4,
-        "precision": "float32", "run": {"data": sounds},
+        "precision": "float32", "run": {"data": data},
     }  # fmt: skip
     train(tmp_path / "whole", sounds.root, **options)
 

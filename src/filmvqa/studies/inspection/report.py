@@ -12,7 +12,7 @@ from torch import Tensor
 
 from filmvqa.evaluation.evaluate import (
     AskedQuestions,
-    opened_questions,
+    open_questions,
     output_folder,
 )
 from filmvqa.evaluation.predictions import evaluating
@@ -26,6 +26,7 @@ from filmvqa.models.protocols import (
 from filmvqa.questions.dataset import QuestionDataset
 from filmvqa.studies.inspection import drawing, tables
 from filmvqa.studies.inspection.answers import collect, mean_film, write_answers
+from filmvqa.studies.inspection.settings import InspectSettings
 from filmvqa.studies.inspection.tables import Table
 from filmvqa.system.errors import UserError, warn
 from filmvqa.system.files import check_output, write_file
@@ -55,52 +56,29 @@ class Section:
     tables: dict[str, Table] = field(default_factory=dict)
 
 
-def inspect_checkpoint(
-    checkpoint: str | Path,
-    split: str,
-    *,
-    output: str | Path | None = None,
-    h5: str | Path | None = None,
-    features: str | Path | None = None,
-    max_questions: int | None = 10_000,
-    batch_size: int = 256,
-    device: str = "auto",
-    seed: int = 0,
-) -> Path:
-    """Write ``index.html``, its figures as PNG, their numbers as CSV and ``answers.h5`` to the
-    folder ``output``; returns the page.
-
-    Parameters
-    ----------
-    output
-        None is ``inspection_<split>`` in the folder of the checkpoint, and for a network of the
-        package in ``outputs/<name>``.
-    max_questions
-        So many questions of the split are asked, chosen by ``seed``; None: all.
+def inspect_checkpoint(settings: InspectSettings) -> Path:
+    """Write the page ``index.html``, its figures as PNG, their numbers as CSV and ``answers.h5``;
+    returns the page.
 
     Raises
     ------
     UserError
-        As ``opened_questions``, and for a split without answers.
+        As ``open_questions``, and for a split without answers.
     """
-    if output is None:
-        output = RunLayout(output_folder(checkpoint)).inspection(split)
-    output = Path(output)
+    split = settings.split
+    output = Path(settings.output or "")
+    if settings.output is None:
+        output = RunLayout(output_folder(settings.checkpoint)).inspection(split)
     check_output(output / "index.html")
-    with (
-        opened_questions(
-            checkpoint, split, h5=h5, features=features, batch_size=batch_size, device=device
-        ) as asked,
-        folder_lock(output, "inspection"),
-    ):
+    with open_questions(settings, split) as asked, folder_lock(output, "inspection"):
         if asked.loader.questions.answers is None:
             raise UserError(
                 f"{asked.loader.questions.path}: has no answers to compare with; choose another "
                 "split"
             )
-        inspection = _Inspection(asked, split, output, max_questions, seed)
+        inspection = _Inspection(asked, output, settings)
         sections = inspection.sections()
-        page = _page(str(checkpoint), split, len(inspection.rows), sections)
+        page = _page(settings.checkpoint, split, len(inspection.rows), sections)
         for section in sections:
             for name, table in section.tables.items():
                 write_file(output / f"{name}.csv", table.csv())
@@ -111,18 +89,11 @@ def inspect_checkpoint(
 class _Inspection:
     """What is computed once for all sections."""
 
-    def __init__(
-        self,
-        asked: AskedQuestions,
-        split: str,
-        output: Path,
-        max_questions: int | None,
-        seed: int,
-    ) -> None:
-        self.asked, self.output = asked, output
+    def __init__(self, asked: AskedQuestions, output: Path, settings: InspectSettings) -> None:
+        self.asked, self.output, split = asked, output, settings.split
         self.questions: QuestionDataset = asked.loader.questions
-        self.rows = _some(torch.arange(len(self.questions)), max_questions, seed)
-        self.fewer = _some(self.rows, _FEWER, seed)
+        self.rows = _some(torch.arange(len(self.questions)), settings.max_questions, settings.seed)
+        self.fewer = _some(self.rows, _FEWER, settings.seed)
         self.answers = collect(asked.model, asked.loader, self.rows, progress=True)
         truths = self.questions.answers
         assert truths is not None

@@ -1,14 +1,15 @@
-"""How γ and β are changed at test time, as configurations give it."""
+"""An inspection, and how γ and β are changed at test time: settings of programs."""
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
 
 from msgspec import Meta
 
-from filmvqa.settings.typed import Positive, Settings
+from filmvqa.evaluation.settings import AskedSettings, EvaluateSettings
+from filmvqa.settings.typed import PathText, Positive, Seed, Settings, SplitName
 
 #: What is changed; ``both`` are γ and β.
 Parameter = Literal["gamma", "beta", "both"]
@@ -53,3 +54,37 @@ class FilmSettings(Settings):
         if self.layers is not None:
             parts += ["layers", *self.layers]
         return "_".join(map(str, parts))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChangedEvaluateSettings(EvaluateSettings):
+    """An evaluation, also of a network whose γ and β are changed.
+
+    Attributes
+    ----------
+    film
+        How they are changed; the results go to a folder of their own.
+    """
+
+    film: FilmSettings = field(default_factory=FilmSettings)
+
+
+@dataclass(frozen=True, kw_only=True)
+class InspectSettings(AskedSettings):
+    """An inspection of a checkpoint.
+
+    Attributes
+    ----------
+    split
+        Whose questions are asked.
+    output
+        The folder of the page; None: ``inspection_<split>`` in the folder of the checkpoint, and
+        for a network of the package in ``outputs/<name>``.
+    max_questions, seed
+        So many questions of the split are asked, chosen by ``seed``; None: all.
+    """
+
+    split: SplitName = "val"
+    output: PathText | None = None
+    max_questions: Positive | None = 10_000
+    seed: Seed = 0

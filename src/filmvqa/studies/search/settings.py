@@ -8,8 +8,10 @@ from typing import Annotated, Any, ClassVar
 
 from msgspec import Meta
 
-from filmvqa.settings.typed import AboveZero, Natural, Positive, Seed, Settings, checked, shown
+from filmvqa.settings.typed import AboveZero, Natural, Positive, Seed, Settings, checked
+from filmvqa.settings.wording import shown
 from filmvqa.system.errors import UserError
+from filmvqa.training.settings import RunSettings
 
 _RANGE, _CHOICES = ("low", "high", "log"), "choices"
 _Choices = Annotated[list[bool | int | float | str | None], Meta(min_length=1)]
@@ -68,6 +70,13 @@ class SearchSettings(Settings):
     def __post_init__(self) -> None:
         super().__post_init__()
         dimensions(self.space)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchRunSettings(RunSettings):
+    """A search, and the run of which its trials are variants."""
+
+    search: SearchSettings
 
 
 def dimensions(space: Mapping[str, Any], prefix: str = "") -> dict[str, Range | Choices]:

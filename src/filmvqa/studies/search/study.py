@@ -14,16 +14,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from filmvqa.settings.effects import Effect
 from filmvqa.settings.nested import differences
 from filmvqa.studies.search.settings import Choices, Range, SearchSettings, dimensions
 from filmvqa.system.errors import UserError, one_line
 from filmvqa.system.layout import RunLayout
 from filmvqa.system.locks import folder_lock
 from filmvqa.system.tables import text_table
-from filmvqa.training.config_changes import Effect, config_changes
+from filmvqa.training.config_changes import config_changes
 from filmvqa.training.curves import update_curves
-from filmvqa.training.prepare import RunSettings
 from filmvqa.training.run import train_run
+from filmvqa.training.settings import RunSettings
 
 if TYPE_CHECKING:
     import optuna

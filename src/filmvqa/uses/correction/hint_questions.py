@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -16,43 +14,20 @@ from filmvqa.system.layout import DatasetLayout
 from filmvqa.system.locks import folder_lock
 from filmvqa.uses.correction.hints import join_hints, mistakes, word_hint
 from filmvqa.uses.correction.segmented_images import SegmentedImages, open_segmented_images
+from filmvqa.uses.correction.settings import MakeHintsSettings
 from filmvqa.worlds.clevr.scene_file import read_scenes
 from filmvqa.worlds.engine.schema import Info, Question, QuestionFile, decode_json, encode_json
 
 _REMEDY = "delete the folder and run make_hints.py again"
 
 
-def make_hints(
-    checkpoint: str | Path,
-    output: str | Path,
-    splits: Sequence[str],
-    *,
-    hints: int = 5,
-    seed: int = 0,
-    h5: str | Path | None = None,
-    features: str | Path | None = None,
-    batch_size: int = 256,
-    device: str = "auto",
-    precision: str = "auto",
-) -> dict[str, int] | None:
+def make_hints(settings: MakeHintsSettings) -> dict[str, int] | None:
     """Write a set below ``output`` whose questions are hints about the mistakes of a segmentation
     network that was trained without language.
 
     For an image about which m different things are to be said there are min(m, ``hints``)
     questions: the largest mistake, the two largest, and so on. The set has the scenes of its
     images; the images themselves, their features and masks are those of the network's data.
-
-    Parameters
-    ----------
-    checkpoint
-        The network.
-    splits
-        Of its data; it should not have been trained on them, since on images that it knows it makes
-        fewer mistakes, and others.
-    seed
-        Of the wording.
-    h5, features, batch_size, device, precision
-        As for ``open_segmented_images``.
 
     Returns
     -------
@@ -64,21 +39,18 @@ def make_hints(
     UserError
         If the set was made with other settings, or there are no mistakes on a split.
     """
-    layout = DatasetLayout.under(output)
+    layout = DatasetLayout.under(settings.output)
     record = {
-        "checkpoint_sha256": sha256_of_file(checkpoint_file(checkpoint)),
-        "splits": list(splits), "hints": hints, "seed": seed,
+        "checkpoint_sha256": sha256_of_file(checkpoint_file(settings.checkpoint)),
+        "splits": settings.splits, "hints": settings.hints, "seed": settings.seed,
     }  # fmt: skip
-    with folder_lock(output, "hints"):
+    with folder_lock(settings.output, "hints"):
         if is_complete(layout, record):
             return None
         counts = {}
-        for split in splits:
-            with open_segmented_images(
-                checkpoint, split, h5=h5, features=features, batch_size=batch_size, device=device,
-                precision=precision,
-            ) as segmented:  # fmt: skip
-                counts[split] = _write_split(layout, split, segmented, hints, seed)
+        for split in settings.splits:
+            with open_segmented_images(settings, split) as segmented:
+                counts[split] = _write_split(layout, split, segmented, settings)
         write_file(layout.hint_settings, msgspec.json.format(encode_json(record)) + b"\n")
     return counts
 
@@ -100,19 +72,19 @@ def is_complete(layout: DatasetLayout, record: dict[str, Any]) -> bool:
 
 
 def _write_split(
-    layout: DatasetLayout, split: str, segmented: SegmentedImages, most: int, seed: int
+    layout: DatasetLayout, split: str, segmented: SegmentedImages, settings: MakeHintsSettings
 ) -> int:
     source = segmented.asked.layout.scene_json(split)
     names = {scene.image_index: scene.image_filename for scene in read_scenes(source).scenes}
     questions: list[Question] = []
     for place, image in enumerate(segmented.images.tolist()):
-        rng = random.Random(f"{seed} {split} {image}")
+        rng = random.Random(f"{settings.seed} {split} {image}")
         found = mistakes(
             segmented.predictions[place], segmented.truths[place], segmented.objects[place]
         )
         distinct = {mistake.content: mistake for mistake in reversed(found)}
         told = [mistake for mistake in found if distinct[mistake.content] is mistake]
-        texts = [word_hint(mistake, rng) for mistake in told[:most]]
+        texts = [word_hint(mistake, rng) for mistake in told[: settings.hints]]
         questions += [
             Question(
                 names[image], join_hints(texts[:count]), image_index=image, split=split,

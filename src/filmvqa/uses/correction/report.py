@@ -30,6 +30,7 @@ from filmvqa.uses.correction.segmented_images import (
     SegmentedImages,
     open_segmented_images,
 )
+from filmvqa.uses.correction.settings import CorrectSettings
 
 #: The key by whose values runs are compared.
 KEY = "model.block.conditioning"
@@ -58,35 +59,8 @@ class Series:
     other_scores: Scores
 
 
-def report_correction(
-    base: str | Path,
-    folder: str | Path,
-    split: str,
-    *,
-    hints: int = 5,
-    seed: int = 0,
-    h5: str | Path | None = None,
-    features: str | Path | None = None,
-    output: str | Path | None = None,
-    batch_size: int = 256,
-    device: str = "auto",
-    precision: str = "auto",
-) -> tuple[CorrectionLayout, str]:
+def report_correction(settings: CorrectSettings) -> tuple[CorrectionLayout, str]:
     """Correct a split's images hint by hint with each network of a sweep.
-
-    Parameters
-    ----------
-    base
-        The checkpoint of the network without language, which made the first predictions.
-    folder
-        The folder of the sweep, whose runs began from ``base``. Those of one conditioning differ
-        in their seed.
-    hints, seed
-        As ``correct`` takes them.
-    output
-        The folder of the report; None: that of the sweep.
-    h5, features, batch_size, device, precision
-        As for ``open_segmented_images``, of the base's data.
 
     Returns
     -------
@@ -98,22 +72,15 @@ def report_correction(
     UserError
         For checkpoints or data that cannot be read or do not fit each other.
     """
-    files = CorrectionLayout(Path(folder if output is None else output), split)
+    split = settings.split
+    files = CorrectionLayout(Path(settings.output or settings.dir), split)
     check_output(files.report)
     with (
-        open_segmented_images(
-            base,
-            split,
-            h5=h5,
-            features=features,
-            batch_size=batch_size,
-            device=device,
-            precision=precision,
-        ) as segmented,
+        open_segmented_images(settings, split) as segmented,
         folder_lock(files.folder, split),
     ):
         series = {}
-        all_runs = read_runs(folder)
+        all_runs = read_runs(settings.dir)
         report_unfinished(all_runs)
         for name, runs in _by_conditioning(all_runs).items():
             courses: dict[bool, list[Course]] = {False: [], True: []}
@@ -122,8 +89,9 @@ def report_correction(
                 for others, done in courses.items():
                     done.append(
                         correct(
-                            segmented, model, vocabulary, hints=hints, seed=seed, others=others,
-                            batch_size=batch_size, precision=precision,
+                            segmented, model, vocabulary, hints=settings.hints, others=others,
+                            seed=settings.seed, batch_size=settings.batch_size,
+                            precision=settings.precision,
                         )
                     )  # fmt: skip
             truths = segmented.truths

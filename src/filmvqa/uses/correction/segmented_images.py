@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from filmvqa.evaluation.evaluate import AskedQuestions, opened_questions
+from filmvqa.evaluation.evaluate import AskedQuestions, open_questions
 from filmvqa.evaluation.predictions import predict
 from filmvqa.models.protocols import is_modulated
 from filmvqa.system.errors import UserError
 from filmvqa.tasks.label_maps import LabelMapTargets
+from filmvqa.uses.correction.settings import SegmentingSettings
 
 LabelMaps = NDArray[np.uint8]
 
@@ -54,18 +54,9 @@ class SegmentedImages:
 
 
 @contextmanager
-def open_segmented_images(
-    checkpoint: str | Path,
-    split: str,
-    *,
-    h5: str | Path | None = None,
-    features: str | Path | None = None,
-    batch_size: int = 256,
-    device: str = "auto",
-    precision: str = "auto",
-) -> Iterator[SegmentedImages]:
+def open_segmented_images(settings: SegmentingSettings, split: str) -> Iterator[SegmentedImages]:
     """Open the images of a split that have questions, segmented by the network of a checkpoint, for
-    the block's time. The parameters are those of ``opened_questions`` and ``predict``.
+    the block's time.
 
     Raises
     ------
@@ -73,9 +64,7 @@ def open_segmented_images(
         For an unusable checkpoint or data file, or a network that does not make label maps, or that
         language acts on.
     """
-    with opened_questions(
-        checkpoint, split, h5=h5, features=features, batch_size=batch_size, device=device
-    ) as asked:
+    with open_questions(settings, split) as asked:
         targets = get_label_maps(asked)
         if is_modulated(asked.model):
             raise UserError(
@@ -83,7 +72,9 @@ def open_segmented_images(
                 "without it (model.film_blocks all false)"
             )
         images, rows = find_first_rows(asked.loader.questions.images)
-        predictions = predict(asked.model, asked.loader, rows, precision=precision, progress=False)
+        predictions = predict(
+            asked.model, asked.loader, rows, precision=settings.precision, progress=False
+        )
         truths, objects = targets.maps(images), targets.objects(images)
         yield SegmentedImages(
             asked, split, targets, images, *(m.cpu().numpy().astype(np.uint8) for m in

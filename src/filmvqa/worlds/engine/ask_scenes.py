@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -10,10 +11,12 @@ from typing import Any, Literal
 import msgspec
 from tqdm import tqdm
 
+from filmvqa.settings.typed import PathText, Positive, ProgramSettings, Seed, Workers
+from filmvqa.system.cores import cores
 from filmvqa.system.errors import UserError
 from filmvqa.system.files import read_bytes, refuse_overwriting
 from filmvqa.system.layout import image_number
-from filmvqa.worlds.engine.families import read_families
+from filmvqa.worlds.engine.families import Family, read_families
 from filmvqa.worlds.engine.questions import IMAGES_PER_SHARD, ask_shard
 from filmvqa.worlds.engine.schema import (
     CORRECT,
@@ -61,18 +64,44 @@ class _SceneFile(msgspec.Struct):
     info: Info | None = None
 
 
-def ask_scenes(
-    scenes: str | Path,
-    output: str | Path,
-    *,
-    world: str | Path = "clevr",
-    relate: Relate | None = None,
-    templates: str | Path | None = None,
-    families: list[str | int] | None = None,
-    questions_per_image: int = 10,
-    seed: int = 0,
-    workers: int = 1,
-) -> int:
+@dataclass(frozen=True, kw_only=True)
+class AskScenesSettings(ProgramSettings):
+    """Questions about the scenes of a file.
+
+    Attributes
+    ----------
+    scenes
+        Scene JSON in CLEVR's format: of the release, of another generator, or one's own. Scenes
+        need ``objects`` with the world's attributes, ``image_filename``, and ``relationships`` or
+        else what the world's ``relate`` needs.
+    output
+        Question JSON, which must not exist.
+    world
+        ``clevr``, ``sound``, or the path of a ``metadata.json``: the objects' attributes and
+        relations.
+    templates
+        A folder of template files; None: the world's own.
+    families
+        Groups and numbers of the question families; None: all.
+    questions_per_image
+        Maximal number of questions about one image.
+    seed
+        Of the questions.
+    workers
+        Number of processes, which changes no byte; None: one a core.
+    """
+
+    scenes: PathText
+    output: PathText
+    world: PathText = "clevr"
+    templates: PathText | None = None
+    families: list[str | int] | None = None
+    questions_per_image: Positive = 10
+    seed: Seed = 0
+    workers: Workers | None = None
+
+
+def ask_scenes(settings: AskScenesSettings, relate: Relate | None = None) -> int:
     """Write questions about the scenes of a file in CLEVR's format.
 
     Scenes of this package's generators get the questions that ``generate`` asked with the same
@@ -80,19 +109,8 @@ def ask_scenes(
 
     Parameters
     ----------
-    scenes
-        Scene JSON. Scenes need ``objects`` with the world's attributes, ``image_filename``, and
-        ``relationships`` or else what ``relate`` needs.
-    output
-        Question JSON, which must not exist.
-    world
-        As ``read_world`` takes it.
     relate
         A function of a module, which gives relationships to scenes without.
-    templates, families, questions_per_image, seed
-        As in ``GeneratorSettings``.
-    workers
-        Number of processes; it changes no byte.
 
     Returns
     -------
@@ -104,25 +122,24 @@ def ask_scenes(
     UserError
         For a scene that cannot be asked about, named by its number, or an existing output.
     """
-    scenes, output = Path(scenes), Path(output)
+    scenes, output = Path(settings.scenes), Path(settings.output)
     refuse_overwriting(output, scenes)
     if output.exists():
         raise UserError(f"{output}: exists already; choose another output")
-    read_families(templates, families, read_world(world))  # report invalid templates at once
+    _read_families(settings)  # report invalid templates at once
     file = decode_json(read_bytes(scenes, FETCH), _SceneFile, scenes, FETCH_AGAIN)
     if not file.scenes:
         raise UserError(f"{scenes}: no scenes in it")
     records = [bytes(raw) for raw in file.scenes]
     shards = [
-        (records[first : first + IMAGES_PER_SHARD], first, scenes, world, relate, templates,
-         families, questions_per_image, seed)
+        (records[first : first + IMAGES_PER_SHARD], first, settings, relate)
         for first in range(0, len(records), IMAGES_PER_SHARD)
-    ]  # fmt: skip
+    ]
     count = 0
 
     def numbered() -> Iterator[Question]:
         nonlocal count
-        with worker_pool(workers) as pool:
+        with worker_pool(settings.workers or cores()) as pool:
             asked = pool.map(_ask_records, *zip(*shards, strict=True))
             for questions in tqdm(asked, total=len(shards), desc="questions", unit="shard"):
                 for question in questions:
@@ -134,29 +151,25 @@ def ask_scenes(
     return count
 
 
+def _read_families(settings: AskScenesSettings) -> list[Family]:
+    return read_families(settings.templates, settings.families, read_world(settings.world))
+
+
 def _ask_records(
-    records: list[bytes],
-    first: int,
-    path: Path,
-    world_source: str | Path,
-    relate: Relate | None,
-    templates: str | Path | None,
-    families: list[str | int] | None,
-    per_image: int,
-    seed: int,
+    records: list[bytes], first: int, settings: AskScenesSettings, relate: Relate | None
 ) -> list[Question]:
     """The questions of one shard; record 0 is scene number ``first`` of the file."""
-    world = read_world(world_source)
     scenes = []
     for number, record in enumerate(records, first):
         try:
-            scenes.append(_scene(record, world_source, relate))
+            scenes.append(_scene(record, settings.world, relate))
         except (msgspec.ValidationError, ValueError) as error:
             raise UserError(
-                f"{path}: scene {number}: {error}; {CORRECT}, or give world=<its world>"
+                f"{settings.scenes}: scene {number}: {error}; {CORRECT}, or give world=<its world>"
             ) from None
-    name = f"{seed}/{scenes[0].split}/{first // IMAGES_PER_SHARD}"
-    return ask_shard(scenes, read_families(templates, families, world), per_image, name, world)
+    name = f"{settings.seed}/{scenes[0].split}/{first // IMAGES_PER_SHARD}"
+    families, count = _read_families(settings), settings.questions_per_image
+    return ask_shard(scenes, families, count, name, read_world(settings.world))
 
 
 def _scene(content: bytes, world_source: str | Path, relate: Relate | None) -> Any:

@@ -1,0 +1,75 @@
+"""How features are extracted, and the shipped backbone is trained: settings of programs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from msgspec import Meta
+
+from filmvqa.settings.typed import (
+    AboveZero,
+    Device,
+    PathText,
+    Positive,
+    Precision,
+    ProgramSettings,
+    Seed,
+    Settings,
+    Workers,
+)
+
+_Width = Annotated[int, Meta(ge=16, le=1024, multiple_of=8)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExtractionSettings(Settings):
+    """How images become features.
+
+    Attributes
+    ----------
+    max_images
+        Of each split, from the first on; None: all.
+    batch_size
+        Number of images in a batch.
+    threads
+        Decode this many images at a time beside the network.
+    precision
+        Of the network's arithmetic; ``auto`` keeps to that of an existing file.
+    """
+
+    max_images: Positive | None = None
+    batch_size: Positive = 64
+    threads: Workers = 2
+    precision: Precision = "auto"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainSettings(ProgramSettings):
+    """A training of ``clevr_cnn``; the defaults are those of the shipped weights.
+
+    Attributes
+    ----------
+    output
+        The file of the weights, float16 safetensors.
+    images
+        Number of training images of all ``sizes`` together.
+    sizes
+        Widths of the square images, in pixels.
+    epochs, batch_size, lr, seed
+        Of the training.
+    workers
+        Number of processes that render images; the images do not depend on it.
+    device
+        Where the network is trained; all images are held there.
+    """
+
+    output: PathText
+    images: Positive = 60_000
+    sizes: Annotated[tuple[_Width, ...], Meta(min_length=1)] = (96, 112, 144)
+    epochs: Positive = 36
+    batch_size: Positive = 256
+    lr: AboveZero = 5e-3
+    seed: Seed = 0
+    workers: Workers = 2
+    device: Device = "auto"

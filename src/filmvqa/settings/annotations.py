@@ -1,0 +1,100 @@
+"""The annotations of settings' fields: types, limits, and other notes."""
+
+from __future__ import annotations
+
+import collections.abc
+import types
+from dataclasses import fields
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
+
+from msgspec import Meta
+
+#: In the metadata of a field: a function that returns the types of groups of keys that other rooms
+#: register, by key, such as the settings of a user's own world. The field maps the keys of the
+#: groups that are given to these; in a configuration each stands beside the other fields.
+GROUPS = "groups"
+
+
+_ANNOTATIONS: dict[type, dict[str, tuple[Any, list[Any]]]] = {}
+
+
+def field_annotations(settings_type: type) -> dict[str, tuple[Any, list[Any]]]:
+    """The type of each field with its limits, and the other notes on the field; evaluated once."""
+    if settings_type in _ANNOTATIONS:
+        return _ANNOTATIONS[settings_type]
+    found: dict[str, tuple[Any, list[Any]]] = {}
+    for name, hint in get_type_hints(settings_type, include_extras=True).items():
+        metas, notes, base = [], [], hint
+        if get_origin(hint) is Annotated:
+            base, *extras = get_args(hint)
+            metas = [extra for extra in extras if isinstance(extra, Meta)]
+            notes = [extra for extra in extras if not isinstance(extra, Meta)]
+        found[name] = (Annotated[base, *metas] if metas else base, notes)
+    _ANNOTATIONS[settings_type] = found
+    return found
+
+
+def notes_of(settings_type: type[Any], key: str) -> list[Any]:
+    """What annotates the field of a key beside its limits, such as an ``Effect``. A key that no
+    field has counts as that of a group which may be registered elsewhere, if there are such."""
+    holders = {GROUPS if GROUPS in field.metadata else field.name: field.name
+               for field in fields(settings_type)}  # fmt: skip
+    name = holders.get(key, holders.get(GROUPS))
+    return [] if name is None else field_annotations(settings_type)[name][1]
+
+
+def group_type(hint: Any) -> Any:
+    """The class of settings that an annotation takes, if it takes any."""
+    return next(filter(is_settings, alternatives(hint)), None)
+
+
+def field_names(settings_type: type[Any]) -> tuple[str, ...]:
+    """The names of the fields, in order."""
+    return tuple(field.name for field in fields(settings_type))
+
+
+def key_hints(settings_type: type[Any]) -> dict[str, Any]:
+    """The annotation of each key of a configuration, in order: of the fields, and of the groups
+    that are registered for them."""
+    hints: dict[str, Any] = {}
+    for field in fields(settings_type):
+        if groups := field.metadata.get(GROUPS):
+            hints |= {name: group | None for name, group in groups().items()}
+        else:
+            hints[field.name] = field_annotations(settings_type)[field.name][0]
+    return hints
+
+
+def alternatives(hint: Any) -> list[Any]:
+    """The members of a union but None; another annotation is its own only one."""
+    if get_origin(hint) in (Union, types.UnionType):
+        return [a for member in get_args(hint) if member is not type(None)
+                for a in alternatives(member)]  # fmt: skip
+    return [hint]
+
+
+def takes_null(hint: Any) -> bool:
+    return get_origin(hint) in (Union, types.UnionType) and type(None) in get_args(hint)
+
+
+def without_limits(hint: Any) -> tuple[Any, list[Meta]]:
+    """A type, and what annotates it."""
+    if get_origin(hint) is not Annotated:
+        return hint, []
+    base, *metas = get_args(hint)
+    return base, [meta for meta in metas if isinstance(meta, Meta)]
+
+
+def is_settings(hint: Any) -> bool:
+    """Whether an annotation is ``Settings``, or a class of them."""
+    return isinstance(hint, type) and hasattr(hint, "node")
+
+
+def entry_of_mapping(hint: Any) -> tuple[Any, Any] | None:
+    """The annotations of the keys and values of a mapping; None if a value is no mapping."""
+    for alternative in alternatives(hint):
+        base, _ = without_limits(alternative)
+        if get_origin(base) in (dict, collections.abc.Mapping):
+            key, value = get_args(base)
+            return key, value
+    return None

@@ -1,0 +1,79 @@
+"""What settings take, in words."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Mapping
+from typing import Any, Literal, get_args, get_origin
+
+from msgspec import Meta
+
+from filmvqa.settings.annotations import (
+    alternatives,
+    entry_of_mapping,
+    is_settings,
+    key_hints,
+    takes_null,
+    without_limits,
+)
+
+
+def shown(value: Any) -> str:
+    """A value as a configuration has it, cut if it is long."""
+    text = repr(value) if isinstance(value, str) else json.dumps(value, default=repr)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def wanted(hint: Any) -> str:
+    """What an annotation takes, such as ``a whole number of at least 1, or null``."""
+    texts = [_wanted_one(alternative) for alternative in alternatives(hint)]
+    return ", or ".join([*dict.fromkeys(texts), *(["null"] if takes_null(hint) else [])])
+
+
+def _wanted_one(hint: Any) -> str:
+    base, metas = without_limits(hint)
+    for meta in metas:
+        if meta.description:
+            return meta.description
+    if get_origin(base) is Literal:
+        return f"one of {', '.join(map(str, get_args(base)))}"
+    if is_settings(base):
+        return f"a group of keys ({', '.join(key_hints(base))})"
+    if base in _NAMES:
+        return _NAMES[base] + _limits(base, metas)
+    if entry_of_mapping(base) or base in (dict, Mapping):
+        return "a group of keys"
+    entries = get_args(base)
+    is_fixed = get_origin(base) is tuple and Ellipsis not in entries
+    least = " of at least one" if any(meta.min_length for meta in metas) else ""
+    return f"a list{f' of {len(entries)}' if is_fixed else least}, each {wanted(entries[0])}"
+
+
+_NAMES = {bool: "true or false", int: "a whole number", float: "a finite number", str: "text"}
+
+
+def _limits(base: type, metas: list[Meta]) -> str:
+    """The end of what is wanted, such as `` of at least 1``."""
+    limits = {
+        name: f"{limit:g}" if base is float else str(limit)
+        for meta in metas
+        for name in ("ge", "gt", "le", "lt", "multiple_of")
+        if (limit := getattr(meta, name)) is not None
+    }
+    if {"ge", "le"} <= limits.keys():
+        limits["range"] = f"{limits.pop('ge')} to {limits.pop('le')}"
+    words = {
+        "range": "from", "ge": "of at least", "gt": "above", "le": "at most", "lt": "below",
+        "multiple_of": "that is a multiple of",
+    }  # fmt: skip
+    texts = [f" {text} {limits[name]}" for name, text in words.items() if name in limits]
+    return " and".join(texts)
+
+
+def suggestion(name: str, settings_type: type[Any]) -> str:
+    """The end of a message about an unknown key: the nearest one, or all of a group."""
+    known = list(key_hints(settings_type))
+    if near := difflib.get_close_matches(name, known, n=1):
+        return f"did you mean {settings_type.key_of(near[0])}?"
+    return f"there are {', '.join(known)}"
