@@ -111,8 +111,6 @@ def test_features_of_a_part_of_the_images(
     for missing_images in ("refuse", "leave_out"):
         with pytest.raises(UserError, match="features of 0 of them"):
             questions.with_features(store_of(tmp_path, [99]), "f.h5", missing_images)
-    with pytest.raises(UserError, match=r"data\.missing_images='ignore': must be one of"):
-        questions.with_features(store, "f.h5", "ignore")
 
 
 def test_an_image_of_another_name_is_named(

@@ -20,7 +20,7 @@ from filmvqa.backbones.settings import ExtractionSettings
 from filmvqa.features.feature_file import FORMAT, check_made_alike, open_writer, recorded_precision
 from filmvqa.features.images import list_images
 from filmvqa.features.prefetch import prefetch
-from filmvqa.settings.typed import ImageSize, checked
+from filmvqa.settings.typed import ImageSize, MissingImages, checked
 from filmvqa.system import processes
 from filmvqa.system.devices import to_device, use_bfloat16
 from filmvqa.system.files import refuse_overwriting, sync_folder
@@ -63,7 +63,7 @@ class Extraction:
         settings: ExtractionSettings | None = None,
         *,
         device: torch.device | str = "cpu",
-        missing_images: str = "refuse",
+        missing_images: MissingImages = "refuse",
     ) -> None:
         self.path, self.split = Path(target), split
         self.settings = settings or ExtractionSettings()

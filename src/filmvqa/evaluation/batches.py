@@ -15,7 +15,7 @@ from filmvqa.features.store import FeatureStore, open_feature_store
 from filmvqa.questions.dataset import QuestionDataset
 from filmvqa.questions.sampler import EpochSampler
 from filmvqa.questions.vocabulary import Vocabulary
-from filmvqa.settings.typed import Positive, checked
+from filmvqa.settings.typed import MissingImages
 from filmvqa.system import processes
 from filmvqa.system.devices import to_device
 from filmvqa.system.errors import UserError
@@ -74,7 +74,7 @@ class Loader:
     ) -> None:
         self.questions, self.store = questions, store
         self.targets: Targets = WordTargets() if targets is None else targets
-        self.batch_size: int = checked(batch_size, Positive, "batch_size")
+        self.batch_size = batch_size
         self._memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.waited = 0.0
 
@@ -183,7 +183,7 @@ def open_loader(
     *,
     channels_last: bool = True,
     families: Sequence[int] | None = None,
-    missing_images: str = "refuse",
+    missing_images: MissingImages = "refuse",
     missing_images_option: str = "data.missing_images",
     targets: str = WordTask.name,
 ) -> Loader:

@@ -26,6 +26,7 @@ from filmvqa.evaluation.settings import AskedSettings, EvaluateSettings
 from filmvqa.models import targets_of
 from filmvqa.models.fast.accelerate import accelerate
 from filmvqa.questions.vocabulary import Vocabulary
+from filmvqa.settings.typed import MissingImages
 from filmvqa.system import processes
 from filmvqa.system.devices import choose_device
 from filmvqa.system.errors import UserError, warn
@@ -145,7 +146,7 @@ def open_questions(
     split: str,
     *,
     store: str = "auto",
-    missing_images: str = "refuse",
+    missing_images: MissingImages = "refuse",
 ) -> Iterator[AskedQuestions]:
     """Open a checkpoint and the questions and features of a split, for the block's time.
 

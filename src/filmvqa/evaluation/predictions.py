@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from filmvqa.evaluation.batches import Loader
-from filmvqa.settings.typed import Precision, checked
 from filmvqa.system import processes
 from filmvqa.system.devices import autocast
 from filmvqa.tasks.protocol import task_of
@@ -59,10 +58,7 @@ def predict(
     ------
     PredictionStoppedError
         If ``stop`` returned True.
-    UserError
-        For an unknown precision.
     """
-    checked(precision, Precision, "precision")
     questions = loader.questions
     rows = torch.arange(len(questions)) if rows is None else rows
     # By image, so that what does not depend on the question is computed once an image.

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from filmvqa.settings.typed import MissingImages, Positive, checked
+from filmvqa.settings.typed import MissingImages
 from filmvqa.system.errors import UserError, one_line
 from filmvqa.system.files import is_litter, names_in
 from filmvqa.system.layout import image_number
@@ -56,7 +56,7 @@ class FileKind:
 def list_images(
     folder: str | Path,
     *,
-    missing_images: str = "refuse",
+    missing_images: MissingImages = "refuse",
     max_images: int | None = None,
     kind: FileKind | None = None,
 ) -> dict[int, Path]:
@@ -83,8 +83,6 @@ def list_images(
         For a folder or file that cannot be read.
     """
     folder = Path(folder)
-    checked(missing_images, MissingImages, "data.missing_images")
-    checked(max_images, Positive | None, "max_images")
     kind = kind or IMAGES
     if not folder.is_dir():
         raise UserError(

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from filmvqa.features.store import FeatureStore
 from filmvqa.questions.vocabulary import SPECIAL_TOKENS, Vocabulary
-from filmvqa.settings.typed import MissingImages, checked
+from filmvqa.settings.typed import MissingImages
 from filmvqa.system.errors import UserError
 from filmvqa.system.hdf5 import HDF5_ERRORS, arrays_sha256, unreadable
 from filmvqa.worlds.engine.programs import QUESTION_TYPES
@@ -223,7 +223,7 @@ class QuestionDataset(QuestionGroups):
         self,
         store: FeatureStore,
         path: str | Path,
-        missing_images: str = "refuse",
+        missing_images: MissingImages = "refuse",
         option: str = "data.missing_images",
     ) -> QuestionDataset:
         """The questions whose images the features are of.
@@ -240,7 +240,6 @@ class QuestionDataset(QuestionGroups):
         UserError
             If the features are not those of this file's images.
         """
-        checked(missing_images, MissingImages, option)
         is_there = torch.isin(self.images, torch.from_numpy(store.image_idxs).long())
         num_there = len(self.images[is_there].unique())  # type: ignore[no-untyped-call]
         if not is_there.all() and (missing_images == "refuse" or not num_there):

@@ -20,6 +20,7 @@ from filmvqa.evaluation.predictions import PredictionStoppedError, predict
 from filmvqa.models.batch_norm import SharedStatistics, share_statistics
 from filmvqa.models.protocols import is_modulated
 from filmvqa.questions.vocabulary import Vocabulary
+from filmvqa.settings.typed import FrozenBatchNorm
 from filmvqa.system import processes
 from filmvqa.system.devices import autocast
 from filmvqa.system.errors import Interrupted, UserError, warn
@@ -84,7 +85,7 @@ class Trainer:
         loggers: list[Logger],
         val_rows: Tensor,
         sample_seed: int = 0,
-        frozen_batch_norm: str = "eval",
+        frozen_batch_norm: FrozenBatchNorm = "eval",
         val_images: Path | None = None,
     ) -> None:
         self.state, self.settings = state, settings

@@ -18,7 +18,7 @@ from filmvqa.checkpoints.checkpoint import (
 )
 from filmvqa.models.protocols import is_modulated
 from filmvqa.questions.vocabulary import Vocabulary
-from filmvqa.settings.typed import FrozenBatchNorm, checked
+from filmvqa.settings.typed import FrozenBatchNorm
 from filmvqa.system.errors import UserError, warn
 from filmvqa.training.optimizer import belongs_to_module, check_module_names
 
@@ -166,18 +166,12 @@ def freeze_except(model: nn.Module, module_names: Sequence[str] | None) -> None:
         parameter.requires_grad_(any(belongs_to_module(name, m) for m in module_names))
 
 
-def training_mode(model: nn.Module, frozen_batch_norm: str = "eval") -> None:
+def training_mode(model: nn.Module, frozen_batch_norm: FrozenBatchNorm = "eval") -> None:
     """Set training mode, except in frozen parts.
 
     With ``frozen_batch_norm`` ``eval`` their batch norms keep their statistics; with ``train`` they
     normalise by each batch and go on estimating, as in the original code's CLEVR-Humans recipe.
-
-    Raises
-    ------
-    UserError
-        For another value of ``frozen_batch_norm``.
     """
-    checked(frozen_batch_norm, FrozenBatchNorm, "train.frozen_batch_norm")
     model.train()
     for module in list(model.modules())[1:]:
         parameters = list(module.parameters())
