@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import sys
 
-from filmvqa.cli.command import command, typed_settings
+from filmvqa.cli.command import command
 from filmvqa.cli.settings import AskSettings
 
 
-@command("ask")
-def main(config) -> None:
-    settings = typed_settings(config, AskSettings)
-
+@command("ask", AskSettings)
+def main(settings: AskSettings) -> None:
     from filmvqa.cli.conversation import Conversation, answer_lines
     from filmvqa.cli.prompt import run_prompt
     from filmvqa.vqa import load

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from filmvqa.benchmark.settings import BenchmarkSettings
-from filmvqa.cli.command import command, typed_settings
+from filmvqa.cli.command import command
 from filmvqa.cli.process import keep_freed_memory
 
 
-@command("benchmark")
-def main(config) -> None:
-    settings = typed_settings(config, BenchmarkSettings)
-
+@command("benchmark", BenchmarkSettings)
+def main(settings: BenchmarkSettings) -> None:
     from filmvqa.benchmark.run import format_benchmark, run_benchmark
     from filmvqa.system.locks import file_lock
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from filmvqa.cli.command import command, typed_settings
+from filmvqa.cli.command import command
 from filmvqa.uses.correction.settings import CorrectSettings
 
 
-@command("correct")
-def main(config) -> None:
-    settings = typed_settings(config, CorrectSettings)
-
+@command("correct", CorrectSettings)
+def main(settings: CorrectSettings) -> None:
     from filmvqa.uses.correction.report import report_correction
 
     files, table = report_correction(settings)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from filmvqa.cli.command import command, typed_settings
+from filmvqa.cli.command import command
 from filmvqa.questions.settings import DataProgramSettings
 from filmvqa.system.errors import UserError
 from filmvqa.worlds.clevr.download import download_archive
 
 
-@command("download_clevr")
-def main(config) -> None:
-    data = typed_settings(config, DataProgramSettings).data
+@command("download_clevr", DataProgramSettings)
+def main(settings: DataProgramSettings) -> None:
+    data = settings.data
     if data.download is None:
         raise UserError(
             f"data={data.name} is generated, not downloaded; "

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from filmvqa.cli.command import command, typed_settings
+from filmvqa.cli.command import command
 from filmvqa.studies.settings import DrawModelSettings
 from filmvqa.system.locks import file_lock
 
 
-@command("draw_model")
-def main(config) -> None:
-    settings = typed_settings(config, DrawModelSettings)
-
+@command("draw_model", DrawModelSettings)
+def main(settings: DrawModelSettings) -> None:
     from filmvqa.studies.network_diagram import draw_film
 
     with file_lock(settings.output):

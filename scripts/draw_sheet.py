@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from filmvqa.cli.command import command, typed_settings
+from filmvqa.cli.command import command
 from filmvqa.studies.settings import DrawSheetSettings
 from filmvqa.system.locks import file_lock
 
 
-@command("draw_sheet")
-def main(config) -> None:
-    settings = typed_settings(config, DrawSheetSettings)
-
+@command("draw_sheet", DrawSheetSettings)
+def main(settings: DrawSheetSettings) -> None:
     from filmvqa.studies.sheets import draw_sheet
     from filmvqa.studies.sound_sheet import draw_scenes
 

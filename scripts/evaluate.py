@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from filmvqa.cli.command import command, typed_settings
+from filmvqa.cli.command import command
 from filmvqa.studies.inspection.settings import ChangedEvaluateSettings
 
 
-@command("evaluate", by_several=True)
-def main(config) -> None:
-    settings = typed_settings(config, ChangedEvaluateSettings)
-
+@command("evaluate", ChangedEvaluateSettings, by_several=True)
+def main(settings: ChangedEvaluateSettings) -> None:
     from filmvqa.evaluation.evaluate import evaluate_checkpoint
     from filmvqa.studies.inspection.interventions import build_network_change
     from filmvqa.tasks.protocol import find_task

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from filmvqa.checkpoints.settings import ExportSettings
-from filmvqa.cli.command import command, typed_settings
+from filmvqa.cli.command import command
 
 
-@command("export")
-def main(config) -> None:
-    settings = typed_settings(config, ExportSettings)
-
+@command("export", ExportSettings)
+def main(settings: ExportSettings) -> None:
     from filmvqa.checkpoints.export import export_network
     from filmvqa.system.locks import file_lock
 

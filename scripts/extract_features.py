@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from filmvqa.cli.command import command, typed_settings
+from filmvqa.cli.command import command
 from filmvqa.cli.settings import ExtractSettings
 from filmvqa.system.errors import UserError
 
 
-@command("extract_features", by_several=True)
-def main(config) -> None:
-    settings = typed_settings(config, ExtractSettings)
-
+@command("extract_features", ExtractSettings, by_several=True)
+def main(settings: ExtractSettings) -> None:
     from filmvqa.backbones.build import build_backbone
     from filmvqa.backbones.extraction import Extraction
     from filmvqa.backbones.object_masks import ObjectMasks

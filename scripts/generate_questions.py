@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from filmvqa.cli.command import command, typed_settings
+from filmvqa.cli.command import command
 from filmvqa.system.locks import file_lock
 from filmvqa.worlds.engine.ask_scenes import AskScenesSettings, ask_scenes
 
 
-@command("generate_questions")
-def main(config) -> None:
-    settings = typed_settings(config, AskScenesSettings)
-
+@command("generate_questions", AskScenesSettings)
+def main(settings: AskScenesSettings) -> None:
     from filmvqa.cli.generating import relate_of
 
     with file_lock(settings.output):

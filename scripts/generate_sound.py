@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from filmvqa.cli.command import command, typed_settings
+from filmvqa.cli.command import command
 from filmvqa.cli.settings import GenerateSettings
 
 
-@command("generate_sound")
-def main(config) -> None:
-    settings = typed_settings(config, GenerateSettings)
+@command("generate_sound", GenerateSettings)
+def main(settings: GenerateSettings) -> None:
     own = settings.data.set_settings("sound")
 
     from filmvqa.cli.generating import generate_set

@@ -5,14 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from filmvqa.checkpoints.settings import ImportSettings
-from filmvqa.cli.command import command, typed_settings
+from filmvqa.cli.command import command
 from filmvqa.system.locks import file_lock
 
 
-@command("import_film")
-def main(config) -> None:
-    settings = typed_settings(config, ImportSettings)
-
+@command("import_film", ImportSettings)
+def main(settings: ImportSettings) -> None:
     from filmvqa.checkpoints.film_import import import_original_film
 
     with file_lock(settings.output):

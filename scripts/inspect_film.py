@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from filmvqa.cli.command import command, typed_settings
+from filmvqa.cli.command import command
 from filmvqa.studies.inspection.settings import InspectSettings
 
 
-@command("inspect_film")
-def main(config) -> None:
-    settings = typed_settings(config, InspectSettings)
-
+@command("inspect_film", InspectSettings)
+def main(settings: InspectSettings) -> None:
     from filmvqa.studies.inspection.report import inspect_checkpoint
 
     print(f"written to {inspect_checkpoint(settings)}; open it in a browser")

@@ -5,17 +5,15 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from filmvqa.cli.command import command, typed_settings
+from filmvqa.cli.command import command
 from filmvqa.cli.packed import packed_folder
 from filmvqa.cli.stages import run_stage
 from filmvqa.studies.settings import LaboratorySettings
 from filmvqa.system.cores import cores
 
 
-@command("laboratory")
-def main(config) -> None:
-    settings = typed_settings(config, LaboratorySettings)
-
+@command("laboratory", LaboratorySettings)
+def main(settings: LaboratorySettings) -> None:
     from filmvqa.studies.claims import find_runs, read_claim
     from filmvqa.studies.laboratory import report_claim, tabulate_verdicts
     from filmvqa.studies.sweeps import is_finished

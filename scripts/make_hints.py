@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from filmvqa.cli.command import command, typed_settings
+from filmvqa.cli.command import command
 from filmvqa.uses.correction.settings import MakeHintsSettings
 
 
-@command("make_hints")
-def main(config) -> None:
-    settings = typed_settings(config, MakeHintsSettings)
-
+@command("make_hints", MakeHintsSettings)
+def main(settings: MakeHintsSettings) -> None:
     from filmvqa.uses.correction.hint_questions import make_hints
 
     counts = make_hints(settings)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from filmvqa.benchmark.settings import LoggingCostSettings
-from filmvqa.cli.command import command, typed_settings
+from filmvqa.cli.command import command
 from filmvqa.cli.process import keep_freed_memory
 
 
-@command("measure_logging")
-def main(config) -> None:
-    settings = typed_settings(config, LoggingCostSettings)
+@command("measure_logging", LoggingCostSettings)
+def main(settings: LoggingCostSettings) -> None:
     keep_freed_memory()
     from filmvqa.benchmark.logging_cost import logging_cost
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from filmvqa.cli.command import command, typed_settings
+from filmvqa.cli.command import command
 from filmvqa.page.settings import PageSettings
 from filmvqa.system.errors import UserError, one_line
 
 
-@command("page")
-def main(config) -> None:
-    settings = typed_settings(config, PageSettings)
-
+@command("page", PageSettings)
+def main(settings: PageSettings) -> None:
     try:
         from filmvqa.page.app import open_house, serve
     except ImportError as error:

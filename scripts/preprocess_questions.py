@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from filmvqa.cli.command import command, typed_settings
+from filmvqa.cli.command import command
 from filmvqa.questions.settings import PreprocessSettings
 
 
-@command("preprocess_questions")
-def main(config) -> None:
-    settings = typed_settings(config, PreprocessSettings)
-
+@command("preprocess_questions", PreprocessSettings)
+def main(settings: PreprocessSettings) -> None:
     from filmvqa.questions.preprocess import preprocess_questions
 
     data, vocabulary = settings.data, None

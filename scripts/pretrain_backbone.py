@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from filmvqa.backbones.settings import PretrainSettings
-from filmvqa.cli.command import command, typed_settings
+from filmvqa.cli.command import command
 
 
-@command("pretrain_backbone")
-def main(config) -> None:
-    settings = typed_settings(config, PretrainSettings)
-
+@command("pretrain_backbone", PretrainSettings)
+def main(settings: PretrainSettings) -> None:
     import torch
 
     from filmvqa.backbones.pretrain import pretrain

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from filmvqa.cli.command import command, typed_settings
+from filmvqa.cli.command import command
 from filmvqa.evaluation.settings import ScoreSettings
 
 
-@command("score_answers")
-def main(config) -> None:
-    settings = typed_settings(config, ScoreSettings)
-
+@command("score_answers", ScoreSettings)
+def main(settings: ScoreSettings) -> None:
     from filmvqa.evaluation.score_answers import score_answers
     from filmvqa.tasks.words import WordTask
 

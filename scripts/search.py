@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import OmegaConf, open_dict
+from omegaconf import OmegaConf
 
 from filmvqa.cli.command import command, typed_settings
 from filmvqa.cli.process import keep_freed_memory
@@ -15,20 +14,19 @@ from filmvqa.studies.search.settings import SearchRunSettings
 from filmvqa.training.settings import RunSettings
 
 
-@command("search")
-def main(config) -> None:
-    settings = typed_settings(config, SearchRunSettings)
+@command("search", SearchRunSettings)
+def main(settings: SearchRunSettings) -> None:
     keep_freed_memory()
     from filmvqa.studies.search.study import Study, run_search
 
-    with open_dict(config):
-        del config["search"]
+    plain = settings.plain()
+    del plain["search"]
 
     def settings_of(values: dict[str, Any]) -> RunSettings:
-        changed = deepcopy(config)
+        config = OmegaConf.create(plain)
         for key, value in values.items():
-            OmegaConf.update(changed, key, value, force_add=True)
-        return typed_settings(changed, RunSettings)
+            OmegaConf.update(config, key, value, force_add=True)
+        return typed_settings(config, RunSettings)
 
     folder = Path(HydraConfig.get().runtime.output_dir)
     run_search(Study(folder, settings.search, settings_of({}).config), settings_of)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from filmvqa.cli.pipeline import run_stages, write_report
+from filmvqa.cli.pipeline import run_stages, take_no_arguments, write_report
 from filmvqa.system.layout import DatasetLayout, EvaluationLayout, RunLayout
 
 FOLDER = Path("outputs/segmentation")
@@ -26,6 +26,7 @@ STAGES: dict[str, list[str]] = {
 
 
 def main() -> None:
+    take_no_arguments(__doc__)
     from filmvqa.studies.sheets import draw_masks
 
     seconds = run_stages(STAGES, "make segmentation")

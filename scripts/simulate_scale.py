@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from filmvqa.benchmark.settings import SimulateScaleSettings
-from filmvqa.cli.command import command, typed_settings
+from filmvqa.cli.command import command
 
 
-@command("simulate_scale")
-def main(config) -> None:
-    settings = typed_settings(config, SimulateScaleSettings)
-
+@command("simulate_scale", SimulateScaleSettings)
+def main(settings: SimulateScaleSettings) -> None:
     from filmvqa.benchmark.scale import scale_tables
     from filmvqa.system.files import write_file
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from filmvqa.cli.pipeline import list_evaluations, run_pipeline
+from filmvqa.cli.pipeline import list_evaluations, run_pipeline, take_no_arguments
 
 FOLDER = Path("outputs/sound")
 RUNS = ("film", "question_only", "cnn_lstm")
@@ -31,6 +31,7 @@ STAGES: dict[str, list[str]] = {
 
 
 def main() -> None:
+    take_no_arguments(__doc__)
     run_pipeline(FOLDER, STAGES, RUNS, command="make sound", of="held-out scenes")
 
 

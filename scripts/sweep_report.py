@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from filmvqa.cli.command import command, typed_settings
+from filmvqa.cli.command import command
 from filmvqa.studies.settings import SweepReportSettings
 
 
-@command("sweep_report")
-def main(config) -> None:
-    settings = typed_settings(config, SweepReportSettings)
-
+@command("sweep_report", SweepReportSettings)
+def main(settings: SweepReportSettings) -> None:
     from filmvqa.studies.sweep_report import report_sweep
 
     print(report_sweep(settings.dir, settings.key, settings.series, settings.reach))

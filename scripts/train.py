@@ -6,14 +6,13 @@ from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
 
-from filmvqa.cli.command import command, typed_settings
+from filmvqa.cli.command import command
 from filmvqa.cli.process import keep_freed_memory
 from filmvqa.training.settings import RunSettings
 
 
-@command("train", by_several=True)
-def main(config) -> float:
-    settings = typed_settings(config, RunSettings)
+@command("train", RunSettings, by_several=True)
+def main(settings: RunSettings) -> float:
     keep_freed_memory()
     from filmvqa.system.layout import RunLayout
     from filmvqa.training.curves import update_curves

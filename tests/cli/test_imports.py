@@ -6,9 +6,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from hydra import compose, initialize_config_dir
 
+from filmvqa.cli.command import CONFIGS, typed_settings
 from filmvqa.cli.imports import import_modules
 from filmvqa.system.errors import UserError
+from filmvqa.training.settings import RunSettings
 from tests.conftest import run_script
 
 
@@ -59,3 +62,14 @@ def test_a_program_imports_before_it_checks_the_rest(tmp_path: Path) -> None:
     assert done.stderr == (
         "error: imports='my_file': must be a list, each a name; write imports=[my_file]\n"
     )
+
+
+def test_a_run_records_what_it_imported_and_nothing_else() -> None:
+    """As runs of versions that had no such key, whose files stay as they are."""
+    for overrides, expected in (
+        ([], None),
+        (["imports=[my_package.my_file]"], ["my_package.my_file"]),
+    ):
+        with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+            config = compose("train", ["run=x", *overrides])
+        assert typed_settings(config, RunSettings).config.get("imports") == expected

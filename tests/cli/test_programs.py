@@ -37,6 +37,12 @@ def test_a_verb_runs_as_its_script(tmp_path: Path) -> None:
     assert run("--version", cwd=tmp_path).stdout.startswith("filmvqa ")
 
 
+def test_help_of_a_pipeline_runs_nothing(tmp_path: Path) -> None:
+    done = run("demo", "--help", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "generate, preprocess, extract, train, evaluate" in done.stdout
+
+
 def test_an_unknown_verb_is_one_line(tmp_path: Path) -> None:
     done = run("trian", "seed=1", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (

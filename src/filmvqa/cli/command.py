@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 import filmvqa.worlds.clevr.generator_settings  # registers the settings of its sets
 import filmvqa.worlds.sound.settings  # noqa: F401 the same
 from filmvqa.cli.ablations import store_ablations
+from filmvqa.cli.help import format_help
 from filmvqa.cli.imports import import_modules
 from filmvqa.cli.messages import (
     one_line_errors,
@@ -103,24 +104,27 @@ _register_resolver("started", format_start)
 store_ablations()
 
 
-def command(
-    config_name: str, *, by_several: bool = False
-) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
-    """A decorator that turns a function of a config into a program.
+S = TypeVar("S", bound=Settings)
 
-    ``config_name`` is the primary config, and ``by_several`` whether torchrun may start several
-    processes of the program, which then do its work together. A sweep continues after a job that
-    fails, and lists the failed jobs at its end.
+
+def command(
+    config_name: str, settings_type: type[S], *, by_several: bool = False
+) -> Callable[[Callable[[S], Any]], Callable[[], None]]:
+    """A decorator that turns a function of settings into a program.
+
+    ``config_name`` is the primary config, ``settings_type`` what it is read as, and ``by_several``
+    whether torchrun may start several processes of the program, which then do its work together. A
+    sweep continues after a job that fails, and lists the failed jobs at its end.
     """
 
-    def decorate(function: Callable[[DictConfig], Any]) -> Callable[[], None]:
+    def decorate(function: Callable[[S], Any]) -> Callable[[], None]:
         def run(config: DictConfig) -> Any:
             # Hydra lets config files add any key, so earlier keys are looked for here.
             plain_config: Any = OmegaConf.to_container(config, resolve=False)
             refuse_renamed_keys(flatten(plain_config))
             expand_home(config)
             import_modules(plain_config.get("imports", []))
-            return function(config)
+            return function(typed_settings(config, settings_type))
 
         @wraps(function)
         def job(config: DictConfig) -> Any:
@@ -135,6 +139,27 @@ def command(
         )
         entry = decorator(job)
 
+        def start() -> None:
+            """Run the jobs that the command line describes, or print help."""
+            refuse_renamed_overrides(sys.argv[1:])
+            flags, overrides = move_flags_first(quote_arguments(sys.argv[1:]))
+            refuse_unnamed_choices(overrides, CONFIGS)
+            sys.argv[1:] = [*flags, *overrides]
+            try:
+                if {"-h", "--help"} & set(flags):
+                    summary = sys.modules[function.__module__].__doc__ or ""
+                    print(format_help(summary, CONFIGS, config_name, settings_type, overrides))
+                else:
+                    entry()
+            except HydraException as error:
+                raise_listed_failures()
+                raise explain_override(error, CONFIGS, config_name, overrides) from error
+            except Exception as error:
+                raise_listed_failures(error)
+                raise
+            raise_listed_failures()
+            sys.stdout.flush()  # a reader that is gone is met here, not after the last line
+
         @wraps(function)
         def program() -> None:
             # Hydra raises its errors instead of printing them on several lines.
@@ -143,21 +168,9 @@ def command(
             together = join_processes(f"{config_name}.py", by_several=by_several)
             # Errors of the work are reported while the processes can agree who does it.
             with one_line_errors(), together, one_line_errors():
-                refuse_renamed_overrides(sys.argv[1:])
-                flags, overrides = move_flags_first(quote_arguments(sys.argv[1:]))
-                refuse_unnamed_choices(overrides, CONFIGS)
-                sys.argv[1:] = [*flags, *overrides]
-                try:
-                    entry()
-                except HydraException as error:
-                    raise_listed_failures()
-                    raise explain_override(error, CONFIGS, config_name, overrides) from error
-                except Exception as error:
-                    raise_listed_failures(error)
-                    raise
-                raise_listed_failures()
-                sys.stdout.flush()  # a reader that is gone is met here, not after the last line
+                start()
 
+        program.settings_type = settings_type  # type: ignore[attr-defined]  # for tests
         return program
 
     return decorate
@@ -166,9 +179,6 @@ def command(
 def to_plain(config: Any) -> Any:
     """A config node as plain lists and dictionaries with interpolations resolved."""
     return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-
-
-S = TypeVar("S", bound=Settings)
 
 
 def typed_settings(config: DictConfig, settings_type: type[S]) -> S:

@@ -11,7 +11,6 @@ import sys
 import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TextIO
 
 from hydra.errors import HydraException
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
@@ -24,22 +23,6 @@ from filmvqa.system.files import system_cause
 
 #: Errors caused by the user's input or machine; any other exception is a bug of this project.
 USER_ERRORS = (UserError, OSError, HydraException, OmegaConfBaseException)
-
-_streams: list[TextIO] = []
-
-
-@contextmanager
-def report_to(stream: TextIO) -> Iterator[None]:
-    """Print errors to a stream within a block, whatever ``sys.stderr`` is there."""
-    _streams.append(stream)
-    try:
-        yield
-    finally:
-        _streams.pop()
-
-
-def _stream() -> TextIO:
-    return _streams[-1] if _streams else sys.stderr
 
 
 @contextmanager
@@ -58,10 +41,12 @@ def one_line_errors() -> Iterator[None]:
             sys.exit(128 + signal.SIGPIPE)
         if processes.count() > 1:  # torchrun interrupts all when one ends
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        # Of several processes but one are silent: their errors alone are printed.
+        stream = (processes.are_several() and sys.__stderr__) or sys.stderr
         if processes.is_first_to_fail():
             if "debug=true" in sys.argv:
-                traceback.print_exc(file=_stream())
-            print(f"error: {explain(error)}", file=_stream(), flush=True)
+                traceback.print_exc(file=stream)
+            print(f"error: {explain(error)}", file=stream, flush=True)
         # 130 is the shells' exit status for Ctrl-C.
         status = 130 if isinstance(error, KeyboardInterrupt) else 1
         if processes.count() > 1:

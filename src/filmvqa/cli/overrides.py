@@ -252,7 +252,13 @@ def _nearest(name: str, names: Iterable[str]) -> str:
     return f"; did you mean {near[0]}?" if near else ""
 
 
-def compose_config(config_folder: Path, config_name: str, arguments: Sequence[str]) -> DictConfig:
+def compose_config(
+    config_folder: Path,
+    config_name: str,
+    arguments: Sequence[str],
+    *,
+    return_hydra_config: bool = False,
+) -> DictConfig:
     """The config of a program with some overrides, outside of a run of it.
 
     Raises
@@ -265,7 +271,7 @@ def compose_config(config_folder: Path, config_name: str, arguments: Sequence[st
         warnings.catch_warnings(action="ignore"),  # Hydra 1.4 warns of version_base
         initialize_config_dir(str(config_folder.absolute()), version_base="1.3"),
     ):
-        return compose(config_name, overrides=list(arguments))
+        return compose(config_name, list(arguments), return_hydra_config=return_hydra_config)
 
 
 def _known_keys(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -48,6 +49,12 @@ def run_pipeline(
     print(f"\nAccuracy on {summary[runs[0]]['questions']:,} questions about {of}:\n")
     print(format_comparison(reports))
     write_report(folder, summary, seconds)
+
+
+def take_no_arguments(description: str | None) -> None:
+    """Print what a program does for ``--help``, and refuse every other argument."""
+    formatter = argparse.RawDescriptionHelpFormatter
+    argparse.ArgumentParser(description=description, formatter_class=formatter).parse_args()
 
 
 def run_stages(stages: Mapping[str, Sequence[str]], command: str) -> dict[str, float]:

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-from filmvqa.cli.messages import report_to
 from filmvqa.cli.process import end_with_parent, signal_handlers
 from filmvqa.system import processes
 from filmvqa.system.errors import UserError
@@ -54,7 +53,6 @@ def join_processes(name: str, *, by_several: bool) -> Iterator[None]:
     end_with_parent()  # torchrun may be killed
     with ExitStack() as silence:
         if os.environ["RANK"] != "0":
-            silence.enter_context(report_to(sys.stderr))  # errors alone
             nothing = silence.enter_context(open(os.devnull, "w"))
             silence.enter_context(redirect_stdout(nothing))
             silence.enter_context(redirect_stderr(nothing))

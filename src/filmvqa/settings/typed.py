@@ -10,7 +10,7 @@ import math
 import os
 from collections.abc import Iterable, Mapping
 from copy import deepcopy
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, dataclass, fields
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import msgspec
@@ -133,7 +133,7 @@ class ProgramSettings(Settings):
         Whether the traceback of a user error is printed too.
     """
 
-    imports: Annotated[list[Name], Effect.NONE] = field(default_factory=list)
+    imports: Annotated[tuple[Name, ...], Effect.NONE] = ()
     debug: Annotated[bool, Effect.UNRECORDED] = False
 
 
