@@ -10,12 +10,12 @@ from filmvqa.system.errors import UserError, one_line
 @command("page", PageSettings)
 def main(settings: PageSettings) -> None:
     try:
-        from filmvqa.page.app import open_house, serve
+        from filmvqa.page.app import open_shared_state, serve
     except ImportError as error:
         raise UserError(
             f"the page needs more packages ({one_line(error)}); run pip install 'filmvqa[page]'"
         ) from None
-    serve(open_house(settings), settings)
+    serve(open_shared_state(settings), settings)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the page's tests share: a house with the network of the package, and one of the tiny set."""
+"""What the page's tests share: a shared with the network of the package, and one of the tiny set."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ pytest.importorskip(
 from filmvqa.evaluation.evaluate import evaluate_checkpoint
 from filmvqa.evaluation.settings import EvaluateSettings
 from filmvqa.page.app import first_subject
-from filmvqa.page.desk import House
 from filmvqa.page.networks import Network
+from filmvqa.page.session import SharedState
 from filmvqa.page.subjects import PictureSet, Subject
 from filmvqa.system.layout import DatasetLayout
 from tests.training.tiny_runs import train
@@ -44,8 +44,8 @@ def tiny_run(tiny_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny_house(tiny_run: Path, tiny_set: Path, network: Network) -> House:
+def tiny_shared(tiny_run: Path, tiny_set: Path, network: Network) -> SharedState:
     """A network of the tiny set, beside the package's, with the set's pictures."""
     pictures = PictureSet(DatasetLayout.under(tiny_set.parent, h5=tiny_set))
     tiny = Network.load(str(tiny_run / "best.pt"), "cpu", None)
-    return House([tiny, network], pictures, tiny_run)
+    return SharedState([tiny, network], pictures, tiny_run)

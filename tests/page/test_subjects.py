@@ -18,13 +18,20 @@ from filmvqa.features.images import read_picture
 from filmvqa.film import film
 from filmvqa.models import MODELS, build_model
 from filmvqa.models.protocols import record_activations
-from filmvqa.page.desk import House
-from filmvqa.page.evaluated import Evaluated, read_evaluated
+from filmvqa.page.attribute_changes import Change, list_changes, try_changes
+from filmvqa.page.changes_panel import changes_table
 from filmvqa.page.networks import MASK, Network
-from filmvqa.page.pictures import film_strips, laid_over
-from filmvqa.page.subjects import MAX_UPLOAD, PictureSet, Subject, drawn, drawn_quickly, uploaded
-from filmvqa.page.what_if import Change, changes_of, what_if
-from filmvqa.page.what_if_panel import outcomes_table
+from filmvqa.page.pictures import draw_film_strips, overlay_map
+from filmvqa.page.predictions import PredictionTable, read_table
+from filmvqa.page.session import SharedState
+from filmvqa.page.subjects import (
+    MAX_UPLOAD,
+    PictureSet,
+    Subject,
+    draw_preview,
+    draw_scene,
+    read_upload,
+)
 from filmvqa.studies.inspection.settings import FilmSettings
 from filmvqa.system.errors import UserError
 from filmvqa.system.layout import DatasetLayout
@@ -64,7 +71,7 @@ def test_questions_about_a_scene_have_their_true_answers(first: Subject, network
 
 def test_a_scene_while_it_is_dragged(first: Subject) -> None:
     moved = first.edited.with_object(0, x=0.0, y=0.0)
-    quick, whole = drawn_quickly(first, moved), drawn(moved, "your scene")
+    quick, whole = draw_preview(first, moved), draw_scene(moved, "your scene")
     assert quick.picture.shape == whole.picture.shape == (320, 480, 3)
     difference = np.abs(quick.picture.astype(int) - whole.picture)
     assert difference.mean() < 3
@@ -72,22 +79,22 @@ def test_a_scene_while_it_is_dragged(first: Subject) -> None:
     empty = moved
     for _ in moved.objects:
         empty = empty.without(0)
-    assert drawn(empty, "your scene").problems == ["0 objects; CLEVR has 3 to 10"]
+    assert draw_scene(empty, "your scene").problems == ["0 objects; CLEVR has 3 to 10"]
 
 
 def test_uploads(tmp_path: Path) -> None:
-    subject = uploaded(png(), "../../etc/fr\u00f6g.png")
+    subject = read_upload(png(), "../../etc/fr\u00f6g.png")
     assert subject.title == "fr\u00f6g.png"
     assert subject.picture.shape == (20, 30, 3)
     assert (subject.scene, subject.true_answer("How many things are there?")) == (None, None)
     assert subject.questions(0, 5, lambda _: True) == []
-    assert uploaded(png(), "..\\..\\x.png").title == "x.png"
-    assert uploaded(png(4000, 3000), "x.png").picture.shape == (640, 853, 3)
+    assert read_upload(png(), "..\\..\\x.png").title == "x.png"
+    assert read_upload(png(4000, 3000), "x.png").picture.shape == (640, 853, 3)
     turned = Image.new("RGB", (60, 40)).getexif()
     turned[0x0112] = 6  # a telephone that was held upright
     out = io.BytesIO()
     Image.new("RGB", (60, 40)).save(out, format="JPEG", exif=turned)
-    assert uploaded(out.getvalue(), "x.jpg").picture.shape == (60, 40, 3)
+    assert read_upload(out.getvalue(), "x.jpg").picture.shape == (60, 40, 3)
     for content, message in (
         (b"", "x.png: cannot be read as an image"),
         (b"GIF89a" + bytes(100), "x.png: cannot be read as an image"),
@@ -97,7 +104,7 @@ def test_uploads(tmp_path: Path) -> None:
         (png(40, 200), "40×200 pixels, too narrow; crop it"),
     ):
         with pytest.raises(UserError, match=message):
-            uploaded(content, "x.png")
+            read_upload(content, "x.png")
 
 
 def test_pictures_of_a_set(tiny_world: Path) -> None:
@@ -175,8 +182,10 @@ def test_the_gradient_is_that_of_the_score(first: Subject, network: Network) -> 
 def test_what_if_tries_every_other_value(network: Network) -> None:
     scene, question = EditedScene.sampled(5, 3), "What color is the large sphere?"
     shares: list[float] = []
-    before, outcomes = what_if(network, scene, question, size=(144, 144), progress=shares.append)
-    assert [o.change for o in outcomes] == changes_of(scene)
+    before, outcomes = try_changes(
+        network, scene, question, size=(144, 144), progress=shares.append
+    )
+    assert [o.change for o in outcomes] == list_changes(scene)
     assert len(outcomes) == 3 * (7 + 2 + 1 + 1)
     assert shares == sorted(shares)
     assert shares[-1] == 1
@@ -184,16 +193,16 @@ def test_what_if_tries_every_other_value(network: Network) -> None:
     changed = scene.with_object(1, color="red")
     picture = changed.render(144, 144).image
     assert one.answer.probabilities == near(network.answers([picture], question)[0])
-    table = outcomes_table(scene, before, outcomes)
+    table = changes_table(scene, before, outcomes)
     assert table.count("<td") == 3 * 15
     assert table.count('class="unchanged"') == 3 * 4
-    _, stopped = what_if(network, scene, question, size=(48, 48), stopped=lambda: True)
+    _, stopped = try_changes(network, scene, question, size=(48, 48), stopped=lambda: True)
     assert stopped == []
 
 
 def test_what_if_of_a_count_knows_the_truth(network: Network) -> None:
     scene = EditedScene.sampled(5, 4)
-    _, outcomes = what_if(network, scene, "How many metal things are there?", size=(48, 48))
+    _, outcomes = try_changes(network, scene, "How many metal things are there?", size=(48, 48))
     metal = sum(o.material == "metal" for o in scene.objects)
     for outcome in outcomes:
         change = {"metal": 1, "rubber": -1}.get(outcome.change.value, 0)
@@ -203,7 +212,7 @@ def test_what_if_of_a_count_knows_the_truth(network: Network) -> None:
 @given(st.lists(st.floats(-20, 20, width=32), min_size=1, max_size=8))
 def test_strips(values: list[float]) -> None:
     film_parameters = FilmParameters(torch.tensor([values]), torch.tensor([values]))
-    gamma, beta = film_strips(film_parameters, film_parameters)
+    gamma, beta = draw_film_strips(film_parameters, film_parameters)
     for drawing, neutral in ((gamma, 1), (beta, 0)):
         assert drawing.count('class="above"') == sum(v > neutral for v in values)
         assert drawing.count('class="below"') == sum(v <= neutral for v in values)
@@ -212,63 +221,60 @@ def test_strips(values: list[float]) -> None:
 
 
 def test_predictions_of_other_data_are_refused(
-    tiny_house: House, tiny_run: Path, tmp_path: Path
+    tiny_shared: SharedState, tiny_run: Path, tmp_path: Path
 ) -> None:
     source = tiny_run / "evaluation/val_predictions.jsonl"
     rows = [json.loads(line) for line in source.read_text().splitlines()]
-    layout, vocabulary = tiny_house.pictures.layout, tiny_house.networks[0].vqa.vocabulary
+    layout, vocabulary = tiny_shared.pictures.layout, tiny_shared.networks[0].vqa.vocabulary
     target = tmp_path / "evaluation/val_predictions.jsonl"
     target.parent.mkdir()
 
-    def read(records: list[dict]) -> Evaluated:
+    def read(records: list[dict]) -> PredictionTable:
         target.write_text("".join(json.dumps(record) + "\n" for record in records))
-        return read_evaluated(tmp_path, "val", layout, vocabulary)
+        return read_table(tmp_path, "val", layout, vocabulary)
 
-    assert len(read(rows)) == len(rows)
+    assert len(read(rows).rows) == len(rows)
     for key in ("image_index", "question_index"):
         with pytest.raises(UserError, match="evaluate the checkpoint again, or give the h5"):
             read([{**row, key: row[key] + 1000} for row in rows])
     without = read([{k: v for k, v in row.items() if k != "truth"} for row in rows])
     assert not without.has_truths
-    assert not without.is_wrong.any()
+    assert without.choose({}, only_wrong=True) == []
 
 
 def test_maps_over_a_picture() -> None:
     picture = np.full((20, 30, 3), 100, np.uint8)
     values = torch.zeros(2, 3)
     values[0, 2] = 5
-    laid = laid_over(picture, values)
+    laid = overlay_map(picture, values)
     assert laid.shape == picture.shape
     assert laid[2, 27, 0] > 2 * laid[17, 3, 0]
-    assert (laid_over(picture, torch.ones(2, 3)) == 45).all()
+    assert (overlay_map(picture, torch.ones(2, 3)) == 45).all()
     picture[:, :, 0] = 40  # cyan
-    laid = laid_over(picture, values)
+    laid = overlay_map(picture, values)
     assert laid[2, 27].tolist() == [50, 125, 125]  # in its colour where the map is highest
     assert len(set(laid[17, 3].tolist())) == 1  # grey where it is lowest
 
 
-def test_evaluated_predictions(tiny_house: House) -> None:
-    assert tiny_house.evaluated_splits == ["val"]
-    evaluated = tiny_house.evaluated("val")
-    layout = tiny_house.pictures.layout
-    questions = read_questions(layout.question_json("val")).questions
-    assert len(evaluated) == len(questions)
+def test_predictions_are_read_and_chosen(tiny_shared: SharedState) -> None:
+    assert tiny_shared.evaluated_splits == ["val"]
+    table = tiny_shared.predictions("val")
+    assert tiny_shared.predictions("val") is table
+    questions = read_questions(tiny_shared.pictures.layout.question_json("val")).questions
+    assert len(table.rows) == len(questions)
+    vocabulary = tiny_shared.networks[0].vqa.vocabulary
     for row in (0, 7, len(questions) - 1):
-        question = questions[row]
-        assert evaluated.questions[row] == tiny_house.networks[0].vqa.vocabulary.decode(
-            tiny_house.networks[0].vqa.vocabulary.encode(question.question)
-        )
-        assert evaluated.columns["expected"][row] == question.answer
-        assert evaluated.columns["family"][row] == str(question.question_family_index)
-        assert evaluated.columns["length"][row] == str(len(question.program))
-        assert evaluated.images[row] == question.image_index
-    wrong = evaluated.choose({}, only_wrong=True)
-    assert len(wrong) == int(evaluated.is_wrong.sum()) > 0
-    counts = evaluated.choose({"type": "count", "objects": "3"}, only_wrong=False)
-    assert set(evaluated.columns["type"][counts]) == {"count"}
-    assert set(evaluated.columns["objects"][counts]) == {"3"}
-    lengths = [int(value) for value in evaluated.values("length")]
-    assert lengths == sorted(lengths)
+        question, shown = questions[row], table.rows[row]
+        assert shown["question"] == vocabulary.decode(vocabulary.encode(question.question))
+        assert shown["expected"] == question.answer
+        assert shown["family"] == question.question_family_index
+        assert shown["length"] == len(question.program)
+        assert shown["image"] == question.image_index
+    wrong = table.choose({}, only_wrong=True)
+    assert wrong == [row for row in table.rows if row["given"] != row["expected"]] != []
+    counts = table.choose({"type": "count", "objects": 3})
+    assert {(row["type"], row["objects"]) for row in counts} == {("count", 3)}
+    assert table.values("length") == sorted({row["length"] for row in table.rows})
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from filmvqa.page.frame import piece
 from filmvqa.vqa import FilmParameters
 
 #: Of maps that are laid over a picture: how bright it is where they are lowest and highest. Light
@@ -22,17 +22,12 @@ _BAR, _STRIP = 4, 56
 
 def data_url(picture: NDArray[np.uint8], *, quick: bool = False) -> str:
     """A picture (H, W, 3) as a URL that holds it: PNG, or (quick) JPEG."""
-    out = io.BytesIO()
-    image = Image.fromarray(picture)
-    if quick:
-        image.save(out, format="JPEG", quality=85)
-    else:
-        image.save(out, format="PNG", compress_level=1)
-    subtype = "jpeg" if quick else "png"
+    out, subtype = io.BytesIO(), "jpeg" if quick else "png"
+    Image.fromarray(picture).save(out, format=subtype, quality=85, compress_level=1)
     return f"data:image/{subtype};base64,{base64.b64encode(out.getvalue()).decode()}"
 
 
-def laid_over(picture: NDArray[np.uint8], values: Tensor) -> NDArray[np.uint8]:
+def overlay_map(picture: NDArray[np.uint8], values: Tensor) -> NDArray[np.uint8]:
     """A picture (H, W, 3) lit by a map (h, w): grey and dark where the map is lowest, in its
     colours and brighter than before where it is highest.
 
@@ -56,62 +51,26 @@ def thumbnail(picture: NDArray[np.uint8], width: int = 192) -> NDArray[np.uint8]
     return np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling.BOX))
 
 
-def film_strips(film: FilmParameters, before: FilmParameters | None = None) -> list[str]:
+def draw_film_strips(film: FilmParameters, before: FilmParameters | None = None) -> list[str]:
     """An SVG for each layer's γ and β in turn: a bar for each channel, from 1 for γ and from 0 for
     β; lines at both numbers; ticks where they were for the question before."""
-    drawings = []
+    strips = []
     for layer in range(len(film.gamma)):
         for name, neutral in (("gamma", 1.0), ("beta", 0.0)):
             values = getattr(film, name)[layer].tolist()
             previous = None if before is None else getattr(before, name)[layer].tolist()
-            drawings.append(_strip(values, previous, neutral))
-    return drawings
+            strips.append(_draw_strip(values, previous, neutral))
+    return strips
 
 
-def _strip(values: list[float], previous: list[float] | None, neutral: float) -> str:
+def _draw_strip(values: list[float], previous: list[float] | None, neutral: float) -> str:
     everything = [*values, *(previous or []), 0.0, 1.0]
     low, high = min(everything), max(everything)
     margin = 0.04 * (high - low)
-    low, high = low - margin, high + margin
 
     def y(value: float) -> float:
-        return round(_STRIP * (high - value) / (high - low), 1)
+        return round(_STRIP * (high + margin - value) / (high - low + 2 * margin), 1)
 
-    width = _BAR * len(values)
-    parts = [
-        f'<svg viewBox="0 0 {width} {_STRIP}" preserveAspectRatio="none" role="img" '
-        f'class="strip" aria-label="{len(values)} values from {min(values):.1f} to '
-        f'{max(values):.1f}">'
-    ]
-    for i, value in enumerate(values):
-        top, bottom = sorted((y(value), y(neutral)))
-        side = "above" if value > neutral else "below"
-        parts.append(
-            f'<rect class="{side}" x="{_BAR * i}" y="{top}" width="{_BAR - 1}" '
-            f'height="{max(0.6, round(bottom - top, 1))}"/>'
-        )
-    if previous is not None:
-        parts += [
-            f'<rect class="before" x="{_BAR * i}" y="{y(value) - 0.6}" width="{_BAR - 1}" '
-            'height="1.2"/>'
-            for i, value in enumerate(previous)
-        ]
-    for number in (0.0, 1.0):
-        style = "neutral" if number == neutral else "mark"
-        parts.append(
-            f'<line class="{style}" x1="0" x2="{width}" y1="{y(number)}" y2="{y(number)}"/>'
-        )
-    return "".join([*parts, "</svg>"])
-
-
-def handles(places: Sequence[tuple[float, float]], chosen: int | None, scale: float = 1.0) -> str:
-    """SVG marks at the objects' places, numbered from 1; that of the chosen one is filled."""
-    parts = []
-    for i, (x, y) in enumerate(places):
-        style = "handle chosen" if i == chosen else "handle"
-        parts.append(
-            f'<circle class="{style}" cx="{x:.1f}" cy="{y:.1f}" r="{9 * scale:.1f}"/>'
-            f'<text class="{style}" x="{x:.1f}" y="{y + 4 * scale:.1f}" '
-            f'font-size="{11 * scale:.1f}">{i + 1}</text>'
-        )
-    return "".join(parts)
+    return piece(
+        "strip", values=values, previous=previous, neutral=neutral, y=y, bar=_BAR, height=_STRIP
+    )

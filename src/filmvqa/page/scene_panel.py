@@ -3,24 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 from nicegui import events, ui
 
-from filmvqa.page.desk import Desk, reporting
-from filmvqa.page.panel import panel
-from filmvqa.page.pictures import data_url, handles, laid_over
-from filmvqa.page.subjects import (
-    FIRST_SEED,
-    HEIGHT,
-    MAX_UPLOAD,
-    WIDTH,
-    drawn,
-    drawn_quickly,
-    uploaded,
-)
+from filmvqa.page.frame import Panel, box, note, piece, report_errors
+from filmvqa.page.picture_sources import PictureSources
+from filmvqa.page.pictures import data_url, overlay_map
+from filmvqa.page.session import Session
+from filmvqa.page.subjects import HEIGHT, WIDTH, draw_preview, draw_scene
 from filmvqa.worlds.clevr.editing import EditedScene
 from filmvqa.worlds.clevr.scene_file import ATTRIBUTES
 from filmvqa.worlds.clevr.scenes import PlacedObject
@@ -47,21 +38,19 @@ _KEYS = """(e) => {
 class ScenePanels:
     """The panels at the left: the subject's picture, and its objects."""
 
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
+    def __init__(self, session: Session) -> None:
+        self._session = session
         self._chosen: int | None = None
         self._dragged: int | None = None
         self._grip = (0.0, 0.0)  # from the object's place to the pointer that holds it
         # The scene as it will be: changes may come faster than pictures.
-        self._wanted: EditedScene | None = desk.subject.edited
+        self._wanted: EditedScene | None = session.subject.edited
         self._is_drawing = self._is_coarse = False
-        self._drawn_seed = (FIRST_SEED, None)
         self._rows_show: object = None
-        with ui.element("section").classes("panel").props('aria-label="Picture"'):
-            with ui.element("div").classes("line"):
-                ui.html("<h2>Picture</h2>", sanitize=False)
-                self._title = ui.label().classes("quiet")
-            self._build_sources()
+        with Panel("Picture") as frame:
+            with frame.heading:
+                self._title = note()
+            PictureSources(session)
             self._image = ui.interactive_image(
                 events=["pointerdown", "pointermove", "pointerup", "pointerleave", "pointercancel"],
                 sanitize=False,
@@ -69,88 +58,23 @@ class ScenePanels:
             self._image.classes("picture").props("tabindex=0")
             self._image.on("mouse", self._on_pointer, js_handler=_POINTER)
             self._image.on("keydown", self._on_key, js_handler=_KEYS)
-            self._over = ui.label().classes("quiet")
-            self._problems = ui.element("div").classes("alarm").props('role="status"')
-        with panel("Objects").classes("later") as self._objects_panel:
-            self._editor = ui.element("div").classes("column")
-        desk.listen(self._on_subject)
-        desk.on_overlay = self._draw_picture
+            self._over = note()
+            self._problems = box("alarm").props('role="status"')
+        with Panel("Objects").classes("later") as self._objects_panel:
+            self._editor = box("column")
+        session.subject_changed.subscribe(self._on_subject)
+        session.overlay_changed.subscribe(self._draw_picture)
         self._refresh(settled=True)
-
-    def _build_sources(self) -> None:
-        pictures = self._desk.house.pictures
-        with ui.element("div").classes("line"):
-            self._seed = ui.number("seed", value=FIRST_SEED, min=0, precision=0).props(
-                "dense outlined"
-            )
-            self._seed.style("width: 90px")
-            self._seed.on("keydown.enter", reporting(self._generate))
-            self._count = ui.select(
-                {None: "3 to 10"} | {n: str(n) for n in range(1, 11)}, value=None, label="objects"
-            )
-            self._count.props("dense outlined options-dense").style("width: 100px")
-            ui.button("New scene", on_click=reporting(self._generate)).props("unelevated no-caps")
-            upload = ui.upload(
-                on_upload=reporting(self._on_upload), on_rejected=self._on_rejected,
-                max_file_size=MAX_UPLOAD, auto_upload=True,
-            )  # fmt: skip
-            upload.props('accept="image/png,image/jpeg"').style("display: none")
-            # So that it takes another one.
-            upload.on("finish", js_handler=f"() => getElement({upload.id}).$refs.qRef.reset()")
-            open_dialog = f"() => getElement({upload.id}).$refs.qRef.pickFiles()"
-            button = ui.button("Upload a picture").props("outline no-caps")
-            button.on("click", js_handler=open_dialog)
-        if pictures is not None and pictures.splits:
-            with ui.element("div").classes("line"):
-                splits = pictures.splits
-                first = "val" if "val" in splits else splits[0]
-                self._split = ui.select(splits, value=first, label="data set")
-                self._split.props("dense outlined options-dense").style("width: 110px")
-                self._number = ui.number("picture", value=0, min=0, precision=0)
-                self._number.props("dense outlined").style("width: 100px")
-                self._number.on("keydown.enter", reporting(self._show_number))
-                ui.button("Show", on_click=reporting(self._show_number)).props("outline no-caps")
-
-    async def _generate(self) -> None:
-        """Draw the scene of the seed, or of the one after it if that is drawn."""
-        wanted = (max(0, int(self._seed.value or 0)), self._count.value)
-        if wanted == self._drawn_seed:
-            wanted = (wanted[0] + 1, wanted[1])
-            self._seed.value = wanted[0]
-        self._drawn_seed = seed, count = wanted
-        await self._desk.show(
-            "drawing a scene",
-            lambda: drawn(EditedScene.sampled(seed, count), f"scene of seed {seed}"),
-        )
-
-    async def _show_number(self) -> None:
-        pictures = self._desk.house.pictures
-        assert pictures is not None
-        split, index = str(self._split.value), int(self._number.value or 0)
-        await self._desk.show("reading the picture", lambda: pictures.subject(split, index))
-
-    async def _on_upload(self, upload: events.UploadEventArguments) -> None:
-        if upload.file.size() > MAX_UPLOAD:  # a browser refuses it itself
-            self._on_rejected()
-            return
-        content, name = await upload.file.read(), upload.file.name
-        await self._desk.show("reading the picture", lambda: uploaded(content, name))
-
-    def _on_rejected(self) -> None:
-        ui.notify(
-            f"the picture was refused: give a PNG or JPEG of at most {MAX_UPLOAD >> 20} MB",
-            type="negative",
-        )
 
     async def _on_subject(self, settled: bool) -> None:
         self._is_coarse = not settled
-        if settled and self._desk.subject.edited is not self._wanted:
-            self._wanted = self._desk.subject.edited
+        if settled and self._session.subject.edited is not self._wanted:
+            self._wanted = self._session.subject.edited
             self._chosen = self._dragged = None
         self._refresh(settled)
 
     def _refresh(self, settled: bool) -> None:
-        subject = self._desk.subject
+        subject = self._session.subject
         self._title.text = subject.title
         self._draw_picture(quick=not settled)
         self._problems.clear()
@@ -161,17 +85,21 @@ class ScenePanels:
             self._build_editor()
 
     def _draw_picture(self, quick: bool = False) -> None:
-        subject, overlay = self._desk.subject, self._desk.overlay
+        subject, overlay = self._session.subject, self._session.overlay
         picture = subject.picture
         if overlay is not None:
-            picture = laid_over(picture, overlay[1])
+            picture = overlay_map(picture, overlay[1])
         self._image.set_source(data_url(picture, quick=quick))
         self._over.text = "" if overlay is None else f"Laid over it: {overlay[0]}."
         self._draw_handles()
 
     def _draw_handles(self) -> None:
-        edited = self._desk.subject.edited
-        content = "" if edited is None else handles(edited.pixels(WIDTH, HEIGHT), self._chosen)
+        edited = self._session.subject.edited
+        content = (
+            ""
+            if edited is None
+            else piece("handles", places=edited.pixels(WIDTH, HEIGHT), chosen=self._chosen)
+        )
         self._image.set_content(content)
         self._image.classes(add="editable" if edited else "", remove="" if edited else "editable")
         name = (
@@ -197,51 +125,46 @@ class ScenePanels:
         if edited is None:
             return
         with self._editor:
-            ui.label(
+            note(
                 "Drag an object. Or go to the picture with Tab: digits choose an object, arrows "
                 "move it, Delete takes it away."
-            ).classes("quiet")
-            with ui.element("div").classes("objects"):
+            )
+            with box("objects"):
                 for number, placed in enumerate(edited.objects):
                     self._build_row(number, placed)
-            ui.button("Add an object", on_click=reporting(self._add)).props(
-                "outline no-caps"
-            ).style("justify-self: start")
+            add = ui.button("Add an object", on_click=report_errors(self._add)).props("outline")
+            add.style("justify-self: start")
         self._mark_rows()
 
     def _build_row(self, number: int, placed: PlacedObject) -> None:
-        row = ui.element("div").classes("object")
-        self._rows.append(row)
-        with row:
-            choose = ui.button(str(number + 1), on_click=lambda: self._choose(number))
+        with box("object") as row:
+            choose = ui.button(str(number + 1), on_click=partial(self._choose, number))
             choose.props(f'flat dense round size=sm aria-label="choose object {number + 1}"')
             for attribute, values in ATTRIBUTES.items():
                 select = ui.select(
                     list(values), value=getattr(placed, attribute),
-                    on_change=reporting(self._setter(number, attribute)),
+                    on_change=report_errors(partial(self._set_attribute, number, attribute)),
                 )  # fmt: skip
-                label = f"{attribute} of object {number + 1}"
-                select.props(f'dense borderless options-dense aria-label="{label}"')
-            remove = ui.button(icon="close", on_click=reporting(self._remover(number)))
+                label = f'aria-label="{attribute} of object {number + 1}"'
+                select.props(f"borderless {label}", remove="outlined")
+            on_remove = report_errors(partial(self._remove, number))
+            remove = ui.button(icon="close", on_click=on_remove)
             remove.props(f'flat dense round size=sm aria-label="take object {number + 1} away"')
+        self._rows.append(row)
 
-    def _setter(self, number: int, attribute: str) -> Callable[..., Any]:
-        async def change(event: events.ValueChangeEventArguments[str]) -> None:
-            if (edited := self._editable()) is not None:
-                changed = edited.with_object(number, **{attribute: event.value})
-                # The row shows it already.
-                self._rows_show = [_attributes(o) for o in changed.objects]
-                await self._draw(changed)
+    async def _set_attribute(
+        self, number: int, attribute: str, event: events.ValueChangeEventArguments[str]
+    ) -> None:
+        if (edited := self._editable()) is not None:
+            changed = edited.with_object(number, **{attribute: event.value})
+            # The row shows it already.
+            self._rows_show = [_attributes(o) for o in changed.objects]
+            await self._draw(changed)
 
-        return change
-
-    def _remover(self, number: int) -> Callable[..., Any]:
-        async def remove() -> None:
-            if (edited := self._editable()) is not None:
-                self._chosen = None
-                await self._draw(edited.without(number))
-
-        return remove
+    async def _remove(self, number: int) -> None:
+        if (edited := self._editable()) is not None:
+            self._chosen = None
+            await self._draw(edited.without(number))
 
     async def _add(self) -> None:
         if (edited := self._editable()) is None:
@@ -258,7 +181,7 @@ class ScenePanels:
 
     def _editable(self) -> EditedScene | None:
         """The scene as it will be; None for another picture, or while another one is coming."""
-        return None if self._desk.is_leaving else self._wanted
+        return None if self._session.is_leaving else self._wanted
 
     def _choose(self, number: int | None) -> None:
         self._chosen = number
@@ -281,16 +204,14 @@ class ScenePanels:
         self._is_drawing = True
         try:
             while (edited := self._editable()) is not None and (
-                edited is not self._desk.subject.edited
+                edited is not self._session.subject.edited
                 or (self._is_coarse and self._dragged is None)
             ):
                 settled = self._dragged is None
-                make = (
-                    partial(drawn, edited, "your scene")
-                    if settled
-                    else partial(drawn_quickly, self._desk.subject, edited)
-                )
-                await self._desk.show("drawing the scene", make, leaves=False, settled=settled)
+                make = partial(draw_preview, self._session.subject, edited)
+                if settled:
+                    make = partial(draw_scene, edited, "your scene")
+                await self._session.show("drawing the scene", make, leaves=False, settled=settled)
         finally:
             self._is_drawing = False
 
@@ -318,7 +239,7 @@ class ScenePanels:
             is_over = action in ("pointermove", "pointerup")
             if is_over and math.dist(edited.pixels(WIDTH, HEIGHT)[number], place) > 0.5:
                 edited = edited.moved_to_pixel(number, *place, WIDTH, HEIGHT)
-            await reporting(self._draw)(edited)
+            await report_errors(self._draw)(edited)
 
     async def _on_key(self, event: events.GenericEventArguments) -> None:
         key, edited = event.args["key"], self._editable()
@@ -329,12 +250,12 @@ class ScenePanels:
             self._choose(number if number < len(edited.objects) else None)
         elif self._chosen is not None and self._chosen < len(edited.objects):
             if key == "Delete":
-                await self._remover(self._chosen)()
+                await self._remove(self._chosen)
             else:
                 x, y = edited.pixels(WIDTH, HEIGHT)[self._chosen]
                 dx, dy = _ARROWS[key]
                 moved = edited.moved_to_pixel(self._chosen, x + dx, y + dy, WIDTH, HEIGHT)
-                await reporting(self._draw)(moved)
+                await report_errors(self._draw)(moved)
 
 
 def _attributes(placed: PlacedObject) -> tuple[str, ...]:

@@ -92,7 +92,7 @@ def parser() -> QuestionParser:
     return QuestionParser(families())
 
 
-def drawn(edited: EditedScene, title: str) -> Subject:
+def draw_scene(edited: EditedScene, title: str) -> Subject:
     """A scene as it is shown and asked about."""
     rendered = edited.render(WIDTH, HEIGHT)
     visible = np.round(rendered.visible * (_RULE_PIXELS / (WIDTH * HEIGHT)))
@@ -100,7 +100,7 @@ def drawn(edited: EditedScene, title: str) -> Subject:
     return Subject(title, rendered.image, edited.scene(WIDTH, HEIGHT), edited, problems)
 
 
-def drawn_quickly(subject: Subject, edited: EditedScene) -> Subject:
+def draw_preview(subject: Subject, edited: EditedScene) -> Subject:
     """A scene while it is being changed: drawn coarsely, and without word about what is hidden."""
     coarse = edited.render(_QUICK_WIDTH, _QUICK_HEIGHT, rays=1).image
     picture = np.asarray(Image.fromarray(coarse).resize((WIDTH, HEIGHT), Image.Resampling.BILINEAR))
@@ -108,7 +108,7 @@ def drawn_quickly(subject: Subject, edited: EditedScene) -> Subject:
     return replace(subject, picture=picture, scene=scene, edited=edited, problems=edited.problems())
 
 
-def uploaded(content: bytes, name: str) -> Subject:
+def read_upload(content: bytes, name: str) -> Subject:
     """An uploaded picture, which stays in memory.
 
     Raises

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from filmvqa.page.networks import Network
@@ -34,7 +34,7 @@ class Outcome:
     truth: str | None
 
 
-def changes_of(scene: EditedScene) -> list[Change]:
+def list_changes(scene: EditedScene) -> list[Change]:
     """All changes of one attribute of one object."""
     return [
         Change(number, attribute, value)
@@ -45,7 +45,7 @@ def changes_of(scene: EditedScene) -> list[Change]:
     ]
 
 
-def what_if(
+def try_changes(
     network: Network,
     scene: EditedScene,
     question: str,
@@ -63,8 +63,9 @@ def what_if(
     height, width = size
     (before,) = network.answers([scene.render(width, height).image], question, change)
     outcomes: list[Outcome] = []
-    changes = changes_of(scene)
-    for batch in _batches(changes):
+    changes = list_changes(scene)
+    for first in range(0, len(changes), _BATCH):
+        batch = changes[first : first + _BATCH]
         if stopped():
             break
         scenes = [scene.with_object(c.number, **{c.attribute: c.value}) for c in batch]
@@ -74,8 +75,3 @@ def what_if(
         outcomes += map(Outcome, batch, answers, truths)
         progress(len(outcomes) / len(changes))
     return before, outcomes
-
-
-def _batches(changes: list[Change]) -> Iterator[list[Change]]:
-    for first in range(0, len(changes), _BATCH):
-        yield changes[first : first + _BATCH]

@@ -1,0 +1,136 @@
+"""What one visitor has on the page, and what all visitors share."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from nicegui import Event, ui
+from torch import Tensor
+
+from filmvqa.page.networks import Network
+from filmvqa.page.predictions import PredictionTable, list_evaluated_splits, read_table
+from filmvqa.page.subjects import PictureSet, Subject
+from filmvqa.studies.inspection.settings import FilmSettings
+
+
+@dataclass(frozen=True, eq=False)
+class SharedState:
+    """What all visitors share: networks, pictures, and the folder of the first network's run."""
+
+    networks: Sequence[Network]
+    pictures: PictureSet | None = None
+    run: Path | None = None
+
+    @property
+    def evaluated_splits(self) -> list[str]:
+        """The splits whose predictions can be looked through."""
+        if self.run is None or self.pictures is None:
+            return []
+        return list_evaluated_splits(self.run)
+
+    @cache  # noqa: B019 there is one for the whole program
+    def predictions(self, split: str) -> PredictionTable:
+        """The predictions of a split, which are read once."""
+        assert self.run is not None
+        assert self.pictures is not None
+        vocabulary = self.networks[0].vqa.vocabulary
+        return read_table(self.run, split, self.pictures.layout, vocabulary)
+
+
+class Session:
+    """What one visitor looks at and asks, with the line that says what is being done.
+
+    Attributes
+    ----------
+    subject
+        What is asked about; ``subject_changed`` also says whether it will stay for now.
+    question
+        What was answered last about it; empty without.
+    change
+        Of γ and β; None: they are as they are.
+    overlay
+        A map (h, w) that is laid over the picture, and what it shows.
+    is_leaving
+        Whether another subject is on its way.
+    """
+
+    def __init__(self, shared: SharedState, subject: Subject) -> None:
+        self.shared, self.subject, self.question = shared, subject, ""
+        self.change: FilmSettings | None = None
+        self.overlay: tuple[str, Tensor] | None = None
+        self.is_leaving = False
+        self.subject_changed = Event[bool]()
+        self.question_changed = Event[[]]()
+        self.overlay_changed = Event[[]]()
+        self._version = 0
+        self._working: list[str] = []
+        self._status = ui.label().classes("status").props('role="status" aria-live="polite"')
+        progress = ui.linear_progress(show_value=False, size="2px").props("indeterminate")
+        progress.bind_visibility_from(self._status, "text", bool)
+
+    async def show(
+        self,
+        what: str,
+        make: Callable[[], Subject],
+        *,
+        leaves: bool = True,
+        settled: bool = True,
+    ) -> None:
+        """Look at the subject that ``make`` makes in a thread, unless another one was asked for
+        meanwhile.
+
+        Parameters
+        ----------
+        what
+            What the page says that it is doing.
+        leaves
+            Whether it is another subject, not a change of the one before.
+        settled
+            False while it is being dragged.
+
+        Raises
+        ------
+        UserError
+            As ``make``, unless another one was asked for meanwhile.
+        """
+        self._version += 1
+        version = self._version
+        self.is_leaving |= leaves
+        try:
+            with self.busy(what):
+                subject = await asyncio.to_thread(make)
+        except Exception:
+            if version != self._version:
+                return
+            self.is_leaving = False
+            raise
+        if version == self._version:
+            self.is_leaving = False
+            self.subject, self.overlay = subject, None
+            await self.subject_changed.call(settled)
+
+    def set_question(self, question: str) -> None:
+        """Remember a question that was answered, or (empty) that none was."""
+        self.question = question
+        self.question_changed.emit()
+
+    def set_overlay(self, overlay: tuple[str, Tensor] | None) -> None:
+        """Lay a map over the picture, or (None) show the picture alone."""
+        self.overlay = overlay
+        self.overlay_changed.emit()
+
+    @contextmanager
+    def busy(self, what: str) -> Iterator[None]:
+        """A block during which the page says what it is doing."""
+        self._working.append(what)
+        self._status.text = f"{what} …"
+        try:
+            yield
+        finally:
+            self._working.remove(what)
+            self._status.text = f"{self._working[-1]} …" if self._working else ""
