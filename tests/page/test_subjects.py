@@ -198,10 +198,6 @@ def test_what_if_tries_every_other_value(network: Network) -> None:
     assert table.count('class="unchanged"') == 3 * 4
     _, stopped = try_changes(network, scene, question, size=(48, 48), stopped=lambda: True)
     assert stopped == []
-
-
-def test_what_if_of_a_count_knows_the_truth(network: Network) -> None:
-    scene = EditedScene.sampled(5, 4)
     _, outcomes = try_changes(network, scene, "How many metal things are there?", size=(48, 48))
     metal = sum(o.material == "metal" for o in scene.objects)
     for outcome in outcomes:

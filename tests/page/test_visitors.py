@@ -72,7 +72,7 @@ async def ask(user: User, question: str) -> None:
     await asyncio.sleep(0.1)
 
 
-def test_a_visitor_sees_an_answer_and_asks(network: Network, first: Subject) -> None:
+def test_a_visitor_sees_an_answer_asks_and_types(network: Network, first: Subject) -> None:
     async def story(user: User) -> None:
         asked = first.questions(0, 10, network.knows)
         assert field(user).value == asked[0].question
@@ -87,17 +87,10 @@ def test_a_visitor_sees_an_answer_and_asks(network: Network, first: Subject) -> 
         assert given(user) == []
         await ask(user, "   ")
         await until(lambda: "Type a question" in labels(user))
-
-    visit(SharedState([network]), first, story)
-
-
-def test_completion(network: Network, first: Subject) -> None:
-    async def story(user: User) -> None:
         field(user).set_value("How many met")
         await until(lambda: "How many metal" in field(user).props["_autocomplete"])
-        asked = first.questions(0, 10, network.knows)[1].question
-        field(user).set_value(asked[:12].lower())
-        await until(lambda: asked in field(user).props["_autocomplete"])
+        field(user).set_value(asked[1].question[:12].lower())
+        await until(lambda: asked[1].question in field(user).props["_autocomplete"])
 
     visit(SharedState([network]), first, story)
 
@@ -206,7 +199,7 @@ def test_a_broken_rule_is_told(network: Network, first: Subject) -> None:
     visit(SharedState([network]), first, story)
 
 
-def test_try_changes(network: Network) -> None:
+def test_all_changes_are_tried(network: Network) -> None:
     first = draw_scene(EditedScene.sampled(5, 3), "three objects")
 
     async def story(user: User) -> None:
@@ -221,8 +214,15 @@ def test_try_changes(network: Network) -> None:
     visit(SharedState([network]), first, story)
 
 
-def test_other_gamma_and_beta(network: Network, first: Subject) -> None:
+def test_maps_and_other_gamma_and_beta(network: Network, first: Subject) -> None:
     async def story(user: User) -> None:
+        image = elements(user, ui.interactive_image)[0]
+        plain = image.props["src"]
+        buttons = [b for b in elements(user, ui.button) if "map" in b.classes]
+        assert len(buttons) == 12
+        UserInteraction(user, {buttons[-1]}, None).click()
+        await until(lambda: "Laid over it: gradient of the answer." in labels(user))
+        assert image.props["src"] != plain
         scale = next(n for n in elements(user, ui.number) if n.props["label"] == "times")
         scale.set_value(0.0)
         other = next(i for i in elements(user, ui.input) if i.props.get("label"))
@@ -236,19 +236,6 @@ def test_other_gamma_and_beta(network: Network, first: Subject) -> None:
         user.find(kind=ui.button, content="As they are").click()
         await until(lambda: "With other γ and β" not in labels(user) and bool(given(user)))
         assert scale.value == 1
-
-    visit(SharedState([network]), first, story)
-
-
-def test_a_map_is_overlay_map_the_picture(network: Network, first: Subject) -> None:
-    async def story(user: User) -> None:
-        image = elements(user, ui.interactive_image)[0]
-        plain = image.props["src"]
-        buttons = [b for b in elements(user, ui.button) if "map" in b.classes]
-        assert len(buttons) == 12
-        UserInteraction(user, {buttons[-1]}, None).click()
-        await until(lambda: "Laid over it: gradient of the answer." in labels(user))
-        assert image.props["src"] != plain
 
     visit(SharedState([network]), first, story)
 

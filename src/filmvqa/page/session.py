@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from nicegui import Event, ui
@@ -18,13 +17,14 @@ from filmvqa.page.subjects import PictureSet, Subject
 from filmvqa.studies.inspection.settings import FilmSettings
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass
 class SharedState:
     """What all visitors share: networks, pictures, and the folder of the first network's run."""
 
     networks: Sequence[Network]
     pictures: PictureSet | None = None
     run: Path | None = None
+    _tables: dict[str, PredictionTable] = field(default_factory=dict)
 
     @property
     def evaluated_splits(self) -> list[str]:
@@ -33,13 +33,14 @@ class SharedState:
             return []
         return list_evaluated_splits(self.run)
 
-    @cache  # noqa: B019 there is one for the whole program
     def predictions(self, split: str) -> PredictionTable:
         """The predictions of a split, which are read once."""
-        assert self.run is not None
-        assert self.pictures is not None
-        vocabulary = self.networks[0].vqa.vocabulary
-        return read_table(self.run, split, self.pictures.layout, vocabulary)
+        if split not in self._tables:
+            assert self.run is not None
+            assert self.pictures is not None
+            vocabulary = self.networks[0].vqa.vocabulary
+            self._tables[split] = read_table(self.run, split, self.pictures.layout, vocabulary)
+        return self._tables[split]
 
 
 class Session:
