@@ -337,7 +337,9 @@ def test_two_visitors_do_not_see_each_others_scenes(network: Network, first: Sub
 
 def test_what_cannot_be_shown_is_said(tmp_path) -> None:
     with pytest.raises(UserError, match="h5=<folder of question files>"):
-        open_shared_state(PageSettings(checkpoint="clevr_world", h5=tmp_path / "none", device="cpu"))
+        open_shared_state(
+            PageSettings(checkpoint="clevr_world", h5=tmp_path / "none", device="cpu")
+        )
     settings = PageSettings(checkpoint="clevr_world", host="203.0.113.1", device="cpu", show=False)
     shared = open_shared_state(settings)
     with pytest.raises(UserError, match="choose another with port=<number> or host=<address>"):
