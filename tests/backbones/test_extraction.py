@@ -4,6 +4,7 @@ import errno
 import hashlib
 import http.client
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -40,6 +41,21 @@ def draw(folder: Path, count: int, size: tuple[int, int] = (32, 24), mode: str =
     return folder
 
 
+def prepare(
+    folder: Path,
+    target: Path,
+    backbone: Backbone | str = "pixels",
+    size: int = 16,
+    missing_images: str = "refuse",
+    **options: Any,
+) -> Extraction:
+    backbone = build_backbone(backbone) if isinstance(backbone, str) else backbone
+    settings = ExtractionSettings(**options)
+    return Extraction(
+        folder, target, "val", backbone, (size, size), settings, missing_images=missing_images
+    )
+
+
 @pytest.fixture(scope="module")
 def resnet18(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, torch.nn.Module]:
     torch.manual_seed(0)
@@ -57,14 +73,9 @@ def test_resnet_features_equal_torchvisions_own_pipeline(
 
     path, network = resnet18
     folder = draw(tmp_path / "images", 5)
-    done = Extraction(
-        folder,
-        tmp_path / "f.h5",
-        "val",
-        build_backbone("resnet18", 3, path),
-        (64, 64),
-        ExtractionSettings(batch_size=2, precision=precision),
-    ).run()
+    backbone = build_backbone("resnet18", 3, path)
+    options = {"batch_size": 2, "precision": precision}
+    done = prepare(folder, tmp_path / "f.h5", backbone, 64, **options).run()
     assert done.shape == (5, 256, 4, 4)
     with h5py.File(done.path) as file:
         found = file["features"][:]
@@ -73,11 +84,7 @@ def test_resnet_features_equal_torchvisions_own_pipeline(
         attributes = dict(file.attrs)
     assert attributes["weights"] == "resnet18-random.pth"
     assert len(attributes["weights_sha256"]) == 64
-    assert (attributes["backbone"], attributes["stage"], attributes["num_done"]) == (
-        "resnet18",
-        3,
-        5,
-    )
+    assert [attributes[k] for k in ("backbone", "stage", "num_done")] == ["resnet18", 3, 5]
     assert attributes["image_size"].tolist() == [64, 64]
     for i in range(5):
         image = Image.open(folder / f"CLEVR_val_{i:06d}.png").convert("RGB")
@@ -93,7 +100,7 @@ def test_resnet_features_equal_torchvisions_own_pipeline(
 @pytest.mark.parametrize(("stage", "shape"), [(1, (64, 16, 16)), (4, (512, 2, 2))])
 def test_other_stages(tmp_path: Path, resnet18, stage: int, shape: tuple[int, ...]) -> None:
     backbone = build_backbone("resnet18", stage, resnet18[0])
-    done = Extraction(draw(tmp_path / "i", 1), tmp_path / "f.h5", "val", backbone, (64, 64)).run()
+    done = prepare(draw(tmp_path / "i", 1), tmp_path / "f.h5", backbone, 64).run()
     assert done.shape == (1, *shape)
 
 
@@ -140,40 +147,32 @@ class Stops(Backbone):
 
 def test_an_interrupted_extraction_goes_on(tmp_path: Path) -> None:
     folder, target = draw(tmp_path / "i", 7, (16, 16)), tmp_path / "f.h5"
-    whole = Extraction(
-        folder, tmp_path / "whole.h5", "val", build_backbone("clevr_cnn"), (16, 16)
-    ).run()
+    whole = prepare(folder, tmp_path / "whole.h5", "clevr_cnn").run()
     stops = build_backbone("clevr_cnn")
     stops.__class__ = Stops
     with pytest.raises(KeyboardInterrupt):
-        Extraction(folder, target, "val", stops, (16, 16), ExtractionSettings(batch_size=2)).run()
+        prepare(folder, target, stops, batch_size=2).run()
     assert not target.exists()
     with h5py.File(tmp_path / "f.h5.partial") as file:
         assert file.attrs["num_done"] == 4
     backbone = build_backbone("clevr_cnn")
-    done = Extraction(
-        folder, target, "val", backbone, (16, 16), ExtractionSettings(batch_size=2)
-    ).run()
+    done = prepare(folder, target, backbone, batch_size=2).run()
     assert not done.was_there
     with h5py.File(target) as a, h5py.File(whole.path) as b:
         assert np.allclose(a["features"][:], b["features"][:], atol=1e-2)
-    assert Extraction(folder, target, "val", backbone, (16, 16)).run().was_there
+    assert prepare(folder, target, backbone).run().was_there
     with pytest.raises(UserError, match="image size"):
-        Extraction(folder, target, "val", backbone, (32, 32)).run()
+        prepare(folder, target, backbone, 32).run()
 
 
 def test_auto_precision_keeps_to_what_is_there(tmp_path: Path, monkeypatch) -> None:
     folder, target = draw(tmp_path / "i", 3, (16, 16)), tmp_path / "f.h5"
     backbone = build_backbone("clevr_cnn")
-    Extraction(
-        folder, target, "val", backbone, (16, 16), ExtractionSettings(precision="bfloat16")
-    ).run()
+    prepare(folder, target, backbone, precision="bfloat16").run()
     monkeypatch.setattr("filmvqa.system.devices.has_fast_bfloat16", lambda _: False)
-    assert Extraction(folder, target, "val", backbone, (16, 16)).run().was_there
+    assert prepare(folder, target, backbone).run().was_there
     with pytest.raises(UserError, match="another precision"):
-        Extraction(
-            folder, target, "val", backbone, (16, 16), ExtractionSettings(precision="float32")
-        ).run()
+        prepare(folder, target, backbone, precision="float32").run()
 
 
 @pytest.mark.parametrize("name", ["clevr_cnn", "resnet50"])
@@ -202,7 +201,7 @@ def test_damage_inside_a_png_is_named(tmp_path: Path) -> None:
     content[60:90] = bytes(30)
     path.write_bytes(content)
     with pytest.raises(UserError, match=r"CLEVR_val_000001\.png: broken PNG"):
-        Extraction(folder, tmp_path / "f.h5", "val", build_backbone("pixels"), (16, 16)).run()
+        prepare(folder, tmp_path / "f.h5").run()
     assert not (tmp_path / "f.h5").exists()
 
 
@@ -281,27 +280,17 @@ def test_downloads_of_weights_that_fail(tmp_path: Path, monkeypatch, error, matc
 
 def test_images_numbered_from_anywhere_and_a_part_of_them(tmp_path: Path) -> None:
     folder = draw(tmp_path / "i", 6, (16, 16))
-    whole = Extraction(folder, tmp_path / "a.h5", "val", build_backbone("pixels"), (16, 16)).run()
-    part = Extraction(
-        folder,
-        tmp_path / "b.h5",
-        "val",
-        build_backbone("pixels"),
-        (16, 16),
-        ExtractionSettings(max_images=4),
-    ).run()
+    whole = prepare(folder, tmp_path / "a.h5").run()
+    part = prepare(folder, tmp_path / "b.h5", max_images=4).run()
     assert part.shape == (4, 3, 16, 16)
     for i in (0, 1, 2, 4, 5):
         (folder / f"CLEVR_val_{i:06d}.png").rename(folder / f"CLEVR_val_{25_000 + i:06d}.png")
     (folder / "CLEVR_val_000003.png").unlink()
-    make = lambda **options: Extraction(  # noqa: E731
-        folder, tmp_path / "c.h5", "val", build_backbone("pixels"), (16, 16), **options
-    )
     with pytest.raises(
         UserError, match=r"CLEVR_val_025003\.png: missing.*missing_images=leave_out"
     ):
-        make()
-    shifted = make(missing_images="leave_out").run()
+        prepare(folder, tmp_path / "c.h5")
+    shifted = prepare(folder, tmp_path / "c.h5", missing_images="leave_out").run()
     assert list(shifted.image_names) == [25_000, 25_001, 25_002, 25_004, 25_005]
     with open_feature_store(whole.path) as a, open_feature_store(shifted.path) as b:
         images = torch.tensor([1, 4])
@@ -318,7 +307,7 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch) -
         make_folder(path, *arguments, **options)
 
     monkeypatch.setattr(Path, "mkdir", fail)
-    extraction = Extraction(folder, root / "h5/f.h5", "val", build_backbone("pixels"), (16, 16))
+    extraction = prepare(folder, root / "h5/f.h5")
     with pytest.raises(OSError, match="Read-only file system") as caught:
         extraction.run()
     assert explain(caught.value).startswith(f"{root / 'h5'}: Read-only file system; choose a path")
@@ -340,7 +329,7 @@ def test_a_backbone_of_another_file(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         return Backbone(name, nn.AvgPool2d(2), stage=options.stage, weights="halves")
 
     backbone = build_backbone("halves")
-    done = Extraction(draw(tmp_path / "i", 2), tmp_path / "f.h5", "val", backbone, (8, 8)).run()
+    done = prepare(draw(tmp_path / "i", 2), tmp_path / "f.h5", backbone, 8).run()
     assert done.shape == (2, 3, 4, 4)
     assert backbone_from_spec(backbone.spec()).name == "halves"
 

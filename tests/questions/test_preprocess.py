@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import zlib
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -32,6 +33,15 @@ def layout(folder: Path, questions: str = "q", h5: str = "h5") -> DatasetLayout:
 def ask(text: str, image: int = 0, answer: str | None = "yes", **more: object) -> dict:
     record = {"image_filename": f"CLEVR_x_{image:06d}.png", "image_index": image, "question": text}
     return record | ({} if answer is None else {"answer": answer}) | more
+
+
+def refused(folder: Path, questions: list[dict], match: str, **options: Any) -> None:
+    """Questions of train are refused, and nothing is written."""
+    path = write(folder / "q", "train", questions)
+    with pytest.raises(UserError, match=match) as caught:
+        preprocess_questions(layout(folder), **options)
+    assert str(path) in str(caught.value)
+    assert not (folder / "h5").exists()
 
 
 EXIST = [
@@ -165,10 +175,8 @@ def test_malformed_json_is_named_by_its_place(tmp_path: Path, content: str, mess
 )
 def test_bad_programs_are_named(tmp_path: Path, change: dict, message: str) -> None:
     program = [*EXIST[:2], EXIST[2] | change]
-    write(tmp_path / "q", "train", [ask("a?", program=EXIST), ask("a?", program=program)])
-    with pytest.raises(UserError, match=message) as caught:
-        preprocess_questions(layout(tmp_path))
-    assert "question 1" in str(caught.value)
+    questions = [ask("a?", program=EXIST), ask("a?", program=program)]
+    refused(tmp_path, questions, f"question 1: .*{message}")
 
 
 def test_an_empty_folder_says_where_questions_come_from(tmp_path: Path) -> None:

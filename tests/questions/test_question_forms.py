@@ -22,7 +22,7 @@ from filmvqa.questions.vocabulary import Vocabulary
 from filmvqa.system.errors import UserError
 from filmvqa.system.layout import DatasetLayout
 from filmvqa.worlds.engine.schema import read_questions
-from tests.questions.test_preprocess import EXIST, ask, layout, write
+from tests.questions.test_preprocess import EXIST, ask, layout, refused, write
 
 COUNT = [*EXIST[:2], {"function": "count", "inputs": [1], "value_inputs": []}]
 LESS = [
@@ -275,10 +275,7 @@ def named(name: str, index: int | None) -> Record:
 def test_an_image_of_two_truths_is_refused(
     tmp_path: Path, questions: list[Record], message: str
 ) -> None:
-    write(tmp_path / "q", "train", questions)
-    with pytest.raises(UserError, match=message):
-        preprocess_questions(layout(tmp_path))
-    assert not (tmp_path / "h5").exists()
+    refused(tmp_path, questions, message)
 
 
 @pytest.mark.parametrize(
@@ -376,10 +373,7 @@ def test_a_question_that_lacks_something_is_refused_or_kept(
     tmp_path: Path, key: str, what: str
 ) -> None:
     questions = without(key, 2, 3)
-    write(tmp_path / "q", "train", questions)
-    with pytest.raises(UserError, match=rf"question 2: has no {what}, as 2 of 4 .*=keep"):
-        preprocess_questions(layout(tmp_path))
-    assert not (tmp_path / "h5").exists()
+    refused(tmp_path, questions, rf"question 2: has no {what}, as 2 of 4 .*=keep")
     split = keep(tmp_path, questions)
     assert split.lacking == {what: 2}
     assert (
@@ -425,9 +419,7 @@ def test_a_split_that_lacks_something_throughout_is_read(
 def test_an_empty_answer_is_none(tmp_path: Path, empty: object) -> None:
     questions = json.loads(json.dumps(RELEASE))
     questions[1]["answer"] = empty
-    write(tmp_path / "q", "train", questions)
-    with pytest.raises(UserError, match="question 1: has no answer, as 1 of 4"):
-        preprocess_questions(layout(tmp_path))
+    refused(tmp_path, questions, "question 1: has no answer, as 1 of 4")
 
 
 def test_a_part_of_the_images(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,8 +22,7 @@ IGNORED = -1
 POSITION_SCALE = 3.0
 
 
-@dataclass(frozen=True)
-class LabelledImages:
+class LabelledImages(NamedTuple):
     """N images with a label for each cell of their feature maps of h × w cells.
 
     Attributes
@@ -54,9 +54,6 @@ class LabelledImages:
             centres=np.zeros((count, cells, cells), np.uint8),
             positions=np.zeros((count, 2, cells, cells), np.float16),
         )
-
-    def __len__(self) -> int:
-        return len(self.images)
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,7 @@ light, colours, sharpness and noise, so that the network also reads those of oth
 from __future__ import annotations
 
 import io
-import math
 from collections.abc import Iterator, Mapping
-from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -250,11 +248,7 @@ def _draw_in_parallel(
         for size, of_size in zip(sizes, jobs, strict=True):
             progress = tqdm(of_size, desc=f"draw {size}×{size}", unit="chunk")
             chunks = [job.result() for job in progress]
-            arrays = {
-                field.name: np.concatenate([getattr(chunk, field.name) for chunk in chunks])
-                for field in fields(LabelledImages)
-            }
-            drawn.append(LabelledImages(**arrays))
+            drawn.append(LabelledImages(*map(np.concatenate, zip(*chunks, strict=True))))
     return drawn
 
 
@@ -273,8 +267,7 @@ class LabelledTensors(NamedTuple):
 
 
 def _to_tensors(labelled: LabelledImages, device: torch.device) -> LabelledTensors:
-    parts = (getattr(labelled, name) for name in LabelledTensors._fields)
-    return LabelledTensors(*(torch.from_numpy(part).to(device) for part in parts))
+    return LabelledTensors(*(torch.from_numpy(part).to(device) for part in labelled))
 
 
 def _shuffled_batches(
@@ -301,10 +294,7 @@ def _score(
     for labelled in held_out:
         for name, score in _score_size(model, predictor, labelled).items():
             mean_scores[name] = mean_scores.get(name, 0.0) + score / len(held_out)
-    return {
-        name: round(score, 4) if math.isfinite(score) else score
-        for name, score in mean_scores.items()
-    }
+    return {name: round(score, 4) for name, score in mean_scores.items()}
 
 
 def _score_size(
