@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,14 @@ from PIL import Image
 
 from filmvqa.studies.bootstrap import Difference, estimate_difference
 from filmvqa.studies.claims import Claim, find_runs, read_claim
-from filmvqa.studies.judging import group_settings, judge, judge_difference, score_run
-from filmvqa.studies.laboratory import report_claim, tabulate_verdicts
+from filmvqa.studies.judging import (
+    Setting,
+    group_settings,
+    judge,
+    judge_difference,
+    score_run,
+)
+from filmvqa.studies.laboratory import ClaimReport, report_claim, tabulate_verdicts
 from filmvqa.system.errors import UserError
 from tests.conftest import REPOSITORY
 from tests.studies.test_sweeps import write_run
@@ -31,10 +38,22 @@ CLAIM = {
 }  # fmt: skip
 
 
-def own_claim(folder: Path, **changes: Any) -> Claim:
+def make_claim(folder: Path, **changes: Any) -> Claim:
     path = folder / "decay.yaml"
     path.write_text(yaml.safe_dump(CLAIM | changes))
     return read_claim(path)
+
+
+def report(folder: Path, **changes: Any) -> tuple[ClaimReport, str]:
+    """The report of the claim, and its page."""
+    found = report_claim(make_claim(folder, **changes), folder, folder / "out", "test", 0.01)
+    return found, (folder / "out/decay.md").read_text()
+
+
+def find_settings(folder: Path, **changes: Any) -> tuple[Claim, list[Setting]]:
+    claim = make_claim(folder, **changes)
+    runs = [score_run(run, "test") for run in find_runs(claim, folder)]
+    return claim, group_settings(claim, runs)
 
 
 def write_scored_run(folder: Path, correct: list[bool], **config: Any) -> None:
@@ -51,15 +70,19 @@ def write_scored_run(folder: Path, correct: list[bool], **config: Any) -> None:
     (run / "evaluation/test_predictions.jsonl").write_text(lines)
 
 
+def write_decay(
+    folder: Path, decay: float, seed: int, correct: list[bool], lr: float = 0.1
+) -> None:
+    config = {"optim.weight_decay": decay, "seed": seed, "optim.lr": lr}
+    write_scored_run(folder / "decay", correct, **config)
+
+
 def write_decays(folder: Path) -> None:
     """Three seeds with weight decay, of which each answers 80 of 90 questions, and three without,
     which answer 70, 71 and 72 of these."""
     for seed in range(3):
         for decay, count in ((0.1, 80), (0.0, 70 + seed)):
-            write_scored_run(
-                folder / "decay", [i * 37 % 90 < count for i in range(90)],
-                **{"optim.weight_decay": decay, "seed": seed, "optim.lr": 0.1},
-            )  # fmt: skip
+            write_decay(folder, decay, seed, [i * 37 % 90 < count for i in range(90)])
 
 
 def simulated(
@@ -131,34 +154,31 @@ def test_differences_turn_round(seeds: int, questions: int, number: int) -> None
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "expected", "verdict"),
+    ("low", "high", "expected", "claimed", "verdict"),
     [
-        (0.02, 0.09, "more", "shows"),
-        (-0.09, -0.02, "more", "the opposite"),
-        (-0.02, 0.005, "more", "does not show"),
-        (-0.02, 0.05, "more", "cannot be told"),
-        (-0.009, 0.009, "same", "shows"),
-        (0.011, 0.03, "same", "does not show"),
-        (-0.03, -0.011, "same", "does not show"),
-        (-0.03, 0.009, "same", "cannot be told"),
-        (-0.03, 0.009, "no more", "shows"),
-        (-0.03, 0.02, "no more", "cannot be told"),
-        (0.011, 0.02, "no more", "does not show"),
-        (0.005, 0.09, "more", "shows"),
+        (0.02, 0.09, "more", None, "shows"),
+        (-0.09, -0.02, "more", None, "the opposite"),
+        (-0.02, 0.005, "more", None, "does not show"),
+        (-0.02, 0.05, "more", None, "cannot be told"),
+        (-0.009, 0.009, "same", None, "shows"),
+        (0.011, 0.03, "same", None, "does not show"),
+        (-0.03, -0.011, "same", None, "does not show"),
+        (-0.03, 0.009, "same", None, "cannot be told"),
+        (-0.03, 0.009, "no more", None, "shows"),
+        (-0.03, 0.02, "no more", None, "cannot be told"),
+        (0.011, 0.02, "no more", None, "does not show"),
+        (0.005, 0.09, "more", None, "shows"),
+        (0.02, 0.08, "more", 10, "shows, but less"),
+        (0.02, 0.08, "more", 4, "shows"),
+        (0.02, 0.08, "more", 1, "shows, and more"),
+        (-0.02, 0.08, "more", 10, "cannot be told"),
     ],
 )
-def test_verdicts(low: float, high: float, expected: str, verdict: str) -> None:
-    assert judge_difference(Difference((low + high) / 2, low, high), expected, 0.01) == verdict
-
-
-@pytest.mark.parametrize(
-    ("claimed", "verdict"), [(10, "shows, but less"), (4, "shows"), (1, "shows, and more")]
-)
-def test_what_is_claimed_is_compared(claimed: float, verdict: str) -> None:
-    assert judge_difference(Difference(0.05, 0.02, 0.08), "more", 0.01, claimed) == verdict
-    assert (
-        judge_difference(Difference(0.05, -0.02, 0.08), "more", 0.01, claimed) == "cannot be told"
-    )
+def test_verdicts(
+    low: float, high: float, expected: str, claimed: float | None, verdict: str
+) -> None:
+    difference = Difference((low + high) / 2, low, high)
+    assert judge_difference(difference, expected, 0.01, claimed) == verdict
 
 
 def test_each_part_of_a_claim_has_a_contrast_that_decides_it(tmp_path: Path) -> None:
@@ -167,16 +187,14 @@ def test_each_part_of_a_claim_has_a_contrast_that_decides_it(tmp_path: Path) -> 
     (found,) = CLAIM["contrasts"]
     missing = found | {"text": "much - none", "first": {"optim.weight_decay": 0.5}}
     contrasts = [missing | {"decides": "Much helps."}, found, found | {"decides": "Some helps."}]
-    claim = own_claim(tmp_path, contrasts=contrasts)
-    report = report_claim(claim, tmp_path, tmp_path / "out", "test", 0.01)
-    rows = tabulate_verdicts([report]).splitlines()[2:]
+    of_parts, page = report(tmp_path, contrasts=contrasts)
+    rows = tabulate_verdicts([of_parts]).splitlines()[2:]
     assert [row.split(" | ")[0].strip("| ") for row in rows] == ["Much helps.", "Some helps."]
     assert rows[0].endswith("|  | **not run yet** |")
     assert rows[1].endswith("| **shows** |")
-    assert "| much - none | +10 |  | not run yet |" in (tmp_path / "out/decay.md").read_text()
-    without = own_claim(tmp_path, contrasts=[missing, found])
-    report = report_claim(without, tmp_path, tmp_path / "out", "test", 0.01)
-    (row,) = tabulate_verdicts([report]).splitlines()[2:]
+    assert "| much - none | +10 |  | not run yet |" in page
+    of_first, _ = report(tmp_path, contrasts=[missing, found])
+    (row,) = tabulate_verdicts([of_first]).splitlines()[2:]
     assert row.endswith("|  | **not run yet** |")
 
 
@@ -184,35 +202,25 @@ def test_a_network_on_its_plateau_is_not_judged(tmp_path: Path) -> None:
     """The runs of ``write_decays`` end at 90% of training questions."""
     write_decays(tmp_path)
     for plateau, verdict in ((95, "still on its plateau"), (85, "shows")):
-        claim = own_claim(tmp_path, plateau=plateau)
-        report = report_claim(claim, tmp_path, tmp_path / "out", "test", 0.01)
-        assert [outcome.verdict for outcome in report.outcomes] == [verdict]
+        outcomes = report(tmp_path, plateau=plateau)[0].outcomes
+        assert [outcome.verdict for outcome in outcomes] == [verdict]
 
 
-def test_one_seed_is_not_judged(tmp_path: Path) -> None:
+def test_common_seeds_are_compared_and_one_is_not_judged(tmp_path: Path) -> None:
     write_decays(tmp_path)
-    settings = group_settings(
-        own_claim(tmp_path),
-        [score_run(run, "test") for run in find_runs(own_claim(tmp_path), tmp_path)
-         if run.config["seed"] == 0],
-    )  # fmt: skip
-    (outcome,) = judge(own_claim(tmp_path), settings, 0.01)
+    write_decay(tmp_path, 0.1, 7, [True] * 90)
+    claim, settings = find_settings(tmp_path)
+    (outcome,) = judge(claim, settings, 0.01)
+    assert outcome.seeds == [0, 1, 2]
+    first = [replace(setting, runs=setting.runs[:1]) for setting in settings]
+    (outcome,) = judge(claim, first, 0.01)
     assert outcome.verdict == "too few seeds"
     assert outcome.difference.low > 0
 
 
-def test_values_have_labels(tmp_path: Path) -> None:
-    write_decays(tmp_path)
-    keys = [CLAIM["keys"][0] | {"labels": {"0": "without"}}]
-    report_claim(own_claim(tmp_path, keys=keys), tmp_path, tmp_path / "out", "test", 0.01)
-    assert "| without | 3 |" in (tmp_path / "out/decay.md").read_text()
-
-
 def test_a_claim_is_reported(tmp_path: Path) -> None:
     write_decays(tmp_path)
-    claim = own_claim(tmp_path, note="Settled beforehand.")
-    report = report_claim(claim, tmp_path, tmp_path / "out", "test", 0.01)
-    page = (tmp_path / "out/decay.md").read_text()
+    of_claim, page = report(tmp_path, note="Settled beforehand.")
     assert "\n\nSettled beforehand.\n\n" in page
     header = "| weight decay | seeds | training, at the end | training | validation | test | gap |"
     assert header in page
@@ -226,23 +234,23 @@ def test_a_claim_is_reported(tmp_path: Path) -> None:
     for name in ("decay", "decay_courses"):
         with Image.open(tmp_path / f"out/{name}.png") as image:
             assert image.width == 960
-    assert "| **shows** |" in tabulate_verdicts([report])
+    assert "| **shows** |" in tabulate_verdicts([of_claim])
 
 
-def test_curves_along_an_axis_and_question_types(tmp_path: Path) -> None:
+def test_labels_a_curve_along_an_axis_and_question_types(tmp_path: Path) -> None:
     write_decays(tmp_path)
     key = "optim.weight_decay"
-    claim = own_claim(tmp_path, axis=key, panels=key, by_type=True)
-    report_claim(claim, tmp_path, tmp_path / "out", "test", 0.01)
-    assert "| count, validation | exist, validation |" in (tmp_path / "out/decay.md").read_text()
+    keys = [CLAIM["keys"][0] | {"labels": {"0": "without"}}]
+    _, page = report(tmp_path, keys=keys, axis=key, panels=key, by_type=True)
+    assert "| count, validation | exist, validation |" in page
+    assert "| without | 3 |" in page
 
 
 def test_masks_are_compared_by_their_iou(tmp_path: Path) -> None:
     """The first of two masks that all networks draw is right, the second is half so with decay."""
     for seed in range(3):
         for decay in (0.1, 0.0):
-            config = {"optim.weight_decay": decay, "seed": seed, "optim.lr": 0.1}
-            write_scored_run(tmp_path / "decay", [True] * 2, **config)
+            write_decay(tmp_path, decay, seed, [True] * 2)
     for path in tmp_path.rglob("metrics.jsonl"):
         path.write_text(path.read_text().replace("_accuracy", "_mean_iou"))
     mask = {"size": [2, 2], "counts": [4]}
@@ -252,22 +260,18 @@ def test_masks_are_compared_by_their_iou(tmp_path: Path) -> None:
             json.dumps({"question_index": i, "image_index": i, "mask": mask, "iou": value}) + "\n"
             for i, value in enumerate((1.0, iou))
         ))  # fmt: skip
-    report = report_claim(own_claim(tmp_path), tmp_path, tmp_path / "out", "test", 0.01)
-    (outcome,) = report.outcomes
+    of_masks, page = report(tmp_path)
+    (outcome,) = of_masks.outcomes
     assert outcome.difference.mean == pytest.approx(0.25)
-    page = (tmp_path / "out/decay.md").read_text()
     assert "| 75.0 ± 0.0 |" in page
     assert "Scores are the mean IoU in percent" in page
 
 
 def test_the_papers_results_stand_beside(tmp_path: Path) -> None:
-    for name, seed in (("film", 0), ("lstm", 0)):
-        write_scored_run(tmp_path / "decay", [True] * 90,
-                         **{"model.name": name, "seed": seed})  # fmt: skip
+    for name in ("film", "lstm"):
+        write_scored_run(tmp_path / "decay", [True] * 90, **{"model.name": name, "seed": 0})
     keys = [{"key": "model", "name": "model", "values": ["lstm", "film"]}]
-    claim = own_claim(tmp_path, keys=keys, contrasts=[], paper="models", by_type=True)
-    report_claim(claim, tmp_path, tmp_path / "out", "test", 0.01)
-    page = (tmp_path / "out/decay.md").read_text()
+    _, page = report(tmp_path, keys=keys, contrasts=[], paper="models", by_type=True)
     assert "| gap | paper, CLEVR | count, validation |" in page
     assert "| 46.8 |" in page.split("| lstm |")[1].split("\n")[0]
     assert "the paper's |  |  |  |  |  |  |  | 94.3 | 99.1 | 96.8 | 99.1 | 99.1 |" in page
@@ -276,70 +280,45 @@ def test_the_papers_results_stand_beside(tmp_path: Path) -> None:
 def test_macs_published_curve_stands_beside(tmp_path: Path) -> None:
     for name in ("film", "mac"):
         for fraction in (0.05, 0.1, 1.0):
-            write_scored_run(tmp_path / "decay", [True] * 90,
-                             **{"model.name": name, "data.fraction": fraction, "seed": 0})  # fmt: skip
+            config = {"model.name": name, "data.fraction": fraction, "seed": 0}
+            write_scored_run(tmp_path / "decay", [True] * 90, **config)
     keys = [{"key": "model", "name": "model"}, {"key": "data.fraction", "name": "fraction"}]
-    claim = own_claim(
-        tmp_path, keys=keys, contrasts=[], paper="data_efficiency", axis="data.fraction"
-    )
-    report_claim(claim, tmp_path, tmp_path / "out", "test", 0.01)
-    rows = [
-        re.split(r" *\| *", line)
-        for line in (tmp_path / "out/decay.md").read_text().splitlines()
-        if line.startswith(("| film ", "| mac "))
-    ]
+    changes = {"contrasts": [], "paper": "data_efficiency", "axis": "data.fraction"}
+    _, page = report(tmp_path, keys=keys, **changes)
+    rows = [re.split(r" *\| *", line) for line in page.splitlines()
+            if line.startswith(("| film ", "| mac "))]  # fmt: skip
     assert [(row[1], row[2], row[-2]) for row in rows] == [
         ("film", "0.05", ""), ("film", "0.1", ""), ("film", "1", ""),
         ("mac", "0.05", ""), ("mac", "0.1", "86.0"), ("mac", "1", "98.9"),
     ]  # fmt: skip
 
 
-def test_a_claim_whose_runs_are_not_there(tmp_path: Path) -> None:
-    report = report_claim(own_claim(tmp_path), tmp_path, tmp_path / "out", "test", 0.01)
-    assert "Nothing was trained yet." in (tmp_path / "out/decay.md").read_text()
-    assert "**not run yet**" in tabulate_verdicts([report])
-
-
-def test_a_sweep_that_was_killed_before_its_first_evaluation_has_no_runs(tmp_path: Path) -> None:
-    """The laboratory, which counts them before it goes on, must not stop there."""
+def test_a_claim_without_runs(tmp_path: Path) -> None:
+    """Also where a sweep was killed before its first evaluation: the laboratory, which counts its
+    runs before it goes on, must not stop there."""
     (tmp_path / "decay/seed@0").mkdir(parents=True)
-    assert find_runs(own_claim(tmp_path), tmp_path) == []
-
-
-def test_only_common_seeds_are_compared(tmp_path: Path) -> None:
-    write_decays(tmp_path)
-    write_scored_run(tmp_path / "decay", [True] * 90,
-                     **{"optim.weight_decay": 0.1, "seed": 7, "optim.lr": 0.1})  # fmt: skip
-    claim = own_claim(tmp_path)
-    settings = group_settings(claim, [score_run(run, "test") for run in find_runs(claim, tmp_path)])
-    (outcome,) = judge(claim, settings, 0.01)
-    assert outcome.seeds == [0, 1, 2]
+    of_claim, page = report(tmp_path)
+    assert "Nothing was trained yet." in page
+    assert "**not run yet**" in tabulate_verdicts([of_claim])
 
 
 def test_runs_that_are_not_what_the_claim_is_about(tmp_path: Path) -> None:
     """Settings that the claim leaves out are passed over; others must not differ unnoticed."""
     write_decays(tmp_path)
-    write_scored_run(tmp_path / "decay", [True] * 90,
-                     **{"optim.weight_decay": 0.5, "seed": 0, "optim.lr": 0.1})  # fmt: skip
+    write_decay(tmp_path, 0.5, 0, [True] * 90)
     keys = [CLAIM["keys"][0] | {"values": [0.1, 0.0]}]
-    claim = own_claim(tmp_path, keys=keys)
-    settings = group_settings(claim, [score_run(run, "test") for run in find_runs(claim, tmp_path)])
+    _, settings = find_settings(tmp_path, keys=keys)
     assert [s.values["optim.weight_decay"] for s in settings] == [0.1, 0.0]
-    write_scored_run(tmp_path / "decay", [True] * 90,
-                     **{"optim.weight_decay": 0.1, "seed": 9, "optim.lr": 0.3})  # fmt: skip
-    scored = [score_run(run, "test") for run in find_runs(claim, tmp_path)]
+    write_decay(tmp_path, 0.1, 9, [True] * 90, lr=0.3)
     with pytest.raises(UserError, match=r"in optim\.lr, which the claim decay does not vary"):
-        group_settings(claim, scored)
+        find_settings(tmp_path, keys=keys)
 
 
 def test_networks_that_were_asked_other_questions_are_not_compared(tmp_path: Path) -> None:
-    for decay, count in ((0.1, 90), (0.0, 60)):
-        write_scored_run(tmp_path / "decay", [True] * count,
-                         **{"optim.weight_decay": decay, "seed": 0})  # fmt: skip
-    claim = own_claim(tmp_path)
-    settings = group_settings(claim, [score_run(run, "test") for run in find_runs(claim, tmp_path)])
+    write_decay(tmp_path, 0.1, 0, [True] * 90)
+    write_decay(tmp_path, 0.0, 0, [True] * 60)
     with pytest.raises(UserError, match="test questions are not those of"):
-        judge(claim, settings, 0.01)
+        judge(*find_settings(tmp_path), 0.01)
 
 
 @pytest.mark.parametrize(
@@ -360,7 +339,7 @@ def test_a_claim_with_a_slip_is_refused(
     tmp_path: Path, changes: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(UserError, match=f"decay.yaml: {message}"):
-        own_claim(tmp_path, **changes)
+        make_claim(tmp_path, **changes)
 
 
 @pytest.mark.parametrize(
@@ -377,9 +356,8 @@ def test_predictions_that_cannot_be_scored_are_named(
     write_decays(tmp_path)
     path = next(tmp_path.rglob("test_predictions.jsonl"))
     path.write_text(f"{line}\n")
-    claim = own_claim(tmp_path)
     with pytest.raises(UserError, match=message):
-        [score_run(run, "test") for run in find_runs(claim, tmp_path)]
+        find_settings(tmp_path)
 
 
 @pytest.mark.parametrize("path", sorted((REPOSITORY / "configs/claim").rglob("*.yaml")))

@@ -90,23 +90,20 @@ def test_values_as_tables_have_them(value: Any, text: str) -> None:
     assert format_value(value) == text
 
 
-def test_sweeps_over_words_are_drawn_too(tmp_path: Path) -> None:
+def test_words_are_rows_and_two_models_over_fractions_are_curves(tmp_path: Path) -> None:
     for name in ("gru", "lstm"):
-        write_run(tmp_path, 0.6, 0.5, **{"model.generator.decoder": name})
-    assert "| gru | 1 | 60.00 | 50.00 | +10.00 |" in report_sweep(tmp_path)
-
-
-def test_two_models_over_fractions_are_two_curves(tmp_path: Path) -> None:
+        write_run(tmp_path / "words", 0.6, 0.5, **{"model.generator.decoder": name})
+    assert "| gru | 1 | 60.00 | 50.00 | +10.00 |" in report_sweep(tmp_path / "words")
     for name, lr in (("film", 2e-3), ("mac", 1e-3)):
         for fraction in (1.0, 0.1, 0.25):
-            write_run(tmp_path, 0.9, fraction, **{
-                "model.name": name, "data.fraction": fraction, "optim.lr": lr})  # fmt: skip
-    sweep = summarize(read_runs(tmp_path))
+            config = {"model.name": name, "data.fraction": fraction, "optim.lr": lr}
+            write_run(tmp_path / "models", 0.9, fraction, **config)
+    sweep = summarize(read_runs(tmp_path / "models"))
     assert (sweep.key, sweep.series_key) == ("data.fraction", "model")
     assert [(p.series, p.value) for p in sweep.points] == [
         (name, f) for name in ("film", "mac") for f in (0.1, 0.25, 1.0)
     ]
-    assert "| mac | 0.25 | 1 | 90.00 | 25.00 | +65.00 |" in report_sweep(tmp_path)
+    assert "| mac | 0.25 | 1 | 90.00 | 25.00 | +65.00 |" in report_sweep(tmp_path / "models")
 
 
 def test_ablations_are_compared_with_the_paper(tmp_path: Path) -> None:
@@ -167,15 +164,11 @@ def test_broken_files_of_a_run_are_named(
     assert "\n" not in str(caught.value)
 
 
-def test_a_line_that_is_being_written_is_not_read(tmp_path: Path) -> None:
+def test_a_run_that_is_writing_a_line_is_drawn_without_it(tmp_path: Path) -> None:
     write_run(tmp_path, 0.9, 0.6, seed=0)
-    with open(tmp_path / "seed=0/metrics.jsonl", "a") as stream:
-        stream.write('{"step": 30, "val_acc')
+    metrics = tmp_path / "seed=0/metrics.jsonl"
+    metrics.write_text(metrics.read_text() + '{"step": 30, "val_acc')
     assert [r.step for r in read_runs(tmp_path)] == [20]
-
-
-def test_a_runs_curves(tmp_path: Path) -> None:
-    write_run(tmp_path, 0.9, 0.6, seed=0)
-    draw_curves(tmp_path / "seed=0/metrics.jsonl", tmp_path / "curves.png")
+    draw_curves(metrics, tmp_path / "curves.png")
     with Image.open(tmp_path / "curves.png") as image:
         assert image.size == (900, 600)

@@ -24,8 +24,8 @@ from filmvqa.models.protocols import (
     record_attention,
 )
 from filmvqa.studies.inspection import tables
-from filmvqa.studies.inspection.answers import collect
-from filmvqa.studies.inspection.consistency import comparison_of
+from filmvqa.studies.inspection.answers import collect_answers
+from filmvqa.studies.inspection.consistency import find_comparison
 from filmvqa.studies.inspection.interventions import (
     add_noise,
     replace_film,
@@ -174,7 +174,7 @@ def test_comparisons_and_their_counts(tiny_world: Path) -> None:
     questions = read_questions(tiny_world / "questions/CLEVR_train_questions.json").questions
     found = 0
     for question in questions:
-        comparison = comparison_of(question.program or [])
+        comparison = find_comparison(question.program or [])
         last = question.program[-1]
         if last.function not in ("equal_integer", "less_than", "greater_than"):
             assert comparison is None
@@ -196,33 +196,35 @@ def test_the_words_of_a_count() -> None:
         Function("scene", []), Function("filter_shape", [10], ["sphere"]), Function("count", [11]),
         Function("less_than", [9, 12]),
     ]  # fmt: skip
-    assert comparison_of(program).counts == (
+    assert find_comparison(program).counts == (
         "How many metal things are left of the small thing that is in front of the red cube?",
         "How many spheres are there?",
     )
     program[4] = Function("same_size", [3])
-    assert comparison_of(program) is None
+    assert find_comparison(program) is None
 
 
 def test_tables() -> None:
     correct = torch.tensor([True, False, True, True])
-    table = tables.grouped(correct, [1, 1, 2, None], "objects")
+    table = tables.group_accuracy(correct, [1, 1, 2, None], "objects")
     assert [row[:2] + row[4:] for row in table.rows] == [[1, 0.5, 2], [2, 1.0, 1]]
-    table = tables.confusion(torch.tensor([0, 1, 1]), torch.tensor([0, 0, 1]), ["a", "b", "c"])
+    table = tables.count_confusions(
+        torch.tensor([0, 1, 1]), torch.tensor([0, 0, 1]), ["a", "b", "c"]
+    )
     assert table.header == ["truth", "a", "b", "questions"]
     assert table.rows == [["a", 0.5, 0.5, 2], ["b", 0.0, 1.0, 1]]
     gamma = torch.randn(500, 2, 8)
-    rows = tables.histograms(gamma).rows
+    rows = tables.bin_film(gamma).rows
     width = rows[1][0] - rows[0][0]
     assert sum(row[1] for row in rows) * width == pytest.approx(1, rel=1e-3)
-    statistics = tables.film_statistics(gamma, gamma + 9).rows
+    statistics = tables.summarize_film(gamma, gamma + 9).rows
     assert statistics[1][:2] == ["gamma", 2]
     assert statistics[1][2] == pytest.approx(float(gamma[:, 1].mean()))
     assert statistics[2][6] == 0.0
-    assert tables.histograms(torch.ones(5, 1, 2)).rows
+    assert tables.bin_film(torch.ones(5, 1, 2)).rows
     words = torch.tensor([[[0.5, 0.5, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0]]] * 2)  # (N, S, T)
     places = torch.stack([torch.full((2, 2, 3), 1 / 6), words[:, :1, :3].expand(2, 2, 3)], 1)
-    rows = tables.attention_by_step(words, places).rows
+    rows = tables.summarize_attention(words, places).rows
     assert rows == [[1, pytest.approx(2), pytest.approx(6)],
                     [2, pytest.approx(1), pytest.approx(4)]]  # fmt: skip
 
@@ -285,7 +287,7 @@ def test_collected_answers_stand_in_the_order_of_the_rows(tiny_set: Path, tmp_pa
         AskedSettings(checkpoint=tmp_path / "run", device="cpu", batch_size=7), "val"
     ) as asked:
         rows = torch.tensor([30, 2, 11, 19, 4, 33, 0, 8, 21])
-        answers = collect(asked.model, asked.loader, rows)
+        answers = collect_answers(asked.model, asked.loader, rows)
         for i, row in enumerate(rows.tolist()):
             batch = asked.loader.batch(torch.tensor([row]))
             with torch.no_grad():

@@ -46,7 +46,7 @@ class Answers:
         return torch.softmax(self.scores, 1).amax(1)
 
 
-def collect(
+def collect_answers(
     model: nn.Module,
     loader: Loader,
     rows: Tensor,
@@ -75,25 +75,23 @@ def collect(
     return Answers(torch.cat(scores)[back], gamma, beta)
 
 
-def accuracy(model: nn.Module, loader: Loader, rows: Tensor) -> float:
+def measure_accuracy(model: nn.Module, loader: Loader, rows: Tensor) -> float:
     """The share of the questions ``rows`` that are answered correctly."""
     truths = loader.questions.answers
     if truths is None:
         raise UserError(f"{loader.questions.path}: has no answers to compare with")
-    return float((collect(model, loader, rows).answers == truths[rows]).double().mean())
+    return float((collect_answers(model, loader, rows).answers == truths[rows]).double().mean())
 
 
-def mean_film(model: nn.Module, questions: Tensor, batch_size: int = 512) -> tuple[Tensor, Tensor]:
-    """The means (L, C) of γ and β over questions (N, T), padded with 0."""
-    sums: list[Tensor] = []
+def average_film(model: nn.Module, questions: Tensor, batch_size: int = 512) -> list[Tensor]:
+    """The means of γ and β, (L, C) each, over questions (N, T), padded with 0."""
+    sums = torch.zeros((), dtype=torch.float64)
     with evaluating(model):
-        for first in range(0, len(questions), batch_size):
-            modulation = as_modulated(model).modulate(questions[first : first + batch_size].long())
-            sums.append(
-                torch.stack([modulation.gamma.double().sum(0), modulation.beta.double().sum(0)])
-            )
-    gamma, beta = torch.stack(sums).sum(0).float().cpu() / len(questions)
-    return gamma, beta
+        for part in torch.split(questions.long(), batch_size):
+            modulation = as_modulated(model).modulate(part)
+            both = torch.stack([modulation.gamma, modulation.beta])  # (2, B, L, C)
+            sums = sums + both.double().sum(1).cpu()
+    return list(sums.float() / len(questions))
 
 
 def write_answers(path: Path, answers: Answers, question_index: Tensor, texts: list[str]) -> None:

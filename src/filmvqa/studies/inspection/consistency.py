@@ -6,20 +6,27 @@ compares them wrongly.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from filmvqa.worlds.engine.schema import Function
+import torch
+from torch import Tensor, nn
+
+from filmvqa.evaluation.batches import Loader
+from filmvqa.evaluation.predictions import evaluating
+from filmvqa.questions.dataset import padded
+from filmvqa.questions.vocabulary import Vocabulary
+from filmvqa.studies.inspection.tables import Table
+from filmvqa.worlds.engine.schema import Function, Question
 
 #: Words of relations between "are" and "the", and of the comparisons.
 _RELATIONS = {
     "left": "left of", "right": "right of", "behind": "behind", "front": "in front of",
 }  # fmt: skip
 _COMPARISONS = {
-    "equal_integer": lambda a, b: a == b,
-    "less_than": lambda a, b: a < b,
-    "greater_than": lambda a, b: a > b,
-}
+    "equal_integer": operator.eq, "less_than": operator.lt, "greater_than": operator.gt,
+}  # fmt: skip
 #: The order of attributes in a noun phrase, before the noun.
 _ADJECTIVES = ("size", "color", "material")
 
@@ -36,35 +43,30 @@ class Comparison:
         return "yes" if _COMPARISONS[self.function](first, second) else "no"
 
 
-def comparison_of(program: Sequence[Function]) -> Comparison | None:
+def find_comparison(program: Sequence[Function]) -> Comparison | None:
     """The comparison that a program is; None if it is none, or if its sets are not chains of
     filters and spatial relations, for which there are words."""
     last = program[-1]
     if last.function not in _COMPARISONS:
         return None
-    texts = []
-    for step in last.inputs:
-        count = program[step]
-        if count.function != "count":
-            return None
-        text = _count_question(program, count.inputs[0])
-        if text is None:
-            return None
-        texts.append(text)
-    return Comparison(last.function, (texts[0], texts[1]))
+    counts = [program[step] for step in last.inputs]
+    if any(count.function != "count" for count in counts):
+        return None
+    first, second = (_word_count(program, count.inputs[0]) for count in counts)
+    return None if first is None or second is None else Comparison(last.function, (first, second))
 
 
-def _count_question(program: Sequence[Function], step: int) -> str | None:
+def _word_count(program: Sequence[Function], step: int) -> str | None:
     """How many objects the set of a step has, as a question."""
-    values, base = _filters(program, step)
-    noun = _noun(values, plural=True)
+    values, base = _read_filters(program, step)
+    noun = _word_noun(values, plural=True)
     if program[base].function == "scene":
         return f"How many {noun} are there?"
-    place = _place(program, base)
+    place = _word_place(program, base)
     return None if place is None else f"How many {noun} are {place}?"
 
 
-def _place(program: Sequence[Function], step: int) -> str | None:
+def _word_place(program: Sequence[Function], step: int) -> str | None:
     """The words for ``relate``, such as "left of the red cube"."""
     relate = program[step]
     if relate.function != "relate":
@@ -72,15 +74,15 @@ def _place(program: Sequence[Function], step: int) -> str | None:
     unique = program[relate.inputs[0]]
     if unique.function != "unique":
         return None
-    values, base = _filters(program, unique.inputs[0])
-    words = f"{_RELATIONS[relate.value_inputs[0]]} the {_noun(values)}"
+    values, base = _read_filters(program, unique.inputs[0])
+    words = f"{_RELATIONS[relate.value_inputs[0]]} the {_word_noun(values)}"
     if program[base].function == "scene":
         return words
-    place = _place(program, base)
+    place = _word_place(program, base)
     return None if place is None else f"{words} that is {place}"
 
 
-def _filters(program: Sequence[Function], step: int) -> tuple[dict[str, str], int]:
+def _read_filters(program: Sequence[Function], step: int) -> tuple[dict[str, str], int]:
     """The attribute values that a chain of filters asks for, and the step before it."""
     values: dict[str, str] = {}
     while program[step].function.startswith("filter_"):
@@ -89,6 +91,67 @@ def _filters(program: Sequence[Function], step: int) -> tuple[dict[str, str], in
     return values, step
 
 
-def _noun(values: dict[str, str], *, plural: bool = False) -> str:
+def _word_noun(values: dict[str, str], *, plural: bool = False) -> str:
     words = [values[name] for name in _ADJECTIVES if name in values]
     return " ".join([*words, values.get("shape", "thing") + ("s" if plural else "")])
+
+
+def measure_consistency(
+    model: nn.Module,
+    loader: Loader,
+    vocabulary: Vocabulary,
+    questions: Sequence[Question | None],
+    answers: Tensor,
+    rows: Tensor,
+) -> Table:
+    """Comparisons of numbers beside the counts of their sets, which the network is asked besides.
+
+    Of those whose counts have numbers as answers: how often the comparison agrees with the counts,
+    and is right, by comparison. ``questions`` are those of ``rows``, with their programs, and
+    ``answers`` (N,) what the network answered to them.
+    """
+    texts = vocabulary.answers()
+    table = Table(["comparison", "questions", "agree", "right", "right if counts are right"])
+    programs = [question.program if question else None for question in questions]
+    comparisons = {
+        i: comparison
+        for i, program in enumerate(programs)
+        if program and (comparison := find_comparison(program)) is not None
+    }
+    if not comparisons:
+        return table
+    truths = loader.questions.answers
+    assert truths is not None
+    images = loader.questions.images[rows]
+    counting = [text for comparison in comparisons.values() for text in comparison.counts]
+    about = images[torch.tensor(list(comparisons))].repeat_interleave(2)
+    counts = [texts[i] for i in _ask(model, loader, vocabulary, counting, about).tolist()]
+    results: dict[str, list[tuple[bool, bool, bool]]] = {}
+    for (i, comparison), first, second in zip(
+        comparisons.items(), counts[::2], counts[1::2], strict=True
+    ):
+        if first.isdigit() and second.isdigit():
+            implied = comparison.implied(int(first), int(second))
+            given, truth = texts[int(answers[i])], texts[int(truths[rows[i]])]
+            result = (given == implied, given == truth, implied == truth)
+            for name in (comparison.function, "all"):
+                results.setdefault(name, []).append(result)
+    for name, outcomes in sorted(results.items()):
+        agree, right, counted = torch.tensor(outcomes).T
+        shares = (agree, right, right[counted])  # nan if no counts are right
+        table.rows.append([name, len(outcomes), *(float(s.double().mean()) for s in shares)])
+    return table
+
+
+def _ask(
+    model: nn.Module, loader: Loader, vocabulary: Vocabulary, texts: Sequence[str], images: Tensor
+) -> Tensor:
+    """The answers (M,) to questions about images (M,) of the loader's store."""
+    answers = []
+    with evaluating(model):
+        for part in torch.split(torch.arange(len(texts)), loader.batch_size):
+            questions = padded([vocabulary.encode(texts[i]) for i in part.tolist()])
+            distinct, index = torch.unique(images[part], return_inverse=True)
+            features = loader.store.read(distinct)
+            answers.append(model(features, questions, index.to(features.device)).argmax(1).cpu())
+    return torch.cat(answers)

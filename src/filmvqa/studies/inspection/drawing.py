@@ -25,14 +25,15 @@ _WIDTH = 9.0
 _DPI = 110
 
 
-def draw_histograms(gamma: Table, beta: Table, target: Path) -> None:
+def draw_histograms(histograms: dict[str, Table], target: Path) -> None:
     """γ and β by layer, side by side; 1 and 0 are marked."""
     with draw_figure(target, _WIDTH, 3.6, _DPI) as figure:
         grid = add_plots(figure, 1, 2)
-        for axes, table, symbol, neutral in zip(grid, (gamma, beta), "γβ", (1, 0), strict=True):
+        for axes, name, symbol, neutral in zip(grid, histograms, "γβ", (1, 0), strict=True):
+            table = histograms[name]
             columns = list(zip(*table.rows, strict=True))
-            for i, name in enumerate(table.header[1:], 1):
-                axes.plot(columns[0], columns[i], label=name.replace("_", " "))
+            for label, density in zip(table.header[1:], columns[1:], strict=True):
+                axes.plot(columns[0], density, label=label.replace("_", " "))
             axes.axvline(neutral, color="0.5", linestyle=":")
             axes.set(xlabel=symbol, ylabel="density", yscale="log")
         grid[1].legend(fontsize="small")
