@@ -27,7 +27,6 @@ from filmvqa.questions.dataset import QuestionDataset
 from filmvqa.questions.preprocess import preprocess_questions
 from filmvqa.questions.settings import EncodingSettings
 from filmvqa.questions.vocabulary import Vocabulary
-from filmvqa.studies.sheets import draw_sheet
 from filmvqa.system.errors import UserError
 from filmvqa.system.layout import DatasetLayout
 from filmvqa.uses.correction.hint_questions import is_complete
@@ -377,12 +376,6 @@ def test_a_vocabulary_is_not_written_over_itself(tiny_world: Path, tmp_path: Pat
     preprocess_questions(layout)
     path = layout.vocabulary
     work = lambda: preprocess_questions(layout, EncodingSettings(vocab=path, extend_vocab=True))  # noqa: E731
-    refused(work, path, "would overwrite the input")
-
-
-def test_a_sheet_is_not_drawn_over_its_questions(tiny_world: Path) -> None:
-    path = tiny_world / "questions/CLEVR_val_questions.json"
-    work = lambda: draw_sheet(path, tiny_world / "images/val", path)  # noqa: E731
     refused(work, path, "would overwrite the input")
 
 

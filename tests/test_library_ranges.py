@@ -17,8 +17,6 @@ from filmvqa.evaluation.settings import EvaluateSettings
 from filmvqa.features.store import open_feature_store
 from filmvqa.models import build_model, check_model
 from filmvqa.questions.sampler import EpochSampler
-from filmvqa.studies.network_diagram import draw_film
-from filmvqa.studies.sheets import draw_sheet
 from filmvqa.system.devices import choose_device
 from filmvqa.system.errors import UserError
 from filmvqa.training.settings import OptimSettings, RunSettings, TrainerSettings
@@ -102,23 +100,6 @@ def test_a_seed_may_be_a_time_in_nanoseconds() -> None:
         tuple(EpochSampler(rows, 9, s).rows(e, 0).tolist()) for s in (0, 2**62 + 5) for e in (0, 1)
     }
     assert len(orders) == 4
-
-
-def test_a_sheet_of_one_image_and_of_none(tiny_world: Path, tmp_path: Path) -> None:
-    questions = tiny_world / "questions/CLEVR_val_questions.json"
-    draw_sheet(questions, tiny_world / "images/val", tmp_path / "x.png", rows=1, columns=1)
-    assert (tmp_path / "x.png").stat().st_size > 1000
-    for options in ({"rows": 0}, {"columns": -1}):
-        with pytest.raises(
-            UserError, match=r"^(rows|columns)=.*must be a whole number from 1 to 100"
-        ):
-            draw_sheet(questions, tiny_world / "images/val", tmp_path / "y.png", **options)
-
-
-def test_a_model_is_drawn_whatever_its_options(tmp_path: Path) -> None:
-    for options in ({}, {"encoder": None}, {"classifier": {"hidden_dims": []}}):
-        draw_film({"name": "film", **options}, (3, 8, 8), tmp_path / "x.png")
-        assert (tmp_path / "x.png").stat().st_size > 1000
 
 
 def test_pretraining_needs_a_batch_of_each_size(tmp_path: Path) -> None:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,18 +26,8 @@ from filmvqa.tasks.protocol import read_predictions
 from filmvqa.worlds.engine.schema import Question, read_questions
 
 
-@contextmanager
-def draw_cells(
-    target: str | Path,
-    *inputs: str | Path,
-    rows: int,
-    columns: int,
-    cell: tuple[float, float],
-    dpi: int = 100,
-    ticks: bool = False,
-) -> Iterator[list[Any]]:
-    """The axes of a sheet with a grid of cells (width, height) in inches; it is written at the
-    block's end.
+def check_sheet(target: str | Path, *inputs: str | Path, rows: int, columns: int) -> int:
+    """The number of a sheet's cells.
 
     Raises
     ------
@@ -50,8 +37,7 @@ def draw_cells(
     checked(rows, Cells, "rows")
     checked(columns, Cells, "columns")
     refuse_overwriting(target, *inputs)
-    with draw_figure(target, cell[0] * columns, cell[1] * rows, dpi) as figure:
-        yield add_pictures(figure, rows * columns, columns, ticks=ticks)
+    return rows * columns
 
 
 def list_first(
@@ -105,15 +91,13 @@ def draw_sheet(
     Raises
     ------
     UserError
-        As ``draw_cells``, and if there are fewer images than the grid has cells.
+        As ``check_sheet``, and if there are fewer images than the grid has cells.
     """
-    with draw_cells(
-        target, questions, images_folder, rows=rows, columns=columns, cell=(3.6, 2.95)
-    ) as cells:
-        by_image = group_by_image(questions)
-        for axes, (i, path) in zip(
-            cells, list_first(images_folder, len(cells)).items(), strict=True
-        ):
+    count = check_sheet(target, questions, images_folder, rows=rows, columns=columns)
+    by_image, paths = group_by_image(questions), list_first(images_folder, count)
+    with draw_figure(target, 3.6 * columns, 2.95 * rows, dpi=100) as figure:
+        cells = add_pictures(figure, count, columns)
+        for axes, (i, path) in zip(cells, paths.items(), strict=True):
             axes.imshow(load_image(path, size).transpose(1, 2, 0))
             if not (records := by_image.get(i)):
                 continue
@@ -148,22 +132,22 @@ def draw_masks(
     UserError
         If a file is missing or broken, or the predictions are no masks.
     """
-    with draw_cells(
-        target, predictions, rows=rows, columns=columns, cell=(2.6, 3.0), dpi=80
-    ) as cells:
-        predicted: dict[int, list[MaskPrediction]] = {}
-        for record in read_predictions(Path(predictions)):
-            if not isinstance(record, MaskPrediction):
-                raise UserError(f"{predictions}: has no masks; evaluate a network that draws them")
-            predicted.setdefault(record.image_index or 0, []).append(record)
-        expressions = {
-            number if q.question_index is None else q.question_index: q
-            for number, q in enumerate(read_questions(layout.question_json(split)).questions)
-        }
-        pictures = find_pictures(layout.image_folder(split))
-        images = sorted(predicted.keys() & pictures.keys())
-        chosen = np.linspace(0, len(images) - 1, len(cells)).astype(int)
-        for place, (axes, image) in enumerate(zip(cells, (images[i] for i in chosen), strict=True)):
+    count = check_sheet(target, predictions, rows=rows, columns=columns)
+    predicted: dict[int, list[MaskPrediction]] = {}
+    for record in read_predictions(Path(predictions)):
+        if not isinstance(record, MaskPrediction):
+            raise UserError(f"{predictions}: has no masks; evaluate a network that draws them")
+        predicted.setdefault(record.image_index or 0, []).append(record)
+    expressions = {
+        number if q.question_index is None else q.question_index: q
+        for number, q in enumerate(read_questions(layout.question_json(split)).questions)
+    }
+    pictures = find_pictures(layout.image_folder(split))
+    images = sorted(predicted.keys() & pictures.keys())
+    chosen = [images[i] for i in np.linspace(0, len(images) - 1, count).astype(int)]
+    with draw_figure(target, 2.6 * columns, 3.0 * rows, dpi=80) as figure:
+        cells = add_pictures(figure, count, columns)
+        for place, (axes, image) in enumerate(zip(cells, chosen, strict=True)):
             record = predicted[image][place % len(predicted[image])]
             picture = read_picture(pictures[image])
             axes.imshow(_tint(picture, mask_of(record.mask)))

@@ -15,8 +15,8 @@ from filmvqa.backbones.spectrograms import (
     band_centres,
     load_spectrogram,
 )
-from filmvqa.studies.sheets import draw_cells, group_by_image, list_first
-from filmvqa.system.figures import write_below
+from filmvqa.studies.sheets import check_sheet, group_by_image, list_first
+from filmvqa.system.figures import add_pictures, draw_figure, write_below
 from filmvqa.system.files import read_bytes
 from filmvqa.worlds.engine.schema import FETCH, FETCH_AGAIN, decode_json
 from filmvqa.worlds.sound.scenes import SoundSceneFile
@@ -40,19 +40,19 @@ def draw_scenes(
     Raises
     ------
     UserError
-        As ``draw_cells``, and if there are fewer recordings than the grid has cells.
+        As ``check_sheet``, and if there are fewer recordings than the grid has cells.
     """
     bins, frames = size
     seconds = frames * settings.hop / settings.sample_rate
     centres = band_centres(settings, bins)
     ticks = np.linspace(0, bins - 1, 6).round().astype(int)
-    with draw_cells(
-        target, questions, scenes, folder, rows=rows, columns=columns, cell=(7.2, 3.6), ticks=True
-    ) as cells:
-        file = decode_json(read_bytes(scenes, FETCH), SoundSceneFile, scenes, FETCH_AGAIN)
-        sounds = {scene.image_index: scene.objects for scene in file.scenes}
-        by_recording = group_by_image(questions)
-        paths = list_first(folder, len(cells), RECORDINGS, "recordings")
+    count = check_sheet(target, questions, scenes, folder, rows=rows, columns=columns)
+    file = decode_json(read_bytes(scenes, FETCH), SoundSceneFile, scenes, FETCH_AGAIN)
+    sounds = {scene.image_index: scene.objects for scene in file.scenes}
+    by_recording = group_by_image(questions)
+    paths = list_first(folder, count, RECORDINGS, "recordings")
+    with draw_figure(target, 7.2 * columns, 3.6 * rows, dpi=100) as figure:
+        cells = add_pictures(figure, count, columns, ticks=True)
         for axes, (index, path) in zip(cells, paths.items(), strict=True):
             levels = load_spectrogram(path, size, settings)[0] * LEVEL_SCALE + MEAN_LEVEL
             axes.imshow(

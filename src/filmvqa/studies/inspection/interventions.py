@@ -26,7 +26,7 @@ class Where(TypedDict, total=False):
 
 
 @dataclass(frozen=True)
-class Intervention:
+class FilmChange:
     """A change of γ or β (N, L, C), whose name ``change`` is given too."""
 
     change: Callable[[Tensor, str], Tensor]
@@ -106,22 +106,22 @@ def build_network_change(settings: FilmSettings) -> NetworkChange | None:
     )
 
 
-def scale_and_shift(scale: float = 1.0, shift: float = 0.0, **where: Unpack[Where]) -> Intervention:
+def scale_and_shift(scale: float = 1.0, shift: float = 0.0, **where: Unpack[Where]) -> FilmChange:
     """γ or β times ``scale`` plus ``shift``."""
-    return Intervention(lambda values, _: scale * values + shift, **where)
+    return FilmChange(lambda values, _: scale * values + shift, **where)
 
 
-def replace_film(gamma: Tensor, beta: Tensor, **where: Unpack[Where]) -> Intervention:
+def replace_film(gamma: Tensor, beta: Tensor, **where: Unpack[Where]) -> FilmChange:
     """γ and β (L, C) that are the same for all questions, such as their means or those of another
     question."""
     new = {"gamma": gamma, "beta": beta}
-    return Intervention(lambda values, name: new[name].to(values).expand_as(values), **where)
+    return FilmChange(lambda values, name: new[name].to(values).expand_as(values), **where)
 
 
-def add_noise(std: float, generator: torch.Generator, **where: Unpack[Where]) -> Intervention:
+def add_noise(std: float, generator: torch.Generator, **where: Unpack[Where]) -> FilmChange:
     """Normal noise added to γ or β, drawn anew for each question, layer and channel."""
 
     def add(values: Tensor, _: str) -> Tensor:
         return values + std * torch.randn(values.shape, generator=generator).to(values)
 
-    return Intervention(add, **where)
+    return FilmChange(add, **where)

@@ -166,16 +166,14 @@ def _report(
     }  # fmt: skip
     for name, s in series.items():
         rounds = range(1, s.scores.shape[1])
+        overall = [
+            [float(overall_ious(torch.from_numpy(maps), truth).nanmean()) for maps in c.predictions]
+            for c in s.courses
+        ]
         report["series"][name] = {
             "runs": [str(run.folder) for run in s.runs],
             "mean_iou": s.scores.mean((0, 2)).tolist(),
-            "overall_iou": [
-                float(np.mean([
-                    float(overall_ious(torch.from_numpy(c.predictions[k]), truth).nanmean())
-                    for c in s.courses
-                ]))
-                for k in (0, *rounds)
-            ],
+            "overall_iou": np.mean(overall, 0).tolist(),
             "gain": [difference(s.scores[:, k], s.scores[:, 0]) for k in rounds],
             "gain_of_hint": [difference(s.scores[:, k], s.scores[:, k - 1]) for k in rounds],
             "others_gain": [difference(s.other_scores[:, k], s.other_scores[:, 0]) for k in rounds],
@@ -196,14 +194,12 @@ def format_correction(report: dict[str, Any]) -> str:
     """The report as a Markdown table, in percent and points."""
     rows = []
     for name, series in report["series"].items():
-        rows.append([name, "0", f"{100 * series['mean_iou'][0]:.1f}", "", "", "", "", ""])
-        for k, score in enumerate(series["mean_iou"][1:], 1):
-            rows.append([
-                name, str(k), f"{100 * score:.1f}", _points(series["gain_of_hint"][k - 1]),
-                _points(series["gain"][k - 1]), _points(series["others_gain"][k - 1]),
-                f"{100 * series['overall_iou'][k]:.1f}", f"{series['images_hinted'][k - 1]:.0f}",
-            ])  # fmt: skip
-        rows[-len(series["mean_iou"])][6] = f"{100 * series['overall_iou'][0]:.1f}"
+        for k, scores in enumerate(zip(series["mean_iou"], series["overall_iou"], strict=True)):
+            mean, overall = (f"{100 * score:.1f}" for score in scores)
+            kinds = ("gain_of_hint", "gain", "others_gain")
+            gains = [_points(series[kind][k - 1]) if k else "" for kind in kinds]
+            hinted = f"{series['images_hinted'][k - 1]:.0f}" if k else ""
+            rows.append([name, str(k), mean, *gains, overall, hinted])
     table = markdown_table(
         ["conditioning", "hints", "mean IoU", "gain of this hint", "gain of all",
          "gain of hints about other images", "overall IoU", "images hinted"], rows, 2,

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from filmvqa.evaluation.predictions import evaluating
+from filmvqa.questions.dataset import padded
 from filmvqa.questions.vocabulary import Vocabulary
 from filmvqa.system.devices import autocast
 from filmvqa.uses.correction.hints import join_hints, largest_unsaid, mistakes, word_hint
@@ -83,16 +84,10 @@ def correct(
         places = list(texts)
         for first in range(0, len(places), batch_size):
             some = places[first : first + batch_size]
-            questions = _encoded([join_hints(given[i]) for i in some], vocabulary)
+            questions = padded([vocabulary.encode(join_hints(given[i])) for i in some])
             predictions[some] = _predict(segmented, model, some, questions, precision)
         rounds.append(predictions.copy())
     return Course(np.stack(rounds), given)
-
-
-def _encoded(texts: list[str], vocabulary: Vocabulary) -> Tensor:
-    """Token indices (B, T), padded with 0."""
-    rows = [torch.tensor(vocabulary.encode(text)) for text in texts]
-    return nn.utils.rnn.pad_sequence(rows, batch_first=True)
 
 
 def _predict(

@@ -95,7 +95,5 @@ def get_label_maps(asked: AskedQuestions) -> LabelMapTargets:
 def find_first_rows(images: Tensor) -> tuple[Tensor, Tensor]:
     """The distinct images (U,), sorted, and the first row (U,) of each among those (N,) of some
     questions."""
-    distinct, inverse = torch.unique(images, return_inverse=True)
-    rows = torch.full_like(distinct, len(images))
-    places = torch.arange(len(images), dtype=distinct.dtype)
-    return distinct, rows.scatter_reduce(0, inverse, places, "amin")
+    distinct, rows = np.unique(images.numpy(), return_index=True)
+    return torch.from_numpy(distinct), torch.from_numpy(rows)

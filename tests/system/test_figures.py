@@ -1,0 +1,63 @@
+"""Figures are drawn and written the same way, whatever a user's settings of Matplotlib."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pytest
+from PIL import Image
+
+from filmvqa.system.figures import (
+    add_legend,
+    add_pictures,
+    add_plots,
+    draw_figure,
+    draw_intervals,
+    outline,
+    write_below,
+)
+
+
+def draw_some(target: Path) -> None:
+    with draw_figure(target, 4, 2, dpi=50) as figure:
+        (axes,) = add_plots(figure)
+        draw_intervals(axes, [0, 1], [2.0, 3.0], np.array([[1.5, 3.0], [4.0, 3.5]]), label="a")
+        (bars,) = axes.containers[0].lines[2]
+        ends = [segment[:, 1].tolist() for segment in bars.get_segments()]
+        assert ends == [[1.5, 4.0], [3.0, 3.5]]
+        add_legend(figure, 1)
+
+
+def test_settings_of_matplotlib_do_not_change_a_figure(tmp_path: Path) -> None:
+    draw_some(tmp_path / "plain.png")
+    style = {"font.size": 30.0, "axes.facecolor": "red", "savefig.dpi": 30, "text.usetex": True}
+    with matplotlib.rc_context(style):
+        draw_some(tmp_path / "styled.png")
+        assert matplotlib.rcParams["font.size"] == 30.0
+    assert (tmp_path / "plain.png").read_bytes() == (tmp_path / "styled.png").read_bytes()
+    with Image.open(tmp_path / "plain.png") as image:
+        assert image.size == (200, 100)
+
+
+def test_a_figure_that_cannot_be_drawn_replaces_none(tmp_path: Path) -> None:
+    target = tmp_path / "x.png"
+    target.write_bytes(b"before")
+    with pytest.raises(RuntimeError), draw_figure(target, 2, 2):
+        raise RuntimeError
+    assert target.read_bytes() == b"before"
+
+
+def test_a_sheet_has_text_below_its_pictures_and_empty_cells_behind(tmp_path: Path) -> None:
+    with draw_figure(tmp_path / "x.png", 4, 4) as figure:
+        cells = add_pictures(figure, 3, 2)
+        assert len(cells) == 3
+        assert [axes.axison for axes in figure.axes] == [True, True, True, False]
+        write_below(cells[0], "one two three", "four", width=8, size=7)
+        assert cells[0].get_xlabel() == "one two\nthree\nfour"
+        assert not cells[0].get_xticks().size
+        outline(cells[0], np.zeros((4, 4), bool))
+        assert not cells[0].collections
+        outline(cells[0], np.eye(4, dtype=bool))
+        assert cells[0].collections
