@@ -36,6 +36,14 @@ from tests.uses.correction.conftest import Corrected, train_corrector
 CPU: dict[str, Any] = {"device": "cpu", "precision": "float32"}
 
 
+def hint(checkpoint: Path, output: Path, **options: Any) -> dict[str, int] | None:
+    return make_hints(MakeHintsSettings(checkpoint=checkpoint, output=output, **CPU, **options))
+
+
+def segment(checkpoint: Path, split: str) -> Any:
+    return open_segmented_images(SegmentingSettings(checkpoint=checkpoint, **CPU), split)
+
+
 class _Answering(nn.Module):
     """Gives the label maps that ``answer`` has for a batch of images and texts."""
 
@@ -54,9 +62,7 @@ class _Answering(nn.Module):
 def test_hints_are_the_distinct_mistakes_largest_first(corrected: Corrected) -> None:
     for split in ("train", "val"):
         questions = read_questions(corrected.hints.question_json(split)).questions
-        with open_segmented_images(
-            SegmentingSettings(checkpoint=corrected.base, **CPU), split
-        ) as segmented:
+        with segment(corrected.base, split) as segmented:
             by_image: dict[int, list[str]] = {}
             for question in questions:
                 by_image.setdefault(int(question.image_index or 0), []).append(question.question)
@@ -80,47 +86,21 @@ def test_a_set_of_hints_is_made_once(corrected: Corrected, tmp_path: Path) -> No
     written = ["hints.json", "questions/*.json", "scenes/*.json"]
     before = {p: p.stat().st_mtime_ns for pattern in written for p in root.glob(pattern)}
     assert len(before) == 5
-    assert (
-        make_hints(
-            MakeHintsSettings(
-                checkpoint=corrected.base, output=root, splits=["train", "val"], **CPU
-            )
-        )
-        is None
-    )
+    assert hint(corrected.base, root) is None
     assert {p: p.stat().st_mtime_ns for p in before} == before
     with pytest.raises(UserError, match=r"hints\.json: .* other settings \(hints, seed\)"):
-        make_hints(
-            MakeHintsSettings(
-                checkpoint=corrected.base,
-                output=root,
-                splits=["train", "val"],
-                hints=2,
-                seed=1,
-                **CPU,
-            )
-        )
+        hint(corrected.base, root, hints=2, seed=1)
     again = DatasetLayout.under(tmp_path / "again")
-    make_hints(
-        MakeHintsSettings(
-            checkpoint=corrected.base, output=again.root, splits=["train", "val"], **CPU
-        )
-    )
+    hint(corrected.base, again.root)
     again.question_json("val").unlink()  # as if a file were lost
-    make_hints(
-        MakeHintsSettings(
-            checkpoint=corrected.base, output=again.root, splits=["train", "val"], **CPU
-        )
-    )
+    hint(corrected.base, again.root)
     for path in before:
         assert (again.root / path.relative_to(root)).read_bytes() == path.read_bytes()
 
 
 def test_one_that_obeys_is_right_after_one_hint_and_gets_no_more(corrected: Corrected) -> None:
     vocabulary = Vocabulary.load(corrected.hints.vocabulary)
-    with open_segmented_images(
-        SegmentingSettings(checkpoint=corrected.base, **CPU), "val"
-    ) as segmented:
+    with segment(corrected.base, "val") as segmented:
         model = _Answering(segmented, segmented.truths)
         course = correct(segmented, model, vocabulary, hints=3, precision="float32")
     has_mistakes = np.array([len(hints) for hints in course.hints])
@@ -135,9 +115,7 @@ def test_one_that_obeys_is_right_after_one_hint_and_gets_no_more(corrected: Corr
 
 def test_one_that_does_not_listen_is_told_all_mistakes(corrected: Corrected) -> None:
     vocabulary = Vocabulary.load(corrected.hints.vocabulary)
-    with open_segmented_images(
-        SegmentingSettings(checkpoint=corrected.base, **CPU), "val"
-    ) as segmented:
+    with segment(corrected.base, "val") as segmented:
         model = _Answering(segmented, segmented.predictions)
         course = correct(segmented, model, vocabulary, hints=2, batch_size=3, precision="float32")
         others = correct(segmented, model, vocabulary, hints=1, others=True, precision="float32")
@@ -218,9 +196,7 @@ def test_the_first_score_is_that_of_the_evaluation(corrected: Corrected, tmp_pat
     assert report is not None
     assert report["targets"] == "label_maps"
     assert report["by_class"].keys() == set(LABELS)
-    with open_segmented_images(
-        SegmentingSettings(checkpoint=corrected.base, **CPU), "val"
-    ) as segmented:
+    with segment(corrected.base, "val") as segmented:
         of_image = image_ious(
             torch.from_numpy(segmented.predictions), torch.from_numpy(segmented.truths)
         )
@@ -236,11 +212,7 @@ def test_what_cannot_be_corrected_is_refused(
     corrected: Corrected, trained_answers: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(UserError, match=r"makes no label maps; give a network of model=film_lab"):
-        make_hints(
-            MakeHintsSettings(
-                checkpoint=trained_answers, output=tmp_path / "hints", splits=["val"], **CPU
-            )
-        )
+        hint(trained_answers, tmp_path / "hints", splits=["val"])
     with pytest.raises(UserError, match="language acts on this network"):
         report_correction(
             CorrectSettings(
