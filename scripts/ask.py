@@ -19,6 +19,7 @@ def main(settings: AskSettings) -> None:
         device=settings.device,
         precision=settings.precision,
         backbone_weights=settings.weights,
+        accelerate=settings.accelerate,
     )
     conversation = Conversation(vqa, settings.top, allow_unknown=settings.allow_unknown)
     if settings.image is not None:

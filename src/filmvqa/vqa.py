@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
 import numpy as np
@@ -21,10 +21,11 @@ from filmvqa.checkpoints.checkpoint import load_checkpoint, model_from_checkpoin
 from filmvqa.features.feature_range import FeatureRange
 from filmvqa.features.images import PILLOW_ERRORS, resize_image
 from filmvqa.models.fast.accelerate import accelerate as replace_modules
+from filmvqa.models.fast.precision import choose_precision
 from filmvqa.models.protocols import is_modulated
 from filmvqa.questions.dataset import padded
 from filmvqa.questions.vocabulary import Vocabulary
-from filmvqa.settings.typed import Positive, Precision, checked
+from filmvqa.settings.typed import Accelerate, Positive, Precision, checked
 from filmvqa.system.devices import autocast, choose_device, use_bfloat16
 from filmvqa.system.errors import UserError, one_line, warn
 from filmvqa.tasks.protocol import Answer, task_of
@@ -76,14 +77,15 @@ class VQA:
         device: torch.device | str = "cpu",
         precision: str = "auto",
         backbone_weights: str | Path | None = None,
-        accelerate: bool | Literal["auto"] = "auto",
+        accelerate: Accelerate = "auto",
     ) -> None:
         self.device = torch.device(device)
-        self.precision: str = checked(precision, Precision, "precision")
         self.model, self.task = model.to(self.device).eval(), task_of(model)
         self.acceleration = replace_modules(self.model) if accelerate else None
         if self.acceleration is not None and self.acceleration.left:
             warn(f"{name}: {self.acceleration}")
+        checked(precision, Precision, "precision")
+        self.precision = choose_precision(self.model, self.device, precision)
         self.vocabulary, self.feature_shape = vocabulary, feature_shape
         self.feature_range = feature_range
         self._backbone_spec, self._backbone_weights = backbone_spec, backbone_weights
@@ -241,7 +243,7 @@ def load(
     device: str = "auto",
     precision: str = "auto",
     backbone_weights: str | Path | None = None,
-    accelerate: bool | Literal["auto"] = "auto",
+    accelerate: Accelerate = "auto",
 ) -> VQA:
     """A trained network from a checkpoint, ready to answer.
 
@@ -252,7 +254,7 @@ def load(
     device
         ``auto`` is the GPU if there is one, else the CPU.
     precision
-        ``auto`` (bfloat16 where the hardware has it), ``bfloat16`` or ``float32``.
+        ``auto`` (what is faster for the network on this hardware), ``bfloat16`` or ``float32``.
     backbone_weights
         The file of the backbone's weights; None: those shipped, or torchvision's download.
     accelerate

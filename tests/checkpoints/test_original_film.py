@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from filmvqa.checkpoints.original_film import load_original_film
-from filmvqa.models.vision import ORIGINAL_POOLS
+from filmvqa.models.classifier import ORIGINAL_POOLS
 from filmvqa.system.errors import UserError
 from tests.checkpoints.reference_baselines import checkpoint as baseline_checkpoint
 from tests.checkpoints.reference_film import ANSWERS, ENGINE, WORDS, checkpoint, run

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from filmvqa.models import build_model
-from filmvqa.models.baselines import QuestionTypeMode, StackedAttention
+from filmvqa.models.baselines import StackedAttention
+from filmvqa.models.question_type_mode import QuestionTypeMode
 from filmvqa.questions.dataset import QuestionDataset
 from filmvqa.questions.vocabulary import Vocabulary
 from filmvqa.system.errors import UserError

@@ -10,9 +10,10 @@ from filmvqa.film import film
 from filmvqa.models import build_model
 from filmvqa.models.attentive_read import SHARPNESS
 from filmvqa.models.blocks import FILM_POSITIONS, FilmedResBlock
-from filmvqa.models.conditioning import CONDITIONINGS, DualAttention, SpatialFilm
+from filmvqa.models.classifier import Classifier
+from filmvqa.models.conditioning import CONDITIONINGS, Conditioning, DualAttention, SpatialFilm
 from filmvqa.models.protocols import Modulation
-from filmvqa.models.vision import Classifier
+from filmvqa.settings.typed import Positive
 from filmvqa.system.errors import UserError
 from tests.models.small_models import SIZES, SMALL, questions
 
@@ -203,3 +204,47 @@ def test_pools_over_maps_of_other_sizes(pool: str, height: int, width: int) -> N
     sizes = SIZES | {"feature_shape": [6, height, width]}
     model = build_model("film", **sizes, **options).eval()
     assert model(torch.randn(2, 6, height, width), questions([4, 6])).shape == (2, 7)
+
+
+class ReadingWords(Conditioning):
+    """Cross-attention: each place adds what it reads of the question's words."""
+
+    uses_gamma_beta = False
+    reads_words = True
+
+    def __init__(
+        self,
+        channels: int,
+        map_size: tuple[int, int] | None = None,
+        words_dim: int = 0,
+        *,
+        heads: Positive = 1,
+    ) -> None:
+        super().__init__(channels, map_size, words_dim)
+        self.attention = torch.nn.MultiheadAttention(
+            channels, heads, kdim=words_dim, vdim=words_dim, batch_first=True
+        )
+
+    def forward(self, x: torch.Tensor, modulation: Modulation) -> torch.Tensor:
+        places = x.flatten(2).transpose(1, 2)  # (B, N, C)
+        words, padding = modulation.words, modulation.padding
+        read, _ = self.attention(places, words, words, key_padding_mask=padding)
+        return x + read.transpose(1, 2).view_as(x)
+
+
+def test_a_conditioning_of_ones_own_reads_words_and_takes_options(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(CONDITIONINGS, "reading_words", ReadingWords)
+    own = {"conditioning": "reading_words", "conditioning_options": {"heads": 3}}
+    model = build_model("film", **SIZES, **SMALL["film"], block=own)
+    assert model.blocks[0].condition.attention.num_heads == 3
+    features, rows = torch.randn(2, 6, 5, 5), questions([4, 6])
+    answers = model.eval()(features, rows)
+    assert not torch.allclose(answers, model(features, rows.flip(0)), atol=1e-5)
+    assert torch.allclose(model(features, F.pad(rows, (0, 3))), answers, atol=1e-5)
+    own["conditioning_options"] = {"head": 3}
+    with pytest.raises(UserError, match=r"block\.conditioning_options\.head: no such option"):
+        build_model("film", **SIZES, **SMALL["film"], block=own)
+    with pytest.raises(UserError, match=r"conditioning_options: concat has none"):
+        build_model("film", **SIZES, **SMALL["film"], block=own | {"conditioning": "concat"})

@@ -8,7 +8,8 @@ import torch.nn.functional as F
 
 from filmvqa.models import build_model
 from filmvqa.models.baselines import CnnLSTM
-from filmvqa.models.vision import Classifier, CoordConv2d, Stem
+from filmvqa.models.classifier import Classifier
+from filmvqa.models.vision import CoordConv2d, Stem
 from filmvqa.system.errors import OptionError, UserError
 from tests.models.small_models import SMALL
 

@@ -286,6 +286,10 @@ def model_from_checkpoint(
             skeleton = build_model(name, **kwargs)
         skeleton.load_state_dict(weights, assign=True)
     except (UserError, RuntimeError, TypeError, ValueError, AttributeError) as error:
+        imports = content["config"].get("imports")
+        if isinstance(error, UserError) and imports:
+            needed = f"its run had imports=[{', '.join(imports)}]; give them here too"
+            raise UserError(f"{path}: {one_line(error)}; {needed}") from None
         raise UserError(
             f"{path}: its weights do not fit its model ({one_line(error)}); {remedy(path)}"
         ) from None

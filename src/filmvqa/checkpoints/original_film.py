@@ -30,7 +30,7 @@ from filmvqa.checkpoints.original_file import (
     skeleton_of,
 )
 from filmvqa.models import build_model
-from filmvqa.models.vision import ORIGINAL_POOLS
+from filmvqa.models.classifier import ORIGINAL_POOLS
 from filmvqa.system.errors import UserError
 
 

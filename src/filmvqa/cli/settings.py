@@ -12,6 +12,7 @@ from filmvqa.backbones.settings import ExtractionSettings
 from filmvqa.questions.settings import DataProgramSettings
 from filmvqa.settings.typed import (
     AboveZero,
+    Accelerate,
     Device,
     Natural,
     PathText,
@@ -40,7 +41,7 @@ class AskSettings(ProgramSettings):
         Read unknown words as ``<UNK>`` instead of refusing them.
     weights
         The file of the backbone's weights; None: those shipped, or torchvision's download.
-    device, precision
+    device, precision, accelerate
         As ``load`` takes them.
     """
 
@@ -52,6 +53,7 @@ class AskSettings(ProgramSettings):
     weights: PathText | None = None
     device: Device = "auto"
     precision: Precision = "auto"
+    accelerate: Accelerate = "auto"
 
 
 @dataclass(frozen=True, kw_only=True)

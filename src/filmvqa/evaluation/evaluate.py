@@ -180,7 +180,8 @@ def open_questions(
 
     with closing(loader), explained_out_of_memory(out_of_memory_message):
         model = model.to(device)
-        print(accelerate(model))
+        if settings.accelerate:
+            print(accelerate(model))
         yield AskedQuestions(checkpoint, content, model, vocabulary, layout, loader)
 
 

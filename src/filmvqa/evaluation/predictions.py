@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from filmvqa.evaluation.batches import Loader
+from filmvqa.models.fast.precision import choose_precision
 from filmvqa.system import processes
 from filmvqa.system.devices import autocast
 from filmvqa.tasks.protocol import task_of
@@ -68,6 +69,7 @@ def predict(
     task = task_of(model)
     own: list[Tensor] = []
     stopped = False
+    chosen = choose_precision(model, loader.device, precision)
     with (
         evaluating(model),
         tqdm(total=len(part), desc="answer", unit="q", disable=not progress, leave=False) as bar,
@@ -75,7 +77,7 @@ def predict(
         for batch in loader.sequential(rows[part]):
             if stopped := stop():
                 break
-            with autocast(loader.device, precision):
+            with autocast(loader.device, chosen):
                 output = model(batch.features, batch.questions, batch.image_of_question)
             own.append(task.predictions(output))
             bar.update(len(batch.index))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from filmvqa.settings.typed import (
+    Accelerate,
     Device,
     MissingImages,
     PathText,
@@ -31,6 +32,9 @@ class AskedSettings(ProgramSettings):
         Number of questions in a batch.
     device
         As ``choose_device`` takes it.
+    accelerate
+        Whether modules of the network are replaced by faster forms of the same (``auto``), or it
+        computes by the code of ``models`` alone (false).
     """
 
     checkpoint: PathText
@@ -38,6 +42,7 @@ class AskedSettings(ProgramSettings):
     features: PathText | None = None
     batch_size: Positive = 256
     device: Device = "auto"
+    accelerate: Accelerate = "auto"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,14 @@ with features (U, C, H, W), questions (B, T) and image_of_question (B,), and ret
 
 from __future__ import annotations
 
-from filmvqa.models import baselines, film_label_maps, film_net, film_segmentation, mac
+from filmvqa.models import (
+    baselines,
+    film_label_maps,
+    film_net,
+    film_segmentation,
+    mac,
+    question_type_mode,
+)
 from filmvqa.models.registry import (
     MODELS,
     build_model,
@@ -19,5 +26,5 @@ from filmvqa.models.registry import (
 
 __all__ = [
     "MODELS", "baselines", "build_model", "check_model", "film_label_maps", "film_net",
-    "film_segmentation", "mac", "register_model", "targets_of",
+    "film_segmentation", "mac", "question_type_mode", "register_model", "targets_of",
 ]  # fmt: skip

@@ -130,6 +130,8 @@ class FilmedResBlock(nn.Module):
         if kernel_size % 2 == 0:
             raise OptionError(f"kernel_size={kernel_size}: must be odd")
         self.concat = conditioning == "concat"
+        if self.concat and conditioning_options:
+            raise OptionError("conditioning_options: concat has none")
         self.film_position = film_position if conditioned and not self.concat else None
         self.residual = residual
         self.project = (

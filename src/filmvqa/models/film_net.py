@@ -10,19 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from filmvqa.models.blocks import COORDINATES, FilmedResBlock
+from filmvqa.models.classifier import Classifier
 from filmvqa.models.encoder import QuestionEncoder
 from filmvqa.models.film_generator import FilmGenerator
 from filmvqa.models.options import FeatureShape, OptionGroup, build_part, check_choice
 from filmvqa.models.protocols import Activations, Modulation, ModulationChange
 from filmvqa.models.registry import register_model
-from filmvqa.models.vision import (
-    AXES,
-    PIXEL_RANGES,
-    Classifier,
-    Stem,
-    for_each_question,
-    scale_pixels,
-)
+from filmvqa.models.vision import AXES, PIXEL_RANGES, Stem, for_each_question, scale_pixels
 from filmvqa.settings.typed import Natural, Positive
 from filmvqa.system.devices import to_device
 from filmvqa.system.errors import OptionError

@@ -44,8 +44,6 @@ class MaskHead(nn.Module):
         Number of maps.
     context_dim
         Width of a vector that all places are given, as ``FilmedResBlock``'s; 0: none.
-    coordinate_axes
-        The axes of coordinate maps, as ``FilmNet``'s.
     hidden_dim
         Channels of the first convolution's output.
     fine_dim
@@ -66,7 +64,6 @@ class MaskHead(nn.Module):
         mask_size: Sequence[int],
         num_maps: int = 1,
         context_dim: int = 0,
-        coordinate_axes: str = "xy",
         *,
         hidden_dim: Positive = 64,
         fine_dim: Positive = 16,
@@ -181,7 +178,7 @@ class FilmSegmentation(FilmNet):
     ) -> None:
         self.mask_head = build_part(
             "head", MaskHead, channels, map_size, self._mask_size, num_answers, context_dim,
-            coordinate_axes, **options,
+            **options,
         )  # fmt: skip
 
     def _head(self, x: Tensor, read: Tensor | None, branch: Tensor | None) -> Tensor:

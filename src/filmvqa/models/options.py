@@ -58,7 +58,7 @@ def checked_options(
         if name not in known:
             raise OptionError(f"{label}: no such option; {_suggestion(name, optional)}")
         try:
-            fitted[name] = checked(value, types[name], label)
+            fitted[name] = checked(value, types.get(name, Any), label)
         except UserError as error:
             raise OptionError(str(error)) from None
         if name in groups and value is not None:

@@ -74,6 +74,8 @@ MissingImages = Literal["refuse", "leave_out"]
 Incomplete = Literal["refuse", "keep"]
 #: Whether batch norms of frozen parts keep their statistics or estimate them from each batch.
 FrozenBatchNorm = Literal["eval", "train"]
+#: Whether modules of a network are replaced by faster forms of the same, where there are some.
+Accelerate = Literal["auto"] | bool
 #: Where features are held.
 Placement = Literal["auto", "device", "memory", "stream"]
 

@@ -142,9 +142,10 @@ def _build_run(
         )  # fmt: skip
         print(f"begins from {transfer.init_from}: {known} words known, {new} new")
     freeze_except(model, transfer.trainable)
-    acceleration = accelerate(model)
-    if processes.is_first():
-        print(acceleration)
+    if settings.accelerate:
+        acceleration = accelerate(model)
+        if processes.is_first():
+            print(acceleration)
     sampler = _build_sampler(settings, model, train, subset)
     metadata: dict[str, Any] = {
         "model": {"name": settings.model["name"], "kwargs": model_kwargs},

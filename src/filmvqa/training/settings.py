@@ -12,6 +12,7 @@ from filmvqa.settings.annotations import notes_of
 from filmvqa.settings.effects import Effect
 from filmvqa.settings.typed import (
     AboveZero,
+    Accelerate,
     Device,
     FrozenBatchNorm,
     Label,
@@ -201,6 +202,9 @@ class RunSettings(ProgramSettings):
         As ``choose_device`` takes it.
     store
         Where features live, as ``open_feature_store`` takes it.
+    accelerate
+        Whether modules of the network are replaced by faster forms of the same (``auto``), or it
+        computes by the code of ``models`` alone (false).
     resume
         Go on with the run that the folder holds; False refuses such a folder.
 
@@ -222,6 +226,7 @@ class RunSettings(ProgramSettings):
     seed: Seed = 0
     device: Annotated[Device, Effect.NONE] = "auto"
     store: Annotated[Placement, Effect.NONE] = "auto"
+    accelerate: Annotated[Accelerate, Effect.ROUNDING] = "auto"
     resume: Annotated[bool, Effect.UNRECORDED] = True
 
     def __post_init__(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -18,6 +19,7 @@ from filmvqa.checkpoints.checkpoint import save_checkpoint
 from filmvqa.evaluation.batches import Batch, Loader
 from filmvqa.evaluation.predictions import PredictionStoppedError, predict
 from filmvqa.models.batch_norm import SharedStatistics, share_statistics
+from filmvqa.models.fast.precision import choose_precision
 from filmvqa.models.protocols import is_modulated
 from filmvqa.questions.vocabulary import Vocabulary
 from filmvqa.settings.typed import FrozenBatchNorm
@@ -92,6 +94,7 @@ class Trainer:
         self.train_loader, self.val_loader = train, val
         self.layout, self.metadata, self.loggers = layout, metadata, loggers
         self.frozen_batch_norm = frozen_batch_norm
+        self.precision = choose_precision(state.model, state.device, settings.precision)
         self.train_rows = _sample(state.sampler.available, settings.train_sample, sample_seed)
         self.val_rows = _sample(val_rows, settings.val_sample, sample_seed)
         self.task = task_of(
@@ -119,7 +122,7 @@ class Trainer:
         if len(loggers) > 1:  # those beside metrics.jsonl show them
             self.snapshots = SnapshotTaker(
                 val, self.val_rows, Vocabulary.from_dict(metadata["vocabulary"]),
-                val_images or Path(), settings.precision,
+                val_images or Path(), self.precision,
             )  # fmt: skip
 
     def fit(self, end_after: EndAfter | None = None) -> float:
@@ -250,7 +253,7 @@ class Trainer:
         """The model's output (B, ...) and the weighted penalty."""
         model, weight = self.network, self.settings.film_penalty
         inputs = (batch.features, batch.questions, batch.image_of_question)
-        with autocast(self.train_loader.device, self.settings.precision):
+        with autocast(self.train_loader.device, self.precision):
             if not weight:
                 return model(*inputs), 0.0
             output, penalty = model(*inputs, return_penalty=True)
@@ -340,7 +343,7 @@ class Trainer:
         """The score of the prediction for each question (M,): whether the answer is correct."""
         targets = loader.read_targets(rows).cpu()
         predictions = predict(
-            self.state.eval_model, loader, rows, precision=self.settings.precision,
+            self.state.eval_model, loader, rows, precision=self.precision,
             progress=False, stop=lambda: self.stop.requested,
         )  # fmt: skip
         return self.task.scores(predictions, targets)
@@ -397,7 +400,8 @@ def _warn_of_untrained(model: nn.Module) -> None:
     names = [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None]
     if names and processes.is_first():
         more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-        warn(f"no gradient reaches {', '.join(names[:5])}{more}: the loss does not depend on them")
+        with tqdm.external_write_mode(file=sys.stderr):  # the bar is on a line of its own
+            warn(f"no gradient reaches {', '.join(names[:5])}{more}: the loss does not use them")
 
 
 def _sample(rows: Tensor, count: int | None, seed: int) -> Tensor:

@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from filmvqa.models.batch_norm import BatchNorm1d, BatchNorm2d
+from filmvqa.models.batch_norm import BatchNorm2d
 from filmvqa.models.blocks import FilmedResBlock
 from filmvqa.models.encoder import QuestionEncoder
-from filmvqa.models.fast.batch_norm import FastBatchNorm1d, FastBatchNorm2d
+from filmvqa.models.fast.batch_norm import FastBatchNorm2d
 from filmvqa.models.fast.block import FastFilmedResBlock, is_fusible
 from filmvqa.models.fast.encoder import FastQuestionEncoder
 from filmvqa.models.fast.replacement import remember_parts
@@ -96,9 +96,6 @@ def _word_attention_inputs(
 #: The fast form of a module of exactly that type.
 FAST_FORMS: dict[type[nn.Module], _FastForm] = {
     QuestionEncoder: _FastForm(FastQuestionEncoder, lambda encoder: True, _encoder_inputs),
-    BatchNorm1d: _FastForm(
-        FastBatchNorm1d, lambda norm: True, lambda norm, normal: (normal(4, norm.num_features),)
-    ),
     BatchNorm2d: _FastForm(
         FastBatchNorm2d, lambda norm: True,
         lambda norm, normal: (normal(3, norm.num_features, 4, 4), torch.tensor([1, 3, 2])),

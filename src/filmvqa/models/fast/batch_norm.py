@@ -14,7 +14,6 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from filmvqa.models.batch_norm import (
     EXACT_DTYPES,
-    BatchNorm1d,
     BatchNorm2d,
     SharedStatistics,
     refuse_single_value,
@@ -25,15 +24,6 @@ from filmvqa.system.processes import tensors_of_all
 
 #: Columns of the table as which channels-last maps are added up: their sums fit the L2 cache.
 _COLUMNS = 8192
-
-
-class FastBatchNorm1d(BatchNorm1d):
-    """``BatchNorm1d``, whose statistics of several processes are torch's own on a CPU."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self.shared is None or not self.training or not _is_on_cpu(x):
-            return super().forward(x)
-        return _normalise(self, x[:, :, None, None], None).flatten(1)
 
 
 class FastBatchNorm2d(BatchNorm2d):

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from filmvqa.evaluation.predictions import evaluating
+from filmvqa.models.fast.precision import choose_precision
 from filmvqa.questions.dataset import padded
 from filmvqa.questions.vocabulary import Vocabulary
 from filmvqa.system.devices import autocast
@@ -95,6 +96,7 @@ def _predict(
     precision: str,
 ) -> LabelMaps:  # fmt: skip
     store = segmented.asked.loader.store
+    precision = choose_precision(model, store.device, precision)
     with evaluating(model), autocast(store.device, precision):
         features = store.read(segmented.images[places], torch.channels_last)
         labels: LabelMaps = model(features, questions).argmax(1).cpu().numpy().astype(np.uint8)
