@@ -5,6 +5,7 @@
 # make page   a page in the browser: ask a trained network about pictures, and see what it does
 # make laboratory   claims about FiLM tried with three seeds each, in half an hour on two cores
 # make test   lint, types and tests, in ten minutes on two cores
+# make coverage   the tests of make test, and how much of the code they run, in all and by file
 # make test-processes   tests that start, kill and restart whole programs, and measure their memory:
 #             torchrun, launchers, Slurm, searches; in six minutes
 # make soak   every stage killed 50 times and started again, a long training, and property tests
@@ -16,7 +17,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo sound segmentation correction page laboratory test test-processes soak lint clean
+.PHONY: demo sound segmentation correction page laboratory test coverage test-processes soak lint clean
 
 demo: $(INSTALLED)
 	$(BIN)/python scripts/demo.py
@@ -47,8 +48,14 @@ laboratory: $(INSTALLED)
 	$(BIN)/python scripts/laboratory.py "claims=[parts/hour]"
 
 # Side by side, with a thread each.
+TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not processes" -n auto --dist loadfile --no-loadscope-reorder
+
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not processes" -n auto --dist loadfile --no-loadscope-reorder --durations=10
+	$(TESTS) --durations=10
+
+# The total is the last line but one. Kernels that numba compiles count as not run.
+coverage: $(INSTALLED)
+	$(TESTS) --cov=filmvqa --cov-report=term:skip-covered
 
 test-processes: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m processes -n 2 --dist worksteal --durations=10

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -28,6 +28,9 @@ from filmvqa.worlds.clevr.generator_settings import GeneratorSettings
 from filmvqa.worlds.clevr.scene_rules import SceneRules
 from tests.scripts_server import ForkedScript, run_forked
 from tests.worlds.sound.small_sets import make_set
+
+if TYPE_CHECKING:
+    from tests.training.tiny_runs import Runs
 
 # A shell that starts a command in the background has it ignore SIGINT, and so do all processes that
 # it starts: those tests that send one would wait in vain.
@@ -124,6 +127,14 @@ def referring_set(referring_world: Path) -> Path:
 def sounds(tmp_path_factory: pytest.TempPathFactory) -> DatasetLayout:
     """A small set of sounds with questions and spectrograms. Read only."""
     return make_set(tmp_path_factory.mktemp("sounds"))
+
+
+@pytest.fixture
+def runs(tmp_path: Path, tiny_set: Path) -> Runs:
+    """Short training runs on the tiny set."""
+    from tests.training.tiny_runs import Runs  # which imports this module
+
+    return Runs(tmp_path, tiny_set)
 
 
 def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:

@@ -9,6 +9,7 @@ import shlex
 from dataclasses import fields
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -17,7 +18,7 @@ import torch
 import yaml
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from filmvqa.cli.ablations import read_ablations
 from filmvqa.cli.command import typed_settings
@@ -47,17 +48,25 @@ def options(group: str) -> list[str]:
     return sorted(str(p.relative_to(folder).with_suffix("")) for p in folder.rglob("*.yaml"))
 
 
-def composed(name: str, *overrides: str) -> dict:
+def compose_config(name: str, *overrides: str, hydra: bool = False) -> DictConfig:
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        config = compose(name, overrides=list(overrides))
-        return OmegaConf.to_container(config, resolve=True)
+        return compose(name, overrides=list(overrides), return_hydra_config=hydra)
+
+
+def composed(name: str, *overrides: str) -> dict:
+    return OmegaConf.to_container(compose_config(name, *overrides), resolve=True)
+
+
+def build_on_meta(options: dict, feature_shape: list[int], **outputs: Any) -> torch.nn.Module:
+    """The model of a config without memory for its weights."""
+    with torch.device("meta"):
+        return build_model(vocab_size=9, feature_shape=feature_shape, **options, **outputs)
 
 
 @pytest.mark.parametrize("name", PRIMARY)
 def test_primary_configs_belong_to_scripts_and_compose(name: str) -> None:
     assert (REPOSITORY / f"scripts/{name}.py").is_file()
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        assert "debug" in compose(name)
+    assert "debug" in compose_config(name)
 
 
 @pytest.mark.parametrize("name", options("data"))
@@ -69,18 +78,12 @@ def test_data_configs(name: str) -> None:
     if data["generator"] is not None:
         settings = msgspec.convert(data["generator"], GeneratorSettings)
         assert set(data["generator"]["rules"]) == {f.name for f in fields(SceneRules)}
-        changed = {
-            "mini": {"max_objects"},
-            "referring": {"max_objects"},
-            "correction": {"max_objects"},
-            "correction_hints": {"max_objects"},
-            "lab": {"max_objects"},
-            "debug": {"max_objects"},
-            "cogent_mini": {"max_objects", "cogent"},
-        }.get(name, {})
+        fewer = {"mini", "referring", "correction", "correction_hints", "lab", "debug"}
+        changed = {key: {"max_objects"} for key in fewer}
+        changed["cogent_mini"] = {"max_objects", "cogent"}
         for field in fields(SceneRules):
             same = getattr(settings.rules, field.name) == getattr(SceneRules(), field.name)
-            assert same != (field.name in changed), field.name
+            assert same != (field.name in changed.get(name, {})), field.name
         used = {split for split, count in settings.images.items() if count}
         assert {data["train_split"], data["val_split"]} <= used
         read_families(settings.templates, settings.families)
@@ -99,15 +102,9 @@ def test_every_training_config_composes(group: str) -> None:
 def check_training(config: dict) -> None:
     outputs = {"answers": {"num_answers": 5}, "masks": {"mask_size": [112, 112]},
                "label_maps": {"mask_size": [112, 112], "num_maps": 7}}  # fmt: skip
-    kwargs = {k: v for k, v in config["model"].items() if k != "name"}
-    with torch.device("meta"):
-        model = build_model(
-            config["model"]["name"],
-            vocab_size=9,
-            feature_shape=[7, 56, 56],  # enough for the four strides of a stem over pixels
-            **outputs[targets_of(config["model"]["name"])],
-            **kwargs,
-        )
+    shape = [7, 56, 56]  # enough for the four strides of a stem over pixels
+    outputs = outputs[targets_of(config["model"]["name"])]
+    model = build_on_meta(config["model"], shape, **outputs)
     settings = settings_from(config, RunSettings)
     build_schedule(build_optimizer(model, settings.optim), settings.optim, 10)
 
@@ -133,10 +130,7 @@ def test_coordinates_of_a_part_are_by_default_the_networks() -> None:
         ("model.stem.coordinates=false", 7),
     ):  # fmt: skip
         config = composed("train", "model=film_small", override, "run=x")
-        kwargs = {k: v for k, v in config["model"].items() if k != "name"}
-        with torch.device("meta"):
-            model = build_model("film", vocab_size=9, num_answers=5, feature_shape=[7, 14, 14],
-                                **kwargs)  # fmt: skip
+        model = build_on_meta(config["model"], [7, 14, 14], num_answers=5)
         assert model.stem.layers[0].weight.shape[1] == expected, override
 
 
@@ -151,64 +145,55 @@ def test_the_stem_for_pixels_is_the_originals(override: str) -> None:
         assert Stem(3, 128, **stem).output_size(224, 224) == (14, 14)
 
 
-def test_the_recipe_for_humans_questions_is_the_originals() -> None:
-    """scripts/train/film_humans.sh and preprocess_human.sh; vr/embedding.py for new words."""
-    config = composed("train", "experiment=humans", "run=x")
-    assert (config["optim"]["lr"], config["optim"]["weight_decay"]) == (3e-4, 1e-5)
-    assert config["train"]["trainable"] == ["encoder", "film_generator"]
-    assert config["train"]["new_words_std"] == 0.01
-    assert config["train"]["frozen_batch_norm"] == "train"
-    assert "min_count=5" in (REPOSITORY / "README.md").read_text()
+BASELINE = {
+    "trainer.batch_size": 64, "optim.lr": 5e-4, "optim.weight_decay": 0,
+    "model.embedding_dim": 300, "model.hidden_dim": 256, "model.num_layers": 2,
+    "model.classifier_norm": "none", "model.classifier_dropout": 0,
+}  # fmt: skip
+#: By experiment: the paper's values; the original's scripts/train/film_humans.sh, preprocess_human.sh
+#: and vr/embedding.py for new words; defaults of its scripts/train_model.py, and TRAINING.md for
+#: CNN+LSTM+SA.
+RECIPES: dict[str, dict[str, Any]] = {
+    "film_clevr": {
+        "optim.name": "adam", "optim.lr": 3e-4, "optim.weight_decay": 1e-5,
+        "optim.part_weight_decay.encoder": None, "optim.part_weight_decay.film_generator": None,
+        "optim.decay_norms_and_biases": True, "optim.fused": True, "optim.schedule": "constant",
+        "optim.warmup_steps": 0, "trainer.batch_size": 64,
+        "model.encoder.embedding_dim": 200, "model.encoder.hidden_dim": 4096,
+        "model.channels": 128, "model.num_blocks": 4,
+        "model.classifier.projection_dim": 512, "model.classifier.hidden_dims": [1024],
+        "data.backbone.name": "resnet101", "data.image_size": [224, 224],
+    },
+    "humans": {
+        "optim.lr": 3e-4, "optim.weight_decay": 1e-5, "train.new_words_std": 0.01,
+        "train.trainable": ["encoder", "film_generator"], "train.frozen_batch_norm": "train",
+    },
+    "lstm_clevr": BASELINE | {"trainer.max_steps": 100_000},
+    "cnn_lstm_clevr": BASELINE | {"trainer.max_steps": 100_000},
+    "cnn_lstm_sa_clevr": BASELINE | {"trainer.max_steps": 400_000},
+}  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("name", "steps"), [("lstm", 100_000), ("cnn_lstm", 100_000), ("cnn_lstm_sa", 400_000)]
-)
-def test_the_baselines_recipes_are_the_originals(name: str, steps: int) -> None:
-    """Defaults of scripts/train_model.py; TRAINING.md for CNN+LSTM+SA."""
-    config = composed("train", f"experiment={name}_clevr", "run=x")
-    assert config["trainer"]["max_steps"] == steps
-    assert config["trainer"]["batch_size"] == 64
-    assert (config["optim"]["lr"], config["optim"]["weight_decay"]) == (5e-4, 0)
-    model = config["model"]
-    assert (model["embedding_dim"], model["hidden_dim"], model["num_layers"]) == (300, 256, 2)
-    assert (model["classifier_norm"], model["classifier_dropout"]) == ("none", 0)
-
-
-def test_the_papers_recipe() -> None:
-    config = composed("train", "experiment=film_clevr", "run=x")
-    assert config["optim"] == {
-        "name": "adam",
-        "lr": 3e-4,
-        "weight_decay": 1e-5,
-        "part_weight_decay": {"encoder": None, "film_generator": None},
-        "decay_norms_and_biases": True,
-        "fused": True,
-        "schedule": "constant",
-        "warmup_steps": 0,
-    }
-    assert config["trainer"]["batch_size"] == 64
-    model = config["model"]
-    encoder, classifier = model["encoder"], model["classifier"]
-    assert (encoder["embedding_dim"], encoder["hidden_dim"]) == (200, 4096)
-    assert (model["channels"], model["num_blocks"]) == (128, 4)
-    assert (classifier["projection_dim"], classifier["hidden_dims"]) == (512, [1024])
-    assert config["data"]["backbone"]["name"] == "resnet101"
-    assert config["data"]["image_size"] == [224, 224]
+@pytest.mark.parametrize("experiment", RECIPES)
+def test_recipes_are_the_papers_and_the_originals(experiment: str) -> None:
+    config = flatten(composed("train", f"experiment={experiment}", "run=x"))
+    assert {key: config[key] for key in RECIPES[experiment]} == RECIPES[experiment]
+    if experiment == "film_clevr":
+        assert {k for k in config if k.startswith("optim.")} <= RECIPES[experiment].keys()
+    if experiment == "humans":
+        assert "min_count=5" in (REPOSITORY / "README.md").read_text()
 
 
 def test_the_weight_decay_sweep_is_the_issues() -> None:
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        config = compose("train", overrides=["sweep=weight_decay"], return_hydra_config=True)
-        assert config.hydra.sweeper.params["optim.weight_decay"] == "0,1e-6,1e-5,1e-4,1e-3"
+    config = compose_config("train", "sweep=weight_decay", hydra=True)
+    assert config.hydra.sweeper.params["optim.weight_decay"] == "0,1e-6,1e-5,1e-4,1e-3"
 
 
 @pytest.mark.parametrize("name", options("hydra/launcher"))
 def test_the_launchers_are_instantiated(name: str) -> None:
     """For every script that runs sweeps."""
     for script in ("train", "generate_clevr"):
-        with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-            config = compose(script, overrides=[f"hydra/launcher={name}"], return_hydra_config=True)
+        config = compose_config(script, f"hydra/launcher={name}", hydra=True)
         launcher = instantiate(config.hydra.launcher, submitit_folder="x")
         assert type(launcher).__name__ == "SlurmLauncher"
         assert launcher.params["max_num_timeout"] > 0
@@ -219,8 +204,8 @@ def test_a_run_records_its_families_and_not_their_file(tmp_path: Path) -> None:
     """Another content of the file is another config: the run is not gone on with."""
     path = tmp_path / "families.json"
     path.write_text("[5, 2]")
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        settings = typed_settings(compose("train", [f"data.families={path}", "run=x"]), RunSettings)
+    config = compose_config("train", f"data.families={path}", "run=x")
+    settings = typed_settings(config, RunSettings)
     assert settings.data.chosen_families == settings.config["data"]["families"] == [2, 5]
     assert settings.data.missing_images == "refuse"
     assert not {"run", "resume", "debug"} & settings.config.keys()
@@ -228,16 +213,14 @@ def test_a_run_records_its_families_and_not_their_file(tmp_path: Path) -> None:
 
 def test_a_curriculum_from_the_command_line() -> None:
     stages = "[{questions: 200, program_length: 8}, {questions: 100, families: [77, 78]}]"
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        config = compose("train", [f"data.curriculum={stages}", "run=x"])
-        assert typed_settings(config, RunSettings).data.curriculum == [
-            CurriculumStage(questions=200, program_length=8),
-            CurriculumStage(questions=100, families=[77, 78]),
-        ]
-        with pytest.raises(UserError, match=r"data\.curriculum.*questions"):
-            typed_settings(
-                compose("train", ["data.curriculum=[{program_length: 8}]", "run=x"]), RunSettings
-            )
+    config = compose_config("train", f"data.curriculum={stages}", "run=x")
+    assert typed_settings(config, RunSettings).data.curriculum == [
+        CurriculumStage(questions=200, program_length=8),
+        CurriculumStage(questions=100, families=[77, 78]),
+    ]
+    config = compose_config("train", "data.curriculum=[{program_length: 8}]", "run=x")
+    with pytest.raises(UserError, match=r"data\.curriculum.*questions"):
+        typed_settings(config, RunSettings)
 
 
 def documents() -> list[Path]:
@@ -270,8 +253,7 @@ def test_the_commands_of_the_documents_exist(document: Path) -> None:
                 if "-m" in words:  # the first of the values that are swept
                     overrides = [re.sub(r"=range\(\d+\)$", "=0", w) for w in overrides]
                     overrides = [w if "[" in w else w.split(",")[0] for w in overrides]
-                with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-                    compose(script.stem, overrides=overrides)
+                compose_config(script.stem, *overrides)
     if document.name == "README.md" and document.parent == REPOSITORY:
         assert {"make demo", "make test"} <= set(found)
 
@@ -287,13 +269,12 @@ def test_the_stages_of_the_synthetic_run_compose(
     for stage, lines in synthetic.stages(way, small).items():
         for line in lines:
             script, *overrides = line.split(" ")
-            with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-                config = compose(script.removesuffix(".py"), overrides=overrides)
+            config = compose_config(script.removesuffix(".py"), *overrides)
+            features = (config.data.root, config.data.backbone, config.data.image_size)
             if stage.startswith("extract"):
-                extracted.append((config.data.root, config.data.backbone, config.data.image_size))
+                extracted.append(features)
             if stage.startswith("train"):
-                data = (config.data.root, config.data.backbone, config.data.image_size)
-                assert data in extracted
+                assert features in extracted
 
 
 def test_training_and_evaluation_import_nothing_that_only_some_runs_need() -> None:

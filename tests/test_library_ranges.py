@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,6 +19,7 @@ from filmvqa.evaluation.settings import EvaluateSettings
 from filmvqa.features.store import open_feature_store
 from filmvqa.models import build_model, check_model
 from filmvqa.questions.sampler import EpochSampler
+from filmvqa.questions.settings import DataSettings
 from filmvqa.system.devices import choose_device
 from filmvqa.system.errors import UserError
 from filmvqa.training.settings import OptimSettings, RunSettings, TrainerSettings
@@ -24,7 +27,6 @@ from filmvqa.worlds.clevr.cell_labels import pretraining_examples
 from filmvqa.worlds.clevr.generate import generate
 from filmvqa.worlds.clevr.generator_settings import GeneratorSettings
 from filmvqa.worlds.clevr.scene_rules import SceneRules
-from tests.conftest import set_in
 
 
 @pytest.mark.parametrize("name", ["meta", "xpu", "cuda:99", "cuda:-1", "cuda:x", "gpu", "", "CPU"])
@@ -33,61 +35,71 @@ def test_devices_that_are_not_there_are_refused_by_name(name: str) -> None:
         choose_device(name)
 
 
-@pytest.mark.parametrize(
-    ("options", "key"),
-    [({"batch_size": 0}, "batch_size"), ({"threads": -1}, "threads"), ({"threads": 0}, "threads"),
-     ({"precision": "bf16"}, "precision")],
-)  # fmt: skip
-def test_extraction(options: dict, key: str) -> None:
-    with pytest.raises(UserError, match=f"^{key}="):
-        ExtractionSettings(**options)
-
-
-@pytest.mark.parametrize("size", [(0, 0), (224,)])
-def test_sizes_of_images(size: tuple, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"^image_size="):
-        Extraction(tmp_path, tmp_path / "x.h5", "val", build_backbone("pixels"), size)
-
-
-def test_evaluation(tmp_path: Path) -> None:
-    with pytest.raises(
-        UserError, match=r"^precision='bf16': must be one of auto, float32, bfloat16"
-    ):
-        evaluate_checkpoint(
-            EvaluateSettings(checkpoint=tmp_path / "best.pt", split="val", precision="bf16")
-        )
-
-
-def test_store(tmp_path: Path) -> None:
-    with pytest.raises(
-        UserError, match=r"^store='disk': must be one of auto, device, memory, stream"
-    ):
-        open_feature_store(tmp_path / "x.h5", placement="disk")
-
-
-def test_workers_of_the_generator(tmp_path: Path) -> None:
-    for workers in (0, -1):
-        with pytest.raises(UserError, match=f"^workers={workers}: must be a whole number from 1"):
-            generate(tmp_path, GeneratorSettings(images={"val": 1}), workers)
-    assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize(
-    ("options", "key"),
-    [({"seed": -1}, "seed"), ({"seed": 2**64}, "seed"), ({"device": "gpu"}, "device"),
-     ({"store": "disk"}, "store"), ({"optim": {}}, "optim"),
-     ({"model": {"name": "flim"}}, "model.name"), ({"model": {}}, "model.name"),
-     ({"model": {"name": "film", "vocab_size": 3}}, "model.vocab_size"),
-     ({"model": {"name": "film", "channels": 0}}, "model.channels")],
-)  # fmt: skip
-def test_runs(options: dict, key: str, tmp_path: Path) -> None:
+def run(**options: Any) -> RunSettings:
     arguments = {
-        "data": set_in(tmp_path), "model": {"name": "film"}, "optim": OptimSettings(),
-        "trainer": TrainerSettings(),
+        "data": DataSettings(name="x", root=Path()), "model": {"name": "film"},
+        "optim": OptimSettings(), "trainer": TrainerSettings(),
     }  # fmt: skip
-    RunSettings(**arguments)
-    with pytest.raises(UserError, match=rf"^{re.escape(key)}[=:]"):
-        RunSettings(**{**arguments, **options})
+    return RunSettings(**{**arguments, **options})
+
+
+@pytest.mark.parametrize(
+    ("make", "options", "message"),
+    [
+        (ExtractionSettings, {"batch_size": 0}, "batch_size="),
+        (ExtractionSettings, {"threads": -1}, "threads="),
+        (ExtractionSettings, {"threads": 0}, "threads="),
+        (ExtractionSettings, {"precision": "bf16"}, "precision="),
+        (OptimSettings, {"name": "sgd"}, r"optim\.name='sgd': must be one of adam, adamw"),
+        (OptimSettings, {"lr": -1}, r"optim\.lr=-1: must be a finite number above 0"),
+        (OptimSettings, {"schedule": "linear"}, r"optim\.schedule='linear'"),
+        (TrainerSettings, {"precision": "float16"}, r"trainer\.precision='float16'"),
+        (TrainerSettings, {"batch_size": 0}, r"trainer\.batch_size=0"),
+        (TrainerSettings, {"ema_decay": 1.0}, r"trainer\.ema_decay=1.0"),
+        (TrainerSettings, {"film_penalty": -1.0}, r"trainer\.film_penalty=-1.0"),
+        (SceneRules, {"cogent": "A", "shapes": ("cube",), "colors": ("red",)},
+         r"data\.generator\.rules\.cogent"),
+        (run, {"seed": -1}, "seed="),
+        (run, {"seed": 2**64}, "seed="),
+        (run, {"device": "gpu"}, "device="),
+        (run, {"store": "disk"}, "store="),
+        (run, {"optim": {}}, "optim[=:]"),
+        (run, {"model": {"name": "flim"}}, r"model\.name[=:]"),
+        (run, {"model": {}}, r"model\.name[=:]"),
+        (run, {"model": {"name": "film", "vocab_size": 3}}, r"model\.vocab_size[=:]"),
+        (run, {"model": {"name": "film", "channels": 0}}, r"model\.channels="),
+    ],
+)  # fmt: skip
+def test_settings(make: Callable[..., Any], options: dict, message: str) -> None:
+    make()
+    with pytest.raises(UserError, match=f"^{message}"):
+        make(**options)
+
+
+@pytest.mark.parametrize(
+    ("work", "message"),
+    [
+        (lambda p: Extraction(p, p / "x.h5", "val", build_backbone("pixels"), (0, 0)),
+         "image_size="),
+        (lambda p: Extraction(p, p / "x.h5", "val", build_backbone("pixels"), (224,)),
+         "image_size="),
+        (lambda p: evaluate_checkpoint(EvaluateSettings(checkpoint=p, split="val", precision="bf16")),
+         "precision='bf16': must be one of auto, float32, bfloat16"),
+        (lambda p: open_feature_store(p / "x.h5", placement="disk"),
+         "store='disk': must be one of auto, device, memory, stream"),
+        (lambda p: generate(p, GeneratorSettings(images={"val": 1}), 0),
+         "workers=0: must be a whole number from 1"),
+        (lambda p: generate(p, GeneratorSettings(images={"val": 1}), -1),
+         "workers=-1: must be a whole number from 1"),
+        # A batch of each size is needed.
+        (lambda p: pretrain(PretrainSettings(output=p / "x", images=10), pretraining_examples()),
+         "images=10: must be at least 768"),
+    ],
+)  # fmt: skip
+def test_functions(work: Callable[[Path], Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=f"^{message}"):
+        work(tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_seed_may_be_a_time_in_nanoseconds() -> None:
@@ -100,17 +112,6 @@ def test_a_seed_may_be_a_time_in_nanoseconds() -> None:
         tuple(EpochSampler(rows, 9, s).rows(e, 0).tolist()) for s in (0, 2**62 + 5) for e in (0, 1)
     }
     assert len(orders) == 4
-
-
-def test_pretraining_needs_a_batch_of_each_size(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"^images=10: must be at least 768"):
-        settings = PretrainSettings(output=tmp_path / "x.safetensors", images=10)
-        pretrain(settings, pretraining_examples())
-
-
-def test_rules_that_no_scene_can_follow() -> None:
-    with pytest.raises(UserError, match=r"^data\.generator\.rules\.cogent"):
-        SceneRules(cogent="A", shapes=("cube",), colors=("red",))
 
 
 @pytest.mark.parametrize("value", [[1, 0, 1, 0], [True, False, True, False]])

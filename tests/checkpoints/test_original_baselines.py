@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from filmvqa.checkpoints.original_film import load_original_film, read_original_film
-from filmvqa.system.errors import UserError
 from tests.checkpoints.reference_baselines import checkpoint, run
 from tests.checkpoints.test_original_film import batch
 
@@ -103,22 +102,3 @@ def test_dropout_stands_where_the_originals_does(tmp_path: Path) -> None:
     assert kinds == ["Dropout", *hidden, *hidden, "Linear"]
     assert model.encoder.layer_dropout.p == 0.25
     assert all(layer.p == 0.5 for layer in model.classifier if isinstance(layer, torch.nn.Dropout))
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"baseline_type": "CNN+BoW"}, "baseline_type='CNN.BoW' cannot be loaded"),
-        ({"baseline_type": ["LSTM"]}, "cannot be loaded"),
-        ({"baseline_kwargs": None}, "lacks 'baseline_kwargs'"),
-        ({"baseline_kwargs": {"depth": 3}}, "'depth'"),
-        ({"baseline_kwargs": {"rnn_dim": "8"}}, "rnn_dim"),
-        ({"baseline_kwargs": {"rnn_dim": -8}}, "make no model"),
-        ({"baseline_state": {}}, r"lacks 'rnn\.embed\.weight'"),
-        ({"vocab": {}}, "lacks 'question_token_to_idx'"),
-    ],
-)
-def test_what_cannot_be_loaded_is_refused(change: dict, message: str, tmp_path: Path) -> None:
-    torch.save(checkpoint("LSTM") | change, tmp_path / "b.pt")
-    with pytest.raises(UserError, match=message):
-        load_original_film(tmp_path / "b.pt")

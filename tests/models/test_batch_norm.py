@@ -32,14 +32,6 @@ def train_step(norm: nn.Module, x: Tensor, grad: Tensor, *args: Tensor) -> dict[
     return {"out": out.detach(), "grad of x": x.grad, **grads, **dict(norm.named_buffers())}
 
 
-def copies(x: Tensor, grad: Tensor, counts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """x repeated, a gradient for it of which only first copies have any, and those copies' rows."""
-    first = counts.cumsum(0) - counts
-    repeated = torch.zeros(int(counts.sum()), *grad.shape[1:], dtype=grad.dtype)
-    repeated[first] = grad
-    return x.repeat_interleave(counts, 0), repeated, first
-
-
 def pair(
     norm_type: type[BatchNorm2d], channels: int, **options: Any
 ) -> tuple[BatchNorm2d, nn.BatchNorm2d]:
@@ -52,55 +44,46 @@ def pair(
     return ours, torchs
 
 
+def repeated_step(norm: nn.Module, x: Tensor, grad: Tensor, counts: Tensor) -> dict[str, Tensor]:
+    """``train_step`` with each map so many times; output and gradient of the first copies."""
+    first = counts.cumsum(0) - counts
+    repeated = torch.zeros(int(counts.sum()), *grad.shape[1:], dtype=grad.dtype)
+    repeated[first] = grad
+    step = train_step(norm, x.repeat_interleave(counts, 0), repeated)
+    of_map = torch.arange(len(counts)).repeat_interleave(counts)
+    grad_of_x = torch.zeros_like(x).index_add(0, of_map, step["grad of x"])
+    return step | {"out": step["out"][first], "grad of x": grad_of_x}
+
+
 @both_forms
-@settings(max_examples=40)
+@settings(max_examples=80)
 @given(
-    maps=st.integers(1, 9), channels=st.integers(1, 5), height=st.integers(1, 7),
-    width=st.integers(2, 7), order=st.sampled_from(ORDERS), affine=st.booleans(),
+    counts=st.lists(st.integers(1, 9), min_size=1, max_size=9), counted=st.booleans(),
+    channels=st.integers(1, 5), height=st.integers(1, 7), width=st.integers(2, 7),
+    order=st.sampled_from(ORDERS), affine=st.booleans(),
     momentum=st.sampled_from([0.1, 1.0, None]), seed=st.integers(0, 99),
 )  # fmt: skip
-def test_training_is_that_of_torch(
-    norm_type: type[BatchNorm2d], maps: int, channels: int, height: int, width: int, order: torch.memory_format, affine: bool,
-    momentum: float | None, seed: int,
+def test_training_is_that_of_torch_and_counts_are_repeated_maps(
+    norm_type: type[BatchNorm2d], counts: list[int], counted: bool, channels: int, height: int,
+    width: int, order: torch.memory_format, affine: bool, momentum: float | None, seed: int,
 ) -> None:  # fmt: skip
     torch.manual_seed(seed)
     ours, torchs = pair(norm_type, channels, affine=affine, momentum=momentum)
     assert ours.state_dict().keys() == torchs.state_dict().keys()
     for _ in range(2):
-        x = torch.randn(maps, channels, height, width, dtype=torch.float64) * 3 + 2
+        x = torch.randn(len(counts), channels, height, width, dtype=torch.float64) * 3 + 2
         grad = torch.randn_like(x)
         x, grad = x.contiguous(memory_format=order), grad.contiguous(memory_format=order)
-        computed, expected = train_step(ours, x, grad), train_step(torchs, x, grad)
+        if counted:
+            computed = train_step(ours, x, grad, torch.tensor(counts))
+            expected = repeated_step(torchs, x, grad, torch.tensor(counts))
+        else:
+            computed, expected = train_step(ours, x, grad), train_step(torchs, x, grad)
         for name in expected:
-            torch.testing.assert_close(computed[name], expected[name], rtol=1e-9, atol=1e-9)
+            torch.testing.assert_close(
+                computed[name], expected[name], rtol=1e-9, atol=1e-9, msg=f"{name} differs"
+            )
     torch.testing.assert_close(ours.eval()(x), torchs.eval()(x), rtol=1e-12, atol=1e-12)
-
-
-@both_forms
-@settings(max_examples=40)
-@given(
-    counts=st.lists(st.integers(1, 9), min_size=1, max_size=8), side=st.integers(2, 5),
-    order=st.sampled_from(ORDERS), affine=st.booleans(), seed=st.integers(0, 99),
-)  # fmt: skip
-def test_counts_are_repeated_maps(
-    norm_type: type[BatchNorm2d], counts: list[int], side: int, order: torch.memory_format,
-    affine: bool, seed: int,
-) -> None:  # fmt: skip
-    torch.manual_seed(seed)
-    count = torch.tensor(counts)
-    ours, torchs = pair(norm_type, 3, affine=affine)
-    x = torch.randn(len(counts), 3, side, side, dtype=torch.float64) * 3 + 2
-    x, grad = x.contiguous(memory_format=order), torch.randn_like(x)
-    computed = train_step(ours, x, grad, count)
-    repeated, repeated_grad, first = copies(x, grad, count)
-    expected = train_step(torchs, repeated, repeated_grad)
-    expected["out"] = expected["out"][first]
-    of_map = torch.arange(len(counts)).repeat_interleave(count)
-    expected["grad of x"] = torch.zeros_like(x).index_add(0, of_map, expected["grad of x"])
-    for name in expected:
-        torch.testing.assert_close(
-            computed[name], expected[name], rtol=1e-9, atol=1e-9, msg=f"{name} differs"
-        )
 
 
 @both_forms

@@ -58,17 +58,6 @@ def test_the_guide_is_the_papers_equation(
     assert torch.equal(layer(x, still), film(x, still.gamma, still.beta))
 
 
-def test_each_row_and_column_has_its_own_term() -> None:
-    layer, x = Guide(2, (3, 4)), torch.ones(1, 2, 3, 4)
-    extra = torch.zeros(1, 7)
-    extra[0, 1], extra[0, 3 + 2] = 10.0, 0.5
-    out = layer(x, Modulation(torch.ones(1, 2), torch.zeros(1, 2), extra, extra[:, :0]))
-    expected = torch.ones(3, 4)
-    expected[1] += 10.0
-    expected[:, 2] += 0.5
-    assert torch.equal(out, expected.expand(1, 2, 3, 4))
-
-
 def test_the_guide_of_a_network_is_of_the_size_of_its_maps() -> None:
     options = SMALL["film"] | {"block": {"conditioning": "guide"}, "stem": {"strides": [2]}}
     sizes = SIZES | {"feature_shape": [6, 5, 9]}

@@ -154,17 +154,6 @@ def test_without_deviations_there_is_no_penalty() -> None:
         model(torch.randn(1, 6, 5, 5), questions([4]), return_penalty=True)
 
 
-def test_pixels_through_a_strided_stem() -> None:
-    options = SMALL["film"] | {"stem": {"strides": [2, 2, 2, 2], "coordinates": False}}
-    sizes = SIZES | {"feature_shape": [3, 224, 224]}
-    model = build_model("film", **sizes, **options).eval()
-    images = torch.randint(0, 256, (2, 3, 224, 224), dtype=torch.uint8)
-    with torch.inference_mode():
-        assert model.stem(torch.randn(1, 3, 224, 224)).shape == (1, 12, 14, 14)
-        assert model.stem.output_size(224, 224) == (14, 14)
-        assert model(images, questions([3, 4])).shape == (2, 7)
-
-
 def test_an_unknown_model_is_refused() -> None:
     with pytest.raises(
         UserError,

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,21 @@ from filmvqa.training.settings import LoggerSettings
 from filmvqa.training.snapshots import SnapshotTaker
 from filmvqa.training.trainer import Trainer
 from tests.conftest import data_in
-from tests.training.tiny_runs import metrics, same, train
+from tests.training.tiny_runs import Runs, same
+
+
+def test_jsonl_forgets_what_comes_after_the_checkpoint(tmp_path: Path, capsys) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1}\n{"step": 2}\n{"step": 3}\n{"ste')
+    logger = JsonlLogger(path, records=2)
+    logger.log({"step": 3, "loss": 1.0})
+    logger.close()
+    assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [1, 2, 3]
+    assert capsys.readouterr().err == ""
+    path.write_text('{"step": 1}\n{"step')  # not what this project leaves, but somebody else
+    JsonlLogger(path, records=2).close()
+    assert path.read_text() == '{"step": 1}\n'
+    assert "has 1 of the 2 records" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="descriptors are listed in /proc")
@@ -38,7 +53,7 @@ def test_a_dropped_logger_leaves_no_descriptor(tmp_path: Path) -> None:
 
 
 def test_tensorboard_has_curves_histograms_and_examples(
-    tiny_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    runs: Runs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also of a run that was interrupted: nothing is there twice."""
     logger = {"logger": LoggerSettings(tensorboard=True)}
@@ -50,13 +65,13 @@ def test_tensorboard_has_curves_histograms_and_examples(
 
     with monkeypatch.context() as patch, pytest.raises(Interrupted):
         patch.setattr(Trainer, "step", stop)
-        train(tmp_path / "run", tiny_set, run=logger)
-    train(tmp_path / "run", tiny_set, run=logger)
+        runs.train(run=logger)
+    runs.train(run=logger)
     shown = EventAccumulator(
-        str(tmp_path / "run/tensorboard"), {"tensors": 0, "scalars": 0, "histograms": 0}
+        str(runs.folder / "run/tensorboard"), {"tensors": 0, "scalars": 0, "histograms": 0}
     )
     shown.Reload()
-    records = metrics(tmp_path / "run")
+    records = runs.metrics()
     losses = {r["step"]: r["loss"] for r in records if "loss" in r}
     events = shown.Scalars("loss")
     assert [e.step for e in events] == list(losses) == [4, 8, 12, 16, 20, 24]
@@ -70,13 +85,13 @@ def test_tensorboard_has_curves_histograms_and_examples(
     assert len(table.splitlines()) == 2 + 8
 
 
-def test_loggers_do_not_change_what_is_trained(tiny_set: Path, tmp_path: Path) -> None:
-    train(tmp_path / "plain", tiny_set)
-    train(tmp_path / "shown", tiny_set, run={"logger": LoggerSettings(tensorboard=True)})
-    plain, shown = (load_checkpoint(tmp_path / name / "last.pt") for name in ("plain", "shown"))
+def test_loggers_do_not_change_what_is_trained(runs: Runs) -> None:
+    runs.train("plain")
+    runs.train("shown", run={"logger": LoggerSettings(tensorboard=True)})
+    plain, shown = (runs.last(name) for name in ("plain", "shown"))
     assert same(plain["weights"], shown["weights"])
     assert same(plain["random"], shown["random"])
-    assert metrics(tmp_path / "plain") == metrics(tmp_path / "shown")
+    assert runs.metrics("plain") == runs.metrics("shown")
 
 
 def test_without_tensorboard_it_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,12 +100,10 @@ def test_without_tensorboard_it_is_named(tmp_path: Path, monkeypatch: pytest.Mon
         build_loggers(LoggerSettings(tensorboard=True), RunLayout(tmp_path), {})
 
 
-def test_a_snapshot_has_what_the_network_answers(
-    tiny_set: Path, tiny_world: Path, tmp_path: Path
-) -> None:
-    train(tmp_path / "run", tiny_set, precision="float32")
-    vqa = filmvqa.load(tmp_path / "run", device="cpu", precision="float32")
-    loader = open_loader(data_in(tiny_set), "val", vqa.vocabulary, 32, torch.device("cpu"))
+def test_a_snapshot_has_what_the_network_answers(runs: Runs, tiny_world: Path) -> None:
+    runs.train(precision="float32")
+    vqa = filmvqa.load(runs.folder / "run", device="cpu", precision="float32")
+    loader = open_loader(data_in(runs.data), "val", vqa.vocabulary, 32, torch.device("cpu"))
     images = tiny_world / "images/val"
     taker = SnapshotTaker(loader, torch.arange(40), vqa.vocabulary, images, "float32")
     vqa.model.train()
@@ -105,7 +118,7 @@ def test_a_snapshot_has_what_the_network_answers(
         film = vqa.film(example.question)
         torch.testing.assert_close(gamma, film.gamma)
         torch.testing.assert_close(beta, film.beta)
-    without = SnapshotTaker(loader, torch.arange(3), vqa.vocabulary, tmp_path / "no", "float32")
+    without = SnapshotTaker(loader, torch.arange(3), vqa.vocabulary, runs.folder / "no", "float32")
     assert [e.picture for e in without.take(vqa.model).examples] == [None] * 3
 
 
@@ -137,17 +150,15 @@ def test_norms_by_part() -> None:
     assert norms.take() == {}
 
 
-def test_the_best_checkpoints_stay(tiny_set: Path, tmp_path: Path) -> None:
-    train(tmp_path / "run", tiny_set, keep_best=2, eval_every=4)
-    records = [r for r in metrics(tmp_path / "run") if "val_accuracy" in r]
+def test_the_best_checkpoints_stay(runs: Runs) -> None:
+    runs.train(keep_best=2, eval_every=4)
+    records = [r for r in runs.metrics() if "val_accuracy" in r]
     best = sorted(records, key=lambda r: -r["val_accuracy"])[:2]
-    kept = sorted((tmp_path / "run").glob("step_*.pt"))
+    kept = sorted((runs.folder / "run").glob("step_*.pt"))
     assert [p.name for p in kept] == sorted(f"step_{r['step']:08d}.pt" for r in best)
     for path in kept:
         assert load_checkpoint(path)["progress"]["step"] == int(path.stem[5:])
-    first = tmp_path / f"run/step_{best[0]['step']:08d}.pt"
-    assert same(
-        load_checkpoint(first)["weights"], load_checkpoint(tmp_path / "run/best.pt")["weights"]
-    )
-    train(tmp_path / "one", tiny_set)
-    assert not list((tmp_path / "one").glob("step_*.pt"))
+    first = runs.folder / f"run/step_{best[0]['step']:08d}.pt"
+    assert same(load_checkpoint(first)["weights"], runs.best()["weights"])
+    runs.train("one")
+    assert not list((runs.folder / "one").glob("step_*.pt"))

@@ -23,8 +23,7 @@ from filmvqa.tasks.protocol import find_task
 from filmvqa.training.curves import draw_curves, read_evaluations
 from filmvqa.worlds.engine.schema import read_questions
 from tests.conftest import data_in
-from tests.training.test_resuming import check_same, stop_in_steps
-from tests.training.tiny_runs import metrics, train
+from tests.training.tiny_runs import Runs, metrics, train
 
 NAME = "film_segmentation"
 CONDITIONINGS = ["film", "spatial_film", "guide", "dual_attention", "concat"]
@@ -37,21 +36,9 @@ def run(referring_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_an_interrupted_run_ends_with_the_same_bits(
-    tmp_path: Path, referring_set: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    options = {"checkpoint_steps": 3, "log_every": 4, "ema_decay": 0.9}
-    train(tmp_path / "whole", referring_set, NAME, **options)
-
-    def interrupt() -> None:
-        raise KeyboardInterrupt
-
-    stop_in_steps(monkeypatch, (5, 14, 25), interrupt)
-    for _ in range(3):
-        with pytest.raises(KeyboardInterrupt):
-            train(tmp_path / "parts", referring_set, NAME, **options)
-    train(tmp_path / "parts", referring_set, NAME, **options)
-    check_same(tmp_path / "whole", tmp_path / "parts")
+def test_an_interrupted_run_ends_with_the_same_bits(tmp_path: Path, referring_set: Path) -> None:
+    options = {"name": NAME, "checkpoint_steps": 3, "log_every": 4, "ema_decay": 0.9}
+    Runs(tmp_path, referring_set).check_interrupted(5, 14, 25, **options)
 
 
 def test_records_name_the_score(run: Path) -> None:
@@ -132,11 +119,6 @@ def test_it_is_asked_in_the_same_way(run: Path, referring_world: Path, referring
     with torch.inference_mode():
         logits = vqa.model(batch.features, batch.questions)
     assert np.array_equal(answer.mask, (logits[0] > 0).numpy())
-
-
-def test_a_set_of_questions_is_refused(tmp_path: Path, tiny_set: Path) -> None:
-    with pytest.raises(UserError, match=r"train_masks\.h5: no such file"):
-        train(tmp_path / "run", tiny_set, NAME)
 
 
 def test_a_network_that_answers_refuses_expressions(tmp_path: Path, referring_set: Path) -> None:

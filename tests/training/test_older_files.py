@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +13,7 @@ from filmvqa.evaluation.batches import open_loader
 from filmvqa.settings.renamed_keys import RENAMED_KEYS
 from filmvqa.training.trainer import Trainer
 from tests.conftest import REPOSITORY, data_in
-from tests.training.tiny_runs import metrics, same, train
+from tests.training.tiny_runs import Runs, same
 
 FOLDER = REPOSITORY / "tests/fixtures/checkpoint_3"
 
@@ -73,11 +72,11 @@ def as_format_3(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_a_run_of_format_3_is_resumed_to_the_same_bits(
-    tmp_path: Path, tiny_set: Path, monkeypatch: pytest.MonkeyPatch
+    runs: Runs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     options = {"ema_decay": 0.9, "film_penalty": 0.01, "checkpoint_steps": 5}
     options["model"] = {"film_blocks": [True, False], "block": {"film_position": "after_conv2"}}
-    train(tmp_path / "whole", tiny_set, **options)
+    runs.train("whole", **options)
     step = Trainer.step
 
     def stopped(self: Trainer, batch: Any) -> None:
@@ -87,16 +86,16 @@ def test_a_run_of_format_3_is_resumed_to_the_same_bits(
 
     monkeypatch.setattr(Trainer, "step", stopped)
     with pytest.raises(KeyboardInterrupt):
-        train(tmp_path / "run", tiny_set, **options)
+        runs.train(**options)
     monkeypatch.setattr(Trainer, "step", step)
-    path = tmp_path / "run/last.pt"
+    path = runs.folder / "run/last.pt"
     old = as_format_3(load_checkpoint(path))
     assert old["progress"]["step"] == 10
     assert "average" in old["config"]["trainer"]
     torch.save(old, path)
-    train(tmp_path / "run", tiny_set, **options)
-    whole, resumed = (load_checkpoint(tmp_path / name / "last.pt") for name in ("whole", "run"))
+    runs.train(**options)
+    whole, resumed = (runs.last(name) for name in ("whole", "run"))
     assert same(whole["weights"], resumed["weights"])
     assert same(whole["ema_weights"], resumed["ema_weights"])
     assert same(whole["optimizer"], resumed["optimizer"])
-    assert metrics(tmp_path / "whole") == metrics(tmp_path / "run")
+    assert runs.metrics("whole") == runs.metrics()

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 
 from filmvqa.questions.settings import CurriculumStage
-from filmvqa.system.errors import UserError
-from tests.training.tiny_runs import metrics, train
+from tests.training.tiny_runs import Runs
 
 
-def without(dataset: str, path: Path) -> None:
+def without(datasets: list[str], path: Path) -> None:
     with h5py.File(path, "r+") as file:
-        del file[dataset]
+        for name in datasets:
+            del file[name]
         del file.attrs["sha256"]
 
 
@@ -39,9 +39,9 @@ def of_another_shape(path: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "change", "message"),
     [
-        ("val_questions.h5", lambda p: without("answers", p),
+        ("val_questions.h5", lambda p: without(["answers"], p),
          r"val_questions\.h5: has no answers to compare with; choose another data\.val_split"),
-        ("train_questions.h5", lambda p: without("answers", p),
+        ("train_questions.h5", lambda p: without(["answers"], p),
          r"train_questions\.h5: has no answers to train on; choose another data\.train_split"),
         ("val_features_clevr_cnn.h5", of_another_shape,
          r"val_features_clevr_cnn\.h5: features of shape .*, those of .*/train_features"),
@@ -54,56 +54,66 @@ def of_another_shape(path: Path) -> None:
     ],
 )  # fmt: skip
 def test_what_validation_lacks_is_told_before_the_first_step(
-    file: str, change: Any, message: str, store: str, tmp_path: Path, tiny_set: Path
+    runs: Runs, file: str, change: Any, message: str, store: str
 ) -> None:
-    data = Path(shutil.copytree(tiny_set, tmp_path / "data"))
-    change(data / file)
-    with pytest.raises(UserError, match=message):
-        train(tmp_path / "run", data, run={"store": store})
-    assert [p.name for p in (tmp_path / "run").iterdir()] == [".lock"]
+    runs.data = Path(shutil.copytree(runs.data, runs.folder / "data"))
+    change(runs.data / file)
+    runs.refuse(message, run={"store": store})
+    assert [p.name for p in (runs.folder / "run").iterdir()] == [".lock"]
+
+
+def stage(**rules: Any) -> dict[str, Any]:
+    return {"run": {"curriculum": [CurriculumStage(questions=9, **rules)]}}
+
+
+NO_FRACTION = "above 0 and at most 1"
+NO_STAGE = r"data\.curriculum: the stage of 9 questions has none"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"run": {"fraction": 0.0}}, NO_FRACTION),
+        ({"run": {"fraction": -0.5}}, NO_FRACTION),
+        ({"run": {"fraction": 1.5}}, NO_FRACTION),
+        ({"run": {"fraction": float("nan")}}, NO_FRACTION),
+        ({"run": {"fraction": 1e-4}}, "is none; raise it"),
+        ({"splits": ("train", "train"), "run": {"fraction": 0.999}},
+         r"data\.fraction=0\.999 takes all images of train, and leaves"),
+        ({"splits": ("val", "val")}, "images are left"),
+        (stage(program_length=1), NO_STAGE),
+        (stage(families=[99]), NO_STAGE),
+        ({"name": "film_segmentation"}, r"train_masks\.h5: no such file"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_options_that_do_not_fit_are_refused(runs: Runs, options: dict, message: str) -> None:
+    runs.refuse(message, **options)
 
 
 def test_features_of_another_precision_are_a_warning(
-    tmp_path: Path, tiny_set: Path, capsys: pytest.CaptureFixture[str]
+    runs: Runs, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    data = Path(shutil.copytree(tiny_set, tmp_path / "data"))
-    with_attribute("precision", "float16", data / "val_features_clevr_cnn.h5")
-    with_attribute("weights", "the same under another name", data / "val_features_clevr_cnn.h5")
-    train(tmp_path / "run", data, max_steps=2, eval_every=2)
+    runs.data = Path(shutil.copytree(runs.data, runs.folder / "data"))
+    path = runs.data / "val_features_clevr_cnn.h5"
+    with_attribute("precision", "float16", path)
+    with_attribute("weights", "the same under another name", path)
+    runs.train(max_steps=2, eval_every=2)
     (line,) = capsys.readouterr().err.split("warning: ")[1:]
     assert line.splitlines()[0].endswith("train_features_clevr_cnn.h5 in precision")
 
 
-def test_a_fraction_that_leaves_nothing_to_validate_on(tmp_path: Path, tiny_set: Path) -> None:
-    splits = ("train", "train")
-    with pytest.raises(
-        UserError, match=r"data\.fraction=0\.999 takes all images of train, and leaves"
-    ):
-        train(tmp_path / "run", tiny_set, splits=splits, run={"fraction": 0.999})
-    train(tmp_path / "run", tiny_set, splits=splits, max_steps=8, run={"fraction": 0.9})
-    assert metrics(tmp_path / "run")[-1]["step"] == 8
+def test_a_part_of_a_split_is_trained_on_and_the_rest_validates(runs: Runs) -> None:
+    runs.train(splits=("train", "train"), max_steps=8, run={"fraction": 0.9})
+    assert runs.metrics()[-1]["step"] == 8
 
 
-def test_without_types_accuracy_is_overall(tmp_path: Path, tiny_set: Path) -> None:
-    data = Path(shutil.copytree(tiny_set, tmp_path / "data"))
-    with h5py.File(data / "val_questions.h5", "r+") as file:
-        del file["types"], file["programs"], file.attrs["sha256"]
-    train(tmp_path / "run", data, max_steps=8)
-    assert "val_by_type" not in metrics(tmp_path / "run")[-1]
-
-
-def test_a_curriculum_of_nothing_is_refused(tmp_path: Path, tiny_set: Path) -> None:
-    for stage in (
-        CurriculumStage(questions=9, program_length=1), CurriculumStage(questions=9, families=[99])
-    ):  # fmt: skip
-        with pytest.raises(UserError, match=r"data\.curriculum: the stage of 9 questions has none"):
-            train(tmp_path / "run", tiny_set, run={"curriculum": [stage]})
-    data = Path(shutil.copytree(tiny_set, tmp_path / "data"))
-    with h5py.File(data / "train_questions.h5", "r+") as file:
-        del file["types"], file["programs"], file["question_families"], file.attrs["sha256"]
-    for stage, what in (
-        (CurriculumStage(questions=9, program_length=9), "programs"),
-        (CurriculumStage(questions=9, families=[1]), "families"),
-    ):
-        with pytest.raises(UserError, match=f"has no {what} for data.curriculum"):
-            train(tmp_path / "run", data, run={"curriculum": [stage]})
+def test_without_types_accuracy_is_overall_and_no_stage_can_choose(runs: Runs) -> None:
+    runs.data = Path(shutil.copytree(runs.data, runs.folder / "data"))
+    without(["types", "programs"], runs.data / "val_questions.h5")
+    runs.train(max_steps=8)
+    assert "val_by_type" not in runs.metrics()[-1]
+    path = runs.data / "train_questions.h5"
+    without(["types", "programs", "question_families"], path)
+    runs.refuse("has no programs for data.curriculum", "a", **stage(program_length=9))
+    runs.refuse("has no families for data.curriculum", "b", **stage(families=[1]))

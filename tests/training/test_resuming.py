@@ -11,12 +11,13 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import h5py
 import pytest
 import torch
 
-from filmvqa.checkpoints.checkpoint import load_checkpoint, save_checkpoint
+from filmvqa.checkpoints.checkpoint import save_checkpoint
 from filmvqa.models.film_net import FilmNet
 from filmvqa.questions.settings import CurriculumStage
 from filmvqa.questions.vocabulary import Vocabulary
@@ -25,27 +26,7 @@ from filmvqa.system.errors import Interrupted, UserError
 from filmvqa.system.locks import folder_lock
 from filmvqa.training import prepare
 from filmvqa.training.trainer import Trainer
-from tests.training.tiny_runs import metrics, same, train
-
-
-def stop_in_steps(monkeypatch: pytest.MonkeyPatch, numbers: tuple[int, ...], stop: Any) -> None:
-    """Call ``stop`` in these of the optimizer's steps, counted over all runs."""
-    step = torch.optim.Adam.step
-    calls = {"n": 0}
-
-    def stops(self: torch.optim.Adam, *arguments: Any) -> Any:
-        calls["n"] += 1
-        if calls["n"] in numbers:
-            stop()
-        return step(self, *arguments)
-
-    monkeypatch.setattr(torch.optim.Adam, "step", stops)
-
-
-def check_same(a: Path, b: Path) -> None:
-    assert same(load_checkpoint(a / "last.pt"), load_checkpoint(b / "last.pt"))
-    assert same(load_checkpoint(a / "best.pt"), load_checkpoint(b / "best.pt"))
-    assert metrics(a) == metrics(b)
+from tests.training.tiny_runs import Runs, note_batches, stop_in_steps
 
 
 @pytest.mark.parametrize(
@@ -65,70 +46,45 @@ def check_same(a: Path, b: Path) -> None:
     ids=str,
 )
 def test_an_interrupted_run_ends_with_the_same_bits(
-    tmp_path: Path, tiny_set: Path, monkeypatch: pytest.MonkeyPatch, options: dict
+    runs: Runs, monkeypatch: pytest.MonkeyPatch, options: dict
 ) -> None:
-    options = {"checkpoint_steps": 3, **options}
-    train(tmp_path / "whole", tiny_set, **options)
-
-    def interrupt() -> None:
-        raise KeyboardInterrupt
-
-    kind = getattr(
-        torch.optim, {"adamw": "AdamW"}.get(options.get("optim", {}).get("name"), "Adam")
-    )
-    monkeypatch.setattr(torch.optim, "Adam", kind)
-    stop_in_steps(monkeypatch, (5, 14, 25), interrupt)
-    for _ in range(3):
-        with pytest.raises(KeyboardInterrupt):
-            train(tmp_path / "parts", tiny_set, **options)
-    train(tmp_path / "parts", tiny_set, **options)
-    check_same(tmp_path / "whole", tmp_path / "parts")
+    if "optim" in options:
+        monkeypatch.setattr(torch.optim, "Adam", torch.optim.AdamW)
+    runs.check_interrupted(5, 14, 25, **{"checkpoint_steps": 3, **options})
 
 
-def test_a_run_interrupted_fifty_times_ends_with_the_same_bits(
-    tmp_path: Path, tiny_set: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_interrupted_fifty_times_ends_with_the_same_bits(runs: Runs) -> None:
     """In every one of its steps: it comes one step further each time."""
     options = {"max_steps": 51, "checkpoint_steps": 1, "eval_every": 10}
-    train(tmp_path / "whole", tiny_set, **options)
-
-    def interrupt() -> None:
-        raise KeyboardInterrupt
-
-    stop_in_steps(monkeypatch, tuple(range(2, 102, 2)), interrupt)
-    for _ in range(50):
-        with pytest.raises(KeyboardInterrupt):
-            train(tmp_path / "parts", tiny_set, **options)
-    train(tmp_path / "parts", tiny_set, **options)
-    check_same(tmp_path / "whole", tmp_path / "parts")
+    runs.check_interrupted(*range(2, 102, 2), **options)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_lets_the_step_finish_and_saves(
-    tmp_path: Path, tiny_set: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, capsys
+    runs: Runs, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, capsys
 ) -> None:
-    train(tmp_path / "whole", tiny_set)
+    runs.train("whole")
     before = signal.getsignal(number)
     stop_in_steps(monkeypatch, (5, 18), lambda: os.kill(os.getpid(), number))
     for step in (5, 17):  # the second comes in the 18th call: the 5th step was not done again
         with pytest.raises(Interrupted, match=rf"stopped after step {step + (step > 5)} of 24"):
-            train(tmp_path / "parts", tiny_set)
+            runs.train("parts")
         assert "a second signal stops at once" in capsys.readouterr().err
         assert signal.getsignal(number) == before
-    train(tmp_path / "parts", tiny_set)
-    check_same(tmp_path / "whole", tmp_path / "parts")
+    runs.train("parts")
+    runs.assert_same("whole", "parts")
 
 
 @pytest.mark.parametrize("first", [None, signal.SIGTERM])
 def test_a_clusters_warning_is_answered_when_the_state_is_saved(
-    tmp_path: Path, tiny_set: Path, monkeypatch: pytest.MonkeyPatch, first: signal.Signals | None
+    runs: Runs, monkeypatch: pytest.MonkeyPatch, first: signal.Signals | None
 ) -> None:
     """By the handler of who started the job, which is called once; also if the job is told to end
     first, as where a more urgent one takes its place."""
     saved = []
 
     def queue_again(number: int, frame: Any) -> None:
-        saved.append(load_checkpoint(tmp_path / "run/last.pt")["progress"]["step"])
+        saved.append(runs.last()["progress"]["step"])
         raise SystemExit(144)
 
     def warn() -> None:
@@ -141,19 +97,17 @@ def test_a_clusters_warning_is_answered_when_the_state_is_saved(
         with monkeypatch.context() as patch:
             stop_in_steps(patch, (5,), warn)
             with pytest.raises(SystemExit):
-                train(tmp_path / "run", tiny_set)
+                runs.train()
         assert saved == [5]
         assert signal.getsignal(signal.SIGUSR2) is queue_again
     finally:
         signal.signal(signal.SIGUSR2, previous)
-    train(tmp_path / "run", tiny_set)
-    train(tmp_path / "whole", tiny_set)
-    check_same(tmp_path / "run", tmp_path / "whole")
+    runs.train()
+    runs.train("whole")
+    runs.assert_same("run", "whole")
 
 
-def test_the_second_signal_stops_at_once(
-    tmp_path: Path, tiny_set: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_second_signal_stops_at_once(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
     def twice() -> None:
         handler = signal.getsignal(signal.SIGINT)
         os.kill(os.getpid(), signal.SIGINT)
@@ -165,15 +119,15 @@ def test_the_second_signal_stops_at_once(
 
     stop_in_steps(monkeypatch, (5,), twice)
     with pytest.raises(KeyboardInterrupt) as caught:
-        train(tmp_path / "run", tiny_set)
+        runs.train()
     assert not isinstance(caught.value, Interrupted)
-    assert not (tmp_path / "run/last.pt").exists()
+    assert not (runs.folder / "run/last.pt").exists()
 
 
 def test_a_signal_while_it_evaluates_leaves_that_for_the_next_time(
-    tmp_path: Path, tiny_set: Path, monkeypatch: pytest.MonkeyPatch
+    runs: Runs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    train(tmp_path / "whole", tiny_set)
+    runs.train("whole")
     right, calls = Trainer._scores, {"n": 0}
 
     def signals(self: Trainer, *arguments: Any) -> torch.Tensor:
@@ -184,14 +138,14 @@ def test_a_signal_while_it_evaluates_leaves_that_for_the_next_time(
 
     monkeypatch.setattr(Trainer, "_scores", signals)
     with pytest.raises(Interrupted, match="stopped after step 16"):
-        train(tmp_path / "parts", tiny_set)
-    assert [r["step"] for r in metrics(tmp_path / "parts") if "gap" in r] == [8]
-    train(tmp_path / "parts", tiny_set)
-    check_same(tmp_path / "whole", tmp_path / "parts")
+        runs.train("parts")
+    assert [r["step"] for r in runs.metrics("parts") if "gap" in r] == [8]
+    runs.train("parts")
+    runs.assert_same("whole", "parts")
 
 
 def test_last_pt_is_written_every_so_many_minutes(
-    tmp_path: Path, tiny_set: Path, monkeypatch: pytest.MonkeyPatch
+    runs: Runs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     written: list[int] = []
 
@@ -199,26 +153,26 @@ def test_last_pt_is_written_every_so_many_minutes(
         written.append(content["progress"]["step"])
 
     monkeypatch.setattr("filmvqa.training.trainer.save_checkpoint", note)
-    train(tmp_path / "a", tiny_set, max_steps=6, eval_every=6, checkpoint_minutes=1e-9)
+    runs.train("a", max_steps=6, eval_every=6, checkpoint_minutes=1e-9)
     assert written == [1, 2, 3, 4, 5, 6, 6, 6]  # at the end best.pt and last.pt too
     written.clear()
-    train(tmp_path / "b", tiny_set, max_steps=6, eval_every=6, checkpoint_minutes=5)
+    runs.train("b", max_steps=6, eval_every=6, checkpoint_minutes=5)
     assert written == [6, 6]
 
 
-def test_another_process_in_the_same_folder_is_told(tmp_path: Path, tiny_set: Path) -> None:
-    with folder_lock(tmp_path / "run"):
+def test_another_process_in_the_same_folder_is_told(runs: Runs) -> None:
+    with folder_lock(runs.folder / "run"):
         with pytest.raises(UserError, match=rf"run: process {os.getpid()} on .* is using it"):
-            train(tmp_path / "run", tiny_set)
-        assert [p.name for p in (tmp_path / "run").iterdir()] == [".lock"]
-    train(tmp_path / "run", tiny_set, max_steps=2)
+            runs.train()
+        assert [p.name for p in (runs.folder / "run").iterdir()] == [".lock"]
+    runs.train(max_steps=2)
 
 
 def test_room_for_checkpoints_is_asked_for_before_training(
-    tmp_path: Path, tiny_set: Path, monkeypatch: pytest.MonkeyPatch
+    runs: Runs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    train(tmp_path / "whole", tiny_set, max_steps=2)
-    size = (tmp_path / "whole/last.pt").stat().st_size
+    runs.train("whole", max_steps=2)
+    size = (runs.folder / "whole/last.pt").stat().st_size
 
     def allow(free: float) -> None:
         monkeypatch.setattr("filmvqa.system.disk.free_space", lambda path: int(free))
@@ -227,16 +181,16 @@ def test_room_for_checkpoints_is_asked_for_before_training(
     with pytest.raises(
         UserError, match=r"needs (.+) KiB, 1000 bytes are free; make room"
     ) as caught:
-        train(tmp_path / "run", tiny_set, max_steps=2)
+        runs.train(max_steps=2)
     said = 1024 * float(re.search(r"needs (.+) KiB", str(caught.value))[1])  # type: ignore[index]
     assert 2 * size < said < 4 * size
-    assert not (tmp_path / "run/metrics.jsonl").exists()
+    assert not (runs.folder / "run/metrics.jsonl").exists()
     allow(said + 1024)
-    train(tmp_path / "run", tiny_set, max_steps=2)
+    runs.train(max_steps=2)
 
 
 def test_waiting_while_it_evaluates_is_not_counted(
-    tmp_path: Path, tiny_set: Path, monkeypatch: pytest.MonkeyPatch
+    runs: Runs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     right = Trainer._scores
 
@@ -245,27 +199,25 @@ def test_waiting_while_it_evaluates_is_not_counted(
         return right(self, *arguments)
 
     monkeypatch.setattr(Trainer, "_scores", waits)
-    train(tmp_path / "run", tiny_set)
-    lines = map(json.loads, (tmp_path / "run/metrics.jsonl").read_text().splitlines())
+    runs.train()
+    lines = map(json.loads, (runs.folder / "run/metrics.jsonl").read_text().splitlines())
     assert all(0 <= record["waited"] <= 1 for record in lines if "waited" in record)
 
 
-def test_changed_inputs_are_refused(tmp_path: Path, tiny_set: Path, monkeypatch) -> None:
-    data = Path(shutil.copytree(tiny_set, tmp_path / "data"))
-    stop_in_steps(monkeypatch, (5,), lambda: os.kill(os.getpid(), signal.SIGTERM))
-    with pytest.raises(Interrupted):
-        train(tmp_path / "run", data)
-    with h5py.File(data / "val_questions.h5", "r+") as file:
+def test_changed_inputs_are_refused(runs: Runs) -> None:
+    runs.data = Path(shutil.copytree(runs.data, runs.folder / "data"))
+    runs.stop(5)
+    with h5py.File(runs.data / "val_questions.h5", "r+") as file:
         answers = file["answers"][:]
         answers[0] = 1 - min(answers[0], 1)
         file["answers"][:] = answers
         del file.attrs["sha256"]
     with pytest.raises(UserError, match="the questions of val changed since the run began"):
-        train(tmp_path / "run", data)
+        runs.train()
 
 
 def test_the_range_of_the_features_is_measured_once(
-    tmp_path: Path, tiny_set: Path, monkeypatch: pytest.MonkeyPatch
+    runs: Runs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By the first start, and again only for a checkpoint of an earlier version, without it."""
     measured = []
@@ -276,18 +228,17 @@ def test_the_range_of_the_features_is_measured_once(
         return measured[-1]
 
     monkeypatch.setattr(prepare, "feature_range", counted)
-    last = tmp_path / "run/last.pt"
-    train(tmp_path / "run", tiny_set, max_steps=8, optim={"schedule": "constant"})
-    first = load_checkpoint(last)["feature_range"]
-    train(tmp_path / "run", tiny_set, max_steps=16, optim={"schedule": "constant"})
-    content = load_checkpoint(last)
+    runs.train(max_steps=8, optim={"schedule": "constant"})
+    first = runs.last()["feature_range"]
+    runs.train(max_steps=16, optim={"schedule": "constant"})
+    content = runs.last()
     assert content["progress"]["step"] == 16
     assert content["feature_range"] == first == asdict(measured[0])
     assert len(measured) == 1
     del content["feature_range"]
-    save_checkpoint(last, content)
-    train(tmp_path / "run", tiny_set, max_steps=24, optim={"schedule": "constant"})
-    assert load_checkpoint(last)["feature_range"] == first
+    save_checkpoint(runs.folder / "run/last.pt", content)
+    runs.train(max_steps=24, optim={"schedule": "constant"})
+    assert runs.last()["feature_range"] == first
     assert len(measured) == 2
 
 
@@ -323,78 +274,73 @@ def test_the_state_of_the_devices_generator_is_kept(monkeypatch: pytest.MonkeyPa
     assert torch.equal(torch.get_rng_state(), state["cpu"])
 
 
-def test_a_checkpoint_that_is_a_broken_link_is_no_new_run(tmp_path: Path, tiny_set: Path) -> None:
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run/last.pt").symlink_to(tmp_path / "scratch/last.pt")
+def test_a_checkpoint_that_is_a_broken_link_is_no_new_run(runs: Runs) -> None:
+    (runs.folder / "run").mkdir()
+    (runs.folder / "run/last.pt").symlink_to(runs.folder / "scratch/last.pt")
     with pytest.raises(UserError, match=r"last\.pt: is a link to .*scratch/last\.pt, which is not"):
-        train(tmp_path / "run", tiny_set)
-    assert not (tmp_path / "run/metrics.jsonl").exists()
+        runs.train()
+    assert not (runs.folder / "run/metrics.jsonl").exists()
 
 
-def test_a_run_says_what_it_ran_in_and_read(tmp_path: Path, tiny_set: Path) -> None:
-    train(tmp_path / "run", tiny_set, max_steps=8)
-    record = json.loads((tmp_path / "run/provenance.json").read_text())
+def test_a_run_says_what_it_ran_in_and_read(runs: Runs) -> None:
+    runs.train(max_steps=8)
+    record = json.loads((runs.folder / "run/provenance.json").read_text())
     (where,) = record["environments"]
     assert where["from_step"] == 0
     assert where["torch"] == torch.__version__
     assert where["device"] == "cpu"
     assert where["threads"] == torch.get_num_threads()
     assert {"commit", "clean", "processor", "python", "filmvqa"} <= set(where)
-    assert record["inputs"]["vocabulary"] == Vocabulary.load(tiny_set / "vocab.json").sha256()
+    assert record["inputs"]["vocabulary"] == Vocabulary.load(runs.data / "vocab.json").sha256()
     for split in ("train", "val"):
         assert len(record["inputs"][split]["questions"]) == 64
         assert len(record["inputs"][split]["features"]) == 64
         assert record["inputs"][split]["feature_spec"]["backbone"] == "clevr_cnn"
-    content = load_checkpoint(tmp_path / "run/last.pt")
+    content = runs.last()
     assert content["inputs"] == record["inputs"]
     assert content["progress"]["environments"] == record["environments"]
 
 
-def test_going_on_elsewhere_is_noted(
-    tmp_path: Path, tiny_set: Path, monkeypatch: pytest.MonkeyPatch, capsys
-) -> None:
-    stop_in_steps(monkeypatch, (5,), lambda: os.kill(os.getpid(), signal.SIGTERM))
-    with pytest.raises(Interrupted):
-        train(tmp_path / "run", tiny_set)
+def test_going_on_elsewhere_is_noted(runs: Runs, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    runs.stop(5)
     monkeypatch.setattr("filmvqa.training.restore.environment", lambda device: {"torch": "9.9"})
-    train(tmp_path / "run", tiny_set)
+    runs.train()
     assert f"torch was {torch.__version__}, now 9.9" in capsys.readouterr().err
-    record = json.loads((tmp_path / "run/provenance.json").read_text())
+    record = json.loads((runs.folder / "run/provenance.json").read_text())
     assert [e["from_step"] for e in record["environments"]] == [0, 5]
 
 
-def test_a_loss_that_is_not_finite_stops_the_run(
-    tmp_path: Path, tiny_set: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def change_logits(monkeypatch: pytest.MonkeyPatch, step: int, change: Any) -> None:
+    """What the network returns in a training step is changed."""
     forward, calls = FilmNet.forward, {"n": 0}
 
-    def ruined(self: FilmNet, *arguments: Any) -> torch.Tensor:
+    def changed(self: FilmNet, *arguments: Any) -> torch.Tensor:
         calls["n"] += self.training
         logits = forward(self, *arguments)
-        return logits * float("nan") if calls["n"] == 11 else logits
+        return change(logits) if self.training and calls["n"] == step else logits
 
-    batches = []
-    step = Trainer.step
-    monkeypatch.setattr(FilmNet, "forward", ruined)
-    monkeypatch.setattr(
-        Trainer,
-        "step",
-        lambda self, batch: (batches.append(batch.index.tolist()), step(self, batch)),
-    )
+    monkeypatch.setattr(FilmNet, "forward", changed)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(
+    runs: Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches = note_batches(monkeypatch)
+    change_logits(monkeypatch, 11, lambda logits: logits * float("nan"))
     with pytest.raises(UserError, match=r"the loss is nan at step 11; the 32 questions .* kept"):
-        train(tmp_path / "run", tiny_set)
-    record = json.loads((tmp_path / "run/not_finite.json").read_text())
+        runs.train()
+    record = json.loads((runs.folder / "run/not_finite.json").read_text())
     assert record["step"] == 11
     assert record["rows"] == batches[10]
     assert record["questions"].endswith("train_questions.h5")
-    kept = load_checkpoint(tmp_path / "run/last.pt")
+    kept = runs.last()
     assert kept["progress"]["step"] == 8
     assert all(w.isfinite().all() for w in kept["weights"].values() if w.is_floating_point())
-    assert [r["step"] for r in metrics(tmp_path / "run") if "loss" in r] == [4, 8]
+    assert [r["step"] for r in runs.metrics() if "loss" in r] == [4, 8]
 
 
 def test_weights_that_are_not_finite_are_not_saved(
-    tmp_path: Path, tiny_set: Path, monkeypatch: pytest.MonkeyPatch
+    runs: Runs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The last step's loss is fine, but what it made of the weights is not."""
 
@@ -407,8 +353,8 @@ def test_weights_that_are_not_finite_are_not_saved(
     step, calls = torch.optim.Adam.step, {"n": 0}
     monkeypatch.setattr(torch.optim.Adam, "step", ruin)
     with pytest.raises(UserError, match="is not finite at step 16"):
-        train(tmp_path / "run", tiny_set)
-    assert load_checkpoint(tmp_path / "run/last.pt")["progress"]["step"] == 8
+        runs.train()
+    assert runs.last()["progress"]["step"] == 8
 
 
 @pytest.mark.parametrize(
@@ -416,36 +362,23 @@ def test_weights_that_are_not_finite_are_not_saved(
               RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried")],
 )  # fmt: skip
 def test_out_of_memory_says_what_to_lower(
-    tmp_path: Path, tiny_set: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+    runs: Runs, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    forward, training = FilmNet.forward, {"step": 0}
-
-    def fail(self: FilmNet, *arguments: Any) -> torch.Tensor:
-        training["step"] += self.training
-        if self.training and training["step"] == 11:
-            raise error
-        return forward(self, *arguments)
-
-    train(tmp_path / "whole", tiny_set)
-    monkeypatch.setattr(FilmNet, "forward", fail)
+    runs.train("whole")
+    change_logits(monkeypatch, 11, Mock(side_effect=error))
     with pytest.raises(
         UserError,
         match=r"out of memory on cpu at step 11: .*take about \d+.* of 32 questions .*; go on with "
         r"store=stream, or in a new run \(run=<name>\) lower trainer\.batch_size",
     ):
-        train(tmp_path / "run", tiny_set)
-    train(tmp_path / "run", tiny_set, run={"store": "stream"})  # as it says
-    whole, resumed = (load_checkpoint(tmp_path / name / "last.pt") for name in ("whole", "run"))
-    assert same(whole["weights"], resumed["weights"])
-    assert metrics(tmp_path / "whole") == metrics(tmp_path / "run")
+        runs.train()
+    runs.train(run={"store": "stream"})  # as it says
+    runs.assert_same("whole", "run", "weights")
+    assert runs.metrics("whole") == runs.metrics()
 
 
-def test_other_errors_are_not_taken_for_memory(
-    tmp_path: Path, tiny_set: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(self: FilmNet, *arguments: Any) -> None:
-        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
-
-    monkeypatch.setattr(FilmNet, "forward", fail)
+def test_other_errors_are_not_taken_for_memory(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    error = RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+    change_logits(monkeypatch, 1, Mock(side_effect=error))
     with pytest.raises(RuntimeError, match="mat1"):
-        train(tmp_path / "run", tiny_set)
+        runs.train()

@@ -20,7 +20,7 @@ from filmvqa.questions.vocabulary import Vocabulary
 from filmvqa.system.errors import UserError
 from filmvqa.training.transfer import count_weights, freeze_except, training_mode, warm_start
 from tests.models.small_models import SIZES, SMALL
-from tests.training.tiny_runs import train
+from tests.training.tiny_runs import Runs, train
 
 
 @pytest.fixture(scope="module")
@@ -80,29 +80,25 @@ def test_weights_are_carried_over_word_by_word_and_answer_by_answer(trained: Pat
 
 
 def test_what_does_not_fit_is_refused(trained: Path, tmp_path: Path) -> None:
-    model, new = grown(trained, channels=13)
-    with pytest.raises(UserError, match="do not fit this model"):
-        warm_start(model, "film", trained, new)
-    model, new = grown(trained, num_blocks=3)
-    with pytest.raises(UserError, match=r"only one has blocks\.2"):
-        warm_start(model, "film", trained, new)
-    with pytest.raises(UserError, match="is a film, not a mac"):
-        warm_start(model, "mac", trained, new)
-    with pytest.raises(UserError, match="no such checkpoint"):
-        warm_start(model, "film", tmp_path / "none.pt", new)
+    for changes, name, path, message in (
+        ({"channels": 13}, "film", trained, "do not fit this model"),
+        ({"num_blocks": 3}, "film", trained, r"only one has blocks\.2"),
+        ({}, "mac", trained, "is a film, not a mac"),
+        ({}, "film", tmp_path / "none.pt", "no such checkpoint"),
+    ):
+        model, new = grown(trained, **changes)
+        with pytest.raises(UserError, match=message):
+            warm_start(model, name, path, new)
 
 
 @pytest.mark.parametrize("part", ["film_generator", "encoder", "film_generator.task_offset"])
 def test_only_the_named_part_changes(
-    part: str, trained: Path, tiny_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    runs: Runs, part: str, trained: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     generator = {"generator": {"task_offset": True}} if "offset" in part else {}
-    train(
-        tmp_path / "run", tiny_set, max_steps=8, model=generator,
-        run={"init_from": trained, "trainable": [part]},
-    )  # fmt: skip
+    runs.train(max_steps=8, model=generator, run={"init_from": trained, "trainable": [part]})
     before = load_checkpoint(trained)["weights"]
-    after = load_checkpoint(tmp_path / "run/last.pt")["weights"]
+    after = runs.last()["weights"]
     changed = {k for k, v in after.items() if k not in before or not torch.equal(v, before[k])}
     assert changed
     assert all(name.startswith(part) for name in changed), changed  # batch norm's statistics too
@@ -114,10 +110,8 @@ def test_frozen_parts_are_in_evaluation_mode() -> None:
     model = build_model("film", **SIZES, **SMALL["film"])
     freeze_except(model, ["film_generator"])
     training_mode(model)
-    assert model.training
-    assert model.film_generator.training
-    assert not model.stem.training
-    assert not model.encoder.training
+    parts = (model, model.film_generator, model.stem, model.encoder)
+    assert [part.training for part in parts] == [True, True, False, False]
     total, trained_weights = count_weights(model)
     assert trained_weights == sum(w.numel() for w in model.film_generator.parameters()) < total
     with pytest.raises(UserError, match="no part 'film'; it has encoder, stem, blocks"):
@@ -151,21 +145,16 @@ def test_a_part_that_is_trained_leaves_the_rest_of_its_module_frozen() -> None:
     assert not any(part.training for part in (first.norm, first.conv, model.blocks[1]))
 
 
-def without_language(folder: Path, data: Path) -> Path:
-    """A run of the small FiLM none of whose blocks is conditioned."""
-    model = {"film_blocks": [False, False], "block": {"norm_affine": True}}
-    train(folder, data, max_steps=8, model=model)
-    return folder / "best.pt"
-
-
 @pytest.mark.parametrize(
     ("conditioning", "generator"),
     [("film", {"decoder": "gru"}), ("guide", {"word_attention": True}), ("film", {})],
 )
 def test_a_network_without_language_is_given_a_generator_that_begins_as_nothing(
-    conditioning: str, generator: dict, tiny_set: Path, tmp_path: Path
+    runs: Runs, conditioning: str, generator: dict
 ) -> None:
-    base = without_language(tmp_path / "base", tiny_set)
+    base = runs.folder / "base/best.pt"
+    plain_model = {"film_blocks": [False, False], "block": {"norm_affine": True}}
+    runs.train("base", max_steps=8, model=plain_model)
     content = load_checkpoint(base)
     model = {
         "film_blocks": [True, True], "generator": generator,
@@ -180,20 +169,20 @@ def test_a_network_without_language_is_given_a_generator_that_begins_as_nothing(
     features, words = torch.randn(3, *content["model"]["kwargs"]["feature_shape"]), torch.ones(3, 4)
     assert torch.equal(conditioned(features, words.long()), plain.eval()(features, words.long()))
     run = {"init_from": base, "trainable": ["encoder", "film_generator"]}
-    train(tmp_path / "run", tiny_set, max_steps=8, model=model, run=run)
-    before, after = content["weights"], load_checkpoint(tmp_path / "run/last.pt")["weights"]
+    runs.train(max_steps=8, model=model, run=run)
+    before, after = content["weights"], runs.last()["weights"]
     changed = {k.split(".")[0] for k, v in after.items() if not torch.equal(v, before.get(k, v))}
     assert changed == {"encoder"}
     assert after["film_generator.decoder.0.weight" if not generator.get("decoder") else
                  "film_generator.decoder.linear.weight"].abs().sum() > 0  # fmt: skip
 
 
-def test_frozen_batch_norms_change_only_their_statistics(tmp_path: Path, tiny_set: Path) -> None:
+def test_frozen_batch_norms_change_only_their_statistics(runs: Runs) -> None:
     weights = {}
     for frozen in ("eval", "train"):
         run = {"trainable": ["film_generator"], "frozen_batch_norm": frozen}
-        train(tmp_path / frozen, tiny_set, max_steps=8, run=run)
-        weights[frozen] = load_checkpoint(tmp_path / frozen / "last.pt")["weights"]
+        runs.train(frozen, max_steps=8, run=run)
+        weights[frozen] = runs.last(frozen)["weights"]
     changed = {k for k, v in weights["eval"].items() if not torch.equal(v, weights["train"][k])}
     outside = {name for name in changed if not name.startswith("film_generator.")}
     assert "stem.layers.1.running_mean" in outside
@@ -214,50 +203,25 @@ def test_a_fraction_is_whole_images_and_nested(tiny_set: Path, fraction: float, 
     assert set(smaller.images.tolist()) <= set(part.images.tolist()) or fraction < 0.02
 
 
-@pytest.mark.parametrize("fraction", [0.0, -0.5, 1.5, float("nan")])
-def test_fractions_outside_are_refused(fraction: float, tiny_set: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="above 0 and at most 1"):
-        train(tmp_path / "run", tiny_set, run={"fraction": fraction})
-    with pytest.raises(UserError, match="is none; raise it"):
-        train(tmp_path / "run", tiny_set, run={"fraction": 1e-4})
-
-
-def test_a_split_can_train_and_validate_on_different_images(tmp_path: Path, tiny_set: Path) -> None:
-    splits = ("val", "val")
-    best = train(tmp_path / "run", tiny_set, splits=splits, run={"fraction": 0.4}, max_steps=8)
-    images = load_checkpoint(tmp_path / "run/best.pt")["train_images"]
-    assert len(images) == 8
-    _, report = evaluate_checkpoint(
-        EvaluateSettings(checkpoint=tmp_path / "run/best.pt", split="val", device="cpu")
-    )
-    assert report["images_left_out"] == 8
+def test_a_split_can_train_and_validate_on_different_images(runs: Runs) -> None:
+    best = runs.train(splits=("val", "val"), run={"fraction": 0.4}, max_steps=8)
+    assert len(runs.best()["train_images"]) == 8
+    other = shutil.copytree(runs.data, runs.folder / "other_set")  # its images are others
+    for split, h5, left_out in (("train", None, 0), ("val", other, 0), ("val", None, 8)):
+        files, report = evaluate_checkpoint(
+            EvaluateSettings(checkpoint=runs.folder / "run", split=split, h5=h5, device="cpu")
+        )
+        assert report["images_left_out"] == left_out
     assert report["overall"]["questions"] == 12 * 10
     assert report["overall"]["accuracy"] == pytest.approx(best)
-    lines = (tmp_path / "run/evaluation/val_predictions.jsonl").read_text().splitlines()
-    assert len(lines) == 120
-    _, report = evaluate_checkpoint(
-        EvaluateSettings(checkpoint=tmp_path / "run/best.pt", split="train", device="cpu")
-    )
-    assert report["images_left_out"] == 0
-    shutil.copytree(tiny_set, tmp_path / "other_set")  # its images are others
-    _, report = evaluate_checkpoint(
-        EvaluateSettings(
-            checkpoint=tmp_path / "run/best.pt",
-            split="val",
-            h5=tmp_path / "other_set",
-            device="cpu",
-        )
-    )
-    assert report["images_left_out"] == 0
-    with pytest.raises(UserError, match="images are left"):
-        train(tmp_path / "other", tiny_set, splits=splits)
+    assert len(files.predictions.read_text().splitlines()) == 120
 
 
-def test_the_same_fraction_and_seed_is_the_same_part(tmp_path: Path, tiny_set: Path) -> None:
+def test_the_same_fraction_and_seed_is_the_same_part(runs: Runs) -> None:
     found = []
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
-        train(tmp_path / name, tiny_set, seed=seed, run={"fraction": 0.3}, max_steps=8)
-        found.append(load_checkpoint(tmp_path / name / "last.pt")["train_images"].tolist())
-        record = json.loads((tmp_path / name / "train_images.json").read_text())
+        runs.train(name, seed=seed, run={"fraction": 0.3}, max_steps=8)
+        found.append(runs.last(name)["train_images"].tolist())
+        record = json.loads((runs.folder / name / "train_images.json").read_text())
         assert record == {"split": "train", "fraction": 0.3, "seed": seed, "images": found[-1]}
     assert found[0] == found[1] != found[2]

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
+from filmvqa.checkpoints.checkpoint import load_checkpoint
 from filmvqa.questions.settings import DataSettings
+from filmvqa.system.errors import Interrupted, UserError
 from filmvqa.training.run import train_run
 from filmvqa.training.settings import (
     OptimSettings,
@@ -17,6 +21,7 @@ from filmvqa.training.settings import (
     TrainerSettings,
     TransferSettings,
 )
+from filmvqa.training.trainer import Trainer
 from tests.conftest import set_in
 from tests.models.small_models import SMALL
 
@@ -83,3 +88,107 @@ def same(a: Any, b: Any) -> bool:
     if isinstance(a, list | tuple):
         return len(a) == len(b) and all(map(same, a, b))
     return bool(a == b)
+
+
+def check_same(a: Path, b: Path) -> None:
+    """Two runs have the same checkpoints and records."""
+    for name in ("last.pt", "best.pt"):
+        assert same(load_checkpoint(a / name), load_checkpoint(b / name)), name
+    assert metrics(a) == metrics(b)
+
+
+def stop_in_steps(monkeypatch: pytest.MonkeyPatch, numbers: Sequence[int], stop: Any) -> None:
+    """Call ``stop`` in these of the optimizer's steps, counted over all runs."""
+    step = torch.optim.Adam.step
+    calls = {"n": 0}
+
+    def stops(self: torch.optim.Adam, *arguments: Any) -> Any:
+        calls["n"] += 1
+        if calls["n"] in numbers:
+            stop()
+        return step(self, *arguments)
+
+    monkeypatch.setattr(torch.optim.Adam, "step", stops)
+
+
+def note_batches(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
+    """The rows of each training batch from here on, as they come."""
+    batches: list[list[int]] = []
+    step = Trainer.step
+
+    def noted(self: Trainer, batch: Any) -> None:
+        batches.append(batch.index.tolist())
+        step(self, batch)
+
+    monkeypatch.setattr(Trainer, "step", noted)
+    return batches
+
+
+def check_interrupted(work: Callable[[Path], Any], folder: Path, numbers: Sequence[int]) -> Path:
+    """A run that is interrupted in these of the optimizer's steps, and started again each time, ends
+    as one that is not; the latter's folder."""
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    work(folder / "whole")
+    with pytest.MonkeyPatch.context() as patched:
+        stop_in_steps(patched, numbers, interrupt)
+        for _ in numbers:
+            with pytest.raises(KeyboardInterrupt):
+                work(folder / "parts")
+        work(folder / "parts")
+    check_same(folder / "whole", folder / "parts")
+    return folder / "whole"
+
+
+class Runs:
+    """Runs of one test, each in a folder of its own, on one set."""
+
+    def __init__(self, folder: Path, data: Path) -> None:
+        self.folder = folder
+        self.data = data
+
+    def train(
+        self, run: str = "run", /, *name: str, data: Path | None = None, **options: Any
+    ) -> float:
+        """As ``train``; ``data`` is another set."""
+        return train(self.folder / run, data or self.data, *name, **options)
+
+    def stop(self, step: int, run: str = "run", /, *name: str, **options: Any) -> None:
+        """Train until a run is told to stop in one of its steps, after which it is saved."""
+        right = Trainer.step
+
+        def stops(trainer: Trainer, batch: Any) -> None:
+            right(trainer, batch)
+            trainer.stop.requested = trainer.state.step == step
+
+        with pytest.MonkeyPatch.context() as patched, pytest.raises(Interrupted):
+            patched.setattr(Trainer, "step", stops)
+            self.train(run, *name, **options)
+
+    def refuse(self, message: str, run: str = "run", /, *name: str, **options: Any) -> None:
+        """A run is refused before its first step."""
+        with pytest.raises(UserError, match=message):
+            self.train(run, *name, **options)
+        assert not (self.folder / run / "metrics.jsonl").exists()
+
+    def last(self, run: str = "run") -> dict[str, Any]:
+        """The content of its ``last.pt``."""
+        return load_checkpoint(self.folder / run / "last.pt")
+
+    def best(self, run: str = "run") -> dict[str, Any]:
+        return load_checkpoint(self.folder / run / "best.pt")
+
+    def metrics(self, run: str = "run") -> list[dict]:
+        return metrics(self.folder / run)
+
+    def assert_same(self, a: str, b: str, *entries: str) -> None:
+        """Two runs have the same checkpoints and records; or only these entries of the last."""
+        for entry in entries:
+            assert same(self.last(a)[entry], self.last(b)[entry]), entry
+        if not entries:
+            check_same(self.folder / a, self.folder / b)
+
+    def check_interrupted(self, *numbers: int, **options: Any) -> None:
+        check_interrupted(lambda x: train(x, self.data, **options), self.folder, numbers)

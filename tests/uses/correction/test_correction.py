@@ -30,7 +30,7 @@ from filmvqa.uses.correction.segmented_images import (
 )
 from filmvqa.uses.correction.settings import CorrectSettings, MakeHintsSettings, SegmentingSettings
 from filmvqa.worlds.engine.schema import read_questions
-from tests.training.test_resuming import check_same, stop_in_steps
+from tests.training.tiny_runs import check_interrupted
 from tests.uses.correction.conftest import Corrected, train_corrector
 
 CPU: dict[str, Any] = {"device": "cpu", "precision": "float32"}
@@ -143,20 +143,12 @@ def test_only_what_reads_hints_is_trained(corrected: Corrected, conditioning: st
 
 
 def test_an_interrupted_correction_ends_with_the_same_bits(
-    corrected: Corrected, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    corrected: Corrected, tmp_path: Path
 ) -> None:
-    trainer = {"checkpoint_steps": 3}
-    train_corrector(tmp_path / "whole", corrected, "guide", trainer=trainer)
+    def work(folder: Path) -> None:
+        train_corrector(folder, corrected, "guide", trainer={"checkpoint_steps": 3})
 
-    def interrupt() -> None:
-        raise KeyboardInterrupt
-
-    stop_in_steps(monkeypatch, (5, 14), interrupt)
-    for _ in range(2):
-        with pytest.raises(KeyboardInterrupt):
-            train_corrector(tmp_path / "parts", corrected, "guide", trainer=trainer)
-    train_corrector(tmp_path / "parts", corrected, "guide", trainer=trainer)
-    check_same(tmp_path / "whole", tmp_path / "parts")
+    check_interrupted(work, tmp_path, (5, 14))
 
 
 def test_the_report_says_what_each_hint_gains(corrected: Corrected, tmp_path: Path) -> None:

@@ -23,8 +23,7 @@ from filmvqa.tasks.words import WordTask, format_comparison
 from filmvqa.worlds.sound.generate import MAKER, generate, layout_under
 from filmvqa.worlds.sound.scenes import SOUND
 from filmvqa.worlds.sound.settings import SoundRules, SoundSettings
-from tests.training.test_resuming import check_same, stop_in_steps
-from tests.training.tiny_runs import train
+from tests.training.tiny_runs import check_interrupted, metrics, train
 from tests.worlds.clevr.file_hashes import file_hashes
 from tests.worlds.sound.small_sets import FRONT_END, SIZE, read
 
@@ -80,9 +79,7 @@ def test_features_are_spectrograms_that_say_how_they_were_made(sounds: DatasetLa
     assert front_end == vars(FRONT_END)
 
 
-def test_an_interrupted_run_ends_with_the_same_bits(
-    tmp_path: Path, sounds: DatasetLayout, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupted_run_ends_with_the_same_bits(tmp_path: Path, sounds: DatasetLayout) -> None:
     data = DataSettings(
         name="sounds", root=sounds.root, images=sounds.images, h5=sounds.h5, spectrogram=FRONT_END,
         backbone=BackboneSettings("spectrogram"), generated={"sound": SoundSettings(images={})},
@@ -91,22 +88,14 @@ def test_an_interrupted_run_ends_with_the_same_bits(
         "model": MODEL, "checkpoint_steps": 3, "batch_size": 16, "questions_per_image": 4,
         "precision": "float32", "run": {"data": data},
     }  # fmt: skip
-    train(tmp_path / "whole", sounds.root, **options)
-
-    def interrupt() -> None:
-        raise KeyboardInterrupt
-
-    stop_in_steps(monkeypatch, (5, 14), interrupt)
-    for _ in range(2):
-        with pytest.raises(KeyboardInterrupt):
-            train(tmp_path / "parts", sounds.root, **options)
-    train(tmp_path / "parts", sounds.root, **options)
-    check_same(tmp_path / "whole", tmp_path / "parts")
-    saved = torch.load(tmp_path / "whole/best.pt", weights_only=True)
+    whole = check_interrupted(
+        lambda folder: train(folder, sounds.root, **options), tmp_path, (5, 14)
+    )
+    saved = torch.load(whole / "best.pt", weights_only=True)
     front_end = backbone_from_spec(saved["backbone"])
     assert isinstance(front_end, Spectrogram)
     assert front_end.settings == FRONT_END
-    vqa = filmvqa.load(tmp_path / "whole/best.pt", device="cpu")
+    vqa = filmvqa.load(whole / "best.pt", device="cpu")
     recording = sounds.image_folder("val") / "SOUND_val_000001.wav"
     assert vqa.features(recording).shape == (1, *SIZE)
     question = read(sounds, "val")["questions"][0]["question"]
@@ -114,10 +103,7 @@ def test_an_interrupted_run_ends_with_the_same_bits(
     assert asked.text in Vocabulary.load(sounds.vocabulary).answers()
     with pytest.raises(UserError, match="give the path of a WAV file"):
         vqa.ask(np.zeros((4, 4, 3), np.uint8), question, allow_unknown=True)
-    records = [
-        json.loads(line) for line in (tmp_path / "whole/metrics.jsonl").read_text().splitlines()
-    ]
-    types = [r["val_by_type"] for r in records if "val_by_type" in r]
+    types = [r["val_by_type"] for r in metrics(whole) if "val_by_type" in r]
     assert types and set(types[0]) <= set(SOUND.question_types)
 
 

@@ -1,0 +1,144 @@
+"""Weights & Biases never stops a run, nor asks anybody."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
+
+import pytest
+import wandb
+
+from filmvqa.system.layout import RunLayout
+from filmvqa.training.loggers import WandbLogger, build_loggers
+from filmvqa.training.settings import LoggerSettings
+from filmvqa.training.trainer import Trainer
+from tests.training.tiny_runs import Runs
+
+
+@pytest.fixture(autouse=True)
+def fresh_wandb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """W&B, which reads its environment once, knows nothing of other tests, nor of any user."""
+    wandb.teardown()
+    for name in ("WANDB_API_KEY", "WANDB_MODE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+
+def log_two_records(folder: Path) -> None:
+    logger = WandbLogger(folder, "p", "r", {})
+    for step in (1, 2):
+        logger.log({"step": step, "loss": 2.0})
+    logger.flush()
+    logger.close()
+
+
+@pytest.mark.parametrize(
+    ("started", "warning"),
+    [
+        (Mock(side_effect=RuntimeError("no network")), "does not start (no network)"),
+        (Mock(return_value=Mock(log=Mock(side_effect=OSError("gone")))), "stopped (gone)"),
+    ],
+)
+def test_wandb_never_stops_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys, started: Mock, warning: str
+) -> None:
+    monkeypatch.setattr(wandb, "init", started)
+    log_two_records(tmp_path)
+    assert capsys.readouterr().err == f"warning: W&B {warning}; going on without it\n"
+
+
+def test_wandb_without_a_network_logs_offline(tmp_path: Path, monkeypatch, capfd) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")  # nobody listens there
+    monkeypatch.setattr("filmvqa.training.loggers.WANDB_TIMEOUT", 2.0)
+    log_two_records(tmp_path)
+    (warned,) = [x for x in capfd.readouterr().err.splitlines() if x.startswith("warning: ")]
+    assert "W&B cannot log online" in warned
+    assert "logging offline" in warned
+    assert list(tmp_path.glob("wandb/offline-run-*/*.wandb"))
+
+
+def children() -> list[int]:
+    """Processes that this one has started itself."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # ended meanwhile
+            if int(path.read_text().rpartition(")")[2].split()[1]) == os.getpid():
+                found.append(int(path.parent.name))
+    return found
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are found in /proc")
+def test_wandb_killed_in_mid_run_is_one_warning(runs: Runs, monkeypatch, capfd) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    before = children()
+    step, killed = Trainer.step, []
+
+    def kills(self: Trainer, batch: Any) -> None:
+        step(self, batch)
+        if self.state.step == 6:
+            killed.extend(set(children()) - set(before))
+            for number in killed:
+                os.kill(number, signal.SIGKILL)
+
+    monkeypatch.setattr(Trainer, "step", kills)
+    runs.train(run={"logger": LoggerSettings(wandb=True, project="p")})
+    assert killed
+    assert [r["step"] for r in runs.metrics() if "loss" in r] == [4, 8, 12, 16, 20, 24]
+    (warned,) = [line for line in capfd.readouterr().err.splitlines() if "warning: " in line]
+    assert "W&B stopped" in warned
+
+
+class Terminal(io.StringIO):
+    """A terminal at which nobody sits."""
+
+    def isatty(self) -> bool:
+        return True
+
+    def readline(self, size: int | None = -1) -> str:
+        raise AssertionError("somebody was asked")
+
+    read = readline
+
+
+@pytest.mark.parametrize(
+    ("key", "netrc"),
+    [
+        (None, None),
+        (None, "machine example.org login me password x\n"),
+        ("", "{"),
+        ("short", None),
+    ],
+)
+def test_wandb_without_a_usable_key_logs_offline_and_asks_nobody(
+    tmp_path: Path, monkeypatch, key: str | None, netrc: str | None
+) -> None:
+    if key is not None:
+        monkeypatch.setenv("WANDB_API_KEY", key)
+    if netrc is not None:
+        (tmp_path / ".netrc").write_text(netrc)
+        (tmp_path / ".netrc").chmod(0o600)
+    errors = Terminal()
+    monkeypatch.setattr("sys.stderr", errors)
+    monkeypatch.setattr("sys.stdin", Terminal())
+    loggers = build_loggers(LoggerSettings(wandb=True, project="p"), RunLayout(tmp_path), {"a": 1})
+    for logger in loggers:
+        logger.log({"step": 1, "loss": 0.5})
+        logger.close()
+    assert list(tmp_path.glob("wandb/offline-run-*/*.wandb"))
+    assert isinstance(sys.stdin, Terminal)
+    assert errors.getvalue().count("warning: ") == 1
+    assert f"`wandb sync {tmp_path}/wandb/offline-run-*`" in errors.getvalue()
+
+
+def test_wandb_keeps_to_the_mode_that_is_set(tmp_path: Path, monkeypatch, capfd) -> None:
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    log_two_records(tmp_path)
+    assert not list(tmp_path.rglob("*.wandb"))
+    assert "warning" not in capfd.readouterr().err
