@@ -270,10 +270,10 @@ def test_the_stages_of_the_synthetic_run_compose(
         for line in lines:
             script, *overrides = line.split(" ")
             config = compose_config(script.removesuffix(".py"), *overrides)
-            features = (config.data.root, config.data.backbone, config.data.image_size)
-            if stage.startswith("extract"):
-                extracted.append(features)
-            if stage.startswith("train"):
+            if stage.startswith(("extract", "train")):
+                features = (config.data.root, config.data.backbone, config.data.image_size)
+                if stage.startswith("extract"):
+                    extracted.append(features)
                 assert features in extracted
 
 
