@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -84,11 +85,9 @@ def test_the_card_says_what_it_was_trained_on(run: Path) -> None:
 def test_what_it_refuses(run: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"must end in \.safetensors"):
         export_network(run, tmp_path / "net.pt")
-    alone = tmp_path / "alone"
-    alone.mkdir()
-    (alone / "best.pt").write_bytes((run / "best.pt").read_bytes())
+    shutil.copy(run / "best.pt", tmp_path)
     with pytest.raises(UserError, match="no evaluation beside it"):
-        export_network(alone, tmp_path / "net.safetensors")
+        export_network(tmp_path, tmp_path / "net.safetensors")
     content = load_checkpoint(run)
     name = next(iter(content["weights"]))
     content["weights"][name] = content["weights"][name] + 1e6

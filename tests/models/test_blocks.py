@@ -7,7 +7,6 @@ import torch
 import torch.nn.functional as F
 
 from filmvqa.film import film
-from filmvqa.models import build_model
 from filmvqa.models.attentive_read import SHARPNESS
 from filmvqa.models.blocks import FILM_POSITIONS, FilmedResBlock
 from filmvqa.models.classifier import Classifier
@@ -15,7 +14,7 @@ from filmvqa.models.conditioning import CONDITIONINGS, Conditioning, DualAttenti
 from filmvqa.models.protocols import Modulation
 from filmvqa.settings.typed import Positive
 from filmvqa.system.errors import UserError
-from tests.models.small_models import SIZES, SMALL, questions
+from tests.models.small_models import questions, small
 
 
 def modulation(channels: int, extra: int = 0, batch: int = 2, key: int = 0) -> Modulation:
@@ -81,8 +80,7 @@ def test_all_positions_are_given_the_context(input_proj_kernel: int) -> None:
 
 
 def test_reads_reach_the_next_block_and_the_classifier() -> None:
-    torch.manual_seed(0)
-    net = build_model("film", **SIZES, **SMALL["film"], reads=True).eval()
+    net = small("film", reads=True).eval()
     assert net.blocks[0].context is None
     assert net.blocks[1].context.in_features == 12
     assert net.classifier.mlp[0].in_features == 10 + 12
@@ -95,23 +93,22 @@ def test_reads_reach_the_next_block_and_the_classifier() -> None:
         blocked.data.copy_(kept)
     assert torch.equal(net(features, asked), before)
     with pytest.raises(UserError, match="no block is conditioned"):
-        build_model("film", **SIZES, **SMALL["film"], reads=True, film_blocks=[False, False])
+        small("film", reads=True, film_blocks=[False, False])
 
 
 def test_the_classifier_takes_the_last_conditioned_blocks_branch() -> None:
-    torch.manual_seed(0)
     classifier = {"projection_dim": 0, "pool": "branch", "hidden_dims": [14]}
-    options = {**SMALL["film"], "classifier": classifier, "film_blocks": [True, False]}
-    net = build_model("film", **SIZES, **options, reads=True).eval()
+    options = {"classifier": classifier, "film_blocks": [True, False]}
+    net = small("film", **options, reads=True).eval()
     features, asked = torch.randn(3, 6, 5, 5), questions([4, 7, 2])
     given = net.blocks[0](net.stem(features), net.modulate(asked).layer(0), pool_branch=True)
     expected = net.classifier.mlp(torch.cat([given.branch, given.read], 1))
     assert torch.allclose(net(features, asked), expected, atol=1e-5)
     with pytest.raises(UserError, match=r"pool=branch: needs reads=true"):
-        build_model("film", **SIZES, **options)
+        small("film", **options)
     options["classifier"] = {**classifier, "projection_dim": 8}
     with pytest.raises(UserError, match=r"projection_dim=8: pool=branch has no map"):
-        build_model("film", **SIZES, **options, reads=True)
+        small("film", **options, reads=True)
 
 
 def test_maximum_and_mean_side_by_side() -> None:
@@ -162,10 +159,7 @@ def test_dual_attention_against_its_formula_in_float64() -> None:
 
 @pytest.mark.parametrize("conditioning", [*CONDITIONINGS, "concat"])
 def test_every_conditioning_depends_on_the_question_and_learns(conditioning: str) -> None:
-    torch.manual_seed(0)
-    model = build_model(
-        "film", **SIZES, **SMALL["film"] | {"block": {"conditioning": conditioning}}
-    )
+    model = small("film", block={"conditioning": conditioning})
     features, rows = torch.randn(4, 6, 5, 5), questions([4, 6, 3, 5])
     shared = torch.tensor([2, 0, 0, 1])
     model.eval()
@@ -182,10 +176,8 @@ def test_every_conditioning_depends_on_the_question_and_learns(conditioning: str
 
 
 def test_blocks_without_film() -> None:
-    options = SMALL["film"] | {"film_blocks": [False, True]}
-    model = build_model("film", **SIZES, **options)
-    assert model.film_generator.num_layers == 1
-    unconditioned = build_model("film", **SIZES, **options | {"film_blocks": [False, False]}).eval()
+    assert small("film", film_blocks=[False, True]).film_generator.num_layers == 1
+    unconditioned = small("film", film_blocks=[False, False]).eval()
     assert unconditioned.film_generator is None
     features, rows = torch.randn(2, 6, 5, 5), questions([4, 6])
     assert torch.equal(unconditioned(features, rows), unconditioned(features, rows.flip(0)))
@@ -200,9 +192,8 @@ def test_blocks_without_film() -> None:
     ],
 )  # fmt: skip
 def test_pools_over_maps_of_other_sizes(pool: str, height: int, width: int) -> None:
-    options = SMALL["film"] | {"classifier": {"pool": pool, "projection_dim": 5}}
-    sizes = SIZES | {"feature_shape": [6, height, width]}
-    model = build_model("film", **sizes, **options).eval()
+    classifier = {"pool": pool, "projection_dim": 5}
+    model = small("film", classifier=classifier, feature_shape=[6, height, width]).eval()
     assert model(torch.randn(2, 6, height, width), questions([4, 6])).shape == (2, 7)
 
 
@@ -237,7 +228,7 @@ def test_a_conditioning_of_ones_own_reads_words_and_takes_options(
 ) -> None:
     monkeypatch.setitem(CONDITIONINGS, "reading_words", ReadingWords)
     own = {"conditioning": "reading_words", "conditioning_options": {"heads": 3}}
-    model = build_model("film", **SIZES, **SMALL["film"], block=own)
+    model = small("film", block=own)
     assert model.blocks[0].condition.attention.num_heads == 3
     features, rows = torch.randn(2, 6, 5, 5), questions([4, 6])
     answers = model.eval()(features, rows)
@@ -245,6 +236,6 @@ def test_a_conditioning_of_ones_own_reads_words_and_takes_options(
     assert torch.allclose(model(features, F.pad(rows, (0, 3))), answers, atol=1e-5)
     own["conditioning_options"] = {"head": 3}
     with pytest.raises(UserError, match=r"block\.conditioning_options\.head: no such option"):
-        build_model("film", **SIZES, **SMALL["film"], block=own)
+        small("film", block=own)
     with pytest.raises(UserError, match=r"conditioning_options: concat has none"):
-        build_model("film", **SIZES, **SMALL["film"], block=own | {"conditioning": "concat"})
+        small("film", block=own | {"conditioning": "concat"})

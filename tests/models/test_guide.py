@@ -10,12 +10,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from filmvqa.film import film
-from filmvqa.models import build_model
 from filmvqa.models.blocks import FilmedResBlock
 from filmvqa.models.conditioning import Guide
 from filmvqa.models.protocols import Modulation
 from filmvqa.system.errors import OptionError
-from tests.models.small_models import SIZES, SMALL, questions
+from tests.models.small_models import questions, small
 
 
 def guided(
@@ -59,9 +58,8 @@ def test_the_guide_is_the_papers_equation(
 
 
 def test_the_guide_of_a_network_is_of_the_size_of_its_maps() -> None:
-    options = SMALL["film"] | {"block": {"conditioning": "guide"}, "stem": {"strides": [2]}}
-    sizes = SIZES | {"feature_shape": [6, 5, 9]}
-    model = build_model("film", **sizes, **options).eval()
+    options = {"block": {"conditioning": "guide"}, "stem": {"strides": [2]}}
+    model = small("film", feature_shape=[6, 5, 9], **options).eval()
     assert model.film_generator.extra_dim == 3 + 5
     assert torch.isfinite(model(torch.randn(2, 6, 5, 9), questions([4, 6]))).all()
     with pytest.raises(ValueError, match=r"maps of \(2, 3\): the guide is for \(3, 5\)"):

@@ -5,18 +5,16 @@ from __future__ import annotations
 import pytest
 import torch
 
-from filmvqa.models import build_model
 from filmvqa.models.mac import MacNet
 from tests.models.mac_equations import answer
-from tests.models.small_models import SIZES, SMALL, questions
+from tests.models.small_models import questions, small
 
 
 @pytest.mark.parametrize("self_attention", [False, True])
 @pytest.mark.parametrize("memory_gate", [False, True])
 def test_mac_is_its_equations(self_attention: bool, memory_gate: bool) -> None:
-    torch.manual_seed(0)
     options = {"self_attention": self_attention, "memory_gate": memory_gate, "gate_bias": 0.3}
-    model = build_model("mac", **SIZES, **SMALL["mac"] | options).double().eval()
+    model = small("mac", **options).double().eval()
     rows = questions([4, 7, 1])
     # The model casts features to float32, so that only the reference runs in float64.
     features = torch.randn(3, 6, 5, 5)
@@ -31,7 +29,7 @@ def test_mac_is_its_equations(self_attention: bool, memory_gate: bool) -> None:
 
 def test_memory_dropout_keeps_one_mask_for_all_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     options = {f"{n}_dropout": 0.0 for n in ("embedding", "stem", "question", "read", "output")}
-    model = build_model("mac", **SIZES, **SMALL["mac"] | options | {"memory_dropout": 0.5}).train()
+    model = small("mac", **options, memory_dropout=0.5).train()
     masks = []
     original = model.read.forward
 

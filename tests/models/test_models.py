@@ -135,7 +135,7 @@ def test_the_papers_network_has_the_papers_parts() -> None:
 
 @pytest.mark.parametrize("generator", [{}, {"gamma": "one"}, {"multipliers": 0.5}], ids=str)
 def test_the_penalty_is_the_generators_of_the_same_batch(generator: dict) -> None:
-    model = build_model("film", **SIZES, **SMALL["film"] | {"generator": generator})
+    model = small("film", generator=generator)
     features, rows = torch.randn(4, 6, 5, 5), questions([4, 6, 3, 5])
     assert model.has_film_penalty
     logits, penalty = model(features, rows, return_penalty=True)
@@ -147,8 +147,7 @@ def test_the_penalty_is_the_generators_of_the_same_batch(generator: dict) -> Non
 
 
 def test_without_deviations_there_is_no_penalty() -> None:
-    fixed = {"gamma": "one", "beta": "zero"}
-    model = build_model("film", **SIZES, **SMALL["film"] | {"generator": fixed})
+    model = small("film", generator={"gamma": "one", "beta": "zero"})
     assert not model.has_film_penalty
     with pytest.raises(ValueError, match="no γ and β"):
         model(torch.randn(1, 6, 5, 5), questions([4]), return_penalty=True)
@@ -228,11 +227,7 @@ def test_an_error_of_the_code_keeps_its_traceback(
 
 def test_biases_begin_at_zero_or_as_in_the_original_code() -> None:
     """It draws weights by Kaiming and keeps torch's biases: uniform within 1 / √fan-in."""
-    models = {
-        name: build_model("film", **SIZES, **SMALL["film"], initial_biases=name)
-        for name in ("zero", "uniform")
-        if torch.manual_seed(0)
-    }
+    models = {name: small("film", initial_biases=name) for name in ("zero", "uniform")}
     for (name, zero), uniform in zip(
         models["zero"].named_parameters(), models["uniform"].parameters(), strict=True
     ):
@@ -244,15 +239,13 @@ def test_biases_begin_at_zero_or_as_in_the_original_code() -> None:
         else:
             assert torch.equal(zero, uniform), name
     with pytest.raises(UserError, match="initial_biases='one': must be one of zero, uniform"):
-        build_model("film", **SIZES, **SMALL["film"], initial_biases="one")
+        small("film", initial_biases="one")
 
 
 def test_small_initial_weights_are_torchs_default() -> None:
     """Kaiming's lie within √(6 / fan-in), torch's within √(1 / fan-in)."""
     for name, square in (("kaiming", 6.0), ("small", 1.0)):
-        torch.manual_seed(0)
-        net = build_model("film", **SIZES, **SMALL["film"], initial_weights=name)
-        for module in net.modules():
+        for module in small("film", initial_weights=name).modules():
             if isinstance(module, nn.Linear | nn.Conv2d):
                 bound = math.sqrt(square / module.weight[0].numel())
                 assert 0.7 * bound < module.weight.abs().max() <= bound

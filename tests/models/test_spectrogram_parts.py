@@ -6,12 +6,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from filmvqa.models import build_model
 from filmvqa.models.baselines import CnnLSTM
 from filmvqa.models.classifier import Classifier
 from filmvqa.models.vision import CoordConv2d, Stem
 from filmvqa.system.errors import OptionError, UserError
-from tests.models.small_models import SMALL
+from tests.models.small_models import small
 
 SHAPE = (1, 8, 12)
 
@@ -36,11 +35,7 @@ def test_coordinates_of_chosen_axes(axes: str, channels: int) -> None:
 @pytest.mark.parametrize("axes", ["x", "y"])
 def test_a_network_has_coordinates_of_one_axis_everywhere(axes: str) -> None:
     def weights(**options: str) -> dict[str, int]:
-        torch.manual_seed(0)
-        model = build_model(
-            "film", vocab_size=9, num_answers=5, feature_shape=[1, 8, 8], **SMALL["film"],
-            coordinates="everywhere", **options,
-        )  # fmt: skip
+        model = small("film", feature_shape=[1, 8, 8], coordinates="everywhere", **options)
         return {n: p.shape[1] for n, p in model.named_parameters() if p.dim() == 4}
 
     both, one = weights(), weights(coordinate_axes=axes)

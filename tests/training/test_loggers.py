@@ -4,7 +4,6 @@ import gc
 import json
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -14,13 +13,12 @@ from torch import nn
 import filmvqa
 from filmvqa.checkpoints.checkpoint import load_checkpoint
 from filmvqa.evaluation.batches import open_loader
-from filmvqa.system.errors import Interrupted, UserError
+from filmvqa.system.errors import UserError
 from filmvqa.system.layout import RunLayout
 from filmvqa.training.loggers import JsonlLogger, build_loggers
 from filmvqa.training.part_norms import PartNorms
 from filmvqa.training.settings import LoggerSettings
 from filmvqa.training.snapshots import SnapshotTaker
-from filmvqa.training.trainer import Trainer
 from tests.conftest import data_in
 from tests.training.tiny_runs import Runs, same
 
@@ -52,20 +50,10 @@ def test_a_dropped_logger_leaves_no_descriptor(tmp_path: Path) -> None:
     assert count() == before
 
 
-def test_tensorboard_has_curves_histograms_and_examples(
-    runs: Runs, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_tensorboard_has_curves_histograms_and_examples(runs: Runs) -> None:
     """Also of a run that was interrupted: nothing is there twice."""
     logger = {"logger": LoggerSettings(tensorboard=True)}
-    step = Trainer.step
-
-    def stop(self: Trainer, batch: Any) -> None:
-        step(self, batch)
-        self.stop.requested = self.state.step == 13
-
-    with monkeypatch.context() as patch, pytest.raises(Interrupted):
-        patch.setattr(Trainer, "step", stop)
-        runs.train(run=logger)
+    runs.stop(13, run=logger)
     runs.train(run=logger)
     shown = EventAccumulator(
         str(runs.folder / "run/tensorboard"), {"tensors": 0, "scalars": 0, "histograms": 0}

@@ -11,9 +11,8 @@ import torch
 from filmvqa.checkpoints.checkpoint import load_checkpoint, model_from_checkpoint
 from filmvqa.evaluation.batches import open_loader
 from filmvqa.settings.renamed_keys import RENAMED_KEYS
-from filmvqa.training.trainer import Trainer
 from tests.conftest import REPOSITORY, data_in
-from tests.training.tiny_runs import Runs, same
+from tests.training.tiny_runs import Runs
 
 FOLDER = REPOSITORY / "tests/fixtures/checkpoint_3"
 
@@ -71,31 +70,15 @@ def as_format_3(content: dict[str, Any]) -> dict[str, Any]:
     return old
 
 
-def test_a_run_of_format_3_is_resumed_to_the_same_bits(
-    runs: Runs, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_of_format_3_is_resumed_to_the_same_bits(runs: Runs) -> None:
     options = {"ema_decay": 0.9, "film_penalty": 0.01, "checkpoint_steps": 5}
     options["model"] = {"film_blocks": [True, False], "block": {"film_position": "after_conv2"}}
     runs.train("whole", **options)
-    step = Trainer.step
-
-    def stopped(self: Trainer, batch: Any) -> None:
-        if self.state.step == 13:
-            raise KeyboardInterrupt
-        step(self, batch)
-
-    monkeypatch.setattr(Trainer, "step", stopped)
-    with pytest.raises(KeyboardInterrupt):
-        runs.train(**options)
-    monkeypatch.setattr(Trainer, "step", step)
-    path = runs.folder / "run/last.pt"
-    old = as_format_3(load_checkpoint(path))
-    assert old["progress"]["step"] == 10
+    runs.stop(13, **options)
+    old = as_format_3(runs.last())
+    assert old["progress"]["step"] == 13
     assert "average" in old["config"]["trainer"]
-    torch.save(old, path)
+    torch.save(old, runs.folder / "run/last.pt")
     runs.train(**options)
-    whole, resumed = (runs.last(name) for name in ("whole", "run"))
-    assert same(whole["weights"], resumed["weights"])
-    assert same(whole["ema_weights"], resumed["ema_weights"])
-    assert same(whole["optimizer"], resumed["optimizer"])
+    runs.assert_same("whole", "run", "weights", "ema_weights", "optimizer")
     assert runs.metrics("whole") == runs.metrics()

@@ -18,13 +18,13 @@ from filmvqa.training.overfitting import overfitting_warning
 from filmvqa.training.settings import OptimSettings
 from filmvqa.training.state import update_ema
 from filmvqa.training.trainer import Trainer
-from tests.models.small_models import SIZES, SMALL
+from tests.models.small_models import small
 from tests.training.tiny_runs import Runs, train
 
 
 def decays(**options: object) -> dict[str, float]:
     """The weight decay of each weight of a small FiLM."""
-    model = build_model("film", **SIZES, **SMALL["film"])
+    model = small("film")
     optimizer = build_optimizer(model, OptimSettings(weight_decay=1e-5, **options))
     names = {id(w): n for n, w in model.named_parameters()}
     found = {

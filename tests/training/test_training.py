@@ -15,13 +15,14 @@ from filmvqa.evaluation.batches import Loader, open_loader
 from filmvqa.models import MODELS, build_model, targets_of
 from filmvqa.questions.vocabulary import Vocabulary
 from filmvqa.system.errors import UserError
+from filmvqa.tasks.protocol import find_task
 from filmvqa.training.optimizer import build_optimizer, build_schedule
 from filmvqa.training.settings import OptimSettings
 from filmvqa.training.state import compile_parts
 from filmvqa.training.trainer import Trainer
 from tests.conftest import data_in
-from tests.models.small_models import SMALL
-from tests.training.tiny_runs import LARGER, Runs, same
+from tests.models.small_models import small
+from tests.training.tiny_runs import LARGER, Runs, learn_by_heart, same
 
 
 def test_a_run_leaves_what_it_should(runs: Runs) -> None:
@@ -74,17 +75,8 @@ def test_sixty_four_questions_are_learned_by_heart(name: str, tiny_set: Path) ->
         name, vocab_size=len(vocabulary.question), num_answers=len(vocabulary.answer),
         feature_shape=loader.store.shape, **LARGER[name],
     )  # fmt: skip
-    optimizer = torch.optim.Adam(model.parameters(), 5e-3)
     batch = loader.batch(torch.arange(64))
-    for _ in range(300):
-        logits = model(batch.features, batch.questions, batch.image_of_question)
-        right = (logits.argmax(1) == batch.targets).float().mean()
-        if right == 1:
-            break
-        optimizer.zero_grad()
-        torch.nn.functional.cross_entropy(logits, batch.targets).backward()
-        optimizer.step()
-    assert right == 1
+    assert learn_by_heart(find_task("answers"), model, batch, 1.0) == 1
 
 
 def test_coupled_and_decoupled_weight_decay() -> None:
@@ -118,10 +110,7 @@ def test_schedules() -> None:
 
 
 def test_compiled_parts_compute_the_same() -> None:
-    torch.manual_seed(0)
-    model = build_model(
-        "film", vocab_size=9, num_answers=5, feature_shape=(6, 4, 4), **SMALL["film"]
-    )
+    model = small("film", feature_shape=(6, 4, 4))
     names = list(model.state_dict())
     features, questions = torch.randn(3, 6, 4, 4), torch.tensor([[1, 4, 2], [1, 2, 0], [1, 5, 2]])
     expected = model.eval()(features, questions)

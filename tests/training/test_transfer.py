@@ -19,7 +19,7 @@ from filmvqa.questions.dataset import QuestionDataset
 from filmvqa.questions.vocabulary import Vocabulary
 from filmvqa.system.errors import UserError
 from filmvqa.training.transfer import count_weights, freeze_except, training_mode, warm_start
-from tests.models.small_models import SIZES, SMALL
+from tests.models.small_models import small
 from tests.training.tiny_runs import Runs, train
 
 
@@ -107,7 +107,7 @@ def test_only_the_named_part_changes(
 
 
 def test_frozen_parts_are_in_evaluation_mode() -> None:
-    model = build_model("film", **SIZES, **SMALL["film"])
+    model = small("film")
     freeze_except(model, ["film_generator"])
     training_mode(model)
     parts = (model, model.film_generator, model.stem, model.encoder)
@@ -120,9 +120,7 @@ def test_frozen_parts_are_in_evaluation_mode() -> None:
 
 def test_batch_norms_of_frozen_parts_can_go_on() -> None:
     """As in the original code: they normalise by the batch and estimate, but nothing is trained."""
-    model = build_model(
-        "film", **SIZES, **SMALL["film"] | {"block": {"dropout": 0.5, "norm_affine": True}}
-    )
+    model = small("film", block={"dropout": 0.5, "norm_affine": True})
     freeze_except(model, ["film_generator"])
     for frozen in ("train", "eval"):
         training_mode(model, frozen)
@@ -137,7 +135,7 @@ def test_batch_norms_of_frozen_parts_can_go_on() -> None:
 
 def test_a_part_that_is_trained_leaves_the_rest_of_its_module_frozen() -> None:
     block = {"conditioning": "spatial_film", "norm_affine": True, "dropout": 0.5}
-    model = build_model("film", **SIZES, **SMALL["film"] | {"block": block})
+    model = small("film", block=block)
     freeze_except(model, ["film_generator", "blocks.0.condition"])
     training_mode(model)
     first = model.blocks[0]

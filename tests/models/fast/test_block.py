@@ -15,7 +15,7 @@ from filmvqa.models.fast import block as fast_block
 from filmvqa.models.fast.accelerate import accelerate
 from filmvqa.models.fast.block import _moments
 from filmvqa.models.protocols import Modulation
-from tests.models.fast.accelerated import accelerated
+from tests.models.fast.accelerated import accelerated, threads
 from tests.models.test_blocks import modulation
 
 OPTIONS = {"coordinates": "none", "input_proj_kernel": 0, "kernel_size": 1}
@@ -39,7 +39,7 @@ def run(module: FilmedResBlock, inputs: list[Tensor]) -> BlockOutput:
     size=st.tuples(st.integers(1, 5), st.integers(2, 5)),
     channels=st.integers(1, 20),
     training=st.booleans(),
-    threads=st.sampled_from([1, 2, 3]),
+    num_threads=st.sampled_from([1, 2, 3]),
     seed=st.integers(0, 1000),
 )
 def test_outputs_and_gradients_are_those_of_torchs_functions(
@@ -47,7 +47,7 @@ def test_outputs_and_gradients_are_those_of_torchs_functions(
     size: tuple[int, int],
     channels: int,
     training: bool,
-    threads: int,
+    num_threads: int,
     seed: int,
 ) -> None:
     torch.manual_seed(seed)
@@ -60,14 +60,10 @@ def test_outputs_and_gradients_are_those_of_torchs_functions(
     parameters = modulation(channels, batch=questions, key=channels)
     own = as_leaves((x, context, *parameters[:4]), torch.float32)
     reference = as_leaves((x, context, *parameters[:4]), torch.float64)
-    threads_before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
+    with threads(num_threads):
         out, expected = run(module, own), run(exact, reference)
         weights = [torch.randn_like(t) for t in out]
         sum((t * w).sum() for t, w in zip(out, weights, strict=True)).backward()
-    finally:
-        torch.set_num_threads(threads_before)
     sum((t * w).sum() for t, w in zip(expected, weights, strict=True)).backward()
     assume(has_no_ties(copy.deepcopy(exact), reference))
     tolerance = 2e-5
@@ -156,10 +152,8 @@ def test_one_value_per_channel_is_refused_as_by_batch_norm() -> None:
 def test_the_same_bits_with_any_number_of_threads() -> None:
     torch.manual_seed(0)
     x, parameters = torch.randn(7, 16, 5, 5), modulation(16, batch=7, key=16)
-    module, threads = block(16), torch.get_num_threads()
-    outputs = []
+    module, outputs = block(16), []
     for count in (1, 3):
-        torch.set_num_threads(count)
-        outputs.append(module(x, parameters).read)
-    torch.set_num_threads(threads)
+        with threads(count):
+            outputs.append(module(x, parameters).read)
     assert torch.allclose(*outputs, atol=1e-6)

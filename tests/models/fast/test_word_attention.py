@@ -10,7 +10,7 @@ from torch import Tensor
 
 from filmvqa.models.fast import word_attention
 from filmvqa.models.film_generator import WordAttention
-from tests.models.fast.accelerated import accelerated
+from tests.models.fast.accelerated import accelerated, threads
 
 ATTENTION = accelerated(WordAttention(4, 2, 3))
 
@@ -23,11 +23,11 @@ def attend(queries: Tensor, words: Tensor, padding: Tensor) -> Tensor:
     lengths=st.lists(st.integers(1, 7), min_size=1, max_size=5),
     num_queries=st.integers(1, 4),
     width=st.integers(1, 20),
-    threads=st.sampled_from([1, 2, 3]),
+    num_threads=st.sampled_from([1, 2, 3]),
     seed=st.integers(0, 1000),
 )
 def test_outputs_and_gradients_are_those_of_torchs_functions(
-    lengths: list[int], num_queries: int, width: int, threads: int, seed: int
+    lengths: list[int], num_queries: int, width: int, num_threads: int, seed: int
 ) -> None:
     torch.manual_seed(seed)
     padding = torch.arange(max(lengths)) >= torch.tensor(lengths)[:, None]
@@ -36,14 +36,10 @@ def test_outputs_and_gradients_are_those_of_torchs_functions(
         for count in (num_queries, max(lengths))
     ]
     exact = [t.detach().double().requires_grad_() for t in own]
-    threads_before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
+    with threads(num_threads):
         out = attend(*own, padding)
         grad = torch.randn_like(out)
         out.backward(grad)
-    finally:
-        torch.set_num_threads(threads_before)
     expected = attend(*exact, padding)
     expected.backward(grad.double())
     assert torch.allclose(out.double(), expected, rtol=1e-5, atol=1e-5)
