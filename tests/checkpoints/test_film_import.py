@@ -14,7 +14,12 @@ import torch
 from PIL import Image
 
 import filmvqa
-from filmvqa.checkpoints.checkpoint import feature_differences, load_checkpoint, save_checkpoint
+from filmvqa.checkpoints.checkpoint import (
+    feature_differences,
+    load_checkpoint,
+    model_from_checkpoint,
+    save_checkpoint,
+)
 from filmvqa.checkpoints.film_import import backbone_of, import_original_film
 from filmvqa.checkpoints.settings import ImportSettings
 from filmvqa.evaluation.evaluate import evaluate_checkpoint
@@ -176,8 +181,7 @@ def test_beginning_from_other_features_is_told(
 ) -> None:
     target = imported(tmp_path, checkpoint(feature_dim=(1024, 14, 14)))
     content = load_checkpoint(target)
-    vocabulary = Vocabulary.from_dict(content["vocabulary"])
-    model = build_model("film", **content["model"]["kwargs"])
+    model, vocabulary = model_from_checkpoint(content, target)
     for std, told in ((0.224, ""), (0.225, "std [0.229, 0.224, 0.225], not [0.229, 0.224, 0.224]")):
         made = content["backbone"] | {"std": [0.229, 0.224, std]}
         warm_start(model, "film", target, vocabulary, feature_spec=made)

@@ -19,7 +19,7 @@ from filmvqa.checkpoints.original_film import load_original_film
 from filmvqa.models.classifier import ORIGINAL_POOLS
 from filmvqa.system.errors import UserError
 from tests.checkpoints.reference_baselines import checkpoint as baseline_checkpoint
-from tests.checkpoints.reference_film import ANSWERS, ENGINE, WORDS, checkpoint, run
+from tests.checkpoints.reference_film import ANSWERS, WORDS, checkpoint, run
 from tests.conftest import examples
 
 LSTM = baseline_checkpoint("LSTM")
@@ -33,26 +33,28 @@ def batch(feature_dim: tuple[int, ...], width: int = 46) -> tuple[torch.Tensor, 
     return torch.randn(5, *feature_dim), questions
 
 
-def assert_same(path: Path, width: int = 46, **options: Any) -> torch.Tensor:
-    """The logits, once they are known to be the reference's."""
-    content = checkpoint(**options)
-    torch.save(content, path)
+def assert_loads_as(content: dict[str, Any], path: Path, width: int = 46) -> torch.Tensor:
+    """The logits of a file's model, once they are known to be the reference's for some content."""
     model, vocabulary = load_original_film(path)
     assert not model.training
+    assert {weight.dtype for weight in model.parameters()} == {torch.float32}
     assert len(vocabulary["answer_token_to_idx"]) == ANSWERS
-    features, questions = batch(options.get("feature_dim", ENGINE["feature_dim"]), width)
+    options = content["execution_engine_kwargs"]
+    features, questions = batch(options["feature_dim"], width)
     with torch.inference_mode():
         film, expected = run(content, features, questions)
         logits = model(features, questions)
         assert torch.allclose(logits, expected, atol=1e-4, rtol=1e-4)
-        if (
-            options.get("use_gamma", True)
-            and options.get("use_beta", True)
-            and all(model.conditioned_blocks)
-        ):
+        if options["use_gamma"] and options["use_beta"] and all(model.conditioned_blocks):
             gamma, beta, *_ = model.modulate(questions)
             assert torch.allclose(torch.cat([gamma, beta], 2), film, atol=1e-5)
     return logits
+
+
+def assert_same(path: Path, width: int = 46, **options: Any) -> torch.Tensor:
+    content = checkpoint(**options)
+    torch.save(content, path)
+    return assert_loads_as(content, path, width)
 
 
 ONE_AT_A_TIME: list[dict[str, Any]] = [
@@ -156,18 +158,12 @@ def test_the_original_codes_own_file(shared: Path) -> None:
 def test_options_left_out_have_the_originals_defaults(tmp_path: Path) -> None:
     content = checkpoint(stem_num_layers=2, stem_batchnorm=False, classifier_batchnorm=False,
                          module_batchnorm=False, classifier_downsample="maxpool2")  # fmt: skip
-    for key in ("stem_num_layers", "stem_batchnorm", "classifier_batchnorm", "module_batchnorm",
-                "classifier_downsample", "condition_method", "use_coords"):  # fmt: skip
-        del content["execution_engine_kwargs"][key]
-    torch.save(content, tmp_path / "old.pt")
-    features, questions = batch(ENGINE["feature_dim"])
-    model, _ = load_original_film(tmp_path / "old.pt")
-    full = content | {"execution_engine_kwargs": ENGINE | {
-        "stem_num_layers": 2, "stem_batchnorm": False, "classifier_batchnorm": False,
-        "module_batchnorm": False, "classifier_downsample": "maxpool2"}}  # fmt: skip
-    with torch.inference_mode():
-        assert torch.allclose(model(features, questions), run(full, features, questions)[1],
-                              atol=1e-4)  # fmt: skip
+    full = content["execution_engine_kwargs"]
+    left_out = {"stem_num_layers", "stem_batchnorm", "classifier_batchnorm", "module_batchnorm",
+                "classifier_downsample", "condition_method", "use_coords"}  # fmt: skip
+    given = {key: value for key, value in full.items() if key not in left_out}
+    torch.save(content | {"execution_engine_kwargs": given}, tmp_path / "old.pt")
+    assert_loads_as(content, tmp_path / "old.pt")
 
 
 def with_options(**options: Any) -> dict[str, Any]:
@@ -303,40 +299,16 @@ def test_other_types_and_versions_of_torch_give_the_same_model(
 ) -> None:
     """torch 0.2 has no ``num_batches_tracked``, and writes another format of file."""
     content = checkpoint()
+    old = dict(content)
     for entry in ("program_generator_state", "execution_engine_state"):
         content[entry] = {
-            name: torch.nn.Parameter(value.to(dtype))
+            name: value.to(dtype).float()
             for name, value in content[entry].items()
             if not name.endswith("num_batches_tracked")
         }
-    torch.save(content, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
-    features, questions = batch(ENGINE["feature_dim"])
-    model, _ = load_original_film(tmp_path / "old.pt")
-    assert {w.dtype for w in model.parameters()} == {torch.float32}
-    for entry in ("program_generator_state", "execution_engine_state"):
-        content[entry] = {name: value.detach().float() for name, value in content[entry].items()}
-    with torch.inference_mode():
-        assert torch.allclose(
-            model(features, questions), run(content, features, questions)[1], atol=1e-4
-        )
-
-
-@pytest.mark.parametrize("method", ["uint8", "float32"])
-def test_pixels_are_those_that_the_original_trains_on(method: str, tmp_path: Path) -> None:
-    """Its scripts/extract_features.py stores pixels in [0, 1]; ours stores bytes."""
-    content = checkpoint(
-        feature_dim=(3, 32, 32), stem_num_layers=2, stem_kernel_size=4, stem_stride=2,
-        stem_padding=1,
-    )  # fmt: skip
-    torch.save(content, tmp_path / "film.pt")
-    model, _ = load_original_film(tmp_path / "film.pt")
-    _, questions = batch((3, 32, 32))
-    pixels = torch.randint(0, 256, (5, 3, 32, 32), dtype=torch.uint8)
-    unit = pixels.float() / 255
-    with torch.inference_mode():
-        expected = run(content, unit, questions)[1]
-        logits = model(pixels if method == "uint8" else unit, questions)
-    assert torch.allclose(logits, expected, atol=1e-4, rtol=1e-4)
+        old[entry] = {k: torch.nn.Parameter(v.to(dtype)) for k, v in content[entry].items()}
+    torch.save(old, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
+    assert_loads_as(content, tmp_path / "old.pt")
 
 
 def test_a_file_that_cannot_be_read_now_is_not_called_broken(

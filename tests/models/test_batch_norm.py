@@ -86,20 +86,6 @@ def test_training_is_that_of_torch_and_counts_are_repeated_maps(
     torch.testing.assert_close(ours.eval()(x), torchs.eval()(x), rtol=1e-12, atol=1e-12)
 
 
-@both_forms
-@pytest.mark.parametrize("with_counts", [False, True])
-@pytest.mark.parametrize("order", ORDERS)
-def test_gradients_are_those_of_finite_differences(
-    norm_type: type[BatchNorm2d], with_counts: bool, order: torch.memory_format
-) -> None:
-    torch.manual_seed(0)
-    norm = norm_type(2, dtype=torch.float64)
-    x = torch.randn(3, 2, 2, 2, dtype=torch.float64).contiguous(memory_format=order)
-    counts = torch.tensor([1, 3, 2]) if with_counts else None
-    inputs = (x.requires_grad_(), *norm.parameters())
-    assert torch.autograd.gradcheck(lambda x, *_: norm(x, counts), inputs)
-
-
 @pytest.mark.parametrize("shape", [(64, 128, 14, 14), (128, 64, 6, 6), (61, 96, 7, 7)])
 @pytest.mark.parametrize("with_counts", [False, True])
 def test_statistics_in_channels_last_order_are_exact(

@@ -76,9 +76,7 @@ def test_tensorboard_has_curves_histograms_and_examples(runs: Runs) -> None:
 def test_loggers_do_not_change_what_is_trained(runs: Runs) -> None:
     runs.train("plain")
     runs.train("shown", run={"logger": LoggerSettings(tensorboard=True)})
-    plain, shown = (runs.last(name) for name in ("plain", "shown"))
-    assert same(plain["weights"], shown["weights"])
-    assert same(plain["random"], shown["random"])
+    runs.assert_same("plain", "shown", "weights", "random", "optimizer", "sampler")
     assert runs.metrics("plain") == runs.metrics("shown")
 
 

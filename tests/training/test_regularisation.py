@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import copy
-import json
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from filmvqa.checkpoints.checkpoint import eval_weights, load_checkpoint
-from filmvqa.models import build_model
+from filmvqa.checkpoints.checkpoint import eval_weights, model_from_checkpoint
 from filmvqa.system.errors import UserError
 from filmvqa.training.optimizer import build_optimizer
 from filmvqa.training.overfitting import overfitting_warning
@@ -19,7 +17,7 @@ from filmvqa.training.settings import OptimSettings
 from filmvqa.training.state import update_ema
 from filmvqa.training.trainer import Trainer
 from tests.models.small_models import small
-from tests.training.tiny_runs import Runs, train
+from tests.training.tiny_runs import Runs
 
 
 def decays(**options: object) -> dict[str, float]:
@@ -56,12 +54,9 @@ def test_norms_and_biases_can_go_without() -> None:
 def test_the_penalty_draws_gamma_and_beta_to_one_and_zero(runs: Runs) -> None:
     sizes = []
     for penalty in (0.0, 100.0):
-        folder = runs.folder / str(penalty)
         optim = {"lr": 1e-2, "schedule": "constant"}
-        train(folder, runs.data, max_steps=48, film_penalty=penalty, optim=optim)
-        content = load_checkpoint(folder / "last.pt")
-        model = build_model("film", **content["model"]["kwargs"]).eval()
-        model.load_state_dict(content["weights"])
+        runs.train(str(penalty), max_steps=48, film_penalty=penalty, optim=optim)
+        model, _ = model_from_checkpoint(runs.last(str(penalty)), runs.folder)
         modulation = model.modulate(torch.randint(4, 20, (16, 8)))
         sizes.append(model.film_generator.penalty(modulation).item())
     assert sizes[1] < 0.3 * sizes[0]
@@ -119,9 +114,7 @@ def test_a_run_that_overfits_says_so(runs: Runs, capsys) -> None:
         max_epochs=150, train_sample=None, optim={"lr": 1e-2, "schedule": "constant"},
     )  # fmt: skip
     assert capsys.readouterr().out.count("overfitting: since step") >= 1
-    lines = (runs.folder / "run/metrics.jsonl").read_text().splitlines()
-    records = [json.loads(line) for line in lines]
-    last = [r for r in records if "gap" in r][-1]
+    last = [r for r in runs.metrics() if "gap" in r][-1]
     assert last["gap"] > 0.2
     assert set(last["val_by_type"]) <= {
         "count", "exist", "compare integer", "query attribute", "compare attribute",
