@@ -22,8 +22,10 @@ from PIL import Image
 
 from filmvqa.backbones.build import build_backbone
 from filmvqa.backbones.extraction import Extraction
+from filmvqa.backbones.settings import ExtractionSettings
 from filmvqa.features import feature_file
-from filmvqa.features.feature_file import FEATURE_SPEC, FORMAT, open_feature_file, open_writer
+from filmvqa.features.feature_file import FEATURE_SPEC, FORMAT, open_feature_file
+from filmvqa.features.feature_writer import open_writer
 from filmvqa.features.store import open_feature_store
 from filmvqa.system.errors import UserError
 from tests.conftest import examples
@@ -116,7 +118,7 @@ def test_no_trouble_of_the_system_costs_a_file(
     )
     for work in (
         lambda: extraction().run(),
-        lambda: extraction(precision="float32").run(),
+        lambda: extraction(settings=ExtractionSettings(precision="float32")).run(),
         lambda: open_feature_file(path),
     ):
         refused_and_kept(work, path, re.escape(os.strerror(number)))

@@ -17,7 +17,8 @@ from tqdm import tqdm
 
 from filmvqa.backbones.backbone import Backbone
 from filmvqa.backbones.settings import ExtractionSettings
-from filmvqa.features.feature_file import FORMAT, check_made_alike, open_writer, recorded_precision
+from filmvqa.features.feature_file import FORMAT, recorded_precision
+from filmvqa.features.feature_writer import check_made_alike, open_writer
 from filmvqa.features.images import list_images
 from filmvqa.features.prefetch import prefetch
 from filmvqa.settings.typed import ImageSize, MissingImages, checked

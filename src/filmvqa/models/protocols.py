@@ -169,6 +169,11 @@ def is_modulated(model: nn.Module) -> TypeGuard[Modulated]:
     return isinstance(model, Modulated) and model.num_modulated > 0
 
 
+def has_film_penalty(model: nn.Module) -> bool:
+    """Whether the model computes a penalty on the deviations of γ and β."""
+    return is_modulated(model) and model.has_film_penalty
+
+
 def can_record(model: nn.Module) -> bool:
     """Whether ``record_activations`` is possible."""
     return isinstance(model, Recorded) and model.can_record

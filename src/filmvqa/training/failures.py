@@ -1,14 +1,19 @@
-"""What ends training early: losses and weights that are not finite, and memory that runs out."""
+"""What ends training early: losses and weights that are not finite, and memory that runs out; and
+weights that are not trained though they should be."""
 
 from __future__ import annotations
 
 import json
 import math
+import sys
+
+from torch import nn
+from tqdm import tqdm
 
 from filmvqa.evaluation.batches import Loader
 from filmvqa.system import processes
 from filmvqa.system.disk import format_bytes
-from filmvqa.system.errors import UserError
+from filmvqa.system.errors import UserError, warn
 from filmvqa.system.files import write_file
 from filmvqa.system.layout import RunLayout
 from filmvqa.training.settings import TrainerSettings
@@ -84,3 +89,12 @@ def describe_memory_use(
         f"{format_bytes(features)}, and activations many times that; {kept}in a new run "
         "(run=<name>) lower trainer.batch_size or raise trainer.questions_per_image"
     )
+
+
+def warn_of_untrained(model: nn.Module) -> None:
+    """Name the weights that are to be trained and got no gradient: the loss does not use them."""
+    names = [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None]
+    if names and processes.is_first():
+        more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+        with tqdm.external_write_mode(file=sys.stderr):  # the bar is on a line of its own
+            warn(f"no gradient reaches {', '.join(names[:5])}{more}: the loss does not use them")

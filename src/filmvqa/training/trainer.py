@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -20,17 +19,17 @@ from filmvqa.evaluation.batches import Batch, Loader
 from filmvqa.evaluation.predictions import PredictionStoppedError, predict
 from filmvqa.models.batch_norm import SharedStatistics, share_statistics
 from filmvqa.models.fast.precision import choose_precision
-from filmvqa.models.protocols import is_modulated
+from filmvqa.models.protocols import has_film_penalty
 from filmvqa.questions.vocabulary import Vocabulary
 from filmvqa.settings.typed import FrozenBatchNorm
 from filmvqa.system import processes
 from filmvqa.system.devices import autocast
-from filmvqa.system.errors import Interrupted, UserError, warn
+from filmvqa.system.errors import Interrupted, UserError
 from filmvqa.system.layout import RunLayout
 from filmvqa.system.memory import explained_out_of_memory
 from filmvqa.tasks.protocol import task_of
 from filmvqa.tasks.reports import type_means
-from filmvqa.training.failures import FiniteCheck, describe_memory_use
+from filmvqa.training.failures import FiniteCheck, describe_memory_use, warn_of_untrained
 from filmvqa.training.loggers import Logger
 from filmvqa.training.optimizer import clipped_parts
 from filmvqa.training.overfitting import overfitting_warning
@@ -104,9 +103,7 @@ class Trainer:
         if (types := self.task.question_types(val.questions)) is not None:
             self.val_types = types[0], types[1][self.val_rows]
         self.finite = FiniteCheck(state, train, layout)
-        if settings.film_penalty and not (
-            is_modulated(state.model) and state.model.has_film_penalty
-        ):
+        if settings.film_penalty and not has_film_penalty(state.model):
             raise UserError(
                 "trainer.film_penalty: this model has no γ and β whose deviations to penalise"
             )
@@ -227,7 +224,7 @@ class Trainer:
         weight = batch.share * processes.count()
         (weight * (loss + penalty)).backward()  # type: ignore[no-untyped-call]
         if state.step == 0:
-            _warn_of_untrained(state.model)
+            warn_of_untrained(state.model)
         is_logged = self._is_multiple(settings.log_every, state.step + 1)
         if is_logged:
             self.norms.before_update()
@@ -393,15 +390,6 @@ def _over_processes(
     # Statistics of one process each: those of the first are copied to the others.
     copied: dict[str, Any] = {_COPY_BUFFERS: shared is None}
     return DistributedDataParallel(model, **copied), shared
-
-
-def _warn_of_untrained(model: nn.Module) -> None:
-    """Name the weights that are to be trained and got no gradient: the loss does not use them."""
-    names = [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None]
-    if names and processes.is_first():
-        more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-        with tqdm.external_write_mode(file=sys.stderr):  # the bar is on a line of its own
-            warn(f"no gradient reaches {', '.join(names[:5])}{more}: the loss does not use them")
 
 
 def _sample(rows: Tensor, count: int | None, seed: int) -> Tensor:
