@@ -54,15 +54,6 @@ def refused(work: Callable[[], Any], path: Path, match: str | None = None) -> st
     return str(caught.value)
 
 
-def refused_after(harm: Callable[[h5py.File], Any], originals: Any, path: Path, match: str) -> None:
-    """An HDF5 file is refused after something was done to it."""
-    content, read = originals[path.name]
-    path.write_bytes(content)
-    with h5py.File(path, "r+") as file:
-        harm(file)
-    refused(lambda: read(path), path, match)
-
-
 class Originals(dict[str, tuple[bytes, Callable[[Path], Any]]]):
     def __repr__(self) -> str:  # for a failing test's report
         return "originals"
@@ -314,20 +305,43 @@ def bomb(path: Path) -> None:
     path.write_bytes(content)
 
 
+FEATURES, QUESTIONS = "val_features_clevr_cnn.h5", "val_questions.h5"
+
+
 @pytest.mark.parametrize(
-    ("harm", "match"),
+    ("kind", "harm", "match"),
     [
-        (lambda f: f["features"].__setitem__((3, 0, 0, 0), np.nan), "image 3 are damaged"),
-        (lambda f: f.attrs.__delitem__("weights_sha256"), "lacks the attribute 'weights_sha256'"),
-        (lambda f: f.attrs.__delitem__("num_done"), "lacks the attribute 'num_done'"),
-        (lambda f: f.__delitem__("row_crc32"), "no dataset 'row_crc32'"),
-        (lambda f: f.__delitem__("features"), "no dataset 'features'"),
+        (FEATURES, lambda f: f["features"].__setitem__((3, 0, 0, 0), np.nan),
+         "image 3 are damaged"),
+        (FEATURES, lambda f: f.attrs.__delitem__("weights_sha256"),
+         "lacks the attribute 'weights_sha256'"),
+        (FEATURES, lambda f: f.attrs.__delitem__("num_done"), "lacks the attribute 'num_done'"),
+        (FEATURES, lambda f: f.__delitem__("row_crc32"), "no dataset 'row_crc32'"),
+        (FEATURES, lambda f: f.__delitem__("features"), "no dataset 'features'"),
+        (QUESTIONS, lambda f: f["answers"].__setitem__(1, 10**6), "damaged"),
+        (QUESTIONS, lambda f: (f.attrs.__delitem__("sha256"), f["answers"].__setitem__(1, 10**6)),
+         "'answers' of question 1 is out of range"),
+        (QUESTIONS, lambda f: (f.attrs.__delitem__("sha256"), f["image_idxs"].__setitem__(1, -4)),
+         "'image_idxs' of question 1 is out of range"),
+        (QUESTIONS,
+         lambda f: (f.__delitem__("answers"), f.__setitem__("answers", np.zeros(3, np.int32))),
+         "'answers' is int32"),
+        (QUESTIONS, lambda f: (f.__delitem__("answers"), f.__setitem__("answers", np.zeros(200))),
+         "'answers' is float64"),
+        (QUESTIONS, lambda f: (f.attrs.__delitem__("sha256"), f["questions"].__setitem__(2, 0)),
+         "question 2 has no words"),
+        (QUESTIONS, lambda f: f.__delitem__("questions"), "no dataset 'questions'"),
     ],
-)
-def test_features_that_are_changed(
-    originals: Any, tmp_path: Path, harm: Callable[[h5py.File], Any], match: str
+)  # fmt: skip
+def test_hdf5_files_that_are_changed(
+    originals: Any, tmp_path: Path, kind: str, harm: Callable[[h5py.File], Any], match: str
 ) -> None:
-    refused_after(harm, originals, tmp_path / "val_features_clevr_cnn.h5", match)
+    content, read = originals[kind]
+    path = tmp_path / kind
+    path.write_bytes(content)
+    with h5py.File(path, "r+") as file:
+        harm(file)
+    refused(lambda: read(path), path, match)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -346,29 +360,6 @@ def test_features_that_are_not_finite(
         open_feature_store(path, placement=placement).read(torch.arange(5))
 
     refused(work, path, "image 2 are not finite")
-
-
-@pytest.mark.parametrize(
-    ("harm", "match"),
-    [
-        (lambda f: f["answers"].__setitem__(1, 10**6), "damaged"),
-        (lambda f: (f.attrs.__delitem__("sha256"), f["answers"].__setitem__(1, 10**6)),
-         "'answers' of question 1 is out of range"),
-        (lambda f: (f.attrs.__delitem__("sha256"), f["image_idxs"].__setitem__(1, -4)),
-         "'image_idxs' of question 1 is out of range"),
-        (lambda f: (f.__delitem__("answers"), f.__setitem__("answers", np.zeros(3, np.int32))),
-         "'answers' is int32"),
-        (lambda f: (f.__delitem__("answers"), f.__setitem__("answers", np.zeros(200))),
-         "'answers' is float64"),
-        (lambda f: (f.attrs.__delitem__("sha256"), f["questions"].__setitem__(2, 0)),
-         "question 2 has no words"),
-        (lambda f: f.__delitem__("questions"), "no dataset 'questions'"),
-    ],
-)  # fmt: skip
-def test_question_files_that_are_changed(
-    originals: Any, tmp_path: Path, harm: Callable[[h5py.File], Any], match: str
-) -> None:
-    refused_after(harm, originals, tmp_path / "val_questions.h5", match)
 
 
 def test_a_vocabulary_is_not_written_over_itself(tiny_world: Path, tmp_path: Path) -> None:
