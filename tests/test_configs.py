@@ -150,9 +150,9 @@ BASELINE = {
     "model.embedding_dim": 300, "model.hidden_dim": 256, "model.num_layers": 2,
     "model.classifier_norm": "none", "model.classifier_dropout": 0,
 }  # fmt: skip
-#: By experiment: the paper's values; the original's scripts/train/film_humans.sh, preprocess_human.sh
-#: and vr/embedding.py for new words; defaults of its scripts/train_model.py, and TRAINING.md for
-#: CNN+LSTM+SA.
+#: By experiment: the paper's values; the original's scripts/train/film_humans.sh,
+#: preprocess_human.sh, and vr/embedding.py for new words; defaults of its scripts/train_model.py,
+#: and TRAINING.md for CNN+LSTM+SA.
 RECIPES: dict[str, dict[str, Any]] = {
     "film_clevr": {
         "optim.name": "adam", "optim.lr": 3e-4, "optim.weight_decay": 1e-5,

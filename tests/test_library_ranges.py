@@ -83,7 +83,8 @@ def test_settings(make: Callable[..., Any], options: dict, message: str) -> None
          "image_size="),
         (lambda p: Extraction(p, p / "x.h5", "val", build_backbone("pixels"), (224,)),
          "image_size="),
-        (lambda p: evaluate_checkpoint(EvaluateSettings(checkpoint=p, split="val", precision="bf16")),
+        (lambda p: evaluate_checkpoint(
+            EvaluateSettings(checkpoint=p, split="val", precision="bf16")),
          "precision='bf16': must be one of auto, float32, bfloat16"),
         (lambda p: open_feature_store(p / "x.h5", placement="disk"),
          "store='disk': must be one of auto, device, memory, stream"),

@@ -46,7 +46,7 @@ def sizes(name: str, num_answers: int = 7) -> dict[str, Any]:
 
 
 def small(name: str, **options: Any) -> nn.Module:
-    """The small model of that name, with other options if given; always the same initial weights."""
+    """The small model of that name with other options, always with the same initial weights."""
     torch.manual_seed(0)
     given = {k: v for k, v in SIZES.items() if k != "num_answers"} | sizes(name)
     return build_model(name, **given | SMALL[name] | options)
