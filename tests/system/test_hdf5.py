@@ -15,7 +15,7 @@ import h5py
 import numpy as np
 import pytest
 
-from filmvqa.system.hdf5 import HDF5_ERRORS, outside_cause, unreadable
+from filmvqa.system.hdf5 import HDF5_ERRORS, open_hdf5, outside_cause, unreadable
 
 
 @pytest.fixture
@@ -148,3 +148,20 @@ def test_most_flipped_bits_are_known_as_broken_content(path: Path) -> None:
             continue
     assert len(causes) > 20
     assert sum(cause is None for cause in causes) > 0.9 * len(causes)
+
+
+def test_a_broken_heap_of_texts_is_refused_before_libhdf5_hangs(tmp_path: Path) -> None:
+    path = tmp_path / "f.h5"
+    with h5py.File(path, "w") as file:
+        file.attrs.update({"format": "a", "backbone": "clevr_cnn"})
+    with open_hdf5(path) as file:
+        assert file.attrs["backbone"] == "clevr_cnn"
+    content = bytearray(path.read_bytes())
+    at = content.index(b"GCOL") + 16
+    while content[at : at + 2] != b"\0\0":  # up to what is free
+        at += 16 + (int.from_bytes(content[at + 8 : at + 16], "little") + 7) // 8 * 8
+    for size in (0, 2**63):
+        content[at + 8 : at + 16] = size.to_bytes(8, "little")
+        path.write_bytes(content)
+        with pytest.raises(OSError, match="heap at byte"):
+            open_hdf5(path)

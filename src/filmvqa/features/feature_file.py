@@ -18,7 +18,7 @@ from filmvqa.features.rows import (
     DatasetRows,
 )
 from filmvqa.system.errors import UserError
-from filmvqa.system.hdf5 import HDF5_ERRORS, outside_cause, unreadable
+from filmvqa.system.hdf5 import HDF5_ERRORS, open_hdf5, outside_cause, unreadable
 
 FORMAT = "filmvqa-features-2"
 _EARLIER_FORMATS = ("filmvqa-features-1",)  # without checksums
@@ -66,7 +66,7 @@ def open_feature_file(path: str | Path) -> FeatureFile:
     """
     path = Path(path)
     try:
-        file = h5py.File(path, "r")
+        file = open_hdf5(path)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; make it with {_EXTRACT}") from None
     except HDF5_ERRORS as error:
@@ -224,7 +224,7 @@ def recorded_precision(path: Path) -> str | None:
         If the file cannot be read for a reason outside of it.
     """
     try:
-        with h5py.File(path, "r") as file:
+        with open_hdf5(path) as file:
             return str(file.attrs["precision"])
     except FileNotFoundError:
         return None

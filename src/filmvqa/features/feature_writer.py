@@ -25,7 +25,7 @@ from filmvqa.features.feature_file import (
 from filmvqa.features.rows import REMEDY, all_finite, create_rows, row_offsets
 from filmvqa.system.disk import DISK_FULL_ERRNOS, disk_full_error
 from filmvqa.system.errors import UserError, one_line, warn
-from filmvqa.system.hdf5 import HDF5_ERRORS, image_name_crc32, outside_cause, unreadable
+from filmvqa.system.hdf5 import HDF5_ERRORS, image_name_crc32, open_hdf5, outside_cause, unreadable
 
 #: What the attributes are that are hashes.
 _HASHED = {"image_names_sha256": "set of images", "weights_sha256": "content of the weights"}
@@ -37,7 +37,7 @@ def check_made_alike(
 ) -> None:
     """Raise ``UserError`` unless a feature file has these attributes and this shape."""
     try:
-        with h5py.File(path, "r") as file:
+        with open_hdf5(path) as file:
             changed = _changed_attribute(file, attributes, shape)
     except HDF5_ERRORS as error:
         raise unreadable(path, error, REMEDY) from None
@@ -69,7 +69,7 @@ def open_writer(
     if path.exists():
         file = None
         try:
-            file = h5py.File(path, "r+")
+            file = open_hdf5(path, "r+")
             num_done = int(file.attrs["num_done"])
             changed = _changed_attribute(file, attributes, shape)
             if changed is None:

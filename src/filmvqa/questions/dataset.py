@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -17,7 +16,7 @@ from filmvqa.features.store import FeatureStore
 from filmvqa.questions.vocabulary import SPECIAL_TOKENS, Vocabulary
 from filmvqa.settings.typed import MissingImages
 from filmvqa.system.errors import UserError
-from filmvqa.system.hdf5 import HDF5_ERRORS, arrays_sha256, unreadable
+from filmvqa.system.hdf5 import HDF5_ERRORS, arrays_sha256, open_hdf5, unreadable
 from filmvqa.worlds.engine.programs import QUESTION_TYPES
 
 _MAKE_AGAIN = "delete it and run scripts/preprocess_questions.py again"
@@ -129,7 +128,7 @@ class QuestionDataset(QuestionGroups):
         """
         path = Path(path)
         try:
-            with h5py.File(path, "r") as file:
+            with open_hdf5(path) as file:
                 known = (*QUESTION_DATASETS, *NAME_DATASETS)
                 arrays = {name: file[name][:] for name in file if name in known}
                 attributes = dict(file.attrs)

@@ -29,6 +29,7 @@ from filmvqa.system.hdf5 import (
     arrays_sha256,
     image_name_crc32,
     names_sha256,
+    open_hdf5,
     outside_cause,
     unreadable,
 )
@@ -209,7 +210,7 @@ class _Preprocessing:
         nothing but what is accepted; None if it is to be made."""
         target = self.layout.question_h5(split)
         try:
-            with h5py.File(target, "r") as file:
+            with open_hdf5(target) as file:
                 attributes, count = dict(file.attrs), len(file["questions"])
         except FileNotFoundError:
             return None

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 from numpy.typing import NDArray
 
@@ -31,6 +32,29 @@ _OTHER_CAUSES = {
     "NONE where it is",
 }
 _ERRNO = re.compile(r"errno = (\d+)")
+
+
+#: How much of a file is looked through for heaps: ours stand before the rows.
+_HEAD = 2**20
+
+
+def open_hdf5(path: str | Path, mode: str = "r") -> h5py.File:
+    """As ``h5py.File`` of a file that is there; raises one of ``HDF5_ERRORS``, also for a broken
+    heap of texts, in which libhdf5 may go round forever (``H5HG__cache_heap_deserialize``)."""
+    with open(path, "rb") as stream:
+        head = stream.read(_HEAD)
+    for heap in re.finditer(rb"GCOL\x01\0\0\0(?=.{8})", head, re.DOTALL):
+        at = heap.start() + 16
+        end = heap.start() + int.from_bytes(head[at - 8 : at], "little")
+        while at + 16 <= min(end, len(head)):
+            size = int.from_bytes(head[at + 8 : at + 16], "little")
+            # An object has a head and is padded; what is free, of index 0, counts its own head.
+            is_object = head[at : at + 2] != b"\0\0"
+            step = 16 + (size + 7) // 8 * 8 if is_object else size
+            if step < 16 or at + step > end:
+                raise OSError(f"a heap at byte {heap.start()} is broken")
+            at += step
+    return h5py.File(path, mode)
 
 
 def outside_cause(error: BaseException) -> str | None:
