@@ -137,7 +137,9 @@ def test_an_unknown_key_is_refused_with_the_nearest(
 
 
 def test_an_unknown_key_like_no_other_is_refused_with_all() -> None:
-    assert line("evaluate", "model=film").startswith("model: no such key; choose from batch_size, ")
+    assert line("evaluate", "model=film").startswith(
+        "model: no such key; choose from accelerate, batch_size, "
+    )
     assert line("evaluate", "~zzzzz").startswith("zzzzz: no such key; choose from")
     assert line("train", "qqq/www=1").startswith("qqq/www: no such key; choose from")
 

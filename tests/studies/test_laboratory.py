@@ -345,7 +345,7 @@ def test_a_claim_with_a_slip_is_refused(
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ('{"question_index": 3}', r"test_predictions.jsonl: line 1: .*missing"),
+        ('{"question_index": 3}', r"test_predictions.jsonl: line 1: has no .*`answer`"),
         ('{"question_index": 3, "image_index": 1, "answer": "yes"}',
          r"test_predictions.jsonl: question 3 has no true answer"),
     ],

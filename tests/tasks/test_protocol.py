@@ -11,6 +11,7 @@ import torch
 import filmvqa
 from filmvqa.checkpoints.export import export_network
 from filmvqa.evaluation.evaluate import evaluate_checkpoint
+from filmvqa.evaluation.settings import EvaluateSettings
 from filmvqa.models import MODELS
 from filmvqa.system.errors import UserError
 from filmvqa.tasks.label_maps import LabelMapTask, label_runs
@@ -35,7 +36,9 @@ def test_a_kind_of_answer_is_one_file_also_outside_the_package(
         capsys.readouterr().out
     )
     assert read_evaluations(tmp_path / "metrics.jsonl")[-1]["metric"] == "closeness"
-    files, report = evaluate_checkpoint(tmp_path / "best.pt", "val", device="cpu")
+    files, report = evaluate_checkpoint(
+        EvaluateSettings(checkpoint=tmp_path / "best.pt", split="val", device="cpu")
+    )
     assert report is not None
     assert report["overall"]["closeness"] == pytest.approx(best, abs=1e-3)
     assert best > 0.5

@@ -170,6 +170,11 @@ def test_every_form_replaces_what_it_knows_and_says_so() -> None:
     assert not accelerate(model).replaced  # nothing is left to do
 
 
+def test_frozen_parts_are_replaced_too() -> None:
+    model = network("film_reads").requires_grad_(False)
+    assert not accelerate(model).left
+
+
 def test_random_numbers_and_statistics_stay_as_they_are() -> None:
     model = network("film_reads").train()
     before = {k: v.clone() for k, v in model.state_dict().items()}

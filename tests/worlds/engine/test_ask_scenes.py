@@ -153,7 +153,7 @@ def test_a_world_of_a_file(sounds: dict[str, Any], tmp_path: Path) -> None:
     mine.write_bytes(metadata.read_bytes())
     plain = asked(sounds, tmp_path, world="sound", relate_by=None)
     (tmp_path / "questions.json").unlink()
-    options = {"world": str(mine), "relate": None}
+    options = {"world": str(mine), "relate_by": None}
     assert asked(sounds, tmp_path, templates=SOUND.templates, **options) == plain
     assert read_world(str(mine)).relations == SOUND.relations
 

@@ -192,9 +192,9 @@ def _outputs(module: nn.Module, inputs: Sequence[Any], *, with_gradients: bool) 
         output = module(*inputs)
     outputs = [x for x in _tensors(output) if x.is_floating_point()]
     statistics = [buffer.clone() for buffer in module.buffers() if buffer.is_floating_point()]
-    if not with_gradients:
-        return [*outputs, *statistics]
     leaves = [x for x in (*_tensors(inputs), *module.parameters()) if x.requires_grad]
+    if not with_gradients or not leaves:  # none, of an encoder that is frozen
+        return [*outputs, *statistics]
     weights = [torch.linspace(-1, 1, x.numel()).to(x).view_as(x) for x in outputs]
     gradients = torch.autograd.grad(
         outputs, leaves, weights, allow_unused=True, materialize_grads=True

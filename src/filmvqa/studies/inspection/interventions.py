@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TypedDict, Unpack
 
@@ -97,13 +98,12 @@ def build_network_change(settings: FilmSettings) -> NetworkChange | None:
                 "film.shift or film.question too"
             )
         return None
-    return NetworkChange(
-        settings.folder_name,
-        {"film": settings.record},
-        lambda model, vocabulary: as_modulated(model).intervene(
-            build_intervention(settings, model, vocabulary)
-        ),
-    )
+
+    def change(model: nn.Module, vocabulary: Vocabulary) -> AbstractContextManager[None]:
+        intervention = build_intervention(settings, model, vocabulary)  # names the key if it fails
+        return as_modulated(model).intervene(intervention)
+
+    return NetworkChange(settings.folder_name, {"film": settings.record}, change)
 
 
 def scale_and_shift(scale: float = 1.0, shift: float = 0.0, **where: Unpack[Where]) -> FilmChange:
