@@ -93,7 +93,7 @@ def _acquire(path: Path, held: ExitStack) -> str | None:
                 _mark(marker, parts)
             except Timeout:
                 return f"{_advice(marker)} (if it has ended, move {marker} away)"
-            except OSError:
+            except (OSError, UserError):  # a full disk is a UserError
                 if not works:
                     raise
         except OSError as error:
