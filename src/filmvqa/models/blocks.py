@@ -212,10 +212,10 @@ class FilmedResBlock(nn.Module):
         if self.dropout is not None:
             out = self.dropout(out)
         out = self._film_at("after_relu2", torch.relu(out), modulation)
-        x = self._film_at("after_residual", x + out if self.residual else out, modulation)
         read = branch = None
-        if modulation is not None and modulation.key.shape[1]:
-            read = attentive_read(x, out, modulation.key)
         if pool_branch:
             branch = torch.cat([out.amax((2, 3)), out.mean((2, 3))], 1)
+        x = self._film_at("after_residual", x + out if self.residual else out, modulation)
+        if modulation is not None and modulation.key.shape[1]:
+            read = attentive_read(x, out, modulation.key)
         return BlockOutput(x, read, branch)
