@@ -43,14 +43,6 @@ def _is_on_cpu(x: Tensor) -> bool:
     return x.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
-def combine(
-    shared: SharedStatistics, mean: Tensor, var: Tensor, size: Tensor | float
-) -> tuple[Tensor, ...]:
-    """As ``shared.combine``, without a gradient."""
-    with torch.no_grad():
-        return shared.combine(mean, var, size)
-
-
 def sums_of_all(shared: SharedStatistics, *parts: Tensor) -> tuple[Tensor, ...]:
     """The sums of tensors (C,) over all processes, by which the gradient flows through the
     statistics: zeros where this process' part does not count, as it has no share in them."""
@@ -68,7 +60,7 @@ def _normalise(norm: _BatchNorm, x: Tensor, counts: Tensor | None) -> Tensor:
         mean, var = _moments(maps) if counts is None else _weighted_moments(maps, counts)
         num_values: Tensor | float = values_per_channel(x, counts)
         if shared is not None:
-            mean, var, size = combine(shared, mean, var, num_values)
+            mean, var, size = shared.combine(mean, var, num_values)
             refuse_single_value(size)
             num_values = size
     track(norm, mean, var, num_values)

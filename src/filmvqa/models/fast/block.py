@@ -19,7 +19,7 @@ from filmvqa.models.attentive_read import read_scale
 from filmvqa.models.batch_norm import BatchNorm2d, SharedStatistics, track
 from filmvqa.models.blocks import BlockOutput, FilmedResBlock
 from filmvqa.models.conditioning import Film
-from filmvqa.models.fast.batch_norm import combine, sums_of_all
+from filmvqa.models.fast.batch_norm import sums_of_all
 from filmvqa.models.fast.kernels import kernel, kernels_take, over_questions
 from filmvqa.models.fast.replacement import is_intact
 from filmvqa.models.protocols import Modulation
@@ -158,7 +158,7 @@ class _FusedBlock(torch.autograd.Function):
         size = float(h.shape[0] * h.shape[1])
         batch_mean, batch_var = _moments(h, offset) if statistics is None else statistics
         if statistics is None and shared is not None:
-            batch_mean, batch_var, total = combine(shared, batch_mean, batch_var, size)
+            batch_mean, batch_var, total = shared.combine(batch_mean, batch_var, size)
             size = float(total)
         inverse = (batch_var + eps).rsqrt()
         scale = gamma * inverse
