@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,8 @@ from filmvqa.tasks.words import WordTask
 from filmvqa.worlds.engine.schema import read_questions
 from filmvqa.worlds.sound.scenes import SOUND
 from tests.worlds.sound.small_sets import make_set
+
+NUMBERS = {"0": "zero", "1": "one", "2": "two", "3": "three", "4": "four", "10": "ten"}
 
 
 @pytest.fixture
@@ -48,8 +51,11 @@ def test_one_answer_per_line(
         ScoreSettings(answers=path, questions=questions, output=tmp_path / "report.json")
     )
     assert report == {
-        "answers": str(path), "questions": str(questions), **expected(tiny_set, given)
-    }  # fmt: skip
+        "answers": str(path),
+        "questions": str(questions),
+        "no_answers": len(given) - len(given) // 2,
+        **expected(tiny_set, given),
+    }
     assert json.loads((tmp_path / "report.json").read_text()) == report
     assert 0 < report["overall"]["correct"] == len(given) // 2
 
@@ -122,6 +128,47 @@ def test_a_question_without_an_answer_is_named(
     (tmp_path / "a.txt").write_text("\n".join(given))
     with pytest.raises(UserError, match=r"q\.json: question 2: has no answer"):
         score_answers(ScoreSettings(answers=tmp_path / "a.txt", questions=tmp_path / "q.json"))
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        str.upper, str.capitalize, "{}.".format, "  '{}' ".format, "“{}”".format, "**{}**".format,
+        "The answer is {}.".format, "Answer: {}".format, "the answer is: {}".format, "A: {}".format,
+        "it is {}".format, "a {}".format, lambda answer: NUMBERS.get(answer, answer).capitalize(),
+    ],
+)  # fmt: skip
+def test_answers_in_another_form_are_right(
+    questions: Path, tmp_path: Path, form: Callable[[str], str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    truths = [str(q.answer) for q in read_questions(questions).questions]
+    (tmp_path / "a.txt").write_text("\n".join(map(form, truths)))
+    report = score_answers(ScoreSettings(answers=tmp_path / "a.txt", questions=questions))
+    assert report["overall"]["accuracy"] == 1
+    assert report["no_answers"] == 0
+    assert not capsys.readouterr().err
+
+
+def test_lines_that_are_no_answers_are_counted(
+    questions: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also where a right answer is within: nobody is to guess which of two was meant."""
+    truths = [str(q.answer) for q in read_questions(questions).questions]
+    given = ["yes or no", "not sure", "", *truths[3:]]
+    (tmp_path / "a.txt").write_text("\n".join(given))
+    report = score_answers(ScoreSettings(answers=tmp_path / "a.txt", questions=questions))
+    assert report["no_answers"] == 3
+    assert report["overall"]["correct"] == len(truths) - 3
+    warning = capsys.readouterr().err
+    assert f"a.txt: 3 of {len(truths)} lines are no answer" in warning
+    assert "line 1: 'yes or no'" in warning
+
+
+def test_a_file_of_hardly_any_answers_is_refused(questions: Path, tmp_path: Path) -> None:
+    count = len(read_questions(questions).questions)
+    (tmp_path / "a.txt").write_text("yes\n" + "I see three cubes\n" * (count - 1))
+    with pytest.raises(UserError, match=rf"a\.txt: {count - 1} of {count} lines .*one answer"):
+        score_answers(ScoreSettings(answers=tmp_path / "a.txt", questions=questions))
 
 
 def test_a_report_is_not_written_over_its_inputs(questions: Path, tmp_path: Path) -> None:

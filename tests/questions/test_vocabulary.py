@@ -1,9 +1,17 @@
 from __future__ import annotations
 
-import pytest
+import re
+from collections import Counter
 
-from filmvqa.questions.vocabulary import SPECIAL_TOKENS, Vocabulary, tokenize
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from filmvqa.questions.vocabulary import END, SPECIAL_TOKENS, START, Vocabulary, tokenize
 from filmvqa.system.errors import UserError
+from filmvqa.worlds.engine.families import REFERRING, read_families
+from filmvqa.worlds.engine.world import CLEVR, World
+from filmvqa.worlds.sound.scenes import SOUND
 
 
 @pytest.mark.parametrize(
@@ -59,3 +67,72 @@ def test_the_releases_vocabulary_loads(shared) -> None:
 def test_a_missing_vocabulary_says_how_to_make_one(tmp_path) -> None:
     with pytest.raises(UserError, match=r"preprocess_questions\.py"):
         Vocabulary.load(tmp_path / "vocab.json")
+
+
+#: What people make of a question by typing it otherwise.
+TYPED = {
+    "as it is": str,
+    "small letters": str.lower,
+    "capitals": str.upper,
+    "every word with a capital": str.title,
+    "no mark": lambda text: text.rstrip("?."),
+    "other marks": lambda text: text.replace("?", " ?!"),
+    "full-width marks": lambda text: text.replace("?", "\uff1f").replace(";", "\uff1b"),
+    "full-width letters": lambda text: "".join(
+        chr(ord(sign) + 0xFEE0) if "!" <= sign <= "~" else sign for sign in text
+    ),
+    "spaces at the ends": "  {} ".format,
+    "tabs and line ends": lambda text: text.replace(" ", "\t\n"),
+    "no-break spaces": lambda text: text.replace(" ", "\u00a0"),
+    "ideographic spaces": lambda text: text.replace(" ", "\u3000"),
+    "quotation marks": "“{}”".format,
+    "invisible characters": "\ufeff{}\u200b".format,
+    "no space after a mark": lambda text: text.replace("; ", ";").replace(". ", "."),
+}
+
+
+def texts_of_templates(world: World, folder: str | None) -> list[str]:
+    """All templates' texts: every word that is not a value stands there in all of its places."""
+    families = read_families(folder, world=world)
+    return [
+        re.sub("<.*?>", "big", re.sub(r"[][]", "", text))
+        for f in families
+        for text in f.template.text
+    ]
+
+
+@pytest.mark.parametrize("form", TYPED)
+@pytest.mark.parametrize(
+    ("world", "folder"),
+    [(CLEVR, None), (CLEVR, REFERRING), (SOUND, None)],
+    ids=["clevr", "referring", "sound"],
+)
+def test_a_typed_question_has_the_tokens_of_the_data_set(
+    world: World, folder: str | None, form: str
+) -> None:
+    texts = texts_of_templates(world, folder)
+    vocabulary = Vocabulary.build(Counter(word for t in texts for word in tokenize(t)), [], [])
+    for text in texts:
+        tokens = [vocabulary.question[word] for word in (START, *tokenize(text), END)]
+        assert vocabulary.encode(TYPED[form](text)) == tokens, text
+
+
+def test_double_spaces_are_words_where_the_data_set_has_them_within_a_question() -> None:
+    released = Vocabulary.build({"": 1, "two": 1, "spaces": 1}, [], [])
+    assert released.decode(released.encode("two  spaces?")) == "two  spaces"
+    assert released.decode(released.encode(" two  spaces ? ")) == "two  spaces"
+    ours = Vocabulary.build({"two": 1, "spaces": 1}, [], [])
+    assert ours.decode(ours.encode(" two  spaces ")) == "two spaces"
+
+
+@given(
+    st.lists(st.from_regex(r"[abABé]+(['-][abABé]+)?", fullmatch=True), min_size=1),
+    st.sampled_from(["", "?", ".", "!", " ?"]),
+)
+def test_only_the_place_of_a_word_decides_between_its_cases(words: list[str], end: str) -> None:
+    known = {spelling for word in words for spelling in (word.lower(), word.lower().capitalize())}
+    vocabulary = Vocabulary.build(dict.fromkeys(known, 1), [], [])
+    small = vocabulary.encode(" ".join(words).lower() + end)
+    assert vocabulary.encode(" ".join(words) + end) == small
+    first, *rest = [word.lower() for word in words]
+    assert vocabulary.decode(small).split(" ") == [first.capitalize(), *rest]

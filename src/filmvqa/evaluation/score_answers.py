@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
+import unicodedata
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +17,7 @@ from torch import Tensor
 from filmvqa.evaluation.settings import ScoreSettings
 from filmvqa.questions.dataset import QuestionGroups
 from filmvqa.questions.question_table import MISSING, QuestionTable, read_question_table
-from filmvqa.system.errors import UserError
+from filmvqa.system.errors import UserError, warn
 from filmvqa.system.files import read_bytes, refuse_overwriting, write_file
 from filmvqa.tasks.words import WordPrediction, WordTask
 from filmvqa.worlds.engine.schema import CORRECT, not_utf8, utf8_json
@@ -22,20 +25,34 @@ from filmvqa.worlds.engine.world import read_world
 
 #: An answer that is not one of the questions' answers.
 _ANOTHER = -2
+#: Of a file of which fewer lines than this share are answers, the accuracy would say nothing.
+_FEWEST_ANSWERS = 0.1
+#: Quotation marks, spaces, marks of emphasis and of a sentence's end around an answer.
+_AROUND = " \t\"'`*_.!,;:“”„«»()[]"
+_NUMBERS = "zero one two three four five six seven eight nine ten"
+_DIGITS = {word: str(number) for number, word in enumerate(_NUMBERS.split(" "))}
+#: What language models write before an answer, and an article.
+_BEFORE = re.compile(
+    r"(?:(?:the |my )?(?:final )?answer(?: is\b:?|:)|a:|(?:it|that)(?: is|'s))?\s*(?:(?:an?|the) )?"
+)
 
 
 def score_answers(settings: ScoreSettings) -> dict[str, Any]:
     """Compare a file of answers with those of a question JSON.
 
+    Answers in another form (``Yes.``, ``"yes"``, ``The answer is yes``, ``three``) are read as the
+    answers that they can only be; a warning says how many lines are no answer at all.
+
     Returns
     -------
     dict
-        As ``WordTask.report``.
+        As ``WordTask.report``, and how many lines are no answer: ``no_answers``.
 
     Raises
     ------
     UserError
-        If a file cannot be read, or the answers are not those of the questions.
+        If a file cannot be read, the answers are not those of the questions, or hardly a line is an
+        answer.
     """
     answers, questions = Path(settings.answers), Path(settings.questions)
     if settings.output is not None:
@@ -51,8 +68,15 @@ def score_answers(settings: ScoreSettings) -> dict[str, Any]:
             f"{answers}: has {len(given):,} answers, but {questions} has {len(table):,} questions; "
             "give one answer per line for each question"
         )
-    predictions = torch.tensor([table.answer_names.get(answer, _ANOTHER) for answer in given])
-    report = {"answers": str(answers), "questions": str(questions)}
+    known = _known_answers(given, table)
+    no_answers = known.count(None)
+    if no_answers:
+        _judge_unknown(answers, known, given)
+    predictions = torch.tensor(
+        [_ANOTHER if name is None else table.answer_names.get(name, _ANOTHER) for name in known]
+    )
+    report: dict[str, Any] = {"answers": str(answers), "questions": str(questions)}
+    report["no_answers"] = no_answers
     report |= WordTask().report(predictions, *_answers_and_groups(table))
     if settings.output is not None:
         write_file(settings.output, json.dumps(report, indent=1) + "\n")
@@ -89,6 +113,42 @@ def _answers_of_records(path: Path, text: str, table: QuestionTable) -> list[str
                 f"{expected[1]}; give the questions that were answered"
             )
     return answers
+
+
+def _known_answers(given: list[str], table: QuestionTable) -> list[str | None]:
+    """Which of the world's answers each given one is; None for those that are none."""
+    world = table.world
+    values = (value for name in world.attributes for value in world.attributes[name])
+    numbers = map(str, range(world.largest_count + 1))
+    names = dict.fromkeys([*table.answer_names, *values, *numbers, "yes", "no"])
+    forms = Counter(map(_plain, names))
+    by_form = {_plain(name): name for name in names if forms[_plain(name)] == 1}
+    return [answer if answer in names else by_form.get(_plain(answer)) for answer in given]
+
+
+def _plain(answer: str) -> str:
+    """An answer in small letters, without what stands around it, numbers as digits.
+
+    As the evaluation of VQA has it (Antol et al. 2015, section 3.2: articles, marks, numbers),
+    and what language models add.
+    """
+    text = unicodedata.normalize("NFKC", answer).casefold()
+    text = text.translate(str.maketrans("‘’", "''")).strip(_AROUND)
+    text = _BEFORE.sub("", text, count=1).strip(_AROUND)
+    return _DIGITS.get(text, text)
+
+
+def _judge_unknown(path: Path, known: list[str | None], given: list[str]) -> None:
+    """Warn of lines that are no answer; refuse a file that has hardly others."""
+    unknown = known.count(None)
+    row = known.index(None)
+    what = (
+        f"{path}: {unknown:,} of {len(known):,} lines are no answer to a question of this kind "
+        f"(line {row + 1}: {given[row][:40]!r})"
+    )
+    if len(known) - unknown < _FEWEST_ANSWERS * len(known):
+        raise UserError(f"{what}; give one answer per line, such as yes, 3 or the name of a value")
+    warn(f"{what}; they count as wrong")
 
 
 def _answers_and_groups(table: QuestionTable) -> tuple[Tensor, QuestionGroups]:

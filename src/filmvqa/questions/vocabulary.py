@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import re
+import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -17,6 +19,13 @@ from filmvqa.worlds.engine.schema import decode_json
 NULL, START, END, UNK = "<NULL>", "<START>", "<END>", "<UNK>"
 SPECIAL_TOKENS = (NULL, START, END, UNK)
 
+#: What ends a sentence, and is no word: ``?`` and ``.`` in data sets, the others where people type.
+_SENTENCE_END = "?.!。؟¡¿"
+#: Of a typed piece of text: a word, a mark that may be a word, or the end of a sentence.
+_TYPED = re.compile(rf"[^\W_]+(?:['-][^\W_]+)*|[;,]|[{_SENTENCE_END}]")
+#: Apostrophes and hyphens of word processors, as the keyboard has them.
+_AS_ON_KEYBOARD = str.maketrans("‘’ʼ‐‑–—", "'''----")
+
 
 def tokenize(question: str) -> list[str]:
     """Words of a question; ``;`` and ``,`` are words, ``?`` and ``.`` are dropped.
@@ -24,9 +33,23 @@ def tokenize(question: str) -> list[str]:
     Splits at every single space, as film does: two spaces give an empty token, which CLEVR's
     released questions contain.
     """
+    return [_without_ends(piece) for piece in _split(question)]
+
+
+def _split(question: str) -> list[str]:
     for mark in (";", ","):
         question = question.replace(mark, f" {mark}")
-    return question.replace("?", "").replace(".", "").split(" ")
+    return question.split(" ")
+
+
+def _without_ends(piece: str) -> str:
+    return piece.replace("?", "").replace(".", "")
+
+
+def _typed(piece: str) -> str:
+    """Text in the characters of a keyboard, without invisible ones."""
+    plain = unicodedata.normalize("NFKC", piece).translate(_AS_ON_KEYBOARD)
+    return "".join(sign for sign in plain if unicodedata.category(sign) != "Cf")
 
 
 class _VocabularyFile(msgspec.Struct):
@@ -120,8 +143,11 @@ class Vocabulary:
     def encode(self, question: str, *, allow_unknown: bool = False) -> list[int]:
         """Token indices of a question, between those of START and END.
 
-        Upper and lower case are exchanged where only the other is known, and additional spaces
-        are ignored.
+        A question of a data set gives its ``tokenize``d words. A typed one is read as it was meant:
+        the place of a word, not its case, decides between ``What``, which begins a sentence, and
+        ``what`` within one, if both are known; spaces of all kinds, sentences' ends, quotation
+        marks and full-width forms (Unicode's NFKC) are read as plain ones, and a mark that the
+        vocabulary does not have is left out.
 
         Parameters
         ----------
@@ -133,16 +159,45 @@ class Vocabulary:
         UserError
             For an unknown word, which it names with the nearest known ones, or no words at all.
         """
-        words = [word for word in tokenize(question) if word or word in self.question]
-        if not any(words):
+        words = self._words(question)
+        if not words:
             raise UserError(f"question {question!r}: has no words; ask with words")
         indices = [self._index_of_word(word, allow_unknown) for word in words]
         return [self.question[START], *indices, self.question[END]]
 
+    def _words(self, question: str) -> list[str]:
+        """The words of a question as the vocabulary spells them; unknown ones as they are."""
+        words: list[str] = []
+        begins = True
+        for piece in _split(question.strip(" ")):
+            word = _without_ends(piece)
+            known = self._spelling(word, begins)
+            if known is not None and (word or not piece):
+                words.append(known)
+                begins = (begins and not word) or piece.endswith(("?", "."))
+                continue
+            for part in _TYPED.findall(_typed(piece)):
+                known = self._spelling(part, begins)
+                if part in _SENTENCE_END:
+                    begins = True
+                elif known is not None or part not in ";,":
+                    words.append(known or part)
+                    begins = False
+        while words and not words[-1]:
+            words.pop()
+        return words
+
+    def _spelling(self, word: str, begins: bool) -> str | None:
+        """The known spelling of a word at the beginning of a sentence, or within one."""
+        capitals = (word[:1].upper() + word[1:], word.capitalize())
+        small = (word[:1].lower() + word[1:], word.lower())
+        first, then = (capitals, small) if begins else (small, capitals)
+        spellings = (first[0], word, first[1], *then)
+        return next((spelling for spelling in spellings if spelling in self.question), None)
+
     def _index_of_word(self, word: str, allow_unknown: bool) -> int:
-        for spelling in (word, word.lower(), word.capitalize()):
-            if spelling in self.question:
-                return self.question[spelling]
+        if word in self.question:
+            return self.question[word]
         if allow_unknown:
             return self.question[UNK]
         nearest = get_close_matches(word.lower(), self.words(), n=3, cutoff=0.5)
