@@ -10,8 +10,6 @@ from torch import Tensor, nn
 
 from filmvqa.models.batch_norm import BatchNorm2d
 from filmvqa.models.fast.batch_norm import FastBatchNorm2d
-from filmvqa.models.vision import Stem
-from tests.models.small_models import SIZES, questions, small
 
 CHANNELS_LAST, CONTIGUOUS = torch.channels_last, torch.contiguous_format
 ORDERS = [CHANNELS_LAST, CONTIGUOUS]
@@ -140,26 +138,3 @@ def test_without_running_statistics() -> None:
     for training in (True, False):
         out = norm.train(training)(x)
         torch.testing.assert_close(out.mean((0, 2, 3)), torch.zeros(3), rtol=0, atol=1e-6)
-
-
-def test_the_stem_counts_an_image_once_a_question() -> None:
-    """Training with shared images is training with an image for each question, as in the original."""
-    image_of_question = torch.tensor([2, 0, 0, 1, 0, 2])
-    features = torch.randn(3, *SIZES["feature_shape"], dtype=torch.float64)
-    rows, weights = questions([4, 2, 5, 3, 4, 6]), torch.randn(6, 7, dtype=torch.float64)
-    states = []
-    for inputs in ((features, rows, image_of_question), (features[image_of_question], rows)):
-        model = small("film").double().train()
-        (model(*inputs) * weights).sum().backward()
-        grads = {k: p.grad for k, p in model.named_parameters()}
-        states.append({**grads, **dict(model.named_buffers())})
-    for name, expected in states[1].items():
-        torch.testing.assert_close(states[0][name], expected, rtol=1e-9, atol=1e-9, msg=name)
-
-
-def test_every_stem_layer_counts() -> None:
-    torch.manual_seed(0)
-    stem = Stem(3, 4, strides=(2, 2)).double()
-    x, image_of_question = torch.randn(3, 3, 12, 12).double(), torch.tensor([0, 1, 1, 2, 2, 2])
-    shared = stem(x, image_of_question)[image_of_question]
-    torch.testing.assert_close(shared, stem(x[image_of_question]), rtol=1e-10, atol=1e-10)

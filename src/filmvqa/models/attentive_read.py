@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor
 
+from filmvqa.system.devices import at_least_float32
+
 #: Factor of the scores, so that the attention of a new network differs between positions.
 SHARPNESS = 4.0
 
@@ -37,5 +39,5 @@ def attentive_read(x: Tensor, scored: Tensor, key: Tensor) -> Tensor:
         (B, C).
     """
     scores = key[:, None] @ scored.flatten(2) * read_scale(x.shape[1])  # (B, 1, H W)
-    attention = torch.softmax(scores.float(), 2).to(x.dtype)
+    attention = torch.softmax(at_least_float32(scores), 2).to(x.dtype)
     return (x.flatten(2) @ attention.transpose(1, 2)).squeeze(2)

@@ -19,6 +19,7 @@ from filmvqa.models.options import FeatureShape, StridesByAxis, check_choice
 from filmvqa.models.registry import register_model
 from filmvqa.models.vision import PIXEL_RANGES, Stem, for_each_question, scale_pixels
 from filmvqa.settings.typed import Natural, Positive, Probability
+from filmvqa.system.devices import at_least_float32
 from filmvqa.system.errors import OptionError
 
 #: Where a baseline's classifier has batch norm: nowhere, after its hidden layers, or before them
@@ -242,8 +243,8 @@ class StackedAttention(nn.Module):
     def forward(self, image: Tensor, query: Tensor) -> Tensor:
         """The next query (B, d), from an image's positions (B, N, d) and a query (B, d)."""
         hidden = torch.tanh(self.image(image) + self.query(query)[:, None])
-        weights = torch.softmax(self.attend(hidden).float(), 1).to(image.dtype)  # (B, N, 1)
-        return query + (weights * image).sum(1)
+        weights = torch.softmax(at_least_float32(self.attend(hidden)), 1)  # (B, N, 1)
+        return query + (weights.to(image.dtype) * image).sum(1)
 
 
 @register_model("cnn_lstm_sa")

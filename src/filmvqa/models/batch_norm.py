@@ -1,7 +1,10 @@
-"""Batch norm for maps that count several times, and over the batches of several processes."""
+"""Batch norm of images that count once a question, and over the batches of several processes."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextvars import ContextVar
+from functools import wraps
 from typing import Any
 
 import torch
@@ -9,9 +12,46 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from filmvqa.system import processes
+from filmvqa.system.devices import at_least_float32
 
 #: The dtypes in which rounding the output does not hide the errors of the statistics.
 EXACT_DTYPES = (torch.float32, torch.float64)
+
+#: Within a model's ``forward``: the index (B,) of each question's image, and the number U of
+#: images; None where there are as many questions as images.
+_images: ContextVar[tuple[Tensor, int] | None] = ContextVar("images", default=None)
+
+
+def weigh_images(forward: Callable[..., Any]) -> Callable[..., Any]:
+    """A model's ``forward`` in which every batch norm that is given a row for each image weighs an
+    image by its number of questions, as the original code does, which computes everything once a
+    question. No part between the two passes anything on, so that none can forget it."""
+
+    @wraps(forward)
+    def weighing(
+        self: nn.Module, features: Tensor, questions: Tensor,
+        image_of_question: Tensor | None = None, **options: Any,
+    ) -> Any:  # fmt: skip
+        images = None
+        if image_of_question is not None and len(image_of_question) != len(features):
+            images = (image_of_question, len(features))
+        token = _images.set(images)
+        try:
+            return forward(self, features, questions, image_of_question, **options)
+        finally:
+            _images.reset(token)
+
+    return weighing
+
+
+def image_counts(x: Tensor) -> Tensor | None:
+    """How many questions each image has (U,), if x (U, ...) has a row for each image; None where
+    each row counts once."""
+    images = _images.get()
+    if images is None or len(x) != images[1]:
+        return None
+    image_of_question, num_images = images
+    return (image_of_question[:, None] == torch.arange(num_images, device=x.device)).sum(0)
 
 
 class SharedStatistics:
@@ -58,37 +98,26 @@ def share_statistics(model: nn.Module) -> SharedStatistics:
     """Let the batch norms of a model estimate their statistics over all processes from now on."""
     shared = SharedStatistics()
     for name, module in model.named_modules():
-        if isinstance(module, BatchNorm1d | BatchNorm2d):
+        if isinstance(module, _CountingBatchNorm):
             module.shared = shared
         elif isinstance(module, _BatchNorm):
             raise TypeError(f"{name}: models use the batch norms of filmvqa.models.batch_norm")
     return shared
 
 
-class BatchNorm1d(nn.BatchNorm1d):
-    """``nn.BatchNorm1d`` of values (B, C), whose statistics several processes can share."""
-
-    shared: SharedStatistics | None = None
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self.shared is None or not self.training:
-            return super().forward(x)
-        return _normalise(self, x[:, :, None, None], None).flatten(1)
-
-
-class BatchNorm2d(nn.BatchNorm2d):
-    """``nn.BatchNorm2d`` with two differences in training: maps can count several times, for images
-    about which a batch has several questions, and several processes can share their statistics.
-    Parameters and buffers are the same."""
+class _CountingBatchNorm(_BatchNorm):
+    """Batch norm with two differences in training: rows can count several times, for images about
+    which a batch has several questions, and several processes can share their statistics.
+    Parameters and buffers are torch's."""
 
     shared: SharedStatistics | None = None
 
     def forward(self, x: Tensor, counts: Tensor | None = None) -> Tensor:
-        """Normalise x (U, C, H, W).
+        """Normalise x (U, C) or (U, C, ...).
 
-        With ``counts`` (U,), map u counts ``counts[u]`` times in training: output, gradients and
+        With ``counts`` (U,), row u counts ``counts[u]`` times in training: output, gradients and
         running statistics are those of a batch that repeats it so many times, if the gradients of
-        its copies are added up. None: each map counts once.
+        its copies are added up. None: as often as ``weigh_images`` says, or once.
 
         Raises
         ------
@@ -97,14 +126,33 @@ class BatchNorm2d(nn.BatchNorm2d):
         """
         if not self.training:
             return super().forward(x)
+        counts = image_counts(x) if counts is None else counts
         if self.shared is None and (counts is None or x.numel() == x.size(1)):
             return super().forward(x)
-        return _normalise(self, x, counts)
+        maps = x if x.dim() == 4 else x.reshape(*x.shape[:2], -1, 1)
+        return _normalise(self, maps, counts).view_as(x)
 
 
-def _normalise(norm: BatchNorm1d | BatchNorm2d, x: Tensor, counts: Tensor | None) -> Tensor:
+class BatchNorm1d(_CountingBatchNorm, nn.BatchNorm1d):
+    """``nn.BatchNorm1d`` that counts."""
+
+
+class BatchNorm2d(_CountingBatchNorm, nn.BatchNorm2d):
+    """``nn.BatchNorm2d`` that counts."""
+
+
+def let_batch_norms_count(model: nn.Module) -> None:
+    """Make torch's own batch norms in a model, as a user's has, those of this file, in place."""
+    for module in model.modules():
+        if type(module) is nn.BatchNorm1d:
+            module.__class__ = BatchNorm1d
+        elif type(module) is nn.BatchNorm2d:
+            module.__class__ = BatchNorm2d
+
+
+def _normalise(norm: _CountingBatchNorm, x: Tensor, counts: Tensor | None) -> Tensor:
     """Batch norm in training of maps x (U, C, H, W), of which map u counts ``counts[u]`` times."""
-    maps = x if x.dtype in EXACT_DTYPES else x.float()
+    maps = at_least_float32(x)
     weights = maps.new_ones(len(maps)) if counts is None else counts.to(maps.dtype)
     share = (weights / weights.sum())[:, None]  # (U, 1)
     mean = (share * maps.mean((2, 3))).sum(0)  # (C,); autocast would round a product @

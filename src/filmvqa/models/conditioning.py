@@ -18,6 +18,7 @@ from filmvqa.models.options import checked_options
 from filmvqa.models.protocols import Modulation
 from filmvqa.models.vision import CoordConv2d
 from filmvqa.settings.typed import Positive
+from filmvqa.system.devices import at_least_float32
 from filmvqa.system.errors import OptionError
 
 
@@ -196,6 +197,7 @@ class DualAttention(Conditioning):
         gates = torch.sigmoid(modulation.extra)[:, :, None, None]  # (B, 2C, 1, 1)
         gates_a, gates_b = gates.chunk(2, 1)
         scores = (gates_a * x).sum(1) / math.sqrt(num_channels)  # (B, H, W)
-        attention = torch.softmax(scores.flatten(1).float(), 1) * (height * width)  # (B, H W)
+        attention = torch.softmax(at_least_float32(scores.flatten(1)), 1)  # (B, H W)
+        attention = attention * (height * width)
         attended = x * attention.view(len(x), 1, height, width).to(x.dtype)  # (B, C, H, W)
         return gates_b * attended

@@ -12,6 +12,7 @@ from filmvqa.models.encoder import CELLS
 from filmvqa.models.options import check_choice
 from filmvqa.models.protocols import Modulation
 from filmvqa.settings.typed import Positive
+from filmvqa.system.devices import at_least_float32
 from filmvqa.system.errors import OptionError
 
 GAMMAS = ("linear", "sigmoid", "tanh", "exp", "one")
@@ -164,7 +165,7 @@ class FilmGenerator(nn.Module):
         """
         if self.multipliers is not None:
             return self.multipliers.square().mean(dim=(1, 2)).sum()
-        gamma, beta = modulation.gamma.float(), modulation.beta.float()
+        gamma, beta = at_least_float32(modulation.gamma), at_least_float32(modulation.beta)
         return (gamma - 1).square().mean() + beta.square().mean()
 
 
@@ -206,8 +207,8 @@ class WordAttention(nn.Module):
         of their products over √D (Vaswani et al. 2017, section 3.2.1): (B, L, D). ``padding``
         (B, T) tells which words are padding, after the others."""
         scores = queries @ words.transpose(1, 2) / math.sqrt(words.shape[2])  # (B, L, T)
-        weights = torch.softmax(scores.float().masked_fill(padding[:, None], -torch.inf), 2)
-        return weights.to(words.dtype) @ words
+        scores = at_least_float32(scores).masked_fill(padding[:, None], -torch.inf)
+        return torch.softmax(scores, 2).to(words.dtype) @ words
 
 
 class _UnrolledDecoder(nn.Module):

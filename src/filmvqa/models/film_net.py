@@ -323,7 +323,7 @@ class FilmNet(nn.Module):
             raise ValueError("this network has no γ and β whose deviations to penalise")
         modulation = None if self.film_generator is None else self.modulate(questions)
         pixels = scale_pixels(features, self.pixel_range)
-        x = self.stem(pixels, image_of_question)  # (U, C, H, W), once an image
+        x = self.stem(pixels)  # (U, C, H, W), once an image
         x = for_each_question(x, image_of_question)  # (B, C, H, W)
         film_index = 0
         read: Tensor | None = None

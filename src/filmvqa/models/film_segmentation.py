@@ -19,6 +19,7 @@ from filmvqa.models.options import FeatureShape, OptionGroup, build_part
 from filmvqa.models.registry import register_model
 from filmvqa.models.vision import Stem, convolution
 from filmvqa.settings.typed import Natural, Positive
+from filmvqa.system.devices import at_least_float32
 from filmvqa.system.errors import OptionError
 
 #: (h, w)
@@ -97,7 +98,7 @@ class MaskHead(nn.Module):
         x = torch.relu(F.pixel_shuffle(self.refine(x), self.factor))
         logits: Tensor = self.draw(x)
         if logits.shape[2:] != self.mask_size:
-            logits = F.interpolate(logits.float(), self.mask_size, mode="bilinear")
+            logits = F.interpolate(at_least_float32(logits), self.mask_size, mode="bilinear")
         return logits
 
 

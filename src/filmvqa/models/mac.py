@@ -20,6 +20,7 @@ from filmvqa.models.protocols import Attention
 from filmvqa.models.registry import register_model
 from filmvqa.models.vision import for_each_question, scale_pixels
 from filmvqa.settings.typed import Positive, Probability
+from filmvqa.system.devices import at_least_float32
 from filmvqa.system.errors import OptionError
 
 
@@ -54,8 +55,8 @@ class ControlUnit(nn.Module):
         q = self.position_aware[step](question)
         # Equation c1; the tanh is in the authors' code only.
         cq = torch.tanh(self.merge(torch.cat([control, q], 1)))  # (B, d)
-        ca = self.attend(cq[:, None] * words).squeeze(2).float()  # (B, T)
-        cv = self.softmax(ca.masked_fill(padding, -torch.inf)).to(words.dtype)
+        ca = self.attend(cq[:, None] * words).squeeze(2)  # (B, T)
+        cv = self.softmax(at_least_float32(ca).masked_fill(padding, -torch.inf)).to(words.dtype)
         new_control: Tensor = (cv[:, None] @ words).squeeze(1)
         return new_control
 
@@ -90,7 +91,7 @@ class ReadUnit(nn.Module):
         interaction = projected_memory[:, None] * projected_knowledge  # (B, N, d)
         merged = F.elu(self.merge(torch.cat([interaction, projected_knowledge], 2)))  # (B, N, d)
         ra = self.attend(self.dropout(F.elu(control[:, None] * merged))).squeeze(2)  # (B, N)
-        rv = self.softmax(ra.float()).to(knowledge.dtype)
+        rv = self.softmax(at_least_float32(ra)).to(knowledge.dtype)
         retrieved: Tensor = (rv[:, None] @ knowledge).squeeze(1)
         return retrieved
 
@@ -123,7 +124,7 @@ class WriteUnit(nn.Module):
         if self.attend is not None and self.recall is not None and len(controls) > 1:
             previous_controls = torch.stack(controls[:-1], 1)  # (B, i, d)
             scores = self.attend(controls[-1][:, None] * previous_controls)  # (B, i, 1)
-            sa = torch.softmax(scores.float(), 1).to(memory.dtype)
+            sa = torch.softmax(at_least_float32(scores), 1).to(memory.dtype)
             memory = memory + self.recall((sa * torch.stack(memories, 1)).sum(1))
         if self.gate is not None:
             gate = torch.sigmoid(self.gate(controls[-1]))  # (B, 1)

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from torch import nn
 
+from filmvqa.models.batch_norm import let_batch_norms_count, weigh_images
 from filmvqa.models.options import checked_options
 from filmvqa.settings.wording import shown
 from filmvqa.system.errors import OptionError, UserError
@@ -17,10 +18,11 @@ M = TypeVar("M", bound=type[nn.Module])
 
 
 def register_model(name: str) -> Callable[[M], M]:
-    """Make a model known as ``model.name=<name>``."""
+    """Make a model known as ``model.name=<name>``, whose batch norms ``weigh_images``."""
 
     def register(cls: M) -> M:
         MODELS[name] = cls
+        cls.forward = weigh_images(cls.forward)
         return cls
 
     return register
@@ -44,9 +46,11 @@ def build_model(name: str, **kwargs: Any) -> nn.Module:
     """
     _check_name(name, "model")
     try:
-        return MODELS[name](**checked_options(MODELS[name], kwargs, positional=True))
+        model = MODELS[name](**checked_options(MODELS[name], kwargs, positional=True))
     except OptionError as error:
         raise UserError(f"model.{error}") from None
+    let_batch_norms_count(model)
+    return model
 
 
 def check_model(model: Mapping[str, Any], key: str = "model") -> None:

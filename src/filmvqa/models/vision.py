@@ -195,24 +195,9 @@ class Stem(nn.Module):
                 )
         return height, width
 
-    def forward(self, features: Tensor, image_of_question: Tensor | None = None) -> Tensor:
-        """Map (U, input_dim, H, W) to (U, channels, H', W').
-
-        With ``image_of_question`` (B,), an image counts in the statistics of batch norm once for
-        each of its questions, as in the original code, which computes the stem for each question.
-        """
-        counts = None
-        # As many questions as images: each image has one.
-        if (
-            self.training
-            and image_of_question is not None
-            and len(image_of_question) > len(features)
-        ):
-            images = torch.arange(len(features), device=features.device)
-            counts = (image_of_question[:, None] == images).sum(0)  # (U,)
-        x = features
+    def forward(self, features: Tensor) -> Tensor:
+        """Map (U, input_dim, H, W) to (U, channels, H', W')."""
         if self.rows_as_channels:
-            x = x.flatten(1, 2)[:, :, None]  # (U, input_dim H, 1, W)
-        for layer in self.layers:
-            x = layer(x, counts) if isinstance(layer, BatchNorm2d) else layer(x)
+            features = features.flatten(1, 2)[:, :, None]  # (U, input_dim H, 1, W)
+        x: Tensor = self.layers(features)
         return x

@@ -100,6 +100,12 @@ def compute_dtype(tensor: Tensor) -> torch.dtype:
     return tensor.dtype if tensor.dtype in (torch.float32, torch.float64) else torch.float32
 
 
+def at_least_float32(tensor: Tensor) -> Tensor:
+    """The tensor in float32 if its dtype is a lower one, for what bfloat16 would round too much;
+    float64 stays."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     """Copy a host tensor to a device without waiting for the device; one that is there stays."""
     if device.type == "cuda" and not tensor.is_cuda:

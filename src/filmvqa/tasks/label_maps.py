@@ -15,7 +15,7 @@ from torch import Tensor
 
 from filmvqa.questions.dataset import QuestionDataset, QuestionGroups
 from filmvqa.questions.vocabulary import Vocabulary
-from filmvqa.system.devices import to_device
+from filmvqa.system.devices import at_least_float32, to_device
 from filmvqa.system.errors import UserError
 from filmvqa.tasks.maps import (
     NO_OBJECT,
@@ -155,7 +155,7 @@ class LabelMapTask(MapTask):
         "it was not trained on."  # fmt: skip
 
     def loss(self, output: Tensor, targets: Tensor) -> Tensor:
-        return F.cross_entropy(output.float(), targets)
+        return F.cross_entropy(at_least_float32(output), targets)
 
     def predictions(self, output: Tensor) -> Tensor:
         return output.argmax(1).to(torch.uint8)
@@ -204,7 +204,7 @@ class LabelMapTask(MapTask):
         return [", ".join(LABELS[i] for i in of_one) or "nothing" for of_one in labels]
 
     def answers(self, output: Tensor, vocabulary: Vocabulary) -> list[Answer]:
-        shares = torch.softmax(output.float(), 1).cpu()  # (B, K, h, w)
+        shares = torch.softmax(at_least_float32(output), 1).cpu()  # (B, K, h, w)
         labels = self.predictions(shares)  # (B, h, w)
         return [
             Answer(text, {}, 1 - shares[i, BACKGROUND], labels[i].numpy())

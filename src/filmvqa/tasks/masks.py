@@ -18,7 +18,7 @@ from torch import Tensor
 from filmvqa.questions.dataset import QuestionDataset
 from filmvqa.questions.question_table import MAX_OBJECTS
 from filmvqa.questions.vocabulary import Vocabulary
-from filmvqa.system.devices import to_device
+from filmvqa.system.devices import at_least_float32, to_device
 from filmvqa.tasks.maps import MapTargets, MapTask, intersection_over_union, mean_iou_row
 from filmvqa.tasks.protocol import Answer, Prediction, Targets, register_task
 from filmvqa.tasks.reports import percent, percent_interval, rows_by_group
@@ -89,7 +89,8 @@ class MaskTask(MapTask):
         "it was not trained on; an empty mask where nothing is meant counts as 100."  # fmt: skip
 
     def loss(self, output: Tensor, targets: Tensor) -> Tensor:
-        logits, masks = output.float(), targets.float()
+        logits = at_least_float32(output)
+        masks = targets.to(logits.dtype)
         bce = F.binary_cross_entropy_with_logits(logits, masks)
         weights = self.loss_weights
         dice = weights.get("dice_weight", 1.0) * dice_loss(logits, masks)
@@ -148,7 +149,7 @@ class MaskTask(MapTask):
         return [f"{share:.1f}% of the picture" if share else "nothing" for share in shares]
 
     def answers(self, output: Tensor, vocabulary: Vocabulary) -> list[Answer]:
-        places = torch.sigmoid(output.float()).cpu()
+        places = torch.sigmoid(at_least_float32(output)).cpu()
         texts = self.words(places > 0.5, vocabulary)
         return [Answer(text, {}, of_one) for text, of_one in zip(texts, places, strict=True)]
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from filmvqa.questions.dataset import QuestionDataset, QuestionGroups
 from filmvqa.questions.vocabulary import Vocabulary
+from filmvqa.system.devices import at_least_float32
 from filmvqa.system.tables import text_table
 from filmvqa.tasks.protocol import Answer, Prediction, Targets, Task, register_task
 from filmvqa.tasks.reports import percent, percent_interval, rows_by_group, wilson_interval
@@ -66,7 +67,7 @@ class WordTask(Task):
         "trained on."  # fmt: skip
 
     def loss(self, output: Tensor, targets: Tensor) -> Tensor:
-        return F.cross_entropy(output.float(), targets)
+        return F.cross_entropy(at_least_float32(output), targets)
 
     def predictions(self, output: Tensor) -> Tensor:
         return output.argmax(1)
@@ -131,13 +132,13 @@ class WordTask(Task):
 
     def answers(self, output: Tensor, vocabulary: Vocabulary) -> list[Answer]:
         texts, answers = vocabulary.answers(), []
-        for row in torch.softmax(output.float(), 1).cpu():
+        for row in torch.softmax(at_least_float32(output), 1).cpu():
             order = row.argsort(descending=True, stable=True).tolist()
             answers.append(Answer(texts[order[0]], {texts[i]: float(row[i]) for i in order}))
         return answers
 
     def certainties(self, output: Tensor, targets: Tensor | None) -> Tensor:
-        return torch.softmax(output.float(), 1).amax(1)
+        return torch.softmax(at_least_float32(output), 1).amax(1)
 
 
 def question_type_indices(questions: QuestionGroups) -> Tensor | None:

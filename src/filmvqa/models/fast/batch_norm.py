@@ -16,10 +16,12 @@ from filmvqa.models.batch_norm import (
     EXACT_DTYPES,
     BatchNorm2d,
     SharedStatistics,
+    image_counts,
     refuse_single_value,
     track,
     values_per_channel,
 )
+from filmvqa.system.devices import at_least_float32
 from filmvqa.system.processes import tensors_of_all
 
 #: Columns of the table as which channels-last maps are added up: their sums fit the L2 cache.
@@ -33,6 +35,7 @@ class FastBatchNorm2d(BatchNorm2d):
     def forward(self, x: Tensor, counts: Tensor | None = None) -> Tensor:
         if not self.training or not _is_on_cpu(x):
             return super().forward(x, counts)
+        counts = image_counts(x) if counts is None else counts
         inexact = x.dtype in EXACT_DTYPES and _is_channels_last(x)
         if self.shared is None and (x.numel() == x.size(1) or (counts is None and not inexact)):
             return super().forward(x, counts)
@@ -56,7 +59,7 @@ def _normalise(norm: _BatchNorm, x: Tensor, counts: Tensor | None) -> Tensor:
     maps, size = x, None
     with torch.no_grad():
         if shared is not None:
-            maps = x if x.dtype in EXACT_DTYPES else x.float()
+            maps = at_least_float32(x)
         mean, var = _moments(maps) if counts is None else _weighted_moments(maps, counts)
         num_values: Tensor | float = values_per_channel(x, counts)
         if shared is not None:
