@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import h5py
@@ -78,6 +79,110 @@ def test_every_form_of_a_picture_gives_the_same(
         assert answer.probabilities == pytest.approx(first.probabilities, abs=1e-5)
 
 
+COUNT = "Are there any large cubes?"
+
+
+class OpenedLazily:
+    """Pictures that are opened anew each time that they are looked at, and known by number alone."""
+
+    def __init__(self, paths: list[Path]) -> None:
+        self._paths = paths
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def __getitem__(self, number: int) -> np.ndarray:
+        return np.asarray(Image.open(self._paths[number]).convert("RGB"))
+
+
+def one_buffer(paths: list[Path]) -> Iterator[np.ndarray]:
+    """All pictures in the same memory, one after another, as a camera gives them."""
+    buffer = np.empty_like(np.asarray(Image.open(paths[0]).convert("RGB")))
+    for path in paths:
+        buffer[:] = np.asarray(Image.open(path).convert("RGB"))
+        yield buffer
+
+
+def one_file(paths: list[Path], folder: Path) -> Iterator[str]:
+    for path in paths:
+        Image.open(path).convert("RGB").save(folder / "frame.bmp")
+        yield str(folder / "frame.bmp")
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda paths, _: list(paths),
+        lambda paths, _: [Image.open(path) for path in paths],
+        lambda paths, _: np.stack([np.asarray(Image.open(p).convert("RGB")) for p in paths]),
+        lambda paths, _: np.stack([np.asarray(Image.open(p).convert("RGB")) for p in paths])[::-1][::-1],
+        lambda paths, _: (Image.open(path) for path in paths),
+        lambda paths, _: OpenedLazily(paths),
+        lambda paths, _: one_buffer(paths),
+        one_file,
+    ],
+    ids=["paths", "opened", "stack", "views", "generator", "lazily", "one buffer", "one file"],
+)  # fmt: skip
+@pytest.mark.parametrize("batch_size", [256, 3])
+def test_each_question_is_about_its_own_picture(
+    vqa: VQA, questions: list[tuple[Path, str]], tmp_path: Path, make, batch_size: int
+) -> None:
+    paths = [*dict.fromkeys(path for path, _ in questions)][:5]
+    paths += paths[:2]
+    alone = [vqa.ask(path, COUNT).probabilities for path in paths]
+    assert alone[0] != pytest.approx(alone[1], abs=1e-4)
+    together = vqa.ask_all(make(paths, tmp_path), [COUNT] * len(paths), batch_size=batch_size)
+    for answer, expected in zip(together, alone, strict=True):
+        assert answer.probabilities == pytest.approx(expected, abs=1e-5)
+
+
+def test_features_of_one_tensor_are_told_apart(vqa: VQA, questions) -> None:
+    paths = [*dict.fromkeys(path for path, _ in questions)][:4]
+    alone = [vqa.ask(path, COUNT).probabilities for path in paths]
+    stack = torch.stack([vqa.features(path) for path in paths]).float()
+    for given in (stack, stack.double(), stack.double().numpy()[::-1][::-1],
+                  stack.numpy().astype(">f4"), iter(stack), stack.half()):  # fmt: skip
+        for answer, expected in zip(vqa.ask_all(given, [COUNT] * 4), alone, strict=True):
+            assert answer.probabilities == pytest.approx(expected, abs=2e-3)
+
+
+def test_a_picture_that_occurs_again_is_computed_once(vqa: VQA, questions, monkeypatch) -> None:
+    asked = []
+    features = vqa.features
+    monkeypatch.setattr(vqa, "features", lambda picture: asked.append(1) or features(picture))
+    paths = [*dict.fromkeys(path for path, _ in questions)][:2]
+    arrays = [np.asarray(Image.open(path).convert("RGB")) for path in paths]
+    vqa.ask_all([*paths, *paths, *arrays, *(a.copy() for a in arrays)], [COUNT] * 8)
+    assert len(asked) == 4
+
+
+@pytest.mark.parametrize("count", [0, 2, 4])
+def test_other_numbers_of_pictures_are_refused(vqa: VQA, questions, count: int) -> None:
+    pictures = [questions[0][0]] * count
+    for given in (pictures, iter(pictures)):
+        with pytest.raises(UserError, match=r"\d pictures for 3 questions; give one for each"):
+            vqa.ask_all(given, [COUNT] * 3)
+
+
+def test_pictures_are_read_as_viewers_show_them(vqa: VQA, questions, tmp_path: Path) -> None:
+    upright = Image.open(questions[0][0]).convert("RGB")
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    upright.transpose(Image.Transpose.ROTATE_180).save(tmp_path / "turned.png", exif=exif)
+    expected = vqa.features(upright)
+    for picture in (tmp_path / "turned.png", Image.open(tmp_path / "turned.png")):
+        assert torch.equal(vqa.features(picture), expected)
+    grey = np.asarray(upright.convert("L"))
+    Image.fromarray(grey.astype(np.uint16) * 257).save(tmp_path / "deep.png")
+    assert torch.equal(vqa.features(tmp_path / "deep.png"), vqa.features(Image.fromarray(grey)))
+    seen = np.dstack([np.asarray(upright), np.full(grey.shape, 255, np.uint8)])
+    seen[:9, :, 3] = 0
+    hidden = seen.copy()
+    hidden[:9, :, 0] = 77
+    assert torch.equal(vqa.features(seen), vqa.features(hidden))
+    assert not torch.equal(vqa.features(seen), expected)
+
+
 def test_film_gives_gamma_and_beta_of_the_question(vqa: VQA) -> None:
     gamma, beta = vqa.film("Are there any large cubes?")
     model = vqa.model
@@ -115,6 +220,12 @@ def test_what_cannot_be_asked_is_one_line(vqa: VQA, questions, tmp_path: Path) -
         (tmp_path / "text.png", question, r"text\.png: cannot be read as an image"),
         (np.zeros((4, 4), np.uint8), question, r"of uint8 \(4, 4\) is no picture"),
         (torch.zeros(2, 3, 3), question, r"features of shape \(2, 3, 3\)"),
+        (torch.zeros(vqa.feature_shape).long(), question, r"int64; .* takes floating point"),
+        (np.zeros((8, 9, 3)), question, r"features of shape \(8, 9, 3\).*uint8 arrays"),
+        (np.zeros((8, 9, 3), np.uint16), question, r"of uint16 \(8, 9, 3\) is no picture"),
+        (np.zeros((3, 8, 9), np.uint8), question, r"of uint8 \(3, 8, 9\) is no picture"),
+        (np.zeros((0, 9, 3), np.uint8), question, "no p"),
+        (Image.new("F", (9, 9)), question, "the picture: .*mode F"),
     ):
         with pytest.raises(UserError, match=message):
             vqa.ask(picture, asked)

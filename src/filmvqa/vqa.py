@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Iterable, Sized
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -16,10 +18,11 @@ from torch import Tensor, nn
 from filmvqa.backbones.backbone import Backbone
 from filmvqa.backbones.build import backbone_from_spec
 from filmvqa.backbones.extraction import compute_maps
+from filmvqa.backbones.pixels import PIXELS
 from filmvqa.backbones.spectrograms import Spectrogram
 from filmvqa.checkpoints.checkpoint import load_checkpoint, model_from_checkpoint, remedy
 from filmvqa.features.feature_range import FeatureRange
-from filmvqa.features.images import PILLOW_ERRORS, resize_image
+from filmvqa.features.images import as_shown, read_picture, resize_picture
 from filmvqa.models.fast.accelerate import accelerate as replace_modules
 from filmvqa.models.fast.precision import choose_precision
 from filmvqa.models.protocols import is_modulated
@@ -27,13 +30,14 @@ from filmvqa.questions.dataset import padded
 from filmvqa.questions.vocabulary import Vocabulary
 from filmvqa.settings.typed import Accelerate, Positive, Precision, checked
 from filmvqa.system.devices import autocast, choose_device, use_bfloat16
-from filmvqa.system.errors import UserError, one_line, warn
+from filmvqa.system.errors import UserError, warn
+from filmvqa.system.files import read_bytes
 from filmvqa.tasks.protocol import Answer, task_of
 
 __all__ = ["VQA", "Answer", "FilmParameters", "Picture", "load"]
 
 #: A path, a PIL image, a uint8 array (H, W, 3 or 4), or features (C, H, W) as a tensor or an array
-#: of floating-point numbers.
+#: of floating-point numbers. Pictures are read as viewers show them (``features.images.as_shown``).
 Picture: TypeAlias = "str | Path | Image.Image | NDArray[Any] | Tensor"
 
 #: Pictures of a network's own world are within the range of its training set, or little outside.
@@ -118,10 +122,15 @@ class VQA:
         """
         features = _as_features(picture)
         if features is not None:
-            shape = tuple(features.shape)
-            if shape != self.feature_shape:
+            shape, kind = tuple(features.shape), features.dtype
+            # Pixels are whole numbers, and others are not scaled as they are.
+            takes_pixels = (self._backbone_spec or {}).get("backbone") == PIXELS
+            is_whole = not kind.is_floating_point
+            if shape != self.feature_shape or is_whole != takes_pixels:
+                what = "uint8" if takes_pixels else "floating point"
                 raise UserError(
-                    f"features of shape {shape}; {self._name} takes {self.feature_shape}"
+                    f"features of shape {shape} and {kind}; {self._name} takes {what} of "
+                    f"{self.feature_shape}, or pictures: uint8 arrays (H, W, 3)"
                 )
             return features.to(self.device)
         backbone, image_size = self._prepared_backbone()
@@ -150,15 +159,17 @@ class VQA:
     @torch.inference_mode()
     def ask_all(
         self,
-        pictures: Sequence[Picture],
-        questions: Sequence[str],
+        pictures: Iterable[Picture],
+        questions: Iterable[str],
         *,
         batch_size: int = 256,
         allow_unknown: bool = False,
     ) -> list[Answer]:
         """Answer many questions, each about the picture at the same position.
 
-        The features of a picture that occurs several times are computed once.
+        ``pictures`` may also be a generator, or open each picture when it is asked for: they are
+        looked at once, one after another. The features of a picture that occurs several times in a
+        batch are computed once: pictures are told apart by their content.
 
         Raises
         ------
@@ -166,18 +177,24 @@ class VQA:
             If the numbers differ, or as ``ask``.
         """
         checked(batch_size, Positive, "batch_size")
-        if len(pictures) != len(questions):
-            raise UserError(
-                f"{len(pictures)} pictures for {len(questions)} questions; give one for each"
-            )
+        questions = list(questions)
+        if (is_sized := isinstance(pictures, Sized)) and len(pictures) != len(questions):
+            raise _other_number(len(pictures), questions)
+        remaining = iter(pictures)
         encoded = [self.vocabulary.encode(q, allow_unknown=allow_unknown) for q in questions]
         answers: list[Answer] = []
         for first in range(0, len(questions), batch_size):
             batch = slice(first, first + batch_size)
-            features, image_of_question = self._batch_features(pictures[batch])
+            features, places = self._batch_features(islice(remaining, len(encoded[batch])))
+            if len(places) < len(encoded[batch]):
+                raise _other_number(first + len(places), questions)
+            # Outside of autocast, which does not know whole numbers.
+            maps, image_of_question = torch.stack(features), torch.tensor(places).to(self.device)
             with autocast(self.device, self.precision):
-                output = self.model(features, padded(encoded[batch]), image_of_question)
+                output = self.model(maps, padded(encoded[batch]), image_of_question)
             answers += self.task.answers(output, self.vocabulary)
+        if not is_sized and next(remaining, None) is not None:
+            raise _other_number(f"more than {len(questions)}", questions)
         return answers
 
     @torch.inference_mode()
@@ -209,18 +226,22 @@ class VQA:
             "average as the farthest of its pictures); do not rely on the answers"
         )
 
-    def _batch_features(self, pictures: Sequence[Picture]) -> tuple[Tensor, Tensor]:
-        """Features (U, C, H, W) of the distinct pictures, and the index of each picture's."""
-        index: dict[Any, int] = {}
+    def _batch_features(self, pictures: Iterable[Picture]) -> tuple[list[Tensor], list[int]]:
+        """Features (C, H, W) of the distinct pictures, and the index of each picture's; they are
+        kept by a hash of the picture's content."""
+        index: dict[bytes, int] = {}
         features: list[Tensor] = []
         image_of_question: list[int] = []
-        for picture in pictures:
-            key = picture if isinstance(picture, str | Path) else id(picture)
+        for given in pictures:
+            picture = given
+            if isinstance(given, Image.Image):
+                picture = np.asarray(as_shown(given, "the picture"))
+            key = hash_content(picture)
             if key not in index:
                 index[key] = len(features)
                 features.append(self.features(picture))
             image_of_question.append(index[key])
-        return torch.stack(features), torch.tensor(image_of_question, device=self.device)
+        return features, image_of_question
 
     def _prepared_backbone(self) -> tuple[Backbone, tuple[int, int]]:
         spec = self._backbone_spec
@@ -291,13 +312,31 @@ def _range_of(content: dict[str, Any], path: str | Path) -> FeatureRange | None:
         raise UserError(f"{path}: its feature_range is broken ({error}); {remedy(path)}") from None
 
 
-def _as_features(picture: Picture) -> Tensor | None:
-    """The features that a tensor or an array of floating-point numbers is; None for a picture."""
+def _other_number(count: int | str, questions: list[str]) -> UserError:
+    return UserError(f"{count} pictures for {len(questions)} questions; give one for each")
+
+
+def hash_content(picture: Any) -> bytes:
+    """A hash of what is in a file, an array or a tensor."""
+    if isinstance(picture, str | Path):
+        return hashlib.sha256(read_bytes(picture, "check the path")).digest()
     if isinstance(picture, Tensor):
-        return picture
+        values = picture.detach().cpu().flatten().view(torch.uint8).numpy()
+    else:
+        values = np.asarray(picture)
+    head = f"{type(picture)} {getattr(picture, 'dtype', '')} {np.shape(values)} "
+    return hashlib.sha256(head.encode() + values.tobytes()).digest()
+
+
+def _as_features(picture: Picture) -> Tensor | None:
+    """The features that a tensor or an array of floating-point numbers is, at most of single
+    precision; None for a picture."""
     if isinstance(picture, np.ndarray) and picture.dtype.kind == "f":
-        return torch.from_numpy(picture)
-    return None
+        # torch knows neither other orders of bytes nor arrays that run backwards.
+        picture = torch.from_numpy(np.array(picture, f"=f{min(4, picture.dtype.itemsize)}"))
+    if not isinstance(picture, Tensor):
+        return None
+    return picture.float() if picture.dtype == torch.float64 else picture
 
 
 def _as_spectrogram(
@@ -315,24 +354,16 @@ def _as_spectrogram(
 def _as_image(picture: Any, size: tuple[int, int]) -> NDArray[np.uint8]:
     """A picture as uint8 (3, H, W) of the given (H, W)."""
     if isinstance(picture, str | Path):
-        try:
-            with Image.open(picture) as image:
-                return resize_image(image, size)
-        except FileNotFoundError:
-            raise UserError(f"{picture}: no such file; give the path of an image") from None
-        except PILLOW_ERRORS as error:
-            raise UserError(
-                f"{picture}: cannot be read as an image ({one_line(error)}); give a PNG or JPEG"
-            ) from None
-    if isinstance(picture, Image.Image):
-        return resize_image(picture, size)
+        picture = read_picture(picture)
     if (
         isinstance(picture, np.ndarray)
         and picture.dtype == np.uint8
         and picture.ndim == 3
         and picture.shape[2] in (3, 4)
     ):
-        return resize_image(Image.fromarray(picture), size)
+        picture = Image.fromarray(picture)
+    if isinstance(picture, Image.Image):
+        return resize_picture(as_shown(picture, "the picture"), size)
     shape = f" of {picture.dtype} {picture.shape}" if isinstance(picture, np.ndarray) else ""
     raise UserError(
         f"a {type(picture).__name__}{shape} is no picture; give a path, a PIL image, a uint8 array "

@@ -9,6 +9,7 @@ import pty
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +51,26 @@ def test_a_reply_has_the_likeliest_answers(conversation: Conversation, picture: 
     shares = [float(re.search(r"([0-9.]+)%", row)[1]) for row in rows]
     assert shares == pytest.approx([100 * p for p in list(expected.probabilities.values())[:3]],
                                    abs=0.06)  # fmt: skip
+
+
+def test_a_file_that_holds_another_picture_is_another_picture(
+    vqa: VQA, tiny_world: Path, tmp_path: Path
+) -> None:
+    """A camera writes its frames to one file, and each is asked about."""
+    frame, out = tmp_path / "frame.png", io.StringIO()
+    pictures = sorted((tiny_world / "images/val").glob("*.png"))[:3]
+    question = "How many things are there?"
+
+    def lines() -> Iterator[str]:
+        for picture in pictures:
+            frame.write_bytes(picture.read_bytes())
+            yield json.dumps({"image": str(frame), "question": question})
+
+    answer_lines(Conversation(vqa, top=1), lines(), out)
+    for line, picture in zip(out.getvalue().splitlines(), pictures, strict=True):
+        expected = vqa.ask(picture, question).probabilities
+        (share,) = json.loads(line)["probabilities"].values()
+        assert share == pytest.approx(max(expected.values()), abs=1e-5)
 
 
 def test_gamma_and_beta_of_the_last_question(conversation: Conversation) -> None:

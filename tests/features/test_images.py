@@ -157,7 +157,7 @@ def test_trouble_of_the_system_is_not_the_images_fault(
     def fail(*_: object, **__: object) -> None:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr("filmvqa.features.images.resize_image", fail)
+    monkeypatch.setattr("filmvqa.features.images.resize_picture", fail)
     with pytest.raises(OSError, match=os.strerror(number)) as caught:
         load_image(path, (16, 24))
     assert caught.value.filename == str(path)

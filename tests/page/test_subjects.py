@@ -125,6 +125,31 @@ def test_pictures_of_a_set(tiny_world: Path) -> None:
             pictures.subject(split, index)
 
 
+def test_a_set_that_changes_is_read_again(tiny_world: Path, tmp_path: Path) -> None:
+    """A picture is never shown beside the scene of the one that was there before."""
+    split = DatasetLayout.under(tmp_path)
+    pictures = PictureSet(split)
+    for number in (3, 4):
+        split.image_folder("val").mkdir(parents=True, exist_ok=True)
+        split.scene_json("val").parent.mkdir(exist_ok=True)
+        there = DatasetLayout.under(tiny_world)
+        source = there.image_folder("val") / f"CLEVR_val_{number:06d}.png"
+        (split.image_folder("val") / "CLEVR_val_000000.png").write_bytes(source.read_bytes())
+        content = json.loads(there.scene_json("val").read_text())
+        scene = content["scenes"][number] | {"image_index": 0}
+        split.scene_json("val").write_text(json.dumps(content | {"scenes": [scene]}))
+        subject = pictures.subject("val", 0)
+        assert np.array_equal(subject.picture, read_picture(source))
+        assert subject.scene is not None
+        assert len(subject.scene.objects) == len(scene["objects"])
+        assert [o.pixel_coords for o in subject.scene.objects] == [
+            tuple(o["pixel_coords"]) for o in scene["objects"]
+        ]
+    extra = split.image_folder("val") / "CLEVR_val_000001.png"
+    extra.write_bytes(source.read_bytes())
+    assert list(pictures.indices("val")) == [0, 1]
+
+
 def test_what_gives_an_answer(first: Subject, network: Network) -> None:
     question = "How many small things are there?"
     features = network.features(first.picture)

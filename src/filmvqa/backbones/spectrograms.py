@@ -47,7 +47,8 @@ def power(samples: NDArray[np.int16], settings: SpectrogramSettings) -> NDArray[
 
 @lru_cache(8)
 def mel_bands(settings: SpectrogramSettings, bands: int) -> NDArray[np.float64]:
-    """Weights (F, K) of the window's bins in triangular bands: O'Shaughnessy's mel scale."""
+    """Weights (F, K) of the window's bins in triangular bands: O'Shaughnessy's mel scale.
+    Kept, as ``_used_bins``, by the values of its arguments."""
     low, high = 2595 * np.log10(1 + np.array([settings.lowest, settings.highest]) / 700)
     corners = 700 * (10 ** (np.linspace(low, high, bands + 2) / 2595) - 1)
     bins = np.fft.rfftfreq(settings.window, 1 / settings.sample_rate)

@@ -19,7 +19,7 @@ GROUP = "experiment/ablation"
 
 @cache
 def read_ablations() -> dict[str, dict[str, Any]]:
-    """The keys that each ablation sets, with their values, by its name."""
+    """The keys that each ablation sets, with their values, by its name; there is one file."""
     text = (packed_folder("configs") / "_ablations.yaml").read_text(encoding="utf-8")
     table: dict[str, dict[str, Any]] = yaml.safe_load(text)
     return table

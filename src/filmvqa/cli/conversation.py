@@ -14,7 +14,7 @@ from torch import Tensor
 from filmvqa.cli.messages import explain
 from filmvqa.system.errors import UserError, warn
 from filmvqa.tasks.masks import run_lengths
-from filmvqa.vqa import VQA, Answer, FilmParameters
+from filmvqa.vqa import VQA, Answer, FilmParameters, hash_content
 
 HELP = """\
 <question>       ask about the picture
@@ -41,19 +41,25 @@ class Conversation:
         self.image: str | None = None
         self.ended = False
         self._features: Tensor | None = None
+        self._content = b""  # a file of one name may hold another picture later
         self._question: str | None = None
         self._film: FilmParameters | None = None
 
     def choose_image(self, path: str) -> None:
-        """Talk about another picture; a warning says if it looks like none that was trained on.
+        """Talk about a picture, by what its file holds now; a warning says if it looks like none
+        that was trained on.
 
         Raises
         ------
         UserError
             If it cannot be read.
         """
+        content = hash_content(path)
+        if content == self._content:
+            self.image = path
+            return
         features = self.vqa.features(path)
-        self.image, self._features = path, features
+        self.image, self._features, self._content = path, features, content
         if warning := self.vqa.warning_about(features):
             warn(f"{path}: {warning}")
 
@@ -171,7 +177,7 @@ def answer_lines(conversation: Conversation, lines: Iterable[str], out: TextIO) 
         record: dict[str, Any] = {"question": line.strip()}
         try:
             record = _read_line(line)
-            if (image := record.get("image")) not in (None, conversation.image):
+            if (image := record.get("image")) is not None:
                 conversation.choose_image(image)
             record = {"image": conversation.image, **record}
             answer = conversation.ask(record["question"])

@@ -1,13 +1,16 @@
-"""The images of a split: listed, checked and decoded."""
+"""Pictures, read as viewers show them; and the images of a split, listed and checked."""
 
 from __future__ import annotations
 
 import re
 import struct
+import warnings
 import zlib
+from collections import Counter
 from collections.abc import Callable, Set
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,19 +29,105 @@ _COLOURS, _GREY = {"RGB", "RGBA"}, {"L"}
 #: The bytes that end a file.
 _PNG_END, _JPEG_END = b"IEND\xaeB`\x82", b"\xff\xd9"
 _MAKE_AGAIN = "delete it and run generate_clevr.py again, or fetch it again"
+#: Greys of 16 bits that Pillow gives as integers of 32: mode and format.
+_DEEP_INTEGERS = {("I", "PNG"), ("I", "PPM")}
+#: EXIF's tag for how a picture is to be turned, and what its values mean.
+_ORIENTATION = 0x0112
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM, 5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_90,
+}  # fmt: skip
+#: What Pillow multiplies greys of few bits by, but not that which is transparent.
+_FEW_BITS = {"L;2": 85, "L;4": 17}
 
 
 def find_pictures(folder: Path) -> dict[int, Path]:
-    """The images of a folder by index, to look at: unchecked, and none if there is no folder."""
+    """The images of a folder by index, to look at: unchecked, without those that share an index,
+    and none if there is no folder."""
     names = [name for name in names_in(folder) if Path(name).suffix.lower() in _SUFFIXES]
-    by_index = {image_number(name): folder / name for name in names}
-    return {index: path for index, path in by_index.items() if index is not None}
+    counts = Counter(map(image_number, names))
+    return {i: folder / name for name in names
+            if (i := image_number(name)) is not None and counts[i] == 1}  # fmt: skip
 
 
-def read_picture(path: Path) -> NDArray[np.uint8]:
-    """The pixels of an image (H, W, 3), to look at."""
-    with Image.open(path) as image:
-        return np.asarray(image.convert("RGB"))
+def read_picture(source: str | Path | IO[bytes], name: str | None = None) -> NDArray[np.uint8]:
+    """The pixels (H, W, 3) of a picture of any format that Pillow knows, ``as_shown``.
+
+    Raises
+    ------
+    UserError
+        If it is missing or cannot be read, or as ``as_shown``; ``name`` is what it is called then.
+    """
+    name = name or str(source)
+    try:
+        with Image.open(source) as image:
+            return np.asarray(as_shown(image, name))
+    except FileNotFoundError:
+        raise UserError(f"{name}: no such file; give the path of an image") from None
+    except PILLOW_ERRORS as error:
+        raise UserError(
+            f"{name}: cannot be read as an image ({one_line(error)}); give a PNG or JPEG"
+        ) from None
+
+
+def as_shown(image: Image.Image, name: str) -> Image.Image:
+    """A picture in RGB of 8 bits, as viewers show it: turned as EXIF says, greys of 16 bits scaled
+    to 8, and over white where it is transparent.
+
+    All pictures of files and of users come through here, so that one and the same picture has one
+    and the same features, however it is stored and wherever it is asked about.
+
+    Raises
+    ------
+    UserError
+        For several frames, of which none is meant more than another, and for numbers of which
+        nothing tells how bright they are (modes F and I).
+    """
+    # A photograph of several (MPO) has the others for depth or a preview.
+    if getattr(image, "is_animated", False) and image.format != "MPO":
+        raise UserError(f"{name}: has several frames; save one of them as a PNG and give that")
+    if 0 in image.size:
+        raise UserError(f"{name}: has no pixels; give another picture")
+    is_deep = image.mode.startswith("I;16") or (image.mode, image.format) in _DEEP_INTEGERS
+    if image.mode in ("F", "I") and not is_deep:
+        raise UserError(
+            f"{name}: its pixels are numbers of 32 bits (mode {image.mode}), which do not tell "
+            "what is white; convert them to 8 bits"
+        )
+    transparent, tiles = image.info.get("transparency"), getattr(image, "tile", None)
+    few = tiles and _FEW_BITS.get(tiles[0][3])  # is known until the pixels are read
+    image.load()
+    shown = image
+    if is_deep:
+        values = np.asarray(image).astype(np.uint32)
+        shown = Image.fromarray((values * 255 + 32895 >> 16).astype(np.uint8))  # as libpng rounds
+        if transparent is not None:
+            shown.putalpha(
+                Image.fromarray(np.where(values == transparent, 0, 255).astype(np.uint8))
+            )
+    elif few and transparent is not None:
+        shown = image.copy()
+        shown.info["transparency"] = few * transparent
+    if shown.mode == "La":  # Pillow knows no shorter way
+        shown = shown.convert("LA")
+    if shown.has_transparency_data:
+        shown = shown.convert("RGBA")
+        if shown.getchannel("A").getextrema() != (255, 255):
+            shown = Image.alpha_composite(Image.new("RGBA", shown.size, "white"), shown)
+    turn = _TURNS.get(_orientation(image))
+    shown = shown.convert("RGB")
+    return shown if turn is None else shown.transpose(turn)
+
+
+def _orientation(image: Image.Image) -> int:
+    """The value of EXIF's orientation; 1, upright, without a readable one."""
+    try:
+        with warnings.catch_warnings(action="ignore"):  # of what is broken there
+            # A PNG's own method would decode all of it.
+            return int(Image.Image.getexif(image).get(_ORIENTATION, 1))
+    except Exception:
+        return 1
 
 
 @dataclass(frozen=True)
@@ -140,6 +229,8 @@ def _frame_size(path: Path, modes: Set[str] = _COLOURS) -> tuple[int, int]:
         kind, end = ("PNG", _PNG_END) if image.format == "PNG" else ("JPEG", _JPEG_END)
         # As it is stored, which is "RGB;16B" for 16 bits.
         mode = image.tile[0][3] if kind == "PNG" else image.mode
+        if getattr(image, "is_animated", False) and kind == "PNG":
+            raise UserError(f"{path}: has several frames; save one of them as a PNG of its own")
         if mode not in modes:
             wanted = (
                 "an image of 8 bits RGB or RGBA" if modes == _COLOURS else "a mask of 8 bits grey"
@@ -157,7 +248,7 @@ def _frame_size(path: Path, modes: Set[str] = _COLOURS) -> tuple[int, int]:
             stream.seek(0)
             if end not in stream.read():
                 raise UserError(f"{path}: truncated {kind}; {_MAKE_AGAIN}")
-    return width, height
+        return (height, width) if _orientation(image) >= 5 else (width, height)
 
 
 def _mask_size(path: Path) -> tuple[int, int]:
@@ -184,7 +275,7 @@ def load_image(path: Path, size: tuple[int, int]) -> NDArray[np.uint8]:
     OSError
         If it cannot be read.
     """
-    return _loaded(path, lambda image: resize_image(image, size))
+    return _loaded(path, lambda image: resize_picture(as_shown(image, str(path)), size))
 
 
 def load_mask(path: Path, size: tuple[int, int]) -> NDArray[np.uint8]:
@@ -197,8 +288,14 @@ def load_mask(path: Path, size: tuple[int, int]) -> NDArray[np.uint8]:
         As ``load_image``.
     """
     height, width = size
-    nearest = Image.Resampling.NEAREST
-    return _loaded(path, lambda image: np.asarray(image.resize((width, height), nearest))[None])
+
+    def read(image: Image.Image) -> NDArray[np.uint8]:
+        image.load()
+        turn = _TURNS.get(_orientation(image))
+        turned = image if turn is None else image.transpose(turn)
+        return np.asarray(turned.resize((width, height), Image.Resampling.NEAREST))[None]
+
+    return _loaded(path, read)
 
 
 def _loaded(path: Path, read: Callable[[Image.Image], NDArray[np.uint8]]) -> NDArray[np.uint8]:
@@ -217,11 +314,10 @@ def _unreadable(path: Path, error: BaseException, problem: str) -> Exception:
     return UserError(f"{path}: {problem}; {_MAKE_AGAIN}")
 
 
-def resize_image(image: Image.Image, size: tuple[int, int]) -> NDArray[np.uint8]:
-    """An image as uint8 (3, H, W), ``size`` = (H, W): without its alpha channel, resized with the
-    bicubic filter if it has another size."""
+def resize_picture(picture: Image.Image, size: tuple[int, int]) -> NDArray[np.uint8]:
+    """A picture in RGB as uint8 (3, H, W), ``size`` = (H, W): resized with the bicubic filter if it
+    has another size."""
     height, width = size
-    rgb = image.convert("RGB")
-    if rgb.size != (width, height):
-        rgb = rgb.resize((width, height), Image.Resampling.BICUBIC)
-    return np.asarray(rgb).transpose(2, 0, 1)
+    if picture.size != (width, height):
+        picture = picture.resize((width, height), Image.Resampling.BICUBIC)
+    return np.asarray(picture).transpose(2, 0, 1)

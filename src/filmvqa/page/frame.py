@@ -41,6 +41,7 @@ def piece(name: str, **values: Any) -> str:
 
 @cache
 def _pieces() -> Any:
+    """There is one file of them."""
     source = (files("filmvqa.page") / "pieces.html").read_text()
     return Environment(autoescape=True).from_string(source).module
 

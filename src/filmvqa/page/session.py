@@ -15,6 +15,8 @@ from filmvqa.page.networks import Network
 from filmvqa.page.predictions import PredictionTable, list_evaluated_splits, read_table
 from filmvqa.page.subjects import PictureSet, Subject
 from filmvqa.studies.inspection.settings import FilmSettings
+from filmvqa.system.files import Stamp, stamp_of
+from filmvqa.system.layout import EvaluationLayout, RunLayout
 
 
 @dataclass
@@ -24,7 +26,7 @@ class SharedState:
     networks: Sequence[Network]
     pictures: PictureSet | None = None
     run: Path | None = None
-    _tables: dict[str, PredictionTable] = field(default_factory=dict)
+    _tables: dict[str, tuple[Stamp, PredictionTable]] = field(default_factory=dict)
 
     @property
     def evaluated_splits(self) -> list[str]:
@@ -34,13 +36,16 @@ class SharedState:
         return list_evaluated_splits(self.run)
 
     def predictions(self, split: str) -> PredictionTable:
-        """The predictions of a split, which are read once."""
-        if split not in self._tables:
-            assert self.run is not None
-            assert self.pictures is not None
+        """The predictions of a split, which are read once, and again when their file changed."""
+        assert self.run is not None
+        assert self.pictures is not None
+        stamp = stamp_of(EvaluationLayout(RunLayout(self.run).evaluation, split).predictions)
+        known = self._tables.get(split)
+        if known is None or known[0] != stamp:
             vocabulary = self.networks[0].vqa.vocabulary
-            self._tables[split] = read_table(self.run, split, self.pictures.layout, vocabulary)
-        return self._tables[split]
+            known = stamp, read_table(self.run, split, self.pictures.layout, vocabulary)
+            self._tables[split] = known
+        return known[1]
 
 
 class Session:

@@ -12,10 +12,17 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
-from filmvqa.features.images import MAX_PIXELS, PILLOW_ERRORS, find_pictures, read_picture
+from filmvqa.features.images import (
+    MAX_PIXELS,
+    PILLOW_ERRORS,
+    as_shown,
+    find_pictures,
+    read_picture,
+)
 from filmvqa.system.errors import UserError
+from filmvqa.system.files import Stamp, stamp_of
 from filmvqa.system.layout import DatasetLayout
 from filmvqa.worlds.clevr.editing import EditedScene
 from filmvqa.worlds.clevr.parsing import QuestionParser
@@ -83,12 +90,13 @@ class Subject:
 
 @cache
 def families(templates: str | None = None) -> list[Family]:
-    """All of CLEVR's question families, or those of some templates."""
+    """All of CLEVR's question families, or those of some of its templates; kept by their name."""
     return read_families(templates)
 
 
 @cache
 def parser() -> QuestionParser:
+    """There is one."""
     return QuestionParser(families())
 
 
@@ -114,7 +122,7 @@ def read_upload(content: bytes, name: str) -> Subject:
     Raises
     ------
     UserError
-        If it is too large, or no PNG or JPEG.
+        If it is too large, or no PNG or JPEG, or as ``as_shown``.
     """
     shown = Path(name.replace("\\", "/")).name or "the picture"
     if len(content) > MAX_UPLOAD:
@@ -124,7 +132,7 @@ def read_upload(content: bytes, name: str) -> Subject:
             width, height = image.size
             if not 0 < width * height <= MAX_PIXELS:
                 raise UserError(f"{shown}: {width}×{height} pixels; resize it")
-            picture = ImageOps.exif_transpose(image).convert("RGB")
+            picture = as_shown(image, shown)
     except PILLOW_ERRORS:
         raise UserError(f"{shown}: cannot be read as an image; give a PNG or JPEG") from None
     if max(picture.size) > _MAX_RATIO * min(picture.size):
@@ -134,12 +142,13 @@ def read_upload(content: bytes, name: str) -> Subject:
 
 
 class PictureSet:
-    """The pictures of a data set, and what is known of their scenes."""
+    """The pictures of a data set, and what is known of their scenes: listed and read once a split,
+    and again when the folder or the file has changed, since the page is open for days."""
 
     def __init__(self, layout: DatasetLayout) -> None:
         self.layout = layout
-        self._pictures: dict[str, dict[int, Path]] = {}
-        self._scenes: dict[str, dict[int, Scene]] = {}
+        self._pictures: dict[str, tuple[Stamp, dict[int, Path]]] = {}
+        self._scenes: dict[str, tuple[Stamp, dict[int, Scene]]] = {}
 
     @property
     def splits(self) -> list[str]:
@@ -147,19 +156,29 @@ class PictureSet:
 
     def indices(self, split: str) -> Sequence[int]:
         """The indices of a split's pictures, sorted; none for a split that is not there."""
-        if split not in self._pictures:
-            is_there = split in self.splits  # nothing else becomes a part of a path
-            folder = self.layout.image_folder(split)
-            self._pictures[split] = dict(sorted(find_pictures(folder).items())) if is_there else {}
-        return list(self._pictures[split])
+        return list(self._pictures_of(split))
+
+    def _pictures_of(self, split: str) -> dict[int, Path]:
+        if split not in self.splits:  # nothing else becomes a part of a path
+            return {}
+        folder = self.layout.image_folder(split)
+        known = self._pictures.get(split)
+        if known is None or known[0] != stamp_of(folder):
+            known = stamp_of(folder), dict(sorted(find_pictures(folder).items()))
+            self._pictures[split] = known
+        return known[1]
 
     def scenes(self, split: str) -> dict[int, Scene]:
         """The scenes of a split by index; none if they are not known."""
-        if split not in self._scenes:
-            path = self.layout.scene_json(split)
-            known = read_scenes(path).scenes if split in self.splits and path.exists() else []
-            self._scenes[split] = {scene.image_index: scene for scene in known}
-        return self._scenes[split]
+        path = self.layout.scene_json(split)
+        if split not in self.splits or not path.exists():
+            return {}
+        known = self._scenes.get(split)
+        if known is None or known[0] != stamp_of(path):
+            stamp = stamp_of(path)
+            known = stamp, {scene.image_index: scene for scene in read_scenes(path).scenes}
+            self._scenes[split] = known
+        return known[1]
 
     def subject(self, split: str, index: int) -> Subject:
         """A picture of a split.
@@ -169,11 +188,8 @@ class PictureSet:
         UserError
             If it is not there, or cannot be read.
         """
-        if index not in self.indices(split):
+        path = self._pictures_of(split).get(index)
+        if path is None:
             raise UserError(f"{split} {index}: the data set has no such picture")
-        path = self._pictures[split][index]
-        try:
-            picture = read_picture(path)
-        except PILLOW_ERRORS as error:
-            raise UserError(f"{path.name}: cannot be read as an image") from error
+        picture = read_picture(path, path.name)
         return Subject(f"{split} {index}", picture, self.scenes(split).get(index))

@@ -224,7 +224,8 @@ class _TableBuilder:
         self._start, self._end = table.words[START], table.words[END]
         ends = (*table.world.type_names, *table.world.referring_functions)
         self._types = {name: i for i, name in enumerate(ends)}
-        # Programs of one family share their structure, and most steps recur.
+        # Programs of one family share their structure, and most steps recur: kept by the numbers of
+        # a program's inputs, and by a step's function and values.
         self._order_of, self._only_order_of = cache(prefix_order), cache(_only_order)
         self._number_of_step = cache(
             lambda name, *values: table.steps[token(Function(name, [], [str(v) for v in values]))]

@@ -19,7 +19,8 @@ _ANNOTATIONS: dict[type, dict[str, tuple[Any, list[Any]]]] = {}
 
 
 def field_annotations(settings_type: type) -> dict[str, tuple[Any, list[Any]]]:
-    """The type of each field with its limits, and the other notes on the field; evaluated once."""
+    """The type of each field with its limits, and the other notes on the field; kept by the
+    class itself."""
     if settings_type in _ANNOTATIONS:
         return _ANNOTATIONS[settings_type]
     found: dict[str, tuple[Any, list[Any]]] = {}

@@ -68,7 +68,7 @@ def hardware(device: torch.device) -> dict[str, Any]:
 @cache
 def has_fast_bfloat16(device_type: str) -> bool:
     """Whether the hardware has instructions for bfloat16 matrix products; without them bfloat16 is
-    slower than float32."""
+    slower than float32. Kept by the kind of device."""
     if device_type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     # torch has no public functions for this; a version without the private ones counts as slow.

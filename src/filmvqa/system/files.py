@@ -9,11 +9,12 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, TypeAlias
 
 from filmvqa.system.disk import DISK_FULL_ERRNOS, disk_full_error
 from filmvqa.system.errors import UserError
 
+Stamp: TypeAlias = tuple[int, int, int]
 #: Names of hidden files, of what file managers and systems keep for themselves, and of files that a
 #: transfer has not finished.
 _LITTER = re.compile(
@@ -126,6 +127,16 @@ def files_below(folder: str | Path, name: str) -> list[Path]:
 
     walk = os.walk(folder, onerror=refuse)
     return sorted(Path(place) / name for place, _, names in walk if name in names)
+
+
+def stamp_of(path: str | Path) -> Stamp:
+    """What changes with a file or a folder: its number, size and time; 0 each for one that is not
+    there."""
+    try:
+        found = Path(path).stat()
+    except FileNotFoundError:
+        return 0, 0, 0
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def is_up_to_date(target: str | Path, source: str | Path) -> bool:

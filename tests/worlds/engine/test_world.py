@@ -42,6 +42,13 @@ def test_the_official_generators_metadata_give_the_same_world(tmp_path: Path) ->
     assert world.noun_type == "Shape"
 
 
+def test_metadata_that_were_changed_are_another_world(tmp_path: Path) -> None:
+    path = tmp_path / "metadata.json"
+    for noun in ("OFFICIAL", "OTHER"):
+        path.write_text(json.dumps(official_metadata() | {"dataset": noun}))
+        assert read_world(path).dataset == noun
+
+
 def test_clevrs_metadata_are_those_of_its_scenes() -> None:
     assert CLEVR.attributes == scene_file.ATTRIBUTES
     assert CLEVR.relations == scene_file.RELATIONS

@@ -53,4 +53,5 @@ def over_questions(function: Callable[..., None], *tensors: Tensor) -> None:
 
 @cache
 def _pool(threads: int) -> ThreadPoolExecutor:
+    """Kept by the number of threads."""
     return ThreadPoolExecutor(threads, "kernels")

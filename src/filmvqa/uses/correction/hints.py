@@ -111,6 +111,7 @@ class _Templates(msgspec.Struct, forbid_unknown_fields=True):
 
 @cache
 def _templates() -> _Templates:
+    """There is one file of them."""
     content = resources.files("filmvqa.uses.correction").joinpath("hints.json").read_bytes()
     return msgspec.json.decode(content, type=_Templates)
 

@@ -30,7 +30,7 @@ from filmvqa.worlds.engine.schema import (
     write_records,
 )
 from filmvqa.worlds.engine.worker_pool import worker_pool
-from filmvqa.worlds.engine.world import read_world
+from filmvqa.worlds.engine.world import World, read_world
 
 #: The relationships of a scene, which is a record in JSON without them; ``ValueError`` if they
 #: cannot be known.
@@ -159,20 +159,20 @@ def _ask_records(
     records: list[bytes], first: int, settings: AskScenesSettings, relate: Relate | None
 ) -> list[Question]:
     """The questions of one shard; record 0 is scene number ``first`` of the file."""
-    scenes = []
+    scenes, world = [], read_world(settings.world)
     for number, record in enumerate(records, first):
         try:
-            scenes.append(_scene(record, settings.world, relate))
+            scenes.append(_scene(record, world, relate))
         except (msgspec.ValidationError, ValueError) as error:
             raise UserError(
                 f"{settings.scenes}: scene {number}: {error}; {CORRECT}, or give world=<its world>"
             ) from None
     name = f"{settings.seed}/{scenes[0].split}/{first // IMAGES_PER_SHARD}"
     families, count = _read_families(settings), settings.questions_per_image
-    return ask_shard(scenes, families, count, name, read_world(settings.world))
+    return ask_shard(scenes, families, count, name, world)
 
 
-def _scene(content: bytes, world_source: str | Path, relate: Relate | None) -> Any:
+def _scene(content: bytes, world: World, relate: Relate | None) -> Any:
     """A scene of the world from its JSON.
 
     Raises
@@ -180,7 +180,7 @@ def _scene(content: bytes, world_source: str | Path, relate: Relate | None) -> A
     ValueError
         If it has no index, or no relationships and ``relate`` does not know them.
     """
-    scene = msgspec.json.decode(content, type=_scene_type(world_source))
+    scene = msgspec.json.decode(content, type=_scene_type(tuple(world.attributes.items())))
     check_filename(scene.image_filename)
     if scene.image_index is None:
         scene.image_index = image_number(scene.image_filename)
@@ -191,15 +191,14 @@ def _scene(content: bytes, world_source: str | Path, relate: Relate | None) -> A
             raise ValueError("no relationships")
         scene.relationships = relate(msgspec.json.decode(content))
     scene.split = scene.split or ""
-    relations = read_world(world_source).relations
-    check_relationships(scene.relationships, len(scene.objects), relations)
+    check_relationships(scene.relationships, len(scene.objects), world.relations)
     return scene
 
 
 @cache
-def _scene_type(world_source: str | Path) -> type[Any]:
-    """``_Scene`` with objects, which have a value of each of the world's attributes."""
-    attributes = read_world(world_source).attributes.items()
+def _scene_type(attributes: tuple[tuple[str, tuple[str, ...]], ...]) -> type[Any]:
+    """``_Scene`` with objects, which have a value of each of a world's attributes; kept by these
+    and their values."""
     thing = msgspec.defstruct("_Object", [(name, Literal[values]) for name, values in attributes])
     objects: tuple[str, Any] = ("objects", list[thing])  # type: ignore[valid-type]
     return msgspec.defstruct("_SceneOfWorld", [objects], bases=(_Scene,), kw_only=True)

@@ -113,7 +113,7 @@ class Node(msgspec.Struct):
 
 @cache
 def _last_function(node_type: str) -> str | None:
-    """The last function of a composite node; None if the node is none."""
+    """The last function of a composite node; None if the node is none. Kept by the node's name."""
     composite = COMPOSITE_NODE.match(node_type)
     return (composite[2] or "_filter")[1:] if composite else None
 

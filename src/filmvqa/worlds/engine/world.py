@@ -201,7 +201,6 @@ def _folder(name: str) -> Path:
     return Path(str(files("filmvqa.worlds"))) / name
 
 
-@cache
 def read_world(source: str | Path) -> World:
     """A world of this package by its name, or that of a metadata file by its path.
 
@@ -215,7 +214,12 @@ def read_world(source: str | Path) -> World:
     path = Path(source) if name.endswith(".json") else _folder(name) / "metadata.json"
     if not name.endswith(".json") and not path.is_file():
         raise UserError(f"{name!r} is no world; give clevr, sound or a metadata.json")
-    content = read_bytes(path, "give the metadata of a world")
+    return _decode_world(name, path, read_bytes(path, "give the metadata of a world"))
+
+
+@cache
+def _decode_world(name: str, path: Path, content: bytes) -> World:
+    """Kept by the content of the metadata too: a file of one name may change."""
     world = msgspec.structs.replace(decode_json(content, World, path, CORRECT), name=name)
     if problem := _find_problem(world):
         raise UserError(f"{path}: {problem}; {CORRECT}")

@@ -25,6 +25,7 @@ def distinct_sound(settings: SoundSettings, values: dict[str, str], variant: int
 
 @lru_cache(_BANK)
 def _distinct_sound(encoded: bytes, key: tuple[str, ...], variant: int) -> Array:
+    """Kept by all that it depends on: the settings in JSON, the values, the variant."""
     settings = msgspec.json.decode(encoded, type=SoundSettings)
     values = dict(zip(("instrument", "note", "brightness", "length"), key, strict=True))
     duration, rng = start_sound(settings, values, variant)
