@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from filmvqa.cli.command import command
+from filmvqa.cli.job_folders import EXCLUDE_KEYS, LEFT_OUT
 from filmvqa.cli.packed import packed_folder
 from filmvqa.cli.stages import run_stage
 from filmvqa.studies.settings import LaboratorySettings
@@ -29,6 +30,8 @@ def main(settings: LaboratorySettings) -> None:
         for name in names
     ]
     jobs = settings.jobs or cores()
+    # Sweeps that share a folder differ also in what they do not vary.
+    named = f"{EXCLUDE_KEYS}=[{','.join(sorted(LEFT_OUT))}]"
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     runs, output = Path(settings.runs), Path(settings.output)
 
@@ -44,7 +47,7 @@ def main(settings: LaboratorySettings) -> None:
                   f"{hours:.1f} hours", flush=True)  # fmt: skip
             run_stage(
                 [
-                    f"train.py -m {overrides} hydra.sweep.dir={runs / folder} "
+                    f"train.py -m {overrides} {named} hydra.sweep.dir={runs / folder} "
                     f"hydra/launcher=joblib hydra.launcher.n_jobs={jobs}"
                     for folder, sweeps in claim.sweeps.items()
                     for overrides in sweeps

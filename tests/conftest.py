@@ -208,13 +208,12 @@ def start_script(
 def start_together(
     name: str, *arguments: str, cwd: Path, ranks: Sequence[int] = (0, 1)
 ) -> list[ForkedScript]:
-    """Start ``scripts/<name>`` as two processes that know of each other, as torchrun's do; or only
+    """Start ``scripts/<name>`` as two processes that know of each other, as launchers have them; or only
     some of them."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
-    common = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1",
-              "MASTER_PORT": port}  # fmt: skip
+    common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     places = [common | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in ranks]
     return [start_script(name, *arguments, cwd=cwd, more=place) for place in places]
 

@@ -10,12 +10,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
 
-from filmvqa.cli.command import CONFIGS, name_folder
+from filmvqa.cli.command import CONFIGS
 from filmvqa.cli.overrides import (
     TEXT_KEYS,
     expand_home,
     explain_override,
-    find_swept_keys,
     move_flags_first,
     quote,
     quote_arguments,
@@ -127,6 +126,9 @@ def test_home_is_expanded_wherever_a_path_stands(monkeypatch: pytest.MonkeyPatch
         ("evaluate", "chekpoint", "checkpoint"),
         ("evaluate", "checkpoint.x", "checkpoint"),
         ("download_clevr", "data.rot", "data.root"),
+        ("generate_clevr", "data.generator.workers", "workers"),
+        ("train", "trainer.lr", "optim.lr"),
+        ("train", "batchsize", "trainer.batch_size"),
     ],
 )
 def test_an_unknown_key_is_refused_with_the_nearest(
@@ -225,35 +227,6 @@ def test_what_the_grammar_cannot_read_says_how_to_quote() -> None:
     )
     assert line("evaluate", "~/x").startswith("~/x: is no option")
     assert line("train", "seed=0,1").startswith("seed=0,1: several values make a sweep")
-
-
-def test_which_keys_a_sweep_varies() -> None:
-    overrides = ["experiment=a,b", "seed=range(3)", "optim.lr=1e-3", "model.stem.strides=[1,2]",
-                 "data.root='a,b'", "store=choice(a,b)"]  # fmt: skip
-    assert find_swept_keys(overrides, ["sweep"]) == {"experiment", "seed", "store", "sweep"}
-
-
-keys = st.sampled_from(["optim.lr", "experiment/ablation", "seed", "data.root"])
-values = st.text(st.characters(exclude_characters="\n"), max_size=60)
-jobs = st.dictionaries(keys, values, max_size=4).map(
-    lambda job: "\n".join(f"{key}={value}" for key, value in sorted(job.items()))
-)
-
-
-@given(jobs, jobs)
-@example("optim.lr=1e-3\nseed=-1", "")
-@example("data.root=a/b", "data.root=a.b")
-@example("data.root=a+seed@1", "data.root=a\nseed=1")
-def test_a_sweeps_folders_have_different_names_that_hydra_reads(one: str, other: str) -> None:
-    name = name_folder(one)
-    assert (name == name_folder(other)) is (one == other)
-    assert value_of(f"checkpoint=x/{name}/best.pt") == f"x/{name}/best.pt"
-    assert len(name) <= 200
-
-
-def test_a_sweeps_folder_is_readable() -> None:
-    assert name_folder("optim.lr=1e-3\nseed=-1") == "optim.lr@1e-3+seed@-1"
-    assert name_folder("experiment/ablation=no_film_4") == "experiment.ablation@no_film_4"
 
 
 @given(st.text())

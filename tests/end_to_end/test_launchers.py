@@ -15,7 +15,7 @@ from filmvqa.checkpoints.checkpoint import load_checkpoint
 from filmvqa.system.cores import cores
 from tests.conftest import REPOSITORY, run_script, script_environment
 from tests.end_to_end.sweeps import Sweep, check_interrupted_sweep
-from tests.end_to_end.workplace import TRAIN, succeed
+from tests.end_to_end.workplace import TRAIN, fail, succeed
 from tests.worlds.clevr.file_hashes import file_hashes
 
 pytestmark = [pytest.mark.processes, pytest.mark.slow]
@@ -49,6 +49,12 @@ def test_a_sweep_under_every_launcher(launcher: str, copy: Path) -> None:
     assert "Traceback" in failure.read_text()
     report = run_script("sweep_report.py", "dir=outputs/sweeps/sweep", cwd=copy)
     assert report.returncode == 0, report.stderr
+
+
+def test_a_cluster_that_is_not_here_is_said(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    line = fail("train.py", "-m", *TRAIN, "seed=0,1", "hydra/launcher=submitit_cpu", cwd=copy)
+    assert line.startswith("error: hydra/launcher=submitit_cpu: ")
 
 
 def test_joblibs_jobs_divide_the_cores(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -112,6 +112,23 @@ def test_evaluation_warns_of_other_data(copy: Path) -> None:
     assert report["not_as_trained_with"] == ["the questions of val"]
 
 
+@pytest.mark.parametrize("sweep", [[], ["-m"]])
+def test_paths_are_those_of_where_a_program_was_started(sweep: list[str], copy: Path) -> None:
+    """Also with Hydra's own key for another working folder."""
+    (copy / "own.py").write_text("")
+    arguments = [*sweep, *TRAIN, "run=own", "name=own", "hydra.job.chdir=true", "imports=[own]",
+                 "train.init_from=outputs/demo/film"]  # fmt: skip
+    succeed("train.py", *arguments, cwd=copy)
+    (run,) = (path.parent for path in copy.glob("outputs/**/last.pt") if "own" in str(path))
+    assert run.relative_to(copy).parts[:2] == ("outputs", "sweeps" if sweep else "own")
+    run = run.relative_to(copy)
+    succeed("evaluate.py", f"checkpoint={run}", "output=own", "hydra.job.chdir=true", cwd=copy)
+    assert (copy / "own/val.json").exists()
+    picture = "image=data/tiny/images/val/CLEVR_val_000000.png"
+    question = ["question=How many cubes are there?", "hydra.job.chdir=true"]
+    assert "%" in succeed("ask.py", f"checkpoint={run}", picture, *question, cwd=copy)
+
+
 def test_a_sweep_runs_once_and_becomes_a_report(workplace: Path) -> None:
     arguments = ["-m", *TRAIN, "sweep=weight_decay", "optim.weight_decay=0,1e-4"]
     succeed("train.py", *arguments, cwd=workplace)
@@ -120,7 +137,12 @@ def test_a_sweep_runs_once_and_becomes_a_report(workplace: Path) -> None:
     assert len(runs) == 2
     assert {p.parent for p in runs} == {folder}
     stamps = [(p / "last.pt").stat().st_mtime_ns for p in runs]
-    assert succeed("train.py", *arguments, cwd=workplace).count("finished already") == 2
+    (workplace / "data/tiny").rename(workplace / "data/moved")
+    arguments.append("data.root=data/moved")
+    again = succeed("train.py", *arguments, cwd=workplace)
+    assert again.count("finished already") == 2
+    assert "\njob 2 of 2: optim.weight_decay=1e-4\n" in again
+    (workplace / "data/moved").rename(workplace / "data/tiny")
     assert stamps == [(p / "last.pt").stat().st_mtime_ns for p in runs]
     table = succeed("sweep_report.py", f"dir={folder}", cwd=workplace)
     assert "| optim.weight_decay | runs | training | validation | gap |" in table

@@ -119,7 +119,8 @@ def test_every_stage_has_the_result_of_one_process(workplace: Path, tmp_path: Pa
     assert table == succeed("evaluate.py", *evaluate, cwd=one)
     for path in (one / "outputs/demo/film/evaluation").glob("val*"):
         assert path.read_bytes() == (place / path.relative_to(one)).read_bytes()
-    out = together("train.py", *TRAIN, "name=unnamed", cwd=place)
+    # The flag is torch.distributed.launch's; DeepSpeed has it with an underscore.
+    out = together("train.py", "--local-rank=0", *TRAIN, "name=unnamed", cwd=place)
     assert out.count("weights by part") == 1
     (run,) = (place / "outputs/unnamed").iterdir()
     assert load_checkpoint(run / "last.pt")["progress"]["finished"]

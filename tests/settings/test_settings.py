@@ -88,6 +88,8 @@ def test_a_number_may_be_the_name_of_a_folder() -> None:
         ({"inner": [1]}, "inner=[1]: must be a group of keys (lr, kind)"),
         ({"inner": {"rate": 1}}, "inner.rate: no such key; there are lr, kind"),
         ({"stepz": 1}, "stepz: no such key; did you mean steps?"),
+        ({"kind": "a"}, "kind: no such key; did you mean inner.kind?"),
+        ({"inner": {"steps": 1}}, "inner.steps: no such key; did you mean steps?"),
     ],
 )  # fmt: skip
 def test_what_does_not_fit_is_refused_by_its_key(plain: dict[str, Any], message: str) -> None:

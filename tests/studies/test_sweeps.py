@@ -106,6 +106,15 @@ def test_words_are_rows_and_two_models_over_fractions_are_curves(tmp_path: Path)
     assert "| mac | 0.25 | 1 | 90.00 | 25.00 | +65.00 |" in report_sweep(tmp_path / "models")
 
 
+def test_data_that_were_moved_meanwhile_are_not_what_a_sweep_varied(tmp_path: Path) -> None:
+    for lr, root in ((0.1, "here"), (0.2, "there")):
+        write_run(tmp_path / "moved", 0.9, 0.5, **{"optim.lr": lr, "data.root": root})
+    assert summarize(read_runs(tmp_path / "moved")).key == "optim.lr"
+    for root in ("one", "other"):
+        write_run(tmp_path / "sets", 0.9, 0.5, **{"optim.lr": 0.1, "data.root": root})
+    assert summarize(read_runs(tmp_path / "sets")).key == "data.root"
+
+
 def test_ablations_are_compared_with_the_paper(tmp_path: Path) -> None:
     for name, val in (("no_film_1_4", 0.3), ("none", 0.9), ("beta_zero", 0.88), ("own", 0.5)):
         write_run(tmp_path, 0.9, val, **{"ablation": name, "model.block.film_position": name})

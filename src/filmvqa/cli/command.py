@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-import re
 import sys
 from collections.abc import Callable
 from functools import wraps
@@ -22,6 +20,7 @@ import filmvqa.worlds.sound.settings  # noqa: F401 the same
 from filmvqa.cli.ablations import store_ablations
 from filmvqa.cli.help import format_help
 from filmvqa.cli.imports import import_modules
+from filmvqa.cli.job_folders import choose_folder, describe_job
 from filmvqa.cli.messages import (
     one_line_errors,
     refuse_renamed_keys,
@@ -37,7 +36,7 @@ from filmvqa.cli.overrides import (
 from filmvqa.cli.packed import packed_folder
 from filmvqa.cli.process import interrupt_on_sigterm, set_environment
 from filmvqa.cli.sweep_failures import raise_listed_failures, record_failure
-from filmvqa.cli.torchrun import format_start, join_processes
+from filmvqa.cli.torchrun import format_start, join_processes, take_local_rank
 from filmvqa.settings.nested import flatten
 from filmvqa.settings.typed import Settings, settings_from
 from filmvqa.system.errors import UserError
@@ -63,29 +62,6 @@ def choose_hydra_arguments() -> dict[str, Any]:
     return {"execution_whitelist": list(_TARGETS)}
 
 
-def name_folder(overrides: str) -> str:
-    """The name of the folder of a sweep's job, made of its overrides, one a line.
-
-    ``optim.lr=1e-3`` and ``seed=0`` become ``optim.lr@1e-3+seed@0``: characters that paths, shells
-    and Hydra's grammar read as they are. Where a value has others, or the name is too long, a hash
-    tells apart what would be one name.
-    """
-    if not overrides:
-        return "defaults"
-    names, is_exact = [], True
-    for override in overrides.split("\n"):
-        key, _, value = override.partition("=")
-        name = re.sub(r"[^A-Za-z0-9_.-]", "_", value)
-        is_exact &= name == value and re.fullmatch(r"[A-Za-z0-9_./]+", key) is not None
-        names.append(f"{re.sub(r'[^A-Za-z0-9_.]', '.', key)}@{name}")
-    name = "+".join(names)
-    # Of the 255 bytes that file systems allow.
-    if is_exact and len(name) <= 200:
-        return name
-    digest = hashlib.sha256(overrides.encode(errors="surrogatepass")).hexdigest()
-    return f"{name[:187]}+{digest[:12]}"
-
-
 def _register_resolver(name: str, function: Callable[..., Any]) -> None:
     """Register an OmegaConf resolver under the function's name in the installed version.
 
@@ -99,7 +75,7 @@ def _register_resolver(name: str, function: Callable[..., Any]) -> None:
     register(name, function, replace=True)
 
 
-_register_resolver("folder_name", name_folder)
+_register_resolver("folder_name", choose_folder)
 _register_resolver("started", format_start)
 store_ablations()
 
@@ -128,7 +104,11 @@ def command(
 
         @wraps(function)
         def job(config: DictConfig) -> Any:
-            if HydraConfig.get().mode == RunMode.MULTIRUN:
+            hydra_config = HydraConfig.get()
+            if hydra_config.job.chdir:  # paths are those of where the program was started
+                os.chdir(hydra_config.runtime.cwd)
+            if hydra_config.mode == RunMode.MULTIRUN:
+                print(describe_job(), flush=True)
                 with record_failure(config.debug):
                     return run(config)
             with one_line_errors():  # outside the job Hydra would print more lines
@@ -164,6 +144,7 @@ def command(
         def program() -> None:
             # Hydra raises its errors instead of printing them on several lines.
             os.environ["HYDRA_FULL_ERROR"] = "1"
+            take_local_rank()
             interrupt_on_sigterm()
             together = join_processes(f"{config_name}.py", by_several=by_several)
             # Errors of the work are reported while the processes can agree who does it.

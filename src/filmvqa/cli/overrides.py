@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import re
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from filmvqa.cli import ablations
 from filmvqa.settings.nested import flatten
+from filmvqa.settings.wording import nearest_key
 from filmvqa.system.errors import UserError, one_line
 
 #: Keys whose value is a path, an address, or a part of a path: any text, in any script.
@@ -179,20 +179,6 @@ def expand_home(config: DictConfig) -> None:
             OmegaConf.update(config, key, path)
 
 
-def find_swept_keys(overrides: Iterable[str], params: Iterable[str]) -> set[str]:
-    """The keys and groups that a sweep varies.
-
-    Parameters
-    ----------
-    overrides
-        The command line's.
-    params
-        Keys of the sweeper's own parameters.
-    """
-    parsed = OverridesParser.create().parse_overrides(list(overrides))
-    return {o.key_or_group for o in parsed if o.is_sweep_override()} | set(params)
-
-
 def explain_override(
     error: HydraException, config_folder: Path, config_name: str, arguments: Sequence[str]
 ) -> UserError:
@@ -248,8 +234,8 @@ def _quote_for_shell(key: str, value: str) -> str:
 
 def _nearest(name: str, names: Iterable[str]) -> str:
     """``; did you mean <name>?`` if there is a similar one."""
-    near = difflib.get_close_matches(name, list(names), n=1, cutoff=0.6)
-    return f"; did you mean {near[0]}?" if near else ""
+    near = nearest_key(name, names)
+    return f"; did you mean {near}?" if near else ""
 
 
 def compose_config(

@@ -12,14 +12,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from subprocess import CalledProcessError
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, open_dict
 
+from filmvqa.cli.job_folders import overrides_of_jobs
 from filmvqa.cli.messages import USER_ERRORS, explain
-from filmvqa.cli.overrides import find_swept_keys, quote
+from filmvqa.cli.overrides import quote
 from filmvqa.system import processes
 from filmvqa.system.errors import UserError, one_line
 
@@ -28,10 +30,11 @@ FAILURE_FILE = "failure.txt"
 
 @dataclass
 class _Sweep:
-    """The folder and the start time of the sweep that this process started, if any."""
+    """The folder, start time and launcher of the sweep that this process started, if any."""
 
     folder: Path | None = None
     started: float = 0.0
+    launcher: str = "basic"
 
 
 _SWEEP = _Sweep()
@@ -41,21 +44,18 @@ class RememberSweep(Callback):
     """A Hydra callback that stores the sweep's folder in the process that starts the sweep.
 
     It also sees to it that all jobs have folders of their own in that folder: whatever the sweep
-    varies is a part of their names, also what is left out of names otherwise, and a config that
-    gives a sweep another folder does not do so for single jobs.
+    varies is a part of their names, and a config that gives a sweep another folder does not do so
+    for single jobs.
     """
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         hydra = config.hydra
         _SWEEP.folder = Path(hydra.sweep.dir).absolute()
         _SWEEP.started = time.time()
-        swept = find_swept_keys(hydra.overrides.task, hydra.sweeper.get("params") or {})
-        left_out = set(hydra.job.config.override_dirname.exclude_keys) - swept
+        _SWEEP.launcher = hydra.runtime.choices["hydra/launcher"]
         with open_dict(hydra):  # with these overrides the jobs' configs are composed
-            hydra.overrides.hydra += [
-                f"hydra.job.config.override_dirname.exclude_keys=[{','.join(sorted(left_out))}]",
-                f"hydra.sweep.dir={quote(str(hydra.sweep.dir))}",
-            ]
+            sweep_dir = f"hydra.sweep.dir={quote(str(hydra.sweep.dir))}"
+            hydra.overrides.hydra += [*overrides_of_jobs(hydra), sweep_dir]
 
 
 @contextmanager
@@ -75,6 +75,8 @@ def record_failure(debug: bool) -> Iterator[None]:
     except Exception as error:
         is_user_error = isinstance(error, USER_ERRORS) or processes.is_lost_process(error)
         reason = explain(error) if is_user_error else f"{type(error).__name__}: {error}"
+        # Of a sweep's run the name is what is varied.
+        reason = reason.replace("another run=<name>", "another hydra.sweep.dir=<folder>")
         line = " ".join(f"{folder.name}: {reason}".split())
         with suppress(OSError):
             folder.mkdir(parents=True, exist_ok=True)
@@ -88,8 +90,9 @@ def record_failure(debug: bool) -> Iterator[None]:
 def raise_listed_failures(error: Exception | None = None) -> None:
     """Raise ``UserError`` with the failed jobs of the sweep that this process started, if any.
 
-    ``error`` is what the launcher raised. submitit and joblib raise errors of their own if the
-    process of a job ended without a result, so that nothing stands in the job's folder.
+    ``error`` is what the launcher raised: one of submitit's or joblib's own if the process of a job
+    ended without a result, so that nothing stands in the job's folder; any other, such as
+    sbatch's, if it could not start jobs.
     """
     if _SWEEP.folder is None:
         return
@@ -104,10 +107,17 @@ def raise_listed_failures(error: Exception | None = None) -> None:
             f"{len(failures)} of the sweep's jobs failed, and the same command runs these again: "
             + " | ".join(failures)
         )
-    if error is not None and type(error).__module__.split(".")[0] in ("submitit", "joblib"):
+    is_of_process = isinstance(getattr(error, "__cause__", None), CalledProcessError)
+    is_of_job = type(error).__module__.split(".")[0] in ("submitit", "joblib")
+    if error is not None and is_of_job and not is_of_process:
         messages.append(
             f"a job of the sweep was stopped or killed ({one_line(error)}); others may still run: "
             "when they have ended, the same command goes on with those that are unfinished"
+        )
+    elif error is not None and not messages:
+        messages.append(
+            f"hydra/launcher={_SWEEP.launcher}: {one_line(error)}; mend it, or choose another "
+            "launcher: hydra/launcher=basic runs the jobs here, one after the other"
         )
     if messages:
         raise UserError("; ".join(messages))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 from collections.abc import Iterator
@@ -30,6 +31,15 @@ def format_start(pattern: str) -> str:
     """The time when the program started, as ``strftime`` formats it: the same in all of its
     processes, and again in those with which torchrun replaces them."""
     return _START.time.strftime(pattern)
+
+
+def take_local_rank() -> None:
+    """Take away the argument ``--local-rank=<n>`` that ``torch.distributed.launch`` and DeepSpeed
+    give programs; it stands for the environment variable, which torchrun sets."""
+    for argument in [*sys.argv[1:]]:
+        if match := re.fullmatch(r"--local[-_]rank=(\d+)", argument):
+            os.environ.setdefault("LOCAL_RANK", match[1])
+            sys.argv.remove(argument)
 
 
 @contextmanager

@@ -150,8 +150,8 @@ def _plain(value: Any) -> Any:
 S = TypeVar("S", bound=Settings)
 
 
-def settings_from(plain: Any, settings_type: type[S]) -> S:
-    """The settings that a configuration gives as nested plain data.
+def settings_from(plain: Any, settings_type: type[S], root: type[Settings] | None = None) -> S:
+    """The settings that a configuration gives as nested plain data; those of a group of ``root``.
 
     Raises
     ------
@@ -160,17 +160,17 @@ def settings_from(plain: Any, settings_type: type[S]) -> S:
     """
     if not isinstance(plain, Mapping):
         raise UserError(f"{settings_type.node}={shown(plain)}: must be {wanted(settings_type)}")
-    hints = key_hints(settings_type)
+    hints, root = key_hints(settings_type), root or settings_type
     values: dict[str, Any] = {}
     for name, value in plain.items():
         if name not in hints:
             key = settings_type.key_of(str(name))
-            raise UserError(f"{key}: no such key; {suggestion(str(name), settings_type)}")
+            raise UserError(f"{key}: no such key; {suggestion(str(name), settings_type, root)}")
         node_type = group_type(hints[name])
         if node_type is None or (value is None and takes_null(hints[name])):
             values[name] = value
         else:
-            values[name] = settings_from(value, node_type)
+            values[name] = settings_from(value, node_type, root)
     for one in fields(settings_type):  # type: ignore[arg-type]
         is_required = one.default is MISSING and one.default_factory is MISSING
         if is_required and one.name not in values:

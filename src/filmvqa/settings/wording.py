@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal, get_args, get_origin
 
 from msgspec import Meta
@@ -12,6 +12,7 @@ from msgspec import Meta
 from filmvqa.settings.annotations import (
     alternatives,
     entry_of_mapping,
+    group_type,
     is_settings,
     key_hints,
     takes_null,
@@ -71,9 +72,33 @@ def _limits(base: type, metas: list[Meta]) -> str:
     return " and".join(texts)
 
 
-def suggestion(name: str, settings_type: type[Any]) -> str:
-    """The end of a message about an unknown key: the nearest one, or all of a group."""
-    known = list(key_hints(settings_type))
-    if near := difflib.get_close_matches(name, known, n=1):
-        return f"did you mean {settings_type.key_of(near[0])}?"
-    return f"there are {', '.join(known)}"
+def suggestion(name: str, settings_type: type[Any], root: type[Any]) -> str:
+    """The end of a message about an unknown key of a group: the nearest one of the whole
+    configuration, or all of the group."""
+    if near := nearest_key(settings_type.key_of(name), _keys_of(root)):
+        return f"did you mean {near}?"
+    return f"there are {', '.join(key_hints(settings_type))}"
+
+
+def nearest_key(key: str, known: Iterable[str]) -> str | None:
+    """The known key, as a path with dots, that is most like an unknown one, by the last part and as
+    a whole: ``data.workers`` may mean ``workers``. None: there is none like it."""
+    scores = {}
+    for other in known:
+        last = _likeness(key.rpartition(".")[2], other.rpartition(".")[2])
+        whole = _likeness(key, other)
+        if last >= 0.6 or whole >= 0.8:
+            scores[other] = last + whole
+    return max(scores, key=scores.__getitem__, default=None)
+
+
+def _likeness(one: str, other: str) -> float:
+    return difflib.SequenceMatcher(None, one, other).ratio()
+
+
+def _keys_of(settings_type: type[Any]) -> Iterator[str]:
+    """The keys of a configuration, of groups and of values."""
+    for name, hint in key_hints(settings_type).items():
+        yield settings_type.key_of(name)
+        if group := group_type(hint):
+            yield from _keys_of(group)

@@ -12,12 +12,15 @@ from typing import Any, NamedTuple
 import yaml
 
 from filmvqa.checkpoints.checkpoint import load_checkpoint
+from filmvqa.settings.effects import Effect
 from filmvqa.settings.nested import flatten
 from filmvqa.studies.paper_results import ABLATIONS, TEST_ACCURACY
 from filmvqa.system.errors import UserError, one_line
 from filmvqa.system.files import files_below, read_bytes
 from filmvqa.system.layout import RunLayout
+from filmvqa.system.tables import format_number
 from filmvqa.tasks.protocol import score_title
+from filmvqa.training.config_changes import effect_of
 from filmvqa.training.curves import read_evaluations
 
 #: Keys that may differ between the runs of a sweep but are never the varied key.
@@ -250,6 +253,8 @@ def _find_varied_keys(runs: list[SweepRun]) -> tuple[str, str | None]:
     for key, series_key in _PREFERRED_KEYS:
         if key in varied and (series_key is None or series_key in varied):
             return key, series_key
+    # Runs of one sweep may have other devices, or data that were moved meanwhile.
+    varied = [k for k in varied if effect_of(k) in (Effect.RESULT, Effect.LENGTH)] or varied
     if len(varied) != 1:
         names = ", ".join(varied) or "nothing"
         raise UserError(f"{names} differs between the runs; choose a key with key=<key>")
@@ -272,7 +277,4 @@ def format_value(value: Any) -> str:
         return "–"
     if not isinstance(value, float):
         return str(value)
-    if 0 < abs(value) <= 1e-3:  # 1e-4 beside 1e-5: "g" writes 0.0001 and 1e-05
-        mantissa, exponent = f"{value:e}".split("e")
-        return f"{float(mantissa):g}e{int(exponent)}"
-    return f"{value:g}"
+    return format_number(value)

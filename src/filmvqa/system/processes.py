@@ -8,6 +8,7 @@ processes of a command call what communicates in the same order.
 from __future__ import annotations
 
 import os
+import platform
 import re
 import sys
 from dataclasses import dataclass
@@ -40,7 +41,7 @@ _PLACE = _Place()
 
 def are_several() -> bool:
     """Whether torchrun started several processes of this program."""
-    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
     return all(name in os.environ for name in names) and int(os.environ["WORLD_SIZE"]) > 1
 
 
@@ -63,8 +64,9 @@ def join() -> None:
     )
     _PLACE.rank, _PLACE.count = rank, world_size
     _PLACE.rank_on_node = int(os.environ["LOCAL_RANK"])
-    _PLACE.count_on_node = int(os.environ["LOCAL_WORLD_SIZE"])
     _PLACE.store = store
+    here = os.environ.get("LOCAL_WORLD_SIZE")  # of torchrun, not of other launchers
+    _PLACE.count_on_node = int(here or gathered(platform.node()).count(platform.node()))
 
 
 def end_together() -> None:

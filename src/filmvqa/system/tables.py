@@ -46,3 +46,11 @@ def csv_table(header: Sequence[str], rows: Iterable[Sequence[Any]], digits: str 
     for row in rows:
         writer.writerow([format(v, digits) if isinstance(v, float) else v for v in row])
     return out.getvalue()
+
+
+def format_number(value: float) -> str:
+    """A number as settings are written: 1e-4 beside 1e-5, where ``g`` has 0.0001 and 1e-05."""
+    if 0 < abs(value) <= 1e-3:
+        mantissa, exponent = f"{value:e}".split("e")
+        return f"{float(mantissa):g}e{int(exponent)}"
+    return f"{value:g}"
