@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import shlex
@@ -11,14 +12,16 @@ from pathlib import Path
 
 import hydra
 import pytest
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from filmvqa.cli.command import CONFIGS, choose_hydra_arguments
 from filmvqa.cli.messages import explain, refuse_renamed_overrides
-from filmvqa.cli.process import print_any_character
+from filmvqa.cli.process import print_in_any_case
+from filmvqa.cli.torchrun import format_start
 from filmvqa.settings.renamed_keys import RENAMED_KEYS, rename_keys
-from filmvqa.system.errors import UserError
+from filmvqa.system.errors import Interrupted, UserError
 from filmvqa.system.files import sha256_of_file
 from tests.conftest import REPOSITORY, run_script
 
@@ -112,6 +115,21 @@ def test_an_interpolation_that_leads_nowhere_names_its_key(value: str) -> None:
     assert "object_type" not in message
 
 
+@pytest.mark.parametrize("run", [None, "mine"])
+def test_to_go_on_a_drawn_name_is_given(run: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = format_start("%Y-%m-%d")
+    hydra_config = OmegaConf.create({"runtime": {"output_dir": f"/x/outputs/demo/{run or name}"}})
+    monkeypatch.setattr(HydraConfig, "initialized", lambda: True)
+    monkeypatch.setattr(HydraConfig, "get", lambda: hydra_config)
+    message = explain(Interrupted("f: stopped after step 5 of 9"))
+    assert message == (
+        "f: stopped after step 5 of 9; run the same command again "
+        f"{'' if run else f'with run={name} '}to go on"
+    )
+    full = explain(OSError(errno.ENOSPC, "No space left on device", "/x/last.pt"))
+    assert (f"with run={name}" in full) == (run is None)
+
+
 @pytest.mark.parametrize("encoding", ["ascii", "cp1251", "utf-8"])
 @pytest.mark.parametrize("name", ["stdout", "stderr"])
 def test_output_of_any_encoding_takes_any_character(
@@ -119,7 +137,7 @@ def test_output_of_any_encoding_takes_any_character(
 ) -> None:
     written = io.BytesIO()
     monkeypatch.setattr(sys, name, io.TextIOWrapper(written, encoding=encoding))
-    print_any_character()
+    print_in_any_case()
     text = "60 × 96: γ, 图, \udcff"
     print(text, file=getattr(sys, name), flush=True)
     assert written.getvalue().decode(encoding).startswith("60 ")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
 import shutil
 import signal
-import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from filmvqa.questions.vocabulary import Vocabulary
 from filmvqa.system.determinism import random_state, restore_random_state
 from filmvqa.system.errors import Interrupted, UserError
 from filmvqa.system.locks import folder_lock
+from filmvqa.system.signals import ENDING
 from filmvqa.training import prepare
 from filmvqa.training.trainer import Trainer
 from tests.training.tiny_runs import Runs, note_batches, stop_in_steps
@@ -59,7 +60,7 @@ def test_a_run_interrupted_fifty_times_ends_with_the_same_bits(runs: Runs) -> No
     runs.check_interrupted(*range(2, 102, 2), **options)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", ENDING)
 def test_a_signal_lets_the_step_finish_and_saves(
     runs: Runs, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, capsys
 ) -> None:
@@ -67,9 +68,11 @@ def test_a_signal_lets_the_step_finish_and_saves(
     before = signal.getsignal(number)
     stop_in_steps(monkeypatch, (5, 18), lambda: os.kill(os.getpid(), number))
     for step in (5, 17):  # the second comes in the 18th call: the 5th step was not done again
-        with pytest.raises(Interrupted, match=rf"stopped after step {step + (step > 5)} of 24"):
+        said = rf"{number.name}: stopped after step {step + (step > 5)} of 24"
+        with pytest.raises(Interrupted, match=said) as caught:
             runs.train("parts")
-        assert "a second signal stops at once" in capsys.readouterr().err
+        assert caught.value.number == number
+        assert f"{number.name}: finishing the step and saving" in capsys.readouterr().err
         assert signal.getsignal(number) == before
     runs.train("parts")
     runs.assert_same("whole", "parts")
@@ -107,21 +110,72 @@ def test_a_clusters_warning_is_answered_when_the_state_is_saved(
     runs.assert_same("run", "whole")
 
 
-def test_the_second_signal_stops_at_once(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
-    def twice() -> None:
-        handler = signal.getsignal(signal.SIGINT)
-        os.kill(os.getpid(), signal.SIGINT)
-        # Another thread may get it: then Python calls the handler a little later, and two signals
-        # that both came before would be one.
-        while signal.getsignal(signal.SIGINT) == handler:
-            time.sleep(0.001)
-        os.kill(os.getpid(), signal.SIGINT)
-
-    stop_in_steps(monkeypatch, (5,), twice)
+def test_a_second_ctrl_c_stops_at_once(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    stop_in_steps(monkeypatch, (5,), lambda: [signal.raise_signal(signal.SIGINT) for _ in "12"])
     with pytest.raises(KeyboardInterrupt) as caught:
         runs.train()
     assert not isinstance(caught.value, Interrupted)
     assert not (runs.folder / "run/last.pt").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGXCPU])
+def test_other_signals_may_come_many_times(
+    runs: Runs, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    """As at the end of a session, which sends SIGTERM and SIGHUP, the latter from the shell and the
+    system; none of them costs the step or what is being saved, nor does Ctrl-C meanwhile."""
+
+    def all_of_them() -> None:
+        for other in (number, number, *ENDING[1:]):
+            signal.raise_signal(other)
+
+    def save(path: Path, content: dict[str, Any]) -> None:
+        all_of_them()
+        signal.raise_signal(signal.SIGINT)
+        save_checkpoint(path, content)
+
+    stop_in_steps(monkeypatch, (5,), all_of_them)
+    monkeypatch.setattr("filmvqa.training.trainer.save_checkpoint", save)
+    with pytest.raises(Interrupted, match=f"{number.name}: stopped after step 5"):
+        runs.train()
+    assert runs.last()["progress"]["step"] == 5
+
+
+def test_a_signal_that_is_ignored_stays_so(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As SIGHUP under ``nohup``."""
+    previous = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        stop_in_steps(monkeypatch, (5,), lambda: signal.raise_signal(signal.SIGHUP))
+        runs.train()
+    finally:
+        signal.signal(signal.SIGHUP, previous)
+    assert runs.last()["progress"]["finished"]
+
+
+def test_a_terminal_that_is_gone_does_not_keep_it_from_saving(
+    runs: Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = Mock(write=Mock(side_effect=OSError(errno.EIO, "Input/output error")), encoding="utf-8")
+
+    def close() -> None:
+        monkeypatch.setattr("sys.stderr", gone)
+        signal.raise_signal(signal.SIGHUP)
+
+    stop_in_steps(monkeypatch, (5,), close)
+    with pytest.raises(Interrupted):
+        runs.train()
+    assert gone.write.called
+    assert runs.last()["progress"]["step"] == 5
+
+
+def test_a_reader_of_scores_that_is_gone_ends_a_saved_run(
+    runs: Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tqdm.tqdm.write", Mock(side_effect=BrokenPipeError))
+    with pytest.raises(BrokenPipeError):
+        runs.train()
+    assert runs.last()["progress"]["step"] == 8
+    assert runs.best()["progress"]["step"] == 8
 
 
 def test_a_signal_while_it_evaluates_leaves_that_for_the_next_time(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -178,7 +179,8 @@ class Runs:
 
         def stops(trainer: Trainer, batch: Any) -> None:
             right(trainer, batch)
-            trainer.stop.requested = trainer.state.step == step
+            if trainer.state.step == step:
+                trainer.stop.number = signal.SIGINT
 
         with pytest.MonkeyPatch.context() as patched, pytest.raises(Interrupted):
             patched.setattr(Trainer, "step", stops)

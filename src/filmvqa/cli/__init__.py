@@ -4,7 +4,7 @@ No other subpackage imports Hydra. The module is part of the package so that the
 in other processes or on other machines, can import it.
 """
 
-from filmvqa.cli.process import open_standard_streams, print_any_character
+from filmvqa.cli.process import open_standard_streams, print_in_any_case
 
 open_standard_streams()
-print_any_character()
+print_in_any_case()

@@ -34,12 +34,13 @@ from filmvqa.cli.overrides import (
     refuse_unnamed_choices,
 )
 from filmvqa.cli.packed import packed_folder
-from filmvqa.cli.process import interrupt_on_sigterm, set_environment
+from filmvqa.cli.process import set_environment
 from filmvqa.cli.sweep_failures import raise_listed_failures, record_failure
 from filmvqa.cli.torchrun import format_start, join_processes, take_local_rank
 from filmvqa.settings.nested import flatten
 from filmvqa.settings.typed import Settings, settings_from
 from filmvqa.system.errors import UserError
+from filmvqa.system.signals import interrupt_on_signals
 
 set_environment()  # before torch and other libraries read it
 
@@ -145,7 +146,7 @@ def command(
             # Hydra raises its errors instead of printing them on several lines.
             os.environ["HYDRA_FULL_ERROR"] = "1"
             take_local_rank()
-            interrupt_on_sigterm()
+            interrupt_on_signals()
             together = join_processes(f"{config_name}.py", by_several=by_several)
             # Errors of the work are reported while the processes can agree who does it.
             with one_line_errors(), together, one_line_errors():

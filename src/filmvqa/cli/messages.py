@@ -15,11 +15,13 @@ from contextlib import contextmanager
 from hydra.errors import HydraException
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
+from filmvqa.cli.torchrun import drawn_name
 from filmvqa.settings.renamed_keys import RENAMED_KEYS
 from filmvqa.system import processes
 from filmvqa.system.disk import DISK_FULL_ERRNOS, disk_full_error
 from filmvqa.system.errors import UserError, printable
 from filmvqa.system.files import system_cause
+from filmvqa.system.signals import ENDING
 
 #: Errors caused by the user's input or machine; any other exception is a bug of this project.
 USER_ERRORS = (UserError, OSError, HydraException, OmegaConfBaseException)
@@ -40,15 +42,17 @@ def one_line_errors() -> Iterator[None]:
         if isinstance(error, BrokenPipeError) and _reader_is_gone():
             sys.exit(128 + signal.SIGPIPE)
         if processes.count() > 1:  # torchrun interrupts all when one ends
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            for number in ENDING[1:]:
+                signal.signal(number, signal.SIG_IGN)
         # Of several processes but one are silent: their errors alone are printed.
         stream = (processes.are_several() and sys.__stderr__) or sys.stderr
         if processes.is_first_to_fail():
             if "debug=true" in sys.argv:
                 traceback.print_exc(file=stream)
             print(f"error: {explain(error)}", file=stream, flush=True)
-        # 130 is the shells' exit status for Ctrl-C.
-        status = 130 if isinstance(error, KeyboardInterrupt) else 1
+        status = 1
+        if isinstance(error, KeyboardInterrupt):  # as shells have it
+            status = 128 + getattr(error, "number", signal.SIGINT)
         if processes.count() > 1:
             processes.end(status)
         sys.exit(status)
@@ -72,7 +76,13 @@ def _reader_is_gone() -> bool:
 
 
 def explain(error: BaseException) -> str:
-    """An error as one line with the file or key, the problem and the remedy."""
+    """An error as one line with the file or key, the problem and the remedy: where that is the same
+    command again, with the name of the run if it has none."""
+    again, name = "the same command again", drawn_name()
+    return _explain(error).replace(again, f"{again} with run={name}" if name else again)
+
+
+def _explain(error: BaseException) -> str:
     if isinstance(error, KeyboardInterrupt):
         reason = str(error) or "stopped"
         return printable(f"{reason}; run the same command again to go on")

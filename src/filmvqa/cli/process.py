@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import io
 import os
 import signal
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from typing import Any
 
 
@@ -51,12 +50,41 @@ def open_standard_streams() -> None:
         setattr(sys, name, open(os.devnull, "w" if number else "r", encoding="utf-8"))  # noqa: SIM115
 
 
-def print_any_character() -> None:
+class _Output(io.FileIO):
+    """Standard output or error, whose reader may go while the program runs: what a closed terminal
+    does not take, and what is said on standard error to nobody, is lost, not the program's work.
+
+    A pipe that nobody reads ends a program that still prints its results, as shells expect it.
+    """
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data)
+        except OSError as error:
+            lost = (errno.EIO, errno.EPIPE) if self.fileno() == 2 else (errno.EIO,)
+            if error.errno not in lost:
+                raise
+            return len(data)
+
+
+def print_in_any_case() -> None:
     """Make standard output and error print a character that their encoding lacks, such as × in
-    ASCII, as an escape instead of failing."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # not a notebook's, nor None
-            stream.reconfigure(errors="backslashreplace")
+    ASCII, as an escape instead of failing, and outlive their readers."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if not isinstance(stream, io.TextIOWrapper):  # a notebook's, or None
+            continue
+        stream.reconfigure(errors="backslashreplace")
+        if stream is getattr(sys, f"__{name}__"):
+            stream.flush()
+            raw = _Output(stream.fileno(), "w", closefd=False)
+            buffer: Any = raw if stream.write_through else io.BufferedWriter(raw)
+            stream = io.TextIOWrapper(
+                buffer, stream.encoding, "backslashreplace",
+                line_buffering=stream.line_buffering, write_through=stream.write_through,
+            )  # fmt: skip
+            setattr(sys, name, stream)
+            setattr(sys, f"__{name}__", stream)
 
 
 def keep_freed_memory() -> None:
@@ -77,23 +105,3 @@ def end_with_parent() -> None:
     """Make Linux send SIGTERM to this process when its parent ends; elsewhere nothing changes."""
     if sys.platform.startswith("linux"):
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
-
-
-def interrupt_on_sigterm() -> None:
-    """Make SIGTERM, which ends a batch job, interrupt the program as Ctrl-C does."""
-    signal.signal(signal.SIGTERM, _interrupt)
-
-
-@contextmanager
-def signal_handlers(handlers: Mapping[int, Any]) -> Iterator[None]:
-    """Handle signals, by number, otherwise within a block, as ``signal.signal`` does."""
-    previous = {number: signal.signal(number, handler) for number, handler in handlers.items()}
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-
-
-def _interrupt(number: int, frame: object) -> None:
-    raise KeyboardInterrupt

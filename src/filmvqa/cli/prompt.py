@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from filmvqa.cli.conversation import Conversation
 from filmvqa.cli.messages import USER_ERRORS, explain
+from filmvqa.system.errors import Interrupted
 from filmvqa.system.files import names_in
 
 _COMMANDS = ("/image ", "/film", "/words", "/help", "/quit")
@@ -34,6 +35,8 @@ def run_prompt(conversation: Conversation, read: Callable[[str], str] = input) -
         except EOFError:
             print()
             return
+        except Interrupted:  # by another signal
+            raise
         except KeyboardInterrupt:
             print()
         except USER_ERRORS as error:

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from filmvqa.cli.packed import packed_folder
-from filmvqa.cli.process import signal_handlers
 from filmvqa.system.cores import cores
+from filmvqa.system.signals import ENDING, signal_handlers
 
 #: More processes would have too small parts of a batch.
 MAX_PROCESSES = 4
@@ -36,7 +36,8 @@ def run_stage(
 
     A script that still runs ``limit`` seconds after the start of the stage is interrupted. After
     that, and after a script that fails, the program exits with a message that ends with ``remedy``.
-    SIGTERM is passed on to the running script as SIGINT. Returns the duration in seconds.
+    Signals that ask for an end are passed on to the running script, whose exit status is then that
+    of the program. Returns the duration in seconds.
     """
     started = time.monotonic()
     for command_line in command_lines:
@@ -48,15 +49,18 @@ def run_stage(
             launcher += ["-m", "filmvqa.cli.quiet_torchrun", "--standalone", options]
             # Otherwise torchrun says on eight lines that it does so.
             environment.setdefault("OMP_NUM_THREADS", "1")
+            if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # torchrun passes over nohup
+                environment.setdefault("TORCHELASTIC_SIGNALS_TO_HANDLE", "SIGTERM,SIGINT,SIGQUIT")
         print(f"\n$ {program} scripts/{command_line}", flush=True)
         path = packed_folder("scripts") / script
         process = subprocess.Popen([*launcher, str(path), *arguments], env=environment)
-        # The terminal sends Ctrl-C to the script too; SIGTERM reaches only this process.
+        # The terminal sends Ctrl-C to the script too; others may reach only this process.
         handlers: dict[int, Any] = {
-            signal.SIGINT: signal.SIG_IGN,
-            signal.SIGTERM: lambda *_, script=process: script.send_signal(signal.SIGINT),
+            number: lambda number, _, script=process: script.send_signal(number)
+            for number in ENDING
+            if signal.getsignal(number) is not signal.SIG_IGN
         }
-        with signal_handlers(handlers):
+        with signal_handlers({**handlers, signal.SIGINT: signal.SIG_IGN}):
             try:
                 exit_status = process.wait(
                     None if limit is None else started + limit - time.monotonic()
@@ -66,5 +70,8 @@ def run_stage(
                 process.wait()
                 sys.exit(f"error: {script} has not ended after {limit:.0f} s; {remedy}")
         if exit_status:
-            sys.exit(f"error: {script} failed (see above); {remedy}")
+            status = 128 - exit_status if exit_status < 0 else exit_status
+            how = "was stopped" if status > 128 else "failed"
+            print(f"error: {script} {how} (see above); {remedy}", file=sys.stderr)
+            sys.exit(status)
     return time.monotonic() - started

@@ -12,16 +12,20 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-from filmvqa.cli.process import end_with_parent, signal_handlers
+from hydra.core.hydra_config import HydraConfig
+
+from filmvqa.cli.process import end_with_parent
 from filmvqa.system import processes
 from filmvqa.system.errors import UserError
+from filmvqa.system.signals import ENDING, interrupt_on_signals, signal_handlers
 
 
 @dataclass
 class _Start:
-    """When the program started, as all of its processes say."""
+    """When the program started, as all of its processes say, and the name that was made of it."""
 
     time: datetime = field(default_factory=datetime.now)
+    name: str | None = None
 
 
 _START = _Start()
@@ -30,7 +34,16 @@ _START = _Start()
 def format_start(pattern: str) -> str:
     """The time when the program started, as ``strftime`` formats it: the same in all of its
     processes, and again in those with which torchrun replaces them."""
-    return _START.time.strftime(pattern)
+    _START.name = _START.time.strftime(pattern)
+    return _START.name
+
+
+def drawn_name() -> str | None:
+    """The run's name if it is the time of the start, so that the same command does not find its
+    folder again."""
+    hydra = HydraConfig.get() if HydraConfig.initialized() else None
+    is_of_folder = hydra and _START.name and _START.name in hydra.runtime.output_dir
+    return _START.name if is_of_folder else None
 
 
 def take_local_rank() -> None:
@@ -61,6 +74,7 @@ def join_processes(name: str, *, by_several: bool) -> Iterator[None]:
             sys.exit(1)
         raise UserError(f"{name}: runs as one process; start it without torchrun")
     end_with_parent()  # torchrun may be killed
+    interrupt_on_signals(also_ignored=True)  # torchrun passes on SIGHUP, also under nohup
     with ExitStack() as silence:
         if os.environ["RANK"] != "0":
             nothing = silence.enter_context(open(os.devnull, "w"))
@@ -68,7 +82,7 @@ def join_processes(name: str, *, by_several: bool) -> Iterator[None]:
             silence.enter_context(redirect_stderr(nothing))
         # Another process may never come, and torch waits for it in C++, which does not return for
         # handlers in Python.
-        with signal_handlers({signal.SIGINT: signal.SIG_DFL, signal.SIGTERM: signal.SIG_DFL}):
+        with signal_handlers(dict.fromkeys(ENDING, signal.SIG_DFL)):
             processes.join()
         _START.time = processes.from_first(_start_of_parent())
         yield

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 
 
@@ -18,7 +19,17 @@ class OptionError(ValueError):
 
 
 class Interrupted(KeyboardInterrupt):
-    """The user stopped the work, and its state was saved; the message says how far it came."""
+    """A signal stopped the work; the message says which, and how far it came if that is saved.
+
+    Attributes
+    ----------
+    number
+        The signal's number.
+    """
+
+    def __init__(self, message: str, number: int = signal.SIGINT) -> None:
+        super().__init__(message)
+        self.number = number
 
 
 def one_line(error: BaseException, limit: int = 160) -> str:

@@ -6,30 +6,41 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
-#: What a cluster sends before a job's time ends; not on Windows.
-WARNINGS = tuple(getattr(signal, name) for name in ("SIGUSR1", "SIGUSR2") if hasattr(signal, name))
+from filmvqa.system import processes
+from filmvqa.system.errors import Interrupted
+from filmvqa.system.signals import ENDING, interrupt
+
+#: Those that training handles whatever was done with them before.
+_ALWAYS = (signal.SIGINT, signal.SIGTERM)
 
 
 class StopRequest:
-    """Whether the user, or a cluster on which the time of a job ends, has asked the run to stop.
+    """Whether a signal has asked the run to stop, and which.
 
-    The first SIGINT or SIGTERM only sets ``requested``. It restores the previous handlers of both,
-    so the next one stops the process at once.
+    Signals that ask for an end only set ``number``; what the process was started to ignore, as
+    ``nohup`` does with SIGHUP, stays ignored. Of those that follow only SIGINT stops the process at
+    once, and not while the state is being saved: people press Ctrl-C again, while a closed terminal
+    sends several signals, and a spent limit of processor time one each second.
 
-    So does a warning of a cluster, if the program that started the job handles it, as submitit
-    does: its handler queues the job again and ends this process, and is left to do so until the
-    state is saved (``answer_warning``).
+    A program that started the job may handle a signal, as submitit does: its handler queues the job
+    again and ends this process, and is left to do so until the state is saved (``interrupted``).
     """
 
     def __init__(self) -> None:
-        self.requested = False
-        self._warning: int | None = None
+        self.number: int | None = None
+        self._is_saving = False
+        self._unanswered: int | None = None
         self._previous_handlers: dict[int, Any] = {}
+
+    @property
+    def requested(self) -> bool:
+        """Whether the run should stop."""
+        return self.number is not None
 
     @contextmanager
     def handle_signals(self) -> Iterator[StopRequest]:
@@ -37,32 +48,54 @@ class StopRequest:
         if threading.current_thread() is not threading.main_thread():
             yield self
             return
-        handled = [number for number in WARNINGS if callable(signal.getsignal(number))]
         self._previous_handlers = {
-            number: signal.signal(number, self._request_stop) for number in (*SIGNALS, *handled)
+            number: signal.signal(number, self._request_stop)
+            for number in ENDING
+            if number in _ALWAYS or signal.getsignal(number) not in (signal.SIG_IGN, None)
         }
         try:
             yield self
         finally:
-            self._restore_handlers(*self._previous_handlers)
+            self._restore_handlers()
 
-    def answer_warning(self) -> None:
-        """If a cluster's warning asked for the stop, call the handler that was there before."""
-        if self._warning is not None:
-            self._restore_handlers(*self._previous_handlers)
-            signal.raise_signal(self._warning)
+    @contextmanager
+    def saving(self) -> Iterator[None]:
+        """A block that writes the state, which no signal interrupts."""
+        self._is_saving = True
+        try:
+            yield
+        finally:
+            self._is_saving = False
+
+    def interrupted(self, folder: Path, point: str) -> Interrupted:
+        """What to raise once the state is saved, as all processes do; ``point`` says how far the
+        run came. If the program that started this one handles the signal, it does so first."""
+        number = max(processes.gathered(self.number or 0))
+        if self._unanswered is not None:
+            self._restore_handlers()
+            signal.raise_signal(self._unanswered)
+        name = signal.Signals(number).name
+        return Interrupted(f"{folder}: {name}: stopped after {point}, which is saved", number)
 
     def _request_stop(self, number: int, frame: FrameType | None) -> None:
-        self.requested = True
-        if number in WARNINGS:
-            self._warning = number
-            text = "the job's time ends: finishing the step and saving"
-        else:
-            self._restore_handlers(*SIGNALS)
-            text = "finishing the step and saving; a second signal stops at once"
-        print(f"\n{text}", file=sys.stderr, flush=True)
+        previous = self._previous_handlers.get(number)
+        if number not in _ALWAYS and callable(previous) and previous is not interrupt:
+            self._unanswered = number
+        if self.number is None:
+            self.number = number
+            name = signal.Signals(number).name
+            # The terminal may be gone, and a line of it may be half written.
+            with suppress(OSError, RuntimeError):
+                print(
+                    f"\n{name}: finishing the step and saving; Ctrl-C stops at once",
+                    file=sys.stderr, flush=True,
+                )  # fmt: skip
+        elif number == signal.SIGINT and not self._is_saving:
+            raise KeyboardInterrupt
 
-    def _restore_handlers(self, *numbers: int) -> None:
-        for number in numbers:
-            if number in self._previous_handlers:
-                signal.signal(number, self._previous_handlers.pop(number))
+    def _restore_handlers(self) -> None:
+        while self._previous_handlers:
+            number, previous = self._previous_handlers.popitem()
+            # One request interrupts the program once.
+            is_done = self.requested and previous is interrupt
+            signal.signal(number, signal.SIG_IGN if is_done else previous)

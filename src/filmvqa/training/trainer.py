@@ -134,8 +134,8 @@ class Trainer:
         Raises
         ------
         Interrupted
-            If a signal asked for an end, after saving. A cluster's warning is then answered by
-            the program that started the job, which may raise SystemExit instead.
+            If a signal asked for an end, after saving. One that the program which started the job
+            handles is then left to it, which may raise SystemExit instead.
         UserError
             If the loss or a weight is no longer finite, or memory runs out; ``last.pt`` is then
             that of the last save.
@@ -203,11 +203,8 @@ class Trainer:
         return minutes is not None and time.monotonic() - self._saved > 60 * minutes
 
     def _interrupted(self) -> Interrupted:
-        self.stop.answer_warning()
-        return Interrupted(
-            f"{self.layout.folder}: stopped after step {self.state.step} of "
-            f"{self.state.total_steps}, which is saved"
-        )
+        steps = f"step {self.state.step} of {self.state.total_steps}"
+        return self.stop.interrupted(self.layout.folder, steps)
 
     def step(self, batch: Batch) -> None:
         """One training step; its loss and the sum of its scores are recorded on the device."""
@@ -282,13 +279,6 @@ class Trainer:
         else:
             state.evaluations_since_best += 1
         self._log({"epoch": state.sampler.epoch, **record})
-        write(
-            f"step {state.step}: validation {self.task.score_title} {100 * val:.2f}%, "
-            f"train sample {100 * train:.2f}%, "
-            f"best {100 * state.best_score:.2f}% at step {state.best_step}"
-        )
-        if warning := overfitting_warning(state.history, self._val_metric):
-            write(warning)
         if self.snapshots is not None:
             snapshot = self.snapshots.take(state.eval_model)
             for logger in self.loggers:
@@ -303,6 +293,14 @@ class Trainer:
             for path in self.layout.kept_checkpoints():
                 if path not in kept:
                     path.unlink()
+        # What reads it may be gone, which ends the run, so it comes after saving.
+        write(
+            f"step {state.step}: validation {self.task.score_title} {100 * val:.2f}%, "
+            f"train sample {100 * train:.2f}%, "
+            f"best {100 * state.best_score:.2f}% at step {state.best_step}"
+        )
+        if warning := overfitting_warning(state.history, self._val_metric):
+            write(warning)
 
     def _kept_steps(self) -> list[int]:
         """The steps whose checkpoints are kept beside ``best.pt``: those of the best evaluations,
@@ -321,8 +319,9 @@ class Trainer:
             logger.flush()
         content = {**self.metadata, **self.state.state_dict()}
         if processes.is_first():
-            for path in paths:
-                save_checkpoint(path, content)
+            with self.stop.saving():
+                for path in paths:
+                    save_checkpoint(path, content)
         self._saved = time.monotonic()
 
     def _check_finite(self) -> None:

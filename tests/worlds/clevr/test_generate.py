@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 
 import filmvqa.worlds.clevr
-from filmvqa.cli.process import interrupt_on_sigterm
 from filmvqa.system.errors import UserError
+from filmvqa.system.signals import interrupt_on_signals
 from filmvqa.worlds.clevr.generate import draw_image, generate
 from filmvqa.worlds.clevr.generator_settings import GeneratorSettings
 from filmvqa.worlds.clevr.scene_file import read_scenes
@@ -122,7 +122,7 @@ def test_an_interrupted_generation_is_resumed(
     assert file_hashes(root) == file_hashes(generated_set)
 
 
-@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGHUP])
 def test_a_signal_stops_all_workers_at_once(tmp_path: Path, signal_number: int) -> None:
     """Also those that are drawing; their jobs would take a minute."""
     settings = replace(SETTINGS, images={"train": 2000}, width=192, height=128, rays=4)
@@ -142,7 +142,7 @@ def test_a_signal_stops_all_workers_at_once(tmp_path: Path, signal_number: int) 
 
 
 def _generate_until_signal(root: Path, settings: GeneratorSettings) -> None:
-    interrupt_on_sigterm()
+    interrupt_on_signals()
     try:
         generate(root, settings, workers=2)
     except KeyboardInterrupt:

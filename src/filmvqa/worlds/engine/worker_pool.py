@@ -13,6 +13,7 @@ from multiprocessing import get_context, get_start_method, set_start_method
 from multiprocessing.connection import Connection, wait
 
 from filmvqa.system.errors import UserError
+from filmvqa.system.signals import ENDING
 
 
 @contextmanager
@@ -52,14 +53,12 @@ def worker_pool(workers: int) -> Iterator[ProcessPoolExecutor]:
 def _exit_with_parent(parent_lives: Connection) -> None:
     """Make this worker process exit when its parent closes its end of a pipe, or dies.
 
-    SIGINT (Ctrl-C), SIGTERM (the end of a batch job) and the signals that announce it are sent to
-    workers as well as to their parent. The workers ignore them and leave it to the parent when to
-    stop. A worker may exit at any moment, since every file is written beside its name and moved
-    there when it is whole.
+    Signals that ask for an end are sent to workers as well as to their parent. The workers ignore
+    them and leave it to the parent when to stop. A worker may exit at any moment, since every file
+    is written beside its name and moved there when it is whole.
     """
-    for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2"):  # the last two not on Windows
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    for number in ENDING:
+        signal.signal(number, signal.SIG_IGN)
 
     def watch() -> None:
         wait([parent_lives])

@@ -1,0 +1,50 @@
+"""Signals that ask a program to end, and what every program does on them."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from filmvqa.system.errors import Interrupted
+
+#: Ctrl-C, the end of a batch job, a closed terminal, what clusters send before a job's time ends,
+#: and a spent limit of processor time; of these, those that the system has.
+ENDING = tuple(
+    getattr(signal, name)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU")
+    if hasattr(signal, name)
+)
+
+
+def interrupt(number: int, frame: object) -> None:
+    """The handler of a program's signals: interrupt it as Ctrl-C does.
+
+    Those that follow do not disturb its end: a closed terminal may send several, and a spent limit
+    of processor time sends one each second.
+    """
+    for other in ENDING:
+        if signal.getsignal(other) is interrupt:
+            signal.signal(other, signal.SIG_IGN)
+    raise Interrupted(f"stopped by {signal.Signals(number).name}", number)
+
+
+def interrupt_on_signals(*, also_ignored: bool = False) -> None:
+    """Make all signals that ask this program to end interrupt it, except those that it was started
+    to ignore, as ``nohup`` does with SIGHUP, unless these too should."""
+    replaced = (signal.SIG_DFL, signal.SIG_IGN) if also_ignored else (signal.SIG_DFL,)
+    for number in ENDING:
+        if signal.getsignal(number) in replaced:
+            signal.signal(number, interrupt)
+
+
+@contextmanager
+def signal_handlers(handlers: Mapping[int, Any]) -> Iterator[None]:
+    """Handle signals, by number, otherwise within a block, as ``signal.signal`` does."""
+    previous = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
