@@ -154,6 +154,6 @@ class _TimedTaker(SnapshotTaker):
         self.__dict__.update(vars(taker))
         self._watch = watch
 
-    def take(self, model: nn.Module) -> Snapshot:
-        snapshot: Snapshot = self._watch.call(super().take, model)
+    def take(self, model: nn.Module) -> Snapshot | None:
+        snapshot: Snapshot | None = self._watch.call(super().take, model)
         return snapshot

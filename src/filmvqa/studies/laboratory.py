@@ -17,6 +17,7 @@ from filmvqa.studies.sweeps import report_unfinished
 from filmvqa.system.files import check_output, is_up_to_date, write_file
 from filmvqa.system.layout import EvaluationLayout, RunLayout
 from filmvqa.system.locks import folder_lock
+from filmvqa.system.side_output import going_on_without
 from filmvqa.system.tables import csv_table, markdown_table
 from filmvqa.worlds.engine.programs import QUESTION_TYPES
 
@@ -72,8 +73,12 @@ def report_claim(claim: Claim, runs: Path, output: Path, split: str, margin: flo
         write_file(output / f"{claim.name}.md", format_page(report, split))
         write_file(output / f"{claim.name}.csv", format_claim_csv(report))
         if settings:
-            draw_settings(claim, settings, output / f"{claim.name}.png")
-            draw_courses(claim, settings, output / f"{claim.name}_courses.png")
+            for name, draw in {
+                claim.name: draw_settings,
+                f"{claim.name}_courses": draw_courses,
+            }.items():
+                with going_on_without(f"{output}/{name}.png"):
+                    draw(claim, settings, output / f"{name}.png")
     return report
 
 

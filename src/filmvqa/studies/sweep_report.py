@@ -11,6 +11,7 @@ from filmvqa.studies.sweep_figure import draw_sweep
 from filmvqa.studies.sweeps import Sweep, SweepRun, read_runs, report_unfinished, summarize
 from filmvqa.system.files import check_output, write_file
 from filmvqa.system.locks import folder_lock
+from filmvqa.system.side_output import going_on_without
 from filmvqa.system.tables import csv_table, markdown_table
 
 
@@ -100,5 +101,6 @@ def report_sweep(
     with folder_lock(folder, "report"):
         write_file(folder / "report.md", tables)
         write_file(folder / "report.csv", format_sweep_csv(sweep))
-        draw_sweep(sweep, folder / "report.png")
+        with going_on_without(f"{folder}/report.png"):
+            draw_sweep(sweep, folder / "report.png")
     return tables

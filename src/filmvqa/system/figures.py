@@ -6,7 +6,10 @@ They are ``Figure`` objects without pyplot, drawn with Matplotlib's own settings
 
 from __future__ import annotations
 
+import logging
+import os
 import textwrap
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +18,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from filmvqa.system.errors import UserError, one_line
 from filmvqa.system.files import atomic_write
+from filmvqa.system.side_output import environment
 
 
 @contextmanager
@@ -23,17 +28,36 @@ def draw_figure(target: str | Path, width: float, height: float, dpi: int = 120)
     """An empty figure, in inches, whose parts are laid out without overlapping.
 
     At the block's end it is written as PNG; an existing file is replaced once that is complete.
-    """
-    import matplotlib  # takes half a second
-    from matplotlib.figure import Figure
 
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams["grid.alpha"] = 0.3
-        figure = Figure(figsize=(width, height), layout="constrained")
-        yield figure
-        with atomic_write(target) as stream:
-            figure.savefig(stream, format="png", dpi=dpi)
+    Raises
+    ------
+    UserError
+        If Matplotlib cannot be imported, or cannot draw it.
+    """
+    log = logging.getLogger("matplotlib")
+    level = log.level
+    log.setLevel(logging.ERROR)  # of folders and fonts that it replaces by others
+    try:
+        # A backend that is not installed, or settings that are broken, would fail the import.
+        with environment(MPLBACKEND="agg", MATPLOTLIBRC=os.devnull):
+            import matplotlib  # takes half a second
+            from matplotlib.figure import Figure
+        with matplotlib.rc_context(), warnings.catch_warnings(action="ignore"):
+            matplotlib.rcdefaults()
+            # Texts are as they are given, also with dollars.
+            matplotlib.rcParams.update({"grid.alpha": 0.3, "text.parse_math": False})
+            figure = Figure(figsize=(width, height), layout="constrained")
+            yield figure
+            with atomic_write(target) as stream:
+                figure.savefig(stream, format="png", dpi=dpi)
+    except (UserError, OSError):
+        raise
+    except Exception as error:
+        raise UserError(
+            f"{target}: Matplotlib cannot draw it ({type(error).__name__}: {one_line(error)})"
+        ) from error
+    finally:
+        log.setLevel(level)
 
 
 def add_plots(figure: Any, rows: int = 1, columns: int = 1, **options: Any) -> list[Any]:

@@ -212,6 +212,9 @@ class RunLayout:
 
     #: The folder of what TensorBoard shows.
     tensorboard = _Entry("tensorboard")
+    #: The folder of what W&B keeps, and the run's id for it.
+    wandb = _Entry("wandb")
+    wandb_run = _Entry("wandb_run.json")
     provenance = _Entry("provenance.json")
     #: The images that were trained on, if they are not all of the split.
     train_images = _Entry("train_images.json")

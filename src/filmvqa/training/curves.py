@@ -12,6 +12,7 @@ from filmvqa.system.errors import UserError
 from filmvqa.system.figures import add_plots, draw_figure
 from filmvqa.system.files import is_up_to_date, read_bytes
 from filmvqa.system.layout import RunLayout
+from filmvqa.system.side_output import going_on_without
 from filmvqa.tasks.protocol import TASKS, score_title
 
 
@@ -56,10 +57,11 @@ def read_evaluations(metrics: str | Path) -> list[dict[str, Any]]:
 
 
 def update_curves(layout: RunLayout) -> None:
-    """Draw a run's curves, unless they are of its last record already; of several processes, the
-    first does."""
-    if processes.is_first() and not is_up_to_date(layout.curves, layout.metrics):
-        draw_curves(layout.metrics, layout.curves)
+    """Draw a run's curves, unless they are of its last record already, or cannot be drawn; of
+    several processes, the first does."""
+    with going_on_without(str(layout.curves)):
+        if processes.is_first() and not is_up_to_date(layout.curves, layout.metrics):
+            draw_curves(layout.metrics, layout.curves)
 
 
 def draw_curves(metrics: str | Path, target: str | Path) -> None:

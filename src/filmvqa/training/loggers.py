@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
-
-from torch import Tensor
 
 from filmvqa.features.images import read_picture
 from filmvqa.settings.nested import flatten
@@ -21,9 +18,7 @@ from filmvqa.system.layout import RunLayout
 from filmvqa.system.tables import markdown_table
 from filmvqa.training.settings import LoggerSettings
 from filmvqa.training.snapshots import Snapshot
-
-#: Seconds for which W&B may delay the start and the end of a run.
-WANDB_TIMEOUT = 30.0
+from filmvqa.training.wandb_logger import WandbLogger
 
 
 class Logger(Protocol):
@@ -89,86 +84,54 @@ class JsonlLogger:
         self._release()
 
 
-class WandbLogger:
-    """Logs to Weights & Biases; offline if it cannot be reached, or knows no usable key.
+class SideLogger:
+    """A logger beside ``metrics.jsonl``, which never ends a run: its first error is one warning,
+    and it is not called again.
 
-    W&B's own settings apply (``WANDB_MODE``, ``WANDB_API_KEY``, ``~/.netrc``). It never asks at the
-    terminal, as training would wait for the answer. An error of W&B does not end a run: it is
-    reported as one warning, and logging to W&B stops.
+    Parameters
+    ----------
+    title
+        Its name in the warning.
+    start
+        Opens the logger; a ``UserError`` is raised on.
     """
 
-    def __init__(self, folder: Path, project: str, name: str, config: dict[str, Any]) -> None:
-        self._run: Any = None
-        try:
-            import wandb
-
-            settings = wandb.Settings(init_timeout=WANDB_TIMEOUT, silent=True)
-            with suppress(Exception):  # older versions have no such setting
-                settings.finish_timeout = WANDB_TIMEOUT
-            arguments: dict[str, Any] = {
-                "project": project,
-                "name": name,
-                "dir": folder,
-                "config": config,
-                "settings": settings,
-            }
-            with _no_terminal():
-                try:
-                    self._run = wandb.init(**arguments)
-                except Exception as error:
-                    self._run = wandb.init(**arguments, mode="offline")
-                    warn(
-                        f"W&B cannot log online ({one_line(error)}); logging offline: after "
-                        f"`wandb login`, send it with `wandb sync {folder}/wandb/offline-run-*`"
-                    )
-        except Exception as error:
-            warn(f"W&B does not start ({one_line(error)}); going on without it")
+    def __init__(self, title: str, start: Callable[[], Logger]) -> None:
+        self._title = title
+        self._logger: Logger | None = None
+        with self._off_after_errors("does not start"):
+            self._logger = start()
 
     def log(self, record: dict[str, Any]) -> None:
-        metrics = {k: v for k, v in record.items() if k != "step"}
-        self._try("log", metrics, step=record["step"])
+        self._call("log", record)
 
     def show(self, step: int, snapshot: Snapshot) -> None:
-        if self._run is None:
-            return
-        try:
-            import wandb
-
-            columns: list[str | int] = ["picture", "question", "truth", "answer", "probability"]
-            rows = [
-                [e.picture and wandb.Image(str(e.picture)), e.question, e.truth, e.answer,
-                 e.probability]
-                for e in snapshot.examples
-            ]  # fmt: skip
-            shown: dict[str, Any] = {"examples": wandb.Table(columns=columns, data=rows)}
-            for name, values in _by_block(snapshot):
-                shown[name] = wandb.Histogram(values.flatten().tolist())
-        except Exception as error:
-            warn(f"W&B cannot show examples ({one_line(error)}); going on without them")
-            return
-        self._try("log", shown, step=step)
+        self._call("show", step, snapshot)
 
     def flush(self) -> None:
-        """Nothing to do: W&B's process has the records."""
+        self._call("flush")
 
     def close(self) -> None:
-        self._try("finish")
-        self._run = None
+        self._call("close")
+        self._logger = None
 
-    def _try(self, method: str, *arguments: Any, **options: Any) -> None:
-        """Call a method of the W&B run; an error is a warning and ends logging to W&B."""
-        if self._run is None:
-            return
+    def _call(self, method: str, *arguments: Any) -> None:
+        if self._logger is not None:
+            with self._off_after_errors("stopped"):
+                getattr(self._logger, method)(*arguments)
+
+    @contextmanager
+    def _off_after_errors(self, what: str) -> Iterator[None]:
         try:
-            getattr(self._run, method)(*arguments, **options)
+            yield
+        except UserError:
+            raise
         except Exception as error:
-            warn(f"W&B stopped ({one_line(error)}); going on without it")
-            self._run = None
-            # Otherwise W&B tries again when the program ends, and prints many lines.
-            with suppress(Exception):
-                import wandb
-
-                wandb.teardown()
+            warn(f"{self._title} {what} ({one_line(error)}); going on without it")
+            failed, self._logger = self._logger, None
+            if failed is not None:
+                with suppress(Exception):
+                    failed.close()
 
 
 class TensorBoardLogger:
@@ -188,7 +151,7 @@ class TensorBoardLogger:
     def __init__(self, folder: Path, step: int) -> None:
         try:
             from torch.utils.tensorboard import SummaryWriter
-        except ImportError as error:
+        except ModuleNotFoundError as error:
             raise UserError(
                 f"logger=tensorboard: needs the package tensorboard ({one_line(error)}); run "
                 "pip install tensorboard"
@@ -202,7 +165,7 @@ class TensorBoardLogger:
                 self._writer.add_scalar(name.replace(".", "/"), value, record["step"])
 
     def show(self, step: int, snapshot: Snapshot) -> None:
-        for name, values in _by_block(snapshot):
+        for name, values in snapshot.by_block():
             self._writer.add_histogram(name, values, step)
         header = ["", "question", "truth", "answer", "probability"]
         rows = [
@@ -224,26 +187,6 @@ class TensorBoardLogger:
         self._writer.close()
 
 
-def _by_block(snapshot: Snapshot) -> Iterator[tuple[str, Tensor]]:
-    """γ and β of each block (N, C) with their names."""
-    for name, values in (("gamma", snapshot.gamma), ("beta", snapshot.beta)):
-        if values is not None:
-            for i in range(values.shape[1]):
-                yield f"{name}/block_{i + 1}", values[:, i]
-
-
-@contextmanager
-def _no_terminal() -> Iterator[None]:
-    """While standard input is no terminal but empty, so that nothing is asked there."""
-    stdin = sys.stdin
-    with open(os.devnull) as nothing:
-        sys.stdin = nothing
-        try:
-            yield
-        finally:
-            sys.stdin = stdin
-
-
 def build_loggers(
     settings: LoggerSettings,
     layout: RunLayout,
@@ -258,8 +201,11 @@ def build_loggers(
     """
     loggers: list[Logger] = [JsonlLogger(layout.metrics, records)]
     if settings.tensorboard:
-        loggers.append(TensorBoardLogger(layout.tensorboard, step))
+        loggers.append(SideLogger(
+            "logger=tensorboard: TensorBoard", lambda: TensorBoardLogger(layout.tensorboard, step)
+        ))  # fmt: skip
     if settings.wandb:
-        name = layout.folder.name
-        loggers.append(WandbLogger(layout.folder, settings.project, name, config))
+        loggers.append(SideLogger(
+            "logger=wandb: W&B", lambda: WandbLogger(layout, settings.project, config)
+        ))  # fmt: skip
     return loggers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,10 +11,11 @@ from torch import Tensor, nn
 
 from filmvqa.evaluation.batches import Loader
 from filmvqa.evaluation.predictions import evaluating
-from filmvqa.features.images import find_pictures
+from filmvqa.features.images import find_pictures, read_picture
 from filmvqa.models.protocols import record_modulation
 from filmvqa.questions.vocabulary import Vocabulary
 from filmvqa.system.devices import autocast
+from filmvqa.system.side_output import going_on_without
 from filmvqa.tasks.protocol import task_of
 
 #: Questions of which γ and β are shown; of the first of them the answers are, too.
@@ -41,6 +43,13 @@ class Snapshot:
     gamma: Tensor | None
     beta: Tensor | None
 
+    def by_block(self) -> Iterator[tuple[str, Tensor]]:
+        """γ and β of each block (N, C) with their names."""
+        for name, values in (("gamma", self.gamma), ("beta", self.beta)):
+            if values is not None:
+                for i in range(values.shape[1]):
+                    yield f"{name}/block_{i + 1}", values[:, i]
+
 
 class SnapshotTaker:
     """Asks the same questions at each evaluation.
@@ -61,13 +70,27 @@ class SnapshotTaker:
         chosen = torch.linspace(0, len(rows) - 1, min(_QUESTIONS, len(rows))).long()
         self.loader, self.rows, self.vocabulary = loader, rows[chosen], vocabulary
         self.precision = precision
-        pictures = find_pictures(images)
-        self.pictures = [
-            pictures.get(int(i)) for i in loader.questions.images[self.rows[:_EXAMPLES]]
-        ]
+        shown = loader.questions.images[self.rows[:_EXAMPLES]].tolist()
+        self.pictures: list[Path | None] = [None] * len(shown)
+        self._is_off = False
+        with going_on_without(f"{images}: pictures for loggers"):
+            pictures = find_pictures(images)
+            for path in {pictures[image] for image in shown if image in pictures}:
+                read_picture(path)  # so that all of them can be shown
+            self.pictures = [pictures.get(image) for image in shown]
 
-    def take(self, model: nn.Module) -> Snapshot:
-        """A snapshot of a model, which is left in its mode."""
+    def take(self, model: nn.Module) -> Snapshot | None:
+        """A snapshot of a model, which is left in its mode; None, with one warning, if that fails,
+        and from then on."""
+        if not self._is_off:
+            self._is_off = True
+            with going_on_without("what loggers show of the network"):
+                snapshot = self._take(model)
+                self._is_off = False
+                return snapshot
+        return None
+
+    def _take(self, model: nn.Module) -> Snapshot:
         batch = self.loader.batch(self.rows)
         with (
             evaluating(model),

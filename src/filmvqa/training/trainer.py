@@ -279,8 +279,7 @@ class Trainer:
         else:
             state.evaluations_since_best += 1
         self._log({"epoch": state.sampler.epoch, **record})
-        if self.snapshots is not None:
-            snapshot = self.snapshots.take(state.eval_model)
+        if self.snapshots and (snapshot := self.snapshots.take(state.eval_model)):
             for logger in self.loggers:
                 logger.show(state.step, snapshot)
         state.finished = state.has_ended(self.settings.patience)

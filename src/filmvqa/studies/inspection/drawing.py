@@ -20,11 +20,15 @@ from filmvqa.system.figures import (
     draw_intervals,
     write_below,
 )
+from filmvqa.system.side_output import going_on_without
 
 _WIDTH = 9.0
 _DPI = 110
 
+_beside_the_numbers = going_on_without("a figure of the inspection")
 
+
+@_beside_the_numbers
 def draw_histograms(histograms: dict[str, Table], target: Path) -> None:
     """γ and β by layer, side by side; 1 and 0 are marked."""
     with draw_figure(target, _WIDTH, 3.6, _DPI) as figure:
@@ -39,6 +43,7 @@ def draw_histograms(histograms: dict[str, Table], target: Path) -> None:
         grid[1].legend(fontsize="small")
 
 
+@_beside_the_numbers
 def draw_points(
     points: dict[str, NDArray[np.float32]], labels: Sequence[str], target: Path
 ) -> None:
@@ -55,6 +60,7 @@ def draw_points(
         add_legend(figure, 5, grid[-1].get_legend_handles_labels(), **place)
 
 
+@_beside_the_numbers
 def draw_groups(tables: Sequence[Table], target: Path) -> None:
     """Accuracy with 95% intervals by group, a panel for each grouping."""
     rows = -(-len(tables) // 2)
@@ -72,6 +78,7 @@ def draw_groups(tables: Sequence[Table], target: Path) -> None:
             axes.set_axis_off()
 
 
+@_beside_the_numbers
 def draw_confusion(table: Table, target: Path) -> None:
     """Shares of given answers by true answer."""
     names = table.header[1:-1]
@@ -86,6 +93,7 @@ def draw_confusion(table: Table, target: Path) -> None:
         figure.colorbar(image, label="% of the questions with this truth", shrink=0.7)
 
 
+@_beside_the_numbers
 def draw_robustness(table: Table, target: Path) -> None:
     """Accuracy against the noise added to γ and β, by layer; crosses are the means."""
     plain = 100 * table.rows[0][3]
@@ -111,6 +119,7 @@ def draw_robustness(table: Table, target: Path) -> None:
         add_legend(figure, 7, grid[0].get_legend_handles_labels())
 
 
+@_beside_the_numbers
 def draw_line(table: Table, target: Path, xlabel: str) -> None:
     """Accuracy against a number."""
     with draw_figure(target, 5.5, 3.2, _DPI) as figure:
@@ -119,6 +128,7 @@ def draw_line(table: Table, target: Path, xlabel: str) -> None:
         axes.set(xlabel=xlabel, ylabel="accuracy (%)")
 
 
+@_beside_the_numbers
 def draw_activations(before: Sequence[Tensor], after: Sequence[Tensor], target: Path) -> None:
     """Histograms of the values before and after each FiLM layer."""
     with draw_figure(target, _WIDTH, 3.0, _DPI) as figure:
@@ -135,6 +145,7 @@ def draw_activations(before: Sequence[Tensor], after: Sequence[Tensor], target: 
         grid[1].legend(fontsize="small")
 
 
+@_beside_the_numbers
 def draw_places(
     pictures: Sequence[Path | None], places: Tensor, captions: Sequence[str], target: Path
 ) -> None:
@@ -146,6 +157,7 @@ def draw_places(
             write_below(axes, caption, width=34, size=7)
 
 
+@_beside_the_numbers
 def draw_attention(
     pictures: Sequence[Path | None],
     places: Tensor,
@@ -182,6 +194,7 @@ def _draw_share(axes: Any, picture: Path | None, share: Tensor) -> None:
     axes.imshow(color, extent=extent, aspect="auto", interpolation="nearest")
 
 
+@_beside_the_numbers
 def draw_pictures(
     pictures: Sequence[Path | None], captions: Sequence[str], target: Path, columns: int = 8
 ) -> None:

@@ -41,6 +41,8 @@ def inspect_checkpoint(settings: InspectSettings) -> Path:
             )
         inspected = Inspected(asked, output, settings)
         sections = _describe(inspected)
+        for section in sections:
+            section.figures[:] = [name for name in section.figures if (output / name).exists()]
         page = _write_page(settings.checkpoint, split, len(inspected.rows), sections)
         for section in sections:
             for name, table in section.tables.items():

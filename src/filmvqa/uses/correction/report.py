@@ -21,6 +21,7 @@ from filmvqa.system.errors import UserError
 from filmvqa.system.files import atomic_write, check_output, write_file
 from filmvqa.system.layout import CorrectionLayout, RunLayout
 from filmvqa.system.locks import folder_lock
+from filmvqa.system.side_output import going_on_without
 from filmvqa.system.tables import markdown_table
 from filmvqa.tasks.label_maps import image_ious, overall_ious
 from filmvqa.uses.correction.drawing import draw_courses, draw_examples
@@ -104,9 +105,11 @@ def report_correction(settings: CorrectSettings) -> tuple[CorrectionLayout, str]
         _write_hints(files, segmented, series)
         write_file(files.report, json.dumps(report, indent=1) + "\n")
         write_file(files.table, table)
-        draw_courses(report, files.courses)
-        draw_examples(segmented, {name: s.courses[0] for name, s in series.items()},
-                      files.examples, EXAMPLES)  # fmt: skip
+        with going_on_without(str(files.courses)):
+            draw_courses(report, files.courses)
+        with going_on_without(str(files.examples)):
+            draw_examples(segmented, {name: s.courses[0] for name, s in series.items()},
+                          files.examples, EXAMPLES)  # fmt: skip
     return files, table
 
 
