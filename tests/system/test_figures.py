@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import matplotlib
@@ -9,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from filmvqa.system.errors import UserError
 from filmvqa.system.figures import (
     add_legend,
     add_pictures,
@@ -18,6 +21,7 @@ from filmvqa.system.figures import (
     outline,
     write_below,
 )
+from tests.conftest import script_environment
 
 
 def draw_some(target: Path) -> None:
@@ -44,9 +48,49 @@ def test_settings_of_matplotlib_do_not_change_a_figure(tmp_path: Path) -> None:
 def test_a_figure_that_cannot_be_drawn_replaces_none(tmp_path: Path) -> None:
     target = tmp_path / "x.png"
     target.write_bytes(b"before")
-    with pytest.raises(RuntimeError), draw_figure(target, 2, 2):
+    refused = pytest.raises(UserError, match=r"x\.png: Matplotlib cannot draw it")
+    with refused as caught, draw_figure(target, 2, 2):
         raise RuntimeError
+    assert isinstance(caught.value.__cause__, RuntimeError)
     assert target.read_bytes() == b"before"
+
+
+_RC = "text.usetex: True\nfont.family: No Such Font\nbackend: nothing\nno such key\n"
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"MPLBACKEND": "module://matplotlib_inline.backend_inline"},
+        {"MPLBACKEND": "TkAgg", "DISPLAY": ""},
+        {"MPLCONFIGDIR": "settings"},
+        {"MPLCONFIGDIR": "/dev/null"},
+        {"MATPLOTLIBRC": "settings"},
+        {"MATPLOTLIBRC": "settings/broken"},
+        {"HOME": "/dev/null", "XDG_CONFIG_HOME": "/dev/null", "XDG_CACHE_HOME": "/dev/null"},
+    ],
+    ids=str,
+)
+def test_no_settings_of_matplotlib_spoil_a_figure(
+    tmp_path: Path, environment: dict[str, str]
+) -> None:
+    """Nor does it say anything about them; dollars and letters without a glyph are no matter."""
+    (tmp_path / "settings").mkdir()
+    (tmp_path / "settings/matplotlibrc").write_text(_RC)
+    (tmp_path / "settings/broken").write_bytes(b"\xff\xfe\x00")
+    (tmp_path / "settings/fontlist-v390.json").write_text("{")
+    code = (
+        "from filmvqa.system.figures import *\n"
+        "with draw_figure('x.png', 2, 2) as figure:\n"
+        "    add_plots(figure)[0].set_title('a$b_{c$d$ \N{CJK UNIFIED IDEOGRAPH-56FE}')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=script_environment() | environment,
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    with Image.open(tmp_path / "x.png") as image:
+        assert image.size == (240, 240)
 
 
 def test_a_sheet_has_text_below_its_pictures_and_empty_cells_behind(tmp_path: Path) -> None:

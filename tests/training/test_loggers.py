@@ -4,6 +4,8 @@ import gc
 import json
 import sys
 from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -84,6 +86,70 @@ def test_without_tensorboard_it_is_named(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(UserError, match="logger=tensorboard: needs the package tensorboard"):
         build_loggers(LoggerSettings(tensorboard=True), RunLayout(tmp_path), {})
+
+
+@pytest.mark.parametrize("error", [TypeError("descriptors are too old"), RuntimeError("np.x")])
+def test_a_tensorboard_that_does_not_fit_is_a_warning(
+    runs: Runs, monkeypatch: pytest.MonkeyPatch, capsys, error: Exception
+) -> None:
+    class Broken:
+        def __getattr__(self, name: str) -> None:
+            raise error
+
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", Broken())
+    runs.train(run={"logger": LoggerSettings(tensorboard=True)}, max_steps=8)
+    warning = f"TensorBoard does not start ({error}); going on without it"
+    assert capsys.readouterr().err.count(warning) == 1
+
+
+@pytest.mark.parametrize("method", ["log", "show", "flush", "close"])
+def test_any_error_of_a_logger_is_one_warning_and_ends_it(
+    runs: Runs, monkeypatch: pytest.MonkeyPatch, capsys, method: str
+) -> None:
+    """A run is trained as without it."""
+    calls: list[str] = []
+
+    class Failing:
+        def __getattr__(self, name: str) -> Any:
+            def call(*arguments: Any) -> None:
+                calls.append(name)
+                if name == method:
+                    raise ConnectionError("gone")
+
+            return call
+
+    monkeypatch.setattr("filmvqa.training.loggers.TensorBoardLogger", lambda *_: Failing())
+    runs.train(run={"logger": LoggerSettings(tensorboard=True)})
+    assert capsys.readouterr().err.count("TensorBoard stopped (gone); going on without it") == 1
+    assert calls.count("close") == (2 if method == "close" else 1)
+    assert calls.count(method) == (2 if method == "close" else 1)
+    assert runs.last()["progress"]["finished"]
+
+
+@pytest.mark.parametrize("content", [b"version https://git-lfs.github.com/spec/v1", b"", None])
+def test_pictures_that_cannot_be_read_are_not_shown(
+    runs: Runs, tiny_world: Path, monkeypatch: pytest.MonkeyPatch, capsys, content: bytes | None
+) -> None:
+    """None stands for a folder that cannot be listed."""
+    pictures = {i: runs.folder / f"{i}.png" for i in range(60)}
+    for path in pictures.values() if content is not None else ():
+        path.write_bytes(content or b"")
+    find = Mock(return_value=pictures) if content is not None else Mock(side_effect=PermissionError)
+    monkeypatch.setattr("filmvqa.training.snapshots.find_pictures", find)
+    runs.train(run={"logger": LoggerSettings(tensorboard=True)})
+    (warned,) = [x for x in capsys.readouterr().err.splitlines() if "warning: " in x]
+    assert "pictures for loggers" in warned
+    shown = EventAccumulator(str(runs.folder / "run/tensorboard"), {"images": 0})
+    shown.Reload()
+    assert not shown.Tags()["images"]
+    assert "loss" in shown.Tags()["scalars"]
+
+
+def test_a_snapshot_that_fails_is_one_warning(runs: Runs, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(SnapshotTaker, "_take", Mock(side_effect=RuntimeError("no memory")))
+    runs.train(run={"logger": LoggerSettings(tensorboard=True)})
+    assert capsys.readouterr().err.count("warning: ") == 1
+    assert runs.last()["progress"]["finished"]
 
 
 def test_a_snapshot_has_what_the_network_answers(runs: Runs, tiny_world: Path) -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import io
+import json
 import os
+import shutil
 import signal
+import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -15,9 +18,10 @@ import pytest
 import wandb
 
 from filmvqa.system.layout import RunLayout
-from filmvqa.training.loggers import WandbLogger, build_loggers
+from filmvqa.training.loggers import build_loggers
 from filmvqa.training.settings import LoggerSettings
 from filmvqa.training.trainer import Trainer
+from tests.conftest import script_environment
 from tests.training.tiny_runs import Runs
 
 
@@ -31,7 +35,7 @@ def fresh_wandb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def log_two_records(folder: Path) -> None:
-    logger = WandbLogger(folder, "p", "r", {})
+    _, logger = build_loggers(LoggerSettings(wandb=True, project="p"), RunLayout(folder), {"a": 1})
     for step in (1, 2):
         logger.log({"step": step, "loss": 2.0})
     logger.flush()
@@ -50,13 +54,13 @@ def test_wandb_never_stops_a_run(
 ) -> None:
     monkeypatch.setattr(wandb, "init", started)
     log_two_records(tmp_path)
-    assert capsys.readouterr().err == f"warning: W&B {warning}; going on without it\n"
+    assert capsys.readouterr().err == f"warning: logger=wandb: W&B {warning}; going on without it\n"
 
 
 def test_wandb_without_a_network_logs_offline(tmp_path: Path, monkeypatch, capfd) -> None:
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")  # nobody listens there
-    monkeypatch.setattr("filmvqa.training.loggers.WANDB_TIMEOUT", 2.0)
+    monkeypatch.setattr("filmvqa.training.wandb_logger.WANDB_TIMEOUT", 2.0)
     log_two_records(tmp_path)
     (warned,) = [x for x in capfd.readouterr().err.splitlines() if x.startswith("warning: ")]
     assert "W&B cannot log online" in warned
@@ -135,6 +139,68 @@ def test_wandb_without_a_usable_key_logs_offline_and_asks_nobody(
     assert isinstance(sys.stdin, Terminal)
     assert errors.getvalue().count("warning: ") == 1
     assert f"`wandb sync {tmp_path}/wandb/offline-run-*`" in errors.getvalue()
+
+
+def ids(folder: Path) -> list[str]:
+    """Those of the runs that W&B has had in a folder."""
+    return [path.name.split("-")[3] for path in sorted(folder.glob("wandb/offline-run-*"))]
+
+
+def test_a_run_that_goes_on_is_one_run_also_where_it_is_moved(tmp_path: Path, monkeypatch) -> None:
+    """A copy of it is another, as are the jobs of a sweep; a file that is damaged is none."""
+    monkeypatch.setenv("WANDB_MODE", "offline")
+
+    def kept(folder: Path) -> str:
+        log_two_records(folder)
+        run_id = json.loads((folder / "wandb_run.json").read_text())["id"]
+        assert run_id in ids(folder)
+        return str(run_id)
+
+    for name in ("job_1", "job_2"):
+        (tmp_path / name).mkdir()
+    first = kept(tmp_path / "job_1")
+    assert kept(tmp_path / "job_1") == first
+    assert kept(tmp_path / "job_2") != first
+    moved = (tmp_path / "job_1").rename(tmp_path / "moved")
+    assert kept(moved) == first
+    copied = Path(shutil.copytree(moved, tmp_path / "copied", symlinks=True))
+    second = kept(copied)
+    assert second != first
+    assert (kept(copied), kept(moved)) == (second, first)
+    (moved / "wandb_run.json").write_bytes(b"\xff{")
+    assert kept(moved) not in (first, second)
+    monkeypatch.setenv("WANDB_RUN_ID", "given")
+    log_two_records(copied)
+    assert "given" in ids(copied)
+
+
+def test_a_run_that_was_deleted_on_the_server_gets_another_id(tmp_path: Path, monkeypatch) -> None:
+    init = Mock(side_effect=[Mock(), RuntimeError("x was previously created and deleted"), Mock()])
+    monkeypatch.setattr(wandb, "init", init)
+    log_two_records(tmp_path)
+    log_two_records(tmp_path)
+    first, again, new = (call.kwargs["id"] for call in init.call_args_list)
+    assert first == again != new
+    assert "mode" not in init.call_args.kwargs
+    assert init.call_args.kwargs["resume"] == "allow"
+
+
+@pytest.mark.parametrize("home", [None, "/dev/null"])
+def test_without_a_home_folder_wandb_says_nothing(tmp_path: Path, home: str | None) -> None:
+    code = (
+        "from filmvqa.training.loggers import *\n"
+        f"settings, layout = LoggerSettings(wandb=True), RunLayout(Path({str(tmp_path)!r}))\n"
+        "_, logger = build_loggers(settings, layout, {})\n"
+        "logger.log({'step': 1, 'loss': 0.5})\nlogger.close()"
+    )
+    environment = {**script_environment(), "WANDB_MODE": "offline"}
+    environment.pop("HOME", None)
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment | ({"HOME": home} if home else {}),
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert (done.stdout, done.stderr) == ("", "")
+    assert ids(tmp_path)
 
 
 def test_wandb_keeps_to_the_mode_that_is_set(tmp_path: Path, monkeypatch, capfd) -> None:

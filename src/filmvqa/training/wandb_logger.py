@@ -55,6 +55,8 @@ class WandbLogger:
             try:
                 self._run: Any = wandb.init(**arguments, id=_run_id(layout))
             except Exception as error:
+                with suppress(Exception):
+                    wandb.teardown()  # or the id would be in use
                 if "deleted" in str(error):  # on the server, where its id is never used again
                     self._run = wandb.init(**arguments, id=_run_id(layout, new=True))
                     return
