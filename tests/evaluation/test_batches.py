@@ -95,7 +95,7 @@ def test_features_of_the_first_images_alone(
     """film's ``--max_images``: a file without attributes has features of the first 5 images."""
     shutil.copy(tiny_set / "val_questions.h5", tmp_path)
     with h5py.File(tmp_path / "val_features_clevr_cnn.h5", "w") as file:
-        file["features"] = np.zeros((5, 2, 3, 3), np.float16)
+        file["features"] = np.ones((5, 2, 3, 3), np.float16)
     arguments = (data_in(tmp_path), "val", vocabulary, 8, torch.device("cpu"))
     with pytest.raises(UserError, match=r"features of 5 of them.* missing_images=leave_out"):
         open_loader(*arguments, missing_images_option="missing_images")

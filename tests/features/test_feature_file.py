@@ -402,3 +402,86 @@ def test_float64_that_float32_cannot_hold(tmp_path: Path) -> None:
         file["features"] = np.full((2, 3, 4, 4), 1e300)
     with pytest.raises(UserError, match="image 0 are not finite"):
         open_feature_store(path)
+
+
+# Features of others that are not all there.
+
+
+def other_file(path: Path, **options: Any) -> Path:
+    """A file of others in which only the first 4 of 9 rows were written."""
+    with h5py.File(path, "w") as file:
+        file.create_dataset("features", SHAPE, "f4", **options)[:4] = MAPS[:4]
+    return path
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"chunks": (1, *SHAPE[1:])}, {"chunks": (2, 3, 2, 4), "compression": "gzip"}, {},
+     {"chunks": (9, *SHAPE[1:])}, {"fillvalue": 7.0}, {"chunks": (5, *SHAPE[1:]), "shuffle": True}],
+    ids=str,
+)  # fmt: skip
+def test_rows_that_were_never_written(tmp_path: Path, options: dict[str, Any]) -> None:
+    path = other_file(tmp_path / "f.h5", **options)
+    first = 5 if options.get("shuffle") else 4
+    for placement in ("memory", "stream"):
+        with open_feature_store(path, placement=placement) as store:
+            store.check_written(torch.arange(4))
+            refused_and_kept(
+                lambda store=store: store.check_written(torch.arange(9)),
+                path, rf"f\.h5: rows? ({first} to 8|8|4 and .*) of its.*never written",
+            )  # fmt: skip
+
+
+def test_rows_that_were_left_out(tmp_path: Path) -> None:
+    """In the midst of a file of one piece, of which not all rows are looked at before."""
+    path = tmp_path / "f.h5"
+    maps = np.ones((300, 3, 2, 2), np.float32)
+    maps[7] = 0
+    with h5py.File(path, "w") as file:
+        file["features"] = maps
+    with open_feature_store(path, placement="stream") as store:
+        store.check_written(torch.arange(300))
+        assert store.read(torch.tensor([6])).sum() == 12
+        with pytest.raises(UserError, match=r"f\.h5: row 7 of its features.*never written"):
+            store.read(torch.tensor([7]))
+    with (
+        open_feature_store(path, placement="memory") as store,
+        pytest.raises(UserError, match=r"f\.h5: row 7 of its features.*never written"),
+    ):
+        store.check_written(torch.arange(300))
+
+
+def test_black_pixels_of_others_are_pixels(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "f.h5", "w") as file:
+        file["features"] = np.zeros((3, 3, 4, 4), np.uint8)
+    assert open_feature_store(tmp_path / "f.h5").read(torch.tensor([1])).sum() == 0
+
+
+def test_our_own_rows_in_a_file_that_joins_others(tmp_path: Path) -> None:
+    """With all that our format has, of which one part is gone."""
+    write(tmp_path / "whole.h5")
+    layout = h5py.VirtualLayout(SHAPE, np.float16)
+    for rows in (slice(0, 5), slice(5, 9)):
+        part = tmp_path / f"part_{rows.start}.h5"
+        with h5py.File(part, "w") as file:
+            file["features"] = MAPS[rows]
+        layout[rows] = h5py.VirtualSource(part.name, "features", MAPS[rows].shape)
+    path = tmp_path / "f.h5"
+    with h5py.File(path, "w") as file, h5py.File(tmp_path / "whole.h5") as whole:
+        file.create_virtual_dataset("features", layout)
+        file.attrs.update(whole.attrs)
+        for name in whole.keys() - {"features"}:
+            file[name] = whole[name][:]
+    assert np.array_equal(row_of(path, 7), MAPS[7])
+    (tmp_path / "part_5.h5").rename(tmp_path / "elsewhere.h5")
+    refused_and_kept(
+        lambda: open_feature_file(path), path, r"rows 5 to 8: .*part_5\.h5, which is not there"
+    )
+
+
+def test_features_behind_a_link_that_leads_nowhere(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "f.h5", "w") as file:
+        file["features"] = h5py.ExternalLink("other.h5", "/maps")
+    refused_and_kept(
+        lambda: open_feature_file(tmp_path / "f.h5"), tmp_path / "f.h5", r"other\.h5, which is not"
+    )

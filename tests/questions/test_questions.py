@@ -37,7 +37,7 @@ def test_films_own_files_load(tiny_set: Path, vocabulary: Vocabulary, tmp_path: 
         expected = source["types"][:]
         images = int(source["image_idxs"][:].max()) + 1
     with h5py.File(tmp_path / "f.h5", "w") as target:
-        target["features"] = np.zeros((images, 2, 3, 3), np.float32)
+        target["features"] = np.ones((images, 2, 3, 3), np.float32)
     questions = QuestionDataset.load(tmp_path / "q.h5", vocabulary)
     store = open_feature_store(tmp_path / "f.h5")
     questions.with_features(store, "f.h5")

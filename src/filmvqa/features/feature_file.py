@@ -19,6 +19,7 @@ from filmvqa.features.rows import (
 )
 from filmvqa.system.errors import UserError
 from filmvqa.system.hdf5 import HDF5_ERRORS, open_hdf5, outside_cause, unreadable
+from filmvqa.system.hdf5_storage import read_array
 
 FORMAT = "filmvqa-features-2"
 _EARLIER_FORMATS = ("filmvqa-features-1",)  # without checksums
@@ -101,7 +102,7 @@ def _opened(path: Path, file: h5py.File) -> FeatureFile:
                 f"{path}: {name!r} does not fit the features of {count} images; "
                 f"{REMEDY if is_ours else _REWRITE}"
             )
-        columns[name] = column[:]
+        columns[name] = read_array(column)
     image_idxs = _checked_indices(path, columns.get(IMAGE_IDXS), attributes, is_ours)
     checksums = columns.get(CHECKSUMS)
     rows = DatasetRows(
@@ -131,6 +132,11 @@ def _maps(path: Path, file: h5py.File, is_ours: bool) -> h5py.Dataset:
     if not isinstance(maps, h5py.Dataset):
         if is_ours:
             raise UserError(f"{path}: has no dataset {FEATURES!r}; {REMEDY}")
+        if isinstance(link := file.get(FEATURES, getlink=True), h5py.ExternalLink):
+            raise UserError(
+                f"{path}: {FEATURES!r} is {link.path!r} of {link.filename}, which is not there; "
+                "put it back"
+            )
         others = [x for x in file.values() if isinstance(x, h5py.Dataset) and x.ndim == 4]
         if len(others) != 1:
             raise UserError(

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from filmvqa.system.errors import UserError
 from filmvqa.system.hdf5 import HDF5_ERRORS, unreadable
+from filmvqa.system.hdf5_storage import NEVER_WRITTEN, check_is_there, missing_rows, name_rows
 
 #: Reads in flight: a disk serves several sooner than one after another.
 THREADS = 4
@@ -34,6 +35,8 @@ TORCH_DTYPES = {
 }  # fmt: skip
 #: Bytes at the beginning of an HDF5 file that belong to HDF5: the smallest superblock.
 _SUPERBLOCK = 48
+#: Rows of files of others that are looked at before work begins.
+_SAMPLE = 64
 REMEDY = "delete the file and make it again with scripts/extract_features.py"
 
 
@@ -44,12 +47,20 @@ class DatasetRows:
     and for values that are not finite. ``direct`` says whether rows are read past HDF5. The file is
     released by ``close``, or when nothing refers to the object any more.
 
+    Rows that were never written are no error until they are asked for, since some projects make
+    room for more images than there are: see ``refuse_missing``.
+
     Parameters
     ----------
     channels_last
         The dataset is (N, H, W, C).
     image_idxs
         (N,) the image of each row, for messages; None: image i is row i.
+
+    Raises
+    ------
+    UserError
+        For rows in other files that are not there.
     """
 
     def __init__(
@@ -68,6 +79,16 @@ class DatasetRows:
         self.dtype = TORCH_DTYPES[dataset.dtype.name]
         self.path = Path(dataset.file.filename)
         self._checksums, self._image_idxs = checksums, image_idxs
+        self._missing, words = missing_rows(dataset)
+        if words != NEVER_WRITTEN:
+            check_is_there(dataset)
+        # A row of a file of others that is the fill value everywhere was never written: storage may
+        # be there for all rows at once. Pixels and masks may be 0, but no network gives such maps.
+        is_checked = checksums is not None or not self.dtype.is_floating_point
+        self._fill_value = None if is_checked else dataset.fillvalue
+        is_one_by_one = dataset.chunks is None or dataset.chunks[0] == 1
+        #: Rows to read before work begins: one alone where this takes the others of its chunk too.
+        self.sample = 0 if is_checked else _SAMPLE if is_one_by_one else 1
         self._row_bytes = math.prod(map_shape) * self.dtype.itemsize
         is_as_in_memory = not channels_last and dataset.dtype.itemsize == self.dtype.itemsize
         self._offsets = row_offsets(dataset) if is_as_in_memory else None
@@ -95,6 +116,16 @@ class DatasetRows:
     def num_bytes(self) -> int:
         """Size of all rows in memory."""
         return len(self) * self._row_bytes
+
+    def refuse_missing(self, rows: NDArray[np.int64]) -> None:
+        """Raise ``UserError`` if some of the rows (n,) are known to have never been written."""
+        if self._missing.any() and self._missing[rows].any():
+            asked = np.zeros_like(self._missing)
+            asked[rows] = True
+            raise UserError(
+                f"{self.path}: {name_rows(asked & self._missing)} of its features, which questions "
+                f"ask about, cannot be used: {NEVER_WRITTEN}"
+            )
 
     def empty(self, count: int, *, pin: bool = False) -> Tensor:
         """Room for ``count`` rows on the host, pinned if it is to be sent to a GPU."""
@@ -164,13 +195,16 @@ class DatasetRows:
 
     def _check(self, rows: NDArray[np.int64], maps: NDArray[np.generic]) -> None:
         for row, values in zip(rows.tolist(), maps, strict=True):
-            if self._checked[row]:
+            if self._checked[row] or self._missing[row]:
                 continue
             if self._checksums is not None and zlib.crc32(values.data) != self._checksums[row]:
                 raise UserError(
                     f"{self.path}: the features of image {self._image(row)} are damaged (other "
                     f"checksum); {REMEDY}"
                 )
+            if self._fill_value is not None and not (values != self._fill_value).any():
+                self._missing[row] = True
+                continue
             if not all_finite(values):
                 raise UserError(
                     f"{self.path}: the features of image {self._image(row)} are not finite (NaN or "

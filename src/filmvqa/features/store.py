@@ -88,6 +88,15 @@ class FeatureStore:
         afterwards."""
         self._rows.close()
 
+    def check_written(self, images: Tensor) -> None:
+        """Raise ``UserError`` if features of some images (U,), sorted and distinct, were never
+        written, as far as this can be told before all are read; otherwise ``read`` raises it."""
+        rows = self._row_of_image(images).numpy()
+        if count := min(len(rows), self._rows.sample):
+            chosen = np.unique(np.linspace(len(rows) - 1, 0, count).astype(np.int64))
+            self.read(images[torch.from_numpy(chosen)])
+        self._rows.refuse_missing(rows)
+
     def release(self) -> None:
         """Give back the memory of batches that nobody holds; the next ones take it again."""
         self._buffers.release()
@@ -118,8 +127,11 @@ class FeatureStore:
         ------
         ValueError
             For an image that has no features here.
+        UserError
+            For features that are damaged, or were never written.
         """
         rows = self._row_of_image(images)
+        self._rows.refuse_missing(rows.numpy())
         resident = self._resident
         if resident is not None and resident.device.type == self.device.type:
             return resident[to_device(rows, self.device)].contiguous(memory_format=memory_format)
@@ -156,6 +168,10 @@ class FeatureStore:
         return self.bytes_read / self.seconds if self.seconds else 0.0
 
     def _fill(self, rows: NDArray[np.int64], out: Tensor) -> None:
+        self._read_rows(rows, out)
+        self._rows.refuse_missing(rows)
+
+    def _read_rows(self, rows: NDArray[np.int64], out: Tensor) -> None:
         started = time.monotonic()
         self._rows.read(rows, out)
         self.seconds += time.monotonic() - started
@@ -183,7 +199,7 @@ class FeatureStore:
             for first in range(0, count, block):
                 last = min(first + block, count)
                 out = staging[: last - first] if on_device else resident[first:last]
-                self._fill(np.arange(first, last), out)
+                self._read_rows(np.arange(first, last), out)
                 if on_device:
                     resident[first:last] = out  # waits: the next block is read into ``staging``
                 bar.update(out.nbytes)

@@ -17,6 +17,7 @@ from filmvqa.questions.vocabulary import SPECIAL_TOKENS, Vocabulary
 from filmvqa.settings.typed import MissingImages
 from filmvqa.system.errors import UserError
 from filmvqa.system.hdf5 import HDF5_ERRORS, arrays_sha256, open_hdf5, unreadable
+from filmvqa.system.hdf5_storage import read_array
 from filmvqa.worlds.engine.programs import QUESTION_TYPES
 
 _MAKE_AGAIN = "delete it and run scripts/preprocess_questions.py again"
@@ -130,7 +131,7 @@ class QuestionDataset(QuestionGroups):
         try:
             with open_hdf5(path) as file:
                 known = (*QUESTION_DATASETS, *NAME_DATASETS)
-                arrays = {name: file[name][:] for name in file if name in known}
+                arrays = {name: read_array(file[name]) for name in file if name in known}
                 attributes = dict(file.attrs)
         except FileNotFoundError:
             raise UserError(
@@ -251,6 +252,7 @@ class QuestionDataset(QuestionGroups):
                 f"{int(self.rows[first])}; extract those of all{leave_out if num_there else ''}"
             )
         self._check_names(store, path)
+        store.check_written(self.images[is_there].unique())  # type: ignore[no-untyped-call]
         return self if is_there.all() else self.select(is_there.nonzero().flatten())
 
     def _check_names(self, store: FeatureStore, path: str | Path) -> None:

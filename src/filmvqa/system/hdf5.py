@@ -28,6 +28,7 @@ _OTHER_CAUSES = {
     "clear its mark (h5clear -s)",
     "memory allocation failed": "free some memory",
     "unable to lock": "close it in the process that has it open",
+    "unable to open external": "put the file back that it has a part in",
     "plugin": "it needs a filter of HDF5 that is not installed here: rewrite it with h5repack -f "
     "NONE where it is",
 }
