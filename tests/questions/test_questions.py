@@ -90,9 +90,9 @@ def store_of(folder: Path, images: list[int], names: list[str] | None = None) ->
     """A store of features of these images."""
     path = folder / "f.h5"
     with h5py.File(path, "w") as target:
-        target["features"] = np.zeros((len(images), 2, 3, 3), np.float16)
+        target["features"] = np.ones((len(images), 2, 3, 3), np.float16)
+        target["image_idxs"] = np.array(images, np.int32)
     store = open_feature_store(path)
-    store.image_idxs = np.array(images, np.int32)
     store.image_name_crc32 = None if names is None else image_name_crc32(names)
     return store
 

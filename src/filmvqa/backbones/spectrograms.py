@@ -7,7 +7,6 @@ scale, of which ``MEAN_LEVEL`` is taken and which are divided by ``LEVEL_SCALE``
 from __future__ import annotations
 
 import json
-import wave
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -22,23 +21,21 @@ from filmvqa.backbones.backbone import Backbone, BackboneOptions, register_backb
 from filmvqa.backbones.spectrogram_settings import SPECTROGRAM, SpectrogramSettings
 from filmvqa.features.feature_file import FRONT_END
 from filmvqa.features.images import FileKind
-from filmvqa.features.wav import REMEDY, read_wav
+from filmvqa.features.wav import in_full_scale, read_wav
 from filmvqa.system.errors import UserError, one_line
 
 #: Decibels of full scale: what is taken of levels, and what they are divided by.
 MEAN_LEVEL, LEVEL_SCALE = -60.0, 20.0
-#: Full scale of 16 bits.
-_FULL_SCALE = 32768.0
 
 
-def power(samples: NDArray[np.int16], settings: SpectrogramSettings) -> NDArray[np.float32]:
+def power(samples: NDArray[Any], settings: SpectrogramSettings) -> NDArray[np.float32]:
     """Power (K, T) of a recording by the window's bins, from 0 Hz on, and by frame.
 
     A sine's is its mean square in its bin, where full scale is 1. The powers of all bins sum to
     1.5 times the mean square under the window.
     """
     # In float32, in half of the time: levels differ from float64's by less than 1e-4 dB.
-    scaled = samples.astype(np.float32) / np.float32(_FULL_SCALE)
+    scaled = in_full_scale(samples)
     _, _, spectrum = stft(
         scaled, settings.sample_rate, "hann", settings.window, settings.window - settings.hop
     )
@@ -82,7 +79,7 @@ def band_centres(settings: SpectrogramSettings, bins: int) -> NDArray[np.float64
 
 
 def spectrogram(
-    samples: NDArray[np.int16], settings: SpectrogramSettings, size: tuple[int, int]
+    samples: NDArray[Any], settings: SpectrogramSettings, size: tuple[int, int]
 ) -> NDArray[np.float32]:
     """The scaled levels (1, F, T), ``size`` = (F, T), of a recording.
 
@@ -130,17 +127,9 @@ def load_spectrogram(
 
 
 def _wav_size(path: Path) -> tuple[int, int]:
-    """Samples, and samples a second, by the header of a WAV file whose end is there as well."""
-    try:
-        with wave.open(str(path), "rb") as file:
-            count, rate = file.getnframes(), file.getframerate()
-            is_short = path.stat().st_size < 44 + count * file.getnchannels() * file.getsampwidth()
-    except (wave.Error, EOFError, RuntimeError, ValueError) as error:
-        reason = one_line(error) or "it ends too soon"
-        raise UserError(f"{path}: broken WAV ({reason}); {REMEDY}") from None
-    if is_short:
-        raise UserError(f"{path}: truncated WAV; {REMEDY}")
-    return count, rate
+    """Samples, and samples a second, of a recording."""
+    samples, rate = read_wav(path)
+    return len(samples), rate
 
 
 RECORDINGS = FileKind("recordings", {".wav"}, _wav_size, "{} samples at {} Hz")

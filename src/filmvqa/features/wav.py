@@ -1,20 +1,26 @@
-"""WAV files of one channel and 16 bits."""
+"""WAV files of one channel: 16 bits are written, whatever scipy knows is read."""
 
 from __future__ import annotations
 
 import io
+import warnings
 import wave
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.io import wavfile
 
 from filmvqa.system.errors import UserError, one_line
 from filmvqa.system.files import read_bytes, write_file
 
 #: Longer recordings are refused: a minute at 48 kHz.
 MAX_SAMPLES = 60 * 48_000
-REMEDY = "delete it and run generate_sound.py again"
+#: Floating-point samples above this are of another scale: full scale is 1.
+_LOUDEST = 16.0
+#: Sizes from here on are no sizes: 0xFFFFFFFF, or what sox writes, a header below 2**31.
+_UNKNOWN = 2**31 - 2**16
 
 
 def write_wav(path: Path, samples: NDArray[np.int16], sample_rate: int) -> None:
@@ -28,30 +34,72 @@ def write_wav(path: Path, samples: NDArray[np.int16], sample_rate: int) -> None:
     write_file(path, content.getbuffer())
 
 
-def read_wav(path: Path) -> tuple[NDArray[np.int16], int]:
-    """Samples (T,) and the sample rate.
+def read_wav(path: Path) -> tuple[NDArray[Any], int]:
+    """Samples (T,) as they are stored, integers or floating point, and the sample rate.
 
     Raises
     ------
     UserError
-        If the file is no WAV file of one channel and 16 bits, is truncated, or too long.
+        If the file is no WAV file of one channel that scipy reads, is truncated, or too long.
     """
-    content = read_bytes(path, REMEDY)
+    content = read_bytes(path, "check the path")
     try:
-        with wave.open(io.BytesIO(content), "rb") as file:
-            channels, width, sample_rate, count = file.getparams()[:4]
-            if (channels, width) != (1, 2):
-                raise UserError(
-                    f"{path}: has {channels} channels of {8 * width} bits; convert it to one of 16"
-                )
-            if not 0 < count <= MAX_SAMPLES:
-                raise UserError(
-                    f"{path}: has {count:,} samples, of at most {MAX_SAMPLES:,}; cut it"
-                )
-            samples = file.readframes(count)
-    except (wave.Error, EOFError, RuntimeError, ValueError) as error:
+        with warnings.catch_warnings(action="ignore"):
+            warnings.filterwarnings("error", "Reached EOF")
+            sample_rate, samples = wavfile.read(io.BytesIO(_with_true_sizes(content)))
+    except Exception as error:  # scipy raises whatever a harmed header leads to
         reason = one_line(error) or "it ends too soon"
-        raise UserError(f"{path}: broken WAV ({reason}); {REMEDY}") from None
-    if len(samples) != 2 * count:
-        raise UserError(f"{path}: truncated WAV; {REMEDY}")
-    return np.frombuffer(samples, "<i2").astype(np.int16), sample_rate
+        raise UserError(
+            f"{path}: cannot be read as WAV ({reason}); convert it to WAV of 16 bits (PCM), or put "
+            "a whole one in its place"
+        ) from None
+    if samples.ndim != 1:
+        raise UserError(f"{path}: has {samples.shape[1]} channels; convert it to one")
+    if not 0 < len(samples) <= MAX_SAMPLES:
+        raise UserError(
+            f"{path}: has {len(samples):,} samples, not 1 to {MAX_SAMPLES:,}; cut it, or put "
+            "another in its place"
+        )
+    if samples.dtype.kind == "f" and not abs(samples).max() <= _LOUDEST:
+        raise UserError(
+            f"{path}: its samples reach {abs(samples).max():g}, where full scale is 1; scale them"
+        )
+    return samples, sample_rate
+
+
+def in_full_scale(samples: NDArray[Any]) -> NDArray[np.float32]:
+    """Samples (T,) of any type as floating point, where 1 is full scale."""
+    if samples.dtype.kind == "f":
+        return samples.astype(np.float32)
+    if samples.dtype.kind == "u":  # as WAV has 8 bits
+        samples = (samples.astype(np.int16) - 128) * 256
+    return samples.astype(np.float32) / np.float32(2.0 ** (8 * samples.dtype.itemsize - 1))
+
+
+def _with_true_sizes(content: bytes) -> bytes:
+    """A file whose header gives its true sizes, and that ends with its samples: what was written to
+    a pipe has 0 or the largest numbers there, and goes to the end.
+
+    Raises
+    ------
+    ValueError
+        If it is shorter than its header says.
+    """
+    if content[:4] != b"RIFF":  # RF64 has other sizes, and nobody pipes RIFX
+        return content
+    at, block = 12, 1
+    while (name := content[at : at + 4]) not in (b"data", b""):
+        size = int.from_bytes(content[at + 4 : at + 8], "little")
+        if name == b"fmt ":
+            block = max(1, int.from_bytes(content[at + 20 : at + 22], "little"))
+        at += 8 + size + size % 2
+    size, there = int.from_bytes(content[at + 4 : at + 8], "little"), len(content) - at - 8
+    if size == 0 or size >= _UNKNOWN:
+        size = there - there % block
+    if size > there:
+        raise ValueError(f"truncated: {there:,} of {size:,} bytes are there")
+    end = at + 8 + size
+    return b"".join(
+        [b"RIFF", (end - 8).to_bytes(4, "little"), content[8 : at + 4], size.to_bytes(4, "little"),
+         content[at + 8 : end]]
+    )  # fmt: skip
