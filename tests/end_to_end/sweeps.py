@@ -35,6 +35,20 @@ class Sweep:
                 raise AssertionError(self.end())
             time.sleep(0.05)
 
+    def training_jobs(self, count: int) -> list[Path]:
+        """Wait until so many jobs train; returns their folders."""
+        while (
+            len(trains := [p for p in self._folder.glob("*/metrics.jsonl") if p.stat().st_size])
+            < count
+        ):
+            self.training_job()
+            time.sleep(0.05)
+        return [path.parent for path in trains]
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the process of the sweep alone."""
+        self._process.send_signal(number)
+
     def end(self) -> tuple[int, str]:
         """The exit status, and what was printed on standard error."""
         _, errors = self._process.communicate(timeout=240)
@@ -49,7 +63,7 @@ def check_interrupted_sweep(status: int, errors: str, folder: Path, whole: Path)
     assert last.startswith("error: 1 of the sweep's jobs failed")
     assert "optim.weight_decay=-1: must be a finite number of at least 0" in last
     logs = "".join(path.read_text() for path in folder.parent.glob(".submitit/*/*_log.*"))
-    assert "the job's time ends: finishing the step and saving" in logs
+    assert "SIGUSR2: finishing the step and saving" in logs
     assert f"{folder.relative_to(folder.parents[3])}: going on from step " in logs
     gone_on, undisturbed = (load_checkpoint(run / "last.pt") for run in (folder, whole))
     assert gone_on["progress"]["finished"]

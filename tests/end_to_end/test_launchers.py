@@ -83,6 +83,23 @@ def test_a_job_whose_time_ends_is_saved_queued_again_and_goes_on(copy: Path) -> 
     check_interrupted_sweep(status, errors, folder, copy / "outputs/sweep/whole")
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_to_a_sweep_of_joblib_saves_all_jobs(copy: Path, number: signal.Signals) -> None:
+    """Those that have not begun do not begin."""
+    endless = ["trainer.max_steps=100000", "trainer.eval_every=100000"]
+    sweep = Sweep(copy, *TRAIN, *endless, "seed=0,1,2", *LAUNCHERS["joblib"])
+    folders = sweep.training_jobs(2)
+    sweep.signal(number)
+    status, errors = sweep.end()
+    assert status == 128 + number
+    assert errors.splitlines()[-1].startswith(
+        f"error: the sweep and its jobs were stopped by {number.name}; run the same command again"
+    )
+    assert "Traceback" not in errors
+    assert all((folder / "last.pt").exists() for folder in folders)
+    assert len(list(folders[0].parent.glob("*/last.pt"))) == 2
+
+
 def test_a_job_that_is_killed_is_said(copy: Path) -> None:
     """It leaves no reason in its folder; the same command goes on with it."""
     run = [*TRAIN, "trainer.max_steps=100", "trainer.eval_every=100"]

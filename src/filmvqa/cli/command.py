@@ -21,6 +21,7 @@ from filmvqa.cli.ablations import store_ablations
 from filmvqa.cli.help import format_help
 from filmvqa.cli.imports import import_modules
 from filmvqa.cli.job_folders import choose_folder, describe_job
+from filmvqa.cli.joblib_sweeps import do_unless_stopped, raise_if_stopped
 from filmvqa.cli.messages import (
     one_line_errors,
     refuse_renamed_keys,
@@ -103,15 +104,18 @@ def command(
             import_modules(plain_config.get("imports", []))
             return function(typed_settings(config, settings_type))
 
+        def described(config: DictConfig) -> Any:
+            print(describe_job(), flush=True)
+            return run(config)
+
         @wraps(function)
         def job(config: DictConfig) -> Any:
             hydra_config = HydraConfig.get()
             if hydra_config.job.chdir:  # paths are those of where the program was started
                 os.chdir(hydra_config.runtime.cwd)
             if hydra_config.mode == RunMode.MULTIRUN:
-                print(describe_job(), flush=True)
                 with record_failure(config.debug):
-                    return run(config)
+                    return do_unless_stopped(lambda: described(config))
             with one_line_errors():  # outside the job Hydra would print more lines
                 return run(config)
 
@@ -138,6 +142,7 @@ def command(
             except Exception as error:
                 raise_listed_failures(error)
                 raise
+            raise_if_stopped()
             raise_listed_failures()
             sys.stdout.flush()  # a reader that is gone is met here, not after the last line
 

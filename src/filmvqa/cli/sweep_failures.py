@@ -20,6 +20,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, open_dict
 
 from filmvqa.cli.job_folders import overrides_of_jobs
+from filmvqa.cli.joblib_sweeps import stop_jobs_on_signals
 from filmvqa.cli.messages import USER_ERRORS, explain
 from filmvqa.cli.overrides import quote
 from filmvqa.system import processes
@@ -53,6 +54,8 @@ class RememberSweep(Callback):
         _SWEEP.folder = Path(hydra.sweep.dir).absolute()
         _SWEEP.started = time.time()
         _SWEEP.launcher = hydra.runtime.choices["hydra/launcher"]
+        if _SWEEP.launcher == "joblib":
+            stop_jobs_on_signals()
         with open_dict(hydra):  # with these overrides the jobs' configs are composed
             sweep_dir = f"hydra.sweep.dir={quote(str(hydra.sweep.dir))}"
             hydra.overrides.hydra += [*overrides_of_jobs(hydra), sweep_dir]
