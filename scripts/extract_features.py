@@ -15,14 +15,15 @@ def main(settings: ExtractSettings) -> None:
     from filmvqa.backbones.spectrograms import Spectrogram
     from filmvqa.system.devices import choose_device
     from filmvqa.system.disk import check_disk_space, format_bytes
+    from filmvqa.system.layout import hint_at_deeper
 
     data, layout = settings.data, settings.data.layout
     splits = settings.splits or layout.image_splits()
     if not splits:
-        raise UserError(
-            f"{layout.images}: no folders of images; download them (scripts/download_clevr.py) or "
-            "generate them (scripts/generate_clevr.py)"
+        remedy = hint_at_deeper(layout.root, f"{layout.images.name}/*/") or (
+            "download them (scripts/download_clevr.py) or generate them (scripts/generate_clevr.py)"
         )
+        raise UserError(f"{layout.images}: no folders of images; {remedy}")
     if data.spectrogram is not None:
         backbone = Spectrogram(data.spectrogram)
     else:
@@ -49,6 +50,7 @@ def main(settings: ExtractSettings) -> None:
     if total := sum(extraction.bytes_to_write for extraction in extractions):
         print(f"{layout.features}: {format_bytes(total)} of features to write")
     check_disk_space(layout.features, total)
+    extractions[0].warn_of_large_maps()
     for extraction in extractions:
         extraction.run()
         state = "complete already" if extraction.was_there else "written"

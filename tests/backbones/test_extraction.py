@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import http.client
+import re
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ def draw(folder: Path, count: int, size: tuple[int, int] = (32, 24), mode: str =
     channels = {"RGBA": 4, "RGB": 3}[mode]
     for i in range(count):
         pixels = rng.integers(0, 256, (size[1], size[0], channels), np.uint8)
+        pixels[..., 3:] = 255  # opaque, as CLEVR's are
         Image.fromarray(pixels, mode).save(folder / f"CLEVR_val_{i:06d}.png")
     return folder
 
@@ -121,6 +123,27 @@ def test_pixels_are_the_resized_images(tmp_path: Path) -> None:
     for i in range(3):
         image = np.asarray(Image.open(folder / f"CLEVR_val_{i:06d}.png"))
         assert np.array_equal(found[i].transpose(1, 2, 0), image)
+
+
+def test_large_maps_are_told_with_the_size_that_gives_the_papers(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = draw(tmp_path / "images", 1)
+    for name, size, told in (
+        ("clevr_cnn", 224, "28×28 of it, 4.0 times .*data.image_size=.112,112. gives 14×14"),
+        ("clevr_cnn", 160, "20×20 of it, 2.0 times .*data.image_size=.112,112. gives 14×14"),
+        ("clevr_cnn", 144, ""),  # that of data=two_cores
+        ("clevr_cnn", 112, ""),
+        ("pixels", 64, ""),
+    ):
+        prepare(folder, tmp_path / f"{name}_{size}.h5", name, size).warn_of_large_maps()
+        said = capsys.readouterr().err
+        if told:
+            assert re.fullmatch(
+                rf"warning: data.image_size=.{size},{size}.: {name} .*{told}\n", said
+            )
+        else:
+            assert not said
 
 
 def test_real_images_are_rgba_and_load(shared) -> None:

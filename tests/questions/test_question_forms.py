@@ -434,7 +434,7 @@ def test_a_part_of_the_images(tmp_path: Path) -> None:
     assert arrays(tmp_path / "h5/train_questions.h5")["image_idxs"].tolist() == [1, 1]
     [split] = preprocess_questions(layout(tmp_path), missing_images="leave_out")
     assert split.was_there
-    (images / "CLEVR_x_000002.png").touch()  # more images have come
+    (images / "CLEVR_x_000002.JPG").touch()  # more images have come
     [split] = preprocess_questions(layout(tmp_path), missing_images="leave_out")
     assert (split.num_questions, split.was_there) == (3, False)
     (images / "CLEVR_x_000000.png").touch()

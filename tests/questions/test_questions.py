@@ -121,6 +121,11 @@ def test_an_image_of_another_name_is_named(
     images = [3, 4, 7]
     same = store_of(tmp_path, images, [names[i] for i in images])
     assert len(questions.with_features(same, "f.h5", "leave_out"))
+    for endings in ((".jpg",) * 3, (".JPEG", ".png", ".PNG")):  # JPEGs where the JSON says .png
+        renamed = [names[i][:-4] + end for i, end in zip(images, endings, strict=True)]
+        assert len(
+            questions.with_features(store_of(tmp_path, images, renamed), "f.h5", "leave_out")
+        )
     other = store_of(tmp_path, images, [names[3], names[5], names[7]])
     with pytest.raises(UserError, match="image 4 has another name there"):
         questions.with_features(other, "f.h5", "leave_out")

@@ -14,8 +14,17 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from filmvqa.system.hdf5 import HDF5_ERRORS, open_hdf5, outside_cause, unreadable
+from filmvqa.system.hdf5 import (
+    HDF5_ERRORS,
+    image_name_crc32,
+    name_the_same,
+    open_hdf5,
+    outside_cause,
+    unreadable,
+)
 
 
 @pytest.fixture
@@ -165,3 +174,14 @@ def test_a_broken_heap_of_texts_is_refused_before_libhdf5_hangs(tmp_path: Path) 
         path.write_bytes(content)
         with pytest.raises(OSError, match="heap at byte"):
             open_hdf5(path)
+
+
+ENDINGS = st.sampled_from([".png", ".jpg", ".jpeg", ".PNG", ".JPG", ".JPEG"])
+
+
+@given(st.lists(st.tuples(st.text(max_size=9), st.text(max_size=9), ENDINGS, ENDINGS), min_size=1))
+def test_names_are_the_same_but_for_the_endings_of_pictures(names) -> None:
+    ours = image_name_crc32(stem + end for stem, _, end, _ in names)
+    theirs = image_name_crc32(stem + end for _, stem, _, end in names)
+    assert name_the_same(ours, theirs).tolist() == [a == b for a, b, _, _ in names]
+    assert name_the_same(ours, image_name_crc32(a + end for a, _, _, end in names)).all()

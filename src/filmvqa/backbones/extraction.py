@@ -24,6 +24,7 @@ from filmvqa.features.prefetch import prefetch
 from filmvqa.settings.typed import ImageSize, MissingImages, checked
 from filmvqa.system import processes
 from filmvqa.system.devices import to_device, use_bfloat16
+from filmvqa.system.errors import warn
 from filmvqa.system.files import refuse_overwriting, sync_folder
 from filmvqa.system.hdf5 import names_sha256
 from filmvqa.system.locks import file_lock
@@ -31,6 +32,8 @@ from filmvqa.system.memory import explained_out_of_memory
 
 #: Batches that are decoded ahead, and that wait to be written.
 DECODE_AHEAD, WRITE_BEHIND = 2, 2
+#: The paper's maps have 14×14 places (section 4.1).
+_PAPER_SIDE = 14
 
 
 class Extraction:
@@ -111,6 +114,29 @@ class Extraction:
         total = int(np.prod(self.shape)) * np.dtype(self.dtype).itemsize
         written = self._partial.stat().st_blocks * 512 if self._partial.exists() else 0
         return max(0, total - written)
+
+    def warn_of_large_maps(self) -> None:
+        """Warn of maps with more than twice the places of the paper's 14×14, and name the image
+        size that gives these: an image size that fits one network does not fit another. Twice,
+        because 18×18 is what our own sets have on purpose. Pixels and recordings have no maps.
+        """
+        places = self.shape[2] * self.shape[3]
+        if places <= 2 * _PAPER_SIDE**2 or isinstance(self._backbone.network, torch.nn.Identity):
+            return
+        height, width = (
+            round(size * _PAPER_SIDE / side)
+            for size, side in zip(self.image_size, self.shape[2:], strict=True)
+        )
+        blank = torch.zeros(1, self._backbone.input_channels, height, width, dtype=torch.uint8)
+        maps = compute_maps(self._backbone, blank).shape
+        given = ",".join(map(str, self.image_size))
+        if processes.is_first():
+            warn(
+                f"data.image_size=[{given}]: {self._backbone.name} makes maps of "
+                f"{self.shape[2]}×{self.shape[3]} of it, {places / _PAPER_SIDE**2:.1f} times the "
+                f"places of the paper's 14×14, and training takes as many times longer; "
+                f"data.image_size=[{height},{width}] gives {maps[2]}×{maps[3]}"
+            )
 
     def run(self) -> Extraction:
         """Compute the features unless they are there; returns itself. Several processes share the

@@ -19,7 +19,7 @@ from PIL import Image
 from filmvqa.settings.typed import MissingImages
 from filmvqa.system.errors import UserError, one_line
 from filmvqa.system.files import is_litter, names_in
-from filmvqa.system.layout import image_number
+from filmvqa.system.layout import hint_at_deeper, image_number
 
 #: Larger images are refused: 300 times CLEVR's size.
 MAX_PIXELS = 2**25
@@ -31,6 +31,9 @@ _PNG_END, _JPEG_END = b"IEND\xaeB`\x82", b"\xff\xd9"
 _MAKE_AGAIN = "delete it and run generate_clevr.py again, or fetch it again"
 #: Greys of 16 bits that Pillow gives as integers of 32: mode and format.
 _DEEP_INTEGERS = {("I", "PNG"), ("I", "PPM")}
+_MAKE_IMAGES = (
+    "download the images (scripts/download_clevr.py) or generate them (scripts/generate_clevr.py)"
+)
 #: EXIF's tag for how a picture is to be turned, and what its values mean.
 _ORIENTATION = 0x0112
 _TURNS = {
@@ -174,10 +177,8 @@ def list_images(
     folder = Path(folder)
     kind = kind or IMAGES
     if not folder.is_dir():
-        raise UserError(
-            f"{folder}: no such folder; download the images (scripts/download_clevr.py) or "
-            "generate them (scripts/generate_clevr.py)"
-        )
+        deeper = hint_at_deeper(folder.parent.parent, f"{folder.parent.name}/{folder.name}")
+        raise UserError(f"{folder}: no such folder; {deeper or _MAKE_IMAGES}")
     by_index: dict[int, Path] = {}
     for path in sorted(folder.iterdir()):
         if is_litter(path.name):

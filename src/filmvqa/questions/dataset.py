@@ -16,7 +16,7 @@ from filmvqa.features.store import FeatureStore
 from filmvqa.questions.vocabulary import SPECIAL_TOKENS, Vocabulary
 from filmvqa.settings.typed import MissingImages
 from filmvqa.system.errors import UserError
-from filmvqa.system.hdf5 import HDF5_ERRORS, arrays_sha256, open_hdf5, unreadable
+from filmvqa.system.hdf5 import HDF5_ERRORS, arrays_sha256, name_the_same, open_hdf5, unreadable
 from filmvqa.system.hdf5_storage import read_array
 from filmvqa.worlds.engine.programs import QUESTION_TYPES
 
@@ -262,7 +262,7 @@ class QuestionDataset(QuestionGroups):
             _, here, there = np.intersect1d(
                 self.named_images, store.image_idxs, assume_unique=True, return_indices=True
             )
-            if not (other := ours[here] != theirs[there]).any():
+            if not (other := ~name_the_same(ours[here], theirs[there])).any():
                 return
             image = f"image {self.named_images[here[int(other.argmax())]]} has another name there"
         else:

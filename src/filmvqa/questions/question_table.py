@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from filmvqa.questions.vocabulary import END, SPECIAL_TOKENS, START, tokenize
 from filmvqa.system.errors import UserError, warn
 from filmvqa.system.files import names_in, read_bytes
-from filmvqa.system.layout import image_number
+from filmvqa.system.layout import image_number, image_stem
 from filmvqa.worlds.engine.programs import (
     answering_step,
     last_steps,
@@ -217,7 +217,9 @@ class _TableBuilder:
     def __init__(self, table: QuestionTable, images_folder: Path | None, leave_out: bool) -> None:
         self.table = table
         self._images_folder, self._leave_out = images_folder, leave_out
-        self._image_files = None if images_folder is None else set(names_in(images_folder))
+        self._image_files = (
+            None if images_folder is None else set(map(image_stem, names_in(images_folder)))
+        )
         self._image_index: dict[str, int] = {}
         self._first_question: dict[int, int] = {}
         self._template_files, self._templates = Numbering(), _empty()
@@ -242,7 +244,7 @@ class _TableBuilder:
                 f"has image_index {question.image_index} for {image}, question "
                 f"{self._first_question[index]} has {index}; {CORRECT}"
             )
-        if self._image_files is not None and image not in self._image_files:
+        if self._image_files is not None and image_stem(image) not in self._image_files:
             if not self._leave_out:
                 raise ValueError(
                     f"is about {image}, which is not in {self._images_folder}; add the image, or "

@@ -103,7 +103,7 @@ def draw_sheet(
                 continue
             record = records[i % len(records)]
             if record.objects is not None and masks_folder is not None:
-                objects = load_mask(Path(masks_folder) / path.name, size)[0]
+                objects = load_mask(Path(masks_folder) / f"{path.stem}.png", size)[0]
                 outline(axes, np.isin(objects, record.objects))
             write_below(axes, f"{record.question} {record.answer or ''}", width=52, size=8)
 
@@ -153,7 +153,7 @@ def draw_masks(
             axes.imshow(_tint(picture, mask_of(record.mask)))
             expression = expressions[record.question_index]
             if expression.objects is not None:
-                path = layout.mask_folder(split) / pictures[image].name
+                path = layout.mask_folder(split) / f"{pictures[image].stem}.png"
                 height, width = picture.shape[:2]
                 objects = load_mask(path, (height, width))[0]
                 outline(axes, np.isin(objects, expression.objects))

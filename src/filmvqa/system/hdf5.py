@@ -102,6 +102,36 @@ def image_name_crc32(names: Iterable[str]) -> NDArray[np.uint32]:
     return np.array([zlib.crc32(name.encode()) for name in names], np.uint32)
 
 
+#: CRC-32's table, and which of its entries has a byte at its top.
+_TABLE = np.array([~zlib.crc32(bytes([i]), 2**32 - 1) & 2**32 - 1 for i in range(256)], np.uint32)
+_BY_TOP = np.argsort(_TABLE >> 24).astype(np.uint32)
+#: The usual endings of pictures.
+_ENDINGS = (b".png", b".jpg", b".jpeg", b".PNG", b".JPG", b".JPEG")
+
+
+def name_the_same(ours: NDArray[np.uint32], theirs: NDArray[np.uint32]) -> NDArray[np.bool_]:
+    """Whether two names (N,), of which only the CRC-32 is known, are the same but for the endings
+    of pictures: ``CLEVR_val_000000.png`` in a JSON, and ``.jpg`` in the folder. Files of earlier
+    versions have no other record of names."""
+    same = ours == theirs
+    if not same.all():
+        stems = [[_without(checksums, end) for end in _ENDINGS] for checksums in (ours, theirs)]
+        for one in stems[0]:
+            for other in stems[1]:
+                same = same | (one == other)
+    return np.asarray(same)
+
+
+def _without(checksums: NDArray[np.uint32], ending: bytes) -> NDArray[np.uint32]:
+    """The CRC-32 (N,) of texts without an ending, from those of the whole texts: a byte is the
+    table's entry that gave the top of the checksum."""
+    state = ~checksums
+    for byte in reversed(ending):
+        entry = _BY_TOP[state >> 24]
+        state = (state ^ _TABLE[entry]) << 8 | entry ^ byte
+    return ~state
+
+
 def names_sha256(names: Iterable[str]) -> str:
     """Hash of image names in index order: ties a question file to its features."""
     return hashlib.sha256("\n".join(names).encode()).hexdigest()

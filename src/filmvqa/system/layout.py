@@ -10,6 +10,7 @@ from typing import Any
 from filmvqa.system.errors import UserError, warn
 from filmvqa.system.files import is_litter, names_in
 
+_PICTURE_ENDING = re.compile(r"\.(png|jpe?g)$", re.IGNORECASE)
 _NUMBER_IN_NAME = re.compile(r"(\d+)\.[A-Za-z]+")
 #: Question files of CLEVR, CoGenT, Super-CLEVR and sets of sounds, of CLEVR-Humans, and of
 #: CLEVR-Math; those of generators whose name gives no split.
@@ -25,6 +26,19 @@ def image_number(name: str) -> int | None:
     ``CLEVR_val_000007.png`` is image 7. None if the name has none."""
     found = _NUMBER_IN_NAME.search(name)
     return int(found[1]) if found and found.end() == len(name) else None
+
+
+def image_stem(name: str) -> str:
+    """An image's name without its ending: many sets have JPEGs where their JSON says ``.png``."""
+    return _PICTURE_ENDING.sub("", name)
+
+
+def hint_at_deeper(root: Path, inner: str) -> str:
+    """Where a part of a set that ``root`` does not have is one folder deeper, as archives unpack it
+    (``CLEVR_v1.0/images``); empty if it is not."""
+    roots = [str(root / found.relative_to(root).parts[0]) for found in root.glob(f"*/{inner}")]
+    options = " or ".join(f"data.root={place}" for place in sorted(set(roots)))
+    return f"it is one folder deeper: give {options}" if options else ""
 
 
 class _Entry:
@@ -143,10 +157,11 @@ class DatasetLayout:
                 others = ", ".join(p.name for p in without_split if p != path)
                 raise UserError(f"{path}: names no split, as {others}; {rename}")
         if not by_split:
-            raise UserError(
-                f"{self.questions}: no CLEVR_<split>_questions.json in it; download the set "
-                "(scripts/download_clevr.py) or generate it (scripts/generate_clevr.py)"
+            remedy = hint_at_deeper(self.root, "questions/*_questions.json*") or (
+                "download the set (scripts/download_clevr.py) or generate it "
+                "(scripts/generate_clevr.py)"
             )
+            raise UserError(f"{self.questions}: no CLEVR_<split>_questions.json in it; {remedy}")
         return by_split
 
     def _files_of_questions(self) -> list[Path]:
