@@ -9,13 +9,14 @@ from filmvqa.system.locks import file_lock
 
 @command("draw_sheet", DrawSheetSettings)
 def main(settings: DrawSheetSettings) -> None:
-    from filmvqa.studies.sheets import draw_sheet
-    from filmvqa.studies.sound_sheet import draw_scenes
-
     data, layout = settings.data, settings.data.layout
     questions = layout.question_json_by_split().get(
         settings.split, layout.question_json(settings.split)
     )
+
+    from filmvqa.studies.sheets import draw_sheet
+    from filmvqa.studies.sound_sheet import draw_scenes
+
     grid = {"rows": settings.rows, "columns": settings.columns}
     with file_lock(settings.output):
         if data.spectrogram is None:

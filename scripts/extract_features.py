@@ -5,18 +5,11 @@ from __future__ import annotations
 from filmvqa.cli.command import command
 from filmvqa.cli.settings import ExtractSettings
 from filmvqa.system.errors import UserError
+from filmvqa.system.layout import hint_at_deeper
 
 
 @command("extract_features", ExtractSettings, by_several=True)
 def main(settings: ExtractSettings) -> None:
-    from filmvqa.backbones.build import build_backbone
-    from filmvqa.backbones.extraction import Extraction
-    from filmvqa.backbones.object_masks import ObjectMasks
-    from filmvqa.backbones.spectrograms import Spectrogram
-    from filmvqa.system.devices import choose_device
-    from filmvqa.system.disk import check_disk_space, format_bytes
-    from filmvqa.system.layout import hint_at_deeper
-
     data, layout = settings.data, settings.data.layout
     splits = settings.splits or layout.image_splits()
     if not splits:
@@ -24,6 +17,14 @@ def main(settings: ExtractSettings) -> None:
             "download them (scripts/download_clevr.py) or generate them (scripts/generate_clevr.py)"
         )
         raise UserError(f"{layout.images}: no folders of images; {remedy}")
+
+    from filmvqa.backbones.build import build_backbone
+    from filmvqa.backbones.extraction import Extraction
+    from filmvqa.backbones.object_masks import ObjectMasks
+    from filmvqa.backbones.spectrograms import Spectrogram
+    from filmvqa.system.devices import choose_device
+    from filmvqa.system.disk import check_disk_space, format_bytes
+
     if data.spectrogram is not None:
         backbone = Spectrogram(data.spectrogram)
     else:

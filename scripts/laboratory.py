@@ -11,24 +11,25 @@ from filmvqa.cli.packed import packed_folder
 from filmvqa.cli.stages import run_stage
 from filmvqa.studies.settings import LaboratorySettings
 from filmvqa.system.cores import cores
+from filmvqa.system.files import read_bytes, write_file
 
 
 @command("laboratory", LaboratorySettings)
 def main(settings: LaboratorySettings) -> None:
-    from filmvqa.studies.claims import find_runs, read_claim
-    from filmvqa.studies.laboratory import report_claim, tabulate_verdicts
-    from filmvqa.studies.sweeps import is_finished
-    from filmvqa.system.files import write_file
-
     shipped = packed_folder("configs") / "claim"
     paths = sorted(shipped.rglob("*.yaml"))
     known = {str(path.relative_to(shipped).with_suffix("")): path for path in paths}
     # Those in folders of their own are parts of others, or of other worlds.
     names = settings.claims or [name for name in known if "/" not in name]
-    claims = [
-        read_claim(Path(name) if name.endswith(".yaml") else shipped / f"{name}.yaml", name)
-        for name in names
-    ]
+    files = [Path(name) if name.endswith(".yaml") else shipped / f"{name}.yaml" for name in names]
+    for path in files:
+        read_bytes(path, "write a claim's settings to it")
+
+    from filmvqa.studies.claims import find_runs, read_claim
+    from filmvqa.studies.laboratory import report_claim, tabulate_verdicts
+    from filmvqa.studies.sweeps import is_finished
+
+    claims = [read_claim(path, name) for path, name in zip(files, names, strict=True)]
     jobs = settings.jobs or cores()
     # Sweeps that share a folder differ also in what they do not vary.
     named = f"{EXCLUDE_KEYS}=[{','.join(sorted(LEFT_OUT))}]"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from filmvqa.checkpoints.places import checkpoint_file
 from filmvqa.cli.command import command
 from filmvqa.questions.settings import PreprocessSettings
 
@@ -12,6 +13,7 @@ def main(settings: PreprocessSettings) -> None:
 
     data, vocabulary = settings.data, None
     if settings.vocab is not None and not settings.vocab.endswith(".json"):
+        checkpoint_file(settings.vocab)
         from filmvqa.checkpoints.checkpoint import vocabulary_in  # imports torch
 
         vocabulary = vocabulary_in(settings.vocab)

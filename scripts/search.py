@@ -26,7 +26,9 @@ def main(settings: SearchRunSettings) -> None:
         config = OmegaConf.create(plain)
         for key, value in values.items():
             OmegaConf.update(config, key, value, force_add=True)
-        return typed_settings(config, RunSettings)
+        settings = typed_settings(config, RunSettings)
+        settings.check_models()
+        return settings
 
     folder = Path(HydraConfig.get().runtime.output_dir)
     run_search(Study(folder, settings.search, settings_of({}).config), settings_of)

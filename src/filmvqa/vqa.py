@@ -27,7 +27,7 @@ from filmvqa.models.fast.accelerate import accelerate as replace_modules
 from filmvqa.models.fast.precision import choose_precision
 from filmvqa.models.protocols import is_modulated
 from filmvqa.questions.dataset import padded
-from filmvqa.questions.vocabulary import Vocabulary
+from filmvqa.questions.vocabulary import UNK, Vocabulary
 from filmvqa.settings.typed import Accelerate, Positive, Precision, checked
 from filmvqa.system.devices import autocast, choose_device, use_bfloat16
 from filmvqa.system.errors import UserError, warn
@@ -181,7 +181,7 @@ class VQA:
         if (is_sized := isinstance(pictures, Sized)) and len(pictures) != len(questions):
             raise _other_number(len(pictures), questions)
         remaining = iter(pictures)
-        encoded = [self.vocabulary.encode(q, allow_unknown=allow_unknown) for q in questions]
+        encoded = [self._encode(q, allow_unknown) for q in questions]
         answers: list[Answer] = []
         for first in range(0, len(questions), batch_size):
             batch = slice(first, first + batch_size)
@@ -197,6 +197,10 @@ class VQA:
             raise _other_number(f"more than {len(questions)}", questions)
         return answers
 
+    def _encode(self, question: str, allow_unknown: bool) -> list[int]:
+        remedy = f"; allow_unknown=true (in Python True) reads it as {UNK}"
+        return self.vocabulary.encode(question, allow_unknown=allow_unknown, remedy=remedy)
+
     @torch.inference_mode()
     def film(self, question: str, *, allow_unknown: bool = False) -> FilmParameters:
         """γ and β that the question gives each conditioned block.
@@ -208,7 +212,7 @@ class VQA:
         """
         if not is_modulated(self.model):
             raise UserError(f"{self._name}: its model has no FiLM layers; FiLM models have")
-        tokens = padded([self.vocabulary.encode(question, allow_unknown=allow_unknown)])
+        tokens = padded([self._encode(question, allow_unknown)])
         with autocast(self.device, self.precision):
             modulation = self.model.modulate(tokens)
         return FilmParameters(modulation.gamma[0].float().cpu(), modulation.beta[0].float().cpu())

@@ -11,9 +11,10 @@ import pytest
 import safetensors.torch
 import torch
 
-from filmvqa.checkpoints.checkpoint import checkpoint_file, load_checkpoint, model_from_checkpoint
+from filmvqa.checkpoints.checkpoint import load_checkpoint, model_from_checkpoint
 from filmvqa.checkpoints.export import export_network, model_card
-from filmvqa.checkpoints.exported import decode_network, encode_network, shipped_networks
+from filmvqa.checkpoints.exported import decode_network, encode_network
+from filmvqa.checkpoints.places import checkpoint_file, shipped_networks
 from filmvqa.evaluation.evaluate import evaluate_checkpoint
 from filmvqa.evaluation.settings import EvaluateSettings
 from filmvqa.system.errors import UserError

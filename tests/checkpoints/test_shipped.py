@@ -10,7 +10,7 @@ import pytest
 
 import filmvqa
 from filmvqa.checkpoints.checkpoint import load_checkpoint
-from filmvqa.checkpoints.exported import shipped_networks
+from filmvqa.checkpoints.places import shipped_networks
 from filmvqa.questions.vocabulary import Vocabulary
 from filmvqa.worlds.clevr.scene_rules import SceneRules
 from filmvqa.worlds.clevr.scenes import to_scene

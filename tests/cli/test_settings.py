@@ -98,6 +98,7 @@ def check_values(name: str, plain: dict[str, Any], key: str) -> None:
         (at(changed, parent) if parent else changed)[last] = deepcopy(value)
         try:
             made = settings_from(changed, TYPES[name])
+            made.check_models()
         except UserError as error:
             message, refused = str(error), refused + 1
             # An unknown or missing key below a node, or a value there, names that; of two keys that

@@ -7,6 +7,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
+from filmvqa.settings.inputs import FILE
 from filmvqa.settings.typed import (
     Device,
     ModelOptions,
@@ -62,9 +63,8 @@ class BenchmarkSettings(ProgramSettings):
     matrix_sizes: Annotated[list[Positive], Meta(min_length=1)] | None = None
     device: Device = "auto"
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        from filmvqa.models import check_model  # imports torch: after all that is quick
+    def check_models(self) -> None:
+        from filmvqa.models import check_model
 
         for name, model in self.models.items():
             check_model(model, f"models.{name}")
@@ -95,5 +95,5 @@ class SimulateScaleSettings(ProgramSettings):
         The tables as Markdown; None: they are printed.
     """
 
-    measurement: PathText = "docs/scale.json"
+    measurement: Annotated[PathText, FILE] = "docs/scale.json"
     output: PathText | None = None

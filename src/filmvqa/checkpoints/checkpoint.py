@@ -12,14 +12,14 @@ import msgspec
 import torch
 from torch import nn
 
-from filmvqa.checkpoints.exported import SUFFIX, decode_network, shipped_file, shipped_networks
+from filmvqa.checkpoints.exported import decode_network
+from filmvqa.checkpoints.places import SUFFIX, checkpoint_file
 from filmvqa.features.feature_file import FEATURE_SPEC
 from filmvqa.models import build_model
 from filmvqa.questions.vocabulary import Vocabulary
 from filmvqa.settings.renamed_keys import rename_keys
 from filmvqa.system.errors import UserError, one_line
 from filmvqa.system.files import write_file
-from filmvqa.system.layout import RunLayout
 from filmvqa.system.memory import explained_out_of_memory
 
 FORMAT = "filmvqa-checkpoint-4"
@@ -57,26 +57,6 @@ def save_checkpoint(path: str | Path, content: dict[str, Any]) -> None:
     write_file(path, stream.getbuffer())
 
 
-def checkpoint_file(path: str | Path) -> Path:
-    """The file that ``path`` means: of a run's folder its best checkpoint, and of the name of a
-    network that the package ships its file, unless there is such a file or folder here.
-
-    Raises
-    ------
-    UserError
-        For a folder without one.
-    """
-    if shipped := shipped_file(path):
-        return shipped
-    path = Path(path)
-    if not path.is_dir():
-        return path
-    best = RunLayout(path).best_checkpoint
-    if not best.exists():
-        raise UserError(f"{path}: is a folder without {best.name}; give a run's, or a checkpoint")
-    return best
-
-
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
     """Read a checkpoint of the current or the previous format, an exported network, the best
     checkpoint of a run's folder, or a network that the package ships; no code in the file is
@@ -95,11 +75,6 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     # Read at once, so that an error of the system cannot be taken for broken content.
     try:
         stored = path.read_bytes()
-    except FileNotFoundError:
-        shipped = "".join(f", or give {name}, which is shipped" for name in shipped_networks())
-        raise UserError(
-            f"{path}: no such checkpoint; train one with scripts/train.py{shipped}"
-        ) from None
     except OSError as error:
         error.filename = str(path)  # an error of reading, unlike one of opening, names no file
         raise

@@ -6,8 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from filmvqa.checkpoints.checkpoint import checkpoint_file, load_checkpoint, model_from_checkpoint
-from filmvqa.checkpoints.exported import SUFFIX, encode_network
+from filmvqa.checkpoints.checkpoint import load_checkpoint, model_from_checkpoint
+from filmvqa.checkpoints.exported import encode_network
+from filmvqa.checkpoints.places import SUFFIX, checkpoint_file
 from filmvqa.system.errors import UserError
 from filmvqa.system.files import refuse_overwriting, write_file
 from filmvqa.system.layout import RunLayout

@@ -4,7 +4,6 @@ them as the file's metadata. The package ships some of them."""
 from __future__ import annotations
 
 import json
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -15,26 +14,12 @@ from safetensors import SafetensorError
 from filmvqa.system.errors import UserError, one_line
 
 FORMAT = "filmvqa-network-1"
-SUFFIX = ".safetensors"
 #: The metadata's only key; its value is JSON.
 _KEY = "filmvqa"
 #: Entries of a checkpoint that are kept beside the weights.
 ENTRIES = ("model", "config", "vocabulary", "data", "backbone", "inputs", "progress")
 #: What is kept of the entry ``progress``.
 PROGRESS = ("step", "finished", "best_accuracy", "seconds")
-
-
-def shipped_networks() -> dict[str, Path]:
-    """The networks that are part of the package, by name."""
-    folder = Path(str(files("filmvqa.checkpoints") / "weights"))
-    return {path.stem: path for path in sorted(folder.glob(f"*{SUFFIX}"))}
-
-
-def shipped_file(name: str | Path) -> Path | None:
-    """The file of the package's network of that name, if there is one, and no file or folder of
-    that name here."""
-    path = shipped_networks().get(str(name))
-    return None if path is None or Path(name).exists() else path
 
 
 def encode_network(content: dict[str, Any], path: str | Path) -> bytes:

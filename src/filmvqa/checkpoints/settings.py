@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
+from filmvqa.checkpoints.places import CHECKPOINT
 from filmvqa.questions.settings import DataProgramSettings
+from filmvqa.settings.inputs import FILE
 from filmvqa.settings.typed import PathText, Positive, ProgramSettings
 
 
@@ -20,7 +23,7 @@ class ExportSettings(ProgramSettings):
         A ``.safetensors`` file; the model card gets its name with ``.md``.
     """
 
-    checkpoint: PathText
+    checkpoint: Annotated[PathText, CHECKPOINT]
     output: PathText
 
 
@@ -40,6 +43,6 @@ class ImportSettings(DataProgramSettings):
         CLEVR's longest: the backward direction of a bidirectional encoder reads the padding.
     """
 
-    source: PathText
+    source: Annotated[PathText, FILE]
     output: PathText
     padded_length: Positive = 46

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable
 from functools import wraps
+from pathlib import Path
 from typing import Any, TypeVar
 
 import hydra
@@ -38,9 +39,11 @@ from filmvqa.cli.packed import packed_folder
 from filmvqa.cli.process import set_environment
 from filmvqa.cli.sweep_failures import raise_listed_failures, record_failure
 from filmvqa.cli.torchrun import format_start, join_processes, take_local_rank
+from filmvqa.settings.inputs import check_inputs
 from filmvqa.settings.nested import flatten
-from filmvqa.settings.typed import Settings, settings_from
+from filmvqa.settings.typed import ProgramSettings, settings_from
 from filmvqa.system.errors import UserError
+from filmvqa.system.files import names_in
 from filmvqa.system.signals import interrupt_on_signals
 
 set_environment()  # before torch and other libraries read it
@@ -82,7 +85,7 @@ _register_resolver("started", format_start)
 store_ablations()
 
 
-S = TypeVar("S", bound=Settings)
+S = TypeVar("S", bound=ProgramSettings)
 
 
 def command(
@@ -102,7 +105,13 @@ def command(
             refuse_renamed_keys(flatten(plain_config))
             expand_home(config)
             import_modules(plain_config.get("imports", []))
-            return function(typed_settings(config, settings_type))
+            settings = typed_settings(config, settings_type)
+            # What is in a folder may need none of them any more: a run that has ended.
+            folder = Path(HydraConfig.get().runtime.output_dir)
+            if folder == Path.cwd() or not names_in(folder):
+                check_inputs(settings)
+            settings.check_models()
+            return function(settings)
 
         def described(config: DictConfig) -> Any:
             print(describe_job(), flush=True)

@@ -9,7 +9,9 @@ from typing import Annotated
 from msgspec import Meta
 
 from filmvqa.backbones.settings import ExtractionSettings
+from filmvqa.checkpoints.places import CHECKPOINT
 from filmvqa.questions.settings import DataProgramSettings
+from filmvqa.settings.inputs import FILE
 from filmvqa.settings.typed import (
     AboveZero,
     Accelerate,
@@ -45,12 +47,12 @@ class AskSettings(ProgramSettings):
         As ``load`` takes them.
     """
 
-    checkpoint: PathText
-    image: PathText | None = None
+    checkpoint: Annotated[PathText, CHECKPOINT]
+    image: Annotated[PathText | None, FILE] = None
     question: Annotated[str, Meta(min_length=1)] | None = None
     top: Positive = 5
     allow_unknown: bool = False
-    weights: PathText | None = None
+    weights: Annotated[PathText | None, FILE] = None
     device: Device = "auto"
     precision: Precision = "auto"
     accelerate: Accelerate = "auto"
@@ -72,7 +74,7 @@ class ExtractSettings(ExtractionSettings, DataProgramSettings):
         As ``choose_device`` takes it.
     """
 
-    weights: PathText | None = None
+    weights: Annotated[PathText | None, FILE] = None
     std: tuple[AboveZero, AboveZero, AboveZero] | None = None
     splits: Annotated[list[SplitName], Meta(min_length=1)] | None = None
     device: Device = "auto"

@@ -13,12 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from filmvqa.checkpoints.checkpoint import (
-    checkpoint_file,
     feature_differences,
     load_checkpoint,
     model_from_checkpoint,
 )
-from filmvqa.checkpoints.exported import shipped_file
+from filmvqa.checkpoints.places import checkpoint_file, shipped_file
 from filmvqa.evaluation.batches import Loader, open_loader
 from filmvqa.evaluation.predictions import predict
 from filmvqa.evaluation.provenance import changed_inputs, record_inputs

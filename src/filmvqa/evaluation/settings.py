@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
+from filmvqa.checkpoints.places import CHECKPOINT
+from filmvqa.settings.inputs import FILE, FOLDER
 from filmvqa.settings.typed import (
     Accelerate,
     Device,
@@ -37,9 +40,9 @@ class AskedSettings(ProgramSettings):
         computes by the code of ``models`` alone (false).
     """
 
-    checkpoint: PathText
-    h5: PathText | None = None
-    features: PathText | None = None
+    checkpoint: Annotated[PathText, CHECKPOINT]
+    h5: Annotated[PathText | None, FOLDER] = None
+    features: Annotated[PathText | None, FOLDER] = None
     batch_size: Positive = 256
     device: Device = "auto"
     accelerate: Accelerate = "auto"
@@ -95,8 +98,8 @@ class ScoreSettings(ProgramSettings):
         Print these tables too; the report always has them.
     """
 
-    answers: PathText
-    questions: PathText
+    answers: Annotated[PathText, FILE]
+    questions: Annotated[PathText, FILE]
     world: PathText = "clevr"
     output: PathText | None = None
     by_family: bool = False

@@ -7,6 +7,8 @@ from typing import Annotated
 
 from msgspec import Meta
 
+from filmvqa.checkpoints.places import CHECKPOINT
+from filmvqa.settings.inputs import FILE, FOLDER
 from filmvqa.settings.typed import Device, Name, PathText, ProgramSettings
 
 
@@ -33,10 +35,10 @@ class PageSettings(ProgramSettings):
         As ``choose_device`` takes it.
     """
 
-    checkpoint: PathText
-    beside: PathText | None = None
-    h5: PathText | None = None
-    weights: PathText | None = None
+    checkpoint: Annotated[PathText, CHECKPOINT]
+    beside: Annotated[PathText | None, CHECKPOINT] = None
+    h5: Annotated[PathText | None, FOLDER] = None
+    weights: Annotated[PathText | None, FILE] = None
     host: Name = "127.0.0.1"
     port: Annotated[int, Meta(ge=1, le=65535)] = 8080
     show: bool = True

@@ -169,6 +169,16 @@ class DataSettings(Settings):
             )
         return self.generated[key]
 
+    def check_trained_on(self) -> None:
+        """Raise ``UserError`` unless the files are there that training reads."""
+        layout, splits = self.layout, (self.train_split, self.val_split)
+        made = {layout.vocabulary: "preprocess_questions"}
+        made |= {layout.question_h5(split): "preprocess_questions" for split in splits}
+        made |= {layout.feature_h5(split): "extract_features" for split in splits}
+        for path, program in made.items():
+            if not path.exists():
+                raise UserError(f"{path}: no such file; make it with scripts/{program}.py")
+
     @property
     def layout(self) -> DatasetLayout:
         """The paths of the set's files."""

@@ -140,7 +140,7 @@ class Vocabulary:
         """Identifies the vocabulary in question files and checkpoints."""
         return hashlib.sha256(self.encoded()).hexdigest()
 
-    def encode(self, question: str, *, allow_unknown: bool = False) -> list[int]:
+    def encode(self, question: str, *, allow_unknown: bool = False, remedy: str = "") -> list[int]:
         """Token indices of a question, between those of START and END.
 
         A question of a data set gives its ``tokenize``d words. A typed one is read as it was meant:
@@ -153,6 +153,8 @@ class Vocabulary:
         ----------
         allow_unknown
             Encode unknown words as ``<UNK>``.
+        remedy
+            With what the message about an unknown word ends where that can be chosen.
 
         Raises
         ------
@@ -162,7 +164,7 @@ class Vocabulary:
         words = self._words(question)
         if not words:
             raise UserError(f"question {question!r}: has no words; ask with words")
-        indices = [self._index_of_word(word, allow_unknown) for word in words]
+        indices = [self._index_of_word(word, allow_unknown, remedy) for word in words]
         return [self.question[START], *indices, self.question[END]]
 
     def _words(self, question: str) -> list[str]:
@@ -195,7 +197,7 @@ class Vocabulary:
         spellings = (first[0], word, first[1], *then)
         return next((spelling for spelling in spellings if spelling in self.question), None)
 
-    def _index_of_word(self, word: str, allow_unknown: bool) -> int:
+    def _index_of_word(self, word: str, allow_unknown: bool, remedy: str) -> int:
         if word in self.question:
             return self.question[word]
         if allow_unknown:
@@ -205,7 +207,7 @@ class Vocabulary:
         if nearest:
             words_are = "words are" if len(nearest) > 1 else "word is"
             hint = f"the nearest known {words_are} {', '.join(nearest)}"
-        raise UserError(f"question: the word {word!r} is not in the vocabulary; {hint}")
+        raise UserError(f"question: the word {word!r} is not in the vocabulary; {hint}{remedy}")
 
     def words(self) -> list[str]:
         """The words of questions, without special tokens."""

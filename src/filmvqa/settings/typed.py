@@ -138,6 +138,9 @@ class ProgramSettings(Settings):
     imports: Annotated[tuple[Name, ...], Effect.NONE] = ()
     debug: Annotated[bool, Effect.UNRECORDED] = False
 
+    def check_models(self) -> None:
+        """Raise ``UserError`` for an unknown model or option of one, which takes torch."""
+
 
 def _plain(value: Any) -> Any:
     if isinstance(value, Settings):

@@ -8,6 +8,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from filmvqa.questions.settings import DataProgramSettings
+from filmvqa.settings.inputs import FOLDER
 from filmvqa.settings.typed import (
     Cells,
     Fraction,
@@ -41,9 +42,8 @@ class DrawModelSettings(ProgramSettings):
     output: PathText
     feature_shape: tuple[Positive, Positive, Positive]
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        from filmvqa.models import check_model  # imports torch: after all that is quick
+    def check_models(self) -> None:
+        from filmvqa.models import check_model
 
         check_model(self.model)
         if self.model["name"] != "film":
@@ -118,7 +118,7 @@ class SweepReportSettings(ProgramSettings):
         Validation accuracies, such as 0.7 and 0.8, of which the table says when they were reached.
     """
 
-    dir: PathText
+    dir: Annotated[PathText, FOLDER]
     key: Name | None = None
     series: Name | None = None
     reach: list[Fraction] = field(default_factory=list)

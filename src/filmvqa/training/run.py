@@ -50,6 +50,7 @@ def train_run(
         If the folder holds a run whose config differs in what changes the result
         (``config_changes``), or a file or an option does not fit.
     """
+    settings.check_models()
     layout = RunLayout(Path(folder))
     with folder_lock(layout.folder):
         processes.gathered(None)  # the first has the lock, and has written what it had to write

@@ -7,9 +7,11 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from msgspec import Meta
 
+from filmvqa.checkpoints.places import CHECKPOINT
 from filmvqa.questions.settings import DataSettings
 from filmvqa.settings.annotations import notes_of
 from filmvqa.settings.effects import Effect
+from filmvqa.settings.inputs import Input
 from filmvqa.settings.typed import (
     AboveZero,
     Accelerate,
@@ -178,7 +180,7 @@ class TransferSettings(Settings):
 
     node: ClassVar[str] = "train"
 
-    init_from: PathText | None = None
+    init_from: Annotated[PathText | None, CHECKPOINT] = None
     new_words_std: NotNegative | None = None
     trainable: Annotated[list[Name], Meta(min_length=1)] | None = None
     frozen_batch_norm: FrozenBatchNorm = "eval"
@@ -211,10 +213,10 @@ class RunSettings(ProgramSettings):
     Raises
     ------
     UserError
-        For a value that is out of its range, and for an unknown model or option of it.
+        For a value that is out of its range.
     """
 
-    data: DataSettings
+    data: Annotated[DataSettings, Input(lambda data, _: data.check_trained_on())]
     model: ModelOptions
     optim: OptimSettings
     trainer: TrainerSettings
@@ -229,9 +231,8 @@ class RunSettings(ProgramSettings):
     accelerate: Annotated[Accelerate, Effect.ROUNDING] = "auto"
     resume: Annotated[bool, Effect.UNRECORDED] = True
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        from filmvqa.models import check_model  # imports torch: after all that is quick
+    def check_models(self) -> None:
+        from filmvqa.models import check_model
 
         check_model(self.model)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import shutil
+import warnings
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -295,3 +297,29 @@ def test_collected_answers_stand_in_the_order_of_the_rows(tiny_set: Path, tmp_pa
                 modulation = asked.model.modulate(batch.questions)
             torch.testing.assert_close(answers.scores[i], logits[0], rtol=1e-3, atol=1e-4)
             torch.testing.assert_close(answers.gamma[i], modulation.gamma[0], rtol=1e-3, atol=1e-4)
+
+
+def test_an_inspection_of_few_questions(tiny_set: Path, tmp_path: Path) -> None:
+    """One has no distance to others, nor have questions with the same words: t-SNE is left out, and
+    nothing else, without a warning."""
+    train(tmp_path / "run", tiny_set, "film", precision="float32")
+    for count in (1, 2, 3):
+        with warnings.catch_warnings(action="error"):
+            page = inspect_checkpoint(
+                InspectSettings(
+                    checkpoint=tmp_path / "run", output=tmp_path / f"{count}", device="cpu",
+                    max_questions=count,
+                )
+            )  # fmt: skip
+        assert ("points.png" in page.read_text()) == (count > 1)
+    same = Path(shutil.copytree(tiny_set, tmp_path / "same"))
+    with h5py.File(same / "val_questions.h5", "r+") as file:
+        file["questions"][:] = file["questions"][0]
+        file.attrs.pop("sha256")
+    with warnings.catch_warnings(action="error"):
+        page = inspect_checkpoint(
+            InspectSettings(
+                checkpoint=tmp_path / "run", output=tmp_path / "o", h5=same, device="cpu"
+            )
+        )
+    assert "points.png" not in page.read_text()

@@ -37,29 +37,38 @@ def describe_film(inspected: Inspected, gamma: Tensor, beta: Tensor) -> Section:
 
 
 def describe_points(inspected: Inspected, gamma: Tensor, beta: Tensor) -> Section:
-    """Questions by their γ and β (N, L, C) in the first and the last layer."""
+    """Questions by their γ and β (N, L, C) in the first and the last layer; without a figure where
+    all questions have the same."""
     from sklearn.manifold import TSNE
 
     places = inspected.find_places(inspected.fewer)
+    both = torch.cat([gamma[places], beta[places]], 2)  # (N, L, 2C)
+    layers = [
+        layer
+        for layer in dict.fromkeys((0, both.shape[1] - 1))
+        if (both[:, layer] != both[0, layer]).any()
+    ]
     types, names = inspected.questions.types, inspected.questions.type_names
     labels = ["unknown"] * len(places)
     if types is not None:
         labels = [names[i] if i >= 0 else "other" for i in types[inspected.fewer].tolist()]
     perplexity = min(30.0, max(1.0, (len(places) - 1) / 3))
     points, table = {}, Table(["layer", "x", "y", "function"])
-    for layer in dict.fromkeys((0, gamma.shape[1] - 1)):
-        both = torch.cat([gamma[places, layer], beta[places, layer]], 1).numpy()
+    for layer in layers:
         tsne = TSNE(perplexity=perplexity, random_state=0, init="pca")
-        points[f"layer {layer + 1}"] = xy = tsne.fit_transform(both)
+        points[f"layer {layer + 1}"] = xy = tsne.fit_transform(both[:, layer].numpy())
         for point, label in zip(xy.tolist(), labels, strict=True):
             table.rows.append([layer + 1, *point, label])
-    drawing.draw_points(points, labels, inspected.output / "points.png")
+    text = "t-SNE takes at least two questions with different γ and β."
+    if points:
+        text = f"t-SNE of γ and β of {len(places):,} questions, in colours of the last function."
+        drawing.draw_points(points, labels, inspected.output / "points.png")
     return Section(
         "Questions by their γ and β",
-        f"t-SNE of γ and β of {len(places):,} questions, in colours of the last function.",
+        text,
         "In the first layer, questions cluster by low-level functions; in the last, by the "
         "high-level functions that end their programs (section 4.2, figure 5).",
-        ["points.png"],
+        ["points.png"] if points else [],
         {"points": table},
     )
 

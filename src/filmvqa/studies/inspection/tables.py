@@ -8,7 +8,6 @@ from itertools import product
 from typing import Any
 
 import torch
-from sklearn.metrics import confusion_matrix
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -82,9 +81,11 @@ def count_confusions(answers: Tensor, truths: Tensor, names: Sequence[str]) -> T
     """How often each true answer (rows) gets each answer (columns), as shares of its questions,
     for answers that occur."""
     present = sorted(set(truths.tolist()) | set(answers.tolist()), key=lambda i: names[i])
-    matrix = confusion_matrix(truths, answers, labels=present)  # (A, A)
+    size = len(names)
+    counts = torch.bincount(truths * size + answers, minlength=size * size).view(size, size)
+    matrix = counts[present][:, present]  # (A, A)
     totals = matrix.sum(1)
-    shares = (matrix / totals.clip(min=1)[:, None]).tolist()
+    shares = (matrix / totals.clamp(min=1)[:, None]).tolist()
     rows = [
         [names[truth], *row, int(total)]
         for truth, row, total in zip(present, shares, totals, strict=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from filmvqa.checkpoints.checkpoint import checkpoint_file
+from filmvqa.checkpoints.places import checkpoint_file
 from filmvqa.system.errors import UserError
 from filmvqa.system.files import read_bytes, sha256_of_file, write_file
 from filmvqa.system.layout import DatasetLayout

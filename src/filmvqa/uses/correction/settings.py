@@ -8,6 +8,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from filmvqa.evaluation.settings import AskedSettings
+from filmvqa.settings.inputs import FOLDER
 from filmvqa.settings.typed import PathText, Positive, Precision, Seed, SplitName
 
 
@@ -65,6 +66,6 @@ class CorrectSettings(SegmentingSettings):
         The folder of the report; None: that of the sweep.
     """
 
-    dir: PathText
+    dir: Annotated[PathText, FOLDER]
     split: SplitName = "test"
     output: PathText | None = None

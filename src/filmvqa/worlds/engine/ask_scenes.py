@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from tqdm import tqdm
 
+from filmvqa.settings.inputs import FILE
 from filmvqa.settings.typed import PathText, Positive, ProgramSettings, Seed, Workers
 from filmvqa.system.cores import cores
 from filmvqa.system.errors import UserError
@@ -91,7 +92,7 @@ class AskScenesSettings(ProgramSettings):
         Number of processes, which changes no byte; None: one a core.
     """
 
-    scenes: PathText
+    scenes: Annotated[PathText, FILE]
     output: PathText
     world: PathText = "clevr"
     templates: PathText | None = None

@@ -1,0 +1,46 @@
+"""Input files that settings name: what is not there is told before anything slow is imported."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filmvqa.settings.annotations import field_annotations, field_names
+from filmvqa.settings.typed import Settings
+from filmvqa.system.errors import UserError
+
+
+@dataclass(frozen=True)
+class Input:
+    """Notes a field, as ``Annotated[<type>, Input(...)]``, whose value, unless it is None, names
+    what must be there: ``check`` gets it and its key, and raises ``UserError`` if it is not."""
+
+    check: Callable[[Any, str], object]
+
+
+def check_inputs(settings: Settings) -> None:
+    """Raise ``UserError`` for what the settings of a program, and the groups in them, name and is
+    not there."""
+    for name in field_names(type(settings)):
+        value = getattr(settings, name)
+        for note in field_annotations(type(settings))[name][1]:
+            if isinstance(note, Input) and value is not None:
+                note.check(value, settings.key_of(name))
+        if isinstance(value, Settings):
+            check_inputs(value)
+
+
+def _check_path(path: str, key: str) -> None:
+    if not Path(path).exists():
+        raise UserError(f"{path}: no such file; check the path that {key} gives")
+
+
+def _check_folder(path: str, key: str) -> None:
+    if not Path(path).exists():
+        raise UserError(f"{path}: no such folder; check the path that {key} gives")
+
+
+FILE = Input(_check_path)
+FOLDER = Input(_check_folder)
