@@ -73,7 +73,16 @@ def test_the_wheel_has_every_module_config_and_script(wheel: Path) -> None:
     packed = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     expected = {"filmvqa/py.typed"}
     for folder, patterns in {
-        "src/filmvqa": ["*.py", "*.css", "*.html", "*.svg", "*.json", "*.safetensors", "*.md"],
+        "src/filmvqa": [
+            "*.py",
+            "*.css",
+            "*.html",
+            "*.js",
+            "*.svg",
+            "*.json",
+            "*.safetensors",
+            "*.md",
+        ],
         "configs": ["*.yaml"],
         "scripts": ["*.py"],
     }.items():

@@ -1,8 +1,12 @@
-"""What the page's tests share: a shared with the network of the package, and one of the tiny set."""
+"""What the page's tests share: networks of the package and of the tiny set, a page that is served,
+and a browser."""
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,13 +17,18 @@ pytest.importorskip(
     "captum", reason="the page's packages are not here: pip install 'filmvqa[page]'"
 )
 
+from filmvqa.backbones.build import build_backbone
+from filmvqa.backbones.extraction import Extraction
+from filmvqa.checkpoints.checkpoint import load_checkpoint, vocabulary_of
 from filmvqa.evaluation.evaluate import evaluate_checkpoint
 from filmvqa.evaluation.settings import EvaluateSettings
 from filmvqa.page.app import first_subject
 from filmvqa.page.networks import Network
 from filmvqa.page.session import SharedState
 from filmvqa.page.subjects import PictureSet, Subject
+from filmvqa.questions.preprocess import preprocess_questions
 from filmvqa.system.layout import DatasetLayout
+from tests.page.visit import served
 from tests.training.tiny_runs import train
 
 
@@ -49,3 +58,38 @@ def tiny_shared(tiny_run: Path, tiny_set: Path, network: Network) -> SharedState
     pictures = PictureSet(DatasetLayout.under(tiny_set.parent, h5=tiny_set))
     tiny = Network.load(str(tiny_run / "best.pt"), "cpu", None)
     return SharedState([tiny, network], pictures, tiny_run)
+
+
+@pytest.fixture(scope="session")
+def address(tiny_world: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Where the page of the package's network is served, which is evaluated on the tiny world."""
+    work = tmp_path_factory.mktemp("site")
+    layout = DatasetLayout.under(
+        shutil.copytree(tiny_world, work / "data", ignore=shutil.ignore_patterns("h5")),
+        backbone="clevr_cnn",
+    )
+    vocabulary = vocabulary_of(load_checkpoint("clevr_world"), "clevr_world")
+    preprocess_questions(layout, vocabulary=vocabulary)
+    images = layout.image_folder("val")
+    Extraction(
+        images, layout.feature_h5("val"), "val", build_backbone("clevr_cnn"), (144, 144)
+    ).run()
+    evaluation = work / "outputs/clevr_world/evaluation"
+    evaluate_checkpoint(
+        EvaluateSettings(checkpoint="clevr_world", split="val", h5=layout.h5, output=evaluation)
+    )
+    with served(work, "h5=data/h5") as at:
+        yield at
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Any]:
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    names = ("chromium", "chromium-browser", "google-chrome")
+    path = next(filter(None, map(shutil.which, names)), None)
+    if path is None:
+        pytest.skip("no Chromium on the path")
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield browser
+        browser.close()

@@ -8,85 +8,15 @@ from __future__ import annotations
 import io
 import os
 import re
-import shutil
-import socket
-import subprocess
-import sys
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-CHROMIUM = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-)
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-if CHROMIUM is None:
-    pytest.skip("no Chromium on the path", allow_module_level=True)
-
 from PIL import Image
 
-from filmvqa.backbones.build import build_backbone
-from filmvqa.backbones.extraction import Extraction
-from filmvqa.checkpoints.checkpoint import load_checkpoint, vocabulary_of
-from filmvqa.evaluation.evaluate import evaluate_checkpoint
-from filmvqa.evaluation.settings import EvaluateSettings
-from filmvqa.questions.preprocess import preprocess_questions
-from filmvqa.system.layout import DatasetLayout
-from tests.conftest import REPOSITORY, script_environment
-
-#: Of a slow machine, on which other tests run.
-PATIENCE = 90_000
-
-
-@pytest.fixture(scope="module")
-def address(tiny_world: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Where the page of the package's network is served, which is evaluated on the tiny world."""
-    work = tmp_path_factory.mktemp("site")
-    layout = DatasetLayout.under(
-        shutil.copytree(tiny_world, work / "data", ignore=shutil.ignore_patterns("h5")),
-        backbone="clevr_cnn",
-    )
-    vocabulary = vocabulary_of(load_checkpoint("clevr_world"), "clevr_world")
-    preprocess_questions(layout, vocabulary=vocabulary)
-    images = layout.image_folder("val")
-    Extraction(
-        images, layout.feature_h5("val"), "val", build_backbone("clevr_cnn"), (144, 144)
-    ).run()
-    evaluation = work / "outputs/clevr_world/evaluation"
-    evaluate_checkpoint(
-        EvaluateSettings(checkpoint="clevr_world", split="val", h5=layout.h5, output=evaluation)
-    )
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    environment = script_environment()
-    environment.pop("PYTEST_CURRENT_TEST", None)  # by which NiceGUI would take it for a test
-    script = str(REPOSITORY / "scripts/page.py")
-    process = subprocess.Popen(
-        [sys.executable, script, "h5=data/h5", f"port={port}", "show=false"],
-        cwd=work, env=environment, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    try:
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        assert line == f"the page is at http://127.0.0.1:{port}; Ctrl-C ends it\n"
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        assert process.wait(30) == 0
-        process.stdout.close()
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
+from tests.page.visit import Visit
 
 
 @pytest.fixture
@@ -94,46 +24,6 @@ def screenshots(tmp_path: Path) -> Path:
     folder = Path(os.environ.get("FILMVQA_SCREENSHOTS") or tmp_path)
     folder.mkdir(parents=True, exist_ok=True)
     return folder
-
-
-class Visit:
-    """A browser's page, with what went wrong in it."""
-
-    def __init__(self, browser: Any, address: str, **options: Any) -> None:
-        self.context = browser.new_context(**options)
-        self.page = self.context.new_page()
-        self.page.set_default_timeout(PATIENCE)
-        self.faults: list[str] = []
-        self.page.on("console", self._hear)
-        self.page.on("pageerror", lambda error: self.faults.append(str(error)))
-        self.page.on("request", self._request)
-        self.address = address
-        self.page.goto(address)
-        self.page.wait_for_selector(".given")
-
-    def _hear(self, message: Any) -> None:
-        if message.type in ("error", "warning"):
-            self.faults.append(message.text)
-
-    def _request(self, request: Any) -> None:
-        if not request.url.startswith(
-            (self.address, "data:", "blob:", self.address.replace("http", "ws"))
-        ):
-            self.faults.append(f"asks {request.url}")
-
-    def idle(self) -> None:
-        """Wait until the page says that it does nothing."""
-        self.page.wait_for_function("document.querySelector('.status').textContent === ''")
-
-    def picture(self) -> str:
-        return str(self.page.get_attribute(".picture img", "src"))
-
-    def until(self, condition: Any) -> None:
-        for _ in range(PATIENCE // 50):
-            if condition():
-                return
-            self.page.wait_for_timeout(50)
-        raise AssertionError("has not happened")
 
 
 def shoot(page: Any, path: Path, **options: Any) -> None:

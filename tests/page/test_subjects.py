@@ -204,6 +204,13 @@ def test_the_gradient_is_that_of_the_score(first: Subject, network: Network) -> 
     assert expected.max() > 0
 
 
+def test_the_picture_is_described(first: Subject) -> None:
+    """To who does not see it."""
+    assert first.edited is not None
+    described = [f"{i}. {placed}" for i, placed in enumerate(first.edited.objects, 1)]
+    assert first.description == f"scene of seed 1: {', '.join(described)}"
+
+
 def test_what_if_tries_every_other_value(network: Network) -> None:
     scene, question = EditedScene.sampled(5, 3), "What color is the large sphere?"
     shares: list[float] = []
@@ -219,7 +226,7 @@ def test_what_if_tries_every_other_value(network: Network) -> None:
     picture = changed.render(144, 144).image
     assert one.answer.probabilities == near(network.answers([picture], question)[0])
     table = changes_table(scene, before, outcomes)
-    assert table.count("<td") == 3 * 15
+    assert table.count("<td") == 3 * 15 + 2  # and the corner of each line of the head
     assert table.count('class="unchanged"') == 3 * 4
     _, stopped = try_changes(network, scene, question, size=(48, 48), stopped=lambda: True)
     assert stopped == []

@@ -63,10 +63,11 @@ def warm_up(shared: SharedState, subject: Subject) -> None:
 def build_page(shared: SharedState, subject: Subject) -> None:
     """The page of one visitor, who looks at a subject first."""
     ui.add_css(_read("page.css"))
+    ui.add_body_html(f"<script>{_read('page.js')}</script>")
     ui.colors(primary="#2457c5")
     dark = ui.dark_mode(None)
     with ui.element("header").classes("top"):
-        ui.label("filmvqa").classes("name")
+        ui.html("<h1>filmvqa</h1>", sanitize=False)
         names = " and ".join(network.name for network in shared.networks)
         note(names)
         with ui.tabs().props("dense no-caps inline-label") as tabs:
@@ -75,7 +76,7 @@ def build_page(shared: SharedState, subject: Subject) -> None:
         toggle = ui.button(icon="contrast", on_click=lambda: _turn(dark)).props("flat round dense")
         toggle.props('aria-label="dark or light"')
     with ui.tab_panels(tabs, value=ask_tab, animated=False).style("background: transparent"):
-        with ui.tab_panel(ask_tab).style("padding: 0"), ui.element("main").classes("columns"):
+        with ui.tab_panel(ask_tab).style("padding: 0"), box("columns"):
             with box("column"):
                 ScenePanels(session)
                 if not any(network.draws for network in shared.networks):
@@ -83,7 +84,7 @@ def build_page(shared: SharedState, subject: Subject) -> None:
             with box("column"):
                 question = QuestionPanel(session)
                 FilmPanel(session, question.ask)
-        with ui.tab_panel(errors_tab).style("padding: 0"), ui.element("main").classes("wide"):
+        with ui.tab_panel(errors_tab).style("padding: 0"), box("wide"):
 
             async def look(text: str, split: str, index: int) -> None:
                 pictures = shared.pictures
@@ -138,11 +139,13 @@ def serve(shared: SharedState, settings: PageSettings) -> None:
     address = f"http://{shown}:{port}"
     app.on_startup(lambda: print(f"the page is at {address}; Ctrl-C ends it", flush=True))
     app.add_middleware(UploadLimit)
+    # The header says what is being done; Quasar's bar for requests has no name.
+    app.config.quasar_config["loadingBar"]["skipHijack"] = True
     with suppress(KeyboardInterrupt):  # the usual end
         ui.run(
             lambda: build_page(shared, subject),
             host=host, port=port, title="filmvqa", favicon=_read("favicon.svg"), show=settings.show,
-            reload=False, tailwind=False, show_welcome_message=False, dark=None,
+            language="en-US", reload=False, tailwind=False, show_welcome_message=False, dark=None,
             timeout_graceful_shutdown=1,
         )  # fmt: skip
 

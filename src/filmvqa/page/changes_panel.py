@@ -8,7 +8,7 @@ from typing import Any
 from nicegui import ui
 
 from filmvqa.page.attribute_changes import Change, Outcome, try_changes
-from filmvqa.page.frame import Panel, box, note, piece, report_errors
+from filmvqa.page.frame import Panel, box, note, piece, report_errors, scrolled
 from filmvqa.page.session import Session
 from filmvqa.system.errors import UserError
 from filmvqa.vqa import Answer
@@ -82,7 +82,7 @@ class AttributeChangesPanel:
                 f"more colour a cell has, the less likely is {before.text}. A red frame marks a "
                 "wrong answer."
             ).props('role="status"')
-            ui.html(changes_table(edited, before, outcomes), sanitize=False).classes("grid")
+            scrolled(changes_table(edited, before, outcomes), "answers after changes")
 
 
 def changes_table(edited: EditedScene, before: Answer, outcomes: list[Outcome]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from nicegui import ui
 
-from filmvqa.page.frame import Panel, box, note, piece
+from filmvqa.page.frame import Panel, box, note, piece, scrolled
 from filmvqa.page.networks import MASK, Look
 from filmvqa.page.pictures import data_url, draw_film_strips, overlay_map, thumbnail
 from filmvqa.page.session import Session
@@ -65,7 +65,7 @@ class ExplanationPanel:
                 if look.words is not None:
                     words, attention = look.words
                     table = piece("words", words=words, steps=attention.tolist())
-                    ui.html(table, sanitize=False).classes("grid")
+                    scrolled(table, f"attention of {network.name} to words")
                 self._show_maps(i, look)
             if any(look.film is not None for look in self._looks):
                 note(_FILM_EXPLAINED)

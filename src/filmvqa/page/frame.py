@@ -34,6 +34,12 @@ def note(text: str = "") -> ui.label:
     return ui.label(text).classes("quiet")
 
 
+def scrolled(table: str, name: str) -> ui.html:
+    """A table's HTML, which scrolls sideways where it is too wide, also by keys."""
+    element = ui.html(table, sanitize=False).classes("grid")
+    return element.props(f'tabindex=0 role="region" aria-label="{name}"')
+
+
 def piece(name: str, **values: Any) -> str:
     """HTML or SVG of the macro ``name`` in ``pieces.html``, in which texts are escaped."""
     return str(getattr(_pieces(), name)(**values))

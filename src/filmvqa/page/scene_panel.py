@@ -26,6 +26,8 @@ _ARROWS = {
 }  # fmt: skip
 #: The pointer's way over the picture is of interest only while a button is pressed.
 _POINTER = "(e) => { if (e.mouse_event_type !== 'pointermove' || e.buttons) emit(e) }"
+#: The image itself is within NiceGUI's element, which has no property for its text.
+_NAME = "() => {{ const e = getElement({id}); e.$refs.img.alt = e.$el.dataset.alt }}"
 _KEYS = """(e) => {
     if (!e.currentTarget.classList.contains('editable')) return;
     if (e.key.startsWith('Arrow') || e.key === 'Delete' || /^[0-9]$/.test(e.key)) {
@@ -57,6 +59,7 @@ class ScenePanels:
             )
             self._image.classes("picture").props("tabindex=0")
             self._image.on("mouse", self._on_pointer, js_handler=_POINTER)
+            self._image.on("loaded", js_handler=_NAME.format(id=self._image.id))
             self._image.on("keydown", self._on_key, js_handler=_KEYS)
             self._over = note()
             self._problems = box("alarm").props('role="status"')
@@ -89,6 +92,7 @@ class ScenePanels:
         picture = subject.picture
         if overlay is not None:
             picture = overlay_map(picture, overlay[1])
+        self._image.props["data-alt"] = subject.description
         self._image.set_source(data_url(picture, quick=quick))
         self._over.text = "" if overlay is None else f"Laid over it: {overlay[0]}."
         self._draw_handles()

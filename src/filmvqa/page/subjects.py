@@ -68,6 +68,15 @@ class Subject:
     edited: EditedScene | None = None
     problems: Sequence[str] = ()
 
+    @property
+    def description(self) -> str:
+        """What is seen, for who does not see the picture."""
+        objects = [] if self.scene is None else self.scene.objects
+        things = [
+            f"{i}. {o.size} {o.color} {o.material} {o.shape}" for i, o in enumerate(objects, 1)
+        ]
+        return f"{self.title}: {', '.join(things)}" if things else self.title
+
     @cached_property
     def index(self) -> SceneIndex | None:
         return None if self.scene is None else SceneIndex(self.scene)

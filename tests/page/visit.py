@@ -1,0 +1,80 @@
+"""A page that is served, and a browser that looks at it."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tests.conftest import REPOSITORY, script_environment
+
+#: Of a slow machine, on which other tests run.
+PATIENCE = 90_000
+
+
+@contextmanager
+def served(work: Path, *arguments: str) -> Iterator[str]:
+    """The address of a page that is served from a folder."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environment = script_environment()
+    environment.pop("PYTEST_CURRENT_TEST", None)  # by which NiceGUI would take it for a test
+    script = str(REPOSITORY / "scripts/page.py")
+    process = subprocess.Popen(
+        [sys.executable, script, *arguments, f"port={port}", "show=false"],
+        cwd=work, env=environment, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        assert line == f"the page is at http://127.0.0.1:{port}; Ctrl-C ends it\n"
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        assert process.wait(30) == 0
+        process.stdout.close()
+
+
+class Visit:
+    """A browser's page, with what went wrong in it."""
+
+    def __init__(self, browser: Any, address: str, **options: Any) -> None:
+        self.context = browser.new_context(**options)
+        self.page = self.context.new_page()
+        self.page.set_default_timeout(PATIENCE)
+        self.faults: list[str] = []
+        self.page.on("console", self._hear)
+        self.page.on("pageerror", lambda error: self.faults.append(str(error)))
+        self.page.on("request", self._request)
+        self.address = address
+        self.page.goto(address)
+        self.page.wait_for_selector(".given")
+
+    def _hear(self, message: Any) -> None:
+        if message.type in ("error", "warning"):
+            self.faults.append(message.text)
+
+    def _request(self, request: Any) -> None:
+        if not request.url.startswith(
+            (self.address, "data:", "blob:", self.address.replace("http", "ws"))
+        ):
+            self.faults.append(f"asks {request.url}")
+
+    def idle(self) -> None:
+        """Wait until the page says that it does nothing."""
+        self.page.wait_for_function("document.querySelector('.status').textContent === ''")
+
+    def picture(self) -> str:
+        return str(self.page.get_attribute(".picture img", "src"))
+
+    def until(self, condition: Any) -> None:
+        for _ in range(PATIENCE // 50):
+            if condition():
+                return
+            self.page.wait_for_timeout(50)
+        raise AssertionError("has not happened")
