@@ -146,6 +146,22 @@ def test_features_of_one_tensor_are_told_apart(vqa: VQA, questions) -> None:
             assert answer.probabilities == pytest.approx(expected, abs=2e-3)
 
 
+@pytest.mark.parametrize(
+    ("spec", "pixels", "floats"), [(None, True, True), ({"backbone": "pixels"}, True, False),
+                                   ({"backbone": "clevr_cnn"}, False, True)],
+)  # fmt: skip
+def test_pixels_are_whole_numbers(vqa: VQA, monkeypatch, spec, pixels: bool, floats: bool) -> None:
+    """Which a network scales, as it does not scale numbers from 0 to 1."""
+    monkeypatch.setattr(vqa, "_backbone_spec", spec)
+    for kind, is_taken in ((torch.uint8, pixels), (torch.float32, floats), (torch.int64, False)):
+        given = torch.zeros(vqa.feature_shape, dtype=kind)
+        if is_taken:
+            assert vqa.features(given).dtype == kind
+        else:
+            with pytest.raises(UserError, match=r"features of shape .* takes"):
+                vqa.features(given)
+
+
 def test_a_picture_that_occurs_again_is_computed_once(vqa: VQA, questions, monkeypatch) -> None:
     asked = []
     features = vqa.features

@@ -123,11 +123,11 @@ class VQA:
         features = _as_features(picture)
         if features is not None:
             shape, kind = tuple(features.shape), features.dtype
-            # Pixels are whole numbers, and others are not scaled as they are.
-            takes_pixels = (self._backbone_spec or {}).get("backbone") == PIXELS
-            is_whole = not kind.is_floating_point
-            if shape != self.feature_shape or is_whole != takes_pixels:
-                what = "uint8" if takes_pixels else "floating point"
+            # Pixels are whole numbers, and what is not is not scaled as they are.
+            name = None if self._backbone_spec is None else self._backbone_spec["backbone"]
+            fits = kind == torch.uint8 if name == PIXELS else kind.is_floating_point
+            if shape != self.feature_shape or not (fits or (name is None and kind == torch.uint8)):
+                what = "uint8" if name == PIXELS else "floating point"
                 raise UserError(
                     f"features of shape {shape} and {kind}; {self._name} takes {what} of "
                     f"{self.feature_shape}, or pictures: uint8 arrays (H, W, 3)"
