@@ -258,3 +258,13 @@ def run_script(
         check=False,
         env=script_environment(),
     )
+
+
+@pytest.fixture
+def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Matplotlib cannot draw."""
+
+    def fail(*arguments: Any, **options: Any) -> None:
+        raise RuntimeError("latex was not able to process the string")
+
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", fail)

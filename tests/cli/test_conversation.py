@@ -19,7 +19,7 @@ from PIL import Image
 import filmvqa
 from filmvqa.cli.conversation import Conversation, answer_lines
 from filmvqa.cli.prompt import complete_text, run_prompt
-from filmvqa.system.errors import UserError
+from filmvqa.system.errors import Interrupted, UserError
 from filmvqa.vqa import VQA
 from tests.conftest import REPOSITORY, run_script, script_environment
 
@@ -146,6 +146,12 @@ def test_a_prompt_goes_on_after_errors_and_ctrl_c(
         raise EOFError
 
     run_prompt(Conversation(conversation.vqa), at_its_end)
+
+    def at_a_signal(prompt: str) -> str:
+        raise Interrupted("stopped by SIGTERM")
+
+    with pytest.raises(Interrupted):
+        run_prompt(Conversation(conversation.vqa), at_a_signal)
 
 
 def test_completion_of_words_commands_and_paths(conversation: Conversation, tmp_path: Path) -> None:

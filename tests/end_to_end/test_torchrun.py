@@ -164,16 +164,21 @@ def test_a_signal_ends_a_process_that_waits_for_one_that_never_comes(
     assert process.returncode == -number
 
 
-def test_a_signal_to_torchrun_saves_the_step_in_all_processes(copy: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP, signal.SIGUSR1])
+def test_a_signal_to_torchrun_saves_the_step_in_all_processes(
+    copy: Path, number: signal.Signals
+) -> None:
+    """SIGUSR1 kills torchrun itself; Linux then sends SIGTERM to what it started."""
     process = start_torchrun(
         "train.py", *TRAIN, *LONG, "run=stopped", "trainer.checkpoint_minutes=0.01", cwd=copy
     )
     last = copy / "outputs/demo/stopped/last.pt"
     wait_until_saved(last, 0, [process])
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, errors = process.communicate(timeout=200)
     (line,) = error_lines(errors)
-    assert f"stopped after step {load_checkpoint(last)['progress']['step']} of " in line
+    name = "SIGTERM" if number == signal.SIGUSR1 else number.name
+    assert f"{name}: stopped after step {load_checkpoint(last)['progress']['step']} of " in line
 
 
 def test_if_torchrun_is_killed_its_processes_end(copy: Path) -> None:

@@ -237,6 +237,16 @@ def test_a_claim_is_reported(tmp_path: Path) -> None:
     assert "| **shows** |" in tabulate_verdicts([of_claim])
 
 
+def test_a_claim_is_reported_without_figures_that_cannot_be_drawn(
+    tmp_path: Path, no_figures: None, capsys
+) -> None:
+    write_decays(tmp_path)
+    report(tmp_path)
+    assert (tmp_path / "out/decay.csv").exists()
+    errors = capsys.readouterr().err
+    assert errors.count("warning: ") == errors.count("; going on without it") == 2
+
+
 def test_labels_a_curve_along_an_axis_and_question_types(tmp_path: Path) -> None:
     write_decays(tmp_path)
     key = "optim.weight_decay"

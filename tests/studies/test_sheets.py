@@ -37,3 +37,11 @@ def test_a_model_is_drawn_whatever_its_options(tmp_path: Path) -> None:
         draw_film({"name": "film", **options}, (3, 8, 8), tmp_path / "x.png")
         with Image.open(tmp_path / "x.png") as image:
             assert image.size == (1032, 576)
+
+
+def test_a_figure_that_is_asked_for_is_refused_if_it_cannot_be_drawn(
+    tmp_path: Path, no_figures: None
+) -> None:
+    with pytest.raises(UserError, match=r"x\.png: Matplotlib cannot draw it"):
+        draw_film({"name": "film"}, (3, 8, 8), tmp_path / "x.png")
+    assert not list(tmp_path.iterdir())

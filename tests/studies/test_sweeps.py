@@ -14,7 +14,8 @@ from filmvqa.studies.paper_results import ABLATIONS, COLUMNS, TEST_ACCURACY
 from filmvqa.studies.sweep_report import report_sweep
 from filmvqa.studies.sweeps import format_value, read_runs, summarize
 from filmvqa.system.errors import UserError
-from filmvqa.training.curves import draw_curves
+from filmvqa.system.layout import RunLayout
+from filmvqa.training.curves import draw_curves, update_curves
 from filmvqa.worlds.engine.programs import QUESTION_TYPES
 
 ACCURACY_BY_TYPE = {"count": 0.25, "exist": 0.5}
@@ -181,3 +182,20 @@ def test_a_run_that_is_writing_a_line_is_drawn_without_it(tmp_path: Path) -> Non
     draw_curves(metrics, tmp_path / "curves.png")
     with Image.open(tmp_path / "curves.png") as image:
         assert image.size == (900, 600)
+
+
+def test_figures_that_cannot_be_drawn_cost_no_report_and_no_run(
+    tmp_path: Path, no_figures: None, capsys
+) -> None:
+    for lr in (0.1, 0.2):
+        write_run(tmp_path, 0.9, 0.6, lr=lr)
+    assert "60.00" in report_sweep(tmp_path)
+    assert (tmp_path / "report.csv").exists()
+    (run, _) = sorted(tmp_path.glob("*/"))
+    update_curves(RunLayout(run))
+    drawn, curves = capsys.readouterr().err.splitlines()
+    for line, path in ((drawn, "report.png"), (curves, f"{run.name}/curves.png")):
+        assert line == (
+            f"warning: {tmp_path}/{path}: Matplotlib cannot draw it (RuntimeError: latex was not "
+            "able to process the string); going on without it"
+        )

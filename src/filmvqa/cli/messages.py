@@ -19,7 +19,7 @@ from filmvqa.cli.torchrun import drawn_name
 from filmvqa.settings.renamed_keys import RENAMED_KEYS
 from filmvqa.system import processes
 from filmvqa.system.disk import DISK_FULL_ERRNOS, disk_full_error
-from filmvqa.system.errors import UserError, printable
+from filmvqa.system.errors import Interrupted, UserError, printable
 from filmvqa.system.files import system_cause
 from filmvqa.system.signals import ENDING
 
@@ -46,7 +46,9 @@ def one_line_errors() -> Iterator[None]:
                 signal.signal(number, signal.SIG_IGN)
         # Of several processes but one are silent: their errors alone are printed.
         stream = (processes.are_several() and sys.__stderr__) or sys.stderr
-        if processes.is_first_to_fail():
+        # A signal stops them together, also one that ended torchrun, which kept who fails first.
+        is_stopped = isinstance(error, Interrupted)
+        if processes.is_first() if is_stopped else processes.is_first_to_fail():
             if "debug=true" in sys.argv:
                 traceback.print_exc(file=stream)
             print(f"error: {explain(error)}", file=stream, flush=True)

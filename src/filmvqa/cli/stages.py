@@ -49,7 +49,8 @@ def run_stage(
             launcher += ["-m", "filmvqa.cli.quiet_torchrun", "--standalone", options]
             # Otherwise torchrun says on eight lines that it does so.
             environment.setdefault("OMP_NUM_THREADS", "1")
-            if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # torchrun passes over nohup
+            ignored = {n.name for n in ENDING if signal.getsignal(n) is signal.SIG_IGN}
+            if "SIGHUP" in ignored:  # torchrun passes over nohup
                 environment.setdefault("TORCHELASTIC_SIGNALS_TO_HANDLE", "SIGTERM,SIGINT,SIGQUIT")
         print(f"\n$ {program} scripts/{command_line}", flush=True)
         path = packed_folder("scripts") / script

@@ -281,6 +281,28 @@ def test_a_whole_inspection(name: str, tiny_set: Path, tmp_path: Path) -> None:
     assert right / len(records) == pytest.approx(best, abs=0.02)
 
 
+@pytest.mark.slow
+def test_an_inspection_without_figures_that_cannot_be_drawn(
+    tiny_set: Path, tmp_path: Path, no_figures: None, capsys
+) -> None:
+    """Its numbers and its page are there, and the page names none of them."""
+    train(tmp_path / "run", tiny_set, "film", precision="float32")
+    page = inspect_checkpoint(
+        InspectSettings(
+            checkpoint=tmp_path / "run", split="val", output=tmp_path / "out", device="cpu"
+        )
+    )
+    sources = _Sources()
+    sources.feed(page.read_text())
+    files = {path.name for path in (tmp_path / "out").iterdir()} - {".inspection.lock"}
+    assert set(sources.names) | {"index.html"} == files
+    assert "accuracy_by_objects.csv" in files
+    assert not any(name.endswith(".png") for name in files)
+    warnings = [x for x in capsys.readouterr().err.splitlines() if x.startswith("warning: ")]
+    assert len(warnings) >= 8
+    assert all("Matplotlib cannot draw it" in line for line in warnings)
+
+
 def test_collected_answers_stand_in_the_order_of_the_rows(tiny_set: Path, tmp_path: Path) -> None:
     from filmvqa.evaluation.evaluate import open_questions
 

@@ -200,6 +200,20 @@ def test_the_first_score_is_that_of_the_evaluation(corrected: Corrected, tmp_pat
             assert record["mean_iou"] == pytest.approx(float(of_image[place]))
 
 
+def test_a_correction_is_reported_without_figures_that_cannot_be_drawn(
+    corrected: Corrected, tmp_path: Path, no_figures: None, capsys
+) -> None:
+    files, _ = report_correction(
+        CorrectSettings(
+            checkpoint=corrected.base, dir=corrected.sweep, split="val", hints=1, output=tmp_path,
+            device="cpu",
+        )
+    )  # fmt: skip
+    assert files.report.exists()
+    assert not files.courses.exists()
+    assert capsys.readouterr().err.count("; going on without it") == 2
+
+
 def test_what_cannot_be_corrected_is_refused(
     corrected: Corrected, trained_answers: Path, tmp_path: Path
 ) -> None:

@@ -1,0 +1,49 @@
+"""Programs that run scripts: signals reach the script, and its exit status is the program's."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from filmvqa.system.signals import ENDING
+from tests.conftest import script_environment
+
+_SCRIPT = """
+import time
+from filmvqa.cli.messages import one_line_errors
+from filmvqa.system.signals import interrupt_on_signals
+interrupt_on_signals()
+with one_line_errors():
+    print("begun", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("number", ENDING[1:])  # a terminal sends SIGINT to both
+def test_a_signal_to_a_program_of_stages_stops_its_script(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    (tmp_path / "endless.py").write_text(_SCRIPT)
+    program = (
+        "import filmvqa.cli.stages as stages; from pathlib import Path\n"
+        f"stages.packed_folder = lambda name: Path({str(tmp_path)!r})\n"
+        "stages.run_stage(['endless.py'], 'make demo goes on from there')"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], env=script_environment(), text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    assert process.stdout is not None
+    while process.stdout.readline() != "begun\n":
+        pass
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert errors.splitlines() == [
+        f"error: stopped by {number.name}; run the same command again to go on",
+        "error: endless.py was stopped (see above); make demo goes on from there",
+    ]
