@@ -102,11 +102,12 @@ def test_a_tensorboard_that_does_not_fit_is_a_warning(
     assert capsys.readouterr().err.count(warning) == 1
 
 
+@pytest.mark.parametrize("error", [ConnectionError, UserError])
 @pytest.mark.parametrize("method", ["log", "show", "flush", "close"])
 def test_any_error_of_a_logger_is_one_warning_and_ends_it(
-    runs: Runs, monkeypatch: pytest.MonkeyPatch, capsys, method: str
+    runs: Runs, monkeypatch: pytest.MonkeyPatch, capsys, method: str, error: type[Exception]
 ) -> None:
-    """A run is trained as without it."""
+    """A run is trained as without it, also if a picture can no longer be read."""
     calls: list[str] = []
 
     class Failing:
@@ -114,7 +115,7 @@ def test_any_error_of_a_logger_is_one_warning_and_ends_it(
             def call(*arguments: Any) -> None:
                 calls.append(name)
                 if name == method:
-                    raise ConnectionError("gone")
+                    raise error("gone")
 
             return call
 
@@ -138,7 +139,8 @@ def test_pictures_that_cannot_be_read_are_not_shown(
     monkeypatch.setattr("filmvqa.training.snapshots.find_pictures", find)
     runs.train(run={"logger": LoggerSettings(tensorboard=True)})
     (warned,) = [x for x in capsys.readouterr().err.splitlines() if "warning: " in x]
-    assert "pictures for loggers" in warned
+    said = "pictures for loggers" if content is None else "cannot be read as an image"
+    assert said in warned
     shown = EventAccumulator(str(runs.folder / "run/tensorboard"), {"images": 0})
     shown.Reload()
     assert not shown.Tags()["images"]

@@ -93,7 +93,7 @@ class SideLogger:
     title
         Its name in the warning.
     start
-        Opens the logger; a ``UserError`` is raised on.
+        Opens the logger; a ``UserError`` of this alone is raised on.
     """
 
     def __init__(self, title: str, start: Callable[[], Logger]) -> None:
@@ -124,9 +124,9 @@ class SideLogger:
     def _off_after_errors(self, what: str) -> Iterator[None]:
         try:
             yield
-        except UserError:
-            raise
         except Exception as error:
+            if self._logger is None and isinstance(error, UserError):
+                raise
             warn(f"{self._title} {what} ({one_line(error)}); going on without it")
             failed, self._logger = self._logger, None
             if failed is not None:
