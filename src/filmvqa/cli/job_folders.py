@@ -7,10 +7,10 @@ import hashlib
 import os
 import re
 from collections.abc import Mapping, Sequence
+from math import prod
 from pathlib import Path
 from typing import Any
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
@@ -97,11 +97,12 @@ def find_swept_keys(overrides: Sequence[str], params: Mapping[str, Any]) -> set[
 
 def count_jobs(overrides: Sequence[str], params: Mapping[str, Any]) -> int | None:
     """How many jobs Hydra's own sweeper makes of a command; None if that cannot be told ahead."""
+    parser = OverridesParser.create()
     both = [*(f"{key}={value}" for key, value in params.items()), *overrides]
     try:
-        parsed = OverridesParser.create().parse_overrides(both)
-        return sum(map(len, BasicSweeper.split_arguments(parsed, None)))
-    except HydraException:  # glob(...), of which files are listed
+        swept = {o.key_or_group: o for o in parser.parse_overrides(both) if o.is_sweep_override()}
+        return prod(len(list(override.sweep_string_iterator())) for override in swept.values())
+    except HydraException:  # glob(...), of which files are listed, and interval(...)
         return None
 
 
