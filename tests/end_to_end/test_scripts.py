@@ -159,7 +159,7 @@ def test_a_sweep_runs_once_and_becomes_a_report(workplace: Path) -> None:
         (["train.py", *TRAIN, "run=other"], "outputs/demo/other", ""),
         (["evaluate.py", "checkpoint=outputs/demo/film/best.pt", "output=other"], "other", "val"),
         (["sweep_report.py", "dir=outputs/demo", "key=seed"], "outputs/demo", "report"),
-        (["import_film.py", "source=none.pt", "output=other.pt"], "", "other.pt"),
+        (["import_film.py", "source=outputs/demo/film/best.pt", "output=other.pt"], "", "other.pt"),
         (["pretrain_backbone.py", "output=made"], "", "made"),
         (["benchmark.py", "output=made"], "", "made"),
         (["draw_sheet.py", *DATA, "output=made"], "", "made"),
@@ -238,7 +238,7 @@ def test_missing_folders(tmp_path: Path) -> None:
     assert "scripts/generate_clevr.py" in fail("extract_features.py", *DATA, cwd=tmp_path)
     assert "preprocess_questions.py" in fail("train.py", *TRAIN, cwd=tmp_path)
     assert "no such checkpoint" in fail("evaluate.py", "checkpoint=none.pt", cwd=tmp_path)
-    assert "no runs in it" in fail("sweep_report.py", "dir=nothing", cwd=tmp_path)
+    assert "no such folder" in fail("sweep_report.py", "dir=nothing", cwd=tmp_path)
     assert list(tmp_path.rglob("*.h5")) == []
 
 
