@@ -179,7 +179,7 @@ def values_per_channel(x: Tensor, counts: Tensor | None) -> Tensor | int:
 def refuse_single_value(size: Tensor | float) -> None:
     """Raise ``ValueError``, as torch does, if all processes have one value per channel together."""
     # On a GPU the check would wait.
-    if isinstance(size, Tensor) and size.device.type == "cpu" and float(size) == 1:
+    if isinstance(size, Tensor) and size.device.type == "cpu" and float(size.detach()) == 1:
         raise ValueError("Expected more than 1 value per channel when training")
 
 
