@@ -40,7 +40,9 @@ def run(**options: Any) -> RunSettings:
         "data": DataSettings(name="x", root=Path()), "model": {"name": "film"},
         "optim": OptimSettings(), "trainer": TrainerSettings(),
     }  # fmt: skip
-    return RunSettings(**{**arguments, **options})
+    settings = RunSettings(**{**arguments, **options})
+    settings.check_models()
+    return settings
 
 
 @pytest.mark.parametrize(

@@ -82,7 +82,7 @@ def address(tiny_world: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
         yield at
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # while it lives, asyncio cannot run in the same thread
 def chromium() -> Iterator[Any]:
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     names = ("chromium", "chromium-browser", "google-chrome")
