@@ -19,7 +19,8 @@ def main(settings: AskSettings) -> None:
         device=settings.device,
         precision=settings.precision,
         backbone_weights=settings.weights,
-        accelerate=settings.accelerate,
+        # One question is answered before the faster forms are there.
+        accelerate=settings.accelerate if settings.question is None else False,
     )
     conversation = Conversation(vqa, settings.top, allow_unknown=settings.allow_unknown)
     if settings.image is not None:

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterable, Sized
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import msgspec
 import numpy as np
@@ -23,8 +23,6 @@ from filmvqa.backbones.spectrograms import Spectrogram
 from filmvqa.checkpoints.checkpoint import load_checkpoint, model_from_checkpoint, remedy
 from filmvqa.features.feature_range import FeatureRange
 from filmvqa.features.images import as_shown, read_picture, resize_picture
-from filmvqa.models.fast.accelerate import accelerate as replace_modules
-from filmvqa.models.fast.precision import choose_precision
 from filmvqa.models.protocols import is_modulated
 from filmvqa.questions.dataset import padded
 from filmvqa.questions.vocabulary import UNK, Vocabulary
@@ -33,6 +31,9 @@ from filmvqa.system.devices import autocast, choose_device, use_bfloat16
 from filmvqa.system.errors import UserError, warn
 from filmvqa.system.files import read_bytes
 from filmvqa.tasks.protocol import Answer, task_of
+
+if TYPE_CHECKING:
+    from filmvqa.models.fast.accelerate import Acceleration
 
 __all__ = ["VQA", "Answer", "FilmParameters", "Picture", "load"]
 
@@ -85,11 +86,17 @@ class VQA:
     ) -> None:
         self.device = torch.device(device)
         self.model, self.task = model.to(self.device).eval(), task_of(model)
-        self.acceleration = replace_modules(self.model) if accelerate else None
-        if self.acceleration is not None and self.acceleration.left:
-            warn(f"{name}: {self.acceleration}")
-        checked(precision, Precision, "precision")
-        self.precision = choose_precision(self.model, self.device, precision)
+        self.precision: str = checked(precision, Precision, "precision")
+        self.acceleration: Acceleration | None = None
+        if accelerate:
+            # Compiled kernels take a second to import.
+            from filmvqa.models.fast.accelerate import accelerate as replace_modules
+            from filmvqa.models.fast.precision import choose_precision
+
+            self.acceleration = replace_modules(self.model)
+            if self.acceleration.left:
+                warn(f"{name}: {self.acceleration}")
+            self.precision = choose_precision(self.model, self.device, precision)
         self.vocabulary, self.feature_shape = vocabulary, feature_shape
         self.feature_range = feature_range
         self._backbone_spec, self._backbone_weights = backbone_spec, backbone_weights

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from filmvqa.checkpoints.exported import decode_network
 from filmvqa.checkpoints.places import SUFFIX, checkpoint_file
@@ -241,6 +242,18 @@ def vocabulary_in(path: str | Path) -> Vocabulary | None:
     return vocabulary_of(load_checkpoint(path), path)
 
 
+class _Uninitialized(TorchFunctionMode):
+    """Within it ``nn.init`` leaves tensors as they are. On the meta device they have no values, and
+    torch would import its compiler (3 s) to draw them."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if getattr(func, "__module__", None) == nn.init.__name__:
+            return kwargs["tensor"] if kwargs and "tensor" in kwargs else args[0]
+        return func(*args, **(kwargs or {}))
+
+
 def model_from_checkpoint(
     content: dict[str, Any], path: str | Path
 ) -> tuple[nn.Module, Vocabulary]:
@@ -257,7 +270,7 @@ def model_from_checkpoint(
     weights = eval_weights(content)
     try:
         # On the meta device first: weights of wrong sizes fail before memory is allocated.
-        with torch.device("meta"):
+        with torch.device("meta"), _Uninitialized():
             skeleton = build_model(name, **kwargs)
         skeleton.load_state_dict(weights, assign=True)
     except (UserError, RuntimeError, TypeError, ValueError, AttributeError) as error:
