@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.io import wavfile
 
 from filmvqa.system.errors import UserError, one_line
 from filmvqa.system.files import read_bytes, write_file
@@ -42,6 +41,8 @@ def read_wav(path: Path) -> tuple[NDArray[Any], int]:
     UserError
         If the file is no WAV file of one channel that scipy reads, is truncated, or too long.
     """
+    from scipy.io import wavfile  # slow to import, and not needed for pictures
+
     content = read_bytes(path, "check the path")
     try:
         with warnings.catch_warnings(action="ignore"):
