@@ -115,19 +115,21 @@ def test_an_interpolation_that_leads_nowhere_names_its_key(value: str) -> None:
     assert "object_type" not in message
 
 
-@pytest.mark.parametrize("run", [None, "mine"])
-def test_to_go_on_a_drawn_name_is_given(run: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("folder", ["/x/outputs/demo/{}", "/x/outputs/demo/mine", "???"])
+def test_to_go_on_a_drawn_name_is_given(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where no folder is known, as in the process that starts a sweep."""
     name = format_start("%Y-%m-%d")
-    hydra_config = OmegaConf.create({"runtime": {"output_dir": f"/x/outputs/demo/{run or name}"}})
+    hydra_config = OmegaConf.create({"runtime": {"output_dir": folder.format(name)}})
     monkeypatch.setattr(HydraConfig, "initialized", lambda: True)
     monkeypatch.setattr(HydraConfig, "get", lambda: hydra_config)
     message = explain(Interrupted("f: stopped after step 5 of 9"))
+    is_drawn = "{}" in folder
     assert message == (
         "f: stopped after step 5 of 9; run the same command again "
-        f"{'' if run else f'with run={name} '}to go on"
+        f"{f'with run={name} ' if is_drawn else ''}to go on"
     )
     full = explain(OSError(errno.ENOSPC, "No space left on device", "/x/last.pt"))
-    assert (f"with run={name}" in full) == (run is None)
+    assert (f"with run={name}" in full) == is_drawn
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp1251", "utf-8"])

@@ -13,6 +13,7 @@ from datetime import datetime
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
+from omegaconf import OmegaConf
 
 from filmvqa.cli.process import end_with_parent
 from filmvqa.system import processes
@@ -41,9 +42,13 @@ def format_start(pattern: str) -> str:
 def drawn_name() -> str | None:
     """The run's name if it is the time of the start, so that the same command does not find its
     folder again."""
-    hydra = HydraConfig.get() if HydraConfig.initialized() else None
-    is_of_folder = hydra and _START.name and _START.name in hydra.runtime.output_dir
-    return _START.name if is_of_folder else None
+    if not HydraConfig.initialized() or _START.name is None:
+        return None
+    runtime = HydraConfig.get().runtime
+    # It is in the process that starts a sweep, and where a configuration is only composed.
+    if OmegaConf.is_missing(runtime, "output_dir"):
+        return None
+    return _START.name if _START.name in runtime.output_dir else None
 
 
 def take_local_rank() -> None:
