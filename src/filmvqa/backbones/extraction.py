@@ -129,10 +129,10 @@ class Extraction:
         )
         blank = torch.zeros(1, self._backbone.input_channels, height, width, dtype=torch.uint8)
         maps = compute_maps(self._backbone, blank).shape
-        given = ",".join(map(str, self.image_size))
+        size = ",".join(map(str, self.image_size))
         if processes.is_first():
             warn(
-                f"data.image_size=[{given}]: {self._backbone.name} makes maps of "
+                f"data.image_size=[{size}]: {self._backbone.name} makes maps of "
                 f"{self.shape[2]}×{self.shape[3]} of it, {places / _PAPER_SIDE**2:.1f} times the "
                 f"places of the paper's 14×14, and training takes as many times longer; "
                 f"data.image_size=[{height},{width}] gives {maps[2]}×{maps[3]}"

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from filmvqa.system.errors import Interrupted
-from filmvqa.system.signals import ENDING
+from filmvqa.system.signals import heeded
 
 T = TypeVar("T")
 
@@ -67,9 +67,8 @@ def do_unless_stopped(job: Callable[[], T]) -> T | None:
 
 
 def _handle_signals(handler: Any) -> None:
-    for number in ENDING:
-        if signal.getsignal(number) not in (signal.SIG_IGN, None):
-            signal.signal(number, handler)
+    for number in heeded():
+        signal.signal(number, handler)
 
 
 def _stop_job(number: int, frame: object) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from filmvqa.cli.packed import packed_folder
 from filmvqa.system.cores import cores
-from filmvqa.system.signals import ENDING, signal_handlers
+from filmvqa.system.signals import heeded, signal_handlers
 
 #: More processes would have too small parts of a batch.
 MAX_PROCESSES = 4
@@ -49,8 +49,7 @@ def run_stage(
             launcher += ["-m", "filmvqa.cli.quiet_torchrun", "--standalone", options]
             # Otherwise torchrun says on eight lines that it does so.
             environment.setdefault("OMP_NUM_THREADS", "1")
-            ignored = {n.name for n in ENDING if signal.getsignal(n) is signal.SIG_IGN}
-            if "SIGHUP" in ignored:  # torchrun passes over nohup
+            if signal.SIGHUP not in heeded():  # torchrun passes over nohup
                 environment.setdefault("TORCHELASTIC_SIGNALS_TO_HANDLE", "SIGTERM,SIGINT,SIGQUIT")
         print(f"\n$ {program} scripts/{command_line}", flush=True)
         path = packed_folder("scripts") / script
@@ -58,8 +57,7 @@ def run_stage(
         # The terminal sends Ctrl-C to the script too; others may reach only this process.
         handlers: dict[int, Any] = {
             number: lambda number, _, script=process: script.send_signal(number)
-            for number in ENDING
-            if signal.getsignal(number) is not signal.SIG_IGN
+            for number in heeded()
         }
         with signal_handlers({**handlers, signal.SIGINT: signal.SIG_IGN}):
             try:

@@ -6,6 +6,7 @@ import json
 import re
 import unicodedata
 from collections import Counter
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +119,7 @@ def _answers_of_records(path: Path, text: str, table: QuestionTable) -> list[str
 def _known_answers(given: list[str], table: QuestionTable) -> list[str | None]:
     """Which of the world's answers each given one is; None for those that are none."""
     world = table.world
-    values = (value for name in world.attributes for value in world.attributes[name])
+    values = chain.from_iterable(world.attributes.values())
     numbers = map(str, range(world.largest_count + 1))
     names = dict.fromkeys([*table.answer_names, *values, *numbers, "yes", "no"])
     forms = Counter(map(_plain, names))

@@ -120,11 +120,11 @@ class DatasetRows:
     def refuse_missing(self, rows: NDArray[np.int64]) -> None:
         """Raise ``UserError`` if some of the rows (n,) are known to have never been written."""
         if self._missing.any() and self._missing[rows].any():
-            asked = np.zeros_like(self._missing)
-            asked[rows] = True
+            wanted = np.zeros_like(self._missing)
+            wanted[rows] = True
             raise UserError(
-                f"{self.path}: {name_rows(asked & self._missing)} of its features, which questions "
-                f"ask about, cannot be used: {NEVER_WRITTEN}"
+                f"{self.path}: {name_rows(wanted & self._missing)} of its features, which "
+                f"questions ask about, cannot be used: {NEVER_WRITTEN}"
             )
 
     def empty(self, count: int, *, pin: bool = False) -> Tensor:

@@ -133,10 +133,10 @@ def stamp_of(path: str | Path) -> Stamp:
     """What changes with a file or a folder: its number, size and time; 0 each for one that is not
     there."""
     try:
-        found = Path(path).stat()
+        status = Path(path).stat()
     except FileNotFoundError:
         return 0, 0, 0
-    return found.st_ino, found.st_size, found.st_mtime_ns
+    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def is_up_to_date(target: str | Path, source: str | Path) -> bool:

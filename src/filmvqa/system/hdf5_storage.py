@@ -177,8 +177,8 @@ def _blocks(space: h5py.h5s.SpaceID, shape: tuple[int, ...]) -> list[Any]:
 def _find_file(dataset: h5py.Dataset, name: str, prefix: str, places: list[Path]) -> Path | None:
     """The file that HDF5 opens for a name that a dataset has of another file."""
     origin = str(Path(dataset.file.filename).parent)
-    given = os.environ.get(prefix)
-    folders = [*([Path(given.replace("${ORIGIN}", origin))] if given else []), *places]
+    prefixed = os.environ.get(prefix)
+    folders = [*([Path(prefixed.replace("${ORIGIN}", origin))] if prefixed else []), *places]
     names = [Path(name)]
     if names[0].is_absolute() and prefix == "HDF5_VDS_PREFIX":
         names.append(Path(names[0].name))

@@ -18,6 +18,12 @@ ENDING = tuple(
 )
 
 
+def heeded() -> set[int]:
+    """Those of ``ENDING`` that this program does not ignore, as it does SIGHUP under ``nohup``, and
+    that no code outside of Python handles."""
+    return {number for number in ENDING if signal.getsignal(number) not in (signal.SIG_IGN, None)}
+
+
 def interrupt(number: int, frame: object) -> None:
     """The handler of a program's signals: interrupt it as Ctrl-C does.
 

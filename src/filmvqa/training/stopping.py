@@ -13,7 +13,7 @@ from typing import Any
 
 from filmvqa.system import processes
 from filmvqa.system.errors import Interrupted
-from filmvqa.system.signals import ENDING, interrupt
+from filmvqa.system.signals import heeded, interrupt
 
 #: Those that training handles whatever was done with them before.
 _ALWAYS = (signal.SIGINT, signal.SIGTERM)
@@ -49,9 +49,7 @@ class StopRequest:
             yield self
             return
         self._previous_handlers = {
-            number: signal.signal(number, self._request_stop)
-            for number in ENDING
-            if number in _ALWAYS or signal.getsignal(number) not in (signal.SIG_IGN, None)
+            number: signal.signal(number, self._request_stop) for number in heeded().union(_ALWAYS)
         }
         try:
             yield self
