@@ -152,7 +152,7 @@ def test_features_of_one_tensor_are_told_apart(vqa: VQA, questions) -> None:
 )  # fmt: skip
 def test_pixels_are_whole_numbers(vqa: VQA, monkeypatch, spec, pixels: bool, floats: bool) -> None:
     """Which a network scales, as it does not scale numbers from 0 to 1."""
-    monkeypatch.setattr(vqa, "_backbone_spec", spec)
+    monkeypatch.setattr(vqa, "backbone_spec", spec)
     for kind, is_taken in ((torch.uint8, pixels), (torch.float32, floats), (torch.int64, False)):
         given = torch.zeros(vqa.feature_shape, dtype=kind)
         if is_taken:

@@ -66,6 +66,8 @@ class VQA:
         (C, H, W) of the features that the network takes.
     feature_range : FeatureRange or None
         Where the training set's features lie; None for checkpoints that do not record it.
+    backbone_spec : dict or None
+        How its features were made, as feature files record it; None if the checkpoint does not say.
     acceleration : Acceleration or None
         Which of the model's modules were replaced by faster forms of the same.
     """
@@ -99,7 +101,7 @@ class VQA:
             self.precision = choose_precision(self.model, self.device, precision)
         self.vocabulary, self.feature_shape = vocabulary, feature_shape
         self.feature_range = feature_range
-        self._backbone_spec, self._backbone_weights = backbone_spec, backbone_weights
+        self.backbone_spec, self._backbone_weights = backbone_spec, backbone_weights
         self._backbone: Backbone | None = None
         self._name = name
 
@@ -107,9 +109,9 @@ class VQA:
     def image_size(self) -> tuple[int, int] | None:
         """(H, W) to which pictures are brought before their features are computed; None if the
         checkpoint does not record it."""
-        if self._backbone_spec is None:
+        if self.backbone_spec is None:
             return None
-        height, width = self._backbone_spec["image_size"]
+        height, width = self.backbone_spec["image_size"]
         return height, width
 
     @property
@@ -131,7 +133,7 @@ class VQA:
         if features is not None:
             shape, kind = tuple(features.shape), features.dtype
             # Pixels are whole numbers, and what is not is not scaled as they are.
-            name = None if self._backbone_spec is None else self._backbone_spec["backbone"]
+            name = None if self.backbone_spec is None else self.backbone_spec["backbone"]
             fits = kind == torch.uint8 if name == PIXELS else kind.is_floating_point
             if shape != self.feature_shape or not (fits or (name is None and kind == torch.uint8)):
                 what = "uint8" if name == PIXELS else "floating point"
@@ -255,7 +257,7 @@ class VQA:
         return features, image_of_question
 
     def _prepared_backbone(self) -> tuple[Backbone, tuple[int, int]]:
-        spec = self._backbone_spec
+        spec = self.backbone_spec
         if spec is None:
             raise UserError(
                 f"{self._name}: does not record how its features were made; give features of shape "

@@ -9,6 +9,7 @@ from typing import Any
 
 # These register themselves.
 import filmvqa.backbones.clevr_cnn
+import filmvqa.backbones.clevr_slots
 import filmvqa.backbones.pixels
 import filmvqa.backbones.resnets
 import filmvqa.backbones.spectrograms  # noqa: F401

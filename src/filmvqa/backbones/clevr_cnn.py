@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from importlib.resources import as_file, files
 from pathlib import Path
 
 import safetensors.torch
+import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from filmvqa.backbones.backbone import Backbone, BackboneOptions, register_backbone
+from filmvqa.backbones.object_heads import HEADS, ObjectHeads
 from filmvqa.system.errors import UserError, one_line
 
 SHIPPED_WEIGHTS = "clevr_cnn.safetensors"
+#: Those with heads, which are trained for longer than the others.
+SHIPPED_WITH_HEADS = "clevr_cnn_heads.safetensors"
 
 
 def _conv(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
@@ -60,22 +65,78 @@ class ClevrCNN(nn.Module):
         return out
 
 
+class PlacesCNN(nn.Module):
+    """``ClevrCNN``'s maps and, as one more channel, the logits of places of objects: the sum of
+    their sigmoids over the map is the number of objects. (N, 3, H, W) to (N, 97, H/8, W/8)."""
+
+    def __init__(self, network: ClevrCNN, heads: ObjectHeads) -> None:
+        super().__init__()
+        self.network, self.heads = network, heads
+
+    def forward(self, x: Tensor) -> Tensor:
+        maps = self.network(x)
+        _, places, _ = self.heads(maps)
+        return torch.cat([maps, places[:, None].to(maps.dtype)], 1)
+
+
+def load_clevr_cnn(path: Path, name: str = "clevr_cnn") -> tuple[ClevrCNN, ObjectHeads | None, str]:
+    """The network and, if the file has them, the heads of a file of weights, and its SHA-256.
+
+    Raises
+    ------
+    UserError
+        If there is no such file, or it is of something else than ``name``.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no such weights; make them with scripts/pretrain_backbone.py")
+    content = path.read_bytes()
+    network, heads = ClevrCNN(), None
+    try:
+        state = {k: v.float() for k, v in safetensors.torch.load(content).items()}
+        of_heads = {k.removeprefix(HEADS): state.pop(k) for k in list(state) if k.startswith(HEADS)}
+        network.load_state_dict(state)
+        if of_heads:
+            heads = ObjectHeads.from_state(of_heads)
+    except (SafetensorError, RuntimeError) as error:
+        raise UserError(
+            f"{path}: not weights of {name} ({one_line(error)}); "
+            "give a file of scripts/pretrain_backbone.py"
+        ) from None
+    return network, heads, hashlib.sha256(content).hexdigest()
+
+
 @register_backbone("clevr_cnn")
 def build_clevr_cnn(name: str, options: BackboneOptions) -> Backbone:
     """``ClevrCNN`` with the weights of a safetensors file, or the shipped ones."""
-    network = ClevrCNN()
     with as_file(files("filmvqa.backbones") / "weights" / SHIPPED_WEIGHTS) as shipped:
         path = Path(options.weights) if options.weights else shipped
-        if not path.is_file():
-            raise UserError(f"{path}: no such weights; make them with scripts/pretrain_backbone.py")
-        content = path.read_bytes()
-        try:
-            state = {k: v.float() for k, v in safetensors.torch.load(content).items()}
-            network.load_state_dict(state)
-        except (SafetensorError, RuntimeError) as error:
-            raise UserError(
-                f"{path}: not weights of clevr_cnn ({one_line(error)}); "
-                "give a file of scripts/pretrain_backbone.py"
-            ) from None
-        digest = hashlib.sha256(content).hexdigest()
+        network, _, digest = load_clevr_cnn(path)
     return Backbone(name, network, weights=path.name, weights_sha256=digest, stage=3).eval()
+
+
+@register_backbone("clevr_places")
+def build_clevr_places(name: str, options: BackboneOptions) -> Backbone:
+    """``PlacesCNN`` with the weights of a safetensors file, or the shipped ones."""
+    return with_heads(name, options, PlacesCNN)
+
+
+def with_heads(
+    name: str, options: BackboneOptions, build: Callable[[ClevrCNN, ObjectHeads], nn.Module]
+) -> Backbone:
+    """A backbone that ``build`` makes of the network and the heads of a safetensors file, or of
+    the shipped one.
+
+    Raises
+    ------
+    UserError
+        If the file cannot be read, or has no heads.
+    """
+    with as_file(files("filmvqa.backbones") / "weights" / SHIPPED_WITH_HEADS) as shipped:
+        path = Path(options.weights) if options.weights else shipped
+        network, heads, digest = load_clevr_cnn(path, name)
+    if heads is None:
+        raise UserError(
+            f"{path}: has no heads, which {name} takes; give a file that "
+            "scripts/pretrain_backbone.py wrote with init=<this file>"
+        )
+    return Backbone(name, build(network, heads), weights=path.name, weights_sha256=digest, stage=3)

@@ -1,8 +1,9 @@
 """Images with labels for the cells of their feature maps, by which a backbone is pretrained.
 
-A world gives a label for each cell: the attributes and the position of the object that covers most
-of the cell. The cell with an object's centre is labelled too, so that two neighbouring objects with
-equal attributes can be told apart.
+A world gives a label for each cell: the attributes and the centre of the object that covers most
+of the cell. The cells around an object's centre that show it are labelled too: one of them is to be
+its place, so that two neighbouring objects with equal attributes can be told apart, and objects be
+counted.
 """
 
 from __future__ import annotations
@@ -18,8 +19,6 @@ from numpy.typing import NDArray
 STRIDE = 8
 #: The attribute label of cells without an object.
 IGNORED = -1
-#: Positions in labels are in units of this many world units, so that they are of order 1.
-POSITION_SCALE = 3.0
 
 
 class LabelledImages(NamedTuple):
@@ -32,17 +31,18 @@ class LabelledImages(NamedTuple):
     attributes
         int8 (N, A, h, w): indices of values, of each attribute of the world; ``IGNORED`` in cells
         without an object.
-    centres
-        uint8 (N, h, w): 1 in cells with the centre of an object, else 0.
-    positions
-        float16 (N, 2, h, w): the object's position to the right and to the front, in units of
-        ``POSITION_SCALE`` world units; 0 in cells without an object.
+    places
+        uint8 (N, h, w): in cells that may be the place of an object, its number from 1 to 255; else
+        0. Each object has such a cell.
+    offsets
+        float16 (N, 2, h, w): from the cell's centre to the object's, to the right and down, in
+        cells; 0 in cells without an object.
     """
 
     images: NDArray[np.uint8]
     attributes: NDArray[np.int8]
-    centres: NDArray[np.uint8]
-    positions: NDArray[np.float16]
+    places: NDArray[np.uint8]
+    offsets: NDArray[np.float16]
 
     @classmethod
     def empty(cls, count: int, size: int, num_attributes: int) -> LabelledImages:
@@ -51,8 +51,8 @@ class LabelledImages(NamedTuple):
         return cls(
             images=np.empty((count, 3, size, size), np.uint8),
             attributes=np.full((count, num_attributes, cells, cells), IGNORED, np.int8),
-            centres=np.zeros((count, cells, cells), np.uint8),
-            positions=np.zeros((count, 2, cells, cells), np.float16),
+            places=np.zeros((count, cells, cells), np.uint8),
+            offsets=np.zeros((count, 2, cells, cells), np.float16),
         )
 
 

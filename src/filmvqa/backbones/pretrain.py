@@ -8,7 +8,7 @@ light, colours, sharpness and noise, so that the network also reads those of oth
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,13 +20,13 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from filmvqa.backbones.backbone import Backbone
-from filmvqa.backbones.clevr_cnn import ClevrCNN
+from filmvqa.backbones.clevr_cnn import ClevrCNN, load_clevr_cnn
 from filmvqa.backbones.labelled_images import (
     IGNORED,
-    POSITION_SCALE,
     LabelledImages,
     PretrainingExamples,
 )
+from filmvqa.backbones.object_heads import HEADS, ObjectHeads, find_objects
 from filmvqa.backbones.settings import PretrainSettings
 from filmvqa.system.devices import autocast, choose_device
 from filmvqa.system.errors import UserError, one_line
@@ -34,39 +34,42 @@ from filmvqa.system.files import write_file
 from filmvqa.worlds.engine.worker_pool import worker_pool
 
 
-class CellPredictor(nn.Module):
-    """Linear predictions for each cell: attributes, object centre, position."""
+def _loss(
+    heads: ObjectHeads,
+    num_values: Sequence[int],
+    features: Tensor,
+    attributes: Tensor,
+    places: Tensor,
+    offsets: Tensor,
+) -> Tensor:
+    """The sum of cross-entropies of attributes, which have ``num_values``, and of places and of
+    the L1 distance of offsets; scalar. Averaged over the labelled cells, and that of places over
+    the objects."""
+    values, place_logits, predicted_offsets = heads(features)
+    is_place = _chosen_places(place_logits.detach(), places)
+    loss = F.binary_cross_entropy_with_logits(place_logits, is_place, reduction="sum")
+    loss = 2.0 * loss / is_place.sum().clamp(min=1)
+    for k, logits in enumerate(values.split(list(num_values), dim=1)):
+        loss = loss + F.cross_entropy(logits, attributes[:, k], ignore_index=IGNORED)
+    has_object = attributes[:, 0] != IGNORED  # (N, h, w)
+    distance = (predicted_offsets - offsets).abs().sum(1)
+    total: Tensor = loss + 2.0 * (distance * has_object).sum() / has_object.sum().clamp(min=1)
+    return total
 
-    def __init__(self, channels: int, num_values: Mapping[str, int]) -> None:
-        super().__init__()
-        self.attributes, self.sizes = tuple(num_values), list(num_values.values())
-        self.linear = nn.Conv2d(channels, sum(self.sizes) + 3, 1)
 
-    def forward(self, features: Tensor) -> tuple[list[Tensor], Tensor, Tensor]:
-        """Attribute logits, a list of (N, values, h, w); centre logits (N, h, w); and positions
-        (N, 2, h, w), for features (N, C, h, w)."""
-        out = self.linear(features).float()
-        *attributes, centre, position = out.split([*self.sizes, 1, 2], dim=1)
-        return attributes, centre[:, 0], position
-
-    def loss(
-        self, features: Tensor, attributes: Tensor, centres: Tensor, positions: Tensor
-    ) -> Tensor:
-        """The sum of cross-entropies of attributes and centres and the L1 distance of positions,
-        each averaged over the labelled cells; scalar."""
-        attribute_logits, centre_logits, predicted_positions = self(features)
-        has_object = attributes[:, 0] != IGNORED  # (N, h, w)
-        loss = 2.0 * F.binary_cross_entropy_with_logits(centre_logits, centres)
-        for k, logits in enumerate(attribute_logits):
-            loss = loss + F.cross_entropy(logits, attributes[:, k], ignore_index=IGNORED)
-        distance = (predicted_positions - positions).abs().sum(1)
-        num_cells = has_object.sum().clamp(min=1)
-        total: Tensor = loss + 2.0 * (distance * has_object).sum() / num_cells
-        return total
+def _chosen_places(logits: Tensor, places: Tensor) -> Tensor:
+    """1 in the cell of each object that has the largest logit of those that may be its place, else
+    0; (N, h, w). The network chooses, so that an object's centre on the border of two cells does
+    not leave it in doubt (the one-to-one assignment of Sun et al., ICML 2021, and others)."""
+    flat, numbers = logits.flatten(1), places.flatten(1).long()
+    largest = torch.full((len(flat), 256), -torch.inf, device=flat.device, dtype=flat.dtype)
+    largest = largest.scatter_reduce(1, numbers, flat, "amax").gather(1, numbers)
+    return ((numbers > 0) & (flat == largest)).float().view_as(logits)
 
 
 def augmented(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Images (N, 3, H, W) of 0 to 255 in another light, with other colours, sharpness and noise;
+    """Images (N, 3, H, W) of 0 to 255 in another light, with other colours, contrast, sharpness and
+    noise;
     each image in its own way. Float32, from 0 to 255. ``generator`` is of the images' device."""
 
     def normal(*shape: int) -> Tensor:
@@ -79,7 +82,8 @@ def augmented(images: Tensor, generator: torch.Generator) -> Tensor:
     n = len(images)
     x = images.float()
     # Below 0 the factor sharpens.
-    x = torch.lerp(x, F.avg_pool2d(x, 3, 1, 1, count_include_pad=False), uniform(-0.3, 0.9))
+    x = torch.lerp(x, F.avg_pool2d(x, 3, 1, 1, count_include_pad=False), uniform(-0.5, 0.9))
+    x = torch.lerp(x.mean((1, 2, 3), keepdim=True), x, uniform(0.85, 1.2))  # contrast
     x = torch.lerp(x.mean(1, keepdim=True), x, uniform(0.8, 1.25))  # saturation
     gain = torch.exp(0.08 * normal(n, 1, 1, 1) + 0.04 * normal(n, 3, 1, 1))
     x = gain * x + 4.0 * normal(n, 1, 1, 1) + uniform(0.0, 4.0) * normal(*x.shape)
@@ -87,7 +91,8 @@ def augmented(images: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def pretrain(settings: PretrainSettings, examples: PretrainingExamples) -> dict[str, float]:
-    """Train ``ClevrCNN`` on generated images and write its weights as float16 safetensors.
+    """Train ``ClevrCNN`` on generated images and write its weights, and those of its heads, as
+    float16 safetensors.
 
     After each epoch the state of training is written beside the output; a training that was stopped
     goes on from there.
@@ -101,14 +106,14 @@ def pretrain(settings: PretrainSettings, examples: PretrainingExamples) -> dict[
     -------
     dict
         Scores on held-out images, which are not augmented: the accuracy of each attribute, the
-        precision and recall of object centres, and the mean distance of positions in world units
-        (``position_error``).
+        mean distance of offsets in cells (``offset_error``), and the share of images in
+        which as many objects are found as there are (``number``).
 
     Raises
     ------
     UserError
-        For fewer images than make a batch of each size, and for the state of a training with other
-        settings.
+        For fewer images than make a batch of each size, for weights to begin with that cannot be
+        read, and for the state of a training with other settings.
     """
     sizes, batch_size, seed = settings.sizes, settings.batch_size, settings.seed
     per_size = settings.images // len(sizes)
@@ -119,16 +124,20 @@ def pretrain(settings: PretrainSettings, examples: PretrainingExamples) -> dict[
         )
     torch.manual_seed(seed)
     device = choose_device(settings.device)
-    network = ClevrCNN()
+    network, heads = ClevrCNN(), None
+    if settings.init is not None:
+        network, heads, _ = load_clevr_cnn(Path(settings.init))
     model = Backbone("clevr_cnn", network).to(device).to(memory_format=torch.channels_last)
-    predictor = CellPredictor(network.channels, examples.num_values).to(device)
+    num_values = list(examples.num_values.values())
+    heads = (heads or ObjectHeads(network.channels, sum(num_values))).to(device)
     num_steps = settings.epochs * len(sizes) * (per_size // batch_size)
     record = {
         "images": settings.images, "sizes": list(sizes), "epochs": settings.epochs,
         "batch_size": batch_size, "lr": settings.lr, "seed": seed, "rules": examples.rules,
+        "init": settings.init,
         "device": device.type,
     }  # fmt: skip
-    training = _Training(model, predictor, num_steps, settings.lr, seed, device)
+    training = _Training(model, heads, num_values, num_steps, settings.lr, seed, device)
     state_path = Path(f"{settings.output}.training")
     training.restore(state_path, record)
     drawn = _draw_in_parallel(per_size, sizes, seed, settings.workers, examples)
@@ -138,12 +147,14 @@ def pretrain(settings: PretrainSettings, examples: PretrainingExamples) -> dict[
         for _ in range(training.epoch, settings.epochs):
             training.train_epoch(train, batch_size, bar)
             training.save(state_path, record)
-    weights = {k: v.half().contiguous().cpu() for k, v in network.state_dict().items()}
+    state = network.state_dict() | heads.state_dict(prefix=HEADS)
+    weights = {k: v.half().contiguous().cpu() for k, v in state.items()}
     write_file(settings.output, safetensors.torch.save(weights))
     state_path.unlink()
     # The scores are those of the weights as written.
-    network.load_state_dict({k: v.float() for k, v in weights.items()})
-    return _score(model.eval(), predictor.eval(), held_out)
+    network.load_state_dict({k: weights[k].float() for k in network.state_dict()})
+    heads.load_state_dict({k: weights[HEADS + k].float() for k in heads.state_dict()})
+    return _score(model.eval(), heads, examples.num_values, held_out)
 
 
 class _Training:
@@ -152,14 +163,16 @@ class _Training:
     def __init__(
         self,
         model: nn.Module,
-        predictor: CellPredictor,
+        heads: ObjectHeads,
+        num_values: Sequence[int],
         num_steps: int,
         lr: float,
         seed: int,
         device: torch.device,
     ) -> None:
-        self.model, self.predictor, self.device = model, predictor, device
-        self.parameters = [*model.parameters(), *predictor.parameters()]
+        self.model, self.heads, self.device = model, heads, device
+        self.num_values = num_values
+        self.parameters = [*model.parameters(), *heads.parameters()]
         self.optimizer = torch.optim.AdamW(self.parameters, lr=lr, weight_decay=1e-2)
         self.schedule = torch.optim.lr_scheduler.OneCycleLR(
             self.optimizer, lr, total_steps=num_steps
@@ -174,7 +187,7 @@ class _Training:
             pixels = pixels.contiguous(memory_format=torch.channels_last)
             with autocast(self.device, "auto"):
                 features = self.model(pixels)
-                loss = self.predictor.loss(features, *labels)
+                loss = _loss(self.heads, self.num_values, features, *labels)
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(self.parameters, 1.0)
@@ -187,7 +200,7 @@ class _Training:
         self.epoch += 1
 
     def _stateful(self) -> dict[str, Any]:
-        names = ("model", "predictor", "optimizer", "schedule")
+        names = ("model", "heads", "optimizer", "schedule")
         return {name: getattr(self, name) for name in names}
 
     def save(self, path: Path, settings: dict[str, Any]) -> None:
@@ -257,13 +270,13 @@ class LabelledTensors(NamedTuple):
 
     images: Tensor
     attributes: Tensor
-    centres: Tensor
-    positions: Tensor
+    places: Tensor
+    offsets: Tensor
 
     def batch(self, rows: Tensor) -> tuple[Tensor, ...]:
-        """Images, attributes, centres and positions of some rows, in the dtypes of training."""
-        images, attributes, centres, positions = (part[rows] for part in self)
-        return images, attributes.long(), centres.float(), positions.float()
+        """Images, attributes, places and offsets of some rows, in the dtypes of training."""
+        images, attributes, places, offsets = (part[rows] for part in self)
+        return images, attributes.long(), places, offsets.float()
 
 
 def _to_tensors(labelled: LabelledImages, device: torch.device) -> LabelledTensors:
@@ -287,32 +300,41 @@ def _shuffled_batches(
 
 @torch.inference_mode()
 def _score(
-    model: nn.Module, predictor: CellPredictor, held_out: list[LabelledTensors]
+    model: nn.Module,
+    heads: ObjectHeads,
+    num_values: Mapping[str, int],
+    held_out: list[LabelledTensors],
 ) -> dict[str, float]:
     """Scores as ``pretrain`` returns them, averaged over the sizes of images."""
     mean_scores: dict[str, float] = {}
     for labelled in held_out:
-        for name, score in _score_size(model, predictor, labelled).items():
+        for name, score in _score_size(model, heads, num_values, labelled).items():
             mean_scores[name] = mean_scores.get(name, 0.0) + score / len(held_out)
     return {name: round(score, 4) for name, score in mean_scores.items()}
 
 
 def _score_size(
-    model: nn.Module, predictor: CellPredictor, labelled: LabelledTensors
+    model: nn.Module,
+    heads: ObjectHeads,
+    num_values: Mapping[str, int],
+    labelled: LabelledTensors,
 ) -> dict[str, float]:
     """Scores on images of one size."""
     every_row = torch.arange(len(labelled.images), device=labelled.images.device)
-    images, attributes, centres, positions = labelled.batch(every_row)
-    attribute_logits, centre_logits, predicted_positions = predictor(model(images))
+    images, attributes, places, offsets = labelled.batch(every_row)
+    values, place_logits, predicted_offsets = heads(model(images))
     has_object = attributes[:, 0] != IGNORED  # (N, h, w)
     scores = {}
-    for k, name in enumerate(predictor.attributes):
-        is_correct = attribute_logits[k].argmax(1) == attributes[:, k]
+    for k, (name, logits) in enumerate(
+        zip(num_values, values.split(list(num_values.values()), dim=1), strict=True)
+    ):
+        is_correct = logits.argmax(1) == attributes[:, k]
         scores[name] = float(is_correct[has_object].float().mean())
-    is_predicted, is_centre = centre_logits > 0, centres > 0.5
-    num_true_positives = (is_predicted & is_centre).sum()
-    scores["centre_recall"] = float(num_true_positives / centres.sum())
-    scores["centre_precision"] = float(num_true_positives / is_predicted.sum().clamp(min=1))
-    distance = POSITION_SCALE * (predicted_positions - positions).square().sum(1).sqrt()
-    scores["position_error"] = float(distance[has_object].mean())
+    distance = (predicted_offsets - offsets).square().sum(1).sqrt()
+    scores["offset_error"] = float(distance[has_object].mean())
+    # One more than there can be.
+    num_objects = places.amax((1, 2))
+    probabilities, _ = find_objects(place_logits, int(num_objects.max()) + 1)
+    num_found = (probabilities > 0.5).sum(1)
+    scores["number"] = float((num_found == num_objects).float().mean())
     return scores

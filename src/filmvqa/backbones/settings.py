@@ -7,6 +7,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
+from filmvqa.settings.inputs import FILE
 from filmvqa.settings.typed import (
     AboveZero,
     Device,
@@ -52,6 +53,8 @@ class PretrainSettings(ProgramSettings):
     ----------
     output
         The file of the weights, float16 safetensors.
+    init
+        The file of weights that it begins with; None: random ones.
     images
         Number of training images of all ``sizes`` together.
     sizes
@@ -65,6 +68,7 @@ class PretrainSettings(ProgramSettings):
     """
 
     output: PathText
+    init: Annotated[PathText | None, FILE] = None
     images: Positive = 60_000
     sizes: Annotated[tuple[_Width, ...], Meta(min_length=1)] = (96, 112, 144)
     epochs: Positive = 36

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from filmvqa.backbones.clevr_slots import on_picture
 from filmvqa.models.protocols import (
     Attentive,
     as_modulated,
@@ -172,11 +173,13 @@ class Network:
             words = (["start", *texts, "end"], attention.words()[0])
         else:
             answer = self.vqa.ask(features, question)
-        if answer.mask is not None:
-            maps = {MASK: torch.from_numpy(answer.mask).float(), **maps}
         gradient = self._gradient(features, question, answer.text)
         if gradient is not None:
             maps["gradient of the answer"] = gradient
+        spec = self.vqa.backbone_spec
+        maps = {name: on_picture(spec, features, values) for name, values in maps.items()}
+        if answer.mask is not None:
+            maps = {MASK: torch.from_numpy(answer.mask).float(), **maps}
         return Look(answer, film, unchanged, maps, words)
 
     def _gradient(self, features: Tensor, question: str, answer: str) -> Tensor | None:

@@ -123,7 +123,8 @@ def describe_activations(inspected: Inspected) -> Section:
         table.rows.append([i + 1, *map(float, numbers)])
     drawn = inspected.find_places(rows[:_DRAWN])
     drawing.draw_places(
-        [inspected.pictures[i] for i in drawn], activations.places()[:_DRAWN],
+        [inspected.pictures[i] for i in drawn],
+        inspected.on_pictures(batch, activations.places())[:_DRAWN],
         [inspected.write_answer(i) for i in drawn], inspected.output / "places.png",
     )  # fmt: skip
     return Section(
@@ -165,7 +166,8 @@ def describe_attention(inspected: Inspected) -> Section:
         captions.append([f"{step}: {', '.join(tokens[t] for t in of_step)}"
                          for step, of_step in enumerate(top, 1)])  # fmt: skip
     drawing.draw_attention(
-        [inspected.pictures[i] for i in drawn], places[: len(drawn)], captions,
+        [inspected.pictures[i] for i in drawn],
+        inspected.on_pictures(batch, places)[: len(drawn)], captions,
         [inspected.write_answer(i) for i in drawn], inspected.output / "attention.png",
     )  # fmt: skip
     by_step = tables.summarize_attention(words, places)

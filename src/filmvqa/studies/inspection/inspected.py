@@ -8,8 +8,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from filmvqa.backbones.clevr_slots import on_picture
+from filmvqa.evaluation.batches import Batch
 from filmvqa.evaluation.evaluate import AskedQuestions
 from filmvqa.features.images import find_pictures
+from filmvqa.models.vision import for_each_question
 from filmvqa.questions.dataset import QuestionDataset
 from filmvqa.studies.inspection.answers import collect_answers
 from filmvqa.studies.inspection.settings import InspectSettings
@@ -77,6 +80,13 @@ class Inspected:
         """Where the questions of some rows stand among those that are asked."""
         places: list[int] = torch.searchsorted(self.rows, rows).tolist()
         return places
+
+    def on_pictures(self, batch: Batch, places: Tensor) -> Tensor:
+        """Shares (B, ..., h, w) of places of a batch's features, as maps of the pictures."""
+        features = for_each_question(batch.features, batch.image_of_question)
+        spec = self.loader.store.feature_spec
+        maps = [on_picture(spec, *of) for of in zip(features, places, strict=True)]
+        return torch.stack(maps)
 
     def write_question(self, i: int) -> str:
         """The words of a question that is asked."""

@@ -1,7 +1,7 @@
 """Rendered images with labels for the cells of a feature map, to pretrain a backbone with.
 
-The images vary more than the generator's, so that the network also reads those of other cameras:
-frames from the release's to the official generator's default.
+The images vary more than the generator's, so that the network also reads those of other cameras and
+of other sizes: frames from the release's to the official generator's default, resized pictures.
 """
 
 from __future__ import annotations
@@ -10,14 +10,15 @@ from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from filmvqa.backbones.labelled_images import (
     IGNORED,
-    POSITION_SCALE,
     STRIDE,
     LabelledImages,
     PretrainingExamples,
 )
+from filmvqa.features.images import resize_picture
 from filmvqa.worlds.clevr.camera import DEFAULT_FRAME_ASPECT, FRAME_ASPECT
 from filmvqa.worlds.clevr.render import sample_and_render
 from filmvqa.worlds.clevr.scene_file import ATTRIBUTES
@@ -26,6 +27,8 @@ from filmvqa.worlds.clevr.scenes import Layout
 
 #: The least share of a cell's pixels that an object must cover to label the cell.
 MIN_SHARE = 0.25
+#: Of the release's pictures, in pixels.
+RELEASE_WIDTH = 480
 
 
 def pretraining_examples(rules: SceneRules | None = None) -> PretrainingExamples:
@@ -39,36 +42,53 @@ def draw_labelled_images(
     count: int, size: int, seed: tuple[int, ...], rules: SceneRules
 ) -> LabelledImages:
     """Render ``count`` square images of ``size`` pixels with their labels: half of them in the
-    release's frame, the others in frames between it and the official generator's default."""
+    release's frame, the others in frames between it and the official generator's default; and of
+    each three, one larger, up to the release's 480 pixels, and resized as pictures are."""
     rng = np.random.default_rng(seed)
     labelled = LabelledImages.empty(count, size, len(ATTRIBUTES))
     for index in range(count):
         frame_aspect = (
             rng.uniform(DEFAULT_FRAME_ASPECT, FRAME_ASPECT) if index % 2 else FRAME_ASPECT
         )
-        layout, rendered = sample_and_render(rng, rules, size, size, frame_aspect=frame_aspect)
-        labelled.images[index] = rendered.image.transpose(2, 0, 1)
-        _label_cells(labelled, index, layout, rendered.mask)
+        width = height = size
+        if index % 3 == 2:
+            width = int(rng.integers(size, max(size, RELEASE_WIDTH) + 1))
+            height = round(width / frame_aspect)
+        # A larger picture has as many rays for each pixel of the image.
+        rays = 2 if width < 2 * size else 1
+        layout, rendered = sample_and_render(rng, rules, width, height, rays, frame_aspect)
+        labelled.images[index] = resize_picture(Image.fromarray(rendered.image), (size, size))
+        mask = Image.fromarray(rendered.mask).resize((size, size), Image.Resampling.NEAREST)
+        _label_cells(labelled, index, layout, np.asarray(mask))
     return labelled
 
 
 def _label_cells(
     labelled: LabelledImages, index: int, layout: Layout, mask: NDArray[np.uint8]
 ) -> None:
-    """Write the labels of the image ``index``; ``mask`` (H, W) has the object of each pixel."""
-    cells = labelled.centres.shape[-1]
-    directions = layout.camera.directions()
+    """Write the labels of the image ``index``; ``mask`` (H, W) has the object of each pixel.
+
+    The place of an object is among the cells that it covers more than others do, as its centre may
+    be hidden: those nearer than a cell to the centre in both directions, or the nearest.
+    """
+    cells = labelled.places.shape[-1]
     blocks = mask.reshape(cells, STRIDE, cells, STRIDE)
     num_objects = len(layout.objects)
     share = np.stack([(blocks == i).mean((1, 3)) for i in range(num_objects)])  # (objects, h, w)
     object_of_cell = np.where(share.max(0) >= MIN_SHARE, share.argmax(0), IGNORED)
+    rows, columns = np.mgrid[:cells, :cells] + 0.5
     for i, (centre, thing) in enumerate(zip(layout.centres(), layout.objects, strict=True)):
+        x, y, _ = layout.camera.project(centre, cells, cells)
+        to_centre = np.maximum(abs(columns - x), abs(rows - y))
+        covered = object_of_cell == i
+        if not covered.any():  # a small object between cells, or almost hidden
+            covered = share[i] == share[i].max()
+        nearest = np.unravel_index(np.where(covered, to_centre, np.inf).argmin(), covered.shape)
+        object_of_cell[nearest] = i
+        labelled.places[index][covered & (to_centre < 1)] = i + 1
+        labelled.places[index][nearest] = i + 1
         object_cells = object_of_cell == i
         for k, (name, values) in enumerate(ATTRIBUTES.items()):
             labelled.attributes[index, k][object_cells] = values.index(getattr(thing, name))
-        for k, axis in enumerate(("right", "front")):
-            position = centre @ directions[axis] / POSITION_SCALE
-            labelled.positions[index, k][object_cells] = position
-        x, y, _ = layout.camera.project(centre, cells, cells)
-        row, column = min(max(int(y), 0), cells - 1), min(max(int(x), 0), cells - 1)
-        labelled.centres[index, row, column] = 1
+        labelled.offsets[index, 0][object_cells] = (x - columns)[object_cells]
+        labelled.offsets[index, 1][object_cells] = (y - rows)[object_cells]

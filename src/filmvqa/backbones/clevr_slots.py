@@ -1,0 +1,75 @@
+"""Object slots: of an image, a list of the objects that ``clevr_cnn``'s heads find.
+
+It knows how many objects there are and where from pretraining, which was shown the scenes: figures
+of networks that read slots are figures with that supervision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from filmvqa.backbones.backbone import Backbone, BackboneOptions, register_backbone
+from filmvqa.backbones.clevr_cnn import ClevrCNN, with_heads
+from filmvqa.backbones.labelled_images import STRIDE
+from filmvqa.backbones.object_heads import ObjectHeads, find_objects
+
+#: The number of slots by the backbone's name: for CLEVR's 10 objects, and for small worlds.
+SLOTS = {"clevr_slots": 10, "clevr_slots_6": 6}
+#: The first of the channels after the maps': x and y of the object's centre, from -1 to 1 in the
+#: image, and the object's probability.
+_X = -3
+
+
+class ObjectSlots(nn.Module):
+    """``count`` objects as maps of ``count`` × 1 places: (N, 3, H, W) to (N, C + 3, count, 1).
+
+    A slot has the features of the cell that is the object's place, the x and the y of its centre in
+    the image, and the probability that there is such an object; slots without an object are 0.
+    The most probable come first.
+    """
+
+    def __init__(self, network: ClevrCNN, heads: ObjectHeads, count: int) -> None:
+        super().__init__()
+        self.network, self.heads, self.count = network, heads, count
+
+    def forward(self, x: Tensor) -> Tensor:
+        maps = self.network(x)  # (N, C, h, w)
+        _, places, offsets = self.heads(maps)
+        probabilities, cells = find_objects(places, self.count)  # (N, count)
+        height, width = maps.shape[2:]
+        x = offsets[:, 0] + torch.arange(width, device=x.device) + 0.5  # (N, h, w), in cells
+        y = offsets[:, 1] + torch.arange(height, device=x.device)[:, None] + 0.5
+        xy = torch.stack([2 * x / width - 1, 2 * y / height - 1], 1)
+        each = torch.cat([maps.float(), xy], 1).flatten(2)  # (N, C + 2, hw)
+        slots = each.gather(2, cells[:, None].expand(-1, each.shape[1], -1))
+        slots = torch.cat([slots, probabilities[:, None]], 1)  # (N, C + 3, count)
+        slots = slots * (probabilities > 0.5)[:, None]
+        missing = self.count - slots.shape[2]  # of an image with fewer cells
+        return nn.functional.pad(slots, (0, missing))[..., None].to(maps.dtype)
+
+
+def on_picture(spec: Mapping[str, Any] | None, features: Tensor, values: Tensor) -> Tensor:
+    """Values (..., h, w) of places of a picture's features (C, h, w) as maps of the picture.
+
+    Those of slots, as ``spec`` of ``FEATURE_SPEC`` tells, are put where the slots' objects are, and
+    the lowest elsewhere; others are maps of the picture as they are.
+    """
+    if spec is None or spec["backbone"] not in SLOTS or values.shape[-2:] != features.shape[1:]:
+        return values
+    taken = features[-1, :, 0] > 0  # (count,)
+    height, width = (int(side) // STRIDE for side in spec["image_size"])
+    x, y = ((features[_X : _X + 2, taken, 0].float().cpu() + 1) / 2).clamp(0, 1 - 1e-6)
+    laid = values.amin((-2, -1), keepdim=True).expand(*values.shape[:-2], height, width).clone()
+    laid[..., (y * height).long(), (x * width).long()] = values[..., taken.cpu(), 0]
+    return laid
+
+
+@register_backbone(*SLOTS)
+def build_slots(name: str, options: BackboneOptions) -> Backbone:
+    """``ObjectSlots`` with the weights of a safetensors file, or the shipped ones."""
+    count = SLOTS[name]
+    return with_heads(name, options, lambda network, heads: ObjectSlots(network, heads, count))

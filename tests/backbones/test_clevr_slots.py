@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from filmvqa.backbones import clevr_cnn
+from filmvqa.backbones.build import build_backbone
+from filmvqa.backbones.clevr_slots import on_picture
+from filmvqa.backbones.extraction import compute_maps
+from filmvqa.backbones.object_heads import ObjectHeads, find_objects
+from filmvqa.system.errors import UserError
+
+SHIPPED = Path(clevr_cnn.__file__).parent / "weights" / clevr_cnn.SHIPPED_WEIGHTS
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The shipped weights with heads that take dark red for a place, so that some cells are."""
+    path = tmp_path_factory.mktemp("weights") / "w.safetensors"
+    torch.manual_seed(0)
+    heads = ObjectHeads(96, 15)
+    with torch.no_grad():
+        heads.linear.bias[15] = 0.0
+    state = safetensors.torch.load_file(SHIPPED) | heads.state_dict(prefix="heads.")
+    safetensors.torch.save_file(state, path)
+    return path
+
+
+def _images() -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    coarse = torch.randint(0, 256, (3, 3, 6, 6), generator=generator).float()
+    return torch.nn.functional.interpolate(coarse, (48, 48)).byte()
+
+
+def test_slots_are_the_cells_where_objects_are(weights: Path) -> None:
+    images = _images()
+    backbone = build_backbone("clevr_slots_6", weights=weights)
+    grid = build_backbone("clevr_places", weights=weights)
+    with torch.inference_mode():
+        slots, maps = backbone(images), grid(images)
+    assert slots.shape == (3, 96 + 3, 6, 1)
+    assert maps.shape == (3, 96 + 1, 6, 6)
+    taken = slots[:, -1, :, 0] > 0
+    assert taken.any()
+    for n in range(3):
+        probabilities, cells = find_objects(maps[n : n + 1, -1], 6)
+        for k in range(6):
+            if taken[n, k]:
+                features = maps[n, :-1].flatten(1)[:, cells[0, k]]
+                assert slots[n, :96, k, 0].allclose(features, atol=1e-4)
+                assert slots[n, -1, k, 0] == pytest.approx(float(probabilities[0, k]), abs=1e-4)
+            else:
+                assert not slots[n, :, k].any()
+
+
+def test_the_prepared_network_gives_the_same_slots_of_an_image_in_any_batch(weights: Path) -> None:
+    images = _images()
+    backbone = build_backbone("clevr_slots", weights=weights)
+    prepared = backbone.prepared(torch.device("cpu"), bfloat16=False)
+    together = compute_maps(prepared, images)
+    alone = torch.cat([compute_maps(prepared, image[None]) for image in images])
+    assert together.is_contiguous()
+    assert together.allclose(alone, atol=2e-2)
+    with torch.inference_mode():
+        assert together.float().allclose(backbone(images), atol=2e-2)
+
+
+def test_weights_with_heads_are_clevr_cnns_too_and_those_without_make_no_slots(
+    weights: Path,
+) -> None:
+    images = _images()
+    with torch.inference_mode():
+        maps = build_backbone("clevr_cnn", weights=weights)(images)
+        assert maps.equal(build_backbone("clevr_cnn")(images))
+        with_places = build_backbone("clevr_places", weights=weights)(images)
+    assert with_places[:, :-1].equal(maps)
+    for name in ("clevr_slots", "clevr_places"):
+        with pytest.raises(UserError, match=f"no heads, which {name} takes"):
+            build_backbone(name, weights=SHIPPED)
+
+
+@given(
+    centres=st.lists(
+        st.tuples(st.floats(0.5, 7.5), st.floats(0.5, 7.5)), min_size=1, max_size=4
+    ).filter(
+        lambda cs: all(
+            max(abs(a - c), abs(b - d)) > 3 for i, (a, b) in enumerate(cs) for c, d in cs[:i]
+        )
+    )
+)
+def test_an_object_between_cells_is_one_object(centres: list[tuple[float, float]]) -> None:
+    """Wherever its centre is: its probability of one is shared among cells beside it."""
+    rows, columns = torch.meshgrid(torch.arange(8) + 0.5, torch.arange(8) + 0.5, indexing="ij")
+    shares = torch.zeros(8, 8)
+    for x, y in centres:
+        shares += (1 - (columns - x).abs()).clamp(min=0) * (1 - (rows - y).abs()).clamp(min=0)
+    probabilities, cells = find_objects(shares.logit(1e-6)[None], 6)
+    assert int((probabilities > 0.5).sum()) == len(centres)
+    for x, y in centres:
+        found = [(c % 8 + 0.5 - x, c // 8 + 0.5 - y) for c in cells[0, : len(centres)].tolist()]
+        assert min(max(abs(a), abs(b)) for a, b in found) <= 0.5 + 1e-6
+
+
+def test_two_objects_side_by_side_are_two() -> None:
+    shares = torch.zeros(1, 4, 4)
+    shares[0, 1, 1], shares[0, 1, 2], shares[0, 2, 2] = 0.9, 0.85, 0.1
+    probabilities, cells = find_objects(shares.logit(1e-6), 3)
+    assert (probabilities > 0.5).tolist() == [[True, True, False]]
+    assert set(cells[0, :2].tolist()) == {5, 6}
+
+
+def test_values_of_slots_are_laid_where_their_objects_are() -> None:
+    spec = {"backbone": "clevr_slots_6", "image_size": [32, 48]}
+    slots = torch.zeros(99, 6, 1)
+    slots[-3:, 0, 0] = torch.tensor([2 * 4.5 / 6 - 1, 2 * 1.5 / 4 - 1, 1.0])
+    slots[-3:, 2, 0] = torch.tensor([-1.3, 1.3, 0.9])  # beyond the border
+    values = torch.tensor([5.0, 1.0, 7.0, 2.0, 3.0, 4.0])[None, :, None]
+    laid = on_picture(spec, slots, values)
+    assert laid.shape == (1, 4, 6)
+    assert laid[0, 1, 4] == 5
+    assert laid[0, 3, 0] == 7
+    assert (laid == 1).sum() == 22
+    assert on_picture({**spec, "backbone": "clevr_cnn"}, slots, values) is values
+    assert on_picture(None, slots, values) is values
