@@ -12,7 +12,7 @@ from filmvqa.backbones import clevr_cnn
 from filmvqa.backbones.build import build_backbone
 from filmvqa.backbones.clevr_slots import on_picture
 from filmvqa.backbones.extraction import compute_maps
-from filmvqa.backbones.object_heads import ObjectHeads, find_objects
+from filmvqa.backbones.object_heads import IS_OBJECT, ObjectHeads, find_objects
 from filmvqa.system.errors import UserError
 
 SHIPPED = Path(clevr_cnn.__file__).parent / "weights" / clevr_cnn.SHIPPED_WEIGHTS
@@ -48,7 +48,9 @@ def test_slots_are_the_cells_where_objects_are(weights: Path) -> None:
     taken = slots[:, -1, :, 0] > 0
     assert taken.any()
     for n in range(3):
-        probabilities, cells = find_objects(maps[n : n + 1, -1], 6)
+        with torch.inference_mode():
+            offsets = backbone.network.heads(maps[n : n + 1, :-1])[2]
+        probabilities, cells = find_objects(maps[n : n + 1, -1], offsets, 6)
         for k in range(6):
             if taken[n, k]:
                 features = maps[n, :-1].flatten(1)[:, cells[0, k]]
@@ -84,34 +86,34 @@ def test_weights_with_heads_are_clevr_cnns_too_and_those_without_make_no_slots(
             build_backbone(name, weights=SHIPPED)
 
 
+COLUMNS, ROWS = torch.arange(8) + 0.5, (torch.arange(8) + 0.5)[:, None]
+
+
 @given(
-    centres=st.lists(
-        st.tuples(st.floats(0.5, 7.5), st.floats(0.5, 7.5)), min_size=1, max_size=4
-    ).filter(
-        lambda cs: all(
-            max(abs(a - c), abs(b - d)) > 3 for i, (a, b) in enumerate(cs) for c, d in cs[:i]
-        )
-    )
-)
-def test_an_object_between_cells_is_one_object(centres: list[tuple[float, float]]) -> None:
-    """Wherever its centre is: its probability of one is shared among cells beside it."""
-    rows, columns = torch.meshgrid(torch.arange(8) + 0.5, torch.arange(8) + 0.5, indexing="ij")
-    shares = torch.zeros(8, 8)
-    for x, y in centres:
-        shares += (1 - (columns - x).abs()).clamp(min=0) * (1 - (rows - y).abs()).clamp(min=0)
-    probabilities, cells = find_objects(shares.logit(1e-6)[None], 6)
-    assert int((probabilities > 0.5).sum()) == len(centres)
-    for x, y in centres:
-        found = [(c % 8 + 0.5 - x, c // 8 + 0.5 - y) for c in cells[0, : len(centres)].tolist()]
+    x=st.floats(0.5, 7.5), y=st.floats(0.5, 7.5),
+    distance=st.tuples(st.floats(-3, 3), st.floats(-3, 3)).filter(lambda d: max(map(abs, d)) > 1.5),
+)  # fmt: skip
+def test_an_object_between_cells_is_one_object(
+    x: float, y: float, distance: tuple[float, float]
+) -> None:
+    """Wherever its centre is: its probability of one is shared among cells beside it; and another
+    object near it is a second one."""
+    shares, offsets = torch.zeros(1, 8, 8), torch.full((1, 2, 8, 8), 20.0)
+    centres = [(x, y)]
+    other = x + distance[0], y + distance[1]
+    if all(0.5 <= side <= 7.5 for side in other):
+        centres.append(other)
+    for cx, cy in centres:
+        share = (1 - (COLUMNS - cx).abs()).clamp(min=0) * (1 - (ROWS - cy).abs()).clamp(min=0)
+        mine = share > shares[0]
+        offsets[0, 0][mine] = (cx - COLUMNS).expand(8, 8)[mine]
+        offsets[0, 1][mine] = (cy - ROWS).expand(8, 8)[mine]
+        shares[0] = torch.maximum(shares[0], share)
+    probabilities, cells = find_objects(shares.logit(1e-6), offsets, 6)
+    assert int((probabilities > IS_OBJECT).sum()) == len(centres)
+    for cx, cy in centres:
+        found = [(c % 8 + 0.5 - cx, c // 8 + 0.5 - cy) for c in cells[0, : len(centres)].tolist()]
         assert min(max(abs(a), abs(b)) for a, b in found) <= 0.5 + 1e-6
-
-
-def test_two_objects_side_by_side_are_two() -> None:
-    shares = torch.zeros(1, 4, 4)
-    shares[0, 1, 1], shares[0, 1, 2], shares[0, 2, 2] = 0.9, 0.85, 0.1
-    probabilities, cells = find_objects(shares.logit(1e-6), 3)
-    assert (probabilities > 0.5).tolist() == [[True, True, False]]
-    assert set(cells[0, :2].tolist()) == {5, 6}
 
 
 def test_values_of_slots_are_laid_where_their_objects_are() -> None:

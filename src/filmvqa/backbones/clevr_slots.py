@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from filmvqa.backbones.backbone import Backbone, BackboneOptions, register_backbone
 from filmvqa.backbones.clevr_cnn import ClevrCNN, with_heads
 from filmvqa.backbones.labelled_images import STRIDE
-from filmvqa.backbones.object_heads import ObjectHeads, find_objects
+from filmvqa.backbones.object_heads import IS_OBJECT, ObjectHeads, find_objects, predict_centres
 
 #: The number of slots by the backbone's name: for CLEVR's 10 objects, and for small worlds.
 SLOTS = {"clevr_slots": 10, "clevr_slots_6": 6}
@@ -39,15 +39,13 @@ class ObjectSlots(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         maps = self.network(x)  # (N, C, h, w)
         _, places, offsets = self.heads(maps)
-        probabilities, cells = find_objects(places, self.count)  # (N, count)
-        height, width = maps.shape[2:]
-        x = offsets[:, 0] + torch.arange(width, device=x.device) + 0.5  # (N, h, w), in cells
-        y = offsets[:, 1] + torch.arange(height, device=x.device)[:, None] + 0.5
-        xy = torch.stack([2 * x / width - 1, 2 * y / height - 1], 1)
+        probabilities, cells = find_objects(places, offsets, self.count)  # (N, count)
+        sides = torch.tensor(maps.shape[:1:-1], device=x.device).view(1, 2, 1, 1)
+        xy = 2 * predict_centres(offsets) / sides - 1  # (N, 2, h, w)
         each = torch.cat([maps.float(), xy], 1).flatten(2)  # (N, C + 2, hw)
         slots = each.gather(2, cells[:, None].expand(-1, each.shape[1], -1))
         slots = torch.cat([slots, probabilities[:, None]], 1)  # (N, C + 3, count)
-        slots = slots * (probabilities > 0.5)[:, None]
+        slots = slots * (probabilities > IS_OBJECT)[:, None]
         missing = self.count - slots.shape[2]  # of an image with fewer cells
         return nn.functional.pad(slots, (0, missing))[..., None].to(maps.dtype)
 

@@ -13,6 +13,10 @@ from torch import Tensor, nn
 
 #: What the names of their weights begin with in a file of weights.
 HEADS = "heads."
+#: The probability above which there is an object, and the distance in cells below which two
+#: predicted centres are of one object. Both by the numbers of objects in 2,000 images of 144 and 96
+#: pixels; centres of two objects are rarely nearer than a cell, and predicted to 0.07.
+IS_OBJECT, ONE_OBJECT = 0.3, 0.6
 #: The initial bias of the logits of places: few cells are one.
 _RARE = -4.0
 
@@ -45,17 +49,25 @@ class ObjectHeads(nn.Module):
         return out[:, :-3], out[:, -3], out[:, -2:]
 
 
-def find_objects(places: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The ``count`` most probable places of objects.
+def predict_centres(offsets: Tensor) -> Tensor:
+    """The x and y of the centre of each cell's object, in cells from the top left corner, of
+    ``ObjectHeads``' offsets; (N, 2, h, w) both."""
+    height, width = offsets.shape[2:]
+    columns = torch.arange(width, device=offsets.device) + 0.5
+    rows = torch.arange(height, device=offsets.device)[:, None] + 0.5
+    return torch.stack([offsets[:, 0] + columns, offsets[:, 1] + rows], 1)
 
-    An object takes a probability of one from its place and, as far as that has less, from the eight
-    cells around: where the network doubts which of two cells is an object's place it is still one
-    object, and where two cells are each an object's place both are found.
+
+def find_objects(places: Tensor, offsets: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The ``count`` most probable places of objects, those above ``IS_OBJECT`` being objects.
+
+    Cells with the same predicted centre show one object, to whose probability theirs are added:
+    the network may doubt which of two cells is the place of an object on their border.
 
     Parameters
     ----------
-    places
-        Logits (N, h, w) of ``ObjectHeads``.
+    places, offsets
+        Logits (N, h, w) and offsets (N, 2, h, w) of ``ObjectHeads``.
 
     Returns
     -------
@@ -63,19 +75,13 @@ def find_objects(places: Tensor, count: int) -> tuple[Tensor, Tensor]:
         (N, count) each, in falling order of the probability of the cell alone; cells are numbered
         by row.
     """
-    height, width = places.shape[1:]
-    left = places.sigmoid().flatten(1)  # (N, hw)
-    every = torch.arange(height * width, device=places.device)
-    rows, columns = every // width, every % width
+    left, centres = places.sigmoid().flatten(1), predict_centres(offsets).flatten(2)
     probabilities, cells = [], []
-    for _ in range(min(count, height * width)):
-        own, cell = left.max(1, keepdim=True)  # (N, 1)
-        is_near = (rows - rows[cell]).abs() <= 1
-        is_near &= (columns - columns[cell]).abs() <= 1  # (N, hw)
-        left = left.scatter(1, cell, 0.0)
-        around = (left * is_near).sum(1, keepdim=True)  # (N, 1)
-        taken = torch.minimum(1 - own, around)
-        left = torch.where(is_near, left * (1 - taken / around.clamp(min=1e-12)), left)
-        probabilities.append((own + taken)[:, 0])
+    for _ in range(min(count, left.shape[1])):
+        cell = left.argmax(1, keepdim=True)  # (N, 1)
+        distance = centres - centres.gather(2, cell[:, None].expand(-1, 2, -1))
+        of_object = distance.square().sum(1) < ONE_OBJECT**2  # (N, hw)
+        probabilities.append((left * of_object).sum(1).clamp(max=1.0))
         cells.append(cell[:, 0])
+        left = left.masked_fill(of_object, 0.0)
     return torch.stack(probabilities, 1), torch.stack(cells, 1)

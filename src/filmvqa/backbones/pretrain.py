@@ -26,7 +26,7 @@ from filmvqa.backbones.labelled_images import (
     LabelledImages,
     PretrainingExamples,
 )
-from filmvqa.backbones.object_heads import HEADS, ObjectHeads, find_objects
+from filmvqa.backbones.object_heads import HEADS, IS_OBJECT, ObjectHeads, find_objects
 from filmvqa.backbones.settings import PretrainSettings
 from filmvqa.system.devices import autocast, choose_device
 from filmvqa.system.errors import UserError, one_line
@@ -334,7 +334,7 @@ def _score_size(
     scores["offset_error"] = float(distance[has_object].mean())
     # One more than there can be.
     num_objects = places.amax((1, 2))
-    probabilities, _ = find_objects(place_logits, int(num_objects.max()) + 1)
-    num_found = (probabilities > 0.5).sum(1)
+    probabilities, _ = find_objects(place_logits, predicted_offsets, int(num_objects.max()) + 1)
+    num_found = (probabilities > IS_OBJECT).sum(1)
     scores["number"] = float((num_found == num_objects).float().mean())
     return scores
