@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 
 import msgspec
 
 from filmvqa.system.errors import UserError
-from filmvqa.worlds.engine.programs import NUMBERS_REFERRED, Value, answer_text, referred_objects
+from filmvqa.worlds.engine.programs import (
+    NUMBERS_REFERRED,
+    Filter,
+    SceneIndex,
+    Value,
+    answer_text,
+    referred_objects,
+)
 from filmvqa.worlds.engine.schema import Function, decode_json
 from filmvqa.worlds.engine.world import CLEVR, COMPOSITE_NODE, World
 
@@ -24,7 +31,7 @@ class Parameter(msgspec.Struct):
     type: str
 
 
-class Node(msgspec.Struct):
+class Node(msgspec.Struct, dict=True):
     """A node of a template's program: a function, or a composite node.
 
     ``inputs`` are indices of earlier nodes, ``side_inputs`` names of parameters.
@@ -34,25 +41,30 @@ class Node(msgspec.Struct):
     inputs: list[int] = []
     side_inputs: list[str] = []
 
-    @property
+    @cached_property
     def is_composite(self) -> bool:
-        return _last_function(self.type) is not None
+        return COMPOSITE_NODE.match(self.type) is not None
 
-    @property
+    @cached_property
+    def is_relate(self) -> bool:
+        """Whether the node is a relation, or a composite node that begins with one."""
+        return self.type.startswith("relate")
+
+    @cached_property
     def last_function(self) -> str:
         """The function that gives the node's output: the last one of a composite node."""
-        return _last_function(self.type) or self.type
+        composite = COMPOSITE_NODE.match(self.type)
+        return (composite[2] or "_filter")[1:] if composite else self.type
 
-    @property
+    @cached_property
     def required_inputs(self) -> list[str]:
         """The side inputs that must have a value: filters may lack theirs."""
-        is_relate = self.type.startswith("relate_")
-        return self.side_inputs[:is_relate] if self.is_composite else self.side_inputs
+        return self.side_inputs[: self.is_relate] if self.is_composite else self.side_inputs
 
     def signature(self, world: World) -> tuple[tuple[str, ...], str]:
         """Input types and output type, as ``World.signature`` gives them."""
         if self.is_composite:
-            input_type = "object" if self.type.startswith("relate") else "set"
+            input_type = "object" if self.is_relate else "set"
             last = self.last_function
             return (input_type,), "set" if last == "filter" else world.signature(last)[1]
         return world.signature(self.type)
@@ -61,7 +73,7 @@ class Node(msgspec.Struct):
         """Required types of the side inputs."""
         if self.is_composite:
             values = world.filter_types
-            return ["Relation", *values] if self.type.startswith("relate") else values
+            return ["Relation", *values] if self.is_relate else values
         return list(world.functions[self.type].side_inputs)
 
     def append_steps(
@@ -75,8 +87,7 @@ class Node(msgspec.Struct):
 
         ``inputs`` are the steps that give the node's inputs, ``values`` those of its side inputs.
         """
-        last = _last_function(self.type)
-        if last is None:
+        if not self.is_composite:
             value = values[self.side_inputs[0]] if self.side_inputs else None
             return _append_step(program, self.type, inputs, value)
         step, names = inputs[0], self.side_inputs
@@ -87,7 +98,38 @@ class Node(msgspec.Struct):
             value = values[name]
             if value is not None:
                 step = _append_step(program, f"filter_{attribute}", [step], value)
+        last = self.last_function
         return step if last == "filter" else _append_step(program, last, [step], None)
+
+    def apply(
+        self,
+        scene_index: SceneIndex,
+        inputs: Sequence[Value],
+        values: Filter,
+        ignores_relation: bool = False,
+    ) -> Value:
+        """Return the node's output, that of its last step, on a scene.
+
+        ``inputs`` are the outputs of the node's inputs, ``values`` the values of its side inputs;
+        ``ignores_relation`` takes all objects for those in relation.
+
+        Raises
+        ------
+        NotUniqueError
+            If ``SceneIndex.apply`` raises it.
+        """
+        if not (self.is_relate or self.is_composite):
+            return scene_index.apply(self.type, inputs, values[0] if values else None)
+        objects = int(inputs[0])
+        if self.is_relate:
+            related = scene_index.related[str(values[0])][objects]
+            objects = scene_index.all_objects if ignores_relation else related
+            values = values[1:]
+        if not self.is_composite:
+            return objects
+        objects &= scene_index.matching.get(values, 0)
+        last = self.last_function
+        return objects if last == "filter" else scene_index.apply(last, [objects], None)
 
     def find_problem(
         self, parameter_types: Mapping[str, str], output_types: Sequence[str], world: World
@@ -109,13 +151,6 @@ class Node(msgspec.Struct):
         if side_types != expected:
             return f"({self.type}) has side inputs of the types {side_types}, not {expected}"
         return None
-
-
-@cache
-def _last_function(node_type: str) -> str | None:
-    """The last function of a composite node; None if the node is none. Kept by the node's name."""
-    composite = COMPOSITE_NODE.match(node_type)
-    return (composite[2] or "_filter")[1:] if composite else None
 
 
 def _append_step(
@@ -229,6 +264,16 @@ class Template(msgspec.Struct, dict=True):
     @cached_property
     def has_relate(self) -> bool:
         return any(node.type == "relate" for node in self.nodes)
+
+    @cached_property
+    def decisive_nodes(self) -> list[bool]:
+        """For each node, whether its output decides what can follow: neither the values of its
+        side inputs nor chance do."""
+        return [
+            not (self.equal_parameters or self.has_relate)
+            and not any(later.side_inputs for later in self.nodes[k + 1 :])
+            for k in range(len(self.nodes))
+        ]
 
     def refers(self, world: World = CLEVR) -> bool:
         """Whether the text is a referring expression: the program gives a set or an object."""

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
-from typing import NamedTuple
 
 from filmvqa.worlds.engine.families import Family, Node, Template
 from filmvqa.worlds.engine.programs import (
@@ -20,7 +18,6 @@ from filmvqa.worlds.engine.programs import (
     SceneIndex,
     SceneRecord,
     Value,
-    execute,
     referred_objects,
 )
 from filmvqa.worlds.engine.schema import Function, Question
@@ -34,36 +31,43 @@ MAX_CHOICES = 400
 
 
 class _Instance:
-    """A partial instance of a template.
+    """A partial instance of a template on a scene.
 
     Attributes
     ----------
-    values
-        Values of the parameters.
-    outputs
-        Output of each node.
-    last_steps
-        Index in ``program`` of each node's last step.
-    program
-        The steps of all nodes.
+    accepted
+        The answers that the instance may have.
+    budget
+        How many choices the search may still try.
+    values, outputs
+        Values of the side inputs, and the output, of each node so far.
     """
 
-    def __init__(self) -> None:
-        self.values: dict[str, str | None] = {}
+    def __init__(self, template: Template, scene_index: SceneIndex, accepted: set[str]) -> None:
+        self.template = template
+        self.scene_index = scene_index
+        self.accepted = accepted
+        self.budget = MAX_CHOICES
+        self.values: list[Filter] = []
         self.outputs: list[Value] = []
-        self.last_steps: list[int] = []
-        self.program: list[Function] = []
 
+    def parameters(self) -> dict[str, str | None]:
+        """The values of the template's parameters."""
+        return {
+            name: value
+            for node, values in zip(self.template.nodes, self.values, strict=False)
+            for name, value in zip(node.side_inputs, values, strict=True)
+        }
 
-class _Option(NamedTuple):
-    """Values of a composite node's side inputs, and the set of objects that they select.
-
-    ``relation`` is None if the node has no ``relate``.
-    """
-
-    relation: str | None
-    filter: Filter
-    objects: int
+    def program(self) -> list[Function]:
+        """The functional program of a whole instance."""
+        program: list[Function] = []
+        last_steps: list[int] = []
+        for node, values in zip(self.template.nodes, self.values, strict=True):
+            inputs = [last_steps[i] for i in node.inputs]
+            named = dict(zip(node.side_inputs, values, strict=True))
+            last_steps.append(node.append_steps(program, inputs, named, self.scene_index.world))
+        return program
 
 
 class QuestionGenerator:
@@ -93,7 +97,7 @@ class QuestionGenerator:
             instance = self._instantiate(family.template, scene_index, self._answer_counts[k])
             if instance is None:
                 continue
-            text = write_question(family.template, instance.values, self._rng, self._world)
+            text = write_question(family.template, instance.parameters(), self._rng, self._world)
             if text in texts:
                 continue
             texts.add(text)
@@ -110,7 +114,7 @@ class QuestionGenerator:
                     split=scene.split,
                     question_family_index=family.index,
                     answer=None if refers else answer,
-                    program=instance.program,
+                    program=instance.program(),
                     objects=self._objects(family.template, output) if refers else None,
                 )
             )
@@ -127,117 +131,69 @@ class QuestionGenerator:
         ``counts`` are the family's answer counts. Returns None if the search fails or exceeds
         ``MAX_CHOICES``.
         """
-        accepted = {answer for answer in counts if _keeps_balance(answer, counts)}
+        accepted = _accepted_answers(counts)
         if template.excludes_yes and accepted <= {"yes"}:
             return None
-        instance = _Instance()
-        budget = MAX_CHOICES
-        choices = [self._extensions(template.nodes[0], template, instance, scene_index)]
-        while choices:
-            depth = len(choices) - 1
-            if len(instance.outputs) > depth:
-                _truncate(instance, template, depth)
-            if budget == 0 or next(choices[-1], None) is None:
-                if budget == 0:
-                    return None
-                choices.pop()
-                continue
-            budget -= 1
-            if not _constraints_hold(template, instance):
-                continue
-            if depth + 1 < len(template.nodes):
-                node = template.nodes[depth + 1]
-                choices.append(self._extensions(node, template, instance, scene_index))
-            elif template.answer(instance.outputs[-1], self._world) in accepted and not (
-                template.has_relate and _is_degenerate(instance, scene_index)
-            ):
-                return instance
-        return None
+        instance = _Instance(template, scene_index, accepted)
+        return instance if self._complete(instance) else None
 
-    def _extensions(
-        self, node: Node, template: Template, instance: _Instance, scene_index: SceneIndex
-    ) -> Iterator[bool]:
-        """Extend the instance by ``node`` with each choice in random order, and yield after each.
-
-        The caller must remove the node from the instance before it resumes the iterator.
-        """
-        inputs = [instance.outputs[i] for i in node.inputs]
-        steps = [instance.last_steps[i] for i in node.inputs]
-        for values, output in self._choices(node, template, inputs, scene_index):
-            for name, value in zip(node.side_inputs, values, strict=True):
-                instance.values[name] = value
-            last_step = node.append_steps(instance.program, steps, instance.values, self._world)
-            instance.last_steps.append(last_step)
-            instance.outputs.append(output)
-            yield True
-
-    def _choices(
-        self, node: Node, template: Template, inputs: list[Value], scene_index: SceneIndex
-    ) -> Iterator[tuple[Filter, Value]]:
-        """The values of a node's side inputs that may be chosen, and the node's output with them,
-        in random order."""
-        if node.is_composite:
-            last = node.last_function
-            for relation, key, objects in self._options(node, template, inputs[0], scene_index):
-                is_set = last == "filter"
-                output = objects if is_set else scene_index.apply(last, [objects], None)
-                yield (key if relation is None else (relation, *key)), output
-        elif node.side_inputs:
-            (name,) = node.side_inputs
-            domain = next(self._world.domains[p.type] for p in template.params if p.name == name)
-            for choice in self._rng.sample(domain, len(domain)):
-                yield (choice,), scene_index.apply(node.type, inputs, choice)
-        else:
-            with suppress(NotUniqueError):
-                yield (), scene_index.apply(node.type, inputs, None)
-
-    def _options(
-        self, node: Node, template: Template, anchor: Value, scene_index: SceneIndex
-    ) -> list[_Option]:
-        """The options of a composite node whose input is ``anchor``, in random order."""
-        base = int(anchor)
-        is_relate = node.type.startswith("relate")
-        last_function = node.last_function
-        names = node.side_inputs[1:] if is_relate else node.side_inputs
-        nulls = [k for k, name in enumerate(names) if name in template.null_parameters]
-        if is_relate:
-            may_be_empty = last_function in ("count", "exist") or (
-                node is template.nodes[-1] and last_function == "filter"
+    def _complete(self, instance: _Instance) -> bool:
+        """Choose the values of the remaining nodes; return False, and leave the instance without
+        them, if no choice is valid or the budget is spent."""
+        template, outputs = instance.template, instance.outputs
+        depth = len(outputs)
+        if depth == len(template.nodes):
+            return template.answer(outputs[-1], self._world) in instance.accepted and not (
+                template.has_relate and _is_degenerate(instance)
             )
-            options = _relate_options(may_be_empty, nulls, base, scene_index)
+        node = template.nodes[depth]
+        inputs = [outputs[i] for i in node.inputs]
+        choices = self._choices(node, instance, inputs)
+        # How many choices have been tried in vain after an output that decides what follows.
+        in_vain: dict[Value, int] = {}
+        while instance.budget and (values := next(choices, None)) is not None:
+            try:
+                output = node.apply(instance.scene_index, inputs, values)
+            except NotUniqueError:
+                return False
+            if output in in_vain:
+                instance.budget = max(instance.budget - in_vain[output], 0)
+                continue
+            before = instance.budget
+            instance.budget -= 1
+            instance.values.append(values)
+            outputs.append(output)
+            if _constraints_hold(instance) and self._complete(instance):
+                return True
+            instance.values.pop()
+            outputs.pop()
+            if template.decisive_nodes[depth]:
+                in_vain[output] = before - instance.budget
+        return False
+
+    def _choices(self, node: Node, instance: _Instance, inputs: list[Value]) -> Iterator[Filter]:
+        """The values that a node's side inputs may have, in random order."""
+        if not node.side_inputs:
+            yield ()
+        elif not instance.template.null_parameters.isdisjoint(node.required_inputs):
+            return
+        elif node.is_composite:
+            yield from self._options(node, instance, int(inputs[0]))
         else:
-            options = [
-                _Option(None, key, base & matching)
-                for key, matching in scene_index.matching.items()
-                if base & matching and all(key[k] is None for k in nulls)
-            ]
-            options += self._random_options(last_function, options, nulls, base, scene_index)
-        if last_function == "unique":
-            options = [option for option in options if option.objects.bit_count() == 1]
-        elif last_function == "filter" and not is_relate:
-            options = [option for option in options if any(option.filter)]
-        self._rng.shuffle(options)
-        return options
+            (name,) = node.side_inputs
+            params = instance.template.params
+            domain = next(self._world.domains[p.type] for p in params if p.name == name)
+            for choice in self._rng.sample(domain, len(domain)):
+                yield (choice,)
 
-    def _random_options(
-        self,
-        last_function: str,
-        others: list[_Option],
-        nulls: list[int],
-        base: int,
-        scene_index: SceneIndex,
-    ) -> list[_Option]:
-        """Draw filters at random, most of which match no object of ``base``.
+    def _options(self, node: Node, instance: _Instance, base: int) -> list[Filter]:
+        """The values that a composite node with the input ``base`` may have, in random order.
 
-        Their number is that of the ``others``, which match some, for ``exist``, that of those with
-        one object for ``count`` and plain ``filter``, and 0 for ``unique``. As in the official
-        generator, a filter that is drawn may match objects nevertheless.
+        Among those of a filter are some drawn at random, most of which match no object. As in the
+        official generator, a filter that is drawn may match objects nevertheless.
         """
-        if last_function == "unique":
-            return []
-        count = len(others)
-        if last_function != "exist":
-            count = sum(option.objects.bit_count() == 1 for option in others)
+        options, count = _matching_options(node, instance, base)
+        nulls = _null_places(node, instance.template)
         drawn: dict[Filter, None] = {}
         for _ in range(count):
             values = [
@@ -245,75 +201,100 @@ class QuestionGenerator:
                 for k, name in enumerate(self._world.filter_attributes)
             ]
             drawn[tuple(values)] = None
-        return [_Option(None, key, base & scene_index.matching.get(key, 0)) for key in drawn]
+        options += drawn
+        if node.last_function == "filter":
+            options = [values for values in options if any(values)]
+        self._rng.shuffle(options)
+        return options
 
 
-def _relate_options(
-    may_be_empty: bool, nulls: list[int], anchor: int, scene_index: SceneIndex
-) -> list[_Option]:
-    options = []
-    for relation in scene_index.world.relations:
-        related = scene_index.related[relation][anchor]
-        options += [
-            _Option(relation, key, related & matching)
-            for key, matching in scene_index.matching.items()
+def _matching_options(node: Node, instance: _Instance, base: int) -> tuple[list[Filter], int]:
+    """The values of a composite node that match objects of this scene, and how many filters are
+    to be drawn at random besides.
+
+    That is the number of filters that match some for ``exist``, of those that match one for
+    ``count`` and plain ``filter``, and 0 for ``unique`` and after a relation.
+    """
+    scene_index, last_function = instance.scene_index, node.last_function
+    nulls = _null_places(node, instance.template)
+    matching = [
+        (key, objects)
+        for key, objects in scene_index.matching.items()
+        if all(key[k] is None for k in nulls)
+    ]
+    count = 0
+    if node.is_relate:
+        may_be_empty = last_function in ("count", "exist") or (
+            node is instance.template.nodes[-1] and last_function == "filter"
+        )
+        options = [
+            ((relation, *key), related & objects)
+            for relation, anchors in scene_index.related.items()
+            for related in [anchors[base]]
+            for key, objects in matching
             # The relation must remove an object that matches the filter.
-            if related & matching != matching
-            and (related & matching or may_be_empty)
-            and all(key[k] is None for k in nulls)
+            if related & objects != objects and (related & objects or may_be_empty)
         ]
-    return options
+    else:
+        options = [(key, base & objects) for key, objects in matching if base & objects]
+        ones = sum(objects.bit_count() == 1 for _, objects in options)
+        count = {"unique": 0, "exist": len(options)}.get(last_function, ones)
+    if last_function == "unique":
+        options = [option for option in options if option[1].bit_count() == 1]
+    return [values for values, _ in options], count
 
 
-def _keeps_balance(answer: str, counts: dict[str, int]) -> bool:
-    """Return whether CLEVR's rejection sampling accepts an answer of a family; an only one is.
+def _null_places(node: Node, template: Template) -> list[int]:
+    """Which attributes of a composite node's filter must have no value."""
+    names = node.side_inputs[node.is_relate :]
+    return [k for k, name in enumerate(names) if name in template.null_parameters]
+
+
+def _accepted_answers(counts: dict[str, int]) -> set[str]:
+    """The answers of a family that CLEVR's rejection sampling accepts; an only one is.
 
     The count of the answer must be at most 1.1 times the second largest count, and at most 5 times
     the larger of 5 and the median count.
     """
     if len(counts) == 1:
-        return True
+        return set(counts)
     ranked = sorted(counts.values())
-    median = max(ranked[len(ranked) // 2], 5)
-    return counts[answer] <= 1.1 * ranked[-2] and counts[answer] <= 5.0 * median
+    largest = min(1.1 * ranked[-2], 5.0 * max(ranked[len(ranked) // 2], 5))
+    return {answer for answer, count in counts.items() if count <= largest}
 
 
-def _truncate(instance: _Instance, template: Template, depth: int) -> None:
-    """Remove node number ``depth`` and all later ones."""
-    for node in template.nodes[depth : len(instance.outputs)]:
-        for name in node.side_inputs:
-            instance.values.pop(name, None)
-    del instance.outputs[depth:], instance.last_steps[depth:]
-    del instance.program[instance.last_steps[-1] + 1 if instance.last_steps else 0 :]
-
-
-def _constraints_hold(template: Template, instance: _Instance) -> bool:
-    values, outputs = instance.values, instance.outputs
-    for name in template.null_parameters:
-        if values.get(name) is not None:
-            return False
-    for a, b in template.equal_parameters:
-        first, second = values.get(a), values.get(b)
-        if first is not None and second is not None and first != second:
-            return False
+def _constraints_hold(instance: _Instance) -> bool:
+    """Return whether the constraints allow the node that was added last."""
+    template, outputs = instance.template, instance.outputs
+    if template.equal_parameters:
+        values = instance.parameters()
+        for a, b in template.equal_parameters:
+            first, second = values.get(a), values.get(b)
+            if first is not None and second is not None and first != second:
+                return False
     for i, j in template.differing_outputs:
         if len(outputs) - 1 == max(i, j) and outputs[i] == outputs[j]:
             return False
     return True
 
 
-def _is_degenerate(instance: _Instance, scene_index: SceneIndex) -> bool:
+def _is_degenerate(instance: _Instance) -> bool:
     """Return whether the answer is the same without one of the relations."""
-    for i, step in enumerate(instance.program):
-        if step.function != "relate":
+    nodes, scene_index = instance.template.nodes, instance.scene_index
+    for removed, node in enumerate(nodes):
+        if not node.is_relate:
             continue
-        without = instance.program.copy()
-        without[i] = Function("scene", [])
+        outputs = instance.outputs[:removed]
         try:
-            if execute(without, scene_index)[-1] == instance.outputs[-1]:
-                return True
+            for k in range(removed, len(nodes)):
+                inputs = [outputs[i] for i in nodes[k].inputs]
+                outputs.append(
+                    nodes[k].apply(scene_index, inputs, instance.values[k], k == removed)
+                )
         except NotUniqueError:
-            pass
+            continue
+        if outputs[-1] == instance.outputs[-1]:
+            return True
     return False
 
 
