@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections import Counter, defaultdict
 
 import numpy as np
@@ -10,12 +11,10 @@ from filmvqa.questions.vocabulary import tokenize
 from filmvqa.worlds.clevr.scene_file import Scene
 from filmvqa.worlds.clevr.scene_rules import SceneRules
 from filmvqa.worlds.clevr.scenes import sample_layout, to_scene
+from filmvqa.worlds.engine import questions as questions_module
 from filmvqa.worlds.engine.families import read_families
 from filmvqa.worlds.engine.programs import SceneIndex, execute, token
-from filmvqa.worlds.engine.questions import (
-    IMAGES_PER_SHARD,
-    ask_shard,
-)
+from filmvqa.worlds.engine.questions import IMAGES_PER_SHARD, QuestionGenerator, ask_shard
 from filmvqa.worlds.engine.schema import Question, decode_json, encode_json
 from tests.worlds.clevr.official_template import OFFICIAL_TEMPLATES
 from tests.worlds.clevr.records import end_of_filters, to_json, without_relation
@@ -178,6 +177,29 @@ def test_questions_depend_on_the_seed(scenes: list[Scene]) -> None:
     first = ask_shard(scenes[:20], families, 10, "a")
     assert encode_json(first) == encode_json(ask_shard(scenes[:20], families, 10, "a"))
     assert encode_json(first) != encode_json(ask_shard(scenes[:20], families, 10, "b"))
+
+
+def test_a_search_spends_its_budget_also_where_it_need_not_try_again(
+    scenes: list[Scene], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where no answer is accepted, all choices of templates without chance are tried in vain."""
+    monkeypatch.setattr(questions_module, "MAX_CHOICES", 10**6)
+    small = next(scene for scene in scenes if len(scene.objects) == 4)
+    generator = QuestionGenerator([], random.Random(0))
+    spent: dict[bool, list[int]] = {}
+    for tries_again in (False, True):
+        spent[tries_again] = []
+        for family in read_families(selection=["one_hop", "two_hop", 9, 32, 35]):
+            template = family.template
+            if any(node.draws_filters for node in template.nodes):
+                continue
+            if tries_again:
+                template.decided_by[:] = [None] * len(template.nodes)
+            instance = questions_module._Instance(template, SceneIndex(small), set())
+            assert not generator._complete(instance)
+            spent[tries_again].append(10**6 - instance.budget)
+    assert max(spent[False]) > 1000
+    assert spent[False] == spent[True]
 
 
 def test_templates_of_the_official_format_work(tmp_path, scenes: list[Scene]) -> None:

@@ -106,7 +106,7 @@ def ask_scenes(settings: AskScenesSettings, relate: Relate | None = None) -> int
     """Write questions about the scenes of a file in CLEVR's format.
 
     Scenes of this package's generators get the questions that ``generate`` asked with the same
-    settings, answers of all included.
+    settings, answers of all included; where an earlier version asked, others of the same kinds.
 
     Parameters
     ----------

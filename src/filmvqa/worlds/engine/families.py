@@ -15,7 +15,6 @@ from filmvqa.worlds.engine.programs import (
     SceneIndex,
     Value,
     answer_text,
-    referred_objects,
 )
 from filmvqa.worlds.engine.schema import Function, decode_json
 from filmvqa.worlds.engine.world import CLEVR, COMPOSITE_NODE, World
@@ -55,6 +54,11 @@ class Node(msgspec.Struct, dict=True):
         """The function that gives the node's output: the last one of a composite node."""
         composite = COMPOSITE_NODE.match(self.type)
         return (composite[2] or "_filter")[1:] if composite else self.type
+
+    @cached_property
+    def draws_filters(self) -> bool:
+        """Whether the node's filters are not only such as match objects."""
+        return self.is_composite and not self.is_relate and self.last_function != "unique"
 
     @cached_property
     def required_inputs(self) -> list[str]:
@@ -266,14 +270,41 @@ class Template(msgspec.Struct, dict=True):
         return any(node.type == "relate" for node in self.nodes)
 
     @cached_property
-    def decisive_nodes(self) -> list[bool]:
-        """For each node, whether its output decides what can follow: neither the values of its
-        side inputs nor chance do."""
+    def null_places(self) -> list[tuple[int, ...]]:
+        """Which attributes of each composite node's filter must have no value."""
+        filters = [node.side_inputs[node.is_relate :] for node in self.nodes]
         return [
-            not (self.equal_parameters or self.has_relate)
-            and not any(later.side_inputs for later in self.nodes[k + 1 :])
-            for k in range(len(self.nodes))
+            tuple(k for k, name in enumerate(names) if name in self.null_parameters)
+            for names in filters
         ]
+
+    @cached_property
+    def nodes_after_relations(self) -> dict[int, list[int]]:
+        """For each relation, the nodes whose outputs may change without it, itself included."""
+        after: dict[int, list[int]] = {}
+        for k, node in enumerate(self.nodes):
+            for affected in after.values():
+                if not set(node.inputs).isdisjoint(affected):
+                    affected.append(k)
+            if node.is_relate:
+                after[k] = [k]
+        return after
+
+    @cached_property
+    def decided_by(self) -> list[str | None]:
+        """What alone decides whether a search can go on from a node's choice, for each node: its
+        ``output``, or the objects ``matching`` its filter where relations will be left out. None
+        if more does: chance, or values that must be equal."""
+        compared = self.nodes_after_relations if self.has_relate else {}
+        causes: list[str | None] = []
+        for k, node in enumerate(self.nodes):
+            if self.equal_parameters or any(n.draws_filters for n in self.nodes[k + 1 :]):
+                causes.append(None)
+            elif not any(k in affected for affected in compared.values()):
+                causes.append("output")
+            else:
+                causes.append(None if node.is_relate else "matching")
+        return causes
 
     def refers(self, world: World = CLEVR) -> bool:
         """Whether the text is a referring expression: the program gives a set or an object."""
@@ -282,9 +313,10 @@ class Template(msgspec.Struct, dict=True):
     def answer(self, output: Value, world: World = CLEVR) -> str:
         """One of the possible answers, by the last node's output; of a referring expression, how
         many objects it refers to."""
-        if not self.refers(world):
+        output_type = self.nodes[-1].signature(world)[1]
+        if output_type not in ("set", "object"):
             return answer_text(output)
-        count = len(referred_objects(output, self.nodes[-1].signature(world)[1]))
+        count = 1 if output_type == "object" else int(output).bit_count()
         return NUMBERS_REFERRED[min(count, 2)]
 
     def possible_answers(self, world: World = CLEVR) -> list[str]:

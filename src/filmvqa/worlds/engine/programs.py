@@ -82,6 +82,7 @@ class SceneIndex:
         names = list(world.attributes)
         self.attributes = [tuple([getattr(o, name) for name in names]) for o in scene.objects]
         self.matching: dict[Filter, int] = {}
+        self._matching_without: dict[tuple[int, ...], list[tuple[Filter, int]]] = {}
         composite = len(world.filter_attributes)
         for i, values in enumerate(self.attributes):
             for key in product(*((value, None) for value in values[:composite])):
@@ -94,6 +95,15 @@ class SceneIndex:
         for i, values in enumerate(self.attributes):
             for key in zip(names, values, strict=True):
                 self._with_value[key] = self._with_value.get(key, 0) | 1 << i
+
+    def matching_without(self, places: tuple[int, ...]) -> list[tuple[Filter, int]]:
+        """Return the filters that have no value at these places, with the sets of ``matching``."""
+        if places not in self._matching_without:
+            found = list(self.matching.items())
+            for k in places:
+                found = [(key, objects) for key, objects in found if key[k] is None]
+            self._matching_without[places] = found
+        return self._matching_without[places]
 
     def with_value(self, attribute: str, value: str) -> int:
         """Return the set of objects whose attribute has the value."""

@@ -9,7 +9,9 @@ supplementary material).
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from itertools import product
+from typing import Any
 
 from filmvqa.worlds.engine.families import Family, Node, Template
 from filmvqa.worlds.engine.programs import (
@@ -81,10 +83,14 @@ class QuestionGenerator:
         self._answer_counts = [
             dict.fromkeys(f.template.possible_answers(world), 0) for f in families
         ]
+        # What _all_filters returns; and what _matching_options does on one scene.
+        self._filters: dict[tuple[int, ...], list[Filter]] = {}
+        self._matching: dict[tuple[Any, ...], tuple[list[Filter], int]] = {}
 
     def ask(self, scene: SceneRecord, per_image: int) -> list[Question]:
         """Return up to ``per_image`` distinct questions, those of the least-used families first."""
         scene_index = SceneIndex(scene, self._world)
+        self._matching.clear()
         order = list(range(len(self._families)))
         self._rng.shuffle(order)
         order.sort(key=self._question_counts.__getitem__)
@@ -148,16 +154,23 @@ class QuestionGenerator:
             )
         node = template.nodes[depth]
         inputs = [outputs[i] for i in node.inputs]
-        choices = self._choices(node, instance, inputs)
-        # How many choices have been tried in vain after an output that decides what follows.
+        options = self._options(node, instance, inputs)
+        # How many choices were tried in vain after one, by what alone decides that.
         in_vain: dict[Value, int] = {}
-        while instance.budget and (values := next(choices, None)) is not None:
+        decided_by = template.decided_by[depth]
+        while options and instance.budget:
+            k = int(self._rng.random() * len(options))
+            options[k], options[-1] = options[-1], options[k]
+            values = options.pop()
             try:
                 output = node.apply(instance.scene_index, inputs, values)
             except NotUniqueError:
                 return False
-            if output in in_vain:
-                instance.budget = max(instance.budget - in_vain[output], 0)
+            cause = output if decided_by == "output" else None
+            if decided_by == "matching":
+                cause = instance.scene_index.matching.get(values, 0)
+            if cause in in_vain:
+                instance.budget = max(instance.budget - in_vain[cause], 0)
                 continue
             before = instance.budget
             instance.budget -= 1
@@ -167,87 +180,87 @@ class QuestionGenerator:
                 return True
             instance.values.pop()
             outputs.pop()
-            if template.decisive_nodes[depth]:
-                in_vain[output] = before - instance.budget
+            if cause is not None:
+                in_vain[cause] = before - instance.budget
         return False
 
-    def _choices(self, node: Node, instance: _Instance, inputs: list[Value]) -> Iterator[Filter]:
-        """The values that a node's side inputs may have, in random order."""
-        if not node.side_inputs:
-            yield ()
-        elif not instance.template.null_parameters.isdisjoint(node.required_inputs):
-            return
-        elif node.is_composite:
-            yield from self._options(node, instance, int(inputs[0]))
-        else:
-            (name,) = node.side_inputs
-            params = instance.template.params
-            domain = next(self._world.domains[p.type] for p in params if p.name == name)
-            for choice in self._rng.sample(domain, len(domain)):
-                yield (choice,)
-
-    def _options(self, node: Node, instance: _Instance, base: int) -> list[Filter]:
-        """The values that a composite node with the input ``base`` may have, in random order.
+    def _options(self, node: Node, instance: _Instance, inputs: list[Value]) -> list[Filter]:
+        """The values that a node's side inputs may have.
 
         Among those of a filter are some drawn at random, most of which match no object. As in the
         official generator, a filter that is drawn may match objects nevertheless.
         """
-        options, count = _matching_options(node, instance, base)
-        nulls = _null_places(node, instance.template)
-        drawn: dict[Filter, None] = {}
-        for _ in range(count):
-            values = [
-                None if k in nulls else self._rng.choice((*self._world.attributes[name], None))
-                for k, name in enumerate(self._world.filter_attributes)
-            ]
-            drawn[tuple(values)] = None
-        options += drawn
+        template = instance.template
+        if not node.side_inputs:
+            return [()]
+        if not template.null_parameters.isdisjoint(node.required_inputs):
+            return []
+        if not node.is_composite:
+            (name,) = node.side_inputs
+            domain = next(self._world.domains[p.type] for p in template.params if p.name == name)
+            return [(value,) for value in domain]
+        nulls = template.null_places[len(instance.outputs)]
+        is_last = node is template.nodes[-1]
+        key = (node.type, is_last, nulls, inputs[0])
+        if key not in self._matching:
+            self._matching[key] = _matching_options(
+                node, is_last, nulls, int(inputs[0]), instance.scene_index
+            )
+        matching, count = self._matching[key]
+        if not count:
+            return matching.copy()
+        if nulls not in self._filters:
+            self._filters[nulls] = _all_filters(self._world, nulls)
+        drawn = dict.fromkeys(self._rng.choices(self._filters[nulls], k=count))
         if node.last_function == "filter":
-            options = [values for values in options if any(values)]
-        self._rng.shuffle(options)
-        return options
+            drawn.pop((None,) * len(self._world.filter_attributes), None)
+        return [*matching, *drawn]
 
 
-def _matching_options(node: Node, instance: _Instance, base: int) -> tuple[list[Filter], int]:
+def _all_filters(world: World, nulls: tuple[int, ...]) -> list[Filter]:
+    """All filters, those that match no object included, without values at the places ``nulls``."""
+    return list(
+        product(
+            *(
+                (None,) if k in nulls else (*world.attributes[name], None)
+                for k, name in enumerate(world.filter_attributes)
+            )
+        )
+    )
+
+
+def _matching_options(
+    node: Node, is_last: bool, nulls: tuple[int, ...], base: int, scene_index: SceneIndex
+) -> tuple[list[Filter], int]:
     """The values of a composite node that match objects of this scene, and how many filters are
     to be drawn at random besides.
 
     That is the number of filters that match some for ``exist``, of those that match one for
     ``count`` and plain ``filter``, and 0 for ``unique`` and after a relation.
     """
-    scene_index, last_function = instance.scene_index, node.last_function
-    nulls = _null_places(node, instance.template)
-    matching = [
-        (key, objects)
-        for key, objects in scene_index.matching.items()
-        if all(key[k] is None for k in nulls)
-    ]
+    matching = scene_index.matching_without(nulls)
+    last_function = node.last_function
     count = 0
     if node.is_relate:
         may_be_empty = last_function in ("count", "exist") or (
-            node is instance.template.nodes[-1] and last_function == "filter"
+            is_last and last_function == "filter"
         )
         options = [
-            ((relation, *key), related & objects)
-            for relation, anchors in scene_index.related.items()
-            for related in [anchors[base]]
+            ((relation, *key), selected)
+            for relation, related in scene_index.related.items()
             for key, objects in matching
             # The relation must remove an object that matches the filter.
-            if related & objects != objects and (related & objects or may_be_empty)
+            if (selected := related[base] & objects) != objects and (selected or may_be_empty)
         ]
     else:
-        options = [(key, base & objects) for key, objects in matching if base & objects]
+        options = [(key, selected) for key, objects in matching if (selected := base & objects)]
         ones = sum(objects.bit_count() == 1 for _, objects in options)
         count = {"unique": 0, "exist": len(options)}.get(last_function, ones)
     if last_function == "unique":
         options = [option for option in options if option[1].bit_count() == 1]
+    elif last_function == "filter":
+        options = [option for option in options if any(option[0])]
     return [values for values, _ in options], count
-
-
-def _null_places(node: Node, template: Template) -> list[int]:
-    """Which attributes of a composite node's filter must have no value."""
-    names = node.side_inputs[node.is_relate :]
-    return [k for k, name in enumerate(names) if name in template.null_parameters]
 
 
 def _accepted_answers(counts: dict[str, int]) -> set[str]:
@@ -280,16 +293,14 @@ def _constraints_hold(instance: _Instance) -> bool:
 
 def _is_degenerate(instance: _Instance) -> bool:
     """Return whether the answer is the same without one of the relations."""
-    nodes, scene_index = instance.template.nodes, instance.scene_index
-    for removed, node in enumerate(nodes):
-        if not node.is_relate:
-            continue
-        outputs = instance.outputs[:removed]
+    nodes = instance.template.nodes
+    for relation, affected in instance.template.nodes_after_relations.items():
+        outputs = instance.outputs.copy()
         try:
-            for k in range(removed, len(nodes)):
+            for k in affected:
                 inputs = [outputs[i] for i in nodes[k].inputs]
-                outputs.append(
-                    nodes[k].apply(scene_index, inputs, instance.values[k], k == removed)
+                outputs[k] = nodes[k].apply(
+                    instance.scene_index, inputs, instance.values[k], k == relation
                 )
         except NotUniqueError:
             continue

@@ -8,6 +8,9 @@ import re
 from filmvqa.worlds.engine.families import Template
 from filmvqa.worlds.engine.world import CLEVR, World
 
+#: Text in brackets, which a question has or lacks.
+_OPTIONAL = re.compile(r"\[([^\[\]]*)\]")
+
 
 def write_question(
     template: Template, values: dict[str, str | None], rng: random.Random, world: World = CLEVR
@@ -22,12 +25,15 @@ def write_question(
         if value in world.synonyms:
             value = rng.choice(world.synonyms[value])
         text = text.replace(parameter.name, value)
-    while match := re.search(r"\[([^\[\]]*)\]", text):
+    while match := _OPTIONAL.search(text):
         kept = match[1] if rng.random() < 0.5 else ""
         text = text[: match.start()] + kept + text[match.end() :]
-    text = re.sub(r"\s+(?=[?;,])", "", " ".join(text.split()))
+    text = " ".join(text.split())
+    for mark in "?;,":
+        text = text.replace(f" {mark}", mark)
     for word in world.words_after_an:
-        text = re.sub(rf"\b([Aa]) (?={re.escape(word)})", r"\1n ", text)
+        if word in text:
+            text = re.sub(rf"\b([Aa]) (?={re.escape(word)})", r"\1n ", text)
     return text
 
 
