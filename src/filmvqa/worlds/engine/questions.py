@@ -91,12 +91,10 @@ class QuestionGenerator:
         """Return up to ``per_image`` distinct questions, those of the least-used families first."""
         scene_index = SceneIndex(scene, self._world)
         self._matching.clear()
-        order = list(range(len(self._families)))
-        self._rng.shuffle(order)
-        order.sort(key=self._question_counts.__getitem__)
+        ranks = [count + self._rng.random() for count in self._question_counts]
         questions: list[Question] = []
         texts: set[str] = set()
-        for k in order:
+        for k in sorted(range(len(ranks)), key=ranks.__getitem__):
             if len(questions) == per_image:
                 break
             family = self._families[k]
@@ -154,7 +152,9 @@ class QuestionGenerator:
             )
         node = template.nodes[depth]
         inputs = [outputs[i] for i in node.inputs]
-        options = self._options(node, instance, inputs)
+        options: list[Filter] = [()]
+        if node.side_inputs:
+            options = self._options(node, instance, inputs)
         # How many choices were tried in vain after one, by what alone decides that.
         in_vain: dict[Value, int] = {}
         decided_by = template.decided_by[depth]
@@ -191,8 +191,6 @@ class QuestionGenerator:
         official generator, a filter that is drawn may match objects nevertheless.
         """
         template = instance.template
-        if not node.side_inputs:
-            return [()]
         if not template.null_parameters.isdisjoint(node.required_inputs):
             return []
         if not node.is_composite:
@@ -247,15 +245,18 @@ def _matching_options(
         )
         options = [
             ((relation, *key), selected)
-            for relation, related in scene_index.related.items()
+            for relation, anchors in scene_index.related.items()
+            for related in [anchors[base]]
             for key, objects in matching
             # The relation must remove an object that matches the filter.
-            if (selected := related[base] & objects) != objects and (selected or may_be_empty)
+            if (selected := related & objects) != objects and (selected or may_be_empty)
         ]
     else:
         options = [(key, selected) for key, objects in matching if (selected := base & objects)]
-        ones = sum(objects.bit_count() == 1 for _, objects in options)
-        count = {"unique": 0, "exist": len(options)}.get(last_function, ones)
+        if last_function == "exist":
+            count = len(options)
+        elif last_function != "unique":
+            count = sum(objects.bit_count() == 1 for _, objects in options)
     if last_function == "unique":
         options = [option for option in options if option[1].bit_count() == 1]
     elif last_function == "filter":
