@@ -11,6 +11,7 @@ from filmvqa.models.attentive_read import attentive_read
 from filmvqa.models.batch_norm import BatchNorm2d
 from filmvqa.models.conditioning import CONDITIONINGS, build_conditioning
 from filmvqa.models.options import OptionGroup, check_choice
+from filmvqa.models.place_sets import PlaceSets
 from filmvqa.models.protocols import Modulation
 from filmvqa.models.vision import convolution
 from filmvqa.settings.typed import Natural, Positive, Probability
@@ -32,11 +33,14 @@ class BlockOutput(NamedTuple):
         With a key, what it finds in them (B, C).
     branch
         If asked for, the maximum and the mean of the modulated branch over the map (B, 2C).
+    counts
+        With sets, the number of places in each (B, S).
     """
 
     x: Tensor
     read: Tensor | None = None
     branch: Tensor | None = None
+    counts: Tensor | None = None
 
 
 class FilmedResBlock(nn.Module):
@@ -63,6 +67,8 @@ class FilmedResBlock(nn.Module):
         The coordinates that maps are made of, one of ``AXES``.
     words_dim
         Width of the words' states, for a conditioning that reads them.
+    sets
+        Number S of sets that a conditioned block marks by the question's keys, as ``PlaceSets``.
     conditioning
         How the question acts: ``film``, ``guide``, ``spatial_film``, ``dual_attention``, another
         that is registered, or ``concat``, which appends γ and β, repeated over the map, to the 3×3
@@ -112,6 +118,7 @@ class FilmedResBlock(nn.Module):
         map_size: tuple[int, int] | None = None,
         axes: str = "xy",
         words_dim: int = 0,
+        sets: int = 0,
         *,
         conditioning: str = "film",
         conditioning_options: OptionGroup = None,
@@ -158,6 +165,7 @@ class FilmedResBlock(nn.Module):
         )
         self.dropout = nn.Dropout2d(dropout) if dropout else None
         self.conditioned = self.concat or conditioned
+        self.sets = PlaceSets(channels, sets) if sets and self.conditioned else None
         self.uses_gamma_beta = self.concat or (
             self.condition is not None and self.condition.uses_gamma_beta
         )
@@ -177,12 +185,28 @@ class FilmedResBlock(nn.Module):
         out: Tensor = self.condition(x, modulation)
         return out
 
+    def _mark(
+        self, x: Tensor, branch: Tensor, modulation: Modulation, weights: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """The output x (B, C, H, W) with what belongs to the sets, and their numbers."""
+        if self.sets is None:
+            return x, None
+        batch, channels, height, width = x.shape
+        if weights is None:
+            weights = x.new_ones(batch, height, width)
+        places = branch.permute(0, 2, 3, 1).reshape(batch, height * width, channels)
+        keys = modulation.key[:, channels:]
+        added, counts = self.sets(places, keys, weights.flatten(1))
+        added = added.view(batch, height, width, channels).permute(0, 3, 1, 2)
+        return x + added, counts
+
     def forward(
         self,
         x: Tensor,
         modulation: Modulation | None,
         context: Tensor | None = None,
         pool_branch: bool = False,
+        weights: Tensor | None = None,
     ) -> BlockOutput:
         """Map x (B, C, H, W) to the same shape.
 
@@ -196,6 +220,8 @@ class FilmedResBlock(nn.Module):
             (B, context_dim); None is as good as zeros.
         pool_branch
             Whether the modulated branch is pooled.
+        weights
+            What each place counts in a set (B, H, W); None: one.
         """
         x = self._film_at("before_conv1", x, modulation)
         if self.project is not None:
@@ -212,10 +238,11 @@ class FilmedResBlock(nn.Module):
         if self.dropout is not None:
             out = self.dropout(out)
         out = self._film_at("after_relu2", torch.relu(out), modulation)
-        read = branch = None
+        read = branch = counts = None
         if pool_branch:
             branch = torch.cat([out.amax((2, 3)), out.mean((2, 3))], 1)
         x = self._film_at("after_residual", x + out if self.residual else out, modulation)
         if modulation is not None and modulation.key.shape[1]:
-            read = attentive_read(x, out, modulation.key)
-        return BlockOutput(x, read, branch)
+            read = attentive_read(x, out, modulation.key[:, : x.shape[1]])
+            x, counts = self._mark(x, out, modulation, weights)
+        return BlockOutput(x, read, branch, counts)

@@ -38,6 +38,8 @@ class Classifier(nn.Module):
         Width of a vector that the hidden layers are given beside the pooled map; 0: none.
     axes
         The coordinates that maps are made of, one of ``AXES``.
+    num_branches
+        How many blocks' branches there are, for ``pool=branch``.
     projection_dim
         Channels of the 1×1 convolution; 0 leaves it out.
     pool
@@ -45,8 +47,8 @@ class Classifier(nn.Module):
         ``maxpool`` or ``avgpool`` over squares with a side of 2, 3, 4, 5 or 7; ``avgpoolfull``;
         ``aggressive``, which is 2×2 max pooling, then global average pooling, and no hidden layers;
         and ``none``. Only here there are ``maxavgpoolfull``, the maximum and the mean side by side,
-        and ``branch``: these two of the last conditioned block's modulated branch, before the
-        residual connection, which needs a network with ``reads`` and no projection.
+        and ``branch``: these two of a conditioned block's modulated branch, before the residual
+        connection, which needs a network with ``reads`` and no projection.
     hidden_dims
         Widths of the hidden layers.
     norm
@@ -70,6 +72,7 @@ class Classifier(nn.Module):
         num_answers: int,
         context_dim: int = 0,
         axes: str = "xy",
+        num_branches: int = 1,
         *,
         projection_dim: Natural = 512,
         pool: str = "maxpoolfull",
@@ -105,13 +108,16 @@ class Classifier(nn.Module):
             raise OptionError(f"pool={pool}: leaves nothing of maps of {maps}; choose another")
         dims = () if pool == "aggressive" else tuple(hidden_dims)
         pooled_dim = pool_channels * height * width + context_dim
+        if self.takes_branch:
+            pooled_dim += (num_branches - 1) * 2 * channels
         self.mlp = mlp(pooled_dim, dims, num_answers, norm=norm, dropout=dropout)
 
     def forward(
         self, x: Tensor, context: Tensor | None = None, branch: Tensor | None = None
     ) -> Tensor:
         """Map (B, channels, H, W), and a context (B, context_dim) if there is one, to logits
-        (B, num_answers). With ``pool=branch``, ``branch`` (B, 2 channels) is taken for the map."""
+        (B, num_answers). With ``pool=branch``, ``branch`` (B, num_branches × 2 channels) is taken for
+        the map."""
         pooled: Tensor
         if self.takes_branch and branch is not None:
             pooled = branch

@@ -40,7 +40,7 @@ class FilmGenerator(nn.Module):
     extra_dim
         Number E of further outputs a layer, for conditionings other than FiLM.
     key_dim
-        Width K of a layer's key, for attentive reads.
+        Width K of a layer's keys, for attentive reads and sets of places.
     decoder
         ``linear`` is the paper's (section 3; the retrospective found it sufficient). ``mlp`` has a
         linear layer with ReLU for each of ``hidden_dims``. ``gru`` and ``lstm`` take one step for

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, ClassVar, Literal, cast
 
 import torch
 from torch import Tensor, nn
 
-from filmvqa.models.blocks import COORDINATES, FilmedResBlock
+from filmvqa.models.blocks import COORDINATES, BlockOutput, FilmedResBlock
 from filmvqa.models.classifier import Classifier
 from filmvqa.models.encoder import QuestionEncoder
 from filmvqa.models.film_generator import FilmGenerator
 from filmvqa.models.options import FeatureShape, OptionGroup, build_part, check_choice
+from filmvqa.models.place_sets import PlaceSets, PlaceWeights
 from filmvqa.models.protocols import Activations, Modulation, ModulationChange
 from filmvqa.models.registry import register_model
 from filmvqa.models.vision import AXES, PIXEL_RANGES, Stem, for_each_question, scale_pixels
@@ -25,6 +26,8 @@ from filmvqa.system.errors import OptionError
 INITIAL_BIASES = ("zero", "uniform")
 #: How their weights begin.
 INITIAL_WEIGHTS = ("kaiming", "small")
+#: Of which conditioned blocks the head is given what was read, pooled and counted.
+HEAD_INPUTS = ("last", "all")
 
 
 @register_model("film")
@@ -67,6 +70,12 @@ class FilmNet(nn.Module):
         Whether the question also gives each conditioned block a key, by which the block's output is
         read (``FilmedResBlock.forward``), for the next block and the classifier. A network
         that can select an object in one step leaves the plateau early (docs/learning.md).
+    sets
+        How many sets of places each conditioned block marks and counts, by further keys of the
+        question's (``PlaceSets``); the numbers go to the head. Needs ``reads``.
+    head_inputs
+        What the head is given of reads, pooled branches and numbers: the ``last`` conditioned
+        block's, or those of ``all``.
     encoder, generator, stem, block, classifier
         Keyword options of ``QuestionEncoder``, ``FilmGenerator``, ``Stem``, ``FilmedResBlock`` and
         ``Classifier``. ``coordinates`` of stem and classifier are by default those of the network.
@@ -102,6 +111,8 @@ class FilmNet(nn.Module):
         initial_biases: str = "zero",
         initial_weights: str = "kaiming",
         reads: bool = False,
+        sets: Natural = 0,
+        head_inputs: str = "last",
         encoder: OptionGroup = None,
         generator: OptionGroup = None,
         stem: OptionGroup = None,
@@ -112,6 +123,9 @@ class FilmNet(nn.Module):
         check_choice("pixel_range", pixel_range, PIXEL_RANGES)
         check_choice("initial_biases", initial_biases, INITIAL_BIASES)
         check_choice("initial_weights", initial_weights, INITIAL_WEIGHTS)
+        check_choice("head_inputs", head_inputs, HEAD_INPUTS)
+        if sets and not reads:
+            raise OptionError(f"sets={sets}: needs reads=true, whose keys are like theirs")
         self.pixel_range = pixel_range
         self.reads = reads
         conditioned = [True] * num_blocks if film_blocks is None else [bool(f) for f in film_blocks]
@@ -138,15 +152,17 @@ class FilmNet(nn.Module):
             build_part(
                 "block", FilmedResBlock, channels, is_conditioned, coordinates,
                 channels if reads and i else 0, map_size, coordinate_axes,
-                self.encoder.output_dim,
+                self.encoder.output_dim, sets,
                 **(block or {}),
             )
             for i, is_conditioned in enumerate(conditioned)
         ]  # fmt: skip
         self.blocks = nn.ModuleList(blocks)
+        self.place_weights = PlaceWeights(feature_shape[0], map_size) if sets else None
+        self.head_inputs = 1 if head_inputs == "last" else max(1, sum(b.conditioned for b in blocks))
         self._build_head(
-            map_size, num_answers, channels, channels if reads else 0, coordinate_axes,
-            _with_coordinates(classifier, has_coordinates),
+            map_size, num_answers, channels, self.head_inputs * (channels + sets) if reads else 0,
+            coordinate_axes, _with_coordinates(classifier, has_coordinates),
         )  # fmt: skip
         extra_dims = [b.extra_dim for b in blocks]
         self.reads_words = any(b.reads_words for b in blocks)
@@ -160,7 +176,8 @@ class FilmNet(nn.Module):
         self.film_generator = (
             build_part(
                 "generator", FilmGenerator, self.encoder.output_dim, num_conditioned, channels,
-                max(extra_dims, default=0), channels if reads else 0,
+                max(extra_dims, default=0),
+                channels + PlaceSets.key_dim(channels, sets) if reads else 0,
                 **options,
             )
             if num_conditioned else None
@@ -184,7 +201,7 @@ class FilmNet(nn.Module):
         """Build what follows the blocks; a network with another head has another method."""
         self.classifier = build_part(
             "classifier", Classifier, channels, map_size, num_answers, context_dim,
-            coordinate_axes, **options,
+            coordinate_axes, self.head_inputs, **options,
         )  # fmt: skip
 
     def _head(self, x: Tensor, read: Tensor | None, branch: Tensor | None) -> Tensor:
@@ -193,7 +210,7 @@ class FilmNet(nn.Module):
 
     @property
     def _takes_branch(self) -> bool:
-        """Whether the head is given the last conditioned block's modulated branch."""
+        """Whether the head is given conditioned blocks' modulated branches."""
         return self.classifier.takes_branch
 
     @property
@@ -325,22 +342,35 @@ class FilmNet(nn.Module):
         pixels = scale_pixels(features, self.pixel_range)
         x = self.stem(pixels)  # (U, C, H, W), once an image
         x = for_each_question(x, image_of_question)  # (B, C, H, W)
+        weights: Tensor | None = None
+        if self.place_weights is not None:
+            weights = for_each_question(self.place_weights(pixels), image_of_question)  # (B, H, W)
         film_index = 0
-        read: Tensor | None = None
-        branch: Tensor | None = None
+        outputs: list[BlockOutput] = []
         for block, is_conditioned in zip(self.blocks, self.conditioned_blocks, strict=True):
             if not is_conditioned or modulation is None:
-                x = block(x, None, read).x
+                x = block(x, None, outputs[-1].read if outputs else None).x
                 continue
-            is_last = film_index == self.num_modulated - 1
-            pool_branch = is_last and self._takes_branch
-            out = block(x, modulation.layer(film_index), read, pool_branch)
-            x, read, branch = out.x, out.read, out.branch
+            is_heeded = film_index >= self.num_modulated - self.head_inputs
+            out = block(
+                x, modulation.layer(film_index), outputs[-1].read if outputs else None,
+                is_heeded and self._takes_branch, weights,
+            )  # fmt: skip
+            x = out.x
+            outputs.append(out)
             film_index += 1
-        output = self._head(x, read, branch)
+        heeded = outputs[-self.head_inputs :]
+        found = _join(part for out in heeded for part in (out.read, out.counts))
+        output = self._head(x, found, _join(out.branch for out in heeded))
         if return_penalty and modulation is not None and self.film_generator is not None:
             return output, self.film_generator.penalty(modulation)
         return output
+
+
+def _join(parts: Iterable[Tensor | None]) -> Tensor | None:
+    """Vectors (B, n) side by side; None if there are none."""
+    given = [part for part in parts if part is not None]
+    return torch.cat(given, 1) if given else None
 
 
 def _with_coordinates(options: OptionGroup, coordinates: bool) -> dict[str, Any]:

@@ -25,8 +25,8 @@ class Modulation(NamedTuple):
     extra
         Further numbers for conditionings other than FiLM, (B, L, E), or (B, E) for one layer.
     key
-        What a layer's attentive read looks for, (B, L, K), or (B, K) for one layer; K is 0 if there
-        are no reads.
+        What a layer's attentive read looks for, and then its sets (``PlaceSets``), (B, L, K), or
+        (B, K) for one layer; K is 0 if there are no reads.
     words, padding
         The words' states (B, T, D), and which are padding (B, T), of a model of which some layer
         reads them; else None.

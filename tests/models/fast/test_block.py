@@ -14,6 +14,7 @@ from filmvqa.models.blocks import BlockOutput, FilmedResBlock
 from filmvqa.models.fast import block as fast_block
 from filmvqa.models.fast.accelerate import accelerate
 from filmvqa.models.fast.block import _moments
+from filmvqa.models.place_sets import PlaceSets
 from filmvqa.models.protocols import Modulation
 from tests.models.fast.accelerated import accelerated, threads
 from tests.models.test_blocks import modulation
@@ -21,8 +22,8 @@ from tests.models.test_blocks import modulation
 OPTIONS = {"coordinates": "none", "input_proj_kernel": 0, "kernel_size": 1}
 
 
-def block(channels: int, context_dim: int = 0) -> FilmedResBlock:
-    return accelerated(FilmedResBlock(channels, context_dim=context_dim, **OPTIONS))
+def block(channels: int, context_dim: int = 0, sets: int = 0) -> FilmedResBlock:
+    return accelerated(FilmedResBlock(channels, context_dim=context_dim, sets=sets, **OPTIONS))
 
 
 def as_leaves(tensors: tuple[Tensor, ...], dtype: torch.dtype) -> list[Tensor]:
@@ -30,14 +31,19 @@ def as_leaves(tensors: tuple[Tensor, ...], dtype: torch.dtype) -> list[Tensor]:
 
 
 def run(module: FilmedResBlock, inputs: list[Tensor]) -> BlockOutput:
-    x, context, *parameters = inputs
-    return module(x, Modulation(*parameters), context, True)
+    x, context, weights, *parameters = inputs
+    return module(x, Modulation(*parameters), context, True, weights)
+
+
+def given_on(output: BlockOutput) -> list[Tensor]:
+    return [part for part in output if part is not None]
 
 
 @given(
     questions=st.integers(1, 9),
     size=st.tuples(st.integers(1, 5), st.integers(2, 5)),
     channels=st.integers(1, 20),
+    sets=st.integers(0, 3),
     training=st.booleans(),
     num_threads=st.sampled_from([1, 2, 3]),
     seed=st.integers(0, 1000),
@@ -46,22 +52,25 @@ def test_outputs_and_gradients_are_those_of_torchs_functions(
     questions: int,
     size: tuple[int, int],
     channels: int,
+    sets: int,
     training: bool,
     num_threads: int,
     seed: int,
 ) -> None:
     torch.manual_seed(seed)
-    module = block(channels, 3).train(training)
+    module = block(channels, 3, sets).train(training)
     module.norm.running_mean.normal_()
     module.norm.running_var.uniform_(0.5, 2.0)
     exact = copy.deepcopy(module).double()
     x = torch.randn(questions, channels, *size)
     context = torch.randn(questions, 3)
-    parameters = modulation(channels, batch=questions, key=channels)
-    own = as_leaves((x, context, *parameters[:4]), torch.float32)
-    reference = as_leaves((x, context, *parameters[:4]), torch.float64)
+    parameters = modulation(
+        channels, batch=questions, key=channels + PlaceSets.key_dim(channels, sets)
+    )
+    inputs = (x, context, torch.rand(questions, *size), *parameters[:4])
+    own, reference = as_leaves(inputs, torch.float32), as_leaves(inputs, torch.float64)
     with threads(num_threads):
-        out, expected = run(module, own), run(exact, reference)
+        out, expected = given_on(run(module, own)), given_on(run(exact, reference))
         weights = [torch.randn_like(t) for t in out]
         sum((t * w).sum() for t, w in zip(out, weights, strict=True)).backward()
     sum((t * w).sum() for t, w in zip(expected, weights, strict=True)).backward()
@@ -70,7 +79,7 @@ def test_outputs_and_gradients_are_those_of_torchs_functions(
     for got, right in zip(out, expected, strict=True):
         assert_near(got, right, tolerance)
     leaves = zip([*own, *module.parameters()], [*reference, *exact.parameters()], strict=True)
-    gradients = [(a.grad, b.grad) for a, b in leaves if b.numel()]
+    gradients = [(a.grad, b.grad) for a, b in leaves if b.grad is not None and b.numel()]
     scale = max(1.0, *(float(right.abs().max()) for _, right in gradients))
     for got, right in gradients:
         assert (got - right).abs().max() <= 20 * tolerance * scale
@@ -85,7 +94,7 @@ def assert_near(got: Tensor, right: Tensor, tolerance: float) -> None:
 def has_no_ties(exact: FilmedResBlock, inputs: list[Tensor]) -> bool:
     """Whether rounding moves no value across 0, and no other position to the maximum."""
     with torch.no_grad():
-        x, context, gamma, beta, *_ = inputs
+        x, context, _, gamma, beta, *_ = inputs
         z = exact.norm(exact.conv(x) + exact.context(context)[:, :, None, None])
         branch = (gamma[:, :, None, None] * z + beta[:, :, None, None]).flatten(2)
         two = branch.topk(2, 2).values if branch.shape[2] > 1 else branch

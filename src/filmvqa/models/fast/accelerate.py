@@ -21,6 +21,7 @@ from filmvqa.models.fast.encoder import FastQuestionEncoder
 from filmvqa.models.fast.replacement import remember_parts
 from filmvqa.models.fast.word_attention import FastWordAttention
 from filmvqa.models.film_generator import WordAttention
+from filmvqa.models.place_sets import PlaceSets
 from filmvqa.models.protocols import Modulation
 from filmvqa.system.errors import one_line
 
@@ -71,10 +72,11 @@ class _FastForm(NamedTuple):
 
 def _block_inputs(block: FilmedResBlock, normal: Callable[..., Tensor]) -> Sequence[Any]:
     channels = block.conv.in_channels
-    gamma, beta, key = (normal(3, channels) for _ in range(3))
+    sets = 0 if block.sets is None else PlaceSets.key_dim(channels, block.sets.sets)
+    gamma, beta, key = normal(3, channels), normal(3, channels), normal(3, channels + sets)
     modulation = Modulation(1 + gamma, beta, normal(3, 0), key)
     context = None if block.context is None else normal(3, block.context.in_features)
-    return normal(3, channels, 4, 4), modulation, context, True
+    return normal(3, channels, 4, 4), modulation, context, True, normal(3, 4, 4)
 
 
 def _encoder_inputs(encoder: QuestionEncoder, normal: Callable[..., Tensor]) -> Sequence[Any]:

@@ -34,6 +34,7 @@ class FastFilmedResBlock(FilmedResBlock):
         modulation: Modulation | None,
         context: Tensor | None = None,
         pool_branch: bool = False,
+        weights: Tensor | None = None,
     ) -> BlockOutput:
         if (
             modulation is None
@@ -42,7 +43,7 @@ class FastFilmedResBlock(FilmedResBlock):
             or x.numel() == x.shape[1]  # batch norm says what is wrong with a single value
             or not is_intact(self)
         ):
-            return super().forward(x, modulation, context, pool_branch)
+            return super().forward(x, modulation, context, pool_branch, weights)
         norm = cast(BatchNorm2d, self.norm)
         batch, channels, height, width = x.shape
         offset = x.new_zeros(batch, channels) if self.conv.bias is None else self.conv.bias
@@ -57,16 +58,17 @@ class FastFilmedResBlock(FilmedResBlock):
             offset.expand(batch, channels),
             modulation.gamma,
             modulation.beta,
-            modulation.key * read_scale(channels),
+            modulation.key[:, :channels] * read_scale(channels),
             norm.eps,
             statistics,
             norm.shared,
         )
         if norm.training:
             track(norm, done.batch_mean, done.batch_var, done.size)
-        x = done.x.view(batch, height, width, channels).permute(0, 3, 1, 2)
+        y = done.x.view(batch, height, width, channels).permute(0, 3, 1, 2)
         branch = torch.cat([done.maximum, done.mean], 1) if pool_branch else None
-        return BlockOutput(x, done.read, branch)
+        y, counts = self._mark(y, y - x, modulation, weights)
+        return BlockOutput(y, done.read, branch, counts)
 
 
 def is_fusible(block: FilmedResBlock) -> bool:

@@ -1,0 +1,83 @@
+"""Sets of places: what a question counts in a map."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from filmvqa.models.attentive_read import read_scale
+from filmvqa.system.devices import at_least_float32
+
+
+class PlaceSets(nn.Module):
+    """Marks sets of a map's places and counts them.
+
+    An attentive read is a mean: two equal objects read like one (Zhang, Hare and Prügel-Bennett
+    2018), so that it cannot count. Here the question gives a key and a bias for each set; a place
+    belongs to it by a sigmoid of the key's product with the place, between 0 and 1, and the number
+    is the sum. What belongs is added to the map, so that the next block can unite or intersect sets.
+
+    Parameters
+    ----------
+    channels
+        Channels C of the map.
+    sets
+        Number S of sets.
+    """
+
+    def __init__(self, channels: int, sets: int) -> None:
+        super().__init__()
+        self.sets = sets
+        self.write = nn.Linear(sets, channels, bias=False)
+
+    @staticmethod
+    def key_dim(channels: int, sets: int) -> int:
+        """How many numbers of a question the sets need: keys and biases."""
+        return sets * (channels + 1)
+
+    def forward(self, branch: Tensor, keys: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """Mark and count places.
+
+        Parameters
+        ----------
+        branch
+            What is compared with the keys (B, N, C), at N places.
+        keys
+            (B, S (C + 1)): the S keys, then the S biases.
+        weights
+            What each place counts (B, N).
+
+        Returns
+        -------
+        tuple
+            What is to be added to the map (B, N, C), and the numbers (B, S).
+        """
+        channels = branch.shape[2]
+        key, bias = keys.split((self.sets * channels, self.sets), 1)
+        key = key.reshape(len(keys), self.sets, channels) * read_scale(channels)
+        scores = torch.baddbmm(bias[:, None], branch, key.transpose(1, 2))  # (B, N, S)
+        belongs = torch.sigmoid(at_least_float32(scores)).to(branch.dtype)
+        counts = torch.einsum("bns,bn->bs", belongs, weights)
+        return self.write(belongs), counts
+
+
+class PlaceWeights(nn.Module):
+    """What each place of a map counts: a sigmoid of a 1×1 convolution of the image's features.
+
+    A large object covers more places than a small one. Features that tell an object's centre from
+    the rest of it, as ``clevr_cnn``'s do, make this a weight of one for each object. The weights
+    are of the features' own places, and are summed over those that one place of the map stands for.
+    """
+
+    def __init__(self, channels: int, map_size: tuple[int, int]) -> None:
+        super().__init__()
+        self.map_size = map_size
+        self.conv = nn.Conv2d(channels, 1, 1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Map features (U, C, H, W) to weights (U, h, w) of a map of ``map_size``."""
+        weights = torch.sigmoid(at_least_float32(self.conv(features)))  # (U, 1, H, W)
+        (height, width), (h, w) = weights.shape[2:], self.map_size
+        means = F.adaptive_avg_pool2d(weights, self.map_size)
+        return (means * (height * width / (h * w)))[:, 0].to(features.dtype)

@@ -1,0 +1,113 @@
+"""Sets of places against sums by hand, and what a network with them gives to its head."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from filmvqa.models.attentive_read import SHARPNESS
+from filmvqa.models.blocks import FilmedResBlock
+from filmvqa.models.film_net import FilmNet
+from filmvqa.models.place_sets import PlaceSets, PlaceWeights
+from filmvqa.system.errors import OptionError
+from tests.models.test_blocks import modulation
+
+SMALL = {
+    "channels": 6, "num_blocks": 3, "reads": True, "coordinates": "none",
+    "encoder": {"embedding_dim": 4, "hidden_dim": 5},
+    "block": {"input_proj_kernel": 0, "kernel_size": 1},
+    "classifier": {"projection_dim": 0, "pool": "branch", "hidden_dims": [7]},
+}  # fmt: skip
+
+
+@given(channels=st.integers(1, 5), places=st.integers(1, 6), sets=st.integers(1, 3))
+def test_a_place_belongs_by_a_sigmoid_and_is_counted_by_its_weight(
+    channels: int, places: int, sets: int
+) -> None:
+    torch.manual_seed(channels + 7 * places)
+    module = PlaceSets(channels, sets)
+    branch, weights = torch.randn(2, places, channels), torch.rand(2, places)
+    keys = torch.randn(2, PlaceSets.key_dim(channels, sets))
+    added, counts = module(branch, keys, weights)
+    for b in range(2):
+        for s in range(sets):
+            key, bias = keys[b, s * channels : (s + 1) * channels], keys[b, sets * channels + s]
+            scores = SHARPNESS / math.sqrt(channels) * branch[b] @ key + bias
+            belongs = 1 / (1 + (-scores).exp())
+            assert torch.allclose(counts[b, s], (belongs * weights[b]).sum(), atol=1e-5)
+            added = added - belongs[:, None] * module.write.weight[:, s] * (
+                torch.arange(2) == b
+            ).view(2, 1, 1)
+    assert added.abs().max() < 1e-5
+
+
+def test_two_equal_objects_count_as_two_where_a_read_finds_the_same() -> None:
+    """What an attentive read cannot tell: the number of objects like the key."""
+    torch.manual_seed(0)
+    block = FilmedResBlock(4, sets=1, coordinates="none", input_proj_kernel=0, kernel_size=1)
+    block.eval()
+    one, other = torch.randn(4), torch.randn(4)
+    pictures = [torch.stack(p)[None].transpose(1, 2)[..., None] for p in ([one, other], [one] * 2)]
+    parameters = modulation(4, batch=1, key=4 + PlaceSets.key_dim(4, 1))
+    alone = torch.stack([one])[None].transpose(1, 2)[..., None]
+    twice, single = block(pictures[1], parameters), block(alone, parameters)
+    assert torch.allclose(twice.read, single.read, atol=1e-5)
+    assert torch.allclose(twice.counts, 2 * single.counts, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(4, 4), (2, 2), (4, 1)])
+def test_a_places_weight_is_the_sum_of_those_it_stands_for(size: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    module, features = PlaceWeights(3, size), torch.randn(2, 3, 4, 4)
+    fine = torch.sigmoid(module.conv(features))[:, 0]
+    summed = fine.view(2, size[0], 4 // size[0], size[1], 4 // size[1]).sum((2, 4))
+    assert torch.allclose(module(features), summed, atol=1e-5)
+
+
+@pytest.mark.parametrize(("head_inputs", "num_blocks"), [("last", 1), ("all", 3)])
+def test_the_classifier_sees_the_last_block_or_all(head_inputs: str, num_blocks: int) -> None:
+    torch.manual_seed(0)
+    net = FilmNet(9, 5, (3, 4, 4), sets=2, head_inputs=head_inputs, **SMALL).eval()
+    # A read, maximum and mean, and two numbers a block.
+    assert net.classifier.mlp[0].in_features == num_blocks * (6 + 2 * 6 + 2)
+    features, questions = torch.randn(2, 3, 4, 4), torch.tensor([[1, 4, 2], [1, 5, 2]])
+    given: list[torch.Tensor] = []
+    net.classifier.mlp.register_forward_pre_hook(lambda module, args: given.append(args[0]))
+    net(features, questions)
+    net.film_generator.register_forward_hook(
+        lambda module, args, out: out._replace(gamma=out.gamma.index_fill(1, torch.tensor([0]), 0))
+    )
+    net(features, questions)
+    net.blocks[0].sets.write.weight.data.zero_()
+    before, after = given
+    changed = (before != after).any(0)
+    # The first block's own read is seen by the head only where it is given all of them.
+    assert changed[:6].any()
+    assert changed.shape == (num_blocks * 20,)
+
+
+def test_places_count_by_their_weights_in_a_network() -> None:
+    torch.manual_seed(0)
+    net = FilmNet(9, 5, (3, 4, 4), sets=2, **SMALL).eval()
+    features, questions = torch.randn(1, 3, 4, 4), torch.tensor([[1, 4, 2]])
+    numbers: list[torch.Tensor] = []
+    net.blocks[-1].sets.register_forward_hook(lambda module, args, out: numbers.append(out[1]))
+    net(features, questions)
+    net.place_weights.conv.bias.data += 100  # each place of the features counts one
+    net(features, questions)
+    net.place_weights.conv.bias.data -= 200  # none counts
+    net(features, questions)
+    some, every, none = numbers
+    assert (none.abs() < 1e-6).all()
+    assert (some < every).all()
+
+
+def test_sets_need_reads() -> None:
+    with pytest.raises(OptionError, match="sets=2: needs reads=true"):
+        FilmNet(9, 5, (3, 4, 4), sets=2)
+    with pytest.raises(OptionError, match="head_inputs"):
+        FilmNet(9, 5, (3, 4, 4), head_inputs="some")
