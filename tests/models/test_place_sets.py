@@ -82,12 +82,20 @@ def test_the_classifier_sees_the_last_block_or_all(head_inputs: str, num_blocks:
         lambda module, args, out: out._replace(gamma=out.gamma.index_fill(1, torch.tensor([0]), 0))
     )
     net(features, questions)
-    net.blocks[0].sets.write.weight.data.zero_()
     before, after = given
     changed = (before != after).any(0)
     # The first block's own read is seen by the head only where it is given all of them.
     assert changed[:6].any()
     assert changed.shape == (num_blocks * 20,)
+
+
+def test_each_weight_has_a_gradient() -> None:
+    """Also those of the last block, whose map nothing reads."""
+    torch.manual_seed(0)
+    net = FilmNet(9, 5, (3, 4, 4), sets=2, head_inputs="all", initial_biases="uniform", **SMALL)
+    net(torch.randn(3, 3, 4, 4), torch.tensor([[1, 4, 2], [1, 5, 2], [1, 6, 2]])).sum().backward()
+    without = [name for name, weight in net.named_parameters() if weight.grad is None]
+    assert not without
 
 
 def test_places_count_by_their_weights_in_a_network() -> None:

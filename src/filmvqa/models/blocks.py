@@ -69,6 +69,8 @@ class FilmedResBlock(nn.Module):
         Width of the words' states, for a conditioning that reads them.
     sets
         Number S of sets that a conditioned block marks by the question's keys, as ``PlaceSets``.
+    writes_sets
+        Whether it adds what belongs to them to its output.
     conditioning
         How the question acts: ``film``, ``guide``, ``spatial_film``, ``dual_attention``, another
         that is registered, or ``concat``, which appends γ and β, repeated over the map, to the 3×3
@@ -119,6 +121,7 @@ class FilmedResBlock(nn.Module):
         axes: str = "xy",
         words_dim: int = 0,
         sets: int = 0,
+        writes_sets: bool = True,
         *,
         conditioning: str = "film",
         conditioning_options: OptionGroup = None,
@@ -165,7 +168,7 @@ class FilmedResBlock(nn.Module):
         )
         self.dropout = nn.Dropout2d(dropout) if dropout else None
         self.conditioned = self.concat or conditioned
-        self.sets = PlaceSets(channels, sets) if sets and self.conditioned else None
+        self.sets = PlaceSets(channels, sets, writes_sets) if sets and self.conditioned else None
         self.uses_gamma_beta = self.concat or (
             self.condition is not None and self.condition.uses_gamma_beta
         )
@@ -197,6 +200,8 @@ class FilmedResBlock(nn.Module):
         places = branch.permute(0, 2, 3, 1).reshape(batch, height * width, channels)
         keys = modulation.key[:, channels:]
         added, counts = self.sets(places, keys, weights.flatten(1))
+        if added is None:
+            return x, counts
         added = added.view(batch, height, width, channels).permute(0, 3, 1, 2)
         return x + added, counts
 

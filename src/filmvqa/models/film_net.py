@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from filmvqa.models.blocks import COORDINATES, BlockOutput, FilmedResBlock
-from filmvqa.models.classifier import Classifier
+from filmvqa.models.classifier import BRANCH, Classifier
 from filmvqa.models.encoder import QuestionEncoder
 from filmvqa.models.film_generator import FilmGenerator
 from filmvqa.models.options import FeatureShape, OptionGroup, build_part, check_choice
@@ -148,11 +148,13 @@ class FilmNet(nn.Module):
             **stem_options,
         )
         map_size = self.stem.output_size(*feature_shape[1:])
+        # Nothing reads the map after the last block if the head takes its branch.
+        num_readers = num_blocks - ((classifier or {}).get("pool") == BRANCH)
         blocks = [
             build_part(
                 "block", FilmedResBlock, channels, is_conditioned, coordinates,
                 channels if reads and i else 0, map_size, coordinate_axes,
-                self.encoder.output_dim, sets,
+                self.encoder.output_dim, sets, i < num_readers,
                 **(block or {}),
             )
             for i, is_conditioned in enumerate(conditioned)

@@ -24,19 +24,23 @@ class PlaceSets(nn.Module):
         Channels C of the map.
     sets
         Number S of sets.
+    writes
+        Whether what belongs is added to the map; not where nothing reads the map any more.
     """
 
-    def __init__(self, channels: int, sets: int) -> None:
+    def __init__(self, channels: int, sets: int, writes: bool = True) -> None:
         super().__init__()
         self.sets = sets
-        self.write = nn.Linear(sets, channels, bias=False)
+        self.write = nn.Linear(sets, channels, bias=False) if writes else None
 
     @staticmethod
     def key_dim(channels: int, sets: int) -> int:
         """How many numbers of a question the sets need: keys and biases."""
         return sets * (channels + 1)
 
-    def forward(self, branch: Tensor, keys: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, branch: Tensor, keys: Tensor, weights: Tensor
+    ) -> tuple[Tensor | None, Tensor]:
         """Mark and count places.
 
         Parameters
@@ -51,7 +55,7 @@ class PlaceSets(nn.Module):
         Returns
         -------
         tuple
-            What is to be added to the map (B, N, C), and the numbers (B, S).
+            What is to be added to the map (B, N, C), if anything, and the numbers (B, S).
         """
         channels = branch.shape[2]
         key, bias = keys.split((self.sets * channels, self.sets), 1)
@@ -59,7 +63,7 @@ class PlaceSets(nn.Module):
         scores = torch.baddbmm(bias[:, None], branch, key.transpose(1, 2))  # (B, N, S)
         belongs = torch.sigmoid(at_least_float32(scores)).to(branch.dtype)
         counts = torch.einsum("bns,bn->bs", belongs, weights)
-        return self.write(belongs), counts
+        return None if self.write is None else self.write(belongs), counts
 
 
 class PlaceWeights(nn.Module):
