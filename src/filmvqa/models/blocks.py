@@ -43,6 +43,11 @@ class BlockOutput(NamedTuple):
     counts: Tensor | None = None
 
 
+def weights_of(places: Tensor, weights: Tensor | None) -> Tensor:
+    """What each of the places (B, N, ...) counts, (B, N)."""
+    return places.new_ones(places.shape[:2]) if weights is None else weights.flatten(1)
+
+
 class FilmedResBlock(nn.Module):
     """1×1 convolution, ReLU, 3×3 convolution, batch norm, FiLM, ReLU and a residual connection.
 
@@ -194,16 +199,10 @@ class FilmedResBlock(nn.Module):
         """The output x (B, C, H, W) with what belongs to the sets, and their numbers."""
         if self.sets is None:
             return x, None
-        batch, channels, height, width = x.shape
-        if weights is None:
-            weights = x.new_ones(batch, height, width)
-        places = branch.permute(0, 2, 3, 1).reshape(batch, height * width, channels)
-        keys = modulation.key[:, channels:]
-        added, counts = self.sets(places, keys, weights.flatten(1))
-        if added is None:
-            return x, counts
-        added = added.view(batch, height, width, channels).permute(0, 3, 1, 2)
-        return x + added, counts
+        places = branch.flatten(2).transpose(1, 2)  # (B, N, C)
+        keys = modulation.key[:, x.shape[1] :]
+        added, counts = self.sets(places, keys, weights_of(places, weights))
+        return x if added is None else x + added.transpose(1, 2).view_as(x), counts
 
     def forward(
         self,

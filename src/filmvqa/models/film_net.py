@@ -161,7 +161,9 @@ class FilmNet(nn.Module):
         ]  # fmt: skip
         self.blocks = nn.ModuleList(blocks)
         self.place_weights = PlaceWeights(feature_shape[0], map_size) if sets else None
-        self.head_inputs = 1 if head_inputs == "last" else max(1, sum(b.conditioned for b in blocks))
+        self.head_inputs = (
+            1 if head_inputs == "last" else max(1, sum(b.conditioned for b in blocks))
+        )
         self._build_head(
             map_size, num_answers, channels, self.head_inputs * (channels + sets) if reads else 0,
             coordinate_axes, _with_coordinates(classifier, has_coordinates),

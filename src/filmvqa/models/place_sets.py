@@ -57,11 +57,18 @@ class PlaceSets(nn.Module):
         tuple
             What is to be added to the map (B, N, C), if anything, and the numbers (B, S).
         """
-        channels = branch.shape[2]
-        key, bias = keys.split((self.sets * channels, self.sets), 1)
-        key = key.reshape(len(keys), self.sets, channels) * read_scale(channels)
+        key, bias = self.split(keys, branch.shape[2])
         scores = torch.baddbmm(bias[:, None], branch, key.transpose(1, 2))  # (B, N, S)
         belongs = torch.sigmoid(at_least_float32(scores)).to(branch.dtype)
+        return self.mark(belongs, weights)
+
+    def split(self, keys: Tensor, channels: int) -> tuple[Tensor, Tensor]:
+        """The keys (B, S, C), scaled, and the biases (B, S)."""
+        key, bias = keys.split((self.sets * channels, self.sets), 1)
+        return key.reshape(len(keys), self.sets, channels) * read_scale(channels), bias
+
+    def mark(self, belongs: Tensor, weights: Tensor) -> tuple[Tensor | None, Tensor]:
+        """As ``forward``, of what belongs (B, N, S)."""
         counts = torch.einsum("bns,bn->bs", belongs, weights)
         return None if self.write is None else self.write(belongs), counts
 

@@ -17,7 +17,7 @@ from torch.autograd.function import once_differentiable
 
 from filmvqa.models.attentive_read import read_scale
 from filmvqa.models.batch_norm import BatchNorm2d, SharedStatistics, track
-from filmvqa.models.blocks import BlockOutput, FilmedResBlock
+from filmvqa.models.blocks import BlockOutput, FilmedResBlock, weights_of
 from filmvqa.models.conditioning import Film
 from filmvqa.models.fast.batch_norm import sums_of_all
 from filmvqa.models.fast.kernels import kernel, kernels_take, over_questions
@@ -62,12 +62,16 @@ class FastFilmedResBlock(FilmedResBlock):
             norm.eps,
             statistics,
             norm.shared,
+            None if self.sets is None else self.sets.split(modulation.key[:, channels:], channels),
         )
         if norm.training:
             track(norm, done.batch_mean, done.batch_var, done.size)
-        y = done.x.view(batch, height, width, channels).permute(0, 3, 1, 2)
+        y, counts = done.x, None
+        if self.sets is not None:
+            added, counts = self.sets.mark(done.belongs, weights_of(y, weights))
+            y = y if added is None else y + added
+        y = y.view(batch, height, width, channels).permute(0, 3, 1, 2)
         branch = torch.cat([done.maximum, done.mean], 1) if pool_branch else None
-        y, counts = self._mark(y, y - x, modulation, weights)
         return BlockOutput(y, done.read, branch, counts)
 
 
@@ -97,6 +101,8 @@ class FusedRead(NamedTuple):
         What the key finds in the output (B, C).
     maximum, mean
         Those of the modulated branch over the map, (B, C) each.
+    belongs
+        What of each place belongs to the sets (B, N, S).
     batch_mean, batch_var
         What batch norm normalised by, (C,) each.
     size
@@ -107,6 +113,7 @@ class FusedRead(NamedTuple):
     read: Tensor
     maximum: Tensor
     mean: Tensor
+    belongs: Tensor
     batch_mean: Tensor
     batch_var: Tensor
     size: float
@@ -122,6 +129,7 @@ def fused_block(
     eps: float,
     statistics: tuple[Tensor, Tensor] | None = None,
     shared: SharedStatistics | None = None,
+    sets: tuple[Tensor, Tensor] | None = None,
 ) -> FusedRead:
     """One block for the N positions of B questions, each with C channels; float32 on a CPU.
 
@@ -143,8 +151,13 @@ def fused_block(
         Mean and variance (C,) to normalise by, through which no gradient flows; None: the batch's.
     shared
         By which the batch's are those of all processes; None: of this one.
+    sets
+        Keys (B, S, C) and biases (B, S), by which places belong to sets as in ``PlaceSets``; None:
+        there are none.
     """
-    outputs = _FusedBlock.apply(x, weight, offset, gamma, beta, key, eps, statistics, shared)
+    if sets is None:
+        sets = (x.new_empty(len(x), 0, x.shape[2]), x.new_empty(len(x), 0))
+    outputs = _FusedBlock.apply(x, weight, offset, gamma, beta, key, *sets, eps, statistics, shared)
     return FusedRead(*outputs)
 
 
@@ -152,10 +165,11 @@ class _FusedBlock(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, offset: Tensor, gamma: Tensor, beta: Tensor,
-        key: Tensor, eps: float, statistics: tuple[Tensor, Tensor] | None,
-        shared: SharedStatistics | None,
+        key: Tensor, set_key: Tensor, set_bias: Tensor, eps: float,
+        statistics: tuple[Tensor, Tensor] | None, shared: SharedStatistics | None,
     ) -> tuple[Tensor | float, ...]:  # fmt: skip
         x, offset, key = x.contiguous(), offset.contiguous(), key.contiguous()
+        set_key, set_bias = set_key.contiguous(), set_bias.contiguous()
         h = (x.flatten(0, 1) @ weight.T).view_as(x)  # far faster than a product of three dimensions
         size = float(h.shape[0] * h.shape[1])
         batch_mean, batch_var = _moments(h, offset) if statistics is None else statistics
@@ -169,37 +183,44 @@ class _FusedBlock(torch.autograd.Function):
         attention = x.new_empty(x.shape[:2])
         read, maximum, mean = (torch.empty_like(key) for _ in range(3))
         argmax = torch.empty_like(key, dtype=torch.int32)
+        belongs = x.new_empty(*x.shape[:2], set_bias.shape[1])
         over_questions(
-            _forward_kernel, h, x, scale, shift, key, y, attention, read, maximum, argmax, mean
-        )
+            _forward_kernel, h, x, scale, shift, key, set_key, set_bias, y, attention, read,
+            maximum, argmax, mean, belongs,
+        )  # fmt: skip
         ctx.save_for_backward(
-            x, weight, offset, gamma, key, h, batch_mean, inverse, scale, shift, attention, argmax
-        )
+            x, weight, offset, gamma, key, set_key, h, batch_mean, inverse, scale, shift, attention,
+            argmax, belongs,
+        )  # fmt: skip
         ctx.normalised_by_batch, ctx.shared, ctx.size = statistics is None, shared, size
         ctx.mark_non_differentiable(batch_mean, batch_var)
         ctx.set_materialize_grads(False)
-        return y, read, maximum, mean, batch_mean, batch_var, size
+        return y, read, maximum, mean, belongs, batch_mean, batch_var, size
 
     @staticmethod
     @once_differentiable
     def backward(
         ctx: Any, grad_y: Tensor | None, grad_read: Tensor | None, grad_maximum: Tensor | None,
-        grad_mean: Tensor | None, *_: None,
+        grad_mean: Tensor | None, grad_belongs: Tensor | None, *_: None,
     ) -> tuple[Tensor | None, ...]:  # fmt: skip
-        x, weight, offset, gamma, key, h, batch_mean, inverse, scale, shift, attention, argmax = (
-            ctx.saved_tensors
-        )
+        (
+            x, weight, offset, gamma, key, set_key, h, batch_mean, inverse, scale, shift, attention,
+            argmax, belongs,
+        ) = ctx.saved_tensors  # fmt: skip
         grad_y = torch.zeros_like(x) if grad_y is None else grad_y.contiguous()
         of_read, of_maximum, of_mean = (
             torch.zeros_like(key) if grad is None else grad.contiguous()
             for grad in (grad_read, grad_maximum, grad_mean)
         )
+        of_belongs = torch.zeros_like(belongs) if grad_belongs is None else grad_belongs
         grad_x, grad_h = torch.empty_like(x), torch.empty_like(x)
-        grad_key = torch.empty_like(key)
+        grad_key, grad_set_key = torch.empty_like(key), torch.empty_like(set_key)
+        grad_set_bias = set_key.new_empty(set_key.shape[:2])
         sums = key.new_empty((len(key), 2, key.shape[1]))
         over_questions(
-            _backward_kernel, h, x, scale, shift, key, attention, argmax, grad_y, of_read,
-            of_maximum, of_mean, grad_x, grad_h, grad_key, sums,
+            _backward_kernel, h, x, scale, shift, key, set_key, attention, argmax, belongs, grad_y,
+            of_read, of_maximum, of_mean, of_belongs.contiguous(), grad_x, grad_h, grad_key,
+            grad_set_key, grad_set_bias, sums,
         )  # fmt: skip
         grad_beta = sums[:, 0]
         grad_gamma = inverse * (sums[:, 1] + (offset - batch_mean) * grad_beta)
@@ -216,7 +237,10 @@ class _FusedBlock(torch.autograd.Function):
         rows = grad_h.flatten(0, 1)  # (B N, C)
         grad_x.flatten(0, 1).addmm_(rows, weight)
         grad_weight = rows.T @ x.flatten(0, 1)
-        return grad_x, grad_weight, grad_offset, grad_gamma, grad_beta, grad_key, None, None, None
+        return (
+            grad_x, grad_weight, grad_offset, grad_gamma, grad_beta, grad_key, grad_set_key,
+            grad_set_bias, None, None, None,
+        )  # fmt: skip
 
 
 def _moments(h: Tensor, offset: Tensor) -> tuple[Tensor, Tensor]:
@@ -252,14 +276,17 @@ def _sums_kernel(start, stop, h, offset, sums):  # type: ignore[no-untyped-def]
 
 @kernel
 def _forward_kernel(  # type: ignore[no-untyped-def]
-    start, stop, h, x, scale, shift, key, y, attention, read, maximum, argmax, mean
-):
-    """With the branch max(scale h + shift, 0): output, attention, read and pooled branch."""
+    start, stop, h, x, scale, shift, key, set_key, set_bias, y, attention, read, maximum, argmax,
+    mean, belongs,
+):  # fmt: skip
+    """With the branch max(scale h + shift, 0): output, attention, read, pooled branch, and what
+    belongs to the sets."""
     positions, channels = h.shape[1:]
-    zero = np.float32(0.0)
+    zero, one = np.float32(0.0), np.float32(1.0)
     for b in range(start, stop):
         a, c0, k = scale[b], shift[b], key[b]
         total = np.zeros(channels, np.float32)
+        branch = np.empty(channels, np.float32)
         weights = attention[b]
         highest = np.float32(-np.inf)
         for n in range(positions):
@@ -268,9 +295,15 @@ def _forward_kernel(  # type: ignore[no-untyped-def]
                 value = a[c] * h[b, n, c] + c0[c]
                 value = zero if value <= zero else value
                 y[b, n, c] = x[b, n, c] + value
+                branch[c] = value
                 score += k[c] * value
                 total[c] += value
             weights[n] = score
+            for s in range(set_bias.shape[1]):
+                of_set = set_bias[b, s]
+                for c in range(channels):
+                    of_set += set_key[b, s, c] * branch[c]
+                belongs[b, n, s] = one / (one + np.exp(-of_set))
             highest = max(highest, score)
         normaliser = zero
         for n in range(positions):
@@ -296,14 +329,17 @@ def _forward_kernel(  # type: ignore[no-untyped-def]
 
 @kernel
 def _backward_kernel(  # type: ignore[no-untyped-def]
-    start, stop, h, x, scale, shift, key, attention, argmax, grad_y, grad_read, grad_maximum,
-    grad_mean, grad_x, grad_branch, grad_key, sums,
+    start, stop, h, x, scale, shift, key, set_key, attention, argmax, belongs, grad_y, grad_read,
+    grad_maximum, grad_mean, grad_belongs, grad_x, grad_branch, grad_key, grad_set_key,
+    grad_set_bias, sums,
 ):  # fmt: skip
-    """Gradients of x by the residual connection, of scale h + shift, and of the key; ``sums``
+    """Gradients of x by the residual connection, of scale h + shift, and of the keys; ``sums``
     (B, 2, C): of the gradient of scale h + shift over a question's map, alone and times h."""
     positions, channels = h.shape[1:]
     zero = np.float32(0.0)
+    one = np.float32(1.0)
     of_attention = np.empty(positions, np.float32)
+    of_sets = np.empty(channels, np.float32)
     for b in range(start, stop):
         a, c0, k, r = scale[b], shift[b], key[b], grad_read[b]
         expected = zero
@@ -319,16 +355,27 @@ def _backward_kernel(  # type: ignore[no-untyped-def]
         second = np.zeros(channels, np.float32)
         each = grad_mean[b] / np.float32(positions)
         at, of_maximum = argmax[b], grad_maximum[b]
+        grad_set_key[b] = zero
+        grad_set_bias[b] = zero
         for n in range(positions):
             weight = attention[b, n]
             of_score = weight * (of_attention[n] - expected)
+            of_sets[:] = zero
+            for s in range(belongs.shape[2]):
+                inside = belongs[b, n, s]
+                of_set = grad_belongs[b, n, s] * inside * (one - inside)
+                grad_set_bias[b, s] += of_set
+                for c in range(channels):
+                    value = a[c] * h[b, n, c] + c0[c]
+                    of_sets[c] += of_set * set_key[b, s, c]
+                    grad_set_key[b, s, c] += of_set * (zero if value <= zero else value)
             for c in range(channels):
                 value = a[c] * h[b, n, c] + c0[c]
                 is_off = value <= zero
                 of_output = grad_y[b, n, c] + weight * r[c]
                 grad_x[b, n, c] = of_output
                 of_key[c] += of_score * (zero if is_off else value)
-                grad = of_output + of_score * k[c] + each[c]
+                grad = of_output + of_score * k[c] + each[c] + of_sets[c]
                 grad += of_maximum[c] if at[c] == n else zero
                 grad = zero if is_off else grad
                 grad_branch[b, n, c] = grad
