@@ -116,8 +116,8 @@ class Classifier(nn.Module):
         self, x: Tensor, context: Tensor | None = None, branch: Tensor | None = None
     ) -> Tensor:
         """Map (B, channels, H, W), and a context (B, context_dim) if there is one, to logits
-        (B, num_answers). With ``pool=branch``, ``branch`` (B, num_branches × 2 channels) is taken for
-        the map."""
+        (B, num_answers). With ``pool=branch``, ``branch`` (B, num_branches × 2 channels) is taken
+        for the map."""
         pooled: Tensor
         if self.takes_branch and branch is not None:
             pooled = branch

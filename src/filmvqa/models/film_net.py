@@ -161,9 +161,8 @@ class FilmNet(nn.Module):
         ]  # fmt: skip
         self.blocks = nn.ModuleList(blocks)
         self.place_weights = PlaceWeights(feature_shape[0], map_size) if sets else None
-        self.head_inputs = (
-            1 if head_inputs == "last" else max(1, sum(b.conditioned for b in blocks))
-        )
+        num_conditioned = sum(b.conditioned for b in blocks)
+        self.head_inputs = max(1, num_conditioned) if head_inputs == "all" else 1
         self._build_head(
             map_size, num_answers, channels, self.head_inputs * (channels + sets) if reads else 0,
             coordinate_axes, _with_coordinates(classifier, has_coordinates),
@@ -174,7 +173,6 @@ class FilmNet(nn.Module):
         if not any(b.uses_gamma_beta for b in blocks):
             options |= {"gamma": "one", "beta": "zero"}
         self.conditioned_blocks = [b.conditioned for b in blocks]
-        num_conditioned = sum(self.conditioned_blocks)
         if reads and not num_conditioned:
             raise OptionError("reads=True: no block is conditioned, so that nothing is looked for")
         self.film_generator = (

@@ -16,7 +16,8 @@ class PlaceSets(nn.Module):
     An attentive read is a mean: two equal objects read like one (Zhang, Hare and Prügel-Bennett
     2018), so that it cannot count. Here the question gives a key and a bias for each set; a place
     belongs to it by a sigmoid of the key's product with the place, between 0 and 1, and the number
-    is the sum. What belongs is added to the map, so that the next block can unite or intersect sets.
+    is the sum. What belongs is added to the map, so that the next block can unite or intersect
+    sets.
 
     Parameters
     ----------
@@ -64,8 +65,8 @@ class PlaceSets(nn.Module):
 
     def split(self, keys: Tensor, channels: int) -> tuple[Tensor, Tensor]:
         """The keys (B, S, C), scaled, and the biases (B, S)."""
-        key, bias = keys.split((self.sets * channels, self.sets), 1)
-        return key.reshape(len(keys), self.sets, channels) * read_scale(channels), bias
+        key = keys[:, : self.sets * channels].reshape(len(keys), self.sets, channels)
+        return key * read_scale(channels), keys[:, self.sets * channels :]
 
     def mark(self, belongs: Tensor, weights: Tensor) -> tuple[Tensor | None, Tensor]:
         """As ``forward``, of what belongs (B, N, S)."""
