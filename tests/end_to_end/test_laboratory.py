@@ -133,7 +133,8 @@ def test_questions_as_people_ask_them(workplace: Path) -> None:
     out = succeed("train.py", *TRAIN, *data, *start, "run=table",
                   "model.generator.task_offset=true",
                   "train.trainable=[film_generator.task_offset]", cwd=workplace)  # fmt: skip
-    assert f"{2 * 3 * 8} of them trained" in out  # of γ, β and the keys of the reads
+    numbers = 3 * 8 + 4 * (8 + 1)  # γ, β, the key of the read, and those of four sets
+    assert f"{2 * numbers} of them trained" in out
 
 
 def test_the_data_efficiency_sweep_draws_both_curves(workplace: Path) -> None:

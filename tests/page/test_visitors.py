@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -264,9 +265,8 @@ async def open_errors(user: User) -> ui.table:
     return elements(user, ui.table)[0]
 
 
-async def open_last(user: User, table: ui.table) -> dict:
-    """The table's last row, whose picture and question are opened."""
-    row = table.rows[-1]
+async def open_row(user: User, table: ui.table, row: dict) -> dict:
+    """A row of the table, whose picture and question are opened."""
     user.find(kind=ui.table).trigger("look", row)
     await until(lambda: field(user).value == row["question"])
     await until(lambda: f"val {row['image']}" in labels(user))
@@ -283,7 +283,10 @@ def test_errors_are_filtered_and_opened(tiny_shared: SharedState, first: Subject
         kinds = next(s for s in elements(user, ui.select) if "count" in s.options)
         kinds.set_value("count")
         await until(lambda: {row["type"] for row in table.rows} == {"count"})
-        row = await open_last(user, table)
+        # The network is hardly trained: of what it gives most often it is surest, and a nearly equal
+        # second answer could win by rounding, from features that are computed anew.
+        surest, _ = Counter(row["given"] for row in table.rows).most_common(1)[0]
+        row = await open_row(user, table, next(r for r in table.rows if r["given"] == surest))
         # The two networks answer side by side; the first is the one that was evaluated.
         await until(lambda: len(given(user)) == 2 and given(user)[0] == row["given"])
         await until(lambda: f"wrong: it is {row['expected']}" in labels(user))
@@ -312,7 +315,7 @@ def test_masks_are_looked_through(referring_set: Path, tmp_path: Path, first: Su
         meant = next(s for s in elements(user, ui.select) if "several" in s.options)
         meant.set_value("several")
         await until(lambda: {row["meant"] for row in table.rows} == {"several"})
-        await open_last(user, table)
+        await open_row(user, table, table.rows[-1])
 
     visit(shared, first, story)
 

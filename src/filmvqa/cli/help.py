@@ -6,6 +6,7 @@ A key's meaning stands in the section Attributes of its dataclass, or behind it 
 from __future__ import annotations
 
 import re
+import sys
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -147,7 +148,11 @@ def _format(value: Any) -> str:
     """A value as it stands on the command line."""
     if isinstance(value, str):
         return value
-    return yaml.safe_dump(value, default_flow_style=True, width=1000).removesuffix("...\n").strip()
+    return (
+        yaml.safe_dump(value, default_flow_style=True, width=sys.maxsize)
+        .removesuffix("...\n")
+        .strip()
+    )
 
 
 def _fill(text: str) -> str:

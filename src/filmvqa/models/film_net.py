@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, ClassVar, Literal, cast
 
 import torch
 from torch import Tensor, nn
 
-from filmvqa.models.blocks import COORDINATES, BlockOutput, FilmedResBlock
+from filmvqa.models.blocks import COORDINATES, FilmedResBlock
 from filmvqa.models.classifier import BRANCH, Classifier
 from filmvqa.models.encoder import QuestionEncoder
 from filmvqa.models.film_generator import FilmGenerator
@@ -348,28 +348,28 @@ class FilmNet(nn.Module):
         if self.place_weights is not None:
             weights = for_each_question(self.place_weights(pixels), image_of_question)  # (B, H, W)
         film_index = 0
-        outputs: list[BlockOutput] = []
+        read: Tensor | None = None
+        found: list[Tensor | None] = []  # what the head is given beside the map
+        branches: list[Tensor | None] = []
         for block, is_conditioned in zip(self.blocks, self.conditioned_blocks, strict=True):
             if not is_conditioned or modulation is None:
-                x = block(x, None, outputs[-1].read if outputs else None).x
+                x = block(x, None, read).x
                 continue
             is_heeded = film_index >= self.num_modulated - self.head_inputs
-            out = block(
-                x, modulation.layer(film_index), outputs[-1].read if outputs else None,
-                is_heeded and self._takes_branch, weights,
-            )  # fmt: skip
-            x = out.x
-            outputs.append(out)
+            pool_branch = is_heeded and self._takes_branch
+            out = block(x, modulation.layer(film_index), read, pool_branch, weights)
+            x, read = out.x, out.read
+            if is_heeded:
+                found += [out.read, out.counts]
+                branches.append(out.branch)
             film_index += 1
-        heeded = outputs[-self.head_inputs :]
-        found = _join(part for out in heeded for part in (out.read, out.counts))
-        output = self._head(x, found, _join(out.branch for out in heeded))
+        output = self._head(x, _join(found), _join(branches))
         if return_penalty and modulation is not None and self.film_generator is not None:
             return output, self.film_generator.penalty(modulation)
         return output
 
 
-def _join(parts: Iterable[Tensor | None]) -> Tensor | None:
+def _join(parts: Sequence[Tensor | None]) -> Tensor | None:
     """Vectors (B, n) side by side; None if there are none."""
     given = [part for part in parts if part is not None]
     return torch.cat(given, 1) if given else None
