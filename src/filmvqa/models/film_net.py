@@ -371,8 +371,8 @@ class FilmNet(nn.Module):
 
 def _join(parts: Sequence[Tensor | None]) -> Tensor | None:
     """Vectors (B, n) side by side; None if there are none."""
-    given = [part for part in parts if part is not None]
-    return torch.cat(given, 1) if given else None
+    vectors = [part for part in parts if part is not None]
+    return torch.cat(vectors, 1) if vectors else None
 
 
 def _with_coordinates(options: OptionGroup, coordinates: bool) -> dict[str, Any]:
