@@ -103,13 +103,12 @@ class Classifier(nn.Module):
         elif coordinates:
             self.project, pool_channels = _AppendCoordinates(axes), channels + len(axes)
         self.pool, (height, width) = _pooling(pool, map_size)
+        height *= num_branches if self.takes_branch else 1
         if min(height, width) < 1:
             maps = "×".join(map(str, map_size))
             raise OptionError(f"pool={pool}: leaves nothing of maps of {maps}; choose another")
         dims = () if pool == "aggressive" else tuple(hidden_dims)
         pooled_dim = pool_channels * height * width + context_dim
-        if self.takes_branch:
-            pooled_dim += (num_branches - 1) * 2 * channels
         self.mlp = mlp(pooled_dim, dims, num_answers, norm=norm, dropout=dropout)
 
     def forward(
