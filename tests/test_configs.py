@@ -284,6 +284,11 @@ def test_training_and_evaluation_import_nothing_that_only_some_runs_need() -> No
     assert heavy_imports([f"filmvqa.{room}" for room in rooms], heavy) == ""
 
 
+def test_asking_about_a_picture_imports_nothing_that_only_others_need() -> None:
+    heavy = {"h5py", "filelock", "numba", "torchvision", "torch._dynamo", "scipy.signal"}
+    assert heavy_imports(["filmvqa.cli.conversation"], heavy) == ""
+
+
 def test_scripts_start_without_the_heavy_imports() -> None:
     """So that ``--help`` and an error in an override come at once."""
     names = [path.stem for path in (REPOSITORY / "scripts").glob("[a-z]*.py")]

@@ -15,9 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from filmvqa.backbones.backbone import Backbone
+from filmvqa.backbones.backbone import Backbone, compute_maps
 from filmvqa.backbones.build import backbone_from_spec
-from filmvqa.backbones.extraction import compute_maps
 from filmvqa.backbones.pixels import PIXELS
 from filmvqa.backbones.spectrograms import Spectrogram
 from filmvqa.checkpoints.checkpoint import load_checkpoint, model_from_checkpoint, remedy

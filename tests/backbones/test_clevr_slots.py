@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from filmvqa.backbones import clevr_cnn
+from filmvqa.backbones.backbone import compute_maps
 from filmvqa.backbones.build import build_backbone
 from filmvqa.backbones.clevr_slots import on_picture
-from filmvqa.backbones.extraction import compute_maps
 from filmvqa.backbones.object_heads import IS_OBJECT, ObjectHeads, find_objects
 from filmvqa.system.errors import UserError
 

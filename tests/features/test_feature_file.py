@@ -23,7 +23,6 @@ from PIL import Image
 from filmvqa.backbones.build import build_backbone
 from filmvqa.backbones.extraction import Extraction
 from filmvqa.backbones.settings import ExtractionSettings
-from filmvqa.features import feature_file
 from filmvqa.features.feature_file import FEATURE_SPEC, FORMAT, open_feature_file
 from filmvqa.features.feature_writer import open_writer
 from filmvqa.features.store import open_feature_store
@@ -112,7 +111,7 @@ def test_no_trouble_of_the_system_costs_a_file(
             raise FileNotFoundError(errno.ENOENT, "No such file", name)
         raise OSError(number, f"Unable to open file (errno = {number}, error message = 'x')")
 
-    monkeypatch.setattr(feature_file.h5py, "File", fail)
+    monkeypatch.setattr(h5py, "File", fail)
     extraction = lambda **options: Extraction(  # noqa: E731
         folder, tmp_path / "f.h5", "val", build_backbone("pixels"), (4, 4), **options
     )

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from filmvqa.features.images import IMAGES, FileKind, load_image
+from filmvqa.system.devices import to_device
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -145,3 +146,10 @@ def register_backbone(*names: str) -> Callable[[Builder], Builder]:
         return build
 
     return register
+
+
+@torch.inference_mode()
+def compute_maps(backbone: Backbone, images: Tensor) -> Tensor:
+    """uint8 images (n, 3, H, W) on the host to maps (n, C, H', W') on the device, as stored."""
+    maps: Tensor = backbone(to_device(images, backbone.mean.device))
+    return maps.to(getattr(torch, backbone.dtype), memory_format=torch.contiguous_format)

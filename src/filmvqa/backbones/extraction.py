@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from filmvqa.backbones.backbone import Backbone
+from filmvqa.backbones.backbone import Backbone, compute_maps
 from filmvqa.backbones.settings import ExtractionSettings
 from filmvqa.features.feature_file import FORMAT, recorded_precision
 from filmvqa.features.feature_writer import check_made_alike, open_writer
@@ -23,7 +23,7 @@ from filmvqa.features.images import list_images
 from filmvqa.features.prefetch import prefetch
 from filmvqa.settings.typed import ImageSize, MissingImages, checked
 from filmvqa.system import processes
-from filmvqa.system.devices import to_device, use_bfloat16
+from filmvqa.system.devices import use_bfloat16
 from filmvqa.system.errors import warn
 from filmvqa.system.files import refuse_overwriting, sync_folder
 from filmvqa.system.hdf5 import names_sha256
@@ -232,10 +232,3 @@ class Extraction:
                 # Stacked as they were decoded, (H, W, 3) each: channels last at no cost.
                 stacked = torch.from_numpy(np.stack([image.transpose(1, 2, 0) for image in batch]))
                 yield compute_maps(self._backbone, stacked.permute(0, 3, 1, 2))
-
-
-@torch.inference_mode()
-def compute_maps(backbone: Backbone, images: Tensor) -> Tensor:
-    """uint8 images (n, 3, H, W) on the host to maps (n, C, H', W') on the device, as stored."""
-    maps: Tensor = backbone(to_device(images, backbone.mean.device))
-    return maps.to(getattr(torch, backbone.dtype), memory_format=torch.contiguous_format)

@@ -4,7 +4,8 @@ No other subpackage imports Hydra. The module is part of the package so that the
 in other processes or on other machines, can import it.
 """
 
-from filmvqa.cli.process import open_standard_streams, print_in_any_case
+from filmvqa.cli.process import open_standard_streams, print_in_any_case, search_garbage_rarely
 
 open_standard_streams()
+search_garbage_rarely()
 print_in_any_case()

@@ -6,9 +6,8 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,6 +19,9 @@ from filmvqa.features.rows import (
 from filmvqa.system.errors import UserError
 from filmvqa.system.hdf5 import HDF5_ERRORS, open_hdf5, outside_cause, unreadable
 from filmvqa.system.hdf5_storage import read_array
+
+if TYPE_CHECKING:
+    import h5py
 
 FORMAT = "filmvqa-features-2"
 _EARLIER_FORMATS = ("filmvqa-features-1",)  # without checksums
@@ -83,6 +85,8 @@ def open_feature_file(path: str | Path) -> FeatureFile:
 
 
 def _opened(path: Path, file: h5py.File) -> FeatureFile:
+    import h5py
+
     attributes = dict(file.attrs)
     is_ours = CHECKSUMS in file or str(attributes.get("format")).startswith("filmvqa-features-")
     maps = _maps(path, file, is_ours)
@@ -128,6 +132,8 @@ def _spec(attributes: Mapping[str, Any]) -> dict[str, Any]:
 
 def _maps(path: Path, file: h5py.File, is_ours: bool) -> h5py.Dataset:
     """The dataset of maps: ``features``, or in files of others the only one with four axes."""
+    import h5py
+
     maps = file.get(FEATURES)
     if not isinstance(maps, h5py.Dataset):
         if is_ours:

@@ -15,8 +15,8 @@ import zlib
 from array import array
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import h5py
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -25,6 +25,9 @@ from torch import Tensor
 from filmvqa.system.errors import UserError
 from filmvqa.system.hdf5 import HDF5_ERRORS, unreadable
 from filmvqa.system.hdf5_storage import NEVER_WRITTEN, check_is_there, missing_rows, name_rows
+
+if TYPE_CHECKING:
+    import h5py
 
 #: Reads in flight: a disk serves several sooner than one after another.
 THREADS = 4
@@ -237,6 +240,8 @@ def create_rows(
 ) -> None:
     """Create a dataset whose storage is allocated at once: HDF5's metadata does not change while
     rows are written, so that a killed process leaves a file that opens."""
+    import h5py
+
     layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     layout.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
     layout.set_obj_track_times(False)  # the same features are the same bytes whenever they are made

@@ -8,14 +8,16 @@ import re
 import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from filmvqa.system.errors import UserError, one_line
 from filmvqa.system.files import system_cause
+
+if TYPE_CHECKING:
+    import h5py
 
 #: Raised by h5py for a file that it cannot read or interpret.
 HDF5_ERRORS = (
@@ -42,6 +44,8 @@ _HEAD = 2**20
 def open_hdf5(path: str | Path, mode: str = "r") -> h5py.File:
     """As ``h5py.File`` of a file that is there; raises one of ``HDF5_ERRORS``, also for a broken
     heap of texts, in which libhdf5 may go round forever (``H5HG__cache_heap_deserialize``)."""
+    import h5py  # 0.15 s, which a question about a picture does not need
+
     with open(path, "rb") as stream:
         head = stream.read(_HEAD)
     for heap in re.finditer(rb"GCOL\x01\0\0\0(?=.{8})", head, re.DOTALL):

@@ -10,14 +10,16 @@ from __future__ import annotations
 import math
 import os
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from filmvqa.system.errors import UserError
 from filmvqa.system.hdf5 import HDF5_ERRORS, open_hdf5, unreadable
+
+if TYPE_CHECKING:
+    import h5py
 
 #: The rows (N,) of a dataset that are not there, and what there is to say about them.
 Missing: TypeAlias = tuple[NDArray[np.bool_], str]
@@ -124,6 +126,8 @@ class _Source(NamedTuple):
 
 
 def _look_into(dataset: h5py.Dataset, file_name: str, name: str) -> _Source:
+    import h5py
+
     if "%b" in file_name + name:
         return _Source(problem=f"they are in files named {file_name}; join these by their names")
     here = Path(dataset.file.filename)
