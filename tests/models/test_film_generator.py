@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from filmvqa.models.film_generator import BETAS, DECODERS, GAMMAS, FilmGenerator
+from filmvqa.system.errors import OptionError
 
 FUNCTIONS = {"linear": lambda x: x, "sigmoid": torch.sigmoid, "tanh": torch.tanh, "exp": torch.exp}
 
@@ -96,9 +97,10 @@ def test_a_task_offset_starts_at_nothing_and_moves_all_questions_alike() -> None
     assert moved.count_nonzero() == 4
 
 
-def test_each_layer_attends_to_the_words_that_are_no_padding() -> None:
+@pytest.mark.parametrize("decoder", ["linear", "none"])
+def test_each_layer_attends_to_the_words_that_are_no_padding(decoder: str) -> None:
     torch.manual_seed(0)
-    generator = FilmGenerator(6, 2, 3, word_attention=True)
+    generator = FilmGenerator(6, 2, 3, word_attention=True, decoder=decoder)
     encoding, words = torch.randn(2, 6), torch.randn(2, 5, 6)
     padding = torch.tensor([[False] * 5, [False] * 3 + [True] * 2])
     modulation = generator(encoding, words, padding)
@@ -109,5 +111,12 @@ def test_each_layer_attends_to_the_words_that_are_no_padding() -> None:
             query = attention.query(encoding[n])[6 * layer : 6 * layer + 6]
             weights = torch.softmax(words[n, :length] @ query / math.sqrt(6), 0)
             read = attention.decoders[layer](weights @ words[n, :length])
-            plain = generator.decoder(encoding[n]).view(2, 6)[layer]
+            plain = 0 if decoder == "none" else generator.decoder(encoding[n]).view(2, 6)[layer]
             assert torch.allclose(out[n, layer], plain + read, atol=1e-5)
+    generator.begin_at_zero()
+    assert (generator(encoding, words, padding).gamma == 1).all()
+
+
+def test_without_a_decoder_it_needs_the_words() -> None:
+    with pytest.raises(OptionError, match="decoder=none: needs word_attention=true"):
+        FilmGenerator(6, 2, 3, decoder="none")

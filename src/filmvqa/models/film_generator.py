@@ -44,7 +44,9 @@ class FilmGenerator(nn.Module):
     decoder
         ``linear`` is the paper's (section 3; the retrospective found it sufficient). ``mlp`` has a
         linear layer with ReLU for each of ``hidden_dims``. ``gru`` and ``lstm`` take one step for
-        each FiLM layer, with the encoding as the input of every step.
+        each FiLM layer, with the encoding as the input of every step. ``none`` decodes nothing:
+        all outputs are of the words that ``word_attention`` reads, so that a word acts in all
+        kinds of questions alike.
     hidden_dims
         Widths of the hidden layers of the decoder; equal for ``gru`` and ``lstm``. If empty, there
         is one hidden layer of the encoding's width. ``linear`` has none.
@@ -66,12 +68,14 @@ class FilmGenerator(nn.Module):
     word_attention
         Whether each FiLM layer also reads the question's words: it attends to their states with a
         query made of the encoding, and a linear map of what it finds is added to the decoder's
-        output. (In the spirit of Strub et al. 2018, whose layers attend one after the other.)
+        output, or with ``decoder=none`` is the output. (In the spirit of Strub et al. 2018, whose
+        layers attend one after the other.)
 
     Raises
     ------
     OptionError
-        If an option is none of its choices, or ``hidden_dims`` do not fit the decoder.
+        If an option is none of its choices, or ``hidden_dims`` or ``word_attention`` do not fit the
+        decoder.
     """
 
     def __init__(
@@ -92,11 +96,17 @@ class FilmGenerator(nn.Module):
         word_attention: bool = False,
     ) -> None:
         super().__init__()
-        check_choice("decoder", decoder, DECODERS)
+        check_choice("decoder", decoder, (*DECODERS, "none"))
         check_choice("gamma", gamma, GAMMAS)
         check_choice("beta", beta, BETAS)
-        if decoder == "linear" and hidden_dims:
-            raise OptionError(f"hidden_dims={list(hidden_dims)}: decoder=linear has none, mlp has")
+        if decoder in ("linear", "none") and hidden_dims:
+            raise OptionError(
+                f"hidden_dims={list(hidden_dims)}: decoder={decoder} has none, mlp has"
+            )
+        if decoder == "none" and not word_attention:
+            raise OptionError(
+                "decoder=none: needs word_attention=true, which it leaves the work to"
+            )
         self.num_layers, self.channels, self.extra_dim = num_layers, channels, extra_dim
         self.gamma, self.beta, self.gamma_baseline = gamma, beta, gamma_baseline
         self.part_sizes = (
@@ -107,7 +117,10 @@ class FilmGenerator(nn.Module):
         )
         layer_dims = () if decoder == "linear" else tuple(hidden_dims) or (input_dim,)
         width = sum(self.part_sizes)
-        self.decoder = _build_decoder(decoder, input_dim, num_layers, width, layer_dims)
+        self.decoder = (
+            None if decoder == "none"
+            else _build_decoder(decoder, input_dim, num_layers, width, layer_dims)
+        )  # fmt: skip
         self.multipliers = (
             nn.Parameter(torch.full((2, num_layers, channels), float(multipliers)))
             if multipliers is not None else None
@@ -126,12 +139,14 @@ class FilmGenerator(nn.Module):
         The words' states (B, T, input_dim), and which of them are padding (B, T), are needed with
         ``word_attention``, and are passed on to layers that read them.
         """
-        decoded = self.decoder(encoding).view(len(encoding), self.num_layers, sum(self.part_sizes))
+        decoded = encoding.new_zeros(())
+        if self.decoder is not None:
+            decoded = self.decoder(encoding).view(len(encoding), self.num_layers, -1)
         if self.word_attention is not None:
             decoded = decoded + self.word_attention(encoding, words, padding)
         if self.task_offset is not None:
             decoded = decoded + self.task_offset
-        delta_gamma, delta_beta, extra, key = decoded.split(self.part_sizes, 2)
+        delta_gamma, delta_beta, extra, key = torch.split(decoded, list(self.part_sizes), 2)
         gamma_scale, beta_scale = (1.0, 1.0) if self.multipliers is None else self.multipliers
         shape = (len(encoding), self.num_layers, self.channels)
         if self.gamma == "one":
@@ -145,7 +160,7 @@ class FilmGenerator(nn.Module):
     def begin_at_zero(self) -> None:
         """Set the last layers to 0, so that all outputs begin at 0: then γ is its baseline (with
         ``gamma`` linear or tanh), β is 0, and a guide is the identity."""
-        layers = [_last_linear(self.decoder)]
+        layers = [] if self.decoder is None else [_last_linear(self.decoder)]
         if self.word_attention is not None:
             layers += [_last_linear(decoder) for decoder in self.word_attention.decoders]
         for layer in layers:
