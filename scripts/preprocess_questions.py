@@ -10,6 +10,7 @@ from filmvqa.questions.settings import PreprocessSettings
 @command("preprocess_questions", PreprocessSettings)
 def main(settings: PreprocessSettings) -> None:
     from filmvqa.questions.preprocess import preprocess_questions
+    from filmvqa.questions.vocabulary import Vocabulary
 
     data, vocabulary = settings.data, None
     if settings.vocab is not None and not settings.vocab.endswith(".json"):
@@ -26,6 +27,12 @@ def main(settings: PreprocessSettings) -> None:
         world=data.world,
     ):
         print(f"{data.layout.question_h5(split.split)}: {split.describe()}")
+        if settings.targets:
+            from filmvqa.questions.program_targets import write_program_targets  # imports torch
+
+            used = Vocabulary.load(data.layout.vocabulary)
+            done = write_program_targets(data.layout, split.split, used, data.world)
+            print(f"{data.layout.program_targets_h5(split.split)}: {done}")
 
 
 if __name__ == "__main__":

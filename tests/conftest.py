@@ -21,7 +21,9 @@ from filmvqa.backbones.build import build_backbone
 from filmvqa.backbones.extraction import Extraction
 from filmvqa.backbones.object_masks import ObjectMasks
 from filmvqa.questions.preprocess import preprocess_questions
+from filmvqa.questions.program_targets import write_program_targets
 from filmvqa.questions.settings import BackboneSettings, DataSettings
+from filmvqa.questions.vocabulary import Vocabulary
 from filmvqa.system.layout import DatasetLayout
 from filmvqa.worlds.clevr.generate import generate
 from filmvqa.worlds.clevr.generator_settings import GeneratorSettings
@@ -88,13 +90,15 @@ def tiny_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_set(tiny_world: Path) -> Path:
-    """``h5`` of the tiny world: vocabulary, questions, clevr_cnn features. Read only."""
+    """``h5`` of the tiny world: vocabulary, questions, targets of their programs, clevr_cnn
+    features. Read only."""
     layout = DatasetLayout.under(tiny_world, backbone="clevr_cnn")
     preprocess_questions(layout)
     backbone = build_backbone("clevr_cnn")
     for split in TINY.images:
         images, target = layout.image_folder(split), layout.feature_h5(split)
         Extraction(images, target, split, backbone, (48, 48)).run()
+        write_program_targets(layout, split, Vocabulary.load(layout.vocabulary))
     return layout.h5
 
 

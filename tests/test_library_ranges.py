@@ -59,6 +59,7 @@ def run(**options: Any) -> RunSettings:
         (TrainerSettings, {"batch_size": 0}, r"trainer\.batch_size=0"),
         (TrainerSettings, {"ema_decay": 1.0}, r"trainer\.ema_decay=1.0"),
         (TrainerSettings, {"film_penalty": -1.0}, r"trainer\.film_penalty=-1.0"),
+        (TrainerSettings, {"program_loss": -1.0}, r"trainer\.program_loss=-1.0"),
         (SceneRules, {"cogent": "A", "shapes": ("cube",), "colors": ("red",)},
          r"data\.generator\.rules\.cogent"),
         (run, {"seed": -1}, "seed="),

@@ -96,6 +96,19 @@ def test_the_demos_training_gives_the_same_bits_twice(workplace: Path) -> None:
     assert metrics(a) == metrics(b)
 
 
+def test_programs_supervise_once_their_targets_are_made(copy: Path) -> None:
+    line = [*TRAIN, "run=named", "trainer.program_loss=1"]
+    error = fail("train.py", *line, cwd=copy)
+    assert error.endswith("no such file; make it with scripts/preprocess_questions.py targets=true")
+    out = succeed("preprocess_questions.py", *DATA, "targets=true", cwd=copy)
+    assert out.count("questions, written") == 2
+    assert "test_program_targets.h5: no targets, since its questions have no programs" in out
+    succeed("train.py", *line, cwd=copy)
+    succeed("evaluate.py", "checkpoint=outputs/demo/named", cwd=copy)
+    other = fail("train.py", *line[:-2], "run=other", "model=film", line[-1], cwd=copy)
+    assert "trainer.program_loss: this model reads no maps" in other
+
+
 def test_evaluation_warns_of_other_data(copy: Path) -> None:
     checkpoint = "checkpoint=outputs/demo/film/best.pt"
     done = run_script("evaluate.py", checkpoint, cwd=copy)

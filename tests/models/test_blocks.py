@@ -45,7 +45,7 @@ def test_a_block_reads_where_its_modulated_branch_fits_the_key(input_proj_kernel
     torch.manual_seed(0)
     block = FilmedResBlock(4, input_proj_kernel=input_proj_kernel).eval()
     x, parameters = torch.randn(2, 4, 3, 5), modulation(4, key=4)
-    out, read, branch, _ = block(x, parameters, pool_branch=True)
+    out, read, branch, *_ = block(x, parameters, pool_branch=True)
     assert torch.equal(out, block(x, parameters._replace(key=torch.empty(2, 0))).x)
     skip = x if block.project is None else F.relu(block.project(x))
     pooled = torch.cat([(out - skip).amax((2, 3)), (out - skip).mean((2, 3))], 1)

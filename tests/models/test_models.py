@@ -220,7 +220,7 @@ def test_an_error_of_the_code_keeps_its_traceback(
     def broken(module: nn.Module) -> None:
         raise error("a bug")
 
-    monkeypatch.setattr("filmvqa.models.film_net._initialize", broken)
+    monkeypatch.setattr("filmvqa.models.initial_weights._initialize", broken)
     with pytest.raises(error, match="a bug"):
         small("film")
 

@@ -150,6 +150,8 @@ def test_gradients_are_clipped_together_or_by_part(
     ("options", "message"),
     [
         ({"film_penalty": 0.1, "name": "lstm"}, "no γ and β"),
+        ({"program_loss": 0.1}, r"program_loss: this model reads no maps; film_reads"),
+        ({"program_loss": 0.1, "name": "mac"}, r"program_loss: this model reads no maps"),
         ({"grad_clip_by_part": True}, r"grad_clip_by_part: needs trainer\.grad_clip; give"),
         ({"grad_clip_by_part": True, "grad_clip": 1.0, "name": "lstm"},
          r"grad_clip_by_part: this model has no FiLM generator"),

@@ -41,6 +41,7 @@ from tests.training.tiny_runs import Runs, note_batches, stop_in_steps
         {"questions_per_image": 4, "precision": "float32"},
         {"log_every": 7, "eval_every": 5, "optim": {"name": "adamw", "fused": False}},
         {"grad_clip": 0.5, "eval_every": None},
+        {"model": {"reads": True, "sets": 2}, "program_loss": 0.5, "film_penalty": 0.1},
         {"shuffle": False, "questions_per_image": 2, "run": {"families": list(range(40))}},
         {"run": {"curriculum": [CurriculumStage(questions=500, program_length=9)]}},
     ],

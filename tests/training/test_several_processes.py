@@ -20,7 +20,7 @@ from tests.training.tiny_runs import metrics, same
 
 FILM = {"name": "film", **SMALL["film"]}
 READS = FILM | {
-    "reads": True, "generator": {"word_attention": True},
+    "reads": True, "sets": 2, "generator": {"word_attention": True},
     "block": {"input_proj_kernel": 0, "kernel_size": 1},
     "classifier": {"projection_dim": 0, "pool": "branch", "hidden_dims": [14]},
 }  # fmt: skip
@@ -31,7 +31,7 @@ NO_DROPOUT = {
 #: By name: a model, and what its trainer has.
 CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "film": (FILM, {"ema_decay": 0.9, "film_penalty": 0.1}),
-    "reads": (READS, {"questions_per_image": 4}),
+    "reads": (READS, {"questions_per_image": 4, "program_loss": 0.5}),
     "mac": (MAC | NO_DROPOUT, {"ema_decay": 0.9}),
     "lstm": ({"name": "lstm", **SMALL["lstm"], "classifier_norm": "all"}, {}),
     "cnn_lstm": ({"name": "cnn_lstm", **SMALL["cnn_lstm"]}, {"questions_per_image": 4}),

@@ -18,6 +18,12 @@ ORDINALS = [
 def answer(program: list[dict[str, Any]], scene: dict[str, Any]) -> str | None:
     """The answer of a program about a scene of CLEVR, as CLEVR writes it; None if it asks for an
     object that is not there, or not alone."""
+    return _said(outputs(program, scene))
+
+
+def outputs(program: list[dict[str, Any]], scene: dict[str, Any]) -> list[Any] | None:
+    """What each step of a program about a scene of CLEVR gives: objects as their numbers, sets as
+    lists of them. None as of ``answer``."""
     objects = scene["objects"]
 
     def is_related(other: int, anchor: int, relation: str) -> bool:
@@ -25,7 +31,7 @@ def answer(program: list[dict[str, Any]], scene: dict[str, Any]) -> str | None:
                    scene["directions"][relation], strict=True)  # fmt: skip
         return sum((y - x) * d for x, y, d in ends) > MARGIN
 
-    return _answer(program, len(objects), lambda i, name: objects[i][name], is_related)
+    return _outputs(program, len(objects), lambda i, name: objects[i][name], is_related)
 
 
 def answer_about_sounds(program: list[dict[str, Any]], sounds: list[dict[str, Any]]) -> str | None:
@@ -39,15 +45,15 @@ def answer_about_sounds(program: list[dict[str, Any]], sounds: list[dict[str, An
     def is_related(other: int, anchor: int, relation: str) -> bool:
         return other < anchor if relation == "before" else other > anchor
 
-    return _answer(program, len(in_order), value_of, is_related)
+    return _said(_outputs(program, len(in_order), value_of, is_related))
 
 
-def _answer(
+def _outputs(
     program: list[dict[str, Any]],
     count: int,
     value_of: Callable[[int, str], str],
     is_related: Callable[[int, int, str], bool],
-) -> str | None:
+) -> list[Any] | None:
     def do(name: str, inputs: list[Any], values: list[str]) -> Any:
         verb, _, attribute = name.partition("_")
         match verb:
@@ -89,7 +95,12 @@ def _answer(
         if any(value is None for value in inputs):
             return None
         done.append(do(step["function"], inputs, step.get("value_inputs", [])))
-    last = done[-1]
-    if last is None:
+    return None if done[-1] is None else done
+
+
+def _said(done: list[Any] | None) -> str | None:
+    """The last output as CLEVR writes it."""
+    if done is None:
         return None
+    last = done[-1]
     return {True: "yes", False: "no"}[last] if isinstance(last, bool) else str(last)

@@ -66,6 +66,17 @@ def on_picture(spec: Mapping[str, Any] | None, features: Tensor, values: Tensor)
     return laid
 
 
+def slot_positions(spec: Mapping[str, Any] | None, features: Tensor) -> Tensor | None:
+    """x and y of the object of each slot in features (U, C, count, 1), as fractions of the
+    picture's width and height (U, count, 2); infinite for slots without. None where ``spec`` tells
+    no slots."""
+    if spec is None or spec["backbone"] not in SLOTS:
+        return None
+    slots = features[..., 0].float()  # (U, C, count)
+    xy = (slots[:, _X : _X + 2] + 1) / 2
+    return xy.masked_fill(slots[:, -1:] <= 0, torch.inf).transpose(1, 2)
+
+
 @register_backbone(*SLOTS)
 def build_slots(name: str, options: BackboneOptions) -> Backbone:
     """``ObjectSlots`` with the weights of a safetensors file, or the shipped ones."""

@@ -13,6 +13,7 @@ from torch import Tensor
 from filmvqa.features.prefetch import prefetch
 from filmvqa.features.store import FeatureStore, open_feature_store
 from filmvqa.questions.dataset import QuestionDataset
+from filmvqa.questions.program_targets import NamedObjects, ProgramTargets
 from filmvqa.questions.sampler import EpochSampler
 from filmvqa.questions.vocabulary import Vocabulary
 from filmvqa.settings.typed import MissingImages
@@ -34,7 +35,8 @@ class Batch:
     On the device are ``features`` (U, C, H, W), each image once, ``image_of_question`` (B,), which
     indexes them, and ``targets`` (B, ...) or None, which ``Loader.targets`` makes. On the host,
     where models group questions by their words, are ``questions`` (B, T), padded with 0 to the
-    longest of them, and ``index`` (B,), rows of the question file.
+    longest of them, and ``index`` (B,), rows of the question file. ``named`` is what their programs
+    name, if that is read.
 
     Of a batch that several processes train on together this is the part of one of them, and
     ``whole_size`` the number of questions of the whole. Where that is smaller than the number of
@@ -48,6 +50,7 @@ class Batch:
     index: Tensor
     whole_size: int
     counts: bool = True
+    named: NamedObjects | None = None
 
     @property
     def share(self) -> float:
@@ -59,8 +62,8 @@ class Loader:
     """Batches of a question dataset with the features of its images, by default in channels-last
     order, in which convolutions are fastest.
 
-    ``targets`` makes the targets of batches; ``waited`` is the time in seconds that consumers have
-    waited for batches.
+    ``targets`` makes the targets of batches, ``programs`` has what programs name; ``waited`` is the
+    time in seconds that consumers have waited for batches.
     """
 
     def __init__(
@@ -71,8 +74,9 @@ class Loader:
         *,
         channels_last: bool = True,
         targets: Targets | None = None,
+        programs: ProgramTargets | None = None,
     ) -> None:
-        self.questions, self.store = questions, store
+        self.questions, self.store, self.programs = questions, store, programs
         self.targets: Targets = WordTargets() if targets is None else targets
         self.batch_size = batch_size
         self._memory_format = torch.channels_last if channels_last else torch.contiguous_format
@@ -112,6 +116,7 @@ class Loader:
         images, image_of_question = torch.unique(q.images[rows], return_inverse=True)
         longest = int(q.lengths[rows].max())
         targets = self.targets.read(q, rows, images, image_of_question)
+        programs = self.programs
         return Batch(
             features=self.store.read(images, self._memory_format),
             image_of_question=to_device(image_of_question, self.device),
@@ -119,6 +124,7 @@ class Loader:
             targets=None if targets is None else to_device(targets, self.device),
             index=rows,
             whole_size=len(rows),
+            named=None if programs is None else programs.read(rows, images, self.device),
         )
 
     def sequential(self, rows: Tensor | None = None) -> Iterator[Batch]:
@@ -186,6 +192,7 @@ def open_loader(
     missing_images: MissingImages = "refuse",
     missing_images_option: str = "data.missing_images",
     targets: str = WordTask.name,
+    programs: bool = False,
 ) -> Loader:
     """The questions and features of a split, checked against each other.
 
@@ -198,6 +205,8 @@ def open_loader(
         out.
     targets
         The task whose targets are read, as the model names it.
+    programs
+        Whether what programs name is read too.
 
     Raises
     ------
@@ -214,8 +223,13 @@ def open_loader(
                 f"{asked.path}: {len(questions):,} questions are kept, {left_out:,} left out, of "
                 f"whose images {path.name} has no features"
             )
+        named = None
+        if programs:
+            named = ProgramTargets(layout.program_targets_h5(split), questions)
         opened = find_task(targets).targets.open(layout, questions, split, device, store)
     except UserError:
         features.close()
         raise
-    return Loader(questions, features, batch_size, channels_last=channels_last, targets=opened)
+    return Loader(
+        questions, features, batch_size, channels_last=channels_last, targets=opened, programs=named
+    )

@@ -63,6 +63,7 @@ def record_inputs(vocabulary: Vocabulary, loaders: Mapping[str, Loader]) -> dict
             "features": loader.store.sha256,
             "feature_spec": loader.store.feature_spec,
             **loader.targets.inputs(),
+            **({} if loader.programs is None else {"program_targets": loader.programs.sha256}),
         }
     return inputs
 

@@ -18,7 +18,7 @@ def read_scale(channels: int) -> float:
     return SHARPNESS / math.sqrt(channels)
 
 
-def attentive_read(x: Tensor, scored: Tensor, key: Tensor) -> Tensor:
+def attentive_read(x: Tensor, scored: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
     """The mean of a map's positions, weighted by a softmax of the products of another with a key.
 
     It is the read of attention networks (as in MAC, Hudson and Manning 2018, section 3.2.2) without
@@ -35,9 +35,10 @@ def attentive_read(x: Tensor, scored: Tensor, key: Tensor) -> Tensor:
 
     Returns
     -------
-    Tensor
-        (B, C).
+    tuple
+        The mean (B, C), and the scores of the H W positions (B, H W), of which the weights are the
+        softmax.
     """
-    scores = key[:, None] @ scored.flatten(2) * read_scale(x.shape[1])  # (B, 1, H W)
-    attention = torch.softmax(at_least_float32(scores), 2).to(x.dtype)
-    return (x.flatten(2) @ attention.transpose(1, 2)).squeeze(2)
+    scores = at_least_float32(key[:, None] @ scored.flatten(2) * read_scale(x.shape[1]))
+    attention = torch.softmax(scores, 2).to(x.dtype)  # (B, 1, H W)
+    return (x.flatten(2) @ attention.transpose(1, 2)).squeeze(2), scores[:, 0]

@@ -35,12 +35,16 @@ class BlockOutput(NamedTuple):
         If asked for, the maximum and the mean of the modulated branch over the map (B, 2C).
     counts
         With sets, the number of places in each (B, S).
+    read_scores, set_scores
+        The scores of the read (B, H W), and those of the sets (B, H W, S).
     """
 
     x: Tensor
     read: Tensor | None = None
     branch: Tensor | None = None
     counts: Tensor | None = None
+    read_scores: Tensor | None = None
+    set_scores: Tensor | None = None
 
 
 def weights_of(places: Tensor, weights: Tensor | None) -> Tensor:
@@ -195,14 +199,14 @@ class FilmedResBlock(nn.Module):
 
     def _mark(
         self, x: Tensor, branch: Tensor, modulation: Modulation, weights: Tensor | None
-    ) -> tuple[Tensor, Tensor | None]:
-        """The output x (B, C, H, W) with what belongs to the sets, and their numbers."""
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """The output x (B, C, H, W) with what belongs to the sets, their numbers and scores."""
         if self.sets is None:
-            return x, None
+            return x, None, None
         places = branch.flatten(2).transpose(1, 2)  # (B, N, C)
         keys = modulation.key[:, x.shape[1] :]
-        added, counts = self.sets(places, keys, weights_of(places, weights))
-        return x if added is None else x + added.transpose(1, 2).view_as(x), counts
+        added, counts, scores = self.sets(places, keys, weights_of(places, weights))
+        return x if added is None else x + added.transpose(1, 2).view_as(x), counts, scores
 
     def forward(
         self,
@@ -242,11 +246,11 @@ class FilmedResBlock(nn.Module):
         if self.dropout is not None:
             out = self.dropout(out)
         out = self._film_at("after_relu2", torch.relu(out), modulation)
-        read = branch = counts = None
+        read = branch = counts = read_scores = set_scores = None
         if pool_branch:
             branch = torch.cat([out.amax((2, 3)), out.mean((2, 3))], 1)
         x = self._film_at("after_residual", x + out if self.residual else out, modulation)
         if modulation is not None and modulation.key.shape[1]:
-            read = attentive_read(x, out, modulation.key[:, : x.shape[1]])
-            x, counts = self._mark(x, out, modulation, weights)
-        return BlockOutput(x, read, branch, counts)
+            read, read_scores = attentive_read(x, out, modulation.key[:, : x.shape[1]])
+            x, counts, set_scores = self._mark(x, out, modulation, weights)
+        return BlockOutput(x, read, branch, counts, read_scores, set_scores)

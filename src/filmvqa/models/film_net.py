@@ -13,19 +13,22 @@ from filmvqa.models.blocks import COORDINATES, FilmedResBlock
 from filmvqa.models.classifier import BRANCH, Classifier
 from filmvqa.models.encoder import QuestionEncoder
 from filmvqa.models.film_generator import FilmGenerator
-from filmvqa.models.options import FeatureShape, OptionGroup, build_part, check_choice
+from filmvqa.models.initial_weights import check_initial, initialize
+from filmvqa.models.options import (
+    FeatureShape,
+    OptionGroup,
+    build_part,
+    check_choice,
+    with_coordinates,
+)
 from filmvqa.models.place_sets import PlaceSets, PlaceWeights
-from filmvqa.models.protocols import Activations, Modulation, ModulationChange
+from filmvqa.models.protocols import Activations, Modulation, ModulationChange, PlaceScores
 from filmvqa.models.registry import register_model
 from filmvqa.models.vision import AXES, PIXEL_RANGES, Stem, for_each_question, scale_pixels
 from filmvqa.settings.typed import Natural, Positive
 from filmvqa.system.devices import to_device
 from filmvqa.system.errors import OptionError
 
-#: How biases of linear and convolution layers begin.
-INITIAL_BIASES = ("zero", "uniform")
-#: How their weights begin.
-INITIAL_WEIGHTS = ("kaiming", "small")
 #: Of which conditioned blocks the head is given what was read, pooled and counted.
 HEAD_INPUTS = ("last", "all")
 
@@ -121,8 +124,7 @@ class FilmNet(nn.Module):
     ) -> None:
         super().__init__()
         check_choice("pixel_range", pixel_range, PIXEL_RANGES)
-        check_choice("initial_biases", initial_biases, INITIAL_BIASES)
-        check_choice("initial_weights", initial_weights, INITIAL_WEIGHTS)
+        check_initial(initial_weights, initial_biases)
         check_choice("head_inputs", head_inputs, HEAD_INPUTS)
         if sets and not reads:
             raise OptionError(f"sets={sets}: needs reads=true, whose keys are like theirs")
@@ -137,7 +139,7 @@ class FilmNet(nn.Module):
         check_choice("coordinate_axes", coordinate_axes, AXES)
         self.encoder = build_part("encoder", QuestionEncoder, vocab_size, **(encoder or {}))
         has_coordinates = coordinates != "none"
-        stem_options = _with_coordinates(stem, has_coordinates)
+        stem_options = with_coordinates(stem, has_coordinates)
         self.stem = build_part(
             "stem",
             Stem,
@@ -165,7 +167,7 @@ class FilmNet(nn.Module):
         self.head_inputs = max(1, num_conditioned) if head_inputs == "all" else 1
         self._build_head(
             map_size, num_answers, channels, self.head_inputs * (channels + sets) if reads else 0,
-            coordinate_axes, _with_coordinates(classifier, has_coordinates),
+            coordinate_axes, with_coordinates(classifier, has_coordinates),
         )  # fmt: skip
         extra_dims = [b.extra_dim for b in blocks]
         self.reads_words = any(b.reads_words for b in blocks)
@@ -186,10 +188,7 @@ class FilmNet(nn.Module):
         )  # fmt: skip
         if self.film_generator is not None and self.film_generator.word_attention is not None:
             self.reads_words = True
-        if initial_weights == "kaiming":
-            self.apply(_initialize)
-        if initial_biases == "zero":
-            self.apply(_initialize_biases)
+        initialize(self, initial_weights, initial_biases)
 
     def _build_head(
         self,
@@ -306,6 +305,11 @@ class FilmNet(nn.Module):
         """Whether γ can deviate from 1 or β from 0, so that ``return_penalty`` is possible."""
         return self.film_generator is not None and self.film_generator.has_deviations
 
+    @property
+    def has_place_scores(self) -> bool:
+        """Whether blocks read their maps, so that ``return_scores`` is possible."""
+        return self.reads
+
     def forward(
         self,
         features: Tensor,
@@ -313,7 +317,8 @@ class FilmNet(nn.Module):
         image_of_question: Tensor | None = None,
         *,
         return_penalty: bool = False,
-    ) -> Tensor | tuple[Tensor, Tensor]:
+        return_scores: bool = False,
+    ) -> Tensor | tuple[Any, ...]:
         """Answer questions about images.
 
         Parameters
@@ -326,20 +331,25 @@ class FilmNet(nn.Module):
             Index (B,) of each question's image; None if U == B and they stand in the same order.
         return_penalty
             Whether to return the penalty too.
+        return_scores
+            Whether to return what is looked for in the maps too.
 
         Returns
         -------
         Tensor or tuple
-            Logits (B, num_answers); with ``return_penalty``, a tuple of the logits and the batch's
-            ``FilmGenerator.penalty`` ().
+            Logits (B, num_answers), or a tuple of the logits and what else is to be returned: the
+            batch's ``FilmGenerator.penalty`` (), then ``PlaceScores``.
 
         Raises
         ------
         ValueError
-            If ``return_penalty`` is set and the model does not have ``has_film_penalty``.
+            If ``return_penalty`` is set and the model does not have ``has_film_penalty``, or
+            ``return_scores`` and not ``has_place_scores``.
         """
         if return_penalty and not self.has_film_penalty:
             raise ValueError("this network has no γ and β whose deviations to penalise")
+        if return_scores and not self.has_place_scores:
+            raise ValueError("this network reads no maps")
         modulation = None if self.film_generator is None else self.modulate(questions)
         pixels = scale_pixels(features, self.pixel_range)
         x = self.stem(pixels)  # (U, C, H, W), once an image
@@ -351,6 +361,7 @@ class FilmNet(nn.Module):
         read: Tensor | None = None
         found: list[Tensor | None] = []  # what the head is given beside the map
         branches: list[Tensor | None] = []
+        scores: list[tuple[Tensor, Tensor | None]] = []
         for block, is_conditioned in zip(self.blocks, self.conditioned_blocks, strict=True):
             if not is_conditioned or modulation is None:
                 x = block(x, None, read).x
@@ -359,35 +370,21 @@ class FilmNet(nn.Module):
             pool_branch = is_heeded and self._takes_branch
             out = block(x, modulation.layer(film_index), read, pool_branch, weights)
             x, read = out.x, out.read
+            scores.append((out.read_scores, out.set_scores))
             if is_heeded:
                 found += [out.read, out.counts]
                 branches.append(out.branch)
             film_index += 1
         output = self._head(x, _join(found), _join(branches))
+        others: list[Any] = []
         if return_penalty and modulation is not None and self.film_generator is not None:
-            return output, self.film_generator.penalty(modulation)
-        return output
+            others.append(self.film_generator.penalty(modulation))
+        if return_scores:
+            others.append(PlaceScores.of_blocks((x.shape[2], x.shape[3]), scores))
+        return (output, *others) if others else output
 
 
 def _join(parts: Sequence[Tensor | None]) -> Tensor | None:
     """Vectors (B, n) side by side; None if there are none."""
     vectors = [part for part in parts if part is not None]
     return torch.cat(vectors, 1) if vectors else None
-
-
-def _with_coordinates(options: OptionGroup, coordinates: bool) -> dict[str, Any]:
-    """A part's options, with ``coordinates`` unless they have a value of their own."""
-    given = {k: v for k, v in (options or {}).items() if k != "coordinates" or v is not None}
-    return {"coordinates": coordinates, **given}
-
-
-def _initialize(module: nn.Module) -> None:
-    """Initialise weights of linear and convolution layers by Kaiming's uniform distribution, as the
-    original code does (``init_modules`` in vr/models/layers.py)."""
-    if isinstance(module, nn.Linear | nn.Conv2d):
-        nn.init.kaiming_uniform_(module.weight)
-
-
-def _initialize_biases(module: nn.Module) -> None:
-    if isinstance(module, nn.Linear | nn.Conv2d) and module.bias is not None:
-        nn.init.zeros_(module.bias)

@@ -75,6 +75,12 @@ def with_defaults(module: type[nn.Module], options: Mapping[str, Any] | None) ->
     return complete | {name: with_defaults(part, complete[name]) for name, part in groups.items()}
 
 
+def with_coordinates(options: OptionGroup, coordinates: bool) -> dict[str, Any]:
+    """A part's options, with ``coordinates`` unless they have a value of their own."""
+    given = {k: v for k, v in (options or {}).items() if k != "coordinates" or v is not None}
+    return {"coordinates": coordinates, **given}
+
+
 def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
     """Raise ``OptionError`` for a value that is none of the choices."""
     if value not in choices:

@@ -41,7 +41,7 @@ class PlaceSets(nn.Module):
 
     def forward(
         self, branch: Tensor, keys: Tensor, weights: Tensor
-    ) -> tuple[Tensor | None, Tensor]:
+    ) -> tuple[Tensor | None, Tensor, Tensor]:
         """Mark and count places.
 
         Parameters
@@ -56,12 +56,13 @@ class PlaceSets(nn.Module):
         Returns
         -------
         tuple
-            What is to be added to the map (B, N, C), if anything, and the numbers (B, S).
+            What is to be added to the map (B, N, C), if anything, the numbers (B, S), and the
+            scores (B, N, S) of which what belongs is the sigmoid.
         """
         key, bias = self.split(keys, branch.shape[2])
         scores = torch.baddbmm(bias[:, None], branch, key.transpose(1, 2))  # (B, N, S)
-        belongs = torch.sigmoid(at_least_float32(scores)).to(branch.dtype)
-        return self.mark(belongs, weights)
+        scores = at_least_float32(scores)
+        return *self.mark(torch.sigmoid(scores).to(branch.dtype), weights), scores
 
     def split(self, keys: Tensor, channels: int) -> tuple[Tensor, Tensor]:
         """The keys (B, S, C), scaled, and the biases (B, S)."""
@@ -69,7 +70,7 @@ class PlaceSets(nn.Module):
         return key * read_scale(channels), keys[:, self.sets * channels :]
 
     def mark(self, belongs: Tensor, weights: Tensor) -> tuple[Tensor | None, Tensor]:
-        """As ``forward``, of what belongs (B, N, S)."""
+        """As ``forward``, of what belongs (B, N, S), but for the scores."""
         counts = torch.einsum("bns,bn->bs", belongs, weights)
         return None if self.write is None else self.write(belongs), counts
 

@@ -46,6 +46,30 @@ class Modulation(NamedTuple):
         )
 
 
+class PlaceScores(NamedTuple):
+    """What a network looks for in a map of ``size`` (H, W), as scores of its H W places.
+
+    Attributes
+    ----------
+    reads
+        Those of each block's attentive read (B, L, H W), of whose softmax it is the mean.
+    sets
+        Those of the last block's sets (B, S, H W), whose sigmoids say what belongs to them.
+    """
+
+    size: tuple[int, int]
+    reads: Tensor
+    sets: Tensor
+
+    @classmethod
+    def of_blocks(
+        cls, size: tuple[int, int], scores: Sequence[tuple[Tensor, Tensor | None]]
+    ) -> PlaceScores:
+        """From those of each block's read (B, N) and, if it has any, of its sets (B, N, S)."""
+        reads, sets = torch.stack([of_read for of_read, _ in scores], 1), scores[-1][1]
+        return cls(size, reads, reads[:, :0] if sets is None else sets.transpose(1, 2))
+
+
 ModulationChange = Callable[[Modulation], Modulation]
 
 
@@ -172,6 +196,11 @@ def is_modulated(model: nn.Module) -> TypeGuard[Modulated]:
 def has_film_penalty(model: nn.Module) -> bool:
     """Whether the model computes a penalty on the deviations of γ and β."""
     return is_modulated(model) and model.has_film_penalty
+
+
+def has_place_scores(model: nn.Module) -> bool:
+    """Whether the model's ``forward`` takes ``return_scores``, and gives ``PlaceScores`` then."""
+    return bool(getattr(model, "has_place_scores", False))
 
 
 def can_record(model: nn.Module) -> bool:

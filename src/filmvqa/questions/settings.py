@@ -232,4 +232,12 @@ class EncodingSettings(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class PreprocessSettings(EncodingSettings, DataProgramSettings):
-    """The set whose questions are encoded, and how."""
+    """The set whose questions are encoded, and how.
+
+    Attributes
+    ----------
+    targets
+        Whether what programs name in the pictures is written too, for ``trainer.program_loss``.
+    """
+
+    targets: bool = False

@@ -181,6 +181,10 @@ class DatasetLayout:
         """The question HDF5 of a split."""
         return self.h5 / f"{split}_questions.h5"
 
+    def program_targets_h5(self, split: str) -> Path:
+        """The HDF5 of what the programs of a split's questions name in its pictures."""
+        return self.h5 / f"{split}_program_targets.h5"
+
     def feature_h5(self, split: str) -> Path:
         """The feature HDF5 of a split."""
         return self.features / f"{split}_features_{self.backbone}.h5"

@@ -97,6 +97,7 @@ def prepare_run(
                 settings.store, channels_last=settings.trainer.channels_last,
                 families=data.chosen_families, missing_images=data.missing_images,
                 targets=targets_of(settings.model["name"]),
+                programs=settings.trainer.program_loss > 0 and split == data.train_split,
             )  # fmt: skip
             opened.callback(loader.close)
             loaders.append(loader)

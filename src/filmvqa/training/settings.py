@@ -72,6 +72,9 @@ class TrainerSettings(Settings):
         Weights in the loss of masks of binary cross-entropy and of 1 minus the Dice coefficient.
     film_penalty
         Weight in the loss of the model's penalty on the deviations of γ and β.
+    program_loss
+        Weight in the loss of how far the model's reads are from the objects that programs name, and
+        its sets from those that are counted: supervision by programs.
     sync_batch_norm
         Whether batch norm normalises by all processes' parts of a batch; otherwise by each one's
         own, which for two processes is the batch norm of a batch of half the size.
@@ -104,6 +107,7 @@ class TrainerSettings(Settings):
     bce_weight: NotNegative = 1.0
     dice_weight: NotNegative = 1.0
     film_penalty: NotNegative = 0.0
+    program_loss: NotNegative = 0.0
     keep_best: Annotated[Positive, Effect.NONE] = 1
     checkpoint_minutes: Annotated[AboveZero | None, Effect.NONE] = 10.0
     checkpoint_steps: Annotated[Positive | None, Effect.NONE] = None

@@ -19,7 +19,6 @@ from filmvqa.evaluation.batches import Batch, Loader
 from filmvqa.evaluation.predictions import PredictionStoppedError, predict
 from filmvqa.models.batch_norm import SharedStatistics, share_statistics
 from filmvqa.models.fast.precision import choose_precision
-from filmvqa.models.protocols import has_film_penalty
 from filmvqa.questions.vocabulary import Vocabulary
 from filmvqa.settings.typed import FrozenBatchNorm
 from filmvqa.system import processes
@@ -29,6 +28,7 @@ from filmvqa.system.layout import RunLayout
 from filmvqa.system.memory import explained_out_of_memory
 from filmvqa.tasks.protocol import task_of
 from filmvqa.tasks.reports import type_means
+from filmvqa.training.added_losses import AddedLosses
 from filmvqa.training.failures import FiniteCheck, describe_memory_use, warn_of_untrained
 from filmvqa.training.loggers import Logger
 from filmvqa.training.optimizer import clipped_parts
@@ -103,10 +103,7 @@ class Trainer:
         if (types := self.task.question_types(val.questions)) is not None:
             self.val_types = types[0], types[1][self.val_rows]
         self.finite = FiniteCheck(state, train, layout)
-        if settings.film_penalty and not has_film_penalty(state.model):
-            raise UserError(
-                "trainer.film_penalty: this model has no γ and β whose deviations to penalise"
-            )
+        self.added = AddedLosses(state.model, settings, train.store.feature_spec)
         self.network, self._statistics = _over_processes(state.model, settings)
         self._clipped_parts = [list(state.model.parameters())]
         if settings.grad_clip_by_part:
@@ -214,12 +211,12 @@ class Trainer:
             raise UserError(f"{loader.questions.path}: has no {loader.targets.noun} to train on")
         if self._statistics is not None:
             self._statistics.counts = batch.counts
-        output, penalty = self._forward(batch)
+        output, added = self._forward(batch)
         loss = self.task.loss(output, batch.targets)
         state.optimizer.zero_grad(set_to_none=True)
         # The gradients of all processes are averaged: each counts by its share of the questions.
         weight = batch.share * processes.count()
-        (weight * (loss + penalty)).backward()  # type: ignore[no-untyped-call]
+        (weight * (loss + added)).backward()  # type: ignore[no-untyped-call]
         if state.step == 0:
             warn_of_untrained(state.model)
         is_logged = self._is_multiple(settings.log_every, state.step + 1)
@@ -244,14 +241,14 @@ class Trainer:
         state.questions += batch.whole_size
 
     def _forward(self, batch: Batch) -> tuple[Tensor, Tensor | float]:
-        """The model's output (B, ...) and the weighted penalty."""
-        model, weight = self.network, self.settings.film_penalty
+        """The model's output (B, ...) and the losses that are added."""
         inputs = (batch.features, batch.questions, batch.image_of_question)
         with autocast(self.train_loader.device, self.precision):
-            if not weight:
-                return model(*inputs), 0.0
-            output, penalty = model(*inputs, return_penalty=True)
-        return output, weight * penalty
+            result = self.network(*inputs, **self.added.options)
+        if not self.added.options:
+            return result, 0.0
+        output, *others = result
+        return output, self.added.weighted(iter(others), batch)
 
     def _evaluate(self, write: Callable[[str], None]) -> None:
         """Score the model and save it; a request to stop saves it and leaves the evaluation to the

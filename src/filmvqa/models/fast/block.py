@@ -66,13 +66,14 @@ class FastFilmedResBlock(FilmedResBlock):
         )
         if norm.training:
             track(norm, done.batch_mean, done.batch_var, done.size)
-        y, counts = done.x, None
+        y, counts, set_scores = done.x, None, None
         if self.sets is not None:
-            added, counts = self.sets.mark(done.belongs, weights_of(y, weights))
+            set_scores = done.set_scores
+            added, counts = self.sets.mark(torch.sigmoid(set_scores), weights_of(y, weights))
             y = y if added is None else y + added
         y = y.view(batch, height, width, channels).permute(0, 3, 1, 2)
         branch = torch.cat([done.maximum, done.mean], 1) if pool_branch else None
-        return BlockOutput(y, done.read, branch, counts)
+        return BlockOutput(y, done.read, branch, counts, done.scores, set_scores)
 
 
 def is_fusible(block: FilmedResBlock) -> bool:
@@ -101,8 +102,8 @@ class FusedRead(NamedTuple):
         What the key finds in the output (B, C).
     maximum, mean
         Those of the modulated branch over the map, (B, C) each.
-    belongs
-        What of each place belongs to the sets (B, N, S).
+    scores, set_scores
+        The scores of the read (B, N), and those of the sets (B, N, S).
     batch_mean, batch_var
         What batch norm normalised by, (C,) each.
     size
@@ -113,7 +114,8 @@ class FusedRead(NamedTuple):
     read: Tensor
     maximum: Tensor
     mean: Tensor
-    belongs: Tensor
+    scores: Tensor
+    set_scores: Tensor
     batch_mean: Tensor
     batch_var: Tensor
     size: float
@@ -180,46 +182,50 @@ class _FusedBlock(torch.autograd.Function):
         scale = gamma * inverse
         shift = beta + (offset - batch_mean) * scale
         y = torch.empty_like(x)
-        attention = x.new_empty(x.shape[:2])
+        attention, scores = x.new_empty(x.shape[:2]), x.new_empty(x.shape[:2])
         read, maximum, mean = (torch.empty_like(key) for _ in range(3))
         argmax = torch.empty_like(key, dtype=torch.int32)
-        belongs = x.new_empty(*x.shape[:2], set_bias.shape[1])
+        set_scores = x.new_empty(*x.shape[:2], set_bias.shape[1])
         over_questions(
             _forward_kernel, h, x, scale, shift, key, set_key, set_bias, y, attention, read,
-            maximum, argmax, mean, belongs,
+            maximum, argmax, mean, scores, set_scores,
         )  # fmt: skip
         ctx.save_for_backward(
             x, weight, offset, gamma, key, set_key, h, batch_mean, inverse, scale, shift, attention,
-            argmax, belongs,
+            argmax,
         )  # fmt: skip
         ctx.normalised_by_batch, ctx.shared, ctx.size = statistics is None, shared, size
         ctx.mark_non_differentiable(batch_mean, batch_var)
         ctx.set_materialize_grads(False)
-        return y, read, maximum, mean, belongs, batch_mean, batch_var, size
+        return y, read, maximum, mean, scores, set_scores, batch_mean, batch_var, size
 
     @staticmethod
     @once_differentiable
     def backward(
         ctx: Any, grad_y: Tensor | None, grad_read: Tensor | None, grad_maximum: Tensor | None,
-        grad_mean: Tensor | None, grad_belongs: Tensor | None, *_: None,
+        grad_mean: Tensor | None, grad_scores: Tensor | None, grad_set_scores: Tensor | None,
+        *_: None,
     ) -> tuple[Tensor | None, ...]:  # fmt: skip
         (
             x, weight, offset, gamma, key, set_key, h, batch_mean, inverse, scale, shift, attention,
-            argmax, belongs,
+            argmax,
         ) = ctx.saved_tensors  # fmt: skip
         grad_y = torch.zeros_like(x) if grad_y is None else grad_y.contiguous()
-        of_read, of_maximum, of_mean = (
-            torch.zeros_like(key) if grad is None else grad.contiguous()
-            for grad in (grad_read, grad_maximum, grad_mean)
-        )
-        of_belongs = torch.zeros_like(belongs) if grad_belongs is None else grad_belongs
+        of_read, of_maximum, of_mean, of_scores = (
+            torch.zeros_like(like) if grad is None else grad.contiguous()
+            for like, grad in (
+                (key, grad_read), (key, grad_maximum), (key, grad_mean), (attention, grad_scores)
+            )
+        )  # fmt: skip
+        if grad_set_scores is None:
+            grad_set_scores = x.new_zeros(*x.shape[:2], set_key.shape[1])
         grad_x, grad_h = torch.empty_like(x), torch.empty_like(x)
         grad_key, grad_set_key = torch.empty_like(key), torch.empty_like(set_key)
         grad_set_bias = set_key.new_empty(set_key.shape[:2])
         sums = key.new_empty((len(key), 2, key.shape[1]))
         over_questions(
-            _backward_kernel, h, x, scale, shift, key, set_key, attention, argmax, belongs, grad_y,
-            of_read, of_maximum, of_mean, of_belongs.contiguous(), grad_x, grad_h, grad_key,
+            _backward_kernel, h, x, scale, shift, key, set_key, attention, argmax, grad_y, of_read,
+            of_maximum, of_mean, of_scores, grad_set_scores.contiguous(), grad_x, grad_h, grad_key,
             grad_set_key, grad_set_bias, sums,
         )  # fmt: skip
         grad_beta = sums[:, 0]
@@ -277,12 +283,12 @@ def _sums_kernel(start, stop, h, offset, sums):  # type: ignore[no-untyped-def]
 @kernel
 def _forward_kernel(  # type: ignore[no-untyped-def]
     start, stop, h, x, scale, shift, key, set_key, set_bias, y, attention, read, maximum, argmax,
-    mean, belongs,
+    mean, scores, set_scores,
 ):  # fmt: skip
-    """With the branch max(scale h + shift, 0): output, attention, read, pooled branch, and what
-    belongs to the sets."""
+    """With the branch max(scale h + shift, 0): output, attention, read, pooled branch, and the
+    scores of read and sets."""
     positions, channels = h.shape[1:]
-    zero, one = np.float32(0.0), np.float32(1.0)
+    zero = np.float32(0.0)
     for b in range(start, stop):
         a, c0, k = scale[b], shift[b], key[b]
         total = np.zeros(channels, np.float32)
@@ -299,11 +305,12 @@ def _forward_kernel(  # type: ignore[no-untyped-def]
                 score += k[c] * value
                 total[c] += value
             weights[n] = score
+            scores[b, n] = score
             for s in range(set_bias.shape[1]):
                 of_set = set_bias[b, s]
                 for c in range(channels):
                     of_set += set_key[b, s, c] * branch[c]
-                belongs[b, n, s] = one / (one + np.exp(-of_set))
+                set_scores[b, n, s] = of_set
             highest = max(highest, score)
         normaliser = zero
         for n in range(positions):
@@ -329,15 +336,14 @@ def _forward_kernel(  # type: ignore[no-untyped-def]
 
 @kernel
 def _backward_kernel(  # type: ignore[no-untyped-def]
-    start, stop, h, x, scale, shift, key, set_key, attention, argmax, belongs, grad_y, grad_read,
-    grad_maximum, grad_mean, grad_belongs, grad_x, grad_branch, grad_key, grad_set_key,
-    grad_set_bias, sums,
+    start, stop, h, x, scale, shift, key, set_key, attention, argmax, grad_y, grad_read,
+    grad_maximum, grad_mean, grad_scores, grad_set_scores, grad_x, grad_branch, grad_key,
+    grad_set_key, grad_set_bias, sums,
 ):  # fmt: skip
     """Gradients of x by the residual connection, of scale h + shift, and of the keys; ``sums``
     (B, 2, C): of the gradient of scale h + shift over a question's map, alone and times h."""
     positions, channels = h.shape[1:]
     zero = np.float32(0.0)
-    one = np.float32(1.0)
     of_attention = np.empty(positions, np.float32)
     of_sets = np.empty(channels, np.float32)
     for b in range(start, stop):
@@ -359,11 +365,10 @@ def _backward_kernel(  # type: ignore[no-untyped-def]
         grad_set_bias[b] = zero
         for n in range(positions):
             weight = attention[b, n]
-            of_score = weight * (of_attention[n] - expected)
+            of_score = weight * (of_attention[n] - expected) + grad_scores[b, n]
             of_sets[:] = zero
-            for s in range(belongs.shape[2]):
-                inside = belongs[b, n, s]
-                of_set = grad_belongs[b, n, s] * inside * (one - inside)
+            for s in range(set_key.shape[1]):
+                of_set = grad_set_scores[b, n, s]
                 grad_set_bias[b, s] += of_set
                 for c in range(channels):
                     value = a[c] * h[b, n, c] + c0[c]

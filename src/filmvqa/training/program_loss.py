@@ -1,0 +1,101 @@
+"""Supervision by programs: reads are to find what a program names, sets to have what it counts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from filmvqa.backbones.clevr_slots import slot_positions
+from filmvqa.evaluation.batches import Batch
+from filmvqa.models.protocols import PlaceScores
+from filmvqa.system.devices import at_least_float32
+from filmvqa.system.errors import UserError
+
+#: Stands for an object that no place shows.
+_NOWHERE = -1
+
+
+def program_loss(scores: PlaceScores, batch: Batch, spec: Mapping[str, Any] | None) -> Tensor:
+    """The mean loss () of a batch's questions.
+
+    The k-th referent of a question is to be found by the read of block k: the loss is the mean
+    cross-entropy of its place. The k-th set that is counted is to be the last block's k-th: the
+    loss is the mean binary cross-entropy at the places of objects. What places without an object's
+    centre count, the network's weights of places tell, which no question changes.
+
+    Parameters
+    ----------
+    scores
+        Of the batch's questions.
+    batch
+        With what its programs name.
+    spec
+        Of its features, which tells whether they are slots.
+
+    Raises
+    ------
+    UserError
+        If features are slots and the network's map has other places.
+    """
+    if batch.named is None:
+        raise ValueError("this batch was read without what programs name")
+    referents, sets, positions = batch.named
+    reads, set_scores = at_least_float32(scores.reads), at_least_float32(scores.sets)
+    slots = slot_positions(spec, batch.features)
+    if slots is not None and slots.shape[1] != reads.shape[2]:
+        raise UserError(
+            f"trainer.program_loss: the network has {reads.shape[2]} places for "
+            f"{slots.shape[1]} slots; give model.stem.strides=[1]"
+        )
+    if slots is None:
+        places = _places_in_map(positions, scores.size)
+    else:
+        places = _nearest_slots(positions, slots)
+    places = places[batch.image_of_question]  # (B, O)
+
+    count = min(referents.shape[1], reads.shape[1])
+    referents = referents[:, :count]
+    targets = places.gather(1, referents.clamp(min=0)).masked_fill(referents < 0, _NOWHERE)
+    of_reads = F.cross_entropy(
+        reads[:, :count].flatten(0, 1), targets.flatten(), ignore_index=_NOWHERE, reduction="none"
+    ).view_as(targets)  # (B, R)
+    loss = _mean(of_reads, targets != _NOWHERE)
+
+    count = min(sets.shape[1], set_scores.shape[1])
+    sets = sets[:, :count, None]
+    is_inside = sets >> torch.arange(places.shape[1], device=sets.device) & 1  # (B, S, O)
+    shown = F.one_hot(places + 1, reads.shape[2] + 1)[..., 1:].to(reads.dtype)  # (B, O, N)
+    targets = (is_inside.to(reads.dtype) @ shown).clamp(max=1)  # (B, S, N)
+    is_asked = (sets >= 0) & (shown.sum(1, keepdim=True) > 0)
+    of_sets = F.binary_cross_entropy_with_logits(set_scores[:, :count], targets, reduction="none")
+    return (loss + _mean(of_sets, is_asked)).mean()
+
+
+def _mean(losses: Tensor, counts: Tensor) -> Tensor:
+    """The means (B,) of those of each question's losses (B, ...) that count; 0 of none."""
+    total = (losses * counts).flatten(1).sum(1)
+    return total / counts.flatten(1).sum(1).clamp(min=1)
+
+
+def _places_in_map(positions: Tensor, size: tuple[int, int]) -> Tensor:
+    """The places (U, O) of a map of ``size`` (H, W) in which positions (U, O, 2) are."""
+    height, width = size
+    is_there = positions.isfinite().all(2)
+    x, y = positions.nan_to_num(0.0).clamp(0, 1 - 1e-6).unbind(2)
+    places = (y * height).long() * width + (x * width).long()
+    return places.masked_fill(~is_there, _NOWHERE)
+
+
+def _nearest_slots(positions: Tensor, slots: Tensor) -> Tensor:
+    """The slots (U, O) nearest to positions (U, O, 2), of those of (U, N, 2) to which no other
+    position is nearer: an object that the front end has not found has none."""
+    exact = "donot_use_mm_for_euclid_dist"
+    distances = torch.cdist(positions, slots, compute_mode=exact)  # (U, O, N)
+    distances = distances.nan_to_num(torch.inf, posinf=torch.inf)
+    nearest, slot = distances.min(2)
+    is_mutual = nearest <= distances.amin(1).gather(1, slot)
+    return slot.masked_fill(~(is_mutual & nearest.isfinite()), _NOWHERE)
