@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -11,9 +12,11 @@ from hypothesis import strategies as st
 from filmvqa.backbones import clevr_cnn
 from filmvqa.backbones.backbone import compute_maps
 from filmvqa.backbones.build import build_backbone
-from filmvqa.backbones.clevr_slots import on_picture
+from filmvqa.backbones.clevr_slots import on_picture, slot_positions
 from filmvqa.backbones.object_heads import IS_OBJECT, ObjectHeads, find_objects
 from filmvqa.system.errors import UserError
+from filmvqa.worlds.clevr.render import sample_and_render
+from filmvqa.worlds.clevr.scene_rules import SceneRules
 
 SHIPPED = Path(clevr_cnn.__file__).parent / "weights" / clevr_cnn.SHIPPED_WEIGHTS
 
@@ -84,6 +87,25 @@ def test_weights_with_heads_are_clevr_cnns_too_and_those_without_make_no_slots(
     for name in ("clevr_slots", "clevr_places"):
         with pytest.raises(UserError, match=f"no heads, which {name} takes"):
             build_backbone(name, weights=SHIPPED)
+
+
+def test_the_shipped_heads_find_the_objects_of_fresh_pictures() -> None:
+    rng, rules = np.random.default_rng(2027), SceneRules()
+    drawn = [sample_and_render(rng, rules, 144, 144) for _ in range(60)]
+    images = torch.stack([torch.from_numpy(r.image).permute(2, 0, 1) for _, r in drawn])
+    slots = compute_maps(build_backbone("clevr_slots"), images)  # (N, 99, 10, 1)
+    found = slot_positions({"backbone": "clevr_slots"}, slots)
+    sums = compute_maps(build_backbone("clevr_places"), images)[:, -1].sigmoid().sum((1, 2))
+    numbers, near = [], []
+    for (layout, _), positions in zip(drawn, found, strict=True):
+        taken = positions[positions.isfinite().all(1)]
+        numbers.append(len(taken) == len(layout.objects))
+        centres = [layout.camera.project(c, 1, 1)[:2] for c in layout.centres()]
+        distances = torch.cdist(torch.tensor(centres, dtype=taken.dtype), taken)
+        near += (distances.amin(1) < 0.03).tolist()  # of the picture's width
+    assert np.mean(numbers) > 0.93 and np.mean(near) > 0.97
+    errors = sums.float() - torch.tensor([len(layout.objects) for layout, _ in drawn])
+    assert (errors.abs() < 0.5).float().mean() > 0.85
 
 
 COLUMNS, ROWS = torch.arange(8) + 0.5, (torch.arange(8) + 0.5)[:, None]
