@@ -211,3 +211,19 @@ def test_openmp_reads_how_long_its_threads_wait(given: dict[str, str], expected:
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert f"GOMP_SPINCOUNT = '{expected}'" in done.stderr
+
+
+def test_garbage_is_searched_for_rarely_and_not_at_the_end() -> None:
+    program = """
+import atexit, gc
+atexit.register(lambda: print(gc.get_freeze_count() > 50_000))
+import filmvqa.cli
+searches = lambda: sum(generation["collections"] for generation in gc.get_stats())
+before, objects = searches(), [[i] for i in range(50_000)]
+print(searches() - before)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert int(done.stdout.split()[0]) in range(4)
+    assert done.stdout.split()[1] == "True"
