@@ -69,7 +69,13 @@ class Network:
         UserError
             As ``vqa.load``.
         """
-        vqa = load(checkpoint, device=device, precision="float32", backbone_weights=weights)
+        vqa = load(
+            checkpoint,
+            device=device,
+            precision="float32",
+            backbone_weights=weights,
+            accelerate=False,  # a visitor's few questions take as long, and the first start longer
+        )
         path = Path(checkpoint)
         return cls(vqa, path.parent.name if path.suffix == ".pt" else path.name)
 
