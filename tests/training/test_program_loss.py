@@ -153,7 +153,10 @@ def test_without_its_weight_nothing_is_read(tiny_set: Path) -> None:
     layout = data_in(tiny_set)
     vocabulary = Vocabulary.load(layout.vocabulary)
     loader = open_loader(layout, "train", vocabulary, 64, torch.device("cpu"))
-    assert loader.batch(torch.arange(4)).named is None
+    batch = loader.batch(torch.arange(4))
+    assert batch.named is None
+    with pytest.raises(UserError, match=r"trainer.program_loss: .* no programs; give 0"):
+        program_loss(two_questions()[0], batch, None)
 
 
 def test_reads_come_to_what_programs_name(tiny_set: Path, runs: Runs) -> None:

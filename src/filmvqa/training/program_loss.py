@@ -39,10 +39,13 @@ def program_loss(scores: PlaceScores, batch: Batch, spec: Mapping[str, Any] | No
     Raises
     ------
     UserError
-        If features are slots and the network's map has other places.
+        If features are slots and the network's map has other places, or nothing is known of
+        programs, as in a benchmark.
     """
     if batch.named is None:
-        raise ValueError("this batch was read without what programs name")
+        raise UserError(
+            "trainer.program_loss: the questions of a benchmark have no programs; give 0"
+        )
     referents, sets, positions = batch.named
     reads, set_scores = at_least_float32(scores.reads), at_least_float32(scores.sets)
     slots = slot_positions(spec, batch.features)
