@@ -47,3 +47,30 @@ def test_a_signal_to_a_program_of_stages_stops_its_script(
         f"error: stopped by {number.name}; run the same command again to go on",
         "error: endless.py was stopped (see above); make demo goes on from there",
     ]
+
+
+def test_stages_are_forks_of_one_process_and_say_what_is_left(tmp_path: Path) -> None:
+    scripts = {
+        "first": "import sys, time; print('torch' in sys.modules); time.sleep(2)",
+        "second": "raise SystemExit(3)",
+    }
+    for name, text in scripts.items():
+        (tmp_path / f"{name}.py").write_text(text)
+    program = (
+        "import filmvqa.cli.stages as stages, filmvqa.cli.pipeline as pipeline\n"
+        f"from pathlib import Path; stages.packed_folder = lambda name: Path({str(tmp_path)!r})\n"
+        "lines = {name: [f'{name}.py'] for name in ('first', 'second')}\n"
+        "pipeline.run_stages(lines, 'make demo', {'first': 1, 'second': 110})"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=script_environment(), text=True, capture_output=True,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 3
+    assert done.stderr == "error: second.py failed (see above); make demo goes on from there\n"
+    first, *others, left, _, _ = done.stdout.strip().splitlines()
+    assert first == "stage 1 of 2, first; about 2 min left"
+    assert ("True" in others) == (sys.platform == "linux")
+    prefix, minutes = left.removesuffix(" min left").split(" about ")
+    assert prefix == "stage 2 of 2, second;"
+    assert int(minutes) >= 4  # twice as slow

@@ -14,7 +14,13 @@ from filmvqa.system.layout import EvaluationLayout, RunLayout
 
 
 def run_pipeline(
-    folder: Path, stages: Mapping[str, Sequence[str]], runs: Sequence[str], *, command: str, of: str
+    folder: Path,
+    stages: Mapping[str, Sequence[str]],
+    runs: Sequence[str],
+    *,
+    command: str,
+    of: str,
+    usual: Mapping[str, float] | None = None,
 ) -> None:
     """Run and print the command lines of the stages, and end with a table and ``report.json``.
 
@@ -28,10 +34,12 @@ def run_pipeline(
         What goes on from the stage that failed, such as ``make demo``.
     of
         What the questions are about, such as ``held-out images``.
+    usual
+        As for ``run_stages``.
     """
     from filmvqa.tasks.words import format_comparison
 
-    seconds = run_stages(stages, command)
+    seconds = run_stages(stages, command, usual)
     reports = {}
     for run in runs:
         files = EvaluationLayout(RunLayout(folder / run).evaluation, "val")
@@ -57,12 +65,42 @@ def take_no_arguments(description: str | None) -> None:
     argparse.ArgumentParser(description=description, formatter_class=formatter).parse_args()
 
 
-def run_stages(stages: Mapping[str, Sequence[str]], command: str) -> dict[str, float]:
-    """Run and print the command lines of the stages; returns the seconds that each took."""
-    return {
-        stage: round(run_stage(command_lines, f"{command} goes on from there"), 1)
-        for stage, command_lines in stages.items()
-    }
+def run_stages(
+    stages: Mapping[str, Sequence[str]], command: str, usual: Mapping[str, float] | None = None
+) -> dict[str, float]:
+    """Run and print the command lines of the stages; returns the seconds that each took.
+
+    ``usual`` has the seconds that each takes as a rule. By them, and by how long the stages before
+    took here, the line that names a stage estimates what is left.
+    """
+    seconds: dict[str, float] = {}
+    remaining, pace = dict(usual or {}), Pace()
+    for number, (stage, command_lines) in enumerate(stages.items(), 1):
+        left = pace.estimate(sum(remaining.values()))
+        print(f"\nstage {number} of {len(stages)}, {stage}{left}", flush=True)
+        remedy = f"{command} goes on from there"
+        seconds[stage] = round(run_stage(command_lines, remedy, forked=True), 1)
+        pace.note(seconds[stage], remaining.pop(stage, 0.0))
+    return seconds
+
+
+class Pace:
+    """How much longer stages take here than usually, by those that had something to do."""
+
+    def __init__(self) -> None:
+        self._took = self._usual = 0.0
+
+    def note(self, took: float, usual: float) -> None:
+        """Note how long a stage took; one that was complete before says nothing."""
+        if took > usual / 3:
+            self._took, self._usual = self._took + took, self._usual + usual
+
+    def estimate(self, usual: float) -> str:
+        """What is left, to be said, of what usually takes so many seconds; empty for none."""
+        minutes = usual / 60 * (self._took / self._usual if self._usual else 1.0)
+        if not minutes:
+            return ""
+        return f"; about {minutes:.0f} min left" if minutes >= 1.5 else "; about a minute left"
 
 
 def write_report(folder: Path, content: Mapping[str, Any], seconds: Mapping[str, float]) -> None:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import runpy
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from importlib import import_module
+from multiprocessing import get_context
+from pathlib import Path
 from typing import Any
 
 from filmvqa.cli.packed import packed_folder
@@ -28,11 +32,48 @@ def count_training_processes() -> int:
     return min(cores(), MAX_PROCESSES)
 
 
+class _ForkedScript:
+    """A script that runs in a process forked from this one, which has imported torch for all that
+    follow (2 s each); used as a ``subprocess.Popen``.
+
+    Not for programs that ask for GPUs themselves: CUDA does not survive a fork.
+    """
+
+    def __init__(self, path: Path, arguments: Sequence[str]) -> None:
+        for name in ("filmvqa.cli.command", "torch"):  # the first sets what torch reads
+            import_module(name)
+        self._process = get_context("fork").Process(target=_become, args=(path, arguments))
+        self._process.start()
+
+    def send_signal(self, number: int) -> None:
+        if self._process.exitcode is None:
+            assert self._process.pid is not None
+            os.kill(self._process.pid, number)
+
+    def wait(self, timeout: float | None = None) -> int:
+        self._process.join(timeout)
+        if self._process.exitcode is None:
+            raise subprocess.TimeoutExpired("script", timeout or 0.0)
+        return self._process.exitcode
+
+
+def _become(path: Path, arguments: Sequence[str]) -> None:
+    """Turn this process into a script's."""
+    sys.argv[:] = [str(path), *arguments]
+    sys.path.insert(0, str(path.parent))  # as Python does
+    runpy.run_path(str(path), run_name="__main__")
+
+
 def run_stage(
-    command_lines: Sequence[str], remedy: str, limit: float | None = None, processes: int = 1
+    command_lines: Sequence[str],
+    remedy: str,
+    limit: float | None = None,
+    processes: int = 1,
+    *,
+    forked: bool = False,
 ) -> float:
     """Run the scripts of the command lines, such as ``train.py model=film``, in turn; ``train.py``
-    in so many processes.
+    in so many processes, or each as a fork of this one where the system is known to bear it.
 
     A script that still runs ``limit`` seconds after the start of the stage is interrupted. After
     that, and after a script that fails, the program exits with a message that ends with ``remedy``.
@@ -53,7 +94,11 @@ def run_stage(
                 environment.setdefault("TORCHELASTIC_SIGNALS_TO_HANDLE", "SIGTERM,SIGINT,SIGQUIT")
         print(f"\n$ {program} scripts/{command_line}", flush=True)
         path = packed_folder("scripts") / script
-        process = subprocess.Popen([*launcher, str(path), *arguments], env=environment)
+        process: subprocess.Popen[bytes] | _ForkedScript
+        if forked and sys.platform == "linux":
+            process = _ForkedScript(path, arguments)
+        else:
+            process = subprocess.Popen([*launcher, str(path), *arguments], env=environment)
         # The terminal sends Ctrl-C to the script too; others may reach only this process.
         handlers: dict[int, Any] = {
             number: lambda number, _, script=process: script.send_signal(number)
