@@ -32,7 +32,10 @@ def test_a_place_belongs_by_a_sigmoid_and_is_counted_by_its_weight(
     module = PlaceSets(channels, sets)
     branch, weights = torch.randn(2, places, channels), torch.rand(2, places)
     keys = torch.randn(2, PlaceSets.key_dim(channels, sets))
-    added, counts, _ = module(branch, keys, weights)
+    read_scores = torch.randn(2, places)
+    added, counts, _ = module(branch, keys, weights, read_scores)
+    attention = torch.softmax(read_scores, 1)
+    added = added - attention[..., None] * module.write.weight[:, sets]
     for b in range(2):
         for s in range(sets):
             key, bias = keys[b, s * channels : (s + 1) * channels], keys[b, sets * channels + s]

@@ -79,7 +79,7 @@ class FilmedResBlock(nn.Module):
     sets
         Number S of sets that a conditioned block marks by the question's keys, as ``PlaceSets``.
     writes_sets
-        Whether it adds what belongs to them to its output.
+        Whether it adds what belongs to them, and what was read, to its output.
     conditioning
         How the question acts: ``film``, ``guide``, ``spatial_film``, ``dual_attention``, another
         that is registered, or ``concat``, which appends γ and β, repeated over the map, to the 3×3
@@ -198,14 +198,20 @@ class FilmedResBlock(nn.Module):
         return out
 
     def _mark(
-        self, x: Tensor, branch: Tensor, modulation: Modulation, weights: Tensor | None
+        self,
+        x: Tensor,
+        branch: Tensor,
+        modulation: Modulation,
+        weights: Tensor | None,
+        read_scores: Tensor,
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """The output x (B, C, H, W) with what belongs to the sets, their numbers and scores."""
+        """The output x (B, C, H, W) with what belongs to the sets and what was read, the sets'
+        numbers and their scores."""
         if self.sets is None:
             return x, None, None
         places = branch.flatten(2).transpose(1, 2)  # (B, N, C)
         keys = modulation.key[:, x.shape[1] :]
-        added, counts, scores = self.sets(places, keys, weights_of(places, weights))
+        added, counts, scores = self.sets(places, keys, weights_of(places, weights), read_scores)
         return x if added is None else x + added.transpose(1, 2).view_as(x), counts, scores
 
     def forward(
@@ -252,5 +258,5 @@ class FilmedResBlock(nn.Module):
         x = self._film_at("after_residual", x + out if self.residual else out, modulation)
         if modulation is not None and modulation.key.shape[1]:
             read, read_scores = attentive_read(x, out, modulation.key[:, : x.shape[1]])
-            x, counts, set_scores = self._mark(x, out, modulation, weights)
+            x, counts, set_scores = self._mark(x, out, modulation, weights, read_scores)
         return BlockOutput(x, read, branch, counts, read_scores, set_scores)

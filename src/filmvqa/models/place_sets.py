@@ -17,7 +17,7 @@ class PlaceSets(nn.Module):
     2018), so that it cannot count. Here the question gives a key and a bias for each set; a place
     belongs to it by a sigmoid of the key's product with the place, between 0 and 1, and the number
     is the sum. What belongs is added to the map, so that the next block can unite or intersect
-    sets.
+    sets, and the read's attention, so that it can leave out what was read ("the other cubes").
 
     Parameters
     ----------
@@ -26,13 +26,14 @@ class PlaceSets(nn.Module):
     sets
         Number S of sets.
     writes
-        Whether what belongs is added to the map; not where nothing reads the map any more.
+        Whether what belongs and what was read is added to the map; not where nothing reads the map
+        any more.
     """
 
     def __init__(self, channels: int, sets: int, writes: bool = True) -> None:
         super().__init__()
         self.sets = sets
-        self.write = nn.Linear(sets, channels, bias=False) if writes else None
+        self.write = nn.Linear(sets + 1, channels, bias=False) if writes else None
 
     @staticmethod
     def key_dim(channels: int, sets: int) -> int:
@@ -40,7 +41,7 @@ class PlaceSets(nn.Module):
         return sets * (channels + 1)
 
     def forward(
-        self, branch: Tensor, keys: Tensor, weights: Tensor
+        self, branch: Tensor, keys: Tensor, weights: Tensor, read_scores: Tensor
     ) -> tuple[Tensor | None, Tensor, Tensor]:
         """Mark and count places.
 
@@ -52,6 +53,8 @@ class PlaceSets(nn.Module):
             (B, S (C + 1)): the S keys, then the S biases.
         weights
             What each place counts (B, N).
+        read_scores
+            The scores (B, N) of the read.
 
         Returns
         -------
@@ -62,17 +65,22 @@ class PlaceSets(nn.Module):
         key, bias = self.split(keys, branch.shape[2])
         scores = torch.baddbmm(bias[:, None], branch, key.transpose(1, 2))  # (B, N, S)
         scores = at_least_float32(scores)
-        return *self.mark(torch.sigmoid(scores).to(branch.dtype), weights), scores
+        return *self.mark(torch.sigmoid(scores).to(branch.dtype), weights, read_scores), scores
 
     def split(self, keys: Tensor, channels: int) -> tuple[Tensor, Tensor]:
         """The keys (B, S, C), scaled, and the biases (B, S)."""
         key = keys[:, : self.sets * channels].reshape(len(keys), self.sets, channels)
         return key * read_scale(channels), keys[:, self.sets * channels :]
 
-    def mark(self, belongs: Tensor, weights: Tensor) -> tuple[Tensor | None, Tensor]:
+    def mark(
+        self, belongs: Tensor, weights: Tensor, read_scores: Tensor
+    ) -> tuple[Tensor | None, Tensor]:
         """As ``forward``, of what belongs (B, N, S), but for the scores."""
         counts = torch.einsum("bns,bn->bs", belongs, weights)
-        return None if self.write is None else self.write(belongs), counts
+        if self.write is None:
+            return None, counts
+        attention = torch.softmax(at_least_float32(read_scores), 1).to(belongs.dtype)
+        return self.write(torch.cat([belongs, attention[..., None]], 2)), counts
 
 
 class PlaceWeights(nn.Module):

@@ -69,7 +69,9 @@ class FastFilmedResBlock(FilmedResBlock):
         y, counts, set_scores = done.x, None, None
         if self.sets is not None:
             set_scores = done.set_scores
-            added, counts = self.sets.mark(torch.sigmoid(set_scores), weights_of(y, weights))
+            added, counts = self.sets.mark(
+                torch.sigmoid(set_scores), weights_of(y, weights), done.scores
+            )
             y = y if added is None else y + added
         y = y.view(batch, height, width, channels).permute(0, 3, 1, 2)
         branch = torch.cat([done.maximum, done.mean], 1) if pool_branch else None
