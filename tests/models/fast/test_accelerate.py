@@ -24,7 +24,10 @@ READS = {
     "block": {"input_proj_kernel": 0, "kernel_size": 1},
     "classifier": {"projection_dim": 0, "pool": "branch", "hidden_dims": [14]},
 }  # fmt: skip
-COUNTS = {**READS, "sets": 2, "head_inputs": "all"}
+COUNTS = {
+    **READS, "sets": 2, "head_inputs": "all",
+    "generator": {"word_attention": True, "decoder": "none"},
+}  # fmt: skip
 LIKE_SHIPPED = {"film_reads": READS, "film_counts": COUNTS}
 NAMES = [*MODELS, *LIKE_SHIPPED]
 FILM = ["film", *LIKE_SHIPPED, "film_segmentation", "film_label_maps"]
