@@ -54,6 +54,37 @@ def test_a_signal_ends_a_program_with_one_line_and_its_status(number: signal.Sig
     assert errors == f"error: stopped{by}; run the same command again to go on\n"
 
 
+_CALLED_BACK = """
+import ctypes, signal, sys, time
+from filmvqa.cli.messages import one_line_errors
+from filmvqa.system.signals import interrupt_on_signals
+interrupt_on_signals()
+
+def called_from_c():
+    signal.raise_signal(signal.SIGTERM)
+
+class Destroyed:
+    def __del__(self):
+        called_from_c()
+
+with one_line_errors():
+    print("begun", flush=True)
+    if sys.argv[1] == "callback":
+        ctypes.CFUNCTYPE(None)(called_from_c)()
+    else:
+        Destroyed()
+    time.sleep(30)
+"""
+
+
+@pytest.mark.parametrize("where", ["callback", "destructor"])
+def test_a_signal_is_not_lost_where_python_cannot_raise(where: str) -> None:
+    process = start(sys.executable, "-c", _CALLED_BACK, where)
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert errors == "error: stopped by SIGTERM; run the same command again to go on\n"
+
+
 def test_nohup_keeps_a_program_from_sighup() -> None:
     process = start("nohup", sys.executable, "-c", _PROGRAM)
     process.send_signal(signal.SIGHUP)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import sys
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -36,6 +38,23 @@ def interrupt(number: int, frame: object) -> None:
     raise Interrupted(f"stopped by {signal.Signals(number).name}", number)
 
 
+def interrupt_again(unraisable: Any) -> None:
+    """The hook for exceptions that Python cannot raise: an interruption is asked for once more.
+
+    A signal that comes while a library calls back into Python from C, as numba's compiler does, or
+    during a destructor, would be lost otherwise, and with it all that follow.
+    """
+    lost = unraisable.exc_value
+    if not isinstance(lost, Interrupted):
+        sys.__unraisablehook__(unraisable)
+        return
+    signal.signal(lost.number, interrupt)
+    main = threading.main_thread().ident
+    assert main is not None
+    # Not at once: the hook itself could not raise it either.
+    threading.Timer(0.05, signal.pthread_kill, (main, lost.number)).start()
+
+
 def interrupt_on_signals(*, also_ignored: bool = False) -> None:
     """Make all signals that ask this program to end interrupt it, except those that it was started
     to ignore, as ``nohup`` does with SIGHUP, unless these too should."""
@@ -43,6 +62,7 @@ def interrupt_on_signals(*, also_ignored: bool = False) -> None:
     for number in ENDING:
         if signal.getsignal(number) in replaced:
             signal.signal(number, interrupt)
+    sys.unraisablehook = interrupt_again
 
 
 @contextmanager
