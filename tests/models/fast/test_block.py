@@ -13,7 +13,7 @@ from torch import Tensor
 from filmvqa.models.blocks import BlockOutput, FilmedResBlock
 from filmvqa.models.fast import block as fast_block
 from filmvqa.models.fast.accelerate import accelerate
-from filmvqa.models.fast.block import _moments
+from filmvqa.models.fast.fused_block import _moments
 from filmvqa.models.place_sets import PlaceSets
 from filmvqa.models.protocols import Modulation
 from tests.models.fast.accelerated import accelerated, threads
