@@ -84,6 +84,7 @@ def test_a_dropped_store_leaves_no_descriptor(tmp_path: Path, layout: str) -> No
     with h5py.File(path, "w") as file:
         options = {} if layout == "direct" else {"compression": "gzip"}
         file.create_dataset("features", data=np.ones((4, 2, 3, 3), np.float16), **options)
+    gc.collect()  # what earlier tests left
     before = open_descriptors()
     for _ in range(10):
         store = open_feature_store(path, placement="stream")
@@ -100,6 +101,7 @@ def test_a_dropped_store_leaves_no_descriptor(tmp_path: Path, layout: str) -> No
 @pytest.mark.parametrize("placement", ["device", "memory", "stream"])
 def test_a_closed_store_leaves_no_descriptor_and_no_thread(tiny_set: Path, placement: str) -> None:
     path = tiny_set / "val_features_clevr_cnn.h5"
+    gc.collect()  # what earlier tests left
     descriptors, threads = open_descriptors(), threading.active_count()
     for _ in range(3):
         with open_feature_store(path, placement=placement) as store:
