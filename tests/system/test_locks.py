@@ -170,6 +170,24 @@ def test_of_many_one_takes_a_killed_processes_place(
         assert [path.name for path in (tmp_path / str(i)).iterdir()] == [".lock"]
 
 
+def test_one_that_was_killed_before_its_marker_had_a_name_holds_nothing(tmp_path: Path) -> None:
+    """Where ``flock`` works, whose lock has ended with its process."""
+
+    def be_killed() -> None:
+        os.write = lambda *arguments: os.kill(os.getpid(), signal.SIGKILL)
+        with folder_lock(tmp_path):
+            pass
+
+    process = FORK.Process(target=be_killed)
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    assert (tmp_path / ".lock.holder").read_text() == ""
+    with folder_lock(tmp_path):
+        assert f"process {os.getpid()} on" in refusal(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+
+
 @pytest.mark.parametrize(
     ("content", "holder"),
     [

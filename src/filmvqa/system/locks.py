@@ -15,6 +15,8 @@ from filmvqa.system import processes
 from filmvqa.system.errors import UserError
 from filmvqa.system.files import can_write, check_output, named_errors
 
+#: What a lock's file holds while the marker is made.
+_MARKING = b"marking\n"
 #: Errors that may mean that the folder cannot be written at all.
 _READ_ONLY_ERRNOS = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
 #: Errors of ``flock`` where it does not work: not implemented (Lustre, some FUSE file systems), or
@@ -37,6 +39,9 @@ def folder_lock(folder: str | Path, name: str = "", patience: float = 0.0) -> It
     lock. Where ``flock`` does not work it is the lock: if its process was killed, the next one on
     the same machine takes its place; on another machine the message names the file. Two machines
     may mount a file system with different options, and respect each other by it.
+
+    While the marker is made, the lock's file says so: of a process that was killed in between an
+    empty one may be left.
 
     A folder that cannot be written is not locked. Of the processes of a command that torchrun
     started, the first holds the lock for all.
@@ -87,11 +92,14 @@ def _acquire(path: Path, held: ExitStack) -> str | None:
                 parts.callback(_unlock, descriptor, os.getpid())
                 if not os.fstat(descriptor).st_nlink:  # removed: another would lock another file
                     return _acquire(path, held)
-                if (content := _content(marker)) and content == _content(path):
+                if (_content(marker) or _MARKING) == _content(path):
                     marker.unlink(missing_ok=True)  # its process had this lock, and was killed
+                _write(descriptor, _MARKING)
             try:
                 _mark(marker, parts)
             except Timeout:
+                if works:
+                    _write(descriptor, b"")
                 return f"{_advice(marker)} (if it has ended, move {marker} away)"
             except (OSError, UserError):  # a full disk is a UserError
                 if not works:
@@ -101,11 +109,16 @@ def _acquire(path: Path, held: ExitStack) -> str | None:
                 return None  # nothing can be written there, so there is nothing to protect
             raise
         if works:
-            with suppress(OSError):  # another user's file, or a full disk
-                os.ftruncate(descriptor, 0)
-                os.pwrite(descriptor, _content(marker), 0)
+            _write(descriptor, _content(marker))
         held.enter_context(parts.pop_all())
     return None
+
+
+def _write(descriptor: int, content: bytes) -> None:
+    """Write a lock's file, unless it is another user's, or the disk is full."""
+    with suppress(OSError):
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, content, 0)
 
 
 def _mark(marker: Path, parts: ExitStack) -> None:
