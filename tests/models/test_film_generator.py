@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from filmvqa.models.film_generator import BETAS, DECODERS, GAMMAS, FilmGenerator
+from filmvqa.models.place_sets import PlaceSets
+from filmvqa.models.word_attention import SLOPE
 from filmvqa.system.errors import OptionError
 
 FUNCTIONS = {"linear": lambda x: x, "sigmoid": torch.sigmoid, "tanh": torch.tanh, "exp": torch.exp}
@@ -113,6 +115,44 @@ def test_each_layer_attends_to_the_words_that_are_no_padding(decoder: str) -> No
             read = attention.decoders[layer](weights @ words[n, :length])
             plain = 0 if decoder == "none" else generator.decoder(encoding[n]).view(2, 6)[layer]
             assert torch.allclose(out[n, layer], plain + read, atol=1e-5)
+    generator.begin_at_zero()
+    assert (generator(encoding, words, padding).gamma == 1).all()
+
+
+def test_each_part_of_a_layer_attends_to_words_of_its_own() -> None:
+    torch.manual_seed(0)
+    dim, layers, channels, sets = 6, 2, 3, 2
+    generator = FilmGenerator(
+        dim, layers, channels, 1, channels, sets, word_attention="parts", decoder="none"
+    )
+    encoding, words = torch.randn(2, dim), torch.randn(2, 5, dim)
+    padding = torch.tensor([[False] * 5, [False] * 3 + [True] * 2])
+    out = generator(encoding, words, padding)
+    attention = generator.word_attention
+    parts = 2 + sets  # γ, β and extra; the read's key; the sets'
+    queries = attention.query(encoding).view(2, layers, parts, dim)
+    for n, length in enumerate((5, 3)):
+        places = torch.tensor([-1 + 2 * t / length for t in range(length)])
+        for layer in range(layers):
+            given = []
+            for part in range(parts):
+                slope = attention.slopes[layer * parts + part]
+                scores = words[n, :length] @ queries[n, layer, part] / math.sqrt(dim)
+                weights = torch.softmax(scores + slope * places, 0)
+                decoder = attention.decoders[layer * parts + part]
+                given.append(decoder(weights @ words[n, :length]))
+            gamma, beta, extra = given[0].split([channels, channels, 1])
+            assert torch.allclose(out.gamma[n, layer], 1 + gamma, atol=1e-5)
+            assert torch.allclose(out.beta[n, layer], beta, atol=1e-5)
+            assert torch.allclose(out.extra[n, layer], extra, atol=1e-5)
+            of_sets = [p[:-1] for p in given[2:]] + [p[-1:] for p in given[2:]]
+            expected = torch.cat([given[1], *of_sets])
+            assert torch.allclose(out.key[n, layer], expected, atol=1e-5)
+            places_of_sets = PlaceSets(channels, sets).split(
+                out.key[n : n + 1, layer, channels:], 3
+            )
+            assert torch.allclose(places_of_sets[1][0], torch.stack([p[-1] for p in given[2:]]))
+    assert set(attention.slopes.tolist()) == {-SLOPE, SLOPE}
     generator.begin_at_zero()
     assert (generator(encoding, words, padding).gamma == 1).all()
 

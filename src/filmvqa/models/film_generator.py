@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from filmvqa.models.encoder import CELLS
 from filmvqa.models.options import check_choice
+from filmvqa.models.place_sets import PlaceSets
 from filmvqa.models.protocols import Modulation
+from filmvqa.models.word_attention import WordAttention
 from filmvqa.settings.typed import Positive
 from filmvqa.system.devices import at_least_float32
 from filmvqa.system.errors import OptionError
@@ -40,7 +42,10 @@ class FilmGenerator(nn.Module):
     extra_dim
         Number E of further outputs a layer, for conditionings other than FiLM.
     key_dim
-        Width K of a layer's keys, for attentive reads and sets of places.
+        Width of a layer's key, for attentive reads.
+    sets
+        Number of sets of places that a layer has keys for too (``PlaceSets``). The width K of all
+        keys is ``key_dim`` and ``PlaceSets.key_dim``.
     decoder
         ``linear`` is the paper's (section 3; the retrospective found it sufficient). ``mlp`` has a
         linear layer with ReLU for each of ``hidden_dims``. ``gru`` and ``lstm`` take one step for
@@ -66,10 +71,10 @@ class FilmGenerator(nn.Module):
         no columns for it.
 
     word_attention
-        Whether each FiLM layer also reads the question's words: it attends to their states with a
-        query made of the encoding, and a linear map of what it finds is added to the decoder's
-        output, or with ``decoder=none`` is the output. (In the spirit of Strub et al. 2018, whose
-        layers attend one after the other.)
+        Whether each FiLM layer also reads the question's words (``WordAttention``): it attends to
+        their states with a query made of the encoding, and a linear map of what it finds is added
+        to the decoder's output, or with ``decoder=none`` is the output. With ``parts``, γ and β,
+        the read's key and the key of each set read words of their own.
 
     Raises
     ------
@@ -85,6 +90,7 @@ class FilmGenerator(nn.Module):
         channels: int,
         extra_dim: int = 0,
         key_dim: int = 0,
+        sets: int = 0,
         *,
         decoder: str = "linear",
         hidden_dims: Sequence[Positive] = (),
@@ -93,7 +99,7 @@ class FilmGenerator(nn.Module):
         gamma_baseline: float = 1.0,
         multipliers: float | None = None,
         task_offset: bool = False,
-        word_attention: bool = False,
+        word_attention: bool | Literal["parts"] = False,
     ) -> None:
         super().__init__()
         check_choice("decoder", decoder, (*DECODERS, "none"))
@@ -113,7 +119,7 @@ class FilmGenerator(nn.Module):
             channels * (gamma != "one"),
             channels * (beta != "zero"),
             extra_dim,
-            key_dim,
+            key_dim + PlaceSets.key_dim(channels, sets),
         )
         layer_dims = () if decoder == "linear" else tuple(hidden_dims) or (input_dim,)
         width = sum(self.part_sizes)
@@ -126,9 +132,13 @@ class FilmGenerator(nn.Module):
             if multipliers is not None else None
         )  # fmt: skip
         self.task_offset = nn.Parameter(torch.zeros(num_layers, width)) if task_offset else None
-        self.word_attention = (
-            WordAttention(input_dim, num_layers, width) if word_attention else None
-        )
+        self.word_attention = None
+        self.sets_of_words = sets if word_attention == "parts" else 0
+        if word_attention == "parts":
+            parts = [sum(self.part_sizes[:3]), key_dim, *[PlaceSets.key_dim(channels, 1)] * sets]
+            self.word_attention = WordAttention(input_dim, num_layers, [n for n in parts if n])
+        elif word_attention:
+            self.word_attention = WordAttention(input_dim, num_layers, [width])
 
     def forward(
         self, encoding: Tensor, words: Tensor | None = None, padding: Tensor | None = None
@@ -143,7 +153,10 @@ class FilmGenerator(nn.Module):
         if self.decoder is not None:
             decoded = self.decoder(encoding).view(len(encoding), self.num_layers, -1)
         if self.word_attention is not None:
-            decoded = decoded + self.word_attention(encoding, words, padding)
+            parts = self.word_attention(encoding, words, padding)
+            num_others = len(parts) - self.sets_of_words
+            of_sets = PlaceSets.join(parts[num_others:])
+            decoded = decoded + torch.cat([*parts[:num_others], *of_sets], 2)
         if self.task_offset is not None:
             decoded = decoded + self.task_offset
         delta_gamma, delta_beta, extra, key = torch.split(decoded, list(self.part_sizes), 2)
@@ -200,30 +213,6 @@ def _build_decoder(
         layers += [nn.Linear(input_dim, hidden_dim), nn.ReLU()]
         input_dim = hidden_dim
     return nn.Sequential(*layers, nn.Linear(input_dim, num_layers * width))
-
-
-class WordAttention(nn.Module):
-    """What each FiLM layer reads of the question's words."""
-
-    def __init__(self, input_dim: int, num_layers: int, width: int) -> None:
-        super().__init__()
-        self.num_layers = num_layers
-        self.query = nn.Linear(input_dim, num_layers * input_dim)
-        self.decoders = nn.ModuleList(nn.Linear(input_dim, width) for _ in range(num_layers))
-
-    def forward(self, encoding: Tensor, words: Tensor, padding: Tensor) -> Tensor:
-        """Map encodings (B, D), words' states (B, T, D) and padding (B, T) to (B, L, width)."""
-        queries = self.query(encoding).view(len(encoding), self.num_layers, -1)  # (B, L, D)
-        read = self.attend(queries, words, padding)  # (B, L, D)
-        return torch.stack([decode(read[:, i]) for i, decode in enumerate(self.decoders)], 1)
-
-    def attend(self, queries: Tensor, words: Tensor, padding: Tensor) -> Tensor:
-        """The mean of a question's words (B, T, D) for each query (B, L, D), weighted by a softmax
-        of their products over √D (Vaswani et al. 2017, section 3.2.1): (B, L, D). ``padding``
-        (B, T) tells which words are padding, after the others."""
-        scores = queries @ words.transpose(1, 2) / math.sqrt(words.shape[2])  # (B, L, T)
-        scores = at_least_float32(scores).masked_fill(padding[:, None], -torch.inf)
-        return torch.softmax(scores, 2).to(words.dtype) @ words
 
 
 class _UnrolledDecoder(nn.Module):

@@ -21,7 +21,7 @@ from filmvqa.models.options import (
     check_choice,
     with_coordinates,
 )
-from filmvqa.models.place_sets import PlaceSets, PlaceWeights
+from filmvqa.models.place_sets import PlaceWeights
 from filmvqa.models.protocols import Activations, Modulation, ModulationChange, PlaceScores
 from filmvqa.models.registry import register_model
 from filmvqa.models.vision import AXES, PIXEL_RANGES, Stem, for_each_question, scale_pixels
@@ -181,8 +181,7 @@ class FilmNet(nn.Module):
             build_part(
                 "generator", FilmGenerator, self.encoder.output_dim, num_conditioned, channels,
                 max(extra_dims, default=0),
-                channels + PlaceSets.key_dim(channels, sets) if reads else 0,
-                **options,
+                channels if reads else 0, sets, **options,
             )
             if num_conditioned else None
         )  # fmt: skip

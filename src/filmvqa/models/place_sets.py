@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -71,6 +73,17 @@ class PlaceSets(nn.Module):
         """The keys (B, S, C), scaled, and the biases (B, S)."""
         key = keys[:, : self.sets * channels].reshape(len(keys), self.sets, channels)
         return key * read_scale(channels), keys[:, self.sets * channels :]
+
+    @staticmethod
+    def join(parts: Sequence[Tensor]) -> list[Tensor]:
+        """Keys and biases (..., S C) and (..., S), as ``split`` takes them, of each set's key and
+        bias (..., C + 1); none if there are no sets."""
+        if not parts:
+            return []
+        return [
+            torch.cat([p[..., :-1] for p in parts], -1),
+            torch.stack([p[..., -1] for p in parts], -1),
+        ]
 
     def mark(
         self, belongs: Tensor, weights: Tensor, read_scores: Tensor

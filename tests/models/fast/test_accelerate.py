@@ -26,7 +26,7 @@ READS = {
 }  # fmt: skip
 COUNTS = {
     **READS, "sets": 2, "head_inputs": "all",
-    "generator": {"word_attention": True, "decoder": "none"},
+    "generator": {"word_attention": "parts", "decoder": "none"},
 }  # fmt: skip
 LIKE_SHIPPED = {"film_reads": READS, "film_counts": COUNTS}
 NAMES = [*MODELS, *LIKE_SHIPPED]

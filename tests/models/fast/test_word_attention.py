@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from filmvqa.models.fast import word_attention
-from filmvqa.models.film_generator import WordAttention
+from filmvqa.models.word_attention import WordAttention
 from tests.models.fast.accelerated import accelerated, threads
 
-ATTENTION = accelerated(WordAttention(4, 2, 3))
+ATTENTION = accelerated(WordAttention(4, 2, [3]))
 
 
 def attend(queries: Tensor, words: Tensor, padding: Tensor) -> Tensor:
@@ -31,18 +31,24 @@ def test_outputs_and_gradients_are_those_of_torchs_functions(
 ) -> None:
     torch.manual_seed(seed)
     padding = torch.arange(max(lengths)) >= torch.tensor(lengths)[:, None]
+    attention = accelerated(WordAttention(width, 1, [1] * num_queries))
+    reference = WordAttention(width, 1, [1] * num_queries).double()
+    reference.load_state_dict(attention.state_dict())
     own = [
         torch.randn(len(lengths), count, width, requires_grad=True)
         for count in (num_queries, max(lengths))
     ]
     exact = [t.detach().double().requires_grad_() for t in own]
     with threads(num_threads):
-        out = attend(*own, padding)
+        out = attention.attend(*own, padding)
         grad = torch.randn_like(out)
         out.backward(grad)
-    expected = attend(*exact, padding)
+    expected = reference.attend(*exact, padding)
     expected.backward(grad.double())
     assert torch.allclose(out.double(), expected, rtol=1e-5, atol=1e-5)
+    if num_queries > 1:
+        own.append(attention.slopes)
+        exact.append(reference.slopes)
     for a, b in zip(own, exact, strict=True):
         assert torch.allclose(a.grad.double(), b.grad, rtol=1e-4, atol=1e-4)
     assert not own[1].grad[padding].any()

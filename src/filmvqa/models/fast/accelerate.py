@@ -20,9 +20,9 @@ from filmvqa.models.fast.block import FastFilmedResBlock, is_fusible
 from filmvqa.models.fast.encoder import FastQuestionEncoder
 from filmvqa.models.fast.replacement import remember_parts
 from filmvqa.models.fast.word_attention import FastWordAttention
-from filmvqa.models.film_generator import WordAttention
 from filmvqa.models.place_sets import PlaceSets
 from filmvqa.models.protocols import Modulation
+from filmvqa.models.word_attention import WordAttention
 from filmvqa.system.errors import one_line
 
 #: How far outputs and gradients may be apart, of what the largest value is. Rounding in float32
@@ -89,7 +89,7 @@ def _encoder_inputs(encoder: QuestionEncoder, normal: Callable[..., Tensor]) -> 
 def _word_attention_inputs(
     attention: WordAttention, normal: Callable[..., Tensor]
 ) -> Sequence[Any]:
-    width = attention.query.in_features
+    width = attention.decoders[0].in_features
     words = normal(3, 4, width)
     padding = torch.arange(4, device=words.device).expand(3, 4) >= 3
     return normal(3, width), words, padding

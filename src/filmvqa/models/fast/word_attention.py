@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from filmvqa.models.fast.kernels import kernel, kernels_take, over_questions
+from filmvqa.models.fast.kernels import inlined, kernel, kernels_take, over_questions
 from filmvqa.models.fast.replacement import is_intact
-from filmvqa.models.film_generator import WordAttention
+from filmvqa.models.word_attention import WordAttention
 
 
 class FastWordAttention(WordAttention):
@@ -25,17 +25,23 @@ class FastWordAttention(WordAttention):
     def attend(self, queries: Tensor, words: Tensor, padding: Tensor) -> Tensor:
         if not kernels_take(queries, words) or not is_intact(self):
             return super().attend(queries, words, padding)
-        fused: Tensor = _Attention.apply(queries, words, (~padding).sum(1))
+        slopes = queries.new_zeros(queries.shape[1]) if self.slopes is None else self.slopes
+        fused: Tensor = _Attention.apply(queries, words, (~padding).sum(1), slopes)
         return fused
 
 
 class _Attention(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, queries: Tensor, words: Tensor, lengths: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, queries: Tensor, words: Tensor, lengths: Tensor, slopes: Tensor
+    ) -> Tensor:
         queries, words = queries.contiguous(), words.contiguous()
         weights = queries.new_empty((*queries.shape[:2], words.shape[1]))
         reads = torch.empty_like(queries)
-        over_questions(_forward_kernel, queries, words, lengths, weights, reads)
+        over_questions(
+            _forward_kernel, queries, words, lengths,
+            slopes.detach().expand(queries.shape[:2]).contiguous(), weights, reads,
+        )  # fmt: skip
         ctx.save_for_backward(queries, words, lengths, weights)
         return reads
 
@@ -44,15 +50,22 @@ class _Attention(torch.autograd.Function):
     def backward(ctx: Any, grad_reads: Tensor) -> tuple[Tensor | None, ...]:
         queries, words, lengths, weights = ctx.saved_tensors
         grad_queries, grad_words = torch.empty_like(queries), torch.zeros_like(words)
+        grad_slopes = queries.new_empty(queries.shape[:2])
         over_questions(
             _backward_kernel, queries, words, lengths, weights, grad_reads.contiguous(),
-            grad_queries, grad_words,
+            grad_queries, grad_words, grad_slopes,
         )  # fmt: skip
-        return grad_queries, grad_words, None
+        return grad_queries, grad_words, None, grad_slopes.sum(0)
+
+
+@inlined
+def _place(t, length):  # type: ignore[no-untyped-def]
+    """A word's position, from -1 at the first towards 1."""
+    return np.float32(2.0 * t / length - 1.0)
 
 
 @kernel
-def _forward_kernel(start, stop, queries, words, lengths, weights, reads):  # type: ignore[no-untyped-def]
+def _forward_kernel(start, stop, queries, words, lengths, slopes, weights, reads):  # type: ignore[no-untyped-def]
     num_queries, width = queries.shape[1:]
     scale = np.float32(1.0 / math.sqrt(width))
     for b in range(start, stop):
@@ -65,7 +78,7 @@ def _forward_kernel(start, stop, queries, words, lengths, weights, reads):  # ty
                 score = np.float32(0.0)
                 for d in range(width):
                     score += query[d] * word[d]
-                weight[t] = score * scale
+                weight[t] = score * scale + slopes[b, i] * _place(t, length)
                 highest = max(highest, weight[t])
             total = np.float32(0.0)
             for t in range(length):
@@ -82,7 +95,7 @@ def _forward_kernel(start, stop, queries, words, lengths, weights, reads):  # ty
 
 @kernel
 def _backward_kernel(  # type: ignore[no-untyped-def]
-    start, stop, queries, words, lengths, weights, grad_reads, grad_queries, grad_words
+    start, stop, queries, words, lengths, weights, grad_reads, grad_queries, grad_words, grad_slopes
 ):
     """``grad_words`` is 0 before."""
     num_queries, width = queries.shape[1:]
@@ -100,12 +113,13 @@ def _backward_kernel(  # type: ignore[no-untyped-def]
                     product += of_read[d] * word[d]
                 of_weights[t] = product
                 expected += weight[t] * product
-            of_query = np.zeros(width, np.float32)
+            of_query, of_slope = np.zeros(width, np.float32), np.float32(0.0)
             for t in range(length):
                 of_score = scale * weight[t] * (of_weights[t] - expected)
+                of_slope += of_score * _place(t, length)
                 word, of_word = words[b, t], grad_words[b, t]
                 for d in range(width):
                     of_query[d] += of_score * word[d]
                 for d in range(width):
                     of_word[d] += weight[t] * of_read[d] + of_score * query[d]
-            grad_queries[b, i] = of_query
+            grad_queries[b, i], grad_slopes[b, i] = of_query, of_slope / scale

@@ -1,0 +1,77 @@
+"""Attention to a question's words: what a FiLM layer reads of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from filmvqa.system.devices import at_least_float32
+
+#: Rank of the map from an encoding to the queries, if a layer has several.
+QUERY_RANK = 64
+
+#: What a query's scores rise or fall by from the first word to the middle, before any training.
+SLOPE = 3.0
+
+
+class WordAttention(nn.Module):
+    """Each part of what a FiLM layer is given is a linear map of words that the part reads.
+
+    (In the spirit of Strub et al. 2018, whose layers attend one after the other.)
+
+    Queries are linear in the encoding. With several parts a layer, their scores also rise or fall
+    with a word's position, by a slope that is learned. Half of the parts thereby begin with early
+    words, the others with late ones: parts that begin alike all go for the phrase that helps most,
+    and the network answers "are there more A than B" by A alone (docs/learning.md).
+
+    Parameters
+    ----------
+    input_dim
+        Width D of encodings and of words' states.
+    num_layers
+        Number L of FiLM layers.
+    part_sizes
+        Width of each of the P parts of what a layer is given.
+    """
+
+    def __init__(self, input_dim: int, num_layers: int, part_sizes: Sequence[int]) -> None:
+        super().__init__()
+        self.num_layers, self.num_parts = num_layers, len(part_sizes)
+        num_queries = num_layers * self.num_parts
+        # With one part a layer, as checkpoints of earlier versions have it.
+        self.query: nn.Module = nn.Linear(input_dim, num_queries * input_dim)
+        self.slopes: nn.Parameter | None = None
+        if self.num_parts > 1:
+            self.query = nn.Sequential(
+                nn.Linear(input_dim, QUERY_RANK), nn.Linear(QUERY_RANK, num_queries * input_dim)
+            )
+            signs = [(-1.0) ** (i + j) for i in range(num_layers) for j in range(self.num_parts)]
+            self.slopes = nn.Parameter(SLOPE * torch.tensor(signs))
+        self.decoders = nn.ModuleList(
+            nn.Linear(input_dim, size) for _ in range(num_layers) for size in part_sizes
+        )
+
+    def forward(self, encoding: Tensor, words: Tensor, padding: Tensor) -> list[Tensor]:
+        """Map encodings (B, D), words' states (B, T, D) and padding (B, T) to each part of all
+        layers (B, L, size)."""
+        queries = self.query(encoding).view(len(encoding), -1, encoding.shape[1])  # (B, L P, D)
+        read = self.attend(queries, words, padding)  # (B, L P, D)
+        decoded = [decode(read[:, i]) for i, decode in enumerate(self.decoders)]
+        return [torch.stack(decoded[part :: self.num_parts], 1) for part in range(self.num_parts)]
+
+    def attend(self, queries: Tensor, words: Tensor, padding: Tensor) -> Tensor:
+        """The mean of a question's words (B, T, D) for each query (B, Q, D), weighted by a softmax
+        of their products over √D (Vaswani et al. 2017, section 3.2.1), and of slope times position
+        from -1 to 1: (B, Q, D). ``padding`` (B, T) tells which words are padding, after the
+        others."""
+        scores = queries @ words.transpose(1, 2) / math.sqrt(words.shape[2])  # (B, Q, T)
+        scores = at_least_float32(scores)
+        if self.slopes is not None:
+            lengths = (~padding).sum(1, keepdim=True)
+            places = 2 * torch.arange(words.shape[1], device=words.device) / lengths - 1  # (B, T)
+            scores = scores + self.slopes[:, None] * places[:, None]
+        scores = scores.masked_fill(padding[:, None], -torch.inf)
+        return torch.softmax(scores, 2).to(words.dtype) @ words
