@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from filmvqa.cli.settings import GenerateSettings
 
 if TYPE_CHECKING:
-    from filmvqa.worlds.engine.ask_scenes import Relate
     from filmvqa.worlds.engine.generate import Maker
+    from filmvqa.worlds.engine.scene_records import Relate
 
 
 def generate_set(settings: GenerateSettings, own: Any, maker: Maker) -> None:
@@ -48,6 +48,6 @@ def relate_of(world: str) -> Relate | None:
     function."""
     import filmvqa.worlds.clevr.scenes
     import filmvqa.worlds.sound.scenes  # noqa: F401 both register theirs
-    from filmvqa.worlds.engine.ask_scenes import RELATE
+    from filmvqa.worlds.engine.scene_records import RELATE
 
     return RELATE.get(world)

@@ -9,11 +9,9 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import h5py
-import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -31,11 +29,11 @@ from filmvqa.system.hdf5 import HDF5_ERRORS, arrays_sha256, open_hdf5, unreadabl
 from filmvqa.system.hdf5_storage import read_array
 from filmvqa.system.layout import DatasetLayout
 from filmvqa.worlds.engine.programs import NotUniqueError, SceneIndex, Value
+from filmvqa.worlds.engine.scene_records import SceneFile, decode_scene
 from filmvqa.worlds.engine.schema import (
     CORRECT,
     FETCH,
     FETCH_AGAIN,
-    check_relationships,
     decode_json,
 )
 from filmvqa.worlds.engine.world import CLEVR, World
@@ -138,16 +136,6 @@ def named_objects(
             sets.append(int(inputs[0].output))
         pending.append(_Named(output, referents, sets))
     return (pending[0].referents, pending[0].sets) if pending else ([], [])
-
-
-class _Scene(msgspec.Struct):
-    image_index: int
-    objects: list[dict[str, Any]]
-    relationships: dict[str, list[list[int]]]
-
-
-class _SceneFile(msgspec.Struct):
-    scenes: list[msgspec.Raw]
 
 
 def write_program_targets(
@@ -257,26 +245,22 @@ def _scenes(
 ) -> dict[int, tuple[SceneIndex, list[tuple[float, float]]]]:
     """The scenes of some images, each with the pixels of its objects' centres."""
     found = {}
-    for number, raw in enumerate(decode_json(content, _SceneFile, path, FETCH_AGAIN).scenes):
+    for number, raw in enumerate(decode_json(content, SceneFile, path, FETCH_AGAIN).scenes):
         try:
-            scene = msgspec.json.decode(raw, type=_Scene)
+            scene = decode_scene(raw, world)
             if scene.image_index not in images:
                 continue
-            check_relationships(scene.relationships, len(scene.objects), world.relations)
             if len(scene.objects) > MAX_OBJECTS:
                 raise ValueError(f"has more than {MAX_OBJECTS} objects")
-            things: Any = scene
-            centres = [(float(o["pixel_coords"][0]), float(o["pixel_coords"][1]))
-                       for o in scene.objects]  # fmt: skip
-            things.objects = [SimpleNamespace(**thing) for thing in scene.objects]
-            found[scene.image_index] = SceneIndex(things, world), centres
-        except (msgspec.DecodeError, ValueError, AttributeError) as error:
+        except ValueError as error:
             raise UserError(f"{path}: scene {number}: {error}; {CORRECT}") from None
-        except (KeyError, TypeError, IndexError):
+        if any(len(thing.pixel_coords or ()) < 2 for thing in scene.objects):
             raise UserError(
                 f"{path}: scene {number}: has objects without pixel_coords; give scenes that say "
                 "where objects are in the picture"
-            ) from None
+            )
+        centres = [(thing.pixel_coords[0], thing.pixel_coords[1]) for thing in scene.objects]
+        found[scene.image_index] = SceneIndex(scene, world), centres
     if lacking := images - found.keys():
         raise UserError(f"{path}: has no scene of image {min(lacking)}; make it again")
     return found

@@ -15,7 +15,7 @@ from filmvqa.system.errors import UserError
 from filmvqa.worlds.clevr.camera import CAMERA_POSITION, Array, Camera
 from filmvqa.worlds.clevr.scene_file import ATTRIBUTES, RELATIONS, Scene, SceneObject, Vector
 from filmvqa.worlds.clevr.scene_rules import SceneRules
-from filmvqa.worlds.engine.ask_scenes import register_relate
+from filmvqa.worlds.engine.scene_records import register_relate
 
 #: Radii of spheres and cylinders, and half edges of cubes, in world units.
 RADII = {"small": 0.35, "large": 0.7}

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated
 
 import msgspec
 from tqdm import tqdm
@@ -16,53 +15,20 @@ from filmvqa.settings.typed import PathText, Positive, ProgramSettings, Seed, Wo
 from filmvqa.system.cores import cores
 from filmvqa.system.errors import UserError
 from filmvqa.system.files import read_bytes, refuse_overwriting
-from filmvqa.system.layout import image_number
 from filmvqa.worlds.engine.families import Family, read_families
 from filmvqa.worlds.engine.questions import IMAGES_PER_SHARD, ask_shard
+from filmvqa.worlds.engine.scene_records import Relate, SceneFile, decode_scene
 from filmvqa.worlds.engine.schema import (
     CORRECT,
     FETCH,
     FETCH_AGAIN,
     Info,
     Question,
-    check_filename,
-    check_relationships,
     decode_json,
     write_records,
 )
 from filmvqa.worlds.engine.worker_pool import worker_pool
-from filmvqa.worlds.engine.world import World, read_world
-
-#: The relationships of a scene, which is a record in JSON without them; ``ValueError`` if they
-#: cannot be known.
-Relate = Callable[[dict[str, Any]], dict[str, list[list[int]]]]
-#: By the name of the scenes' world.
-RELATE: dict[str, Relate] = {}
-
-
-def register_relate(world: str) -> Callable[[Relate], Relate]:
-    """A decorator for the function that gives relationships to a world's scenes without."""
-
-    def register(relate: Relate) -> Relate:
-        RELATE[world] = relate
-        return relate
-
-    return register
-
-
-class _Scene(msgspec.Struct, kw_only=True):
-    """What questions need to know of a scene, but for its objects; other keys are ignored. It is a
-    ``SceneRecord`` once what was missing is filled in."""
-
-    image_filename: str
-    image_index: int | None = None
-    split: str | None = None
-    relationships: dict[str, list[list[int]]] | None = None
-
-
-class _SceneFile(msgspec.Struct):
-    scenes: list[msgspec.Raw]
-    info: Info | None = None
+from filmvqa.worlds.engine.world import read_world
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,7 +94,7 @@ def ask_scenes(settings: AskScenesSettings, relate: Relate | None = None) -> int
     if output.exists():
         raise UserError(f"{output}: exists already; choose another output")
     _read_families(settings)  # report invalid templates at once
-    file = decode_json(read_bytes(scenes, FETCH), _SceneFile, scenes, FETCH_AGAIN)
+    file = decode_json(read_bytes(scenes, FETCH), SceneFile, scenes, FETCH_AGAIN)
     if not file.scenes:
         raise UserError(f"{scenes}: no scenes in it")
     records = [bytes(raw) for raw in file.scenes]
@@ -163,7 +129,7 @@ def _ask_records(
     scenes, world = [], read_world(settings.world)
     for number, record in enumerate(records, first):
         try:
-            scenes.append(_scene(record, world, relate))
+            scenes.append(decode_scene(record, world, relate))
         except (msgspec.ValidationError, ValueError) as error:
             raise UserError(
                 f"{settings.scenes}: scene {number}: {error}; {CORRECT}, or give world=<its world>"
@@ -171,35 +137,3 @@ def _ask_records(
     name = f"{settings.seed}/{scenes[0].split}/{first // IMAGES_PER_SHARD}"
     families, count = _read_families(settings), settings.questions_per_image
     return ask_shard(scenes, families, count, name, world)
-
-
-def _scene(content: bytes, world: World, relate: Relate | None) -> Any:
-    """A scene of the world from its JSON.
-
-    Raises
-    ------
-    ValueError
-        If it has no index, or no relationships and ``relate`` does not know them.
-    """
-    scene = msgspec.json.decode(content, type=_scene_type(tuple(world.attributes.items())))
-    check_filename(scene.image_filename)
-    if scene.image_index is None:
-        scene.image_index = image_number(scene.image_filename)
-    if scene.image_index is None:
-        raise ValueError("no image_index, and no number in image_filename")
-    if scene.relationships is None:
-        if relate is None:
-            raise ValueError("no relationships")
-        scene.relationships = relate(msgspec.json.decode(content))
-    scene.split = scene.split or ""
-    check_relationships(scene.relationships, len(scene.objects), world.relations)
-    return scene
-
-
-@cache
-def _scene_type(attributes: tuple[tuple[str, tuple[str, ...]], ...]) -> type[Any]:
-    """``_Scene`` with objects, which have a value of each of a world's attributes; kept by these
-    and their values."""
-    thing = msgspec.defstruct("_Object", [(name, Literal[values]) for name, values in attributes])
-    objects: tuple[str, Any] = ("objects", list[thing])  # type: ignore[valid-type]
-    return msgspec.defstruct("_SceneOfWorld", [objects], bases=(_Scene,), kw_only=True)

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from filmvqa.worlds.engine.ask_scenes import register_relate
+from filmvqa.worlds.engine.scene_records import register_relate
 from filmvqa.worlds.engine.schema import Info, check_filename, check_relationships
 from filmvqa.worlds.engine.world import read_world
 from filmvqa.worlds.sound.instruments import note_frequency
