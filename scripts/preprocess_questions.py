@@ -28,7 +28,8 @@ def main(settings: PreprocessSettings) -> None:
     ):
         print(f"{data.layout.question_h5(split.split)}: {split.describe()}")
         if settings.targets:
-            from filmvqa.questions.program_targets import write_program_targets  # imports torch
+            # Imports torch.
+            from filmvqa.questions.write_program_targets import write_program_targets
 
             used = Vocabulary.load(data.layout.vocabulary)
             done = write_program_targets(data.layout, split.split, used, data.world)

@@ -21,9 +21,9 @@ from filmvqa.backbones.build import build_backbone
 from filmvqa.backbones.extraction import Extraction
 from filmvqa.backbones.object_masks import ObjectMasks
 from filmvqa.questions.preprocess import preprocess_questions
-from filmvqa.questions.program_targets import write_program_targets
 from filmvqa.questions.settings import BackboneSettings, DataSettings
 from filmvqa.questions.vocabulary import Vocabulary
+from filmvqa.questions.write_program_targets import write_program_targets
 from filmvqa.system.layout import DatasetLayout
 from filmvqa.worlds.clevr.generate import generate
 from filmvqa.worlds.clevr.generator_settings import GeneratorSettings

@@ -12,8 +12,9 @@ import pytest
 import torch
 
 from filmvqa.questions.dataset import QuestionDataset
-from filmvqa.questions.program_targets import ProgramTargets, write_program_targets
+from filmvqa.questions.program_targets import ProgramTargets
 from filmvqa.questions.vocabulary import Vocabulary
+from filmvqa.questions.write_program_targets import write_program_targets
 from filmvqa.system.errors import UserError
 from filmvqa.system.layout import DatasetLayout
 from tests.conftest import TINY

@@ -1,4 +1,4 @@
-"""What programs name in pictures: the file of targets for ``trainer.program_loss``.
+"""What programs name in pictures: the targets of ``trainer.program_loss``.
 
 A question's referents are the objects that steps of its program give, in the program's order, as
 ``unique`` does. Its sets are the sets of objects that are counted, or asked whether they have any.
@@ -6,40 +6,20 @@ A question's referents are the objects that steps of its program give, in the pr
 
 from __future__ import annotations
 
-import io
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import h5py
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
-from tqdm import tqdm
 
-from filmvqa.features.images import IMAGES, find_pictures
 from filmvqa.questions.dataset import QuestionDataset
-from filmvqa.questions.question_table import MAX_OBJECTS, MISSING
-from filmvqa.questions.vocabulary import SPECIAL_TOKENS, Vocabulary
 from filmvqa.system.devices import to_device
 from filmvqa.system.errors import UserError
-from filmvqa.system.files import read_bytes, write_file
 from filmvqa.system.hdf5 import HDF5_ERRORS, arrays_sha256, open_hdf5, unreadable
 from filmvqa.system.hdf5_storage import read_array
-from filmvqa.system.layout import DatasetLayout
-from filmvqa.worlds.engine.programs import NotUniqueError, SceneIndex, Value
-from filmvqa.worlds.engine.scene_records import SceneFile, decode_scene
-from filmvqa.worlds.engine.schema import (
-    CORRECT,
-    FETCH,
-    FETCH_AGAIN,
-    decode_json,
-)
-from filmvqa.worlds.engine.world import CLEVR, World
 
 FORMAT = "filmvqa-program-targets-1"
-_MAKE = "make it with scripts/preprocess_questions.py targets=true"
+MAKE = "make it with scripts/preprocess_questions.py targets=true"
 _DATASETS = ("referents", "sets", "image_idxs", "positions")
 
 
@@ -75,17 +55,17 @@ class ProgramTargets:
         try:
             with open_hdf5(path) as file:
                 if file.attrs.get("format") != FORMAT:
-                    raise UserError(f"{path}: is no file of targets; move it away, and {_MAKE}")
+                    raise UserError(f"{path}: is no file of targets; move it away, and {MAKE}")
                 if file.attrs["questions_sha256"] != questions.sha256:
-                    raise UserError(f"{path}: is of other questions; {_MAKE}")
+                    raise UserError(f"{path}: is of other questions; {MAKE}")
                 arrays = {name: read_array(file[name]) for name in _DATASETS}
                 self.sha256 = str(file.attrs["sha256"])
         except FileNotFoundError:
-            raise UserError(f"{path}: no such file; {_MAKE}") from None
+            raise UserError(f"{path}: no such file; {MAKE}") from None
         except HDF5_ERRORS as error:
-            raise unreadable(path, error, _MAKE) from None
+            raise unreadable(path, error, MAKE) from None
         if arrays_sha256(arrays) != self.sha256:
-            raise UserError(f"{path}: is damaged (other checksum); {_MAKE}")
+            raise UserError(f"{path}: is damaged (other checksum); {MAKE}")
         self.referents, self.sets, self.images, self.positions = (
             torch.from_numpy(arrays[name]) for name in _DATASETS
         )
@@ -100,177 +80,3 @@ class ProgramTargets:
             self.positions[torch.searchsorted(self.images, images.int())],
         )
         return NamedObjects(*(to_device(part, device) for part in parts))
-
-
-class _Named(NamedTuple):
-    """The output of a step, and the referents and sets of the steps that lead to it."""
-
-    output: Value
-    referents: list[int]
-    sets: list[int]
-
-
-def named_objects(
-    steps: Sequence[tuple[str, str | None]], scene: SceneIndex
-) -> tuple[list[int], list[int]]:
-    """The referents and the sets of a program, whose steps, function and value, are in prefix
-    order; none for one with a function that the world does not have.
-
-    Raises
-    ------
-    NotUniqueError
-        If the program does not fit the scene.
-    """
-    pending: list[_Named] = []
-    for function, value in reversed(steps):
-        if function not in scene.world.functions:
-            return [], []
-        types, output_type = scene.world.signature(function)
-        inputs = [pending.pop() for _ in types]
-        output = scene.apply(function, [step.output for step in inputs], value)
-        referents = [i for step in inputs for i in step.referents]
-        sets = [objects for step in inputs for objects in step.sets]
-        if output_type == "object":
-            referents.append(int(output))
-        elif types == ("set",) and output_type in ("number", "boolean"):
-            sets.append(int(inputs[0].output))
-        pending.append(_Named(output, referents, sets))
-    return (pending[0].referents, pending[0].sets) if pending else ([], [])
-
-
-def write_program_targets(
-    layout: DatasetLayout, split: str, vocabulary: Vocabulary, world: World = CLEVR
-) -> str:
-    """Write ``<split>_program_targets.h5`` from a split's question HDF5, its scenes and the size of
-    its pictures, unless it is there for these, or there are no programs; returns what was done, to
-    print.
-
-    Raises
-    ------
-    UserError
-        If one of these is missing or does not fit the others.
-    """
-    path, source, target = (
-        layout.question_h5(split), layout.scene_json(split), layout.program_targets_h5(split)
-    )  # fmt: skip
-    questions = QuestionDataset.load(path, vocabulary)
-    with open_hdf5(path) as file:
-        if "programs" not in file:  # as of a split whose answers are withheld
-            return "no targets, since its questions have no programs"
-        programs = read_array(file["programs"])
-    content = read_bytes(source, FETCH)
-    origin = {
-        "format": FORMAT,
-        "split": split,
-        "questions_sha256": questions.sha256,
-        "scenes_size": len(content),
-        "scenes_mtime_ns": source.stat().st_mtime_ns,
-    }
-    if _is_there(target, origin):
-        return "targets of programs, complete already"
-    width, height = _picture_size(layout.image_folder(split))
-    steps = _steps_by_token(vocabulary)
-    referents: list[list[int]] = [[]] * len(questions)
-    sets: list[list[int]] = [[]] * len(questions)
-    places: dict[int, list[tuple[float, float]]] = {}
-    order = torch.argsort(questions.images, stable=True).tolist()
-    images = questions.images.tolist()
-    scenes = _scenes(source, content, set(images), world)
-    at = 0
-    with tqdm(total=len(order), desc=f"targets of {split}", unit="question") as bar:
-        for image in sorted(scenes):
-            index, centres = scenes[image]
-            places[image] = [(x / width, y / height) for x, y in centres]
-            first = at
-            while at < len(order) and images[order[at]] == image:
-                row = order[at]
-                program = [steps[t] for t in programs[row].tolist() if t >= len(SPECIAL_TOKENS)]
-                try:
-                    referents[row], sets[row] = named_objects(program, index)
-                except NotUniqueError:
-                    raise UserError(
-                        f"{path}: question {row}: its program does not fit its scene in {source}; "
-                        "make both again"
-                    ) from None
-                at += 1
-            bar.update(at - first)
-    arrays = {
-        "referents": _padded(referents, MISSING, np.int8),
-        "sets": _padded(sets, MISSING, np.int64),
-        "image_idxs": np.array(sorted(places), np.int32),
-        "positions": _padded([places[i] for i in sorted(places)], np.nan, np.float32, 2),
-    }
-    buffer = io.BytesIO()
-    with h5py.File(buffer, "w") as file:
-        for name, values in arrays.items():
-            file.create_dataset(name, data=values)
-        file.attrs.update({**origin, "sha256": arrays_sha256(arrays)})
-    write_file(target, buffer.getbuffer())
-    return f"targets of the programs of {len(questions):,} questions, written"
-
-
-def _is_there(target: Path, origin: dict[str, Any]) -> bool:
-    """Whether a whole file of targets of this origin is there; ``UserError`` for another file."""
-    try:
-        with open_hdf5(target) as file:
-            attributes = dict(file.attrs)
-    except FileNotFoundError:
-        return False
-    except HDF5_ERRORS as error:
-        raise unreadable(target, error, f"move it away, and {_MAKE}") from None
-    if "questions_sha256" not in attributes:
-        raise UserError(f"{target}: was not made by this program, which would write there; move it")
-    return all(attributes.get(name) == value for name, value in origin.items())
-
-
-def _picture_size(folder: Path) -> tuple[int, int]:
-    """Width and height of the pictures of a folder, all of one size."""
-    pictures = find_pictures(folder)
-    if not pictures:
-        raise UserError(f"{folder}: no pictures in it, whose size positions depend on; add them")
-    return IMAGES.size(pictures[min(pictures)])
-
-
-def _steps_by_token(vocabulary: Vocabulary) -> dict[int, tuple[str, str | None]]:
-    """Function and value of each step in the vocabulary of programs."""
-    steps: dict[int, tuple[str, str | None]] = {}
-    for name, token in vocabulary.program.items():
-        function, _, value = name.partition("[")
-        steps[token] = function, value.removesuffix("]") or None
-    return steps
-
-
-def _scenes(
-    path: Path, content: bytes, images: set[int], world: World
-) -> dict[int, tuple[SceneIndex, list[tuple[float, float]]]]:
-    """The scenes of some images, each with the pixels of its objects' centres."""
-    found = {}
-    for number, raw in enumerate(decode_json(content, SceneFile, path, FETCH_AGAIN).scenes):
-        try:
-            scene = decode_scene(raw, world)
-            if scene.image_index not in images:
-                continue
-            if len(scene.objects) > MAX_OBJECTS:
-                raise ValueError(f"has more than {MAX_OBJECTS} objects")
-        except ValueError as error:
-            raise UserError(f"{path}: scene {number}: {error}; {CORRECT}") from None
-        if any(len(thing.pixel_coords or ()) < 2 for thing in scene.objects):
-            raise UserError(
-                f"{path}: scene {number}: has objects without pixel_coords; give scenes that say "
-                "where objects are in the picture"
-            )
-        centres = [(thing.pixel_coords[0], thing.pixel_coords[1]) for thing in scene.objects]
-        found[scene.image_index] = SceneIndex(scene, world), centres
-    if lacking := images - found.keys():
-        raise UserError(f"{path}: has no scene of image {min(lacking)}; make it again")
-    return found
-
-
-def _padded(rows: Sequence[Sequence[Any]], fill: float, dtype: Any, *shape: int) -> NDArray[Any]:
-    """Rows of different lengths as one array, of which none is empty."""
-    width = max(1, *map(len, rows))
-    padded = np.full((len(rows), width, *shape), fill, dtype)
-    for row, values in zip(padded, rows, strict=True):
-        if values:
-            row[: len(values)] = values
-    return padded
