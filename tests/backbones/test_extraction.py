@@ -132,7 +132,7 @@ def test_large_maps_are_told_with_the_size_that_gives_the_papers(
     for name, size, told in (
         ("clevr_cnn", 224, "28×28 of it, 4.0 times .*data.image_size=.112,112. gives 14×14"),
         ("clevr_cnn", 160, "20×20 of it, 2.0 times .*data.image_size=.112,112. gives 14×14"),
-        ("clevr_cnn", 144, ""),  # that of data=two_cores
+        ("clevr_places", 144, ""),  # that of data=two_cores
         ("clevr_cnn", 112, ""),
         ("pixels", 64, ""),
     ):

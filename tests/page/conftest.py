@@ -66,13 +66,13 @@ def address(tiny_world: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
     work = tmp_path_factory.mktemp("site")
     layout = DatasetLayout.under(
         shutil.copytree(tiny_world, work / "data", ignore=shutil.ignore_patterns("h5")),
-        backbone="clevr_cnn",
+        backbone="clevr_places",
     )
     vocabulary = vocabulary_of(load_checkpoint("clevr_world"), "clevr_world")
     preprocess_questions(layout, vocabulary=vocabulary)
     images = layout.image_folder("val")
     Extraction(
-        images, layout.feature_h5("val"), "val", build_backbone("clevr_cnn"), (144, 144)
+        images, layout.feature_h5("val"), "val", build_backbone("clevr_places"), (144, 144)
     ).run()
     evaluation = work / "outputs/clevr_world/evaluation"
     evaluate_checkpoint(
