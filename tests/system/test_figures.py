@@ -105,3 +105,21 @@ def test_a_sheet_has_text_below_its_pictures_and_empty_cells_behind(tmp_path: Pa
         assert not cells[0].collections
         outline(cells[0], np.eye(4, dtype=bool))
         assert cells[0].collections
+
+
+@pytest.mark.parametrize("scale", ["linear", "log", "symlog"])
+def test_no_scale_has_mathematical_text_at_its_ticks(tmp_path: Path, scale: str) -> None:
+    """Texts are drawn as they are, so that $10^{-3}$ would be seen as such."""
+    with draw_figure(tmp_path / "scales.png", 4, 2, dpi=50) as figure:
+        (axes,) = add_plots(figure)
+        axes.plot([0.002, 0.3, 40], [0.01, 0.2, 3000])
+        axes.set(xscale=scale, yscale=scale)
+    ticks = [
+        text.get_text()
+        for axis in (axes.xaxis, axes.yaxis)
+        for which in ("major", "minor")
+        for text in axis.get_ticklabels(which=which)
+    ]
+    assert any(ticks)
+    assert not any("$" in text for text in ticks)
+    assert scale == "linear" or "100" in ticks

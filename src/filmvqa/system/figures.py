@@ -48,6 +48,7 @@ def draw_figure(target: str | Path, width: float, height: float, dpi: int = 120)
             matplotlib.rcParams.update({"grid.alpha": 0.3, "text.parse_math": False})
             figure = Figure(figsize=(width, height), layout="constrained")
             yield figure
+            _write_powers_plainly(figure)
             with atomic_write(target) as stream:
                 figure.savefig(stream, format="png", dpi=dpi)
     except (UserError, OSError):
@@ -58,6 +59,19 @@ def draw_figure(target: str | Path, width: float, height: float, dpi: int = 120)
         ) from error
     finally:
         log.setLevel(level)
+
+
+def _write_powers_plainly(figure: Any) -> None:
+    """Let logarithmic axes say 0.1 where Matplotlib's formatters write mathematical text, which is
+    shown as it is."""
+    from matplotlib.ticker import FuncFormatter, LogFormatterMathtext, NullFormatter
+
+    for axes in figure.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            if isinstance(axis.get_major_formatter(), LogFormatterMathtext):
+                axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            if isinstance(axis.get_minor_formatter(), LogFormatterMathtext):
+                axis.set_minor_formatter(NullFormatter())
 
 
 def add_plots(figure: Any, rows: int = 1, columns: int = 1, **options: Any) -> list[Any]:
