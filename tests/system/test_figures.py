@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from filmvqa.studies.sweep_figure import set_value_ticks
 from filmvqa.system.errors import UserError
 from filmvqa.system.figures import (
     add_legend,
@@ -123,3 +124,17 @@ def test_no_scale_has_mathematical_text_at_its_ticks(tmp_path: Path, scale: str)
     assert any(ticks)
     assert not any("$" in text for text in ticks)
     assert scale == "linear" or "100" in ticks
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [([0.0, 1e-5, 1e-3], ["0", "1e-05", "0.0001", "0.001"]), ([0.1, 0.2], ["0.1", "0.2"])],
+)
+def test_values_of_a_sweep_are_told_as_they_are_given(
+    tmp_path: Path, values: list[float], told: list[str]
+) -> None:
+    with draw_figure(tmp_path / "sweep.png", 4, 2, dpi=50) as figure:
+        (axes,) = add_plots(figure)
+        axes.plot(values, values)
+        set_value_ticks(axes, values)
+    assert [text.get_text() for text in axes.get_xticklabels()] == told
