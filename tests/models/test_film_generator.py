@@ -134,24 +134,24 @@ def test_each_part_of_a_layer_attends_to_words_of_its_own() -> None:
     for n, length in enumerate((5, 3)):
         places = torch.tensor([-1 + 2 * t / length for t in range(length)])
         for layer in range(layers):
-            given = []
+            decoded = []
             for part in range(parts):
                 slope = attention.slopes[layer * parts + part]
                 scores = words[n, :length] @ queries[n, layer, part] / math.sqrt(dim)
                 weights = torch.softmax(scores + slope * places, 0)
                 decoder = attention.decoders[layer * parts + part]
-                given.append(decoder(weights @ words[n, :length]))
-            gamma, beta, extra = given[0].split([channels, channels, 1])
+                decoded.append(decoder(weights @ words[n, :length]))
+            gamma, beta, extra = decoded[0].split([channels, channels, 1])
             assert torch.allclose(out.gamma[n, layer], 1 + gamma, atol=1e-5)
             assert torch.allclose(out.beta[n, layer], beta, atol=1e-5)
             assert torch.allclose(out.extra[n, layer], extra, atol=1e-5)
-            of_sets = [p[:-1] for p in given[2:]] + [p[-1:] for p in given[2:]]
-            expected = torch.cat([given[1], *of_sets])
+            of_sets = [p[:-1] for p in decoded[2:]] + [p[-1:] for p in decoded[2:]]
+            expected = torch.cat([decoded[1], *of_sets])
             assert torch.allclose(out.key[n, layer], expected, atol=1e-5)
             places_of_sets = PlaceSets(channels, sets).split(
                 out.key[n : n + 1, layer, channels:], 3
             )
-            assert torch.allclose(places_of_sets[1][0], torch.stack([p[-1] for p in given[2:]]))
+            assert torch.allclose(places_of_sets[1][0], torch.stack([p[-1] for p in decoded[2:]]))
     assert set(attention.slopes.tolist()) == {-SLOPE, SLOPE}
     generator.begin_at_zero()
     assert (generator(encoding, words, padding).gamma == 1).all()

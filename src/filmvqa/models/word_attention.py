@@ -41,10 +41,11 @@ class WordAttention(nn.Module):
         super().__init__()
         self.num_layers, self.num_parts = num_layers, len(part_sizes)
         num_queries = num_layers * self.num_parts
-        # With one part a layer, as checkpoints of earlier versions have it.
-        self.query: nn.Module = nn.Linear(input_dim, num_queries * input_dim)
+        self.query: nn.Module
         self.slopes: nn.Parameter | None = None
-        if self.num_parts > 1:
+        if self.num_parts == 1:  # as checkpoints of earlier versions have it
+            self.query = nn.Linear(input_dim, num_queries * input_dim)
+        else:
             self.query = nn.Sequential(
                 nn.Linear(input_dim, QUERY_RANK), nn.Linear(QUERY_RANK, num_queries * input_dim)
             )

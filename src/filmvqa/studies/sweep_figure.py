@@ -56,7 +56,7 @@ def set_value_ticks(axes: Any, values: list[float]) -> None:
             10.0**e for e in range(math.floor(math.log10(min(positive))),
                                    math.floor(math.log10(max(values))) + 1)
         ]  # fmt: skip
-        axes.set_xticks(ticks, [f"{t:g}" for t in ticks])
+        axes.set_xticks(ticks)
         axes.minorticks_off()
     else:
         axes.set_xticks(values)
