@@ -21,6 +21,8 @@ from filmvqa.worlds.engine.world import CLEVR, COMPOSITE_NODE, World
 
 #: The name of folders with templates of referring expressions, by which a world's are selected.
 REFERRING = "referring"
+#: That of the world's templates which ask in combinations that its own questions lack.
+CLOSURE = "closure"
 
 
 class Parameter(msgspec.Struct):
@@ -355,9 +357,9 @@ def read_families(
     Parameters
     ----------
     folder
-        Folder with JSON files; None selects the world's in this package, and ``referring`` the
-        world's referring expressions. Templates in any folder of that name give objects, those in
-        others answers.
+        Folder with JSON files; None selects the world's in this package, ``referring`` its
+        referring expressions, and ``closure`` its tests of new combinations. Templates in any
+        folder called ``referring`` give objects, those in others answers.
     selection
         Groups (file names without ``.json``) and numbers of the families to return; None selects
         all families. The selection does not change the families' numbers.
@@ -368,8 +370,8 @@ def read_families(
         If the folder or a selected family does not exist, or a template is invalid.
     """
     source = world.templates if folder is None else Path(folder)
-    if str(folder) == REFERRING:
-        source = world.templates.with_name(REFERRING)
+    if folder in (REFERRING, CLOSURE):
+        source = world.templates.with_name(str(folder))
     if not source.is_dir():
         raise UserError(
             f"{source}: no such folder; set templates to a folder of template files (*.json)"
