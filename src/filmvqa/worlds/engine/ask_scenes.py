@@ -11,7 +11,7 @@ import msgspec
 from tqdm import tqdm
 
 from filmvqa.settings.inputs import FILE
-from filmvqa.settings.typed import PathText, Positive, ProgramSettings, Seed, Workers
+from filmvqa.settings.typed import Natural, PathText, Positive, ProgramSettings, Seed, Workers
 from filmvqa.system.cores import cores
 from filmvqa.system.errors import UserError
 from filmvqa.system.files import read_bytes, refuse_overwriting
@@ -27,6 +27,7 @@ from filmvqa.worlds.engine.schema import (
     decode_json,
     write_records,
 )
+from filmvqa.worlds.engine.short_questions import check_short_questions
 from filmvqa.worlds.engine.worker_pool import worker_pool
 from filmvqa.worlds.engine.world import read_world
 
@@ -52,6 +53,8 @@ class AskScenesSettings(ProgramSettings):
         Groups and numbers of the question families; None: all.
     questions_per_image
         Maximal number of questions about one image.
+    short_questions
+        How many of these are short ones (``ShortQuestions``).
     seed
         Of the questions.
     workers
@@ -64,6 +67,7 @@ class AskScenesSettings(ProgramSettings):
     templates: PathText | None = None
     families: list[str | int] | None = None
     questions_per_image: Positive = 10
+    short_questions: Natural = 0
     seed: Seed = 0
     workers: Workers | None = None
 
@@ -93,7 +97,8 @@ def ask_scenes(settings: AskScenesSettings, relate: Relate | None = None) -> int
     refuse_overwriting(output, scenes)
     if output.exists():
         raise UserError(f"{output}: exists already; choose another output")
-    _read_families(settings)  # report invalid templates at once
+    families = _read_families(settings)  # reports invalid templates at once
+    check_short_questions(settings.short_questions, settings.questions_per_image, families)
     file = decode_json(read_bytes(scenes, FETCH), SceneFile, scenes, FETCH_AGAIN)
     if not file.scenes:
         raise UserError(f"{scenes}: no scenes in it")
@@ -136,4 +141,4 @@ def _ask_records(
             ) from None
     name = f"{settings.seed}/{scenes[0].split}/{first // IMAGES_PER_SHARD}"
     families, count = _read_families(settings), settings.questions_per_image
-    return ask_shard(scenes, families, count, name, world)
+    return ask_shard(scenes, families, count, name, world, settings.short_questions)

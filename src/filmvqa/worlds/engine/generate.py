@@ -35,6 +35,7 @@ from filmvqa.worlds.engine.families import Family, read_families
 from filmvqa.worlds.engine.questions import IMAGES_PER_SHARD, ask_shard
 from filmvqa.worlds.engine.schema import Info, Question, decode_json, encode_json, write_records
 from filmvqa.worlds.engine.set_settings import REMEDY, SetSettings, record_settings
+from filmvqa.worlds.engine.short_questions import check_short_questions
 from filmvqa.worlds.engine.worker_pool import worker_pool
 from filmvqa.worlds.engine.world import World, read_world
 
@@ -197,6 +198,13 @@ class GeneratedSet:
         """Hold the set's lock, with its settings recorded, while no part is being made, except one
         of ``parts``; wait for the lock up to ``patience`` seconds."""
         families = self.maker.read_families(self.settings)
+        for split, number in self.settings.short_questions.items():
+            if split not in self.settings.images:
+                raise UserError(
+                    f"short_questions: {split!r} is not among the splits of images, "
+                    f"{list(self.settings.images)}"
+                )
+            check_short_questions(number, self.settings.questions_per_image, families)
         with folder_lock(self.layout.root, patience=patience):
             for name in names_in(self.layout.partial):
                 if (match := _PART_LOCK.fullmatch(name)) and match[2] != str(parts):
@@ -293,6 +301,7 @@ class GeneratedSet:
             self.settings.questions_per_image,
             f"{self.settings.seed}/{split}/{shard}",
             self.maker.world,
+            self.settings.short_questions.get(split, 0),
         )
         write_file(self.layout.partial_json(split, "questions", shard), encode_json(questions))
         return len(questions)

@@ -23,6 +23,7 @@ from filmvqa.worlds.engine.programs import (
     referred_objects,
 )
 from filmvqa.worlds.engine.schema import Function, Question
+from filmvqa.worlds.engine.short_questions import ShortQuestions
 from filmvqa.worlds.engine.wording import write_question
 from filmvqa.worlds.engine.world import CLEVR, World
 
@@ -316,10 +317,17 @@ def ask_shard(
     per_image: int,
     seed: str,
     world: World = CLEVR,
+    short: int = 0,
 ) -> list[Question]:
     """Return questions about up to ``IMAGES_PER_SHARD`` scenes, with counts that start at 0.
 
-    The same scenes, families, world and seed give the same questions.
+    The same scenes, families, world and seed give the same questions. Of the ``per_image`` about an
+    image, the last ``short`` are short ones.
     """
     generator = QuestionGenerator(families, random.Random(seed), world)
-    return [question for scene in scenes for question in generator.ask(scene, per_image)]
+    asked = [generator.ask(scene, per_image - short) for scene in scenes]
+    if short:
+        asker = ShortQuestions(families, random.Random(f"{seed}/short"), world)
+        for scene, questions in zip(scenes, asked, strict=True):
+            questions.extend(asker.ask(scene, short, questions))
+    return [question for questions in asked for question in questions]

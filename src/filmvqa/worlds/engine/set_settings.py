@@ -37,6 +37,8 @@ class SetSettings(Protocol):
         Seed of scenes and questions.
     questions_per_image
         Maximal number of questions about one image.
+    short_questions
+        How many of these are short ones (``ShortQuestions``), by split; 0 where none is given.
     families
         Groups and numbers of the question families to use; None selects all of them.
     templates
@@ -53,6 +55,8 @@ class SetSettings(Protocol):
     def seed(self) -> int: ...
     @property
     def questions_per_image(self) -> int: ...
+    @property
+    def short_questions(self) -> Mapping[str, int]: ...
     @property
     def families(self) -> list[str | int] | None: ...
     @property

@@ -1,0 +1,115 @@
+"""Short questions, as people type them: how many of a kind there are, whether there are more of one
+kind than of another.
+
+The balance of answers that CLEVR's questions have leaves few large numbers: 1.7% of its counts are
+above 5. These questions name few attributes, and their answers are as the scenes have them.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+from filmvqa.system.errors import UserError
+from filmvqa.worlds.engine.families import Family
+from filmvqa.worlds.engine.programs import Filter, SceneIndex, SceneRecord, Value, answer_text
+from filmvqa.worlds.engine.schema import Function, Question
+from filmvqa.worlds.engine.wording import write_question
+from filmvqa.worlds.engine.world import World
+
+#: By how many attributes a kind is named, drawn from these: "things", "cubes", "red cubes".
+_NAMED = (0, 1, 1, 2)
+#: How many questions are drawn at most for each that is wanted: some are asked already.
+_TRIES = 20
+
+
+def check_short_questions(number: int, per_image: int, families: Sequence[Family]) -> None:
+    """Raise ``UserError`` if ``number`` of ``per_image`` questions cannot be short ones."""
+    if number > per_image:
+        raise UserError(
+            f"short_questions: {number} is more than questions_per_image={per_image}, of which "
+            "they are; lower it"
+        )
+    if number and not any(_by_what_is_asked(families)):
+        raise UserError(
+            "short_questions: none of the question families counts what a scene has of a kind; "
+            "add zero_hop to families, or ask no short questions"
+        )
+
+
+def _by_what_is_asked(families: Sequence[Family]) -> tuple[list[Family], list[Family]]:
+    """The families that ask how many of a kind a scene has, and those that compare two kinds."""
+    count, compare = [], []
+    for family in families:
+        types = [node.type for node in family.template.nodes]
+        if types == ["scene", "filter_count"]:
+            count.append(family)
+        elif types[:-1] == ["scene", "filter_count"] * 2:
+            compare.append(family)
+    return count, compare
+
+
+class ShortQuestions:
+    """Draws short questions about scenes of a world, half of which ask for a number, and half
+    compare two, if ``families`` has such as do."""
+
+    def __init__(self, families: Sequence[Family], rng: random.Random, world: World) -> None:
+        self._kinds = [kind for kind in _by_what_is_asked(families) if kind]
+        self._rng = rng
+        self._world = world
+
+    def ask(self, scene: SceneRecord, number: int, asked: Sequence[Question]) -> list[Question]:
+        """Return ``number`` questions about a scene that differ from those ``asked``; fewer if so
+        many are not found."""
+        scene_index = SceneIndex(scene, self._world)
+        texts = {question.question for question in asked}
+        questions: list[Question] = []
+        for _ in range(_TRIES * number):
+            if len(questions) == number:
+                break
+            family = self._rng.choice(self._rng.choice(self._kinds))
+            filters = self._draw_filters(len(family.template.nodes) // 2)
+            question = self._write(family, filters, scene, scene_index)
+            if question.question not in texts:
+                texts.add(question.question)
+                questions.append(question)
+        return questions
+
+    def _draw_filters(self, number: int) -> list[Filter]:
+        """Different values of the same attributes for each of ``number`` kinds."""
+        attributes = self._world.filter_attributes
+        named = self._rng.choice(_NAMED[number - 1 :])  # "more things than things" is no question
+        places = self._rng.sample(range(len(attributes)), min(named, len(attributes)))
+        filters: list[Filter] = []
+        while len(filters) < number:
+            values: list[str | None] = [None] * len(attributes)
+            for k in places:
+                values[k] = self._rng.choice(self._world.attributes[attributes[k]])
+            if tuple(values) not in filters:
+                filters.append(tuple(values))
+        return filters
+
+    def _write(
+        self, family: Family, filters: list[Filter], scene: SceneRecord, scene_index: SceneIndex
+    ) -> Question:
+        template, drawn = family.template, iter(filters)
+        values: dict[str, str | None] = {}
+        program: list[Function] = []
+        outputs: list[Value] = []
+        last_steps: list[int] = []
+        for node in template.nodes:
+            chosen: Filter = next(drawn) if node.side_inputs else ()
+            named = dict(zip(node.side_inputs, chosen, strict=True))
+            values |= named
+            inputs = [last_steps[i] for i in node.inputs]
+            last_steps.append(node.append_steps(program, inputs, named, self._world))
+            outputs.append(node.apply(scene_index, [outputs[i] for i in node.inputs], chosen))
+        return Question(
+            image_filename=scene.image_filename,
+            question=write_question(template, values, self._rng, self._world),
+            image_index=scene.image_index,
+            split=scene.split,
+            question_family_index=family.index,
+            answer=answer_text(outputs[-1]),
+            program=program,
+        )
