@@ -200,6 +200,10 @@ def test_groups_are_left_to_hydra_where_it_can_read_them() -> None:
 
 
 def test_a_key_of_a_group_that_is_taken_away() -> None:
+    message = line("generate_clevr", "data.generator.images={mine: 3}")
+    assert message.endswith("give each with a + before it: +data.generator.images.<key>=<value>")
+    config = composed("generate_clevr", "+data.generator.images.mine=3")
+    assert config.data.generator.images.mine == 3
     message = line("train", "~trainer", "trainer.max_steps=1")
     assert message == "trainer.max_steps: is taken away by ~trainer; give only one of the two"
 

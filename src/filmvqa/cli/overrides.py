@@ -209,6 +209,11 @@ def explain_override(
             if argument.startswith("~") and name.startswith(f"{argument[1:].partition('=')[0]}."):
                 return UserError(f"{name}: is taken away by {argument}; give only one of the two")
         keys = sorted(_known_keys(config_folder, config_name, arguments, name))
+        if name in keys:  # a mapping, whose keys the one that is given has not
+            return UserError(
+                f"{name}: what is given has keys that it lacks; give each with a + before it: "
+                f"+{name}.<key>=<value>"
+            )
         near = _nearest(name, keys)
         top = ", ".join(key for key in keys if "." not in key and "/" not in key)
         return UserError(f"{name}: no such key{near or f'; choose from {top}'}")

@@ -107,7 +107,7 @@ def test_sounds_are_counted_too() -> None:
 
 
 def test_only_the_named_split_has_them(tmp_path: Path) -> None:
-    for name, short_questions in (("with", {"train": 3}), ("without", {})):
+    for name, short_questions in (("with", {"train": 3}), ("without", None)):
         images = {"train": 12, "val": 12}
         made = GeneratorSettings(images, 16, 16, 1, 0, 6, short_questions)
         generate(tmp_path / name, made, workers=1)

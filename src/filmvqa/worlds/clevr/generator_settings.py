@@ -35,8 +35,8 @@ class GeneratorSettings(Settings):
     questions_per_image
         Maximal number of questions about one image.
     short_questions
-        How many of these are short ones, as people type them (see ``ShortQuestions``), by split; 0
-        where none is given.
+        How many of these are short ones, as people type them (``ShortQuestions``), by split; None:
+        none.
     families
         Groups and numbers of the question families to use; None selects all of them.
     templates
@@ -62,7 +62,7 @@ class GeneratorSettings(Settings):
     rays: Annotated[int, Meta(ge=1, le=16)] = 2
     seed: Seed = 0
     questions_per_image: Positive = 10
-    short_questions: dict[Identifier, Natural] = field(default_factory=dict)
+    short_questions: dict[Identifier, Natural] | None = None
     families: Annotated[list[str | int], Meta(min_length=1)] | None = None
     templates: PathText | None = None
     withhold: tuple[SplitName, ...] = ("test",)

@@ -198,7 +198,7 @@ class GeneratedSet:
         """Hold the set's lock, with its settings recorded, while no part is being made, except one
         of ``parts``; wait for the lock up to ``patience`` seconds."""
         families = self.maker.read_families(self.settings)
-        for split, number in self.settings.short_questions.items():
+        for split, number in (self.settings.short_questions or {}).items():
             if split not in self.settings.images:
                 raise UserError(
                     f"short_questions: {split!r} is not among the splits of images, "
@@ -301,7 +301,7 @@ class GeneratedSet:
             self.settings.questions_per_image,
             f"{self.settings.seed}/{split}/{shard}",
             self.maker.world,
-            self.settings.short_questions.get(split, 0),
+            (self.settings.short_questions or {}).get(split, 0),
         )
         write_file(self.layout.partial_json(split, "questions", shard), encode_json(questions))
         return len(questions)
