@@ -35,7 +35,7 @@ def scenes() -> list[Scene]:
 
 @pytest.fixture(scope="module")
 def questions(scenes: list[Scene]) -> list[Question]:
-    return ask_shard(scenes, read_families(), 8, "test", short=4)
+    return ask_shard(scenes, read_families(), 8, "test", short_share=0.5)
 
 
 def short(questions: list[Question]) -> list[Question]:
@@ -64,7 +64,7 @@ def test_their_answers_are_those_of_a_reference_engine(
     scenes: list[Scene], seed: str, number: int
 ) -> None:
     for scene in scenes[:10]:
-        questions = ask_shard([scene], read_families(), number, seed, short=number)
+        questions = ask_shard([scene], read_families(), number, seed, short_share=1.0)
         assert len({q.question for q in questions}) == len(questions) == number
         for question in questions:
             record = to_json(question)
@@ -85,7 +85,9 @@ def test_numbers_are_those_of_the_scenes(scenes: list[Scene], questions: list[Qu
 
 
 def test_a_world_with_fewer_questions_asks_what_there_are(scenes: list[Scene]) -> None:
-    only_counts = ask_shard(scenes[:20], read_families(selection=["zero_hop"]), 8, "test", short=8)
+    only_counts = ask_shard(
+        scenes[:20], read_families(selection=["zero_hop"]), 8, "test", short_share=1.0
+    )
     assert {q.question_family_index for q in only_counts} == {84}
 
 
@@ -95,7 +97,7 @@ def test_sounds_are_counted_too() -> None:
         sample_scene(SOUND_SETTINGS, "val", i, scene_generator(SOUND_SETTINGS, "val", i))
         for i in range(10)
     ]
-    questions = ask_shard(sounds, read_families(world=world), 6, "test", world, short=6)
+    questions = ask_shard(sounds, read_families(world=world), 6, "test", world, short_share=1.0)
     by_image = {scene.image_index: to_json(scene)["objects"] for scene in sounds}
     for question in questions:
         record = to_json(question)
@@ -107,7 +109,7 @@ def test_sounds_are_counted_too() -> None:
 
 
 def test_only_the_named_split_has_them(tmp_path: Path) -> None:
-    for name, short_questions in (("with", {"train": 3}), ("without", None)):
+    for name, short_questions in (("with", {"train": 0.5}), ("without", None)):
         images = {"train": 12, "val": 12}
         made = GeneratorSettings(images, 16, 16, 1, 0, 6, short_questions)
         generate(tmp_path / name, made, workers=1)
@@ -122,7 +124,7 @@ def test_only_the_named_split_has_them(tmp_path: Path) -> None:
     scenes, output = tmp_path / "with/scenes/CLEVR_train_scenes.json", tmp_path / "again.json"
     ask_scenes(
         AskScenesSettings(scenes=str(scenes), output=str(output), questions_per_image=6,
-                          short_questions=3)
+                          short_questions=0.5)
     )  # fmt: skip
     assert output.read_bytes() == read["with", "train"]
 
@@ -130,13 +132,12 @@ def test_only_the_named_split_has_them(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("short_questions", "families", "named"),
     [
-        ({"validation": 1}, None, r"'validation' is not among the splits of images, \['train'\]"),
-        ({"train": 7}, None, "7 is more than questions_per_image=6"),
-        ({"train": 1}, ["three_hop"], "none of the question families counts"),
+        ({"validation": 0.5}, None, r"'validation' is not among the splits of images, \['train'\]"),
+        ({"train": 0.2}, ["three_hop"], "none of the question families counts"),
     ],
 )
 def test_what_cannot_be_asked_is_refused_before_anything_is_made(
-    tmp_path: Path, short_questions: dict[str, int], families: list[str | int] | None, named: str
+    tmp_path: Path, short_questions: dict[str, float], families: list[str | int] | None, named: str
 ) -> None:
     wanted = GeneratorSettings({"train": 1}, 16, 16, 1, 0, 6, short_questions, families)
     with pytest.raises(UserError, match=named):

@@ -7,7 +7,16 @@ from typing import Annotated, ClassVar
 
 from msgspec import Meta
 
-from filmvqa.settings.typed import Name, Natural, PathText, Positive, Seed, Settings, SplitName
+from filmvqa.settings.typed import (
+    Name,
+    Natural,
+    PathText,
+    Positive,
+    Probability,
+    Seed,
+    Settings,
+    SplitName,
+)
 from filmvqa.system.errors import UserError
 from filmvqa.worlds.clevr.scene_rules import SceneRules
 from filmvqa.worlds.engine.set_settings import Identifier, register_set_settings
@@ -35,8 +44,8 @@ class GeneratorSettings(Settings):
     questions_per_image
         Maximal number of questions about one image.
     short_questions
-        How many of these are short ones, as people type them (``ShortQuestions``), by split; None:
-        none.
+        Share of these that are short ones, as people type them (``ShortQuestions``), by split,
+        rounded down; None: none.
     families
         Groups and numbers of the question families to use; None selects all of them.
     templates
@@ -62,7 +71,7 @@ class GeneratorSettings(Settings):
     rays: Annotated[int, Meta(ge=1, le=16)] = 2
     seed: Seed = 0
     questions_per_image: Positive = 10
-    short_questions: dict[Identifier, Natural] | None = None
+    short_questions: dict[Identifier, Probability] | None = None
     families: Annotated[list[str | int], Meta(min_length=1)] | None = None
     templates: PathText | None = None
     withhold: tuple[SplitName, ...] = ("test",)

@@ -11,7 +11,7 @@ import msgspec
 from tqdm import tqdm
 
 from filmvqa.settings.inputs import FILE
-from filmvqa.settings.typed import Natural, PathText, Positive, ProgramSettings, Seed, Workers
+from filmvqa.settings.typed import PathText, Positive, Probability, ProgramSettings, Seed, Workers
 from filmvqa.system.cores import cores
 from filmvqa.system.errors import UserError
 from filmvqa.system.files import read_bytes, refuse_overwriting
@@ -54,7 +54,7 @@ class AskScenesSettings(ProgramSettings):
     questions_per_image
         Maximal number of questions about one image.
     short_questions
-        How many of these are short ones (``ShortQuestions``).
+        Share of these that are short ones (``ShortQuestions``), rounded down.
     seed
         Of the questions.
     workers
@@ -67,7 +67,7 @@ class AskScenesSettings(ProgramSettings):
     templates: PathText | None = None
     families: list[str | int] | None = None
     questions_per_image: Positive = 10
-    short_questions: Natural = 0
+    short_questions: Probability = 0.0
     seed: Seed = 0
     workers: Workers | None = None
 
@@ -98,7 +98,8 @@ def ask_scenes(settings: AskScenesSettings, relate: Relate | None = None) -> int
     if output.exists():
         raise UserError(f"{output}: exists already; choose another output")
     families = _read_families(settings)  # reports invalid templates at once
-    check_short_questions(settings.short_questions, settings.questions_per_image, families)
+    if settings.short_questions:
+        check_short_questions(families)
     file = decode_json(read_bytes(scenes, FETCH), SceneFile, scenes, FETCH_AGAIN)
     if not file.scenes:
         raise UserError(f"{scenes}: no scenes in it")

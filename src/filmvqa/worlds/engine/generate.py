@@ -198,13 +198,14 @@ class GeneratedSet:
         """Hold the set's lock, with its settings recorded, while no part is being made, except one
         of ``parts``; wait for the lock up to ``patience`` seconds."""
         families = self.maker.read_families(self.settings)
-        for split, number in (self.settings.short_questions or {}).items():
+        for split, share in (self.settings.short_questions or {}).items():
             if split not in self.settings.images:
                 raise UserError(
                     f"short_questions: {split!r} is not among the splits of images, "
                     f"{list(self.settings.images)}"
                 )
-            check_short_questions(number, self.settings.questions_per_image, families)
+            if share:
+                check_short_questions(families)
         with folder_lock(self.layout.root, patience=patience):
             for name in names_in(self.layout.partial):
                 if (match := _PART_LOCK.fullmatch(name)) and match[2] != str(parts):

@@ -317,13 +317,14 @@ def ask_shard(
     per_image: int,
     seed: str,
     world: World = CLEVR,
-    short: int = 0,
+    short_share: float = 0.0,
 ) -> list[Question]:
     """Return questions about up to ``IMAGES_PER_SHARD`` scenes, with counts that start at 0.
 
-    The same scenes, families, world and seed give the same questions. Of the ``per_image`` about an
-    image, the last ``short`` are short ones.
+    The same scenes, families, world and seed give the same questions. Of those about an image the
+    last ones, ``short_share`` of them (rounded down), are short.
     """
+    short = int(short_share * per_image)
     generator = QuestionGenerator(families, random.Random(seed), world)
     asked = [generator.ask(scene, per_image - short) for scene in scenes]
     if short:

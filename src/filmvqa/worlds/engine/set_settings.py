@@ -38,7 +38,7 @@ class SetSettings(Protocol):
     questions_per_image
         Maximal number of questions about one image.
     short_questions
-        How many of these are short ones (``ShortQuestions``), by split; None: none.
+        Share of these that are short ones (``ShortQuestions``), by split; None: none.
     families
         Groups and numbers of the question families to use; None selects all of them.
     templates
@@ -56,7 +56,7 @@ class SetSettings(Protocol):
     @property
     def questions_per_image(self) -> int: ...
     @property
-    def short_questions(self) -> Mapping[str, int] | None: ...
+    def short_questions(self) -> Mapping[str, float] | None: ...
     @property
     def families(self) -> list[str | int] | None: ...
     @property

@@ -13,6 +13,7 @@ from filmvqa.settings.typed import (
     NotNegative,
     PathText,
     Positive,
+    Probability,
     Seed,
     Settings,
     SplitName,
@@ -135,7 +136,7 @@ class SoundSettings(Settings):
     sample_rate: Annotated[int, Meta(ge=20_000, le=48_000)] = 22_050
     seed: Seed = 0
     questions_per_image: Positive = 10
-    short_questions: dict[Identifier, Natural] | None = None
+    short_questions: dict[Identifier, Probability] | None = None
     families: Annotated[list[str | int], Meta(min_length=1)] | None = None
     templates: PathText | None = None
     withhold: tuple[SplitName, ...] = ()
