@@ -30,6 +30,8 @@ runpy.run_path(sys.argv[0], run_name="__main__")
         "inspect_film.py checkpoint=nothing",
         "export.py checkpoint=nothing output=x.safetensors",
         "import_film.py source=nothing output=x.pt",
+        "import_questions.py source=nothing.csv",
+        "import_questions.py source=. pictures=nothing",
         "page.py beside=nothing",
         "page.py h5=nothing",
         "train.py experiment=demo data.root=nothing",

@@ -41,6 +41,7 @@ OVERRIDES = {
     "export": ["checkpoint=x.pt", "output=y.safetensors"],
     "generate_questions": ["scenes=x.json", "output=y.json"],
     "import_film": ["source=x.pt", "output=y.pt"],
+    "import_questions": ["source=x.csv"],
     "inspect_film": ["checkpoint=x.pt"],
     "measure_logging": ["run=run", "train.trainable=[encoder]", "train.init_from=x.pt"],
     "pretrain_backbone": ["output=x.safetensors"],
@@ -86,6 +87,8 @@ def same(value: Any, given: Any) -> bool:
         return isinstance(given, dict)
     if isinstance(value, list | tuple):
         return isinstance(given, list) and all(map(same, value, given))
+    if isinstance(value, dict) and isinstance(given, dict):
+        return all(same(value[name], entry) for name, entry in given.items())
     return value == given or value == str(given)
 
 

@@ -18,6 +18,7 @@ from filmvqa.features.images import read_picture
 from filmvqa.film import film
 from filmvqa.models import MODELS, build_model
 from filmvqa.models.protocols import record_activations
+from filmvqa.page.app import first_subject
 from filmvqa.page.attribute_changes import Change, list_changes, try_changes
 from filmvqa.page.changes_panel import changes_table
 from filmvqa.page.networks import MASK, Network
@@ -340,3 +341,16 @@ def test_mac_shows_its_steps(tiny_set: Path, tmp_path: Path, first: Subject) -> 
     assert len(steps) == len(attention)
     assert all(float(m.sum()) == pytest.approx(1, abs=1e-4) for m in steps)
     assert "gradient of the answer" in look.maps
+
+
+def test_a_visitor_sees_a_picture_first_of_a_set_without_scenes(tmp_path: Path) -> None:
+    for split in ("test", "val"):
+        folder = tmp_path / "images" / split
+        folder.mkdir(parents=True)
+        Image.new("RGB", (9, 8), "red").save(folder / "x_5.png")
+    pictures = PictureSet(DatasetLayout.under(tmp_path))
+    assert first_subject(pictures).title == "val 5"
+    path = DatasetLayout.under(tmp_path).scene_json("val")
+    path.parent.mkdir()
+    path.touch()
+    assert first_subject(pictures).title.startswith("scene of seed")

@@ -22,12 +22,13 @@ from filmvqa.settings.nested import flatten
 from filmvqa.settings.wording import nearest_key
 from filmvqa.system.errors import UserError, one_line
 
-#: Keys whose value is a path, an address, or a part of a path: any text, in any script.
+#: Keys whose value is a path, an address, a part of a path, or a user's question or name: any text,
+#: in any script.
 TEXT_KEYS = frozenset({
-    "answers", "checkpoint", "data.download.url", "data.features", "data.h5", "data.images",
-    "data.root", "dir", "features", "h5", "hydra.run.dir", "hydra.sweep.dir",
-    "hydra.sweep.subdir", "name", "output", "run", "scenes", "source", "templates",
-    "train.init_from", "vocab", "weights",
+    "answer", "answers", "checkpoint", "data.download.url", "data.features", "data.h5",
+    "data.images", "data.root", "dir", "features", "h5", "hydra.run.dir", "hydra.sweep.dir",
+    "hydra.sweep.subdir", "name", "output", "picture", "pictures", "question", "run", "scenes",
+    "source", "templates", "train.init_from", "type", "vocab", "weights",
 })  # fmt: skip
 #: Keys whose value is a path, or numbers.
 TEXT_OR_NUMBER_KEYS = frozenset({"data.families", "questions"})

@@ -170,10 +170,10 @@ def _answers_and_groups(table: QuestionTable) -> tuple[Tensor, QuestionGroups]:
     # START and END are no steps.
     lengths = torch.from_numpy(np.frombuffer(table.programs.lengths, np.int32).astype(np.int64) - 2)
     has_type = (types != MISSING).any()
-    is_known = types < len(table.world.answer_functions)
+    is_known = types < sum(map(len, table.question_types.values()))
     return answers, QuestionGroups(
         types=torch.where(is_known, types, -1) if has_type else None,
         families=families if (families != MISSING).any() else None,
-        program_lengths=lengths.clamp(min=0) if has_type else None,
-        question_types=table.world.question_types,
+        program_lengths=lengths.clamp(min=0) if has_type and not table.own_types else None,
+        question_types=table.question_types,
     )

@@ -48,8 +48,12 @@ def open_shared_state(settings: PageSettings) -> SharedState:
     return SharedState(networks, pictures if pictures.splits else None, output_folder(first))
 
 
-def first_subject() -> Subject:
-    """What a visitor sees first."""
+def first_subject(pictures: PictureSet | None = None) -> Subject:
+    """What a visitor sees first: a scene, or a picture of a set of which there are no scenes."""
+    if pictures is not None and not any(map(pictures.has_scenes, pictures.splits)):
+        for split in sorted(pictures.splits, key="val".__ne__):
+            if indices := pictures.indices(split):
+                return pictures.subject(split, indices[0])
     return draw_scene(EditedScene.sampled(FIRST_SEED), f"scene of seed {FIRST_SEED}")
 
 
@@ -133,7 +137,7 @@ def serve(shared: SharedState, settings: PageSettings) -> None:
     """
     host, port = settings.host, settings.port
     _check_address(host, port)
-    subject = first_subject()
+    subject = first_subject(shared.pictures)
     warm_up(shared, subject)
     shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
     address = f"http://{shown}:{port}"

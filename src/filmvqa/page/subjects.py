@@ -177,12 +177,14 @@ class PictureSet:
             self._pictures[split] = known
         return known[1]
 
+    def has_scenes(self, split: str) -> bool:
+        return self.layout.scene_json(split).exists()
+
     def scenes(self, split: str) -> dict[int, Scene]:
         """The scenes of a split by index; none if they are not known."""
-        path = self.layout.scene_json(split)
-        if split not in self.splits or not path.exists():
+        if split not in self.splits or not self.has_scenes(split):
             return {}
-        known = self._scenes.get(split)
+        path, known = self.layout.scene_json(split), self._scenes.get(split)
         if known is None or known[0] != stamp_of(path):
             stamp = stamp_of(path)
             known = stamp, {scene.image_index: scene for scene in read_scenes(path).scenes}

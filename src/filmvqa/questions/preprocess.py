@@ -41,7 +41,7 @@ from filmvqa.worlds.engine.world import CLEVR, World
 FORMAT = "filmvqa-questions-3"
 #: What questions can lack, if that is accepted: those without an image, an answer, or the objects
 #: that an expression refers to are left out.
-LACKING = ("image", "answer", "objects", "program", "family", "word")
+LACKING = ("image", "answer", "objects", "program", "type", "family", "word")
 #: The datasets that a file lacks if no question has a value, by the column of ``QuestionTable``.
 OPTIONAL_DATASETS = {
     "answers": "answers", "objects": "objects", "families": "question_families", "types": "types",
@@ -147,7 +147,7 @@ class _Preprocessing:
         if self.missing_images == "leave_out":
             accepted.add("image")
         if self.settings.incomplete == "keep":
-            accepted |= {"answer", "objects", "program", "family"}
+            accepted |= {"answer", "objects", "program", "type", "family"}
         return accepted
 
     def read(self, split: str, source: Path) -> QuestionTable:
@@ -251,7 +251,7 @@ class _Preprocessing:
         if "answers" in arrays:
             answers = self._renumber(table, "answers", table.answer_names, vocabulary.answer)
             arrays["answers"] = answers[arrays["answers"]]
-        if "types" in arrays:
+        if "types" in arrays and not table.own_types:
             steps = self._renumber(table, "programs", table.steps, vocabulary.program)
             arrays["programs"] = table.programs.padded(steps)
         images = sorted(table.image_names)
@@ -265,7 +265,7 @@ class _Preprocessing:
         lacking_now = {what: lacking[what] for what in LACKING if lacking[what]}
         attributes = {
             **self._origin(split, table.path, vocabulary, lacking_now),
-            **self._type_attributes(np.asarray(table.types)),
+            **self._type_attributes(table),
             **{f"lacking_{what}": count for what, count in lacking_now.items()},
             "split": split,
             "sha256": arrays_sha256(arrays),
@@ -282,10 +282,12 @@ class _Preprocessing:
         write_file(self.layout.question_h5(split), content.getbuffer())
         return PreprocessedSplit(split, len(table), was_there=False, lacking=lacking_now)
 
-    def _type_attributes(self, types: NDArray[np.int32]) -> dict[str, Any]:
-        """The functions that the types (N,) are indices of, and other question types than
-        CLEVR's."""
-        world = self.world
+    def _type_attributes(self, table: QuestionTable) -> dict[str, Any]:
+        """The functions, or types of the questions' own, that the types (N,) are indices of, and
+        other question types than CLEVR's."""
+        if table.own_types:
+            return {key: list(table.own_types) for key in ("type_names", "question_types")}
+        world, types = self.world, np.asarray(table.types)
         has_others = (types >= len(world.answer_functions)).any()
         type_names = world.type_names if has_others else world.answer_functions
         if (types >= len(world.type_names)).any():

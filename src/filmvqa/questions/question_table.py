@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from filmvqa.questions.vocabulary import END, SPECIAL_TOKENS, START, tokenize
 from filmvqa.system.errors import UserError, warn
 from filmvqa.system.files import names_in, read_bytes
-from filmvqa.system.layout import image_number, image_stem
+from filmvqa.system.layout import image_number, image_stem, refuse_table
 from filmvqa.worlds.engine.programs import (
     answering_step,
     last_steps,
@@ -98,6 +98,8 @@ OPTIONAL_COLUMNS = {
 }  # fmt: skip
 #: Sets of objects are bits of a positive 64-bit integer.
 MAX_OBJECTS = 63
+#: More types of question make no table that anyone reads.
+MAX_TYPES = 500
 
 
 @dataclass
@@ -107,9 +109,11 @@ class QuestionTable:
     Rows of ``questions`` and ``programs`` are numbers of ``words`` and ``steps`` between those of
     START and END. A missing program is an empty row; a missing answer, family or type is
     ``MISSING``. Types are indices into the ``type_names`` of the world and, after them, its
-    ``referring_functions``. ``objects`` are the sets of objects, as bits, that expressions refer
-    to. ``numbers`` are the places of the questions in the file, ``image_names`` has the image
-    names by index, and ``left_out`` the numbers of questions that were left out, by what they lack.
+    ``referring_functions``; where no question has a program, into ``own_types``, the sorted names
+    that the questions themselves give. ``objects`` are the sets of objects, as bits, that
+    expressions refer to. ``numbers`` are the places of the questions in the file, ``image_names``
+    has the image names by index, and ``left_out`` the numbers of questions that were left out, by
+    what they lack.
     """
 
     path: Path
@@ -127,6 +131,7 @@ class QuestionTable:
     original_index: array[int] = field(default_factory=_empty)
     numbers: array[int] = field(default_factory=_empty)
     image_names: dict[int, str] = field(default_factory=dict)
+    own_types: tuple[str, ...] = ()
     left_out: Counter[str] = field(default_factory=Counter)
     left_out_words: Counter[str] = field(default_factory=Counter)
     left_out_steps: Counter[str] = field(default_factory=Counter)
@@ -134,10 +139,18 @@ class QuestionTable:
     def __len__(self) -> int:
         return len(self.images)
 
+    @property
+    def question_types(self) -> Mapping[str, tuple[str, ...]]:
+        """The names that types are indices of, by type of question."""
+        return {name: (name,) for name in self.own_types} or self.world.question_types
+
     def incomplete(self) -> dict[str, NDArray[np.bool_]]:
         """Which questions (N,) lack what others of the file have: rows by ``OPTIONAL_COLUMNS``."""
         lacking = {
-            what: np.asarray(getattr(self, column)) == MISSING
+            "type" if self.own_types and column == "types" else what: np.asarray(
+                getattr(self, column)
+            )
+            == MISSING
             for column, what in OPTIONAL_COLUMNS.items()
         }
         return {what: rows for what, rows in lacking.items() if rows.any() and not rows.all()}
@@ -183,6 +196,7 @@ def read_question_table(
         For malformed JSON, a record or program of another shape, an absent image, or a question
         whose image's index and name contradict each other or those of another question.
     """
+    refuse_table(path)
     records = decode_json(read_bytes(path, FETCH), _File, path, FETCH_AGAIN).questions
     if not records:
         raise UserError(f"{path}: no questions in it; {FETCH}")
@@ -208,6 +222,7 @@ def read_question_table(
             "add them"
         )
     builder.number_families()
+    builder.take_own_types()
     return builder.table
 
 
@@ -223,6 +238,7 @@ class _TableBuilder:
         self._image_index: dict[str, int] = {}
         self._first_question: dict[int, int] = {}
         self._template_files, self._templates = Numbering(), _empty()
+        self._type_names, self._own_types = Numbering(), _empty()
         self._start, self._end = table.words[START], table.words[END]
         ends = (*table.world.type_names, *table.world.referring_functions)
         self._types = {name: i for i, name in enumerate(ends)}
@@ -273,6 +289,8 @@ class _TableBuilder:
         table.families.append(MISSING if family is None else family)
         template = question.template_filename
         self._templates.append(MISSING if template is None else self._template_files[template])
+        own_type = question.type_text()
+        self._own_types.append(MISSING if own_type is None else self._type_names[own_type])
         self._add_program(question.program, refers=question.objects is not None)
         table.objects.append(MISSING if question.objects is None else _bits(question.objects))
 
@@ -298,6 +316,20 @@ class _TableBuilder:
                 f"{self.table.path}: its question families are numbered anew in each template file "
                 f"({', '.join(sorted(self._template_files))}), so that tables by family mix them"
             )
+
+    def take_own_types(self) -> None:
+        """Give questions the types that they name, if none has a program, which would tell it."""
+        table, names = self.table, sorted(self._type_names)
+        if table.programs.values or not names:
+            return
+        if len(names) > MAX_TYPES:
+            raise UserError(
+                f"{table.path}: has {len(names):,} values of question_type, and at most "
+                f"{MAX_TYPES} are read; give fewer, or none"
+            )
+        rank = {self._type_names[name]: i for i, name in enumerate(names)}
+        table.own_types = tuple(names)
+        table.types = array("i", [rank.get(number, MISSING) for number in self._own_types])
 
     def _new_image(self, number: int, question: QuestionRecord) -> int:
         """The index of an image that no question before was about."""

@@ -12,6 +12,7 @@ from msgspec import Meta
 from filmvqa.backbones.spectrogram_settings import SPECTROGRAM, SpectrogramSettings
 from filmvqa.settings.annotations import GROUPS
 from filmvqa.settings.effects import Effect
+from filmvqa.settings.inputs import FILE, FOLDER
 from filmvqa.settings.typed import (
     Fraction,
     ImageSize,
@@ -21,6 +22,7 @@ from filmvqa.settings.typed import (
     Natural,
     PathText,
     Positive,
+    Probability,
     ProgramSettings,
     Settings,
     SplitName,
@@ -163,7 +165,8 @@ class DataSettings(Settings):
     def set_settings(self, key: str) -> Settings:
         """How the set is generated; ``UserError`` for one that is made otherwise."""
         if key not in self.generated:
-            program = "download_clevr" if self._kind is None else self._kind.program
+            other = "import_questions" if self.download is None else "download_clevr"
+            program = other if self._kind is None else self._kind.program
             raise UserError(
                 f"data={self.name} is not generated so; run scripts/{program}.py data={self.name}"
             )
@@ -241,3 +244,37 @@ class PreprocessSettings(EncodingSettings, DataProgramSettings):
     """
 
     targets: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportQuestionsSettings(DataProgramSettings):
+    """A table of questions about pictures, of a user's own.
+
+    Attributes
+    ----------
+    source
+        The table's file.
+    pictures
+        The folder of the pictures; None: the table's.
+    picture, question, answer, type, split
+        The names of the columns, or keys; None: there is none.
+    splits
+        What the column ``split`` may have, and the split that it means; None: the names of the
+        set's two, and ``test``.
+    into
+        The split of all questions of a table without such a column; None: the set's ``train_split``
+        and ``val_split``.
+    held_out
+        The part of the pictures whose questions go to ``val_split`` then.
+    """
+
+    source: Annotated[PathText, FILE]
+    pictures: Annotated[PathText | None, FOLDER] = None
+    picture: Name = "picture"
+    question: Name = "question"
+    answer: Name | None = "answer"
+    type: Name | None = None
+    split: Name | None = None
+    splits: dict[str, SplitName] | None = None
+    into: SplitName | None = None
+    held_out: Probability = 0.1

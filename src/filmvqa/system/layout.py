@@ -41,6 +41,15 @@ def hint_at_deeper(root: Path, inner: str) -> str:
     return f"it is one folder deeper: give {options}" if options else ""
 
 
+def refuse_table(path: Path) -> None:
+    """Raise ``UserError`` for a table of a user's own, where question JSON is wanted."""
+    if path.suffix.lower() in (".csv", ".tsv", ".jsonl", ".ndjson"):
+        raise UserError(
+            f"{path}: is no question JSON; make a set of it with scripts/import_questions.py "
+            f"source={path}"
+        )
+
+
 class _Entry:
     """A file or folder in one of a layout's folders: its name, with the layout's fields in
     braces."""
@@ -157,9 +166,11 @@ class DatasetLayout:
                 others = ", ".join(p.name for p in without_split if p != path)
                 raise UserError(f"{path}: names no split, as {others}; {rename}")
         if not by_split:
+            for path in self._files_of_questions():
+                refuse_table(path)
             remedy = hint_at_deeper(self.root, "questions/*_questions.json*") or (
-                "download the set (scripts/download_clevr.py) or generate it "
-                "(scripts/generate_clevr.py)"
+                "download the set (scripts/download_clevr.py), generate it "
+                "(scripts/generate_clevr.py), or make it of your own (scripts/import_questions.py)"
             )
             raise UserError(f"{self.questions}: no CLEVR_<split>_questions.json in it; {remedy}")
         return by_split

@@ -85,9 +85,9 @@ class WordTask(Task):
         """Rows (accuracy, correct, questions, 95% interval) overall and by group of questions.
 
         ``by_type`` has the question types (CLEVR's five), and ``other`` if there are questions of
-        none of them, ``by_function`` the functions that answer (CLEVR's thirteen), ``by_family``,
-        ``by_program_length`` and ``by_num_objects`` those that occur; groups that are not known are
-        left out.
+        none of them, ``by_function`` the functions that answer (CLEVR's thirteen) unless they are
+        the types, ``by_family``, ``by_program_length`` and ``by_num_objects`` those that occur;
+        groups that are not known are left out.
         """
         correct = predictions.cpu() == targets.cpu()
 
@@ -108,9 +108,11 @@ class WordTask(Task):
             }
             if (types == -1).any():
                 report["by_type"]["other"] = row(types == -1)
-            report["by_function"] = {
-                name: row(questions.types.cpu() == i) for i, name in enumerate(questions.type_names)
-            }
+            if questions.type_names != tuple(questions.question_types):
+                report["by_function"] = {
+                    name: row(questions.types.cpu() == i)
+                    for i, name in enumerate(questions.type_names)
+                }
         return report | rows_by_group(row, questions)
 
     def cells(self, row: Any) -> list[str]:

@@ -75,12 +75,13 @@ class Question(_QuestionFields, omit_defaults=True):
 
     Questions of CLEVR's test split have no answer, program and family; those of CLEVR-Humans have
     no program. A referring expression has, in place of an answer, the numbers of the ``objects`` of
-    its scene that it refers to.
+    its scene that it refers to. ``question_type`` is that of a set without programs.
     """
 
     answer: str | None = None
     program: list[Function] | None = None
     objects: list[int] | None = None
+    question_type: str | None = None
 
 
 class StepRecord(msgspec.Struct, gc=False):
@@ -109,6 +110,18 @@ class StepRecord(msgspec.Struct, gc=False):
         return name, values
 
 
+def plain_text(value: bool | int | float | str | None) -> str | None:
+    """A value of JSON as text: ``yes`` and ``no``, whole numbers without a decimal point; None for
+    none, or an empty text."""
+    if isinstance(value, str):
+        return value or None
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return None if value is None else str(value)
+
+
 class QuestionRecord(_QuestionFields, gc=False):
     """A question as question files have it: its answer may be a truth value or a number, and its
     family's number may begin again in each template file, which it then names."""
@@ -117,18 +130,16 @@ class QuestionRecord(_QuestionFields, gc=False):
     answer: bool | int | float | str | None = None
     program: list[StepRecord] | None = None
     objects: list[int] | None = None
+    question_type: bool | int | float | str | None = None
 
     def answer_text(self) -> str | None:
         """The answer as the release has it: ``yes`` and ``no``, whole numbers without a decimal
         point. None for none."""
-        answer = self.answer
-        if isinstance(answer, str):
-            return answer or None
-        if isinstance(answer, bool):
-            return "yes" if answer else "no"
-        if isinstance(answer, float) and answer.is_integer():
-            answer = int(answer)
-        return None if answer is None else str(answer)
+        return plain_text(self.answer)
+
+    def type_text(self) -> str | None:
+        """The question's own type in the same form."""
+        return plain_text(self.question_type)
 
     def normalised(self) -> Question:
         """The question in the release's form, with the image's index if its name has one; raises
@@ -143,7 +154,7 @@ class QuestionRecord(_QuestionFields, gc=False):
             ]
         return Question(
             self.image_filename, self.question, index, self.split, self.question_index,
-            self.question_family_index, self.answer_text(), program, self.objects,
+            self.question_family_index, self.answer_text(), program, self.objects, self.type_text(),
         )  # fmt: skip
 
 
