@@ -1,6 +1,6 @@
 """The whole pipeline on a small generated set: generate, preprocess, extract, train, evaluate.
 
-Runs and prints the commands of the README, and ends with a table and
+Runs and prints the commands of docs/guides/training.md, and ends with a table and
 ``outputs/demo/report.json``.
 """
 
