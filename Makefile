@@ -1,4 +1,6 @@
 # make demo   from nothing to accuracy by question type, on data that the project makes itself
+# make easy_vqa   the same on easy-VQA, pictures and questions that others made, in two minutes;
+#             FEATURES="clevr_cnn pixels": from these features, side by side
 # make sound  the same on questions about sounds, which it synthesises
 # make segmentation   referring expressions: from nothing to masks and their mean IoU
 # make correction   a segmentation network corrected by hints in words, FiLM against a guide
@@ -10,19 +12,23 @@
 #             torchrun, launchers, Slurm, searches; in six minutes
 # make soak   every stage killed 50 times and started again, a long training, and property tests
 #             with fresh seeds and ten times as many examples: an hour
-# Each sets up in .venv, once, what it needs: the first five the package and the page, the others
-# the developers' libraries too.
+# Each sets up in .venv, once, what it needs: make easy_vqa the package and easy-vqa, make laboratory
+# and the tests the developers' libraries, the others the package and the page.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+EASY_VQA := $(VENV)/.installed-easy-vqa
 TESTABLE := $(VENV)/.installed-dev
 
-.PHONY: demo sound segmentation correction page laboratory test coverage test-processes soak lint clean
+.PHONY: demo easy_vqa sound segmentation correction page laboratory test coverage test-processes soak lint clean
 
 demo: $(INSTALLED)
 	$(BIN)/python scripts/demo.py
+
+easy_vqa: $(EASY_VQA)
+	$(BIN)/python scripts/easy_vqa.py $(FEATURES)
 
 sound: $(INSTALLED)
 	$(BIN)/python scripts/sound.py
@@ -90,8 +96,11 @@ endef
 $(INSTALLED): pyproject.toml constraints.txt
 	$(call install,page)
 
+$(EASY_VQA): pyproject.toml constraints.txt
+	$(call install,easy-vqa)
+
 $(TESTABLE): pyproject.toml constraints.txt
 	$(call install,dev)
 
 clean:
-	rm -rf outputs data/mini data/sound data/referring data/correction data/correction_hints
+	rm -rf outputs data/mini data/easy_vqa data/sound data/referring data/correction data/correction_hints

@@ -40,7 +40,7 @@ from tests.conftest import REPOSITORY, heavy_imports
 
 CONFIGS = REPOSITORY / "configs"
 #: Sets that scripts/import_questions.py writes.
-OWN = {"own"}
+OWN = {"own", "easy_vqa"}
 PRIMARY = sorted(p.stem for p in CONFIGS.glob("[a-z]*.yaml"))
 
 

@@ -42,7 +42,10 @@ def calls(folder: Path, target: str, settings: str = "", uv: str = THERE) -> lis
     return (folder / "calls").read_text().splitlines()
 
 
-@pytest.mark.parametrize(("target", "extra"), [(".installed", "page"), (".installed-dev", "dev")])
+@pytest.mark.parametrize(
+    ("target", "extra"),
+    [(".installed", "page"), (".installed-dev", "dev"), (".installed-easy-vqa", "easy-vqa")],
+)
 def test_uv_installs_what_a_target_needs(tmp_path: Path, target: str, extra: str) -> None:
     packages = f"--quiet --python .venv/bin/python -c constraints.txt -e .[{extra}]"
     assert calls(tmp_path, target) == [f"uv  pip install {packages}"]

@@ -21,6 +21,7 @@ def run_pipeline(
     command: str,
     of: str,
     usual: Mapping[str, float] | None = None,
+    split: str = "val",
 ) -> None:
     """Run and print the command lines of the stages, and end with a table and ``report.json``.
 
@@ -29,7 +30,7 @@ def run_pipeline(
     folder
         That of the runs' folders, and of the report.
     runs
-        The columns of the table: runs that the stages train, and evaluate on ``val``.
+        The columns of the table: runs that the stages train, and evaluate on ``split``.
     command
         What goes on from the stage that failed, such as ``make demo``.
     of
@@ -42,7 +43,7 @@ def run_pipeline(
     seconds = run_stages(stages, command, usual)
     reports = {}
     for run in runs:
-        files = EvaluationLayout(RunLayout(folder / run).evaluation, "val")
+        files = EvaluationLayout(RunLayout(folder / run).evaluation, split)
         reports[run] = json.loads(files.report.read_text(encoding="utf-8"))
     summary = {
         run: {
@@ -111,9 +112,9 @@ def write_report(folder: Path, content: Mapping[str, Any], seconds: Mapping[str,
     print(f"\n{sum(seconds.values()):.0f} s in all: {durations}; also in {path}")
 
 
-def list_evaluations(folder: Path, runs: Sequence[str]) -> list[str]:
-    """The command lines that evaluate the best checkpoint of each run on ``val``."""
+def list_evaluations(folder: Path, runs: Sequence[str], split: str = "val") -> list[str]:
+    """The command lines that evaluate the best checkpoint of each run on a split."""
     return [
-        f"evaluate.py checkpoint={RunLayout(folder / run).best_checkpoint} split=val"
+        f"evaluate.py checkpoint={RunLayout(folder / run).best_checkpoint} split={split}"
         for run in runs
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import runpy
+import shlex
 import signal
 import subprocess
 import sys
@@ -82,7 +83,7 @@ def run_stage(
     """
     started = time.monotonic()
     for command_line in command_lines:
-        script, *arguments = command_line.split(" ")
+        script, *arguments = shlex.split(command_line)
         program, launcher, environment = "python", [sys.executable], dict(os.environ)
         if script == "train.py" and processes > 1:
             options = f"--nproc_per_node={processes}"

@@ -11,12 +11,14 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from filmvqa.features.images import IMAGES, read_picture, resize_picture
+from filmvqa.features.prefetch import prefetch
 from filmvqa.questions.question_table import MAX_TYPES
 from filmvqa.questions.read_rows import Row, read_rows
 from filmvqa.questions.settings import ImportQuestionsSettings
@@ -30,6 +32,7 @@ from filmvqa.worlds.engine.schema import CORRECT, Info, Question, QuestionFile, 
 #: The endings of pictures that a table names without.
 _ENDINGS = (".png", ".jpg", ".jpeg", ".PNG", ".JPG", ".JPEG")
 _Size = tuple[int, int]
+_THREADS = 16
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,10 @@ class ImportedSplit:
         Image.fromarray(resized).save(content, format="PNG")
         return content.getvalue()
 
+    def write(self, folder: Path, name: str) -> None:
+        """Write the file of a picture."""
+        write_file(folder / name, self.picture(name))
+
 
 def import_questions(settings: ImportQuestionsSettings) -> list[ImportedSplit]:
     """Write ``images/<split>`` and ``questions/CLEVR_<split>_questions.json`` of a table's splits.
@@ -97,10 +104,10 @@ def import_questions(settings: ImportQuestionsSettings) -> list[ImportedSplit]:
         ]
         for planned in splits:
             folder = layout.image_folder(planned.split)
-            there = set(names_in(folder))
-            for name in planned.pictures:
-                if name not in there:
-                    write_file(folder / name, planned.picture(name))
+            absent = [*planned.pictures.keys() - names_in(folder)]
+            # In threads, since each waits for the disk.
+            for _ in prefetch(partial(planned.write, folder), absent, threads=_THREADS, depth=64):
+                pass
             if not planned.was_there:
                 write_file(layout.question_json(planned.split), planned.content)
     return splits
