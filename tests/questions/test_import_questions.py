@@ -6,12 +6,13 @@ import csv
 import io
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -20,12 +21,14 @@ from filmvqa.questions.dataset import QuestionDataset
 from filmvqa.questions.import_questions import import_questions
 from filmvqa.questions.preprocess import preprocess_questions
 from filmvqa.questions.question_table import MAX_TYPES, read_question_table
+from filmvqa.questions.read_rows import read_rows
 from filmvqa.questions.settings import DataSettings, EncodingSettings, ImportQuestionsSettings
 from filmvqa.questions.vocabulary import Vocabulary, tokenize
 from filmvqa.system.errors import UserError
 from filmvqa.system.layout import DatasetLayout
 from filmvqa.tasks.words import WordTask
 from filmvqa.worlds.engine.schema import Question, read_questions
+from tests.conftest import examples
 
 Record = dict[str, Any]
 COLUMNS = {
@@ -186,6 +189,7 @@ def test_what_was_interrupted_is_gone_on_with(folder: Path) -> None:
         ({"file": "ox.png"}, {}, r"line 6: is about ox.png, which is not in .*; add it"),
         ({"text": " ? "}, {}, "line 6: has no question"),
         ({"file": ""}, {}, "line 6: has no picture"),
+        ({"file": "/"}, {}, "line 6: is about /, which is not in"),
         ({"kind": ""}, {}, "line 6: has no type, and others have one"),
         ({"kind": "a\x07"}, {}, "line 6: its type has control characters"),
         ({"part": "train", "label": ""}, {}, "line 6: has no answer, and others have one"),
@@ -247,7 +251,7 @@ _PICTURES = st.lists(
 )
 
 
-@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(15)
 @given(answers=_PICTURES, held_out=st.sampled_from([0.0, 0.3, 1.0]), data=st.data())
 def test_held_out_pictures_leave_training_every_answer_and_word(
     tmp_path_factory: pytest.TempPathFactory, answers: list[list[str]], held_out: float,
@@ -333,6 +337,8 @@ def test_a_question_without_a_type_among_others(tmp_path: Path) -> None:
         UserError, match=f"values of question_type, and at most {MAX_TYPES} are read"
     ):
         make(*range(len(asked)))
+    with pytest.raises(UserError, match=r"question_type 'a.x00'"):
+        make(*["a\0"] * len(asked))
 
 
 @pytest.mark.parametrize("name", ["questions/mine.csv", "mine.jsonl"])
@@ -347,3 +353,35 @@ def test_a_table_among_the_questions_is_told_what_makes_a_set_of_it(
         DatasetLayout.under(tmp_path).question_json_by_split()
     with pytest.raises(UserError, match=r"import_questions\.py source="):
         read_question_table(tmp_path / name)
+
+
+def test_a_table_beside_question_json_is_warned_of(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    layout = DatasetLayout.under(tmp_path)
+    layout.questions.mkdir()
+    for path in (
+        layout.question_json("train"),
+        layout.questions / "val.csv",
+        tmp_path / "mine.csv",
+    ):
+        path.touch()
+    assert set(layout.question_json_by_split()) == {"train"}
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"warning: {layout.questions / 'val.csv'}: is no question JSON")
+
+
+@examples(150)
+@given(
+    form=st.sampled_from(sorted(FORMS)), place=st.floats(0, 1), taken=st.integers(0, 3),
+    put=st.binary(max_size=3) | st.sampled_from([b'"', b"\0", b"[", b"\\u0000", b"\x1f\x8b"]),
+)  # fmt: skip
+def test_a_damaged_table_is_read_or_refused(
+    tmp_path_factory: pytest.TempPathFactory, form: str, place: float, taken: int, put: bytes
+) -> None:
+    path = write(tmp_path_factory.mktemp("damaged"), ROWS, form)
+    content = path.read_bytes()
+    at = int(place * len(content))
+    path.write_bytes(content[:at] + put + content[at + taken :])
+    with suppress(UserError):
+        read_rows(path, list(COLUMNS.values()))

@@ -147,7 +147,7 @@ def _read(settings: ImportQuestionsSettings) -> list[_Asked]:
 
 def _find(path: Path) -> Path | None:
     """The file of a picture, whose ending the table may lack."""
-    candidates = [path, *(path.with_name(path.name + ending) for ending in _ENDINGS)]
+    candidates = [path, *(Path(f"{path}{ending}") for ending in _ENDINGS)]
     return next((one for one in candidates if one.is_file()), None)
 
 

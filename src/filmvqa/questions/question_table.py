@@ -327,6 +327,8 @@ class _TableBuilder:
                 f"{table.path}: has {len(names):,} values of question_type, and at most "
                 f"{MAX_TYPES} are read; give fewer, or none"
             )
+        if odd := [name for name in names if not name.isprintable()]:
+            raise UserError(f"{table.path}: has the question_type {odd[0]!r}; {CORRECT}")
         rank = {self._type_names[name]: i for i, name in enumerate(names)}
         table.own_types = tuple(names)
         table.types = array("i", [rank.get(number, MISSING) for number in self._own_types])

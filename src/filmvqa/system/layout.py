@@ -18,6 +18,9 @@ _QUESTION_FILE = re.compile(
     r"(?:(?:(?:super)?CLEVR|SOUND)_(\w+)_questions|CLEVR-Humans-(\w+)|CLEVR-Math-(\w+))\.json(?:\.gz)?",
     re.IGNORECASE,
 )
+#: The endings of tables of a user's own, and what makes a set of one.
+_TABLES = {".csv", ".tsv", ".jsonl", ".ndjson"}
+_IMPORT = "make a set of it with scripts/import_questions.py source={}"
 _WITHOUT_SPLIT = re.compile(r"(?:super)?CLEVR_questions(?:_\w+)?\.json(?:\.gz)?", re.IGNORECASE)
 
 
@@ -43,11 +46,8 @@ def hint_at_deeper(root: Path, inner: str) -> str:
 
 def refuse_table(path: Path) -> None:
     """Raise ``UserError`` for a table of a user's own, where question JSON is wanted."""
-    if path.suffix.lower() in (".csv", ".tsv", ".jsonl", ".ndjson"):
-        raise UserError(
-            f"{path}: is no question JSON; make a set of it with scripts/import_questions.py "
-            f"source={path}"
-        )
+    if path.suffix.lower() in _TABLES:
+        raise UserError(f"{path}: is no question JSON; {_IMPORT.format(path)}")
 
 
 class _Entry:
@@ -142,7 +142,7 @@ class DatasetLayout:
             If no split has one, or a split has two.
         """
         by_split: dict[str, Path] = {}
-        without_split = []
+        without_split, tables = [], []
         for path in self._files_of_questions():
             if match := _QUESTION_FILE.fullmatch(path.name):
                 split = match[1] or match[2] or match[3]
@@ -155,6 +155,8 @@ class DatasetLayout:
                 by_split[split] = path
             elif _WITHOUT_SPLIT.fullmatch(path.name):
                 without_split.append(path)
+            elif path.suffix.lower() in _TABLES and path.parent != self.root:
+                tables.append(path)
         for path in without_split:
             rename = "rename it to CLEVR_<split>_questions.json"
             if train_split not in by_split and len(without_split) == 1:
@@ -165,6 +167,8 @@ class DatasetLayout:
             else:
                 others = ", ".join(p.name for p in without_split if p != path)
                 raise UserError(f"{path}: names no split, as {others}; {rename}")
+        for path in tables if by_split else []:
+            warn(f"{path}: is no question JSON and is passed over; {_IMPORT.format(path)}")
         if not by_split:
             for path in self._files_of_questions():
                 refuse_table(path)
