@@ -29,7 +29,11 @@ def main(settings: ExtractSettings) -> None:
         backbone = Spectrogram(data.spectrogram)
     else:
         backbone = build_backbone(
-            data.backbone.name, data.backbone.stage, settings.weights, settings.std
+            data.backbone.name,
+            data.backbone.stage,
+            settings.weights,
+            settings.std,
+            image_size=data.image_size,
         )
     made = [(layout.image_folder, layout.feature_h5, backbone, data.image_size)]
     if data.mask_size is not None:

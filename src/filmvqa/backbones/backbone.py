@@ -30,7 +30,8 @@ class Backbone(nn.Module):
     """Normalises uint8 images and runs ``network`` on them.
 
     ``weights`` is the name of the file of weights and ``weights_sha256`` its hash; feature files
-    record both, so that a result can be traced.
+    record both, so that a result can be traced. ``folds`` says whether ``fold_batch_norms`` may
+    be used.
     """
 
     mean: Tensor
@@ -48,13 +49,14 @@ class Backbone(nn.Module):
         mean: tuple[float, ...] = IMAGENET_MEAN,
         std: tuple[float, ...] = IMAGENET_STD,
         *,
-        stage: int = 0,
+        stage: int | None = 0,
         weights: str = "",
         weights_sha256: str = "",
         dtype: str = "float16",
+        folds: bool = True,
     ) -> None:
         super().__init__()
-        self.name, self.stage = name, stage
+        self.name, self.stage, self.folds = name, stage or 0, folds
         self.weights, self.weights_sha256 = weights, weights_sha256
         self.dtype = dtype
         self.network = network
@@ -95,7 +97,8 @@ class Backbone(nn.Module):
         """A copy for fast inference: batch norms folded into the convolutions before them, channels
         last, and all in bfloat16 on request."""
         prepared = copy.deepcopy(self).eval()
-        fold_batch_norms(prepared.network)
+        if self.folds:
+            fold_batch_norms(prepared.network)
         prepared.compute_dtype = torch.bfloat16 if bfloat16 else torch.float32
         prepared.network.to(prepared.compute_dtype)
         return prepared.to(device).to(memory_format=torch.channels_last)
@@ -103,12 +106,18 @@ class Backbone(nn.Module):
 
 def fold_batch_norms(module: nn.Module) -> None:
     """Fold each batch norm in evaluation mode into the convolution that is registered directly
-    before it, as in torchvision's ResNets and ``clevr_cnn``."""
+    before it, as in torchvision's ResNets and ``clevr_cnn``; of timm's, which end in an activation,
+    that is left."""
     previous: tuple[str, nn.Module] | None = None
     for name, child in list(module.named_children()):
-        if isinstance(child, nn.BatchNorm2d) and previous and isinstance(previous[1], nn.Conv2d):
+        if (
+            isinstance(child, nn.BatchNorm2d)
+            and previous
+            and isinstance(previous[1], nn.Conv2d)
+            and previous[1].out_channels == child.num_features
+        ):
             setattr(module, previous[0], fuse_conv_bn_eval(previous[1], child))
-            setattr(module, name, nn.Identity())
+            setattr(module, name, getattr(child, "act", nn.Identity()))
         else:
             fold_batch_norms(child)
         previous = (name, child)
@@ -121,16 +130,20 @@ class BackboneOptions:
     Attributes
     ----------
     stage
-        The last stage of a ResNet that runs (1 to 4).
+        The last stage of a ResNet that runs (1 to 4); which of the maps of timm's and torchvision's
+        networks, from 1. None: the paper's of a ResNet, or one of as many places.
     weights
-        A file of weights; None: the published or the shipped ones.
+        A file of weights, or ``random``; None: the published or the shipped ones.
     front_end
         How recordings become spectrograms, in JSON.
+    image_size
+        (H, W) of the images, for networks that are built for one size; None: the usual one.
     """
 
-    stage: int = 3
+    stage: int | None = None
     weights: str | Path | None = None
     front_end: str | None = None
+    image_size: tuple[int, int] | None = None
 
 
 Builder = Callable[[str, BackboneOptions], Backbone]
@@ -139,7 +152,8 @@ BACKBONES: dict[str, Builder] = {}
 
 def register_backbone(*names: str) -> Callable[[Builder], Builder]:
     """Decorator: a function that builds the backbones of some names, which ``data.backbone.name``
-    can then be, from the name and ``BackboneOptions``."""
+    can then be, from the name and ``BackboneOptions``. ``<library>/<model>`` stands for all names
+    that begin with ``<library>/``."""
 
     def register(build: Builder) -> Builder:
         BACKBONES.update(dict.fromkeys(names, build))

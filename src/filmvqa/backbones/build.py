@@ -10,29 +10,33 @@ from typing import Any
 # These register themselves.
 import filmvqa.backbones.clevr_cnn
 import filmvqa.backbones.clevr_slots
+import filmvqa.backbones.efficientnet_lite
 import filmvqa.backbones.pixels
-import filmvqa.backbones.resnets
-import filmvqa.backbones.spectrograms  # noqa: F401
+import filmvqa.backbones.spectrograms
+import filmvqa.backbones.timm_networks
+import filmvqa.backbones.torchvision_networks  # noqa: F401
 from filmvqa.backbones.backbone import BACKBONES, IMAGENET_MEAN, Backbone, BackboneOptions
+from filmvqa.backbones.settings import RANDOM
 from filmvqa.features.feature_file import FRONT_END
 from filmvqa.system.errors import UserError
 
 
 def build_backbone(
     name: str,
-    stage: int = 3,
+    stage: int | None = None,
     weights: str | Path | None = None,
     std: Sequence[float] | None = None,
     front_end: str | None = None,
+    image_size: tuple[int, int] | None = None,
 ) -> Backbone:
     """A backbone in evaluation mode.
 
     Parameters
     ----------
     name
-        ``pixels``, ``clevr_cnn``, one of torchvision's ResNets (``resnet18`` …), or what another
-        file registered.
-    stage, weights, front_end
+        ``pixels``, ``clevr_cnn``, one of torchvision's ResNets (``resnet18`` …),
+        ``timm/<model>``, ``torchvision/<model>``, or what another file registered.
+    stage, weights, front_end, image_size
         As ``BackboneOptions`` has them.
     std
         For ResNets, the standard deviation of each channel that normalises pixels in [0, 1]; None:
@@ -48,12 +52,13 @@ def build_backbone(
         is_list = isinstance(std, list | tuple) and len(std) == 3
         if not is_list or not all(isinstance(v, int | float) and 0 < v < inf for v in std):
             raise UserError(f"std={std}; give three positive numbers, of red, green and blue")
-    if name not in BACKBONES:
+    build = BACKBONES.get(name) or BACKBONES.get(f"{name.partition('/')[0]}/<model>")
+    if build is None:
         raise UserError(
             f"unknown backbone {name!r}; use one of {', '.join(BACKBONES)}, or name the file that "
             "registers it (imports=[<module>])"
         )
-    backbone = BACKBONES[name](name, BackboneOptions(stage, weights, front_end))
+    backbone = build(name, BackboneOptions(stage, weights, front_end, image_size))
     if std is not None:
         if not backbone.takes_std:
             raise UserError(f"std={std}: {name} has its own normalisation; std is for ResNets")
@@ -79,9 +84,16 @@ def backbone_from_spec(spec: Mapping[str, Any], weights: str | Path | None = Non
     """
     weights_name = repr(spec["weights"]) if spec["weights"] else "of ImageNet"
     recorded = f"the backbone {spec['backbone']} with the weights {weights_name}"
+    if weights is None and spec["weights"] == RANDOM:
+        weights = RANDOM
+    size = spec.get("image_size")
     try:
         backbone = build_backbone(
-            str(spec["backbone"]), int(spec["stage"]), weights, front_end=spec.get(FRONT_END)
+            str(spec["backbone"]),
+            int(spec["stage"]),
+            weights,
+            front_end=spec.get(FRONT_END),
+            image_size=None if size is None else (int(size[0]), int(size[1])),
         )
     except UserError as error:
         raise UserError(f"{recorded} cannot be built: {error}") from None

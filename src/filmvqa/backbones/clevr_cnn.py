@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from filmvqa.backbones.backbone import Backbone, BackboneOptions, register_backbone
 from filmvqa.backbones.object_heads import HEADS, ObjectHeads
+from filmvqa.backbones.settings import RANDOM
+from filmvqa.backbones.weight_files import drawn_alike, hash_weights
 from filmvqa.system.errors import UserError, one_line
 
 SHIPPED_WEIGHTS = "clevr_cnn.safetensors"
@@ -107,7 +109,12 @@ def load_clevr_cnn(path: Path, name: str = "clevr_cnn") -> tuple[ClevrCNN, Objec
 
 @register_backbone("clevr_cnn")
 def build_clevr_cnn(name: str, options: BackboneOptions) -> Backbone:
-    """``ClevrCNN`` with the weights of a safetensors file, or the shipped ones."""
+    """``ClevrCNN`` with the weights of a safetensors file, the shipped ones, or random ones."""
+    if options.weights == RANDOM:
+        with drawn_alike():
+            network = ClevrCNN()
+        digest = hash_weights(network)
+        return Backbone(name, network, weights=RANDOM, weights_sha256=digest, stage=3)
     with as_file(files("filmvqa.backbones") / "weights" / SHIPPED_WEIGHTS) as shipped:
         path = Path(options.weights) if options.weights else shipped
         network, _, digest = load_clevr_cnn(path)

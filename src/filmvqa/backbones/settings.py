@@ -7,7 +7,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from filmvqa.settings.inputs import FILE
+from filmvqa.settings.inputs import FILE, Input
 from filmvqa.settings.typed import (
     AboveZero,
     Device,
@@ -19,6 +19,18 @@ from filmvqa.settings.typed import (
     Settings,
     Workers,
 )
+
+#: In the place of a file: weights that are drawn, the same each time, for a dry run.
+RANDOM = "random"
+
+
+def _check_weights(path: str, key: str) -> None:
+    if path != RANDOM:
+        FILE.check(path, key)
+
+
+#: Notes a key that is ``RANDOM`` or a file of weights.
+WEIGHTS = Input(_check_weights)
 
 _Width = Annotated[int, Meta(ge=16, le=1024, multiple_of=8)]
 

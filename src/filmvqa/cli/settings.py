@@ -8,7 +8,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from filmvqa.backbones.settings import ExtractionSettings
+from filmvqa.backbones.settings import WEIGHTS, ExtractionSettings
 from filmvqa.checkpoints.places import CHECKPOINT
 from filmvqa.questions.settings import DataProgramSettings
 from filmvqa.settings.inputs import FILE
@@ -65,7 +65,8 @@ class ExtractSettings(ExtractionSettings, DataProgramSettings):
     Attributes
     ----------
     weights
-        The file of the backbone's weights; None: torchvision's download, or those shipped.
+        The file of the backbone's weights, or ``random``: drawn, the same each time, for a dry run;
+        None: the published or the shipped ones.
     std
         Of red, green and blue in [0, 1], for ResNets; None: torchvision's.
     splits
@@ -74,7 +75,7 @@ class ExtractSettings(ExtractionSettings, DataProgramSettings):
         As ``choose_device`` takes it.
     """
 
-    weights: Annotated[PathText | None, FILE] = None
+    weights: Annotated[PathText | None, WEIGHTS] = None
     std: tuple[AboveZero, AboveZero, AboveZero] | None = None
     splits: Annotated[list[SplitName], Meta(min_length=1)] | None = None
     device: Device = "auto"

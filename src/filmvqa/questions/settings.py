@@ -43,12 +43,14 @@ def _set_settings() -> Mapping[str, type[Settings]]:
 
 @dataclass(frozen=True)
 class BackboneSettings(Settings):
-    """The image network; ``stage`` is the last one of a ResNet that runs."""
+    """The image network; ``stage`` is the last one of a ResNet that runs, or says which of the maps
+    of timm's and torchvision's networks is taken, from 1; None: the paper's third, or the last with
+    as many places."""
 
     node: ClassVar[str] = "data.backbone"
 
     name: Name = "resnet101"
-    stage: Annotated[int, Meta(ge=1, le=4)] = 3
+    stage: Annotated[int, Meta(ge=1, le=1000)] | None = None
 
 
 @dataclass(frozen=True)

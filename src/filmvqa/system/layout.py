@@ -202,7 +202,7 @@ class DatasetLayout:
 
     def feature_h5(self, split: str) -> Path:
         """The feature HDF5 of a split."""
-        return self.features / f"{split}_features_{self.backbone}.h5"
+        return self.features / f"{split}_features_{self.backbone.replace('/', '_')}.h5"
 
     def mask_h5(self, split: str) -> Path:
         """The HDF5 of the objects that a split's images show."""
