@@ -6,6 +6,7 @@
 # make correction   a segmentation network corrected by hints in words, FiLM against a guide
 # make page   a page in the browser: ask a trained network about pictures, and see what it does
 # make laboratory   claims about FiLM tried with three seeds each, in half an hour on two cores
+# make docs   the site of the documents, in build/docs
 # make test   lint, types and tests, in ten minutes on two cores
 # make coverage   the tests of make test, and how much of the code they run, in all and by file
 # make test-processes   tests that start, kill and restart whole programs, and measure their memory:
@@ -22,7 +23,7 @@ INSTALLED := $(VENV)/.installed
 EASY_VQA := $(VENV)/.installed-easy-vqa
 TESTABLE := $(VENV)/.installed-dev
 
-.PHONY: demo easy_vqa sound segmentation correction page laboratory test coverage test-processes soak lint clean
+.PHONY: docs demo easy_vqa sound segmentation correction page laboratory test coverage test-processes soak lint clean
 
 demo: $(INSTALLED)
 	$(BIN)/python scripts/demo.py
@@ -48,6 +49,9 @@ correction: $(INSTALLED)
 
 page: $(INSTALLED)
 	$(BIN)/python scripts/page.py
+
+docs: $(TESTABLE)
+	$(BIN)/python -m sphinx -q -W --keep-going docs build/docs
 
 laboratory: $(TESTABLE)
 	$(BIN)/python scripts/generate_clevr.py data=lab

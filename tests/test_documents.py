@@ -16,7 +16,8 @@ def documents() -> list[Path]:
     return [
         *sorted(REPOSITORY.glob("*.md")),
         REPOSITORY / "data/README.md",
-        *sorted((REPOSITORY / "docs").rglob("*.md")),
+        *sorted((REPOSITORY / "docs").glob("*.md")),
+        *sorted((REPOSITORY / "docs/guides").glob("*.md")),
     ]
 
 

@@ -85,6 +85,9 @@ _register_resolver("started", format_start)
 store_ablations()
 
 
+#: The settings of each program that has been imported, by the name of its config.
+SETTINGS_OF_PROGRAMS: dict[str, type[ProgramSettings]] = {}
+
 S = TypeVar("S", bound=ProgramSettings)
 
 
@@ -97,6 +100,8 @@ def command(
     whether torchrun may start several processes of the program, which then do its work together. A
     sweep continues after a job that fails, and lists the failed jobs at its end.
     """
+
+    SETTINGS_OF_PROGRAMS[config_name] = settings_type
 
     def decorate(function: Callable[[S], Any]) -> Callable[[], None]:
         def run(config: DictConfig) -> Any:

@@ -1,0 +1,116 @@
+"""The site, which ``make docs`` builds in ``build/docs``.
+
+It has these documents, the settings of the programs, and docstrings of the package.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+import runpy
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from sphinx.application import Sphinx
+
+import filmvqa
+from filmvqa.cli.command import CONFIGS, SETTINGS_OF_PROGRAMS
+from filmvqa.cli.help import collect_comments, list_keys
+from filmvqa.cli.overrides import compose_config, list_choices
+from filmvqa.cli.programs import find_verbs
+
+project, author, release = "filmvqa", "The filmvqa authors", filmvqa.__version__
+copyright = "the filmvqa authors, MIT license"
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+html_theme = "furo"
+html_title = f"filmvqa {release}"
+myst_heading_anchors = 4
+myst_enable_extensions = ["colon_fence"]
+autodoc_member_order = "bysource"
+autodoc_typehints = "description"
+napoleon_google_docstring = False
+napoleon_use_ivar = True
+
+DOCS = Path(__file__).parent.resolve()
+REFERENCE = DOCS / "reference"
+#: Documents outside of docs/, and the pages that have them.
+PAGES = {"data/README.md": "reference/formats.md", "CONTRIBUTING.md": "reference/contributing.md"}
+_LINK = re.compile(r"\[([^\[\]]*)\]\(([^)#\s]+)(#[^)\s]*)?\)")
+
+
+def rewrite_links(text: str, document: Path, page: Path) -> str:
+    """Point the links of a document to pages of the site, seen from the page that has its text.
+
+    Links to files that are no pages, such as code, become their text.
+    """
+
+    def rewrite(match: re.Match[str]) -> str:
+        words, link, anchor = match[1], match[2], match[3] or ""
+        if re.match(r"[a-z]+:", link):
+            return match[0]
+        target = (document.parent / link).resolve()
+        target = DOCS / PAGES.get(str(target.relative_to(DOCS.parent)), target)
+        if DOCS not in target.parents:
+            return words
+        return f"[{words}]({os.path.relpath(target, page.parent)}{anchor})"
+
+    return _LINK.sub(rewrite, text)
+
+
+def write_program(verb: str, path: Path) -> str:
+    """A page of a program: what it does, and its keys."""
+    summary = ast.get_docstring(ast.parse(path.read_text())) or ""
+    text = [f"# {verb}", "", summary, ""]
+    if verb not in SETTINGS_OF_PROGRAMS:
+        return "\n".join([*text, "```bash", f"python scripts/{path.name}", "```"])
+    config: Any = OmegaConf.to_container(
+        compose_config(CONFIGS, verb, [], return_hydra_config=True)
+    )
+    choices = {
+        group: choice
+        for group, choice in config.pop("hydra")["runtime"]["choices"].items()
+        if not group.startswith("hydra/")
+    }
+    text += ["```bash", f"python scripts/{path.name} [key=value ...]", "```", ""]
+    for group in reversed(choices):
+        names = ", ".join(f"`{name}`" for name in list_choices(group.partition("@")[0], CONFIGS))
+        text += [f"`{group}=` sets several keys: {names}.", ""]
+    comments = collect_comments(CONFIGS, verb, choices)
+    text += ["| key | value | meaning |", "|---|---|---|"]
+    keys = list_keys(SETTINGS_OF_PROGRAMS[verb], config)
+    for key, value, takes, meaning in sorted(keys, key=lambda key: key[0] in ("imports", "debug")):
+        shown = "required" if value == "???" else f"`{json.dumps(value)}`"
+        limits = f" ({takes})" if takes else ""
+        words = f"{meaning or comments.get(key, '')}{limits}".replace("<", "\\<")
+        text.append(f"| `{key}` | {shown} | {words} |".replace("\n", " "))
+    return "\n".join(text)
+
+
+def write_reference(app: Sphinx) -> None:
+    """Write the pages that are drawn from the code."""
+    (REFERENCE / "commands").mkdir(parents=True, exist_ok=True)
+    for source, page in PAGES.items():
+        document = DOCS.parent / source
+        (DOCS / page).write_text(rewrite_links(document.read_text(), document, DOCS / page))
+    pages = []
+    for verb, path in find_verbs().items():
+        runpy.run_path(str(path), run_name="docs")
+        (REFERENCE / f"commands/{verb}.md").write_text(write_program(verb, path))
+        pages.append(f"commands/{verb}")
+    listed = "\n".join(["```{toctree}", ":maxdepth: 1", "", *pages, "```"])
+    (REFERENCE / "commands.md").write_text(f"# Commands\n\n{listed}\n")
+
+
+def read_source(app: Sphinx, name: str, content: list[str]) -> None:
+    """Rewrite the links of a document that is read where it stands."""
+    path = Path(app.env.doc2path(name))
+    if REFERENCE not in path.parents:
+        content[0] = rewrite_links(content[0], path, path)
+
+
+def setup(app: Sphinx) -> None:
+    app.connect("builder-inited", write_reference)
+    app.connect("source-read", read_source)
