@@ -175,5 +175,7 @@ def _answers_and_groups(table: QuestionTable) -> tuple[Tensor, QuestionGroups]:
         types=torch.where(is_known, types, -1) if has_type else None,
         families=families if (families != MISSING).any() else None,
         program_lengths=lengths.clamp(min=0) if has_type and not table.own_types else None,
+        groups=torch.from_numpy(np.asarray(table.groups)) if table.template_files else None,
+        group_names=tuple(Path(name).stem for name in table.template_files),
         question_types=table.question_types,
     )

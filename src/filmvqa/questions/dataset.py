@@ -27,7 +27,7 @@ _OTHER_FORMAT = "data/README.md describes the files that are read"
 #: The datasets of a question file that are read: rows of questions, and the images' names.
 QUESTION_DATASETS = (
     "questions", "image_idxs", "orig_idxs", "answers", "question_families", "types", "programs",
-    "objects",
+    "objects", "groups",
 )  # fmt: skip
 NAME_DATASETS = ("named_image_idxs", "image_name_crc32")
 
@@ -59,6 +59,8 @@ class QuestionGroups:
         does not tell. A type or family of -1 is unknown.
     num_objects : Tensor or None
         (N,) number of objects of the image, which scenes tell; None: unknown.
+    groups : Tensor or None
+        (N,) index into ``group_names``, the template files that questions name, -1 for none.
     question_types : dict
         The functions that end a program, by question type: CLEVR's, unless the file has its own.
     """
@@ -67,6 +69,8 @@ class QuestionGroups:
     families: Tensor | None
     program_lengths: Tensor | None
     num_objects: Tensor | None = None
+    groups: Tensor | None = None
+    group_names: tuple[str, ...] = ()
     question_types: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: QUESTION_TYPES)
 
     @property
@@ -159,6 +163,8 @@ class QuestionDataset(QuestionGroups):
             answers=None if (a := _tensor(arrays.get("answers"))) is None else a.long(),
             types=_tensor(types),
             families=_tensor(families),
+            groups=_tensor(arrays.get("groups")),
+            group_names=tuple(map(str, np.ravel(attributes.get("group_names", [])))),
             program_lengths=_tensor(num_steps),
             objects=None if (o := _tensor(arrays.get("objects"))) is None else o.long(),
             rows=torch.arange(count),
@@ -304,13 +310,14 @@ def _check_arrays(
     if not (has_words := arrays["questions"].any(1)).all():
         raise UserError(f"{path}: question {int(has_words.argmin())} has no words; {remedy}")
     limits = {"answers": len(vocabulary.answer), "image_idxs": 2**31, "objects": 2**63 - 1}
-    if "type_names" in attributes:
-        limits["types"] = len(attributes["type_names"])
-    for name in ("questions", "programs", "image_idxs", "answers", "types", "objects"):
+    for name, names in (("types", "type_names"), ("groups", "group_names")):
+        if names in attributes:
+            limits[name] = len(attributes[names])
+    for name in ("questions", "programs", "image_idxs", "answers", "types", "objects", "groups"):
         if name not in arrays:
             continue
         values = arrays[name]
-        lowest = -1 if name == "types" else 0
+        lowest = -1 if name in ("types", "groups") else 0
         outside = (values < lowest) | (values >= limits.get(name, 2**31))
         if outside.any():
             row = int(outside.reshape(len(outside), -1).any(1).argmax())

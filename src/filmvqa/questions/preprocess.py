@@ -45,6 +45,7 @@ LACKING = ("image", "answer", "objects", "program", "type", "family", "word")
 #: The datasets that a file lacks if no question has a value, by the column of ``QuestionTable``.
 OPTIONAL_DATASETS = {
     "answers": "answers", "objects": "objects", "families": "question_families", "types": "types",
+    "groups": "groups",
 }  # fmt: skip
 
 
@@ -271,6 +272,8 @@ class _Preprocessing:
             "sha256": arrays_sha256(arrays),
             "num_images": images[-1] + 1,
         }
+        if "groups" in arrays:
+            attributes["group_names"] = [Path(name).stem for name in table.template_files]
         if len(names) == images[-1] + 1:
             attributes["image_names_sha256"] = names_sha256(names)
         # Made in memory: HDF5 does not recover from a disk that fills while it writes.

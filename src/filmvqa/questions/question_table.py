@@ -111,9 +111,10 @@ class QuestionTable:
     ``MISSING``. Types are indices into the ``type_names`` of the world and, after them, its
     ``referring_functions``; where no question has a program, into ``own_types``, the sorted names
     that the questions themselves give. ``objects`` are the sets of objects, as bits, that
-    expressions refer to. ``numbers`` are the places of the questions in the file, ``image_names``
-    has the image names by index, and ``left_out`` the numbers of questions that were left out, by
-    what they lack.
+    expressions refer to, and ``groups`` numbers of the ``template_files`` that questions name, or
+    ``MISSING``. ``numbers`` are the places of the questions in the file, ``image_names`` has the
+    image names by index, and ``left_out`` the numbers of questions that were left out, by what they
+    lack.
     """
 
     path: Path
@@ -125,6 +126,8 @@ class QuestionTable:
     programs: Rows = field(default_factory=Rows)
     answers: array[int] = field(default_factory=_empty)
     families: array[int] = field(default_factory=_empty)
+    template_files: Numbering = field(default_factory=Numbering)
+    groups: array[int] = field(default_factory=_empty)
     types: array[int] = field(default_factory=_empty)
     objects: array[int] = field(default_factory=lambda: array("q"))
     images: array[int] = field(default_factory=_empty)
@@ -159,7 +162,8 @@ class QuestionTable:
         """Remove some of the questions (N,), for what they lack."""
         self.questions, self.programs = self.questions.select(~rows), self.programs.select(~rows)
         for name in (
-            "answers", "families", "types", "objects", "images", "original_index", "numbers",
+            "answers", "families", "groups", "types", "objects", "images", "original_index",
+            "numbers",
         ):  # fmt: skip
             column = getattr(self, name)
             setattr(self, name, array(column.typecode, np.asarray(column)[~rows].tobytes()))
@@ -237,7 +241,6 @@ class _TableBuilder:
         )
         self._image_index: dict[str, int] = {}
         self._first_question: dict[int, int] = {}
-        self._template_files, self._templates = Numbering(), _empty()
         self._type_names, self._own_types = Numbering(), _empty()
         self._start, self._end = table.words[START], table.words[END]
         ends = (*table.world.type_names, *table.world.referring_functions)
@@ -288,7 +291,7 @@ class _TableBuilder:
         table.answers.append(MISSING if answer is None else table.answer_names[answer])
         table.families.append(MISSING if family is None else family)
         template = question.template_filename
-        self._templates.append(MISSING if template is None else self._template_files[template])
+        table.groups.append(MISSING if template is None else table.template_files[template])
         own_type = question.type_text()
         self._own_types.append(MISSING if own_type is None else self._type_names[own_type])
         self._add_program(question.program, refers=question.objects is not None)
@@ -297,11 +300,11 @@ class _TableBuilder:
     def number_families(self) -> None:
         """Give families the release's numbers if theirs begin again in each of its template files,
         as those of CLEVR's generator do; warn if they begin again in other files."""
-        templates = np.frombuffer(self._templates, np.int32)
+        files, templates = self.table.template_files, np.frombuffer(self.table.groups, np.int32)
         families = np.frombuffer(self.table.families, np.int32)
-        if not self._template_files or (families == MISSING).any() or (templates == MISSING).any():
+        if not files or (families == MISSING).any() or (templates == MISSING).any():
             return
-        names = [Path(name).stem for name in self._template_files]
+        names = [Path(name).stem for name in files]
         groups = self.table.world.family_groups
         starts = accumulate(groups.values(), initial=0)
         first = dict(zip(groups, starts, strict=False))
@@ -314,7 +317,7 @@ class _TableBuilder:
         if len(np.unique(pairs[0])) < pairs.shape[1]:
             warn(
                 f"{self.table.path}: its question families are numbered anew in each template file "
-                f"({', '.join(sorted(self._template_files))}), so that tables by family mix them"
+                f"({', '.join(sorted(files))}), so that tables by family mix them"
             )
 
     def take_own_types(self) -> None:

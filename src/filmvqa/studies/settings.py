@@ -7,10 +7,13 @@ from typing import Annotated
 
 from msgspec import Meta
 
+from filmvqa.checkpoints.places import CHECKPOINT
 from filmvqa.questions.settings import DataProgramSettings
-from filmvqa.settings.inputs import FOLDER
+from filmvqa.settings.inputs import FILE, FOLDER
 from filmvqa.settings.typed import (
+    Accelerate,
     Cells,
+    Device,
     Fraction,
     ModelOptions,
     Name,
@@ -18,10 +21,53 @@ from filmvqa.settings.typed import (
     PathText,
     Positive,
     ProgramSettings,
+    Seed,
     SplitName,
     Workers,
 )
 from filmvqa.system.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClosureSettings(DataProgramSettings):
+    """A network that is asked what it knows in new combinations (Bahdanau et al. 2019).
+
+    Attributes
+    ----------
+    checkpoint
+        A file, a run's folder, of which it is ``best.pt``, or the name of a network of the package.
+    split
+        About whose scenes and images it is asked, which are generated where they are not there;
+        None: the set's validation split.
+    output
+        The folder of the results; None: ``closure`` in that of the checkpoint, and for a network of
+        the package in ``outputs/<name>``.
+    templates
+        The tests, as ``read_families`` takes them.
+    questions_per_image
+        Of the tests, and as many of CLEVR's own.
+    allow_unknown
+        Read unknown words as ``<UNK>`` instead of refusing them.
+    weights
+        The file of the backbone's weights; None: those shipped, or torchvision's download.
+    workers
+        Number of processes that make scenes and questions; None: one a core.
+    batch_size, device, accelerate
+        As ``AskedSettings`` has them.
+    """
+
+    checkpoint: Annotated[PathText, CHECKPOINT]
+    split: SplitName | None = None
+    output: PathText | None = None
+    templates: PathText = "closure"
+    questions_per_image: Positive = 16
+    seed: Seed = 0
+    allow_unknown: bool = False
+    weights: Annotated[PathText | None, FILE] = None
+    workers: Workers | None = None
+    batch_size: Positive = 256
+    device: Device = "auto"
+    accelerate: Accelerate = "auto"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,6 +20,7 @@ GROUPS = {
     "by_family": "families",
     "by_program_length": "program_lengths",
     "by_num_objects": "num_objects",
+    "by_group": "groups",
 }
 
 
@@ -46,11 +47,16 @@ def rows_by_group(
     ``row`` makes one of whether each question is in it (N,).
     """
     values = {key: getattr(questions, GROUPS[key]) for key in keys}
-    return {
+    sections = {
         key: {str(value): row(of.cpu() == value) for value in sorted(set(of.tolist()))}
         for key, of in values.items()
         if of is not None
     }
+    if named := sections.get("by_group"):
+        names = {str(i): name for i, name in enumerate(questions.group_names)}
+        by_name = {names.get(number, "other"): rows for number, rows in named.items()}
+        sections["by_group"] = dict(sorted(by_name.items()))
+    return sections
 
 
 def type_means(scores: Tensor, names: Sequence[str], types: Tensor) -> dict[str, float]:

@@ -59,7 +59,7 @@ class WordTask(Task):
     draws: ClassVar[bool] = False
     columns = ("accuracy", "95% interval", "questions")
     sections: ClassVar[Mapping[str, str]] = {
-        "question type": "by_type", "last function": "by_function"
+        "question type": "by_type", "last function": "by_function", "template file": "by_group"
     }  # fmt: skip
     does = "answers English questions of CLEVR's kind"
     gives = "one of its answers"
@@ -86,8 +86,9 @@ class WordTask(Task):
 
         ``by_type`` has the question types (CLEVR's five), and ``other`` if there are questions of
         none of them, ``by_function`` the functions that answer (CLEVR's thirteen) unless they are
-        the types, ``by_family``, ``by_program_length`` and ``by_num_objects`` those that occur;
-        groups that are not known are left out.
+        the types, ``by_family``, ``by_program_length``, ``by_num_objects`` and ``by_group``, the
+        template files that questions name, those that occur; groups that are not known are left
+        out.
         """
         correct = predictions.cpu() == targets.cpu()
 

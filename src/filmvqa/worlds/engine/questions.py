@@ -107,6 +107,7 @@ class QuestionGenerator:
                 continue
             texts.add(text)
             refers = family.template.refers(self._world)
+            is_own = family.group in self._world.family_groups
             output = instance.outputs[-1]
             answer = family.template.answer(output, self._world)
             self._question_counts[k] += 1
@@ -121,6 +122,7 @@ class QuestionGenerator:
                     answer=None if refers else answer,
                     program=instance.program(),
                     objects=self._objects(family.template, output) if refers else None,
+                    template_filename=None if is_own else f"{family.group}.json",
                 )
             )
         return questions

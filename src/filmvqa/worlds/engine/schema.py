@@ -75,13 +75,15 @@ class Question(_QuestionFields, omit_defaults=True):
 
     Questions of CLEVR's test split have no answer, program and family; those of CLEVR-Humans have
     no program. A referring expression has, in place of an answer, the numbers of the ``objects`` of
-    its scene that it refers to. ``question_type`` is that of a set without programs.
+    its scene that it refers to. ``question_type`` is that of a set without programs. Only questions
+    of other templates than the world's own name them.
     """
 
     answer: str | None = None
     program: list[Function] | None = None
     objects: list[int] | None = None
     question_type: str | None = None
+    template_filename: str | None = None
 
 
 class StepRecord(msgspec.Struct, gc=False):
@@ -155,6 +157,7 @@ class QuestionRecord(_QuestionFields, gc=False):
         return Question(
             self.image_filename, self.question, index, self.split, self.question_index,
             self.question_family_index, self.answer_text(), program, self.objects, self.type_text(),
+            self.template_filename,
         )  # fmt: skip
 
 

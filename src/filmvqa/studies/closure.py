@@ -1,0 +1,202 @@
+"""CLOSURE: what a network knows, asked in combinations that its questions did not have.
+
+Seven tests put what matches an object ("the same size as the cube") where CLEVR's questions have
+relations alone: inside conjunctions, disjunctions, chains and comparisons (Bahdanau et al. 2019,
+arXiv 1912.05783).
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import replace
+from itertools import chain
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import numpy as np
+
+from filmvqa.backbones.build import backbone_from_spec
+from filmvqa.backbones.extraction import Extraction
+from filmvqa.checkpoints.checkpoint import load_checkpoint, vocabulary_of
+from filmvqa.evaluation.evaluate import evaluate_checkpoint, output_folder
+from filmvqa.evaluation.settings import EvaluateSettings
+from filmvqa.questions.preprocess import preprocess_questions
+from filmvqa.questions.settings import EncodingSettings
+from filmvqa.studies.settings import ClosureSettings
+from filmvqa.system.devices import choose_device
+from filmvqa.system.errors import UserError
+from filmvqa.system.figures import add_legend, add_plots, draw_figure
+from filmvqa.system.files import write_file
+from filmvqa.system.layout import DatasetLayout
+from filmvqa.system.locks import folder_lock
+from filmvqa.system.tables import text_table
+from filmvqa.tasks.reports import percent, percent_interval, wilson_interval
+from filmvqa.worlds.clevr.generate import MAKER
+from filmvqa.worlds.engine.ask_scenes import AskScenesSettings, ask_scenes
+from filmvqa.worlds.engine.scene_records import RELATE
+from filmvqa.worlds.engine.schema import read_questions
+
+#: The families of CLEVR (numbers of the release) whose programs are those of a test, but for a
+#: relation in place of what matches; by the test's names in the paper and in its code's templates.
+NEAREST: dict[tuple[str, str], tuple[int, ...]] = {
+    ("and_mat_spa", "and_sim_loc"): (32, 33, 34, 35),
+    ("or_mat", "or_sim"): (71,),
+    ("or_mat_spa", "or_sim_loc"): (67,),
+    ("embed_spa_mat", "chain_loc_sim"): (79,),
+    ("embed_mat_spa", "chain_sim_loc"): (79,),
+    ("compare_mat", "compare_sim"): (13, 16, 22),
+    ("compare_mat_spa", "compare_sim_loc"): (15, 18, 24),
+}
+_FAMILIES = {name: families for names, families in NEAREST.items() for name in names}
+
+
+def measure_closure(settings: ClosureSettings) -> tuple[Path, dict[str, Any]]:
+    """Ask a network the tests' questions about a split's scenes, and CLEVR's about the same: those
+    of the nearest families, and of all.
+
+    What is missing of the scenes, images and features is made, as the checkpoint's were. Questions
+    are asked anew each time, and replace those of earlier calls.
+
+    Returns
+    -------
+    tuple
+        The folder with ``closure.json``, ``closure.png``, and the questions and evaluations below
+        ``closure``, ``nearest`` and ``clevr``; and the report, which is what ``closure.json`` has.
+
+    Raises
+    ------
+    UserError
+        For an unusable checkpoint, set or folder of templates, and for unknown words.
+    """
+    data, world = settings.data, settings.data.world
+    split = settings.split or data.val_split
+    content = load_checkpoint(settings.checkpoint)
+    vocabulary, spec = vocabulary_of(content, settings.checkpoint), content["backbone"]
+    if spec is None:
+        raise UserError(
+            f"{settings.checkpoint}: does not record how its features were made; evaluate.py takes "
+            "features=<folder>"
+        )
+    layout = replace(data.layout, backbone=content["data"]["backbone"])
+    scenes = layout.scene_json(split)
+    if not scenes.exists():
+        own: Any = data.set_settings("generator")
+        MAKER.generate(data.root, own, settings.workers)
+    folder = Path(settings.output or output_folder(settings.checkpoint) / "closure")
+    reports = {}
+    nearest: list[str | int] = sorted({*chain(*NEAREST.values())})
+    with folder_lock(folder):
+        for name, templates, chosen in (
+            ("clevr", None, None),
+            ("nearest", None, nearest),
+            ("closure", settings.templates, None),
+        ):
+            asked = replace(
+                DatasetLayout.under(folder / name, prefix=layout.prefix),
+                images=layout.images, features=layout.features,
+            )  # fmt: skip
+            questions = asked.question_json(split)
+            questions.unlink(missing_ok=True)
+            asking = AskScenesSettings(
+                scenes=str(scenes), output=str(questions), world=world.name, templates=templates,
+                families=chosen, questions_per_image=settings.questions_per_image,
+                seed=settings.seed, workers=settings.workers,
+            )  # fmt: skip
+            ask_scenes(asking, RELATE.get(world.name))
+            encoding = EncodingSettings(allow_unknown=settings.allow_unknown)
+            preprocess_questions(asked, encoding, vocabulary=vocabulary, world=world)
+            if name == "clevr":
+                Extraction(
+                    layout.image_folder(split), layout.feature_h5(split), split,
+                    backbone_from_spec(spec, settings.weights), tuple(spec["image_size"]),
+                    device=choose_device(settings.device), missing_images=data.missing_images,
+                ).run()  # fmt: skip
+            evaluation = EvaluateSettings(
+                checkpoint=settings.checkpoint, split=split, h5=str(asked.h5),
+                features=str(layout.features), output=str(asked.root),
+                batch_size=settings.batch_size, device=settings.device,
+                accelerate=settings.accelerate,
+            )  # fmt: skip
+            reports[name] = evaluate_checkpoint(evaluation)[1] or {}
+        tests = _compare(reports["closure"], reports["nearest"], _commonest(questions))
+        report = {
+            "checkpoint": settings.checkpoint,
+            "split": split,
+            "mean": mean(row["accuracy"] for row in tests.values()),
+            "tests": tests,
+            "clevr": {key: reports["clevr"][key] for key in ("overall", "by_type")},
+        }
+        write_file(folder / "closure.json", json.dumps(report, indent=1) + "\n")
+        draw_tests(report, folder / "closure.png")
+    return folder, report
+
+
+def _commonest(questions: Path) -> dict[str, float]:
+    """The share of the commonest answer among the questions of each template file."""
+    answers: dict[str, Counter[str]] = {}
+    for question in read_questions(questions).questions:
+        group = Path(question.template_filename or "").stem
+        answers.setdefault(group, Counter())[question.answer or ""] += 1
+    return {group: max(counts.values()) / counts.total() for group, counts in answers.items()}
+
+
+def _compare(
+    closure: dict[str, Any], clevr: dict[str, Any], commonest: dict[str, float]
+) -> dict[str, Any]:
+    """Each test's row, with that of the nearest questions of CLEVR together."""
+    tests = {}
+    for name, row in closure["by_group"].items():
+        rows = [clevr["by_family"].get(str(i)) for i in _FAMILIES.get(name, ())]
+        correct, count = (sum(r[key] for r in rows if r) for key in ("correct", "questions"))
+        nearest = {
+            "accuracy": correct / count if count else None,
+            "questions": count,
+            "interval": list(wilson_interval(correct, count)),
+        }
+        tests[name] = {**row, "commonest_answer": commonest[name], "nearest": nearest}
+    return tests
+
+
+def format_tests(report: dict[str, Any]) -> str:
+    """The report as a table to print."""
+    rows = [["", "accuracy", "95% interval", "questions", "nearest of CLEVR", "commonest answer"]]
+    for name, row in report["tests"].items():
+        others = [percent(row["nearest"]["accuracy"]), percent(row["commonest_answer"])]
+        rows.append([name, *_cells(row), *others])
+    rows.append([f"mean of the {len(report['tests'])}", percent(report["mean"]), *[""] * 4])
+    rows.append(["CLEVR's own", *_cells(report["clevr"]["overall"]), "", ""])
+    return text_table(rows)
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    interval = percent_interval(row["interval"])
+    return [percent(row["accuracy"]), interval, f"{row['questions']:,}"]
+
+
+def draw_tests(report: dict[str, Any], target: Path) -> None:
+    """Write a PNG of each test's accuracy with its 95% interval, beside that of the nearest
+    questions of CLEVR and the share of the commonest answer."""
+    names = list(report["tests"])[::-1]  # the first is at the top
+    with draw_figure(target, 7, 1.4 + 0.34 * len(names)) as figure:
+        (axes,) = add_plots(figure)
+        looks = {
+            "CLOSURE": {"fmt": "o", "color": "C0"},
+            "nearest questions of CLEVR": {"fmt": "o", "color": "C1", "mfc": "white"},
+        }
+        for label, look in looks.items():
+            rows = [report["tests"][name] for name in names]
+            rows = rows if label == "CLOSURE" else [row["nearest"] for row in rows]
+            known = [i for i, row in enumerate(rows) if row["accuracy"] is not None]
+            values = [100 * rows[i]["accuracy"] for i in known]
+            bounds = 100 * np.array([rows[i]["interval"] for i in known]).reshape(-1, 2).T
+            axes.errorbar(
+                values, known, xerr=np.abs(bounds - values), capsize=3, label=label, **look
+            )
+        shares = [100 * report["tests"][name]["commonest_answer"] for name in names]
+        axes.plot(shares, range(len(names)), "k|", markersize=10, label="commonest answer")
+        axes.set_yticks(range(len(names)), names)
+        axes.set(xlabel="accuracy (%)", xlim=(0, 101))
+        axes.grid(visible=False, axis="y")
+        add_legend(figure, 3)
