@@ -60,6 +60,17 @@ def test_each_tests_row_is_that_of_its_questions(measured: tuple[Path, dict[str,
     assert format_tests(report).count("\n") == len(report["tests"]) + 2
 
 
+def test_the_mixed_questions_are_those_of_both(measured: tuple[Path, dict[str, Any]]) -> None:
+    """With which a network adapts: encoded, and numbered anew."""
+    folder, _ = measured
+    asked = {name: read_questions(folder / name / "questions/CLEVR_val_questions.json").questions
+             for name in ("clevr", "closure", "mixed")}  # fmt: skip
+    texts = {name: [q.question for q in questions] for name, questions in asked.items()}
+    assert texts["mixed"] == texts["clevr"] + texts["closure"]
+    assert [q.question_index for q in asked["mixed"]] == list(range(len(asked["mixed"])))
+    assert (folder / "mixed/h5/val_questions.h5").exists()
+
+
 def test_evaluations_list_the_template_files(measured: tuple[Path, dict[str, Any]]) -> None:
     folder, _ = measured
     written = json.loads((folder / "closure/val.json").read_text())

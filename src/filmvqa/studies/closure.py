@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -16,6 +17,7 @@ from statistics import mean
 from typing import Any
 
 import numpy as np
+from msgspec import structs
 
 from filmvqa.backbones.build import backbone_from_spec
 from filmvqa.backbones.extraction import Extraction
@@ -36,7 +38,7 @@ from filmvqa.tasks.reports import percent, percent_interval, wilson_interval
 from filmvqa.worlds.clevr.generate import MAKER
 from filmvqa.worlds.engine.ask_scenes import AskScenesSettings, ask_scenes
 from filmvqa.worlds.engine.scene_records import RELATE
-from filmvqa.worlds.engine.schema import read_questions
+from filmvqa.worlds.engine.schema import Info, read_questions, write_records
 
 #: The families of CLEVR (numbers of the release) whose programs are those of a test, but for a
 #: relation in place of what matches; by the test's names in the paper and in its code's templates.
@@ -62,8 +64,9 @@ def measure_closure(settings: ClosureSettings) -> tuple[Path, dict[str, Any]]:
     Returns
     -------
     tuple
-        The folder with ``closure.json``, ``closure.png``, and the questions and evaluations below
-        ``closure``, ``nearest`` and ``clevr``; and the report, which is what ``closure.json`` has.
+        The folder, and the report, which ``closure.json`` and ``closure.png`` in it show. Below it
+        are the questions and evaluations, ``closure``, ``nearest`` and ``clevr``; and ``mixed``,
+        the questions of the first and the last together, to adapt a network with.
 
     Raises
     ------
@@ -86,6 +89,7 @@ def measure_closure(settings: ClosureSettings) -> tuple[Path, dict[str, Any]]:
         MAKER.generate(data.root, own, settings.workers)
     folder = Path(settings.output or output_folder(settings.checkpoint) / "closure")
     reports = {}
+    encoding = EncodingSettings(allow_unknown=settings.allow_unknown)
     nearest: list[str | int] = sorted({*chain(*NEAREST.values())})
     with folder_lock(folder):
         for name, templates, chosen in (
@@ -93,10 +97,7 @@ def measure_closure(settings: ClosureSettings) -> tuple[Path, dict[str, Any]]:
             ("nearest", None, nearest),
             ("closure", settings.templates, None),
         ):
-            asked = replace(
-                DatasetLayout.under(folder / name, prefix=layout.prefix),
-                images=layout.images, features=layout.features,
-            )  # fmt: skip
+            asked = _layout_below(folder, name, layout)
             questions = asked.question_json(split)
             questions.unlink(missing_ok=True)
             asking = AskScenesSettings(
@@ -105,7 +106,6 @@ def measure_closure(settings: ClosureSettings) -> tuple[Path, dict[str, Any]]:
                 seed=settings.seed, workers=settings.workers,
             )  # fmt: skip
             ask_scenes(asking, RELATE.get(world.name))
-            encoding = EncodingSettings(allow_unknown=settings.allow_unknown)
             preprocess_questions(asked, encoding, vocabulary=vocabulary, world=world)
             if name == "clevr":
                 Extraction(
@@ -120,6 +120,11 @@ def measure_closure(settings: ClosureSettings) -> tuple[Path, dict[str, Any]]:
                 accelerate=settings.accelerate,
             )  # fmt: skip
             reports[name] = evaluate_checkpoint(evaluation)[1] or {}
+        mixed = _layout_below(folder, "mixed", layout)
+        sources = [_layout_below(folder, name, layout) for name in ("clevr", "closure")]
+        paths = [source.question_json(split) for source in sources]
+        _mix(paths, mixed.question_json(split), split)
+        preprocess_questions(mixed, encoding, vocabulary=vocabulary, world=world)
         tests = _compare(reports["closure"], reports["nearest"], _commonest(questions))
         report = {
             "checkpoint": settings.checkpoint,
@@ -131,6 +136,19 @@ def measure_closure(settings: ClosureSettings) -> tuple[Path, dict[str, Any]]:
         write_file(folder / "closure.json", json.dumps(report, indent=1) + "\n")
         draw_tests(report, folder / "closure.png")
     return folder, report
+
+
+def _layout_below(folder: Path, name: str, layout: DatasetLayout) -> DatasetLayout:
+    """The layout of question files of their own about the images of another."""
+    own = DatasetLayout.under(folder / name, prefix=layout.prefix)
+    return replace(own, images=layout.images, features=layout.features)
+
+
+def _mix(sources: Sequence[Path], target: Path, split: str) -> None:
+    """Write the questions of several files as one."""
+    questions = [question for path in sources for question in read_questions(path).questions]
+    numbered = (structs.replace(q, question_index=i) for i, q in enumerate(questions))
+    write_records(target, Info(split), "questions", numbered)
 
 
 def _commonest(questions: Path) -> dict[str, float]:
