@@ -242,8 +242,12 @@ def test_weights_that_are_not_there_are_explained(tmp_path: Path, monkeypatch, r
         raise URLError("no network")
 
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", offline)
-    with pytest.raises(UserError, match=r"resnet101-\w+\.pth: .*network.*give weights=<file>"):
+    with pytest.raises(
+        UserError, match=r"resnet101-\w+\.pth: .*network.*give weights=<file>"
+    ) as error:
         build_backbone("resnet101")
+    for instead in ("data.backbone.name=clevr_cnn", "data=clevr_small", "weights=random"):
+        assert instead in str(error.value)
     with pytest.raises(UserError, match="no such weights file"):
         build_backbone("resnet101", weights=tmp_path / "none.pth")
     with pytest.raises(UserError, match="not weights of resnet34"):

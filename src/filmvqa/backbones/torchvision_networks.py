@@ -194,5 +194,6 @@ def _download(entry: Any, name: str, target: Path) -> None:
             f"{target.name}: the ImageNet weights of {name} could not be downloaded "
             f"({one_line(error)}); run again with network access, or fetch {entry.url} elsewhere "
             f"and give weights=<file> (or put it into {target.parent}), or take the shipped "
-            "network, data.backbone.name=clevr_cnn, or weights=random for a dry run"
+            "network (data.backbone.name=clevr_cnn, or data=clevr_small for CLEVR), or "
+            "weights=random for a dry run"
         ) from None
