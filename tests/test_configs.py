@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import inspect
 import re
+import shlex
+import shutil
 from dataclasses import fields
 from itertools import product
 from pathlib import Path
@@ -223,6 +225,22 @@ def test_a_curriculum_from_the_command_line() -> None:
     config = compose_config("train", "data.curriculum=[{program_length: 8}]", "run=x")
     with pytest.raises(UserError, match=r"data\.curriculum.*questions"):
         typed_settings(config, RunSettings)
+
+
+def test_a_set_of_the_users_own_config_leaves_the_releases_folder_as_it_is(tmp_path: Path) -> None:
+    text = (REPOSITORY / "data/README.md").read_text()
+    [config] = re.findall(r"```yaml\n# configs/data/mine.yaml\n(.*?)```", text, re.DOTALL)
+    [block] = re.findall(r"```shell\n(.*?)```", text, re.DOTALL)
+    shutil.copytree(CONFIGS, tmp_path / "configs")
+    (tmp_path / "configs/data/mine.yaml").write_text(config)
+    for line in block.strip().splitlines():
+        words = shlex.split(line)
+        with initialize_config_dir(str(tmp_path / "configs"), version_base="1.3"):
+            data = compose(Path(words[1]).stem, overrides=words[2:]).data
+        assert (data.images, data.h5, data.features) == (
+            "/datasets/CLEVR_v1.0/images", "data/mine/h5", "data/mine/h5",
+        )  # fmt: skip
+        assert (data.backbone.name, data.image_size) == ("clevr_places", [144, 144])
 
 
 @pytest.mark.parametrize("small", [False, True])

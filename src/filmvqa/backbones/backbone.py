@@ -169,6 +169,6 @@ def register_backbone(*names: str) -> Callable[[Builder], Builder]:
 def compute_maps(backbone: Backbone, images: Tensor) -> Tensor:
     """uint8 images (n, 3, H, W) on the host to maps (n, C, H', W') on the device, as stored."""
     device = backbone.mean.device
-    parts = images.split(_ON_CPU if device.type == "cpu" else len(images))
+    parts = torch.split(images, _ON_CPU if device.type == "cpu" else len(images))
     maps = torch.cat([backbone(to_device(part, device)) for part in parts])
     return maps.to(getattr(torch, backbone.dtype), memory_format=torch.contiguous_format)
