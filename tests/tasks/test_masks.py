@@ -60,6 +60,7 @@ def test_scores_are_numpys(masks: tuple[np.ndarray, np.ndarray]) -> None:
         families=None,
         program_lengths=torch.ones(len(true)),
         num_objects=None,
+        groups=None,
     )
     report = TASK.report(given_tensor, true_tensor, questions)
     row = report["overall"]
