@@ -34,6 +34,7 @@ VALUES = [
 ]  # fmt: skip
 #: What scripts require.
 OVERRIDES = {
+    "closure": ["checkpoint=x.pt"],
     "correct": ["checkpoint=x.pt", "dir=x"],
     "draw_model": ["output=x.png"],
     "draw_sheet": ["output=x.png"],
