@@ -74,6 +74,8 @@ def test_the_card_says_what_it_was_trained_on(run: Path) -> None:
 
     assert "`data=lab`: 30 of 60 images of 3 to 4 objects" in card()
     assert "with 10 questions each, of the families zero_hop, 7." in card()
+    some_short = card(generator={**generator, "short_questions": {"train": 0.125}})
+    assert "families zero_hop, 7; 12.5% of the questions are short ones." in some_short
     assert "in 1 minute." in card()
     assert "EPYC, 1 thread, cpu" in card()
     assert "questions of the families 5, 6 alone" in card(families=[5, 6])

@@ -115,11 +115,13 @@ def _training(
         rules, images = generator["rules"], f"{generator['images'].get(data['train_split']):,}"
         if content["train_images"] is not None:
             images = f"{len(content['train_images']):,} of {images}"
+        short = (generator.get("short_questions") or {}).get(data["train_split"])
         lines += [
             f"- `data={data['name']}`: {images} images of {rules['min_objects']} to "
             f"{rules['max_objects']} objects, of the project's own generator (seed "
             f"{generator['seed']}), with {generator['questions_per_image']} questions each, of "
-            f"{_families(generator['families'])}."
+            f"{_families(generator['families'])}"
+            + (f"; {short:.1%} of the questions are short ones." if short else ".")
         ]
     elif "name" in data:
         lines += [f"- `data={data['name']}`."]
