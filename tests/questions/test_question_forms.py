@@ -580,7 +580,10 @@ def test_families_of_the_official_generator_get_the_releases_numbers(
         for question, file, family in zip(RELEASE, files, families, strict=True)
     ]
     write(tmp_path / "q", "train", questions)
-    assert made(tmp_path)["question_families"].tolist() == expected
+    arrays = made(tmp_path)
+    assert arrays["question_families"].tolist() == expected
+    # Files of the world's own are told by families: nothing but what the release has is read.
+    assert ("groups" in arrays) == ("own.json" in files)
     assert ("numbered anew in each template file" in capsys.readouterr().err) == warns
 
 

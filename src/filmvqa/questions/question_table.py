@@ -23,12 +23,7 @@ from filmvqa.questions.vocabulary import END, SPECIAL_TOKENS, START, tokenize
 from filmvqa.system.errors import UserError, warn
 from filmvqa.system.files import names_in, read_bytes
 from filmvqa.system.layout import image_number, image_stem, refuse_table
-from filmvqa.worlds.engine.programs import (
-    answering_step,
-    last_steps,
-    prefix_order,
-    token,
-)
+from filmvqa.worlds.engine.programs import answering_step, last_steps, prefix_order, token
 from filmvqa.worlds.engine.schema import (
     CORRECT,
     FETCH,
@@ -300,23 +295,25 @@ class _TableBuilder:
     def number_families(self) -> None:
         """Give families the release's numbers if theirs begin again in each of its template files,
         as those of CLEVR's generator do; warn if they begin again in other files."""
-        files, templates = self.table.template_files, np.frombuffer(self.table.groups, np.int32)
-        families = np.frombuffer(self.table.families, np.int32)
+        table, files = self.table, self.table.template_files
+        templates = np.array(table.groups, np.int32)
+        families = np.frombuffer(table.families, np.int32)
+        if all(Path(name).stem in table.world.family_groups for name in files):
+            # Families tell these files, and the same is read as of the release's questions.
+            table.template_files, table.groups = Numbering(), array("i", [MISSING] * len(templates))
         if not files or (families == MISSING).any() or (templates == MISSING).any():
             return
-        names = [Path(name).stem for name in files]
-        groups = self.table.world.family_groups
-        starts = accumulate(groups.values(), initial=0)
-        first = dict(zip(groups, starts, strict=False))
+        names, groups = [Path(name).stem for name in files], table.world.family_groups
+        first = dict(zip(groups, accumulate(groups.values(), initial=0), strict=False))
         counts = np.array([groups.get(name, 0) for name in names])
         if (families < counts[templates]).all():
             offsets = np.array([first[name] for name in names], np.int32)
-            self.table.families = array("i", (offsets[templates] + families).tobytes())
+            table.families = array("i", (offsets[templates] + families).tobytes())
             return
         pairs = np.unique(np.stack([families, templates]), axis=1)
         if len(np.unique(pairs[0])) < pairs.shape[1]:
             warn(
-                f"{self.table.path}: its question families are numbered anew in each template file "
+                f"{table.path}: its question families are numbered anew in each template file "
                 f"({', '.join(sorted(files))}), so that tables by family mix them"
             )
 
