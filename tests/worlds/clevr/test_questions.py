@@ -11,8 +11,8 @@ from filmvqa.questions.vocabulary import tokenize
 from filmvqa.worlds.clevr.scene_file import Scene
 from filmvqa.worlds.clevr.scene_rules import SceneRules
 from filmvqa.worlds.clevr.scenes import sample_layout, to_scene
-from filmvqa.worlds.engine import questions as questions_module
 from filmvqa.worlds.engine.families import read_families
+from filmvqa.worlds.engine.instance import Instance
 from filmvqa.worlds.engine.programs import SceneIndex, execute, token
 from filmvqa.worlds.engine.questions import IMAGES_PER_SHARD, QuestionGenerator, ask_shard
 from filmvqa.worlds.engine.schema import Question, decode_json, encode_json
@@ -179,11 +179,8 @@ def test_questions_depend_on_the_seed(scenes: list[Scene]) -> None:
     assert encode_json(first) != encode_json(ask_shard(scenes[:20], families, 10, "b"))
 
 
-def test_a_search_spends_its_budget_also_where_it_need_not_try_again(
-    scenes: list[Scene], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_search_spends_its_budget_also_where_it_need_not_try_again(scenes: list[Scene]) -> None:
     """Where no answer is accepted, all choices of templates without chance are tried in vain."""
-    monkeypatch.setattr(questions_module, "MAX_CHOICES", 10**6)
     small = next(scene for scene in scenes if len(scene.objects) == 4)
     generator = QuestionGenerator([], random.Random(0))
     spent: dict[bool, list[int]] = {}
@@ -195,7 +192,7 @@ def test_a_search_spends_its_budget_also_where_it_need_not_try_again(
                 continue
             if tries_again:
                 template.decided_by[:] = [None] * len(template.nodes)
-            instance = questions_module._Instance(template, SceneIndex(small), set())
+            instance = Instance(template, SceneIndex(small), set(), 10**6)
             assert not generator._complete(instance)
             spent[tries_again].append(10**6 - instance.budget)
     assert max(spent[False]) > 1000

@@ -14,6 +14,7 @@ from itertools import product
 from typing import Any
 
 from filmvqa.worlds.engine.families import Family, Node, Template
+from filmvqa.worlds.engine.instance import Instance
 from filmvqa.worlds.engine.programs import (
     Filter,
     NotUniqueError,
@@ -22,7 +23,7 @@ from filmvqa.worlds.engine.programs import (
     Value,
     referred_objects,
 )
-from filmvqa.worlds.engine.schema import Function, Question
+from filmvqa.worlds.engine.schema import Question
 from filmvqa.worlds.engine.short_questions import ShortQuestions
 from filmvqa.worlds.engine.wording import write_question
 from filmvqa.worlds.engine.world import CLEVR, World
@@ -31,46 +32,6 @@ from filmvqa.worlds.engine.world import CLEVR, World
 IMAGES_PER_SHARD = 250
 #: Maximal number of choices in the search for an instance of one family on one image.
 MAX_CHOICES = 400
-
-
-class _Instance:
-    """A partial instance of a template on a scene.
-
-    Attributes
-    ----------
-    accepted
-        The answers that the instance may have.
-    budget
-        How many choices the search may still try.
-    values, outputs
-        Values of the side inputs, and the output, of each node so far.
-    """
-
-    def __init__(self, template: Template, scene_index: SceneIndex, accepted: set[str]) -> None:
-        self.template = template
-        self.scene_index = scene_index
-        self.accepted = accepted
-        self.budget = MAX_CHOICES
-        self.values: list[Filter] = []
-        self.outputs: list[Value] = []
-
-    def parameters(self) -> dict[str, str | None]:
-        """The values of the template's parameters."""
-        return {
-            name: value
-            for node, values in zip(self.template.nodes, self.values, strict=False)
-            for name, value in zip(node.side_inputs, values, strict=True)
-        }
-
-    def program(self) -> list[Function]:
-        """The functional program of a whole instance."""
-        program: list[Function] = []
-        last_steps: list[int] = []
-        for node, values in zip(self.template.nodes, self.values, strict=True):
-            inputs = [last_steps[i] for i in node.inputs]
-            named = dict(zip(node.side_inputs, values, strict=True))
-            last_steps.append(node.append_steps(program, inputs, named, self.scene_index.world))
-        return program
 
 
 class QuestionGenerator:
@@ -132,7 +93,7 @@ class QuestionGenerator:
 
     def _instantiate(
         self, template: Template, scene_index: SceneIndex, counts: dict[str, int]
-    ) -> _Instance | None:
+    ) -> Instance | None:
         """Search for a valid instance depth-first, with choices in random order.
 
         ``counts`` are the family's answer counts. Returns None if the search fails or exceeds
@@ -141,10 +102,10 @@ class QuestionGenerator:
         accepted = _accepted_answers(counts)
         if template.excludes_yes and accepted <= {"yes"}:
             return None
-        instance = _Instance(template, scene_index, accepted)
+        instance = Instance(template, scene_index, accepted, MAX_CHOICES)
         return instance if self._complete(instance) else None
 
-    def _complete(self, instance: _Instance) -> bool:
+    def _complete(self, instance: Instance) -> bool:
         """Choose the values of the remaining nodes; return False, and leave the instance without
         them, if no choice is valid or the budget is spent."""
         template, outputs = instance.template, instance.outputs
@@ -187,7 +148,7 @@ class QuestionGenerator:
                 in_vain[cause] = before - instance.budget
         return False
 
-    def _options(self, node: Node, instance: _Instance, inputs: list[Value]) -> list[Filter]:
+    def _options(self, node: Node, instance: Instance, inputs: list[Value]) -> list[Filter]:
         """The values that a node's side inputs may have.
 
         Among those of a filter are some drawn at random, most of which match no object. As in the
@@ -280,7 +241,7 @@ def _accepted_answers(counts: dict[str, int]) -> set[str]:
     return {answer for answer, count in counts.items() if count <= largest}
 
 
-def _constraints_hold(instance: _Instance) -> bool:
+def _constraints_hold(instance: Instance) -> bool:
     """Return whether the constraints allow the node that was added last."""
     template, outputs = instance.template, instance.outputs
     if template.equal_parameters:
@@ -295,7 +256,7 @@ def _constraints_hold(instance: _Instance) -> bool:
     return True
 
 
-def _is_degenerate(instance: _Instance) -> bool:
+def _is_degenerate(instance: Instance) -> bool:
     """Return whether the answer is the same without one of the relations."""
     nodes = instance.template.nodes
     for relation, affected in instance.template.nodes_after_relations.items():

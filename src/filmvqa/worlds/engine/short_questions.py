@@ -12,8 +12,9 @@ from collections.abc import Sequence
 
 from filmvqa.system.errors import UserError
 from filmvqa.worlds.engine.families import Family
-from filmvqa.worlds.engine.programs import Filter, SceneIndex, SceneRecord, Value, answer_text
-from filmvqa.worlds.engine.schema import Function, Question
+from filmvqa.worlds.engine.instance import Instance
+from filmvqa.worlds.engine.programs import Filter, SceneIndex, SceneRecord, answer_text
+from filmvqa.worlds.engine.schema import Question
 from filmvqa.worlds.engine.wording import write_question
 from filmvqa.worlds.engine.world import World
 
@@ -87,24 +88,19 @@ class ShortQuestions:
     def _write(
         self, family: Family, filters: list[Filter], scene: SceneRecord, scene_index: SceneIndex
     ) -> Question:
-        template, drawn = family.template, iter(filters)
-        values: dict[str, str | None] = {}
-        program: list[Function] = []
-        outputs: list[Value] = []
-        last_steps: list[int] = []
-        for node in template.nodes:
-            chosen: Filter = next(drawn) if node.side_inputs else ()
-            named = dict(zip(node.side_inputs, chosen, strict=True))
-            values |= named
-            inputs = [last_steps[i] for i in node.inputs]
-            last_steps.append(node.append_steps(program, inputs, named, self._world))
-            outputs.append(node.apply(scene_index, [outputs[i] for i in node.inputs], chosen))
+        instance, drawn = Instance(family.template, scene_index, set()), iter(filters)
+        for node in family.template.nodes:
+            values: Filter = next(drawn) if node.side_inputs else ()
+            inputs = [instance.outputs[i] for i in node.inputs]
+            instance.values.append(values)
+            instance.outputs.append(node.apply(scene_index, inputs, values))
+        text = write_question(family.template, instance.parameters(), self._rng, self._world)
         return Question(
             image_filename=scene.image_filename,
-            question=write_question(template, values, self._rng, self._world),
+            question=text,
             image_index=scene.image_index,
             split=scene.split,
             question_family_index=family.index,
-            answer=answer_text(outputs[-1]),
-            program=program,
+            answer=answer_text(instance.outputs[-1]),
+            program=instance.program(),
         )
