@@ -57,7 +57,7 @@ laboratory: $(TESTABLE)
 	$(BIN)/python scripts/generate_clevr.py data=lab
 	$(BIN)/python scripts/preprocess_questions.py data=lab
 	$(BIN)/python scripts/extract_features.py data=lab
-	$(BIN)/python scripts/laboratory.py "claims=[parts/hour]"
+	$(BIN)/python scripts/laboratory.py "claims=[parts/hour]" results=outputs/laboratory/data
 
 # Side by side, with a thread each.
 TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not processes" -n auto --dist loadfile --no-loadscope-reorder

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 
 from filmvqa.cli.command import command
-from filmvqa.cli.job_folders import EXCLUDE_KEYS, LEFT_OUT
+from filmvqa.cli.job_folders import EXCLUDE_KEYS, LEFT_OUT, expand_jobs, find_swept_keys
+from filmvqa.cli.overrides import compose_config
 from filmvqa.cli.packed import packed_folder
 from filmvqa.cli.stages import run_stage
 from filmvqa.studies.settings import LaboratorySettings
 from filmvqa.system.cores import cores
 from filmvqa.system.files import read_bytes, write_file
+from filmvqa.system.side_output import going_on_without
 
 
 @command("laboratory", LaboratorySettings)
@@ -26,46 +29,72 @@ def main(settings: LaboratorySettings) -> None:
         read_bytes(path, "write a claim's settings to it")
 
     from filmvqa.studies.claims import find_runs, read_claim
-    from filmvqa.studies.laboratory import report_claim, tabulate_verdicts
+    from filmvqa.studies.laboratory import list_verdicts, report_claim
+    from filmvqa.studies.raw_results import read_kept_runs
     from filmvqa.studies.sweeps import is_finished
+    from filmvqa.studies.verdicts import draw_forest, keep_verdicts, list_sentences
 
     claims = [read_claim(path, name) for path, name in zip(files, names, strict=True)]
     jobs = settings.jobs or cores()
-    # Sweeps that share a folder differ also in what they do not vary.
-    named = f"{EXCLUDE_KEYS}=[{','.join(sorted(LEFT_OUT))}]"
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    runs, output = Path(settings.runs), Path(settings.output)
-
-    def reported(claim):
-        return report_claim(claim, runs, output, settings.split, settings.margin / 100)
-
-    reports = []
+    runs, results, output = map(Path, (settings.runs, settings.results, settings.output))
+    rows = []
     for claim in claims:
-        if settings.train:
-            missing = max(0, claim.runs - sum(map(is_finished, find_runs(claim, runs))))
+        kept = {run.name for run in read_kept_runs(results, claim, settings.split)}
+        if settings.redraw and not (kept or settings.claims):
+            continue
+        if settings.train and not settings.redraw:
+            own = {run.folder.relative_to(runs).as_posix()
+                   for run in find_runs(claim, runs) if is_finished(run)}  # fmt: skip
+            missing = max(0, claim.runs - len(own | kept))
             hours = missing * claim.minutes / 60 / jobs
             print(f"\n{claim.title}: {missing} of {claim.runs} runs to do, {jobs} at a time, about "
                   f"{hours:.1f} hours", flush=True)  # fmt: skip
             run_stage(
                 [
-                    f"train.py -m {overrides} {named} hydra.sweep.dir={runs / folder} "
+                    f"train.py -m {command} hydra.sweep.dir={runs / folder} "
                     f"hydra/launcher=joblib hydra.launcher.n_jobs={jobs}"
                     for folder, sweeps in claim.sweeps.items()
                     for overrides in sweeps
+                    for command in list_commands(overrides, folder, kept)
                 ],
                 "the laboratory goes on from there",
             )
-        reports.append(reported(claim))
-    # The claims that earlier calls have reported stay in the table.
-    others = [
-        read_claim(path, name)
-        for name, path in known.items()
-        if name not in names and (output / f"{path.stem}.md").exists()
+        report = report_claim(
+            claim, runs, results, output, settings.split, settings.margin / 100, settings.redraw
+        )
+        rows += list_verdicts(report)
+    verdicts = keep_verdicts(results, rows)
+    text = list_sentences(verdicts)
+    write_file(output / "verdicts.md", text)
+    with going_on_without(f"{output}/forest.png"):
+        draw_forest(verdicts, output / "forest.png")
+    print(f"\n{text}\nwritten to {output}, raw results to {results}")
+
+
+def list_commands(overrides: str, folder: str, kept: set[str]) -> list[str]:
+    """The overrides of ``train.py -m`` for the runs of a sweep that are not kept: the sweep's own
+    if none is, else for each setting its missing seeds."""
+    line = shlex.split(overrides)
+    sweep = [word for word in line if word.startswith("sweep=")]
+    config = compose_config(packed_folder("configs"), "train", sweep, return_hydra_config=True)
+    params = config.hydra.sweeper.params or {}
+    # Sweeps that share a folder differ also in what they do not vary.
+    left_out = LEFT_OUT - find_swept_keys(line, params)
+    named = f"{EXCLUDE_KEYS}=[{','.join(sorted(left_out))}]"
+    every = expand_jobs(line, params)
+    missing = [job for name, job in every.items() if f"{folder}/{name}" not in kept]
+    if len(missing) == len(every):
+        return [f"{overrides} {named}"]
+    seeds: dict[str, list[str]] = {}
+    for job in missing:
+        words = [word for word in job if not word.startswith("seed=")]
+        seed = [word.removeprefix("seed=") for word in job if word not in words]
+        seeds.setdefault(shlex.join(words), []).extend(seed)
+    return [
+        f"{words} {named}" + (f" seed={','.join(of_setting)}" if of_setting else "")
+        for words, of_setting in seeds.items()
     ]
-    reports += [reported(claim) for claim in others if find_runs(claim, runs)]
-    verdicts = tabulate_verdicts(sorted(reports, key=lambda report: report.claim.name))
-    write_file(output / "verdicts.md", verdicts)
-    print(f"\n{verdicts}\nwritten to {output}")
 
 
 if __name__ == "__main__":

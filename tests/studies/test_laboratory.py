@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import csv
 import json
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 import yaml
@@ -20,9 +23,10 @@ from filmvqa.studies.judging import (
     group_settings,
     judge,
     judge_difference,
-    score_run,
 )
-from filmvqa.studies.laboratory import ClaimReport, report_claim, tabulate_verdicts
+from filmvqa.studies.laboratory import BY_HAND, ClaimReport, list_verdicts, report_claim
+from filmvqa.studies.raw_results import read_kept_runs, score_run
+from filmvqa.studies.verdicts import draw_forest, keep_verdicts, list_sentences, read_verdicts
 from filmvqa.system.errors import UserError
 from tests.conftest import REPOSITORY
 from tests.studies.test_sweeps import write_run
@@ -46,13 +50,15 @@ def make_claim(folder: Path, **changes: Any) -> Claim:
 
 def report(folder: Path, **changes: Any) -> tuple[ClaimReport, str]:
     """The report of the claim, and its page."""
-    found = report_claim(make_claim(folder, **changes), folder, folder / "out", "test", 0.01)
+    found = report_claim(
+        make_claim(folder, **changes), folder, folder / "kept", folder / "out", "test", 0.01,
+    )  # fmt: skip
     return found, (folder / "out/decay.md").read_text()
 
 
 def find_settings(folder: Path, **changes: Any) -> tuple[Claim, list[Setting]]:
     claim = make_claim(folder, **changes)
-    runs = [score_run(run, "test") for run in find_runs(claim, folder)]
+    runs = [score_run(run, "test", folder) for run in find_runs(claim, folder)]
     return claim, group_settings(claim, runs)
 
 
@@ -62,7 +68,7 @@ def write_scored_run(folder: Path, correct: list[bool], **config: Any) -> None:
     run = folder / ",".join(f"{k}={v}" for k, v in config.items())
     (run / "best.pt").touch()
     rows = [
-        {"question_index": i, "image_index": i // 3, "answer": "yes", "truth": "yes" if c else "no"}
+        {"question_index": i, "image_index": i // 3, "answer": "yes" if c else "no", "truth": "yes"}
         for i, c in enumerate(correct)
     ]
     (run / "evaluation").mkdir()
@@ -188,14 +194,16 @@ def test_each_part_of_a_claim_has_a_contrast_that_decides_it(tmp_path: Path) -> 
     missing = found | {"text": "much - none", "first": {"optim.weight_decay": 0.5}}
     contrasts = [missing | {"decides": "Much helps."}, found, found | {"decides": "Some helps."}]
     of_parts, page = report(tmp_path, contrasts=contrasts)
-    rows = tabulate_verdicts([of_parts]).splitlines()[2:]
-    assert [row.split(" | ")[0].strip("| ") for row in rows] == ["Much helps.", "Some helps."]
-    assert rows[0].endswith("|  | **not run yet** |")
-    assert rows[1].endswith("| **shows** |")
+    rows = list_verdicts(of_parts)
+    assert [(row.claim, row.verdict) for row in rows] == [
+        ("Much helps.", "not run yet"), ("Some helps.", "shows"),
+    ]  # fmt: skip
+    assert rows[0].measured == ""
+    assert rows[1].measured.startswith("+10.0 (+")
     assert "| much - none | +10 |  | not run yet |" in page
     of_first, _ = report(tmp_path, contrasts=[missing, found])
-    (row,) = tabulate_verdicts([of_first]).splitlines()[2:]
-    assert row.endswith("|  | **not run yet** |")
+    (row,) = list_verdicts(of_first)
+    assert (row.measured, row.verdict) == ("", "not run yet")
 
 
 def test_a_network_on_its_plateau_is_not_judged(tmp_path: Path) -> None:
@@ -228,13 +236,12 @@ def test_a_claim_is_reported(tmp_path: Path) -> None:
     assert "| 0.1 | 3 | 90.0 | 90.0 | 80.0 | 88.9 ± 0.0 | +1.1 |" in page
     assert re.search(r"\| some - none \| \+10 \| \+10\.0 \(\+\d.* to \+1\d.*\) \| shows \|", page)
     assert "6 of 6 runs" in page
-    rows = (tmp_path / "out/decay.csv").read_text().splitlines()
-    assert rows[0] == "optim.weight_decay,seed,step,seconds,train,val,test"
-    assert rows[1] == "0.0,0,20,10,0.900000,0.800000,0.777778"
     for name in ("decay", "decay_courses"):
         with Image.open(tmp_path / f"out/{name}.png") as image:
             assert image.width == 960
-    assert "| **shows** |" in tabulate_verdicts([of_claim])
+    sentences = list_sentences(list_verdicts(of_claim))
+    assert "- *It helps* (somebody): **shows**. some - none: +10.0 (+" in sentences
+    assert ", of which the source has +10 (3 seeds; the page has 6 runs, 0.0 h)." in sentences
 
 
 def test_a_claim_is_reported_without_figures_that_cannot_be_drawn(
@@ -242,7 +249,7 @@ def test_a_claim_is_reported_without_figures_that_cannot_be_drawn(
 ) -> None:
     write_decays(tmp_path)
     report(tmp_path)
-    assert (tmp_path / "out/decay.csv").exists()
+    assert (tmp_path / "kept/decay.csv").exists()
     errors = capsys.readouterr().err
     assert errors.count("warning: ") == errors.count("; going on without it") == 2
 
@@ -309,7 +316,8 @@ def test_a_claim_without_runs(tmp_path: Path) -> None:
     (tmp_path / "decay/seed@0").mkdir(parents=True)
     of_claim, page = report(tmp_path)
     assert "Nothing was trained yet." in page
-    assert "**not run yet**" in tabulate_verdicts([of_claim])
+    assert "**not run yet**" in list_sentences(list_verdicts(of_claim))
+    assert not (tmp_path / "kept/decay.csv").exists()
 
 
 def test_runs_that_are_not_what_the_claim_is_about(tmp_path: Path) -> None:
@@ -368,6 +376,139 @@ def test_predictions_that_cannot_be_scored_are_named(
     path.write_text(f"{line}\n")
     with pytest.raises(UserError, match=message):
         find_settings(tmp_path)
+
+
+def write_provenance(folder: Path, pattern: str, commit: str, processor: str) -> None:
+    where = {"commit": commit, "clean": True, "device": "cpu", "processor": processor,
+             "instructions": "AVX2", "threads": 1, "torch": "2.9.0+cpu"}  # fmt: skip
+    for run in folder.glob(f"decay/{pattern}"):
+        (run / "provenance.json").write_text(json.dumps({"environments": [where]}))
+
+
+def redraw(folder: Path, **changes: Any) -> tuple[ClaimReport, str]:
+    """The report of the kept runs alone, and its page."""
+    folders = (folder / "no runs", folder / "kept", folder / "redrawn")
+    found = report_claim(make_claim(folder, **changes), *folders, "test", 0.01, redraw=True)
+    return found, (folder / "redrawn/decay.md").read_text()
+
+
+def test_pages_are_drawn_anew_from_raw_results_alone(tmp_path: Path) -> None:
+    """With the same numbers, intervals and courses; only where rows were read from differs."""
+    write_decays(tmp_path)
+    for path in tmp_path.rglob("config.yaml"):
+        path.write_text(path.read_text() + "trainer: {batch_size: 128}\n")
+    report_, page = report(tmp_path, by_type=True, plateau=60)
+    written = (tmp_path / "kept/decay.csv").read_text()
+    again, drawn = redraw(tmp_path, by_type=True, plateau=60)
+    assert again.outcomes == report_.outcomes
+    assert drawn == page.replace("0 read from", "6 read from")
+    for name in ("decay.png", "decay_courses.png"):
+        assert (tmp_path / "redrawn" / name).read_bytes() == (tmp_path / "out" / name).read_bytes()
+    assert (tmp_path / "kept/decay.csv").read_text() == written
+
+
+def test_raw_results_have_a_row_for_each_run(tmp_path: Path) -> None:
+    write_decays(tmp_path)
+    write_provenance(tmp_path, "*", "0123456789abcdef", "EPYC")
+    report(tmp_path)
+    with (tmp_path / "kept/decay.csv").open() as stream:
+        first, *others = csv.DictReader(stream)
+    assert len(others) == 5
+    assert first["run"] == "decay/optim.weight_decay=0.0,seed=0,optim.lr=0.1"
+    assert (first["optim.weight_decay"], first["seed"]) == ("0.0", "0")
+    assert (first["commit"], first["machine"]) == (
+        "0123456789", "EPYC, AVX2, 1 thread, torch 2.9.0",
+    )  # fmt: skip
+    assert (first["steps"], first["seconds"], first["test"]) == ("20", "10", "0.777778")
+    assert json.loads(first["val_by_type"]) == {"count": 0.25, "exist": 0.5}
+    assert first["course"] == "10 6 0.99 0.7;20 10 0.9 0.8"
+    assert json.loads(first["settings"])["optim.lr"] == 0.1
+    right = list(map(int, first["test_by_image"].split()))
+    assert (len(right), sum(right)) == (30, 70)
+
+
+def test_rows_of_another_machine_are_named(tmp_path: Path) -> None:
+    """Runs that are kept, and one's own of a seed more."""
+    write_decays(tmp_path)
+    write_provenance(tmp_path, "*", "a" * 40, "Zen 3")
+    _, page = report(tmp_path)
+    assert "machines are on this page" not in page
+    assert "- 6 runs, 0.0 h, of commit aaaaaaaaaa on Zen 3, AVX2, " in page
+    shutil.rmtree(tmp_path / "decay")
+    write_decay(tmp_path, 0.1, 7, [True] * 90)
+    write_provenance(tmp_path, "*", "b" * 40, "Zen 4")
+    _, page = report(tmp_path)
+    assert "**Runs of 2 machines are on this page.**" in page
+    assert re.search(r"- 6 runs, .*aaa on Zen 3.*, 6 read from the raw results: rows \(seeds\): "
+                     r"weight decay 0 \(0, 1, 2\); weight decay 0.1 \(0, 1, 2\)\n", page)  # fmt: skip
+    assert re.search(r"- 1 runs, .*bbb on Zen 4.*, 0 read .*: weight decay 0.1 \(7\)\n", page)
+    assert len((tmp_path / "kept/decay.csv").read_text().splitlines()) == 8
+
+
+def test_kept_runs_of_another_claim_are_reported_too(tmp_path: Path) -> None:
+    """Claims share runs; a value that is the default is not written, and not lost."""
+    write_decays(tmp_path)
+    report(tmp_path)
+    claim = tmp_path / "rate.yaml"
+    keys = [{"key": "optim.lr", "name": "rate"}]
+    where = {"optim.weight_decay": 0.1, "trainer.patience": 5}
+    changes = {"keys": keys, "where": where, "contrasts": [], "runs": 3}
+    claim.write_text(yaml.safe_dump(CLAIM | changes))
+    runs = read_kept_runs(tmp_path / "kept", read_claim(claim), "test")
+    assert [(run.seed, run.run.config["optim.lr"]) for run in runs] == [(i, 0.1) for i in range(3)]
+    assert not read_kept_runs(tmp_path / "kept", read_claim(claim), "val")
+
+
+def test_kept_runs_with_other_settings_are_not_mixed(tmp_path: Path) -> None:
+    write_decays(tmp_path)
+    report(tmp_path)
+    write_decay(tmp_path, 0.1, 9, [True] * 90, lr=0.3)
+    with pytest.raises(UserError, match=r"in optim\.lr, which the claim decay does not vary"):
+        report(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [('"optim.lr"', "optim.lr"), ("20 10 0.9", "20 ten 0.9"), (",0,,,test", ",zero,,,test"),
+     ("3 2 2 3 ", "")],
+)  # fmt: skip
+def test_a_broken_row_of_raw_results_is_named(tmp_path: Path, old: str, new: str) -> None:
+    write_decays(tmp_path)
+    report(tmp_path)
+    path = tmp_path / "kept/decay.csv"
+    text = path.read_text().replace('""', '"') if old.startswith('"') else path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+    with pytest.raises(UserError, match=r"decay.csv: line 2: is no row of a run"):
+        redraw(tmp_path)
+
+
+def test_what_is_written_by_hand_stays(tmp_path: Path) -> None:
+    write_decays(tmp_path)
+    report(tmp_path)
+    with (tmp_path / "out/decay.md").open("a") as stream:
+        stream.write(f"\n{BY_HAND}\nIt shows.\n")
+    _, page = report(tmp_path)
+    assert page.endswith(f"\n\n{BY_HAND}\nIt shows.\n")
+    assert report(tmp_path)[1] == page
+
+
+def test_verdicts_of_other_pages_stay_and_a_forest_is_drawn(tmp_path: Path) -> None:
+    """Also a verdict whose runs are not there any more, until they are run again."""
+    write_decays(tmp_path)
+    rows = list_verdicts(report(tmp_path)[0])
+    other = msgspec.structs.replace(rows[0], page="rate", world="two_cores", claimed=None)
+    keep_verdicts(tmp_path, [other])
+    merged = keep_verdicts(tmp_path, rows)
+    assert merged == [*rows, other] == read_verdicts(tmp_path)
+    lost = msgspec.structs.replace(rows[0], difference=None, low=None, high=None, verdict="not run yet")
+    assert keep_verdicts(tmp_path, [lost]) == merged
+    draw_forest(merged, tmp_path / "forest.png")
+    with Image.open(tmp_path / "forest.png") as image:
+        assert image.width == 1320
+    (tmp_path / "verdicts.csv").write_text("page,claim\nx,y\n")
+    with pytest.raises(UserError, match=r"verdicts.csv: line 2: .*missing required field"):
+        read_verdicts(tmp_path)
 
 
 @pytest.mark.parametrize("path", sorted((REPOSITORY / "configs/claim").rglob("*.yaml")))

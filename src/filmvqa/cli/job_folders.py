@@ -7,6 +7,7 @@ import hashlib
 import os
 import re
 from collections.abc import Mapping, Sequence
+from itertools import product
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -104,6 +105,29 @@ def count_jobs(overrides: Sequence[str], params: Mapping[str, Any]) -> int | Non
         return prod(len(list(override.sweep_string_iterator())) for override in swept.values())
     except HydraException:  # glob(...), of which files are listed, and interval(...)
         return None
+
+
+def expand_jobs(overrides: Sequence[str], params: Mapping[str, Any]) -> dict[str, list[str]]:
+    """The overrides of each job that Hydra's own sweeper makes of a command, by the name of its
+    folder where ``LEFT_OUT`` is no part of the names unless it is swept; ``params`` are the
+    sweeper's own."""
+    parser = OverridesParser.create()
+    both = [*(f"{key}={value}" for key, value in params.items()), *overrides]
+    values = {
+        o.key_or_group: [
+            f"{o.get_key_element()}={value}"
+            for value in (
+                o.sweep_string_iterator()
+                if o.is_sweep_override()
+                else [o.get_value_element_as_str()]
+            )
+        ]
+        for o in parser.parse_overrides(both)
+    }
+    left_out = LEFT_OUT - find_swept_keys(overrides, params)
+    jobs = [list(job) for job in product(*values.values())]
+    names = [sorted(line for line in job if _key_of(line) not in left_out) for job in jobs]
+    return {name_folder("\n".join(n)): job for n, job in zip(names, jobs, strict=True)}
 
 
 def describe_job() -> str:

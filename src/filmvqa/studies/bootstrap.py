@@ -29,6 +29,7 @@ def estimate_difference(
     second: NDArray[np.bool_] | NDArray[np.float64],
     images: NDArray[np.int64],
     *,
+    counts: NDArray[np.int64] | None = None,
     resamples: int = 4000,
     seed: int = 0,
 ) -> Difference:
@@ -53,10 +54,12 @@ def estimate_difference(
         The runs of a seed share what the seed decides.
     images
         (N,) which image each question is about.
+    counts
+        (N,) of how many questions each score is the sum; None: of one.
     """
     seeds = len(first)
     of_image = np.unique(images, return_inverse=True)[1]
-    questions = np.bincount(of_image).astype(np.float64)  # (I,)
+    questions = np.bincount(of_image, counts).astype(np.float64)  # (I,)
     better = first.astype(np.float64) - second  # (S, N)
     gains = np.stack([np.bincount(of_image, row) for row in better])  # (S, I) right answers more
     mean = gains.sum() / (seeds * questions.sum())

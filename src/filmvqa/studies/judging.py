@@ -4,47 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import mean
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-from filmvqa.settings.nested import changed_keys, flatten
+from filmvqa.settings.effects import Effect
+from filmvqa.settings.nested import flatten
 from filmvqa.studies.bootstrap import Difference, estimate_difference
 from filmvqa.studies.claims import Claim, Contrast, Key
-from filmvqa.studies.sweeps import IGNORED_KEYS, SweepRun, is_number, make_hashable
+from filmvqa.studies.raw_results import ScoredRun
+from filmvqa.studies.sweeps import IGNORED_KEYS, is_number, make_hashable
 from filmvqa.system.errors import UserError
-from filmvqa.system.layout import EvaluationLayout, RunLayout
-from filmvqa.tasks.protocol import Prediction, read_predictions
+from filmvqa.training.config_changes import config_changes
 
 Verdict = Literal[
     "shows", "shows, but less", "shows, and more", "does not show", "the opposite",
     "cannot be told", "still on its plateau", "too few seeds",
 ]  # fmt: skip
-
-
-@dataclass(frozen=True)
-class ScoredRun:
-    """A run, and how well it answers each of the test questions: 1 for a right and 0 for a wrong
-    answer; of a mask its intersection over union with the true one.
-
-    ``questions``, ``images`` and ``scores`` are (N,).
-    """
-
-    run: SweepRun
-    questions: NDArray[np.int64]
-    images: NDArray[np.int64]
-    scores: NDArray[np.float64]
-
-    @property
-    def seed(self) -> int:
-        return int(self.run.config.get("seed", 0))
-
-    @property
-    def test(self) -> float:
-        return float(self.scores.mean())
 
 
 @dataclass(frozen=True)
@@ -85,27 +62,6 @@ class Outcome:
     verdict: Verdict
 
 
-def score_run(run: SweepRun, split: str) -> ScoredRun:
-    """What an evaluation of a run on a split has written."""
-    path = EvaluationLayout(RunLayout(run.folder).evaluation, split).predictions
-    records = read_predictions(path)
-    return ScoredRun(
-        run,
-        np.array([record.question_index for record in records]),
-        np.array([record.image_index for record in records]),
-        np.array([_score(record, path) for record in records]),
-    )
-
-
-def _score(record: Prediction, path: Path) -> float:
-    if record.score is None:
-        raise UserError(
-            f"{path}: question {record.question_index} has no true answer; report on a split that "
-            "has them"
-        )
-    return record.score
-
-
 def group_settings(claim: Claim, runs: Sequence[ScoredRun]) -> list[Setting]:
     """The claim's settings in order.
 
@@ -120,11 +76,16 @@ def group_settings(claim: Claim, runs: Sequence[ScoredRun]) -> list[Setting]:
         values = tuple(make_hashable(run.run.config.get(key.key)) for key in claim.keys)
         group = groups.setdefault(values, {})
         for other in group.values():
-            differing = changed_keys(run.run.config, other.run.config)
-            if differing := [key for key in differing if key not in IGNORED_KEYS]:
+            changes = config_changes(other.run.config, run.run.config)
+            lines = changes.of(Effect.RESULT, Effect.LENGTH)
+            if other.world != run.world:  # where the files are says nothing
+                lines.append("data.name")
+            differing = [key for line in lines if (key := line.split()[0]) not in IGNORED_KEYS]
+            if differing:
                 raise UserError(
-                    f"{run.run.folder}: differs from {other.run.folder} in {differing[0]}, which "
-                    f"the claim {claim.name} does not vary; move one of them away"
+                    f"{run.place}: differs from {other.place} in {differing[0]}, which the claim "
+                    f"{claim.name} does not vary; give the claim a value of it, or move one of "
+                    "them away"
                 )
         group.setdefault(run.seed, run)
     ranks = [_rank(key, {values[i] for values in groups}) for i, key in enumerate(claim.keys)]
@@ -166,14 +127,14 @@ def judge(claim: Claim, settings: Sequence[Setting], margin: float) -> list[Outc
         pair = [[r for r in s.runs if r.seed in seeds] for s in (first, second)]
         one = pair[0][0]
         for run in (*pair[0], *pair[1]):
-            if not np.array_equal(run.questions, one.questions):
+            if run.test_set != one.test_set:
                 raise UserError(
-                    f"{run.run.folder}: its test questions are not those of {one.run.folder}; "
+                    f"{run.place}: its test questions are not those of {one.place}; "
                     "evaluate both on the same set"
                 )
         difference = estimate_difference(
             np.stack([r.scores for r in pair[0]]), np.stack([r.scores for r in pair[1]]),
-            one.images,
+            np.arange(len(one.questions)), counts=one.questions,
         )  # fmt: skip
         verdict = judge_difference(difference, contrast.expected, margin, contrast.claimed)
         if claim.plateau and min(first.at_the_end, second.at_the_end) < claim.plateau / 100:

@@ -1,8 +1,8 @@
-"""The laboratory's report: a table of verdicts, and a page for each claim."""
+"""The laboratory's report of a claim: its page, and the rows of its verdicts."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
@@ -10,15 +10,17 @@ from statistics import mean, stdev
 from filmvqa.evaluation.evaluate import evaluate_checkpoint
 from filmvqa.evaluation.settings import EvaluateSettings
 from filmvqa.studies.claims import Claim, Contrast, find_runs
-from filmvqa.studies.judging import Outcome, Setting, group_settings, judge, score_run
+from filmvqa.studies.judging import Outcome, Setting, group_settings, judge, label_setting
 from filmvqa.studies.laboratory_figure import draw_courses, draw_settings
 from filmvqa.studies.paper_results import ABLATIONS, MAC_BY_FRACTION, TEST_ACCURACY
+from filmvqa.studies.raw_results import ScoredRun, keep_runs, read_kept_runs, score_run
 from filmvqa.studies.sweeps import report_unfinished
-from filmvqa.system.files import check_output, is_up_to_date, write_file
+from filmvqa.studies.verdicts import VerdictRow
+from filmvqa.system.files import check_output, is_up_to_date, read_bytes, write_file
 from filmvqa.system.layout import EvaluationLayout, RunLayout
 from filmvqa.system.locks import folder_lock
 from filmvqa.system.side_output import going_on_without
-from filmvqa.system.tables import csv_table, markdown_table
+from filmvqa.system.tables import markdown_table
 from filmvqa.worlds.engine.programs import QUESTION_TYPES
 
 
@@ -33,45 +35,52 @@ class ClaimReport:
     @property
     def hours(self) -> float:
         """Hours of training of all runs together."""
-        runs = [run for setting in self.settings for run in setting.runs]
-        return sum(run.run.course[-1].seconds for run in runs) / 3600
+        return sum(run.run.course[-1].seconds for run in self.runs) / 3600
 
     @property
-    def num_runs(self) -> int:
-        return sum(len(setting.runs) for setting in self.settings)
+    def runs(self) -> list[ScoredRun]:
+        return [run for setting in self.settings for run in setting.runs]
 
 
-def report_claim(claim: Claim, runs: Path, output: Path, split: str, margin: float) -> ClaimReport:
-    """Evaluate a claim's finished runs on a split where that is not done yet, and write its page.
+#: What stands below this line of a page was written by hand, and stays.
+BY_HAND = "<!-- Below: by hand. -->\n"
 
-    The files are ``<claim>.md``, ``.csv``, ``.png`` (test score) and ``_courses.png`` (score
-    while training). Nothing that is reported was chosen on the split: the checkpoint of a run is
-    the best on validation.
+
+def report_claim(
+    claim: Claim, runs: Path, results: Path, output: Path, split: str, margin: float,
+    redraw: bool = False,
+) -> ClaimReport:  # fmt: skip
+    """Evaluate a claim's finished runs on a split where that is not done yet, keep their raw
+    results, and write its page.
+
+    The files are ``<claim>.csv`` in the folder of raw results, and ``<claim>.md``, ``.png`` (test
+    score) and ``_courses.png`` (score while training). Nothing that is reported was chosen on the
+    split: the checkpoint of a run is the best on validation.
 
     Parameters
     ----------
     runs
         The folder of the sweeps' folders.
+    results
+        The folder of raw results. Runs that are kept there are reported too.
     margin
         As for ``judge``.
+    redraw
+        Report the kept runs alone.
     """
-    check_output(output / f"{claim.name}.md")
-    scored = []
-    all_runs = find_runs(claim, runs)
-    unfinished = {run.folder for run in report_unfinished(all_runs)}
-    for run in (run for run in all_runs if run.folder not in unfinished):
-        layout = RunLayout(run.folder)
-        predictions = EvaluationLayout(layout.evaluation, split).predictions
-        if not is_up_to_date(predictions, layout.best_checkpoint):
-            evaluate_checkpoint(
-                EvaluateSettings(checkpoint=str(layout.best_checkpoint), split=split)
-            )
-        scored.append(score_run(run, split))
-    settings = group_settings(claim, scored)
+    page = output / f"{claim.name}.md"
+    check_output(page)
+    kept = read_kept_runs(results, claim, split)
+    scored = {run.name: run for run in kept}
+    if not redraw:
+        scored |= {run.name: run for run in _score_own(claim, runs, split)}
+    settings = group_settings(claim, list(scored.values()))
     report = ClaimReport(claim, settings, judge(claim, settings, margin))
+    with folder_lock(results, claim.name):
+        keep_runs(results, claim, list(scored.values()))
     with folder_lock(output, claim.name):
-        write_file(output / f"{claim.name}.md", format_page(report, split))
-        write_file(output / f"{claim.name}.csv", format_claim_csv(report))
+        _, mark, by_hand = _read_page(page).partition(BY_HAND)
+        write_file(page, format_page(report, split) + (f"\n{mark}{by_hand}" if mark else ""))
         if settings:
             for name, draw in {
                 claim.name: draw_settings,
@@ -80,6 +89,26 @@ def report_claim(claim: Claim, runs: Path, output: Path, split: str, margin: flo
                 with going_on_without(f"{output}/{name}.png"):
                     draw(claim, settings, output / f"{name}.png")
     return report
+
+
+def _read_page(page: Path) -> str:
+    remedy = "move it away, or make it readable"
+    return read_bytes(page, remedy).decode(errors="replace") if page.exists() else ""
+
+
+def _score_own(claim: Claim, runs: Path, split: str) -> list[ScoredRun]:
+    """The finished runs of a claim in their folders, evaluated."""
+    own = find_runs(claim, runs)
+    unfinished = {run.folder for run in report_unfinished(own)}
+    own = [run for run in own if run.folder not in unfinished]
+    for run in own:
+        layout = RunLayout(run.folder)
+        predictions = EvaluationLayout(layout.evaluation, split).predictions
+        if not is_up_to_date(predictions, layout.best_checkpoint):
+            evaluate_checkpoint(
+                EvaluateSettings(checkpoint=str(layout.best_checkpoint), split=split)
+            )
+    return [score_run(run, split, runs) for run in own]
 
 
 def format_page(report: ClaimReport, split: str) -> str:
@@ -92,16 +121,43 @@ def format_page(report: ClaimReport, split: str) -> str:
     lines += [tabulate_settings(report, split), tabulate_outcomes(claim, report.outcomes)]
     score = report.settings[0].score
     lines.append(
-        f"{report.num_runs} of {claim.runs} runs, {report.hours:.1f} hours of training with one "
-        f"thread each. Scores are the {score} in percent; all but those at the end are of each "
+        f"{len(report.runs)} of {claim.runs} runs, {report.hours:.1f} hours of training. Scores are the {score} in percent; all but those at the end are of each "
         "run's best checkpoint on validation; the gap is training's less the test's."
     )
+    lines.append(tell_origins(report))
     lines += [claim.note] if claim.note else []
     lines += [
         f"![{score[0].upper()}{score[1:]} by setting]({claim.name}.png)",
         f"![{score[0].upper()}{score[1:]} while training]({claim.name}_courses.png)",
     ]
     return "\n\n".join(line.rstrip("\n") for line in lines) + "\n"
+
+
+def tell_origins(report: ClaimReport) -> str:
+    """Of which commit and machine the runs are, as a list of a line for each pair of these."""
+    groups: dict[tuple[str, str], list[ScoredRun]] = {}
+    for run in report.runs:
+        groups.setdefault((run.commit, run.machine), []).append(run)
+    lines = [
+        f"**Runs of {count} machines are on this page.**\n"
+        for count in [len({machine for _, machine in groups})]
+        if count > 1
+    ]
+    keys = [key.key for key in report.claim.keys]
+    for (commit, machine), runs in groups.items():
+        rows = [
+            f"{label_setting(report.claim, setting, keys) or '–'} ({', '.join(seeds)})"
+            for setting in report.settings
+            if (seeds := [str(run.seed) for run in setting.runs if run in runs])
+        ]
+        which = "all rows" if len(groups) == 1 else f"rows (seeds): {'; '.join(rows)}"
+        hours = sum(run.run.course[-1].seconds for run in runs) / 3600
+        kept = sum(run.is_kept for run in runs)
+        lines.append(
+            f"- {len(runs)} runs, {hours:.1f} h, of commit {commit or 'unknown'} on "
+            f"{machine or 'an unknown machine'}, {kept} read from the raw results: {which}"
+        )
+    return "\n".join(lines)
 
 
 def tabulate_settings(report: ClaimReport, split: str) -> str:
@@ -169,27 +225,34 @@ def _find_outcome(contrast: Contrast, outcomes: Sequence[Outcome]) -> tuple[str,
     return "", "not run yet"
 
 
-def tabulate_verdicts(reports: Sequence[ClaimReport]) -> str:
-    """The first table of the laboratory: a row for each part of each claim."""
-    rows = []
-    for report in reports:
-        claim, ran = report.claim, f"{report.num_runs} runs, {report.hours:.1f} h"
-        for part, contrast in claim.deciding.items():
-            difference, verdict = _find_outcome(contrast, report.outcomes)
-            measured = f"{contrast.text}: {difference}" if difference else ""
-            rows.append([part, claim.source, ran, measured, f"**{verdict}**"])
-    header = ["claim", "source", "what was run", "difference in points, 95% interval", "verdict"]
-    return markdown_table(header, rows, len(header))
+def list_verdicts(report: ClaimReport) -> list[VerdictRow]:
+    """A row for each part of a claim."""
+    claim, rows = report.claim, []
+    for part, contrast in claim.deciding.items():
+        outcome = next((o for o in report.outcomes if o.contrast is contrast), None)
+        difference = outcome.difference if outcome else None
+        rows.append(
+            VerdictRow(
+                page=claim.name,
+                claim=part,
+                source=claim.source,
+                world=", ".join(sorted({run.world for run in report.runs} - {""})),
+                contrast=contrast.text,
+                expected=contrast.expected,
+                claimed=contrast.claimed,
+                difference=None if difference is None else round(100 * difference.mean, 2),
+                low=None if difference is None else round(100 * difference.low, 2),
+                high=None if difference is None else round(100 * difference.high, 2),
+                verdict=outcome.verdict if outcome else "not run yet",
+                seeds=len(outcome.seeds) if outcome else 0,
+                runs=len(report.runs),
+                hours=round(report.hours, 2),
+                commits=_join(run.commit for run in report.runs),
+                machines=_join(run.machine for run in report.runs),
+            )
+        )
+    return rows
 
 
-def format_claim_csv(report: ClaimReport) -> str:
-    """A row for each run: scores as fractions, at the evaluation with the best validation."""
-    keys = [key.key for key in report.claim.keys]
-    header = [*keys, "seed", "step", "seconds", "train", "val", "test"]
-    rows = []
-    for setting in report.settings:
-        for run in setting.runs:
-            accuracies = (f"{value:.6f}" for value in (run.run.train, run.run.val, run.test))
-            seconds = f"{run.run.course[-1].seconds:.0f}"
-            rows.append([*setting.values.values(), run.seed, run.run.step, seconds, *accuracies])
-    return csv_table(header, rows)
+def _join(names: Iterable[str]) -> str:
+    return "; ".join(sorted(set(names) - {""}))

@@ -127,12 +127,17 @@ class LaboratorySettings(ProgramSettings):
         their own.
     runs
         The folder of the sweeps' folders.
+    results
+        The folder of raw results: a CSV file for each claim, whose runs are reported beside those
+        of ``runs``, and are not run again.
     output
         The folder of the reports.
     split
         What is reported on; checkpoints are chosen on validation.
     train
         Whether runs that are missing are trained first.
+    redraw
+        Draw all from the raw results alone.
     jobs
         How many are trained at a time, with a thread each; None: one for each core.
     margin
@@ -141,9 +146,11 @@ class LaboratorySettings(ProgramSettings):
 
     claims: Annotated[list[Name], Meta(min_length=1)] | None = None
     runs: PathText
+    results: PathText
     output: PathText
     split: SplitName = "test"
     train: bool = True
+    redraw: bool = False
     jobs: Workers | None = None
     margin: NotNegative = 1.0
 

@@ -156,7 +156,7 @@ def find_runs_below(folder: Path) -> list[SweepRun]:
         runs.append(
             SweepRun(
                 layout.folder,
-                config | {"model": _name_model(config)},
+                config | {"model": name_model(config)},
                 best["step"],
                 best["train"],
                 best["val"],
@@ -198,7 +198,7 @@ def _read_config(path: Path) -> dict[str, Any]:
     return config
 
 
-def _name_model(config: dict[str, Any]) -> str:
+def name_model(config: dict[str, Any]) -> str:
     """The model's name as in ``TEST_ACCURACY``, in which FiLM on pixels is a model of its own."""
     name = str(config.get("model.name"))
     return f"{name}_pixels" if config.get("data.backbone.name") == "pixels" else name

@@ -52,7 +52,8 @@ def choose_device(name: str) -> torch.device:
 
 
 def hardware(device: torch.device) -> dict[str, Any]:
-    """The name of the processor, the number of threads of torch, and the name of the device."""
+    """The name of the processor and its instructions for vectors, the number of threads of torch,
+    and the name of the device."""
     processor = platform.processor()
     if Path("/proc/cpuinfo").exists():
         lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -60,6 +61,7 @@ def hardware(device: torch.device) -> dict[str, Any]:
         processor = next(models, processor)
     return {
         "processor": processor,
+        "instructions": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
     }

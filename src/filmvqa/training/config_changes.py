@@ -49,8 +49,7 @@ def config_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> ConfigChan
     """The differences of two configurations; a key that one of them lacks has the value by which
     versions acted that did not have it."""
     old, new = flatten(old), flatten(new)
-    defaults = flatten(defaults_of(RunSettings))
-    defaults |= _option_defaults(new.get("model.name")) | ADDED_KEYS
+    defaults = values_without(new.get("model.name"))
     by_effect: dict[Effect, list[str]] = {}
     for key in sorted(old | new):
         before, now = (config.get(key, defaults.get(key)) for config in (old, new))
@@ -58,6 +57,11 @@ def config_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> ConfigChan
             line = f"{key} was {before}, now {now}"
             by_effect.setdefault(effect_of(key), []).append(line)
     return ConfigChanges(by_effect)
+
+
+def values_without(model_name: Any) -> dict[str, Any]:
+    """The values of keys that the configuration of a run of such a model does not have."""
+    return flatten(defaults_of(RunSettings)) | _option_defaults(model_name) | ADDED_KEYS
 
 
 def _option_defaults(model_name: Any) -> dict[str, Any]:

@@ -1,0 +1,243 @@
+"""Raw results of runs: what each answered on test questions, and the CSV files that keep them.
+
+A file has a row for each run, so that what changes is seen line by line. Its scores are sums over
+the questions of each test image, of which differences with their intervals are computed: nothing
+else of a run is needed to draw its page anew. How many questions each image has is the same for all
+runs, and stands once, in ``test_sets.csv``.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from filmvqa.settings.effects import Effect
+from filmvqa.studies.claims import Claim, belongs
+from filmvqa.studies.sweeps import Evaluated, SweepRun, name_model
+from filmvqa.system.errors import UserError, one_line
+from filmvqa.system.files import names_in, read_bytes, write_file
+from filmvqa.system.layout import EvaluationLayout, RunLayout
+from filmvqa.system.tables import csv_table
+from filmvqa.tasks.protocol import Prediction, read_predictions
+from filmvqa.training.config_changes import effect_of, values_without
+
+#: Columns of what is no setting; all others are keys of the run's config.
+_COLUMNS = (
+    "run", "seed", "commit", "machine", "split", "steps", "seconds", "best_step", "train", "val",
+    "test", "score", "val_by_type", "course", "settings", "test_set", "test_by_image",
+)  # fmt: skip
+_TEST_SETS = "test_sets.csv"
+#: The file of what the runs say, of all claims.
+VERDICTS = "verdicts.csv"
+#: Keys of settings that change no result themselves, but which claims ask for.
+_NAMES = ("ablation", "data.name", "data.backbone.name")
+
+
+@dataclass(frozen=True)
+class ScoredRun:
+    """A run, and how well it answers the test questions of each image.
+
+    Attributes
+    ----------
+    run
+        If it was kept, its folder is the CSV file.
+    name
+        Its folder below that of the sweeps' folders.
+    split, test_set
+        Which questions were asked, and a hash of them and of the true answers.
+    questions
+        (I,) the number of questions about each image.
+    scores
+        (I,) the number of right answers about each image; of masks the sum of their intersections
+        over union with the true ones.
+    commit, machine
+        Of which code and on what it was trained; empty if it is not known.
+    is_kept
+        Whether it was read from a CSV file.
+    """
+
+    run: SweepRun
+    name: str
+    split: str
+    test_set: str
+    questions: NDArray[np.int64]
+    scores: NDArray[np.float64]
+    commit: str
+    machine: str
+    is_kept: bool = False
+
+    @property
+    def place(self) -> str:
+        """What messages call it."""
+        return f"{self.run.folder}: {self.name}" if self.is_kept else str(self.run.folder)
+
+    @property
+    def seed(self) -> int:
+        return int(self.run.config.get("seed", 0))
+
+    @property
+    def test(self) -> float:
+        return float(self.scores.sum() / self.questions.sum())
+
+    @property
+    def world(self) -> str:
+        """The name of its data set."""
+        return str(self.run.config.get("data.name") or "")
+
+
+def score_run(run: SweepRun, split: str, runs: Path) -> ScoredRun:
+    """What an evaluation of a run on a split has written; ``runs`` is the folder of all sweeps."""
+    path = EvaluationLayout(RunLayout(run.folder).evaluation, split).predictions
+    records = read_predictions(path)
+    asked = [[r.question_index, r.image_index, getattr(r, "truth", None)] for r in records]
+    of_image = np.unique([r.image_index for r in records], return_inverse=True)[1]
+    scores = np.bincount(of_image, [_score(record, path) for record in records])
+    test_set = hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:12]
+    name = run.folder.relative_to(runs).as_posix()
+    return ScoredRun(run, name, split, test_set, np.bincount(of_image), scores, *_trace(run.folder))
+
+
+def _score(record: Prediction, path: Path) -> float:
+    if record.score is None:
+        raise UserError(
+            f"{path}: question {record.question_index} has no true answer; report on a split that "
+            "has them"
+        )
+    return record.score
+
+
+def _trace(folder: Path) -> tuple[str, str]:
+    """The commit and the machine of a run; several if it went on elsewhere."""
+    path = RunLayout(folder).provenance
+    if not path.exists():
+        return "", ""
+    commits, machines = [], []
+    for where in json.loads(path.read_text())["environments"]:
+        commit = (where.get("commit") or "")[:10]
+        commits.append(commit if where.get("clean") or not commit else f"{commit} with changes")
+        device = where["device"] if where["device"] != "cpu" else where["processor"]
+        parts = [device, where.get("instructions"), f"{where['threads']} threads"]
+        parts.append(f"torch {where['torch'].partition('+')[0]}")
+        machines.append(", ".join(part for part in parts if part).replace("1 threads", "1 thread"))
+    return "; ".join(dict.fromkeys(commits)), "; ".join(dict.fromkeys(machines))
+
+
+def read_kept_runs(folder: Path, claim: Claim, split: str) -> list[ScoredRun]:
+    """The runs of a folder's CSV files that belong to a claim and were tested on a split; of one
+    that several files have, the first."""
+    runs: dict[str, ScoredRun] = {}
+    for name in names_in(folder):
+        if name.endswith(".csv") and name not in (_TEST_SETS, VERDICTS):
+            for kept in read_results(folder / name):
+                is_asked = kept.split == split and kept.name.split("/")[0] in claim.sweeps
+                if is_asked and belongs(kept.run, claim):
+                    runs.setdefault(kept.name, kept)
+    return list(runs.values())
+
+
+def read_results(path: Path) -> list[ScoredRun]:
+    """The runs of a CSV file; none if there is no such file.
+
+    Raises
+    ------
+    UserError
+        If a row lacks something, or has what is none of its values.
+    """
+    sets = {row["test_set"]: row["questions_by_image"] for row in read_rows(path.parent / _TEST_SETS)}
+    runs = []
+    for number, row in enumerate(read_rows(path), 2):
+        try:
+            questions = np.array(sets[row["test_set"]].split(), np.int64)
+            runs.append(_parse(row, questions, path))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UserError(
+                f"{path}: line {number}: is no row of a run ({type(error).__name__}: "
+                f"{one_line(error)}); correct it, or take the file from git again"
+            ) from None
+    return runs
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV file by the names of its columns; none if there is no such file."""
+    if not path.exists():
+        return []
+    text = read_bytes(path, "take it from git again").decode(errors="replace")
+    return list(csv.DictReader(text.splitlines()))
+
+
+def _parse(row: Mapping[str, str], questions: NDArray[np.int64], path: Path) -> ScoredRun:
+    scores = np.array(row["test_by_image"].split(), np.float64)
+    if len(scores) != len(questions):
+        raise ValueError(f"test_by_image has {len(scores)} images, not {len(questions)}")
+    varied = {key: _read_value(value) for key, value in row.items() if key not in _COLUMNS}
+    config = json.loads(row["settings"]) | varied | {"seed": int(row["seed"])}
+    config = values_without(config.get("model.name")) | config | {"model": name_model(config)}
+    course = [
+        Evaluated(int(step), *map(float, others))
+        for step, *others in (part.split() for part in row["course"].split(";"))
+    ]
+    run = SweepRun(
+        path, config, int(row["best_step"]), float(row["train"]), float(row["val"]),
+        json.loads(row["val_by_type"]), course, row["score"],
+    )  # fmt: skip
+    return ScoredRun(
+        run, row["run"], row["split"], row["test_set"], questions, scores, row["commit"],
+        row["machine"], is_kept=True,
+    )  # fmt: skip
+
+
+def _read_value(text: str) -> Any:
+    """A value of a config: as JSON if it is such, else a word."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def keep_runs(folder: Path, claim: Claim, runs: Sequence[ScoredRun]) -> None:
+    """Write a claim's CSV file with these runs and those that it has; of one that it has already,
+    what is given counts."""
+    path = folder / f"{claim.name}.csv"
+    rows = {(kept.name, kept.split): kept for kept in read_results(path)}
+    rows |= {(run.name, run.split): run for run in runs}
+    keys = [key.key for key in claim.keys]
+    if not rows:
+        return
+    columns = [_COLUMNS[0], *keys, *_COLUMNS[1:]]
+    write_file(path, csv_table(columns, [_format(rows[name], keys) for name in sorted(rows)]))
+    sets = {row["test_set"]: list(row.values()) for row in read_rows(folder / _TEST_SETS)}
+    for run in rows.values():
+        sets[run.test_set] = [run.test_set, run.split, " ".join(map(str, run.questions))]
+    header = ["test_set", "split", "questions_by_image"]
+    write_file(folder / _TEST_SETS, csv_table(header, sorted(sets.values())))
+
+
+def _format(scored: ScoredRun, keys: Sequence[str]) -> list[Any]:
+    """A row; its settings are those that change results and are not the defaults."""
+    run, config = scored.run, scored.run.config
+    defaults = values_without(config.get("model.name"))
+    settings = {
+        key: value
+        for key, value in sorted(config.items())
+        if key not in (*keys, "seed", "model")
+        and value != defaults.get(key)
+        and (key in _NAMES or effect_of(key) in (Effect.RESULT, Effect.LENGTH))
+    }
+    values = [config.get(key) for key in keys]
+    course = ";".join(f"{e.step} {e.seconds:.0f} {e.train:.6g} {e.val:.6g}" for e in run.course)
+    return [
+        scored.name, *(v if isinstance(v, str) else json.dumps(v) for v in values), scored.seed,
+        scored.commit, scored.machine, scored.split, run.course[-1].step,
+        f"{run.course[-1].seconds:.0f}", run.step,
+        *(f"{score:.6g}" for score in (run.train, run.val, scored.test)), run.score,
+        json.dumps({name: round(value, 6) for name, value in run.by_type.items()}), course,
+        json.dumps(settings), scored.test_set, " ".join(f"{s:.6g}" for s in scored.scores),
+    ]  # fmt: skip
