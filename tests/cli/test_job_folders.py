@@ -15,8 +15,10 @@ from filmvqa.cli import sweep_failures
 from filmvqa.cli.command import CONFIGS
 from filmvqa.cli.job_folders import (
     EXCLUDE_KEYS,
+    LEFT_OUT,
     count_jobs,
     describe_job,
+    expand_jobs,
     find_swept_keys,
     name_folder,
 )
@@ -164,3 +166,21 @@ def test_a_job_says_what_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     OmegaConf.set_readonly(hydra, False)
     hydra.job.num = 1
     assert describe_job() == "job 2 of 6: optim.weight_decay=1e-4, seed=1"
+
+
+def test_jobs_are_expanded_into_the_folders_that_they_get(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the laboratory names them: it asks which of them are done before it starts any."""
+    line = ["experiment=lab", "sweep=decoder", "model.generator.hidden_dims=[128,128]",
+            "optim.weight_decay=0,1e-4", "seed=0,1"]  # fmt: skip
+    jobs = expand_jobs(line, {})
+    named = f"{EXCLUDE_KEYS}=[{','.join(sorted(LEFT_OUT))}]"
+    found = folders([named, *line], *jobs.values(), monkeypatch=monkeypatch)
+    assert [path.name for path in found] == list(jobs)
+    assert len(jobs) == 4
+    assert next(iter(jobs.values()))[-2:] == ["optim.weight_decay=0", "seed=0"]
+
+
+def test_a_sweep_of_its_own_is_expanded_too() -> None:
+    params = {"experiment": "lab_patience,lab_patience_mac", "seed": "0,1,2"}
+    jobs = expand_jobs(["sweep=data_efficiency", "seed=3"], params)
+    assert list(jobs) == ["experiment@lab_patience+seed@3", "experiment@lab_patience_mac+seed@3"]

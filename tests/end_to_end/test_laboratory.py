@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from pathlib import Path
 
 import h5py
@@ -182,12 +183,25 @@ def test_a_claim_from_its_settings_to_its_verdict(workplace: Path) -> None:
     assert {path.name for path in folder.glob("*.png")} == drawn
     best = sorted(workplace.glob("outputs/sweeps/decay/*/best.pt"))
     times = [path.stat().st_mtime_ns for path in best]
+    # What is among the raw results is not run again, wherever its folder is; what is not is.
+    kept = workplace / "docs/laboratory/data/decay.csv"
+    rows = kept.read_text().splitlines(keepends=True)
+    kept.write_text("".join(rows[:-1]))
+    for path in (best[0], best[-1]):
+        shutil.rmtree(path.parent)
     out = succeed(*command, cwd=workplace)
-    assert out.count("finished already") == 4
-    assert "Decay: 0 of 4 runs to do" in out
-    assert [path.stat().st_mtime_ns for path in best] == times
-    out = succeed(*command, "train=false", cwd=workplace)
-    assert "finished already" not in out
+    assert "Decay: 1 of 4 runs to do" in out
+    assert "job 1 of 1: " in out
+    assert [path.exists() for path in best] == [False, True, True, True]
+    assert [path.stat().st_mtime_ns for path in best[1:3]] == times[1:3]
+    assert [row.split(",")[0] for row in kept.read_text().splitlines()] == [
+        row.split(",")[0] for row in rows
+    ]
+    page = (folder / "decay.md").read_text()
+    out = succeed(*command[:1], "claims=[decay.yaml]", "split=val", "redraw=true", cwd=workplace)
+    assert "to do" not in out
+    assert (folder / "decay.md").read_text() == page.replace("1 read from", "4 read from")
+    best = best[1:]
     last = best[0].with_name("last.pt")
     content = torch.load(last, weights_only=True)
     content["progress"]["finished"] = False  # as if it had been cut off

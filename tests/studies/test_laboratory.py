@@ -501,7 +501,9 @@ def test_verdicts_of_other_pages_stay_and_a_forest_is_drawn(tmp_path: Path) -> N
     keep_verdicts(tmp_path, [other])
     merged = keep_verdicts(tmp_path, rows)
     assert merged == [*rows, other] == read_verdicts(tmp_path)
-    lost = msgspec.structs.replace(rows[0], difference=None, low=None, high=None, verdict="not run yet")
+    lost = msgspec.structs.replace(
+        rows[0], difference=None, low=None, high=None, verdict="not run yet"
+    )
     assert keep_verdicts(tmp_path, [lost]) == merged
     draw_forest(merged, tmp_path / "forest.png")
     with Image.open(tmp_path / "forest.png") as image:

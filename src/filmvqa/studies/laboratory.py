@@ -121,8 +121,9 @@ def format_page(report: ClaimReport, split: str) -> str:
     lines += [tabulate_settings(report, split), tabulate_outcomes(claim, report.outcomes)]
     score = report.settings[0].score
     lines.append(
-        f"{len(report.runs)} of {claim.runs} runs, {report.hours:.1f} hours of training. Scores are the {score} in percent; all but those at the end are of each "
-        "run's best checkpoint on validation; the gap is training's less the test's."
+        f"{len(report.runs)} of {claim.runs} runs, {report.hours:.1f} hours of training. Scores "
+        f"are the {score} in percent; all but those at the end are of each run's best checkpoint on "
+        "validation; the gap is training's less the test's."
     )
     lines.append(tell_origins(report))
     lines += [claim.note] if claim.note else []

@@ -151,7 +151,7 @@ def read_results(path: Path) -> list[ScoredRun]:
     UserError
         If a row lacks something, or has what is none of its values.
     """
-    sets = {row["test_set"]: row["questions_by_image"] for row in read_rows(path.parent / _TEST_SETS)}
+    sets = {r["test_set"]: r["questions_by_image"] for r in read_rows(path.parent / _TEST_SETS)}
     runs = []
     for number, row in enumerate(read_rows(path), 2):
         try:
