@@ -18,6 +18,7 @@ def documents() -> list[Path]:
         REPOSITORY / "data/README.md",
         *sorted((REPOSITORY / "docs").glob("*.md")),
         *sorted((REPOSITORY / "docs/guides").glob("*.md")),
+        *sorted((REPOSITORY / "docs/laboratory").glob("*.md")),
     ]
 
 

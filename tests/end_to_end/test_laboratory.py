@@ -199,7 +199,7 @@ def test_a_claim_from_its_settings_to_its_verdict(workplace: Path) -> None:
     ]
     page = (folder / "decay.md").read_text()
     out = succeed(*command[:1], "claims=[decay.yaml]", "split=val", "redraw=true", cwd=workplace)
-    assert "to do" not in out
+    assert "runs to do" not in out
     assert (folder / "decay.md").read_text() == page.replace("1 read from", "4 read from")
     best = best[1:]
     last = best[0].with_name("last.pt")

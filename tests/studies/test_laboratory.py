@@ -241,7 +241,7 @@ def test_a_claim_is_reported(tmp_path: Path) -> None:
             assert image.width == 960
     sentences = list_sentences(list_verdicts(of_claim))
     assert "- *It helps* (somebody): **shows**. some - none: +10.0 (+" in sentences
-    assert ", of which the source has +10 (3 seeds; the page has 6 runs, 0.0 h)." in sentences
+    assert " points, where the source has +10 (3 seeds; the page has 6 runs, 0.0 h)." in sentences
 
 
 def test_a_claim_is_reported_without_figures_that_cannot_be_drawn(
@@ -501,9 +501,7 @@ def test_verdicts_of_other_pages_stay_and_a_forest_is_drawn(tmp_path: Path) -> N
     keep_verdicts(tmp_path, [other])
     merged = keep_verdicts(tmp_path, rows)
     assert merged == [*rows, other] == read_verdicts(tmp_path)
-    lost = msgspec.structs.replace(
-        rows[0], difference=None, low=None, high=None, verdict="not run yet"
-    )
+    lost = msgspec.structs.replace(rows[0], difference=None, seeds=0, verdict="not run yet")
     assert keep_verdicts(tmp_path, [lost]) == merged
     draw_forest(merged, tmp_path / "forest.png")
     with Image.open(tmp_path / "forest.png") as image:

@@ -122,8 +122,8 @@ def format_page(report: ClaimReport, split: str) -> str:
     score = report.settings[0].score
     lines.append(
         f"{len(report.runs)} of {claim.runs} runs, {report.hours:.1f} hours of training. Scores "
-        f"are the {score} in percent; all but those at the end are of each run's best checkpoint on "
-        "validation; the gap is training's less the test's."
+        f"are the {score} in percent; all but those at the end are of each run's best checkpoint "
+        "on validation; the gap is training's less the test's."
     )
     lines.append(tell_origins(report))
     lines += [claim.note] if claim.note else []

@@ -69,14 +69,14 @@ def read_verdicts(folder: Path) -> list[VerdictRow]:
 
 
 def keep_verdicts(folder: Path, rows: Sequence[VerdictRow]) -> list[VerdictRow]:
-    """Put verdicts in the place of those that the folder has of their pages, and return all. What
-    was not run leaves what is there: its runs may be elsewhere."""
+    """Put verdicts in the place of those that the folder has of their pages, and return all. One
+    of fewer seeds, or of none, leaves what is there, whose runs may not be kept."""
     pages = {row.page for row in rows}
     earlier = {(row.page, row.claim): row for row in read_verdicts(folder)}
     merged = [row for row in earlier.values() if row.page not in pages]
     for row in rows:
-        is_run = row.difference is not None
-        merged.append(row if is_run else earlier.get((row.page, row.claim), row))
+        before = earlier.get((row.page, row.claim), row)
+        merged.append(before if before.seeds > row.seeds else row)
     merged.sort(key=lambda row: (row.world, row.page))
     header = VerdictRow.__struct_fields__
     write_file(folder / VERDICTS, csv_table(header, map(msgspec.structs.astuple, merged)))
@@ -90,7 +90,7 @@ def list_sentences(rows: Sequence[VerdictRow]) -> str:
         lines.append(f"\n**{world or 'Not run yet'}**\n")
         for row in members:
             measured = f" {row.contrast}: {row.measured} points" if row.measured else ""
-            source = "" if row.claimed is None else f", of which the source has {row.claimed:+g}"
+            source = "" if row.claimed is None else f", where the source has {row.claimed:+g}"
             cost = f"{row.seeds} seeds; the page has {row.runs} runs, {row.hours:.1f} h"
             machine = f", on {row.machines}" if row.machines else ""
             lines.append(
@@ -120,7 +120,7 @@ def _draw_world(axes: Any, world: str, rows: Sequence[VerdictRow]) -> None:
     axes.axvline(0, color="0.3", linewidth=1)
     for height, row in zip(heights, rows, strict=True):
         color = _COLORS.get(row.verdict.partition(",")[0], "0.45")
-        label = {"C0": "shows", "C3": "does not show, or the opposite"}.get(color, "cannot be told")
+        label = {"C0": "shows", "C3": "does not show, or the opposite"}.get(color, "not settled")
         assert row.difference is not None and row.low is not None and row.high is not None
         bounds = [[row.difference - row.low], [row.high - row.difference]]
         axes.errorbar(row.difference, height, xerr=bounds, fmt="o", color=color, label=label)
