@@ -99,7 +99,8 @@ def score_run(run: SweepRun, split: str, runs: Path) -> ScoredRun:
     records = read_predictions(path)
     asked = [[r.question_index, r.image_index, getattr(r, "truth", None)] for r in records]
     of_image = np.unique([r.image_index for r in records], return_inverse=True)[1]
-    scores = np.bincount(of_image, [_score(record, path) for record in records])
+    each = np.array([_score(record, path) for record in records])
+    scores = np.bincount(of_image, each).astype(np.float64)
     test_set = hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:12]
     name = run.folder.relative_to(runs).as_posix()
     return ScoredRun(run, name, split, test_set, np.bincount(of_image), scores, *_trace(run.folder))
@@ -124,9 +125,10 @@ def _trace(folder: Path) -> tuple[str, str]:
         commit = (where.get("commit") or "")[:10]
         commits.append(commit if where.get("clean") or not commit else f"{commit} with changes")
         device = where["device"] if where["device"] != "cpu" else where["processor"]
-        parts = [device, where.get("instructions"), f"{where['threads']} threads"]
-        parts.append(f"torch {where['torch'].partition('+')[0]}")
-        machines.append(", ".join(part for part in parts if part).replace("1 threads", "1 thread"))
+        threads = f"{where['threads']} thread{'s' if where['threads'] > 1 else ''}"
+        torch = f"torch {where['torch'].partition('+')[0]}"
+        parts = [device, where.get("instructions"), threads, torch]
+        machines.append(", ".join(part for part in parts if part))
     return "; ".join(dict.fromkeys(commits)), "; ".join(dict.fromkeys(machines))
 
 

@@ -141,7 +141,7 @@ def _draw_world(axes: Any, world: str, rows: Sequence[VerdictRow]) -> None:
 
 def _legend(grid: Sequence[Any]) -> tuple[list[Any], list[str]]:
     """The handles and labels of all panels, each label once."""
-    entries = {}
+    entries: dict[str, Any] = {}
     for axes in grid:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
             entries.setdefault(label, handle)
