@@ -30,7 +30,8 @@ from filmvqa.questions.settings import CurriculumStage
 from filmvqa.settings.nested import flatten
 from filmvqa.settings.typed import settings_from
 from filmvqa.studies.claims import belongs, read_claim
-from filmvqa.studies.judging import ScoredRun, find_setting, group_settings
+from filmvqa.studies.judging import find_setting, group_settings
+from filmvqa.studies.raw_results import ScoredRun
 from filmvqa.studies.sweeps import SweepRun
 from filmvqa.system.errors import UserError
 from filmvqa.training.optimizer import build_optimizer, build_schedule
@@ -304,9 +305,12 @@ def test_the_claims_have_the_runs_that_they_name(path: Path) -> None:
         config["model"] = config["model.name"]  # as reports name it
     nothing = np.array([])
     runs = [
-        ScoredRun(SweepRun(Path(str(i)), config, 0, 0.0, 0.0, {}, []), nothing, nothing, nothing)
+        ScoredRun(
+            SweepRun(Path(str(i)), config, 0, 0.0, 0.0, {}, []), str(i), "", "", nothing, nothing,
+            "", "",
+        )
         for i, config in enumerate(configs)
-    ]
+    ]  # fmt: skip
     own = [run for run in runs if belongs(run.run, claim)]
     assert claim.runs == 3 * len(own)
     settings = group_settings(claim, own)
