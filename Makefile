@@ -4,6 +4,7 @@
 # make sound  the same on questions about sounds, which it synthesises
 # make segmentation   referring expressions: from nothing to masks and their mean IoU
 # make correction   a segmentation network corrected by hints in words, FiLM against a guide
+# make zero_shot   questions about unseen pairs of colour and shape, by arithmetic on γ and β
 # make page   a page in the browser: ask a trained network about pictures, and see what it does
 # make laboratory   claims about FiLM tried with three seeds each, in half an hour on two cores
 # make docs   the site of the documents, in build/docs
@@ -23,7 +24,7 @@ INSTALLED := $(VENV)/.installed
 EASY_VQA := $(VENV)/.installed-easy-vqa
 TESTABLE := $(VENV)/.installed-dev
 
-.PHONY: docs demo easy_vqa sound segmentation correction page laboratory test coverage test-processes soak lint clean
+.PHONY: docs demo easy_vqa sound segmentation correction zero_shot page laboratory test coverage test-processes soak lint clean
 
 demo: $(INSTALLED)
 	$(BIN)/python scripts/demo.py
@@ -46,6 +47,9 @@ correction: $(INSTALLED)
 	$(BIN)/python scripts/preprocess_questions.py data=correction_hints
 	$(BIN)/python scripts/train.py -m experiment=correction sweep=correction
 	$(BIN)/python scripts/correct.py checkpoint=outputs/correction_base/base dir=outputs/sweeps/correction
+
+zero_shot: $(INSTALLED)
+	$(BIN)/python scripts/zero_shot.py
 
 page: $(INSTALLED)
 	$(BIN)/python scripts/page.py
@@ -107,4 +111,4 @@ $(TESTABLE): pyproject.toml constraints.txt
 	$(call install,dev)
 
 clean:
-	rm -rf outputs data/mini data/easy_vqa data/sound data/referring data/correction data/correction_hints
+	rm -rf outputs data/mini data/easy_vqa data/sound data/referring data/correction data/correction_hints data/cogent_mini data/cogent_both

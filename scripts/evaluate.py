@@ -9,10 +9,10 @@ from filmvqa.studies.inspection.settings import ChangedEvaluateSettings
 @command("evaluate", ChangedEvaluateSettings, by_several=True)
 def main(settings: ChangedEvaluateSettings) -> None:
     from filmvqa.evaluation.evaluate import evaluate_checkpoint
-    from filmvqa.studies.inspection.interventions import build_network_change
     from filmvqa.tasks.protocol import find_task
+    from filmvqa.uses.zero_shot.arithmetic import build_change
 
-    files, report = evaluate_checkpoint(settings, build_network_change(settings.film))
+    files, report = evaluate_checkpoint(settings, build_change(settings.film))
     if report is None:
         print(f"{settings.split} has no answers; predictions are in {files.folder}")
         return

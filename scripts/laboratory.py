@@ -33,6 +33,7 @@ def main(settings: LaboratorySettings) -> None:
     from filmvqa.studies.raw_results import read_kept_runs
     from filmvqa.studies.sweeps import is_finished
     from filmvqa.studies.verdicts import draw_forest, keep_verdicts, list_sentences
+    from filmvqa.uses.zero_shot.arithmetic import build_change
 
     claims = [read_claim(path, name) for path, name in zip(files, names, strict=True)]
     jobs = settings.jobs or cores()
@@ -40,7 +41,8 @@ def main(settings: LaboratorySettings) -> None:
     runs, results, output = map(Path, (settings.runs, settings.results, settings.output))
     rows = []
     for claim in claims:
-        kept = {run.name for run in read_kept_runs(results, claim, settings.split)}
+        split = claim.split or settings.split
+        kept = {run.name for run in read_kept_runs(results, claim, split)}
         if settings.redraw and not (kept or settings.claims):
             continue
         if settings.train and not settings.redraw:
@@ -60,8 +62,9 @@ def main(settings: LaboratorySettings) -> None:
                 ],
                 "the laboratory goes on from there",
             )
+        margin = settings.margin / 100
         report = report_claim(
-            claim, runs, results, output, settings.split, settings.margin / 100, settings.redraw
+            claim, runs, results, output, split, margin, settings.redraw, build_change
         )
         rows += list_verdicts(report)
     verdicts = keep_verdicts(results, rows)

@@ -83,7 +83,15 @@ def test_data_configs(name: str) -> None:
     if data["generator"] is not None:
         settings = msgspec.convert(data["generator"], GeneratorSettings)
         assert set(data["generator"]["rules"]) == {f.name for f in fields(SceneRules)}
-        fewer = {"mini", "referring", "correction", "correction_hints", "lab", "debug"}
+        fewer = {
+            "mini",
+            "referring",
+            "correction",
+            "correction_hints",
+            "lab",
+            "debug",
+            "cogent_both",
+        }
         changed = {key: {"max_objects"} for key in fewer}
         changed["cogent_mini"] = {"max_objects", "cogent"}
         for field in fields(SceneRules):
@@ -306,13 +314,14 @@ def test_the_claims_have_the_runs_that_they_name(path: Path) -> None:
     nothing = np.array([])
     runs = [
         ScoredRun(
-            SweepRun(Path(str(i)), config, 0, 0.0, 0.0, {}, []), str(i), "", "", nothing, nothing,
-            "", "",
+            SweepRun(Path(str(i)), config | flatten({"film": film}), 0, 0.0, 0.0, {}, []), str(i),
+            str(film), "", "", nothing, nothing, "", "",
         )
         for i, config in enumerate(configs)
+        for film in claim.film or [{}]
     ]  # fmt: skip
     own = [run for run in runs if belongs(run.run, claim)]
-    assert claim.runs == 3 * len(own)
+    assert claim.runs == 3 * len({run.run.folder for run in own})
     settings = group_settings(claim, own)
     assert len(settings) == len(own)  # no two jobs are the same
     for contrast in claim.contrasts:

@@ -50,9 +50,9 @@ def make_claim(folder: Path, **changes: Any) -> Claim:
 
 def report(folder: Path, **changes: Any) -> tuple[ClaimReport, str]:
     """The report of the claim, and its page."""
-    found = report_claim(
-        make_claim(folder, **changes), folder, folder / "kept", folder / "out", "test", 0.01,
-    )  # fmt: skip
+    claim = make_claim(folder, **changes)
+    split = claim.split or "test"
+    found = report_claim(claim, folder, folder / "kept", folder / "out", split, 0.01)
     return found, (folder / "out/decay.md").read_text()
 
 
@@ -522,3 +522,29 @@ def test_the_claims_of_the_laboratory_can_be_read(path: Path) -> None:
         for line in overrides:
             for name in re.findall(r"sweep=(\S+)", line):
                 assert (REPOSITORY / f"configs/sweep/{name}.yaml").exists()
+
+
+def test_runs_are_compared_with_changes_of_gamma_and_beta(tmp_path: Path) -> None:
+    """Each run counts once, and is scored for each of the claim's changes."""
+    for seed in range(3):
+        write_decay(tmp_path, 0.1, seed, [False] * 90)
+        run = tmp_path / f"decay/optim.weight_decay=0.1,seed={seed},optim.lr=0.1"
+        lines = (run / "evaluation/test_predictions.jsonl").read_text()
+        for name, text in (("0.5", lines.replace('"no"', '"yes"')), ("2.0", lines)):
+            (run / f"evaluation/gamma_beta_scale_{name}").mkdir()
+            path = run / f"evaluation/gamma_beta_scale_{name}/val_predictions.jsonl"
+            path.write_text(text)
+    changes = {
+        "split": "val", "film": [{"scale": 0.5}, {"scale": 2.0}],
+        "keys": [{"key": "film.scale", "name": "scale"}],
+        "contrasts": [{"text": "half - twice", "first": {"film.scale": 0.5},
+                       "second": {"film.scale": 2.0}}],
+    }  # fmt: skip
+    found, page = report(tmp_path, **changes)
+    assert (len(found.runs), len(found.settings)) == (3, 2)
+    assert found.outcomes[0].difference.mean == 1
+    assert "3 of 6 runs" in page
+    claim = make_claim(tmp_path, **changes)
+    kept = report_claim(claim, tmp_path, tmp_path / "kept", tmp_path / "new", "val", 0.01, True)
+    assert kept.outcomes == found.outcomes
+    assert read_kept_runs(tmp_path / "kept", make_claim(tmp_path, split="val"), "val") == []

@@ -48,12 +48,12 @@ class NetworkChange:
     record
         What the report says of the change.
     applied
-        From the model and its vocabulary to a context in which the model is changed.
+        From what is asked to a context in which the model is changed; it may take questions out.
     """
 
     name: str
     record: dict[str, Any]
-    applied: Callable[[nn.Module, Vocabulary], AbstractContextManager[None]]
+    applied: Callable[[AskedQuestions], AbstractContextManager[None]]
 
 
 def evaluate_checkpoint(
@@ -95,11 +95,11 @@ def evaluate_checkpoint(
         settings, split, store=settings.store, missing_images=settings.missing_images
     ) as asked:
         report = _report_header(asked, split)
-        questions = asked.loader.questions
         altered: AbstractContextManager[None] = nullcontext()
         if change is not None:
             report |= change.record
-            altered = change.applied(asked.model, asked.vocabulary)
+            altered = change.applied(asked)
+        questions = asked.loader.questions
         with altered, folder_lock(files.folder, split):
             predictions = predict(asked.model, asked.loader, precision=settings.precision)
             targets: Tensor | None = None

@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import yaml
 from msgspec import Meta
 
-from filmvqa.settings.typed import AboveZero, Name, Positive, Settings, settings_from
+from filmvqa.settings.typed import AboveZero, Name, Positive, Settings, SplitName, settings_from
 from filmvqa.studies.sweeps import SweepRun, find_runs_below, format_value
 from filmvqa.system.errors import UserError, one_line
 from filmvqa.system.files import read_bytes
@@ -79,6 +79,11 @@ class Claim(Settings):
         Overrides of ``train.py -m`` by the folder of the sweep; several claims may share one.
     runs, minutes
         How many runs the sweeps have, and how long one takes with a thread of its own.
+    split
+        What is reported on; None: what ``laboratory.py`` is told.
+    film
+        Changes of γ and β with which each run is evaluated, as ``film`` of ``evaluate.py``; what
+        they say is keys, such as ``film.arithmetic``. None: it is evaluated as it is.
     keys
         What the settings differ in.
     where
@@ -112,6 +117,8 @@ class Claim(Settings):
     sweeps: Annotated[dict[str, list[Name]], Meta(min_length=1)]
     runs: Positive
     minutes: AboveZero
+    split: SplitName | None = None
+    film: list[dict[str, Any]] = field(default_factory=list)
     keys: Annotated[list[Key], Meta(min_length=1)]
     where: dict[str, Any] = field(default_factory=dict)
     axis: Name | None = None

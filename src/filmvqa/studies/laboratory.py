@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean, stdev
 
-from filmvqa.evaluation.evaluate import evaluate_checkpoint
+from filmvqa.evaluation.evaluate import NetworkChange, evaluate_checkpoint
 from filmvqa.evaluation.settings import EvaluateSettings
+from filmvqa.settings.typed import settings_from
 from filmvqa.studies.claims import Claim, Contrast, find_runs
+from filmvqa.studies.inspection.interventions import build_network_change
+from filmvqa.studies.inspection.settings import FilmSettings
 from filmvqa.studies.judging import Outcome, Setting, group_settings, judge, label_setting
 from filmvqa.studies.laboratory_figure import draw_courses, draw_settings
 from filmvqa.studies.paper_results import ABLATIONS, MAC_BY_FRACTION, TEST_ACCURACY
@@ -39,7 +42,9 @@ class ClaimReport:
 
     @property
     def runs(self) -> list[ScoredRun]:
-        return [run for setting in self.settings for run in setting.runs]
+        """Each run once, however often it was evaluated."""
+        by_name = {run.name: run for setting in self.settings for run in setting.runs}
+        return list(by_name.values())
 
 
 #: What stands below this line of a page was written by hand, and stays.
@@ -49,6 +54,7 @@ BY_HAND = "<!-- Below: by hand. -->\n"
 def report_claim(
     claim: Claim, runs: Path, results: Path, output: Path, split: str, margin: float,
     redraw: bool = False,
+    change_of: Callable[[FilmSettings], NetworkChange | None] = build_network_change,
 ) -> ClaimReport:  # fmt: skip
     """Evaluate a claim's finished runs on a split where that is not done yet, keep their raw
     results, and write its page.
@@ -67,13 +73,16 @@ def report_claim(
         As for ``judge``.
     redraw
         Report the kept runs alone.
+    change_of
+        What makes the changes of the claim's ``film``.
     """
     page = output / f"{claim.name}.md"
     check_output(page)
     kept = read_kept_runs(results, claim, split)
-    scored = {run.name: run for run in kept}
+    scored = {(run.name, run.change): run for run in kept}
     if not redraw:
-        scored |= {run.name: run for run in _score_own(claim, runs, split)}
+        own = _score_own(claim, runs, split, change_of)
+        scored |= {(run.name, run.change): run for run in own}
     settings = group_settings(claim, list(scored.values()))
     report = ClaimReport(claim, settings, judge(claim, settings, margin))
     with folder_lock(results, claim.name):
@@ -96,19 +105,29 @@ def _read_page(page: Path) -> str:
     return read_bytes(page, remedy).decode(errors="replace") if page.exists() else ""
 
 
-def _score_own(claim: Claim, runs: Path, split: str) -> list[ScoredRun]:
-    """The finished runs of a claim in their folders, evaluated."""
+def _score_own(
+    claim: Claim,
+    runs: Path,
+    split: str,
+    change_of: Callable[[FilmSettings], NetworkChange | None],
+) -> list[ScoredRun]:
+    """The finished runs of a claim in their folders, evaluated with each change of the claim."""
     own = find_runs(claim, runs)
     unfinished = {run.folder for run in report_unfinished(own)}
-    own = [run for run in own if run.folder not in unfinished]
-    for run in own:
+    scored = []
+    for run in (run for run in own if run.folder not in unfinished):
         layout = RunLayout(run.folder)
-        predictions = EvaluationLayout(layout.evaluation, split).predictions
-        if not is_up_to_date(predictions, layout.best_checkpoint):
-            evaluate_checkpoint(
-                EvaluateSettings(checkpoint=str(layout.best_checkpoint), split=split)
-            )
-    return [score_run(run, split, runs) for run in own]
+        for film in claim.film or [{}]:
+            change = change_of(settings_from(film, FilmSettings))
+            name = "" if change is None else change.name
+            predictions = EvaluationLayout(layout.evaluation / name, split).predictions
+            if not is_up_to_date(predictions, layout.best_checkpoint):
+                evaluate_checkpoint(
+                    EvaluateSettings(checkpoint=str(layout.best_checkpoint), split=split), change
+                )
+            config = run.config | {f"film.{key}": value for key, value in film.items()}
+            scored.append(score_run(replace(run, config=config), split, runs, name))
+    return scored
 
 
 def format_page(report: ClaimReport, split: str) -> str:

@@ -31,8 +31,8 @@ from filmvqa.training.config_changes import effect_of, values_without
 
 #: Columns of what is no setting; all others are keys of the run's config.
 _COLUMNS = (
-    "run", "seed", "commit", "machine", "split", "steps", "seconds", "best_step", "train", "val",
-    "test", "score", "val_by_type", "course", "settings", "test_set", "test_by_image",
+    "run", "change", "seed", "commit", "machine", "split", "steps", "seconds", "best_step", "train",
+    "val", "test", "score", "val_by_type", "course", "settings", "test_set", "test_by_image",
 )  # fmt: skip
 _TEST_SETS = "test_sets.csv"
 #: The file of what the runs say, of all claims.
@@ -51,6 +51,8 @@ class ScoredRun:
         If it was kept, its folder is the CSV file.
     name
         Its folder below that of the sweeps' folders.
+    change
+        The change of γ and β with which it was evaluated; empty if none.
     split, test_set
         Which questions were asked, and a hash of them and of the true answers.
     questions
@@ -66,6 +68,7 @@ class ScoredRun:
 
     run: SweepRun
     name: str
+    change: str
     split: str
     test_set: str
     questions: NDArray[np.int64]
@@ -93,9 +96,10 @@ class ScoredRun:
         return str(self.run.config.get("data.name") or "")
 
 
-def score_run(run: SweepRun, split: str, runs: Path) -> ScoredRun:
-    """What an evaluation of a run on a split has written; ``runs`` is the folder of all sweeps."""
-    path = EvaluationLayout(RunLayout(run.folder).evaluation, split).predictions
+def score_run(run: SweepRun, split: str, runs: Path, change: str = "") -> ScoredRun:
+    """What an evaluation of a run on a split has written, with a change of γ and β or without;
+    ``runs`` is the folder of all sweeps."""
+    path = EvaluationLayout(RunLayout(run.folder).evaluation / change, split).predictions
     records = read_predictions(path)
     asked = [[r.question_index, r.image_index, getattr(r, "truth", None)] for r in records]
     of_image = np.unique([r.image_index for r in records], return_inverse=True)[1]
@@ -103,7 +107,9 @@ def score_run(run: SweepRun, split: str, runs: Path) -> ScoredRun:
     scores = np.bincount(of_image, each).astype(np.float64)
     test_set = hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:12]
     name = run.folder.relative_to(runs).as_posix()
-    return ScoredRun(run, name, split, test_set, np.bincount(of_image), scores, *_trace(run.folder))
+    return ScoredRun(
+        run, name, change, split, test_set, np.bincount(of_image), scores, *_trace(run.folder)
+    )
 
 
 def _score(record: Prediction, path: Path) -> float:
@@ -135,13 +141,14 @@ def _trace(folder: Path) -> tuple[str, str]:
 def read_kept_runs(folder: Path, claim: Claim, split: str) -> list[ScoredRun]:
     """The runs of a folder's CSV files that belong to a claim and were tested on a split; of one
     that several files have, the first."""
-    runs: dict[str, ScoredRun] = {}
+    runs: dict[tuple[str, str], ScoredRun] = {}
     for name in names_in(folder):
         if name.endswith(".csv") and name not in (_TEST_SETS, VERDICTS):
             for kept in read_results(folder / name):
                 is_asked = kept.split == split and kept.name.split("/")[0] in claim.sweeps
+                is_asked &= bool(kept.change) == bool(claim.film)
                 if is_asked and belongs(kept.run, claim):
-                    runs.setdefault(kept.name, kept)
+                    runs.setdefault((kept.name, kept.change), kept)
     return list(runs.values())
 
 
@@ -191,8 +198,8 @@ def _parse(row: Mapping[str, str], questions: NDArray[np.int64], path: Path) -> 
         json.loads(row["val_by_type"]), course, row["score"],
     )  # fmt: skip
     return ScoredRun(
-        run, row["run"], row["split"], row["test_set"], questions, scores, row["commit"],
-        row["machine"], is_kept=True,
+        run, row["run"], row["change"], row["split"], row["test_set"], questions, scores,
+        row["commit"], row["machine"], is_kept=True,
     )  # fmt: skip
 
 
@@ -208,12 +215,12 @@ def keep_runs(folder: Path, claim: Claim, runs: Sequence[ScoredRun]) -> None:
     """Write a claim's CSV file with these runs and those that it has; of one that it has already,
     what is given counts."""
     path = folder / f"{claim.name}.csv"
-    rows = {(kept.name, kept.split): kept for kept in read_results(path)}
-    rows |= {(run.name, run.split): run for run in runs}
+    rows = {(kept.name, kept.change, kept.split): kept for kept in read_results(path)}
+    rows |= {(run.name, run.change, run.split): run for run in runs}
     keys = [key.key for key in claim.keys]
     if not rows:
         return
-    columns = [_COLUMNS[0], *keys, *_COLUMNS[1:]]
+    columns = [*_COLUMNS[:2], *keys, *_COLUMNS[2:]]
     write_file(path, csv_table(columns, [_format(rows[name], keys) for name in sorted(rows)]))
     sets = {row["test_set"]: list(row.values()) for row in read_rows(folder / _TEST_SETS)}
     for run in rows.values():
@@ -236,8 +243,9 @@ def _format(scored: ScoredRun, keys: Sequence[str]) -> list[Any]:
     values = [config.get(key) for key in keys]
     course = ";".join(f"{e.step} {e.seconds:.0f} {e.train:.6g} {e.val:.6g}" for e in run.course)
     return [
-        scored.name, *(v if isinstance(v, str) else json.dumps(v) for v in values), scored.seed,
-        scored.commit, scored.machine, scored.split, run.course[-1].step,
+        scored.name, scored.change,
+        *(v if isinstance(v, str) else json.dumps(v) for v in values), scored.seed, scored.commit,
+        scored.machine, scored.split, run.course[-1].step,
         f"{run.course[-1].seconds:.0f}", run.step,
         *(f"{score:.6g}" for score in (run.train, run.val, scored.test)), run.score,
         json.dumps({name: round(value, 6) for name, value in run.by_type.items()}), course,

@@ -10,7 +10,7 @@ from typing import TypedDict, Unpack
 import torch
 from torch import Tensor, nn
 
-from filmvqa.evaluation.evaluate import NetworkChange
+from filmvqa.evaluation.evaluate import AskedQuestions, NetworkChange
 from filmvqa.evaluation.predictions import evaluating
 from filmvqa.models.protocols import Modulation, as_modulated
 from filmvqa.questions.dataset import padded
@@ -95,13 +95,15 @@ def build_network_change(settings: FilmSettings) -> NetworkChange | None:
         if settings != FilmSettings():
             raise UserError(
                 "film.parameter and film.layers say where γ and β are changed: give film.scale, "
-                "film.shift or film.question too"
+                "film.shift or film.question too; film.arithmetic_on and film.pairs, how "
+                "film.arithmetic does"
             )
         return None
 
-    def change(model: nn.Module, vocabulary: Vocabulary) -> AbstractContextManager[None]:
-        intervention = build_intervention(settings, model, vocabulary)  # names the key if it fails
-        return as_modulated(model).intervene(intervention)
+    def change(asked: AskedQuestions) -> AbstractContextManager[None]:
+        # Names the key if it fails.
+        intervention = build_intervention(settings, asked.model, asked.vocabulary)
+        return as_modulated(asked.model).intervene(intervention)
 
     return NetworkChange(settings.folder_name, {"film": settings.record}, change)
 

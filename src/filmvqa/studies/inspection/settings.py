@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Annotated, Any, ClassVar, Literal
 
 from msgspec import Meta
 
 from filmvqa.evaluation.settings import AskedSettings, EvaluateSettings
 from filmvqa.settings.typed import PathText, Positive, Seed, Settings, SplitName
+from filmvqa.system.errors import UserError
 
 #: What is changed; ``both`` are γ and β.
 Parameter = Literal["gamma", "beta", "both"]
@@ -21,6 +22,11 @@ class FilmSettings(Settings):
     multiplied by ``scale``, then ``shift`` is added: ``scale=0`` sets them to ``shift``.
 
     ``parameter`` is which of them, and ``layers`` the FiLM layers in which, from 1; None: all.
+
+    Instead, ``arithmetic`` makes γ and β (or with ``arithmetic_on=encoding`` encodings) of
+    questions that name a colour of a cube or cylinder which condition A of CoGenT lacks (or, by
+    ``pairs``, has) sums of those of other questions, and asks only these (``uses.zero_shot``):
+    ``cogent``, or a control.
     """
 
     node: ClassVar[str] = "film"
@@ -30,6 +36,19 @@ class FilmSettings(Settings):
     shift: float = 0.0
     parameter: Parameter = "both"
     layers: Annotated[list[Positive], Meta(min_length=1)] | None = None
+    arithmetic: Literal["cogent", "first", "second", "third", "mean", "direct"] | None = None
+    arithmetic_on: Literal["film", "encoding"] = "film"
+    pairs: Literal["lacks", "has"] = "lacks"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.arithmetic is None:
+            return
+        others = replace(self, arithmetic=None, arithmetic_on="film", pairs="lacks")
+        if others != FilmSettings():
+            raise UserError(
+                f"film.arithmetic={self.arithmetic}: is given without other changes of γ and β"
+            )
 
     @property
     def is_change(self) -> bool:
@@ -44,6 +63,10 @@ class FilmSettings(Settings):
     def folder_name(self) -> str:
         """A folder's name that says what is changed, such as ``gamma_scale_0.5_layers_1_2``; a
         question stands there as a hash."""
+        if self.arithmetic is not None:
+            words = ["arithmetic", self.arithmetic]
+            words += ["encoding"] if self.arithmetic_on == "encoding" else []
+            return "_".join([*words, "has"] if self.pairs == "has" else words)
         parts: list[object] = [self.parameter if self.parameter != "both" else "gamma_beta"]
         if self.question is not None:
             parts += ["question", hashlib.sha256(self.question.encode()).hexdigest()[:8]]

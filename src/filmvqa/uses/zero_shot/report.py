@@ -1,0 +1,131 @@
+"""How far arithmetic on γ and β closes the gap between CLEVR-CoGenT's conditions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from filmvqa.studies.bootstrap import Difference, estimate_difference
+from filmvqa.studies.judging import judge_difference
+from filmvqa.system.figures import add_plots, draw_figure
+from filmvqa.system.layout import EvaluationLayout, RunLayout
+from filmvqa.system.tables import text_table
+from filmvqa.tasks.protocol import read_predictions
+
+#: What is done with the questions concerned, by the folder of its evaluation.
+ARMS = {
+    "arithmetic_direct": "as they are",
+    "arithmetic_cogent": "arithmetic on γ, β and keys",
+    "arithmetic_cogent_encoding": "arithmetic on the encoding",
+    "arithmetic_first": '"cyan spheres" alone',
+    "arithmetic_second": '"brown cubes" alone',
+    "arithmetic_third": '"brown spheres" alone',
+    "arithmetic_mean": "mean of the three",
+}
+DIRECT, COGENT, HAS = "arithmetic_direct", "arithmetic_cogent", "_has"
+#: Points of accuracy that count as no difference; the paper's gain is of all questions.
+MARGIN = 1.0
+
+#: By question: its image, and how well it is answered.
+Scores = dict[int, tuple[int, float]]
+
+
+def read_scores(run: Path, split: str, change: str = "") -> Scores:
+    """What an evaluation of a run has written, of a change or of the network as it is.
+
+    Raises
+    ------
+    UserError
+        If it is missing or malformed.
+    """
+    path = EvaluationLayout(RunLayout(run).evaluation / change, split).predictions
+    return {
+        record.question_index: (int(record.image_index or 0), float(record.score or 0.0))
+        for record in read_predictions(path)
+    }
+
+
+def report_zero_shot(
+    film: Path, others: dict[str, Path], condition_a: str, condition_b: str
+) -> tuple[dict[str, Any], str]:
+    """The report, and its table in words.
+
+    Parameters
+    ----------
+    film
+        The run that was trained on condition A, with evaluations of the arms on ``condition_b``,
+        and of the first two, of pairs that A has, on ``condition_a``.
+    others
+        Runs that saw condition B, with their evaluations.
+    condition_a, condition_b
+        The splits.
+    """
+    of_a = read_scores(film, condition_a)
+    of_b = {name: read_scores(run, condition_b) for name, run in {"film": film, **others}.items()}
+    arms = {arm: read_scores(film, condition_b, arm) for arm in ARMS}
+    known = {arm: read_scores(film, condition_a, f"{arm}{HAS}") for arm in (DIRECT, COGENT)}
+    asked = set.intersection(*map(set, of_b.values()))  # some images, others were trained on
+    concerned = sorted(asked & arms[DIRECT].keys())
+    rows = {
+        arm: {"all": _mean(of_b["film"] | scores, asked), "concerned": _mean(scores, concerned)}
+        for arm, scores in arms.items()
+    }
+    rows |= {
+        name: {"all": _mean(of_b[name], asked), "concerned": _mean(of_b[name], concerned)}
+        for name in others
+    }
+    gain = _difference(arms[COGENT], arms[DIRECT], concerned)
+    lost = _difference(known[COGENT], known[DIRECT], sorted(known[DIRECT]))
+    report = {
+        "condition_a": _mean(of_a, of_a),
+        "questions": len(asked),
+        "concerned": len(concerned),
+        "accuracy": rows,
+        "gain": vars(gain) | {"verdict": judge_difference(gain, "more", MARGIN / 100)},
+        "not_needed": vars(lost) | {"verdict": judge_difference(lost, "same", MARGIN / 100)},
+    }
+    return report, _format(report, gain, lost)
+
+
+def _mean(scores: Scores, questions: Any) -> float:
+    return float(np.mean([scores[question][1] for question in questions]))
+
+
+def _difference(first: Scores, second: Scores, questions: list[int]) -> Difference:
+    one, other = (np.array([[scores[q][1] for q in questions]]) for scores in (first, second))
+    return estimate_difference(one, other, np.array([first[q][0] for q in questions]))
+
+
+def _format(report: dict[str, Any], gain: Difference, lost: Difference) -> str:
+    rows = [["", "of B", "of B, concerned"]]
+    for name, row in report["accuracy"].items():
+        label = f"trained on A, {ARMS[name]}" if name in ARMS else name
+        rows.append([label, *(f"{100 * row[key]:.1f}%" for key in ("all", "concerned"))])
+    of_a, needed, not_needed = (report[key] for key in ("condition_a", "gain", "not_needed"))
+    return (
+        f"{100 * of_a:.1f}% of condition A's questions; of B's {report['questions']:,}, of which "
+        f"{report['concerned']:,} name a colour of a shape that A lacks:\n\n"
+        f"{text_table(rows)}\n\n"
+        f"What arithmetic brings where it is needed, in points with a 95% interval over images: "
+        f"{gain.format_points()}: {needed['verdict']}\n"
+        f"where it is not, and the same is claimed: {lost.format_points()}: {not_needed['verdict']}"
+    )
+
+
+def draw_arms(report: dict[str, Any], target: Path) -> None:
+    """Write a PNG of the accuracy on the questions concerned; the bar is the gain's interval."""
+    names = list(report["accuracy"])[::-1]
+    values = [100 * report["accuracy"][name]["concerned"] for name in names]
+    with draw_figure(target, 7, 3.5) as figure:
+        (axes,) = add_plots(figure)
+        axes.barh([ARMS.get(name, name) for name in names], values,
+                  color=["C0" if name in ARMS else "C7" for name in names])  # fmt: skip
+        axes.set(xlabel="accuracy in %, questions of B about pairs that A lacks", xlim=(0, 100))
+        direct, gain = 100 * report["accuracy"][DIRECT]["concerned"], report["gain"]
+        axes.errorbar(
+            values[names.index(COGENT)], names.index(COGENT), color="black", capsize=4,
+            xerr=[[100 * (gain["mean"] - gain["low"])], [100 * (gain["high"] - gain["mean"])]],
+        )  # fmt: skip
+        axes.axvline(direct, color="black", linestyle=":")
