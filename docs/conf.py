@@ -1,6 +1,6 @@
-"""The site, which ``make docs`` builds in ``build/docs``.
+"""The site that ``make docs`` builds in ``build/docs``: documents, settings of programs, docstrings.
 
-It has these documents, the settings of the programs, and docstrings of the package.
+Pages that are drawn from the code are written to ``docs/reference``, which git ignores.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import json
 import os
 import re
 import runpy
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,11 @@ from filmvqa.cli.command import CONFIGS, SETTINGS_OF_PROGRAMS
 from filmvqa.cli.help import collect_comments, list_keys
 from filmvqa.cli.overrides import compose_config, list_choices
 from filmvqa.cli.programs import find_verbs
+
+DOCS = Path(__file__).parent.resolve()
+sys.path.insert(0, str(DOCS.parent))
+
+from tests.test_rooms import ALL, FLOORS, PACKAGE, imported_rooms, room_of  # noqa: E402
 
 project, author, release = "filmvqa", "The filmvqa authors", filmvqa.__version__
 copyright = "the filmvqa authors, MIT license"
@@ -34,17 +40,18 @@ autodoc_typehints = "description"
 napoleon_google_docstring = False
 napoleon_use_ivar = True
 
-DOCS = Path(__file__).parent.resolve()
 REFERENCE = DOCS / "reference"
-#: Documents outside of docs/, and the pages that have them.
+#: Where the design's page has the table of rooms.
+ROOMS = "<!-- rooms -->"
+#: Documents outside of docs/, and the pages of the site that show them.
 PAGES = {"data/README.md": "reference/formats.md", "CONTRIBUTING.md": "reference/contributing.md"}
 _LINK = re.compile(r"\[([^\[\]]*)\]\(([^)#\s]+)(#[^)\s]*)?\)")
 
 
 def rewrite_links(text: str, document: Path, page: Path) -> str:
-    """Point the links of a document to pages of the site, seen from the page that has its text.
+    """Point a document's links to pages of the site, relative to the page that shows the document.
 
-    Links to files that are no pages, such as code, become their text.
+    Links to files that are not pages, such as code, become plain text.
     """
 
     def rewrite(match: re.Match[str]) -> str:
@@ -61,7 +68,7 @@ def rewrite_links(text: str, document: Path, page: Path) -> str:
 
 
 def write_program(verb: str, path: Path) -> str:
-    """A page of a program: what it does, and its keys."""
+    """The page of a program: its summary, its config groups and its keys."""
     summary = ast.get_docstring(ast.parse(path.read_text())) or ""
     text = [f"# {verb}", "", summary, ""]
     if verb not in SETTINGS_OF_PROGRAMS:
@@ -89,6 +96,22 @@ def write_program(verb: str, path: Path) -> str:
     return "\n".join(text)
 
 
+def write_rooms() -> str:
+    """A table of the package's rooms from the top floor down, and of the rooms that each imports."""
+    text = ["| floor | room | contains | imports |", "|---:|---|---|---|"]
+    for floor, rooms in reversed(list(enumerate(FLOORS))):
+        for room in rooms:
+            path = PACKAGE / room.replace(".", "/")
+            source = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+            summary = (ast.get_docstring(ast.parse(source.read_text())) or "").partition("\n\n")[0]
+            modules = [module for module in ALL if room_of(module) == room]
+            imports = set().union(*map(imported_rooms, modules)) - {room}
+            names = ", ".join(f"`{name}`" for name in sorted(imports))
+            summary = " ".join(summary.split())
+            text.append(f"| {floor} | `{room}` | {summary} | {names} |")
+    return "\n".join(text)
+
+
 def write_reference(app: Sphinx) -> None:
     """Write the pages that are drawn from the code."""
     (REFERENCE / "commands").mkdir(parents=True, exist_ok=True)
@@ -105,10 +128,12 @@ def write_reference(app: Sphinx) -> None:
 
 
 def read_source(app: Sphinx, name: str, content: list[str]) -> None:
-    """Rewrite the links of a document that is read where it stands."""
+    """Rewrite the links of a page that lies in docs/ itself, and insert the table of rooms."""
     path = Path(app.env.doc2path(name))
     if REFERENCE not in path.parents:
         content[0] = rewrite_links(content[0], path, path)
+        if ROOMS in content[0]:
+            content[0] = content[0].replace(ROOMS, write_rooms())
 
 
 def setup(app: Sphinx) -> None:

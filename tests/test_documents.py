@@ -1,4 +1,4 @@
-"""Commands, links and anchors of the documents exist."""
+"""The documents: commands, links, anchors, files and words."""
 
 from __future__ import annotations
 
@@ -20,6 +20,16 @@ def documents() -> list[Path]:
         *sorted((REPOSITORY / "docs/guides").glob("*.md")),
         *sorted((REPOSITORY / "docs/laboratory").glob("*.md")),
     ]
+
+
+#: What the documents say otherwise; CONTRIBUTING.md has the terms.
+FORBIDDEN = re.compile(
+    r"\b(go(es|ing|ne)?|went) on with|complete already|\bnot so\b|\b(is|are) told\b|told apart"
+    r"|in one piece|has against|begun anew|gone about|of its kind|the like\b|made of it"
+    r"|is to be had|looked at|checkpoint file|features file|data-set|hyper-parameter|fine tune"
+    r"|pretrain(ed)? net\b",
+    re.IGNORECASE,
+)
 
 
 def commands(text: str) -> list[str]:
@@ -69,3 +79,20 @@ def test_links_lead_to_files_and_headings(document: Path) -> None:
 
 def test_the_readme_is_read_in_minutes() -> None:
     assert len((REPOSITORY / "README.md").read_text().split()) <= 1200
+
+
+@pytest.mark.parametrize("document", documents(), ids=lambda p: p.name)
+def test_files_of_the_code_that_are_named_exist(document: Path) -> None:
+    """Files of the repository by their path, and tests by their path below tests/."""
+    for name in re.findall(r"`((?:[\w.]+/)*\w+\.py)`", document.read_text()):
+        is_test = name.rpartition("/")[2].startswith("test_") and not name.startswith("tests/")
+        if is_test or name.startswith(("src/", "tests/")):
+            assert (REPOSITORY / ("tests" if is_test else "") / name).is_file(), name
+
+
+@pytest.mark.parametrize("document", documents(), ids=lambda p: p.name)
+def test_terms(document: Path) -> None:
+    text = document.read_text()
+    if document.name == "CONTRIBUTING.md":  # a table there has the words to avoid
+        text = re.sub(r"^\|.*", "", text, flags=re.MULTILINE)
+    assert not (match := FORBIDDEN.search(" ".join(text.split()))), match
