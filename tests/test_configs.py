@@ -237,7 +237,7 @@ def test_a_curriculum_from_the_command_line() -> None:
 
 
 def test_a_set_of_the_users_own_config_leaves_the_releases_folder_as_it_is(tmp_path: Path) -> None:
-    text = (REPOSITORY / "data/README.md").read_text()
+    text = (REPOSITORY / "docs/guides/own_data.md").read_text()
     [config] = re.findall(r"```yaml\n# configs/data/mine.yaml\n(.*?)```", text, re.DOTALL)
     [block] = re.findall(r"```shell\n(.*?)```", text, re.DOTALL)
     shutil.copytree(CONFIGS, tmp_path / "configs")

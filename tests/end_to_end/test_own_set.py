@@ -1,4 +1,4 @@
-"""A set of a user's own, from its table to an answer, by the commands of data/README.md."""
+"""A set of a user's own, from its table to an answer, by the commands of docs/guides/own_data.md."""
 
 from __future__ import annotations
 
