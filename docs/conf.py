@@ -1,4 +1,4 @@
-"""The site that ``make docs`` builds in ``build/docs``: documents, settings of programs, docstrings.
+"""The site that ``make docs`` builds in ``build/docs``: documents, settings and docstrings.
 
 Pages that are drawn from the code are written to ``docs/reference``, which git ignores.
 """
@@ -97,7 +97,7 @@ def write_program(verb: str, path: Path) -> str:
 
 
 def write_rooms() -> str:
-    """A table of the package's rooms from the top floor down, and of the rooms that each imports."""
+    """A table of the package's rooms, from the top floor down, with the rooms that each imports."""
     text = ["| floor | room | contains | imports |", "|---:|---|---|---|"]
     for floor, rooms in reversed(list(enumerate(FLOORS))):
         for room in rooms:
