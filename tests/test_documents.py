@@ -1,4 +1,4 @@
-"""The documents: commands, links, anchors, files and words."""
+"""Commands, links, anchors and files that the documents name exist."""
 
 from __future__ import annotations
 
@@ -20,16 +20,6 @@ def documents() -> list[Path]:
         *sorted((REPOSITORY / "docs/guides").glob("*.md")),
         *sorted((REPOSITORY / "docs/laboratory").glob("*.md")),
     ]
-
-
-#: What the documents say otherwise; CONTRIBUTING.md has the terms.
-FORBIDDEN = re.compile(
-    r"\b(go(es|ing|ne)?|went) on with|complete already|\bnot so\b|\b(is|are) told\b|told apart"
-    r"|in one piece|has against|begun anew|gone about|of its kind|the like\b|made of it"
-    r"|is to be had|looked at|checkpoint file|features file|data-set|hyper-parameter|fine tune"
-    r"|pretrain(ed)? net\b",
-    re.IGNORECASE,
-)
 
 
 def commands(text: str) -> list[str]:
@@ -88,11 +78,3 @@ def test_files_of_the_code_that_are_named_exist(document: Path) -> None:
         is_test = name.rpartition("/")[2].startswith("test_") and not name.startswith("tests/")
         if is_test or name.startswith(("src/", "tests/")):
             assert (REPOSITORY / ("tests" if is_test else "") / name).is_file(), name
-
-
-@pytest.mark.parametrize("document", documents(), ids=lambda p: p.name)
-def test_terms(document: Path) -> None:
-    text = document.read_text()
-    if document.name == "CONTRIBUTING.md":  # a table there has the words to avoid
-        text = re.sub(r"^\|.*", "", text, flags=re.MULTILINE)
-    assert not (match := FORBIDDEN.search(" ".join(text.split()))), match
