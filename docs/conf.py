@@ -128,12 +128,17 @@ def write_reference(app: Sphinx) -> None:
 
 
 def read_source(app: Sphinx, name: str, content: list[str]) -> None:
-    """Rewrite the links of a page that lies in docs/ itself, and insert the table of rooms."""
+    """Rewrite the links of a page that lies in docs/ itself, insert the table of rooms, and list
+    the pages of the folder that has the page's name."""
     path = Path(app.env.doc2path(name))
     if REFERENCE not in path.parents:
         content[0] = rewrite_links(content[0], path, path)
         if ROOMS in content[0]:
             content[0] = content[0].replace(ROOMS, write_rooms())
+        folder = path.with_suffix("")
+        if children := sorted(page.stem for page in folder.glob("*.md")):
+            pages = [f"{folder.name}/{child}" for child in children]
+            content[0] += "\n".join(["", "```{toctree}", ":hidden:", "", *pages, "```", ""])
 
 
 def setup(app: Sphinx) -> None:
