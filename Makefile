@@ -5,6 +5,7 @@
 # make segmentation   referring expressions: from nothing to masks and their mean IoU
 # make correction   a segmentation network corrected by hints in words, FiLM against a guide
 # make zero_shot   questions about unseen pairs of colour and shape, by arithmetic on γ and β
+# make few_shot   new words from ten pictures each, by γ and β alone and in other ways
 # make page   a page in the browser: ask a trained network about pictures, and see what it does
 # make laboratory   claims about FiLM tried with three seeds each, in half an hour on two cores
 # make docs   the site of the documents, in build/docs
@@ -24,7 +25,7 @@ INSTALLED := $(VENV)/.installed
 EASY_VQA := $(VENV)/.installed-easy-vqa
 TESTABLE := $(VENV)/.installed-dev
 
-.PHONY: docs demo easy_vqa sound segmentation correction zero_shot page laboratory test coverage test-processes soak lint clean
+.PHONY: docs demo easy_vqa sound segmentation correction zero_shot few_shot page laboratory test coverage test-processes soak lint clean
 
 demo: $(INSTALLED)
 	$(BIN)/python scripts/demo.py
@@ -50,6 +51,11 @@ correction: $(INSTALLED)
 
 zero_shot: $(INSTALLED)
 	$(BIN)/python scripts/zero_shot.py
+
+few_shot: $(INSTALLED)
+	$(BIN)/python scripts/generate_clevr.py data=mini
+	$(BIN)/python scripts/extract_features.py data=mini
+	$(BIN)/python scripts/few_shot.py data=mini
 
 page: $(INSTALLED)
 	$(BIN)/python scripts/page.py

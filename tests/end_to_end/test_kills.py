@@ -131,6 +131,13 @@ STAGES = {
         ("outputs/hints",),
         "outputs/hints",
     ),
+    "few-shot learners": Stage(
+        ["few_shot.py", *DATA, "split=train", "learners=[film,prototypes,logistic_regression]",
+         "widths=[8]", "word_steps=20", "steps=10", "episodes=90"],
+        "outputs",
+        ("outputs/few_shot",),
+        "outputs/few_shot/*_8_0.json",
+    ),
 }  # fmt: skip
 
 

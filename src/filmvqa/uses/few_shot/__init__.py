@@ -1,0 +1,1 @@
+"""A new word from ten pictures: FiLM's γ and β as what few-shot learning adapts."""
