@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from typing import get_args
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ import torch.nn.functional as F
 
 from filmvqa.film import film
 from filmvqa.models.attentive_read import SHARPNESS
-from filmvqa.models.blocks import FILM_POSITIONS, FilmedResBlock
+from filmvqa.models.blocks import FilmedResBlock, FilmPosition
 from filmvqa.models.classifier import Classifier
 from filmvqa.models.conditioning import CONDITIONINGS, Conditioning, DualAttention, SpatialFilm
 from filmvqa.models.protocols import Modulation
@@ -21,7 +22,7 @@ def modulation(channels: int, extra: int = 0, batch: int = 2, key: int = 0) -> M
     return Modulation(*(torch.randn(batch, width) for width in (channels, channels, extra, key)))
 
 
-@pytest.mark.parametrize("position", FILM_POSITIONS)
+@pytest.mark.parametrize("position", get_args(FilmPosition))
 @pytest.mark.parametrize("residual", [True, False])
 def test_film_acts_at_its_position(position: str, residual: bool) -> None:
     torch.manual_seed(0)

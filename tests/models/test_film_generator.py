@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from typing import get_args
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from filmvqa.models.film_generator import BETAS, DECODERS, GAMMAS, FilmGenerator
+from filmvqa.models.film_generator import Beta, Decoder, FilmGenerator, Gamma
 from filmvqa.models.place_sets import PlaceSets
 from filmvqa.models.word_attention import SLOPE
 from filmvqa.system.errors import OptionError
@@ -16,9 +17,9 @@ from filmvqa.system.errors import OptionError
 FUNCTIONS = {"linear": lambda x: x, "sigmoid": torch.sigmoid, "tanh": torch.tanh, "exp": torch.exp}
 
 
-@pytest.mark.parametrize("decoder", DECODERS)
-@pytest.mark.parametrize("gamma", GAMMAS)
-@pytest.mark.parametrize("beta", BETAS)
+@pytest.mark.parametrize("decoder", get_args(Decoder)[:-1])  # without none
+@pytest.mark.parametrize("gamma", get_args(Gamma))
+@pytest.mark.parametrize("beta", get_args(Beta))
 def test_shapes_and_what_is_fixed(decoder: str, gamma: str, beta: str) -> None:
     generator = FilmGenerator(6, 3, 4, decoder=decoder, gamma=gamma, beta=beta, extra_dim=2)
     modulation = generator(torch.randn(5, 6))

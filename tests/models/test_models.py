@@ -173,6 +173,7 @@ def test_an_unknown_model_is_refused() -> None:
         ({"film_blocks": 3}, "film_blocks=3: must be a list"),
         ({"coordinates": "all"}, "coordinates='all': must be one of none, inputs, everywhere"),
         ({"coordinates": "all", "num_blocks": 0}, "coordinates='all': must be one of none"),
+        ({"head_inputs": "some"}, "head_inputs='some': must be one of last, all"),
         ({"encoder": 3}, "encoder=3: must be a group of keys, or null"),
         ({"encoder": {"cells": "gru"}}, r"encoder\.cells: no such option; did you mean cell\?"),
         ({"encoder": {"vocab_size": 3}}, r"encoder\.vocab_size: no such option"),
@@ -217,10 +218,10 @@ def test_options_that_cannot_be_are_refused(options: dict, message: str) -> None
 def test_an_error_of_the_code_keeps_its_traceback(
     error: type[Exception], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(module: nn.Module) -> None:
+    def broken(weight: torch.Tensor) -> None:
         raise error("a bug")
 
-    monkeypatch.setattr("filmvqa.models.initial_weights._initialize", broken)
+    monkeypatch.setattr(nn.init, "kaiming_uniform_", broken)
     with pytest.raises(error, match="a bug"):
         small("film")
 

@@ -120,5 +120,3 @@ def test_places_count_by_their_weights_in_a_network() -> None:
 def test_sets_need_reads() -> None:
     with pytest.raises(OptionError, match="sets=2: needs reads=true"):
         FilmNet(9, 5, (3, 4, 4), sets=2)
-    with pytest.raises(OptionError, match="head_inputs"):
-        FilmNet(9, 5, (3, 4, 4), head_inputs="some")

@@ -8,23 +8,10 @@ with features (U, C, H, W), questions (B, T) and image_of_question (B,), and ret
 
 from __future__ import annotations
 
-from filmvqa.models import (
-    baselines,
-    film_label_maps,
-    film_net,
-    film_segmentation,
-    mac,
-    question_type_mode,
-)
-from filmvqa.models.registry import (
-    MODELS,
-    build_model,
-    check_model,
-    register_model,
-    targets_of,
-)
+from filmvqa.models import baselines, film_net, film_segmentation, mac, question_type_mode
+from filmvqa.models.registry import MODELS, build_model, check_model, register_model, targets_of
 
 __all__ = [
-    "MODELS", "baselines", "build_model", "check_model", "film_label_maps", "film_net",
-    "film_segmentation", "mac", "question_type_mode", "register_model", "targets_of",
+    "MODELS", "baselines", "build_model", "check_model", "film_net", "film_segmentation", "mac",
+    "question_type_mode", "register_model", "targets_of",
 ]  # fmt: skip

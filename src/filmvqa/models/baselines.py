@@ -7,7 +7,7 @@ accuracies the paper quotes.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,18 +15,16 @@ from torch import Tensor, nn
 from filmvqa.models.batch_norm import BatchNorm1d, BatchNorm2d
 from filmvqa.models.classifier import mlp
 from filmvqa.models.encoder import QuestionEncoder
-from filmvqa.models.options import FeatureShape, StridesByAxis, check_choice
+from filmvqa.models.options import FeatureShape, PixelRange, StridesByAxis
 from filmvqa.models.registry import register_model
-from filmvqa.models.vision import PIXEL_RANGES, Stem, for_each_question, scale_pixels
+from filmvqa.models.vision import Stem, for_each_question, scale_pixels
 from filmvqa.settings.typed import Natural, Positive, Probability
 from filmvqa.system.devices import at_least_float32
 from filmvqa.system.errors import OptionError
 
 #: Where a baseline's classifier has batch norm: nowhere, after its hidden layers, or before them
 #: too.
-CLASSIFIER_NORMS = ("none", "hidden", "all")
-#: Pooling of CNN+LSTM.
-BASELINE_POOLS = ("maxpool2", "none")
+ClassifierNorm = Literal["none", "hidden", "all"]
 
 
 def _lstm_encoder(
@@ -43,14 +41,17 @@ def _lstm_encoder(
 
 
 def _classifier(
-    input_dim: int, hidden_dims: Sequence[int], num_answers: int, norm: str, dropout: float
+    input_dim: int,
+    hidden_dims: Sequence[int],
+    num_answers: int,
+    norm: ClassifierNorm,
+    dropout: float,
 ) -> nn.Sequential:
     """The baselines' classifier: hidden layers and logits.
 
     Dropout applies to the input and to each hidden layer, as in clevr-iep's ``build_mlp``, whose
     batch norm is that of ``all``.
     """
-    check_choice("classifier_norm", norm, CLASSIFIER_NORMS)
     layers: list[nn.Module] = [nn.Dropout(dropout)] if dropout else []
     layers += [BatchNorm1d(input_dim)] if norm == "all" else []
     return nn.Sequential(
@@ -76,7 +77,7 @@ class QuestionOnlyLSTM(nn.Module):
     classifier_dims
         Widths of the classifier's hidden layers.
     classifier_norm
-        Where the classifier has batch norm, one of ``CLASSIFIER_NORMS``. clevr-iep has ``none``, or
+        Where the classifier has batch norm, one of ``ClassifierNorm``. clevr-iep has ``none``, or
         ``all`` with --classifier_batchnorm.
     classifier_dropout
         Dropout probability of the classifier's input and hidden layers.
@@ -95,7 +96,7 @@ class QuestionOnlyLSTM(nn.Module):
         num_layers: Positive = 2,
         layer_dropout: Probability = 0.0,
         classifier_dims: Sequence[Positive] = (1024,),
-        classifier_norm: str = "hidden",
+        classifier_norm: ClassifierNorm = "hidden",
         classifier_dropout: Probability = 0.0,
     ) -> None:
         super().__init__()
@@ -161,7 +162,7 @@ class CnnLSTM(nn.Module):
     classifier_dims
         Widths of the classifier's hidden layers.
     classifier_norm
-        Where the classifier has batch norm, one of ``CLASSIFIER_NORMS``. clevr-iep has ``none``, or
+        Where the classifier has batch norm, one of ``ClassifierNorm``. clevr-iep has ``none``, or
         ``all`` with --classifier_batchnorm.
     classifier_dropout
         Dropout probability of the classifier's input and hidden layers.
@@ -181,10 +182,10 @@ class CnnLSTM(nn.Module):
         num_res_blocks: Natural = 0,
         res_block_dim: Positive = 128,
         projection_dim: Natural = 512,
-        pool: str = "maxpool2",
-        pixel_range: str = "centered",
+        pool: Literal["maxpool2", "none"] = "maxpool2",
+        pixel_range: PixelRange = "centered",
         classifier_dims: Sequence[Positive] = (1024,),
-        classifier_norm: str = "hidden",
+        classifier_norm: ClassifierNorm = "hidden",
         classifier_dropout: Probability = 0.0,
     ) -> None:
         super().__init__()
@@ -201,8 +202,6 @@ class CnnLSTM(nn.Module):
         self.encoder = _lstm_encoder(
             vocab_size, embedding_dim, hidden_dim, num_layers, layer_dropout
         )
-        check_choice("pool", pool, BASELINE_POOLS)
-        check_choice("pixel_range", pixel_range, PIXEL_RANGES)
         self.pixel_range = pixel_range
         layers: list[nn.Module] = [*stem]
         if num_res_blocks:
@@ -273,7 +272,7 @@ class CnnLSTMStackedAttention(nn.Module):
     classifier_dims
         Widths of the classifier's hidden layers.
     classifier_norm
-        Where the classifier has batch norm, one of ``CLASSIFIER_NORMS``. clevr-iep has ``none``, or
+        Where the classifier has batch norm, one of ``ClassifierNorm``. clevr-iep has ``none``, or
         ``all`` with --classifier_batchnorm.
     classifier_dropout
         Dropout probability of the classifier's input and hidden layers.
@@ -291,14 +290,13 @@ class CnnLSTMStackedAttention(nn.Module):
         layer_dropout: Probability = 0.0,
         attention_dim: Positive = 512,
         num_attentions: Natural = 2,
-        pixel_range: str = "centered",
+        pixel_range: PixelRange = "centered",
         kaiming_normal: bool = False,
         classifier_dims: Sequence[Positive] = (1024,),
-        classifier_norm: str = "hidden",
+        classifier_norm: ClassifierNorm = "hidden",
         classifier_dropout: Probability = 0.0,
     ) -> None:
         super().__init__()
-        check_choice("pixel_range", pixel_range, PIXEL_RANGES)
         self.pixel_range = pixel_range
         self.encoder = _lstm_encoder(
             vocab_size, embedding_dim, hidden_dim, num_layers, layer_dropout

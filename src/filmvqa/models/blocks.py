@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from filmvqa.models.attentive_read import attentive_read
 from filmvqa.models.batch_norm import BatchNorm2d
-from filmvqa.models.conditioning import CONDITIONINGS, build_conditioning
-from filmvqa.models.options import OptionGroup, check_choice
+from filmvqa.models.conditioning import CONDITIONINGS, Conditioning
+from filmvqa.models.options import Axes, Coordinates, OptionGroup, check_choice, checked_options
 from filmvqa.models.place_sets import PlaceSets
 from filmvqa.models.protocols import Modulation
 from filmvqa.models.vision import convolution
@@ -18,8 +18,7 @@ from filmvqa.settings.typed import Natural, Positive, Probability
 from filmvqa.system.errors import OptionError
 
 #: Where the conditioning layer stands in the block (section 4.5, table 2).
-FILM_POSITIONS = ("before_conv1", "after_conv2", "after_norm", "after_relu2", "after_residual")
-COORDINATES = ("none", "inputs", "everywhere")
+FilmPosition = Literal["before_conv1", "after_conv2", "after_norm", "after_relu2", "after_residual"]
 
 
 class BlockOutput(NamedTuple):
@@ -47,11 +46,6 @@ class BlockOutput(NamedTuple):
     set_scores: Tensor | None = None
 
 
-def weights_of(places: Tensor, weights: Tensor | None) -> Tensor:
-    """What each of the places (B, N, ...) counts, (B, N)."""
-    return places.new_ones(places.shape[:2]) if weights is None else weights.flatten(1)
-
-
 class FilmedResBlock(nn.Module):
     """1×1 convolution, ReLU, 3×3 convolution, batch norm, FiLM, ReLU and a residual connection.
 
@@ -73,7 +67,7 @@ class FilmedResBlock(nn.Module):
     map_size
         (H, W) of the input, which ``guide`` needs.
     axes
-        The coordinates that maps are made of, one of ``AXES``.
+        The coordinates that maps are made of, one of ``Axes``.
     words_dim
         Width of the words' states, for a conditioning that reads them.
     sets
@@ -87,7 +81,7 @@ class FilmedResBlock(nn.Module):
     conditioning_options
         Options of the conditioning's own, such as ``rank`` of ``spatial_film``.
     film_position
-        Where the conditioning layer stands, one of ``FILM_POSITIONS``. ``concat`` has none.
+        Where the conditioning layer stands, one of ``FilmPosition``. ``concat`` has none.
     input_proj_kernel
         Kernel size of the first convolution; 0 leaves out the convolution and its ReLU.
     kernel_size
@@ -124,17 +118,17 @@ class FilmedResBlock(nn.Module):
         self,
         channels: int,
         conditioned: bool = True,
-        coordinates: str = "inputs",
+        coordinates: Coordinates = "inputs",
         context_dim: int = 0,
         map_size: tuple[int, int] | None = None,
-        axes: str = "xy",
+        axes: Axes = "xy",
         words_dim: int = 0,
         sets: int = 0,
         writes_sets: bool = True,
         *,
         conditioning: str = "film",
         conditioning_options: OptionGroup = None,
-        film_position: str = "after_norm",
+        film_position: FilmPosition = "after_norm",
         input_proj_kernel: Natural = 1,
         kernel_size: Positive = 3,
         residual: bool = True,
@@ -144,8 +138,6 @@ class FilmedResBlock(nn.Module):
     ) -> None:
         super().__init__()
         check_choice("conditioning", conditioning, (*CONDITIONINGS, "concat"))
-        check_choice("film_position", film_position, FILM_POSITIONS)
-        check_choice("coordinates", coordinates, COORDINATES)
         if kernel_size % 2 == 0:
             raise OptionError(f"kernel_size={kernel_size}: must be odd")
         self.concat = conditioning == "concat"
@@ -170,11 +162,13 @@ class FilmedResBlock(nn.Module):
                 f"input_proj_kernel={input_proj_kernel}: must be odd for conditioning=guide, whose "
                 "maps keep their size"
             )
-        self.condition = (
-            build_conditioning(conditioning, channels, map_size, words_dim, conditioning_options)
-            if self.film_position
-            else None
-        )
+        self.condition: Conditioning | None = None
+        if self.film_position:
+            layer = CONDITIONINGS[conditioning]
+            fitted = checked_options(
+                layer, conditioning_options or {}, group="conditioning_options"
+            )
+            self.condition = layer(channels, map_size, words_dim, **fitted)
         self.dropout = nn.Dropout2d(dropout) if dropout else None
         self.conditioned = self.concat or conditioned
         self.sets = PlaceSets(channels, sets, writes_sets) if sets and self.conditioned else None
@@ -191,28 +185,11 @@ class FilmedResBlock(nn.Module):
         out: Tensor = x + self.context(context)[:, :, None, None]
         return out
 
-    def _film_at(self, position: str, x: Tensor, modulation: Modulation | None) -> Tensor:
+    def _film_at(self, position: FilmPosition, x: Tensor, modulation: Modulation | None) -> Tensor:
         if self.film_position != position or self.condition is None:
             return x
         out: Tensor = self.condition(x, modulation)
         return out
-
-    def _mark(
-        self,
-        x: Tensor,
-        branch: Tensor,
-        modulation: Modulation,
-        weights: Tensor | None,
-        read_scores: Tensor,
-    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """The output x (B, C, H, W) with what belongs to the sets and what was read, the sets'
-        numbers and their scores."""
-        if self.sets is None:
-            return x, None, None
-        places = branch.flatten(2).transpose(1, 2)  # (B, N, C)
-        keys = modulation.key[:, x.shape[1] :]
-        added, counts, scores = self.sets(places, keys, weights_of(places, weights), read_scores)
-        return x if added is None else x + added.transpose(1, 2).view_as(x), counts, scores
 
     def forward(
         self,
@@ -257,6 +234,12 @@ class FilmedResBlock(nn.Module):
             branch = torch.cat([out.amax((2, 3)), out.mean((2, 3))], 1)
         x = self._film_at("after_residual", x + out if self.residual else out, modulation)
         if modulation is not None and modulation.key.shape[1]:
-            read, read_scores = attentive_read(x, out, modulation.key[:, : x.shape[1]])
-            x, counts, set_scores = self._mark(x, out, modulation, weights, read_scores)
+            channels = x.shape[1]
+            read, read_scores = attentive_read(x, out, modulation.key[:, :channels])
+            if self.sets is not None:
+                places = out.flatten(2).transpose(1, 2)  # (B, N, C)
+                added, counts, set_scores = self.sets(
+                    places, modulation.key[:, channels:], weights, read_scores
+                )
+                x = x if added is None else x + added.transpose(1, 2).view_as(x)
         return BlockOutput(x, read, branch, counts, read_scores, set_scores)

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from filmvqa.models.batch_norm import BatchNorm1d, BatchNorm2d
-from filmvqa.models.options import check_choice
-from filmvqa.models.vision import convolution
+from filmvqa.models.options import Axes, check_choice
+from filmvqa.models.vision import append_coordinates, convolution
 from filmvqa.settings.typed import Natural, Positive, Probability
 from filmvqa.system.errors import OptionError
 
@@ -37,7 +37,7 @@ class Classifier(nn.Module):
     context_dim
         Width of a vector that the hidden layers are given beside the pooled map; 0: none.
     axes
-        The coordinates that maps are made of, one of ``AXES``.
+        The coordinates that maps are made of, one of ``Axes``.
     num_branches
         How many blocks' branches there are, for ``pool=branch``.
     projection_dim
@@ -71,7 +71,7 @@ class Classifier(nn.Module):
         map_size: tuple[int, int],
         num_answers: int,
         context_dim: int = 0,
-        axes: str = "xy",
+        axes: Axes = "xy",
         num_branches: int = 1,
         *,
         projection_dim: Natural = 512,
@@ -145,17 +145,13 @@ class _GlobalMaxAndMean(nn.Module):
 class _AppendCoordinates(nn.Module):
     """Appends the coordinate maps (section 4.1) to its input."""
 
-    def __init__(self, axes: str) -> None:
+    def __init__(self, axes: Axes) -> None:
         super().__init__()
-        self._chosen = slice("xy".index(axes[0]), "xy".index(axes[-1]) + 1)
+        self.axes = axes
 
     def forward(self, x: Tensor) -> Tensor:
-        ys, xs = (
-            torch.linspace(-1, 1, side, device=x.device, dtype=x.dtype) for side in x.shape[2:]
-        )
-        maps = torch.stack(torch.meshgrid(ys, xs, indexing="ij")[::-1])[self._chosen]
-        maps = maps.expand(len(x), -1, -1, -1)
-        return torch.cat([x, maps], 1)
+        # Contiguous, because the order decides how pooling rounds.
+        return append_coordinates(x.contiguous(), self.axes)
 
 
 def _pooling(pool: str, map_size: tuple[int, int]) -> tuple[nn.Module, tuple[int, int]]:

@@ -6,15 +6,14 @@ A new one is a class of its own with ``register_conditioning``, also outside of 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, TypeVar
+from collections.abc import Callable
+from typing import ClassVar, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 import filmvqa.film
-from filmvqa.models.options import checked_options
 from filmvqa.models.protocols import Modulation
 from filmvqa.models.vision import CoordConv2d
 from filmvqa.settings.typed import Positive
@@ -70,25 +69,6 @@ def register_conditioning(name: str) -> Callable[[C], C]:
         return cls
 
     return register
-
-
-def build_conditioning(
-    name: str,
-    channels: int,
-    map_size: tuple[int, int] | None = None,
-    words_dim: int = 0,
-    options: Mapping[str, Any] | None = None,
-) -> Conditioning:
-    """The conditioning layer that is registered under ``name``.
-
-    Raises
-    ------
-    OptionError
-        If it does not take an option.
-    """
-    cls = CONDITIONINGS[name]
-    fitted = checked_options(cls, options or {}, group="conditioning_options")
-    return cls(channels, map_size, words_dim, **fitted)
 
 
 @register_conditioning("film")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from filmvqa.models.options import check_choice
 from filmvqa.settings.typed import Natural, Positive, Probability
 from filmvqa.system.devices import to_device
 from filmvqa.system.errors import OptionError
@@ -49,7 +50,7 @@ class QuestionEncoder(nn.Module):
     Raises
     ------
     OptionError
-        If ``cell`` is unknown, or ``hidden_dim`` is odd with ``bidirectional``.
+        If ``hidden_dim`` is odd with ``bidirectional``.
     """
 
     def __init__(
@@ -59,7 +60,7 @@ class QuestionEncoder(nn.Module):
         embedding_dim: Positive = 200,
         hidden_dim: Positive = 4096,
         num_layers: Positive = 1,
-        cell: str = "gru",
+        cell: Literal["gru", "lstm"] = "gru",
         bidirectional: bool = False,
         padded_length: Natural | None = None,
         embedding_dropout: Probability = 0.0,
@@ -68,7 +69,6 @@ class QuestionEncoder(nn.Module):
         orthogonal: bool = False,
     ) -> None:
         super().__init__()
-        check_choice("cell", cell, tuple(CELLS))
         if bidirectional and hidden_dim % 2:
             raise OptionError(f"hidden_dim={hidden_dim}: must be even for two directions")
         self.output_dim = hidden_dim

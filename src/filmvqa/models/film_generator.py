@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from filmvqa.models.encoder import CELLS
-from filmvqa.models.options import check_choice
 from filmvqa.models.place_sets import PlaceSets
 from filmvqa.models.protocols import Modulation
 from filmvqa.models.word_attention import WordAttention
@@ -17,9 +16,9 @@ from filmvqa.settings.typed import Positive
 from filmvqa.system.devices import at_least_float32
 from filmvqa.system.errors import OptionError
 
-GAMMAS = ("linear", "sigmoid", "tanh", "exp", "one")
-BETAS = ("linear", "zero")
-DECODERS = ("linear", "mlp", *CELLS)
+Decoder = Literal["linear", "mlp", "gru", "lstm", "none"]
+Gamma = Literal["linear", "sigmoid", "tanh", "exp", "one"]
+Beta = Literal["linear", "zero"]
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "linear": lambda x: x,
     "sigmoid": torch.sigmoid,
@@ -79,8 +78,7 @@ class FilmGenerator(nn.Module):
     Raises
     ------
     OptionError
-        If an option is none of its choices, or ``hidden_dims`` or ``word_attention`` do not fit the
-        decoder.
+        If ``hidden_dims`` or ``word_attention`` does not fit the decoder.
     """
 
     def __init__(
@@ -92,19 +90,16 @@ class FilmGenerator(nn.Module):
         key_dim: int = 0,
         sets: int = 0,
         *,
-        decoder: str = "linear",
+        decoder: Decoder = "linear",
         hidden_dims: Sequence[Positive] = (),
-        gamma: str = "linear",
-        beta: str = "linear",
+        gamma: Gamma = "linear",
+        beta: Beta = "linear",
         gamma_baseline: float = 1.0,
         multipliers: float | None = None,
         task_offset: bool = False,
         word_attention: bool | Literal["parts"] = False,
     ) -> None:
         super().__init__()
-        check_choice("decoder", decoder, (*DECODERS, "none"))
-        check_choice("gamma", gamma, GAMMAS)
-        check_choice("beta", beta, BETAS)
         if decoder in ("linear", "none") and hidden_dims:
             raise OptionError(
                 f"hidden_dims={list(hidden_dims)}: decoder={decoder} has none, mlp has"

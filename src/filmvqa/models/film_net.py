@@ -9,28 +9,27 @@ from typing import Any, ClassVar, Literal, cast
 import torch
 from torch import Tensor, nn
 
-from filmvqa.models.blocks import COORDINATES, FilmedResBlock
+from filmvqa.models.blocks import FilmedResBlock
 from filmvqa.models.classifier import BRANCH, Classifier
 from filmvqa.models.encoder import QuestionEncoder
 from filmvqa.models.film_generator import FilmGenerator
-from filmvqa.models.initial_weights import check_initial, initialize
+from filmvqa.models.initial_weights import InitialBiases, InitialWeights, initialize
 from filmvqa.models.options import (
+    Axes,
+    Coordinates,
     FeatureShape,
     OptionGroup,
+    PixelRange,
     build_part,
-    check_choice,
     with_coordinates,
 )
 from filmvqa.models.place_sets import PlaceWeights
 from filmvqa.models.protocols import Activations, Modulation, ModulationChange, PlaceScores
 from filmvqa.models.registry import register_model
-from filmvqa.models.vision import AXES, PIXEL_RANGES, Stem, for_each_question, scale_pixels
+from filmvqa.models.vision import Stem, for_each_question, scale_pixels
 from filmvqa.settings.typed import Natural, Positive
 from filmvqa.system.devices import to_device
 from filmvqa.system.errors import OptionError
-
-#: Of which conditioned blocks the head is given what was read, pooled and counted.
-HEAD_INPUTS = ("last", "all")
 
 
 @register_model("film")
@@ -86,7 +85,7 @@ class FilmNet(nn.Module):
     Raises
     ------
     OptionError
-        If a value is none of an option's choices, or options do not fit each other.
+        If options do not fit each other.
     """
 
     OPTION_GROUPS: ClassVar[dict[str, type[nn.Module]]] = {
@@ -108,14 +107,14 @@ class FilmNet(nn.Module):
         channels: Positive = 128,
         num_blocks: Natural = 4,
         film_blocks: Sequence[bool | Literal[0, 1]] | None = None,
-        coordinates: str = "inputs",
-        coordinate_axes: str = "xy",
-        pixel_range: str = "centered",
-        initial_biases: str = "zero",
-        initial_weights: str = "kaiming",
+        coordinates: Coordinates = "inputs",
+        coordinate_axes: Axes = "xy",
+        pixel_range: PixelRange = "centered",
+        initial_biases: InitialBiases = "zero",
+        initial_weights: InitialWeights = "kaiming",
         reads: bool = False,
         sets: Natural = 0,
-        head_inputs: str = "last",
+        head_inputs: Literal["last", "all"] = "last",
         encoder: OptionGroup = None,
         generator: OptionGroup = None,
         stem: OptionGroup = None,
@@ -123,9 +122,6 @@ class FilmNet(nn.Module):
         classifier: OptionGroup = None,
     ) -> None:
         super().__init__()
-        check_choice("pixel_range", pixel_range, PIXEL_RANGES)
-        check_initial(initial_weights, initial_biases)
-        check_choice("head_inputs", head_inputs, HEAD_INPUTS)
         if sets and not reads:
             raise OptionError(f"sets={sets}: needs reads=true, whose keys are like theirs")
         self.pixel_range = pixel_range
@@ -135,8 +131,6 @@ class FilmNet(nn.Module):
             raise OptionError(
                 f"film_blocks has {len(conditioned)} entries for num_blocks={num_blocks} blocks"
             )
-        check_choice("coordinates", coordinates, COORDINATES)
-        check_choice("coordinate_axes", coordinate_axes, AXES)
         self.encoder = build_part("encoder", QuestionEncoder, vocab_size, **(encoder or {}))
         has_coordinates = coordinates != "none"
         stem_options = with_coordinates(stem, has_coordinates)
@@ -195,7 +189,7 @@ class FilmNet(nn.Module):
         num_answers: int,
         channels: int,
         context_dim: int,
-        coordinate_axes: str,
+        coordinate_axes: Axes,
         options: dict[str, Any],
     ) -> None:
         """Build what follows the blocks; a network with another head has another method."""
@@ -204,14 +198,10 @@ class FilmNet(nn.Module):
             coordinate_axes, self.head_inputs, **options,
         )  # fmt: skip
 
-    def _head(self, x: Tensor, read: Tensor | None, branch: Tensor | None) -> Tensor:
-        logits: Tensor = self.classifier(x, read, branch)
-        return logits
-
     @property
-    def _takes_branch(self) -> bool:
-        """Whether the head is given conditioned blocks' modulated branches."""
-        return self.classifier.takes_branch
+    def _head(self) -> Any:
+        """The module that makes the output of the last block's maps."""
+        return self.classifier
 
     @property
     def num_modulated(self) -> int:
@@ -231,27 +221,27 @@ class FilmNet(nn.Module):
         ValueError
             If no block is conditioned.
         """
-        if self.film_generator is None:
-            raise ValueError("the question acts on no block of this network")
+        generator = self._acting_generator
         modulation: Modulation
         if not self.reads_words:
-            modulation = self.film_generator(self.encoder(questions))
+            modulation = generator(self.encoder(questions))
         else:
             words, encoding = self.encoder.encode_words(questions)  # (B, T, D), (B, D)
             padding = to_device(questions == 0, encoding.device)
-            modulation = self.film_generator(encoding, words, padding)
+            modulation = generator(encoding, words, padding)
         return modulation
+
+    @property
+    def _acting_generator(self) -> FilmGenerator:
+        if self.film_generator is None:
+            raise ValueError("the question acts on no block of this network")
+        return self.film_generator
 
     @contextmanager
     def intervene(self, change: ModulationChange) -> Iterator[None]:
         """Within the block, compute with changed γ and β."""
-        if self.film_generator is None:
-            raise ValueError("the question acts on no block of this network")
-        handle = self.film_generator.register_forward_hook(lambda *args: change(args[-1]))
-        try:
+        with self._acting_generator.register_forward_hook(lambda *args: change(args[-1])):
             yield
-        finally:
-            handle.remove()
 
     @property
     def can_record(self) -> bool:
@@ -261,7 +251,7 @@ class FilmNet(nn.Module):
     @contextmanager
     def record_activations(self) -> Iterator[Activations]:
         """Within the block, each forward pass leaves its maps in what is yielded."""
-        maps = Activations()
+        maps, head = Activations(), self._head
 
         def begin(module: nn.Module, inputs: Any) -> None:
             maps.before.clear()
@@ -271,33 +261,24 @@ class FilmNet(nn.Module):
         def at_film(module: nn.Module, inputs: Any, output: Tensor) -> None:
             maps.before.append(inputs[0])
             maps.after.append(output)
-            if self._takes_branch:
+            if head.takes_branch:
                 maps.pooled = torch.relu(output)
 
         def at_pool(module: nn.Module, inputs: Any, output: Tensor) -> None:
             maps.pooled = output
 
         with ExitStack() as stack:
-            handles = [self.register_forward_pre_hook(begin)]
-            handles += [
-                block.condition.register_forward_hook(at_film)
-                for block in self._blocks
-                if block.condition is not None
-            ]
-            if (pooled := self._pooled_part) is not None:
-                handles.append(pooled.register_forward_hook(at_pool))
-            for handle in handles:
-                stack.callback(handle.remove)
+            stack.enter_context(self.register_forward_pre_hook(begin))
+            for block in self._blocks:
+                if block.condition is not None:
+                    stack.enter_context(block.condition.register_forward_hook(at_film))
+            if head.project is not None and not head.takes_branch:
+                stack.enter_context(head.project.register_forward_hook(at_pool))
             yield maps
 
     @property
     def _blocks(self) -> list[FilmedResBlock]:
         return [cast(FilmedResBlock, block) for block in self.blocks]
-
-    @property
-    def _pooled_part(self) -> nn.Module | None:
-        """The module whose output is pooled, if there is one."""
-        return None if self._takes_branch else self.classifier.project
 
     @property
     def has_film_penalty(self) -> bool:
@@ -366,7 +347,7 @@ class FilmNet(nn.Module):
                 x = block(x, None, read).x
                 continue
             is_heeded = film_index >= self.num_modulated - self.head_inputs
-            pool_branch = is_heeded and self._takes_branch
+            pool_branch = is_heeded and self._head.takes_branch
             out = block(x, modulation.layer(film_index), read, pool_branch, weights)
             x, read = out.x, out.read
             scores.append((out.read_scores, out.set_scores))
@@ -374,7 +355,7 @@ class FilmNet(nn.Module):
                 found += [out.read, out.counts]
                 branches.append(out.branch)
             film_index += 1
-        output = self._head(x, _join(found), _join(branches))
+        output: Tensor = self._head(x, _join(found), _join(branches))
         others: list[Any] = []
         if return_penalty and modulation is not None and self.film_generator is not None:
             others.append(self.film_generator.penalty(modulation))

@@ -15,7 +15,15 @@ from filmvqa.models.blocks import FilmedResBlock
 from filmvqa.models.encoder import QuestionEncoder
 from filmvqa.models.film_generator import FilmGenerator
 from filmvqa.models.film_net import FilmNet
-from filmvqa.models.options import FeatureShape, OptionGroup, build_part
+from filmvqa.models.initial_weights import InitialBiases, InitialWeights
+from filmvqa.models.options import (
+    Axes,
+    Coordinates,
+    FeatureShape,
+    OptionGroup,
+    PixelRange,
+    build_part,
+)
 from filmvqa.models.registry import register_model
 from filmvqa.models.vision import Stem, convolution
 from filmvqa.settings.typed import Natural, Positive
@@ -88,9 +96,15 @@ class MaskHead(nn.Module):
         self.refine = nn.Conv2d(hidden_dim, fine_dim * self.factor**2, 1)
         self.draw = nn.Conv2d(fine_dim, num_maps, kernel_size, padding=kernel_size // 2)
 
-    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+    #: A classifier has these; a head that draws pools nothing.
+    takes_branch: ClassVar[bool] = False
+    project: ClassVar[None] = None
+
+    def forward(
+        self, x: Tensor, context: Tensor | None = None, branch: Tensor | None = None
+    ) -> Tensor:
         """Map (B, channels, H, W), and a context (B, context_dim) if there is one, to logits
-        (B, num_maps, h, w)."""
+        (B, num_maps, h, w), or (B, h, w) of one map. ``branch`` is ignored."""
         x = self.conv(x)
         if self.context is not None and context is not None:
             x = x + self.context(context)[:, :, None, None]
@@ -99,7 +113,7 @@ class MaskHead(nn.Module):
         logits: Tensor = self.draw(x)
         if logits.shape[2:] != self.mask_size:
             logits = F.interpolate(at_least_float32(logits), self.mask_size, mode="bilinear")
-        return logits
+        return logits[:, 0] if logits.shape[1] == 1 else logits
 
 
 @register_model("film_segmentation")
@@ -147,11 +161,11 @@ class FilmSegmentation(FilmNet):
         channels: Positive = 128,
         num_blocks: Natural = 4,
         film_blocks: Sequence[bool | Literal[0, 1]] | None = None,
-        coordinates: str = "inputs",
-        coordinate_axes: str = "xy",
-        pixel_range: str = "centered",
-        initial_biases: str = "zero",
-        initial_weights: str = "kaiming",
+        coordinates: Coordinates = "inputs",
+        coordinate_axes: Axes = "xy",
+        pixel_range: PixelRange = "centered",
+        initial_biases: InitialBiases = "zero",
+        initial_weights: InitialWeights = "kaiming",
         reads: bool = False,
         encoder: OptionGroup = None,
         generator: OptionGroup = None,
@@ -174,7 +188,7 @@ class FilmSegmentation(FilmNet):
         num_answers: int,
         channels: int,
         context_dim: int,
-        coordinate_axes: str,
+        coordinate_axes: Axes,
         options: dict[str, Any],
     ) -> None:
         self.mask_head = build_part(
@@ -182,14 +196,14 @@ class FilmSegmentation(FilmNet):
             **options,
         )  # fmt: skip
 
-    def _head(self, x: Tensor, read: Tensor | None, branch: Tensor | None) -> Tensor:
-        maps: Tensor = self.mask_head(x, read)
-        return maps[:, 0] if maps.shape[1] == 1 else maps
-
     @property
-    def _takes_branch(self) -> bool:
-        return False
+    def _head(self) -> MaskHead:
+        return self.mask_head
 
-    @property
-    def _pooled_part(self) -> None:
-        return None
+
+@register_model("film_label_maps")
+class FilmLabelMaps(FilmSegmentation):
+    """``FilmSegmentation`` with maps (B, K, h, w) of K classes: the text does not say what is
+    segmented, but how."""
+
+    TARGETS: ClassVar[str] = "label_maps"

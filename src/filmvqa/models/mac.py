@@ -7,7 +7,7 @@ states, k is the knowledge base (the image's N positions), q the question, cw it
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -262,14 +262,12 @@ class MacNet(nn.Module):
         def into(weights: list[Tensor]) -> Callable[[nn.Module, Any, Tensor], None]:
             return lambda module, inputs, output: weights.append(output)
 
-        with ExitStack() as stack:
-            for handle in (
-                self.register_forward_pre_hook(begin),
-                self.stem.register_forward_hook(at_stem),
-                self.control.softmax.register_forward_hook(into(attention.words_by_step)),
-                self.read.softmax.register_forward_hook(into(attention.places_by_step)),
-            ):
-                stack.callback(handle.remove)
+        with (
+            self.register_forward_pre_hook(begin),
+            self.stem.register_forward_hook(at_stem),
+            self.control.softmax.register_forward_hook(into(attention.words_by_step)),
+            self.read.softmax.register_forward_hook(into(attention.places_by_step)),
+        ):
             yield attention
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import inspect
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, TypeVar, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, get_type_hints
 
 from msgspec import Meta
 from torch import nn
@@ -14,6 +14,12 @@ from filmvqa.settings.typed import Positive, checked
 from filmvqa.settings.wording import shown
 from filmvqa.system.errors import OptionError, UserError
 
+#: Where coordinate maps are appended.
+Coordinates = Literal["none", "inputs", "everywhere"]
+#: The coordinates of these maps: both, as in the paper, or one of them.
+Axes = Literal["xy", "x", "y"]
+#: The ranges to which uint8 pixels can be scaled.
+PixelRange = Literal["centered", "unit"]
 #: (C, H, W)
 FeatureShape = Annotated[Sequence[Positive], Meta(min_length=3, max_length=3)]
 _Two = Annotated[Sequence[Positive], Meta(min_length=2, max_length=2)]  # tuple crashes msgspec

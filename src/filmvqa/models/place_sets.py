@@ -43,7 +43,7 @@ class PlaceSets(nn.Module):
         return sets * (channels + 1)
 
     def forward(
-        self, branch: Tensor, keys: Tensor, weights: Tensor, read_scores: Tensor
+        self, branch: Tensor, keys: Tensor, weights: Tensor | None, read_scores: Tensor
     ) -> tuple[Tensor | None, Tensor, Tensor]:
         """Mark and count places.
 
@@ -54,7 +54,7 @@ class PlaceSets(nn.Module):
         keys
             (B, S (C + 1)): the S keys, then the S biases.
         weights
-            What each place counts (B, N).
+            What each place counts, (B, N) or (B, H, W); None: one.
         read_scores
             The scores (B, N) of the read.
 
@@ -86,10 +86,12 @@ class PlaceSets(nn.Module):
         ]
 
     def mark(
-        self, belongs: Tensor, weights: Tensor, read_scores: Tensor
+        self, belongs: Tensor, weights: Tensor | None, read_scores: Tensor
     ) -> tuple[Tensor | None, Tensor]:
         """As ``forward``, of what belongs (B, N, S), but for the scores."""
-        counts = torch.einsum("bns,bn->bs", belongs, weights)
+        if weights is None:
+            weights = belongs.new_ones(belongs.shape[:2])
+        counts = torch.einsum("bns,bn->bs", belongs, weights.flatten(1))
         if self.write is None:
             return None, counts
         attention = torch.softmax(at_least_float32(read_scores), 1).to(belongs.dtype)

@@ -8,13 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from filmvqa.models.batch_norm import BatchNorm2d
-from filmvqa.models.options import StridesByAxis
+from filmvqa.models.options import Axes, PixelRange, StridesByAxis
 from filmvqa.settings.typed import Natural, Positive
 from filmvqa.system.devices import compute_dtype
 from filmvqa.system.errors import OptionError
-
-#: Which coordinates maps are made of: both, as in the paper, or one of them alone.
-AXES = ("xy", "x", "y")
 
 
 class CoordConv2d(nn.Conv2d):
@@ -30,7 +27,7 @@ class CoordConv2d(nn.Conv2d):
         out_channels: int,
         kernel_size: int,
         *,
-        axes: str = "xy",
+        axes: Axes = "xy",
         **kwargs: Any,
     ) -> None:
         super().__init__(in_channels + len(axes), out_channels, kernel_size, **kwargs)
@@ -38,18 +35,22 @@ class CoordConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, in_channels, H, W) to (N, out_channels, H', W')."""
-        n, _, height, width = x.shape
-        # In the memory format of x; otherwise concatenation would copy x to another one.
-        channels_last = x.is_contiguous(memory_format=torch.channels_last)
-        memory_format = torch.channels_last if channels_last else torch.contiguous_format
-        like_x: dict[str, Any] = {"device": x.device, "dtype": x.dtype}
-        shape = (n, len(self.axes), height, width)
-        maps = torch.empty(shape, memory_format=memory_format, **like_x)
-        if "x" in self.axes:
-            maps[:, 0] = torch.linspace(-1, 1, width, **like_x)
-        if "y" in self.axes:
-            maps[:, -1] = torch.linspace(-1, 1, height, **like_x)[:, None]
-        return super().forward(torch.cat([x, maps], 1))
+        return super().forward(append_coordinates(x, self.axes))
+
+
+def append_coordinates(x: Tensor, axes: Axes) -> Tensor:
+    """Append coordinate maps from -1 to 1 to x (N, C, H, W), in its memory format."""
+    n, _, height, width = x.shape
+    # In another format, concatenation would copy x to it.
+    channels_last = x.is_contiguous(memory_format=torch.channels_last)
+    memory_format = torch.channels_last if channels_last else torch.contiguous_format
+    like_x: dict[str, Any] = {"device": x.device, "dtype": x.dtype}
+    maps = torch.empty((n, len(axes), height, width), memory_format=memory_format, **like_x)
+    if "x" in axes:
+        maps[:, 0] = torch.linspace(-1, 1, width, **like_x)
+    if "y" in axes:
+        maps[:, -1] = torch.linspace(-1, 1, height, **like_x)[:, None]
+    return torch.cat([x, maps], 1)
 
 
 def convolution(
@@ -58,7 +59,7 @@ def convolution(
     kernel_size: int,
     *,
     coordinates: bool,
-    axes: str = "xy",
+    axes: Axes = "xy",
     **kwargs: Any,
 ) -> nn.Conv2d:
     """A ``CoordConv2d`` with ``coordinates``, else a ``Conv2d``."""
@@ -82,11 +83,7 @@ def for_each_question(x: Tensor, image_of_question: Tensor | None) -> Tensor:
     return selected.permute(0, 3, 1, 2) if channels_last else selected
 
 
-#: The ranges to which uint8 pixels can be scaled.
-PIXEL_RANGES = ("centered", "unit")
-
-
-def scale_pixels(features: Tensor, pixel_range: str = "centered") -> Tensor:
+def scale_pixels(features: Tensor, pixel_range: PixelRange = "centered") -> Tensor:
     """Stored features (U, C, H, W) in the dtype in which they are to be multiplied.
 
     uint8 pixels from 0 to 255 are scaled: ``centered`` to [-2, 2), where bfloat16 represents them
@@ -111,7 +108,7 @@ class Stem(nn.Module):
     channels
         Channels of each layer's output.
     axes
-        The coordinates that maps are made of, one of ``AXES``.
+        The coordinates that maps are made of, one of ``Axes``.
     height
         Rows of the features, which only ``rows_as_channels`` asks for.
     strides
@@ -136,7 +133,7 @@ class Stem(nn.Module):
         self,
         input_dim: int,
         channels: int,
-        axes: str = "xy",
+        axes: Axes = "xy",
         height: int = 1,
         *,
         strides: StridesByAxis = (1,),

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -52,22 +52,13 @@ class Acceleration:
         return text + "".join(f"; {name} is left: {why}" for name, why in self.left.items())
 
 
-class _FastForm(NamedTuple):
-    """A fast form of a module.
-
-    Attributes
-    ----------
-    form
-        The class, a subclass of the module's that adds nothing to its state.
-    fits
-        Whether it computes a module with such options.
-    inputs
-        Small random inputs by which a module and its fast form are compared.
-    """
-
-    form: type[nn.Module]
-    fits: Callable[[Any], bool]
-    inputs: Callable[[Any, Callable[..., Tensor]], Sequence[Any]]
+#: The fast form of a module of exactly that type: a subclass that adds nothing to its state.
+FAST_FORMS: dict[type[nn.Module], type[nn.Module]] = {
+    QuestionEncoder: FastQuestionEncoder,
+    BatchNorm2d: FastBatchNorm2d,
+    FilmedResBlock: FastFilmedResBlock,
+    WordAttention: FastWordAttention,
+}
 
 
 def _block_inputs(block: FilmedResBlock, normal: Callable[..., Tensor]) -> Sequence[Any]:
@@ -95,16 +86,16 @@ def _word_attention_inputs(
     return normal(3, width), words, padding
 
 
-#: The fast form of a module of exactly that type.
-FAST_FORMS: dict[type[nn.Module], _FastForm] = {
-    QuestionEncoder: _FastForm(FastQuestionEncoder, lambda encoder: True, _encoder_inputs),
-    BatchNorm2d: _FastForm(
-        FastBatchNorm2d, lambda norm: True,
+#: Small random inputs by which a module is compared with its fast form, and its name in messages.
+_COMPARISONS: dict[type[nn.Module], tuple[Callable[..., Sequence[Any]], str]] = {
+    QuestionEncoder: (_encoder_inputs, "encoder"),
+    BatchNorm2d: (
         lambda norm, normal: (normal(3, norm.num_features, 4, 4), torch.tensor([1, 3, 2])),
+        "batch norms",
     ),
-    FilmedResBlock: _FastForm(FastFilmedResBlock, is_fusible, _block_inputs),
-    WordAttention: _FastForm(FastWordAttention, lambda attention: True, _word_attention_inputs),
-}  # fmt: skip
+    FilmedResBlock: (_block_inputs, "blocks"),
+    WordAttention: (_word_attention_inputs, "word attention"),
+}
 
 
 def accelerate(model: nn.Module) -> Acceleration:
@@ -126,28 +117,21 @@ def accelerate(model: nn.Module) -> Acceleration:
     """
     done = Acceleration()
     for name, module in model.named_modules():
-        fast = FAST_FORMS.get(type(module))
-        if fast is None or not fast.fits(module) or not _runs_on(_tensor_of(module).device, fast):
+        plain = type(module)
+        if plain not in FAST_FORMS or not _is_replaceable(module):
             continue
         try:
-            difference = None if _agree(module, fast) else "its fast form computes something else"
+            difference = None if _agrees(module) else "its fast form computes something else"
         except Exception as error:  # of code that the user has changed
             difference = f"it could not be compared ({one_line(error, 80)})"
         if difference is None:
-            done.replaced[name] = _noun(type(module))
-            module.__class__ = fast.form
+            done.replaced[name] = _COMPARISONS[plain][1]
+            module.__class__ = FAST_FORMS[plain]
         else:
             done.left[name] = difference
     for name in done.replaced:
         remember_parts(model.get_submodule(name))
     return done
-
-
-def _noun(module_type: type[nn.Module]) -> str:
-    nouns = {
-        QuestionEncoder: "encoder", FilmedResBlock: "blocks", WordAttention: "word attention",
-    }  # fmt: skip
-    return nouns.get(module_type, "batch norms")
 
 
 def _tensor_of(module: nn.Module) -> Tensor:
@@ -156,11 +140,14 @@ def _tensor_of(module: nn.Module) -> Tensor:
     return next((t for t in tensors if t.is_floating_point()), torch.zeros(()))
 
 
-def _runs_on(device: torch.device, fast: _FastForm) -> bool:
-    return device.type == "cpu" or (device.type == "cuda" and fast.form is FastQuestionEncoder)
+def _is_replaceable(module: nn.Module) -> bool:
+    """Whether the fast form computes a module with such options, on its device."""
+    device = _tensor_of(module).device.type
+    runs_there = device == "cpu" or (device == "cuda" and isinstance(module, QuestionEncoder))
+    return runs_there and (not isinstance(module, FilmedResBlock) or is_fusible(module))
 
 
-def _agree(module: nn.Module, fast: _FastForm) -> bool:
+def _agrees(module: nn.Module) -> bool:
     """Whether a module and its fast form compute the same, in training and in evaluation."""
     plain, like = type(module), _tensor_of(module)
     generator = torch.Generator().manual_seed(0)
@@ -171,10 +158,10 @@ def _agree(module: nn.Module, fast: _FastForm) -> bool:
             x = x.contiguous(memory_format=torch.channels_last)
         return x.requires_grad_()
 
-    inputs = fast.inputs(module, normal)
+    inputs = _COMPARISONS[plain][0](module, normal)
     for training in (True, False):
         results = []
-        for form in (plain, fast.form):
+        for form in (plain, FAST_FORMS[plain]):
             with _unchanged(module):
                 module.train(training)
                 module.__class__ = form

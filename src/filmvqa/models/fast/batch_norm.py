@@ -6,11 +6,10 @@ There torch adds up all values of a channel one by one in float32, so that the m
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from filmvqa.models.batch_norm import (
     EXACT_DTYPES,
@@ -33,17 +32,27 @@ class FastBatchNorm2d(BatchNorm2d):
     bfloat16 without counts and under ``torch.compile``, torch's batch norm runs."""
 
     def forward(self, x: Tensor, counts: Tensor | None = None) -> Tensor:
-        if not self.training or not _is_on_cpu(x):
+        if not self.training or x.device.type != "cpu" or torch.compiler.is_compiling():
             return super().forward(x, counts)
         counts = image_counts(x) if counts is None else counts
         inexact = x.dtype in EXACT_DTYPES and _is_channels_last(x)
         if self.shared is None and (x.numel() == x.size(1) or (counts is None and not inexact)):
             return super().forward(x, counts)
-        return _normalise(self, x, counts)
-
-
-def _is_on_cpu(x: Tensor) -> bool:
-    return x.device.type == "cpu" and not torch.compiler.is_compiling()
+        maps, size = x, None
+        with torch.no_grad():
+            if self.shared is not None:
+                maps = at_least_float32(x)
+            mean, var = _moments(maps) if counts is None else _weighted_moments(maps, counts)
+            num_values: Tensor | float = values_per_channel(x, counts)
+            if self.shared is not None:
+                mean, var, size = self.shared.combine(mean, var, num_values)
+                refuse_single_value(size)
+                num_values = size
+        track(self, mean, var, num_values)
+        out: Tensor = _Normalize.apply(
+            maps, mean, var, counts, self.weight, self.bias, self.eps, self.shared, size
+        )
+        return out.to(x.dtype)
 
 
 def sums_of_all(shared: SharedStatistics, *parts: Tensor) -> tuple[Tensor, ...]:
@@ -51,24 +60,6 @@ def sums_of_all(shared: SharedStatistics, *parts: Tensor) -> tuple[Tensor, ...]:
     statistics: zeros where this process' part does not count, as it has no share in them."""
     # Gathered: for so few numbers gloo takes half of the time of a sum.
     return (tensors_of_all(torch.stack(parts)).sum(0) * shared.counts).unbind()
-
-
-def _normalise(norm: _BatchNorm, x: Tensor, counts: Tensor | None) -> Tensor:
-    """Batch norm in training of maps x (U, C, H, W)."""
-    shared = cast("SharedStatistics | None", norm.shared)
-    maps, size = x, None
-    with torch.no_grad():
-        if shared is not None:
-            maps = at_least_float32(x)
-        mean, var = _moments(maps) if counts is None else _weighted_moments(maps, counts)
-        num_values: Tensor | float = values_per_channel(x, counts)
-        if shared is not None:
-            mean, var, size = shared.combine(mean, var, num_values)
-            refuse_single_value(size)
-            num_values = size
-    track(norm, mean, var, num_values)
-    out = _Normalize.apply(maps, mean, var, counts, norm.weight, norm.bias, norm.eps, shared, size)
-    return cast(Tensor, out).to(x.dtype)
 
 
 class _Normalize(torch.autograd.Function):

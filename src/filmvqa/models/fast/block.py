@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from filmvqa.models.attentive_read import read_scale
 from filmvqa.models.batch_norm import BatchNorm2d, track
-from filmvqa.models.blocks import BlockOutput, FilmedResBlock, weights_of
+from filmvqa.models.blocks import BlockOutput, FilmedResBlock
 from filmvqa.models.conditioning import Film
 from filmvqa.models.fast.fused_block import fused_block
 from filmvqa.models.fast.kernels import kernels_take
@@ -61,9 +61,7 @@ class FastFilmedResBlock(FilmedResBlock):
         y, counts, set_scores = done.x, None, None
         if self.sets is not None:
             set_scores = done.set_scores
-            added, counts = self.sets.mark(
-                torch.sigmoid(set_scores), weights_of(y, weights), done.scores
-            )
+            added, counts = self.sets.mark(torch.sigmoid(set_scores), weights, done.scores)
             y = y if added is None else y + added
         y = y.view(batch, height, width, channels).permute(0, 3, 1, 2)
         branch = torch.cat([done.maximum, done.mean], 1) if pool_branch else None

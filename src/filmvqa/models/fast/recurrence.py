@@ -150,19 +150,18 @@ class _Gru(torch.autograd.Function):
             gates = input_proj.new_empty((count, 4 * width), dtype=compute_dtype)
         h = input_proj.new_zeros((1, width), dtype=param_dtype)
         fused = _is_fused(input_proj, compute_dtype)
+        index = torch.arange(count) if input_index is None else input_index
         for rows, _ in _levels(sizes):
             h = h.index_select(0, parents[rows])  # (m, H)
             if fused:
                 if prev_h is not None:
                     prev_h[rows] = h
-                index = (
-                    torch.arange(rows.start, rows.stop)
-                    if input_index is None
-                    else input_index[rows]
-                )
                 level_gates = h.new_empty((len(h), 4 * width)) if gates is None else gates[rows]
                 hidden_proj = torch.addmm(b, h, w.t())
-                _run(gates_forward, input_proj, index, hidden_proj, h, level_gates, states[rows])
+                _run(
+                    gates_forward, input_proj, index[rows], hidden_proj, h, level_gates,
+                    states[rows],
+                )  # fmt: skip
                 h = states[rows]
                 continue
             h_low = h.to(compute_dtype)
@@ -180,19 +179,17 @@ class _Gru(torch.autograd.Function):
             h = torch.lerp(n, h, z, out=states[rows])
         if prev_h is not None and gates is not None:
             ctx.save_for_backward(prev_h, gates, w, parents, input_index)
-            ctx.sizes, ctx.param_dtype = sizes, param_dtype
-            ctx.input_dtype, ctx.num_inputs = input_proj.dtype, len(input_proj)
+            ctx.sizes, ctx.input_dtype, ctx.num_inputs = sizes, input_proj.dtype, len(input_proj)
         return states
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_states: Tensor) -> tuple[Tensor | None, ...]:
         prev_h, gates, w, parents, input_index = ctx.saved_tensors
-        width, param_dtype = prev_h.shape[1], ctx.param_dtype
+        width, param_dtype = prev_h.shape[1], grad_states.dtype
         grad_gates = torch.empty_like(gates)  # (M, 4H): n of W h + b, r, z, n of x
-        fused = _is_fused(prev_h, prev_h.dtype)
-        through_levels = _gru_levels_fused if fused else _gru_levels
-        through_levels(grad_states, prev_h, gates, w, parents, ctx.sizes, grad_gates)
+        levels = _gru_levels_fused if _is_fused(prev_h, prev_h.dtype) else _gru_levels
+        levels(grad_states, prev_h, gates, w, parents, ctx.sizes, grad_gates)
         grad_hidden = grad_gates[:, : 3 * width]  # (M, 3H): n, r, z
         d_weight = torch.roll(torch.mm(grad_hidden.t(), prev_h), -width, 0).to(param_dtype)
         d_bias = torch.roll(grad_hidden.sum(0, dtype=param_dtype), -width, 0)  # r, z, n
@@ -298,15 +295,14 @@ class _Lstm(torch.autograd.Function):
                 prev_h[rows], gates[rows], cells[rows] = h_low, x, c
         if prev_h is not None:
             ctx.save_for_backward(prev_h, gates, cells, w, parents, input_index)
-            ctx.sizes, ctx.param_dtype = sizes, param_dtype
-            ctx.input_dtype, ctx.num_inputs = input_proj.dtype, len(input_proj)
+            ctx.sizes, ctx.input_dtype, ctx.num_inputs = sizes, input_proj.dtype, len(input_proj)
         return states
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_states: Tensor) -> tuple[Tensor | None, ...]:
         prev_h, gates, cells, w, parents, input_index = ctx.saved_tensors
-        width, param_dtype = prev_h.shape[1], ctx.param_dtype
+        width, param_dtype = prev_h.shape[1], grad_states.dtype
         grad_gates = torch.empty_like(gates)  # (M, 4H): i, f, g, o
         backward_weight = _for_backward(w)
         grad_hc: tuple[Tensor, Tensor] | None = None  # (m, H) each: from the level below
