@@ -14,7 +14,6 @@ from filmvqa.models.classifier import Classifier
 from filmvqa.models.conditioning import CONDITIONINGS, Conditioning, DualAttention, SpatialFilm
 from filmvqa.models.protocols import Modulation
 from filmvqa.settings.typed import Positive
-from filmvqa.system.errors import UserError
 from tests.models.small_models import questions, small
 
 
@@ -93,23 +92,15 @@ def test_reads_reach_the_next_block_and_the_classifier() -> None:
         assert not torch.allclose(net(features, asked), before)
         blocked.data.copy_(kept)
     assert torch.equal(net(features, asked), before)
-    with pytest.raises(UserError, match="no block is conditioned"):
-        small("film", reads=True, film_blocks=[False, False])
 
 
 def test_the_classifier_takes_the_last_conditioned_blocks_branch() -> None:
     classifier = {"projection_dim": 0, "pool": "branch", "hidden_dims": [14]}
-    options = {"classifier": classifier, "film_blocks": [True, False]}
-    net = small("film", **options, reads=True).eval()
+    net = small("film", classifier=classifier, film_blocks=[True, False], reads=True).eval()
     features, asked = torch.randn(3, 6, 5, 5), questions([4, 7, 2])
     given = net.blocks[0](net.stem(features), net.modulate(asked).layer(0), pool_branch=True)
     expected = net.classifier.mlp(torch.cat([given.branch, given.read], 1))
     assert torch.allclose(net(features, asked), expected, atol=1e-5)
-    with pytest.raises(UserError, match=r"pool=branch: needs reads=true"):
-        small("film", **options)
-    options["classifier"] = {**classifier, "projection_dim": 8}
-    with pytest.raises(UserError, match=r"projection_dim=8: pool=branch has no map"):
-        small("film", **options, reads=True)
 
 
 def test_maximum_and_mean_side_by_side() -> None:
@@ -228,15 +219,10 @@ def test_a_conditioning_of_ones_own_reads_words_and_takes_options(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(CONDITIONINGS, "reading_words", ReadingWords)
-    own = {"conditioning": "reading_words", "conditioning_options": {"heads": 3}}
-    model = small("film", block=own)
+    block = {"conditioning": "reading_words", "conditioning_options": {"heads": 3}}
+    model = small("film", block=block)
     assert model.blocks[0].condition.attention.num_heads == 3
     features, rows = torch.randn(2, 6, 5, 5), questions([4, 6])
     answers = model.eval()(features, rows)
     assert not torch.allclose(answers, model(features, rows.flip(0)), atol=1e-5)
     assert torch.allclose(model(features, F.pad(rows, (0, 3))), answers, atol=1e-5)
-    own["conditioning_options"] = {"head": 3}
-    with pytest.raises(UserError, match=r"block\.conditioning_options\.head: no such option"):
-        small("film", block=own)
-    with pytest.raises(UserError, match=r"conditioning_options: concat has none"):
-        small("film", block=own | {"conditioning": "concat"})

@@ -13,7 +13,6 @@ from filmvqa.models.attentive_read import SHARPNESS
 from filmvqa.models.blocks import FilmedResBlock
 from filmvqa.models.film_net import FilmNet
 from filmvqa.models.place_sets import PlaceSets, PlaceWeights
-from filmvqa.system.errors import OptionError
 from tests.models.test_blocks import modulation
 
 SMALL = {
@@ -22,6 +21,11 @@ SMALL = {
     "block": {"input_proj_kernel": 0, "kernel_size": 1},
     "classifier": {"projection_dim": 0, "pool": "branch", "hidden_dims": [7]},
 }  # fmt: skip
+
+
+def small_net(**options: object) -> FilmNet:
+    torch.manual_seed(0)
+    return FilmNet(9, 5, (3, 4, 4), sets=2, **SMALL, **options)
 
 
 @given(channels=st.integers(1, 5), places=st.integers(1, 6), sets=st.integers(1, 3))
@@ -73,8 +77,7 @@ def test_a_places_weight_is_the_sum_of_those_it_stands_for(size: tuple[int, int]
 
 @pytest.mark.parametrize(("head_inputs", "num_blocks"), [("last", 1), ("all", 3)])
 def test_the_classifier_sees_the_last_block_or_all(head_inputs: str, num_blocks: int) -> None:
-    torch.manual_seed(0)
-    net = FilmNet(9, 5, (3, 4, 4), sets=2, head_inputs=head_inputs, **SMALL).eval()
+    net = small_net(head_inputs=head_inputs).eval()
     # A read, maximum and mean, and two numbers a block.
     assert net.classifier.mlp[0].in_features == num_blocks * (6 + 2 * 6 + 2)
     features, questions = torch.randn(2, 3, 4, 4), torch.tensor([[1, 4, 2], [1, 5, 2]])
@@ -94,16 +97,14 @@ def test_the_classifier_sees_the_last_block_or_all(head_inputs: str, num_blocks:
 
 def test_each_weight_has_a_gradient() -> None:
     """Also those of the last block, whose map nothing reads."""
-    torch.manual_seed(0)
-    net = FilmNet(9, 5, (3, 4, 4), sets=2, head_inputs="all", initial_biases="uniform", **SMALL)
+    net = small_net(head_inputs="all", initial_biases="uniform")
     net(torch.randn(3, 3, 4, 4), torch.tensor([[1, 4, 2], [1, 5, 2], [1, 6, 2]])).sum().backward()
     without = [name for name, weight in net.named_parameters() if weight.grad is None]
     assert not without
 
 
 def test_places_count_by_their_weights_in_a_network() -> None:
-    torch.manual_seed(0)
-    net = FilmNet(9, 5, (3, 4, 4), sets=2, **SMALL).eval()
+    net = small_net().eval()
     features, questions = torch.randn(1, 3, 4, 4), torch.tensor([[1, 4, 2]])
     numbers: list[torch.Tensor] = []
     net.blocks[-1].sets.register_forward_hook(lambda module, args, out: numbers.append(out[1]))
@@ -115,8 +116,3 @@ def test_places_count_by_their_weights_in_a_network() -> None:
     some, every, none = numbers
     assert (none.abs() < 1e-6).all()
     assert (some < every).all()
-
-
-def test_sets_need_reads() -> None:
-    with pytest.raises(OptionError, match="sets=2: needs reads=true"):
-        FilmNet(9, 5, (3, 4, 4), sets=2)

@@ -13,7 +13,6 @@ import filmvqa.film
 from filmvqa.models import MODELS, build_model
 from filmvqa.models.conditioning import Film
 from filmvqa.models.fast.accelerate import FAST_FORMS, accelerate
-from filmvqa.models.film_net import FilmNet
 from filmvqa.models.protocols import Modulation
 from tests.models.small_models import SIZES, questions, small
 
@@ -57,10 +56,10 @@ def output_of(model: nn.Module, *, bfloat16: bool = False) -> Tensor:
 
 
 def leaf_parts(model: nn.Module) -> list[tuple[str, nn.Module]]:
-    """Parts without parts of their own, which hold weights."""
+    """Conditionings, and modules without children that have weights."""
     return [
         (name, part) for name, part in model.named_modules()
-        if not list(part.children()) and list(part.parameters(recurse=False))
+        if not list(part.children()) and (list(part.parameters()) or isinstance(part, Film))
     ]  # fmt: skip
 
 
@@ -108,8 +107,6 @@ def test_a_hook_on_any_part_is_called_and_takes_effect(
     model = network(name, fast=fast)
     before = output_of(model, bfloat16=bfloat16)
     for label, part in leaf_parts(model):
-        if isinstance(part, nn.ParameterList):
-            continue
         calls: list[str] = []
 
         def shift(module: nn.Module, inputs: Any, output: Any, calls: list[str] = calls) -> Any:
@@ -123,22 +120,11 @@ def test_a_hook_on_any_part_is_called_and_takes_effect(
         handle = part.register_forward_hook(shift)
         after = output_of(model, bfloat16=bfloat16)
         handle.remove()
+        assert len(calls) == 1 or not isinstance(part, Film), label
         assert calls, label
         if not isinstance(part, nn.RNNBase):
             assert not torch.equal(before, after), label
     assert torch.equal(output_of(model, bfloat16=bfloat16), before)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_a_layers_conditioning_is_called_once_a_block(name: str) -> None:
-    model = network(name, fast=True)
-    if not isinstance(model, FilmNet):
-        pytest.skip("has no FiLM layers")
-    calls: list[int] = []
-    for block in model.blocks:
-        block.condition.register_forward_hook(lambda *_: calls.append(1))
-    output_of(model)
-    assert len(calls) == len(model.blocks)
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "qtype"])
@@ -167,6 +153,7 @@ def test_every_form_replaces_what_it_knows_and_says_so() -> None:
     model = network("film_reads")
     done = accelerate(model)
     assert not done.left
+    assert not accelerate(network("film_reads").requires_grad_(False)).left
     assert set(done.replaced) == {
         name for name, part in network("film_reads").named_modules() if type(part) in FAST_FORMS
     }
@@ -175,11 +162,6 @@ def test_every_form_replaces_what_it_knows_and_says_so() -> None:
     assert "2 blocks" in text
     assert "encoder" in text
     assert not accelerate(model).replaced  # nothing is left to do
-
-
-def test_frozen_parts_are_replaced_too() -> None:
-    model = network("film_reads").requires_grad_(False)
-    assert not accelerate(model).left
 
 
 def test_random_numbers_and_statistics_stay_as_they_are() -> None:
@@ -227,13 +209,8 @@ def _with(
 
 
 def test_a_subclass_is_left_alone() -> None:
-    class Mine(FilmNet):
-        pass
-
     model = network("film_reads")
-    type_of_block = type(model.blocks[0])
-    subclass = type("MyBlock", (type_of_block,), {})
-    model.blocks[0].__class__ = subclass
+    model.blocks[0].__class__ = type("MyBlock", (type(model.blocks[0]),), {})
     done = accelerate(model)
     assert "blocks.0" not in done.replaced
     assert "blocks.1" in done.replaced

@@ -156,13 +156,3 @@ def test_one_value_per_channel_is_refused_as_by_batch_norm() -> None:
     x, parameters = torch.randn(1, 4, 1, 1), modulation(4, batch=1, key=4)
     with pytest.raises(ValueError, match="more than 1 value per channel"):
         block(4).train()(x, parameters)
-
-
-def test_the_same_bits_with_any_number_of_threads() -> None:
-    torch.manual_seed(0)
-    x, parameters = torch.randn(7, 16, 5, 5), modulation(16, batch=7, key=16)
-    module, outputs = block(16), []
-    for count in (1, 3):
-        with threads(count):
-            outputs.append(module(x, parameters).read)
-    assert torch.allclose(*outputs, atol=1e-6)
