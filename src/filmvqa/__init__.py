@@ -1,6 +1,6 @@
 """filmvqa: visual question answering on CLEVR with feature-wise linear modulation.
 
-``load`` opens a checkpoint that answers questions about pictures::
+``load`` opens a checkpoint, which then answers questions about pictures::
 
     vqa = filmvqa.load("outputs/demo/film/best.pt")
     vqa.ask("picture.png", "What color is the large cube?").text
@@ -18,7 +18,7 @@ __all__ = ["__version__", "load"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import ``load``, and torch with it, when it is first used."""
+    """Import ``load``, and torch with it, on first use."""
     if name == "load":
         from filmvqa.vqa import load
 

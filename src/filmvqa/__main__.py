@@ -1,4 +1,4 @@
-"""``python -m filmvqa <verb>``, as the installed program ``filmvqa``."""
+"""Run ``python -m filmvqa <verb>`` like the installed program ``filmvqa``."""
 
 from filmvqa.cli.programs import main
 

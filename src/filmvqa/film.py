@@ -11,19 +11,19 @@ def film(x: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
     Parameters
     ----------
     x
-        Features (N, C), or feature maps (N, C, ...). All positions of a map share one γ and one β.
+        Features (N, C), or feature maps (N, C, ...). All positions of a map share γ and β.
     gamma, beta
         Scale and shift, each (N, C).
 
     Returns
     -------
     Tensor
-        The modulated features, of the shape of x.
+        The modulated features, with the shape of x.
 
     Raises
     ------
     ValueError
-        If gamma or beta is not (N, C) with the N and C of x. They are never broadcast.
+        If gamma or beta is not (N, C), with the N and C of x. They are never broadcast.
     """
     if gamma.shape != x.shape[:2] or beta.shape != x.shape[:2]:
         raise ValueError(

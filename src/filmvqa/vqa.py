@@ -1,4 +1,4 @@
-"""A trained network that answers questions about pictures: the door for notebooks."""
+"""The Python interface for notebooks: a trained network that answers questions about pictures."""
 
 from __future__ import annotations
 
@@ -36,16 +36,17 @@ if TYPE_CHECKING:
 
 __all__ = ["VQA", "Answer", "FilmParameters", "Picture", "load"]
 
-#: A path, a PIL image, a uint8 array (H, W, 3 or 4), or features (C, H, W) as a tensor or an array
-#: of floating-point numbers. Pictures are read as viewers show them (``features.images.as_shown``).
+#: A path, a PIL image, a uint8 array (H, W, 3 or 4), or features (C, H, W) as a tensor or a
+#: floating-point array. Pictures are read as viewers show them (``features.images.as_shown``).
 Picture: TypeAlias = "str | Path | Image.Image | NDArray[Any] | Tensor"
 
-#: Pictures of a network's own world are within the range of its training set, or little outside.
+#: ``warning_about`` warns above this distance, in units of the training set's range. Pictures like
+#: the training set's are below it.
 FAR = 1.25
 
 
 class FilmParameters(NamedTuple):
-    """γ and β that a question gives each conditioned block, (blocks, channels) each."""
+    """γ and β of one question for each conditioned block, (blocks, channels) each."""
 
     gamma: Tensor
     beta: Tensor
@@ -59,16 +60,17 @@ class VQA:
     model : Module
         The network, in evaluation mode.
     task : Task
-        What its answers are.
+        What the network is trained on, such as words or masks.
     vocabulary : Vocabulary
     feature_shape : tuple of int
-        (C, H, W) of the features that the network takes.
+        (C, H, W) of the network's input features.
     feature_range : FeatureRange or None
-        Where the training set's features lie; None for checkpoints that do not record it.
+        The range of the training set's features. None if the checkpoint does not record it.
     backbone_spec : dict or None
-        How its features were made, as feature files record it; None if the checkpoint does not say.
+        How the features were computed, as recorded in feature files. None if the checkpoint does
+        not record it.
     acceleration : Acceleration or None
-        Which of the model's modules were replaced by faster forms of the same.
+        Which modules were replaced by faster equivalents.
     """
 
     def __init__(
@@ -90,7 +92,7 @@ class VQA:
         self.precision: str = checked(precision, Precision, "precision")
         self.acceleration: Acceleration | None = None
         if accelerate:
-            # Compiled kernels take a second to import.
+            # Importing the compiled kernels takes a second.
             from filmvqa.models.fast.accelerate import accelerate as replace_modules
             from filmvqa.models.fast.precision import choose_precision
 
@@ -106,8 +108,7 @@ class VQA:
 
     @property
     def image_size(self) -> tuple[int, int] | None:
-        """(H, W) to which pictures are brought before their features are computed; None if the
-        checkpoint does not record it."""
+        """(H, W) to which pictures are resized. None if the checkpoint does not record it."""
         if self.backbone_spec is None:
             return None
         height, width = self.backbone_spec["image_size"]
@@ -115,29 +116,29 @@ class VQA:
 
     @property
     def draws(self) -> bool:
-        """Whether it answers with a map of the picture."""
+        """Whether an answer is a map of the picture."""
         return self.task.draws
 
     @torch.inference_mode()
     def features(self, picture: Picture) -> Tensor:
-        """Features (C, H, W) of a picture, as the training set's were computed.
+        """Compute the features (C, H, W) of a picture as those of the training set were computed.
 
         Raises
         ------
         UserError
-            For a picture that cannot be read, features of another shape, or a backbone whose
-            weights are not available.
+            If the picture cannot be read, the features have a wrong shape or dtype, or the
+            backbone's weights are not available.
         """
         features = _as_features(picture)
         if features is not None:
-            shape, kind = tuple(features.shape), features.dtype
-            # Pixels are whole numbers, and what is not is not scaled as they are.
+            shape, dtype = tuple(features.shape), features.dtype
+            # The network scales pixels, which must be uint8, and does not scale other features.
             name = None if self.backbone_spec is None else self.backbone_spec["backbone"]
-            fits = kind == torch.uint8 if name == PIXELS else kind.is_floating_point
-            if shape != self.feature_shape or not (fits or (name is None and kind == torch.uint8)):
-                what = "uint8" if name == PIXELS else "floating point"
+            fits = dtype == torch.uint8 if name == PIXELS else dtype.is_floating_point
+            if shape != self.feature_shape or not (fits or (name is None and dtype == torch.uint8)):
+                expected = "uint8" if name == PIXELS else "floating point"
                 raise UserError(
-                    f"features of shape {shape} and {kind}; {self._name} takes {what} of "
+                    f"features of shape {shape} and {dtype}; {self._name} takes {expected} of "
                     f"{self.feature_shape}, or pictures: uint8 arrays (H, W, 3)"
                 )
             return features.to(self.device)
@@ -160,7 +161,7 @@ class VQA:
         Raises
         ------
         UserError
-            For an unknown word, which is named with the nearest known ones, or as ``features``.
+            If a word is unknown (the message names similar words), or as ``features``.
         """
         return self.ask_all([picture], [question], allow_unknown=allow_unknown)[0]
 
@@ -175,19 +176,18 @@ class VQA:
     ) -> list[Answer]:
         """Answer many questions, each about the picture at the same position.
 
-        ``pictures`` may also be a generator, or open each picture when it is asked for: they are
-        looked at once, one after another. The features of a picture that occurs several times in a
-        batch are computed once: pictures are told apart by their content.
+        ``pictures`` may be a generator or open pictures lazily: it is iterated once. If pictures of
+        a batch have the same content, their features are computed once.
 
         Raises
         ------
         UserError
-            If the numbers differ, or as ``ask``.
+            If there are not as many pictures as questions, or as ``ask``.
         """
         checked(batch_size, Positive, "batch_size")
         questions = list(questions)
         if (is_sized := isinstance(pictures, Sized)) and len(pictures) != len(questions):
-            raise _other_number(len(pictures), questions)
+            raise _wrong_number(len(pictures), questions)
         remaining = iter(pictures)
         encoded = [self._encode(q, allow_unknown) for q in questions]
         answers: list[Answer] = []
@@ -195,14 +195,14 @@ class VQA:
             batch = slice(first, first + batch_size)
             features, places = self._batch_features(islice(remaining, len(encoded[batch])))
             if len(places) < len(encoded[batch]):
-                raise _other_number(first + len(places), questions)
-            # Outside of autocast, which does not know whole numbers.
+                raise _wrong_number(first + len(places), questions)
+            # Outside autocast, which does not handle integers.
             maps, image_of_question = torch.stack(features), torch.tensor(places).to(self.device)
             with autocast(self.device, self.precision):
                 output = self.model(maps, padded(encoded[batch]), image_of_question)
             answers += self.task.answers(output, self.vocabulary)
         if not is_sized and next(remaining, None) is not None:
-            raise _other_number(f"more than {len(questions)}", questions)
+            raise _wrong_number(f"more than {len(questions)}", questions)
         return answers
 
     def _encode(self, question: str, allow_unknown: bool) -> list[int]:
@@ -211,12 +211,12 @@ class VQA:
 
     @torch.inference_mode()
     def film(self, question: str, *, allow_unknown: bool = False) -> FilmParameters:
-        """γ and β that the question gives each conditioned block.
+        """Compute γ and β of a question for each conditioned block.
 
         Raises
         ------
         UserError
-            For a model without FiLM layers, or an unknown word.
+            If the model has no FiLM layers, or a word is unknown.
         """
         if not is_modulated(self.model):
             raise UserError(f"{self._name}: its model has no FiLM layers; FiLM models have")
@@ -226,8 +226,10 @@ class VQA:
         return FilmParameters(modulation.gamma[0].float().cpu(), modulation.beta[0].float().cpu())
 
     def warning_about(self, features: Tensor) -> str | None:
-        """A word of warning about features (C, H, W) that lie far outside the training set's range;
-        None for others, and if the range is not known."""
+        """A warning if features (C, H, W) lie far outside the training set's range, else None.
+
+        None also if the range is not recorded.
+        """
         if self.feature_range is None:
             return None
         distance = self.feature_range.distance(features)
@@ -239,15 +241,17 @@ class VQA:
         )
 
     def _batch_features(self, pictures: Iterable[Picture]) -> tuple[list[Tensor], list[int]]:
-        """Features (C, H, W) of the distinct pictures, and the index of each picture's; they are
-        kept by a hash of the picture's content."""
+        """Features (C, H, W) of the distinct pictures, and each picture's index into them.
+
+        Pictures are distinct if their hashes differ.
+        """
         index: dict[bytes, int] = {}
         features: list[Tensor] = []
         image_of_question: list[int] = []
-        for given in pictures:
-            picture = given
-            if isinstance(given, Image.Image):
-                picture = np.asarray(as_shown(given, "the picture"))
+        for original in pictures:
+            picture = original
+            if isinstance(original, Image.Image):
+                picture = np.asarray(as_shown(original, "the picture"))
             key = hash_content(picture)
             if key not in index:
                 index[key] = len(features)
@@ -278,7 +282,7 @@ def load(
     backbone_weights: str | Path | None = None,
     accelerate: Accelerate = "auto",
 ) -> VQA:
-    """A trained network from a checkpoint, ready to answer.
+    """Load a trained network from a checkpoint.
 
     Parameters
     ----------
@@ -287,16 +291,17 @@ def load(
     device
         ``auto`` is the GPU if there is one, else the CPU.
     precision
-        ``auto`` (what is faster for the network on this hardware), ``bfloat16`` or ``float32``.
+        ``bfloat16``, ``float32`` or ``auto``, which is the faster one for the network on this
+        hardware.
     backbone_weights
-        The file of the backbone's weights; None: those shipped, or torchvision's download.
+        File of the backbone's weights. None: the shipped ones, or torchvision's download.
     accelerate
-        ``auto`` replaces modules of the network by faster forms of the same; False does not.
+        ``auto`` replaces modules of the network by faster equivalents; False does not.
 
     Raises
     ------
     UserError
-        If the checkpoint is missing or broken. The backbone is built when it is first needed.
+        If the checkpoint is missing or broken. The backbone is built on first use.
     """
     content = load_checkpoint(checkpoint)
     model, vocabulary = model_from_checkpoint(content, checkpoint)
@@ -316,7 +321,7 @@ def load(
 
 
 def _range_of(content: dict[str, Any], path: str | Path) -> FeatureRange | None:
-    """The entry ``feature_range`` of a checkpoint, which earlier ones do not have."""
+    """A checkpoint's ``feature_range``; None for checkpoints of earlier versions."""
     entry = content.get("feature_range")
     try:
         return None if entry is None else msgspec.convert(entry, FeatureRange)
@@ -324,12 +329,12 @@ def _range_of(content: dict[str, Any], path: str | Path) -> FeatureRange | None:
         raise UserError(f"{path}: its feature_range is broken ({error}); {remedy(path)}") from None
 
 
-def _other_number(count: int | str, questions: list[str]) -> UserError:
+def _wrong_number(count: int | str, questions: list[str]) -> UserError:
     return UserError(f"{count} pictures for {len(questions)} questions; give one for each")
 
 
 def hash_content(picture: Any) -> bytes:
-    """A hash of what is in a file, an array or a tensor."""
+    """Hash the content of a file, an array or a tensor."""
     if isinstance(picture, str | Path):
         return hashlib.sha256(read_bytes(picture, "check the path")).digest()
     if isinstance(picture, Tensor):
@@ -341,10 +346,9 @@ def hash_content(picture: Any) -> bytes:
 
 
 def _as_features(picture: Picture) -> Tensor | None:
-    """The features that a tensor or an array of floating-point numbers is, at most of single
-    precision; None for a picture."""
+    """A tensor or a floating-point array as features of at most single precision, else None."""
     if isinstance(picture, np.ndarray) and picture.dtype.kind == "f":
-        # torch knows neither other orders of bytes nor arrays that run backwards.
+        # torch supports neither foreign byte orders nor negative strides.
         picture = torch.from_numpy(np.array(picture, f"=f{min(4, picture.dtype.itemsize)}"))
     if not isinstance(picture, Tensor):
         return None
@@ -364,7 +368,7 @@ def _as_spectrogram(
 
 
 def _as_image(picture: Any, size: tuple[int, int]) -> NDArray[np.uint8]:
-    """A picture as uint8 (3, H, W) of the given (H, W)."""
+    """A picture as uint8 (3, H, W), resized to ``size`` (H, W)."""
     if isinstance(picture, str | Path):
         picture = read_picture(picture)
     if (

@@ -1,8 +1,8 @@
-"""Models, from tensors to logits. Nothing here reads or writes files.
+"""Models that map tensors to logits. Nothing here reads or writes files.
 
-Every constructor takes the vocabulary's size, the number of answers and the shape (C, H, W) of an
-image's features. Every model is called as ``model(features, questions, image_of_question=None)``,
-with features (U, C, H, W), questions (B, T) and image_of_question (B,), and returns logits
+Every constructor takes the vocabulary size, the number of answers and the shape (C, H, W) of an
+image's features. Every model is called as ``model(features, questions, image_of_question=None)``
+with features (U, C, H, W), questions (B, T) and image_of_question (B,). It returns logits
 (B, num_answers).
 """
 

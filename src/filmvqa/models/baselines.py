@@ -1,4 +1,4 @@
-"""The baselines of the FiLM paper's Table 1.
+"""Baselines of the FiLM paper's Table 1.
 
 Default sizes are those of Johnson et al. 2017 (CLEVR, section 4, and the code clevr-iep), whose
 accuracies the paper quotes.
@@ -22,8 +22,8 @@ from filmvqa.settings.typed import Natural, Positive, Probability
 from filmvqa.system.devices import at_least_float32
 from filmvqa.system.errors import OptionError
 
-#: Where a baseline's classifier has batch norm: nowhere, after its hidden layers, or before them
-#: too.
+#: Where a baseline's classifier has batch norm: nowhere, after its hidden layers, or also before
+#: them.
 ClassifierNorm = Literal["none", "hidden", "all"]
 
 
@@ -47,10 +47,10 @@ def _classifier(
     norm: ClassifierNorm,
     dropout: float,
 ) -> nn.Sequential:
-    """The baselines' classifier: hidden layers and logits.
+    """Build the baselines' classifier: hidden layers and logits.
 
-    Dropout applies to the input and to each hidden layer, as in clevr-iep's ``build_mlp``, whose
-    batch norm is that of ``all``.
+    Dropout applies to the input and to each hidden layer, as in clevr-iep's ``build_mlp``, which
+    has batch norm as ``all`` does.
     """
     layers: list[nn.Module] = [nn.Dropout(dropout)] if dropout else []
     layers += [BatchNorm1d(input_dim)] if norm == "all" else []
@@ -62,7 +62,7 @@ def _classifier(
 
 @register_model("lstm")
 class QuestionOnlyLSTM(nn.Module):
-    """An LSTM and a classifier without the image (LSTM), which shows the question's bias.
+    """An LSTM and a classifier that ignore the image (LSTM), which shows the questions' bias.
 
     Parameters
     ----------
@@ -77,8 +77,8 @@ class QuestionOnlyLSTM(nn.Module):
     classifier_dims
         Widths of the classifier's hidden layers.
     classifier_norm
-        Where the classifier has batch norm, one of ``ClassifierNorm``. clevr-iep has ``none``, or
-        ``all`` with --classifier_batchnorm.
+        Where the classifier has batch norm. clevr-iep has ``none``, or ``all`` with
+        --classifier_batchnorm.
     classifier_dropout
         Dropout probability of the classifier's input and hidden layers.
     """
@@ -135,7 +135,7 @@ class _ResidualBlock(nn.Module):
 
 @register_model("cnn_lstm")
 class CnnLSTM(nn.Module):
-    """Classifies the concatenated encodings of image and question (CNN+LSTM).
+    """Classify the concatenated encodings of image and question (CNN+LSTM).
 
     Parameters
     ----------
@@ -148,22 +148,22 @@ class CnnLSTM(nn.Module):
     embedding_dim, hidden_dim, num_layers, layer_dropout
         Options of ``QuestionEncoder``.
     stem_strides
-        Strides of the layers of a ``Stem`` without coordinate maps before these, of
-        ``res_block_dim`` channels, as a spectrogram needs; None: there is none.
+        Strides of the layers of a preceding ``Stem`` without coordinate maps and with
+        ``res_block_dim`` channels, which spectrograms need. None: no stem.
     num_res_blocks, res_block_dim
-        Number of residual blocks before the 1×1 convolution, and their channels, to which a 3×3
-        convolution maps the features.
+        Number and channels of residual blocks before the 1×1 convolution. A 3×3 convolution maps
+        the features to these channels.
     projection_dim
-        Channels of the 1×1 convolution; 0 leaves it out.
+        Channels of the 1×1 convolution. 0 omits it.
     pool
         ``maxpool2`` or ``none``.
     pixel_range
-        The range of uint8 pixels, as in ``scale_pixels``.
+        Range of uint8 pixels, as in ``scale_pixels``.
     classifier_dims
         Widths of the classifier's hidden layers.
     classifier_norm
-        Where the classifier has batch norm, one of ``ClassifierNorm``. clevr-iep has ``none``, or
-        ``all`` with --classifier_batchnorm.
+        Where the classifier has batch norm. clevr-iep has ``none``, or ``all`` with
+        --classifier_batchnorm.
     classifier_dropout
         Dropout probability of the classifier's input and hidden layers.
     """
@@ -231,7 +231,7 @@ class CnnLSTM(nn.Module):
 
 
 class StackedAttention(nn.Module):
-    """One stacked attention layer: adds the attended image to the query (Yang et al. 2016)."""
+    """One layer of stacked attention: add the attended image to the query (Yang et al. 2016)."""
 
     def __init__(self, dim: int, hidden_dim: int) -> None:
         super().__init__()
@@ -240,7 +240,7 @@ class StackedAttention(nn.Module):
         self.attend = nn.Linear(hidden_dim, 1)
 
     def forward(self, image: Tensor, query: Tensor) -> Tensor:
-        """The next query (B, d), from an image's positions (B, N, d) and a query (B, d)."""
+        """Compute the next query (B, d) from an image's positions (B, N, d) and a query (B, d)."""
         hidden = torch.tanh(self.image(image) + self.query(query)[:, None])
         weights = torch.softmax(at_least_float32(self.attend(hidden)), 1)  # (B, N, 1)
         return query + (weights.to(image.dtype) * image).sum(1)
@@ -248,7 +248,7 @@ class StackedAttention(nn.Module):
 
 @register_model("cnn_lstm_sa")
 class CnnLSTMStackedAttention(nn.Module):
-    """Stacked attention to the image, with the encoded question as first query (CNN+LSTM+SA).
+    """Stacked attention to the image, with the question's encoding as first query (CNN+LSTM+SA).
 
     Parameters
     ----------
@@ -265,15 +265,15 @@ class CnnLSTMStackedAttention(nn.Module):
     num_attentions
         Number of attention layers.
     pixel_range
-        The range of uint8 pixels, as in ``scale_pixels``.
+        Range of uint8 pixels, as in ``scale_pixels``.
     kaiming_normal
         Whether to initialise the weights of linear and convolution layers by Kaiming's normal
-        distribution, as the original FiLM code does, instead of torch's default, clevr-iep's.
+        distribution, as the original FiLM code does. clevr-iep uses torch's default.
     classifier_dims
         Widths of the classifier's hidden layers.
     classifier_norm
-        Where the classifier has batch norm, one of ``ClassifierNorm``. clevr-iep has ``none``, or
-        ``all`` with --classifier_batchnorm.
+        Where the classifier has batch norm. clevr-iep has ``none``, or ``all`` with
+        --classifier_batchnorm.
     classifier_dropout
         Dropout probability of the classifier's input and hidden layers.
     """

@@ -1,4 +1,4 @@
-"""Batch norm of images that count once a question, and over the batches of several processes."""
+"""Batch norm that weighs an image by its questions and can span several processes."""
 
 from __future__ import annotations
 
@@ -14,18 +14,21 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from filmvqa.system import processes
 from filmvqa.system.devices import at_least_float32
 
-#: The dtypes in which rounding the output does not hide the errors of the statistics.
+#: Dtypes precise enough that errors of the statistics show in the output.
 EXACT_DTYPES = (torch.float32, torch.float64)
 
-#: Within a model's ``forward``: the index (B,) of each question's image, and the number U of
-#: images; None where there are as many questions as images.
+#: Within a model's ``forward``: the index (B,) of each question's image and the number U of images.
+#: None if there are as many questions as images.
 _images: ContextVar[tuple[Tensor, int] | None] = ContextVar("images", default=None)
 
 
 def weigh_images(forward: Callable[..., Any]) -> Callable[..., Any]:
-    """A model's ``forward`` in which every batch norm that is given a row for each image weighs an
-    image by its number of questions, as the original code does, which computes everything once a
-    question. No part between the two passes anything on, so that none can forget it."""
+    """Wrap a model's ``forward`` so that its batch norms weigh an image by its number of questions.
+
+    This applies to batch norms whose input has one row for each image. The original code computes
+    everything once for each question, and so weighs images in the same way. The weights are not
+    passed through the modules between model and batch norm, so that no module can forget them.
+    """
 
     @wraps(forward)
     def weighing(
@@ -45,8 +48,10 @@ def weigh_images(forward: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def image_counts(x: Tensor) -> Tensor | None:
-    """How many questions each image has (U,), if x (U, ...) has a row for each image; None where
-    each row counts once."""
+    """The number of questions of each image (U,), if x (U, ...) has a row for each image.
+
+    None if each row counts once.
+    """
     images = _images.get()
     if images is None or len(x) != images[1]:
         return None
@@ -55,22 +60,25 @@ def image_counts(x: Tensor) -> Tensor | None:
 
 
 class SharedStatistics:
-    """What the batch norms of a model share to estimate their statistics over all processes' parts
-    of a batch (as ``nn.SyncBatchNorm`` does, which is for GPUs alone).
+    """State that a model's batch norms share to compute statistics over all processes.
+
+    (``nn.SyncBatchNorm`` does the same, but on GPUs only.)
 
     Attributes
     ----------
     counts : bool
-        Whether this process' part counts; it does not where a batch has fewer questions than there
-        are processes, and this one only computes what it need not wait for.
+        Whether this process's part of the batch counts. It does not if the batch has fewer
+        questions than there are processes; this process then only takes part in communication.
     """
 
     def __init__(self) -> None:
         self.counts = True
 
     def combine(self, mean: Tensor, var: Tensor, size: Tensor | float) -> tuple[Tensor, ...]:
-        """Mean and (biased) variance (C,) of the whole batch, and its number of values per channel,
-        from those of this process' part. The gradient flows to the parts of all processes."""
+        """Combine mean, biased variance (C,) and number of values per channel of all processes.
+
+        The arguments are those of this process. Gradients flow to all processes.
+        """
         size = torch.as_tensor(size, dtype=torch.float64, device=mean.device) * self.counts
         part = torch.cat([mean.double(), var.double(), size.view(1)])
         parts: Tensor = _GatherFromAll.apply(part)  # (processes, 2 C + 1)
@@ -83,7 +91,7 @@ class SharedStatistics:
 
 
 class _GatherFromAll(torch.autograd.Function):
-    """Rows (P, N) of what each of P processes has (N,)."""
+    """Gather a tensor (N,) of each of P processes as rows (P, N)."""
 
     @staticmethod
     def forward(ctx: Any, part: Tensor) -> Tensor:
@@ -95,7 +103,7 @@ class _GatherFromAll(torch.autograd.Function):
 
 
 def share_statistics(model: nn.Module) -> SharedStatistics:
-    """Let the batch norms of a model estimate their statistics over all processes from now on."""
+    """Make the batch norms of a model compute statistics over all processes from now on."""
     shared = SharedStatistics()
     for name, module in model.named_modules():
         if isinstance(module, _CountingBatchNorm):
@@ -106,18 +114,20 @@ def share_statistics(model: nn.Module) -> SharedStatistics:
 
 
 class _CountingBatchNorm(_BatchNorm):
-    """Batch norm with two differences in training: rows can count several times, for images about
-    which a batch has several questions, and several processes can share their statistics.
-    Parameters and buffers are torch's."""
+    """Batch norm with two additions in training. Parameters and buffers are torch's.
+
+    A row can count several times, for an image with several questions, and several processes can
+    share their statistics.
+    """
 
     shared: SharedStatistics | None = None
 
     def forward(self, x: Tensor, counts: Tensor | None = None) -> Tensor:
         """Normalise x (U, C) or (U, C, ...).
 
-        With ``counts`` (U,), row u counts ``counts[u]`` times in training: output, gradients and
-        running statistics are those of a batch that repeats it so many times, if the gradients of
-        its copies are added up. None: as often as ``weigh_images`` says, or once.
+        In training, row u counts ``counts[u]`` times, with ``counts`` (U,). Output and running
+        statistics are those of a batch with so many copies of the row, and the row's gradient is
+        the sum of the copies' gradients. None: rows count as ``weigh_images`` says, or once.
 
         Raises
         ------
@@ -134,15 +144,15 @@ class _CountingBatchNorm(_BatchNorm):
 
 
 class BatchNorm1d(_CountingBatchNorm, nn.BatchNorm1d):
-    """``nn.BatchNorm1d`` that counts."""
+    """``nn.BatchNorm1d`` with counts."""
 
 
 class BatchNorm2d(_CountingBatchNorm, nn.BatchNorm2d):
-    """``nn.BatchNorm2d`` that counts."""
+    """``nn.BatchNorm2d`` with counts."""
 
 
 def let_batch_norms_count(model: nn.Module) -> None:
-    """Make torch's own batch norms in a model, as a user's has, those of this file, in place."""
+    """Turn torch's batch norms in a (user's) model into those of this file, in place."""
     for module in model.modules():
         if type(module) is nn.BatchNorm1d:
             module.__class__ = BatchNorm1d
@@ -151,11 +161,11 @@ def let_batch_norms_count(model: nn.Module) -> None:
 
 
 def _normalise(norm: _CountingBatchNorm, x: Tensor, counts: Tensor | None) -> Tensor:
-    """Batch norm in training of maps x (U, C, H, W), of which map u counts ``counts[u]`` times."""
+    """Normalise maps x (U, C, H, W) in training, where map u counts ``counts[u]`` times."""
     maps = at_least_float32(x)
     weights = maps.new_ones(len(maps)) if counts is None else counts.to(maps.dtype)
     share = (weights / weights.sum())[:, None]  # (U, 1)
-    mean = (share * maps.mean((2, 3))).sum(0)  # (C,); autocast would round a product @
+    mean = (share * maps.mean((2, 3))).sum(0)  # (C,); autocast would round a matrix product
     centred = maps - mean[:, None, None]
     var = (share * centred.square().mean((2, 3))).sum(0)
     size = values_per_channel(x, counts)
@@ -171,22 +181,21 @@ def _normalise(norm: _CountingBatchNorm, x: Tensor, counts: Tensor | None) -> Te
 
 
 def values_per_channel(x: Tensor, counts: Tensor | None) -> Tensor | int:
-    """The number of values per channel of maps x (U, C, H, W) that count ``counts`` times (U,)."""
+    """The number of values per channel of maps x (U, C, H, W) with ``counts`` (U,)."""
     copies = len(x) if counts is None else counts.sum(dtype=torch.float64)
     return copies * x[0, 0].numel()
 
 
 def refuse_single_value(size: Tensor | float) -> None:
-    """Raise ``ValueError``, as torch does, if all processes have one value per channel together."""
-    # On a GPU the check would wait.
+    """Raise ``ValueError``, as torch does, if all processes together have one value per channel."""
+    # On a GPU the check would wait for the device.
     if isinstance(size, Tensor) and size.device.type == "cpu" and float(size.detach()) == 1:
         raise ValueError("Expected more than 1 value per channel when training")
 
 
 @torch.no_grad()
 def track(norm: _BatchNorm, mean: Tensor, var: Tensor, size: Tensor | float) -> None:
-    """Update a batch norm's running statistics with the mean and (biased) variance (C,) of
-    ``size`` values per channel."""
+    """Update running statistics by mean and biased variance (C,) of ``size`` values per channel."""
     if norm.running_mean is None or norm.running_var is None or norm.num_batches_tracked is None:
         return
     norm.num_batches_tracked.add_(1)

@@ -17,25 +17,25 @@ from filmvqa.models.vision import convolution
 from filmvqa.settings.typed import Natural, Positive, Probability
 from filmvqa.system.errors import OptionError
 
-#: Where the conditioning layer stands in the block (section 4.5, table 2).
+#: Position of the conditioning layer in the block (section 4.5, table 2).
 FilmPosition = Literal["before_conv1", "after_conv2", "after_norm", "after_relu2", "after_residual"]
 
 
 class BlockOutput(NamedTuple):
-    """What a block computes.
+    """Output of a block.
 
     Attributes
     ----------
     x
-        The feature maps (B, C, H, W).
+        Feature maps (B, C, H, W).
     read
-        With a key, what it finds in them (B, C).
+        Vector that the key reads from them (B, C), if there is a key.
     branch
-        If asked for, the maximum and the mean of the modulated branch over the map (B, 2C).
+        Maximum and mean of the modulated branch over the map (B, 2C), if requested.
     counts
-        With sets, the number of places in each (B, S).
+        Number of places in each set (B, S), if there are sets.
     read_scores, set_scores
-        The scores of the read (B, H W), and those of the sets (B, H W, S).
+        Scores of the read (B, H W) and of the sets (B, H W, S).
     """
 
     x: Tensor
@@ -50,40 +50,40 @@ class FilmedResBlock(nn.Module):
     """1×1 convolution, ReLU, 3×3 convolution, batch norm, FiLM, ReLU and a residual connection.
 
     The residual connection adds the first ReLU's output to the second's. In a conditioned block,
-    batch norm has no learned scale and shift, because FiLM's take their place.
+    batch norm has no learned scale and shift, because FiLM replaces them.
 
     Parameters
     ----------
     channels
-        Channels of the input and of the output.
+        Channels of input and output.
     conditioned
         Whether the question modulates this block. If not, batch norm has a learned scale and shift.
     coordinates
         Which convolutions have coordinate maps in their input: ``none``, ``inputs`` (the first) or
         ``everywhere`` (both).
     context_dim
-        Width of a vector that all positions are given with the input, such as what the block before
-        read of its map: a linear map of it is added to the first convolution's output. 0: none.
+        Width of a context vector, such as the previous block's read. A linear map of it is added to
+        all positions of the first convolution's output. 0: no context.
     map_size
         (H, W) of the input, which ``guide`` needs.
     axes
-        The coordinates that maps are made of, one of ``Axes``.
+        Coordinates of the coordinate maps.
     words_dim
         Width of the words' states, for a conditioning that reads them.
     sets
-        Number S of sets that a conditioned block marks by the question's keys, as ``PlaceSets``.
+        Number S of sets that a conditioned block marks by the question's keys (``PlaceSets``).
     writes_sets
-        Whether it adds what belongs to them, and what was read, to its output.
+        Whether the sets and the read's attention are added to the block's output.
     conditioning
         How the question acts: ``film``, ``guide``, ``spatial_film``, ``dual_attention``, another
-        that is registered, or ``concat``, which appends γ and β, repeated over the map, to the 3×3
+        registered name, or ``concat``, which appends γ and β, repeated over the map, to the 3×3
         convolution's input.
     conditioning_options
-        Options of the conditioning's own, such as ``rank`` of ``spatial_film``.
+        Options of the conditioning, such as ``rank`` of ``spatial_film``.
     film_position
-        Where the conditioning layer stands, one of ``FilmPosition``. ``concat`` has none.
+        Position of the conditioning layer. ``concat`` has no such layer.
     input_proj_kernel
-        Kernel size of the first convolution; 0 leaves out the convolution and its ReLU.
+        Kernel size of the first convolution. 0 omits the convolution and its ReLU.
     kernel_size
         Kernel size of the second convolution, odd.
     residual
@@ -98,20 +98,20 @@ class FilmedResBlock(nn.Module):
     Attributes
     ----------
     conditioned
-        Whether ``forward`` needs a modulation. With ``concat`` it always does, and the parameter
-        ``conditioned`` decides about batch norm only.
+        Whether ``forward`` needs a modulation. With ``concat`` it always does; the parameter
+        ``conditioned`` then only decides about batch norm.
     uses_gamma_beta
-        Whether the block reads γ and β of its modulation.
+        Whether the block uses γ and β of its modulation.
     extra_dim
-        How many ``extra`` numbers of its modulation the block reads.
+        Number of ``extra`` values of its modulation that the block uses.
     reads_words
-        Whether the block reads the words' states of its modulation.
+        Whether the block uses the words' states of its modulation.
 
     Raises
     ------
     OptionError
-        If an option is none of its choices, ``kernel_size`` is even, or ``guide``'s maps would not
-        keep their size or have none.
+        If ``conditioning`` is unknown or does not take its options, ``kernel_size`` is even, or
+        the maps of ``guide`` have no size or would change it.
     """
 
     def __init__(
@@ -160,15 +160,15 @@ class FilmedResBlock(nn.Module):
         if conditioning == "guide" and input_proj_kernel and input_proj_kernel % 2 == 0:
             raise OptionError(
                 f"input_proj_kernel={input_proj_kernel}: must be odd for conditioning=guide, whose "
-                "maps keep their size"
+                "maps must keep their size"
             )
         self.condition: Conditioning | None = None
         if self.film_position:
             layer = CONDITIONINGS[conditioning]
-            fitted = checked_options(
+            options = checked_options(
                 layer, conditioning_options or {}, group="conditioning_options"
             )
-            self.condition = layer(channels, map_size, words_dim, **fitted)
+            self.condition = layer(channels, map_size, words_dim, **options)
         self.dropout = nn.Dropout2d(dropout) if dropout else None
         self.conditioned = self.concat or conditioned
         self.sets = PlaceSets(channels, sets, writes_sets) if sets and self.conditioned else None
@@ -179,7 +179,7 @@ class FilmedResBlock(nn.Module):
         self.reads_words = self.condition is not None and self.condition.reads_words
 
     def _with_context(self, x: Tensor, context: Tensor | None) -> Tensor:
-        """The first convolution's output, with what all positions are given."""
+        """Add the context to all positions of the first convolution's output."""
         if self.context is None or context is None:
             return x
         out: Tensor = x + self.context(context)[:, :, None, None]
@@ -204,15 +204,15 @@ class FilmedResBlock(nn.Module):
         Parameters
         ----------
         modulation
-            This block's, with γ and β (B, C); None if it is not conditioned. With a key, the
-            output is read: the attention is that of the key to the modulated branch, before the
-            residual connection.
+            The block's modulation, with γ and β (B, C). None if the block is not conditioned. If
+            it has a key, the output is read, with the key's attention to the modulated branch
+            before the residual connection.
         context
-            (B, context_dim); None is as good as zeros.
+            Context (B, context_dim). None is the same as zeros.
         pool_branch
-            Whether the modulated branch is pooled.
+            Whether to pool the modulated branch.
         weights
-            What each place counts in a set (B, H, W); None: one.
+            How much each place counts in a set (B, H, W). None: 1.
         """
         x = self._film_at("before_conv1", x, modulation)
         if self.project is not None:

@@ -1,4 +1,4 @@
-"""The classifier: from the last block's maps to logits (figure 3, left)."""
+"""The classifier, which maps the last block's output to logits (figure 3, left)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ORIGINAL_POOLS = (
     "none", "aggressive", *(f"{k}pool{s}" for k in ("max", "avg") for s in (2, 3, 4, 5, 7)),
     "maxpoolfull", "avgpoolfull",
 )  # fmt: skip
-#: What the last conditioned block gives in place of a pooled map.
+#: Use the conditioned block's pooled branch instead of a pooled map.
 BRANCH = "branch"
 POOLS = (*ORIGINAL_POOLS, "maxavgpoolfull", BRANCH)
 
@@ -35,20 +35,20 @@ class Classifier(nn.Module):
     num_answers
         Number of answers.
     context_dim
-        Width of a vector that the hidden layers are given beside the pooled map; 0: none.
+        Width of a context vector that is appended to the pooled map; 0: no context.
     axes
-        The coordinates that maps are made of, one of ``Axes``.
+        Coordinates of the coordinate maps.
     num_branches
-        How many blocks' branches there are, for ``pool=branch``.
+        Number of blocks whose branches are the input, with ``pool=branch``.
     projection_dim
-        Channels of the 1×1 convolution; 0 leaves it out.
+        Channels of the 1×1 convolution. 0 omits it.
     pool
-        ``maxpoolfull`` is the paper's global max pooling. The others are the original code's:
-        ``maxpool`` or ``avgpool`` over squares with a side of 2, 3, 4, 5 or 7; ``avgpoolfull``;
-        ``aggressive``, which is 2×2 max pooling, then global average pooling, and no hidden layers;
-        and ``none``. Only here there are ``maxavgpoolfull``, the maximum and the mean side by side,
-        and ``branch``: these two of a conditioned block's modulated branch, before the residual
-        connection, which needs a network with ``reads`` and no projection.
+        ``maxpoolfull`` is the paper's global max pooling. The original code also has ``maxpool``
+        and ``avgpool`` over squares with a side of 2, 3, 4, 5 or 7; ``avgpoolfull``;
+        ``aggressive``, which is 2×2 max pooling, then global average pooling, and no hidden
+        layers; and ``none``. New are ``maxavgpoolfull``, which concatenates maximum and mean, and
+        ``branch``, which takes maximum and mean of a conditioned block's modulated branch before
+        the residual connection. ``branch`` needs a network with ``reads`` and no projection.
     hidden_dims
         Widths of the hidden layers.
     norm
@@ -56,8 +56,8 @@ class Classifier(nn.Module):
     dropout
         Dropout probability after each hidden layer.
     coordinates
-        Whether coordinate maps are appended to the input; None, which ``FilmNet`` replaces by its
-        own choice, is no.
+        Whether to append coordinate maps to the input. None, which ``FilmNet`` replaces by its own
+        choice, means no.
 
     Raises
     ------
@@ -114,9 +114,11 @@ class Classifier(nn.Module):
     def forward(
         self, x: Tensor, context: Tensor | None = None, branch: Tensor | None = None
     ) -> Tensor:
-        """Map (B, channels, H, W), and a context (B, context_dim) if there is one, to logits
-        (B, num_answers). With ``pool=branch``, ``branch`` (B, num_branches × 2 channels) is taken
-        for the map."""
+        """Map (B, channels, H, W), and a context (B, context_dim) if any, to logits.
+
+        Logits are (B, num_answers). With ``pool=branch``, ``branch``
+        (B, num_branches × 2 channels) replaces the pooled map.
+        """
         pooled: Tensor
         if self.takes_branch and branch is not None:
             pooled = branch
@@ -129,21 +131,21 @@ class Classifier(nn.Module):
 
 
 class _GlobalMax(nn.Module):
-    """Global max pooling; faster, forward and backward, than ``MaxPool2d`` over the whole map."""
+    """Global max pooling, faster in both directions than ``MaxPool2d`` over the whole map."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x.amax((2, 3))
 
 
 class _GlobalMaxAndMean(nn.Module):
-    """The maximum and the mean over the whole map, as channels side by side."""
+    """Global max and mean pooling, concatenated as channels."""
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.cat([x.amax((2, 3)), x.mean((2, 3))], 1)
 
 
 class _AppendCoordinates(nn.Module):
-    """Appends the coordinate maps (section 4.1) to its input."""
+    """``append_coordinates`` as a module."""
 
     def __init__(self, axes: Axes) -> None:
         super().__init__()
@@ -155,10 +157,10 @@ class _AppendCoordinates(nn.Module):
 
 
 def _pooling(pool: str, map_size: tuple[int, int]) -> tuple[nn.Module, tuple[int, int]]:
-    """The original code's pooling layer of that name, and the (H, W) of its output.
+    """Build the pooling layer ``pool``, and compute the (H, W) of its output.
 
-    A map that is no multiple of the squares is padded by one position on each side. The size is
-    (0, 0) if nothing is left of the map.
+    If squares do not divide the map, it is padded by one position on each side. The size is
+    (0, 0) if the output is empty.
     """
     height, width = map_size
     if pool == "none":
@@ -187,7 +189,7 @@ def mlp(
     norm: bool = True,
     dropout: float = 0.0,
 ) -> nn.Sequential:
-    """Hidden layers (linear, batch norm, ReLU, dropout) and a last linear layer."""
+    """Build hidden layers (linear, batch norm, ReLU, dropout) and a last linear layer."""
     layers: list[nn.Module] = []
     for hidden_dim in hidden_dims:
         layers += [nn.Linear(input_dim, hidden_dim)]

@@ -1,6 +1,6 @@
-"""Layers by which a question modulates feature maps: FiLM, a guide, spatial FiLM, dual attention.
+"""Layers by which a question modulates feature maps: FiLM, guide, spatial FiLM, dual attention.
 
-A new one is a class of its own with ``register_conditioning``, also outside of this package.
+A new layer is a class with the decorator ``register_conditioning``, in this package or outside.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from filmvqa.system.errors import OptionError
 
 
 class Conditioning(nn.Module):
-    """The base of conditioning layers, whose ``forward(x, modulation)`` maps x (B, C, H, W) to the
-    same shape.
+    """Base class of conditioning layers.
 
-    A subclass may have keyword-only options, which ``model.block.conditioning_options`` gives.
+    ``forward(x, modulation)`` maps x (B, C, H, W) to the same shape. A subclass may have
+    keyword-only options, which are set by ``model.block.conditioning_options``.
 
     Parameters
     ----------
@@ -34,16 +34,16 @@ class Conditioning(nn.Module):
     map_size
         (H, W) of the maps.
     words_dim
-        Width of the words' states, for a layer that reads them.
+        Width of the words' states, for layers that read them.
 
     Attributes
     ----------
     uses_gamma_beta
-        Whether it reads γ and β of its modulation.
+        Whether the layer uses γ and β of its modulation.
     extra_dim
-        How many ``extra`` numbers of its modulation it reads.
+        Number of ``extra`` values of its modulation that the layer uses.
     reads_words
-        Whether it reads the words' states of its modulation.
+        Whether the layer uses the words' states of its modulation.
     """
 
     uses_gamma_beta: ClassVar[bool] = True
@@ -62,7 +62,7 @@ C = TypeVar("C", bound=type[Conditioning])
 
 
 def register_conditioning(name: str) -> Callable[[C], C]:
-    """Make a ``Conditioning`` known as ``model.block.conditioning=<name>``."""
+    """Register a ``Conditioning`` as ``model.block.conditioning=<name>``."""
 
     def register(cls: C) -> C:
         CONDITIONINGS[name] = cls
@@ -73,7 +73,7 @@ def register_conditioning(name: str) -> Callable[[C], C]:
 
 @register_conditioning("film")
 class Film(Conditioning):
-    """Feature-wise linear modulation (section 2): all positions of a map share one γ and one β."""
+    """Feature-wise linear modulation (section 2): all positions of a map share γ and β."""
 
     def forward(self, x: Tensor, modulation: Modulation) -> Tensor:
         """Map x (B, C, H, W) to the same shape."""
@@ -82,12 +82,11 @@ class Film(Conditioning):
 
 @register_conditioning("guide")
 class Guide(Conditioning):
-    """FiLM with a term of γ for each row and each column of the map (Rupprecht et al. 2018, "Guide
-    Me: Interacting with Deep Networks", section 3.2).
+    """FiLM whose γ has an additional term for each row and each column of the map.
 
+    Rupprecht et al. 2018, "Guide Me: Interacting with Deep Networks", section 3.2:
     A'_{h,w,c} = (1 + α_h + β_w + γ^(s)_c) A_{h,w,c} + γ^(b)_c. Their 1 + γ^(s)_c and γ^(b)_c are
-    FiLM's γ_c and β_c; α_h and β_w, of which there are as many as the map has rows and columns, are
-    the modulation's ``extra`` (B, H + W).
+    FiLM's γ_c and β_c. Their α_h and β_w are the modulation's ``extra`` (B, H + W).
 
     Raises
     ------
@@ -110,7 +109,7 @@ class Guide(Conditioning):
         Raises
         ------
         ValueError
-            If H and W are not those of ``map_size``.
+            If (H, W) is not ``map_size``.
         """
         if x.shape[2:] != (self.height, self.width):
             raise ValueError(
@@ -125,11 +124,11 @@ class Guide(Conditioning):
 class SpatialFilm(Conditioning):
     """FiLM whose γ and β also vary over the map.
 
-    A 1×1 convolution computes ``rank`` maps from the features and the coordinates. The question
-    scales these maps, and after a ReLU a second 1×1 convolution computes from them what is added
-    to γ and β at each position. Its weight is initialised to 0, so that training starts from FiLM.
-    The idea is that of spatially adaptive normalisation (Park et al. 2019), with a question in the
-    place of the segmentation map.
+    A 1×1 convolution computes ``rank`` maps from features and coordinates. The question scales
+    these maps. After a ReLU, a second 1×1 convolution maps them to deviations that are added to γ
+    and β at each position. Its weight is initialised to 0, so that training starts from FiLM. The
+    idea is that of spatially adaptive normalisation (Park et al. 2019), with a question in place
+    of the segmentation map.
     """
 
     def __init__(
@@ -157,10 +156,10 @@ class SpatialFilm(Conditioning):
 class DualAttention(Conditioning):
     """Attention over channels, then positions, then channels again (Chaplot et al. 2019).
 
-    The question gives two vectors of gates, σ(a) and σ(b), with one gate a channel. The channels,
-    weighted by σ(a), are summed at each position; a softmax of the sums over all positions is the
-    spatial attention. The features are multiplied by the attention and by σ(b). The attention is
-    scaled by the number of positions, so that a uniform one multiplies by 1.
+    The question gives two vectors of gates, σ(a) and σ(b), with one gate for each channel. At each
+    position, the channels are summed with weights σ(a). The softmax of these sums over all
+    positions is the spatial attention. The features are multiplied by the attention and by σ(b).
+    The attention is scaled by the number of positions, so that uniform attention multiplies by 1.
     """
 
     uses_gamma_beta = False

@@ -1,4 +1,4 @@
-"""The question encoder: from token indices to one vector a question and one a word."""
+"""The question encoder: one vector for each question and one for each word."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ CELLS: dict[str, type[nn.GRU] | type[nn.LSTM]] = {"gru": nn.GRU, "lstm": nn.LSTM
 
 
 class QuestionEncoder(nn.Module):
-    """Word embeddings and a recurrent network whose last state is the encoding (section 3).
+    """Word embeddings and a recurrent network, whose last state is the encoding (section 3).
 
-    Index 0 is padding, which is not read.
+    Index 0 is padding and is not read.
 
     Parameters
     ----------
@@ -34,18 +34,17 @@ class QuestionEncoder(nn.Module):
     cell
         ``gru`` or ``lstm``.
     bidirectional
-        Whether each layer reads in both directions. Each direction's width is half of
-        ``hidden_dim``, and the encoding is the concatenation of their last states.
+        Whether each layer reads in both directions. Each direction has half the width of
+        ``hidden_dim``, and the encoding concatenates their last states.
     padded_length
-        Only for checkpoints of the original FiLM code, whose backward direction begins in the
-        padding and whose encoding has that direction's state at the last word. Shorter questions
-        are first padded to this length; with 0 they are taken as they are. None: padding is not
-        read.
+        Only for checkpoints of the original FiLM code, whose backward direction starts in the
+        padding and whose encoding uses that direction's state at the last word. Shorter questions
+        are padded to this length first; 0 adds no padding. None: padding is not read.
     embedding_dropout, layer_dropout, dropout
         Dropout probability of the embeddings, of the states between layers, and of the encoding.
     orthogonal
-        Whether to initialise the recurrent weights as orthogonal matrices instead of torch's
-        default, which is the paper's.
+        Whether recurrent weights are initialised as orthogonal matrices. The paper uses torch's
+        default.
 
     Raises
     ------
@@ -91,7 +90,7 @@ class QuestionEncoder(nn.Module):
             self._init_orthogonal(width)
 
     def _init_orthogonal(self, width: int) -> None:
-        """Initialise so that early words influence the last state before any training.
+        """Initialise so that early words influence the last state even before training.
 
         Recurrent weights are orthogonal, input weights are Xavier's, and the bias of the gate that
         keeps the state is 1 (Jozefowicz et al. 2015).
@@ -111,13 +110,12 @@ class QuestionEncoder(nn.Module):
         return self.encode_words(questions)[1]
 
     def encode_words(self, questions: Tensor) -> tuple[Tensor, Tensor]:
-        """Map token indices (B, T) to each word's state and to encodings.
+        """Map token indices (B, T) to words' states and encodings.
 
         Returns
         -------
         tuple
-            States (B, T, hidden_dim), which are undefined at padding, and encodings
-            (B, hidden_dim).
+            States (B, T, hidden_dim), undefined at padding, and encodings (B, hidden_dim).
         """
         questions, last_word, lengths = self.prepare(questions)
         device = self.embedding.weight.device
@@ -139,12 +137,18 @@ class QuestionEncoder(nn.Module):
 
     @property
     def reads_padding(self) -> bool:
-        """Whether padding is read, as ``padded_length`` says."""
+        """Whether padding is read; see ``padded_length``."""
         return self.padded_length is not None
 
     def prepare(self, questions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Questions (B, T) as they are read, the position (B,) of the last word of each, and the
-        number (B,) of tokens that are read; all on the host, where lengths are looked at."""
+        """Pad the questions, and find each one's last word and length.
+
+        Returns
+        -------
+        tuple
+            On the CPU: questions (B, T) as they are read, the position (B,) of each one's last
+            word, and the number (B,) of tokens that are read.
+        """
         questions = questions.cpu()
         num_padding = (self.padded_length or 0) - questions.shape[1]
         if num_padding > 0:
@@ -155,10 +159,10 @@ class QuestionEncoder(nn.Module):
         return questions, last_word, last_word + 1
 
     def reversed_positions(self, questions: Tensor, last_word: Tensor) -> Tensor:
-        """Positions (B, T) that read each question backwards and leave its padding at the end.
+        """Positions (B, T) that reverse each question and leave its padding at the end.
 
-        With ``padded_length``, padding is reversed too. ``last_word`` (B,) is each question's last
-        position that is no padding.
+        With ``padded_length``, padding is reversed too. ``last_word`` (B,) is the position of each
+        question's last word.
         """
         positions = torch.arange(questions.shape[1]).expand_as(questions)
         if self.reads_padding:
@@ -167,16 +171,18 @@ class QuestionEncoder(nn.Module):
         return backward.where(backward >= 0, positions)
 
     def _run(self, rnn: nn.Module, inputs: Tensor, lengths: Tensor) -> Tensor:
-        """The states (B, T, H) of a recurrent network after each of the first ``lengths`` (B,)
-        inputs (B, T, E)."""
+        """States (B, T, H) of a recurrent network after each input (B, T, E).
+
+        Only the first ``lengths`` (B,) inputs are read.
+        """
         packed = pack_padded_sequence(inputs, lengths, batch_first=True, enforce_sorted=False)
         states, _ = pad_packed_sequence(
             rnn(packed)[0], batch_first=True, total_length=inputs.shape[1]
         )
-        # Autocast may have rounded them.
+        # Autocast may have changed the dtype.
         return states.to(self.embedding.weight.dtype)
 
 
 def _in_order(states: Tensor, positions: Tensor) -> Tensor:
-    """States (B, T, D) at other positions (B, T)."""
+    """Reorder states (B, T, D) by positions (B, T)."""
     return states.gather(1, positions[:, :, None].expand(-1, -1, states.shape[2]))

@@ -1,4 +1,4 @@
-"""The FiLM generator: from a question's encoding to γ and β of every FiLM layer (section 3)."""
+"""The FiLM generator: γ and β of every FiLM layer from a question's encoding (section 3)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 class FilmGenerator(nn.Module):
-    """Decodes an encoding to γ = baseline + f(Δγ) and β = Δβ of all FiLM layers at once.
+    """Decode an encoding to γ = baseline + f(Δγ) and β = Δβ of all FiLM layers at once.
 
     Parameters
     ----------
@@ -39,41 +39,40 @@ class FilmGenerator(nn.Module):
     channels
         Number C of channels of each FiLM layer.
     extra_dim
-        Number E of further outputs a layer, for conditionings other than FiLM.
+        Number E of further outputs for each layer, for conditionings other than FiLM.
     key_dim
-        Width of a layer's key, for attentive reads.
+        Width of a layer's key for the attentive read.
     sets
-        Number of sets of places that a layer has keys for too (``PlaceSets``). The width K of all
-        keys is ``key_dim`` and ``PlaceSets.key_dim``.
+        Number of sets of places for which a layer also has keys (``PlaceSets``). The width K of
+        all keys is the sum of ``key_dim`` and ``PlaceSets.key_dim``.
     decoder
         ``linear`` is the paper's (section 3; the retrospective found it sufficient). ``mlp`` has a
         linear layer with ReLU for each of ``hidden_dims``. ``gru`` and ``lstm`` take one step for
-        each FiLM layer, with the encoding as the input of every step. ``none`` decodes nothing:
-        all outputs are of the words that ``word_attention`` reads, so that a word acts in all
-        kinds of questions alike.
+        each FiLM layer, with the encoding as input of every step. ``none`` has no decoder: all
+        outputs come from the words that ``word_attention`` reads, so that a word has the same
+        effect in all kinds of questions.
     hidden_dims
-        Widths of the hidden layers of the decoder; equal for ``gru`` and ``lstm``. If empty, there
-        is one hidden layer of the encoding's width. ``linear`` has none.
+        Widths of the decoder's hidden layers, which must be equal for ``gru`` and ``lstm``. Empty:
+        one hidden layer of the encoding's width. ``linear`` has no hidden layers.
     gamma
         The function f: ``linear``, ``sigmoid``, ``tanh`` or ``exp`` (section 4.5, table 2).
         ``one`` fixes γ at 1.
     beta
-        ``linear``; ``zero`` fixes β at 0.
+        ``linear``, or ``zero``, which fixes β at 0.
     gamma_baseline
-        The baseline of γ.
+        Baseline of γ.
     multipliers
         Initial value of TADAM's learned post-multipliers γ₀ and β₀ (Oreshkin et al. 2018, section
-        3.3), one of each a channel: γ = baseline + γ₀ f(Δγ) and β = β₀ Δβ. None: there are none.
+        3.3) for each channel: γ = baseline + γ₀ f(Δγ) and β = β₀ Δβ. None: no multipliers.
     task_offset
-        Whether a learned table (L, 2C + E + K), initially 0, is added to the decoder's output. A
-        new task can train it while all other weights are frozen. If γ or β is fixed, the table has
-        no columns for it.
-
+        Whether to add a learned table (L, 2C + E + K), initially 0, to the decoder's output. A new
+        task can train the table while all other weights are frozen. If γ or β is fixed, the table
+        has no columns for it.
     word_attention
-        Whether each FiLM layer also reads the question's words (``WordAttention``): it attends to
-        their states with a query made of the encoding, and a linear map of what it finds is added
-        to the decoder's output, or with ``decoder=none`` is the output. With ``parts``, γ and β,
-        the read's key and the key of each set read words of their own.
+        Whether each FiLM layer also reads the question's words (``WordAttention``). It attends to
+        their states with a query computed from the encoding. A linear map of the result is added
+        to the decoder's output, or is the output with ``decoder=none``. With ``parts``, separate
+        queries serve γ and β, the read's key, and the key of each set.
 
     Raises
     ------
@@ -102,11 +101,11 @@ class FilmGenerator(nn.Module):
         super().__init__()
         if decoder in ("linear", "none") and hidden_dims:
             raise OptionError(
-                f"hidden_dims={list(hidden_dims)}: decoder={decoder} has none, mlp has"
+                f"hidden_dims={list(hidden_dims)}: decoder={decoder} has none; choose decoder=mlp"
             )
         if decoder == "none" and not word_attention:
             raise OptionError(
-                "decoder=none: needs word_attention=true, which it leaves the work to"
+                "decoder=none: needs word_attention=true, which then computes the output"
             )
         self.num_layers, self.channels, self.extra_dim = num_layers, channels, extra_dim
         self.gamma, self.beta, self.gamma_baseline = gamma, beta, gamma_baseline
@@ -138,11 +137,10 @@ class FilmGenerator(nn.Module):
     def forward(
         self, encoding: Tensor, words: Tensor | None = None, padding: Tensor | None = None
     ) -> Modulation:
-        """Map an encoding (B, input_dim) to γ and β (B, L, C), ``extra`` (B, L, E) and ``key``
-        (B, L, K).
+        """Map an encoding (B, input_dim) to γ, β (B, L, C), ``extra`` (B, L, E), ``key`` (B, L, K).
 
-        The words' states (B, T, input_dim), and which of them are padding (B, T), are needed with
-        ``word_attention``, and are passed on to layers that read them.
+        ``word_attention`` needs the words' states (B, T, input_dim) and a mask of padding (B, T).
+        They are also passed to layers that read them.
         """
         decoded = encoding.new_zeros(())
         if self.decoder is not None:
@@ -150,8 +148,8 @@ class FilmGenerator(nn.Module):
         if self.word_attention is not None:
             parts = self.word_attention(encoding, words, padding)
             num_others = len(parts) - self.sets_of_words
-            of_sets = PlaceSets.join(parts[num_others:])
-            decoded = decoded + torch.cat([*parts[:num_others], *of_sets], 2)
+            set_keys = PlaceSets.join(parts[num_others:])
+            decoded = decoded + torch.cat([*parts[:num_others], *set_keys], 2)
         if self.task_offset is not None:
             decoded = decoded + self.task_offset
         delta_gamma, delta_beta, extra, key = torch.split(decoded, list(self.part_sizes), 2)
@@ -166,8 +164,11 @@ class FilmGenerator(nn.Module):
         return Modulation(gamma, beta, extra, key, words, padding)
 
     def begin_at_zero(self) -> None:
-        """Set the last layers to 0, so that all outputs begin at 0: then γ is its baseline (with
-        ``gamma`` linear or tanh), β is 0, and a guide is the identity."""
+        """Set the last layers to 0, so that all outputs start at 0.
+
+        γ is then its baseline (if ``gamma`` is linear or tanh), β is 0, and a guide is the
+        identity.
+        """
         layers = [] if self.decoder is None else [_last_linear(self.decoder)]
         if self.word_attention is not None:
             layers += [_last_linear(decoder) for decoder in self.word_attention.decoders]
@@ -177,14 +178,14 @@ class FilmGenerator(nn.Module):
 
     @property
     def has_deviations(self) -> bool:
-        """Whether γ can differ from 1 or β from 0."""
+        """Whether γ can differ from 1, or β from 0."""
         return self.gamma != "one" or self.beta != "zero"
 
     def penalty(self, modulation: Modulation) -> Tensor:
-        """The penalty () on the deviations of a batch: the mean of (γ - 1)² plus that of β².
+        """The penalty () on a batch's deviations: the mean of (γ - 1)² plus the mean of β².
 
-        With post-multipliers it is the mean of γ₀² plus that of β₀² (retrospective; TADAM, section
-        3.3).
+        With post-multipliers it is the mean of γ₀² plus the mean of β₀² (retrospective; TADAM,
+        section 3.3).
         """
         if self.multipliers is not None:
             return self.multipliers.square().mean(dim=(1, 2)).sum()
@@ -193,14 +194,14 @@ class FilmGenerator(nn.Module):
 
 
 def _last_linear(decoder: nn.Module) -> nn.Linear:
-    """The linear layer that computes the outputs of a decoder."""
+    """The linear layer that computes a decoder's outputs."""
     return [module for module in decoder.modules() if isinstance(module, nn.Linear)][-1]
 
 
 def _build_decoder(
     name: str, input_dim: int, num_layers: int, width: int, hidden_dims: tuple[int, ...]
 ) -> nn.Module:
-    """A module from (B, input_dim) to num_layers × width outputs."""
+    """Build a module that maps (B, input_dim) to num_layers × width outputs."""
     if name in CELLS:
         return _UnrolledDecoder(name, input_dim, num_layers, width, hidden_dims)
     layers: list[nn.Module] = []
@@ -211,7 +212,7 @@ def _build_decoder(
 
 
 class _UnrolledDecoder(nn.Module):
-    """A recurrent decoder with one step a FiLM layer and the same input at every step."""
+    """A recurrent decoder with one step for each FiLM layer and the same input at every step."""
 
     def __init__(
         self, cell: str, input_dim: int, num_layers: int, width: int, hidden_dims: tuple[int, ...]

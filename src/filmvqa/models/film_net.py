@@ -34,7 +34,7 @@ from filmvqa.system.errors import OptionError
 
 @register_model("film")
 class FilmNet(nn.Module):
-    """FiLMed residual blocks over image features, with γ and β from the encoded question.
+    """FiLMed residual blocks over image features, with γ and β from the question's encoding.
 
     The defaults are the paper's (section 4.1), with 59 million weights, most of them in the GRU.
 
@@ -51,36 +51,36 @@ class FilmNet(nn.Module):
     num_blocks
         Number of residual blocks.
     film_blocks
-        For each block, whether the question modulates it; None: all blocks.
+        Whether the question modulates each block. None: all blocks are modulated.
     coordinates
         Where coordinate maps are appended: ``inputs`` (stem, blocks' first convolutions and
         classifier, as in the paper), ``everywhere`` (the blocks' second convolutions too) or
         ``none``.
     coordinate_axes
-        The coordinates that these maps are made of: ``xy``, ``x`` (of a spectrogram the time) or
-        ``y`` (the frequency) alone.
+        Coordinates of these maps: ``xy``, or only ``x`` (time in a spectrogram) or ``y``
+        (frequency).
     pixel_range
-        The range of uint8 pixels, as in ``scale_pixels``.
+        Range of uint8 pixels, as in ``scale_pixels``.
     initial_biases
         Initial biases of linear and convolution layers: ``zero``, or ``uniform``, torch's default,
-        which the original code keeps.
+        which the original code uses.
     initial_weights
         Initial weights of these layers: Kaiming's, as in the original code, or ``small``, torch's
-        default, of 0.41 times that width. γ then begins closer to 1 and β to 0, and the network
-        leaves the plateau earlier (docs/learning.md).
+        default, which are 0.41 times as large. γ then starts closer to 1 and β to 0, and the
+        network leaves the plateau earlier (docs/learning.md).
     reads
-        Whether the question also gives each conditioned block a key, by which the block's output is
-        read (``FilmedResBlock.forward``), for the next block and the classifier. A network
-        that can select an object in one step leaves the plateau early (docs/learning.md).
+        Whether the question also gives each conditioned block a key. It reads a vector from the
+        block's output (``FilmedResBlock.forward``) for the next block and the classifier. A
+        network that can select an object in one step leaves the plateau early (docs/learning.md).
     sets
-        How many sets of places each conditioned block marks and counts, by further keys of the
-        question's (``PlaceSets``); the numbers go to the head. Needs ``reads``.
+        Number of sets of places that each conditioned block marks and counts by further keys of the
+        question (``PlaceSets``). The counts are inputs of the head. Needs ``reads``.
     head_inputs
-        What the head is given of reads, pooled branches and numbers: the ``last`` conditioned
-        block's, or those of ``all``.
+        Blocks whose reads, pooled branches and counts are inputs of the head: the ``last``
+        conditioned block or ``all``.
     encoder, generator, stem, block, classifier
         Keyword options of ``QuestionEncoder``, ``FilmGenerator``, ``Stem``, ``FilmedResBlock`` and
-        ``Classifier``. ``coordinates`` of stem and classifier are by default those of the network.
+        ``Classifier``. ``coordinates`` of stem and classifier default to the network's.
 
     Raises
     ------
@@ -123,7 +123,7 @@ class FilmNet(nn.Module):
     ) -> None:
         super().__init__()
         if sets and not reads:
-            raise OptionError(f"sets={sets}: needs reads=true, whose keys are like theirs")
+            raise OptionError(f"sets={sets}: needs reads=true")
         self.pixel_range = pixel_range
         self.reads = reads
         conditioned = [True] * num_blocks if film_blocks is None else [bool(f) for f in film_blocks]
@@ -144,7 +144,7 @@ class FilmNet(nn.Module):
             **stem_options,
         )
         map_size = self.stem.output_size(*feature_shape[1:])
-        # Nothing reads the map after the last block if the head takes its branch.
+        # If the head takes the last block's branch, nothing reads the last block's map.
         num_readers = num_blocks - ((classifier or {}).get("pool") == BRANCH)
         blocks = [
             build_part(
@@ -170,7 +170,7 @@ class FilmNet(nn.Module):
             options |= {"gamma": "one", "beta": "zero"}
         self.conditioned_blocks = [b.conditioned for b in blocks]
         if reads and not num_conditioned:
-            raise OptionError("reads=True: no block is conditioned, so that nothing is looked for")
+            raise OptionError("reads=True: no block is conditioned; condition one by film_blocks")
         self.film_generator = (
             build_part(
                 "generator", FilmGenerator, self.encoder.output_dim, num_conditioned, channels,
@@ -192,7 +192,7 @@ class FilmNet(nn.Module):
         coordinate_axes: Axes,
         options: dict[str, Any],
     ) -> None:
-        """Build what follows the blocks; a network with another head has another method."""
+        """Build the head, which follows the blocks. Subclasses with another head override this."""
         self.classifier = build_part(
             "classifier", Classifier, channels, map_size, num_answers, context_dim,
             coordinate_axes, self.head_inputs, **options,
@@ -200,7 +200,7 @@ class FilmNet(nn.Module):
 
     @property
     def _head(self) -> Any:
-        """The module that makes the output of the last block's maps."""
+        """The module that computes the output from the last block's maps."""
         return self.classifier
 
     @property
@@ -214,7 +214,7 @@ class FilmNet(nn.Module):
             self.film_generator.begin_at_zero()
 
     def modulate(self, questions: Tensor) -> Modulation:
-        """γ and β (B, L, C) of questions (B, T) for the L conditioned blocks.
+        """Compute γ and β (B, L, C) of questions (B, T) for the L conditioned blocks.
 
         Raises
         ------
@@ -234,7 +234,7 @@ class FilmNet(nn.Module):
     @property
     def _acting_generator(self) -> FilmGenerator:
         if self.film_generator is None:
-            raise ValueError("the question acts on no block of this network")
+            raise ValueError("no block of this network is conditioned")
         return self.film_generator
 
     @contextmanager
@@ -245,12 +245,12 @@ class FilmNet(nn.Module):
 
     @property
     def can_record(self) -> bool:
-        """Whether some block has a layer for the conditioning, which ``concat`` has not."""
+        """Whether some block has a conditioning layer. ``concat`` has none."""
         return any(block.condition is not None for block in self._blocks)
 
     @contextmanager
     def record_activations(self) -> Iterator[Activations]:
-        """Within the block, each forward pass leaves its maps in what is yielded."""
+        """Within the block, each forward pass stores its maps in the yielded object."""
         maps, head = Activations(), self._head
 
         def begin(module: nn.Module, inputs: Any) -> None:
@@ -282,12 +282,12 @@ class FilmNet(nn.Module):
 
     @property
     def has_film_penalty(self) -> bool:
-        """Whether γ can deviate from 1 or β from 0, so that ``return_penalty`` is possible."""
+        """Whether γ can differ from 1, or β from 0, so that ``return_penalty`` is possible."""
         return self.film_generator is not None and self.film_generator.has_deviations
 
     @property
     def has_place_scores(self) -> bool:
-        """Whether blocks read their maps, so that ``return_scores`` is possible."""
+        """Whether blocks have attentive reads, so that ``return_scores`` is possible."""
         return self.reads
 
     def forward(
@@ -308,54 +308,54 @@ class FilmNet(nn.Module):
         questions
             Token indices (B, T), padded with 0 at the end.
         image_of_question
-            Index (B,) of each question's image; None if U == B and they stand in the same order.
+            Index (B,) of each question's image. None if U == B and the order is the same.
         return_penalty
             Whether to return the penalty too.
         return_scores
-            Whether to return what is looked for in the maps too.
+            Whether to return the scores of reads and sets too.
 
         Returns
         -------
         Tensor or tuple
-            Logits (B, num_answers), or a tuple of the logits and what else is to be returned: the
-            batch's ``FilmGenerator.penalty`` (), then ``PlaceScores``.
+            Logits (B, num_answers), or a tuple of the logits and the requested others: the batch's
+            ``FilmGenerator.penalty`` (), then ``PlaceScores``.
 
         Raises
         ------
         ValueError
-            If ``return_penalty`` is set and the model does not have ``has_film_penalty``, or
-            ``return_scores`` and not ``has_place_scores``.
+            If ``return_penalty`` is set without ``has_film_penalty``, or ``return_scores`` without
+            ``has_place_scores``.
         """
         if return_penalty and not self.has_film_penalty:
-            raise ValueError("this network has no γ and β whose deviations to penalise")
+            raise ValueError("this network has no γ and β that could be penalised")
         if return_scores and not self.has_place_scores:
-            raise ValueError("this network reads no maps")
+            raise ValueError("this network has no attentive reads")
         modulation = None if self.film_generator is None else self.modulate(questions)
         pixels = scale_pixels(features, self.pixel_range)
-        x = self.stem(pixels)  # (U, C, H, W), once an image
+        x = self.stem(pixels)  # (U, C, H, W), once for each image
         x = for_each_question(x, image_of_question)  # (B, C, H, W)
         weights: Tensor | None = None
         if self.place_weights is not None:
             weights = for_each_question(self.place_weights(pixels), image_of_question)  # (B, H, W)
         film_index = 0
         read: Tensor | None = None
-        found: list[Tensor | None] = []  # what the head is given beside the map
+        head_vectors: list[Tensor | None] = []  # inputs of the head beside the map
         branches: list[Tensor | None] = []
         scores: list[tuple[Tensor, Tensor | None]] = []
         for block, is_conditioned in zip(self.blocks, self.conditioned_blocks, strict=True):
             if not is_conditioned or modulation is None:
                 x = block(x, None, read).x
                 continue
-            is_heeded = film_index >= self.num_modulated - self.head_inputs
-            pool_branch = is_heeded and self._head.takes_branch
+            is_head_input = film_index >= self.num_modulated - self.head_inputs
+            pool_branch = is_head_input and self._head.takes_branch
             out = block(x, modulation.layer(film_index), read, pool_branch, weights)
             x, read = out.x, out.read
             scores.append((out.read_scores, out.set_scores))
-            if is_heeded:
-                found += [out.read, out.counts]
+            if is_head_input:
+                head_vectors += [out.read, out.counts]
                 branches.append(out.branch)
             film_index += 1
-        output: Tensor = self._head(x, _join(found), _join(branches))
+        output: Tensor = self._head(x, _join(head_vectors), _join(branches))
         others: list[Any] = []
         if return_penalty and modulation is not None and self.film_generator is not None:
             others.append(self.film_generator.penalty(modulation))
@@ -365,6 +365,6 @@ class FilmNet(nn.Module):
 
 
 def _join(parts: Sequence[Tensor | None]) -> Tensor | None:
-    """Vectors (B, n) side by side; None if there are none."""
+    """Concatenate the vectors (B, n) among the parts; None if there are none."""
     vectors = [part for part in parts if part is not None]
     return torch.cat(vectors, 1) if vectors else None

@@ -1,4 +1,4 @@
-"""A FiLM network that draws: FiLM's stem and blocks, and a head that makes maps of an image."""
+"""FiLM networks for segmentation: FiLM's stem and blocks, and a head that draws maps."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ MaskSize = Annotated[Sequence[Positive], Meta(min_length=2, max_length=2)]
 class MaskHead(nn.Module):
     """Convolution, batch norm, ReLU, sub-pixel convolution, ReLU, convolution to maps.
 
-    The sub-pixel convolution (Shi et al. 2016) makes ``factor`` × ``factor`` places of each, where
-    the maps are as many times finer than the input, rounded; what is then missing to their size is
-    interpolated.
+    The sub-pixel convolution (Shi et al. 2016) makes ``factor`` × ``factor`` places of each place,
+    where ``factor`` is the rounded ratio of the sizes of maps and input. If the result does not
+    have the maps' size, it is interpolated.
 
     Parameters
     ----------
@@ -52,18 +52,18 @@ class MaskHead(nn.Module):
     num_maps
         Number of maps.
     context_dim
-        Width of a vector that all places are given, as ``FilmedResBlock``'s; 0: none.
+        Width of a context vector, which acts as in ``FilmedResBlock``; 0: no context.
     hidden_dim
         Channels of the first convolution's output.
     fine_dim
         Channels after the sub-pixel convolution.
     first_kernel_size, kernel_size
-        Kernel sizes of the first and of the last convolution, odd.
+        Kernel sizes of the first and the last convolution, odd.
     norm
         Whether there is batch norm.
     coordinates
-        Whether coordinate maps are appended to the input; None, which the network replaces by its
-        own choice, is no.
+        Whether to append coordinate maps to the input. None, which the network replaces by its own
+        choice, means no.
     """
 
     def __init__(
@@ -96,15 +96,17 @@ class MaskHead(nn.Module):
         self.refine = nn.Conv2d(hidden_dim, fine_dim * self.factor**2, 1)
         self.draw = nn.Conv2d(fine_dim, num_maps, kernel_size, padding=kernel_size // 2)
 
-    #: A classifier has these; a head that draws pools nothing.
+    #: As in ``Classifier``. This head pools nothing.
     takes_branch: ClassVar[bool] = False
     project: ClassVar[None] = None
 
     def forward(
         self, x: Tensor, context: Tensor | None = None, branch: Tensor | None = None
     ) -> Tensor:
-        """Map (B, channels, H, W), and a context (B, context_dim) if there is one, to logits
-        (B, num_maps, h, w), or (B, h, w) of one map. ``branch`` is ignored."""
+        """Map (B, channels, H, W), and a context (B, context_dim) if any, to logits.
+
+        Logits are (B, num_maps, h, w), or (B, h, w) if there is one map. ``branch`` is ignored.
+        """
         x = self.conv(x)
         if self.context is not None and context is not None:
             x = x + self.context(context)[:, :, None, None]
@@ -118,10 +120,10 @@ class MaskHead(nn.Module):
 
 @register_model("film_segmentation")
 class FilmSegmentation(FilmNet):
-    """FiLM's stem and blocks, whose output a head turns into one or several maps of the image.
+    """FiLM's stem and blocks, and a head that draws one or several maps of the image.
 
-    One map (B, h, w) has the logits of the places that the text refers to; of several maps
-    (B, K, h, w), each has those of a class.
+    A single map (B, h, w) has the logits of the places that the text refers to. Of several maps
+    (B, K, h, w), each has the logits of one class.
 
     Parameters
     ----------
@@ -133,7 +135,7 @@ class FilmSegmentation(FilmNet):
     num_maps
         Number of maps.
     head
-        Keyword options of ``MaskHead``. Its ``coordinates`` are by default those of the network.
+        Keyword options of ``MaskHead``. Its ``coordinates`` default to the network's.
 
     Raises
     ------
@@ -148,7 +150,7 @@ class FilmSegmentation(FilmNet):
         "block": FilmedResBlock,
         "head": MaskHead,
     }
-    #: The kind of targets that its output is compared with.
+    #: The targets that the output is compared with.
     TARGETS: ClassVar[str] = "masks"
 
     def __init__(
@@ -203,7 +205,9 @@ class FilmSegmentation(FilmNet):
 
 @register_model("film_label_maps")
 class FilmLabelMaps(FilmSegmentation):
-    """``FilmSegmentation`` with maps (B, K, h, w) of K classes: the text does not say what is
-    segmented, but how."""
+    """``FilmSegmentation`` with maps (B, K, h, w) of K classes.
+
+    The text does not say what to segment, but how.
+    """
 
     TARGETS: ClassVar[str] = "label_maps"

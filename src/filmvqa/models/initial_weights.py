@@ -1,4 +1,4 @@
-"""How the weights and biases of linear and convolution layers begin."""
+"""Initial weights and biases of linear and convolution layers."""
 
 from __future__ import annotations
 
@@ -6,15 +6,17 @@ from typing import Literal
 
 from torch import nn
 
-#: How biases begin: 0, or by torch's default.
+#: Initial biases: 0, or torch's default.
 InitialBiases = Literal["zero", "uniform"]
-#: How weights begin: by Kaiming's uniform distribution, or by torch's default.
+#: Initial weights: Kaiming's uniform distribution, or torch's default.
 InitialWeights = Literal["kaiming", "small"]
 
 
 def initialize(network: nn.Module, weights: InitialWeights, biases: InitialBiases) -> None:
-    """Initialise the layers of a network, whose weights are now those of torch's default; Kaiming's
-    as the original code does (``init_modules`` in vr/models/layers.py)."""
+    """Initialise the layers of a new network, which has torch's default weights.
+
+    Kaiming's are as in the original code (``init_modules`` in vr/models/layers.py).
+    """
     for module in network.modules():
         if isinstance(module, nn.Linear | nn.Conv2d):
             if weights == "kaiming":

@@ -1,7 +1,8 @@
 """The MAC network: memory, attention and composition (Hudson and Manning, ICLR 2018).
 
-Equation names and letters are the paper's: d is the width, c and m are the control and memory
-states, k is the knowledge base (the image's N positions), q the question, cw its contextual words.
+Names of equations and variables are the paper's: d is the width, c and m are the control and memory
+states, k is the knowledge base (the image's N positions), q is the question, cw are its contextual
+words.
 """
 
 from __future__ import annotations
@@ -25,35 +26,35 @@ from filmvqa.system.errors import OptionError
 
 
 class ControlUnit(nn.Module):
-    """Attends to the part of the question that a step is about (section 3.2.1)."""
+    """Attend to the part of the question that matters at a step (section 3.2.1)."""
 
     def __init__(self, dim: int, num_steps: int) -> None:
         super().__init__()
         self.position_aware = nn.ModuleList(_xavier_linear(dim, dim) for _ in range(num_steps))
         self.merge = _xavier_linear(2 * dim, dim)
         self.attend = _xavier_linear(dim, 1)
-        self.softmax = nn.Softmax(1)  # a module, whose output is recorded
+        self.softmax = nn.Softmax(1)  # a module, so that a hook can record it
 
     def forward(
         self, step: int, control: Tensor, question: Tensor, words: Tensor, padding: Tensor
     ) -> Tensor:
-        """The next control state c (B, d).
+        """Compute the next control state c (B, d).
 
         Parameters
         ----------
         step
-            Number of the step, from 0.
+            Index of the step, from 0.
         control
-            Control state c (B, d) of the step before.
+            Control state c (B, d) of the previous step.
         question
             Encoded question q (B, d).
         words
             Contextual words cw (B, T, d).
         padding
-            Which words are padding (B, T); they get no attention.
+            Mask of padding (B, T), which gets no attention.
         """
         q = self.position_aware[step](question)
-        # Equation c1; the tanh is in the authors' code only.
+        # Equation c1. Only the authors' code has the tanh.
         cq = torch.tanh(self.merge(torch.cat([control, q], 1)))  # (B, d)
         ca = self.attend(cq[:, None] * words).squeeze(2)  # (B, T)
         cv = self.softmax(at_least_float32(ca).masked_fill(padding, -torch.inf)).to(words.dtype)
@@ -62,7 +63,7 @@ class ControlUnit(nn.Module):
 
 
 class ReadUnit(nn.Module):
-    """Attends to the image (section 3.2.2), with ELU as in the authors' code."""
+    """Attend to the image (section 3.2.2), with ELU as in the authors' code."""
 
     def __init__(self, dim: int, dropout: float) -> None:
         super().__init__()
@@ -76,16 +77,16 @@ class ReadUnit(nn.Module):
     def forward(
         self, control: Tensor, memory: Tensor, knowledge: Tensor, projected_knowledge: Tensor
     ) -> Tensor:
-        """The retrieved information r (B, d).
+        """Compute the retrieved information r (B, d).
 
         Parameters
         ----------
         control, memory
-            c of this step and m of the step before, (B, d) each.
+            c of this step and m of the previous step, (B, d) each.
         knowledge
             Knowledge base k (B, N, d).
         projected_knowledge
-            k after dropout and ``project_knowledge`` (B, N, d); it is the same at every step.
+            k after dropout and ``project_knowledge`` (B, N, d), the same at every step.
         """
         projected_memory = self.project_memory(self.dropout(memory))  # (B, d)
         interaction = projected_memory[:, None] * projected_knowledge  # (B, N, d)
@@ -97,7 +98,7 @@ class ReadUnit(nn.Module):
 
 
 class WriteUnit(nn.Module):
-    """Computes the new memory (section 3.2.3), optionally with self-attention and a memory gate."""
+    """Compute the new memory (section 3.2.3), optionally with self-attention and a memory gate."""
 
     def __init__(self, dim: int, self_attention: bool, memory_gate: bool, gate_bias: float) -> None:
         super().__init__()
@@ -109,16 +110,16 @@ class WriteUnit(nn.Module):
             nn.init.constant_(self.gate.bias, gate_bias)
 
     def forward(self, retrieved: Tensor, controls: list[Tensor], memories: list[Tensor]) -> Tensor:
-        """The new memory state m (B, d).
+        """Compute the new memory state m (B, d).
 
         Parameters
         ----------
         retrieved
-            r (B, d) of this step.
+            r of this step (B, d).
         controls
-            The initial control state and those of all steps up to this one, (B, d) each.
+            The initial control state and those of all steps so far, this one included, (B, d) each.
         memories
-            The initial memory state and those of all steps before this one, (B, d) each.
+            The initial memory state and those of all previous steps, (B, d) each.
         """
         memory: Tensor = self.merge(torch.cat([retrieved, memories[-1]], 1))
         if self.attend is not None and self.recall is not None and len(controls) > 1:
@@ -134,7 +135,7 @@ class WriteUnit(nn.Module):
 
 @register_model("mac")
 class MacNet(nn.Module):
-    """``num_steps`` MAC cells over a convolved image and a question read by a bidirectional LSTM.
+    """``num_steps`` MAC cells over an image's convolutions and a bidirectional LSTM's question.
 
     The defaults are the paper's (section 4 and supplement A).
 
@@ -157,15 +158,15 @@ class MacNet(nn.Module):
     self_attention
         Whether the write unit attends to the memories of earlier steps (equations w2.1 to w2.3).
     memory_gate
-        Whether the write unit interpolates between old and new memory (equations w3.1 and w3.2).
+        Whether a gate interpolates between old and new memory (equations w3.1 and w3.2).
     gate_bias
         Initial bias of the memory gate.
     embedding_dropout, stem_dropout, question_dropout, read_dropout, output_dropout
         Dropout probability of the embeddings, of the inputs of the stem's convolutions, of the
         encoded question, in the read unit, and of the inputs of the classifier's layers.
     memory_dropout
-        Dropout probability of the memory. One mask holds for all steps (variational dropout, Gal
-        and Ghahramani 2016).
+        Dropout probability of the memory. All steps share one mask (variational dropout, Gal and
+        Ghahramani 2016).
     """
 
     def __init__(
@@ -229,7 +230,7 @@ class MacNet(nn.Module):
         words, question = self.encoder.encode_words(questions)  # (B, T, d), (B, d)
         padding = (questions == 0).to(words.device, non_blocking=True)
         knowledge = self.stem(scale_pixels(features)).flatten(2).transpose(1, 2)  # (U, N, d)
-        # (U, N, d), once an image
+        # (U, N, d), once for each image
         projected_knowledge = self.read.project_knowledge(self.read.dropout(knowledge))
         knowledge, projected_knowledge = (  # (B, N, d)
             for_each_question(x, image_of_question) for x in (knowledge, projected_knowledge)
@@ -248,8 +249,10 @@ class MacNet(nn.Module):
 
     @contextmanager
     def record_attention(self) -> Iterator[Attention]:
-        """Within the block, each forward pass leaves in what is yielded the control unit's
-        attention to the words and the read unit's to the places of the image."""
+        """Within the block, each forward pass stores its attention in the yielded object.
+
+        Attention to words is the control unit's, attention to places the read unit's.
+        """
         attention = Attention()
 
         def begin(module: nn.Module, inputs: Any) -> None:

@@ -1,4 +1,4 @@
-"""Types of the models' options, and the check of given options against a constructor."""
+"""Types of the models' options, and the check of options against a constructor's signature."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from filmvqa.system.errors import OptionError, UserError
 
 #: Where coordinate maps are appended.
 Coordinates = Literal["none", "inputs", "everywhere"]
-#: The coordinates of these maps: both, as in the paper, or one of them.
+#: The coordinates of these maps: both, as in the paper, or one.
 Axes = Literal["xy", "x", "y"]
-#: The ranges to which uint8 pixels can be scaled.
+#: The range to which uint8 pixels are scaled.
 PixelRange = Literal["centered", "unit"]
 #: (C, H, W)
 FeatureShape = Annotated[Sequence[Positive], Meta(min_length=3, max_length=3)]
@@ -37,43 +37,45 @@ def checked_options(
     group: str = "",
     positional: bool = False,
 ) -> dict[str, Any]:
-    """Options as the signature of a module's constructor wants them.
+    """Check options against the signature of a module's constructor, and convert their values.
 
-    A module whose option is a group of options for one of its parts lists the part's class in
-    ``OPTION_GROUPS``. The options of a group are the keyword-only parameters of that class; the
-    module itself passes the positional ones.
+    A module can have an option that is a group of options for one of its parts. It then lists the
+    part's class in ``OPTION_GROUPS``. The group's options are the keyword-only parameters of that
+    class; the module itself passes the positional ones.
 
     Parameters
     ----------
+    group
+        Name of the group that the options belong to, for messages.
     positional
-        Whether the positional parameters are among the options.
+        Whether the options may include the positional parameters.
 
     Raises
     ------
     OptionError
-        If the constructor has no such option, or the value is not of its type or out of its range.
+        If the constructor has no such option, or a value has a wrong type or is out of range.
     """
     parameters = inspect.signature(module).parameters
     types = get_type_hints(module.__init__, include_extras=True)
     optional = [name for name, p in parameters.items() if p.kind is p.KEYWORD_ONLY]
-    known = list(parameters) if positional else optional
+    allowed = list(parameters) if positional else optional
     groups: dict[str, type[nn.Module]] = getattr(module, "OPTION_GROUPS", {})
-    fitted: dict[str, Any] = {}
+    converted: dict[str, Any] = {}
     for name, value in options.items():
         label = f"{group}.{name}" if group else name
-        if name not in known:
+        if name not in allowed:
             raise OptionError(f"{label}: no such option; {_suggestion(name, optional)}")
         try:
-            fitted[name] = checked(value, types.get(name, Any), label)
+            converted[name] = checked(value, types.get(name, Any), label)
         except UserError as error:
             raise OptionError(str(error)) from None
         if name in groups and value is not None:
-            fitted[name] = checked_options(groups[name], value, group=name)
-    return fitted
+            converted[name] = checked_options(groups[name], value, group=name)
+    return converted
 
 
 def with_defaults(module: type[nn.Module], options: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Options of a module, and the defaults of those that are not given, in each group too."""
+    """Fill in the defaults of a module's options, in each group too."""
     parameters = inspect.signature(module).parameters.items()
     defaults = {name: p.default for name, p in parameters if p.kind is p.KEYWORD_ONLY}
     complete = defaults | dict(options or {})
@@ -82,13 +84,13 @@ def with_defaults(module: type[nn.Module], options: Mapping[str, Any] | None) ->
 
 
 def with_coordinates(options: OptionGroup, coordinates: bool) -> dict[str, Any]:
-    """A part's options, with ``coordinates`` unless they have a value of their own."""
-    given = {k: v for k, v in (options or {}).items() if k != "coordinates" or v is not None}
-    return {"coordinates": coordinates, **given}
+    """Add ``coordinates`` to a part's options unless they set it."""
+    others = {k: v for k, v in (options or {}).items() if k != "coordinates" or v is not None}
+    return {"coordinates": coordinates, **others}
 
 
 def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
-    """Raise ``OptionError`` for a value that is none of the choices."""
+    """Raise ``OptionError`` if the value is none of the choices."""
     if value not in choices:
         raise OptionError(f"{name}={shown(value)}: must be one of {', '.join(choices)}")
 
@@ -97,14 +99,14 @@ M = TypeVar("M", bound=nn.Module)
 
 
 def build_part(group: str, part: type[M], *arguments: Any, **options: Any) -> M:
-    """A part of a model, whose options are a group of the model's; ``OptionError`` names it."""
+    """Build a part of a model. An ``OptionError`` then names ``group``, the part's options."""
     try:
         return part(*arguments, **options)
     except OptionError as error:
         raise OptionError(f"{group}.{error}") from None
 
 
-def _suggestion(name: str, known: Sequence[str]) -> str:
-    if near := difflib.get_close_matches(name, known, n=1):
+def _suggestion(name: str, options: Sequence[str]) -> str:
+    if near := difflib.get_close_matches(name, options, n=1):
         return f"did you mean {near[0]}?"
-    return f"there are {', '.join(known)}" if known else "there are none"
+    return f"there are {', '.join(options)}" if options else "there are none"

@@ -1,4 +1,4 @@
-"""Sets of places: what a question counts in a map."""
+"""Sets of places, by which a question counts in a map."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from filmvqa.system.devices import at_least_float32
 
 
 class PlaceSets(nn.Module):
-    """Marks sets of a map's places and counts them.
+    """Mark sets of a map's places and count them.
 
-    An attentive read is a mean: two equal objects read like one (Zhang, Hare and Prügel-Bennett
-    2018), so that it cannot count. Here the question gives a key and a bias for each set; a place
-    belongs to it by a sigmoid of the key's product with the place, between 0 and 1, and the number
-    is the sum. What belongs is added to the map, so that the next block can unite or intersect
-    sets, and the read's attention, so that it can leave out what was read ("the other cubes").
+    An attentive read cannot count, because it is a mean: two equal objects read like one (Zhang,
+    Hare and Prügel-Bennett 2018). Here the question gives a key and a bias for each set. A place's
+    membership, between 0 and 1, is a sigmoid of its product with the key plus the bias, and the
+    count is the sum over places. Memberships are added to the map, so that the next block can unite
+    or intersect sets. The read's attention is added too, so that the next block can exclude what
+    was read ("the other cubes").
 
     Parameters
     ----------
@@ -28,8 +29,7 @@ class PlaceSets(nn.Module):
     sets
         Number S of sets.
     writes
-        Whether what belongs and what was read is added to the map; not where nothing reads the map
-        any more.
+        Whether memberships and attention are added to the map. False if nothing reads the map.
     """
 
     def __init__(self, channels: int, sets: int, writes: bool = True) -> None:
@@ -39,7 +39,7 @@ class PlaceSets(nn.Module):
 
     @staticmethod
     def key_dim(channels: int, sets: int) -> int:
-        """How many numbers of a question the sets need: keys and biases."""
+        """Width of the sets' keys and biases."""
         return sets * (channels + 1)
 
     def forward(
@@ -50,19 +50,19 @@ class PlaceSets(nn.Module):
         Parameters
         ----------
         branch
-            What is compared with the keys (B, N, C), at N places.
+            Vectors of N places (B, N, C), which are compared with the keys.
         keys
-            (B, S (C + 1)): the S keys, then the S biases.
+            The S keys, then the S biases (B, S (C + 1)).
         weights
-            What each place counts, (B, N) or (B, H, W); None: one.
+            How much each place counts, (B, N) or (B, H, W). None: 1.
         read_scores
-            The scores (B, N) of the read.
+            Scores of the read (B, N).
 
         Returns
         -------
         tuple
-            What is to be added to the map (B, N, C), if anything, the numbers (B, S), and the
-            scores (B, N, S) of which what belongs is the sigmoid.
+            What to add to the map (B, N, C), or None; the counts (B, S); and the scores
+            (B, N, S), whose sigmoids are the memberships.
         """
         key, bias = self.split(keys, branch.shape[2])
         scores = torch.baddbmm(bias[:, None], branch, key.transpose(1, 2))  # (B, N, S)
@@ -70,14 +70,16 @@ class PlaceSets(nn.Module):
         return *self.mark(torch.sigmoid(scores).to(branch.dtype), weights, read_scores), scores
 
     def split(self, keys: Tensor, channels: int) -> tuple[Tensor, Tensor]:
-        """The keys (B, S, C), scaled, and the biases (B, S)."""
+        """Split into scaled keys (B, S, C) and biases (B, S)."""
         key = keys[:, : self.sets * channels].reshape(len(keys), self.sets, channels)
         return key * read_scale(channels), keys[:, self.sets * channels :]
 
     @staticmethod
     def join(parts: Sequence[Tensor]) -> list[Tensor]:
-        """Keys and biases (..., S C) and (..., S), as ``split`` takes them, of each set's key and
-        bias (..., C + 1); none if there are no sets."""
+        """Join each set's key and bias (..., C + 1) to all keys (..., S C) and biases (..., S).
+
+        This is the order that ``split`` expects. The list is empty if there are no sets.
+        """
         if not parts:
             return []
         return [
@@ -86,24 +88,24 @@ class PlaceSets(nn.Module):
         ]
 
     def mark(
-        self, belongs: Tensor, weights: Tensor | None, read_scores: Tensor
+        self, membership: Tensor, weights: Tensor | None, read_scores: Tensor
     ) -> tuple[Tensor | None, Tensor]:
-        """As ``forward``, of what belongs (B, N, S), but for the scores."""
+        """``forward`` from the memberships (B, N, S), without the scores."""
         if weights is None:
-            weights = belongs.new_ones(belongs.shape[:2])
-        counts = torch.einsum("bns,bn->bs", belongs, weights.flatten(1))
+            weights = membership.new_ones(membership.shape[:2])
+        counts = torch.einsum("bns,bn->bs", membership, weights.flatten(1))
         if self.write is None:
             return None, counts
-        attention = torch.softmax(at_least_float32(read_scores), 1).to(belongs.dtype)
-        return self.write(torch.cat([belongs, attention[..., None]], 2)), counts
+        attention = torch.softmax(at_least_float32(read_scores), 1).to(membership.dtype)
+        return self.write(torch.cat([membership, attention[..., None]], 2)), counts
 
 
 class PlaceWeights(nn.Module):
-    """What each place of a map counts: a sigmoid of a 1×1 convolution of the image's features.
+    """How much each place of a map counts: a sigmoid of a 1×1 convolution of the features.
 
-    A large object covers more places than a small one. Features that tell an object's centre from
-    the rest of it, as ``clevr_cnn``'s do, make this a weight of one for each object. The weights
-    are of the features' own places, and are summed over those that one place of the map stands for.
+    A large object covers more places than a small one. If features distinguish an object's centre
+    from the rest of it, as ``clevr_cnn``'s do, these weights can count each object once. They are
+    computed at the resolution of the features and summed over the area of each place of the map.
     """
 
     def __init__(self, channels: int, map_size: tuple[int, int]) -> None:
@@ -112,7 +114,7 @@ class PlaceWeights(nn.Module):
         self.conv = nn.Conv2d(channels, 1, 1)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Map features (U, C, H, W) to weights (U, h, w) of a map of ``map_size``."""
+        """Map features (U, C, H, W) to weights (U, h, w), with ``map_size`` (h, w)."""
         weights = torch.sigmoid(at_least_float32(self.conv(features)))  # (U, 1, H, W)
         (height, width), (h, w) = weights.shape[2:], self.map_size
         means = F.adaptive_avg_pool2d(weights, self.map_size)

@@ -1,5 +1,7 @@
-"""What a model can tell of itself. Training, inspection, loggers, the page and the API ask by these
-protocols, never for a class, so that a model of another package is treated like those of this one.
+"""Protocols by which a model describes itself.
+
+Training, inspection, loggers, the page and the API use these protocols and never check for a class.
+Models of other packages are thus treated like those of this one.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from filmvqa.system.errors import UserError
 
 
 class Modulation(NamedTuple):
-    """The parameters that questions give to L conditioned layers, or to one of them.
+    """Parameters computed from questions for L conditioned layers, or for one of them.
 
     Attributes
     ----------
@@ -25,11 +27,11 @@ class Modulation(NamedTuple):
     extra
         Further numbers for conditionings other than FiLM, (B, L, E), or (B, E) for one layer.
     key
-        What a layer's attentive read looks for, and then its sets (``PlaceSets``), (B, L, K), or
-        (B, K) for one layer; K is 0 if there are no reads.
+        Key of a layer's attentive read, followed by the keys of its sets (``PlaceSets``),
+        (B, L, K), or (B, K) for one layer. K is 0 if there are no reads.
     words, padding
-        The words' states (B, T, D), and which are padding (B, T), of a model of which some layer
-        reads them; else None.
+        States of the words (B, T, D), and a mask of padding (B, T). None if no layer of the model
+        reads them.
     """
 
     gamma: Tensor
@@ -40,21 +42,21 @@ class Modulation(NamedTuple):
     padding: Tensor | None = None
 
     def layer(self, i: int) -> Modulation:
-        """The parameters of layer ``i`` alone."""
+        """The parameters of layer ``i``."""
         return self._replace(
             gamma=self.gamma[:, i], beta=self.beta[:, i], extra=self.extra[:, i], key=self.key[:, i]
         )
 
 
 class PlaceScores(NamedTuple):
-    """What a network looks for in a map of ``size`` (H, W), as scores of its H W places.
+    """Scores of the H W places of a map of ``size`` (H, W).
 
     Attributes
     ----------
     reads
-        Those of each block's attentive read (B, L, H W), of whose softmax it is the mean.
+        Scores of each block's attentive read (B, L, H W). Their softmax gives the read's weights.
     sets
-        Those of the last block's sets (B, S, H W), whose sigmoids say what belongs to them.
+        Scores of the last block's sets (B, S, H W). Their sigmoids give each place's membership.
     """
 
     size: tuple[int, int]
@@ -65,8 +67,8 @@ class PlaceScores(NamedTuple):
     def of_blocks(
         cls, size: tuple[int, int], scores: Sequence[tuple[Tensor, Tensor | None]]
     ) -> PlaceScores:
-        """From those of each block's read (B, N) and, if it has any, of its sets (B, N, S)."""
-        reads, sets = torch.stack([of_read for of_read, _ in scores], 1), scores[-1][1]
+        """Stack the scores of each block's read (B, N) and of its sets (B, N, S), if any."""
+        reads, sets = torch.stack([read_scores for read_scores, _ in scores], 1), scores[-1][1]
         return cls(size, reads, reads[:, :0] if sets is None else sets.transpose(1, 2))
 
 
@@ -75,14 +77,14 @@ ModulationChange = Callable[[Modulation], Modulation]
 
 @dataclass
 class Activations:
-    """What the last forward pass computed, (B, C, H, W) each.
+    """Maps of the last forward pass, (B, C, H, W) each.
 
     Attributes
     ----------
     before, after
-        The input and the output of each FiLM layer, in the order of the blocks.
+        Input and output of each FiLM layer, in the order of the blocks.
     pooled
-        The map of which the classifier takes the maximum; None of a network that draws.
+        The map that the classifier pools. None if the network draws.
     """
 
     before: list[Tensor] = field(default_factory=list)
@@ -90,8 +92,10 @@ class Activations:
     pooled: Tensor | None = None
 
     def places(self) -> Tensor:
-        """The shares of channels that have their maximum at each position (B, H, W). Channels that
-        are the same everywhere, such as those that a ReLU has closed, are not counted."""
+        """The share of channels whose maximum is at each position (B, H, W).
+
+        Constant channels, such as those that a ReLU sets to 0, are not counted.
+        """
         if self.pooled is None:
             raise UserError("nothing was pooled; run the model first")
         batch, _, height, width = self.pooled.shape
@@ -103,21 +107,24 @@ class Activations:
 
 @dataclass
 class Attention:
-    """Where a network looked in the last forward pass, at each of its S steps: weights of the words
-    (B, T) and of the places (B, N) a step, on maps of ``size`` (H, W)."""
+    """Attention of the last forward pass, at each of S steps.
+
+    A step has weights of the words (B, T) and of the places (B, N) of maps of ``size`` (H, W).
+    """
 
     words_by_step: list[Tensor] = field(default_factory=list)
     places_by_step: list[Tensor] = field(default_factory=list)
     size: tuple[int, int] = (0, 0)
 
     def words(self) -> Tensor:
-        """The attention to the words (B, S, T), on the CPU: each step's sums to 1, START and END
-        get some too, and padding gets none."""
+        """Attention to the words (B, S, T), on the CPU.
+
+        Each step's weights sum to 1. START and END get some too, and padding gets none.
+        """
         return _stack(self.words_by_step)
 
     def places(self) -> Tensor:
-        """The attention to the places of the image (B, S, H, W), on the CPU: each step's sums to
-        1."""
+        """Attention to the places of the image (B, S, H, W), on the CPU; each step's sums to 1."""
         places = _stack(self.places_by_step)  # (B, S, N)
         return places.view(*places.shape[:2], *self.size)
 
@@ -130,16 +137,16 @@ def _stack(by_step: list[Tensor]) -> Tensor:
 
 @runtime_checkable
 class Modulated(Protocol):
-    """A model whose questions give γ and β to layers.
+    """A model whose layers get γ and β from questions.
 
     Attributes
     ----------
     num_modulated
         Number L of these layers; 0 if the model's options leave none.
     question_parts
-        The names of the parts that compute γ and β from a question, such as ``encoder``.
+        Names of the parts that compute γ and β from a question, such as ``encoder``.
     has_film_penalty
-        Whether ``forward`` takes ``return_penalty``: γ can deviate from 1, or β from 0.
+        Whether ``forward`` takes ``return_penalty``: γ can differ from 1, or β from 0.
     """
 
     question_parts: Sequence[str]
@@ -151,25 +158,27 @@ class Modulated(Protocol):
     def has_film_penalty(self) -> bool: ...
 
     def modulate(self, questions: Tensor) -> Modulation:
-        """γ and β (B, L, C) of questions (B, T)."""
+        """Compute γ and β (B, L, C) of questions (B, T)."""
 
     def intervene(self, change: ModulationChange) -> AbstractContextManager[None]:
         """Within the block, compute with changed γ and β."""
 
     def begin_unmodulated(self) -> None:
-        """Set weights so that no question changes anything: γ at its baseline, β at 0."""
+        """Set weights so that no question changes anything: γ is its baseline and β is 0."""
 
 
 @runtime_checkable
 class Recorded(Protocol):
-    """A model whose maps around its FiLM layers can be recorded; ``can_record`` is false if its
-    options leave none."""
+    """A model whose maps around FiLM layers can be recorded.
+
+    ``can_record`` is false if the model's options leave no such layer.
+    """
 
     @property
     def can_record(self) -> bool: ...
 
     def record_activations(self) -> AbstractContextManager[Activations]:
-        """Within the block, each forward pass leaves its maps in what is yielded."""
+        """Within the block, each forward pass stores its maps in the yielded object."""
 
 
 @runtime_checkable
@@ -177,19 +186,19 @@ class Attentive(Protocol):
     """A model that attends to words and places in steps."""
 
     def record_attention(self) -> AbstractContextManager[Attention]:
-        """Within the block, each forward pass leaves its attention in what is yielded."""
+        """Within the block, each forward pass stores its attention in the yielded object."""
 
 
 @runtime_checkable
 class Counted(Protocol):
-    """A model that counts training questions instead of being trained by gradient."""
+    """A model that is fitted by counting training questions, without gradients."""
 
     def fit(self, questions: Tensor, answers: Tensor, types: Tensor) -> None:
         """Count questions (N, T) with their answers and types (N,)."""
 
 
 def is_modulated(model: nn.Module) -> TypeGuard[Modulated]:
-    """Whether the model's questions give γ and β to some layer."""
+    """Whether some layer of the model gets γ and β from questions."""
     return isinstance(model, Modulated) and model.num_modulated > 0
 
 
@@ -199,45 +208,44 @@ def has_film_penalty(model: nn.Module) -> bool:
 
 
 def has_place_scores(model: nn.Module) -> bool:
-    """Whether the model's ``forward`` takes ``return_scores``, and gives ``PlaceScores`` then."""
+    """Whether the model's ``forward`` takes ``return_scores``, to return ``PlaceScores``."""
     return bool(getattr(model, "has_place_scores", False))
 
 
 def can_record(model: nn.Module) -> bool:
-    """Whether ``record_activations`` is possible."""
+    """Whether ``record_activations`` works for the model."""
     return isinstance(model, Recorded) and model.can_record
 
 
 def looks_at_images(model: nn.Module) -> bool:
-    """Whether the model's answers depend on the image: unless its class says ``blind = True``."""
+    """Whether answers depend on the image. A class that ignores it sets ``blind = True``."""
     return not getattr(model, "blind", False)
 
 
 def as_modulated(model: nn.Module) -> Modulated:
-    """The model, whose questions give γ and β to some layer; ``UserError`` for another."""
+    """The model itself. Raise ``UserError`` if it is not modulated."""
     if not is_modulated(model):
         raise UserError("this model has no γ and β; FiLM models have")
     return model
 
 
 def record_activations(model: nn.Module) -> AbstractContextManager[Activations]:
-    """As ``Recorded.record_activations``; ``UserError`` for a model that has no such layers."""
+    """``Recorded.record_activations``. Raise ``UserError`` if the model has no FiLM layers."""
     if not isinstance(model, Recorded) or not model.can_record:
-        raise UserError("this network has no FiLM layers whose maps could be recorded")
+        raise UserError("this network has no FiLM layers whose maps can be recorded")
     return model.record_activations()
 
 
 def record_attention(model: nn.Module) -> AbstractContextManager[Attention]:
-    """As ``Attentive.record_attention``; ``UserError`` for a model that does not attend so."""
+    """``Attentive.record_attention``. Raise ``UserError`` if the model does not attend in steps."""
     if not isinstance(model, Attentive):
-        raise UserError("this network has no steps whose attention could be read; MAC has")
+        raise UserError("this network has no steps whose attention can be recorded; MAC has")
     return model.record_attention()
 
 
 @contextmanager
 def record_modulation(model: nn.Module) -> Iterator[list[Modulation]]:
-    """Within the block, each forward pass appends its γ and β to what is yielded; nothing, of a
-    model that has none."""
+    """Within the block, each forward pass of a modulated model appends γ and β to the list."""
     recorded: list[Modulation] = []
     if not is_modulated(model):
         yield recorded

@@ -1,4 +1,4 @@
-"""The question-type baseline of the FiLM paper's Table 1, which is counted, not trained."""
+"""The question-type baseline of the FiLM paper's Table 1, which counts instead of training."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from filmvqa.system.errors import UserError
 class QuestionTypeMode(nn.Module):
     """The most frequent training answer of a question's type (the paper's Q-type mode row).
 
-    The type is that of the program, which a model does not have, and is inferred by naive Bayes:
-    ``fit`` counts, for each type, the pairs of neighbouring words of its questions, and ``forward``
-    takes the type under which a question's pairs are most likely. Fitted to 15,000 generated
-    questions of all families, it infers the type of 3,000 of 3,000 others correctly. It has no
-    parameters to train.
+    The type is defined by the program, which a model does not see, and is inferred by naive Bayes.
+    ``fit`` counts the pairs of neighbouring words in each type's questions, and ``forward`` takes
+    the type under which a question's pairs are most likely. Fitted to 15,000 generated questions of
+    all families, it infers the type of 3,000 of 3,000 others correctly. It has no trainable
+    parameters.
 
     Parameters
     ----------
@@ -57,7 +57,7 @@ class QuestionTypeMode(nn.Module):
         self.register_buffer("answers", torch.zeros(num_types, num_answers))
 
     def _word_pairs(self, questions: Tensor) -> tuple[Tensor, Tensor]:
-        """The distinct word pairs of questions (B, T): each one's question and number, (P,)."""
+        """Distinct word pairs of questions (B, T): the row and the number of each pair, (P,)."""
         pair = questions[:, :-1] * self.vocab_size + questions[:, 1:]
         row = torch.arange(len(pair), device=pair.device)[:, None].expand_as(pair)
         is_word = questions[:, 1:] != 0
@@ -71,7 +71,7 @@ class QuestionTypeMode(nn.Module):
         Raises
         ------
         UserError
-            For a type that is not below ``num_types``.
+            If a type is not below ``num_types``.
         """
         row, pair = self._word_pairs(questions)
         num_types = len(self.answers)
@@ -102,6 +102,6 @@ class QuestionTypeMode(nn.Module):
     def forward(
         self, features: Tensor, questions: Tensor, image_of_question: Tensor | None = None
     ) -> Tensor:
-        """Logits (B, num_answers): the count of each answer in training for the question's type."""
+        """Logits (B, num_answers): how often training questions of the type have each answer."""
         del features, image_of_question
         return self.answers[self.question_types(questions.to(self.answers.device))]

@@ -1,4 +1,4 @@
-"""The models by name, and the check of their options."""
+"""The registry of models, and the check of their options."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ M = TypeVar("M", bound=type[nn.Module])
 
 
 def register_model(name: str) -> Callable[[M], M]:
-    """Make a model known as ``model.name=<name>``, whose batch norms ``weigh_images``."""
+    """Register a model class as ``model.name=<name>``. Its batch norms ``weigh_images``."""
 
     def register(cls: M) -> M:
         MODELS[name] = cls
@@ -29,20 +29,19 @@ def register_model(name: str) -> Callable[[M], M]:
 
 
 def build_model(name: str, **kwargs: Any) -> nn.Module:
-    """Build the model that ``MODELS`` has under ``name``.
+    """Build the model that is registered as ``name``.
 
     Parameters
     ----------
     name
         A key of ``MODELS``.
     **kwargs
-        Options of the model's constructor. They are checked against its signature.
+        Options of the model's constructor, which are checked against its signature.
 
     Raises
     ------
     UserError
-        For a name that is not in ``MODELS``, an option that the model does not have, or a value
-        that the option does not take.
+        If the name is not in ``MODELS``, the model has no such option, or a value is invalid.
     """
     _check_name(name, "model")
     try:
@@ -54,14 +53,14 @@ def build_model(name: str, **kwargs: Any) -> nn.Module:
 
 
 def check_model(model: Mapping[str, Any], key: str = "model") -> None:
-    """Check the ``name`` of a model and its options before there are data to build it for.
+    """Check the ``name`` and the options of a model before its data are available.
 
-    Options whose values are sensible only together are checked when the model is built.
+    Combinations of options are checked when the model is built.
 
     Raises
     ------
     UserError
-        As ``build_model``; the message begins with ``key``, the model's in the configuration.
+        As ``build_model``. The message begins with ``key``, the model's configuration key.
     """
     _check_name(model.get("name"), key)
     try:
@@ -71,16 +70,15 @@ def check_model(model: Mapping[str, Any], key: str = "model") -> None:
 
 
 def targets_of(model: str | type[nn.Module] | nn.Module) -> str:
-    """The kind of targets that a model, or that which ``MODELS`` has under a name, is trained on:
-    its ``TARGETS``, or the answers."""
+    """The targets that a model or a registered name is trained on: its ``TARGETS``, or answers."""
     model = MODELS[model] if isinstance(model, str) else model
-    kind: str = getattr(model, "TARGETS", "answers")
-    return kind
+    targets: str = getattr(model, "TARGETS", "answers")
+    return targets
 
 
 def _check_name(name: Any, key: str) -> None:
     if not isinstance(name, str) or name not in MODELS:
         raise UserError(
-            f"{key}.name={shown(name)}: must be one of {', '.join(MODELS)}; a model of your own is "
-            "known after imports=[<its module>]"
+            f"{key}.name={shown(name)}: must be one of {', '.join(MODELS)}; register a model of "
+            "your own by imports=[<its module>]"
         )

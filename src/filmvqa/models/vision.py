@@ -1,4 +1,4 @@
-"""The parts of a network that process the image: coordinate maps and stem (section 3)."""
+"""The image parts of a network: coordinate maps, pixel scaling and stem (section 3)."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ from filmvqa.system.errors import OptionError
 class CoordConv2d(nn.Conv2d):
     """A convolution with coordinate maps appended to its input (section 4.1).
 
-    The maps are each position's x and y, from -1 to 1, or that of ``axes`` alone. ``in_channels``
-    does not count them: with both the weight is (out_channels, in_channels + 2, k, k).
+    The maps are the x and y of each position, from -1 to 1, or only the one in ``axes``.
+    ``in_channels`` does not count them: with both, the weight is
+    (out_channels, in_channels + 2, k, k).
     """
 
     def __init__(
@@ -41,7 +42,7 @@ class CoordConv2d(nn.Conv2d):
 def append_coordinates(x: Tensor, axes: Axes) -> Tensor:
     """Append coordinate maps from -1 to 1 to x (N, C, H, W), in its memory format."""
     n, _, height, width = x.shape
-    # In another format, concatenation would copy x to it.
+    # With another format of the maps, concatenation would copy x to that format.
     channels_last = x.is_contiguous(memory_format=torch.channels_last)
     memory_format = torch.channels_last if channels_last else torch.contiguous_format
     like_x: dict[str, Any] = {"device": x.device, "dtype": x.dtype}
@@ -62,17 +63,17 @@ def convolution(
     axes: Axes = "xy",
     **kwargs: Any,
 ) -> nn.Conv2d:
-    """A ``CoordConv2d`` with ``coordinates``, else a ``Conv2d``."""
+    """Build a ``CoordConv2d`` with ``coordinates``, else a ``Conv2d``."""
     if coordinates:
         return CoordConv2d(in_channels, out_channels, kernel_size, axes=axes, **kwargs)
     return nn.Conv2d(in_channels, out_channels, kernel_size, **kwargs)
 
 
 def for_each_question(x: Tensor, image_of_question: Tensor | None) -> Tensor:
-    """What a batch's images have, (U, ...), for each of its questions: (B, ...), in the memory
-    order of x. None: x as it is.
+    """Select the row of x (U, ...) of each question's image: (B, ...), in the memory format of x.
 
-    Selecting rows of numbers has a far faster gradient than indexing maps.
+    Returns x itself if ``image_of_question`` is None. Selecting from flattened rows has a far
+    faster gradient than indexing maps.
     """
     if image_of_question is None:
         return x
@@ -84,7 +85,7 @@ def for_each_question(x: Tensor, image_of_question: Tensor | None) -> Tensor:
 
 
 def scale_pixels(features: Tensor, pixel_range: PixelRange = "centered") -> Tensor:
-    """Stored features (U, C, H, W) in the dtype in which they are to be multiplied.
+    """Cast stored features (U, C, H, W) to the dtype of matrix products, and scale pixels.
 
     uint8 pixels from 0 to 255 are scaled: ``centered`` to [-2, 2), where bfloat16 represents them
     exactly, or ``unit`` to [0, 1], as the original FiLM code stores them. Other features are only
@@ -99,7 +100,7 @@ def scale_pixels(features: Tensor, pixel_range: PixelRange = "centered") -> Tens
 
 
 class Stem(nn.Module):
-    """Convolutions with batch norm and ReLU, from image features or pixels to the blocks' input.
+    """Convolutions with batch norm and ReLU that map features or pixels to the blocks' input.
 
     Parameters
     ----------
@@ -108,25 +109,25 @@ class Stem(nn.Module):
     channels
         Channels of each layer's output.
     axes
-        The coordinates that maps are made of, one of ``Axes``.
+        Coordinates of the coordinate maps.
     height
-        Rows of the features, which only ``rows_as_channels`` asks for.
+        Rows of the features, which only ``rows_as_channels`` needs.
     strides
-        Stride of each layer, or its strides over rows and columns; there are as many layers. Pixels
-        take several of stride 2.
+        Stride of each layer, or its strides over rows and columns. There are as many layers as
+        strides. Pixels need several of stride 2.
     kernel_size
         Kernel size of every layer.
     padding
-        Padding of every layer; None: half of the kernel size.
+        Padding of every layer. None: half of the kernel size.
     norm
         Whether there is batch norm.
     coordinates
-        Whether coordinate maps are appended to the first layer's input; None, which ``FilmNet``
-        replaces by its own choice, is no.
+        Whether to append coordinate maps to the first layer's input. None, which ``FilmNet``
+        replaces by its own choice, means no.
     rows_as_channels
-        Whether maps of one row are made of the features, with a channel for each of their rows: of
-        a spectrogram each frequency is then told from all others from the first layer on.
-        ``input_dim`` and the height that ``output_size`` takes are those of the features.
+        Whether to turn the features' rows into channels of maps of one row. The first layer can
+        then distinguish all frequencies of a spectrogram. ``input_dim`` and the height argument of
+        ``output_size`` are still those of the features.
     """
 
     def __init__(
@@ -147,12 +148,12 @@ class Stem(nn.Module):
         self.rows_as_channels = rows_as_channels
         if rows_as_channels:
             input_dim *= height
-        both = [(s, s) if isinstance(s, int) else (s[0], s[1]) for s in strides]
-        self._strides, self._kernel_size = both, kernel_size
-        self._said = [s if isinstance(s, int) else list(s) for s in strides]
+        pairs = [(s, s) if isinstance(s, int) else (s[0], s[1]) for s in strides]
+        self._strides, self._kernel_size = pairs, kernel_size
+        self._option = [s if isinstance(s, int) else list(s) for s in strides]
         self._padding = kernel_size // 2 if padding is None else padding
         layers: list[nn.Module] = []
-        for i, stride in enumerate(both):
+        for i, stride in enumerate(pairs):
             layers.append(
                 convolution(
                     channels if i else input_dim, channels, kernel_size,
@@ -164,12 +165,12 @@ class Stem(nn.Module):
         self.layers = nn.Sequential(*layers)
 
     def output_size(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width of the output for features of that height and width.
+        """Height and width of the output for features of the given height and width.
 
         Raises
         ------
         OptionError
-            If a layer's output would be empty, or a layer of stride 2 or more has an input of one
+            If a layer's output would be empty, or the input of a layer of stride 2 or more is one
             pixel. (oneDNN's bfloat16 gradient of such a convolution has uninitialised values.)
         """
         if self.rows_as_channels:
@@ -178,7 +179,7 @@ class Stem(nn.Module):
         for stride in self._strides:
             if max(stride) > 1 and max(height, width) == 1:
                 raise OptionError(
-                    f"stem.strides={self._said}: leave one pixel of maps of {maps} before "
+                    f"stem.strides={self._option}: leave one pixel of maps of {maps} before "
                     "the last; give fewer"
                 )
             height, width = (

@@ -1,4 +1,4 @@
-"""Attention to a question's words: what a FiLM layer reads of them."""
+"""Attention of FiLM layers to a question's words."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from torch import Tensor, nn
 
 from filmvqa.system.devices import at_least_float32
 
-#: Rank of the map from an encoding to the queries, if a layer has several.
+#: Rank of the map from encoding to queries, if a layer has several queries.
 QUERY_RANK = 64
 
-#: What a query's scores rise or fall by from the first word to the middle, before any training.
+#: Initial change of a query's scores from the first word to the middle of the question.
 SLOPE = 3.0
 
 
 class WordAttention(nn.Module):
-    """Each part of what a FiLM layer is given is a linear map of words that the part reads.
+    """Compute each part of a FiLM layer's parameters from words that the part attends to.
 
     (In the spirit of Strub et al. 2018, whose layers attend one after the other.)
 
-    Queries are linear in the encoding. With several parts a layer, their scores also rise or fall
-    with a word's position, by a slope that is learned. Half of the parts thereby begin with early
-    words, the others with late ones: parts that begin alike all go for the phrase that helps most,
-    and the network answers "are there more A than B" by A alone (docs/learning.md).
+    Queries are linear in the encoding. If a layer has several parts, their scores also rise or fall
+    with a word's position, by a learned slope. Half of the parts thereby start at early words and
+    the others at late words. Parts that start alike all attend to the most useful phrase, so that
+    the network answers "are there more A than B" from A alone (docs/learning.md).
 
     Parameters
     ----------
@@ -34,7 +34,7 @@ class WordAttention(nn.Module):
     num_layers
         Number L of FiLM layers.
     part_sizes
-        Width of each of the P parts of what a layer is given.
+        Width of each of a layer's P parts.
     """
 
     def __init__(self, input_dim: int, num_layers: int, part_sizes: Sequence[int]) -> None:
@@ -43,7 +43,7 @@ class WordAttention(nn.Module):
         num_queries = num_layers * self.num_parts
         self.query: nn.Module
         self.slopes: nn.Parameter | None = None
-        if self.num_parts == 1:  # as checkpoints of earlier versions have it
+        if self.num_parts == 1:  # as in checkpoints of earlier versions
             self.query = nn.Linear(input_dim, num_queries * input_dim)
         else:
             self.query = nn.Sequential(
@@ -56,18 +56,22 @@ class WordAttention(nn.Module):
         )
 
     def forward(self, encoding: Tensor, words: Tensor, padding: Tensor) -> list[Tensor]:
-        """Map encodings (B, D), words' states (B, T, D) and padding (B, T) to each part of all
-        layers (B, L, size)."""
+        """Map encodings (B, D), words' states (B, T, D) and padding (B, T) to the P parts.
+
+        Each part is (B, L, size), for all layers.
+        """
         queries = self.query(encoding).view(len(encoding), -1, encoding.shape[1])  # (B, L P, D)
         read = self.attend(queries, words, padding)  # (B, L P, D)
         decoded = [decode(read[:, i]) for i, decode in enumerate(self.decoders)]
         return [torch.stack(decoded[part :: self.num_parts], 1) for part in range(self.num_parts)]
 
     def attend(self, queries: Tensor, words: Tensor, padding: Tensor) -> Tensor:
-        """The mean of a question's words (B, T, D) for each query (B, Q, D), weighted by a softmax
-        of their products over √D (Vaswani et al. 2017, section 3.2.1), and of slope times position
-        from -1 to 1: (B, Q, D). ``padding`` (B, T) tells which words are padding, after the
-        others."""
+        """Average a question's words (B, T, D) for each query (B, Q, D): (B, Q, D).
+
+        The weights are a softmax of the products of query and word over √D (Vaswani et al. 2017,
+        section 3.2.1), plus the slope times the word's position from -1 to 1. ``padding`` (B, T)
+        marks the padding at the end.
+        """
         scores = queries @ words.transpose(1, 2) / math.sqrt(words.shape[2])  # (B, Q, T)
         scores = at_least_float32(scores)
         if self.slopes is not None:
