@@ -1,4 +1,4 @@
-"""The same results sooner. ``accelerate`` replaces the modules of a model that have a fast form.
+"""Faster equivalents of modules, which ``accelerate`` puts into a model.
 
-A model's code knows nothing of this room, and computes the same without it.
+The models do not depend on this room, and compute the same without it.
 """

@@ -1,4 +1,4 @@
-"""``accelerate``: modules of a model are replaced by forms that compute the same sooner."""
+"""``accelerate`` replaces modules of a model by faster equivalents."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ from filmvqa.models.protocols import Modulation
 from filmvqa.models.word_attention import WordAttention
 from filmvqa.system.errors import one_line
 
-#: How far outputs and gradients may be apart, of what the largest value is. Rounding in float32
-#: makes differences of 1e-5, and another formula hardly any below 1e-2.
+#: Largest difference of outputs and gradients, relative to the largest value. Rounding in float32
+#: causes differences of 1e-5, and other formulas rarely cause differences below 1e-2.
 TOLERANCE = 2e-3
 
 
 @dataclass
 class Acceleration:
-    """What ``accelerate`` did.
+    """Result of ``accelerate``.
 
     Attributes
     ----------
     replaced
-        The name of the fast form of each module that was replaced, by the module's name.
+        Kind of each replaced module, by the module's name.
     left
-        Why a module that has a fast form was left as it is, by the module's name.
+        Reason why a module with a fast form was not replaced, by the module's name.
     """
 
     replaced: dict[str, str] = field(default_factory=dict)
@@ -52,7 +52,7 @@ class Acceleration:
         return text + "".join(f"; {name} is left: {why}" for name, why in self.left.items())
 
 
-#: The fast form of a module of exactly that type: a subclass that adds nothing to its state.
+#: Fast forms by the exact type of a module: subclasses that add nothing to its state.
 FAST_FORMS: dict[type[nn.Module], type[nn.Module]] = {
     QuestionEncoder: FastQuestionEncoder,
     BatchNorm2d: FastBatchNorm2d,
@@ -86,7 +86,7 @@ def _word_attention_inputs(
     return normal(3, width), words, padding
 
 
-#: Small random inputs by which a module is compared with its fast form, and its name in messages.
+#: Small random inputs for comparing a module with its fast form, and the module's kind in messages.
 _COMPARISONS: dict[type[nn.Module], tuple[Callable[..., Sequence[Any]], str]] = {
     QuestionEncoder: (_encoder_inputs, "encoder"),
     BatchNorm2d: (
@@ -101,54 +101,55 @@ _COMPARISONS: dict[type[nn.Module], tuple[Callable[..., Sequence[Any]], str]] = 
 def accelerate(model: nn.Module) -> Acceleration:
     """Replace the modules of a model that have a fast form, in place.
 
-    A module is replaced if it is of exactly the type that the fast form knows (a subclass may
-    compute something else), its options fit, and both give the same outputs and gradients for a
-    small random input: whoever edits ``filmvqa.film.film`` has a slower model, and a true one. A
-    replaced module is still an instance of its class, with the same parameters, names and hooks.
-    It computes by the plain code while one of its parts carries a hook or is another than was
-    compared, in another precision than its kernels', and under ``torch.compile``.
+    A module is replaced if its type is exactly the plain one (a subclass may compute something
+    else), the fast form supports its options, and both give the same outputs and gradients for a
+    small random input. If ``filmvqa.film.film`` is edited, blocks are therefore not replaced: the
+    model is slower but correct. A replaced module is still an instance of its class, with the same
+    parameters, names and hooks. It runs the plain code while a part of it has a hook or has been
+    replaced since the comparison, in a precision that its kernels do not support, and under
+    ``torch.compile``.
 
-    Random generators, statistics and modes stay as they are.
+    Random generators, statistics and training modes do not change.
 
     Returns
     -------
     Acceleration
-        What was replaced, and what was left and why.
+        The replaced modules, and the others with reasons.
     """
-    done = Acceleration()
+    acceleration = Acceleration()
     for name, module in model.named_modules():
         plain = type(module)
         if plain not in FAST_FORMS or not _is_replaceable(module):
             continue
         try:
             difference = None if _agrees(module) else "its fast form computes something else"
-        except Exception as error:  # of code that the user has changed
+        except Exception as error:  # raised by code that the user has changed
             difference = f"it could not be compared ({one_line(error, 80)})"
         if difference is None:
-            done.replaced[name] = _COMPARISONS[plain][1]
+            acceleration.replaced[name] = _COMPARISONS[plain][1]
             module.__class__ = FAST_FORMS[plain]
         else:
-            done.left[name] = difference
-    for name in done.replaced:
+            acceleration.left[name] = difference
+    for name in acceleration.replaced:
         remember_parts(model.get_submodule(name))
-    return done
+    return acceleration
 
 
 def _tensor_of(module: nn.Module) -> Tensor:
-    """A tensor of a module's device and dtype."""
+    """A tensor with the module's device and dtype."""
     tensors = chain(module.parameters(), module.buffers())
     return next((t for t in tensors if t.is_floating_point()), torch.zeros(()))
 
 
 def _is_replaceable(module: nn.Module) -> bool:
-    """Whether the fast form computes a module with such options, on its device."""
+    """Whether the fast form supports the module's options and device."""
     device = _tensor_of(module).device.type
     runs_there = device == "cpu" or (device == "cuda" and isinstance(module, QuestionEncoder))
     return runs_there and (not isinstance(module, FilmedResBlock) or is_fusible(module))
 
 
 def _agrees(module: nn.Module) -> bool:
-    """Whether a module and its fast form compute the same, in training and in evaluation."""
+    """Whether a module and its fast form compute the same, in training and evaluation mode."""
     plain, like = type(module), _tensor_of(module)
     generator = torch.Generator().manual_seed(0)
 
@@ -167,7 +168,7 @@ def _agrees(module: nn.Module) -> bool:
                 module.__class__ = form
                 remember_parts(module)
                 results.append(_outputs(module, inputs, with_gradients=training))
-        # A gradient that is 0 but for rounding, as that of a bias before batch norm, has no scale.
+        # A gradient that is 0 up to rounding, such as a bias before batch norm has, has no scale.
         least = 0.01 * max((float(x.abs().max()) for x in results[0] if x.numel()), default=0.0)
         if not all(_are_close(a, b, least) for a, b in zip(*results, strict=True)):
             return False
@@ -175,14 +176,14 @@ def _agrees(module: nn.Module) -> bool:
 
 
 def _outputs(module: nn.Module, inputs: Sequence[Any], *, with_gradients: bool) -> list[Tensor]:
-    """What a module computes, its statistics, and gradients of a sum of what it computes."""
+    """A module's outputs, its statistics, and the gradients of a weighted sum of the outputs."""
     torch.manual_seed(0)  # dropout
     with torch.inference_mode(False), torch.set_grad_enabled(with_gradients):
         output = module(*inputs)
     outputs = [x for x in _tensors(output) if x.is_floating_point()]
     statistics = [buffer.clone() for buffer in module.buffers() if buffer.is_floating_point()]
     leaves = [x for x in (*_tensors(inputs), *module.parameters()) if x.requires_grad]
-    if not with_gradients or not leaves:  # none, of an encoder that is frozen
+    if not with_gradients or not leaves:  # no leaves if the encoder is frozen
         return [*outputs, *statistics]
     weights = [torch.linspace(-1, 1, x.numel()).to(x).view_as(x) for x in outputs]
     gradients = torch.autograd.grad(
@@ -192,7 +193,7 @@ def _outputs(module: nn.Module, inputs: Sequence[Any], *, with_gradients: bool) 
 
 
 def _tensors(values: Any) -> Iterator[Tensor]:
-    """The tensors in nested tuples."""
+    """The tensors in nested sequences."""
     if isinstance(values, Tensor):
         yield values
     elif isinstance(values, tuple | list):
@@ -201,7 +202,7 @@ def _tensors(values: Any) -> Iterator[Tensor]:
 
 
 def _are_close(plain: Tensor, fast: Tensor, least: float) -> bool:
-    """Whether two tensors differ by no more than rounding of their largest value, or ``least``."""
+    """Whether tensors differ by at most ``TOLERANCE`` times their largest value or ``least``."""
     if plain.shape != fast.shape or not plain.numel():
         return plain.shape == fast.shape
     scale = max(least, float(plain.abs().max()))
@@ -210,7 +211,7 @@ def _are_close(plain: Tensor, fast: Tensor, least: float) -> bool:
 
 @contextmanager
 def _unchanged(module: nn.Module) -> Iterator[None]:
-    """Put back a module's class, modes and buffers, and torch's generators."""
+    """Restore a module's class, modes and buffers, and torch's generators, after the block."""
     plain = type(module)
     modes = [(part, part.training) for part in module.modules()]
     buffers = [(buffer, buffer.clone()) for buffer in module.buffers()]

@@ -1,7 +1,7 @@
-"""Batch norm on a CPU: exact statistics in channels-last order too, at nearly the speed of torch's.
+"""Batch norm on a CPU with exact statistics, also in channels-last order, at almost torch's speed.
 
-There torch adds up all values of a channel one by one in float32, so that the mean over 64 maps of
-14×14 has an error of 1e-5. Here the same kernel adds up shorter columns first.
+In channels-last order torch adds up all values of a channel one by one in float32, so that the mean
+over 64 maps of 14×14 has an error of 1e-5. Here the same kernel adds up shorter columns first.
 """
 
 from __future__ import annotations
@@ -23,13 +23,16 @@ from filmvqa.models.batch_norm import (
 from filmvqa.system.devices import at_least_float32
 from filmvqa.system.processes import tensors_of_all
 
-#: Columns of the table as which channels-last maps are added up: their sums fit the L2 cache.
+#: Columns of the table in which channels-last maps are added up. Their sums fit into the L2 cache.
 _COLUMNS = 8192
 
 
 class FastBatchNorm2d(BatchNorm2d):
-    """``BatchNorm2d`` by torch's own kernels on a CPU. In contiguous order without counts, in
-    bfloat16 without counts and under ``torch.compile``, torch's batch norm runs."""
+    """``BatchNorm2d`` by torch's own kernels on a CPU.
+
+    torch's batch norm runs in contiguous order without counts, in bfloat16 without counts, and
+    under ``torch.compile``.
+    """
 
     def forward(self, x: Tensor, counts: Tensor | None = None) -> Tensor:
         if not self.training or x.device.type != "cpu" or torch.compiler.is_compiling():
@@ -56,15 +59,19 @@ class FastBatchNorm2d(BatchNorm2d):
 
 
 def sums_of_all(shared: SharedStatistics, *parts: Tensor) -> tuple[Tensor, ...]:
-    """The sums of tensors (C,) over all processes, by which the gradient flows through the
-    statistics: zeros where this process' part does not count, as it has no share in them."""
-    # Gathered: for so few numbers gloo takes half of the time of a sum.
+    """Sum tensors (C,) over all processes, for the gradient through the statistics.
+
+    The sums are zeros if this process's part does not count.
+    """
+    # For so few numbers, gloo gathers in half of the time of a reduction.
     return (tensors_of_all(torch.stack(parts)).sum(0) * shared.counts).unbind()
 
 
 class _Normalize(torch.autograd.Function):
-    """Batch norm in training by torch's kernels, for a mean and variance (C,) of x, or, with
-    ``shared``, of the ``size`` values per channel of all processes."""
+    """Batch norm in training by torch's kernels, with given mean and variance (C,).
+
+    They are those of x, or with ``shared`` those of ``size`` values per channel of all processes.
+    """
 
     @staticmethod
     def forward(
@@ -87,8 +94,8 @@ class _Normalize(torch.autograd.Function):
                 grad, x, weight, None, None, mean, invstd, True, ctx.eps, needed
             )
             return grad_x, None, None, None, grad_weight, grad_bias, None, None, None
-        # In evaluation mode the kernel returns grad * scale, and the sums of grad * normalized x
-        # and of grad. What mean and variance contribute falls to a map ``counts`` times:
+        # In evaluation mode the kernel returns grad * scale and the sums of grad * normalized x
+        # and of grad. The gradient through mean and variance reaches a map ``counts`` times:
         # scale * (grad - counts * (grad_bias + normalized x * grad_weight) / size)
         grad_x, grad_weight, grad_bias = kernel(
             grad, x, weight, mean, var, None, None, False, ctx.eps, [True] * 3
@@ -119,28 +126,28 @@ def _is_channels_last(x: Tensor) -> bool:
 
 
 def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and variance (C,) of each channel of x (U, C, H, W), whose dtype is exact."""
+    """Mean and variance (C,) of x (U, C, H, W) in an exact dtype."""
     channels, positions = x.size(1), x.numel() // x.size(1)
     if not _is_channels_last(x):
         return torch.batch_norm_update_stats(x, None, None, 0.0)
-    # A table with several positions in a row: a column has all channels' values of few positions.
+    # A table with several positions in each row, so that a column has fewer values.
     width = max(_COLUMNS // channels, 1)
     while positions % width:
         width -= 1
     table = x.permute(0, 2, 3, 1).view(positions // width, width * channels)
     means, variances = torch.batch_norm_update_stats(table, None, None, 0.0)
     means, variances = means.view(width, channels), variances.view(width, channels)
-    # The variance is the mean of the columns' variances plus the variance of their means. The mean
-    # is added up by ``sum``, which adds in pairs.
+    # The variance is the mean of the columns' variances plus the variance of their means. ``sum``
+    # adds the means in pairs.
     _, var = torch.batch_norm_update_stats(means, None, None, 0.0)
     return means.sum(0).div_(width), var.add_(variances.sum(0), alpha=1 / width)
 
 
 def _weighted_moments(x: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and variance (C,) of x (U, C, H, W), where map u counts ``counts[u]`` times (U,)."""
+    """Mean and variance (C,) of x (U, C, H, W), where map u counts ``counts[u]`` times."""
     dtype = x.dtype if x.dtype in EXACT_DTYPES else torch.float32
     maps, order = x.contiguous(), (0, 1, 2, 3)
-    if _is_channels_last(x):  # the rows that are selected are one piece of memory each
+    if _is_channels_last(x):  # each selected row is then contiguous
         maps, order = x.permute(0, 2, 3, 1), (0, 3, 1, 2)
     sizes, moments = [], []
     for count in counts.unique().tolist():  # type: ignore[no-untyped-call]

@@ -1,4 +1,4 @@
-"""A conditioned block of a 1×1 convolution whose batch norm, FiLM and read are one operation."""
+"""A conditioned block of a 1×1 convolution, with batch norm, FiLM and read as one operation."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from filmvqa.models.protocols import Modulation
 
 
 class FastFilmedResBlock(FilmedResBlock):
-    """``FilmedResBlock`` with a 1×1 convolution, batch norm, FiLM and a read, as one operation."""
+    """``FilmedResBlock`` that runs 1×1 convolution, batch norm, FiLM and read as one operation."""
 
     def forward(
         self,
@@ -32,7 +32,7 @@ class FastFilmedResBlock(FilmedResBlock):
             modulation is None
             or not modulation.key.shape[1]
             or not kernels_take(x, modulation.gamma)
-            or x.numel() == x.shape[1]  # batch norm says what is wrong with a single value
+            or x.numel() == x.shape[1]  # batch norm raises the error for a single value
             or not is_intact(self)
         ):
             return super().forward(x, modulation, context, pool_branch, weights)
@@ -44,7 +44,7 @@ class FastFilmedResBlock(FilmedResBlock):
         statistics = None
         if not norm.training:
             statistics = (cast(Tensor, norm.running_mean), cast(Tensor, norm.running_var))
-        done = fused_block(
+        fused = fused_block(
             x.permute(0, 2, 3, 1).reshape(batch, height * width, channels),
             self.conv.weight.flatten(1),
             offset.expand(batch, channels),
@@ -57,19 +57,19 @@ class FastFilmedResBlock(FilmedResBlock):
             None if self.sets is None else self.sets.split(modulation.key[:, channels:], channels),
         )
         if norm.training:
-            track(norm, done.batch_mean, done.batch_var, done.size)
-        y, counts, set_scores = done.x, None, None
+            track(norm, fused.batch_mean, fused.batch_var, fused.size)
+        y, counts, set_scores = fused.x, None, None
         if self.sets is not None:
-            set_scores = done.set_scores
-            added, counts = self.sets.mark(torch.sigmoid(set_scores), weights, done.scores)
+            set_scores = fused.set_scores
+            added, counts = self.sets.mark(torch.sigmoid(set_scores), weights, fused.scores)
             y = y if added is None else y + added
         y = y.view(batch, height, width, channels).permute(0, 3, 1, 2)
-        branch = torch.cat([done.maximum, done.mean], 1) if pool_branch else None
-        return BlockOutput(y, done.read, branch, counts, done.scores, set_scores)
+        branch = torch.cat([fused.maximum, fused.mean], 1) if pool_branch else None
+        return BlockOutput(y, fused.read, branch, counts, fused.scores, set_scores)
 
 
 def is_fusible(block: FilmedResBlock) -> bool:
-    """Whether a block's options are those that ``FastFilmedResBlock`` computes."""
+    """Whether ``FastFilmedResBlock`` supports the block's options."""
     return (
         type(block.condition) is Film
         and block.film_position == "after_norm"

@@ -1,4 +1,4 @@
-"""The question encoder over a prefix tree: what several questions begin with is encoded once."""
+"""The question encoder over a prefix tree: prefixes that questions share are encoded once."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from filmvqa.system.devices import to_device
 
 
 class FastQuestionEncoder(QuestionEncoder):
-    """``QuestionEncoder``, with each prefix that several questions of a batch share encoded once.
+    """``QuestionEncoder`` that encodes each prefix of a batch's questions once.
 
-    The result is the same; where dropout makes the states of equal prefixes differ, each question's
+    The result is the same. If dropout makes the states of equal prefixes differ, each question's
     prefixes are encoded separately.
     """
 
@@ -34,10 +34,10 @@ class FastQuestionEncoder(QuestionEncoder):
 
     def _encode(self, questions: Tensor, every_word: bool) -> tuple[Tensor, Tensor]:
         device = self.embedding.weight.device
-        # The prefix tree is built on the host, so questions on the host need no synchronisation.
+        # The prefix tree is built on the CPU, so that questions there need no synchronisation.
         questions, last_word, lengths = self.prepare(questions)
         directions = self._directions(questions, last_word, lengths, device)
-        # Without dropout on embeddings, all occurrences of a word have one input.
+        # Without dropout of embeddings, all occurrences of a word have the same input.
         distinct_words, word_index = torch.unique(questions, return_inverse=True)
         embedded = self.embedding(to_device(distinct_words, device))  # (K, E)
         input_index: Tensor | None = to_device(word_index, device).flatten()  # (B T,)
@@ -63,12 +63,12 @@ class FastQuestionEncoder(QuestionEncoder):
     def _directions(
         self, questions: Tensor, last_word: Tensor, lengths: Tensor, device: torch.device
     ) -> list[_Direction]:
-        """The forward direction over questions (B, T), and the backward one if there is one."""
+        """The forward direction over questions (B, T), and the backward direction if any."""
         has_dropout = self.embedding_dropout.p > 0 or (
             len(self.layers) > 1 and self.layer_dropout.p > 0
         )
-        # A word's state of both directions depends on the whole question, so that the second layer
-        # has no shared prefixes.
+        # With two directions, a word's state depends on the whole question, so that a second layer
+        # shares no prefixes.
         share = shares_prefixes(device) and not (
             (self.training and has_dropout) or (self.bidirectional and len(self.layers) > 1)
         )
@@ -89,9 +89,9 @@ class FastQuestionEncoder(QuestionEncoder):
 
 
 class _Direction(NamedTuple):
-    """The prefixes that one direction reads, and those whose states are the encodings (B,).
+    """The prefixes that one direction reads, and the final prefix of each question (B,).
 
-    The tree's positions are those of the questions as they are written, in both directions.
+    In both directions, the tree's positions refer to the questions in reading order.
     """
 
     tree: PrefixTree
@@ -101,10 +101,10 @@ class _Direction(NamedTuple):
 def _prefix_states(
     rnn: nn.Module, states: Tensor, tree: PrefixTree, input_index: Tensor | None
 ) -> Tensor:
-    """The state (M, H) after each prefix.
+    """Compute the state (M, H) after each prefix.
 
-    ``states`` are the inputs, (B, T, E) with one for each word, or (K, E) with the row of each word
-    in ``input_index`` (B T,).
+    The inputs ``states`` are (B, T, E), one for each word, or (K, E), with each word's row in
+    ``input_index`` (B T,).
     """
     if input_index is not None:
         return run_recurrence(rnn, states, tree, input_index[tree.words])

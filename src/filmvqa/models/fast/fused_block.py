@@ -1,9 +1,10 @@
 """A conditioned block of a 1×1 convolution with its attentive read, as one operation on a CPU.
 
-Such a block is bound by memory there: batch norm, FiLM, ReLU, the residual connection, the read and
-the gradient of each pass over the maps some thirty times. Here a question's map, which fits the
-cache, is passed over once in each direction, besides batch norm's statistics and the products.
-``FilmedResBlock`` says what is computed; ``tests/models/fast/test_block.py`` compares the two.
+On a CPU, memory limits the speed of such a block: batch norm, FiLM, ReLU, the residual connection,
+the read and their gradients pass over the maps about thirty times. Here there is one pass in each
+direction over a question's map, which fits into the cache, besides batch norm's statistics and the
+matrix products. ``FilmedResBlock`` defines the computation; ``tests/models/fast/test_block.py``
+compares the two.
 """
 
 from __future__ import annotations
@@ -21,22 +22,22 @@ from filmvqa.models.fast.kernels import kernel, over_questions
 
 
 class FusedRead(NamedTuple):
-    """What a block gives on.
+    """Output of ``fused_block``.
 
     Attributes
     ----------
     x
-        Its output (B, N, C) at N positions.
+        The block's output (B, N, C) at N positions.
     read
-        What the key finds in the output (B, C).
+        Vector that the key reads from the output (B, C).
     maximum, mean
-        Those of the modulated branch over the map, (B, C) each.
+        Maximum and mean of the modulated branch over the map, (B, C) each.
     scores, set_scores
-        The scores of the read (B, N), and those of the sets (B, N, S).
+        Scores of the read (B, N) and of the sets (B, N, S).
     batch_mean, batch_var
-        What batch norm normalised by, (C,) each.
+        Mean and variance of batch norm, (C,) each.
     size
-        The number of values of which they are the mean and variance.
+        Number of values that mean and variance are computed from.
     """
 
     x: Tensor
@@ -62,11 +63,11 @@ def fused_block(
     shared: SharedStatistics | None = None,
     sets: tuple[Tensor, Tensor] | None = None,
 ) -> FusedRead:
-    """One block for the N positions of B questions, each with C channels; float32 on a CPU.
+    """Compute a block for B questions with N positions and C channels, in float32 on a CPU.
 
-    With z = weight x + offset, normalised over questions and positions to ẑ: the modulated branch
-    is h = max(γ ẑ + β, 0), the output is x + h, and the read is the mean of the output, weighted by
-    a softmax over positions of key · h.
+    Let ẑ be z = weight x + offset, normalised over questions and positions. The modulated branch is
+    h = max(γ ẑ + β, 0), the output is x + h, and the read is the mean of the output, weighted by a
+    softmax of key · h over positions.
 
     Parameters
     ----------
@@ -77,14 +78,13 @@ def fused_block(
     offset, gamma, beta, key
         (B, C).
     eps
-        What batch norm adds to the variance.
+        Constant that batch norm adds to the variance.
     statistics
-        Mean and variance (C,) to normalise by, through which no gradient flows; None: the batch's.
+        Constant mean and variance (C,) for batch norm. None: the batch's.
     shared
-        By which the batch's are those of all processes; None: of this one.
+        Computes the batch's statistics over all processes. None: over this process only.
     sets
-        Keys (B, S, C) and biases (B, S), by which places belong to sets as in ``PlaceSets``; None:
-        there are none.
+        Keys (B, S, C) and biases (B, S) of sets, as in ``PlaceSets``. None: no sets.
     """
     if sets is None:
         sets = (x.new_empty(len(x), 0, x.shape[2]), x.new_empty(len(x), 0))
@@ -101,7 +101,7 @@ class _FusedBlock(torch.autograd.Function):
     ) -> tuple[Tensor | float, ...]:  # fmt: skip
         x, offset, key = x.contiguous(), offset.contiguous(), key.contiguous()
         set_key, set_bias = set_key.contiguous(), set_bias.contiguous()
-        h = (x.flatten(0, 1) @ weight.T).view_as(x)  # far faster than a product of three dimensions
+        h = (x.flatten(0, 1) @ weight.T).view_as(x)  # far faster than a 3-D product
         size = float(h.shape[0] * h.shape[1])
         batch_mean, batch_var = _moments(h, offset) if statistics is None else statistics
         if statistics is None and shared is not None:
@@ -179,8 +179,11 @@ class _FusedBlock(torch.autograd.Function):
 
 
 def _moments(h: Tensor, offset: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and variance (C,) of h + offset (B, N, C), whose sums are those of differences from one
-    of the values, because squares of large values would hide a small variance."""
+    """Mean and variance (C,) of h + offset (B, N, C).
+
+    Sums are over differences from one of the values, because squares of large values would hide a
+    small variance.
+    """
     pivot = h[0, 0] + offset[0]
     sums = h.new_empty((len(h), 2, h.shape[2]))
     over_questions(_sums_kernel, h, offset - pivot, sums)
@@ -189,12 +192,12 @@ def _moments(h: Tensor, offset: Tensor) -> tuple[Tensor, Tensor]:
     return mean.to(h.dtype), var.to(h.dtype)
 
 
-# The kernels write to arrays of questions from ``start`` to ``stop``.
+# The kernels process questions from ``start`` to ``stop`` and write their results into arrays.
 
 
 @kernel
 def _sums_kernel(start, stop, h, offset, sums):  # type: ignore[no-untyped-def]
-    """``sums`` (B, 2, C): of h + offset over a question's map, and of its square."""
+    """``sums`` (B, 2, C): sums of h + offset and of its square over each question's map."""
     positions, channels = h.shape[1:]
     for b in range(start, stop):
         first = np.zeros(channels, np.float32)
@@ -214,8 +217,10 @@ def _forward_kernel(  # type: ignore[no-untyped-def]
     start, stop, h, x, scale, shift, key, set_key, set_bias, y, attention, read, maximum, argmax,
     mean, scores, set_scores,
 ):  # fmt: skip
-    """With the branch max(scale h + shift, 0): output, attention, read, pooled branch, and the
-    scores of read and sets."""
+    """Compute output, attention, read, pooled branch and scores.
+
+    The branch is max(scale h + shift, 0).
+    """
     positions, channels = h.shape[1:]
     zero = np.float32(0.0)
     for b in range(start, stop):
@@ -269,8 +274,11 @@ def _backward_kernel(  # type: ignore[no-untyped-def]
     grad_maximum, grad_mean, grad_scores, grad_set_scores, grad_x, grad_branch, grad_key,
     grad_set_key, grad_set_bias, sums,
 ):  # fmt: skip
-    """Gradients of x by the residual connection, of scale h + shift, and of the keys; ``sums``
-    (B, 2, C): of the gradient of scale h + shift over a question's map, alone and times h."""
+    """Compute gradients of x through the residual connection, of scale h + shift, and of the keys.
+
+    ``sums`` (B, 2, C): sums over each question's map of the gradient of scale h + shift, and of its
+    product with h.
+    """
     positions, channels = h.shape[1:]
     zero = np.float32(0.0)
     of_attention = np.empty(positions, np.float32)
@@ -324,9 +332,11 @@ def _backward_kernel(  # type: ignore[no-untyped-def]
 def _norm_kernel(  # type: ignore[no-untyped-def]
     start, stop, h, scale, slope, constant, grad_branch, grad_offset
 ):
-    """Turn the gradient of scale h + shift, in place, into that of h: scale times it, minus
-    slope h + constant, which is what mean and variance contribute. ``grad_offset`` is its sum over
-    a question's map."""
+    """Convert the gradient of scale h + shift to the gradient of h, in place.
+
+    That is scale times it, minus slope h + constant, the gradient through mean and variance.
+    ``grad_offset`` is the sum of the result over each question's map.
+    """
     positions, channels = h.shape[1:]
     for b in range(start, stop):
         total = np.zeros(channels, np.float32)

@@ -1,7 +1,7 @@
-"""The gates of a GRU over the prefixes of one level, forward and backward, as one pass on a CPU.
+"""Kernels for the gates of a GRU over the prefixes of one level, forward and backward, on a CPU.
 
-In torch's functions a level takes some fifteen operations on a few hundred rows, whose calls cost
-as much as their arithmetic. ``recurrence`` has the equations and products between.
+With torch's functions a level takes about fifteen operations on a few hundred rows. Their calls
+cost as much as their arithmetic. ``recurrence`` has the equations and the matrix products.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ from filmvqa.models.fast.kernels import inlined, kernel
 
 @inlined
 def _tanh(x):  # type: ignore[no-untyped-def]
-    """A rational approximation of tanh that vectorizes, with errors of 4e-7 at most: a polynomial
-    of degree 13 over one of degree 6, up to where float32 rounds to 1."""
+    """A rational approximation of tanh that can be vectorised, with errors of at most 4e-7.
+
+    It is a polynomial of degree 13 over one of degree 6, up to the point where float32 rounds to 1.
+    """
     x = np.float32(7.9053111) if x > np.float32(7.9053111) else x
     x = np.float32(-7.9053111) if x < np.float32(-7.9053111) else x
     s = x * x
@@ -40,16 +42,17 @@ def _sigmoid(x):  # type: ignore[no-untyped-def]
 
 @kernel
 def gates_forward(inputs, index, hidden, prev_h, gates, states):  # type: ignore[no-untyped-def]
-    """States (m, H) and gates r, z, n and q (m, 4H) of a level.
+    """Compute states (m, H) and gates r, z, n and q (m, 4H) of a level.
 
-    ``inputs`` (K, 3H) has the products of distinct inputs for r, z and n, ``index`` (m,) their
-    rows, ``hidden`` (m, 3H) the products of the states before, ``prev_h`` (m, H), for n, r and z.
+    ``inputs`` (K, 3H) are products of distinct inputs for r, z and n, and ``index`` (m,) has the
+    row of each prefix in them. ``hidden`` (m, 3H) are products of the previous states ``prev_h``
+    (m, H) for n, r and z.
     """
     rows, width = prev_h.shape
     for i in range(rows):
         x, w = inputs[index[i]], hidden[i]
         r, z, n = gates[i, :width], gates[i, width : 2 * width], gates[i, 2 * width : 3 * width]
-        # Loops over few arrays, which the compiler can tell apart and so turns into vectors.
+        # The compiler vectorises loops over few arrays, which it can prove not to overlap.
         for j in range(width):
             r[j] = _sigmoid(x[j] + w[width + j])
         for j in range(width):
@@ -63,8 +66,10 @@ def gates_forward(inputs, index, hidden, prev_h, gates, states):  # type: ignore
 
 @kernel
 def gates_backward(grad_states, gates, prev_h, grad_gates):  # type: ignore[no-untyped-def]
-    """Gradients (m, 4H) of n of the hidden product, r, z, and n of the input, from that of the
-    states (m, H)."""
+    """Compute gradients (m, 4H) from the states' gradients (m, H).
+
+    They are those of the hidden product for n, of r, of z, and of the input's product for n.
+    """
     rows, width = prev_h.shape
     one = np.float32(1.0)
     for i in range(rows):
@@ -81,8 +86,10 @@ def gates_backward(grad_states, gates, prev_h, grad_gates):  # type: ignore[no-u
 
 @kernel
 def to_parents(grad_states, gates, by_hidden, parents, grad_parents):  # type: ignore[no-untyped-def]
-    """Add to the gradients of a level's parents (p, H) what its states (m, H) give them: directly,
-    and by the hidden product, ``by_hidden`` (m, H)."""
+    """Add a level's gradients to those of its parents (p, H).
+
+    They flow directly from the states (m, H) and through the hidden product, ``by_hidden`` (m, H).
+    """
     rows, width = by_hidden.shape
     for i in range(rows):
         parent = grad_parents[parents[i]]

@@ -1,4 +1,4 @@
-"""How the loops that replace torch's functions on a CPU are compiled and run."""
+"""Compiling and running loops that replace torch's functions on a CPU."""
 
 from __future__ import annotations
 
@@ -13,20 +13,19 @@ import torch
 from torch import Tensor
 
 _OPTIONS: dict[str, Any] = {
-    # Sums may be reordered; NaN stays NaN, so that a training that diverges is seen.
+    # Sums may be reordered. NaN stays NaN, so that diverging training is noticed.
     "fastmath": {"reassoc", "contract", "nsz", "arcp"},
-    # Python's check of each divisor would keep loops from becoming vectors.
+    # Python's check of each divisor would prevent vectorisation.
     "error_model": "numpy",
 }
-#: Decorates a function that is called from Python, on arrays; threads can run it side by side.
+#: Decorator of a function that is called from Python with arrays. Threads can run it in parallel.
 kernel = numba.njit(cache=True, nogil=True, **_OPTIONS)
-#: Decorates a function that kernels call in their loops.
+#: Decorator of a function that kernels call in their loops.
 inlined = numba.njit(inline="always", **_OPTIONS)
 
 
 def kernels_take(*tensors: Tensor) -> bool:
-    """Whether kernels can compute with these: in float32 on a CPU, and neither under autocast nor
-    while torch compiles."""
+    """Whether kernels support the tensors: float32 on a CPU, without autocast or compilation."""
     return (
         all(t.device.type == "cpu" and t.dtype == torch.float32 for t in tensors)
         and not torch.is_autocast_enabled("cpu")
@@ -35,23 +34,23 @@ def kernels_take(*tensors: Tensor) -> bool:
 
 
 def over_questions(function: Callable[..., None], *tensors: Tensor) -> None:
-    """Run a kernel on all questions, in as many threads as torch has.
+    """Run a kernel on all questions, in as many threads as torch uses.
 
-    The kernel takes the first question, the one after the last, and the tensors as arrays; the
-    first of them has a row for each question.
+    The kernel takes the first question, the question after the last, and the tensors as arrays. The
+    first array has a row for each question.
     """
     arrays = [tensor.detach().numpy() for tensor in tensors]
     questions = len(arrays[0])
     threads = max(1, min(torch.get_num_threads(), questions))
     bounds = [questions * i // threads for i in range(threads + 1)]
     first, *others = pairwise(bounds)
-    running = [_pool(threads - 1).submit(function, *part, *arrays) for part in others]
+    futures = [_pool(threads - 1).submit(function, *part, *arrays) for part in others]
     function(*first, *arrays)
-    for done in running:
-        done.result()
+    for future in futures:
+        future.result()
 
 
 @cache
 def _pool(threads: int) -> ThreadPoolExecutor:
-    """Kept by the number of threads."""
+    """The pool with that number of threads, which is kept."""
     return ThreadPoolExecutor(threads, "kernels")

@@ -1,4 +1,4 @@
-"""The precision that is faster for a model."""
+"""The faster precision for a model."""
 
 from __future__ import annotations
 
@@ -10,12 +10,11 @@ from filmvqa.system.devices import has_amx
 
 
 def choose_precision(model: nn.Module, device: torch.device, precision: str) -> str:
-    """``precision``, where ``auto`` is float32 if the model has blocks whose kernels, which are for
-    float32, are faster than bfloat16 products on this CPU.
+    """Replace ``auto`` by float32 if the model has blocks whose float32 kernels are faster.
 
-    On an AMD EPYC with bfloat16 products (AVX-512, no AMX) a training step of the demo takes 59 ms
-    of processor time in float32 with the kernels, and 81 ms in bfloat16. With AMX, whose products
-    are twice as fast again, it was not measured, and bfloat16 stays.
+    On an AMD EPYC with bfloat16 products (AVX-512, no AMX), a training step of the demo takes 59 ms
+    of processor time in float32 with the kernels, and 81 ms in bfloat16. AMX doubles the speed of
+    bfloat16 products again; it was not measured, and ``auto`` stays as it is.
     """
     if precision != "auto" or device.type != "cpu" or has_amx():
         return precision

@@ -1,8 +1,8 @@
 """The distinct prefixes of a batch of questions, so that each is encoded once.
 
-Questions of one family begin alike ("what number of other objects are there of the same ..."), and
-a recurrent network has the same state after equal prefixes. A batch of 256 CLEVR questions has
-about 3 distinct prefixes for every 4 words, one of 4,096 questions 2 for every 3.
+Questions of one family begin with the same words ("what number of other objects are there of the
+same ..."), and a recurrent network has the same state after equal prefixes. A batch of 256 CLEVR
+questions has about 3 distinct prefixes for every 4 words, and a batch of 4,096 has 2 for every 3.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from filmvqa.system.devices import to_device
 
 @dataclass(frozen=True)
 class PrefixTree:
-    """M prefixes of B questions in levels: first those of one word, then those of two, and so on.
+    """M prefixes of B questions, in levels: first those of one word, then those of two, and so on.
 
     Attributes
     ----------
     sizes
         Number of prefixes in each level.
     words
-        (M,) the position of each prefix's last word in the flattened (B, T) questions.
+        Position (M,) of each prefix's last word in the flattened questions (B, T).
     parents
-        (M,) the index, within the level above, of the prefix without its last word; 0 in the first
+        Index (M,), within the previous level, of the prefix without its last word. 0 in the first
         level.
     nodes
-        (B, T) the index of the prefix that ends at each word; at padding, that of the whole
-        question.
+        Index (B, T) of the prefix that ends at each word. At padding, that of the whole question.
     is_shared
-        Whether equal prefixes of different questions are one. If not, the tree is a packed batch.
+        Whether equal prefixes of different questions are merged. If not, the tree is a packed
+        batch.
     """
 
     sizes: list[int]
@@ -43,7 +43,7 @@ class PrefixTree:
     is_shared: bool
 
     def to(self, device: torch.device) -> PrefixTree:
-        """A copy with its tensors on ``device``, sent without synchronisation."""
+        """Copy the tree to ``device`` without synchronisation."""
         words, parents, nodes = (
             to_device(x, device) for x in (self.words, self.parents, self.nodes)
         )
@@ -60,7 +60,7 @@ def prefix_tree(questions: Tensor, lengths: Tensor, *, share: bool = True) -> Pr
     lengths
         Number of words of each question (B,) on the CPU, at least 1.
     share
-        As the tree's ``is_shared``.
+        Whether to merge equal prefixes.
     """
     tokens = questions.numpy()  # (B, T)
     length = lengths.numpy()[:, None]  # (B, 1)
@@ -68,7 +68,7 @@ def prefix_tree(questions: Tensor, lengths: Tensor, *, share: bool = True) -> Pr
     order = np.lexsort(tokens.T[::-1]) if share else np.argsort(-length[:, 0], kind="stable")
     tokens, length = tokens[order], length[order]
     is_new = np.arange(max_length) < length  # (B, T)
-    if share:  # a prefix is new if it differs from that of the question above it in sorted order
+    if share:  # in sorted order, a prefix is new if it differs from the previous question's
         is_new[1:] &= np.logical_or.accumulate(tokens[1:] != tokens[:-1], axis=1)
     sizes = is_new.sum(0)  # (T,)
     index_in_level = is_new.cumsum(0) - 1  # (B, T)

@@ -2,11 +2,11 @@
 
 The tree is processed level by level: the states of level t, one for each distinct prefix of t
 words, are computed from their parents' states in level t - 1. Padding is not processed. Two
-products that torch computes at every step are computed once for the batch: that of the inputs with
-their weight, and the gradient of the recurrent weight. States are kept in the parameters' dtype
+products that torch computes at every step are computed once for the batch: the product of inputs
+and their weight, and the gradient of the recurrent weight. States have the parameters' dtype
 (float32), whatever the precision of the products.
 
-On a GPU, where a level's dozen launches cost more than what sharing saves, cuDNN runs the whole
+On a GPU, a level's dozen kernel launches cost more than sharing saves. There cuDNN runs the whole
 recurrence over a packed batch.
 
 In shape comments, M is the number of prefixes, m that of one level, and H the width of a state.
@@ -41,17 +41,17 @@ def run_recurrence(
         A ``torch.nn.GRU`` or ``torch.nn.LSTM`` with one layer and one direction. Its own forward
         pass over the packed batch gives the same states.
     inputs
-        The input (M, E) of each prefix's last word, or distinct inputs (K, E).
+        Input (M, E) of each prefix's last word, or distinct inputs (K, E).
     tree
         The prefixes.
     input_index
-        With distinct inputs, the row (M,) of each prefix's input.
+        Row (M,) of each prefix's input among distinct inputs.
 
     Notes
     -----
-    Under autocast, matrix products run in its dtype; cuDNN's states are then rounded to it too.
+    Under autocast, matrix products run in its dtype. cuDNN's states are then rounded to it too.
     """
-    # cuDNN computes gradients in training mode alone.
+    # cuDNN computes gradients in training mode only.
     if not (tree.is_shared or shares_prefixes(inputs.device)) and (
         rnn.training or not torch.is_grad_enabled()
     ):
@@ -59,7 +59,7 @@ def run_recurrence(
     w_ih, w_hh, b_ih, b_hh = map(rnn.get_parameter, _WEIGHTS)
     input_proj = F.linear(inputs, w_ih, b_ih)  # (M or K, 3H or 4H)
     cell = _Gru if isinstance(rnn, nn.GRU) else _Lstm
-    # What only gradients need takes 126 MB for 256 questions of the paper's GRU.
+    # The values that only gradients need take 126 MB for 256 questions of the paper's GRU.
     needs_grad = torch.is_grad_enabled()
     states: Tensor = cell.apply(
         input_proj, input_index, w_hh, b_hh, tree.parents, tree.sizes, compute_dtype(inputs),
@@ -69,14 +69,14 @@ def run_recurrence(
 
 
 def shares_prefixes(device: torch.device) -> bool:
-    """Whether it is faster on a device to encode each distinct prefix once, level by level."""
+    """Whether encoding each distinct prefix once, level by level, is faster on the device."""
     return device.type != "cuda"
 
 
 def _packed_recurrence(
     rnn: nn.Module, inputs: Tensor, tree: PrefixTree, input_index: Tensor | None
 ) -> Tensor:
-    """``run_recurrence`` of a tree that shares no prefix, which is a packed batch, by torch."""
+    """``run_recurrence`` by torch for a packed batch, which is a tree without shared prefixes."""
     if input_index is not None:
         # As a product: the gradient of indexing adds a word's occurrences one after the other.
         inputs = _one_hot(input_index, len(inputs), inputs).t() @ inputs  # (M, E)
@@ -85,7 +85,7 @@ def _packed_recurrence(
 
 
 class _Level(NamedTuple):
-    """The rows of one level's prefixes, and the number of prefixes in the level above."""
+    """The rows of a level's prefixes, and the number of prefixes in the previous level."""
 
     rows: slice
     num_parents: int
@@ -106,15 +106,14 @@ def _rows(input_proj: Tensor, input_index: Tensor | None, rows: slice) -> Tensor
 
 
 def _input_gradient(grad: Tensor, input_index: Tensor | None, num_inputs: int) -> Tensor:
-    """The gradient (num_inputs, G) of the inputs, from that of each prefix's input (M, G)."""
+    """Sum the gradients of prefixes (M, G) to those of distinct inputs (num_inputs, G)."""
     if input_index is None:
         return grad
     return torch.mm(_one_hot(input_index, num_inputs, grad), grad)  # faster than index_add_
 
 
 def _one_hot(index: Tensor, count: int, like: Tensor) -> Tensor:
-    """A matrix (count, M) of the dtype and on the device of ``like``, with a 1 in the row that each
-    of M indices names."""
+    """A matrix (count, M) like ``like``, with a 1 in row ``index[i]`` of each column i."""
     zeros = like.new_zeros((count, len(index)))
     return zeros.scatter_(0, index[None], 1.0)  # assigning 1 would wait for a GPU
 
@@ -123,8 +122,8 @@ class _Gru(torch.autograd.Function):
     """h' = (1 - z) n + z h with r, z = σ(x + W h + b) and n = tanh(x + r (W h + b)).
 
     torch's gate order is r, z, n. Here the rows of W are in the order n, r, z, because n has two
-    gradients, one for W h + b and one for x. In (n of W h + b, r, z, n of x), the first three are
-    the gradient of the recurrent product, the last three that of the input, and each is a slice.
+    gradients, one for W h + b and one for x. Of (n of W h + b, r, z, n of x), the first three are
+    then the gradient of the recurrent product and the last three that of the input, as slices.
     """
 
     @staticmethod
@@ -204,7 +203,7 @@ def _gru_levels(
     """Write the gradients of a GRU's gates to ``grad_gates``, from the last level to the first."""
     width, param_dtype = prev_h.shape[1], grad_states.dtype
     backward_weight = _for_backward(w)
-    grad_h: Tensor | None = None  # (m, H): from the level below
+    grad_h: Tensor | None = None  # (m, H): from the next level
     for rows, num_parents in reversed(_levels(sizes)):
         dh = grad_states[rows] if grad_h is None else grad_h.add_(grad_states[rows])  # (m, H)
         r, z, n, q = gates[rows].to(param_dtype).chunk(4, 1)
@@ -230,7 +229,9 @@ def _gru_levels_fused(
     """``_gru_levels`` by the kernels of ``gru``."""
     width = prev_h.shape[1]
     backward_weight = _for_backward(w)
-    grad_states = grad_states.clone(memory_format=torch.contiguous_format)  # and the levels' below
+    grad_states = grad_states.clone(
+        memory_format=torch.contiguous_format
+    )  # children's gradients are added
     for rows, num_parents in reversed(_levels(sizes)):
         _run(gates_backward, grad_states[rows], gates[rows], prev_h[rows], grad_gates[rows])
         if num_parents:
@@ -240,7 +241,7 @@ def _gru_levels_fused(
 
 
 def _is_fused(x: Tensor, compute_dtype: torch.dtype) -> bool:
-    """Whether ``gru`` computes the gates: in float32 on a CPU."""
+    """Whether the kernels of ``gru`` compute the gates: in float32 on a CPU."""
     return x.device.type == "cpu" and x.dtype == compute_dtype == torch.float32
 
 
@@ -249,7 +250,7 @@ def _run(function: Callable[..., None], *tensors: Tensor) -> None:
 
 
 def _for_backward(w: Tensor) -> Tensor:
-    """A copy of the weight in the memory order of the fastest product on the CPU; elsewhere w."""
+    """A copy of w in the memory order of the fastest product on a CPU; w itself on a GPU."""
     return w.t().contiguous().t() if w.device.type == "cpu" else w
 
 
@@ -305,7 +306,7 @@ class _Lstm(torch.autograd.Function):
         width, param_dtype = prev_h.shape[1], grad_states.dtype
         grad_gates = torch.empty_like(gates)  # (M, 4H): i, f, g, o
         backward_weight = _for_backward(w)
-        grad_hc: tuple[Tensor, Tensor] | None = None  # (m, H) each: from the level below
+        grad_hc: tuple[Tensor, Tensor] | None = None  # (m, H) each: from the next level
         levels = _levels(ctx.sizes)
         for k, (rows, num_parents) in reversed(list(enumerate(levels))):
             i, f, g, o = gates[rows].to(param_dtype).chunk(4, 1)  # (m, H)

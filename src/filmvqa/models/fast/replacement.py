@@ -1,4 +1,4 @@
-"""When a fast form of a module stands for it: what it was compared with, and whether that is so."""
+"""The conditions under which a fast form may run instead of the plain module."""
 
 from __future__ import annotations
 
@@ -15,14 +15,16 @@ _COMPARED = "_compared_parts"
 
 
 def remember_parts(module: nn.Module) -> None:
-    """Note what a module consists of now, as ``is_intact`` compares it."""
+    """Remember the parts that a module has now, for ``is_intact``."""
     module.__dict__[_COMPARED] = _parts(module)
 
 
 def is_intact(module: nn.Module) -> bool:
-    """Whether a module that was replaced still computes what its fast form does: its parts are
-    those that were compared, ``film`` is the same function, no part carries a hook, and torch is
-    not compiling."""
+    """Whether the plain module still computes the same as its fast form.
+
+    That is the case if its parts and ``film`` are those of the comparison, no part has a hook, and
+    torch is not compiling.
+    """
     if torch.compiler.is_compiling() or module.__dict__.get(_COMPARED) != _parts(module):
         return False
     if any(getattr(torch_module, f"_global{name}") for name in _HOOKS):
@@ -32,6 +34,6 @@ def is_intact(module: nn.Module) -> bool:
 
 
 def _parts(module: nn.Module) -> tuple[Any, ...]:
-    """The code that a module's parts run."""
+    """The functions that a module's parts run."""
     parts = ((type(p), type(p).forward, p.__dict__.get("forward")) for p in module.modules())
     return (filmvqa.film.film, *parts)

@@ -1,7 +1,7 @@
-"""A few queries' attention to a question's words, as one operation on a CPU.
+"""Attention of a few queries to a question's words, as one operation on a CPU.
 
-torch's batched products take most of their time for starting: a question has some 20 words and 4
-queries. ``WordAttention.attend`` says what is computed.
+A question has about 20 words and 4 queries, so that torch's batched products mostly spend time on
+overhead. ``WordAttention.attend`` defines the computation.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from filmvqa.models.word_attention import WordAttention
 
 
 class FastWordAttention(WordAttention):
-    """``WordAttention``, whose queries read the words by a kernel."""
+    """``WordAttention`` whose queries read the words by a kernel."""
 
     def attend(self, queries: Tensor, words: Tensor, padding: Tensor) -> Tensor:
         if not kernels_take(queries, words) or not is_intact(self):
@@ -97,7 +97,7 @@ def _forward_kernel(start, stop, queries, words, lengths, slopes, weights, reads
 def _backward_kernel(  # type: ignore[no-untyped-def]
     start, stop, queries, words, lengths, weights, grad_reads, grad_queries, grad_words, grad_slopes
 ):
-    """``grad_words`` is 0 before."""
+    """Add to ``grad_words``, and write the other gradients."""
     num_queries, width = queries.shape[1:]
     scale = np.float32(1.0 / math.sqrt(width))
     of_weights = np.empty(words.shape[1], np.float32)
