@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import nn
+from torch import Tensor, nn
 
 from filmvqa.models.film_generator import Beta, Decoder, FilmGenerator, Gamma
 from filmvqa.models.place_sets import PlaceSets
@@ -96,6 +96,13 @@ def test_a_task_offset_starts_at_nothing_and_moves_all_questions_alike() -> None
     assert moved.count_nonzero() == 4
 
 
+def attended(query: Tensor, words: Tensor, slope: Tensor | float = 0.0) -> Tensor:
+    """The mean of words (T, D) by attention, whose scores rise with the position from -1 to 1."""
+    positions = torch.tensor([-1 + 2 * t / len(words) for t in range(len(words))])
+    scores = words @ query / math.sqrt(words.shape[1])
+    return torch.softmax(scores + slope * positions, 0) @ words
+
+
 @pytest.mark.parametrize("decoder", ["linear", "none"])
 def test_each_layer_attends_to_the_words_that_are_no_padding(decoder: str) -> None:
     torch.manual_seed(0)
@@ -108,8 +115,7 @@ def test_each_layer_attends_to_the_words_that_are_no_padding(decoder: str) -> No
     for n, length in enumerate((5, 3)):
         for layer in range(2):
             query = attention.query(encoding[n])[6 * layer : 6 * layer + 6]
-            weights = torch.softmax(words[n, :length] @ query / math.sqrt(6), 0)
-            read = attention.decoders[layer](weights @ words[n, :length])
+            read = attention.decoders[layer](attended(query, words[n, :length]))
             plain = 0 if decoder == "none" else generator.decoder(encoding[n]).view(2, 6)[layer]
             assert torch.allclose(out[n, layer], plain + read, atol=1e-5)
     generator.begin_at_zero()
@@ -129,15 +135,11 @@ def test_each_part_of_a_layer_attends_to_words_of_its_own() -> None:
     parts = 2 + sets  # γ, β and extra; the read's key; the sets'
     queries = attention.query(encoding).view(2, layers, parts, dim)
     for n, length in enumerate((5, 3)):
-        places = torch.tensor([-1 + 2 * t / length for t in range(length)])
         for layer in range(layers):
-            decoded = []
-            for part in range(parts):
-                slope = attention.slopes[layer * parts + part]
-                scores = words[n, :length] @ queries[n, layer, part] / math.sqrt(dim)
-                weights = torch.softmax(scores + slope * places, 0)
-                decoder = attention.decoders[layer * parts + part]
-                decoded.append(decoder(weights @ words[n, :length]))
+            decoded = [
+                attention.decoders[i](attended(query, words[n, :length], attention.slopes[i]))
+                for i, query in enumerate(queries[n, layer], layer * parts)
+            ]
             gamma, beta, extra = decoded[0].split([channels, channels, 1])
             assert torch.allclose(out.gamma[n, layer], 1 + gamma, atol=1e-5)
             assert torch.allclose(out.beta[n, layer], beta, atol=1e-5)

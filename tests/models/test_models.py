@@ -10,7 +10,7 @@ from torch import nn
 from filmvqa.models import MODELS, build_model
 from filmvqa.models.encoder import QuestionEncoder
 from filmvqa.models.film_net import FilmNet
-from filmvqa.models.vision import CoordConv2d, for_each_question, scale_pixels
+from filmvqa.models.vision import for_each_question, scale_pixels
 from filmvqa.system.errors import UserError
 from tests.models.small_models import SIZES, SMALL, questions, small
 
@@ -106,14 +106,6 @@ def test_an_orthogonal_start_remembers_early_words(cell: str) -> None:
     encoder = QuestionEncoder(20, embedding_dim=8, hidden_dim=16, cell=cell, orthogonal=True)
     for gate in encoder.layers[0][0].weight_hh_l0.split(16):
         assert torch.allclose(gate @ gate.T, torch.eye(16), atol=1e-5)
-
-
-def test_coordinates_run_from_minus_one_to_one() -> None:
-    conv = CoordConv2d(1, 2, 1, bias=False)
-    conv.weight.data = torch.tensor([[0.0, 1, 0], [0.0, 0, 1]]).view(2, 3, 1, 1)
-    xs, ys = conv(torch.randn(2, 1, 3, 5))[1]
-    assert torch.allclose(xs, torch.linspace(-1, 1, 5).expand(3, 5))
-    assert torch.allclose(ys, torch.linspace(-1, 1, 3)[:, None].expand(3, 5))
 
 
 def test_the_papers_network_has_the_papers_parts() -> None:

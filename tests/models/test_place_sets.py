@@ -39,17 +39,14 @@ def test_a_place_belongs_by_a_sigmoid_and_is_counted_by_its_weight(
     read_scores = torch.randn(2, places)
     added, counts, _ = module(branch, keys, weights, read_scores)
     attention = torch.softmax(read_scores, 1)
-    added = added - attention[..., None] * module.write.weight[:, sets]
-    for b in range(2):
-        for s in range(sets):
-            key, bias = keys[b, s * channels : (s + 1) * channels], keys[b, sets * channels + s]
-            scores = SHARPNESS / math.sqrt(channels) * branch[b] @ key + bias
-            belongs = 1 / (1 + (-scores).exp())
-            assert torch.allclose(counts[b, s], (belongs * weights[b]).sum(), atol=1e-5)
-            added = added - belongs[:, None] * module.write.weight[:, s] * (
-                torch.arange(2) == b
-            ).view(2, 1, 1)
-    assert added.abs().max() < 1e-5
+    expected = attention[..., None] * module.write.weight[:, sets]
+    for s in range(sets):
+        key, bias = keys[:, s * channels : (s + 1) * channels], keys[:, sets * channels + s]
+        products = (branch * key[:, None]).sum(2)  # (B, N)
+        membership = torch.sigmoid(SHARPNESS / math.sqrt(channels) * products + bias[:, None])
+        assert torch.allclose(counts[:, s], (membership * weights).sum(1), atol=1e-5)
+        expected = expected + membership[..., None] * module.write.weight[:, s]
+    assert torch.allclose(added, expected, atol=1e-5)
 
 
 def test_two_equal_objects_count_as_two_where_a_read_finds_the_same() -> None:

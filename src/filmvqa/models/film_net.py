@@ -133,16 +133,10 @@ class FilmNet(nn.Module):
             )
         self.encoder = build_part("encoder", QuestionEncoder, vocab_size, **(encoder or {}))
         has_coordinates = coordinates != "none"
-        stem_options = with_coordinates(stem, has_coordinates)
         self.stem = build_part(
-            "stem",
-            Stem,
-            feature_shape[0],
-            channels,
-            coordinate_axes,
-            feature_shape[1],
-            **stem_options,
-        )
+            "stem", Stem, feature_shape[0], channels, coordinate_axes, feature_shape[1],
+            **with_coordinates(stem, has_coordinates),
+        )  # fmt: skip
         map_size = self.stem.output_size(*feature_shape[1:])
         # If the head takes the last block's branch, nothing reads the last block's map.
         num_readers = num_blocks - ((classifier or {}).get("pool") == BRANCH)
@@ -163,7 +157,6 @@ class FilmNet(nn.Module):
             map_size, num_answers, channels, self.head_inputs * (channels + sets) if reads else 0,
             coordinate_axes, with_coordinates(classifier, has_coordinates),
         )  # fmt: skip
-        extra_dims = [b.extra_dim for b in blocks]
         self.reads_words = any(b.reads_words for b in blocks)
         options = dict(generator or {})
         if not any(b.uses_gamma_beta for b in blocks):
@@ -171,16 +164,13 @@ class FilmNet(nn.Module):
         self.conditioned_blocks = [b.conditioned for b in blocks]
         if reads and not num_conditioned:
             raise OptionError("reads=True: no block is conditioned; condition one by film_blocks")
-        self.film_generator = (
-            build_part(
+        self.film_generator: FilmGenerator | None = None
+        if num_conditioned:
+            self.film_generator = build_part(
                 "generator", FilmGenerator, self.encoder.output_dim, num_conditioned, channels,
-                max(extra_dims, default=0),
-                channels if reads else 0, sets, **options,
-            )
-            if num_conditioned else None
-        )  # fmt: skip
-        if self.film_generator is not None and self.film_generator.word_attention is not None:
-            self.reads_words = True
+                max(b.extra_dim for b in blocks), channels if reads else 0, sets, **options,
+            )  # fmt: skip
+            self.reads_words |= self.film_generator.word_attention is not None
         initialize(self, initial_weights, initial_biases)
 
     def _build_head(

@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from filmvqa.models.blocks import BlockOutput, FilmedResBlock
-from filmvqa.models.fast import block as fast_block
 from filmvqa.models.fast.accelerate import accelerate
-from filmvqa.models.fast.fused_block import _moments
+from filmvqa.models.fast.fused_block import FusedBlock, _moments
 from filmvqa.models.place_sets import PlaceSets
 from filmvqa.models.protocols import Modulation
 from tests.models.fast.accelerated import accelerated, threads
@@ -113,8 +112,8 @@ def test_moments_of_values_far_from_zero(mean: float) -> None:
 
 def test_it_runs_where_it_is_meant_to(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
-    kernels = fast_block.fused_block
-    monkeypatch.setattr(fast_block, "fused_block", lambda *a: calls.append(1) or kernels(*a))
+    kernels = FusedBlock.apply
+    monkeypatch.setattr(FusedBlock, "apply", lambda *a: calls.append(1) or kernels(*a))
     x, parameters = torch.randn(2, 4, 3, 3), modulation(4, key=4)
     fused = block(4)
     calls.clear()  # those of the comparison

@@ -11,7 +11,7 @@ from filmvqa.models.attentive_read import read_scale
 from filmvqa.models.batch_norm import BatchNorm2d, track
 from filmvqa.models.blocks import BlockOutput, FilmedResBlock
 from filmvqa.models.conditioning import Film
-from filmvqa.models.fast.fused_block import fused_block
+from filmvqa.models.fast.fused_block import FusedBlock
 from filmvqa.models.fast.kernels import kernels_take
 from filmvqa.models.fast.replacement import is_intact
 from filmvqa.models.protocols import Modulation
@@ -44,28 +44,32 @@ class FastFilmedResBlock(FilmedResBlock):
         statistics = None
         if not norm.training:
             statistics = (cast(Tensor, norm.running_mean), cast(Tensor, norm.running_var))
-        fused = fused_block(
+        if self.sets is None:
+            set_keys = (x.new_empty(batch, 0, channels), x.new_empty(batch, 0))
+        else:
+            set_keys = self.sets.split(modulation.key[:, channels:], channels)
+        y, read, maximum, mean, scores, set_scores, batch_mean, batch_var, size = FusedBlock.apply(
             x.permute(0, 2, 3, 1).reshape(batch, height * width, channels),
             self.conv.weight.flatten(1),
             offset.expand(batch, channels),
             modulation.gamma,
             modulation.beta,
             modulation.key[:, :channels] * read_scale(channels),
+            *set_keys,
             norm.eps,
             statistics,
             norm.shared,
-            None if self.sets is None else self.sets.split(modulation.key[:, channels:], channels),
         )
         if norm.training:
-            track(norm, fused.batch_mean, fused.batch_var, fused.size)
-        y, counts, set_scores = fused.x, None, None
-        if self.sets is not None:
-            set_scores = fused.set_scores
-            added, counts = self.sets.mark(torch.sigmoid(set_scores), weights, fused.scores)
+            track(norm, batch_mean, batch_var, size)
+        if self.sets is None:
+            counts = set_scores = None
+        else:
+            added, counts = self.sets.mark(torch.sigmoid(set_scores), weights, scores)
             y = y if added is None else y + added
         y = y.view(batch, height, width, channels).permute(0, 3, 1, 2)
-        branch = torch.cat([fused.maximum, fused.mean], 1) if pool_branch else None
-        return BlockOutput(y, fused.read, branch, counts, fused.scores, set_scores)
+        branch = torch.cat([maximum, mean], 1) if pool_branch else None
+        return BlockOutput(y, read, branch, counts, scores, set_scores)
 
 
 def is_fusible(block: FilmedResBlock) -> bool:

@@ -9,7 +9,7 @@ compares the two.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,84 +21,46 @@ from filmvqa.models.fast.batch_norm import sums_of_all
 from filmvqa.models.fast.kernels import kernel, over_questions
 
 
-class FusedRead(NamedTuple):
-    """Output of ``fused_block``.
-
-    Attributes
-    ----------
-    x
-        The block's output (B, N, C) at N positions.
-    read
-        Vector that the key reads from the output (B, C).
-    maximum, mean
-        Maximum and mean of the modulated branch over the map, (B, C) each.
-    scores, set_scores
-        Scores of the read (B, N) and of the sets (B, N, S).
-    batch_mean, batch_var
-        Mean and variance of batch norm, (C,) each.
-    size
-        Number of values that mean and variance are computed from.
-    """
-
-    x: Tensor
-    read: Tensor
-    maximum: Tensor
-    mean: Tensor
-    scores: Tensor
-    set_scores: Tensor
-    batch_mean: Tensor
-    batch_var: Tensor
-    size: float
-
-
-def fused_block(
-    x: Tensor,
-    weight: Tensor,
-    offset: Tensor,
-    gamma: Tensor,
-    beta: Tensor,
-    key: Tensor,
-    eps: float,
-    statistics: tuple[Tensor, Tensor] | None = None,
-    shared: SharedStatistics | None = None,
-    sets: tuple[Tensor, Tensor] | None = None,
-) -> FusedRead:
-    """Compute a block for B questions with N positions and C channels, in float32 on a CPU.
+class FusedBlock(torch.autograd.Function):
+    """A block for B questions with N positions and C channels, in float32 on a CPU.
 
     Let ẑ be z = weight x + offset, normalised over questions and positions. The modulated branch is
     h = max(γ ẑ + β, 0), the output is x + h, and the read is the mean of the output, weighted by a
     softmax of key · h over positions.
-
-    Parameters
-    ----------
-    x
-        (B, N, C).
-    weight
-        (C, C).
-    offset, gamma, beta, key
-        (B, C).
-    eps
-        Constant that batch norm adds to the variance.
-    statistics
-        Constant mean and variance (C,) for batch norm. None: the batch's.
-    shared
-        Computes the batch's statistics over all processes. None: over this process only.
-    sets
-        Keys (B, S, C) and biases (B, S) of sets, as in ``PlaceSets``. None: no sets.
     """
-    if sets is None:
-        sets = (x.new_empty(len(x), 0, x.shape[2]), x.new_empty(len(x), 0))
-    outputs = _FusedBlock.apply(x, weight, offset, gamma, beta, key, *sets, eps, statistics, shared)
-    return FusedRead(*outputs)
 
-
-class _FusedBlock(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, offset: Tensor, gamma: Tensor, beta: Tensor,
         key: Tensor, set_key: Tensor, set_bias: Tensor, eps: float,
         statistics: tuple[Tensor, Tensor] | None, shared: SharedStatistics | None,
     ) -> tuple[Tensor | float, ...]:  # fmt: skip
+        """Compute a block.
+
+        Parameters
+        ----------
+        x
+            (B, N, C).
+        weight
+            (C, C).
+        offset, gamma, beta, key
+            (B, C).
+        set_key, set_bias
+            Keys (B, S, C) and biases (B, S) of sets, as in ``PlaceSets``.
+        eps
+            Constant that batch norm adds to the variance.
+        statistics
+            Constant mean and variance (C,) for batch norm. None: the batch's.
+        shared
+            Computes the batch's statistics over all processes. None: over this process only.
+
+        Returns
+        -------
+        tuple
+            Output (B, N, C); read (B, C); maximum and mean of the modulated branch over the map,
+            (B, C) each; scores of the read (B, N) and of the sets (B, N, S); mean and variance of
+            batch norm, (C,) each; and the number of values that they are computed from.
+        """
         x, offset, key = x.contiguous(), offset.contiguous(), key.contiguous()
         set_key, set_bias = set_key.contiguous(), set_bias.contiguous()
         h = (x.flatten(0, 1) @ weight.T).view_as(x)  # far faster than a 3-D product
