@@ -1,4 +1,4 @@
-"""A checkpoint that answers, as in a notebook."""
+"""A checkpoint that answers questions, as in a notebook."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ COUNT = "Are there any large cubes?"
 
 
 class OpenedLazily:
-    """Pictures that are opened anew each time that they are looked at, and known by number alone."""
+    """Pictures that are opened again at each access, and that only an index identifies."""
 
     def __init__(self, paths: list[Path]) -> None:
         self._paths = paths
@@ -96,7 +96,7 @@ class OpenedLazily:
 
 
 def one_buffer(paths: list[Path]) -> Iterator[np.ndarray]:
-    """All pictures in the same memory, one after another, as a camera gives them."""
+    """All pictures in the same memory, one after another, as from a camera."""
     buffer = np.empty_like(np.asarray(Image.open(paths[0]).convert("RGB")))
     for path in paths:
         buffer[:] = np.asarray(Image.open(path).convert("RGB"))
@@ -136,13 +136,13 @@ def test_each_question_is_about_its_own_picture(
         assert answer.probabilities == pytest.approx(expected, abs=1e-5)
 
 
-def test_features_of_one_tensor_are_told_apart(vqa: VQA, questions) -> None:
+def test_features_in_one_tensor_are_distinct(vqa: VQA, questions) -> None:
     paths = [*dict.fromkeys(path for path, _ in questions)][:4]
     alone = [vqa.ask(path, COUNT).probabilities for path in paths]
     stack = torch.stack([vqa.features(path) for path in paths]).float()
-    for given in (stack, stack.double(), stack.double().numpy()[::-1][::-1],
-                  stack.numpy().astype(">f4"), iter(stack), stack.half()):  # fmt: skip
-        for answer, expected in zip(vqa.ask_all(given, [COUNT] * 4), alone, strict=True):
+    for features in (stack, stack.double(), stack.double().numpy()[::-1][::-1],
+                     stack.numpy().astype(">f4"), iter(stack), stack.half()):  # fmt: skip
+        for answer, expected in zip(vqa.ask_all(features, [COUNT] * 4), alone, strict=True):
             assert answer.probabilities == pytest.approx(expected, abs=2e-3)
 
 
@@ -151,33 +151,33 @@ def test_features_of_one_tensor_are_told_apart(vqa: VQA, questions) -> None:
                                    ({"backbone": "clevr_cnn"}, False, True)],
 )  # fmt: skip
 def test_pixels_are_whole_numbers(vqa: VQA, monkeypatch, spec, pixels: bool, floats: bool) -> None:
-    """Which a network scales, as it does not scale numbers from 0 to 1."""
+    """A network scales them, unlike numbers from 0 to 1."""
     monkeypatch.setattr(vqa, "backbone_spec", spec)
-    for kind, is_taken in ((torch.uint8, pixels), (torch.float32, floats), (torch.int64, False)):
-        given = torch.zeros(vqa.feature_shape, dtype=kind)
-        if is_taken:
-            assert vqa.features(given).dtype == kind
+    for dtype, accepted in ((torch.uint8, pixels), (torch.float32, floats), (torch.int64, False)):
+        features = torch.zeros(vqa.feature_shape, dtype=dtype)
+        if accepted:
+            assert vqa.features(features).dtype == dtype
         else:
             with pytest.raises(UserError, match=r"features of shape .* takes"):
-                vqa.features(given)
+                vqa.features(features)
 
 
 def test_a_picture_that_occurs_again_is_computed_once(vqa: VQA, questions, monkeypatch) -> None:
-    asked = []
+    calls = []
     features = vqa.features
-    monkeypatch.setattr(vqa, "features", lambda picture: asked.append(1) or features(picture))
+    monkeypatch.setattr(vqa, "features", lambda picture: calls.append(1) or features(picture))
     paths = [*dict.fromkeys(path for path, _ in questions)][:2]
     arrays = [np.asarray(Image.open(path).convert("RGB")) for path in paths]
     vqa.ask_all([*paths, *paths, *arrays, *(a.copy() for a in arrays)], [COUNT] * 8)
-    assert len(asked) == 4
+    assert len(calls) == 4
 
 
 @pytest.mark.parametrize("count", [0, 2, 4])
 def test_other_numbers_of_pictures_are_refused(vqa: VQA, questions, count: int) -> None:
     pictures = [questions[0][0]] * count
-    for given in (pictures, iter(pictures)):
+    for argument in (pictures, iter(pictures)):
         with pytest.raises(UserError, match=r"\d pictures for 3 questions; give one for each"):
-            vqa.ask_all(given, [COUNT] * 3)
+            vqa.ask_all(argument, [COUNT] * 3)
 
 
 def test_pictures_are_read_as_viewers_show_them(vqa: VQA, questions, tmp_path: Path) -> None:
@@ -191,12 +191,12 @@ def test_pictures_are_read_as_viewers_show_them(vqa: VQA, questions, tmp_path: P
     grey = np.asarray(upright.convert("L"))
     Image.fromarray(grey.astype(np.uint16) * 257).save(tmp_path / "deep.png")
     assert torch.equal(vqa.features(tmp_path / "deep.png"), vqa.features(Image.fromarray(grey)))
-    seen = np.dstack([np.asarray(upright), np.full(grey.shape, 255, np.uint8)])
-    seen[:9, :, 3] = 0
-    hidden = seen.copy()
+    visible = np.dstack([np.asarray(upright), np.full(grey.shape, 255, np.uint8)])
+    visible[:9, :, 3] = 0
+    hidden = visible.copy()
     hidden[:9, :, 0] = 77
-    assert torch.equal(vqa.features(seen), vqa.features(hidden))
-    assert not torch.equal(vqa.features(seen), expected)
+    assert torch.equal(vqa.features(visible), vqa.features(hidden))
+    assert not torch.equal(vqa.features(visible), expected)
 
 
 def test_film_gives_gamma_and_beta_of_the_question(vqa: VQA) -> None:
@@ -254,7 +254,7 @@ def test_what_cannot_be_asked_is_one_line(vqa: VQA, questions, tmp_path: Path) -
         vqa.ask_all([path], [question, question])
 
 
-def test_a_backbone_that_cannot_be_had_is_named(
+def test_an_unavailable_backbone_is_named(
     checkpoint: Path, questions: list[tuple[Path, str]], tmp_path: Path
 ) -> None:
     content, path = load_checkpoint(checkpoint), tmp_path / "other.pt"

@@ -1,4 +1,4 @@
-"""MAC's equations, written out one question at a time."""
+"""MAC's equations for one question at a time."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from filmvqa.models.mac import MacNet
 
 
 def answer(model: MacNet, features: Tensor, row: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Logits of one question, and the attention to its words (S, T) and to places (S, N): equations
-    c1 to c3, r1 to r4, w1 to w3 of the paper."""
+    """Logits of a question, and attention to its words (S, T) and to places (S, N).
+
+    Equations c1 to c3, r1 to r4 and w1 to w3 of the paper.
+    """
     row = row[row != 0][None]
     words, q = model.encoder.encode_words(row)
     words, q = words[0], q[0]

@@ -1,4 +1,4 @@
-"""Small models and questions for them."""
+"""Small models, and questions for them."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ SIZES = {"vocab_size": 20, "num_answers": 7, "feature_shape": [6, 5, 5]}
 
 
 def sizes(name: str, num_answers: int = 7) -> dict[str, Any]:
-    """The size of the output that a model has to be told."""
+    """The options that set the size of a model's output."""
     return {
         "answers": {"num_answers": num_answers}, "masks": {"mask_size": [10, 10]},
         "label_maps": {"mask_size": [10, 10], "num_maps": 7},
@@ -46,14 +46,14 @@ def sizes(name: str, num_answers: int = 7) -> dict[str, Any]:
 
 
 def small(name: str, **options: Any) -> nn.Module:
-    """The small model of that name with other options, always with the same initial weights."""
+    """Build the small model ``name`` with options, always with the same initial weights."""
     torch.manual_seed(0)
-    given = {k: v for k, v in SIZES.items() if k != "num_answers"} | sizes(name)
-    return build_model(name, **given | SMALL[name] | options)
+    inputs = {k: v for k, v in SIZES.items() if k != "num_answers"}
+    return build_model(name, **inputs | sizes(name) | SMALL[name] | options)
 
 
 def questions(lengths: list[int]) -> torch.Tensor:
-    """Random questions (B, T) of these lengths, padded with 0."""
+    """Random questions (B, T) of the given lengths, padded with 0."""
     rows = torch.zeros(len(lengths), max(lengths), dtype=torch.int64)
     for row, length in zip(rows, lengths, strict=True):
         row[:length] = torch.randint(1, 20, (length,))

@@ -22,15 +22,15 @@ def test_qtype_answers_with_the_most_frequent_answer_of_the_type(tiny_set: Path)
     )
     model = QuestionTypeMode(len(vocabulary.question), len(vocabulary.answer), (1, 1, 1))
     model.fit(train.questions.long(), train.answers, train.types)
-    # 600 questions of 90 families; with thousands it is right on all, see the docstring.
+    # There are 600 questions of 90 families. With thousands, all types are correct; see the docstring.
     for questions, least in ((train, 0.99), (val, 0.9)):
         inferred = model.question_types(questions.questions.long())
         assert (inferred == questions.types).double().mean() > least
     logits = model(torch.zeros(len(val), 1, 1, 1), val.questions.long())
     for question_type in range(len(ANSWER_FUNCTIONS)):
         counts = torch.bincount(train.answers[train.types == question_type])
-        of_type = model.question_types(val.questions.long()) == question_type
-        chosen = logits[of_type].argmax(1)
+        is_type = model.question_types(val.questions.long()) == question_type
+        chosen = logits[is_type].argmax(1)
         assert (counts[chosen] == counts.max()).all()
 
 
@@ -49,19 +49,19 @@ def test_stacked_attention_against_its_formula() -> None:
 
 
 def test_attention_begins_as_in_the_original_code() -> None:
-    """Kaiming's normal distribution for weights, torch's own for biases."""
+    """Weights have Kaiming's normal distribution, and biases torch's default."""
     torch.manual_seed(0)
     sizes = {"vocab_size": 9, "num_answers": 5, "feature_shape": [400, 3, 3], "hidden_dim": 300}
-    ours = build_model("cnn_lstm_sa", **sizes, attention_dim=300)
-    theirs = build_model("cnn_lstm_sa", **sizes, attention_dim=300, kaiming_normal=True)
-    for weight in (theirs.cnn.weight, theirs.attentions[0].image.weight,
-                   theirs.attentions[0].query.weight, theirs.classifier[0].weight):  # fmt: skip
+    default = build_model("cnn_lstm_sa", **sizes, attention_dim=300)
+    original = build_model("cnn_lstm_sa", **sizes, attention_dim=300, kaiming_normal=True)
+    for weight in (original.cnn.weight, original.attentions[0].image.weight,
+                   original.attentions[0].query.weight, original.classifier[0].weight):  # fmt: skip
         values = weight.flatten(1)
         assert values.std().item() == pytest.approx((2 / values.shape[1]) ** 0.5, rel=0.02)
         kurtosis = (values / values.std()).pow(4).mean().item()
         assert kurtosis == pytest.approx(3, abs=0.1)  # a uniform distribution's is 1.8
-    assert theirs.cnn.bias.abs().max() > 0
-    assert ours.cnn.weight.abs().max() <= 1 / 400**0.5
+    assert original.cnn.bias.abs().max() > 0
+    assert default.cnn.weight.abs().max() <= 1 / 400**0.5
 
 
 @pytest.mark.parametrize(

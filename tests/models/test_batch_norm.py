@@ -33,7 +33,7 @@ def train_step(norm: nn.Module, x: Tensor, grad: Tensor, *args: Tensor) -> dict[
 def pair(
     norm_type: type[BatchNorm2d], channels: int, **options: Any
 ) -> tuple[BatchNorm2d, nn.BatchNorm2d]:
-    """Ours and torch's, in float64, with the same random scale and shift."""
+    """Our batch norm and torch's, in float64, with the same random scale and shift."""
     ours = norm_type(channels, dtype=torch.float64, **options)
     for parameter in ours.parameters():
         nn.init.uniform_(parameter, 0.5, 2.0)
@@ -43,13 +43,16 @@ def pair(
 
 
 def repeated_step(norm: nn.Module, x: Tensor, grad: Tensor, counts: Tensor) -> dict[str, Tensor]:
-    """``train_step`` with each map so many times; output and gradient of the first copies."""
+    """``train_step`` with ``counts`` copies of each map.
+
+    The output is that of the first copies, and the gradient of x the sum over copies.
+    """
     first = counts.cumsum(0) - counts
     repeated = torch.zeros(int(counts.sum()), *grad.shape[1:], dtype=grad.dtype)
     repeated[first] = grad
     step = train_step(norm, x.repeat_interleave(counts, 0), repeated)
-    of_map = torch.arange(len(counts)).repeat_interleave(counts)
-    grad_of_x = torch.zeros_like(x).index_add(0, of_map, step["grad of x"])
+    map_of_copy = torch.arange(len(counts)).repeat_interleave(counts)
+    grad_of_x = torch.zeros_like(x).index_add(0, map_of_copy, step["grad of x"])
     return step | {"out": step["out"][first], "grad of x": grad_of_x}
 
 
@@ -61,7 +64,7 @@ def repeated_step(norm: nn.Module, x: Tensor, grad: Tensor, counts: Tensor) -> d
     order=st.sampled_from(ORDERS), affine=st.booleans(),
     momentum=st.sampled_from([0.1, 1.0, None]), seed=st.integers(0, 99),
 )  # fmt: skip
-def test_training_is_that_of_torch_and_counts_are_repeated_maps(
+def test_training_equals_torchs_and_counts_equal_repeated_maps(
     norm_type: type[BatchNorm2d], counts: list[int], counted: bool, channels: int, height: int,
     width: int, order: torch.memory_format, affine: bool, momentum: float | None, seed: int,
 ) -> None:  # fmt: skip
@@ -96,7 +99,7 @@ def test_statistics_in_channels_last_order_are_exact(
     args = (counts,) if with_counts else ()
     norm(x.contiguous(memory_format=CHANNELS_LAST), *args)
     exact = x.double().repeat_interleave(counts, 0)
-    # torch's: 4e-6 to 1e-5 in the mean, 3e-6 to 2e-5 in the variance.
+    # torch's errors are 4e-6 to 1e-5 in the mean and 3e-6 to 2e-5 in the variance.
     assert relative_error(norm.running_mean, exact.mean((0, 2, 3))) < 3e-7
     assert relative_error(norm.running_var, exact.var((0, 2, 3))) < 5e-7
 
@@ -116,7 +119,7 @@ def test_counts_in_bfloat16(norm_type: type[BatchNorm2d], order: torch.memory_fo
         assert relative_error(computed[name], expected[name]) < limit, name
 
 
-def test_compiled_counts_are_those_of_eager_mode() -> None:
+def test_compiled_counts_equal_those_of_eager_mode() -> None:
     torch.manual_seed(0)
     norm, compiled = FastBatchNorm2d(3), FastBatchNorm2d(3)
     compiled.compile(backend="aot_eager")

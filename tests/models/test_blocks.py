@@ -41,7 +41,7 @@ def test_film_acts_at_its_position(position: str, residual: bool) -> None:
 
 @pytest.mark.parametrize("input_proj_kernel", [0, 1])
 def test_a_block_reads_where_its_modulated_branch_fits_the_key(input_proj_kernel: int) -> None:
-    """Its output is the same without; the read is computed position by position."""
+    """The read is computed position by position. Without a key, the output is the same."""
     torch.manual_seed(0)
     block = FilmedResBlock(4, input_proj_kernel=input_proj_kernel).eval()
     x, parameters = torch.randn(2, 4, 3, 5), modulation(4, key=4)
@@ -71,7 +71,7 @@ def test_all_positions_are_given_the_context(input_proj_kernel: int) -> None:
     assert torch.equal(block(x, None).x, block(x, None, torch.zeros(2, 3)).x)
     first = block.conv if block.project is None else block.project
     before = block(x, None, context).x
-    # As a bias of its own for each question.
+    # The context acts like another bias for each question.
     for n in range(2):
         bias = first.bias.data.clone()
         first.bias.data += block.context(context[n])
@@ -84,23 +84,23 @@ def test_reads_reach_the_next_block_and_the_classifier() -> None:
     assert net.blocks[0].context is None
     assert net.blocks[1].context.in_features == 12
     assert net.classifier.mlp[0].in_features == 10 + 12
-    features, asked = torch.randn(3, 6, 5, 5), questions([4, 7, 2])
-    before = net(features, asked)
+    features, rows = torch.randn(3, 6, 5, 5), questions([4, 7, 2])
+    before = net(features, rows)
     for blocked in (net.blocks[1].context.weight, net.classifier.mlp[0].weight[:, 10:]):
         kept = blocked.data.clone()
         blocked.data.zero_()
-        assert not torch.allclose(net(features, asked), before)
+        assert not torch.allclose(net(features, rows), before)
         blocked.data.copy_(kept)
-    assert torch.equal(net(features, asked), before)
+    assert torch.equal(net(features, rows), before)
 
 
 def test_the_classifier_takes_the_last_conditioned_blocks_branch() -> None:
     classifier = {"projection_dim": 0, "pool": "branch", "hidden_dims": [14]}
     net = small("film", classifier=classifier, film_blocks=[True, False], reads=True).eval()
-    features, asked = torch.randn(3, 6, 5, 5), questions([4, 7, 2])
-    given = net.blocks[0](net.stem(features), net.modulate(asked).layer(0), pool_branch=True)
-    expected = net.classifier.mlp(torch.cat([given.branch, given.read], 1))
-    assert torch.allclose(net(features, asked), expected, atol=1e-5)
+    features, rows = torch.randn(3, 6, 5, 5), questions([4, 7, 2])
+    output = net.blocks[0](net.stem(features), net.modulate(rows).layer(0), pool_branch=True)
+    expected = net.classifier.mlp(torch.cat([output.branch, output.read], 1))
+    assert torch.allclose(net(features, rows), expected, atol=1e-5)
 
 
 def test_maximum_and_mean_side_by_side() -> None:
@@ -133,7 +133,7 @@ def test_spatial_film_starts_as_film_and_then_differs_by_place() -> None:
     torch.nn.init.normal_(layer.deviate)
     flat = torch.ones(2, 4, 5, 5)
     out = layer(flat, parameters) - film(flat, parameters.gamma, parameters.beta)
-    assert out.std((2, 3)).min() > 0  # the same features, but other coordinates
+    assert out.std((2, 3)).min() > 0  # equal features at different coordinates
 
 
 def test_dual_attention_against_its_formula_in_float64() -> None:
@@ -162,7 +162,7 @@ def test_every_conditioning_depends_on_the_question_and_learns(conditioning: str
     F.cross_entropy(model(features, rows), torch.arange(4)).backward()
     for name, weight in model.named_parameters():
         assert torch.isfinite(weight.grad).all(), name
-        # What spatial FiLM describes waits until its deviations have left zero.
+        # The first convolution of spatial FiLM gets gradients once its deviations are not zero.
         if conditioning != "spatial_film":
             assert weight.grad.abs().sum() > 0 or name.endswith("bias"), name
 
@@ -180,7 +180,7 @@ def test_blocks_without_film() -> None:
     ("pool", "height", "width"),
     [
         ("none", 7, 9), ("avgpool2", 7, 9), ("maxpool3", 7, 9),
-        ("aggressive", 7, 7), ("avgpoolfull", 7, 7),  # for square maps only, as in the original
+        ("aggressive", 7, 7), ("avgpoolfull", 7, 7),  # only square maps, as in the original
     ],
 )  # fmt: skip
 def test_pools_over_maps_of_other_sizes(pool: str, height: int, width: int) -> None:
@@ -190,7 +190,7 @@ def test_pools_over_maps_of_other_sizes(pool: str, height: int, width: int) -> N
 
 
 class ReadingWords(Conditioning):
-    """Cross-attention: each place adds what it reads of the question's words."""
+    """Cross-attention: each place adds a vector that it reads from the question's words."""
 
     uses_gamma_beta = False
     reads_words = True
@@ -215,7 +215,7 @@ class ReadingWords(Conditioning):
         return x + read.transpose(1, 2).view_as(x)
 
 
-def test_a_conditioning_of_ones_own_reads_words_and_takes_options(
+def test_a_users_conditioning_reads_words_and_takes_options(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(CONDITIONINGS, "reading_words", ReadingWords)

@@ -1,6 +1,6 @@
-"""A batch with several questions about an image trains as the same batch with the image repeated.
+"""A batch with several questions about an image trains like a batch that repeats the image.
 
-The original code computes everything once a question; here an image's part is computed once.
+The original code computes everything once for each question. Here, an image's part is computed once.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ READS = WORDS | {
     "block": {"input_proj_kernel": 0, "kernel_size": 1},
     "classifier": {"projection_dim": 0, "pool": "branch", "hidden_dims": [14]},
 }
-#: Every model, with what adds a batch norm, an attention or a cast to it.
+#: Every model, also with options that add a batch norm, attention or a cast.
 CASES: list[tuple[str, dict[str, Any]]] = [
     *((name, NO_DROPOUT if name == "mac" else {}) for name in MODELS if name != "qtype"),
     ("film", READS),
@@ -83,7 +83,7 @@ def own_model(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def network(name: str, options: dict[str, Any], trained: list[str] | None = None) -> nn.Module:
-    """A small model in float64 and in training mode, in which only some parts train."""
+    """A small model in float64 and training mode, of which only the named parts train."""
     model = small(name, **options).double()
     freeze_except(model, trained)
     training_mode(model, "train")
@@ -91,17 +91,17 @@ def network(name: str, options: dict[str, Any], trained: list[str] | None = None
 
 
 def batch(several: bool, image_of_question: Tensor = IMAGE_OF_QUESTION) -> tuple[Any, ...]:
-    """Six questions about three images, each once, or one for each question."""
+    """Six questions with their three images, or with an image for each question."""
     features = torch.randn(3, *SIZES["feature_shape"], dtype=torch.float64)
     rows = questions([4, 2, 5, 3, 4, 6])
     return (features, rows, image_of_question) if several else (features[image_of_question], rows)
 
 
 def training(model: nn.Module, several: bool) -> dict[str, Tensor]:
-    """Outputs, gradients, statistics and weights of a few steps."""
+    """Outputs, gradients, statistics and weights of several steps."""
     torch.manual_seed(1)
     optimizer = torch.optim.SGD((p for p in model.parameters() if p.requires_grad), lr=0.1)
-    seen = {}
+    values = {}
     for step in range(STEPS):
         output = model(*batch(several, IMAGE_OF_QUESTION.roll(step)))
         optimizer.zero_grad()
@@ -109,8 +109,8 @@ def training(model: nn.Module, several: bool) -> dict[str, Tensor]:
         grads = {f"gradient of {k}": p.grad for k, p in model.named_parameters()}
         state = {k: v.clone() for k, v in model.state_dict().items()}
         optimizer.step()
-        seen |= {f"{k}, step {step}": v for k, v in ({"output": output} | grads | state).items()}
-    return {k: v.detach().clone() for k, v in seen.items() if v is not None}
+        values |= {f"{k}, step {step}": v for k, v in ({"output": output} | grads | state).items()}
+    return {k: v.detach().clone() for k, v in values.items() if v is not None}
 
 
 @every_case
@@ -130,7 +130,7 @@ def test_several_questions_of_an_image_are_the_image_several_times(
 
 
 def test_every_model_with_batch_norms_of_images_is_a_case() -> None:
-    """Whose statistics a batch norm estimates of three rows, as many as there are images."""
+    """A batch norm of images computes its statistics from three rows, one for each image."""
     counting = set()
     for name, options in CASES:
         model, rows = network(name, options), []
@@ -169,7 +169,7 @@ def test_compiled_parts_count() -> None:
 
 
 class InDoublePrecision(TorchFunctionMode):
-    """Refuses what computes anything in single precision."""
+    """Fail if anything is computed in single precision."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None

@@ -64,7 +64,7 @@ def test_which_models_see_the_image(name: str) -> None:
 
 @pytest.mark.parametrize("cell", ["gru", "lstm"])
 @pytest.mark.parametrize("bidirectional", [False, True])
-def test_the_encoder_reads_what_a_packed_network_reads(cell: str, bidirectional: bool) -> None:
+def test_the_encoder_equals_a_packed_network(cell: str, bidirectional: bool) -> None:
     encoder = QuestionEncoder(
         20, embedding_dim=5, hidden_dim=10, num_layers=2, cell=cell, bidirectional=bidirectional
     )
@@ -91,7 +91,7 @@ def test_the_encoder_reads_what_a_packed_network_reads(cell: str, bidirectional:
 
 
 @pytest.mark.parametrize("cell", ["gru", "lstm"])
-def test_an_orthogonal_start_remembers_early_words(cell: str) -> None:
+def test_orthogonal_weights_remember_early_words(cell: str) -> None:
     def influence(orthogonal: bool) -> float:
         torch.manual_seed(0)
         encoder = QuestionEncoder(
@@ -226,7 +226,7 @@ def test_an_unknown_model_is_refused() -> None:
         ),
     ],
 )
-def test_options_that_cannot_be_are_refused(options: dict, message: str) -> None:
+def test_invalid_options_are_refused(options: dict, message: str) -> None:
     with pytest.raises(UserError, match=rf"^model\.{message}"):
         build_model("film", **SIZES, **({"encoder": {"hidden_dim": 8}} | options))
 
@@ -244,7 +244,7 @@ def test_an_error_of_the_code_keeps_its_traceback(
 
 
 def test_biases_begin_at_zero_or_as_in_the_original_code() -> None:
-    """It draws weights by Kaiming and keeps torch's biases: uniform within 1 / √fan-in."""
+    """The original draws Kaiming's weights and keeps torch's biases, uniform within 1 / √fan-in."""
     models = {name: small("film", initial_biases=name) for name in ("zero", "uniform")}
     for (name, zero), uniform in zip(
         models["zero"].named_parameters(), models["uniform"].parameters(), strict=True
@@ -268,7 +268,7 @@ def test_small_initial_weights_are_torchs_default() -> None:
 
 
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
-def test_pixels_have_the_range_that_the_model_was_made_for(precision: torch.dtype) -> None:
+def test_pixels_have_the_models_range(precision: torch.dtype) -> None:
     pixels = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16)
     with torch.autocast("cpu", torch.bfloat16, enabled=precision == torch.bfloat16):
         centered, unit = scale_pixels(pixels), scale_pixels(pixels, "unit")
@@ -280,7 +280,7 @@ def test_pixels_have_the_range_that_the_model_was_made_for(precision: torch.dtyp
 
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
-def test_what_images_have_for_each_question(memory_format: torch.memory_format) -> None:
+def test_rows_of_images_are_selected_for_each_question(memory_format: torch.memory_format) -> None:
     x = torch.randn(3, 4, 2, 5).contiguous(memory_format=memory_format).requires_grad_()
     index = torch.tensor([2, 0, 0, 2, 2])
     selected = for_each_question(x, index)

@@ -1,4 +1,4 @@
-"""Sets of places against sums by hand, and what a network with them gives to its head."""
+"""Sets of places against explicit sums, and the head's inputs in a network with sets."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_a_place_belongs_by_a_sigmoid_and_is_counted_by_its_weight(
 
 
 def test_two_equal_objects_count_as_two_where_a_read_finds_the_same() -> None:
-    """What an attentive read cannot tell: the number of objects like the key."""
+    """An attentive read cannot count the objects that fit the key."""
     torch.manual_seed(0)
     block = FilmedResBlock(4, sets=1, coordinates="none", input_proj_kernel=0, kernel_size=1)
     block.eval()
@@ -75,25 +75,25 @@ def test_a_places_weight_is_the_sum_of_those_it_stands_for(size: tuple[int, int]
 @pytest.mark.parametrize(("head_inputs", "num_blocks"), [("last", 1), ("all", 3)])
 def test_the_classifier_sees_the_last_block_or_all(head_inputs: str, num_blocks: int) -> None:
     net = small_net(head_inputs=head_inputs).eval()
-    # A read, maximum and mean, and two numbers a block.
+    # For each block: the read, maximum and mean, and two counts.
     assert net.classifier.mlp[0].in_features == num_blocks * (6 + 2 * 6 + 2)
     features, questions = torch.randn(2, 3, 4, 4), torch.tensor([[1, 4, 2], [1, 5, 2]])
-    given: list[torch.Tensor] = []
-    net.classifier.mlp.register_forward_pre_hook(lambda module, args: given.append(args[0]))
+    inputs: list[torch.Tensor] = []
+    net.classifier.mlp.register_forward_pre_hook(lambda module, args: inputs.append(args[0]))
     net(features, questions)
     net.film_generator.register_forward_hook(
         lambda module, args, out: out._replace(gamma=out.gamma.index_fill(1, torch.tensor([0]), 0))
     )
     net(features, questions)
-    before, after = given
+    before, after = inputs
     changed = (before != after).any(0)
-    # The first block's own read is seen by the head only where it is given all of them.
+    # The first block's read is an input of the head only if all blocks are.
     assert changed[:6].any()
     assert changed.shape == (num_blocks * 20,)
 
 
 def test_each_weight_has_a_gradient() -> None:
-    """Also those of the last block, whose map nothing reads."""
+    """This includes the last block, although nothing reads its map."""
     net = small_net(head_inputs="all", initial_biases="uniform")
     net(torch.randn(3, 3, 4, 4), torch.tensor([[1, 4, 2], [1, 5, 2], [1, 6, 2]])).sum().backward()
     without = [name for name, weight in net.named_parameters() if weight.grad is None]
@@ -103,13 +103,13 @@ def test_each_weight_has_a_gradient() -> None:
 def test_places_count_by_their_weights_in_a_network() -> None:
     net = small_net().eval()
     features, questions = torch.randn(1, 3, 4, 4), torch.tensor([[1, 4, 2]])
-    numbers: list[torch.Tensor] = []
-    net.blocks[-1].sets.register_forward_hook(lambda module, args, out: numbers.append(out[1]))
+    counts: list[torch.Tensor] = []
+    net.blocks[-1].sets.register_forward_hook(lambda module, args, out: counts.append(out[1]))
     net(features, questions)
-    net.place_weights.conv.bias.data += 100  # each place of the features counts one
+    net.place_weights.conv.bias.data += 100  # each place counts 1
     net(features, questions)
-    net.place_weights.conv.bias.data -= 200  # none counts
+    net.place_weights.conv.bias.data -= 200  # no place counts
     net(features, questions)
-    some, every, none = numbers
+    some, every, none = counts
     assert (none.abs() < 1e-6).all()
     assert (some < every).all()

@@ -1,4 +1,4 @@
-"""What networks for spectrograms need of stem and coordinate maps, against loops and torch."""
+"""Stems and coordinate maps for spectrograms, against loops and torch."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_strides_of_rows_and_columns() -> None:
 
 
 def test_rows_as_channels_are_a_convolution_over_time() -> None:
-    """With a channel for each row of each of the features' channels."""
+    """There is a channel for each row of each of the features' channels."""
     torch.manual_seed(0)
     stem = Stem(2, 5, "xy", 8, strides=[[1, 2]], coordinates=False, rows_as_channels=True).eval()
     x = torch.randn(3, 2, 8, 12)
@@ -60,10 +60,10 @@ def test_rows_as_channels_are_a_convolution_over_time() -> None:
     assert conv.weight.shape == (5, 16, 3, 3)
     series = x.reshape(3, 16, 12)
     expected = F.conv1d(series, conv.weight[:, :, 1], conv.bias, stride=2, padding=1)
-    found = stem(x)
-    assert found.shape[2:] == stem.output_size(8, 12) == (1, 6)
+    output = stem(x)
+    assert output.shape[2:] == stem.output_size(8, 12) == (1, 6)
     expected = torch.relu(expected / (1 + stem.layers[1].eps) ** 0.5)
-    torch.testing.assert_close(found[:, :, 0], expected)
+    torch.testing.assert_close(output[:, :, 0], expected)
 
 
 def test_cnn_lstm_has_a_stem_on_request() -> None:

@@ -15,15 +15,15 @@ M = TypeVar("M", bound=nn.Module)
 
 
 def accelerated(module: M) -> M:
-    """The module, replaced by its fast form."""
-    done = accelerate(nn.ModuleList([module]))
-    assert "0" in done.replaced, done
+    """Replace a module by its fast form."""
+    acceleration = accelerate(nn.ModuleList([module]))
+    assert "0" in acceleration.replaced, acceleration
     return module
 
 
 @contextmanager
 def threads(count: int) -> Iterator[None]:
-    """Work with so many threads."""
+    """Within the block, let torch use ``count`` threads."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:

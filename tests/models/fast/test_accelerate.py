@@ -1,4 +1,4 @@
-"""What is read is what runs: with and without ``accelerate``, in every precision."""
+"""The code that is read is the code that runs, with and without ``accelerate``."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from filmvqa.models.fast.accelerate import FAST_FORMS, accelerate
 from filmvqa.models.protocols import Modulation
 from tests.models.small_models import SIZES, questions, small
 
-#: A network like the demo's and the shipped one: every part of it has a fast form.
+#: A network like the demo's and the shipped one, with all modules that have a fast form.
 READS = {
     "channels": 12, "num_blocks": 2, "reads": True,
     "encoder": {"embedding_dim": 8, "hidden_dim": 16}, "generator": {"word_attention": True},
@@ -69,7 +69,7 @@ def leaf_parts(model: nn.Module) -> list[tuple[str, nn.Module]]:
 def test_an_edited_film_takes_effect(
     name: str, fast: bool, bfloat16: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Edited after the network was built, and before."""
+    """It is edited after the network is built, or before."""
     model = network(name, fast=fast)
     before = output_of(model, bfloat16=bfloat16)
     monkeypatch.setattr(filmvqa.film, "film", lambda x, gamma, beta: torch.full_like(x, 0.5))
@@ -152,17 +152,17 @@ def test_accelerated_is_plain_in_single_precision(name: str) -> None:
 
 def test_every_form_replaces_what_it_knows_and_says_so() -> None:
     model = network("film_reads")
-    done = accelerate(model)
-    assert not done.left
+    acceleration = accelerate(model)
+    assert not acceleration.left
     assert not accelerate(network("film_reads").requires_grad_(False)).left
-    assert set(done.replaced) == {
+    assert set(acceleration.replaced) == {
         name for name, part in network("film_reads").named_modules() if type(part) in FAST_FORMS
     }
-    text = str(done)
+    text = str(acceleration)
     assert text.startswith("accelerated: ")
     assert "2 blocks" in text
     assert "encoder" in text
-    assert not accelerate(model).replaced  # nothing is left to do
+    assert not accelerate(model).replaced  # everything is replaced already
 
 
 def test_random_numbers_and_statistics_stay_as_they_are() -> None:
@@ -190,14 +190,14 @@ def test_a_block_that_computes_something_else_is_left(
     edited: Callable[..., Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(filmvqa.film, "film", edited)
-    done = accelerate(network("film_reads"))
-    assert set(done.left) == {"blocks.0", "blocks.1"}
-    assert "blocks.0 is left: its fast form computes something else" in str(done)
+    acceleration = accelerate(network("film_reads"))
+    assert set(acceleration.left) == {"blocks.0", "blocks.1"}
+    assert "blocks.0 is left: its fast form computes something else" in str(acceleration)
 
 
 def test_a_subclass_is_left_alone() -> None:
     model = network("film_reads")
     model.blocks[0].__class__ = type("MyBlock", (type(model.blocks[0]),), {})
-    done = accelerate(model)
-    assert "blocks.0" not in done.replaced
-    assert "blocks.1" in done.replaced
+    acceleration = accelerate(model)
+    assert "blocks.0" not in acceleration.replaced
+    assert "blocks.1" in acceleration.replaced

@@ -34,7 +34,7 @@ def run(module: FilmedResBlock, inputs: list[Tensor]) -> BlockOutput:
     return module(x, Modulation(*parameters), context, True, weights)
 
 
-def given_on(output: BlockOutput) -> list[Tensor]:
+def outputs_of(output: BlockOutput) -> list[Tensor]:
     return [part for part in output if part is not None]
 
 
@@ -67,31 +67,31 @@ def test_outputs_and_gradients_are_those_of_torchs_functions(
         channels, batch=questions, key=channels + PlaceSets.key_dim(channels, sets)
     )
     inputs = (x, context, torch.rand(questions, *size), *parameters[:4])
-    own, reference = as_leaves(inputs, torch.float32), as_leaves(inputs, torch.float64)
+    inputs32, inputs64 = as_leaves(inputs, torch.float32), as_leaves(inputs, torch.float64)
     with threads(num_threads):
-        out, expected = given_on(run(module, own)), given_on(run(exact, reference))
+        out, expected = outputs_of(run(module, inputs32)), outputs_of(run(exact, inputs64))
         weights = [torch.randn_like(t) for t in out]
         sum((t * w).sum() for t, w in zip(out, weights, strict=True)).backward()
     sum((t * w).sum() for t, w in zip(expected, weights, strict=True)).backward()
-    assume(has_no_ties(copy.deepcopy(exact), reference))
+    assume(has_no_ties(copy.deepcopy(exact), inputs64))
     tolerance = 2e-5
-    for got, right in zip(out, expected, strict=True):
-        assert_near(got, right, tolerance)
-    leaves = zip([*own, *module.parameters()], [*reference, *exact.parameters()], strict=True)
+    for actual, target in zip(out, expected, strict=True):
+        assert_near(actual, target, tolerance)
+    leaves = zip([*inputs32, *module.parameters()], [*inputs64, *exact.parameters()], strict=True)
     gradients = [(a.grad, b.grad) for a, b in leaves if b.grad is not None and b.numel()]
-    scale = max(1.0, *(float(right.abs().max()) for _, right in gradients))
-    for got, right in gradients:
-        assert (got - right).abs().max() <= 20 * tolerance * scale
+    scale = max(1.0, *(float(target.abs().max()) for _, target in gradients))
+    for actual, target in gradients:
+        assert (actual - target).abs().max() <= 20 * tolerance * scale
     for name in ("running_mean", "running_var", "num_batches_tracked"):
         assert_near(getattr(module.norm, name), getattr(exact.norm, name), tolerance)
 
 
-def assert_near(got: Tensor, right: Tensor, tolerance: float) -> None:
-    assert (got - right).abs().max() <= tolerance * (1 + right.abs().max())
+def assert_near(actual: Tensor, target: Tensor, tolerance: float) -> None:
+    assert (actual - target).abs().max() <= tolerance * (1 + target.abs().max())
 
 
 def has_no_ties(exact: FilmedResBlock, inputs: list[Tensor]) -> bool:
-    """Whether rounding moves no value across 0, and no other position to the maximum."""
+    """Whether rounding can neither change the sign of a value nor move a maximum."""
     with torch.no_grad():
         x, context, _, gamma, beta, *_ = inputs
         z = exact.norm(exact.conv(x) + exact.context(context)[:, :, None, None])
@@ -104,13 +104,13 @@ def has_no_ties(exact: FilmedResBlock, inputs: list[Tensor]) -> bool:
 def test_moments_of_values_far_from_zero(mean: float) -> None:
     torch.manual_seed(0)
     h, offset = mean + torch.randn(9, 25, 8), torch.randn(9, 8)
-    own = _moments(h, offset)
+    moments = _moments(h, offset)
     exact = (h.double() + offset.double()[:, None]).flatten(0, 1)
-    assert torch.allclose(own[0].double(), exact.mean(0), rtol=1e-6, atol=1e-6)
-    assert torch.allclose(own[1].double(), exact.var(0, unbiased=False), rtol=1e-5)
+    assert torch.allclose(moments[0].double(), exact.mean(0), rtol=1e-6, atol=1e-6)
+    assert torch.allclose(moments[1].double(), exact.var(0, unbiased=False), rtol=1e-5)
 
 
-def test_it_runs_where_it_is_meant_to(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_runs_only_in_supported_cases(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
     kernels = FusedBlock.apply
     monkeypatch.setattr(FusedBlock, "apply", lambda *a: calls.append(1) or kernels(*a))

@@ -15,7 +15,7 @@ from tests.models.small_models import questions
 
 
 def gates_of(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """σ and tanh as the kernel computes them: those of r, and of n where r is 0."""
+    """σ and tanh from the kernel: the gate r, and the gate n with hidden products of 0."""
     rows, one = len(values), np.ones((len(values), 1), np.float32)
     inputs = np.zeros((rows, 3), np.float32)
     hidden = np.zeros((rows, 3), np.float32)
@@ -43,23 +43,23 @@ def test_what_is_not_a_number_is_not_hidden() -> None:
 
 
 @pytest.mark.parametrize("bidirectional", [False, True])
-def test_with_and_without_it(bidirectional: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_with_and_without_kernels(bidirectional: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     encoder = accelerated(
         QuestionEncoder(20, embedding_dim=8, hidden_dim=16, bidirectional=bidirectional)
     )
-    asked = questions([9, 1, 5, 12, 5])
+    rows = questions([9, 1, 5, 12, 5])
     weights = torch.randn(5, 16)
     outputs, gradients = [], []
     for fused in (True, False):
         monkeypatch.setattr(recurrence, "_is_fused", lambda *_, fused=fused: fused)
         encoder.zero_grad()
-        out = encoder(asked)
+        out = encoder(rows)
         (out * weights).sum().backward()
         outputs.append(out.detach())
         gradients.append([p.grad.clone() for p in encoder.parameters()])
         with torch.no_grad():
-            assert torch.allclose(encoder(asked), out, atol=1e-6)
+            assert torch.allclose(encoder(rows), out, atol=1e-6)
     assert torch.allclose(*outputs, atol=2e-6)
     for one, other in zip(*gradients, strict=True):
         assert torch.allclose(one, other, rtol=1e-4, atol=1e-5)

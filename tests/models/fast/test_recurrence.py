@@ -42,11 +42,11 @@ def test_a_tree_has_each_distinct_prefix_once(rows: list[Tensor], more: int) -> 
     assert {spell(node) for node in range(len(words))} == prefixes
     for row, nodes in zip(rows, tree.nodes.tolist(), strict=True):
         for t, node in enumerate(nodes):
-            assert spell(node) == tuple(row[: t + 1].tolist())  # at padding: the whole
+            assert spell(node) == tuple(row[: t + 1].tolist())  # at padding: the whole question
 
 
 @given(rows=questions_of)
-def test_kept_apart_it_is_a_packed_batch(rows: list[Tensor]) -> None:
+def test_without_sharing_a_tree_is_a_packed_batch(rows: list[Tensor]) -> None:
     questions, lengths = padded(rows)
     tree = prefix_tree(questions, lengths, share=False)
     packed = pack_padded_sequence(questions, lengths, batch_first=True, enforce_sorted=False)
@@ -86,7 +86,7 @@ def test_states_and_gradients_are_torchs(
 
 
 @pytest.mark.parametrize("rnn_type", [nn.GRU, nn.LSTM])
-def test_bfloat16_products_round_as_torchs_own_do(rnn_type: type) -> None:
+def test_bfloat16_products_are_rounded_a_little(rnn_type: type) -> None:
     torch.manual_seed(0)
     questions, lengths = padded([torch.randint(1, 9, (n,)) for n in (3, 20, 11, 20, 1)])
     embedding, rnn = nn.Embedding(9, 16), rnn_type(16, 64, batch_first=True)
@@ -109,7 +109,7 @@ def test_bfloat16_products_round_as_torchs_own_do(rnn_type: type) -> None:
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("rnn_type", [nn.GRU, nn.LSTM])
 def test_a_gpus_states_and_gradients_are_the_cpus(rnn_type: type, training: bool) -> None:
-    """Also where cuDNN has no gradients, in evaluation mode."""
+    """In evaluation mode, cuDNN has no gradients."""
     torch.manual_seed(0)
     questions, lengths = padded([torch.randint(1, 9, (n,)) for n in (3, 20, 11, 20, 1)])
     embedding, rnn = nn.Embedding(9, 16).double(), rnn_type(16, 64, batch_first=True).double()
@@ -136,7 +136,7 @@ def test_a_gpus_states_and_gradients_are_the_cpus(rnn_type: type, training: bool
     ],
     ids=str,
 )
-def test_sharing_changes_nothing_but_the_work(options: dict, monkeypatch) -> None:
+def test_sharing_does_not_change_results(options: dict, monkeypatch) -> None:
     torch.manual_seed(0)
     encoder = accelerated(QuestionEncoder(6, embedding_dim=4, hidden_dim=8, **options)).double()
     questions, _ = padded([torch.randint(1, 6, (n,)) for n in (1, 2, 3, 7, 7, 7, 2, 2)])
@@ -147,7 +147,7 @@ def test_sharing_changes_nothing_but_the_work(options: dict, monkeypatch) -> Non
     assert states.shape == (8, 7, 8)
 
 
-def test_dropout_keeps_equal_beginnings_apart() -> None:
+def test_dropout_separates_equal_prefixes() -> None:
     torch.manual_seed(0)
     encoder = accelerated(QuestionEncoder(6, embedding_dim=64, hidden_dim=8, embedding_dropout=0.5))
     questions = torch.tensor([[1, 2, 3], [1, 2, 3]])

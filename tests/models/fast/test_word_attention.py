@@ -34,24 +34,24 @@ def test_outputs_and_gradients_are_those_of_torchs_functions(
     attention = accelerated(WordAttention(width, 1, [1] * num_queries))
     reference = WordAttention(width, 1, [1] * num_queries).double()
     reference.load_state_dict(attention.state_dict())
-    own = [
+    inputs = [
         torch.randn(len(lengths), count, width, requires_grad=True)
         for count in (num_queries, max(lengths))
     ]
-    exact = [t.detach().double().requires_grad_() for t in own]
+    exact = [t.detach().double().requires_grad_() for t in inputs]
     with threads(num_threads):
-        out = attention.attend(*own, padding)
+        out = attention.attend(*inputs, padding)
         grad = torch.randn_like(out)
         out.backward(grad)
     expected = reference.attend(*exact, padding)
     expected.backward(grad.double())
     assert torch.allclose(out.double(), expected, rtol=1e-5, atol=1e-5)
     if num_queries > 1:
-        own.append(attention.slopes)
+        inputs.append(attention.slopes)
         exact.append(reference.slopes)
-    for a, b in zip(own, exact, strict=True):
+    for a, b in zip(inputs, exact, strict=True):
         assert torch.allclose(a.grad.double(), b.grad, rtol=1e-4, atol=1e-4)
-    assert not own[1].grad[padding].any()
+    assert not inputs[1].grad[padding].any()
 
 
 def test_it_runs_in_float32_without_autocast(monkeypatch: pytest.MonkeyPatch) -> None:
