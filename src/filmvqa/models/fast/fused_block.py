@@ -102,7 +102,7 @@ class FusedBlock(torch.autograd.Function):
             argmax,
         ) = ctx.saved_tensors  # fmt: skip
         grad_y = torch.zeros_like(x) if grad_y is None else grad_y.contiguous()
-        of_read, of_maximum, of_mean, of_scores = (
+        grad_read, grad_maximum, grad_mean, grad_scores = (
             torch.zeros_like(like) if grad is None else grad.contiguous()
             for like, grad in (
                 (key, grad_read), (key, grad_maximum), (key, grad_mean), (attention, grad_scores)
@@ -115,9 +115,9 @@ class FusedBlock(torch.autograd.Function):
         grad_set_bias = set_key.new_empty(set_key.shape[:2])
         sums = key.new_empty((len(key), 2, key.shape[1]))
         over_questions(
-            _backward_kernel, h, x, scale, shift, key, set_key, attention, argmax, grad_y, of_read,
-            of_maximum, of_mean, of_scores, grad_set_scores.contiguous(), grad_x, grad_h, grad_key,
-            grad_set_key, grad_set_bias, sums,
+            _backward_kernel, h, x, scale, shift, key, set_key, attention, argmax, grad_y,
+            grad_read, grad_maximum, grad_mean, grad_scores, grad_set_scores.contiguous(), grad_x,
+            grad_h, grad_key, grad_set_key, grad_set_bias, sums,
         )  # fmt: skip
         grad_beta = sums[:, 0]
         grad_gamma = inverse * (sums[:, 1] + (offset - batch_mean) * grad_beta)
@@ -203,28 +203,28 @@ def _forward_kernel(  # type: ignore[no-untyped-def]
             weights[n] = score
             scores[b, n] = score
             for s in range(set_bias.shape[1]):
-                of_set = set_bias[b, s]
+                set_score = set_bias[b, s]
                 for c in range(channels):
-                    of_set += set_key[b, s, c] * branch[c]
-                set_scores[b, n, s] = of_set
+                    set_score += set_key[b, s, c] * branch[c]
+                set_scores[b, n, s] = set_score
             highest = max(highest, score)
         normaliser = zero
         for n in range(positions):
             weights[n] = np.exp(weights[n] - highest)
             normaliser += weights[n]
-        found = np.zeros(channels, np.float32)
+        average = np.zeros(channels, np.float32)
         largest = np.full(channels, zero, np.float32)
         where = np.zeros(channels, np.int32)
         for n in range(positions):
             weights[n] /= normaliser
             for c in range(channels):
-                found[c] += weights[n] * y[b, n, c]
+                average[c] += weights[n] * y[b, n, c]
             for c in range(channels):
                 value = a[c] * h[b, n, c] + c0[c]
                 is_larger = value > largest[c]
                 largest[c] = value if is_larger else largest[c]
                 where[c] = np.int32(n) if is_larger else where[c]
-        read[b] = found
+        read[b] = average
         maximum[b] = largest
         argmax[b] = where
         mean[b] = total / np.float32(positions)
@@ -243,8 +243,8 @@ def _backward_kernel(  # type: ignore[no-untyped-def]
     """
     positions, channels = h.shape[1:]
     zero = np.float32(0.0)
-    of_attention = np.empty(positions, np.float32)
-    of_sets = np.empty(channels, np.float32)
+    attention_grad = np.empty(positions, np.float32)
+    set_grad = np.empty(channels, np.float32)
     for b in range(start, stop):
         a, c0, k, r = scale[b], shift[b], key[b], grad_read[b]
         expected = zero
@@ -253,39 +253,39 @@ def _backward_kernel(  # type: ignore[no-untyped-def]
             for c in range(channels):
                 value = a[c] * h[b, n, c] + c0[c]
                 product += r[c] * (x[b, n, c] + (zero if value <= zero else value))
-            of_attention[n] = product
+            attention_grad[n] = product
             expected += attention[b, n] * product
-        of_key = np.zeros(channels, np.float32)
+        key_grad = np.zeros(channels, np.float32)
         first = np.zeros(channels, np.float32)
         second = np.zeros(channels, np.float32)
-        each = grad_mean[b] / np.float32(positions)
-        at, of_maximum = argmax[b], grad_maximum[b]
+        mean_grad = grad_mean[b] / np.float32(positions)
+        at, maximum_grad = argmax[b], grad_maximum[b]
         grad_set_key[b] = zero
         grad_set_bias[b] = zero
         for n in range(positions):
             weight = attention[b, n]
-            of_score = weight * (of_attention[n] - expected) + grad_scores[b, n]
-            of_sets[:] = zero
+            score_grad = weight * (attention_grad[n] - expected) + grad_scores[b, n]
+            set_grad[:] = zero
             for s in range(set_key.shape[1]):
-                of_set = grad_set_scores[b, n, s]
-                grad_set_bias[b, s] += of_set
+                set_score_grad = grad_set_scores[b, n, s]
+                grad_set_bias[b, s] += set_score_grad
                 for c in range(channels):
                     value = a[c] * h[b, n, c] + c0[c]
-                    of_sets[c] += of_set * set_key[b, s, c]
-                    grad_set_key[b, s, c] += of_set * (zero if value <= zero else value)
+                    set_grad[c] += set_score_grad * set_key[b, s, c]
+                    grad_set_key[b, s, c] += set_score_grad * (zero if value <= zero else value)
             for c in range(channels):
                 value = a[c] * h[b, n, c] + c0[c]
                 is_off = value <= zero
-                of_output = grad_y[b, n, c] + weight * r[c]
-                grad_x[b, n, c] = of_output
-                of_key[c] += of_score * (zero if is_off else value)
-                grad = of_output + of_score * k[c] + each[c] + of_sets[c]
-                grad += of_maximum[c] if at[c] == n else zero
+                output_grad = grad_y[b, n, c] + weight * r[c]
+                grad_x[b, n, c] = output_grad
+                key_grad[c] += score_grad * (zero if is_off else value)
+                grad = output_grad + score_grad * k[c] + mean_grad[c] + set_grad[c]
+                grad += maximum_grad[c] if at[c] == n else zero
                 grad = zero if is_off else grad
                 grad_branch[b, n, c] = grad
                 first[c] += grad
                 second[c] += grad * h[b, n, c]
-        grad_key[b] = of_key
+        grad_key[b] = key_grad
         sums[b, 0] = first
         sums[b, 1] = second
 

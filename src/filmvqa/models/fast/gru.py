@@ -77,11 +77,11 @@ def gates_backward(grad_states, gates, prev_h, grad_gates):  # type: ignore[no-u
             r, z = gates[i, j], gates[i, width + j]
             n, q = gates[i, 2 * width + j], gates[i, 3 * width + j]
             grad = grad_states[i, j]
-            of_n = grad * (one - z) * (one - n * n)
-            grad_gates[i, j] = of_n * r
-            grad_gates[i, width + j] = of_n * q * r * (one - r)
+            n_grad = grad * (one - z) * (one - n * n)
+            grad_gates[i, j] = n_grad * r
+            grad_gates[i, width + j] = n_grad * q * r * (one - r)
             grad_gates[i, 2 * width + j] = (prev_h[i, j] - n) * grad * z * (one - z)
-            grad_gates[i, 3 * width + j] = of_n
+            grad_gates[i, 3 * width + j] = n_grad
 
 
 @kernel

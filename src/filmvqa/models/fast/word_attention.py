@@ -100,26 +100,26 @@ def _backward_kernel(  # type: ignore[no-untyped-def]
     """Add to ``grad_words``, and write the other gradients."""
     num_queries, width = queries.shape[1:]
     scale = np.float32(1.0 / math.sqrt(width))
-    of_weights = np.empty(words.shape[1], np.float32)
+    weight_grads = np.empty(words.shape[1], np.float32)
     for b in range(start, stop):
         length = lengths[b]
         for i in range(num_queries):
-            query, weight, of_read = queries[b, i], weights[b, i], grad_reads[b, i]
+            query, weight, read_grad = queries[b, i], weights[b, i], grad_reads[b, i]
             expected = np.float32(0.0)
             for t in range(length):
                 word = words[b, t]
                 product = np.float32(0.0)
                 for d in range(width):
-                    product += of_read[d] * word[d]
-                of_weights[t] = product
+                    product += read_grad[d] * word[d]
+                weight_grads[t] = product
                 expected += weight[t] * product
-            of_query, of_slope = np.zeros(width, np.float32), np.float32(0.0)
+            query_grad, slope_grad = np.zeros(width, np.float32), np.float32(0.0)
             for t in range(length):
-                of_score = scale * weight[t] * (of_weights[t] - expected)
-                of_slope += of_score * _place(t, length)
-                word, of_word = words[b, t], grad_words[b, t]
+                score_grad = scale * weight[t] * (weight_grads[t] - expected)
+                slope_grad += score_grad * _place(t, length)
+                word, word_grad = words[b, t], grad_words[b, t]
                 for d in range(width):
-                    of_query[d] += of_score * word[d]
+                    query_grad[d] += score_grad * word[d]
                 for d in range(width):
-                    of_word[d] += weight[t] * of_read[d] + of_score * query[d]
-            grad_queries[b, i], grad_slopes[b, i] = of_query, of_slope / scale
+                    word_grad[d] += weight[t] * read_grad[d] + score_grad * query[d]
+            grad_queries[b, i], grad_slopes[b, i] = query_grad, slope_grad / scale
