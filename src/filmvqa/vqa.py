@@ -371,12 +371,8 @@ def _as_image(picture: Any, size: tuple[int, int]) -> NDArray[np.uint8]:
     """A picture as uint8 (3, H, W), resized to ``size`` (H, W)."""
     if isinstance(picture, str | Path):
         picture = read_picture(picture)
-    if (
-        isinstance(picture, np.ndarray)
-        and picture.dtype == np.uint8
-        and picture.ndim == 3
-        and picture.shape[2] in (3, 4)
-    ):
+    is_pixels = isinstance(picture, np.ndarray) and picture.dtype == np.uint8
+    if is_pixels and picture.ndim == 3 and picture.shape[2] in (3, 4):
         picture = Image.fromarray(picture)
     if isinstance(picture, Image.Image):
         return resize_picture(as_shown(picture, "the picture"), size)
