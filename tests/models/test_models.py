@@ -235,7 +235,7 @@ def test_invalid_options_are_refused(options: dict, message: str) -> None:
 def test_an_error_of_the_code_keeps_its_traceback(
     error: type[Exception], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(weight: torch.Tensor) -> None:
+    def broken(*_: object, **__: object) -> None:
         raise error("a bug")
 
     monkeypatch.setattr(nn.init, "kaiming_uniform_", broken)
