@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,7 +30,6 @@ def estimate_difference(
     *,
     counts: NDArray[np.int64] | None = None,
     resamples: int = 4000,
-    seed: int = 0,
 ) -> Difference:
     """The mean score of ``first`` minus that of ``second``, by a bootstrap over seeds and images.
 
@@ -58,29 +56,27 @@ def estimate_difference(
         (N,) of how many questions each score is the sum; None: of one.
     """
     seeds = len(first)
-    of_image = np.unique(images, return_inverse=True)[1]
-    questions = np.bincount(of_image, counts).astype(np.float64)  # (I,)
-    better = first.astype(np.float64) - second  # (S, N)
-    gains = np.stack([np.bincount(of_image, row) for row in better])  # (S, I) right answers more
+    image_of_question = np.unique(images, return_inverse=True)[1]
+    questions = np.bincount(image_of_question, counts).astype(np.float64)  # (I,)
+    num_images = len(questions)
+    gains = np.stack(
+        [np.bincount(image_of_question, row) for row in first.astype(np.float64) - second]
+    )  # (S, I)
     mean = gains.sum() / (seeds * questions.sum())
-    generator = np.random.default_rng(seed)
-    chosen = generator.multinomial(
-        len(questions), np.full(len(questions), 1 / len(questions)), resamples
-    ).astype(np.float64)  # (R, I) how often an image is drawn
-    by_seed = chosen @ gains.T / (chosen @ questions)[:, None]  # (R, S)
+    generator = np.random.default_rng(0)
+    image_counts = generator.multinomial(
+        num_images, np.full(num_images, 1 / num_images), resamples
+    ).astype(np.float64)  # (R, I) how often each image is drawn
+    by_seed = image_counts @ gains.T / (image_counts @ questions)[:, None]  # (R, S)
     drawn = max(1, seeds - 1)
-    weights = generator.multinomial(drawn, np.full(seeds, 1 / seeds), resamples)
-    if seeds == 1:
-        weights = np.ones((resamples, 1), np.int64)
-    differences = (by_seed * weights).sum(1) / drawn
-    of_seeds = by_seed.mean(0).var(ddof=1) / seeds if seeds > 1 else 0.0
-    factor = _factor([of_seeds, by_seed.mean(1).var()], [seeds - 1, len(questions) - 1])
-    half = factor * differences.std()
+    seed_counts = generator.multinomial(drawn, np.full(seeds, 1 / seeds), resamples)  # (R, S)
+    differences = (by_seed * seed_counts).sum(1) / drawn
+    seed_variance = by_seed.mean(0).var(ddof=1) / seeds if seeds > 1 else 0.0
+    image_variance = by_seed.mean(1).var()
+    parts = ((seed_variance, seeds - 1), (image_variance, num_images - 1))
+    spread = sum(v * v / freedom for v, freedom in parts if v and freedom)
+    half = 0.0
+    if spread:
+        freedom = (seed_variance + image_variance) ** 2 / spread
+        half = t.ppf(0.975, freedom) * differences.std()
     return Difference(float(mean), float(mean - half), float(mean + half))
-
-
-def _factor(variances: Sequence[float], freedoms: Sequence[int]) -> float:
-    """Half of a 95% interval in standard deviations, by Student's t, for a sum of estimates with
-    these variances, each with its degrees of freedom (Satterthwaite 1946)."""
-    spread = sum(v * v / f for v, f in zip(variances, freedoms, strict=True) if v and f)
-    return float(t.ppf(0.975, sum(variances) ** 2 / spread)) if spread else 0.0

@@ -38,7 +38,7 @@ from filmvqa.tasks.reports import percent, percent_interval, wilson_interval
 from filmvqa.worlds.clevr.generate import MAKER
 from filmvqa.worlds.engine.ask_scenes import AskScenesSettings, ask_scenes
 from filmvqa.worlds.engine.scene_records import RELATE
-from filmvqa.worlds.engine.schema import Info, read_questions, write_records
+from filmvqa.worlds.engine.schema import Info, Question, read_questions, write_records
 
 #: The families of CLEVR (numbers of the release) whose programs are those of a test, but for a
 #: relation in place of what matches; by the test's names in the paper and in its code's templates.
@@ -52,6 +52,7 @@ NEAREST: dict[tuple[str, str], tuple[int, ...]] = {
     ("compare_mat_spa", "compare_sim_loc"): (15, 18, 24),
 }
 _FAMILIES = {name: families for names, families in NEAREST.items() for name in names}
+_ALL_NEAREST: list[str | int] = sorted({*chain(*NEAREST.values())})
 
 
 def measure_closure(settings: ClosureSettings) -> tuple[Path, dict[str, Any]]:
@@ -85,24 +86,30 @@ def measure_closure(settings: ClosureSettings) -> tuple[Path, dict[str, Any]]:
     layout = replace(data.layout, backbone=content["data"]["backbone"])
     scenes = layout.scene_json(split)
     if not scenes.exists():
-        own: Any = data.set_settings("generator")
-        MAKER.generate(data.root, own, settings.workers)
+        generator: Any = data.set_settings("generator")
+        MAKER.generate(data.root, generator, settings.workers)
     folder = Path(settings.output or output_folder(settings.checkpoint) / "closure")
     reports = {}
     encoding = EncodingSettings(allow_unknown=settings.allow_unknown)
-    nearest: list[str | int] = sorted({*chain(*NEAREST.values())})
+    layouts = {
+        name: replace(
+            DatasetLayout.under(folder / name, prefix=layout.prefix),
+            images=layout.images, features=layout.features,
+        )
+        for name in ("clevr", "nearest", "closure", "mixed")
+    }  # fmt: skip
     with folder_lock(folder):
-        for name, templates, chosen in (
+        for name, templates, families in (
             ("clevr", None, None),
-            ("nearest", None, nearest),
+            ("nearest", None, _ALL_NEAREST),
             ("closure", settings.templates, None),
         ):
-            asked = _layout_below(folder, name, layout)
+            asked = layouts[name]
             questions = asked.question_json(split)
             questions.unlink(missing_ok=True)
             asking = AskScenesSettings(
                 scenes=str(scenes), output=str(questions), world=world.name, templates=templates,
-                families=chosen, questions_per_image=settings.questions_per_image,
+                families=families, questions_per_image=settings.questions_per_image,
                 seed=settings.seed, workers=settings.workers,
             )  # fmt: skip
             ask_scenes(asking, RELATE.get(world.name))
@@ -120,12 +127,15 @@ def measure_closure(settings: ClosureSettings) -> tuple[Path, dict[str, Any]]:
                 accelerate=settings.accelerate,
             )  # fmt: skip
             reports[name] = evaluate_checkpoint(evaluation)[1] or {}
-        mixed = _layout_below(folder, "mixed", layout)
-        sources = [_layout_below(folder, name, layout) for name in ("clevr", "closure")]
-        paths = [source.question_json(split) for source in sources]
-        _mix(paths, mixed.question_json(split), split)
+        clevr, closure = (
+            read_questions(layouts[name].question_json(split)).questions
+            for name in ("clevr", "closure")
+        )
+        numbered = (structs.replace(q, question_index=i) for i, q in enumerate(clevr + closure))
+        mixed = layouts["mixed"]
+        write_records(mixed.question_json(split), Info(split), "questions", numbered)
         preprocess_questions(mixed, encoding, vocabulary=vocabulary, world=world)
-        tests = _compare(reports["closure"], reports["nearest"], _commonest(questions))
+        tests = _compare(reports["closure"], reports["nearest"], _commonest(closure))
         report = {
             "checkpoint": settings.checkpoint,
             "split": split,
@@ -138,23 +148,10 @@ def measure_closure(settings: ClosureSettings) -> tuple[Path, dict[str, Any]]:
     return folder, report
 
 
-def _layout_below(folder: Path, name: str, layout: DatasetLayout) -> DatasetLayout:
-    """The layout of question files of their own about the images of another."""
-    own = DatasetLayout.under(folder / name, prefix=layout.prefix)
-    return replace(own, images=layout.images, features=layout.features)
-
-
-def _mix(sources: Sequence[Path], target: Path, split: str) -> None:
-    """Write the questions of several files as one."""
-    questions = [question for path in sources for question in read_questions(path).questions]
-    numbered = (structs.replace(q, question_index=i) for i, q in enumerate(questions))
-    write_records(target, Info(split), "questions", numbered)
-
-
-def _commonest(questions: Path) -> dict[str, float]:
+def _commonest(questions: Sequence[Question]) -> dict[str, float]:
     """The share of the commonest answer among the questions of each template file."""
     answers: dict[str, Counter[str]] = {}
-    for question in read_questions(questions).questions:
+    for question in questions:
         group = Path(question.template_filename or "").stem
         answers.setdefault(group, Counter())[question.answer or ""] += 1
     return {group: max(counts.values()) / counts.total() for group, counts in answers.items()}
@@ -179,18 +176,18 @@ def _compare(
 
 def format_tests(report: dict[str, Any]) -> str:
     """The report as a table to print."""
+
+    def cells(row: dict[str, Any]) -> list[str]:
+        interval = percent_interval(row["interval"])
+        return [percent(row["accuracy"]), interval, f"{row['questions']:,}"]
+
     rows = [["", "accuracy", "95% interval", "questions", "nearest of CLEVR", "commonest answer"]]
     for name, row in report["tests"].items():
         others = [percent(row["nearest"]["accuracy"]), percent(row["commonest_answer"])]
-        rows.append([name, *_cells(row), *others])
+        rows.append([name, *cells(row), *others])
     rows.append([f"mean of the {len(report['tests'])}", percent(report["mean"]), *[""] * 4])
-    rows.append(["CLEVR's own", *_cells(report["clevr"]["overall"]), "", ""])
+    rows.append(["CLEVR's own", *cells(report["clevr"]["overall"]), "", ""])
     return text_table(rows)
-
-
-def _cells(row: dict[str, Any]) -> list[str]:
-    interval = percent_interval(row["interval"])
-    return [percent(row["accuracy"]), interval, f"{row['questions']:,}"]
 
 
 def draw_tests(report: dict[str, Any], target: Path) -> None:
@@ -199,20 +196,18 @@ def draw_tests(report: dict[str, Any], target: Path) -> None:
     names = list(report["tests"])[::-1]  # the first is at the top
     with draw_figure(target, 7, 1.4 + 0.34 * len(names)) as figure:
         (axes,) = add_plots(figure)
-        looks = {
-            "CLOSURE": {"fmt": "o", "color": "C0"},
-            "nearest questions of CLEVR": {"fmt": "o", "color": "C1", "mfc": "white"},
-        }
-        for label, look in looks.items():
-            rows = [report["tests"][name] for name in names]
-            rows = rows if label == "CLOSURE" else [row["nearest"] for row in rows]
-            known = [i for i, row in enumerate(rows) if row["accuracy"] is not None]
-            values = [100 * rows[i]["accuracy"] for i in known]
-            bounds = 100 * np.array([rows[i]["interval"] for i in known]).reshape(-1, 2).T
-            axes.errorbar(
-                values, known, xerr=np.abs(bounds - values), capsize=3, label=label, **look
-            )
-        shares = [100 * report["tests"][name]["commonest_answer"] for name in names]
+        tests = [report["tests"][name] for name in names]
+        nearest = [test["nearest"] for test in tests]
+        for label, rows, look in (
+            ("CLOSURE", tests, {"color": "C0"}),
+            ("nearest questions of CLEVR", nearest, {"color": "C1", "mfc": "white"}),
+        ):
+            heights = [i for i, row in enumerate(rows) if row["accuracy"] is not None]
+            values = [100 * rows[i]["accuracy"] for i in heights]
+            bounds = 100 * np.array([rows[i]["interval"] for i in heights]).reshape(-1, 2).T
+            errors = np.abs(bounds - values)
+            axes.errorbar(values, heights, xerr=errors, fmt="o", capsize=3, label=label, **look)
+        shares = [100 * test["commonest_answer"] for test in tests]
         axes.plot(shares, range(len(names)), "k|", markersize=10, label="commonest answer")
         axes.set_yticks(range(len(names)), names)
         axes.set(xlabel="accuracy (%)", xlim=(0, 101))

@@ -10,7 +10,6 @@ from typing import Any, Literal
 import numpy as np
 
 from filmvqa.settings.effects import Effect
-from filmvqa.settings.nested import flatten
 from filmvqa.studies.bootstrap import Difference, estimate_difference
 from filmvqa.studies.claims import Claim, Contrast, Key
 from filmvqa.studies.raw_results import ScoredRun
@@ -89,13 +88,12 @@ def group_settings(claim: Claim, runs: Sequence[ScoredRun]) -> list[Setting]:
                 )
         group.setdefault(run.seed, run)
     ranks = [_rank(key, {values[i] for values in groups}) for i, key in enumerate(claim.keys)]
-    order = sorted(groups, key=lambda values: list(map(list.index, ranks, values)))
+    names = [key.key for key in claim.keys]
     return [
-        Setting(
-            dict(zip((key.key for key in claim.keys), values, strict=True)),
-            [groups[values][seed] for seed in sorted(groups[values])],
+        Setting(dict(zip(names, values, strict=True)), [run for _, run in sorted(group.items())])
+        for values, group in sorted(
+            groups.items(), key=lambda item: list(map(list.index, ranks, item[0]))
         )
-        for values in order
     ]
 
 
@@ -116,28 +114,27 @@ def judge(claim: Claim, settings: Sequence[Setting], margin: float) -> list[Outc
     """
     outcomes = []
     for contrast in claim.contrasts:
-        first, second = (
-            find_setting(settings, values) for values in (contrast.first, contrast.second)
-        )
-        if first is None or second is None:
-            continue
-        seeds = sorted({r.seed for r in first.runs} & {r.seed for r in second.runs})
+        pair = [find_setting(settings, values) for values in (contrast.first, contrast.second)]
+        runs = [{run.seed: run for run in setting.runs} if setting else {} for setting in pair]
+        seeds = sorted(runs[0].keys() & runs[1].keys())
         if not seeds:
             continue
-        pair = [[r for r in s.runs if r.seed in seeds] for s in (first, second)]
-        one = pair[0][0]
-        for run in (*pair[0], *pair[1]):
+        one = runs[0][seeds[0]]
+        for run in (by_seed[seed] for by_seed in runs for seed in seeds):
             if run.test_set != one.test_set:
                 raise UserError(
                     f"{run.place}: its test questions are not those of {one.place}; "
                     "evaluate both on the same set"
                 )
+        first, second = (
+            np.stack([by_seed[seed].scores for seed in seeds]) for by_seed in runs
+        )  # (S, I)
         difference = estimate_difference(
-            np.stack([r.scores for r in pair[0]]), np.stack([r.scores for r in pair[1]]),
-            np.arange(len(one.questions)), counts=one.questions,
-        )  # fmt: skip
+            first, second, np.arange(len(one.questions)), counts=one.questions
+        )
         verdict = judge_difference(difference, contrast.expected, margin, contrast.claimed)
-        if claim.plateau and min(first.at_the_end, second.at_the_end) < claim.plateau / 100:
+        ends = [setting.at_the_end for setting in pair if setting]
+        if claim.plateau and min(ends) < claim.plateau / 100:
             verdict = "still on its plateau"
         if len(seeds) < 2:  # the interval then leaves out how much seeds differ
             verdict = "too few seeds"
@@ -147,14 +144,11 @@ def judge(claim: Claim, settings: Sequence[Setting], margin: float) -> list[Outc
 
 def find_setting(settings: Sequence[Setting], values: dict[str, Any]) -> Setting | None:
     """The one setting that has the values; None without any."""
-    found = [
-        s
-        for s in settings
-        if all(s.values.get(key) == make_hashable(value) for key, value in values.items())
-    ]
-    if len(found) > 1:
-        raise UserError(f"contrasts: {flatten(values)} are the values of {len(found)} settings")
-    return found[0] if found else None
+    wanted = {key: make_hashable(value) for key, value in values.items()}
+    matches = [setting for setting in settings if wanted.items() <= setting.values.items()]
+    if len(matches) > 1:
+        raise UserError(f"contrasts: {values} are the values of {len(matches)} settings")
+    return matches[0] if matches else None
 
 
 def judge_difference(

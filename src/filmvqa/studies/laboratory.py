@@ -90,13 +90,11 @@ def report_claim(
     with folder_lock(output, claim.name):
         _, mark, by_hand = _read_page(page).partition(BY_HAND)
         write_file(page, format_page(report, split) + (f"\n{mark}{by_hand}" if mark else ""))
-        if settings:
-            for name, draw in {
-                claim.name: draw_settings,
-                f"{claim.name}_courses": draw_courses,
-            }.items():
-                with going_on_without(f"{output}/{name}.png"):
-                    draw(claim, settings, output / f"{name}.png")
+        for suffix, draw in (("", draw_settings), ("_courses", draw_courses)):
+            target = output / f"{claim.name}{suffix}.png"
+            with going_on_without(str(target)):
+                if settings:
+                    draw(claim, settings, target)
     return report
 
 
@@ -133,24 +131,27 @@ def _score_own(
 def format_page(report: ClaimReport, split: str) -> str:
     """A claim's page in Markdown."""
     claim = report.claim
-    lines = [f"# {claim.title}", f"*Claim: {claim.claim}* ({claim.source})"]
-    lines.append(f"```bash\npython scripts/laboratory.py claims=[{claim.called}]\n```")
+    parts = [
+        f"# {claim.title}",
+        f"*Claim: {claim.claim}* ({claim.source})",
+        f"```bash\npython scripts/laboratory.py claims=[{claim.called}]\n```",
+    ]
     if not report.settings:
-        return "\n\n".join([*lines, "Nothing was trained yet.\n"])
-    lines += [tabulate_settings(report, split), tabulate_outcomes(claim, report.outcomes)]
+        return "\n\n".join([*parts, "Nothing was trained yet.\n"])
     score = report.settings[0].score
-    lines.append(
+    title = f"{score[0].upper()}{score[1:]}"
+    parts += [
+        tabulate_settings(report, split),
+        tabulate_outcomes(claim, report.outcomes),
         f"{len(report.runs)} of {claim.runs} runs, {report.hours:.1f} hours of training. Scores "
         f"are the {score} in percent; all but those at the end are of each run's best checkpoint "
-        "on validation; the gap is training's less the test's."
-    )
-    lines.append(tell_origins(report))
-    lines += [claim.note] if claim.note else []
-    lines += [
-        f"![{score[0].upper()}{score[1:]} by setting]({claim.name}.png)",
-        f"![{score[0].upper()}{score[1:]} while training]({claim.name}_courses.png)",
+        "on validation; the gap is training's less the test's.",
+        tell_origins(report),
+        claim.note or "",
+        f"![{title} by setting]({claim.name}.png)",
+        f"![{title} while training]({claim.name}_courses.png)",
     ]
-    return "\n\n".join(line.rstrip("\n") for line in lines) + "\n"
+    return "\n\n".join(part.rstrip("\n") for part in parts if part) + "\n"
 
 
 def tell_origins(report: ClaimReport) -> str:

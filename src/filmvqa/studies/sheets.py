@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +18,6 @@ from filmvqa.features.images import (
     load_mask,
     read_picture,
 )
-from filmvqa.settings.typed import Cells, checked
 from filmvqa.system.errors import UserError
 from filmvqa.system.figures import add_pictures, draw_figure, outline, write_below
 from filmvqa.system.files import refuse_overwriting
@@ -25,19 +26,8 @@ from filmvqa.tasks.masks import MaskPrediction, RunLengths
 from filmvqa.tasks.protocol import read_predictions
 from filmvqa.worlds.engine.schema import Question, read_questions
 
-
-def check_sheet(target: str | Path, *inputs: str | Path, rows: int, columns: int) -> int:
-    """The number of a sheet's cells.
-
-    Raises
-    ------
-    UserError
-        If ``target`` is one of the inputs, or for rows or columns that no figure has.
-    """
-    checked(rows, Cells, "rows")
-    checked(columns, Cells, "columns")
-    refuse_overwriting(target, *inputs)
-    return rows * columns
+#: (H, W) of the images of a sheet.
+_SIZE = (320, 480)
 
 
 def list_first(
@@ -64,6 +54,12 @@ def group_by_image(questions: str | Path) -> dict[int, list[Question]]:
     return by_image
 
 
+def read_by_index(questions: str | Path) -> dict[int, Question]:
+    """The questions of a question JSON by ``question_index``, or by position without one."""
+    records = read_questions(questions).questions
+    return {i if q.question_index is None else q.question_index: q for i, q in enumerate(records)}
+
+
 def draw_sheet(
     questions: str | Path,
     images_folder: str | Path,
@@ -71,7 +67,6 @@ def draw_sheet(
     *,
     rows: int = 2,
     columns: int = 3,
-    size: tuple[int, int] = (320, 480),
     masks_folder: str | Path | None = None,
 ) -> None:
     """Write a PNG of the first images of a split, each with one of its questions and the answer, or
@@ -83,8 +78,6 @@ def draw_sheet(
         The question JSON of the split.
     rows, columns
         The grid of images.
-    size
-        (H, W) to which images are resized.
     masks_folder
         The masks of the objects, which expressions need.
 
@@ -93,19 +86,32 @@ def draw_sheet(
     UserError
         As ``check_sheet``, and if there are fewer images than the grid has cells.
     """
-    count = check_sheet(target, questions, images_folder, rows=rows, columns=columns)
-    by_image, paths = group_by_image(questions), list_first(images_folder, count)
+    refuse_overwriting(target, questions, images_folder)
+    by_image, paths = group_by_image(questions), list_first(images_folder, rows * columns)
     with draw_figure(target, 3.6 * columns, 2.95 * rows, dpi=100) as figure:
-        cells = add_pictures(figure, count, columns)
+        cells = add_pictures(figure, rows * columns, columns)
         for axes, (i, path) in zip(cells, paths.items(), strict=True):
-            axes.imshow(load_image(path, size).transpose(1, 2, 0))
-            if not (records := by_image.get(i)):
-                continue
-            record = records[i % len(records)]
-            if record.objects is not None and masks_folder is not None:
-                objects = load_mask(Path(masks_folder) / f"{path.stem}.png", size)[0]
-                outline(axes, np.isin(objects, record.objects))
-            write_below(axes, f"{record.question} {record.answer or ''}", width=52, size=8)
+            axes.imshow(load_image(path, _SIZE).transpose(1, 2, 0))
+            record = write_question(axes, by_image.get(i, []), i, width=52)
+            if record is not None and masks_folder is not None:
+                _outline_objects(axes, record, Path(masks_folder) / f"{path.stem}.png", _SIZE)
+
+
+def write_question(
+    axes: Any, questions: Sequence[Question], image: int, width: int
+) -> Question | None:
+    """Write one of an image's questions and its answer below it; return the question."""
+    if not questions:
+        return None
+    question = questions[image % len(questions)]
+    write_below(axes, f"{question.question} {question.answer or ''}", width=width, size=8)
+    return question
+
+
+def _outline_objects(axes: Any, question: Question, mask: Path, size: tuple[int, int]) -> None:
+    """Outline the objects (of the mask file) that an expression refers to."""
+    if question.objects is not None:
+        outline(axes, np.isin(load_mask(mask, size)[0], question.objects))
 
 
 def draw_masks(
@@ -132,31 +138,26 @@ def draw_masks(
     UserError
         If a file is missing or broken, or the predictions are no masks.
     """
-    count = check_sheet(target, predictions, rows=rows, columns=columns)
+    refuse_overwriting(target, predictions)
     predicted: dict[int, list[MaskPrediction]] = {}
     for record in read_predictions(Path(predictions)):
         if not isinstance(record, MaskPrediction):
             raise UserError(f"{predictions}: has no masks; evaluate a network that draws them")
         predicted.setdefault(record.image_index or 0, []).append(record)
-    expressions = {
-        number if q.question_index is None else q.question_index: q
-        for number, q in enumerate(read_questions(layout.question_json(split)).questions)
-    }
+    expressions = read_by_index(layout.question_json(split))
     pictures = find_pictures(layout.image_folder(split))
     images = sorted(predicted.keys() & pictures.keys())
-    chosen = [images[i] for i in np.linspace(0, len(images) - 1, count).astype(int)]
+    chosen = [images[i] for i in np.linspace(0, len(images) - 1, rows * columns).astype(int)]
     with draw_figure(target, 2.6 * columns, 3.0 * rows, dpi=80) as figure:
-        cells = add_pictures(figure, count, columns)
+        cells = add_pictures(figure, rows * columns, columns)
         for place, (axes, image) in enumerate(zip(cells, chosen, strict=True)):
             record = predicted[image][place % len(predicted[image])]
             picture = read_picture(pictures[image])
             axes.imshow(_tint(picture, mask_of(record.mask)))
             expression = expressions[record.question_index]
-            if expression.objects is not None:
-                path = layout.mask_folder(split) / f"{pictures[image].stem}.png"
-                height, width = picture.shape[:2]
-                objects = load_mask(path, (height, width))[0]
-                outline(axes, np.isin(objects, expression.objects))
+            mask_path = layout.mask_folder(split) / f"{pictures[image].stem}.png"
+            height, width = picture.shape[:2]
+            _outline_objects(axes, expression, mask_path, (height, width))
             score = [] if record.iou is None else [f"IoU {100 * record.iou:.0f}%"]
             write_below(axes, expression.question, *score, width=36, size=8)
 

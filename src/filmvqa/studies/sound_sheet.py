@@ -15,9 +15,9 @@ from filmvqa.backbones.spectrograms import (
     band_centres,
     load_spectrogram,
 )
-from filmvqa.studies.sheets import check_sheet, group_by_image, list_first
-from filmvqa.system.figures import add_pictures, draw_figure, write_below
-from filmvqa.system.files import read_bytes
+from filmvqa.studies.sheets import group_by_image, list_first, write_question
+from filmvqa.system.figures import add_pictures, draw_figure
+from filmvqa.system.files import read_bytes, refuse_overwriting
 from filmvqa.worlds.engine.schema import FETCH, FETCH_AGAIN, decode_json
 from filmvqa.worlds.sound.scenes import SoundSceneFile
 
@@ -46,13 +46,13 @@ def draw_scenes(
     seconds = frames * settings.hop / settings.sample_rate
     centres = band_centres(settings, bins)
     ticks = np.linspace(0, bins - 1, 6).round().astype(int)
-    count = check_sheet(target, questions, scenes, folder, rows=rows, columns=columns)
+    refuse_overwriting(target, questions, scenes, folder)
     file = decode_json(read_bytes(scenes, FETCH), SoundSceneFile, scenes, FETCH_AGAIN)
     sounds = {scene.image_index: scene.objects for scene in file.scenes}
     by_recording = group_by_image(questions)
-    paths = list_first(folder, count, RECORDINGS, "recordings")
+    paths = list_first(folder, rows * columns, RECORDINGS, "recordings")
     with draw_figure(target, 7.2 * columns, 3.6 * rows, dpi=100) as figure:
-        cells = add_pictures(figure, count, columns, ticks=True)
+        cells = add_pictures(figure, rows * columns, columns, ticks=True)
         for axes, (index, path) in zip(cells, paths.items(), strict=True):
             levels = load_spectrogram(path, size, settings)[0] * LEVEL_SCALE + MEAN_LEVEL
             axes.imshow(
@@ -65,9 +65,7 @@ def draw_scenes(
             axes.set_yticks(ticks, [f"{centres[k]:.0f}" for k in ticks])
             axes.tick_params(labelsize=7)
             axes.set_ylabel("Hz", fontsize=7)
-            if records := by_recording.get(index):
-                record = records[index % len(records)]
-                write_below(axes, f"{record.question} {record.answer or ''}", width=100, size=8)
+            write_question(axes, by_recording.get(index, []), index, width=100)
 
 
 def _mark(axes: Any, sound: Any, row: float, top: float) -> None:

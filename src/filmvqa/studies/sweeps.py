@@ -153,21 +153,15 @@ def find_runs_below(folder: Path) -> list[SweepRun]:
             continue
         best = max(evaluations, key=lambda record: record["val"])
         config = flatten(_read_config(layout.config))
+        course = [
+            Evaluated(e["step"], e.get("seconds", 0.0), e["train"], e["val"]) for e in evaluations
+        ]
         runs.append(
             SweepRun(
-                layout.folder,
-                config | {"model": name_model(config)},
-                best["step"],
-                best["train"],
-                best["val"],
-                best.get("val_by_type", {}),
-                [
-                    Evaluated(e["step"], e.get("seconds", 0.0), e["train"], e["val"])
-                    for e in evaluations
-                ],
-                score_title(best["metric"]),
+                layout.folder, config | {"model": name_model(config)}, best["step"], best["train"],
+                best["val"], best.get("val_by_type", {}), course, score_title(best["metric"]),
             )
-        )
+        )  # fmt: skip
     return runs
 
 
@@ -227,13 +221,17 @@ def summarize(runs: list[SweepRun], key: str | None = None, series_key: str | No
         if chosen is not None and chosen not in known:
             near = difflib.get_close_matches(chosen, known, n=1) or known
             raise UserError(f"{name}={chosen}: no run has such a key; choose for example {near[0]}")
-    groups: dict[tuple[str, Any], list[SweepRun]] = {}
+    groups: dict[Any, dict[str, list[SweepRun]]] = {}
     for run in runs:
         series = "" if series_key is None else str(run.config.get(series_key))
-        groups.setdefault((series, make_hashable(run.config.get(key))), []).append(run)
-    values = _sort_values(key, {value for _, value in groups})
-    order = sorted(groups, key=lambda group: (group[0], values.index(group[1])))
-    points = [SweepPoint(value, groups[series, value], series or None) for series, value in order]
+        by_series = groups.setdefault(make_hashable(run.config.get(key)), {})
+        by_series.setdefault(series, []).append(run)
+    points = [
+        SweepPoint(value, members, series or None)
+        for value in _sort_values(key, set(groups))
+        for series, members in groups[value].items()
+    ]
+    points.sort(key=lambda point: point.series or "")
     return Sweep(key, series_key, points, runs[0].score)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from filmvqa.studies.search import study as module
-from filmvqa.studies.search.settings import Choices, Range, SearchSettings, dimensions
+from filmvqa.studies.search.settings import Range, SearchSettings, dimensions
 from filmvqa.studies.search.study import Study, run_search
 from filmvqa.system.errors import UserError
 
@@ -191,9 +191,9 @@ def test_a_space() -> None:
         "optim": {"lr": {"low": 1e-4, "high": 1, "log": True}},
     }  # fmt: skip
     assert dimensions(space) == {
-        "model.num_blocks": Range(2, 6, log=False, is_whole=True),
-        "model.generator.decoder": Choices(["linear", "mlp"]),
-        "optim.lr": Range(1e-4, 1, log=True, is_whole=False),
+        "model.num_blocks": Range(2, 6, log=False),
+        "model.generator.decoder": ["linear", "mlp"],
+        "optim.lr": Range(1e-4, 1, log=True),
     }
 
 

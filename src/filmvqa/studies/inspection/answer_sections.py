@@ -30,21 +30,21 @@ def describe_accuracy(inspected: Inspected) -> Section:
         ],
         "answer": [inspected.names[i] for i in inspected.truths.tolist()],
     }  # fmt: skip
-    found = {
+    by_group = {
         f"accuracy_by_{name.replace(' ', '_')}": tables.group_accuracy(
             inspected.correct, values, name
         )
         for name, values in groups.items()
         if any(value is not None for value in values)
     }
-    drawing.draw_groups(list(found.values()), inspected.output / "accuracy.png")
+    drawing.draw_groups(list(by_group.values()), inspected.output / "accuracy.png")
     share = 100 * float(inspected.correct.double().mean())
     return Section(
         "Accuracy by what is asked",
         f"{share:.1f}% of {len(rows):,} questions are answered correctly.",
         "Many errors are due to partial occlusion; 96.1% of the counting errors are off by one.",
         ["accuracy.png"],
-        found,
+        by_group,
     )
 
 

@@ -14,8 +14,6 @@ from tqdm import tqdm
 from filmvqa.evaluation.batches import Loader
 from filmvqa.evaluation.predictions import evaluating
 from filmvqa.models.protocols import as_modulated, record_modulation
-from filmvqa.system.devices import autocast
-from filmvqa.system.errors import UserError
 from filmvqa.system.files import write_file
 
 
@@ -47,12 +45,7 @@ class Answers:
 
 
 def collect_answers(
-    model: nn.Module,
-    loader: Loader,
-    rows: Tensor,
-    *,
-    precision: str = "float32",
-    progress: bool = False,
+    model: nn.Module, loader: Loader, rows: Tensor, *, progress: bool = False
 ) -> Answers:
     """The answers to the questions ``rows`` (N,) in their order."""
     scores: list[Tensor] = []
@@ -63,8 +56,7 @@ def collect_answers(
         tqdm(total=len(rows), desc="answer", unit="q", leave=False, disable=not progress) as bar,
     ):
         for batch in loader.sequential(rows[order]):
-            with autocast(loader.device, precision):
-                logits = model(batch.features, batch.questions, batch.image_of_question)
+            logits = model(batch.features, batch.questions, batch.image_of_question)
             scores.append(logits.float().cpu())
             bar.update(len(logits))
     back = torch.argsort(order)
@@ -78,16 +70,15 @@ def collect_answers(
 def measure_accuracy(model: nn.Module, loader: Loader, rows: Tensor) -> float:
     """The share of the questions ``rows`` that are answered correctly."""
     truths = loader.questions.answers
-    if truths is None:
-        raise UserError(f"{loader.questions.path}: has no answers to compare with")
+    assert truths is not None
     return float((collect_answers(model, loader, rows).answers == truths[rows]).double().mean())
 
 
-def average_film(model: nn.Module, questions: Tensor, batch_size: int = 512) -> list[Tensor]:
+def average_film(model: nn.Module, questions: Tensor) -> list[Tensor]:
     """The means of γ and β, (L, C) each, over questions (N, T), padded with 0."""
     sums = torch.zeros((), dtype=torch.float64)
     with evaluating(model):
-        for part in torch.split(questions.long(), batch_size):
+        for part in torch.split(questions.long(), 512):
             modulation = as_modulated(model).modulate(part)
             both = torch.stack([modulation.gamma, modulation.beta])  # (2, B, L, C)
             sums = sums + both.double().sum(1).cpu()
@@ -99,10 +90,9 @@ def write_answers(path: Path, answers: Answers, question_index: Tensor, texts: l
     attribute, the ``answers`` to an HDF5 file."""
     content = io.BytesIO()
     with h5py.File(content, "w") as file:
-        file.create_dataset("scores", data=answers.scores.numpy())
-        file.create_dataset("question_index", data=question_index.numpy())
+        file["scores"] = answers.scores.numpy()
+        file["question_index"] = question_index.numpy()
         if answers.gamma is not None and answers.beta is not None:
-            file.create_dataset("gamma", data=answers.gamma.numpy())
-            file.create_dataset("beta", data=answers.beta.numpy())
+            file["gamma"], file["beta"] = answers.gamma.numpy(), answers.beta.numpy()
         file.attrs.create("answers", texts, dtype=h5py.string_dtype())
     write_file(path, content.getvalue())

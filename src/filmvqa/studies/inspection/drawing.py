@@ -195,13 +195,11 @@ def _draw_share(axes: Any, picture: Path | None, share: Tensor) -> None:
 
 
 @_beside_the_numbers
-def draw_pictures(
-    pictures: Sequence[Path | None], captions: Sequence[str], target: Path, columns: int = 8
-) -> None:
+def draw_pictures(pictures: Sequence[Path | None], captions: Sequence[str], target: Path) -> None:
     """A sheet of pictures with captions."""
-    rows = max(1, -(-len(pictures) // columns))
-    with draw_figure(target, 1.9 * columns, 2.05 * rows, dpi=130) as figure:
-        grid = add_pictures(figure, len(pictures), columns)
+    rows = max(1, -(-len(pictures) // 8))
+    with draw_figure(target, 1.9 * 8, 2.05 * rows, dpi=130) as figure:
+        grid = add_pictures(figure, len(pictures), 8)
         for axes, picture, caption in zip(grid, pictures, captions, strict=True):
             if picture is not None:
                 axes.imshow(read_picture(picture))

@@ -17,7 +17,8 @@ from filmvqa.questions.dataset import QuestionDataset
 from filmvqa.studies.inspection.answers import collect_answers
 from filmvqa.studies.inspection.settings import InspectSettings
 from filmvqa.studies.inspection.tables import Table
-from filmvqa.worlds.engine.schema import Question, read_questions
+from filmvqa.studies.sheets import read_by_index
+from filmvqa.worlds.engine.schema import Question
 
 #: Questions whose answers with changed γ and β are compared, and of which points are drawn.
 FEWER = 2000
@@ -65,16 +66,13 @@ class Inspected:
         assert truths is not None
         self.truths = truths[self.rows]
         self.correct = self.answers.answers == self.truths
-        self.records = self._read_records()
+        path = asked.layout.question_json(self.split)
+        records = read_by_index(path) if path.exists() else {}
+        self.records: list[Question | None] = [
+            records.get(i) for i in self.questions.original_index[self.rows].tolist()
+        ]
         pictures = find_pictures(asked.layout.image_folder(self.split))
         self.pictures = [pictures.get(int(i)) for i in self.questions.images[self.rows]]
-
-    def _read_records(self) -> list[Question | None]:
-        path = self.asked.layout.question_json(self.split)
-        records = read_questions(path).questions if path.exists() else []
-        by_index = {i if q.question_index is None else q.question_index: q
-                    for i, q in enumerate(records)}  # fmt: skip
-        return [by_index.get(i) for i in self.questions.original_index[self.rows].tolist()]
 
     def find_places(self, rows: Tensor) -> list[int]:
         """Where the questions of some rows stand among those that are asked."""

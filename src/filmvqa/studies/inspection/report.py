@@ -53,13 +53,13 @@ def inspect_checkpoint(settings: InspectSettings) -> Path:
 
 def _describe(inspected: Inspected) -> list[Section]:
     """Draw the figures of all sections, and write ``answers.h5``."""
-    answers = inspected.answers
+    gamma, beta = inspected.answers.gamma, inspected.answers.beta
     sections = [
         answer_sections.describe_accuracy(inspected),
         answer_sections.describe_confusion(inspected),
         answer_sections.describe_consistency(inspected),
     ]
-    if (gamma := answers.gamma) is not None and (beta := answers.beta) is not None:
+    if gamma is not None and beta is not None:
         sections += [
             film_sections.describe_film(inspected, gamma, beta),
             film_sections.describe_points(inspected, gamma, beta),
@@ -74,7 +74,8 @@ def _describe(inspected: Inspected) -> list[Section]:
         answer_sections.describe_worst(inspected),
     ]
     index = inspected.questions.original_index[inspected.rows]
-    write_answers(inspected.output / "answers.h5", answers, index, inspected.names)
+    path = inspected.output / "answers.h5"
+    write_answers(path, inspected.answers, index, inspected.names)
     return sections
 
 

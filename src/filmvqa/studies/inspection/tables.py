@@ -20,7 +20,10 @@ from filmvqa.system.tables import csv_table
 from filmvqa.tasks.reports import wilson_interval
 
 #: Standard deviations of the noise that is added to γ and β.
-NOISE = (0.1, 0.2, 0.5, 1.0, 2.0)
+_NOISE = (0.1, 0.2, 0.5, 1.0, 2.0)
+_BINS = 60
+#: Numbers of last words that are shuffled.
+_SHUFFLED = (0, 2, 3, 4, 6, 8, 12)
 
 
 @dataclass(frozen=True)
@@ -34,16 +37,16 @@ class Table:
         return csv_table(self.header, self.rows, ".6g")
 
 
-def bin_film(values: Tensor, bins: int = 60) -> Table:
+def bin_film(values: Tensor) -> Table:
     """Of γ or β (N, L, C): the density in bins of each layer, cut at the 0.1% quantiles of all."""
     flat = values.flatten()
     step = max(1, len(flat) // 1_000_000)  # torch.quantile takes 16 million values at most
     low, high = (float(q) for q in flat[::step].quantile(torch.tensor([0.001, 0.999])))
     if low == high:
         low, high = low - 0.5, high + 0.5
-    edges = torch.linspace(low, high, bins + 1)
-    counts = torch.stack([torch.histc(v, bins, low, high) for v in values.unbind(1)], 1)
-    density = counts / counts.sum(0).clamp(min=1) / (high - low) * bins  # (bins, L)
+    edges = torch.linspace(low, high, _BINS + 1)
+    counts = torch.stack([torch.histc(v, _BINS, low, high) for v in values.unbind(1)], 1)
+    density = counts / counts.sum(0).clamp(min=1) / (high - low) * _BINS  # (bins, L)
     rows = torch.cat([(edges[:-1, None] + edges[1:, None]) / 2, density], 1).tolist()
     return Table(["value", *(f"layer_{i + 1}" for i in range(density.shape[1]))], rows)
 
@@ -86,11 +89,12 @@ def count_confusions(answers: Tensor, truths: Tensor, names: Sequence[str]) -> T
     matrix = counts[present][:, present]  # (A, A)
     totals = matrix.sum(1)
     shares = (matrix / totals.clamp(min=1)[:, None]).tolist()
+    labels = [names[i] for i in present]
     rows = [
-        [names[truth], *row, int(total)]
-        for truth, row, total in zip(present, shares, totals, strict=True)
+        [label, *row, total]
+        for label, row, total in zip(labels, shares, totals.tolist(), strict=True)
     ]
-    return Table(["truth", *(names[i] for i in present), "questions"], rows)
+    return Table(["truth", *labels, "questions"], rows)
 
 
 def measure_robustness(
@@ -104,12 +108,11 @@ def measure_robustness(
     table = Table(["parameter", "layer", "change", "accuracy"])
     table.rows.append(["none", "all", "none", measure_accuracy(model, loader, rows)])
     parameters: tuple[Parameter, ...] = ("gamma", "beta")
-    layers = [None, *range(num_layers)]
-    cases = list(product(parameters, layers, [None, *NOISE]))
+    cases = list(product(parameters, [None, *range(num_layers)], [None, *_NOISE]))
     for parameter, layer, std in tqdm(cases, desc="changed", unit="pass", leave=False):
         where: Where = {"parameter": parameter, "layers": None if layer is None else [layer]}
         if std is None:
-            name, change = "mean", replace_film(means[0], means[1], **where)
+            name, change = "mean", replace_film(*means, **where)
         else:
             name, change = f"noise {std:g}", add_noise(std, generator, **where)
         with as_modulated(model).intervene(change):
@@ -118,9 +121,7 @@ def measure_robustness(
     return table
 
 
-def measure_shuffled_words(
-    model: nn.Module, loader: Loader, rows: Tensor, counts: Sequence[int] = (0, 2, 3, 4, 6, 8, 12)
-) -> Table:
+def measure_shuffled_words(model: nn.Module, loader: Loader, rows: Tensor) -> Table:
     """Accuracy when the last words of each question are shuffled: so many of them, END not counted.
 
     A question of fewer words is shuffled whole.
@@ -129,7 +130,7 @@ def measure_shuffled_words(
     original = loader.questions.questions
     table = Table(["shuffled", "accuracy"])
     try:
-        for count in counts:
+        for count in _SHUFFLED:
             shuffled = original.clone()
             for row in rows.tolist():
                 end = int(loader.questions.lengths[row]) - 1  # of END; START is at 0

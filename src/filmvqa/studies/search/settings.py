@@ -19,24 +19,11 @@ _Choices = Annotated[list[bool | int | float | str | None], Meta(min_length=1)]
 
 @dataclass(frozen=True)
 class Range:
-    """Numbers from ``low`` to ``high``, or the whole ones; ``log``: uniform in their logarithm."""
+    """Numbers from ``low`` to ``high``, integers if both are; ``log``: uniform in the logarithm."""
 
     low: float
     high: float
     log: bool
-    is_whole: bool
-
-    @property
-    def samples(self) -> list[Any]:
-        """Values by which to see whether a key takes them."""
-        return [self.low, self.high]
-
-
-@dataclass(frozen=True)
-class Choices:
-    """Some values, in no order."""
-
-    samples: list[Any]
 
 
 @dataclass(frozen=True)
@@ -79,7 +66,7 @@ class SearchRunSettings(RunSettings):
     search: SearchSettings
 
 
-def dimensions(space: Mapping[str, Any], prefix: str = "") -> dict[str, Range | Choices]:
+def dimensions(space: Mapping[str, Any], prefix: str = "") -> dict[str, Range | list[Any]]:
     """What is searched, by key of the training config.
 
     ``{optim: {weight_decay: {low: 1e-7, high: 1e-2, log: true}}}`` searches between two numbers,
@@ -91,7 +78,7 @@ def dimensions(space: Mapping[str, Any], prefix: str = "") -> dict[str, Range | 
     UserError
         For a key without such a group, and for a group with wrong values.
     """
-    found: dict[str, Range | Choices] = {}
+    searched: dict[str, Range | list[Any]] = {}
     for name, node in space.items():
         key = f"search.space.{prefix}{name}"
         if not isinstance(node, Mapping) or not node:
@@ -99,20 +86,22 @@ def dimensions(space: Mapping[str, Any], prefix: str = "") -> dict[str, Range | 
                 f"{key}={shown(node)}: must be a group of low, high and log, of choices, or of keys"
             )
         if not {*_RANGE, _CHOICES} & node.keys():
-            found |= dimensions(node, f"{prefix}{name}.")
-        elif _CHOICES in node:
-            _refuse_others(node, [_CHOICES], key)
-            choices = checked(node[_CHOICES], _Choices, f"{key}.{_CHOICES}")
-            found[f"{prefix}{name}"] = Choices(choices)
+            searched |= dimensions(node, f"{prefix}{name}.")
+            continue
+        fields = (_CHOICES,) if _CHOICES in node else _RANGE
+        for field in node:
+            if field not in fields:
+                raise UserError(f"{key}.{field}: no such key; there are {', '.join(fields)}")
+        if _CHOICES in node:
+            searched[f"{prefix}{name}"] = checked(node[_CHOICES], _Choices, f"{key}.{_CHOICES}")
         else:
-            found[f"{prefix}{name}"] = _range(node, key)
-    if not found:
+            searched[f"{prefix}{name}"] = _range(node, key)
+    if not searched:
         raise UserError("search.space={}: must have a key that is searched")
-    return found
+    return searched
 
 
 def _range(node: Mapping[str, Any], key: str) -> Range:
-    _refuse_others(node, _RANGE, key)
     for name in ("low", "high"):
         if name not in node:
             raise UserError(f"{key}.{name}: is missing; it must be a finite number")
@@ -121,11 +110,4 @@ def _range(node: Mapping[str, Any], key: str) -> Range:
     high = checked(node["high"], float, f"{key}.high")
     if low >= high:
         raise UserError(f"{key}.low={shown(node['low'])}: must be below {key}.high={shown(high)}")
-    is_whole = isinstance(node["low"], int) and isinstance(node["high"], int)
-    return Range(node["low"], node["high"], log, is_whole)
-
-
-def _refuse_others(node: Mapping[str, Any], names: tuple[str, ...] | list[str], key: str) -> None:
-    for name in node:
-        if name not in names:
-            raise UserError(f"{key}.{name}: no such key; there are {', '.join(names)}")
+    return Range(node["low"], node["high"], log)

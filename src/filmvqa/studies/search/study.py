@@ -16,7 +16,7 @@ import numpy as np
 
 from filmvqa.settings.effects import Effect
 from filmvqa.settings.nested import differences
-from filmvqa.studies.search.settings import Choices, Range, SearchSettings, dimensions
+from filmvqa.studies.search.settings import Range, SearchSettings, dimensions
 from filmvqa.system.errors import UserError, one_line
 from filmvqa.system.layout import RunLayout
 from filmvqa.system.locks import folder_lock
@@ -147,7 +147,17 @@ class Study:
 
     def values(self, trial: optuna.Trial) -> dict[str, Any]:
         """The values of a trial, by key; those of one that goes on are the same ones."""
-        return {key: _suggest(trial, key, found) for key, found in self.dimensions.items()}
+        values: dict[str, Any] = {}
+        for key, dimension in self.dimensions.items():
+            if not isinstance(dimension, Range):
+                values[key] = trial.suggest_categorical(key, dimension)
+                continue
+            low, high = dimension.low, dimension.high
+            if isinstance(low, int) and isinstance(high, int):
+                values[key] = trial.suggest_int(key, low, high, log=dimension.log)
+            else:
+                values[key] = trial.suggest_float(key, low, high, log=dimension.log)
+        return values
 
     def train(self, trial: optuna.Trial, settings: RunSettings) -> None:
         """Train a trial to its end, or until it is pruned, and record what came of it.
@@ -158,12 +168,12 @@ class Study:
             If the run fails, which is recorded.
         """
         states, layout = self._optuna.trial.TrialState, self.layout(trial.number)
-        known = self._study.trials[trial.number].intermediate_values
+        reported = self._study.trials[trial.number].intermediate_values
         is_pruned = False
 
         def end_after(step: int, accuracy: float) -> bool:
             nonlocal is_pruned
-            if step not in known:
+            if step not in reported:
                 trial.report(accuracy, step)
             is_pruned = bool(trial.should_prune())
             return is_pruned
@@ -187,7 +197,7 @@ class Study:
         trials = self._study.get_trials(deepcopy=False)
         for trial in sorted(trials, key=lambda t: -1.0 if t.value is None else t.value)[::-1]:
             accuracy = "" if trial.value is None else f"{100 * trial.value:.2f}%"
-            values = [_shown_value(trial.params.get(key)) for key in self.dimensions]
+            values = [_format_value(trial.params.get(key)) for key in self.dimensions]
             name = self.layout(trial.number).folder.name
             rows.append([name, *values, accuracy, trial.state.name.lower()])
         return text_table(rows)
@@ -206,37 +216,32 @@ def run_search(study: Study, settings_of: Callable[[dict[str, Any]], RunSettings
     UserError
         If trials failed, once the others are done, or after ``MAX_FAILURES`` in turn.
     """
-    for found_key, found in study.dimensions.items():
-        for value in found.samples:
-            settings_of({found_key: value})  # refused before the first trial, if at all
+    for key, dimension in study.dimensions.items():
+        samples = dimension
+        if isinstance(dimension, Range):
+            samples = [dimension.low, dimension.high]
+        for value in samples:
+            settings_of({key: value})  # raises before the first trial if the key refuses it
     failures: list[str] = []
-    in_turn = 0
-    while in_turn < MAX_FAILURES:
+    failed_in_a_row = 0
+    while failed_in_a_row < MAX_FAILURES:
         with study.next_trial() as trial:
             if trial is None:
                 break
             values = study.values(trial)
             folder = study.layout(trial.number).folder
-            print(f"{folder}: " + ", ".join(f"{k}={_shown_value(v)}" for k, v in values.items()))
+            print(f"{folder}: " + ", ".join(f"{k}={_format_value(v)}" for k, v in values.items()))
             try:
                 study.train(trial, settings_of(values))
-                in_turn = 0
+                failed_in_a_row = 0
             except UserError as error:
                 failures.append(f"{folder.name}: {error}")
-                in_turn += 1
-                print(f"{failures[-1]}; the search goes on with others")
+                failed_in_a_row += 1
+                print(f"{failures[-1]}; the search continues with other trials")
     print(study.table())
     if failures:
         raise UserError(f"{len(failures)} of the search's trials failed: {' | '.join(failures)}")
 
 
-def _suggest(trial: optuna.Trial, key: str, found: Range | Choices) -> Any:
-    if isinstance(found, Choices):
-        return trial.suggest_categorical(key, found.samples)
-    if found.is_whole:
-        return trial.suggest_int(key, int(found.low), int(found.high), log=found.log)
-    return trial.suggest_float(key, found.low, found.high, log=found.log)
-
-
-def _shown_value(value: Any) -> str:
+def _format_value(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
