@@ -11,18 +11,16 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from torch import nn
 from tqdm import tqdm
 
 from filmvqa.benchmark.settings import LoggingCostSettings
 from filmvqa.system.errors import UserError
 from filmvqa.system.layout import RunLayout
 from filmvqa.system.tables import text_table
-from filmvqa.training.loggers import Logger, build_loggers
+from filmvqa.training.loggers import build_loggers
 from filmvqa.training.prepare import prepare_run
 from filmvqa.training.run import trainer_of
 from filmvqa.training.settings import LoggerSettings, RunSettings
-from filmvqa.training.snapshots import Snapshot, SnapshotTaker
 
 
 @dataclass(frozen=True)
@@ -44,18 +42,17 @@ class LoggingCost:
 
     def table(self) -> str:
         """The pairs and their means as text."""
-        more = [b / a - 1 for a, b in zip(self.without, self.with_loggers, strict=True)]
-        within = [c / b for b, c in zip(self.with_loggers, self.inside, strict=True)]
         rows = [["pair", "without (s)", "with (s)", "difference", "inside loggers"]]
+        increases, shares = [], []
+        pairs = zip(self.without, self.with_loggers, self.inside, strict=True)
+        for i, (without, with_loggers, inside) in enumerate(pairs, 1):
+            increases.append(with_loggers / without - 1)
+            shares.append(inside / with_loggers)
+            row = [str(i), f"{without:.2f}", f"{with_loggers:.2f}"]
+            rows.append([*row, f"{100 * increases[-1]:+.2f}%", f"{100 * shares[-1]:.2f}%"])
         rows += [
-            [str(i), f"{a:.2f}", f"{b:.2f}", f"{100 * c:+.2f}%", f"{100 * d:.2f}%"]
-            for i, (a, b, c, d) in enumerate(
-                zip(self.without, self.with_loggers, more, within, strict=True), 1
-            )
-        ]
-        rows += [
-            ["mean", "", "", f"{100 * mean(more):+.2f}%", f"{100 * mean(within):.2f}%"],
-            ["standard error", "", "", *(f"{100 * _error(v):.2f}%" for v in (more, within))],
+            ["mean", "", "", f"{100 * mean(increases):+.2f}%", f"{100 * mean(shares):.2f}%"],
+            ["standard error", "", "", *(f"{100 * _error(v):.2f}%" for v in (increases, shares))],
         ]
         return text_table(rows)
 
@@ -99,12 +96,16 @@ def _measured_run(folder: Path, settings: RunSettings) -> tuple[float, float]:
     folder.mkdir()
     layout, watch = RunLayout(folder), _Stopwatch()
     run = prepare_run(layout, settings)
-    first, *others = build_loggers(settings.logger, layout, settings.config)
-    loggers: list[Logger] = [first, *(_TimedLogger(logger, watch) for logger in others)]
+    loggers = build_loggers(settings.logger, layout, settings.config)
     try:
         trainer = trainer_of(run, loggers)
+        methods: list[tuple[object, str]] = [
+            (logger, name) for logger in loggers[1:] for name in ("log", "show", "flush")
+        ]
         if trainer.snapshots is not None:
-            trainer.snapshots = _TimedTaker(trainer.snapshots, watch)
+            methods.append((trainer.snapshots, "take"))
+        for owner, name in methods:
+            setattr(owner, name, watch.timed(getattr(owner, name)))
         started = time.process_time()
         trainer.fit()
         return time.process_time() - started, watch.seconds
@@ -120,40 +121,14 @@ class _Stopwatch:
     def __init__(self) -> None:
         self.seconds = 0.0
 
-    def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        started = time.process_time()
-        try:
-            return function(*arguments)
-        finally:
-            self.seconds += time.process_time() - started
+    def timed(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The function, whose calls are timed."""
 
+        def call(*arguments: Any) -> Any:
+            started = time.process_time()
+            try:
+                return function(*arguments)
+            finally:
+                self.seconds += time.process_time() - started
 
-class _TimedLogger:
-    """A logger whose calls are timed."""
-
-    def __init__(self, logger: Logger, watch: _Stopwatch) -> None:
-        self._logger, self._watch = logger, watch
-
-    def log(self, record: dict[str, Any]) -> None:
-        self._watch.call(self._logger.log, record)
-
-    def show(self, step: int, snapshot: Snapshot) -> None:
-        self._watch.call(self._logger.show, step, snapshot)
-
-    def flush(self) -> None:
-        self._watch.call(self._logger.flush)
-
-    def close(self) -> None:
-        self._logger.close()
-
-
-class _TimedTaker(SnapshotTaker):
-    """Takes snapshots as another does, and is timed."""
-
-    def __init__(self, taker: SnapshotTaker, watch: _Stopwatch) -> None:
-        self.__dict__.update(vars(taker))
-        self._watch = watch
-
-    def take(self, model: nn.Module) -> Snapshot | None:
-        snapshot: Snapshot | None = self._watch.call(super().take, model)
-        return snapshot
+        return call

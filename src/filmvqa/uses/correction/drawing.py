@@ -64,21 +64,25 @@ def draw_examples(
     UserError
         If an image is not there.
     """
+    from matplotlib.patches import Patch  # takes half a second
+
     hinted = [
         i for i in range(len(segmented)) if all(len(c.hints[i]) > 1 for c in courses.values())
     ]
     chosen = hinted[:count] or list(range(min(count, len(segmented))))
+    folder = segmented.asked.layout.image_folder(segmented.split)
+    pictures = find_pictures(folder)
     columns = 3 + len(courses)
-    from matplotlib.patches import Patch  # takes half a second
-
     with draw_figure(target, 2.1 * columns, 1.0, dpi=90) as figure:
         grid = add_pictures(figure, columns * len(chosen), columns)
         for row, i in enumerate(chosen):
-            first = next(iter(courses.values())).predictions[0, i]
+            image = int(segmented.images[i])
+            if image not in pictures:
+                raise UserError(f"{folder}: has no image {image} to draw; add it")
             panels: list[tuple[str, NDArray[np.uint8], list[str]]] = [
-                ("image", _read_picture(segmented, i), []),
+                ("image", read_picture(pictures[image]), []),
                 ("truth", _COLORS[segmented.truths[i]], []),
-                ("without hints", _COLORS[first], []),
+                ("without hints", _COLORS[segmented.predictions[i]], []),
             ]
             for name, course in courses.items():
                 hints = course.hints[i]
@@ -92,15 +96,5 @@ def draw_examples(
         figure.set_figheight((2.5 + 0.16 * lines) * len(chosen) + 0.6)
         figure.get_layout_engine().set(h_pad=0.08)  # inches
         handles = [Patch(color=color / 255) for color in _COLORS]
-        figure.legend(
-            handles, LABELS, loc="outside lower center", ncols=4, frameon=False, fontsize=8
-        )
-
-
-def _read_picture(segmented: SegmentedImages, place: int) -> NDArray[np.uint8]:
-    image = int(segmented.images[place])
-    folder = segmented.asked.layout.image_folder(segmented.split)
-    pictures = find_pictures(folder)
-    if image not in pictures:
-        raise UserError(f"{folder}: has no image {image} to draw; add it")
-    return read_picture(pictures[image])
+        place = {"loc": "outside lower center", "fontsize": 8}
+        add_legend(figure, 4, (handles, LABELS), **place)

@@ -12,7 +12,7 @@ from filmvqa.system.errors import UserError
 from filmvqa.system.files import read_bytes, sha256_of_file, write_file
 from filmvqa.system.layout import DatasetLayout
 from filmvqa.system.locks import folder_lock
-from filmvqa.uses.correction.hints import join_hints, mistakes, word_hint
+from filmvqa.uses.correction.hints import Mistake, join_hints, mistakes, word_hint
 from filmvqa.uses.correction.segmented_images import SegmentedImages, open_segmented_images
 from filmvqa.uses.correction.settings import MakeHintsSettings
 from filmvqa.worlds.clevr.scene_file import read_scenes
@@ -79,12 +79,12 @@ def _write_split(
     questions: list[Question] = []
     for place, image in enumerate(segmented.images.tolist()):
         rng = random.Random(f"{settings.seed} {split} {image}")
-        found = mistakes(
+        distinct: dict[object, Mistake] = {}
+        for mistake in mistakes(
             segmented.predictions[place], segmented.truths[place], segmented.objects[place]
-        )
-        distinct = {mistake.content: mistake for mistake in reversed(found)}
-        told = [mistake for mistake in found if distinct[mistake.content] is mistake]
-        texts = [word_hint(mistake, rng) for mistake in told[: settings.hints]]
+        ):
+            distinct.setdefault(mistake.content, mistake)
+        texts = [word_hint(mistake, rng) for mistake in [*distinct.values()][: settings.hints]]
         questions += [
             Question(
                 names[image], join_hints(texts[:count]), image_index=image, split=split,

@@ -47,15 +47,15 @@ class Series:
 
     Attributes
     ----------
-    courses, others
-        Of each run: with the hints about each image, and with those about other images.
+    courses
+        Of each run, with the hints about each image.
     scores, other_scores
-        (S, K + 1, N) mean IoU of each image before, and after each hint.
+        (S, K + 1, N) mean IoU of each image before, and after each hint: about it, and about other
+        images.
     """
 
     runs: list[SweepRun]
     courses: list[Course]
-    others: list[Course]
     scores: Scores
     other_scores: Scores
 
@@ -84,23 +84,22 @@ def report_correction(settings: CorrectSettings) -> tuple[CorrectionLayout, str]
         all_runs = read_runs(settings.dir)
         report_unfinished(all_runs)
         for name, runs in _by_conditioning(all_runs).items():
-            courses: dict[bool, list[Course]] = {False: [], True: []}
+            courses, scores, other_scores = [], [], []
             for run in runs:
                 model, vocabulary = _corrector(run, segmented)
-                for others, done in courses.items():
-                    done.append(
-                        correct(
-                            segmented, model, vocabulary, hints=settings.hints, others=others,
-                            seed=settings.seed, batch_size=settings.batch_size,
-                            precision=settings.precision,
-                        )
-                    )  # fmt: skip
-            truths = segmented.truths
-            series[name] = Series(
-                runs, courses[False], courses[True],
-                *(np.stack([_scores(c, truths) for c in courses[o]]) for o in (False, True)),
-            )  # fmt: skip
-        report = _report(segmented, split, series)
+                course, other_course = (
+                    correct(
+                        segmented, model, vocabulary, hints=settings.hints, others=others,
+                        seed=settings.seed, batch_size=settings.batch_size,
+                        precision=settings.precision,
+                    )
+                    for others in (False, True)
+                )  # fmt: skip
+                courses.append(course)
+                scores.append(_scores(course, segmented.truths))
+                other_scores.append(_scores(other_course, segmented.truths))
+            series[name] = Series(runs, courses, np.stack(scores), np.stack(other_scores))
+        report = _report(segmented, series)
         table = format_correction(report)
         _write_hints(files, segmented, series)
         write_file(files.report, json.dumps(report, indent=1) + "\n")
@@ -126,7 +125,7 @@ def _by_conditioning(runs: list[SweepRun]) -> dict[str, list[SweepRun]]:
                 f"those of {next(iter(seeds))} {next(iter(seeds.values()))}; train each with the "
                 "same seeds, once"
             )
-    order = {name: i for i, name in enumerate(("film", "guide"))}
+    order = {"film": 0, "guide": 1}
     return dict(sorted(grouped.items(), key=lambda item: order.get(item[0], len(order))))
 
 
@@ -154,9 +153,7 @@ def _scores(course: Course, truths: LabelMaps) -> Scores:
     return np.stack(scores).astype(np.float64)
 
 
-def _report(
-    segmented: SegmentedImages, split: str, series: dict[str, Series]
-) -> dict[str, Any]:  # fmt: skip
+def _report(segmented: SegmentedImages, series: dict[str, Series]) -> dict[str, Any]:
     images = segmented.images.numpy().astype(np.int64)
     truth = torch.from_numpy(segmented.truths)
 
@@ -164,7 +161,7 @@ def _report(
         return asdict(estimate_difference(first, second, images))
 
     report: dict[str, Any] = {
-        "base": str(segmented.asked.checkpoint), "split": split, "images": len(images),
+        "base": str(segmented.asked.checkpoint), "split": segmented.split, "images": len(images),
         "series": {}, "contrasts": {},
     }  # fmt: skip
     for name, s in series.items():

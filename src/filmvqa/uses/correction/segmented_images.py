@@ -31,8 +31,6 @@ class SegmentedImages:
         The network and its data.
     split
         Their split.
-    targets
-        Those of the data.
     images
         (N,) their indices, sorted.
     predictions, truths
@@ -43,7 +41,6 @@ class SegmentedImages:
 
     asked: AskedQuestions
     split: str
-    targets: LabelMapTargets
     images: Tensor
     predictions: LabelMaps
     truths: LabelMaps
@@ -65,7 +62,11 @@ def open_segmented_images(settings: SegmentingSettings, split: str) -> Iterator[
         language acts on.
     """
     with open_questions(settings, split) as asked:
-        targets = get_label_maps(asked)
+        targets = asked.loader.targets
+        if not isinstance(targets, LabelMapTargets):
+            raise UserError(
+                f"{asked.checkpoint}: makes no label maps; give a network of model=film_label_maps"
+            )
         if is_modulated(asked.model):
             raise UserError(
                 f"{asked.checkpoint}: language acts on this network; give one that was trained "
@@ -75,21 +76,10 @@ def open_segmented_images(settings: SegmentingSettings, split: str) -> Iterator[
         predictions = predict(
             asked.model, asked.loader, rows, precision=settings.precision, progress=False
         )
-        truths, objects = targets.maps(images), targets.objects(images)
+        maps = (predictions, targets.maps(images), targets.objects(images))
         yield SegmentedImages(
-            asked, split, targets, images, *(m.cpu().numpy().astype(np.uint8) for m in
-                                      (predictions, truths, objects))
-        )  # fmt: skip
-
-
-def get_label_maps(asked: AskedQuestions) -> LabelMapTargets:
-    """The label maps of a network's data; raises ``UserError`` for a network that makes none."""
-    targets = asked.loader.targets
-    if not isinstance(targets, LabelMapTargets):
-        raise UserError(
-            f"{asked.checkpoint}: makes no label maps; give a network of model=film_label_maps"
+            asked, split, images, *(m.cpu().numpy().astype(np.uint8) for m in maps)
         )
-    return targets
 
 
 def find_first_rows(images: Tensor) -> tuple[Tensor, Tensor]:
