@@ -347,10 +347,10 @@ def test_networks_that_were_asked_other_questions_are_not_compared(tmp_path: Pat
         ({"contrasts": [{"text": "x", "first": {}, "second": {}, "expectd": "same"}]},
          "contrasts.expectd: no such key; did you mean contrasts.expected?"),
         ({"keys": []}, "keys=.*at least one"),
-        ({"axis": "optim.lr"}, "axis: optim.lr is none of its keys, optim.weight_decay"),
-        ({"panels": "weight_decay"}, "panels: weight_decay is none of its keys"),
+        ({"axis": "optim.lr"}, "axis: optim.lr is not one of its keys, optim.weight_decay"),
+        ({"panels": "weight_decay"}, "panels: weight_decay is not one of its keys"),
         ({"contrasts": [{"text": "x", "first": {"decay": 0.1}, "second": {}}]},
-         "contrasts: decay is none of its keys"),
+         "contrasts: decay is not one of its keys"),
     ],
 )  # fmt: skip
 def test_a_claim_with_a_slip_is_refused(

@@ -11,15 +11,14 @@ from scipy.stats import t
 
 @dataclass(frozen=True)
 class Difference:
-    """A difference of two mean scores, such as accuracies, and its 95% interval; all are
-    fractions."""
+    """A difference of two mean scores, such as accuracies, and its 95% interval, as fractions."""
 
     mean: float
     low: float
     high: float
 
     def format_points(self, note: str = "") -> str:
-        """The mean with its interval, and a note behind it, in points."""
+        """The mean and its interval in points, followed by a note."""
         return f"{100 * self.mean:+.1f} ({100 * self.low:+.1f} to {100 * self.high:+.1f}{note})"
 
 
@@ -31,29 +30,29 @@ def estimate_difference(
     counts: NDArray[np.int64] | None = None,
     resamples: int = 4000,
 ) -> Difference:
-    """The mean score of ``first`` minus that of ``second``, by a bootstrap over seeds and images.
+    """Estimate the mean score of ``first`` minus that of ``second`` by a bootstrap.
 
-    Seeds and images are drawn independently of each other (Owen 2007, "The pigeonhole bootstrap"),
-    and in pairs: a drawn seed or image counts for both. Images are drawn and not questions, as the
-    questions about one image are answered right or wrong together. Of S seeds, S - 1 are drawn,
-    which makes the variance that of an unbiased estimate (McCarthy and Snowden 1985); with S drawn
-    of 3 it would be a third too small. A single seed is not drawn, so that the interval then leaves
-    out how much seeds differ.
+    Seeds and images are resampled independently of each other (Owen 2007, "The pigeonhole
+    bootstrap"), and in pairs: a drawn seed or image counts for both networks. Images are resampled
+    rather than questions, because the answers about one image are correlated. Of S seeds, S - 1
+    are drawn, so that the variance is that of an unbiased estimate (McCarthy and Snowden 1985);
+    with S = 3 drawn of 3 it would be a third too small. A single seed is not resampled: the
+    interval then does not include how much seeds differ.
 
-    The interval is as many standard deviations of the resampled differences to both sides of the
-    mean as Student's t has it, with Satterthwaite's degrees of freedom: three seeds tell little
-    about how much seeds differ. Quantiles of the resampled differences would end at the lowest and
-    the highest of three seeds.
+    The half width of the interval is the standard deviation of the resampled differences times
+    the quantile of Student's t with Satterthwaite's (1946) degrees of freedom, because three seeds
+    say little about how much seeds differ. Quantiles of the resampled differences would end at the
+    lowest and the highest of three seeds.
 
     Parameters
     ----------
     first, second
-        (S, N) whether each network's run of each seed answers each question correctly, or how well.
-        The runs of a seed share what the seed decides.
+        (S, N) score of each seed's run on each question: whether its answer is correct, or a
+        fraction. Row s of both belongs to the same seed.
     images
-        (N,) which image each question is about.
+        (N,) the image of each question.
     counts
-        (N,) of how many questions each score is the sum; None: of one.
+        (N,) the number of questions whose scores each entry sums; None: one.
     """
     seeds = len(first)
     image_of_question = np.unique(images, return_inverse=True)[1]

@@ -1,4 +1,4 @@
-"""Claims about networks, and the sweeps that try them."""
+"""Claims about networks, and the sweeps that test them."""
 
 from __future__ import annotations
 
@@ -17,9 +17,11 @@ from filmvqa.system.files import read_bytes
 
 @dataclass(frozen=True, kw_only=True)
 class Key(Settings):
-    """A config key that a claim's settings differ in, the name of its column, and the values that
-    belong to the claim, in order (None: all that the runs have); ``labels`` has what stands for a
-    value in tables and figures instead of itself."""
+    """A config key by which the settings of a claim differ, and the name of its column.
+
+    ``values`` are those that belong to the claim, in order (None: all that the runs have).
+    ``labels`` replace values in tables and figures.
+    """
 
     node: ClassVar[str] = "keys"
 
@@ -29,28 +31,30 @@ class Key(Settings):
     labels: dict[str, Name] = field(default_factory=dict)
 
     def format_value(self, value: Any) -> str:
-        """A value as tables have it."""
+        """A value as tables show it."""
         text = format_value(value)
         return self.labels.get(text, text)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Contrast(Settings):
-    """Two settings that a claim says something about.
+    """Two settings that a claim compares.
 
     Attributes
     ----------
     text
-        What is compared, in words.
+        The comparison in words.
     first, second
-        Values by key, which each one setting alone has; the difference is that of their accuracies.
+        Values by key that identify each setting. The difference is accuracy of the first minus
+        accuracy of the second.
     expected
-        Whether the claim has it that the ``first`` is ``more`` accurate, that it is ``no more``
-        so, or that they are the ``same``.
+        What the claim says of ``first``: that it is ``more`` accurate than ``second``, ``no more``
+        accurate, or that both are the ``same``.
     claimed
         The difference in points that the source gives; None if it gives none.
     decides
-        The part of the claim that it decides; a claim without any such is decided by the first.
+        The part of the claim that this contrast decides. If no contrast has one, the first
+        decides the claim.
     """
 
     node: ClassVar[str] = "contrasts"
@@ -65,45 +69,48 @@ class Contrast(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class Claim(Settings):
-    """A claim, and the runs that try it.
+    """A claim, and the runs that test it.
 
     Attributes
     ----------
     called
-        What ``laboratory.py`` calls it.
+        The name of the claim on ``laboratory.py``'s command line.
     claim, source
         What is claimed, and where.
     note
-        What its figures do not say, such as what was settled when runs had been seen.
+        What the figures do not show, such as a choice that was made after runs had been seen.
     sweeps
-        Overrides of ``train.py -m`` by the folder of the sweep; several claims may share one.
+        Overrides of ``train.py -m`` by the folder of the sweep. Claims may share folders.
     runs, minutes
-        How many runs the sweeps have, and how long one takes with a thread of its own.
+        Number of runs of the sweeps, and minutes that one takes with one thread.
     split
-        What is reported on; None: what ``laboratory.py`` is told.
+        The split that is reported on; None: that of ``laboratory.py``.
     film
-        Changes of γ and β with which each run is evaluated, as ``film`` of ``evaluate.py``; what
-        they say is keys, such as ``film.arithmetic``. None: it is evaluated as it is.
+        Changes of γ and β, as ``film`` of ``evaluate.py``; each run is evaluated with each of
+        them. Their fields are keys, such as ``film.arithmetic``. None: runs are evaluated without
+        a change.
     keys
-        What the settings differ in.
+        The keys by which settings differ.
     where
-        Values by key that all runs of the claim have; others in the same folders are left out.
+        Values by key that all runs of the claim have; other runs in the folders are ignored.
     axis
-        The key, with numbers for values, along which figures draw curves; None: a row a setting.
+        A key with numeric values that is the x axis of curves; None: figures have a row for each
+        setting.
     panels
-        The key of which each value has a panel of its own where figures draw accuracy while
-        training; None: a few settings a panel, in order.
+        A key with one panel for each value in the figure of accuracy during training; None: a few
+        settings share a panel, in order.
     contrasts
-        What is compared.
+        The comparisons.
     plateau
-        Training accuracy in percent that networks have on their plateau. One that has not left it
-        by its end is not judged: when it would have is another question. None: there is none.
+        Training accuracy in percent of networks on their plateau. A contrast is not judged if one
+        of its networks ends on the plateau, because a longer training might leave it. None: there
+        is no plateau.
     by_type
-        Whether the table has the question types.
+        Whether the table includes accuracies by question type.
     paper
-        Which published results stand beside: those of Table 1 of the paper for ``models``, by the
-        key ``model``; of its Tables 2 and 3 for ``ablations``, by the key ``ablation``; MAC's for
-        ``data_efficiency``, by the keys ``model`` and ``data.fraction``.
+        Published results for comparison: ``models`` is Table 1 of the paper, by the key
+        ``model``; ``ablations`` its Tables 2 and 3, by the key ``ablation``; ``data_efficiency``
+        MAC's results, by the keys ``model`` and ``data.fraction``.
     """
 
     node: ClassVar[str] = ""
@@ -130,7 +137,7 @@ class Claim(Settings):
 
     @property
     def deciding(self) -> dict[str, Contrast]:
-        """The contrast that decides each part of the claim."""
+        """The contrast that decides each part of the claim, by part."""
         parts = {contrast.decides: contrast for contrast in self.contrasts if contrast.decides}
         if not parts and self.contrasts:
             parts = {self.claim: self.contrasts[0]}
@@ -138,22 +145,22 @@ class Claim(Settings):
 
 
 def read_claim(path: Path, called: str | None = None) -> Claim:
-    """A claim from a YAML file, whose name is the claim's.
+    """Read a claim from a YAML file; the file's name is the claim's.
 
     Parameters
     ----------
     called
-        What ``laboratory.py`` calls it; None: the path.
+        The name on ``laboratory.py``'s command line; None: the path.
 
     Raises
     ------
     UserError
-        If the file is missing or is no claim.
+        If the file is missing or not a claim.
     """
     try:
         content = yaml.safe_load(read_bytes(path, "write a claim's settings to it"))
         if not isinstance(content, dict):
-            raise UserError("is no claim's settings")
+            raise UserError("is not a claim's settings")
         for name, entry in (("keys", Key), ("contrasts", Contrast)):
             content[name] = [settings_from(e, entry) for e in content.get(name) or []]
         claim = settings_from(content | {"name": path.stem, "called": called or str(path)}, Claim)
@@ -162,21 +169,20 @@ def read_claim(path: Path, called: str | None = None) -> Claim:
         named += [("contrasts", key) for c in claim.contrasts for key in (*c.first, *c.second)]
         for name, key in named:
             if key is not None and key not in keys:
-                raise UserError(f"{name}: {key} is none of its keys, {', '.join(keys)}")
+                raise UserError(f"{name}: {key} is not one of its keys, {', '.join(keys)}")
         return claim
     except (yaml.YAMLError, UnicodeDecodeError, ValueError, UserError) as error:
         raise UserError(f"{path}: {one_line(error)}") from None
 
 
 def find_runs(claim: Claim, folder: Path) -> list[SweepRun]:
-    """The runs of a claim's sweeps below a folder that belong to it; none if nothing was trained
-    yet."""
+    """Find the runs in a claim's sweep folders that belong to it; none if nothing was trained."""
     folders = [folder / sweep for sweep in claim.sweeps if (folder / sweep).is_dir()]
     return [run for path in folders for run in find_runs_below(path) if belongs(run, claim)]
 
 
 def belongs(run: SweepRun, claim: Claim) -> bool:
-    """Whether a run has the values that a claim is about."""
+    """Whether a run has the values that a claim requires."""
     allowed = [(key, [value]) for key, value in claim.where.items()]
     allowed += [(key.key, key.values) for key in claim.keys if key.values is not None]
     return all(run.config.get(key) in values for key, values in allowed)

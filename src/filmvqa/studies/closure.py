@@ -1,8 +1,8 @@
-"""CLOSURE: what a network knows, asked in combinations that its questions did not have.
+"""CLOSURE: a network's accuracy on new combinations of what its questions taught.
 
-Seven tests put what matches an object ("the same size as the cube") where CLEVR's questions have
-relations alone: inside conjunctions, disjunctions, chains and comparisons (Bahdanau et al. 2019,
-arXiv 1912.05783).
+CLEVR's questions have matching expressions ("the same size as the cube") and relations. The seven
+tests put a matching expression where CLEVR has only a relation: inside conjunctions, disjunctions,
+chains and comparisons (Bahdanau et al. 2019, arXiv 1912.05783).
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ from filmvqa.worlds.engine.ask_scenes import AskScenesSettings, ask_scenes
 from filmvqa.worlds.engine.scene_records import RELATE
 from filmvqa.worlds.engine.schema import Info, Question, read_questions, write_records
 
-#: The families of CLEVR (numbers of the release) whose programs are those of a test, but for a
-#: relation in place of what matches; by the test's names in the paper and in its code's templates.
+#: CLEVR's families (numbers of the release) whose programs equal those of a test, except for a
+#: relation in place of the match. Keys: the test's names in the paper and in its code's templates.
 NEAREST: dict[tuple[str, str], tuple[int, ...]] = {
     ("and_mat_spa", "and_sim_loc"): (32, 33, 34, 35),
     ("or_mat", "or_sim"): (71,),
@@ -56,23 +56,24 @@ _ALL_NEAREST: list[str | int] = sorted({*chain(*NEAREST.values())})
 
 
 def measure_closure(settings: ClosureSettings) -> tuple[Path, dict[str, Any]]:
-    """Ask a network the tests' questions about a split's scenes, and CLEVR's about the same: those
-    of the nearest families, and of all.
+    """Ask a network the questions of the tests, and CLEVR's, about the scenes of a split.
 
-    What is missing of the scenes, images and features is made, as the checkpoint's were. Questions
-    are asked anew each time, and replace those of earlier calls.
+    Of CLEVR's questions there are two files: of the nearest families, and of all families. Missing
+    scenes, images and features are made as the checkpoint's were. Questions are generated again in
+    each call and replace earlier ones.
 
     Returns
     -------
     tuple
-        The folder, and the report, which ``closure.json`` and ``closure.png`` in it show. Below it
-        are the questions and evaluations, ``closure``, ``nearest`` and ``clevr``; and ``mixed``,
-        the questions of the first and the last together, to adapt a network with.
+        The folder, and the report, which is written there as ``closure.json`` and
+        ``closure.png``. The folders ``closure``, ``nearest`` and ``clevr`` in it contain the
+        questions and evaluations; ``mixed`` contains the questions of ``clevr`` and ``closure``
+        together, to adapt a network with.
 
     Raises
     ------
     UserError
-        For an unusable checkpoint, set or folder of templates, and for unknown words.
+        For an unusable checkpoint, data set or template folder, and for unknown words.
     """
     data, world = settings.data, settings.data.world
     split = settings.split or data.val_split
@@ -160,7 +161,7 @@ def _commonest(questions: Sequence[Question]) -> dict[str, float]:
 def _compare(
     closure: dict[str, Any], clevr: dict[str, Any], commonest: dict[str, float]
 ) -> dict[str, Any]:
-    """Each test's row, with that of the nearest questions of CLEVR together."""
+    """Join each test's row with the row of its nearest questions of CLEVR."""
     tests = {}
     for name, row in closure["by_group"].items():
         rows = [clevr["by_family"].get(str(i)) for i in _FAMILIES.get(name, ())]
@@ -175,7 +176,7 @@ def _compare(
 
 
 def format_tests(report: dict[str, Any]) -> str:
-    """The report as a table to print."""
+    """Format the report as a table to print."""
 
     def cells(row: dict[str, Any]) -> list[str]:
         interval = percent_interval(row["interval"])
@@ -191,8 +192,8 @@ def format_tests(report: dict[str, Any]) -> str:
 
 
 def draw_tests(report: dict[str, Any], target: Path) -> None:
-    """Write a PNG of each test's accuracy with its 95% interval, beside that of the nearest
-    questions of CLEVR and the share of the commonest answer."""
+    """Write a PNG of each test's accuracy with its 95% interval, the accuracy on the nearest
+    questions of CLEVR, and the share of the commonest answer."""
     names = list(report["tests"])[::-1]  # the first is at the top
     with draw_figure(target, 7, 1.4 + 0.34 * len(names)) as figure:
         (axes,) = add_plots(figure)

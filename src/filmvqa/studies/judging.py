@@ -1,4 +1,4 @@
-"""What the runs of a claim say: their test scores, differences of these, and verdicts."""
+"""The verdicts of a claim's runs: test scores, their differences, and what these show."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ Verdict = Literal[
 
 @dataclass(frozen=True)
 class Setting:
-    """The runs of a claim that differ only in their seed, in the order of their seeds."""
+    """The runs of a claim that differ only in their seed, ordered by seed."""
 
     values: dict[str, Any]
     runs: list[ScoredRun]
 
     @property
     def tests(self) -> list[float]:
-        """Test score of each run."""
+        """The test score of each run."""
         return [run.test for run in self.runs]
 
     @property
@@ -42,18 +42,18 @@ class Setting:
 
     @property
     def train(self) -> float:
-        """Mean training score of the best checkpoints."""
+        """The mean training score of the best checkpoints."""
         return mean(run.run.train for run in self.runs)
 
     @property
     def at_the_end(self) -> float:
-        """Mean training score after the last step."""
+        """The mean training score after the last step."""
         return mean(run.run.course[-1].train for run in self.runs)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the runs say about a contrast."""
+    """The verdict on a contrast."""
 
     contrast: Contrast
     difference: Difference
@@ -62,13 +62,12 @@ class Outcome:
 
 
 def group_settings(claim: Claim, runs: Sequence[ScoredRun]) -> list[Setting]:
-    """The claim's settings in order.
+    """Group runs into the claim's settings, in order.
 
     Raises
     ------
     UserError
-        If two runs of a setting differ in something besides their seeds, so that they are not what
-        the claim is about.
+        If two runs of a setting differ in more than their seed: the claim is not about them.
     """
     groups: dict[tuple[Any, ...], dict[int, ScoredRun]] = {}
     for run in runs:
@@ -98,19 +97,19 @@ def group_settings(claim: Claim, runs: Sequence[ScoredRun]) -> list[Setting]:
 
 
 def _rank(key: Key, values: set[Any]) -> list[Any]:
-    """The values of a key in the order of the claim, else as numbers or words are sorted."""
+    """The values of a key in the claim's order; without one, sorted as numbers or as text."""
     if key.values is not None:
         return list(map(make_hashable, key.values))
     return sorted(values) if all(map(is_number, values)) else sorted(values, key=str)
 
 
 def judge(claim: Claim, settings: Sequence[Setting], margin: float) -> list[Outcome]:
-    """What the runs say about each contrast of a claim whose settings they have.
+    """Judge each contrast of a claim whose settings have runs with common seeds.
 
     Parameters
     ----------
     margin
-        The largest difference of accuracy that counts as none, a fraction.
+        The largest difference of accuracy, a fraction, that counts as none.
     """
     outcomes = []
     for contrast in claim.contrasts:
@@ -136,14 +135,14 @@ def judge(claim: Claim, settings: Sequence[Setting], margin: float) -> list[Outc
         ends = [setting.at_the_end for setting in pair if setting]
         if claim.plateau and min(ends) < claim.plateau / 100:
             verdict = "still on its plateau"
-        if len(seeds) < 2:  # the interval then leaves out how much seeds differ
+        if len(seeds) < 2:  # the interval then does not include how much seeds differ
             verdict = "too few seeds"
         outcomes.append(Outcome(contrast, difference, seeds, verdict))
     return outcomes
 
 
 def find_setting(settings: Sequence[Setting], values: dict[str, Any]) -> Setting | None:
-    """The one setting that has the values; None without any."""
+    """Find the setting that has the values; None if there is none."""
     wanted = {key: make_hashable(value) for key, value in values.items()}
     matches = [setting for setting in settings if wanted.items() <= setting.values.items()]
     if len(matches) > 1:
@@ -154,13 +153,15 @@ def find_setting(settings: Sequence[Setting], values: dict[str, Any]) -> Setting
 def judge_difference(
     difference: Difference, expected: str, margin: float, claimed: float | None = None
 ) -> Verdict:
-    """What a difference with its interval says.
+    """The verdict on a difference with its interval.
 
-    - That the first is more accurate ``shows`` if the whole interval is above 0, and does so ``but
-      less`` or ``and more`` if what is claimed, in points, is above or below all of it. It is
-      ``the opposite`` if all is below 0, and ``does not show`` if all is below the margin.
-    - That it is no more accurate, or the same, ``shows`` if the whole interval is, where a
-      difference within the margin counts as none, and ``does not show`` if none of it is.
+    - ``more`` is expected: ``shows`` if the whole interval is above 0. It is ``shows, but less``
+      if the claimed difference (in points) is above the interval, and ``shows, and more`` if it is
+      below. ``the opposite`` if the interval is below 0; ``does not show`` if it is below the
+      margin.
+    - ``no more`` or ``same`` is expected: ``shows`` if the whole interval agrees, where a
+      difference within the margin counts as none; ``does not show`` if none of it agrees.
+    - Otherwise ``cannot be told``.
     """
     if expected != "more":
         is_same = expected == "same"

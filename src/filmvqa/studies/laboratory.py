@@ -29,7 +29,7 @@ from filmvqa.worlds.engine.programs import QUESTION_TYPES
 
 @dataclass(frozen=True)
 class ClaimReport:
-    """What the runs say about a claim."""
+    """The verdicts on a claim, and the runs behind them."""
 
     claim: Claim
     settings: list[Setting]
@@ -37,7 +37,7 @@ class ClaimReport:
 
     @property
     def hours(self) -> float:
-        """Hours of training of all runs together."""
+        """Hours of training of all runs."""
         return sum(run.run.course[-1].seconds for run in self.runs) / 3600
 
     @property
@@ -47,7 +47,7 @@ class ClaimReport:
         return list(by_name.values())
 
 
-#: What stands below this line of a page was written by hand, and stays.
+#: Everything below this line of a page was written by hand, and is kept.
 BY_HAND = "<!-- Below: by hand. -->\n"
 
 
@@ -56,19 +56,19 @@ def report_claim(
     redraw: bool = False,
     change_of: Callable[[FilmSettings], NetworkChange | None] = build_network_change,
 ) -> ClaimReport:  # fmt: skip
-    """Evaluate a claim's finished runs on a split where that is not done yet, keep their raw
-    results, and write its page.
+    """Evaluate a claim's finished runs on a split, save their raw results, and write its page.
 
-    The files are ``<claim>.csv`` in the folder of raw results, and ``<claim>.md``, ``.png`` (test
-    score) and ``_courses.png`` (score while training). Nothing that is reported was chosen on the
-    split: the checkpoint of a run is the best on validation.
+    Up-to-date evaluations are not repeated. The files are ``<claim>.csv`` in the folder of raw
+    results, and ``<claim>.md``, ``.png`` (test score) and ``_courses.png`` (score during
+    training). Nothing in the report was chosen on the split: a run's checkpoint is the best on
+    validation.
 
     Parameters
     ----------
     runs
-        The folder of the sweeps' folders.
+        The folder that contains the sweeps' folders.
     results
-        The folder of raw results. Runs that are kept there are reported too.
+        The folder of raw results. The runs in it are reported too.
     margin
         As for ``judge``.
     redraw
@@ -129,7 +129,7 @@ def _score_own(
 
 
 def format_page(report: ClaimReport, split: str) -> str:
-    """A claim's page in Markdown."""
+    """Format a claim's page as Markdown."""
     claim = report.claim
     parts = [
         f"# {claim.title}",
@@ -182,9 +182,12 @@ def tell_origins(report: ClaimReport) -> str:
 
 
 def tabulate_settings(report: ClaimReport, split: str) -> str:
-    """A row for each setting: scores in percent, means over seeds, and of the split the
-    standard deviation over seeds. All but the first are at the evaluation with the best validation
-    score. The paper's, on CLEVR, are in a column, and with question types in a row below."""
+    """Format a row for each setting: scores in percent, as means over seeds.
+
+    The score on the split has its standard deviation over seeds. All scores but the first are at
+    the evaluation with the best validation score. The paper's results on CLEVR have a column;
+    those by question type have a row below.
+    """
     claim = report.claim
     types = [name for name in QUESTION_TYPES if claim.by_type]
     names = [key.name for key in claim.keys]
@@ -211,13 +214,13 @@ def tabulate_settings(report: ClaimReport, split: str) -> str:
 
 
 def _percent(*scores: float) -> str:
-    """The mean of scores in percent; nothing of none."""
+    """The mean of scores in percent; empty if there are none."""
     return f"{100 * mean(scores):.1f}" if scores else ""
 
 
 def _find_published(claim: Claim, setting: Setting) -> tuple[float, ...]:
-    """The published accuracies of a setting in percent, overall and (of models) by question type;
-    none if there are none."""
+    """A setting's published accuracies in percent: overall, and for models by question type; empty
+    if there are none."""
     if claim.paper == "models":
         return TEST_ACCURACY.get(str(setting.values["model"]), ())
     if claim.paper == "ablations" and (name := setting.values["ablation"]) in ABLATIONS:
@@ -229,7 +232,7 @@ def _find_published(claim: Claim, setting: Setting) -> tuple[float, ...]:
 
 
 def tabulate_outcomes(claim: Claim, outcomes: Sequence[Outcome]) -> str:
-    """A row for each contrast: the difference in points, its interval, and what that says."""
+    """Format a row for each contrast: the difference in points, its interval, and the verdict."""
     rows = []
     for contrast in claim.contrasts:
         claimed = "" if contrast.claimed is None else f"{contrast.claimed:+g}"
@@ -238,7 +241,7 @@ def tabulate_outcomes(claim: Claim, outcomes: Sequence[Outcome]) -> str:
 
 
 def _find_outcome(contrast: Contrast, outcomes: Sequence[Outcome]) -> tuple[str, str]:
-    """The difference of a contrast with its interval in points, and the verdict."""
+    """A contrast's difference with its interval in points, and the verdict."""
     for outcome in outcomes:
         if outcome.contrast is contrast:
             seeds = "" if len(outcome.seeds) > 1 else ", one seed"

@@ -1,4 +1,4 @@
-"""The figures of a claim: test score by setting, and score while training."""
+"""The figures of a claim: test score by setting, and score during training."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from filmvqa.studies.sweep_figure import set_value_ticks
 from filmvqa.system.figures import add_legend, add_plots, draw_figure
 
 _WIDTH = 8.0
-#: More curves in one panel cannot be told apart.
+#: At most so many curves are distinguishable in one panel.
 _CURVES = 6
 
 
 def draw_settings(claim: Claim, settings: Sequence[Setting], target: Path) -> None:
-    """Write a PNG of the test score of each setting: each seed's as a point, and their mean."""
+    """Write a PNG of each setting's test score: a point for each seed, and the mean."""
     height = 4.2 if claim.axis else 1.3 + 0.3 * len(settings)
     with draw_figure(target, _WIDTH, height) as figure:
         (axes,) = add_plots(figure)
@@ -79,9 +79,11 @@ def _draw_rows(axes: Any, claim: Claim, settings: Sequence[Setting]) -> None:
 
 
 def draw_courses(claim: Claim, settings: Sequence[Setting], target: Path) -> None:
-    """Write a PNG of training and validation score against questions: means over seeds, as far
-    as all seeds went, in panels of a few settings each, or of one value of ``claim.panels``;
-    settings that differ in that alone have one color."""
+    """Write a PNG of training and validation score against questions, as means over seeds.
+
+    Curves end where the first seed ends. A panel has a few settings, or one value of
+    ``claim.panels``; settings that differ only in that key share a color.
+    """
     panels = _split_panels(claim, settings)
     keys = [key.key for key in claim.keys if key.key != claim.panels]
     labels = [
@@ -97,7 +99,7 @@ def draw_courses(claim: Claim, settings: Sequence[Setting], target: Path) -> Non
             for setting, name in zip(members, names, strict=True):
                 _draw_course(axes, setting, name, colors[name])
             title = label_setting(claim, members[0], [claim.panels]) if claim.panels else None
-            # Above, where it covers no curve.
+            # Above the panel, where it covers no curve.
             legend = axes.legend(
                 title=title, fontsize="small", title_fontsize="small", alignment="left",
                 loc="lower left", bbox_to_anchor=(0, 1), frameon=False,
@@ -120,7 +122,7 @@ def _draw_course(axes: Any, setting: Setting, name: str, color: str) -> None:
         scores = [100 * mean(getattr(e, field) for e in at) for at in evaluations]
         label = name if field == "val" else ""
         look: dict[str, Any] = {"linestyle": style, "color": color, "label": label}
-        if len(questions) == 1:  # a model that is fitted at once, and has no course
+        if len(questions) == 1:  # the model has no course: it is fitted at once
             axes.axhline(scores[0], **look)
         else:
             axes.plot(questions, scores, linewidth=1.2, **look)
@@ -128,7 +130,7 @@ def _draw_course(axes: Any, setting: Setting, name: str, color: str) -> None:
 
 def _split_panels(claim: Claim, settings: Sequence[Setting]) -> list[Sequence[Setting]]:
     if claim.panels is None:
-        count = math.ceil(len(settings) / math.ceil(len(settings) / _CURVES))  # as even as can be
+        count = math.ceil(len(settings) / math.ceil(len(settings) / _CURVES))  # even panels
         return [settings[i : i + count] for i in range(0, len(settings), count)]
     return list(_group_by_label(claim, settings, [claim.panels]).values())
 
@@ -136,7 +138,7 @@ def _split_panels(claim: Claim, settings: Sequence[Setting]) -> list[Sequence[Se
 def _group_by_label(
     claim: Claim, settings: Sequence[Setting], keys: Sequence[str]
 ) -> dict[str, list[Setting]]:
-    """Settings by what they have of some keys."""
+    """Group settings by their values of some keys."""
     groups: dict[str, list[Setting]] = {}
     for setting in settings:
         groups.setdefault(label_setting(claim, setting, keys), []).append(setting)

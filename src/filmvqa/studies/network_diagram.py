@@ -66,7 +66,7 @@ def draw_film(
 
 
 def _draw_chain(axes: Any, *boxes: tuple[float, float, str, str]) -> Any:
-    """Draw boxes with arrows from each to the next; returns the last one."""
+    """Draw boxes with an arrow from each to the next; return the last box."""
     drawn = [_draw_box(axes, *box) for box in boxes]
     for start, end in pairwise(drawn):
         _draw_arrow(axes, start, end)
@@ -74,7 +74,7 @@ def _draw_chain(axes: Any, *boxes: tuple[float, float, str, str]) -> Any:
 
 
 def _draw_box(axes: Any, x: float, y: float, text: str, color: str) -> Any:
-    """Draw a text in a rounded box with its centre at (x, y)."""
+    """Draw text in a rounded box centred at (x, y)."""
     style = {"boxstyle": "round,pad=0.45", "facecolor": color, "edgecolor": "0.4"}
     return axes.text(x, y, text, ha="center", va="center", fontsize=9, bbox=style)
 
@@ -82,7 +82,7 @@ def _draw_box(axes: Any, x: float, y: float, text: str, color: str) -> Any:
 def _draw_arrow(
     axes: Any, start: Any, end: Any, text: str = "", *, dx: float = 0.08, dy: float = 0.0
 ) -> None:
-    """Draw an arrow between two boxes, its text shifted by (dx, dy) from the middle."""
+    """Draw an arrow between two boxes; its text is shifted by (dx, dy) from the middle."""
     (x0, y0), (x1, y1) = start.get_position(), end.get_position()
     style = {
         "arrowstyle": "-|>", "color": "0.4", "shrinkA": 0, "shrinkB": 0,

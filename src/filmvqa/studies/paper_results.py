@@ -1,7 +1,4 @@
-"""Results of the FiLM paper (Perez et al., AAAI 2018), in percent, for comparison with ours.
-
-All are on CLEVR v1.0; ours are comparable if they are on CLEVR too.
-"""
+"""Results of the FiLM paper (Perez et al., AAAI 2018) on CLEVR v1.0, in percent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reports and figures of what was trained: settings of programs."""
+"""Settings of the programs that report on trained networks or draw figures."""
 
 from __future__ import annotations
 
@@ -30,30 +30,30 @@ from filmvqa.system.errors import UserError
 
 @dataclass(frozen=True, kw_only=True)
 class ClosureSettings(DataProgramSettings):
-    """A network that is asked what it knows in new combinations (Bahdanau et al. 2019).
+    """A network's CLOSURE tests: known concepts in new combinations (Bahdanau et al. 2019).
 
     Attributes
     ----------
     checkpoint
-        A file, a run's folder, of which it is ``best.pt``, or the name of a network of the package.
+        A file, a run's folder (its ``best.pt`` is used), or the name of a network of the package.
     split
-        About whose scenes and images it is asked, which are generated where they are not there;
-        None: the set's validation split.
+        The split whose scenes and images are used; missing ones are generated. None: the data's
+        validation split.
     output
-        The folder of the results; None: ``closure`` in that of the checkpoint, and for a network of
-        the package in ``outputs/<name>``.
+        The folder of the results. None: ``closure`` beside the checkpoint, or in
+        ``outputs/<name>`` for a network of the package.
     templates
         The tests, as ``read_families`` takes them.
     questions_per_image
-        Of the tests, and as many of CLEVR's own.
+        Number of test questions for each image, and of CLEVR's own questions.
     allow_unknown
         Read unknown words as ``<UNK>`` instead of refusing them.
     weights
-        The file of the backbone's weights; None: those shipped, or torchvision's download.
+        The file of the backbone's weights. None: the shipped ones, or torchvision's download.
     workers
-        Number of processes that make scenes and questions; None: one a core.
+        Number of processes that make scenes and questions; None: one for each core.
     batch_size, device, accelerate
-        As ``AskedSettings`` has them.
+        As in ``AskedSettings``.
     """
 
     checkpoint: Annotated[PathText, CHECKPOINT]
@@ -72,14 +72,14 @@ class ClosureSettings(DataProgramSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class DrawModelSettings(ProgramSettings):
-    """A drawing of a FiLM network.
+    """A diagram of a FiLM network.
 
     Attributes
     ----------
     model
         ``name``, which must be ``film``, and options.
     output
-        A PNG.
+        The PNG file.
     feature_shape
         (C, H, W)
     """
@@ -98,14 +98,14 @@ class DrawModelSettings(ProgramSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class DrawSheetSettings(DataProgramSettings):
-    """A sheet of images of a set, or of spectrograms with their sounds, with questions.
+    """A sheet of a data set's images or spectrograms, each with a question.
 
     Attributes
     ----------
     output
-        A PNG.
+        The PNG file.
     split
-        Whose first images are drawn.
+        The split whose first images are drawn.
     rows, columns
         The grid of images.
     """
@@ -118,28 +118,28 @@ class DrawSheetSettings(DataProgramSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class LaboratorySettings(ProgramSettings):
-    """Claims about FiLM that are tried.
+    """Claims about FiLM that are tested by training.
 
     Attributes
     ----------
     claims
-        Names of ``configs/claim``, or paths of files like them; None: all that are in no folder of
-        their own.
+        Names in ``configs/claim``, or paths of such files. None: all claims that are not in a
+        subfolder.
     runs
-        The folder of the sweeps' folders.
+        The folder that contains the sweeps' folders.
     results
-        The folder of raw results: a CSV file for each claim, whose runs are reported beside those
-        of ``runs``, and are not run again.
+        The folder of raw results: a CSV file for each claim. Its runs are reported with those of
+        ``runs``, and are not trained again.
     output
         The folder of the reports.
     split
-        What is reported on; checkpoints are chosen on validation.
+        The split that is reported on. Checkpoints are chosen on validation.
     train
-        Whether runs that are missing are trained first.
+        Whether missing runs are trained first.
     redraw
-        Draw all from the raw results alone.
+        Whether to report only the raw results.
     jobs
-        How many are trained at a time, with a thread each; None: one for each core.
+        Number of runs that are trained at a time, with one thread each; None: one for each core.
     margin
         Points of accuracy that count as no difference.
     """
@@ -164,11 +164,11 @@ class SweepReportSettings(ProgramSettings):
     dir
         The sweep's folder.
     key
-        What the sweep varied; None: what differs in the runs' configs.
+        The key that the sweep varied; None: the key that differs in the runs' configs.
     series
-        With ``key``: what tells curves apart, such as ``model``.
+        With ``key``: a second key, such as ``model``, each of whose values has its own curve.
     reach
-        Validation accuracies, such as 0.7 and 0.8, of which the table says when they were reached.
+        Validation accuracies, such as 0.7 and 0.8; the table says when each was reached.
     """
 
     dir: Annotated[PathText, FOLDER]

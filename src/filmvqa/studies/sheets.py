@@ -1,4 +1,4 @@
-"""Sheets of images with questions, or with expressions and the masks that a network drew."""
+"""Sheets of images with questions, or with referring expressions and predicted masks."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _SIZE = (320, 480)
 def list_first(
     folder: str | Path, count: int, kind: FileKind | None = None, name: str = "images"
 ) -> dict[int, Path]:
-    """The first images of a split, or other files, by index.
+    """List the first images (or other files) of a split by index.
 
     Raises
     ------
@@ -47,7 +47,7 @@ def list_first(
 
 
 def group_by_image(questions: str | Path) -> dict[int, list[Question]]:
-    """The questions of a question JSON by image."""
+    """Group the questions of a question JSON by image."""
     by_image: dict[int, list[Question]] = {}
     for record in read_questions(questions).questions:
         by_image.setdefault(record.image_index or 0, []).append(record)
@@ -55,7 +55,7 @@ def group_by_image(questions: str | Path) -> dict[int, list[Question]]:
 
 
 def read_by_index(questions: str | Path) -> dict[int, Question]:
-    """The questions of a question JSON by ``question_index``, or by position without one."""
+    """Read the questions of a question JSON by ``question_index``, or by position without one."""
     records = read_questions(questions).questions
     return {i if q.question_index is None else q.question_index: q for i, q in enumerate(records)}
 
@@ -69,8 +69,9 @@ def draw_sheet(
     columns: int = 3,
     masks_folder: str | Path | None = None,
 ) -> None:
-    """Write a PNG of the first images of a split, each with one of its questions and the answer, or
-    with an expression, and the objects that it refers to outlined.
+    """Write a PNG of the first images of a split, each with one of its questions and the answer.
+
+    A referring expression has no answer; its objects are outlined.
 
     Parameters
     ----------
@@ -79,12 +80,12 @@ def draw_sheet(
     rows, columns
         The grid of images.
     masks_folder
-        The masks of the objects, which expressions need.
+        The object masks of the images; only expressions need them.
 
     Raises
     ------
     UserError
-        As ``check_sheet``, and if there are fewer images than the grid has cells.
+        If ``target`` is one of the inputs, or there are fewer images than cells.
     """
     refuse_overwriting(target, questions, images_folder)
     by_image, paths = group_by_image(questions), list_first(images_folder, rows * columns)
@@ -100,7 +101,7 @@ def draw_sheet(
 def write_question(
     axes: Any, questions: Sequence[Question], image: int, width: int
 ) -> Question | None:
-    """Write one of an image's questions and its answer below it; return the question."""
+    """Write one of an image's questions with its answer below the image; return the question."""
     if not questions:
         return None
     question = questions[image % len(questions)]
@@ -109,7 +110,7 @@ def write_question(
 
 
 def _outline_objects(axes: Any, question: Question, mask: Path, size: tuple[int, int]) -> None:
-    """Outline the objects (of the mask file) that an expression refers to."""
+    """Outline the objects of an expression; ``mask`` is the mask file of the image."""
     if question.objects is not None:
         outline(axes, np.isin(load_mask(mask, size)[0], question.objects))
 
@@ -123,20 +124,21 @@ def draw_masks(
     rows: int = 3,
     columns: int = 4,
 ) -> None:
-    """Write a PNG of images at equal distances in a split, each with one of its expressions, the
-    objects that it refers to outlined, and the predicted mask in colour.
+    """Write a PNG of images at equal distances in a split, each with one of its expressions.
+
+    The objects of the expression are outlined, and the predicted mask is in color.
 
     Parameters
     ----------
     predictions
-        The file that ``evaluate.py`` wrote of a network that draws.
+        The predictions that ``evaluate.py`` wrote for a network that draws masks.
     rows, columns
         The grid of images.
 
     Raises
     ------
     UserError
-        If a file is missing or broken, or the predictions are no masks.
+        If a file is missing or broken, or the predictions are not masks.
     """
     refuse_overwriting(target, predictions)
     predicted: dict[int, list[MaskPrediction]] = {}
@@ -163,7 +165,7 @@ def draw_masks(
 
 
 def mask_of(run_lengths: RunLengths) -> NDArray[np.bool_]:
-    """The mask (h, w) of runs; the inverse of ``tasks.masks.run_lengths``.
+    """Decode run lengths to a mask (h, w); the inverse of ``tasks.masks.run_lengths``.
 
     Raises
     ------
@@ -177,7 +179,7 @@ def mask_of(run_lengths: RunLengths) -> NDArray[np.bool_]:
 
 
 def _tint(picture: NDArray[np.uint8], mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """A picture (H, W, 3) in colour within a mask (h, w), and paler without."""
+    """Tint a picture (H, W, 3) inside a mask (h, w), and make it paler outside."""
     height, width = picture.shape[:2]
     inside = Image.fromarray(mask).resize((width, height), Image.Resampling.NEAREST)
     colors = np.where(

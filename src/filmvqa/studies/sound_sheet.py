@@ -1,4 +1,4 @@
-"""Sheets of spectrograms, each with its scene's sounds marked and a question."""
+"""Sheets of spectrograms, each with its scene's sounds and a question."""
 
 from __future__ import annotations
 
@@ -33,14 +33,15 @@ def draw_scenes(
     rows: int = 2,
     columns: int = 3,
 ) -> None:
-    """Write a PNG of the first recordings of a split: spectrograms of ``size`` bins and frames, on
-    which each sound of the scene is a box from its onset to its end, at its fundamental, and a
-    question with its answer.
+    """Write a PNG of the spectrograms of a split's first recordings, each with a question.
+
+    A spectrogram has ``size`` bins and frames. Each sound of the scene is a line from its onset to
+    its end, at its fundamental frequency.
 
     Raises
     ------
     UserError
-        As ``check_sheet``, and if there are fewer recordings than the grid has cells.
+        If ``target`` is one of the inputs, or there are fewer recordings than cells.
     """
     bins, frames = size
     seconds = frames * settings.hop / settings.sample_rate

@@ -1,4 +1,4 @@
-"""The figure of a sweep: curves against a number, or one row per value that is not a number."""
+"""The figure of a sweep: curves against a numeric key, or a row for each value of another key."""
 
 from __future__ import annotations
 
@@ -47,10 +47,10 @@ def _draw_curves(axes: Any, sweep: Sweep) -> None:
 
 
 def set_value_ticks(axes: Any, values: list[float]) -> None:
-    """Choose a logarithmic or a linear axis for sorted values, which may include 0."""
+    """Choose a logarithmic or linear axis for sorted values, which may include 0."""
     positive = [v for v in values if v > 0]
     if positive and max(values) > 20 * min(positive):
-        # The axis is linear between 0 and the smallest positive value, logarithmic above it.
+        # Linear between 0 and the smallest positive value, logarithmic above it.
         axes.set_xscale("symlog", linthresh=min(positive))
         ticks = sorted({0.0} & set(values)) + [
             10.0**e for e in range(math.floor(math.log10(min(positive))),

@@ -16,13 +16,12 @@ from filmvqa.system.tables import csv_table, markdown_table
 
 
 def tabulate_sweep(sweep: Sweep, reach: Sequence[float] = ()) -> str:
-    """The sweep as Markdown tables, accuracies in percent.
+    """Format the sweep as Markdown tables, accuracies in percent.
 
-    For each accuracy that ``reach`` names, a column has the questions, in thousands, and the
-    seconds of training until the first evaluation that found it: means over the runs that reached
-    it, and how many these are unless all did.
-
-    Sweeps over ablations and models have the paper's results next to ours.
+    Each accuracy in ``reach`` has a column: thousands of questions and seconds of training until
+    the first evaluation with this validation accuracy, as means over the runs that reached it, and
+    the number of these runs unless all did. Sweeps over ablations and models show the paper's
+    results beside ours.
     """
     header = [*sweep.keys, "runs", "training", "validation", "gap"]
     is_ablation = sweep.key == "ablation"
@@ -56,7 +55,7 @@ def _format_time_to_reach(runs: Sequence[SweepRun], accuracy: float) -> str:
 
 
 def _tabulate_models_by_type(sweep: Sweep) -> str:
-    """Validation accuracy by question type; the paper's test accuracy is below each row."""
+    """Tabulate validation accuracy by question type, with the paper's test accuracy below."""
     rows = []
     points = {str(p.value): p for p in sweep.points}
     for name in dict.fromkeys([*TEST_ACCURACY, *points]):
@@ -70,7 +69,7 @@ def _tabulate_models_by_type(sweep: Sweep) -> str:
 
 
 def format_sweep_csv(sweep: Sweep) -> str:
-    """The sweep as CSV, accuracies as fractions."""
+    """Format the sweep as CSV, accuracies as fractions."""
     question_types = list(dict.fromkeys(name for p in sweep.points for name in p.by_type))
     columns = ["runs", "train_accuracy", "val_accuracy", "val_spread", "gap", *question_types]
     rows = []
@@ -90,12 +89,12 @@ def report_sweep(
 ) -> str:
     """Write ``report.md``, ``report.csv`` and ``report.png`` into a sweep's folder.
 
-    The parameters are those of ``summarize`` and ``tabulate_sweep``. Returns the Markdown tables.
+    The parameters are those of ``summarize`` and ``tabulate_sweep``; the result is the Markdown.
     """
     folder = Path(folder)
     check_output(folder / "report.md")
     runs = read_runs(folder)
-    report_unfinished(runs)  # are in the tables too: a sweep can be looked at while it runs
+    report_unfinished(runs)  # they are in the tables too: a sweep can be reported while it runs
     sweep = summarize(runs, key, series_key)
     tables = tabulate_sweep(sweep, reach)
     with folder_lock(folder, "report"):

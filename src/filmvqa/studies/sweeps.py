@@ -1,4 +1,4 @@
-"""The runs of a sweep, and its points: means over the runs that differ only in their seed."""
+"""The runs of a sweep, grouped into points: runs that differ only in their seed."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from filmvqa.training.curves import read_evaluations
 
 #: Keys that may differ between the runs of a sweep but are never the varied key.
 IGNORED_KEYS = ("run", "seed", "name")
-#: Pairs of a key and a series key that take precedence, as other keys change along with them.
+#: Pairs of a key and a series key that take precedence, because other keys change with them.
 _PREFERRED_KEYS = (("ablation", None), ("data.fraction", "model"), ("model", None))
 
 
 class Evaluated(NamedTuple):
-    """An evaluation while training: after how many steps and seconds, and the accuracies."""
+    """An evaluation during training: its step, the seconds until then, and the scores."""
 
     step: int
     seconds: float
@@ -40,10 +40,9 @@ class Evaluated(NamedTuple):
 
 @dataclass(frozen=True)
 class SweepRun:
-    """A run: its flat config, its evaluation with the best validation score, all its evaluations
-    in turn, and the name of the score: accuracy, or that of another task.
+    """A run: its flat config, its best evaluation on validation, and the course of all evaluations.
 
-    Scores are fractions.
+    Scores are fractions. ``score`` is their name.
     """
 
     folder: Path
@@ -56,20 +55,20 @@ class SweepRun:
     score: str = "accuracy"
 
     def find_first_reaching(self, accuracy: float) -> tuple[float, float] | None:
-        """Questions and seconds until the first evaluation that finds this validation accuracy."""
+        """Questions and seconds until the first evaluation with this validation accuracy."""
         for evaluation in self.course:
             if evaluation.val >= accuracy:
                 return self.count_questions(evaluation.step), evaluation.seconds
         return None
 
     def count_questions(self, step: int) -> float:
-        """How many questions so many steps are."""
+        """The number of questions in ``step`` training steps."""
         return step * float(self.config.get("trainer.batch_size", 1))
 
 
 @dataclass(frozen=True)
 class SweepPoint:
-    """Runs that differ only in their seed: their scores are means over these."""
+    """Runs that differ only in their seed; scores are means over them."""
 
     value: Any
     runs: list[SweepRun]
@@ -85,14 +84,13 @@ class SweepPoint:
 
     @property
     def val_spread(self) -> float | None:
-        """The standard deviation over seeds; None for one run."""
+        """The standard deviation over seeds; None for a single run."""
         return stdev(run.val for run in self.runs) if len(self.runs) > 1 else None
 
     @property
     def by_type(self) -> dict[str, float]:
-        """Validation score by question type, of types that all runs have."""
-        first, *others = (run.by_type for run in self.runs)
-        names = [name for name in first if all(name in other for other in others)]
+        """Validation score by question type, for the types that all runs have."""
+        names = [t for t in self.runs[0].by_type if all(t in run.by_type for run in self.runs)]
         return {name: mean(run.by_type[name] for run in self.runs) for name in names}
 
     @property
@@ -108,8 +106,8 @@ class SweepPoint:
 class Sweep:
     """The points of a sweep in order, and the name of their score.
 
-    ``key`` is the varied config key; ``series_key`` is the key with one curve per value, None if
-    there is one curve.
+    ``key`` is the config key that varies. Each value of ``series_key`` has its own curve; without
+    one there is a single curve.
     """
 
     key: str
@@ -128,12 +126,12 @@ class Sweep:
 
 
 def read_runs(folder: str | Path) -> list[SweepRun]:
-    """The runs below a folder that have at least one evaluation.
+    """Read the runs below a folder that have at least one evaluation.
 
     Raises
     ------
     UserError
-        If there are none, or if a file of a run is broken.
+        If there are none, or a file of a run is broken.
     """
     runs = find_runs_below(Path(folder))
     if not runs:
@@ -144,7 +142,7 @@ def read_runs(folder: str | Path) -> list[SweepRun]:
 
 
 def find_runs_below(folder: Path) -> list[SweepRun]:
-    """As ``read_runs``; none if nothing was evaluated yet."""
+    """As ``read_runs``; an empty list if no run has an evaluation yet."""
     runs = []
     for metrics in files_below(folder, RunLayout(folder).metrics.name):
         layout = RunLayout(metrics.parent)
@@ -166,18 +164,18 @@ def find_runs_below(folder: Path) -> list[SweepRun]:
 
 
 def is_finished(run: SweepRun) -> bool:
-    """Whether a run is at its end; one whose last checkpoint was removed counts as finished."""
+    """Whether a run has ended; a run without its last checkpoint counts as finished."""
     last = RunLayout(run.folder).last_checkpoint
     return not last.exists() or bool(load_checkpoint(last)["progress"]["finished"])
 
 
 def report_unfinished(runs: Sequence[SweepRun]) -> list[SweepRun]:
-    """The runs that were cut off or still train, and a line printed about each."""
+    """Find the runs that were interrupted or still train, and print a line for each."""
     unfinished = [run for run in runs if not is_finished(run)]
     for run in unfinished:
         step = run.course[-1].step
         print(f"{run.folder}: is not at its end (last evaluated at step {step}); the command that "
-              "started it goes on with it", flush=True)  # fmt: skip
+              "started it resumes it", flush=True)  # fmt: skip
     return unfinished
 
 
@@ -199,20 +197,19 @@ def name_model(config: dict[str, Any]) -> str:
 
 
 def summarize(runs: list[SweepRun], key: str | None = None, series_key: str | None = None) -> Sweep:
-    """Group the runs by the value of the varied key.
+    """Group runs by the value of the key that varies.
 
     Parameters
     ----------
     key
-        The flat config key that the sweep varied; None is the key that differs between the runs.
+        The flat config key that varies; None: find the key that differs between the runs.
     series_key
-        A second key, with one curve per value; it is ignored if ``key`` is None.
+        A second key, with one curve for each value; ignored if ``key`` is None.
 
     Raises
     ------
     UserError
-        If ``key`` is None and not exactly one key differs between the runs, or if no run has such
-        keys.
+        If no run has one of the keys, or if ``key`` is None and not exactly one key differs.
     """
     if key is None:
         key, series_key = _find_varied_keys(runs)
@@ -236,7 +233,7 @@ def summarize(runs: list[SweepRun], key: str | None = None, series_key: str | No
 
 
 def _sort_values(key: str, values: set[Any]) -> list[Any]:
-    """Numbers in increasing order; others in the order of the paper's tables, then by name."""
+    """Sort numbers by size, and other values by the order of the paper's tables, then by name."""
     if all(map(is_number, values)):
         return sorted(values)
     published = list(TEST_ACCURACY) if key == "model" else list(ABLATIONS)
@@ -245,13 +242,13 @@ def _sort_values(key: str, values: set[Any]) -> list[Any]:
 
 
 def _find_varied_keys(runs: list[SweepRun]) -> tuple[str, str | None]:
-    """The key that differs between the runs, and the series key."""
+    """Find the key that differs between the runs, and the series key."""
     keys = {k for run in runs for k in run.config} - set(IGNORED_KEYS)
     varied = sorted(k for k in keys if len({str(run.config.get(k)) for run in runs}) > 1)
     for key, series_key in _PREFERRED_KEYS:
         if key in varied and (series_key is None or series_key in varied):
             return key, series_key
-    # Runs of one sweep may have other devices, or data that were moved meanwhile.
+    # Runs of a sweep may differ in their device, or in where their data lay.
     varied = [k for k in varied if effect_of(k) in (Effect.RESULT, Effect.LENGTH)] or varied
     if len(varied) != 1:
         names = ", ".join(varied) or "nothing"
@@ -260,17 +257,17 @@ def _find_varied_keys(runs: list[SweepRun]) -> tuple[str, str | None]:
 
 
 def is_number(value: Any) -> bool:
-    """Whether a value of a config is a number; true and false are none."""
+    """Whether a config value is a number; true and false are not."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def make_hashable(value: Any) -> Any:
-    """A value of a config as groups of runs have it: a list as text, which can be hashed."""
+    """A config value as a dictionary key: a list becomes text."""
     return str(value) if isinstance(value, list) else value
 
 
 def format_value(value: Any) -> str:
-    """A value of a config as tables and figures have it; nothing is a dash."""
+    """A config value as tables and figures show it; a dash for None and an empty list."""
     if value in (None, [], "[]"):
         return "–"
     if not isinstance(value, float):

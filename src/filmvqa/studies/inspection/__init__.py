@@ -1,1 +1,1 @@
-"""What a trained network does with a question: its γ and β, its maps, and where it errs."""
+"""What a trained network does with a question: its γ and β, its feature maps, and its errors."""

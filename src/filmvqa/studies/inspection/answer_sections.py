@@ -1,4 +1,4 @@
-"""The sections of an inspection that every network has: its answers, and its errors."""
+"""The sections of an inspection about answers and errors, which every network has."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from filmvqa.studies.inspection.inspected import Inspected, Section
 from filmvqa.studies.inspection.tables import Table
 from filmvqa.tasks.reports import num_objects
 
-#: Errors that are shown.
+#: Number of errors that are shown.
 _WORST = 64
 
 
 def describe_accuracy(inspected: Inspected) -> Section:
-    """Accuracy by what is asked."""
+    """Describe accuracy by group of questions."""
     questions, rows = inspected.questions, inspected.rows
     scenes = inspected.asked.layout.scene_json(inspected.split)
     objects = num_objects(scenes, questions.images[rows])
@@ -49,7 +49,7 @@ def describe_accuracy(inspected: Inspected) -> Section:
 
 
 def describe_confusion(inspected: Inspected) -> Section:
-    """Which answers are taken for which."""
+    """Describe which answers are confused with which."""
     answers, truths = inspected.answers.answers, inspected.truths
     table = tables.count_confusions(answers, truths, inspected.names)
     drawing.draw_confusion(table, inspected.output / "confusion.png")
@@ -71,7 +71,7 @@ def describe_confusion(inspected: Inspected) -> Section:
 
 
 def describe_consistency(inspected: Inspected) -> Section:
-    """Whether comparisons agree with counts."""
+    """Describe whether comparisons agree with counts."""
     table = measure_consistency(
         inspected.model, inspected.loader, inspected.vocabulary, inspected.records,
         inspected.answers.answers, inspected.rows,
@@ -95,9 +95,9 @@ def describe_consistency(inspected: Inspected) -> Section:
 
 
 def describe_shuffled_words(inspected: Inspected) -> Section:
-    """Accuracy without the order of words."""
+    """Describe accuracy when words are shuffled."""
     table = tables.measure_shuffled_words(inspected.model, inspected.loader, inspected.fewer)
-    drawing.draw_line(table, inspected.output / "words.png", "so many last words are shuffled")
+    drawing.draw_line(table, inspected.output / "words.png", "number of shuffled last words")
     return Section(
         "Without the order of words",
         f"Accuracy from {100 * table.rows[0][1]:.1f}% to {100 * table.rows[-1][1]:.1f}% as the "
@@ -109,7 +109,7 @@ def describe_shuffled_words(inspected: Inspected) -> Section:
 
 
 def describe_worst(inspected: Inspected) -> Section:
-    """The errors that the network is surest of."""
+    """Describe the errors with the highest probability."""
     wrong = (~inspected.correct).nonzero().flatten()
     sure = inspected.answers.probabilities[wrong]
     order = wrong[sure.argsort(descending=True, stable=True)][:_WORST].tolist()

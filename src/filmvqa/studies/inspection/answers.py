@@ -1,4 +1,4 @@
-"""The answers of a checkpoint to a split's questions, with their scores and γ and β."""
+"""A checkpoint's answers to the questions of a split, with their scores, γ and β."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from filmvqa.system.files import write_file
 
 @dataclass(frozen=True)
 class Answers:
-    """What a network answers.
+    """The answers of a network to N questions.
 
     Attributes
     ----------
@@ -35,19 +35,19 @@ class Answers:
 
     @property
     def answers(self) -> Tensor:
-        """The likeliest answers (N,)."""
+        """The most probable answers (N,)."""
         return self.scores.argmax(1)
 
     @property
     def probabilities(self) -> Tensor:
-        """How likely each of these is, (N,)."""
+        """The probabilities (N,) of these answers."""
         return torch.softmax(self.scores, 1).amax(1)
 
 
 def collect_answers(
     model: nn.Module, loader: Loader, rows: Tensor, *, progress: bool = False
 ) -> Answers:
-    """The answers to the questions ``rows`` (N,) in their order."""
+    """Answer the questions ``rows`` (N,), in their order."""
     scores: list[Tensor] = []
     order = torch.argsort(loader.questions.images[rows], stable=True)
     with (
@@ -68,14 +68,14 @@ def collect_answers(
 
 
 def measure_accuracy(model: nn.Module, loader: Loader, rows: Tensor) -> float:
-    """The share of the questions ``rows`` that are answered correctly."""
+    """The share of correct answers to the questions ``rows``."""
     truths = loader.questions.answers
     assert truths is not None
     return float((collect_answers(model, loader, rows).answers == truths[rows]).double().mean())
 
 
 def average_film(model: nn.Module, questions: Tensor) -> list[Tensor]:
-    """The means of γ and β, (L, C) each, over questions (N, T), padded with 0."""
+    """The means (L, C) of γ and of β over questions (N, T), padded with 0."""
     sums = torch.zeros((), dtype=torch.float64)
     with evaluating(model):
         for part in torch.split(questions.long(), 512):
@@ -86,8 +86,8 @@ def average_film(model: nn.Module, questions: Tensor) -> list[Tensor]:
 
 
 def write_answers(path: Path, answers: Answers, question_index: Tensor, texts: list[str]) -> None:
-    """Write ``scores`` (N, A), ``gamma`` and ``beta`` (N, L, C), ``question_index`` (N,) and, as an
-    attribute, the ``answers`` to an HDF5 file."""
+    """Write answers to an HDF5 file: ``scores`` (N, A), ``gamma`` and ``beta`` (N, L, C),
+    ``question_index`` (N,), and the attribute ``answers``."""
     content = io.BytesIO()
     with h5py.File(content, "w") as file:
         file["scores"] = answers.scores.numpy()

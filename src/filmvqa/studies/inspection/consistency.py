@@ -1,7 +1,7 @@
-"""Whether answers agree with each other: a comparison of two numbers with the counts it compares.
+"""Whether a comparison of two numbers agrees with the network's answers to the two counts.
 
-The FiLM paper found that its network sometimes counts both sets correctly and
-compares them wrongly.
+The FiLM paper found that its network sometimes counts both sets correctly and compares them
+wrongly.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from filmvqa.questions.vocabulary import Vocabulary
 from filmvqa.studies.inspection.tables import Table
 from filmvqa.worlds.engine.schema import Function, Question
 
-#: Words of relations between "are" and "the", and of the comparisons.
+#: The words of relations between "are" and "the", and the functions of comparisons.
 _RELATIONS = {
     "left": "left of", "right": "right of", "behind": "behind", "front": "in front of",
 }  # fmt: skip
@@ -33,7 +33,7 @@ _ADJECTIVES = ("size", "color", "material")
 
 @dataclass(frozen=True)
 class Comparison:
-    """A comparison, and the questions how many objects each of its two sets has."""
+    """A comparison of two numbers, and the questions that count its two sets."""
 
     function: str
     counts: tuple[str, str]
@@ -44,8 +44,8 @@ class Comparison:
 
 
 def find_comparison(program: Sequence[Function]) -> Comparison | None:
-    """The comparison that a program is; None if it is none, or if its sets are not chains of
-    filters and spatial relations, for which there are words."""
+    """Read a program as a comparison; None if it is another program, or a set is not a chain of
+    filters and spatial relations, the only ones that are put into words."""
     last = program[-1]
     if last.function not in _COMPARISONS:
         return None
@@ -57,7 +57,7 @@ def find_comparison(program: Sequence[Function]) -> Comparison | None:
 
 
 def _word_count(program: Sequence[Function], step: int) -> str | None:
-    """How many objects the set of a step has, as a question."""
+    """The question how many objects are in the set of a step."""
     values, base = _read_filters(program, step)
     noun = _word_noun(values, plural=True)
     if program[base].function == "scene":
@@ -83,7 +83,7 @@ def _word_place(program: Sequence[Function], step: int) -> str | None:
 
 
 def _read_filters(program: Sequence[Function], step: int) -> tuple[dict[str, str], int]:
-    """The attribute values that a chain of filters asks for, and the step before it."""
+    """The attribute values of a chain of filters, and the step before it."""
     values: dict[str, str] = {}
     while program[step].function.startswith("filter_"):
         values[program[step].function.removeprefix("filter_")] = program[step].value_inputs[0]
@@ -104,11 +104,11 @@ def measure_consistency(
     answers: Tensor,
     rows: Tensor,
 ) -> Table:
-    """Comparisons of numbers beside the counts of their sets, which the network is asked besides.
+    """Compare the answers to comparisons with the answers to the counts of their sets.
 
-    Of those whose counts have numbers as answers: how often the comparison agrees with the counts,
-    and is right, by comparison. ``questions`` are those of ``rows``, with their programs, and
-    ``answers`` (N,) what the network answered to them.
+    The network is also asked for the counts. The table has, for each comparison whose counts are
+    numbers, how often it agrees with the counts, and how often it is right. ``questions`` are
+    those of ``rows``, and ``answers`` (N,) the network's answers to them.
     """
     texts = vocabulary.answers()
     table = Table(["comparison", "questions", "agree", "right", "right if counts are right"])
@@ -146,7 +146,7 @@ def measure_consistency(
 def _ask(
     model: nn.Module, loader: Loader, vocabulary: Vocabulary, texts: Sequence[str], images: Tensor
 ) -> Tensor:
-    """The answers (M,) to questions about images (M,) of the loader's store."""
+    """Answer questions (M,) about images (M,) of the loader's store."""
     answers = []
     with evaluating(model):
         for part in torch.split(torch.arange(len(texts)), loader.batch_size):

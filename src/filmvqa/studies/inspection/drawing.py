@@ -1,4 +1,4 @@
-"""The figures of an inspection."""
+"""The figures of an inspection. A figure that cannot be drawn is left out with a warning."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _beside_the_numbers = going_on_without("a figure of the inspection")
 
 @_beside_the_numbers
 def draw_histograms(histograms: dict[str, Table], target: Path) -> None:
-    """γ and β by layer, side by side; 1 and 0 are marked."""
+    """Draw the distributions of γ and β by layer, side by side; 1 and 0 are marked."""
     with draw_figure(target, _WIDTH, 3.6, _DPI) as figure:
         grid = add_plots(figure, 1, 2)
         for axes, name, symbol, neutral in zip(grid, histograms, "γβ", (1, 0), strict=True):
@@ -47,7 +47,7 @@ def draw_histograms(histograms: dict[str, Table], target: Path) -> None:
 def draw_points(
     points: dict[str, NDArray[np.float32]], labels: Sequence[str], target: Path
 ) -> None:
-    """t-SNE of γ and β, coloured by the last function: one panel for each layer."""
+    """Draw a t-SNE of γ and β for each layer, colored by the last function."""
     functions = np.array(labels)
     with draw_figure(target, _WIDTH, 5.2, _DPI) as figure:
         grid = add_pictures(figure, len(points), len(points))
@@ -62,7 +62,7 @@ def draw_points(
 
 @_beside_the_numbers
 def draw_groups(tables: Sequence[Table], target: Path) -> None:
-    """Accuracy with 95% intervals by group, a panel for each grouping."""
+    """Draw accuracy with 95% intervals, with a panel for each grouping."""
     rows = -(-len(tables) // 2)
     with draw_figure(target, _WIDTH, 3.2 * rows, _DPI) as figure:
         grid = add_plots(figure, rows, 2)
@@ -80,7 +80,7 @@ def draw_groups(tables: Sequence[Table], target: Path) -> None:
 
 @_beside_the_numbers
 def draw_confusion(table: Table, target: Path) -> None:
-    """Shares of given answers by true answer."""
+    """Draw the shares of answers by true answer."""
     names = table.header[1:-1]
     shares = np.array([row[1:-1] for row in table.rows], float)
     side = 2.2 + 0.22 * len(names)
@@ -95,7 +95,7 @@ def draw_confusion(table: Table, target: Path) -> None:
 
 @_beside_the_numbers
 def draw_robustness(table: Table, target: Path) -> None:
-    """Accuracy against the noise added to γ and β, by layer; crosses are the means."""
+    """Draw accuracy against noise added to γ and β, by layer; crosses are for the means."""
     plain = 100 * table.rows[0][3]
     with draw_figure(target, _WIDTH, 3.8, _DPI) as figure:
         grid = add_plots(figure, 1, 2, sharey=True)
@@ -121,7 +121,7 @@ def draw_robustness(table: Table, target: Path) -> None:
 
 @_beside_the_numbers
 def draw_line(table: Table, target: Path, xlabel: str) -> None:
-    """Accuracy against a number."""
+    """Draw accuracy against a number."""
     with draw_figure(target, 5.5, 3.2, _DPI) as figure:
         (axes,) = add_plots(figure)
         axes.plot([row[0] for row in table.rows], [100 * row[1] for row in table.rows], "o-")
@@ -130,7 +130,7 @@ def draw_line(table: Table, target: Path, xlabel: str) -> None:
 
 @_beside_the_numbers
 def draw_activations(before: Sequence[Tensor], after: Sequence[Tensor], target: Path) -> None:
-    """Histograms of the values before and after each FiLM layer."""
+    """Draw histograms of the values before and after each FiLM layer."""
     with draw_figure(target, _WIDTH, 3.0, _DPI) as figure:
         grid = add_plots(figure, 1, 2, sharey=True)
         for axes, maps, place in zip(grid, (before, after), ("before", "after"), strict=True):
@@ -149,7 +149,7 @@ def draw_activations(before: Sequence[Tensor], after: Sequence[Tensor], target: 
 def draw_places(
     pictures: Sequence[Path | None], places: Tensor, captions: Sequence[str], target: Path
 ) -> None:
-    """Where the global maximum pool takes its values from, over the pictures (B, H, W)."""
+    """Draw the sources (B, H, W) of the global max pool's values over the pictures."""
     with draw_figure(target, _WIDTH, 2.7 * -(-len(pictures) // 4), _DPI) as figure:
         grid = add_pictures(figure, len(pictures), 4)
         for axes, picture, share, caption in zip(grid, pictures, places, captions, strict=True):
@@ -165,8 +165,10 @@ def draw_attention(
     titles: Sequence[str],
     target: Path,
 ) -> None:
-    """Attention to places (B, S, H, W) by step, over the pictures: a row, or several, for each
-    question, with a title above and a caption below each step."""
+    """Draw attention to places (B, S, H, W) by step over the pictures.
+
+    Each question has a row or several, with a title above and a caption below each step.
+    """
     steps = places.shape[1]
     columns = min(steps, 6)
     lines = -(-steps // columns)
@@ -184,7 +186,7 @@ def draw_attention(
 
 
 def _draw_share(axes: Any, picture: Path | None, share: Tensor) -> None:
-    """Shares of places (H, W) in yellow over a picture, the largest the least transparent."""
+    """Draw shares of places (H, W) in yellow over a picture; larger shares are less transparent."""
     extent = (0.0, 1.0, 0.0, 1.0)
     if picture is not None:
         axes.imshow(read_picture(picture), extent=extent, aspect="auto")
@@ -196,7 +198,7 @@ def _draw_share(axes: Any, picture: Path | None, share: Tensor) -> None:
 
 @_beside_the_numbers
 def draw_pictures(pictures: Sequence[Path | None], captions: Sequence[str], target: Path) -> None:
-    """A sheet of pictures with captions."""
+    """Draw pictures with captions."""
     rows = max(1, -(-len(pictures) // 8))
     with draw_figure(target, 1.9 * 8, 2.05 * rows, dpi=130) as figure:
         grid = add_pictures(figure, len(pictures), 8)

@@ -1,4 +1,4 @@
-"""The sections of an inspection that show a network's inside: γ and β, activations, attention."""
+"""The sections of an inspection about the network's inside: γ and β, activations, attention."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from filmvqa.studies.inspection.inspected import FEWER, Inspected, Section, choo
 from filmvqa.studies.inspection.tables import Table
 from filmvqa.system.errors import UserError, warn
 
-#: Questions whose activations or attention are recorded, and of these those that are drawn.
+#: Questions whose activations or attention are recorded, and those of them that are drawn.
 _RECORDED, _DRAWN, _DRAWN_BY_STEP = 64, 8, 4
 
 
 def describe_film(inspected: Inspected, gamma: Tensor, beta: Tensor) -> Section:
-    """The distributions of γ and β (N, L, C)."""
+    """Describe the distributions of γ and β (N, L, C)."""
     histograms = {"gamma": tables.bin_film(gamma), "beta": tables.bin_film(beta)}
     drawing.draw_histograms(histograms, inspected.output / "film.png")
     negative = [100 * float((values < 0).float().mean()) for values in (gamma, beta)]
@@ -37,8 +37,8 @@ def describe_film(inspected: Inspected, gamma: Tensor, beta: Tensor) -> Section:
 
 
 def describe_points(inspected: Inspected, gamma: Tensor, beta: Tensor) -> Section:
-    """Questions by their γ and β (N, L, C) in the first and the last layer; without a figure where
-    all questions have the same."""
+    """Describe questions by their γ and β (N, L, C) in the first and the last layer; a layer in
+    which all questions have the same is left out."""
     from sklearn.manifold import TSNE
 
     places = inspected.find_places(inspected.fewer)
@@ -74,7 +74,7 @@ def describe_points(inspected: Inspected, gamma: Tensor, beta: Tensor) -> Sectio
 
 
 def describe_robustness(inspected: Inspected, num_layers: int) -> Section:
-    """Accuracy with changed γ and β."""
+    """Describe accuracy with changed γ and β."""
     means, of = _average_training_film(inspected)
     table = tables.measure_robustness(
         inspected.model, inspected.loader, inspected.fewer, means, num_layers
@@ -95,8 +95,8 @@ def describe_robustness(inspected: Inspected, num_layers: int) -> Section:
 
 
 def _average_training_film(inspected: Inspected) -> tuple[list[Tensor], str]:
-    """The means of γ and β over training questions, or, where these are not here, over those
-    that are asked."""
+    """The means of γ and β over training questions, or over the inspected questions if the
+    training questions are missing; and the name of these questions."""
     asked = inspected.asked
     path, of = asked.layout.question_h5(asked.content["data"]["train_split"]), "training questions"
     try:
@@ -109,7 +109,7 @@ def _average_training_film(inspected: Inspected) -> tuple[list[Tensor], str]:
 
 
 def describe_activations(inspected: Inspected) -> Section:
-    """The activations around FiLM, and the places that the maximum pool takes."""
+    """Describe the activations around FiLM, and the places that the max pool selects."""
     model, rows = inspected.model, choose_rows(inspected.rows, _RECORDED, 1)
     batch = inspected.loader.batch(rows)
     with evaluating(model), record_activations(model) as activations:
@@ -139,7 +139,7 @@ def describe_activations(inspected: Inspected) -> Section:
 
 
 def describe_attention(inspected: Inspected) -> Section:
-    """What MAC attends to at each step: of a few questions, and how widely in the mean."""
+    """Describe MAC's attention at each step: in detail for a few questions, and its extent."""
     model, rows = inspected.model, choose_rows(inspected.rows, _RECORDED, 1)
     batch = inspected.loader.batch(rows)
     with evaluating(model), record_attention(model) as attention:

@@ -1,4 +1,4 @@
-"""What an inspection knows of the questions that it asks, and the parts of its page."""
+"""The data that the sections of an inspection share."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from filmvqa.studies.inspection.tables import Table
 from filmvqa.studies.sheets import read_by_index
 from filmvqa.worlds.engine.schema import Question
 
-#: Questions whose answers with changed γ and β are compared, and of which points are drawn.
+#: Number of questions that are drawn as points, and answered again with changed γ and β.
 FEWER = 2000
 
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page: figures with their tables by file name, what they show, and what the
-    paper found."""
+    """A section of the page: its text, the paper's finding, the names of its figures, and tables
+    by file name."""
 
     title: str
     text: str
@@ -44,13 +44,13 @@ class Inspected:
     output
         The folder of the figures.
     rows, fewer
-        (N,) the questions in their file, and at most ``FEWER`` of these.
+        (N,) rows of the questions in their file; at most ``FEWER`` of them.
     truths, correct
-        (N,) the true answers, and whether the network's are these.
+        (N,) the true answers; whether the network's answers equal them.
     records
-        The questions with programs; None where their JSON is not here.
+        The questions with programs; None without their JSON.
     pictures
-        The files of their images; None where they are not here.
+        The image files of the questions; None for missing ones.
     """
 
     def __init__(self, asked: AskedQuestions, output: Path, settings: InspectSettings) -> None:
@@ -75,30 +75,30 @@ class Inspected:
         self.pictures = [pictures.get(int(i)) for i in self.questions.images[self.rows]]
 
     def find_places(self, rows: Tensor) -> list[int]:
-        """Where the questions of some rows stand among those that are asked."""
+        """The positions of some rows among the inspected rows."""
         places: list[int] = torch.searchsorted(self.rows, rows).tolist()
         return places
 
     def on_pictures(self, batch: Batch, places: Tensor) -> Tensor:
-        """Shares (B, ..., h, w) of places of a batch's features, as maps of the pictures."""
+        """Resample shares (B, ..., h, w) of places of a batch's features to the pictures."""
         features = for_each_question(batch.features, batch.image_of_question)
         spec = self.loader.store.feature_spec
         maps = [on_picture(spec, *of) for of in zip(features, places, strict=True)]
         return torch.stack(maps)
 
     def write_question(self, i: int) -> str:
-        """The words of a question that is asked."""
+        """The words of an inspected question."""
         return self.vocabulary.decode(self.questions.questions[self.rows[i]].tolist())
 
     def write_answer(self, i: int) -> str:
-        """A question, its answer, and the truth if that is another."""
+        """A question with its answer, and with the truth if the answer is wrong."""
         answer, truth = (self.names[int(of[i])] for of in (self.answers.answers, self.truths))
         correction = "" if self.correct[i] else f" (wrong: {truth})"
         return f"{self.write_question(i)}: {answer}{correction}"
 
 
 def choose_rows(rows: Tensor, count: int | None, seed: int) -> Tensor:
-    """All of the rows, or ``count`` of them, sorted."""
+    """Choose ``count`` of the rows at random, sorted; None: all."""
     if count is None or count >= len(rows):
         return rows
     generator = torch.Generator().manual_seed(seed)

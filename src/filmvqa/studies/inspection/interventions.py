@@ -1,4 +1,4 @@
-"""Interventions on γ and β at test time: fixed, scaled, disturbed, or those of another question."""
+"""Interventions on γ and β at test time: replace, scale, shift, or add noise."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from filmvqa.system.errors import UserError
 
 
 class Where(TypedDict, total=False):
-    """Which of γ and β are changed, and in which FiLM layers, from 0; None: in all."""
+    """Which of γ and β to change, and in which FiLM layers, counted from 0; None: in all."""
 
     parameter: Parameter
     layers: Sequence[int] | None
@@ -28,7 +28,7 @@ class Where(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class FilmChange:
-    """A change of γ or β (N, L, C), whose name ``change`` is given too."""
+    """A change of γ or β: ``change`` takes the values (N, L, C) and the parameter's name."""
 
     change: Callable[[Tensor, str], Tensor]
     parameter: Parameter = "both"
@@ -51,13 +51,12 @@ class FilmChange:
 def build_intervention(
     settings: FilmSettings, model: nn.Module, vocabulary: Vocabulary
 ) -> Callable[[Modulation], Modulation]:
-    """The intervention that settings describe, for a model.
+    """Build the intervention that settings describe.
 
     Raises
     ------
     UserError
-        For a model without a FiLM generator, a layer that it does not have, or a question with an
-        unknown word.
+        For a model without a FiLM generator, a missing layer, or a question with an unknown word.
     """
     try:
         num_layers = as_modulated(model).num_modulated
@@ -75,7 +74,7 @@ def build_intervention(
         return moved
     try:
         tokens = padded([vocabulary.encode(settings.question)])
-    except UserError as error:  # which begins with "question"
+    except UserError as error:  # its message begins with "question"
         raise UserError(f"film.{error}") from None
     with evaluating(model):
         other = as_modulated(model).modulate(tokens)
@@ -84,12 +83,12 @@ def build_intervention(
 
 
 def build_network_change(settings: FilmSettings) -> NetworkChange | None:
-    """The same for an evaluation; None if nothing is changed.
+    """Build the same intervention for an evaluation; None if nothing is changed.
 
     Raises
     ------
     UserError
-        For settings that say where, but not what.
+        If the settings name parameters or layers but no change.
     """
     if not settings.is_change:
         if settings != FilmSettings():
@@ -101,7 +100,6 @@ def build_network_change(settings: FilmSettings) -> NetworkChange | None:
         return None
 
     def change(asked: AskedQuestions) -> AbstractContextManager[None]:
-        # Names the key if it fails.
         intervention = build_intervention(settings, asked.model, asked.vocabulary)
         return as_modulated(asked.model).intervene(intervention)
 
@@ -109,19 +107,18 @@ def build_network_change(settings: FilmSettings) -> NetworkChange | None:
 
 
 def scale_and_shift(scale: float = 1.0, shift: float = 0.0, **where: Unpack[Where]) -> FilmChange:
-    """γ or β times ``scale`` plus ``shift``."""
+    """Multiply γ or β by ``scale``, then add ``shift``."""
     return FilmChange(lambda values, _: scale * values + shift, **where)
 
 
 def replace_film(gamma: Tensor, beta: Tensor, **where: Unpack[Where]) -> FilmChange:
-    """γ and β (L, C) that are the same for all questions, such as their means or those of another
-    question."""
+    """Replace γ or β by the same values (L, C) for all questions."""
     new = {"gamma": gamma, "beta": beta}
     return FilmChange(lambda values, name: new[name].to(values).expand_as(values), **where)
 
 
 def add_noise(std: float, generator: torch.Generator, **where: Unpack[Where]) -> FilmChange:
-    """Normal noise added to γ or β, drawn anew for each question, layer and channel."""
+    """Add normal noise to γ or β, drawn for each question, layer and channel."""
 
     def add(values: Tensor, _: str) -> Tensor:
         return values + std * torch.randn(values.shape, generator=generator).to(values)

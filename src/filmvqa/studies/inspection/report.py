@@ -1,4 +1,4 @@
-"""An inspection of a checkpoint: figures, the numbers behind them, and a page that shows both."""
+"""An inspection of a checkpoint: a page of figures, and the numbers behind them."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ from filmvqa.system.locks import folder_lock
 
 
 def inspect_checkpoint(settings: InspectSettings) -> Path:
-    """Write the page ``index.html``, its figures as PNG, their numbers as CSV and ``answers.h5``;
-    returns the page.
+    """Write the page ``index.html``, its figures as PNG, their numbers as CSV, and ``answers.h5``.
+
+    Returns the page.
 
     Raises
     ------
@@ -91,7 +92,7 @@ td:first-child, th:first-child { text-align: left; }
 
 
 def _write_page(checkpoint: str, split: str, count: int, sections: Sequence[Section]) -> str:
-    """The page, which needs no server and nothing from elsewhere."""
+    """The page as HTML without external files except the figures and tables."""
     parts = [
         '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',

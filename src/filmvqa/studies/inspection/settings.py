@@ -1,4 +1,4 @@
-"""An inspection, and how γ and β are changed at test time: settings of programs."""
+"""Settings of inspections, and of changes of γ and β at test time."""
 
 from __future__ import annotations
 
@@ -12,21 +12,33 @@ from filmvqa.evaluation.settings import AskedSettings, EvaluateSettings
 from filmvqa.settings.typed import PathText, Positive, Seed, Settings, SplitName
 from filmvqa.system.errors import UserError
 
-#: What is changed; ``both`` are γ and β.
+#: The parameter that is changed.
 Parameter = Literal["gamma", "beta", "both"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class FilmSettings(Settings):
-    """First γ and β become those of ``question`` (None: stay each question's own), then they are
-    multiplied by ``scale``, then ``shift`` is added: ``scale=0`` sets them to ``shift``.
+    """A change of γ and β: replace, then scale, then shift.
 
-    ``parameter`` is which of them, and ``layers`` the FiLM layers in which, from 1; None: all.
-
-    Instead, ``arithmetic`` makes γ and β (or with ``arithmetic_on=encoding`` encodings) of
-    questions that name a colour of a cube or cylinder which condition A of CoGenT lacks (or, by
-    ``pairs``, has) sums of those of other questions, and asks only these (``uses.zero_shot``):
-    ``cogent``, or a control.
+    Attributes
+    ----------
+    question
+        All questions get the γ and β of this question; None: each keeps its own.
+    scale, shift
+        γ and β are multiplied by ``scale``, then ``shift`` is added. ``scale=0`` sets them to
+        ``shift``.
+    parameter
+        Which of them is changed.
+    layers
+        The FiLM layers that are changed, counted from 1; None: all.
+    arithmetic
+        Instead of these changes: compute γ and β of a question from those of other questions, for
+        unseen pairs of shape and color (``uses.zero_shot``); ``cogent`` or a control.
+    arithmetic_on
+        Compute them so, or the question's encoding.
+    pairs
+        Ask only the questions that name a color of a cube or cylinder that CoGenT's condition A
+        ``lacks``, or those that name one that it ``has``.
     """
 
     node: ClassVar[str] = "film"
@@ -61,8 +73,8 @@ class FilmSettings(Settings):
 
     @property
     def folder_name(self) -> str:
-        """A folder's name that says what is changed, such as ``gamma_scale_0.5_layers_1_2``; a
-        question stands there as a hash."""
+        """A folder name for the change, such as ``gamma_scale_0.5_layers_1_2``, with a hash in
+        place of a question."""
         if self.arithmetic is not None:
             words = ["arithmetic", self.arithmetic]
             words += ["encoding"] if self.arithmetic_on == "encoding" else []
@@ -81,12 +93,12 @@ class FilmSettings(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class ChangedEvaluateSettings(EvaluateSettings):
-    """An evaluation, also of a network whose γ and β are changed.
+    """An evaluation, optionally with changed γ and β.
 
     Attributes
     ----------
     film
-        How they are changed; the results go to a folder of their own.
+        The change; its results are written to a separate folder.
     """
 
     film: FilmSettings = field(default_factory=FilmSettings)
@@ -99,12 +111,12 @@ class InspectSettings(AskedSettings):
     Attributes
     ----------
     split
-        Whose questions are asked.
+        The split whose questions are asked.
     output
-        The folder of the page; None: ``inspection_<split>`` in the folder of the checkpoint, and
-        for a network of the package in ``outputs/<name>``.
+        The folder of the page. None: ``inspection_<split>`` beside the checkpoint, or in
+        ``outputs/<name>`` for a network of the package.
     max_questions, seed
-        So many questions of the split are asked, chosen by ``seed``; None: all.
+        The number of questions, which ``seed`` chooses; None: all.
     """
 
     split: SplitName = "val"

@@ -19,7 +19,7 @@ from filmvqa.studies.inspection.settings import Parameter
 from filmvqa.system.tables import csv_table
 from filmvqa.tasks.reports import wilson_interval
 
-#: Standard deviations of the noise that is added to γ and β.
+#: Standard deviations of the noise added to γ and β.
 _NOISE = (0.1, 0.2, 0.5, 1.0, 2.0)
 _BINS = 60
 #: Numbers of last words that are shuffled.
@@ -28,7 +28,7 @@ _SHUFFLED = (0, 2, 3, 4, 6, 8, 12)
 
 @dataclass(frozen=True)
 class Table:
-    """Rows with a header, for CSV and figures."""
+    """A header and rows, for CSV and figures."""
 
     header: list[str]
     rows: list[list[Any]] = field(default_factory=list)
@@ -38,7 +38,7 @@ class Table:
 
 
 def bin_film(values: Tensor) -> Table:
-    """Of γ or β (N, L, C): the density in bins of each layer, cut at the 0.1% quantiles of all."""
+    """Bin γ or β (N, L, C): densities by layer, cut at the 0.1% quantiles of all values."""
     flat = values.flatten()
     step = max(1, len(flat) // 1_000_000)  # torch.quantile takes 16 million values at most
     low, high = (float(q) for q in flat[::step].quantile(torch.tensor([0.001, 0.999])))
@@ -52,7 +52,7 @@ def bin_film(values: Tensor) -> Table:
 
 
 def summarize_film(gamma: Tensor, beta: Tensor) -> Table:
-    """Mean, standard deviation, range and share below 0 of γ and β (N, L, C) by layer."""
+    """Tabulate mean, deviation, range and negative share of γ and β (N, L, C) by layer."""
     rows: list[list[Any]] = []
     for name, values in (("gamma", gamma), ("beta", beta)):
         for i, v in enumerate(values.unbind(1)):
@@ -62,16 +62,18 @@ def summarize_film(gamma: Tensor, beta: Tensor) -> Table:
 
 
 def summarize_attention(words: Tensor, places: Tensor) -> Table:
-    """How many words and places each of S steps attends to, of attention to words (N, S, T) and to
-    places (N, S, H, W): the exponential of the entropy, which is k for k equal shares, averaged
-    over questions."""
+    """Tabulate the effective number of words and places that each of S steps attends to.
+
+    It is the exponential of the entropy of attention to words (N, S, T) and places (N, S, H, W),
+    averaged over questions; it is k for k equal shares.
+    """
     counts = [torch.special.entr(w).sum(2).exp().mean(0) for w in (words, places.flatten(2))]
     rows = [[step, *each] for step, each in enumerate(torch.stack(counts, 1).tolist(), 1)]
     return Table(["step", "words", "places"], rows)
 
 
 def group_accuracy(correct: Tensor, groups: Sequence[Any], name: str) -> Table:
-    """Accuracy with its 95% interval, by group of questions; None is no group."""
+    """Tabulate accuracy with its 95% interval by group; questions of group None are ignored."""
     rows = []
     for value in sorted({g for g in groups if g is not None}, key=lambda v: (str(type(v)), v)):
         members = torch.tensor([g == value for g in groups])
@@ -81,7 +83,7 @@ def group_accuracy(correct: Tensor, groups: Sequence[Any], name: str) -> Table:
 
 
 def count_confusions(answers: Tensor, truths: Tensor, names: Sequence[str]) -> Table:
-    """How often each true answer (rows) gets each answer (columns), as shares of its questions,
+    """Tabulate the share of each answer (columns) among the questions of each true answer (rows),
     for answers that occur."""
     present = sorted(set(truths.tolist()) | set(answers.tolist()), key=lambda i: names[i])
     size = len(names)
@@ -100,9 +102,9 @@ def count_confusions(answers: Tensor, truths: Tensor, names: Sequence[str]) -> T
 def measure_robustness(
     model: nn.Module, loader: Loader, rows: Tensor, means: Sequence[Tensor], num_layers: int
 ) -> Table:
-    """Accuracy when γ or β is its mean over questions, or gets noise: of all layers, and of each.
+    """Measure accuracy when γ or β is replaced by its mean or gets noise, by layer and in all.
 
-    The first row is without a change.
+    The first row is the accuracy without a change.
     """
     generator = torch.Generator().manual_seed(0)
     table = Table(["parameter", "layer", "change", "accuracy"])
@@ -122,9 +124,9 @@ def measure_robustness(
 
 
 def measure_shuffled_words(model: nn.Module, loader: Loader, rows: Tensor) -> Table:
-    """Accuracy when the last words of each question are shuffled: so many of them, END not counted.
+    """Measure accuracy when the last words of each question, before END, are shuffled.
 
-    A question of fewer words is shuffled whole.
+    All words of a shorter question are shuffled.
     """
     generator = torch.Generator().manual_seed(0)
     original = loader.questions.questions

@@ -1,4 +1,4 @@
-"""The settings of a search, and what it searches: the nodes below ``configs/search.yaml``."""
+"""Settings of a hyperparameter search: the nodes of ``configs/search.yaml``."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _Choices = Annotated[list[bool | int | float | str | None], Meta(min_length=1)]
 
 @dataclass(frozen=True)
 class Range:
-    """Numbers from ``low`` to ``high``, integers if both are; ``log``: uniform in the logarithm."""
+    """Numbers from ``low`` to ``high``, integers if both are; ``log``: on a logarithmic scale."""
 
     low: float
     high: float
@@ -28,21 +28,21 @@ class Range:
 
 @dataclass(frozen=True)
 class SearchSettings(Settings):
-    """A search, as the node ``search`` of ``configs/search.yaml``.
+    """A search: the node ``search`` of ``configs/search.yaml``.
 
     Attributes
     ----------
     space
         The keys that are searched, nested as in the training config; see ``dimensions``.
     trials
-        How many trials the search has, of all its processes together; failed ones do not count.
+        Number of trials of all processes together; failed ones do not count.
     prune
-        Whether a trial ends when its best validation accuracy so far is below the median of what
-        earlier trials had reached in as many steps (Optuna's ``MedianPruner``).
+        Whether to end a trial whose best validation accuracy is below the median of earlier trials
+        at the same step (Optuna's ``MedianPruner``).
     prune_after_trials, prune_after_steps
-        Before so many trials have ended, and in a trial's first steps, none is pruned.
+        No trial is pruned before so many trials have ended, nor in its first steps.
     seed
-        Of the values that are tried; a trial's training has the training config's own.
+        The seed of the proposed values. Training uses the training config's own seed.
     """
 
     node: ClassVar[str] = "search"
@@ -61,22 +61,21 @@ class SearchSettings(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class SearchRunSettings(RunSettings):
-    """A search, and the run of which its trials are variants."""
+    """A search, and the run that its trials vary."""
 
     search: SearchSettings
 
 
 def dimensions(space: Mapping[str, Any], prefix: str = "") -> dict[str, Range | list[Any]]:
-    """What is searched, by key of the training config.
+    """The searched keys of the training config, each with its range or choices.
 
-    ``{optim: {weight_decay: {low: 1e-7, high: 1e-2, log: true}}}`` searches between two numbers,
-    whole ones if both are, and ``{model: {generator: {decoder: {choices: [linear, mlp]}}}}`` among
-    some values.
+    ``{optim: {weight_decay: {low: 1e-7, high: 1e-2, log: true}}}`` searches a range, of integers
+    if both ends are. ``{model: {generator: {decoder: {choices: [linear, mlp]}}}}`` searches a list.
 
     Raises
     ------
     UserError
-        For a key without such a group, and for a group with wrong values.
+        If a key has no such group, or a group has wrong values.
     """
     searched: dict[str, Range | list[Any]] = {}
     for name, node in space.items():

@@ -1,8 +1,8 @@
-"""A search's study: trials in a SQLite file, which several processes share.
+"""A search's study: trials in a SQLite file that several processes share.
 
-Optuna proposes the values and decides what is pruned. Whether the process of a trial still runs is
-known by a lock, which the system releases when the process ends: a trial without one was killed,
-and the next process that looks for work goes on with it.
+Optuna proposes values and decides which trials are pruned. The process of a trial holds a lock,
+which the operating system releases when the process ends. A running trial without a lock was
+killed; the next process that looks for a trial resumes it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 
 from filmvqa.settings.effects import Effect
 from filmvqa.settings.nested import differences
-from filmvqa.studies.search.settings import Range, SearchSettings, dimensions
+from filmvqa.studies.search.settings import SearchSettings, dimensions
 from filmvqa.system.errors import UserError, one_line
 from filmvqa.system.layout import RunLayout
 from filmvqa.system.locks import folder_lock
@@ -29,25 +29,25 @@ from filmvqa.training.settings import RunSettings
 if TYPE_CHECKING:
     import optuna
 
-#: Trials that fail in turn before a process gives up: what ails them is not their values.
+#: A process ends after so many failed trials in a row: their values are not the cause.
 MAX_FAILURES = 3
-#: For which a process waits for another that takes its next trial.
+#: Seconds to wait while another process claims a trial.
 _SECONDS_FOR_NEXT = 120.0
 
 
 class Study:
-    """A search in a folder: ``study.db``, and the folder of a run for each trial.
+    """A search in a folder, which contains ``study.db`` and a run's folder for each trial.
 
     Parameters
     ----------
     config
-        The training config as plain data (``RunSettings.config``), in which trials differ by their
-        values alone.
+        The training config as plain data (``RunSettings.config``); trials differ from it only in
+        their values.
 
     Raises
     ------
     UserError
-        If Optuna is not installed, or the folder has a search of another config or space.
+        If Optuna is not installed, or the folder holds a search of another config or space.
     """
 
     def __init__(
@@ -92,11 +92,11 @@ class Study:
             ) from None
 
     def _compare(self, config: Mapping[str, Any]) -> None:
-        """Record what is searched, or compare it with what was."""
+        """Record what is searched, or compare it with the record."""
         recorded = self._study.user_attrs
         if "space" not in recorded:
             self._study.set_user_attr("config", config)
-            self._study.set_user_attr("space", self.settings.space)  # last: both are there
+            self._study.set_user_attr("space", self.settings.space)  # last: marks both as written
             return
         changed = config_changes(recorded["config"], config).of(Effect.RESULT, Effect.LENGTH)
         space = {"space": recorded["space"]}, {"space": self.settings.space}
@@ -111,13 +111,13 @@ class Study:
         return folder_lock(self.folder, "study", patience=_SECONDS_FOR_NEXT)
 
     def layout(self, number: int) -> RunLayout:
-        """The run of a trial."""
+        """The layout of a trial's run."""
         return RunLayout(self.folder / f"trial_{number:04d}")
 
     @contextmanager
     def next_trial(self) -> Iterator[optuna.Trial | None]:
-        """A trial for this process alone: one whose process was stopped or killed, else a new one;
-        None if there are as many as there should be."""
+        """Claim a trial for this process: an interrupted one, else a new one; None if the search
+        has all its trials."""
         with ExitStack() as held:
             with self._locked():
                 trial = self._claim(held)
@@ -131,11 +131,11 @@ class Study:
                 try:
                     held.enter_context(self._trial_lock(trial.number))
                 except UserError:
-                    continue  # another process is at it
+                    continue  # another process runs it
                 return self._optuna.Trial(self._study, trial._trial_id)
         if sum(trial.state != states.FAIL for trial in trials) >= self.settings.trials:
             return None
-        # Seeded anew, so that processes propose different values, and again the same ones.
+        # A seed for each trial: processes propose different values, and a search is repeatable.
         seed = int(np.random.SeedSequence([self.settings.seed, len(trials)]).generate_state(1)[0])
         self._study.sampler = self._optuna.samplers.TPESampler(seed=seed, constant_liar=True)
         new = self._study.ask()
@@ -146,10 +146,10 @@ class Study:
         return folder_lock(self.folder, self.layout(number).folder.name)
 
     def values(self, trial: optuna.Trial) -> dict[str, Any]:
-        """The values of a trial, by key; those of one that goes on are the same ones."""
+        """The values of a trial, by key; a resumed trial keeps its values."""
         values: dict[str, Any] = {}
         for key, dimension in self.dimensions.items():
-            if not isinstance(dimension, Range):
+            if isinstance(dimension, list):
                 values[key] = trial.suggest_categorical(key, dimension)
                 continue
             low, high = dimension.low, dimension.high
@@ -160,12 +160,12 @@ class Study:
         return values
 
     def train(self, trial: optuna.Trial, settings: RunSettings) -> None:
-        """Train a trial to its end, or until it is pruned, and record what came of it.
+        """Train a trial until it ends or is pruned, and record the result.
 
         Raises
         ------
         UserError
-            If the run fails, which is recorded.
+            If the run fails; the failure is recorded.
         """
         states, layout = self._optuna.trial.TrialState, self.layout(trial.number)
         reported = self._study.trials[trial.number].intermediate_values
@@ -192,7 +192,7 @@ class Study:
             self._study.tell(trial, best_accuracy)
 
     def table(self) -> str:
-        """The trials, the best first; of those that ended early the last accuracy."""
+        """Format the trials, best first; a pruned trial has its last accuracy."""
         rows = [["trial", *self.dimensions, "validation", "ended"]]
         trials = self._study.get_trials(deepcopy=False)
         for trial in sorted(trials, key=lambda t: -1.0 if t.value is None else t.value)[::-1]:
@@ -204,24 +204,23 @@ class Study:
 
 
 def run_search(study: Study, settings_of: Callable[[dict[str, Any]], RunSettings]) -> None:
-    """Train trials until the search has as many as it should have.
+    """Train trials until the search is complete.
 
     Parameters
     ----------
     settings_of
-        The run with some values of keys.
+        Makes the run's settings from values by key.
 
     Raises
     ------
     UserError
-        If trials failed, once the others are done, or after ``MAX_FAILURES`` in turn.
+        If a key refuses a value of its range or choices, before the first trial. If trials failed:
+        after the other trials, or after ``MAX_FAILURES`` failures in a row.
     """
     for key, dimension in study.dimensions.items():
-        samples = dimension
-        if isinstance(dimension, Range):
-            samples = [dimension.low, dimension.high]
+        samples = dimension if isinstance(dimension, list) else [dimension.low, dimension.high]
         for value in samples:
-            settings_of({key: value})  # raises before the first trial if the key refuses it
+            settings_of({key: value})
     failures: list[str] = []
     failed_in_a_row = 0
     while failed_in_a_row < MAX_FAILURES:
