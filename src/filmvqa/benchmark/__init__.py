@@ -1,1 +1,1 @@
-"""How fast each part is, against what the hardware can do and against a reference."""
+"""The speed of each part, compared with the hardware's limits and with a reference."""

@@ -1,4 +1,4 @@
-"""Generated inputs of realistic sizes for the benchmark, which needs no data set."""
+"""Generated inputs of realistic sizes, so that the benchmark needs no data set."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ SPLIT = "train"
 
 
 class Inputs:
-    """The inputs of the benchmark, below ``folder``; each is made when it is first used.
+    """The inputs of the benchmark, below ``folder``; each is made on first use.
 
     Parameters
     ----------
     images
         Number of images that are rendered, of CLEVR's size and with questions of all families.
     copies
-        The questions are repeated about ``copies`` times as many images, so that a batch has
-        distinct images, as a batch from a whole set does.
+        The questions are repeated for ``copies`` times as many images, so that the images of a
+        batch are distinct, as in a whole data set.
     """
 
     def __init__(self, folder: Path, images: int, copies: int) -> None:
@@ -39,19 +39,19 @@ class Inputs:
 
     @cached_property
     def world(self) -> DatasetLayout:
-        """The generated set."""
+        """The generated data set."""
         layout = DatasetLayout.under(self.folder / "world")
         generate(layout.root, GeneratorSettings(images={SPLIT: self.images}))
         return layout
 
     @cached_property
     def distinct_questions(self) -> list[Question]:
-        """The questions of the generated set."""
+        """The questions of the generated data set."""
         return read_questions(self.world.question_json(SPLIT)).questions
 
     def question_folder(self, count: int) -> Path:
-        """A folder with the JSON of ``count`` questions: the distinct ones, repeated about further
-        images."""
+        """Write the JSON of ``count`` questions, the distinct ones repeated for more images;
+        return its folder."""
         folder = self.folder / f"questions-{count}"
         if folder.exists():
             return folder
@@ -76,7 +76,7 @@ class Inputs:
 
     @cached_property
     def questions(self) -> QuestionDataset:
-        """The questions that are trained on."""
+        """The training questions."""
         return QuestionDataset.load(self._encoded.question_h5(SPLIT), self.vocabulary)
 
     @cached_property
@@ -87,7 +87,7 @@ class Inputs:
         return layout
 
     def features(self, shape: tuple[int, int, int], dtype: str) -> Path:
-        """A feature file with random features (C, H, W) for all images of the questions."""
+        """Write a feature file with random features (C, H, W) for all images of the questions."""
         path = self.folder / f"features-{'x'.join(map(str, shape))}-{dtype}.h5"
         if path.exists():
             return path
@@ -100,7 +100,7 @@ class Inputs:
         return path
 
     def resnet_weights(self) -> Path:
-        """A file with random weights of ResNet-101; they are as fast as those of ImageNet."""
+        """Write random weights of ResNet-101, which are as fast as ImageNet's."""
         from torchvision.models import resnet101
 
         path = self.folder / "resnet101.pth"

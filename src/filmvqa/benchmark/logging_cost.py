@@ -1,4 +1,4 @@
-"""What loggers cost a training run, in processor time."""
+"""The processor time that loggers add to a training run."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class LoggingCost:
     without, with_loggers
         A number for each pair of runs.
     inside
-        Those of ``with_loggers`` that pass in the loggers beside ``metrics.jsonl`` and in what is
-        computed for them.
+        The part of ``with_loggers`` inside the loggers other than ``metrics.jsonl``, and inside
+        the snapshots that are taken for them.
     """
 
     without: list[float]
@@ -41,7 +41,7 @@ class LoggingCost:
     inside: list[float]
 
     def table(self) -> str:
-        """The pairs and their means as text."""
+        """Format the pairs and their means as text."""
         rows = [["pair", "without (s)", "with (s)", "difference", "inside loggers"]]
         increases, shares = [], []
         pairs = zip(self.without, self.with_loggers, self.inside, strict=True)
@@ -58,22 +58,22 @@ class LoggingCost:
 
 
 def _error(values: list[float]) -> float:
-    """The standard error of the mean; not a number for a single value."""
+    """The standard error of the mean; NaN for a single value."""
     return stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
 
 
 def logging_cost(settings: LoggingCostSettings) -> LoggingCost:
-    """Train the same run with the loggers of ``settings`` and without, by turns.
+    """Train the same run with and without the loggers of ``settings``, alternately.
 
-    Processor time is compared, of all threads of this process: other programs disturb it less than
-    the time on the clock, though they do. The time inside the loggers is measured besides, in the
-    same runs. Which run of a pair comes first changes from pair to pair. A pair before them, in
-    which packages are imported and kernels are compiled, is not counted.
+    The processor time of all threads of this process is compared, because other programs disturb
+    it less than wall-clock time. The time inside the loggers is measured in the same runs. The
+    order within a pair alternates. A first pair, which imports packages and compiles kernels, is
+    not counted.
 
     Raises
     ------
     UserError
-        If ``settings`` ask for no logger, or as ``train_run``.
+        If ``settings`` name no logger, or as ``train_run``.
     """
     if not (settings.logger.tensorboard or settings.logger.wandb):
         raise UserError("logger=none: has no cost to measure; choose tensorboard, or wandb")
@@ -92,7 +92,7 @@ def logging_cost(settings: LoggingCostSettings) -> LoggingCost:
 
 
 def _measured_run(folder: Path, settings: RunSettings) -> tuple[float, float]:
-    """Seconds of a run, and those inside its loggers."""
+    """The seconds of a run, and those inside its loggers."""
     folder.mkdir()
     layout, watch = RunLayout(folder), _Stopwatch()
     run = prepare_run(layout, settings)
@@ -122,7 +122,7 @@ class _Stopwatch:
         self.seconds = 0.0
 
     def timed(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """The function, whose calls are timed."""
+        """Wrap a function so that its calls are timed."""
 
         def call(*arguments: Any) -> Any:
             started = time.process_time()

@@ -1,4 +1,4 @@
-"""Timing work, counting its operations, and the limits of the hardware (ceilings)."""
+"""Time work, count its operations, and measure the limits of the hardware (ceilings)."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ class Work:
     Attributes
     ----------
     unit, count
-        What a call processes, such as ``questions``, and how many of it.
+        What a call processes, such as ``questions``, and how many.
     prepare
-        Is called before each call, and not timed.
+        Called before each call; its time is not counted.
     flops, bytes
         Floating-point operations per unit (a multiply-add counts as two), or bytes moved.
     ceiling
@@ -48,7 +48,7 @@ class Work:
     ceiling: str | None = None
 
     def rates(self, runs: int, device: torch.device, warm_up: int = 1) -> list[float]:
-        """Units per second of each of ``runs`` calls, after ``warm_up`` calls that are not counted.
+        """The units per second of ``runs`` calls, after ``warm_up`` calls that are not counted.
 
         A call ends when the device has finished its work.
         """
@@ -65,8 +65,8 @@ class Work:
     def record(
         self, runs: list[float], reference_runs: list[float] | None, ceilings: dict[str, float]
     ) -> dict[str, Any]:
-        """The rates of the runs and of the reference as a record of the JSON file, with medians
-        and the share of the ceiling."""
+        """Make the record of the JSON file: rates of the runs and of the reference, medians, and
+        the share of the ceiling."""
         rate, share = median(runs), None
         reference_rate = median(reference_runs) if reference_runs else None
         if self.ceiling is not None:
@@ -89,9 +89,9 @@ class Work:
 def measure_ceilings(
     device: torch.device, features: Path, runs: int, sizes: Sequence[int] | None
 ) -> dict[str, float]:
-    """Floating-point operations per second of the fastest product of square matrices of these
-    sizes (None: ``MATRIX_SIZES``), and bytes per second that are copied in memory and read from the
-    feature file on the disk."""
+    """Measure the ceilings, per second: operations of the fastest product of square matrices of
+    these sizes (None: ``MATRIX_SIZES``), bytes copied in memory, and bytes read from the feature
+    file on disk."""
     ceilings = {}
     for precision in ("float32", "bfloat16"):
         products = []
@@ -123,8 +123,8 @@ def drop_from_page_cache(path: Path) -> None:
 
 
 def count_operations(work: Callable[[], object]) -> float:
-    """The operations of matrix products and convolutions in a call of ``work``, and of recurrent
-    networks that cuDNN runs whole, which torch's own counter leaves out."""
+    """Count the operations of matrix products and convolutions in a call of ``work``, including
+    recurrent networks that run whole in cuDNN, which torch's counter ignores."""
     custom: dict[Any, Any] = {
         torch.ops.aten._cudnn_rnn: rnn_operations,
         torch.ops.aten._cudnn_rnn_backward: rnn_gradient_operations,
@@ -135,13 +135,13 @@ def count_operations(work: Callable[[], object]) -> float:
 
 
 def rnn_operations(words: torch.Size, weights: list[torch.Size], *_: Any, **__: Any) -> int:
-    """The operations of one layer over packed words (M, E), from its weights' shapes: a product of
-    each word or state with each matrix."""
+    """The operations of one layer over packed words (M, E), from its weights' shapes: each word or
+    state is multiplied by each matrix."""
     return 2 * words[0] * sum(math.prod(shape) for shape in weights if len(shape) == 2)
 
 
 def rnn_gradient_operations(
     words: torch.Size, weights: list[torch.Size], *_: Any, **__: Any
 ) -> int:
-    """As ``rnn_operations``, of the gradients: those of states and words, and those of matrices."""
+    """As ``rnn_operations``, for the gradients of states, words and matrices."""
     return 2 * rnn_operations(words, weights)

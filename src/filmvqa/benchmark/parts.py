@@ -1,4 +1,4 @@
-"""The parts of the pipeline that are measured, and the references of some."""
+"""The measured parts of the pipeline, and the references for some of them."""
 
 from __future__ import annotations
 
@@ -38,22 +38,21 @@ from filmvqa.training.trainer import Trainer
 #: Shapes (C, H, W) of ResNet-101's features, and of images.
 RESNET_SHAPE = (1024, 14, 14)
 IMAGE_SHAPE = (3, 224, 224)
-#: Number of images per batch of reading and of reference extraction.
+#: Images in a batch of reading and of reference extraction.
 IMAGE_BATCH = 64
-#: Number of questions per batch of evaluation.
+#: Questions in a batch of evaluation.
 EVALUATION_BATCH = 256
 
 
 class Parts:
-    """Prepares the work of each part of the pipeline, one per method.
+    """The work of each part of the pipeline, one method for each.
 
     Attributes
     ----------
     works, references
         The methods by the names of the parts.
     by_size
-        Of some parts the unit of their size, the largest size that is measured, and the method by
-        size.
+        For some parts, the unit of the size, the largest size, and the method that takes a size.
     """
 
     def __init__(self, inputs: Inputs, settings: BenchmarkSettings, device: torch.device) -> None:
@@ -144,9 +143,9 @@ class Parts:
         return list(list_images(folder, max_images=count).values())
 
     def feature_store(self, store_name: str) -> Work:
-        """Reading of batches of random images from a feature store, with ResNet-101's shape.
+        """Reading of random batches of ResNet-101's shape from a feature store.
 
-        A store that streams from the file reads from the disk, not from the page cache.
+        A streaming store reads from the disk, not from the page cache.
         """
         path = self.inputs.features(RESNET_SHAPE, "float16")
         work = self._reading(open_feature_store(path, self.device, store_name).read)
@@ -160,7 +159,7 @@ class Parts:
         return self._reading(lambda rows: reference_reading(dataset, rows.tolist()))
 
     def _reading(self, read: Callable[[Tensor], Tensor]) -> Work:
-        """Reading by ``read``, which takes the rows of a batch."""
+        """Reading by a function that takes the rows of a batch."""
         path = self.inputs.features(RESNET_SHAPE, "float16")
         generator = torch.Generator().manual_seed(0)
         order = torch.randperm(self.inputs.copies * self.inputs.images, generator=generator)
@@ -190,14 +189,14 @@ class Parts:
             compile=False,
         )  # fmt: skip
         trainer, batches = self._training(name, settings, is_reference=True)
-        # A few questions suffice to warm up: a step of a whole batch takes a minute on two cores.
+        # Warm up with a few questions: a step of a whole batch takes a minute on two cores.
         trainer.step(trainer.train_loader.batch(torch.arange(4)))
         return Work("questions", settings.batch_size, lambda: trainer.step(next(batches)))
 
     def _training(
         self, name: str, settings: TrainerSettings, store: str = "auto", is_reference: bool = False
     ) -> tuple[Trainer, Iterator[Batch]]:
-        """A trainer of the model ``name`` and an endless series of batches."""
+        """Make a trainer of the model ``name`` and an endless iterator of batches."""
         is_pixels = name.endswith("pixels")
         shape, dtype = (IMAGE_SHAPE, "uint8") if is_pixels else (RESNET_SHAPE, "float16")
         loader = self._loader(settings.batch_size, settings.channels_last, shape, dtype, store)
@@ -222,7 +221,7 @@ class Parts:
         return Loader(self.inputs.questions, features, batch_size, channels_last=channels_last)
 
     def _model(self, name: str, shape: tuple[int, int, int]) -> nn.Module:
-        """The model ``name``, for features of ``shape`` (C, H, W)."""
+        """Build the model ``name`` for features of ``shape`` (C, H, W)."""
         vocabulary = self.inputs.vocabulary
         model = build_model(
             **self.settings.models[name],

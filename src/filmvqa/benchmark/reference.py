@@ -1,8 +1,8 @@
 """The reference of the benchmark: a straightforward implementation of the same computations.
 
 Questions are padded to the length of CLEVR's longest, and torch's recurrent networks read the
-padding too. The stem runs once per question. All computations are in float32 in torch's default
-memory format. Images are decoded one after another.
+padding. The stem runs once per question. All computations use float32 and torch's default memory
+format. Images are decoded one at a time.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ MAX_QUESTION_LENGTH = 46
 
 
 class ReferenceEncoder(nn.Module):
-    """A one-layer ``QuestionEncoder`` computed by torch's recurrent networks, over padding too."""
+    """A one-layer ``QuestionEncoder`` on torch's recurrent networks, which also read padding."""
 
     def __init__(self, encoder: QuestionEncoder) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ class ReferenceEncoder(nn.Module):
         return self.encode_words(questions)[1]
 
     def encode_words(self, questions: Tensor) -> tuple[Tensor, Tensor]:
-        """As ``QuestionEncoder.encode_words``, but with the states of padding."""
+        """As ``QuestionEncoder.encode_words``, but with states for padding."""
         encoder = self.inner
         device = encoder.embedding.weight.device
         last = (questions != 0).sum(1) - 1
@@ -60,7 +60,7 @@ class ReferenceEncoder(nn.Module):
 
 
 class ReferenceModel(nn.Module):
-    """A model with a ``ReferenceEncoder`` that gets the features once per question."""
+    """A model with a ``ReferenceEncoder`` that processes features once per question."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -71,7 +71,7 @@ class ReferenceModel(nn.Module):
         model.encoder = ReferenceEncoder(encoder)
 
     def forward(self, features: Tensor, questions: Tensor, image_of_question: Tensor) -> Tensor:
-        """Answer logits (B, A), for arguments as those of the model."""
+        """Answer logits (B, A), from the model's arguments."""
         questions = F.pad(questions, (0, MAX_QUESTION_LENGTH - questions.shape[1]))
         out: Tensor = self.model(features[image_of_question], questions)
         return out
@@ -81,7 +81,7 @@ class ReferenceModel(nn.Module):
 def reference_extraction(
     paths: Sequence[Path], target: Path, backbone: Backbone, size: tuple[int, int], batch_size: int
 ) -> None:
-    """Write the features of images to ``target``: load, compute and write in turn."""
+    """Write the features of images to ``target``; load, compute and write in turn."""
     with h5py.File(target, "w") as file:
         dataset: h5py.Dataset | None = None
         for start in range(0, len(paths), batch_size):

@@ -28,8 +28,8 @@ def run_benchmark(
 ) -> dict[str, Any]:
     """Measure the parts of the pipeline and write the results to ``settings.output``.
 
-    ``tune_process`` is called between the references and the parts; for example
-    ``keep_freed_memory``.
+    ``tune_process``, such as ``keep_freed_memory``, is called after the references and before the
+    parts.
 
     Returns
     -------
@@ -50,7 +50,7 @@ def run_benchmark(
         names = [n for n in parts.works if settings.parts is None or n in settings.parts]
         features = inputs.features(RESNET_SHAPE, "float16")
         ceilings = measure_ceilings(device, features, settings.runs, settings.matrix_sizes)
-        # The references first: a straightforward program does not tune its process.
+        # References first: a straightforward program does not tune its process.
         references = [n for n in names if n in parts.references] if settings.reference_runs else []
         reference_rates = {
             name: parts.references[name]().rates(settings.reference_runs, device, warm_up=0)
@@ -72,7 +72,7 @@ def run_benchmark(
 
 
 def _measure_sizes(parts: Parts, names: list[str]) -> dict[str, list[dict[str, float]]]:
-    """The cost of parts at multiples of a size, the largest of which is ``Parts.by_size``'s."""
+    """Measure parts at multiples of a size; the largest is that of ``Parts.by_size``."""
     times = parts.settings.times
     records: dict[str, list[dict[str, float]]] = {}
     for name, (unit, largest, prepare) in parts.by_size.items():
@@ -86,7 +86,7 @@ def _measure_sizes(parts: Parts, names: list[str]) -> dict[str, list[dict[str, f
 
 
 def format_benchmark(content: dict[str, Any]) -> str:
-    """The content of the JSON file as tables of text."""
+    """Format the content of the JSON file as text tables."""
     machine, ceilings, sizes = (content[key] for key in ("hardware", "ceilings", "sizes"))
     title = (
         f"{machine['device']}, {machine['processor']}, {machine['threads']} threads, "

@@ -1,7 +1,8 @@
-"""How long a training step takes on more processes than were measured: docs/scale.md's tables.
+"""The time of a training step on more processes than were measured: docs/scale.md's tables.
 
-A step computes, exchanges what batch norms share, and sums gradients in the backward pass. Each was
-measured by itself, the last two with two processes; no step that does both is fitted.
+A step computes, exchanges the statistics of batch norms, and sums gradients during the backward
+pass. Each part was measured separately, the last two with two processes. Nothing is fitted to steps
+that have both.
 """
 
 from __future__ import annotations
@@ -20,20 +21,20 @@ from filmvqa.system.files import read_bytes
 from filmvqa.system.tables import markdown_table
 from filmvqa.worlds.engine.schema import decode_json
 
-#: How many bytes of gradients DDP sums at a time at least: of the first bucket, and of the others.
+#: The fewest bytes of gradients that DDP sums at a time: in the first bucket, and in the others.
 BUCKET_BYTES = (2**20, 25 * 2**20)
-#: Processes, and the network of their machines, with two on each (assumed): bytes per second of a
-#: link, and seconds that it adds to a message.
+#: Processes, and the network between their machines of two processes each (assumed): bytes per
+#: second of a link, and seconds that it adds to a message.
 PROCESSES = (
     (1, "", math.inf, 0.0), (2, "", math.inf, 0.0),
     (8, ", 10 Gb/s", 1.25e9, 50e-6), (8, ", 100 Gb/s", 12.5e9, 10e-6),
     (64, ", 10 Gb/s", 1.25e9, 50e-6), (64, ", 100 Gb/s", 12.5e9, 10e-6),
 )  # fmt: skip
-#: Measured on one H200 (docs/performance.md): questions of a batch and a second, of the paper's
-#: network, and bytes a second that it copies.
+#: Measured on one H200 (docs/performance.md) with the paper's network: questions in a batch,
+#: questions per second, and bytes copied per second.
 GPU_BATCH, GPU_RATE, GPU_COPY = 1024, 17_496, 1.839e12
-#: GPUs, and seconds of a message, bytes per second of a link, and seconds of an exchange (assumed;
-#: NVLink's data sheet says 450 GB/s in each direction).
+#: GPUs, their connection, seconds of a message, bytes per second of a link, and seconds of an
+#: exchange (assumed; NVLink's data sheet says 450 GB/s in each direction).
 GPUS = (
     (8, "NVLink, one machine", 10e-6, 450e9, 20e-6),
     (64, "100 Gb/s, 8 machines", 20e-6, 12.5e9, 30e-6),
@@ -42,19 +43,19 @@ GPUS = (
 
 
 def typical(seconds: Iterable[float]) -> float:
-    """The lower quartile, which stands for all steps: other programs only slow steps down."""
+    """The lower quartile; other programs can only slow a step down."""
     return float(np.quantile(list(seconds), 0.25))
 
 
 class Network(msgspec.Struct):
-    """What was measured of a network's steps, in seconds; docs/scale.md says how.
+    """Measurements of a network's steps, in seconds; docs/scale.md describes them.
 
-    ``gradients`` are bytes of each and the share of the backward pass after which it is there, in
-    this order; ``backward`` is that pass's share of a step; ``norms`` are channels of batch norms.
-    Steps of one process are by batch size, as it trains ``alone`` and with the batch norms of
-    several (``shared``), or with two ``threads``; ``beside`` are those of two unrelated processes,
-    in pieces between the exchanges that they would make; and of two that train together
-    ``exchanging`` share statistics alone, ``summing`` gradients alone, ``together`` both.
+    ``gradients`` are in the order in which they are ready: their bytes, and the share of the
+    backward pass after which they are. ``backward`` is this pass's share of a step, and ``norms``
+    are the channels of batch norms. Steps of one process are by batch size: ``alone``, with the
+    batch norms of several processes (``shared``), or with two ``threads``. ``beside`` are steps of
+    two unrelated processes, in the pieces between would-be exchanges. Two processes that train
+    together share only statistics (``exchanging``), only gradients (``summing``) or both.
     """
 
     batch: int
@@ -71,12 +72,12 @@ class Network(msgspec.Struct):
 
     @property
     def step_beside(self) -> float:
-        """The typical step of ``beside``, of both processes."""
+        """The typical step of ``beside``, over both processes."""
         return typical(sum(step) for steps in self.beside for step in steps)
 
     def wait(self, processes: int, pieces: bool = True) -> float:
-        """How many times as long a step takes if so many processes wait for the slowest after each
-        piece, or after the step alone: of 4,000 draws of steps of ``beside``."""
+        """The slowdown if processes wait for the slowest after each piece (or only after the
+        step), from 4,000 draws of steps of ``beside``."""
         steps = np.concatenate([np.array(steps) for steps in self.beside])  # (steps, pieces)
         if not pieces:
             steps = steps.sum(1, keepdims=True)
@@ -85,14 +86,14 @@ class Network(msgspec.Struct):
 
 
 class Sums(msgspec.Struct):
-    """Bytes, seconds, processor seconds of sums over two processes; bytes copied in a second."""
+    """Sums over two processes (bytes, seconds, processor seconds), and bytes copied per second."""
 
     all_reduce: list[tuple[int, float, float]]
     copy: float
 
 
 class Measurement(msgspec.Struct):
-    """What was measured of a machine."""
+    """The measurements of a machine."""
 
     link: Sums
     networks: dict[str, Network]
@@ -100,10 +101,10 @@ class Measurement(msgspec.Struct):
 
 @dataclass(frozen=True)
 class Link:
-    """What connects processes: seconds of a message of a ring (``latency``), bytes per second to
-    the next process (``bandwidth``), seconds of an exchange of a few numbers between two, the share
-    of a sum's time in which the process' own core is ``busy`` with it, bytes per second at which
-    gradients are copied into buckets and back, and seconds that summing adds besides."""
+    """A connection between processes: seconds of a message in a ring (``latency``), bytes per
+    second to the next process (``bandwidth``), seconds of an exchange of a few numbers between two
+    processes, the share of a sum in which the process's core is ``busy``, bytes per second of
+    copying gradients into buckets and back, and seconds that summing adds to each step."""
 
     latency: float
     bandwidth: float
@@ -118,8 +119,8 @@ class Link:
 
 
 class Step(NamedTuple):
-    """Seconds of a step's parts: computing (until the slowest process is ready), exchanges of batch
-    norms, and sums of gradients as far as they do not hide behind the backward pass."""
+    """Seconds of a step's parts: computing (until the slowest process is ready), exchanges of
+    batch norms, and the sums of gradients that the backward pass does not hide."""
 
     compute: float
     exchanges: float
@@ -127,15 +128,15 @@ class Step(NamedTuple):
 
 
 def fit_line(seconds: dict[int, float]) -> tuple[float, float]:
-    """The line a + b x, neither below 0, with the least squares of relative errors."""
+    """Fit a line a + b x with a, b ≥ 0 by least squares of relative errors."""
     sizes, times = np.array(list(seconds)), np.array(list(seconds.values()))
     (a, b), _ = nnls(np.stack([1 / times, sizes / times], 1), np.ones(len(times)))
     return float(a), float(b)
 
 
 def fit_link(sums: Sums, network: Network) -> Link:
-    """The link between two processes as a network's steps use it: what exchanges and sums take
-    beyond the measured sums is what steps with either take longer than those beside another."""
+    """Fit the link between two processes. Steps with only exchanges or only sums are longer than
+    steps beside another process; the link has the rest that measured sums do not explain."""
     sizes, seconds, busy = (np.array(values) for values in zip(*sums.all_reduce, strict=True))
     latency, per_byte = fit_line(dict(zip(sizes.tolist(), seconds.tolist(), strict=True)))
     large = sizes >= np.median(sizes)
@@ -150,7 +151,7 @@ def fit_link(sums: Sums, network: Network) -> Link:
 
 
 def buckets(gradients: list[tuple[int, float]]) -> list[tuple[int, float]]:
-    """DDP's buckets of ``Network.gradients``, which it fills up and never divides, as these."""
+    """DDP's buckets of ``Network.gradients``, in the same form; it never divides a gradient."""
     full: list[tuple[int, float]] = []
     size, ready = 0, 0.0
     for gradient, at in gradients:
@@ -164,8 +165,8 @@ def buckets(gradients: list[tuple[int, float]]) -> list[tuple[int, float]]:
 def exposed_sums(network: Network, link: Link, processes: int, compute: float) -> float:
     """Seconds by which summing gradients lengthens a step that computes for ``compute`` seconds.
 
-    A bucket is copied when its gradients are there, and summed when the one before it is. What the
-    own core does for a sum delays the backward pass; after it, the buckets are copied back in turn.
+    A bucket is copied when its gradients are ready, and summed after the bucket before it. The
+    core's work for a sum delays the backward pass. Then the buckets are copied back in turn.
     """
     backward = compute * network.backward
     delay = free = 0.0
@@ -175,7 +176,7 @@ def exposed_sums(network: Network, link: Link, processes: int, compute: float) -
         start = max(at * backward + delay, free)
         seconds = link.all_reduce(size, processes)
         free = start + seconds
-        # Of the sum only what passes while the backward pass still computes can delay it.
+        # Only the part of a sum that overlaps the backward pass can delay it.
         delay += link.busy * min(seconds, max(backward + delay - start, 0.0))
         finished.append((size, free))
     now = backward + delay
@@ -185,8 +186,8 @@ def exposed_sums(network: Network, link: Link, processes: int, compute: float) -
 
 
 def simulate_step(network: Network, link: Link, processes: int, local: float) -> Step:
-    """A step of ``processes`` processes of one thread, each with ``local`` questions."""
-    # The measured step is left out for one process, so that it can be compared with.
+    """Simulate a step of processes with one thread and ``local`` questions each."""
+    # For one process, leave out the measured step, which is compared with this one.
     alone = {size: steps for size, steps in network.alone.items() if size != local}
     measured = alone if processes == 1 else network.shared
     fixed, per_question = fit_line({size: typical(steps) for size, steps in measured.items()})
@@ -198,14 +199,14 @@ def simulate_step(network: Network, link: Link, processes: int, local: float) ->
 
 
 def connect_step(network: Network, link: Link, processes: int, compute: float) -> Step:
-    """A step that computes for ``compute`` seconds, with what passes between processes."""
+    """Add the communication between processes to ``compute`` seconds of computing."""
     exchanges = 2 * len(network.norms) * (processes - 1) * link.exchange
     return Step(compute, exchanges, exposed_sums(network, link, processes, compute) + link.overhead)
 
 
 def scale_tables(path: str | Path) -> list[str]:
-    """In Markdown: measured and simulated steps, divided and grown batches, and several GPUs;
-    UserError if the file of measurements is missing or damaged."""
+    """Tabulate in Markdown measured and simulated steps, divided and grown batches, and GPUs;
+    raise ``UserError`` if the file of measurements is missing or damaged."""
     remedy = "take docs/scale.json from the repository"
     measured = decode_json(read_bytes(path, remedy), Measurement, path, remedy)
     compared, scaled = [], []
@@ -246,5 +247,5 @@ def scale_tables(path: str | Path) -> list[str]:
 
 
 def _number(value: float) -> str:
-    """With three digits or as a whole number."""
+    """A number with three digits, or rounded to an integer."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

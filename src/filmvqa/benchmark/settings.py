@@ -1,4 +1,4 @@
-"""What is measured, and how often: the settings of the programs that measure."""
+"""Settings of the programs that measure speed."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class BenchmarkSettings(ProgramSettings):
     images, copies
         Number of images that are rendered; training uses ``copies`` times as many.
     matrix_sizes
-        Sizes of the square matrices whose fastest product is the limit of arithmetic; None: by
+        Sizes of the square matrices whose fastest product is the arithmetic ceiling; None: by
         device.
     device
         As ``choose_device`` takes it.
@@ -72,12 +72,12 @@ class BenchmarkSettings(ProgramSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class LoggingCostSettings(RunSettings):
-    """The run whose loggers are measured.
+    """A run whose loggers are measured.
 
     Attributes
     ----------
     pairs
-        Of runs, without the loggers and with them.
+        Number of pairs of runs, without and with the loggers.
     """
 
     pairs: Positive = 8
@@ -85,14 +85,14 @@ class LoggingCostSettings(RunSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class SimulateScaleSettings(ProgramSettings):
-    """Training at sizes that no machine here has, computed from a measurement.
+    """Training at sizes that were not measured, computed from a measurement.
 
     Attributes
     ----------
     measurement
-        The JSON file of what was measured on one machine.
+        The JSON file of the measurements of one machine.
     output
-        The tables as Markdown; None: they are printed.
+        The Markdown file of the tables; None: print them.
     """
 
     measurement: Annotated[PathText, FILE] = "docs/scale.json"
