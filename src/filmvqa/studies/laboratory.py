@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from statistics import mean, stdev
 
@@ -72,23 +72,24 @@ def report_claim(
     margin
         As for ``judge``.
     redraw
-        Report the kept runs alone.
+        Report only the runs in the raw results.
     change_of
-        What makes the changes of the claim's ``film``.
+        Makes the changes of the claim's ``film``.
     """
     page = output / f"{claim.name}.md"
     check_output(page)
-    kept = read_kept_runs(results, claim, split)
-    scored = {(run.name, run.change): run for run in kept}
+    scored = read_kept_runs(results, claim, split)
     if not redraw:
-        own = _score_own(claim, runs, split, change_of)
-        scored |= {(run.name, run.change): run for run in own}
-    settings = group_settings(claim, list(scored.values()))
+        scored += _score_finished(claim, runs, split, change_of)
+    scored = list({(run.name, run.change): run for run in scored}.values())  # the last of each
+    settings = group_settings(claim, scored)
     report = ClaimReport(claim, settings, judge(claim, settings, margin))
     with folder_lock(results, claim.name):
-        keep_runs(results, claim, list(scored.values()))
+        keep_runs(results, claim, scored)
     with folder_lock(output, claim.name):
-        _, mark, by_hand = _read_page(page).partition(BY_HAND)
+        remedy = "move it away, or make it readable"
+        text = read_bytes(page, remedy).decode(errors="replace") if page.exists() else ""
+        _, mark, by_hand = text.partition(BY_HAND)
         write_file(page, format_page(report, split) + (f"\n{mark}{by_hand}" if mark else ""))
         for suffix, draw in (("", draw_settings), ("_courses", draw_courses)):
             target = output / f"{claim.name}{suffix}.png"
@@ -98,22 +99,16 @@ def report_claim(
     return report
 
 
-def _read_page(page: Path) -> str:
-    remedy = "move it away, or make it readable"
-    return read_bytes(page, remedy).decode(errors="replace") if page.exists() else ""
-
-
-def _score_own(
-    claim: Claim,
-    runs: Path,
-    split: str,
-    change_of: Callable[[FilmSettings], NetworkChange | None],
+def _score_finished(
+    claim: Claim, runs: Path, split: str, change_of: Callable[[FilmSettings], NetworkChange | None]
 ) -> list[ScoredRun]:
-    """The finished runs of a claim in their folders, evaluated with each change of the claim."""
-    own = find_runs(claim, runs)
-    unfinished = {run.folder for run in report_unfinished(own)}
+    """Evaluate and score a claim's finished runs with each of the claim's changes of γ and β."""
+    all_runs = find_runs(claim, runs)
+    unfinished = {run.folder for run in report_unfinished(all_runs)}
     scored = []
-    for run in (run for run in own if run.folder not in unfinished):
+    for run in all_runs:
+        if run.folder in unfinished:
+            continue
         layout = RunLayout(run.folder)
         for film in claim.film or [{}]:
             change = change_of(settings_from(film, FilmSettings))
@@ -155,15 +150,12 @@ def format_page(report: ClaimReport, split: str) -> str:
 
 
 def tell_origins(report: ClaimReport) -> str:
-    """Of which commit and machine the runs are, as a list of a line for each pair of these."""
+    """List the commits and machines of the runs in Markdown, a line for each pair."""
     groups: dict[tuple[str, str], list[ScoredRun]] = {}
     for run in report.runs:
         groups.setdefault((run.commit, run.machine), []).append(run)
-    lines = [
-        f"**Runs of {count} machines are on this page.**\n"
-        for count in [len({machine for _, machine in groups})]
-        if count > 1
-    ]
+    count = len({machine for _, machine in groups})
+    lines = [f"**Runs of {count} machines are on this page.**\n"] if count > 1 else []
     keys = [key.key for key in report.claim.keys]
     for (commit, machine), runs in groups.items():
         rows = [
@@ -250,33 +242,25 @@ def _find_outcome(contrast: Contrast, outcomes: Sequence[Outcome]) -> tuple[str,
 
 
 def list_verdicts(report: ClaimReport) -> list[VerdictRow]:
-    """A row for each part of a claim."""
+    """Make a row for each part of a claim."""
     claim, rows = report.claim, []
+    worlds, commits, machines = (
+        sorted({getattr(run, name) for run in report.runs} - {""})
+        for name in ("world", "commit", "machine")
+    )
     for part, contrast in claim.deciding.items():
         outcome = next((o for o in report.outcomes if o.contrast is contrast), None)
-        difference = outcome.difference if outcome else None
+        bounds = astuple(outcome.difference) if outcome else ()
+        points = dict(zip(("difference", "low", "high"), bounds, strict=False))
         rows.append(
             VerdictRow(
-                page=claim.name,
-                claim=part,
-                source=claim.source,
-                world=", ".join(sorted({run.world for run in report.runs} - {""})),
-                contrast=contrast.text,
-                expected=contrast.expected,
-                claimed=contrast.claimed,
-                difference=None if difference is None else round(100 * difference.mean, 2),
-                low=None if difference is None else round(100 * difference.low, 2),
-                high=None if difference is None else round(100 * difference.high, 2),
+                page=claim.name, claim=part, source=claim.source, world=", ".join(worlds),
+                contrast=contrast.text, expected=contrast.expected, claimed=contrast.claimed,
                 verdict=outcome.verdict if outcome else "not run yet",
-                seeds=len(outcome.seeds) if outcome else 0,
-                runs=len(report.runs),
-                hours=round(report.hours, 2),
-                commits=_join(run.commit for run in report.runs),
-                machines=_join(run.machine for run in report.runs),
+                seeds=len(outcome.seeds) if outcome else 0, runs=len(report.runs),
+                hours=round(report.hours, 2), commits="; ".join(commits),
+                machines="; ".join(machines),
+                **{name: round(100 * share, 2) for name, share in points.items()},
             )
-        )
+        )  # fmt: skip
     return rows
-
-
-def _join(names: Iterable[str]) -> str:
-    return "; ".join(sorted(set(names) - {""}))

@@ -1,9 +1,8 @@
-"""Raw results of runs: what each answered on test questions, and the CSV files that keep them.
+"""Raw results: the test scores of runs, and the CSV files that store them.
 
-A file has a row for each run, so that what changes is seen line by line. Its scores are sums over
-the questions of each test image, of which differences with their intervals are computed: nothing
-else of a run is needed to draw its page anew. How many questions each image has is the same for all
-runs, and stands once, in ``test_sets.csv``.
+A file has a row for each run, so that a diff shows what changed. Scores are sums over the questions
+of each test image; with them, a claim's page can be drawn again without the runs. The number of
+questions about each image is the same for all runs, and is stored once, in ``test_sets.csv``.
 """
 
 from __future__ import annotations
@@ -26,44 +25,44 @@ from filmvqa.system.errors import UserError, one_line
 from filmvqa.system.files import names_in, read_bytes, write_file
 from filmvqa.system.layout import EvaluationLayout, RunLayout
 from filmvqa.system.tables import csv_table
-from filmvqa.tasks.protocol import Prediction, read_predictions
+from filmvqa.tasks.protocol import read_predictions
 from filmvqa.training.config_changes import effect_of, values_without
 
-#: Columns of what is no setting; all others are keys of the run's config.
+#: Columns that are not settings; all others are keys of the run's config.
 _COLUMNS = (
     "run", "change", "seed", "commit", "machine", "split", "steps", "seconds", "best_step", "train",
     "val", "test", "score", "val_by_type", "course", "settings", "test_set", "test_by_image",
 )  # fmt: skip
 _TEST_SETS = "test_sets.csv"
-#: The file of what the runs say, of all claims.
+#: The file with the verdicts on all claims.
 VERDICTS = "verdicts.csv"
-#: Keys of settings that change no result themselves, but which claims ask for.
+#: Keys that claims need although they change no result themselves.
 _NAMES = ("ablation", "data.name", "data.backbone.name")
 
 
 @dataclass(frozen=True)
 class ScoredRun:
-    """A run, and how well it answers the test questions of each image.
+    """A run and its scores on the test questions about each of I images.
 
     Attributes
     ----------
     run
-        If it was kept, its folder is the CSV file.
+        The run; if ``is_kept``, its folder is the CSV file.
     name
-        Its folder below that of the sweeps' folders.
+        The run's folder, relative to the folder that contains the sweeps' folders.
     change
-        The change of γ and β with which it was evaluated; empty if none.
+        The name of the change of γ and β in the evaluation; empty without one.
     split, test_set
-        Which questions were asked, and a hash of them and of the true answers.
+        The split of the questions, and a hash of the questions and their true answers.
     questions
         (I,) the number of questions about each image.
     scores
-        (I,) the number of right answers about each image; of masks the sum of their intersections
-        over union with the true ones.
+        (I,) the number of correct answers about each image; for masks, the sum of their
+        intersections over union with the true masks.
     commit, machine
-        Of which code and on what it was trained; empty if it is not known.
+        The code and the hardware of the training; empty if unknown.
     is_kept
-        Whether it was read from a CSV file.
+        Whether the run was read from a CSV file.
     """
 
     run: SweepRun
@@ -79,7 +78,7 @@ class ScoredRun:
 
     @property
     def place(self) -> str:
-        """What messages call it."""
+        """The run's name in messages."""
         return f"{self.run.folder}: {self.name}" if self.is_kept else str(self.run.folder)
 
     @property
@@ -92,37 +91,35 @@ class ScoredRun:
 
     @property
     def world(self) -> str:
-        """The name of its data set."""
+        """The name of the run's data set."""
         return str(self.run.config.get("data.name") or "")
 
 
 def score_run(run: SweepRun, split: str, runs: Path, change: str = "") -> ScoredRun:
-    """What an evaluation of a run on a split has written, with a change of γ and β or without;
-    ``runs`` is the folder of all sweeps."""
+    """Read a run's evaluation on a split, with a change of γ and β or without one.
+
+    ``runs`` is the folder that contains the sweeps' folders.
+    """
     path = EvaluationLayout(RunLayout(run.folder).evaluation / change, split).predictions
     records = read_predictions(path)
+    for record in records:
+        if record.score is None:
+            raise UserError(
+                f"{path}: question {record.question_index} has no true answer; report on a split "
+                "that has them"
+            )
     asked = [[r.question_index, r.image_index, getattr(r, "truth", None)] for r in records]
-    of_image = np.unique([r.image_index for r in records], return_inverse=True)[1]
-    each = np.array([_score(record, path) for record in records])
-    scores = np.bincount(of_image, each).astype(np.float64)
+    images = np.unique([r.image_index for r in records], return_inverse=True)[1]
+    scores = np.bincount(images, np.array([record.score for record in records]))
     test_set = hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:12]
     name = run.folder.relative_to(runs).as_posix()
     return ScoredRun(
-        run, name, change, split, test_set, np.bincount(of_image), scores, *_trace(run.folder)
+        run, name, change, split, test_set, np.bincount(images), scores, *_trace(run.folder)
     )
 
 
-def _score(record: Prediction, path: Path) -> float:
-    if record.score is None:
-        raise UserError(
-            f"{path}: question {record.question_index} has no true answer; report on a split that "
-            "has them"
-        )
-    return record.score
-
-
 def _trace(folder: Path) -> tuple[str, str]:
-    """The commit and the machine of a run; several if it went on elsewhere."""
+    """The commit and the machine of a run; several if it was resumed elsewhere."""
     path = RunLayout(folder).provenance
     if not path.exists():
         return "", ""
@@ -139,8 +136,10 @@ def _trace(folder: Path) -> tuple[str, str]:
 
 
 def read_kept_runs(folder: Path, claim: Claim, split: str) -> list[ScoredRun]:
-    """The runs of a folder's CSV files that belong to a claim and were tested on a split; of one
-    that several files have, the first."""
+    """Read the runs of a folder's CSV files that belong to a claim and were tested on a split.
+
+    If several files have a run, the first counts.
+    """
     runs: dict[tuple[str, str], ScoredRun] = {}
     for name in names_in(folder):
         if name.endswith(".csv") and name not in (_TEST_SETS, VERDICTS):
@@ -153,12 +152,12 @@ def read_kept_runs(folder: Path, claim: Claim, split: str) -> list[ScoredRun]:
 
 
 def read_results(path: Path) -> list[ScoredRun]:
-    """The runs of a CSV file; none if there is no such file.
+    """Read the runs of a CSV file; none if the file does not exist.
 
     Raises
     ------
     UserError
-        If a row lacks something, or has what is none of its values.
+        If a row lacks a value or has a wrong one.
     """
     sets = {r["test_set"]: r["questions_by_image"] for r in read_rows(path.parent / _TEST_SETS)}
     runs = []
@@ -175,7 +174,7 @@ def read_results(path: Path) -> list[ScoredRun]:
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
-    """The rows of a CSV file by the names of its columns; none if there is no such file."""
+    """Read the rows of a CSV file by column; none if the file does not exist."""
     if not path.exists():
         return []
     text = read_bytes(path, "take it from git again").decode(errors="replace")
@@ -204,7 +203,7 @@ def _parse(row: Mapping[str, str], questions: NDArray[np.int64], path: Path) -> 
 
 
 def _read_value(text: str) -> Any:
-    """A value of a config: as JSON if it is such, else a word."""
+    """A config value: JSON if it parses, else text."""
     try:
         return json.loads(text)
     except ValueError:
@@ -212,8 +211,7 @@ def _read_value(text: str) -> Any:
 
 
 def keep_runs(folder: Path, claim: Claim, runs: Sequence[ScoredRun]) -> None:
-    """Write a claim's CSV file with these runs and those that it has; of one that it has already,
-    what is given counts."""
+    """Write runs to a claim's CSV file; they replace its rows of the same name and split."""
     path = folder / f"{claim.name}.csv"
     rows = {(kept.name, kept.change, kept.split): kept for kept in read_results(path)}
     rows |= {(run.name, run.change, run.split): run for run in runs}
@@ -230,7 +228,7 @@ def keep_runs(folder: Path, claim: Claim, runs: Sequence[ScoredRun]) -> None:
 
 
 def _format(scored: ScoredRun, keys: Sequence[str]) -> list[Any]:
-    """A row; its settings are those that change results and are not the defaults."""
+    """Format a row; its settings are those that change results and differ from the defaults."""
     run, config = scored.run, scored.run.config
     defaults = values_without(config.get("model.name"))
     settings = {

@@ -191,7 +191,7 @@ def _read_config(path: Path) -> dict[str, Any]:
 
 
 def name_model(config: dict[str, Any]) -> str:
-    """The model's name as in ``TEST_ACCURACY``, in which FiLM on pixels is a model of its own."""
+    """The model name as in ``TEST_ACCURACY``, where FiLM on pixels is a separate model."""
     name = str(config.get("model.name"))
     return f"{name}_pixels" if config.get("data.backbone.name") == "pixels" else name
 

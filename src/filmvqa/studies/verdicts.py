@@ -1,4 +1,4 @@
-"""The verdicts of all claims: a CSV file, sentences, and a forest plot."""
+"""The verdicts on all claims: a CSV file, sentences, and a forest plot."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from filmvqa.system.figures import add_legend, add_plots, draw_figure
 from filmvqa.system.files import write_file
 from filmvqa.system.tables import csv_table
 
-#: Settled against the claim, settled for it, and neither.
+#: Colors of verdicts for and against a claim.
 _COLORS = {"shows": "C0", "does not show": "C3", "the opposite": "C3"}
 
 
 class VerdictRow(msgspec.Struct, kw_only=True):
-    """What runs say about a part of a claim; differences are in points."""
+    """The verdict on a part of a claim; differences are in points."""
 
     page: str
     claim: str
@@ -41,25 +41,25 @@ class VerdictRow(msgspec.Struct, kw_only=True):
 
     @property
     def measured(self) -> str:
-        """The difference with its interval; nothing if it was not run."""
+        """The difference with its interval; empty without runs."""
         if self.difference is None:
             return ""
         return f"{self.difference:+.1f} ({self.low:+.1f} to {self.high:+.1f})"
 
 
 def read_verdicts(folder: Path) -> list[VerdictRow]:
-    """The verdicts that a folder of raw results has.
+    """Read the verdicts of a folder of raw results.
 
     Raises
     ------
     UserError
-        If a row lacks something, or has what is none of its values.
+        If a row lacks a value or has a wrong one.
     """
     rows = []
     for number, row in enumerate(read_rows(folder / VERDICTS), 2):
-        known = {name: value for name, value in row.items() if value}
+        values = {name: value for name, value in row.items() if value}
         try:
-            rows.append(msgspec.convert(known, VerdictRow, strict=False))
+            rows.append(msgspec.convert(values, VerdictRow, strict=False))
         except msgspec.ValidationError as error:
             raise UserError(
                 f"{folder / VERDICTS}: line {number}: {one_line(error)}; correct it, or take the "
@@ -69,8 +69,10 @@ def read_verdicts(folder: Path) -> list[VerdictRow]:
 
 
 def keep_verdicts(folder: Path, rows: Sequence[VerdictRow]) -> list[VerdictRow]:
-    """Put verdicts in the place of those that the folder has of their pages, and return all. One
-    of fewer seeds, or of none, leaves what is there, whose runs may not be kept."""
+    """Replace the verdicts of these pages in a folder, and return all verdicts.
+
+    A verdict with fewer seeds does not replace an earlier one, whose runs may not be stored.
+    """
     pages = {row.page for row in rows}
     earlier = {(row.page, row.claim): row for row in read_verdicts(folder)}
     merged = [row for row in earlier.values() if row.page not in pages]
@@ -84,7 +86,7 @@ def keep_verdicts(folder: Path, rows: Sequence[VerdictRow]) -> list[VerdictRow]:
 
 
 def list_sentences(rows: Sequence[VerdictRow]) -> str:
-    """A sentence for each verdict, in Markdown, by world."""
+    """Format a sentence for each verdict as Markdown, by world."""
     lines = []
     for world, members in groupby(rows, lambda row: row.world):
         lines.append(f"\n**{world or 'Not run yet'}**\n")
@@ -101,8 +103,11 @@ def list_sentences(rows: Sequence[VerdictRow]) -> str:
 
 
 def draw_forest(rows: Sequence[VerdictRow], target: Path) -> None:
-    """Write a PNG of each difference with its interval, a row each, by world, beside what the
-    source claims: its number, or the side of no difference that the claim is about."""
+    """Write a PNG with a row for each difference with its interval, by world.
+
+    A mark shows what the source claims: its number, or the side of 0 on which it expects the
+    difference.
+    """
     shown = [row for row in rows if row.difference is not None]
     worlds = [(world, list(members)) for world, members in groupby(shown, lambda row: row.world)]
     height = 1.4 + sum(0.5 + 0.36 * len(members) for _, members in worlds)
@@ -140,7 +145,7 @@ def _draw_world(axes: Any, world: str, rows: Sequence[VerdictRow]) -> None:
 
 
 def _legend(grid: Sequence[Any]) -> tuple[list[Any], list[str]]:
-    """The handles and labels of all panels, each label once."""
+    """The handles and labels of all panels without duplicates."""
     entries: dict[str, Any] = {}
     for axes in grid:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):

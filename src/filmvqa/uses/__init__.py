@@ -1,1 +1,1 @@
-"""FiLM's other uses."""
+"""Other uses of FiLM."""

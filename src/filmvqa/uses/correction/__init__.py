@@ -1,1 +1,1 @@
-"""Correcting a segmentation network by hints in words."""
+"""Correct a segmentation network with hints in words."""

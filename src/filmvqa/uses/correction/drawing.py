@@ -1,4 +1,4 @@
-"""Figures of corrections: mean IoU by the number of hints, and label maps before and after them."""
+"""Figures of corrections: mean IoU by number of hints, and label maps before and after hints."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from filmvqa.tasks.label_maps import LABELS
 from filmvqa.uses.correction.rounds import Course
 from filmvqa.uses.correction.segmented_images import SegmentedImages
 
-#: RGB of the labels: metal in dark colours and rubber in light ones, a hue for each shape.
+#: RGB of the labels: metal in dark colors and rubber in light ones, with a hue for each shape.
 _COLORS = np.array(
     [[235, 235, 235], [251, 154, 153], [166, 206, 227], [178, 223, 138],
      [200, 20, 30], [25, 95, 175], [35, 135, 40]], np.uint8
@@ -30,8 +30,10 @@ _COLORS = np.array(
 
 
 def draw_courses(report: dict[str, Any], target: str | Path) -> None:
-    """Write a PNG of the mean IoU of each conditioning by the number of hints, and of hints about
-    other images; bars are 95% intervals of the gains."""
+    """Write a PNG of each conditioning's mean IoU by number of hints.
+
+    Dotted curves are for hints about other images. Bars are 95% intervals of the gains.
+    """
     with draw_figure(target, 6, 4) as figure:
         (axes,) = add_plots(figure)
         for i, (name, series) in enumerate(report["series"].items()):
@@ -56,13 +58,15 @@ def draw_courses(report: dict[str, Any], target: str | Path) -> None:
 def draw_examples(
     segmented: SegmentedImages, courses: dict[str, Course], target: str | Path, count: int
 ) -> None:
-    """Write a PNG of the first ``count`` images with two mistakes or more: the image, its label
-    map, the prediction before, and with each conditioning after all hints, which stand below.
+    """Write a PNG of the first ``count`` images with two or more mistakes.
+
+    A row shows the image, its true label map, the prediction without hints, and the prediction of
+    each conditioning after all hints, with the hints below.
 
     Raises
     ------
     UserError
-        If an image is not there.
+        If an image is missing.
     """
     from matplotlib.patches import Patch  # takes half a second
 

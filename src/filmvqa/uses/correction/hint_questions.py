@@ -1,4 +1,4 @@
-"""Hints about a network's mistakes as a data set: question JSON with hints for questions."""
+"""A data set of hints about a network's mistakes: question JSON with hints as questions."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ _REMEDY = "delete the folder and run make_hints.py again"
 
 
 def make_hints(settings: MakeHintsSettings) -> dict[str, int] | None:
-    """Write a set below ``output`` whose questions are hints about the mistakes of a segmentation
-    network that was trained without language.
+    """Write a data set below ``output`` whose questions are hints about a network's mistakes.
 
-    For an image about which m different things are to be said there are min(m, ``hints``)
-    questions: the largest mistake, the two largest, and so on. The set has the scenes of its
-    images; the images themselves, their features and masks are those of the network's data.
+    The network segments images and was trained without language. An image with m distinct
+    mistakes has min(m, ``hints``) questions: about the largest mistake, about the two largest, and
+    so on. The set has its own copy of the scenes; images, features and masks are those of the
+    network's data.
 
     Returns
     -------
     dict or None
-        The number of texts of each split; None if the set was complete already.
+        The number of texts of each split; None if the set is already complete.
 
     Raises
     ------
     UserError
-        If the set was made with other settings, or there are no mistakes on a split.
+        If the set was made with other settings, or a split has no mistakes.
     """
     layout = DatasetLayout.under(settings.output)
     record = {
@@ -56,7 +56,7 @@ def make_hints(settings: MakeHintsSettings) -> dict[str, int] | None:
 
 
 def is_complete(layout: DatasetLayout, record: dict[str, Any]) -> bool:
-    """Whether the set was made with these settings; raises ``UserError`` for other ones."""
+    """Whether the set was made with these settings; raise ``UserError`` for other settings."""
     path = layout.hint_settings
     if not path.exists():
         return False

@@ -1,8 +1,8 @@
-"""What is wrong with a segmentation, in the words of a user who looks at it.
+"""The mistakes of a segmentation, in the words of a user who sees it.
 
-As in the FiLM retrospective's example ("There should be water in the middle") a hint names a class
-and a place, and nothing else that only the truth knows (Rupprecht et al. 2018, section 3.3, make
-theirs in the same way).
+As in the FiLM retrospective's example ("There should be water in the middle"), a hint names a class
+and a place, and nothing else from the true labels. Rupprecht et al. (2018, section 3.3) make their
+hints in the same way.
 """
 
 from __future__ import annotations
@@ -21,27 +21,26 @@ from scipy import ndimage
 from filmvqa.tasks.label_maps import BACKGROUND, LABELS
 from filmvqa.tasks.maps import NO_OBJECT
 
-#: The grid of places that can be named, rows and columns.
+#: Rows and columns of the grid of places that hints name.
 GRID = 3
-#: Fewer cells of nothing that are taken for something are not worth a hint.
+#: A region of background that is labelled as an object is a mistake from this many cells on.
 MIN_SPURIOUS = 3
-#: Stands between hints of one text.
+#: Separates the hints of a text.
 SEPARATOR = "; "
 
 
 @dataclass(frozen=True)
 class Mistake:
-    """An object that is missed or taken for another (``label`` is its own), or something where
-    nothing is (``label`` is ``BACKGROUND``).
+    """A missed or mislabelled object, or a region of background that is labelled as an object.
 
     Attributes
     ----------
     label
-        What should be there.
+        The true label; ``BACKGROUND`` for a region of background.
     place
         Row and column of the 3 × 3 grid.
     cells
-        How many cells are wrong.
+        Number of wrong cells.
     """
 
     label: int
@@ -50,25 +49,25 @@ class Mistake:
 
     @property
     def content(self) -> tuple[int, tuple[int, int]]:
-        """All that a hint says of it."""
+        """What a hint says about it."""
         return self.label, self.place
 
 
 def mistakes(
     predicted: NDArray[np.integer], truth: NDArray[np.integer], objects: NDArray[np.integer]
 ) -> list[Mistake]:
-    """The mistakes of a predicted label map, the largest first.
+    """List the mistakes of a predicted label map, the largest first.
 
-    An object is a mistake if more than half of its cells have a wrong label. Cells of the
-    background that are taken for objects are one for each connected region, without those that
-    touch an object: an outline that is too wide is no mistake.
+    An object is a mistake if more than half of its cells have a wrong label. Background cells with
+    an object's label are one mistake for each connected region. Cells that touch an object do not
+    count: an outline that is too wide is not a mistake.
 
     Parameters
     ----------
     predicted, truth
         Label maps (H, W).
     objects
-        The index (H, W) of the object that each cell shows, or ``NO_OBJECT``.
+        The index (H, W) of the object in each cell, or ``NO_OBJECT``.
     """
     wrong = predicted != truth
     found = []
@@ -90,12 +89,12 @@ def mistakes(
 def largest_unsaid(
     found: list[Mistake], said: Collection[tuple[int, tuple[int, int]]]
 ) -> Mistake | None:
-    """The largest mistake of which no hint was given; None if there is none."""
+    """The largest mistake that no hint was about; None if there is none."""
     return next((mistake for mistake in found if mistake.content not in said), None)
 
 
 def _place(cells: NDArray[np.bool_]) -> tuple[int, int]:
-    """The grid's row and column of the centre of some cells."""
+    """The grid cell of the centroid of some cells."""
     rows, columns = np.nonzero(cells)
     height, width = cells.shape
     row = int(GRID * (rows.mean() + 0.5) / height)
@@ -111,13 +110,13 @@ class _Templates(msgspec.Struct, forbid_unknown_fields=True):
 
 @cache
 def _templates() -> _Templates:
-    """There is one file of them."""
+    """Read the templates, once."""
     content = resources.files("filmvqa.uses.correction").joinpath("hints.json").read_bytes()
     return msgspec.json.decode(content, type=_Templates)
 
 
 def word_hint(mistake: Mistake, rng: random.Random) -> str:
-    """A hint in words, by one of the templates of ``hints.json``."""
+    """Word a hint with one of the templates of ``hints.json``."""
     templates = _templates()
     choices = templates.spurious if mistake.label == BACKGROUND else templates.missing
     row, column = mistake.place
@@ -126,5 +125,5 @@ def word_hint(mistake: Mistake, rng: random.Random) -> str:
 
 
 def join_hints(hints: list[str]) -> str:
-    """Several hints as one text, which the tokeniser reads with ``;`` as a word."""
+    """Join hints to one text; the tokenizer reads ``;`` as a token."""
     return SEPARATOR.join(hints)

@@ -1,4 +1,4 @@
-"""How much hints help: the report of a sweep of networks that take hints."""
+"""How much hints help: the report of a sweep over networks that read hints."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ from filmvqa.uses.correction.segmented_images import (
 )
 from filmvqa.uses.correction.settings import CorrectSettings
 
-#: The key by whose values runs are compared.
+#: The key whose values are compared.
 KEY = "model.block.conditioning"
-#: Pictures of so many images are drawn.
+#: Number of images that are drawn.
 EXAMPLES = 4
 
 Scores = NDArray[np.float64]
@@ -43,15 +43,15 @@ Scores = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Series:
-    """The S runs of one kind of network, one for each seed.
+    """The S runs of one conditioning, one for each seed.
 
     Attributes
     ----------
     courses
-        Of each run, with the hints about each image.
+        The correction by each run, with hints about each image.
     scores, other_scores
-        (S, K + 1, N) mean IoU of each image before, and after each hint: about it, and about other
-        images.
+        (S, K + 1, N) mean IoU of each image before and after each hint; ``other_scores`` are with
+        hints about other images.
     """
 
     runs: list[SweepRun]
@@ -66,12 +66,12 @@ def report_correction(settings: CorrectSettings) -> tuple[CorrectionLayout, str]
     Returns
     -------
     tuple
-        The files that were written, and the table.
+        The written files, and the table.
 
     Raises
     ------
     UserError
-        For checkpoints or data that cannot be read or do not fit each other.
+        For checkpoints or data that cannot be read or do not match.
     """
     split = settings.split
     files = CorrectionLayout(Path(settings.output or settings.dir), split)
@@ -113,7 +113,7 @@ def report_correction(settings: CorrectSettings) -> tuple[CorrectionLayout, str]
 
 
 def _by_conditioning(runs: list[SweepRun]) -> dict[str, list[SweepRun]]:
-    """The runs of each conditioning in the order of their seeds; all have the same seeds."""
+    """Group runs by conditioning, ordered by seed; all conditionings must have the same seeds."""
     grouped: dict[str, list[SweepRun]] = {}
     for run in sorted(runs, key=lambda run: int(run.config.get("seed", 0))):
         grouped.setdefault(str(run.config.get(KEY)), []).append(run)
@@ -130,16 +130,16 @@ def _by_conditioning(runs: list[SweepRun]) -> dict[str, list[SweepRun]]:
 
 
 def _corrector(run: SweepRun, segmented: SegmentedImages) -> tuple[nn.Module, Vocabulary]:
-    """The best network of a run, which must take the same features and make the same maps."""
+    """Load a run's best network, whose features and maps must match the base network's."""
     path = RunLayout(run.folder).best_checkpoint
     content = load_checkpoint(path)
     model, vocabulary = model_from_checkpoint(content, path)
-    mine, theirs = content["model"]["kwargs"], segmented.asked.content["model"]["kwargs"]
+    options, base = content["model"]["kwargs"], segmented.asked.content["model"]["kwargs"]
     for key in ("feature_shape", "mask_size", "num_maps"):
-        if mine.get(key) != theirs.get(key):
+        if options.get(key) != base.get(key):
             raise UserError(
-                f"{path}: has {key}={mine.get(key)}, {segmented.asked.checkpoint} "
-                f"{theirs.get(key)}; give the network that it began from"
+                f"{path}: has {key}={options.get(key)}, but {segmented.asked.checkpoint} has "
+                f"{base.get(key)}; give the network that it began from"
             )
     model = model.to(segmented.asked.loader.device)
     accelerate(model)
@@ -147,7 +147,7 @@ def _corrector(run: SweepRun, segmented: SegmentedImages) -> tuple[nn.Module, Vo
 
 
 def _scores(course: Course, truths: LabelMaps) -> Scores:
-    """(K + 1, N) mean IoU of each image."""
+    """The mean IoU (K + 1, N) of each image."""
     truth = torch.from_numpy(truths)
     scores = [image_ious(torch.from_numpy(maps), truth).numpy() for maps in course.predictions]
     return np.stack(scores).astype(np.float64)
@@ -157,8 +157,11 @@ def _report(segmented: SegmentedImages, series: dict[str, Series]) -> dict[str, 
     images = segmented.images.numpy().astype(np.int64)
     truth = torch.from_numpy(segmented.truths)
 
-    def difference(first: Scores, second: Scores) -> dict[str, float]:
+    def compare(first: Scores, second: Scores) -> dict[str, float]:
         return asdict(estimate_difference(first, second, images))
+
+    def gains(scores: Scores) -> list[dict[str, float]]:
+        return [compare(scores[:, k], scores[:, 0]) for k in range(1, scores.shape[1])]
 
     report: dict[str, Any] = {
         "base": str(segmented.asked.checkpoint), "split": segmented.split, "images": len(images),
@@ -166,6 +169,7 @@ def _report(segmented: SegmentedImages, series: dict[str, Series]) -> dict[str, 
     }  # fmt: skip
     for name, s in series.items():
         rounds = range(1, s.scores.shape[1])
+        hinted = [[course.hinted(k) for course in s.courses] for k in rounds]
         overall = [
             [float(overall_ious(torch.from_numpy(maps), truth).nanmean()) for maps in c.predictions]
             for c in s.courses
@@ -174,24 +178,20 @@ def _report(segmented: SegmentedImages, series: dict[str, Series]) -> dict[str, 
             "runs": [str(run.folder) for run in s.runs],
             "mean_iou": s.scores.mean((0, 2)).tolist(),
             "overall_iou": np.mean(overall, 0).tolist(),
-            "gain": [difference(s.scores[:, k], s.scores[:, 0]) for k in rounds],
-            "gain_of_hint": [difference(s.scores[:, k], s.scores[:, k - 1]) for k in rounds],
-            "others_gain": [difference(s.other_scores[:, k], s.other_scores[:, 0]) for k in rounds],
-            "images_hinted": [
-                float(np.mean([course.hinted(k) for course in s.courses])) for k in rounds
-            ],
-        }  # fmt: skip
-    first, *rest = series
-    for name in rest:
-        report["contrasts"][f"{name} - {first}"] = [
-            difference(series[name].scores[:, k], series[first].scores[:, k])
-            for k in range(1, series[first].scores.shape[1])
-        ]
+            "gain": gains(s.scores),
+            "gain_of_hint": [compare(s.scores[:, k], s.scores[:, k - 1]) for k in rounds],
+            "others_gain": gains(s.other_scores),
+            "images_hinted": [float(np.mean(counts)) for counts in hinted],
+        }
+    (first, reference), *rest = series.items()
+    for name, s in rest:
+        pairs = list(zip(s.scores.swapaxes(0, 1), reference.scores.swapaxes(0, 1), strict=True))
+        report["contrasts"][f"{name} - {first}"] = [compare(*pair) for pair in pairs[1:]]
     return report
 
 
 def format_correction(report: dict[str, Any]) -> str:
-    """The report as a Markdown table, in percent and points."""
+    """Format the report as a Markdown table, in percent and points."""
     rows = []
     for name, series in report["series"].items():
         for k, scores in enumerate(zip(series["mean_iou"], series["overall_iou"], strict=True)):
@@ -221,7 +221,7 @@ def _points(difference: dict[str, float]) -> str:
 def _write_hints(
     files: CorrectionLayout, segmented: SegmentedImages, series: dict[str, Series]
 ) -> None:
-    """A line for each run and image: its hints, and its mean IoU before and after each round."""
+    """Write a line for each run and image: its hints, and its mean IoU before and after each."""
     with atomic_write(files.hints) as stream:
         for name, s in series.items():
             for run, course, scores in zip(s.runs, s.courses, s.scores, strict=True):

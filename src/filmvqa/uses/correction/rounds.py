@@ -1,4 +1,4 @@
-"""Correcting hint by hint: predict, say the largest mistake that is left, predict again."""
+"""Correction hint by hint: predict, name the largest mistake that is left, predict again."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from filmvqa.evaluation.predictions import evaluating
 from filmvqa.models.fast.precision import choose_precision
@@ -20,22 +20,22 @@ from filmvqa.uses.correction.segmented_images import LabelMaps, SegmentedImages
 
 @dataclass(frozen=True)
 class Course:
-    """A correction of N images by up to K hints each.
+    """A correction of N images with up to K hints each.
 
     Attributes
     ----------
     predictions
-        (K + 1, N, h, w) before, and after each hint. An image about which there is nothing more to
-        say keeps its prediction.
+        (K + 1, N, h, w) label maps before and after each hint. An image without more mistakes to
+        name keeps its prediction.
     hints
-        Of each image, those that were given in turn.
+        The hints about each image, in order.
     """
 
     predictions: LabelMaps
     hints: list[list[str]]
 
     def hinted(self, count: int) -> int:
-        """To how many images at least ``count`` hints were given."""
+        """The number of images with at least ``count`` hints."""
         return sum(len(hints) >= count for hints in self.hints)
 
 
@@ -50,54 +50,47 @@ def correct(
     batch_size: int = 256,
     precision: str = "auto",
 ) -> Course:
-    """Correct the predictions for images by a network that takes hints.
+    """Correct the predictions for images with a network that reads hints.
 
     Parameters
     ----------
     model, vocabulary
-        The network, on the device of the images' data, and its words.
+        The network, on the device of the images' data, and its vocabulary.
     hints
-        How many are given at most.
+        The largest number of hints for an image.
     seed
-        Of the wording.
+        The seed of the wording.
     others
-        Give each image the hint that is worded for the next one that has a mistake: what hints do
-        that are not about the image. (Where one image alone is left, it gets no more.)
+        Give each image the hint for the next image that has a mistake, as a control. An image that
+        is the only one left gets no more hints.
     """
-    predictions = segmented.predictions.copy()
-    rounds = [predictions.copy()]
-    given: list[list[str]] = [[] for _ in range(len(segmented))]
-    said: list[set[tuple[int, tuple[int, int]]]] = [set() for _ in range(len(segmented))]
-    rngs = [random.Random(f"{seed} {image}") for image in segmented.images.tolist()]
-    for _ in range(hints):
-        texts = {}
-        for i in range(len(segmented)):
-            found = mistakes(predictions[i], segmented.truths[i], segmented.objects[i])
-            mistake = largest_unsaid(found, said[i])
-            if mistake is not None:
-                said[i].add(mistake.content)
-                texts[i] = word_hint(mistake, rngs[i])
-        if others:
-            rotated = [*list(texts.values())[1:], *list(texts.values())[:1]]
-            texts = dict(zip(texts, rotated, strict=True)) if len(texts) > 1 else {}
-        for i, text in texts.items():
-            given[i].append(text)
-        places = list(texts)
-        for first in range(0, len(places), batch_size):
-            some = places[first : first + batch_size]
-            questions = padded([vocabulary.encode(join_hints(given[i])) for i in some])
-            predictions[some] = _predict(segmented, model, some, questions, precision)
-        rounds.append(predictions.copy())
-    return Course(np.stack(rounds), given)
-
-
-def _predict(
-    segmented: SegmentedImages, model: nn.Module, places: list[int], questions: Tensor,
-    precision: str,
-) -> LabelMaps:  # fmt: skip
     store = segmented.asked.loader.store
     precision = choose_precision(model, store.device, precision)
-    with evaluating(model), autocast(store.device, precision):
-        features = store.read(segmented.images[places], torch.channels_last)
-        labels: LabelMaps = model(features, questions).argmax(1).cpu().numpy().astype(np.uint8)
-    return labels
+    predictions = segmented.predictions.copy()
+    rounds = [predictions.copy()]
+    hints_of_image: list[list[str]] = [[] for _ in range(len(segmented))]
+    named: list[set[tuple[int, tuple[int, int]]]] = [set() for _ in range(len(segmented))]
+    rngs = [random.Random(f"{seed} {image}") for image in segmented.images.tolist()]
+    for _ in range(hints):
+        new_hints: dict[int, str] = {}
+        for i in range(len(segmented)):
+            left = mistakes(predictions[i], segmented.truths[i], segmented.objects[i])
+            mistake = largest_unsaid(left, named[i])
+            if mistake is not None:
+                named[i].add(mistake.content)
+                new_hints[i] = word_hint(mistake, rngs[i])
+        if others:
+            texts = list(new_hints.values())
+            rotated = texts[1:] + texts[:1]
+            new_hints = dict(zip(new_hints, rotated, strict=True)) if len(texts) > 1 else {}
+        for i, text in new_hints.items():
+            hints_of_image[i].append(text)
+        hinted = list(new_hints)
+        for start in range(0, len(hinted), batch_size):
+            places = hinted[start : start + batch_size]
+            questions = padded([vocabulary.encode(join_hints(hints_of_image[i])) for i in places])
+            with evaluating(model), autocast(store.device, precision):
+                features = store.read(segmented.images[places], torch.channels_last)
+                predictions[places] = model(features, questions).argmax(1).cpu().numpy()
+        rounds.append(predictions.copy())
+    return Course(np.stack(rounds), hints_of_image)

@@ -1,4 +1,4 @@
-"""A segmentation network, and the images of a split that it segments."""
+"""The images of a split, segmented by a network without language."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ LabelMaps = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class SegmentedImages:
-    """N images of a split, and what a network without language makes of them.
+    """N images of a split, and their segmentation by a network without language.
 
     Attributes
     ----------
     asked
         The network and its data.
     split
-        Their split.
+        The split of the images.
     images
-        (N,) their indices, sorted.
+        (N,) indices of the images, sorted.
     predictions, truths
-        Label maps (N, h, w).
+        (N, h, w) label maps.
     objects
-        (N, h, w) the object that each place shows, ``NO_OBJECT`` where there is none.
+        (N, h, w) the index of the object in each cell, or ``NO_OBJECT``.
     """
 
     asked: AskedQuestions
@@ -52,14 +52,13 @@ class SegmentedImages:
 
 @contextmanager
 def open_segmented_images(settings: SegmentingSettings, split: str) -> Iterator[SegmentedImages]:
-    """Open the images of a split that have questions, segmented by the network of a checkpoint, for
-    the block's time.
+    """Segment the images of a split that have questions; the data stay open within the block.
 
     Raises
     ------
     UserError
-        For an unusable checkpoint or data file, or a network that does not make label maps, or that
-        language acts on.
+        For an unusable checkpoint or data file, and for a network that makes no label maps or is
+        conditioned on language.
     """
     with open_questions(settings, split) as asked:
         targets = asked.loader.targets
@@ -83,7 +82,7 @@ def open_segmented_images(settings: SegmentingSettings, split: str) -> Iterator[
 
 
 def find_first_rows(images: Tensor) -> tuple[Tensor, Tensor]:
-    """The distinct images (U,), sorted, and the first row (U,) of each among those (N,) of some
-    questions."""
+    """The distinct images (U,) of questions about images (N,), sorted, and the first row (U,) of
+    each."""
     distinct, rows = np.unique(images.numpy(), return_index=True)
     return torch.from_numpy(distinct), torch.from_numpy(rows)

@@ -1,4 +1,4 @@
-"""Hints about a network's mistakes, and corrections by them: settings of programs."""
+"""Settings of the programs that make hints and correct segmentations with them."""
 
 from __future__ import annotations
 
@@ -14,17 +14,16 @@ from filmvqa.settings.typed import PathText, Positive, Precision, Seed, SplitNam
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentingSettings(AskedSettings):
-    """The checkpoint of a segmentation network that was trained without language, whose mistakes
-    are put into words.
+    """A segmentation network that was trained without language, and hints about its mistakes.
 
     Attributes
     ----------
     precision
         As ``autocast`` takes it.
     hints
-        About one image at most.
+        The largest number of hints about an image.
     seed
-        Of the wording.
+        The seed of the wording.
     """
 
     precision: Precision = "auto"
@@ -34,15 +33,15 @@ class SegmentingSettings(AskedSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class MakeHintsSettings(SegmentingSettings):
-    """A set whose questions are hints.
+    """A data set whose questions are hints.
 
     Attributes
     ----------
     output
-        The root of the set.
+        The root of the data set.
     splits
-        Of the network's data. It should not have been trained on them, since on images that it
-        knows it makes fewer mistakes, and others.
+        Splits of the network's data. The network should not have been trained on them, because it
+        makes fewer and different mistakes on training images.
     """
 
     output: PathText
@@ -58,12 +57,12 @@ class CorrectSettings(SegmentingSettings):
     Attributes
     ----------
     dir
-        The folder of the sweep, whose runs began from the checkpoint. Those of one conditioning
+        The folder of the sweep. Its runs began from the checkpoint; those of one conditioning
         differ in their seed.
     split
-        Whose images are corrected.
+        The split whose images are corrected.
     output
-        The folder of the report; None: that of the sweep.
+        The folder of the report; None: the sweep's.
     """
 
     dir: Annotated[PathText, FOLDER]
