@@ -1,4 +1,4 @@
-"""Sums of questions' γ, β and keys, or of their encodings, in a network that is asked."""
+"""Arithmetic on γ, β and keys, or on encodings, of questions in an evaluated network."""
 
 from __future__ import annotations
 
@@ -20,15 +20,14 @@ from filmvqa.system.hdf5 import open_hdf5
 from filmvqa.system.hdf5_storage import read_array
 from filmvqa.uses.zero_shot.rewriting import Pairs, sum_of_question
 
-#: From a question's tokens, without padding, to the weights and tokens of others whose sum it is.
+#: A question's tokens, without padding, and the weights and tokens of the questions in its sum.
 Sums = Mapping[tuple[int, ...], Sequence[tuple[float, Sequence[int]]]]
 
 
 def build_change(settings: FilmSettings) -> NetworkChange | None:
-    """The change of a network that settings describe, arithmetic or another; None if nothing is
-    changed.
+    """Build the change of a network that settings describe; None if nothing is changed.
 
-    Arithmetic asks only the questions that it concerns.
+    Arithmetic leaves only the questions whose phrases it rewrites.
     """
     if settings.arithmetic is None:
         return build_network_change(settings)
@@ -48,13 +47,13 @@ def build_change(settings: FilmSettings) -> NetworkChange | None:
 def find_sums(
     questions: QuestionDataset, vocabulary: Vocabulary, name: str, pairs: Pairs
 ) -> tuple[Tensor, Sums]:
-    """The rows (M,) of the questions that have a phrase to be rewritten, and their sums.
+    """Find the rows (M,) of questions with a phrase to rewrite, and their sums.
 
     Raises
     ------
     UserError
-        If the file has no programs, none of its questions is concerned, or one says another thing
-        than its program.
+        If the file has no programs, no question has such a phrase, or the words of a question do
+        not match its program.
     """
     with open_hdf5(questions.path) as file:
         if "programs" not in file:
@@ -76,13 +75,12 @@ def find_sums(
             if terms:
                 rows.append(row)
                 sums[tuple(tokens)] = [
-                    (weight, [vocabulary.question[word] for word in of_term])
-                    for weight, of_term in terms
+                    (weight, [vocabulary.question[word] for word in term]) for weight, term in terms
                 ]
         except (ValueError, KeyError) as error:
-            said = error if isinstance(error, ValueError) else f"the vocabulary lacks {error}"
+            reason = error if isinstance(error, ValueError) else f"the vocabulary lacks {error}"
             raise UserError(
-                f"film.arithmetic: {questions.path}: question {in_file}: {said}; evaluate a split "
+                f"film.arithmetic: {questions.path}: question {in_file}: {reason}; evaluate a split "
                 "of CLEVR's questions"
             ) from None
     if not rows:
@@ -96,15 +94,15 @@ def find_sums(
 def apply_sums(
     model: nn.Module, sums: Sums, *, of_encodings: bool = False
 ) -> AbstractContextManager[None]:
-    """Within the block, γ, β and reads' keys of questions that have a sum are that sum of those of
-    other questions; with ``of_encodings``, the sum is of encodings, before they are decoded.
+    """Replace γ, β and reads' keys of questions by their sums within the block.
 
-    Words that layers read themselves stay those of the question.
+    With ``of_encodings``, the sums are of encodings, before they are decoded. Layers that read
+    words themselves read those of the question.
 
     Raises
     ------
     UserError
-        For a model without γ and β, or, of encodings, one that also decodes words.
+        For a model without γ and β, or, with ``of_encodings``, one that also decodes words.
     """
     try:
         modulated = as_modulated(model)
@@ -123,8 +121,10 @@ def apply_sums(
 def add_up(
     questions: Tensor, sums: Sums, compute: Callable[[Tensor], Sequence[Tensor]]
 ) -> list[Tensor]:
-    """The sums of what ``compute`` gives for questions (K, T), for each of the questions (B, T): a
-    question that has no sum is its own. Each result is (B, ...)."""
+    """Sum the results of ``compute``, which takes questions (K, T), for each question (B, T).
+
+    A question without a sum keeps its own result. Each sum is (B, ...).
+    """
     tokens: list[Sequence[int]] = []
     owners, weights = [], []
     for owner, row in enumerate(questions.tolist()):
@@ -150,7 +150,7 @@ def _sum_modulations(
     intervene: Callable[[Callable[[Modulation], Modulation]], AbstractContextManager[None]],
     sums: Sums,
 ) -> Iterator[None]:
-    asked: list[Tensor] = []  # the questions of a forward pass; empty while others' are computed
+    asked: list[Tensor] = []  # questions of the forward pass; empty while their terms are computed
 
     def note(module: nn.Module, inputs: tuple[Any, ...]) -> None:
         asked[:] = [inputs[1]]

@@ -1,4 +1,4 @@
-"""How far arithmetic on γ and β closes the gap between CLEVR-CoGenT's conditions."""
+"""How far arithmetic on γ and β closes the gap between the conditions of CLEVR-CoGenT."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from filmvqa.system.layout import EvaluationLayout, RunLayout
 from filmvqa.system.tables import text_table
 from filmvqa.tasks.protocol import read_predictions
 
-#: What is done with the questions concerned, by the folder of its evaluation.
+#: What is done with the rewritten questions, by the folder of the evaluation.
 ARMS = {
     "arithmetic_direct": "as they are",
     "arithmetic_cogent": "arithmetic on γ, β and keys",
@@ -25,15 +25,15 @@ ARMS = {
     "arithmetic_mean": "mean of the three",
 }
 DIRECT, COGENT, HAS = "arithmetic_direct", "arithmetic_cogent", "_has"
-#: Points of accuracy that count as no difference; the paper's gain is of all questions.
+#: Points of accuracy that count as no difference. The paper's gain is over all questions.
 MARGIN = 1.0
 
-#: By question: its image, and how well it is answered.
+#: By question: its image, and its score.
 Scores = dict[int, tuple[int, float]]
 
 
 def read_scores(run: Path, split: str, change: str = "") -> Scores:
-    """What an evaluation of a run has written, of a change or of the network as it is.
+    """Read an evaluation of a run, with a change of γ and β or without one.
 
     Raises
     ------
@@ -50,15 +50,15 @@ def read_scores(run: Path, split: str, change: str = "") -> Scores:
 def report_zero_shot(
     film: Path, others: dict[str, Path], condition_a: str, condition_b: str
 ) -> tuple[dict[str, Any], str]:
-    """The report, and its table in words.
+    """Make the report, and its table as text.
 
     Parameters
     ----------
     film
-        The run that was trained on condition A, with evaluations of the arms on ``condition_b``,
-        and of the first two, of pairs that A has, on ``condition_a``.
+        The run that was trained on condition A. It has evaluations of all arms on ``condition_b``,
+        and of the first two, for pairs that A has, on ``condition_a``.
     others
-        Runs that saw condition B, with their evaluations.
+        Runs that were trained on condition B too, with their evaluations.
     condition_a, condition_b
         The splits.
     """
@@ -66,7 +66,7 @@ def report_zero_shot(
     of_b = {name: read_scores(run, condition_b) for name, run in {"film": film, **others}.items()}
     arms = {arm: read_scores(film, condition_b, arm) for arm in ARMS}
     known = {arm: read_scores(film, condition_a, f"{arm}{HAS}") for arm in (DIRECT, COGENT)}
-    asked = set.intersection(*map(set, of_b.values()))  # some images, others were trained on
+    asked = set.intersection(*map(set, of_b.values()))  # without images that a run trained on
     concerned = sorted(asked & arms[DIRECT].keys())
     rows = {
         arm: {"all": _mean(of_b["film"] | scores, asked), "concerned": _mean(scores, concerned)}
@@ -115,7 +115,7 @@ def _format(report: dict[str, Any], gain: Difference, lost: Difference) -> str:
 
 
 def draw_arms(report: dict[str, Any], target: Path) -> None:
-    """Write a PNG of the accuracy on the questions concerned; the bar is the gain's interval."""
+    """Write a PNG of the accuracy on rewritten questions, with the interval of the gain."""
     names = list(report["accuracy"])[::-1]
     values = [100 * report["accuracy"][name]["concerned"] for name in names]
     with draw_figure(target, 7, 3.5) as figure:

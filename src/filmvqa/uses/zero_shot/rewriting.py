@@ -1,6 +1,6 @@
-"""Questions about a colour of a shape as sums of questions about other pairs (paper, section 4.6).
+"""Questions about a color of a shape as sums of questions about other pairs (paper, section 4.6).
 
-"Cyan cubes" are "cyan spheres" + "brown cubes" - "brown spheres": spheres have all colours in both
+"Cyan cubes" are "cyan spheres" + "brown cubes" - "brown spheres": spheres have all colors in both
 conditions of CLEVR-CoGenT.
 """
 
@@ -14,11 +14,10 @@ from filmvqa.worlds.clevr.scene_file import COLORS
 from filmvqa.worlds.clevr.scene_rules import COGENT
 from filmvqa.worlds.engine.world import CLEVR
 
-#: Which phrases are rewritten: those of pairs that condition A ``lacks``, or that it ``has``.
+#: The pairs whose phrases are rewritten: those that condition A ``lacks``, or that it ``has``.
 Pairs = Literal["lacks", "has"]
-#: Of what a phrase is the sum, by the name of the sum: weights of the phrase with a sphere's shape,
-#: with another colour, and with both. The others than ``cogent`` are its controls; ``direct`` asks
-#: the question as it is.
+#: The weights of a phrase's terms by name: with "sphere" as its shape, with another color, and with
+#: both. All but ``cogent`` are controls; ``direct`` leaves the question unchanged.
 Weights = tuple[float, float, float]
 SUMS: dict[str, Weights | None] = {
     "cogent": (1.0, 1.0, -1.0),
@@ -30,8 +29,7 @@ SUMS: dict[str, Weights | None] = {
 }
 
 _MATERIALS = {word for value in ("rubber", "metal") for word in CLEVR.synonyms[value]}
-#: What stands for a shape, in the singular and in the plural, and the word for a sphere that takes
-#: its place.
+#: Words for a shape, singular and plural, with the shape, and the word for a sphere in their place.
 _SHAPES = {
     f"{word}{end}": (shape, f"sphere{end}")
     for shape in COGENT["A"]
@@ -41,7 +39,7 @@ _SHAPES = {
 
 
 class Phrase(NamedTuple):
-    """A colour and a shape in a question, and where their words stand in it."""
+    """A color and a shape in a question, and the positions of their words."""
 
     color: str
     shape: str
@@ -50,7 +48,7 @@ class Phrase(NamedTuple):
 
 
 def find_phrases(words: Sequence[str]) -> list[Phrase]:
-    """The noun phrases of a question that name a colour and a shape, in their order."""
+    """Find the noun phrases of a question that name a color and a shape, in order."""
     phrases = []
     for shape_at, word in enumerate(words):
         if word not in _SHAPES:
@@ -64,7 +62,7 @@ def find_phrases(words: Sequence[str]) -> list[Phrase]:
 
 
 def filtered_pairs(program: Iterable[str]) -> list[tuple[str, str]]:
-    """The pairs of colour and shape that a program filters by in one run of filters.
+    """The pairs of color and shape in each chain of filters of a program.
 
     Parameters
     ----------
@@ -84,12 +82,12 @@ def filtered_pairs(program: Iterable[str]) -> list[tuple[str, str]]:
 
 
 def is_rewritten(color: str, shape: str, pairs: Pairs) -> bool:
-    """Whether phrases of this colour and shape are rewritten; those of spheres never are."""
+    """Whether phrases of this color and shape are rewritten; those of spheres never are."""
     return shape != "sphere" and (color in COGENT["A"][shape]) == (pairs == "has")
 
 
 def other_color(color: str, shape: str) -> str:
-    """Another colour that the shape has in condition A, always the same for a pair."""
+    """Another color that the shape has in condition A; always the same for a pair."""
     others = [other for other in COGENT["A"][shape] if other != color]
     return others[COLORS.index(color) % len(others)]
 
@@ -97,10 +95,10 @@ def other_color(color: str, shape: str) -> str:
 def rewrite(
     words: Sequence[str], phrases: Sequence[Phrase], weights: Weights | None
 ) -> list[tuple[float, list[str]]]:
-    """The questions of which a question is the sum, with their weights, which sum to 1.
+    """Rewrite a question as a sum: the questions in it and their weights, whose sum is 1.
 
-    The sums of several phrases multiply: a question with two is a sum of nine. Without ``weights``
-    it is the question itself.
+    The sums of several phrases multiply: a question with two phrases is a sum of nine. Without
+    ``weights`` it is the question itself.
     """
     if weights is None:
         return [(1.0, list(words))]
@@ -121,13 +119,12 @@ def rewrite(
 def sum_of_question(
     words: Sequence[str], program: Iterable[str], name: str, pairs: Pairs
 ) -> list[tuple[float, list[str]]]:
-    """The sum of that name which a question is, by what its program filters by; none of a question
-    that it does not concern.
+    """Rewrite a question by the sum ``name``; empty if its program has no pair to rewrite.
 
     Raises
     ------
     ValueError
-        If its words do not name the pairs that its program filters by.
+        If the words of the question do not name the pairs in its program.
     """
     filtered = filtered_pairs(program)
     if not any(is_rewritten(*pair, pairs) for pair in filtered):
