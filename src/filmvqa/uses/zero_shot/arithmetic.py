@@ -80,8 +80,8 @@ def find_sums(
         except (ValueError, KeyError) as error:
             reason = error if isinstance(error, ValueError) else f"the vocabulary lacks {error}"
             raise UserError(
-                f"film.arithmetic: {questions.path}: question {in_file}: {reason}; evaluate a split "
-                "of CLEVR's questions"
+                f"film.arithmetic: {questions.path}: question {in_file}: {reason}; evaluate a "
+                "split of CLEVR's questions"
             ) from None
     if not rows:
         raise UserError(
