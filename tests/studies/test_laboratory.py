@@ -28,7 +28,6 @@ from filmvqa.studies.laboratory import BY_HAND, ClaimReport, list_verdicts, repo
 from filmvqa.studies.raw_results import read_kept_runs, score_run
 from filmvqa.studies.verdicts import draw_forest, keep_verdicts, list_sentences, read_verdicts
 from filmvqa.system.errors import UserError
-from tests.conftest import REPOSITORY
 from tests.studies.test_sweeps import write_run
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -321,15 +320,20 @@ def test_a_claim_without_runs(tmp_path: Path) -> None:
 
 
 def test_runs_that_are_not_what_the_claim_is_about(tmp_path: Path) -> None:
-    """Settings that the claim leaves out are passed over; others must not differ unnoticed."""
+    """Settings that the claim leaves out are ignored; a run that differs from others of its setting
+    is refused, also if the others are read from the raw results."""
     write_decays(tmp_path)
     write_decay(tmp_path, 0.5, 0, [True] * 90)
     keys = [CLAIM["keys"][0] | {"values": [0.1, 0.0]}]
-    _, settings = find_settings(tmp_path, keys=keys)
+    settings = report(tmp_path, keys=keys)[0].settings
     assert [s.values["optim.weight_decay"] for s in settings] == [0.1, 0.0]
     write_decay(tmp_path, 0.1, 9, [True] * 90, lr=0.3)
     with pytest.raises(UserError, match=r"in optim\.lr, which the claim decay does not vary"):
         find_settings(tmp_path, keys=keys)
+    for run in (tmp_path / "decay").glob("optim.weight_decay=0.1,*,optim.lr=0.1"):
+        shutil.rmtree(run)
+    with pytest.raises(UserError, match=r"in optim\.lr, which the claim decay does not vary"):
+        report(tmp_path, keys=keys)
 
 
 def test_networks_that_were_asked_other_questions_are_not_compared(tmp_path: Path) -> None:
@@ -459,14 +463,6 @@ def test_kept_runs_of_another_claim_are_reported_too(tmp_path: Path) -> None:
     assert not read_kept_runs(tmp_path / "kept", read_claim(claim), "val")
 
 
-def test_kept_runs_with_other_settings_are_not_mixed(tmp_path: Path) -> None:
-    write_decays(tmp_path)
-    report(tmp_path)
-    write_decay(tmp_path, 0.1, 9, [True] * 90, lr=0.3)
-    with pytest.raises(UserError, match=r"in optim\.lr, which the claim decay does not vary"):
-        report(tmp_path)
-
-
 @pytest.mark.parametrize(
     ("old", "new"),
     [('"optim.lr"', "optim.lr"), ("20 10 0.9", "20 ten 0.9"), (",0,,,test", ",zero,,,test"),
@@ -509,19 +505,6 @@ def test_verdicts_of_other_pages_stay_and_a_forest_is_drawn(tmp_path: Path) -> N
     (tmp_path / "verdicts.csv").write_text("page,claim\nx,y\n")
     with pytest.raises(UserError, match=r"verdicts.csv: line 2: .*missing required field"):
         read_verdicts(tmp_path)
-
-
-@pytest.mark.parametrize("path", sorted((REPOSITORY / "configs/claim").rglob("*.yaml")))
-def test_the_claims_of_the_laboratory_can_be_read(path: Path) -> None:
-    """Their contrasts name keys that the claim varies, and their sweeps are there."""
-    claim = read_claim(path)
-    varied = {key.key for key in claim.keys}
-    for contrast in claim.contrasts:
-        assert {*contrast.first, *contrast.second} <= varied
-    for overrides in claim.sweeps.values():
-        for line in overrides:
-            for name in re.findall(r"sweep=(\S+)", line):
-                assert (REPOSITORY / f"configs/sweep/{name}.yaml").exists()
 
 
 def test_runs_are_compared_with_changes_of_gamma_and_beta(tmp_path: Path) -> None:

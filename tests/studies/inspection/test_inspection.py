@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import csv
+import re
 import shutil
 import warnings
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -108,8 +108,8 @@ def test_a_change_lasts_as_long_as_its_block(options: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("options", [{}, READS])
 def test_recorded_maps(options: dict[str, Any]) -> None:
-    """They are γ and β apart, and the answers are those of the network without it, in which blocks
-    with reads are computed as one."""
+    """Maps before and after FiLM differ by γ and β, and recording does not change the answers, also
+    where blocks with reads are fused."""
     model, (features, questions) = network(**options), inputs()
     accelerate(model)
     with torch.no_grad():
@@ -152,7 +152,7 @@ def test_macs_attention_is_that_of_its_equations() -> None:
         with record_attention(model) as attention:
             with pytest.raises(UserError, match="run the model first"):
                 attention.words()
-            for _ in range(2):  # what is left is the last pass
+            for _ in range(2):  # the last pass is recorded
                 torch.testing.assert_close(model(features, tokens, image_of_question), logits)
         words, places = attention.words(), attention.places()
         assert words.shape == (3, 3, 7)
@@ -231,31 +231,24 @@ def test_tables() -> None:
                     [2, pytest.approx(1), pytest.approx(4)]]  # fmt: skip
 
 
-class _Sources(HTMLParser):
-    def __init__(self) -> None:
-        super().__init__()
-        self.names: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: Any) -> None:
-        self.names += [value for key, value in attrs if key in ("src", "href")]
+def inspect(run: Path, output: Path, **options: Any) -> tuple[str, set[str]]:
+    """Inspect a run's answers to the validation split; return the page, and the names of the files,
+    which are those that the page names."""
+    page = inspect_checkpoint(
+        InspectSettings(checkpoint=run, output=output, device="cpu", **options)
+    ).read_text()
+    files = {path.name for path in output.iterdir()} - {".inspection.lock"}
+    assert {*re.findall(r'(?:src|href)="([^"]+)"', page), "index.html"} == files
+    assert "accuracy_by_objects.csv" in files
+    return page, files
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["film", "mac"])
 def test_a_whole_inspection(name: str, tiny_set: Path, tmp_path: Path) -> None:
     train(tmp_path / "run", tiny_set, name, precision="float32")
-    page = inspect_checkpoint(
-        InspectSettings(
-            checkpoint=tmp_path / "run", split="val", output=tmp_path / "out", device="cpu"
-        )
-    )
-    text = page.read_text()
-    sources = _Sources()
-    sources.feed(text)
-    files = {path.name for path in (tmp_path / "out").iterdir()} - {".inspection.lock"}
-    assert set(sources.names) | {"index.html"} == files
-    assert ("γ lies between" in text) == (name == "film")
-    assert "accuracy_by_objects.csv" in files
+    page, files = inspect(tmp_path / "run", tmp_path / "out")
+    assert ("γ lies between" in page) == (name == "film")
     assert ("attention.png" in files) == (name == "mac")
     if name == "mac":
         for kind in ("words", "places"):
@@ -287,16 +280,7 @@ def test_an_inspection_without_figures_that_cannot_be_drawn(
 ) -> None:
     """Its numbers and its page are there, and the page names none of them."""
     train(tmp_path / "run", tiny_set, "film", precision="float32")
-    page = inspect_checkpoint(
-        InspectSettings(
-            checkpoint=tmp_path / "run", split="val", output=tmp_path / "out", device="cpu"
-        )
-    )
-    sources = _Sources()
-    sources.feed(page.read_text())
-    files = {path.name for path in (tmp_path / "out").iterdir()} - {".inspection.lock"}
-    assert set(sources.names) | {"index.html"} == files
-    assert "accuracy_by_objects.csv" in files
+    _, files = inspect(tmp_path / "run", tmp_path / "out")
     assert not any(name.endswith(".png") for name in files)
     warnings = [x for x in capsys.readouterr().err.splitlines() if x.startswith("warning: ")]
     assert len(warnings) >= 8
@@ -322,26 +306,17 @@ def test_collected_answers_stand_in_the_order_of_the_rows(tiny_set: Path, tmp_pa
 
 
 def test_an_inspection_of_few_questions(tiny_set: Path, tmp_path: Path) -> None:
-    """One has no distance to others, nor have questions with the same words: t-SNE is left out, and
-    nothing else, without a warning."""
+    """Without distances (of one question, or of questions with the same words) t-SNE is left out,
+    and nothing else, without a warning."""
     train(tmp_path / "run", tiny_set, "film", precision="float32")
-    for count in (1, 2, 3):
-        with warnings.catch_warnings(action="error"):
-            page = inspect_checkpoint(
-                InspectSettings(
-                    checkpoint=tmp_path / "run", output=tmp_path / f"{count}", device="cpu",
-                    max_questions=count,
-                )
-            )  # fmt: skip
-        assert ("points.png" in page.read_text()) == (count > 1)
     same = Path(shutil.copytree(tiny_set, tmp_path / "same"))
     with h5py.File(same / "val_questions.h5", "r+") as file:
         file["questions"][:] = file["questions"][0]
         file.attrs.pop("sha256")
-    with warnings.catch_warnings(action="error"):
-        page = inspect_checkpoint(
-            InspectSettings(
-                checkpoint=tmp_path / "run", output=tmp_path / "o", h5=same, device="cpu"
-            )
-        )
-    assert "points.png" not in page.read_text()
+    for number, (options, has_points) in enumerate([
+        ({"max_questions": 1}, False), ({"max_questions": 2}, True), ({"max_questions": 3}, True),
+        ({"h5": same}, False),
+    ]):  # fmt: skip
+        with warnings.catch_warnings(action="error"):
+            _, files = inspect(tmp_path / "run", tmp_path / f"{number}", **options)
+        assert ("points.png" in files) == has_points

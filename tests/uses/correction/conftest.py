@@ -19,12 +19,18 @@ from filmvqa.uses.correction.settings import MakeHintsSettings
 from tests.models.small_models import SMALL
 from tests.training.tiny_runs import train
 
+CPU: dict[str, Any] = {"device": "cpu", "precision": "float32"}
 NAME = "film_label_maps"
 BASE = {"film_blocks": [False, False], "block": {"norm_affine": True}}
 TRAINER: dict[str, Any] = {
     "batch_size": 8, "max_steps": 24, "eval_every": 12, "log_every": 4, "patience": None,
     "train_sample": 20, "precision": "float32",
 }  # fmt: skip
+
+
+def hint(checkpoint: Path, output: Path, **options: Any) -> dict[str, int] | None:
+    """Make hints about a network's mistakes."""
+    return make_hints(MakeHintsSettings(checkpoint=checkpoint, output=output, **CPU, **options))
 
 
 def train_network(
@@ -77,15 +83,7 @@ def corrected(
     folder = tmp_path_factory.mktemp("correction")
     data = DatasetLayout.under(referring_world, h5=referring_set, backbone="clevr_cnn")
     base = train_network(folder / "base", data, BASE)
-    assert make_hints(
-        MakeHintsSettings(
-            checkpoint=base,
-            output=folder / "hints",
-            splits=["train", "val"],
-            device="cpu",
-            precision="float32",
-        )
-    )
+    assert hint(base, folder / "hints")
     hints = DatasetLayout.under(
         folder / "hints", images=data.images, features=data.features, backbone="clevr_cnn"
     )

@@ -19,7 +19,6 @@ from filmvqa.questions.vocabulary import Vocabulary
 from filmvqa.system.errors import UserError
 from filmvqa.system.layout import DatasetLayout
 from filmvqa.tasks.label_maps import LABELS, image_ious
-from filmvqa.uses.correction.hint_questions import make_hints
 from filmvqa.uses.correction.hints import SEPARATOR, mistakes
 from filmvqa.uses.correction.report import report_correction
 from filmvqa.uses.correction.rounds import correct
@@ -28,16 +27,18 @@ from filmvqa.uses.correction.segmented_images import (
     find_first_rows,
     open_segmented_images,
 )
-from filmvqa.uses.correction.settings import CorrectSettings, MakeHintsSettings, SegmentingSettings
+from filmvqa.uses.correction.settings import CorrectSettings, SegmentingSettings
 from filmvqa.worlds.engine.schema import read_questions
 from tests.training.tiny_runs import check_interrupted
-from tests.uses.correction.conftest import Corrected, train_corrector
-
-CPU: dict[str, Any] = {"device": "cpu", "precision": "float32"}
+from tests.uses.correction.conftest import CPU, Corrected, hint, train_corrector
 
 
-def hint(checkpoint: Path, output: Path, **options: Any) -> dict[str, int] | None:
-    return make_hints(MakeHintsSettings(checkpoint=checkpoint, output=output, **CPU, **options))
+def report(checkpoint: Path, sweep: Path, output: Path, **options: Any) -> Any:
+    return report_correction(
+        CorrectSettings(
+            checkpoint=checkpoint, dir=sweep, split="val", output=output, **CPU, **options
+        )
+    )
 
 
 def segment(checkpoint: Path, split: str) -> Any:
@@ -45,16 +46,14 @@ def segment(checkpoint: Path, split: str) -> Any:
 
 
 class _Answering(nn.Module):
-    """Gives the label maps that ``answer`` has for a batch of images and texts."""
+    """Answers with the same label maps, whatever the hints."""
 
     def __init__(self, segmented: SegmentedImages, maps: np.ndarray) -> None:
         super().__init__()
         self.maps = torch.from_numpy(maps).long()
         self.features = segmented.asked.loader.store.read(segmented.images)
-        self.texts: list[int] = []
 
     def forward(self, features: Tensor, questions: Tensor) -> Tensor:
-        self.texts += [int((row != 0).sum()) for row in questions]
         places = [int((self.features == f).flatten(1).all(1).nonzero()[0]) for f in features]
         return nn.functional.one_hot(self.maps[places], len(LABELS)).movedim(-1, 1).float()
 
@@ -98,7 +97,7 @@ def test_a_set_of_hints_is_made_once(corrected: Corrected, tmp_path: Path) -> No
         assert (again.root / path.relative_to(root)).read_bytes() == path.read_bytes()
 
 
-def test_one_that_obeys_is_right_after_one_hint_and_gets_no_more(corrected: Corrected) -> None:
+def test_a_network_that_obeys_gets_one_hint(corrected: Corrected) -> None:
     vocabulary = Vocabulary.load(corrected.hints.vocabulary)
     with segment(corrected.base, "val") as segmented:
         model = _Answering(segmented, segmented.truths)
@@ -113,7 +112,7 @@ def test_one_that_obeys_is_right_after_one_hint_and_gets_no_more(corrected: Corr
             assert np.array_equal(course.predictions[k, i], expected[i])
 
 
-def test_one_that_does_not_listen_is_told_all_mistakes(corrected: Corrected) -> None:
+def test_hints_name_all_mistakes_to_a_network_that_ignores_them(corrected: Corrected) -> None:
     vocabulary = Vocabulary.load(corrected.hints.vocabulary)
     with segment(corrected.base, "val") as segmented:
         model = _Answering(segmented, segmented.predictions)
@@ -152,13 +151,13 @@ def test_an_interrupted_correction_ends_with_the_same_bits(
 
 
 def test_the_report_says_what_each_hint_gains(corrected: Corrected, tmp_path: Path) -> None:
-    files, table = report_correction(CorrectSettings(checkpoint=corrected.base, dir=corrected.sweep, split="val", hints=2, output=tmp_path, device="cpu", precision="float32"))  # fmt: skip
-    report = json.loads(files.report.read_text())
-    assert list(report["series"]) == ["film", "guide"]
+    files, table = report(corrected.base, corrected.sweep, tmp_path, hints=2)
+    content = json.loads(files.report.read_text())
+    assert list(content["series"]) == ["film", "guide"]
     assert files.table.read_text() == table
     lines = [json.loads(line) for line in files.hints.read_text().splitlines()]
-    assert len(lines) == 4 * report["images"]
-    for name, series in report["series"].items():
+    assert len(lines) == 4 * content["images"]
+    for name, series in content["series"].items():
         scores = np.array([line["mean_iou"] for line in lines if line["conditioning"] == name])
         assert series["mean_iou"] == pytest.approx(scores.mean(0), abs=1e-4)
         gain = series["gain"][1]
@@ -168,26 +167,20 @@ def test_the_report_says_what_each_hint_gains(corrected: Corrected, tmp_path: Pa
                   for k in (1, 2)]  # fmt: skip
         assert series["images_hinted"] == hinted
         assert f"| {name} | 2 | {100 * series['mean_iou'][2]:.1f} |" in table
-    contrast = report["contrasts"]["guide - film"][1]["mean"]
-    means = [series["mean_iou"][2] for series in report["series"].values()]
+    contrast = content["contrasts"]["guide - film"][1]["mean"]
+    means = [series["mean_iou"][2] for series in content["series"].values()]
     assert contrast == pytest.approx(means[1] - means[0])
     for figure in (files.courses, files.examples):
         assert figure.read_bytes().startswith(b"\x89PNG")
 
 
 def test_the_first_score_is_that_of_the_evaluation(corrected: Corrected, tmp_path: Path) -> None:
-    files, report = evaluate_checkpoint(
-        EvaluateSettings(
-            checkpoint=corrected.base,
-            split="val",
-            output=tmp_path,
-            device="cpu",
-            precision="float32",
-        )
+    files, content = evaluate_checkpoint(
+        EvaluateSettings(checkpoint=corrected.base, split="val", output=tmp_path, **CPU)
     )
-    assert report is not None
-    assert report["targets"] == "label_maps"
-    assert report["by_class"].keys() == set(LABELS)
+    assert content is not None
+    assert content["targets"] == "label_maps"
+    assert content["by_class"].keys() == set(LABELS)
     with segment(corrected.base, "val") as segmented:
         of_image = image_ious(
             torch.from_numpy(segmented.predictions), torch.from_numpy(segmented.truths)
@@ -203,12 +196,7 @@ def test_the_first_score_is_that_of_the_evaluation(corrected: Corrected, tmp_pat
 def test_a_correction_is_reported_without_figures_that_cannot_be_drawn(
     corrected: Corrected, tmp_path: Path, no_figures: None, capsys
 ) -> None:
-    files, _ = report_correction(
-        CorrectSettings(
-            checkpoint=corrected.base, dir=corrected.sweep, split="val", hints=1, output=tmp_path,
-            device="cpu",
-        )
-    )  # fmt: skip
+    files, _ = report(corrected.base, corrected.sweep, tmp_path, hints=1)
     assert files.report.exists()
     assert not files.courses.exists()
     assert capsys.readouterr().err.count("; going on without it") == 2
@@ -220,36 +208,18 @@ def test_what_cannot_be_corrected_is_refused(
     with pytest.raises(UserError, match=r"makes no label maps; give a network of model=film_lab"):
         hint(trained_answers, tmp_path / "hints", splits=["val"])
     with pytest.raises(UserError, match="language acts on this network"):
-        report_correction(
-            CorrectSettings(
-                checkpoint=corrected.sweep / "film_0",
-                dir=corrected.sweep,
-                split="val",
-                output=tmp_path,
-            )
-        )
+        report(corrected.sweep / "film_0", corrected.sweep, tmp_path)
     with pytest.raises(UserError, match="no runs in it"):
-        report_correction(
-            CorrectSettings(
-                checkpoint=corrected.base, dir=tmp_path / "none", split="val", output=tmp_path
-            )
-        )
+        report(corrected.base, tmp_path / "none", tmp_path)
     sweep = tmp_path / "sweep"
     for run in ("film_0", "film_1", "guide_0"):
         shutil.copytree(corrected.sweep / run, sweep / run)
     with pytest.raises(UserError, match=r"guide have the seeds \[0\], those of film \[0, 1\]"):
-        report_correction(
-            CorrectSettings(checkpoint=corrected.base, dir=sweep, split="val", output=tmp_path)
-        )
+        report(corrected.base, sweep, tmp_path)
     (sweep / "guide_0/best.pt").write_bytes(b"")
-    shutil.copytree(sweep / "guide_0", sweep / "guide_1")
-    (sweep / "guide_1/config.yaml").write_text(
-        (corrected.sweep / "guide_1/config.yaml").read_text()
-    )
+    shutil.copytree(corrected.sweep / "guide_1", sweep / "guide_1")
     with pytest.raises(UserError, match=r"guide_0/best\.pt"):
-        report_correction(
-            CorrectSettings(checkpoint=corrected.base, dir=sweep, split="val", output=tmp_path)
-        )
+        report(corrected.base, sweep, tmp_path)
 
 
 def test_the_first_rows_of_images() -> None:
