@@ -81,7 +81,7 @@ def test_the_reference_model_computes_the_same(name: str, options: dict) -> None
 
 
 def test_flops_of_a_gru_are_counted() -> None:
-    """The products of the forward pass, and twice as many of the backward pass."""
+    """The products of the forward pass, and twice as many in the backward pass."""
     rnn, width, inputs = nn.GRU(5, 7, batch_first=True), 7, 5
     questions = torch.tensor([[1, 2, 3], [1, 2, 4], [1, 5, 0]])
     tree = prefix_tree(questions, (questions != 0).sum(1))
@@ -111,7 +111,7 @@ def test_work_is_timed_after_warming_up_and_compared() -> None:
 
 @pytest.mark.parametrize("rnn_type", [nn.GRU, nn.LSTM])
 def test_a_recurrent_networks_operations_are_those_of_its_products(rnn_type: type) -> None:
-    """torch counts them where it runs the network as separate products, on a CPU."""
+    """On a CPU, torch runs the network as separate products, and counts them."""
     rnn, words = rnn_type(50, 70).double(), torch.randn(60, 50, requires_grad=True).double()
     batch_sizes = torch.tensor([6] * 10)
     with FlopCounterMode(display=False) as forward:
@@ -120,7 +120,7 @@ def test_a_recurrent_networks_operations_are_those_of_its_products(rnn_type: typ
         states.sum().backward()
     weights = [weight.shape for weight in rnn.parameters()]
     assert rnn_operations(words.shape, weights) == forward.get_total_flops()
-    # No gradient is needed of the first states, which are zero.
+    # The first states are zero and need no gradient.
     counted = backward.get_total_flops()
     assert 0.9 * rnn_gradient_operations(words.shape, weights) < counted
     assert counted <= rnn_gradient_operations(words.shape, weights)

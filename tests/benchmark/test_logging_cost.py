@@ -1,4 +1,4 @@
-"""The measurement of what loggers cost."""
+"""The measurement of the cost of loggers."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def burn(seconds: float) -> None:
 
 
 def test_what_loggers_take_is_measured(tiny_set: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two evaluations of half a second each, and nothing else."""
+    """Two evaluations of half a second each."""
     show = TensorBoardLogger.show
 
     def slow(self: TensorBoardLogger, *arguments: Any) -> None:

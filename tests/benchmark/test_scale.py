@@ -58,7 +58,7 @@ def test_a_measured_line_and_a_measured_link_are_recovered() -> None:
         (size, LINK.all_reduce(size, 2), 0.5 * LINK.all_reduce(size, 2))
         for size in (2**12, 2**20, 2**24, 2**28)
     ]
-    # Its steps beside another take 0.14 s, and its batch norms exchange four times.
+    # Steps beside another process take 0.14 s, and the batch norms exchange four times.
     model = network()
     model.summing = [0.14 + exposed_sums(model, LINK, 2, 0.14) + LINK.overhead]
     assert vars(fit_link(Sums(sums, LINK.copy), model)) == pytest.approx(vars(LINK))
@@ -78,13 +78,13 @@ def test_what_sums_add_lies_between_copying_and_all_of_them(
 
 
 def test_the_parts_of_a_step() -> None:
-    alone = network().alone | {8: [99.0]}  # which is left out, as the step to be compared with
+    alone = network().alone | {8: [99.0]}  # left out: the step that is compared
     assert sum(simulate_step(network(alone=alone), LINK, 1, 8)) == pytest.approx(0.18)
     step = simulate_step(network(gradients=[(10**8, 1.0)]), LINK, 2, 4)
-    assert step.compute == pytest.approx(0.14)  # beside another as alone, and no step is longer
+    assert step.compute == pytest.approx(0.14)  # as alone: no step is longer
     assert step.exchanges == pytest.approx(4e-3)  # forward and backward of two batch norms
     assert step.sums == pytest.approx(0.02 + LINK.all_reduce(10**8, 2) + LINK.overhead)
-    # Two that take turns at being slow are both slow together.
+    # Two processes that are slow in turn are both slow together.
     turns = network(beside=[[[1.0, 3.0]] * 50, [[3.0, 1.0]] * 50])
     assert turns.wait(64) == pytest.approx(6 / 4)
     assert turns.wait(64, pieces=False) == pytest.approx(1)

@@ -1,4 +1,4 @@
-"""A network in CLOSURE's seven tests: what is asked, and what is reported."""
+"""A network's CLOSURE tests: the questions, and the report."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_each_tests_row_is_that_of_its_questions(measured: tuple[Path, dict[str,
 
 
 def test_the_mixed_questions_are_those_of_both(measured: tuple[Path, dict[str, Any]]) -> None:
-    """With which a network adapts: encoded, and numbered anew."""
+    """These are for adapting a network: they are encoded, and numbered consecutively."""
     folder, _ = measured
     asked = {name: read_questions(folder / name / "questions/CLEVR_val_questions.json").questions
              for name in ("clevr", "closure", "mixed")}  # fmt: skip
@@ -88,7 +88,7 @@ def test_evaluations_list_the_template_files(measured: tuple[Path, dict[str, Any
 
 
 def test_the_nearest_questions_have_the_same_programs_but_for_a_relation() -> None:
-    """What matches an object is a relation, in CLEVR."""
+    """In CLEVR, a relation stands in the place of the match."""
 
     def steps(family: Family) -> list[str]:
         names: list[str] = []

@@ -48,7 +48,7 @@ def make_claim(folder: Path, **changes: Any) -> Claim:
 
 
 def report(folder: Path, **changes: Any) -> tuple[ClaimReport, str]:
-    """The report of the claim, and its page."""
+    """Report the claim; return the report and the page."""
     claim = make_claim(folder, **changes)
     split = claim.split or "test"
     found = report_claim(claim, folder, folder / "kept", folder / "out", split, 0.01)
@@ -62,7 +62,7 @@ def find_settings(folder: Path, **changes: Any) -> tuple[Claim, list[Setting]]:
 
 
 def write_scored_run(folder: Path, correct: list[bool], **config: Any) -> None:
-    """A run whose test predictions, three questions an image, are correct or not."""
+    """Write a run with test predictions, correct or not, about images with three questions each."""
     write_run(folder, 0.9, 0.8, **config)
     run = folder / ",".join(f"{k}={v}" for k, v in config.items())
     (run / "best.pt").touch()
@@ -83,8 +83,8 @@ def write_decay(
 
 
 def write_decays(folder: Path) -> None:
-    """Three seeds with weight decay, of which each answers 80 of 90 questions, and three without,
-    which answer 70, 71 and 72 of these."""
+    """Write three seeds with weight decay, each of which answers 80 of 90 questions correctly, and
+    three without, which answer 70, 71 and 72."""
     for seed in range(3):
         for decay, count in ((0.1, 80), (0.0, 70 + seed)):
             write_decay(folder, decay, seed, [i * 37 % 90 < count for i in range(90)])
@@ -93,8 +93,8 @@ def write_decays(folder: Path) -> None:
 def simulated(
     generator: np.random.Generator, seeds: int, gain: float = 0.0, seed_spread: float = 0.15
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Two networks that differ by ``gain`` in log odds, over images, seeds and questions that are
-    of different difficulty."""
+    """Simulate two networks that differ by ``gain`` in log odds, with random difficulties of images
+    and seeds."""
     images, per_image = 200, 6
     image = np.repeat(np.arange(images), per_image)
     ease = generator.normal(1.0, 0.7, images)[image]
@@ -107,8 +107,8 @@ def simulated(
 @pytest.mark.parametrize("seed_spread", [0.15, 0.5])
 @pytest.mark.parametrize("seeds", [3, 5])
 def test_intervals_hold_no_difference_as_often_as_they_say(seeds: int, seed_spread: float) -> None:
-    """Of 400 pairs of networks without a difference: 95%, give or take three standard errors. With
-    the larger spread, seeds differ much more than chance among the questions has it."""
+    """95% of 400 pairs of equal networks, within three standard errors. With the larger spread,
+    seeds differ by much more than the chance of single questions."""
     generator = np.random.default_rng(0)
     held = 0
     for _ in range(400):
@@ -135,7 +135,7 @@ def test_a_clear_difference_is_found() -> None:
 
 
 def test_the_interval_of_one_seed_is_that_over_images() -> None:
-    """Beside the normal interval of a mean over images."""
+    """Compare it with the normal interval of a mean over images."""
     first, second, image = simulated(np.random.default_rng(2), 1)
     difference = estimate_difference(first, second, image)
     gains = (first[0].astype(float) - second[0]).reshape(200, 6).mean(1)
@@ -146,7 +146,7 @@ def test_the_interval_of_one_seed_is_that_over_images() -> None:
 
 @given(st.integers(1, 4), st.integers(1, 12), st.integers(0, 2**32 - 1))
 def test_differences_turn_round(seeds: int, questions: int, number: int) -> None:
-    """With the networks exchanged, and for equal networks there is none."""
+    """Exchanging the networks negates the difference; equal networks have none."""
     generator = np.random.default_rng(number)
     first, second = generator.random((2, seeds, questions)) < 0.6
     image = np.sort(generator.integers(0, 5, questions)) * 7
@@ -187,7 +187,7 @@ def test_verdicts(
 
 
 def test_each_part_of_a_claim_has_a_contrast_that_decides_it(tmp_path: Path) -> None:
-    """One whose runs are missing is not run, and no other takes its place."""
+    """A part whose runs are missing is not run; no other contrast decides it."""
     write_decays(tmp_path)
     (found,) = CLAIM["contrasts"]
     missing = found | {"text": "much - none", "first": {"optim.weight_decay": 0.5}}
@@ -206,7 +206,7 @@ def test_each_part_of_a_claim_has_a_contrast_that_decides_it(tmp_path: Path) -> 
 
 
 def test_a_network_on_its_plateau_is_not_judged(tmp_path: Path) -> None:
-    """The runs of ``write_decays`` end at 90% of training questions."""
+    """The runs of ``write_decays`` end at a training accuracy of 90%."""
     write_decays(tmp_path)
     for plateau, verdict in ((95, "still on its plateau"), (85, "shows")):
         outcomes = report(tmp_path, plateau=plateau)[0].outcomes
@@ -263,7 +263,7 @@ def test_labels_a_curve_along_an_axis_and_question_types(tmp_path: Path) -> None
 
 
 def test_masks_are_compared_by_their_iou(tmp_path: Path) -> None:
-    """The first of two masks that all networks draw is right, the second is half so with decay."""
+    """All networks draw the first of two masks correctly, and half of the second with decay."""
     for seed in range(3):
         for decay in (0.1, 0.0):
             write_decay(tmp_path, decay, seed, [True] * 2)
@@ -310,8 +310,7 @@ def test_macs_published_curve_stands_beside(tmp_path: Path) -> None:
 
 
 def test_a_claim_without_runs(tmp_path: Path) -> None:
-    """Also where a sweep was killed before its first evaluation: the laboratory, which counts its
-    runs before it goes on, must not stop there."""
+    """Also if a sweep was killed before its first evaluation."""
     (tmp_path / "decay/seed@0").mkdir(parents=True)
     of_claim, page = report(tmp_path)
     assert "Nothing was trained yet." in page
@@ -390,14 +389,14 @@ def write_provenance(folder: Path, pattern: str, commit: str, processor: str) ->
 
 
 def redraw(folder: Path, **changes: Any) -> tuple[ClaimReport, str]:
-    """The report of the kept runs alone, and its page."""
+    """Report only the raw results; return the report and the page."""
     folders = (folder / "no runs", folder / "kept", folder / "redrawn")
     found = report_claim(make_claim(folder, **changes), *folders, "test", 0.01, redraw=True)
     return found, (folder / "redrawn/decay.md").read_text()
 
 
 def test_pages_are_drawn_anew_from_raw_results_alone(tmp_path: Path) -> None:
-    """With the same numbers, intervals and courses; only where rows were read from differs."""
+    """Numbers, intervals and courses are the same; only the rows' origin differs."""
     write_decays(tmp_path)
     for path in tmp_path.rglob("config.yaml"):
         path.write_text(path.read_text() + "trainer: {batch_size: 128}\n")
@@ -432,7 +431,7 @@ def test_raw_results_have_a_row_for_each_run(tmp_path: Path) -> None:
 
 
 def test_rows_of_another_machine_are_named(tmp_path: Path) -> None:
-    """Runs that are kept, and one's own of a seed more."""
+    """Stored runs, and a new run of another seed."""
     write_decays(tmp_path)
     write_provenance(tmp_path, "*", "a" * 40, "Zen 3")
     _, page = report(tmp_path)
@@ -450,7 +449,7 @@ def test_rows_of_another_machine_are_named(tmp_path: Path) -> None:
 
 
 def test_kept_runs_of_another_claim_are_reported_too(tmp_path: Path) -> None:
-    """Claims share runs; a value that is the default is not written, and not lost."""
+    """Claims share runs; a default value is not written, and is restored."""
     write_decays(tmp_path)
     report(tmp_path)
     claim = tmp_path / "rate.yaml"
@@ -490,7 +489,7 @@ def test_what_is_written_by_hand_stays(tmp_path: Path) -> None:
 
 
 def test_verdicts_of_other_pages_stay_and_a_forest_is_drawn(tmp_path: Path) -> None:
-    """Also a verdict whose runs are not there any more, until they are run again."""
+    """Also a verdict whose runs are gone, until they are run again."""
     write_decays(tmp_path)
     rows = list_verdicts(report(tmp_path)[0])
     other = msgspec.structs.replace(rows[0], page="rate", world="two_cores", claimed=None)
@@ -508,7 +507,7 @@ def test_verdicts_of_other_pages_stay_and_a_forest_is_drawn(tmp_path: Path) -> N
 
 
 def test_runs_are_compared_with_changes_of_gamma_and_beta(tmp_path: Path) -> None:
-    """Each run counts once, and is scored for each of the claim's changes."""
+    """Each run counts once, and has a score for each of the claim's changes."""
     for seed in range(3):
         write_decay(tmp_path, 0.1, seed, [False] * 90)
         run = tmp_path / f"decay/optim.weight_decay=0.1,seed={seed},optim.lr=0.1"

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from filmvqa.questions.settings import DataSettings
 from filmvqa.studies.network_diagram import draw_film
+from filmvqa.studies.settings import DrawSheetSettings
 from filmvqa.studies.sheets import draw_sheet, group_by_image, list_first
 from filmvqa.system.errors import UserError
 
@@ -21,7 +23,7 @@ def test_a_sheet_of_one_image_and_what_is_refused(tiny_world: Path, tmp_path: Pa
         with pytest.raises(
             UserError, match=r"^(rows|columns)=.*must be a whole number from 1 to 100"
         ):
-            draw_sheet(questions, images, tmp_path / "y.png", **options)
+            DrawSheetSettings(data=DataSettings(name="x"), output="y.png", **options)
     with pytest.raises(UserError, match=r"val: has fewer than 10000 images; lower rows or columns"):
         draw_sheet(questions, images, tmp_path / "y.png", rows=100, columns=100)
     with pytest.raises(UserError, match=r"val_questions\.json: would overwrite the input"):

@@ -22,7 +22,7 @@ ACCURACY_BY_TYPE = {"count": 0.25, "exist": 0.5}
 
 
 def write_run(folder: Path, train: float, val: float, **config: Any) -> None:
-    """Write the folder of a run with a config and two evaluations, the second of which is best."""
+    """Write the folder of a run with a config and two evaluations; the second is the best."""
     path = folder / ",".join(f"{k}={v}" for k, v in config.items())
     path.mkdir(parents=True)
     nested: dict[str, Any] = {}
@@ -45,7 +45,7 @@ def write_run(folder: Path, train: float, val: float, **config: Any) -> None:
 
 
 def test_when_accuracies_were_reached(tmp_path: Path) -> None:
-    """0.6 by both runs of a value, at step 20 and at step 10; 0.85 by one of them; 0.95 by none."""
+    """Two runs reach 0.6, at steps 20 and 10; one reaches 0.85; none reaches 0.95."""
     for seed, val in ((0, 0.9), (1, 0.65)):
         write_run(tmp_path, 0.9, val, **{"optim.lr": 0.1, "trainer.batch_size": 100, "seed": seed})
     table = report_sweep(tmp_path, key="optim.lr", reach=[0.6, 0.85, 0.95])

@@ -88,7 +88,7 @@ def test_changes_of_gamma_and_beta() -> None:
 
 @pytest.mark.parametrize("options", [{}, READS])
 def test_a_change_lasts_as_long_as_its_block(options: dict[str, Any]) -> None:
-    """With γ and β of one question, all questions about an image get that one's answer."""
+    """With γ and β of one question, all questions about an image get the answer to this one."""
     model, (features, questions) = network(**options), inputs()
     features = features[:1].expand(3, -1, -1, -1)
     with torch.no_grad():
@@ -98,7 +98,7 @@ def test_a_change_lasts_as_long_as_its_block(options: dict[str, Any]) -> None:
             torch.testing.assert_close(model(features, questions), before)
         with model.intervene(replace_film(own.gamma[0], own.beta[0])):
             after = model(features, questions)
-        if not options:  # with reads, the key is still that of each question
+        if not options:  # reads' keys are still those of each question
             torch.testing.assert_close(after, before[:1].expand(3, -1))
         assert not torch.allclose(before[1], before[0])
         torch.testing.assert_close(model(features, questions), before)
@@ -140,7 +140,7 @@ def test_networks_that_cannot_be_recorded() -> None:
 
 
 def test_macs_attention_is_that_of_its_equations() -> None:
-    """By step, over words and places, of maps that are not square, with two questions an image."""
+    """For each step, over words and places; maps are not square, and images have two questions."""
     torch.manual_seed(0)
     model = build_model(
         "mac", vocab_size=20, num_answers=5, feature_shape=[6, 5, 4], **SMALL["mac"]
@@ -169,7 +169,7 @@ def test_macs_attention_is_that_of_its_equations() -> None:
 
 
 def test_comparisons_and_their_counts(tiny_world: Path) -> None:
-    """The counts that the engine finds in the two branches of a program imply its answer."""
+    """The counts of the two branches of a program imply its answer."""
     scenes = {
         s.image_index: s for s in read_scenes(tiny_world / "scenes/CLEVR_train_scenes.json").scenes
     }
@@ -278,7 +278,7 @@ def test_a_whole_inspection(name: str, tiny_set: Path, tmp_path: Path) -> None:
 def test_an_inspection_without_figures_that_cannot_be_drawn(
     tiny_set: Path, tmp_path: Path, no_figures: None, capsys
 ) -> None:
-    """Its numbers and its page are there, and the page names none of them."""
+    """The numbers and the page are written, and the page names no figure."""
     train(tmp_path / "run", tiny_set, "film", precision="float32")
     _, files = inspect(tmp_path / "run", tmp_path / "out")
     assert not any(name.endswith(".png") for name in files)

@@ -28,7 +28,7 @@ def run(tiny_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def evaluated(run: Path, output: Path, **film: Any) -> tuple[Path, dict[str, Any], list[str]]:
-    """The folder of an evaluation, its report and its answers."""
+    """Evaluate with a change; return the folder, the report and the answers."""
     settings = EvaluateSettings(
         checkpoint=run, split="val", output=output, device="cpu", precision="float32"
     )
@@ -39,7 +39,7 @@ def evaluated(run: Path, output: Path, **film: Any) -> tuple[Path, dict[str, Any
 
 
 def test_the_gamma_and_beta_of_another_question(run: Path, tmp_path: Path) -> None:
-    """In a network on which the question acts by nothing else, all answers are those to it."""
+    """All answers are those to this question, if the question acts only by γ and β."""
     with (
         open_questions(AskedSettings(checkpoint=run, device="cpu"), "val") as asked,
         torch.no_grad(),

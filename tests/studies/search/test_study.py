@@ -1,4 +1,4 @@
-"""Searches whose trials are not trained: what is tried, pruned, gone on with and refused."""
+"""Searches whose trials are not trained: which are tried, pruned, resumed and refused."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ optuna = pytest.importorskip("optuna")
 
 SPACE = {"optim": {"weight_decay": {"low": 1e-6, "high": 1e-2, "log": True}}}
 CONFIG = {"optim": {"lr": 1e-3}, "trainer": {"batch_size": 64}}
-#: Validation accuracy by step of a run with a weight decay.
+#: The validation accuracies of a run, by its weight decay.
 Course = Callable[[float], list[float]]
 
 
@@ -29,7 +29,7 @@ def course(weight_decay: float) -> list[float]:
 
 @pytest.fixture
 def trained(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, float, int]]:
-    """Folder, weight decay and number of evaluations of each run, which trains nothing."""
+    """Replace training; record the folder, weight decay and number of evaluations of each run."""
     runs: list[tuple[str, float, int]] = []
 
     def train_run(folder: Path, values: dict[str, float], *, end_after: Any) -> float:
@@ -55,7 +55,7 @@ def search(folder: Path, config: dict[str, Any] = CONFIG, **settings: Any) -> St
     return study
 
 
-def test_a_search_ends_and_the_same_command_has_nothing_to_do(
+def test_a_search_ends_and_the_same_command_does_nothing(
     tmp_path: Path, trained: list, capsys: pytest.CaptureFixture[str]
 ) -> None:
     search(tmp_path / "a")
@@ -68,9 +68,9 @@ def test_a_search_ends_and_the_same_command_has_nothing_to_do(
     best = min(values, key=lambda value: abs(math.log10(value) + 5))
     row = capsys.readouterr().out.splitlines()[-4]
     assert row.split()[1:] == [f"{best:.3g}", f"{100 * course(best)[-1]:.2f}%", "complete"]
-    search(tmp_path / "a", trials=6)  # goes on
+    search(tmp_path / "a", trials=6)  # continues the search
     search(tmp_path / "b", trials=6)
-    assert trained[:6] == trained[6:]  # the seed's
+    assert trained[:6] == trained[6:]  # values depend only on the seed
     search(tmp_path / "c", trials=1, seed=1)
     assert trained[-1][1] != values[0]
 
@@ -88,7 +88,7 @@ def test_trials_below_the_median_are_pruned(tmp_path: Path, trained: list) -> No
     assert all(steps == 3 for *_, steps in trained)
 
 
-def test_a_trial_that_was_stopped_goes_on_with_its_values(
+def test_an_interrupted_trial_is_resumed_with_its_values(
     tmp_path: Path, trained: list, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runs = module.train_run
@@ -109,14 +109,14 @@ def test_a_trial_that_was_stopped_goes_on_with_its_values(
 
 
 def test_several_processes_share_the_trials(tmp_path: Path, trained: list) -> None:
-    """Each takes its own; one whose process still runs is left to it."""
+    """Each process claims its own trials, and leaves those of running processes alone."""
     first, second = make(tmp_path, trials=3), make(tmp_path, trials=3)
     with first.next_trial() as one, second.next_trial() as two:
         assert (one.number, two.number) == (0, 1)
         assert first.values(one) != second.values(two)
         search(tmp_path, trials=3)
         assert [name for name, *_ in trained] == ["trial_0002"]
-    search(tmp_path, trials=3)  # both have ended without a result
+    search(tmp_path, trials=3)  # both processes have ended without a result
     assert [name for name, *_ in trained[1:]] == ["trial_0000", "trial_0001"]
 
 
@@ -146,7 +146,7 @@ def test_failures_are_listed_and_do_not_count(
 
 
 @pytest.mark.parametrize(
-    ("config", "settings", "said"),
+    ("config", "settings", "message"),
     [
         ({**CONFIG, "optim": {"lr": 1e-2}}, {}, "optim.lr was 0.001, now 0.01"),
         (CONFIG, {"space": {"optim": {"lr": {"low": 1, "high": 2}}}},
@@ -154,13 +154,13 @@ def test_failures_are_listed_and_do_not_count(
     ],
 )  # fmt: skip
 def test_another_search_in_the_folder_is_refused(
-    tmp_path: Path, config: dict[str, Any], settings: dict[str, Any], said: str
+    tmp_path: Path, config: dict[str, Any], settings: dict[str, Any], message: str
 ) -> None:
     make(tmp_path)
-    make(tmp_path, {**CONFIG, "device": "cpu"}, trials=9)  # what changes no result
+    make(tmp_path, {**CONFIG, "device": "cpu"}, trials=9)  # changes no result
     with pytest.raises(UserError, match="holds a search of another config") as caught:
         make(tmp_path, config, **settings)
-    assert said in str(caught.value)
+    assert message in str(caught.value)
     assert str(caught.value).endswith("choose another run=<name>")
 
 
@@ -198,7 +198,7 @@ def test_a_space() -> None:
 
 
 @pytest.mark.parametrize(
-    ("leaf", "said"),
+    ("leaf", "message"),
     [
         ({"low": 1}, "search.space.optim.lr.high: is missing"),
         ({"low": 1, "high": 1}, "search.space.optim.lr.low=1: must be below"),
@@ -209,7 +209,7 @@ def test_a_space() -> None:
         (3, "search.space.optim.lr=3: must be a group of low, high and log"),
     ],
 )  # fmt: skip
-def test_a_wrong_space_is_refused_by_its_key(leaf: Any, said: str) -> None:
+def test_a_wrong_space_is_refused_by_its_key(leaf: Any, message: str) -> None:
     with pytest.raises(UserError) as caught:
         SearchSettings(space={"optim": {"lr": leaf}})
-    assert str(caught.value).startswith(said)
+    assert str(caught.value).startswith(message)

@@ -1,4 +1,4 @@
-"""A small network without language, hints about its mistakes, and networks that take them."""
+"""A small network without language, hints about its mistakes, and networks that read hints."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def train_network(
     folder: Path, data: DatasetLayout, model: dict[str, Any], *, seed: int = 0,
     trainer: dict[str, Any] | None = None, **options: Any,
 ) -> Path:  # fmt: skip
-    """Train a small network that labels, in a run's folder."""
+    """Train a small network that predicts label maps, in a run's folder."""
     model = {"name": NAME, **SMALL[NAME], **model}
     files = DataSettings(
         name="x", root=data.root, images=data.images, h5=data.h5, features=data.features,
@@ -67,7 +67,7 @@ class Corrected:
 def train_corrector(
     folder: Path, made: Corrected, conditioning: str, *, seed: int = 0, **options: Any
 ) -> Path:
-    """Train what reads hints of a network that begins from the base."""
+    """Train the parts of a network that read hints; the rest begins from the base."""
     model = {"film_blocks": None, "block": {"norm_affine": True, "conditioning": conditioning}}
     return train_network(
         folder, made.hints, model, seed=seed, **options,
@@ -79,7 +79,7 @@ def train_corrector(
 def corrected(
     referring_world: Path, referring_set: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Corrected:
-    """Two seeds each of FiLM and the guide. Read only."""
+    """Two seeds of FiLM and of the guide. Read only."""
     folder = tmp_path_factory.mktemp("correction")
     data = DatasetLayout.under(referring_world, h5=referring_set, backbone="clevr_cnn")
     base = train_network(folder / "base", data, BASE)

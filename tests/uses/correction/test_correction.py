@@ -91,7 +91,7 @@ def test_a_set_of_hints_is_made_once(corrected: Corrected, tmp_path: Path) -> No
         hint(corrected.base, root, hints=2, seed=1)
     again = DatasetLayout.under(tmp_path / "again")
     hint(corrected.base, again.root)
-    again.question_json("val").unlink()  # as if a file were lost
+    again.question_json("val").unlink()  # simulates a lost file
     hint(corrected.base, again.root)
     for path in before:
         assert (again.root / path.relative_to(root)).read_bytes() == path.read_bytes()

@@ -1,4 +1,4 @@
-"""Hints say what is wrong, largest first, and nothing that is right."""
+"""Hints name mistakes, the largest first, and nothing that is correct."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Map = NDArray[np.uint8]
 
 @st.composite
 def segmentations(draw: st.DrawFn) -> tuple[Map, Map, Map]:
-    """A predicted label map, the true one and the objects, in which rectangles hide each other."""
+    """A predicted label map, the true one, and objects as rectangles that hide each other."""
     height, width = draw(st.integers(4, 14)), draw(st.integers(4, 14))
     rng = np.random.default_rng(draw(st.integers(0, 10_000)))
     count = draw(st.integers(0, 5))
@@ -48,7 +48,7 @@ def segmentations(draw: st.DrawFn) -> tuple[Map, Map, Map]:
 
 
 def spurious_regions(predicted: Map, truth: Map) -> list[set[tuple[int, int]]]:
-    """Regions of four neighbours, by a search from cell to cell."""
+    """Connected regions, found by a search from cell to cell."""
     height, width = truth.shape
 
     def is_spurious(i: int, j: int) -> bool:
@@ -110,7 +110,7 @@ def test_a_right_segmentation_has_no_mistakes_and_an_empty_one_misses_all(
 
 @given(segmentations(), st.integers(0, 1000))
 def test_what_is_corrected_is_no_longer_said(example: tuple[Map, Map, Map], seed: int) -> None:
-    """Each object that is corrected, and all that touches none, leaves one mistake less."""
+    """Correcting an object, or a region that touches none, leaves one mistake less."""
     predicted, truth, objects = example
     found = mistakes(predicted, truth, objects)
     said: set[tuple[int, tuple[int, int]]] = set()
@@ -123,7 +123,7 @@ def test_what_is_corrected_is_no_longer_said(example: tuple[Map, Map, Map], seed
         corrected = np.where(cells, truth, predicted)
         was_wrong = 2 * (predicted != truth)[cells].sum() > cells.sum()
         assert len(mistakes(corrected, truth, objects)) == len(found) - was_wrong
-    # Turned about, places are mirrored.
+    # Places are mirrored with the image.
     turned = mistakes(predicted[:, ::-1], truth[:, ::-1], objects[:, ::-1])
     assert sorted((m.label, m.cells) for m in turned) == sorted((m.label, m.cells) for m in found)
 

@@ -1,4 +1,4 @@
-"""Arithmetic on γ and β, and on encodings, in networks that are asked."""
+"""Arithmetic on γ and β, and on encodings, in evaluated networks."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def network(decoder: str, **options: Any) -> torch.nn.Module:
 
 
 def changed(model: torch.nn.Module, *, of_encodings: bool) -> tuple[Tensor, ...]:
-    """γ, β and keys with which a network answers two questions, and the logits."""
+    """Answer two questions; return γ before, γ, β and keys after, and the logits."""
     features = torch.randn(2, 6, 5, 5, generator=torch.Generator().manual_seed(1)).double()
     with (
         torch.no_grad(), record_modulation(model) as before,
@@ -60,7 +60,7 @@ def test_each_of_gamma_beta_and_keys_is_the_sum(fast: bool) -> None:
             torch.testing.assert_close(got[0], of_parts[0] + of_parts[1] - of_parts[2])
             torch.testing.assert_close(got[1], of_parts[3])
         features = torch.randn(2, 6, 5, 5, generator=torch.Generator().manual_seed(1)).double()
-        plain = model(features, tokens(OWN, PLAIN))  # nothing is left changed
+        plain = model(features, tokens(OWN, PLAIN))  # the change has ended
     torch.testing.assert_close(plain[1], logits[1])
     assert not torch.allclose(plain[0], logits[0])
 
@@ -69,7 +69,7 @@ def test_each_of_gamma_beta_and_keys_is_the_sum(fast: bool) -> None:
 def test_only_with_a_linear_decoder_it_is_arithmetic_on_the_encoding(
     decoder: str, same: bool
 ) -> None:
-    """The weights add up to 1, so that biases and γ's baseline stay."""
+    """The weights add up to 1, which keeps biases and γ's baseline."""
     of_film = changed(network(decoder), of_encodings=False)[1:]
     of_encodings = changed(network(decoder), of_encodings=True)[1:]
     for one, other in zip(of_film, of_encodings, strict=True):

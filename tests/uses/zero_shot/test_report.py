@@ -1,4 +1,4 @@
-"""The report on arithmetic, on evaluations that are written here."""
+"""The report on arithmetic, from evaluations that are written here."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from filmvqa.uses.zero_shot.report import ARMS, COGENT, DIRECT, draw_arms, repor
 
 
 def write_evaluation(run: Path, split: str, right: dict[int, bool], change: str = "") -> None:
-    """Answers by question, of which four are about an image."""
+    """Write whether each question is answered correctly; images have four questions each."""
     folder = run / "evaluation" / change
     folder.mkdir(parents=True, exist_ok=True)
     rows = [
@@ -23,8 +23,8 @@ def write_evaluation(run: Path, split: str, right: dict[int, bool], change: str 
 
 
 def test_the_report_compares_the_questions_concerned(tmp_path: Path) -> None:
-    """Of 200 questions every second is concerned, half of which the network answers, and
-    arithmetic all; of the fine-tuned network the first 40 are left out."""
+    """Every second of 200 questions is rewritten. The network answers half of these correctly, and
+    arithmetic all. The first 40 questions are left out for the fine-tuned network."""
     film, tuned = tmp_path / "film", tmp_path / "tuned"
     concerned = {i: i % 4 == 0 for i in range(0, 200, 2)}
     write_evaluation(film, "valA", dict.fromkeys(range(100), True))
