@@ -184,8 +184,8 @@ def format_tests(report: dict[str, Any]) -> str:
 
     rows = [["", "accuracy", "95% interval", "questions", "nearest of CLEVR", "commonest answer"]]
     for name, row in report["tests"].items():
-        others = [percent(row["nearest"]["accuracy"]), percent(row["commonest_answer"])]
-        rows.append([name, *cells(row), *others])
+        nearby = [percent(row["nearest"]["accuracy"]), percent(row["commonest_answer"])]
+        rows.append([name, *cells(row), *nearby])
     rows.append([f"mean of the {len(report['tests'])}", percent(report["mean"]), *[""] * 4])
     rows.append(["CLEVR's own", *cells(report["clevr"]["overall"]), "", ""])
     return text_table(rows)

@@ -73,15 +73,15 @@ def group_settings(claim: Claim, runs: Sequence[ScoredRun]) -> list[Setting]:
     for run in runs:
         values = tuple(make_hashable(run.run.config.get(key.key)) for key in claim.keys)
         group = groups.setdefault(values, {})
-        for other in group.values():
-            changes = config_changes(other.run.config, run.run.config)
+        for earlier in group.values():
+            changes = config_changes(earlier.run.config, run.run.config)
             lines = changes.of(Effect.RESULT, Effect.LENGTH)
-            if other.world != run.world:  # where the files are says nothing
+            if earlier.world != run.world:  # the location of files does not matter
                 lines.append("data.name")
             differing = [key for line in lines if (key := line.split()[0]) not in IGNORED_KEYS]
             if differing:
                 raise UserError(
-                    f"{run.place}: differs from {other.place} in {differing[0]}, which the claim "
+                    f"{run.place}: differs from {earlier.place} in {differing[0]}, which the claim "
                     f"{claim.name} does not vary; give the claim a value of it, or move one of "
                     "them away"
                 )
@@ -118,18 +118,18 @@ def judge(claim: Claim, settings: Sequence[Setting], margin: float) -> list[Outc
         seeds = sorted(runs[0].keys() & runs[1].keys())
         if not seeds:
             continue
-        one = runs[0][seeds[0]]
+        reference = runs[0][seeds[0]]
         for run in (by_seed[seed] for by_seed in runs for seed in seeds):
-            if run.test_set != one.test_set:
+            if run.test_set != reference.test_set:
                 raise UserError(
-                    f"{run.place}: its test questions are not those of {one.place}; "
+                    f"{run.place}: its test questions are not those of {reference.place}; "
                     "evaluate both on the same set"
                 )
         first, second = (
             np.stack([by_seed[seed].scores for seed in seeds]) for by_seed in runs
         )  # (S, I)
         difference = estimate_difference(
-            first, second, np.arange(len(one.questions)), counts=one.questions
+            first, second, np.arange(len(reference.questions)), counts=reference.questions
         )
         verdict = judge_difference(difference, contrast.expected, margin, contrast.claimed)
         ends = [setting.at_the_end for setting in pair if setting]
@@ -179,8 +179,8 @@ def judge_difference(
 
 
 def label_setting(claim: Claim, setting: Setting, keys: Sequence[str]) -> str:
-    """A setting by its values of some keys: numbers with their names, words alone; what it has
-    nothing of is left out."""
+    """Label a setting by its values of some keys: numbers with the key's name, other values alone;
+    empty values are left out."""
     parts = []
     for key in claim.keys:
         if key.key not in keys or (text := key.format_value(setting.values[key.key])) == "–":

@@ -33,8 +33,8 @@ def draw_settings(claim: Claim, settings: Sequence[Setting], target: Path) -> No
 
 
 def _draw_along_axis(axes: Any, claim: Claim, axis: str, settings: Sequence[Setting]) -> None:
-    others = [key.key for key in claim.keys if key.key != axis]
-    for i, (label, members) in enumerate(_group_by_label(claim, settings, others).items()):
+    other_keys = [key.key for key in claim.keys if key.key != axis]
+    for i, (label, members) in enumerate(_group_by_label(claim, settings, other_keys).items()):
         values = [setting.values[axis] for setting in members]
         color, prefix = f"C{i}", f"{label}: " if label else ""
         trains = [100 * setting.train for setting in members]
@@ -62,13 +62,13 @@ def _draw_rows(axes: Any, claim: Claim, settings: Sequence[Setting]) -> None:
     heights = range(len(settings) - 1, -1, -1)  # the first is at the top
     for height, setting in zip(heights, settings, strict=True):
         tests = [100 * test for test in setting.tests]
-        looks = (
+        series = (
             ("training", [100 * setting.train], {"marker": "|", "color": "C1", "markersize": 12}),
             ("test, each seed", tests, {"marker": "o", "markersize": 4, "alpha": 0.7}),
             ("test, mean", [mean(tests)],
              {"marker": "D", "markersize": 9, "markerfacecolor": "none"}),
         )  # fmt: skip
-        for label, values, look in looks:
+        for label, values, look in series:
             options = {"color": "C0", "linestyle": "", **look}
             options["label"] = label if height == heights[0] else ""
             axes.plot(values, [height] * len(values), **options)

@@ -50,8 +50,8 @@ def _format_time_to_reach(runs: Sequence[SweepRun], accuracy: float) -> str:
     if not marks:
         return ""
     questions, seconds = map(mean, zip(*marks, strict=True))
-    of_all = "" if len(marks) == len(runs) else f" ({len(marks)} of {len(runs)})"
-    return f"{questions / 1000:.0f}, {seconds:.0f} s{of_all}"
+    note = "" if len(marks) == len(runs) else f" ({len(marks)} of {len(runs)})"
+    return f"{questions / 1000:.0f}, {seconds:.0f} s{note}"
 
 
 def _tabulate_models_by_type(sweep: Sweep) -> str:

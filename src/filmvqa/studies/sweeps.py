@@ -213,10 +213,10 @@ def summarize(runs: list[SweepRun], key: str | None = None, series_key: str | No
     """
     if key is None:
         key, series_key = _find_varied_keys(runs)
-    known = sorted({name for run in runs for name in run.config})
+    keys = sorted({name for run in runs for name in run.config})
     for name, chosen in {"key": key, "series": series_key}.items():
-        if chosen is not None and chosen not in known:
-            near = difflib.get_close_matches(chosen, known, n=1) or known
+        if chosen is not None and chosen not in keys:
+            near = difflib.get_close_matches(chosen, keys, n=1) or keys
             raise UserError(f"{name}={chosen}: no run has such a key; choose for example {near[0]}")
     groups: dict[Any, dict[str, list[SweepRun]]] = {}
     for run in runs:

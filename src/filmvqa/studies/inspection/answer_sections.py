@@ -54,7 +54,7 @@ def describe_confusion(inspected: Inspected) -> Section:
     table = tables.count_confusions(answers, truths, inspected.names)
     drawing.draw_confusion(table, inspected.output / "confusion.png")
     wrong, names = ~inspected.correct, inspected.names
-    pairs = [[names[i] for i in of[wrong].tolist()] for of in (answers, truths)]
+    pairs = [[names[i] for i in indices[wrong].tolist()] for indices in (answers, truths)]
     errors = [abs(int(a) - int(t)) for a, t in zip(*pairs, strict=True)
               if a.isdigit() and t.isdigit()]  # fmt: skip
     text = "There are no wrong counts."

@@ -132,8 +132,8 @@ def measure_consistency(
     ):
         if first.isdigit() and second.isdigit():
             implied = comparison.implied(int(first), int(second))
-            given, truth = texts[int(answers[i])], texts[int(truths[rows[i]])]
-            result = (given == implied, given == truth, implied == truth)
+            answer, truth = texts[int(answers[i])], texts[int(truths[rows[i]])]
+            result = (answer == implied, answer == truth, implied == truth)
             for name in (comparison.function, "all"):
                 results.setdefault(name, []).append(result)
     for name, outcomes in sorted(results.items()):

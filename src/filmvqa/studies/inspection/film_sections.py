@@ -75,7 +75,7 @@ def describe_points(inspected: Inspected, gamma: Tensor, beta: Tensor) -> Sectio
 
 def describe_robustness(inspected: Inspected, num_layers: int) -> Section:
     """Describe accuracy with changed γ and β."""
-    means, of = _average_training_film(inspected)
+    means, source = _average_training_film(inspected)
     table = tables.measure_robustness(
         inspected.model, inspected.loader, inspected.fewer, means, num_layers
     )
@@ -85,7 +85,7 @@ def describe_robustness(inspected: Inspected, num_layers: int) -> Section:
     drops = [plain - shares[name, "all", "mean"] for name in ("gamma", "beta")]
     return Section(
         "Without γ, without β, and with noise",
-        f"With the mean of γ over {of}, {drops[0]:.1f} points of {plain:.1f} are lost, and "
+        f"With the mean of γ over {source}, {drops[0]:.1f} points of {plain:.1f} are lost, and "
         f"with that of β {drops[1]:.1f}.",
         "65.4 points are lost with the training mean of γ, and 1.0 with that of β; noise in γ "
         "hurts far more than noise in β (section 4.3, figure 6).",
@@ -98,14 +98,15 @@ def _average_training_film(inspected: Inspected) -> tuple[list[Tensor], str]:
     """The means of γ and β over training questions, or over the inspected questions if the
     training questions are missing; and the name of these questions."""
     asked = inspected.asked
-    path, of = asked.layout.question_h5(asked.content["data"]["train_split"]), "training questions"
+    path = asked.layout.question_h5(asked.content["data"]["train_split"])
+    source = "training questions"
     try:
         training = QuestionDataset.load(path, asked.vocabulary).questions
     except UserError as error:
         warn(f"{error}; the means of γ and β are those of the questions that are asked")
-        training, of = inspected.questions.questions[inspected.rows], "these questions"
+        training, source = inspected.questions.questions[inspected.rows], "these questions"
     chosen = choose_rows(torch.arange(len(training)), 5 * FEWER, 0)
-    return average_film(asked.model, training[chosen]), of
+    return average_film(asked.model, training[chosen]), source
 
 
 def describe_activations(inspected: Inspected) -> Section:
@@ -150,21 +151,21 @@ def describe_attention(inspected: Inspected) -> Section:
     to_places = Table(["question_index", "step", "row", "column", "attention"])
     by_index = {index: token for token, index in inspected.vocabulary.question.items()}
     captions = []
-    for i, of_words, of_places in zip(drawn, words, places, strict=False):
+    for i, word_shares, place_shares in zip(drawn, words, places, strict=False):
         row = inspected.rows[i]
         index = int(inspected.questions.original_index[row])
         tokens = [by_index[t] for t in inspected.questions.questions[row].tolist() if t]
         to_words.rows.extend(
             [index, step + 1, t, tokens[t], float(share)]
-            for (step, t), share in np.ndenumerate(of_words[:, : len(tokens)].numpy())
+            for (step, t), share in np.ndenumerate(word_shares[:, : len(tokens)].numpy())
         )
         to_places.rows.extend(
             [index, step + 1, *place, float(share)]
-            for (step, *place), share in np.ndenumerate(of_places.numpy())
+            for (step, *place), share in np.ndenumerate(place_shares.numpy())
         )
-        top = of_words.topk(min(2, len(tokens))).indices.tolist()  # (S, 2)
-        captions.append([f"{step}: {', '.join(tokens[t] for t in of_step)}"
-                         for step, of_step in enumerate(top, 1)])  # fmt: skip
+        top = word_shares.topk(min(2, len(tokens))).indices.tolist()  # (S, 2)
+        captions.append([f"{step}: {', '.join(tokens[t] for t in indices)}"
+                         for step, indices in enumerate(top, 1)])  # fmt: skip
     drawing.draw_attention(
         [inspected.pictures[i] for i in drawn],
         inspected.on_pictures(batch, places)[: len(drawn)], captions,

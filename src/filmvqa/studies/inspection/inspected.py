@@ -83,7 +83,7 @@ class Inspected:
         """Resample shares (B, ..., h, w) of places of a batch's features to the pictures."""
         features = for_each_question(batch.features, batch.image_of_question)
         spec = self.loader.store.feature_spec
-        maps = [on_picture(spec, *of) for of in zip(features, places, strict=True)]
+        maps = [on_picture(spec, *pair) for pair in zip(features, places, strict=True)]
         return torch.stack(maps)
 
     def write_question(self, i: int) -> str:
@@ -92,7 +92,7 @@ class Inspected:
 
     def write_answer(self, i: int) -> str:
         """A question with its answer, and with the truth if the answer is wrong."""
-        answer, truth = (self.names[int(of[i])] for of in (self.answers.answers, self.truths))
+        answer, truth = self.names[int(self.answers.answers[i])], self.names[int(self.truths[i])]
         correction = "" if self.correct[i] else f" (wrong: {truth})"
         return f"{self.write_question(i)}: {answer}{correction}"
 

@@ -68,7 +68,7 @@ def summarize_attention(words: Tensor, places: Tensor) -> Table:
     averaged over questions; it is k for k equal shares.
     """
     counts = [torch.special.entr(w).sum(2).exp().mean(0) for w in (words, places.flatten(2))]
-    rows = [[step, *each] for step, each in enumerate(torch.stack(counts, 1).tolist(), 1)]
+    rows = [[step, *numbers] for step, numbers in enumerate(torch.stack(counts, 1).tolist(), 1)]
     return Table(["step", "words", "places"], rows)
 
 

@@ -60,8 +60,8 @@ def is_complete(layout: DatasetLayout, record: dict[str, Any]) -> bool:
     path = layout.hint_settings
     if not path.exists():
         return False
-    known = decode_json(read_bytes(path, _REMEDY), dict[str, Any], path, _REMEDY)
-    if changed := sorted(key for key in record if known.get(key) != record[key]):
+    previous = decode_json(read_bytes(path, _REMEDY), dict[str, Any], path, _REMEDY)
+    if changed := sorted(key for key in record if previous.get(key) != record[key]):
         raise UserError(
             f"{path}: the hints were made with other settings ({', '.join(changed)}); use the "
             "same, or another output"

@@ -70,20 +70,20 @@ def mistakes(
         The index (H, W) of the object in each cell, or ``NO_OBJECT``.
     """
     wrong = predicted != truth
-    found = []
+    result = []
     for index in np.unique(objects[objects != NO_OBJECT]):
         cells = objects == index
         count = int((wrong & cells).sum())
         if 2 * count > cells.sum():
-            found.append(Mistake(int(truth[cells][0]), _place(cells), count))
+            result.append(Mistake(int(truth[cells][0]), _place(cells), count))
     touching = ndimage.binary_dilation(truth != BACKGROUND, np.ones((3, 3), bool))
     regions, num_regions = ndimage.label((predicted != BACKGROUND) & ~touching)
     for number in range(1, num_regions + 1):
         cells = regions == number
         count = int(cells.sum())
         if count >= MIN_SPURIOUS:
-            found.append(Mistake(BACKGROUND, _place(cells), count))
-    return sorted(found, key=lambda mistake: (-mistake.cells, mistake.content))
+            result.append(Mistake(BACKGROUND, _place(cells), count))
+    return sorted(result, key=lambda mistake: (-mistake.cells, mistake.content))
 
 
 def largest_unsaid(

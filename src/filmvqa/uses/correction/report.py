@@ -118,12 +118,12 @@ def _by_conditioning(runs: list[SweepRun]) -> dict[str, list[SweepRun]]:
     for run in sorted(runs, key=lambda run: int(run.config.get("seed", 0))):
         grouped.setdefault(str(run.config.get(KEY)), []).append(run)
     seeds = {name: [run.config.get("seed") for run in group] for name, group in grouped.items()}
-    for name, of_name in seeds.items():
-        if len(set(map(str, of_name))) < len(of_name) or of_name != next(iter(seeds.values())):
+    first, first_seeds = next(iter(seeds.items()))
+    for name, name_seeds in seeds.items():
+        if len(set(map(str, name_seeds))) < len(name_seeds) or name_seeds != first_seeds:
             raise UserError(
-                f"{runs[0].folder.parent}: the runs of {KEY}={name} have the seeds {of_name}, "
-                f"those of {next(iter(seeds))} {next(iter(seeds.values()))}; train each with the "
-                "same seeds, once"
+                f"{runs[0].folder.parent}: the runs of {KEY}={name} have the seeds {name_seeds}, "
+                f"those of {first} {first_seeds}; train each with the same seeds, once"
             )
     order = {"film": 0, "guide": 1}
     return dict(sorted(grouped.items(), key=lambda item: order.get(item[0], len(order))))

@@ -128,8 +128,8 @@ def add_up(
     tokens: list[Sequence[int]] = []
     owners, weights = [], []
     for owner, row in enumerate(questions.tolist()):
-        own = tuple(token for token in row if token)
-        for weight, term in sums.get(own, [(1.0, own)]):
+        key = tuple(token for token in row if token)
+        for weight, term in sums.get(key, [(1.0, key)]):
             tokens.append(term)
             owners.append(owner)
             weights.append(weight)

@@ -62,24 +62,25 @@ def report_zero_shot(
     condition_a, condition_b
         The splits.
     """
-    of_a = read_scores(film, condition_a)
-    of_b = {name: read_scores(run, condition_b) for name, run in {"film": film, **others}.items()}
+    scores_a = read_scores(film, condition_a)
+    scores_b = {name: read_scores(run, condition_b) for name, run in others.items()}
+    scores_b["film"] = read_scores(film, condition_b)
     arms = {arm: read_scores(film, condition_b, arm) for arm in ARMS}
-    known = {arm: read_scores(film, condition_a, f"{arm}{HAS}") for arm in (DIRECT, COGENT)}
-    asked = set.intersection(*map(set, of_b.values()))  # without images that a run trained on
+    seen = {arm: read_scores(film, condition_a, f"{arm}{HAS}") for arm in (DIRECT, COGENT)}
+    asked = set.intersection(*map(set, scores_b.values()))  # without images that a run trained on
     concerned = sorted(asked & arms[DIRECT].keys())
     rows = {
-        arm: {"all": _mean(of_b["film"] | scores, asked), "concerned": _mean(scores, concerned)}
+        arm: {"all": _mean(scores_b["film"] | scores, asked), "concerned": _mean(scores, concerned)}
         for arm, scores in arms.items()
     }
     rows |= {
-        name: {"all": _mean(of_b[name], asked), "concerned": _mean(of_b[name], concerned)}
+        name: {"all": _mean(scores_b[name], asked), "concerned": _mean(scores_b[name], concerned)}
         for name in others
     }
     gain = _difference(arms[COGENT], arms[DIRECT], concerned)
-    lost = _difference(known[COGENT], known[DIRECT], sorted(known[DIRECT]))
+    lost = _difference(seen[COGENT], seen[DIRECT], sorted(seen[DIRECT]))
     report = {
-        "condition_a": _mean(of_a, of_a),
+        "condition_a": _mean(scores_a, scores_a),
         "questions": len(asked),
         "concerned": len(concerned),
         "accuracy": rows,
@@ -94,8 +95,9 @@ def _mean(scores: Scores, questions: Any) -> float:
 
 
 def _difference(first: Scores, second: Scores, questions: list[int]) -> Difference:
-    one, other = (np.array([[scores[q][1] for q in questions]]) for scores in (first, second))
-    return estimate_difference(one, other, np.array([first[q][0] for q in questions]))
+    images = np.array([first[q][0] for q in questions])
+    arrays = [np.array([[scores[q][1] for q in questions]]) for scores in (first, second)]
+    return estimate_difference(arrays[0], arrays[1], images)
 
 
 def _format(report: dict[str, Any], gain: Difference, lost: Difference) -> str:
@@ -103,10 +105,10 @@ def _format(report: dict[str, Any], gain: Difference, lost: Difference) -> str:
     for name, row in report["accuracy"].items():
         label = f"trained on A, {ARMS[name]}" if name in ARMS else name
         rows.append([label, *(f"{100 * row[key]:.1f}%" for key in ("all", "concerned"))])
-    of_a, needed, not_needed = (report[key] for key in ("condition_a", "gain", "not_needed"))
+    condition_a, needed, not_needed = (report[key] for key in ("condition_a", "gain", "not_needed"))
     return (
-        f"{100 * of_a:.1f}% of condition A's questions; of B's {report['questions']:,}, of which "
-        f"{report['concerned']:,} name a colour of a shape that A lacks:\n\n"
+        f"{100 * condition_a:.1f}% of condition A's questions; of B's {report['questions']:,}, of "
+        f"which {report['concerned']:,} name a colour of a shape that A lacks:\n\n"
         f"{text_table(rows)}\n\n"
         f"What arithmetic brings where it is needed, in points with a 95% interval over images: "
         f"{gain.format_points()}: {needed['verdict']}\n"
