@@ -76,18 +76,15 @@ class Parts:
             "feature_store.stream": self.reference_reading,
             **{f"train_step.{n}": partial(self.reference_step, n) for n in settings.models},
         }
+
+        def train_batch(size: int) -> Work:
+            return self.train_step("film", replace(self.trainer, batch_size=size))
+
+        preprocess = self.question_preprocessing
         self.by_size: dict[str, tuple[str, int, Callable[[int], Work]]] = {
-            "question_preprocessing": (
-                "questions",
-                settings.questions,
-                self.question_preprocessing,
-            ),
+            "question_preprocessing": ("questions", settings.questions, preprocess),
             "feature_extraction": ("images", inputs.images, self.feature_extraction),
-            "train_step.film": (
-                "batch",
-                2 * self.trainer.batch_size,
-                lambda size: self.train_step("film", replace(self.trainer, batch_size=size)),
-            ),
+            "train_step.film": ("batch", 2 * self.trainer.batch_size, train_batch),
         }
 
     def question_preprocessing(self, count: int | None = None) -> Work:
@@ -112,17 +109,16 @@ class Parts:
             os.link(path, folder / path.name)
         backbone = build_backbone("resnet101", 3, self.inputs.resnet_weights())
         settings = ExtractionSettings(threads=os.cpu_count() or 2, precision=self.trainer.precision)
-
-        def extract() -> None:
-            Extraction(
-                folder, target, SPLIT, backbone, IMAGE_SHAPE[1:], settings, device=self.device
-            ).run()
-
+        extraction = partial(
+            Extraction, folder, target, SPLIT, backbone, IMAGE_SHAPE[1:], settings,
+            device=self.device,
+        )  # fmt: skip
         with torch.inference_mode():
             image = torch.zeros((1, *IMAGE_SHAPE), dtype=torch.uint8)
             flops = count_operations(lambda: backbone(image))
         return Work(
-            "images", len(paths), extract, lambda: target.unlink(missing_ok=True),
+            "images", len(paths), lambda: extraction().run(),
+            lambda: target.unlink(missing_ok=True),
             flops=flops, ceiling=self.arithmetic_ceiling,
         )  # fmt: skip
 
@@ -224,11 +220,9 @@ class Parts:
         """Build the model ``name`` for features of ``shape`` (C, H, W)."""
         vocabulary = self.inputs.vocabulary
         model = build_model(
-            **self.settings.models[name],
-            feature_shape=shape,
-            vocab_size=len(vocabulary.question),
-            num_answers=len(vocabulary.answer),
-        )
+            **self.settings.models[name], feature_shape=shape,
+            vocab_size=len(vocabulary.question), num_answers=len(vocabulary.answer),
+        )  # fmt: skip
         accelerate(model)
         return model
 
@@ -238,10 +232,9 @@ class Parts:
         model = self._model("film", RESNET_SHAPE).to(self.device).eval()
         rows = torch.arange(min(4 * EVALUATION_BATCH, len(loader.questions)))
         batch = loader.batch(rows[:EVALUATION_BATCH])
+        inputs = (batch.features, batch.questions, batch.image_of_question)
         with torch.inference_mode(), autocast(self.device, precision):
-            flops = count_operations(
-                lambda: model(batch.features, batch.questions, batch.image_of_question)
-            )
+            flops = count_operations(lambda: model(*inputs))
         return Work(
             "questions", len(rows),
             lambda: predict(model, loader, rows, precision=precision, progress=False),
