@@ -23,7 +23,7 @@ def test_a_sheet_of_one_image_and_what_is_refused(tiny_world: Path, tmp_path: Pa
         with pytest.raises(
             UserError, match=r"^(rows|columns)=.*must be a whole number from 1 to 100"
         ):
-            DrawSheetSettings(data=DataSettings(name="x"), output="y.png", **options)
+            DrawSheetSettings(data=DataSettings(name="x", root="x"), output="y.png", **options)
     with pytest.raises(UserError, match=r"val: has fewer than 10000 images; lower rows or columns"):
         draw_sheet(questions, images, tmp_path / "y.png", rows=100, columns=100)
     with pytest.raises(UserError, match=r"val_questions\.json: would overwrite the input"):

@@ -72,10 +72,7 @@ def describe_confusion(inspected: Inspected) -> Section:
 
 def describe_consistency(inspected: Inspected) -> Section:
     """Describe whether comparisons agree with counts."""
-    table = measure_consistency(
-        inspected.model, inspected.loader, inspected.vocabulary, inspected.records,
-        inspected.answers.answers, inspected.rows,
-    )  # fmt: skip
+    table = measure_consistency(inspected)
     text = "There are no comparisons of numbers whose programs are known."
     for name, count, *shares in table.rows:
         if name == "all":

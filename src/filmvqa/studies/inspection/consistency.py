@@ -11,14 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from filmvqa.evaluation.batches import Loader
 from filmvqa.evaluation.predictions import evaluating
 from filmvqa.questions.dataset import padded
-from filmvqa.questions.vocabulary import Vocabulary
+from filmvqa.studies.inspection.inspected import Inspected
 from filmvqa.studies.inspection.tables import Table
-from filmvqa.worlds.engine.schema import Function, Question
+from filmvqa.worlds.engine.schema import Function
 
 #: The words of relations between "are" and "the", and the functions of comparisons.
 _RELATIONS = {
@@ -96,43 +95,35 @@ def _word_noun(values: dict[str, str], *, plural: bool = False) -> str:
     return " ".join([*words, values.get("shape", "thing") + ("s" if plural else "")])
 
 
-def measure_consistency(
-    model: nn.Module,
-    loader: Loader,
-    vocabulary: Vocabulary,
-    questions: Sequence[Question | None],
-    answers: Tensor,
-    rows: Tensor,
-) -> Table:
+def measure_consistency(inspected: Inspected) -> Table:
     """Compare the answers to comparisons with the answers to the counts of their sets.
 
     The network is also asked for the counts. The table has, for each comparison whose counts are
-    numbers, how often it agrees with the counts, and how often it is right. ``questions`` are
-    those of ``rows``, and ``answers`` (N,) the network's answers to them.
+    numbers, how often it agrees with the counts, and how often it is right.
     """
-    texts = vocabulary.answers()
+    names = inspected.names
     table = Table(["comparison", "questions", "agree", "right", "right if counts are right"])
-    programs = [question.program if question else None for question in questions]
     comparisons = {
         i: comparison
-        for i, program in enumerate(programs)
-        if program and (comparison := find_comparison(program)) is not None
+        for i, question in enumerate(inspected.records)
+        if question and question.program and (comparison := find_comparison(question.program))
     }
     if not comparisons:
         return table
-    truths = loader.questions.answers
-    assert truths is not None
-    images = loader.questions.images[rows]
     counting = [text for comparison in comparisons.values() for text in comparison.counts]
-    about = images[torch.tensor(list(comparisons))].repeat_interleave(2)
-    counts = [texts[i] for i in _ask(model, loader, vocabulary, counting, about).tolist()]
+    rows = inspected.rows[list(comparisons)]
+    images = inspected.questions.images[rows].repeat_interleave(2)
+    counts = [names[i] for i in _ask(inspected, counting, images).tolist()]
     results: dict[str, list[tuple[bool, bool, bool]]] = {}
     for (i, comparison), first, second in zip(
         comparisons.items(), counts[::2], counts[1::2], strict=True
     ):
         if first.isdigit() and second.isdigit():
             implied = comparison.implied(int(first), int(second))
-            answer, truth = texts[int(answers[i])], texts[int(truths[rows[i]])]
+            answer, truth = (
+                names[int(inspected.answers.answers[i])],
+                names[int(inspected.truths[i])],
+            )
             result = (answer == implied, answer == truth, implied == truth)
             for name in (comparison.function, "all"):
                 results.setdefault(name, []).append(result)
@@ -143,14 +134,12 @@ def measure_consistency(
     return table
 
 
-def _ask(
-    model: nn.Module, loader: Loader, vocabulary: Vocabulary, texts: Sequence[str], images: Tensor
-) -> Tensor:
+def _ask(inspected: Inspected, texts: Sequence[str], images: Tensor) -> Tensor:
     """Answer questions (M,) about images (M,) of the loader's store."""
-    answers = []
+    model, loader, answers = inspected.model, inspected.loader, []
     with evaluating(model):
         for part in torch.split(torch.arange(len(texts)), loader.batch_size):
-            questions = padded([vocabulary.encode(texts[i]) for i in part.tolist()])
+            questions = padded([inspected.vocabulary.encode(texts[i]) for i in part.tolist()])
             distinct, index = torch.unique(images[part], return_inverse=True)
             features = loader.store.read(distinct)
             answers.append(model(features, questions, index.to(features.device)).argmax(1).cpu())

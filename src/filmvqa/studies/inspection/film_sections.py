@@ -43,20 +43,18 @@ def describe_points(inspected: Inspected, gamma: Tensor, beta: Tensor) -> Sectio
 
     places = inspected.find_places(inspected.fewer)
     both = torch.cat([gamma[places], beta[places]], 2)  # (N, L, 2C)
-    layers = [
-        layer
-        for layer in dict.fromkeys((0, both.shape[1] - 1))
-        if (both[:, layer] != both[0, layer]).any()
-    ]
     types, names = inspected.questions.types, inspected.questions.type_names
     labels = ["unknown"] * len(places)
     if types is not None:
         labels = [names[i] if i >= 0 else "other" for i in types[inspected.fewer].tolist()]
     perplexity = min(30.0, max(1.0, (len(places) - 1) / 3))
     points, table = {}, Table(["layer", "x", "y", "function"])
-    for layer in layers:
+    for layer in dict.fromkeys((0, both.shape[1] - 1)):
+        values = both[:, layer]  # (N, 2C)
+        if (values == values[0]).all():
+            continue
         tsne = TSNE(perplexity=perplexity, random_state=0, init="pca")
-        points[f"layer {layer + 1}"] = xy = tsne.fit_transform(both[:, layer].numpy())
+        points[f"layer {layer + 1}"] = xy = tsne.fit_transform(values.numpy())
         for point, label in zip(xy.tolist(), labels, strict=True):
             table.rows.append([layer + 1, *point, label])
     text = "t-SNE takes at least two questions with different γ and β."
