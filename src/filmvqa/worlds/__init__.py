@@ -1,1 +1,1 @@
-"""Worlds: what questions are about, and how they are made. Nothing here imports torch."""
+"""Worlds: scenes, their images or sounds, and questions about them. Nothing here imports torch."""

@@ -1,7 +1,7 @@
 """CLEVR's camera: pose, scene directions and projection onto the image.
 
-Pose and focal length are those of the CLEVR release. A camera that looks at the origin reproduces
-the object positions in ``CLEVR_val_000010.png`` with an error of 2 pixels.
+Pose and focal length are those of the CLEVR release. A camera that faces the origin reproduces the
+object positions in ``CLEVR_val_000010.png`` with an error of 2 pixels.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ Array = NDArray[np.float64]
 CAMERA_POSITION = np.array([7.48113, -6.50764, 5.34367])
 #: Focal length in image widths: a 35 mm lens on a 32 mm sensor.
 FOCAL_LENGTH = 35.0 / 32.0
-#: Aspect ratio of the release's field of view. It is the same for every image size, so a 224×224
-#: image shows what resizing a 480×320 image of the release to 224×224 shows.
+#: Aspect ratio of the release's field of view. It does not depend on the image size, so a 224×224
+#: image shows the same as a 480×320 image of the release that is resized to 224×224.
 FRAME_ASPECT = 480.0 / 320.0
-#: That of the official generator's default, 320×240: as wide, but higher.
+#: Aspect ratio of the official generator's default, 320×240: the same width, but higher.
 DEFAULT_FRAME_ASPECT = 320.0 / 240.0
 
 

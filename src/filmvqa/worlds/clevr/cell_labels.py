@@ -1,7 +1,8 @@
-"""Rendered images with labels for the cells of a feature map, to pretrain a backbone with.
+"""Rendered images with labels for the cells of a feature map, to pretrain a backbone.
 
-The images vary more than the generator's, so that the network also reads those of other cameras and
-of other sizes: frames from the release's to the official generator's default, resized pictures.
+The images vary more than the generator's, so that the network generalises to other cameras and
+sizes: their fields of view range from the release's to the official generator's default, and some
+images are resized.
 """
 
 from __future__ import annotations
@@ -25,14 +26,14 @@ from filmvqa.worlds.clevr.scene_file import ATTRIBUTES
 from filmvqa.worlds.clevr.scene_rules import SceneRules
 from filmvqa.worlds.clevr.scenes import Layout
 
-#: The least share of a cell's pixels that an object must cover to label the cell.
+#: An object labels a cell if it covers at least this share of the cell's pixels.
 MIN_SHARE = 0.25
-#: Of the release's pictures, in pixels.
+#: Width of the release's images in pixels.
 RELEASE_WIDTH = 480
 
 
 def pretraining_examples(rules: SceneRules | None = None) -> PretrainingExamples:
-    """Images of scenes by some rules; None is ``SceneRules()``."""
+    """Pretraining images of scenes under ``rules``; None selects ``SceneRules()``."""
     rules = rules or SceneRules()
     num_values = {name: len(values) for name, values in ATTRIBUTES.items()}
     return PretrainingExamples(num_values, partial(draw_labelled_images, rules=rules), repr(rules))
@@ -41,9 +42,12 @@ def pretraining_examples(rules: SceneRules | None = None) -> PretrainingExamples
 def draw_labelled_images(
     count: int, size: int, seed: tuple[int, ...], rules: SceneRules
 ) -> LabelledImages:
-    """Render ``count`` square images of ``size`` pixels with their labels: half of them in the
-    release's frame, the others in frames between it and the official generator's default; and of
-    each three, one larger, up to the release's 480 pixels, and resized as pictures are."""
+    """Render ``count`` square images of ``size`` pixels with their labels.
+
+    Half of them have the release's field of view; that of the others lies between it and the
+    official generator's default. Every third image is rendered at a larger size, up to the
+    release's 480 pixels, and resized.
+    """
     rng = np.random.default_rng(seed)
     labelled = LabelledImages.empty(count, size, len(ATTRIBUTES))
     for index in range(count):
@@ -54,7 +58,7 @@ def draw_labelled_images(
         if index % 3 == 2:
             width = int(rng.integers(size, max(size, RELEASE_WIDTH) + 1))
             height = round(width / frame_aspect)
-        # A larger picture has as many rays for each pixel of the image.
+        # The resized image has as many rays per pixel.
         rays = 2 if width < 2 * size else 1
         layout, rendered = sample_and_render(rng, rules, width, height, rays, frame_aspect)
         labelled.images[index] = resize_picture(Image.fromarray(rendered.image), (size, size))
@@ -66,10 +70,10 @@ def draw_labelled_images(
 def _label_cells(
     labelled: LabelledImages, index: int, layout: Layout, mask: NDArray[np.uint8]
 ) -> None:
-    """Write the labels of the image ``index``; ``mask`` (H, W) has the object of each pixel.
+    """Write the labels of image number ``index``; ``mask`` (H, W) has the object of each pixel.
 
-    The place of an object is among the cells that it covers more than others do, as its centre may
-    be hidden: those nearer than a cell to the centre in both directions, or the nearest.
+    The places of an object are cells that it labels, since its centre may be hidden: those less
+    than a cell from the centre in both directions, and always the nearest one.
     """
     cells = labelled.places.shape[-1]
     blocks = mask.reshape(cells, STRIDE, cells, STRIDE)

@@ -1,4 +1,4 @@
-"""Fetching and unpacking the official archives."""
+"""Download and unpacking of the official archives."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _BLOCK = 1 << 20
 _TIMEOUT = 60
 #: The first bytes of a zip archive, and of one without entries.
 _ZIP_BEGINNINGS = (b"PK\x03\x04", b"PK\x05\x06")
-#: What reading a damaged, encrypted or unusual archive raises.
+#: Errors from reading a damaged, encrypted or unusual archive.
 _ZIP_ERRORS = (
     zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, ValueError,
 )  # fmt: skip
@@ -36,26 +36,27 @@ _ZIP_ERRORS = (
 def download_archive(
     url: str, folder: str | Path, *, md5: str | None = None, needs: int | None = None
 ) -> None:
-    """Fetch a zip archive and unpack it into ``folder``, without the archive's top folder.
+    """Download a zip archive and unpack it into ``folder``, without the archive's top folder.
 
-    The archive is fetched into ``.<name>.part``. An interrupted call is resumed: from the bytes
-    fetched, and with the files not yet unpacked. The archive is removed when all is unpacked.
+    The archive is downloaded to ``.<name>.part`` and deleted when all files are unpacked. A later
+    call resumes an interrupted download, and unpacks only missing files.
 
-    An archive that is in the folder under its own name was put there by the user: it is unpacked
-    instead, and kept. Files that are in the folder are never replaced.
+    If the user has put the archive into the folder under its own name, that file is unpacked
+    instead and kept. Existing files are never replaced.
 
     Parameters
     ----------
     md5
-        Hexadecimal checksum; None leaves the check to the archive's own (CRC-32 a file).
+        Hexadecimal checksum of the archive; None relies on the CRC-32 of each file in it.
     needs
-        Bytes that archive and content take together; None: three times the archive.
+        Size of the archive and its content together in bytes; None estimates three times the
+        archive's size.
 
     Raises
     ------
     UserError
-        If the archive cannot be fetched, is incomplete or broken, does not fit on the disk, or
-        contains a file that is in the folder with other content.
+        If the archive cannot be downloaded, is incomplete or broken, does not fit on the disk, or
+        contains a file that exists in the folder with other content.
     """
     folder = Path(folder)
     name = Path(unquote(urlsplit(url).path)).name or "archive.zip"
@@ -71,20 +72,20 @@ def download_archive(
                 f"if it is unfinished, finish it, or rename it to {own.name} and run again, which "
                 "goes on from its end; or move it away to have it fetched"
             )
-        elif not zipfile.is_zipfile(own):  # the directory is at the end of an archive
+        elif not zipfile.is_zipfile(own):  # true only for a complete archive
             check_output(own)
             _fetch(url, own, needs)
         _check_archive(archive, md5, remedy)
         _unpack(archive, folder, remedy)
         if archive == users:
             print(f"{users}: was there before, and is kept")
-        os.sync()  # all of it at once: 100,000 files one by one would take an hour
+        os.sync()  # fsync of 100,000 single files would take an hour
         marker.touch()
         own.unlink(missing_ok=True)
 
 
 def _fetch(url: str, part: Path, needs: int | None) -> None:
-    """Append to ``part`` what it lacks of the file at ``url``."""
+    """Append the missing bytes of the file at ``url`` to ``part``."""
     fetched = part.stat().st_size if part.exists() else 0
     try:
         request = Request(url, headers={"Range": f"bytes={fetched}-"} if fetched else {})
@@ -95,7 +96,7 @@ def _fetch(url: str, part: Path, needs: int | None) -> None:
             _check_space(part, fetched, size, needs)
             _append(url, part, fetched, start, size, response)
     except HTTPError as error:
-        if error.code == 416 and fetched:  # nothing follows what was fetched
+        if error.code == 416 and fetched:  # the server has no further bytes
             _, size = _read_extent(error, fetched)
             if size in (None, fetched):
                 return
@@ -108,7 +109,7 @@ def _fetch(url: str, part: Path, needs: int | None) -> None:
         ) from None
     except (HTTPException, OSError) as error:
         if getattr(error, "filename", None):
-            raise  # of the disk
+            raise  # an error of the disk
         raise UserError(
             f"{url}: cannot be reached, or the connection was cut ({one_line(error)}); check the "
             "network and run again to go on"
@@ -120,8 +121,10 @@ def _fetch(url: str, part: Path, needs: int | None) -> None:
 
 
 def _read_extent(response: Any, fetched: int) -> tuple[int, int | None]:
-    """Where in the file the body of a reply begins, and the size of the whole file; None if the
-    server does not say, as in replies that are sent in chunks."""
+    """The position in the file at which the body of a reply begins, and the file's size.
+
+    The size is None if the server does not send it, as in chunked replies.
+    """
     part = re.match(r"bytes (?:(\d+)-\d+|\*)/(\d+)?", response.headers.get("Content-Range", ""))
     if part:
         return int(part[1] or 0), int(part[2]) if part[2] else None
@@ -132,7 +135,7 @@ def _read_extent(response: Any, fetched: int) -> tuple[int, int | None]:
 
 
 def _check_space(part: Path, fetched: int, size: int | None, needs: int | None) -> None:
-    """Print what is to be fetched; raise ``UserError`` if it does not fit on the disk."""
+    """Print the size of the download; raise ``UserError`` if it does not fit on the disk."""
     total = "an unknown size" if size is None else f"{size / 2**30:.2f} GiB"
     print(f"{part.name}: {total} to fetch into {part.parent}, {fetched / 2**30:.2f} GiB there")
     required = needs if needs is not None or size is None else 3 * size
@@ -146,8 +149,10 @@ def _check_space(part: Path, fetched: int, size: int | None, needs: int | None) 
 def _append(
     url: str, part: Path, fetched: int, start: int, size: int | None, response: Any
 ) -> None:
-    """Append the body of a reply, which begins at byte ``start`` of the file; bytes before
-    ``fetched`` are passed over, as a server that knows no ranges sends all."""
+    """Append the body of a reply, which begins at byte ``start`` of the file.
+
+    Bytes before ``fetched`` are skipped, since a server without ranges sends the whole file.
+    """
     position = start
     with (
         named_errors(part),
@@ -170,7 +175,7 @@ def _append(
 
 
 def _check_archive(archive: Path, md5: str | None, remedy: str) -> None:
-    """Raise ``UserError`` if an archive is incomplete, or has another MD5."""
+    """Raise ``UserError`` if an archive is incomplete or has the wrong MD5."""
     size = format_bytes(archive.stat().st_size)
     try:
         with zipfile.ZipFile(archive):
@@ -187,7 +192,7 @@ def _check_archive(archive: Path, md5: str | None, remedy: str) -> None:
 
 
 def _unpack(archive: Path, folder: Path, remedy: str) -> None:
-    """Unpack what is not yet in the folder; each file gets its name when it is complete."""
+    """Unpack the missing files; each has a temporary name until it is complete."""
     try:
         with zipfile.ZipFile(archive) as source:
             entries = {
@@ -222,7 +227,7 @@ def _place(archive: Path, entry: zipfile.ZipInfo) -> Path:
 
 
 def _is_unpacked(target: Path, entry: zipfile.ZipInfo, archive: Path) -> bool:
-    """Whether an entry is in its place. Raises ``UserError`` if another file is."""
+    """Whether an entry is unpacked; ``UserError`` if ``target`` has other content."""
     if not target.exists():
         return False
     checksum = 0

@@ -1,4 +1,4 @@
-"""Scenes that are changed by hand: objects moved, changed, added and taken away."""
+"""Scenes that are edited by hand: objects are moved, changed, added and removed."""
 
 from __future__ import annotations
 
@@ -18,22 +18,23 @@ from filmvqa.worlds.clevr.scene_rules import SceneRules
 from filmvqa.worlds.clevr.scenes import Layout, PlacedObject, to_scene
 from filmvqa.worlds.engine.programs import SceneIndex
 
-#: More objects than CLEVR has, but fewer than masks can tell apart.
+#: More objects than CLEVR has, but fewer than masks can distinguish.
 MAX_OBJECTS = 20
 
 
 class EditedScene(Layout):
-    """A scene whose changes return another scene."""
+    """An immutable scene; each method that changes it returns another scene."""
 
     @classmethod
     def sampled(cls, seed: int, num_objects: int | None = None) -> EditedScene:
-        """A scene as the generator draws it, none of whose objects (so many; None: 3 to 10) is
-        hidden.
+        """Sample a scene like the generator; none of its objects is hidden.
+
+        ``num_objects`` is None for 3 to 10 objects.
 
         Raises
         ------
         UserError
-            If so many objects do not fit.
+            If the objects do not fit.
         """
         rules = SceneRules()
         if num_objects is not None:
@@ -43,11 +44,11 @@ class EditedScene(Layout):
         return cls(layout.camera, layout.lamps, layout.objects)
 
     def scene(self, width: int = 480, height: int = 320) -> Scene:
-        """The scene as files have it, with relationships as CLEVR computes them."""
+        """The scene's record, with relationships as CLEVR computes them."""
         return to_scene(self, SceneRules(), "edited", 0, width, height)
 
     def index(self) -> SceneIndex:
-        """The scene as programs are executed on it."""
+        """The scene's index, for the execution of programs."""
         return SceneIndex(self.scene())
 
     def render(self, width: int = 480, height: int = 320, rays: int = 2) -> Rendered:
@@ -58,12 +59,12 @@ class EditedScene(Layout):
         return rendered
 
     def with_object(self, number: int, **changes: Any) -> EditedScene:
-        """With changed attributes, place or rotation of one object.
+        """Change the attributes, position or rotation of one object.
 
         Raises
         ------
         UserError
-            For a value that the attribute does not have.
+            If an attribute does not have the value.
         """
         objects = list(self.objects)
         objects[number] = replace(objects[number], **changes)
@@ -81,8 +82,11 @@ class EditedScene(Layout):
     def moved_to_pixel(
         self, number: int, x: float, y: float, width: int, height: int, extent: float = 4.5
     ) -> EditedScene:
-        """With an object moved on the ground so that its centre is seen at a pixel, as far as that
-        is within ``extent`` of the middle; unmoved for a pixel that shows no ground."""
+        """Move an object on the ground so that its centre appears at a pixel.
+
+        Its coordinates are clipped to ``extent``. The scene stays unchanged if the pixel does not
+        show the ground.
+        """
         moved = self.objects[number]
         place = ground_point(self.camera, x, y, width, height, moved.half_extent)
         if place is None:
@@ -91,21 +95,23 @@ class EditedScene(Layout):
         return self.with_object(number, x=float(x), y=float(y))
 
     def pixels(self, width: int, height: int) -> list[tuple[float, float]]:
-        """Where the objects' centres are seen."""
+        """The pixel coordinates of the objects' centres."""
         centres = self.centres()
         return [self.camera.project(centre, width, height)[:2] for centre in centres]
 
     def problems(self, visible: Sequence[int] | NDArray[np.int64] | None = None) -> list[str]:
-        """What CLEVR's constraints have against the scene, a line each.
+        """The constraints of CLEVR that the scene violates, a sentence for each.
 
-        ``visible`` are the visible pixels of each object in a picture of 320×240; None leaves them
-        out.
+        ``visible`` has the number of visible pixels of each object in an image of 320×240 pixels;
+        None skips that constraint.
         """
-        rules, found = SceneRules(), []
+        rules, problems = SceneRules(), []
         count = len(self.objects)
         if not rules.min_objects <= count <= rules.max_objects:
-            found.append(f"{count} objects; CLEVR has {rules.min_objects} to {rules.max_objects}")
-        found += [
+            problems.append(
+                f"{count} objects; CLEVR has {rules.min_objects} to {rules.max_objects}"
+            )
+        problems += [
             f"the {o} is further than {rules.extent:g} from the middle"
             for o in self.objects
             if max(abs(o.x), abs(o.y)) > rules.extent
@@ -115,25 +121,24 @@ class EditedScene(Layout):
             offset = np.array([b.x - a.x, b.y - a.y, 0.0])
             gap = float(np.hypot(*offset[:2])) - a.half_extent - b.half_extent
             if gap < rules.min_gap:
-                found.append(f"the {a} and the {b} are too close to each other")
+                problems.append(f"the {a} and the {b} are too close to each other")
                 continue
             for name, words in (("right", "left and right"), ("front", "front and behind")):
                 if abs(float(offset @ directions[name])) < rules.min_margin:
-                    found.append(f"between the {a} and the {b}, {words} is too close to tell")
+                    problems.append(f"between the {a} and the {b}, {words} is too close to tell")
         if visible is not None:
-            found += [
+            problems += [
                 f"the {o} is hidden, but for {pixels} of 320×240 pixels"
                 for o, pixels in zip(self.objects, visible, strict=True)
                 if pixels < rules.min_pixels
             ]
-        return found
+        return problems
 
 
 def ground_point(
     camera: Camera, x: float, y: float, width: int, height: int, above: float
 ) -> tuple[float, float] | None:
-    """The place (x, y) at a height ``above`` the ground that a pixel shows; None for a pixel at or
-    above the horizon."""
+    """The point (x, y) at height ``above`` that a pixel shows; None at or above the horizon."""
     focal_x, focal_y = camera.focal_lengths(width, height)
     ray = (
         camera.forward

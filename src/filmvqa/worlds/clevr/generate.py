@@ -1,4 +1,4 @@
-"""Generation of CLEVR sets: what the shared machinery must know of this world."""
+"""Generation of CLEVR sets: the ``Maker`` of this world."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from filmvqa.worlds.clevr.scene_file import Scene
 from filmvqa.worlds.clevr.scenes import image_filename, to_scene
 from filmvqa.worlds.engine.generate import Maker
 
-#: Upper estimate of the size of a PNG file (measured: 0.5 to 0.9).
+#: Upper estimate of the size of a PNG file; measured sizes are 0.5 to 0.9 bytes per pixel.
 BYTES_PER_PIXEL = 1
 
 
 def draw_image(settings: GeneratorSettings, split: str, index: int) -> tuple[Scene, Rendered]:
-    """Sample and render one image; the result depends only on the settings, split and index.
+    """Sample and render one image; it depends only on the settings, split and index.
 
     Raises
     ------
     UserError
-        If the rules cannot be satisfied; see ``sample_and_render``.
+        As from ``sample_and_render``.
     """
     rng = np.random.default_rng([settings.seed, zlib.crc32(split.encode()), index])
     width, height = settings.width, settings.height

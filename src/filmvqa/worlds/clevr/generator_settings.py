@@ -1,4 +1,4 @@
-"""The settings of a generated set."""
+"""The settings of a generated CLEVR set."""
 
 from __future__ import annotations
 
@@ -37,23 +37,23 @@ class GeneratorSettings(Settings):
     width, height
         Image size in pixels.
     rays
-        Each pixel near an object is sampled by ``rays`` × ``rays`` rays, the ground's others by at
-        most 2 × 2, which suffice there.
+        Each pixel near an object is sampled by ``rays`` × ``rays`` rays; other pixels show only the
+        ground and need at most 2 × 2.
     seed
-        Seed of scenes and questions.
+        Random seed of scenes and questions.
     questions_per_image
         Maximal number of questions about one image.
     short_questions
-        Share of these that are short ones, as people type them (``ShortQuestions``), by split,
-        rounded down; None: none.
+        Share of the questions about an image that are short, as people type them
+        (``ShortQuestions``), by split, rounded down; None disables them.
     families
         Groups and numbers of the question families to use; None selects all of them.
     templates
         Folder of question templates; None selects the templates of this package.
     withhold
-        Splits whose questions have no answers, as CLEVR's test split has none.
+        Splits whose questions have no answers, like CLEVR's test split.
     rgba
-        Whether images are opaque RGBA, as the release's are, or RGB, which takes less room.
+        Whether images are opaque RGBA, like the release's, instead of RGB, which is smaller.
     masks
         Whether to write object masks.
     date

@@ -1,4 +1,4 @@
-"""Typed questions read as programs, by the templates that could have been worded so."""
+"""Parsing of typed questions into programs, by matching them with the templates' wordings."""
 
 from __future__ import annotations
 
@@ -11,26 +11,24 @@ from filmvqa.worlds.engine.programs import NotUniqueError, SceneIndex, answer_te
 from filmvqa.worlds.engine.schema import Function
 from filmvqa.worlds.engine.world import CLEVR
 
-#: What each word for a value or a relation stands for.
+#: The value or relation of each synonym.
 _CANONICAL = {word: value for value, words in CLEVR.synonyms.items() for word in words}
 _TOKEN = re.compile(r"[\[\]]|<\w+>\w*|[^\s\[\]]+")
 _PUNCTUATION = re.compile(r"[?;,.!]")
-#: Words that a wording may do without, or put otherwise: see ``_drop_other`` and the article of
-#: ``write_question`` in ``wording``.
+#: Patterns of words that ``wording`` drops (``_drop_other``) or changes (the article).
 _VARIANTS = {"other": "(?:other )?", "another": "(?:another|an?) ", "a": "an? "}
 
 
 @dataclass(frozen=True)
 class Reading:
-    """One way to read a question: the family of its template, and its program."""
+    """One reading of a question: the family of its template, and its program."""
 
     family: int
     program: list[Function]
 
 
 class QuestionParser:
-    """Reads questions as the families word them; upper and lower case, punctuation and spaces do
-    not matter."""
+    """Parses questions in the wordings of the families; ignores case, punctuation and spaces."""
 
     def __init__(self, families: Sequence[Family]) -> None:
         self._wordings = [
@@ -40,9 +38,9 @@ class QuestionParser:
         ]
 
     def read(self, question: str) -> list[Reading]:
-        """All readings of a question with different programs; none if no wording fits.
+        """All readings of a question with different programs; empty if no wording matches.
 
-        A question may have several: "the same number of A and B" in either order, for example.
+        For example, "the same number of A and B" can be read in either order.
         """
         words = _PUNCTUATION.sub(" ", question.lower()).split()
         text = "".join(f"{word} " for word in words)
@@ -60,15 +58,15 @@ class QuestionParser:
         return readings
 
     def true_answer(self, question: str, scene: SceneIndex) -> str | None:
-        """The answer that a scene gives; None if no wording fits, or none of the readings has an
-        answer, or they do not agree."""
+        """The answer on a scene; None if no wording matches, no reading has an answer, or the
+        readings' answers differ."""
         answers = {answer for reading in self.read(question)
                    if (answer := answer_of(reading.program, scene)) is not None}  # fmt: skip
         return answers.pop() if len(answers) == 1 else None
 
 
 def answer_of(program: Sequence[Function], scene: SceneIndex) -> str | None:
-    """The answer of a program; None if it asks for an object that is not there, or not alone."""
+    """The answer of a program; None if it asks for a unique object and there is none."""
     try:
         return answer_text(execute(program, scene)[-1])
     except NotUniqueError:
@@ -76,8 +74,8 @@ def answer_of(program: Sequence[Function], scene: SceneIndex) -> str | None:
 
 
 def _pattern(text: str, template: Template) -> tuple[re.Pattern[str], dict[str, list[str]]]:
-    """A pattern of all wordings of a text, in which each word is followed by a space, and the
-    names of the groups of each parameter."""
+    """A pattern that matches all wordings of a text with a space after each word, and the names of
+    the pattern's groups for each parameter."""
     types = {parameter.name: parameter.type for parameter in template.params}
     groups: dict[str, list[str]] = {name: [] for name in types}
     parts = []
@@ -100,7 +98,7 @@ def _pattern(text: str, template: Template) -> tuple[re.Pattern[str], dict[str, 
 
 
 def _words(parameter_type: str) -> list[str]:
-    """The words that a parameter may stand as, the longest first."""
+    """The words for a parameter's values, the longest first."""
     values = [*CLEVR.domains[parameter_type], *(["thing"] if parameter_type == "Shape" else [])]
     words = [word for value in values for word in CLEVR.synonyms.get(value, (value,))]
     return sorted(words, key=len, reverse=True)
@@ -109,12 +107,12 @@ def _words(parameter_type: str) -> list[str]:
 def _values(
     match: re.Match[str], groups: dict[str, list[str]], template: Template
 ) -> dict[str, str | None] | None:
-    """The values of a template's parameters; None if two places of one differ, or a parameter has
-    a value that the template excludes."""
+    """The values of a template's parameters; None if two occurrences of a parameter differ, or a
+    parameter has a value that the template excludes."""
     values: dict[str, str | None] = {}
     for name, of_name in groups.items():
-        found = {match[group] for group in of_name if match[group] is not None}
-        canonical = {_CANONICAL.get(word, word) for word in found}
+        words = {match[group] for group in of_name if match[group] is not None}
+        canonical = {_CANONICAL.get(word, word) for word in words}
         if len(canonical) > 1:
             return None
         value = canonical.pop() if canonical else None
@@ -125,8 +123,7 @@ def _values(
 
 
 def _program(template: Template, values: dict[str, str | None]) -> list[Function] | None:
-    """The steps of a template's nodes with these values; None where a node needs a value that is
-    not there."""
+    """The program of a template with these values; None if a node lacks a value that it needs."""
     program: list[Function] = []
     last_steps: list[int] = []
     for node in template.nodes:

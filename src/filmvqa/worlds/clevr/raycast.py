@@ -45,7 +45,7 @@ from filmvqa.worlds.clevr.surfaces import (
     surface_normal,
 )
 
-#: Mask value of pixels that show no object.
+#: Mask value of pixels without an object.
 NO_OBJECT = 255
 AMBIENT = 0.132  # ambient light at a point that nothing occludes
 # Radiance that metal reflects from above: it falls with the vertical component of the direction,
@@ -67,9 +67,11 @@ _SURFACES = zlib.crc32(Path(surfaces.__file__).read_bytes())
 
 
 def _njit(function: Callable[..., Any]) -> Any:
-    """Compile a function that uses ``surfaces``. Numba's cache knows functions by their name and
-    asks whether their own file has changed, so the name tells which version of ``surfaces`` is
-    compiled into it."""
+    """Compile a function that uses ``surfaces``.
+
+    Numba's cache identifies a function by its name and checks only its own file for changes, so
+    the version of ``surfaces`` is made part of the name.
+    """
     function.__qualname__ += f"_{_SURFACES:08x}"
     return njit(**NUMBA_OPTIONS)(function)
 
@@ -174,7 +176,7 @@ def _direct_light(
 def _shade_ground(
     objects: Array, lamps: Array, shadows: Array, o: Vector, d: Vector, spot: Pair, light: Array
 ) -> None:
-    """Write the RGB radiance of the ground, where a downward ray meets it, to ``light[0:3]``."""
+    """Write the RGB radiance of the ground at the hit of a downward ray to ``light[0:3]``."""
     x, y, _ = ray_point(o, d, -o[2] / d[2])
     _direct_light(objects, lamps, shadows, (x, y, 0.0), (0.0, 0.0, 1.0), d, -1, spot, 0.0, light)
 

@@ -1,9 +1,9 @@
 """Rendering of layouts by ray casting; the compiled part is in ``raycast``.
 
 A surface is lit by three area lamps with soft shadows and by ambient light that nearby objects
-occlude. Metal also reflects its surroundings, other metal included. Object colours are CLEVR's,
-interpreted as linear light, as Blender does. Lamp powers, ambient light, materials and the rounding
-of edges are fitted to three images of the CLEVR release: their scenes, rendered here, differ from
+occlude. Metal also reflects its surroundings, including other metal. Object colours are CLEVR's,
+interpreted as linear light, as in Blender. Lamp powers, ambient light, materials and the rounding
+of edges are fitted to three images of the CLEVR release; renderings of their scenes differ from
 them by 2.3 levels of 255 on average.
 """
 

@@ -85,5 +85,5 @@ class SceneFile(msgspec.Struct):
 
 
 def read_scenes(path: str | Path) -> SceneFile:
-    """Read a CLEVR scene file; raises ``UserError`` if it is missing or damaged."""
+    """Read a CLEVR scene file; ``UserError`` if it is missing or damaged."""
     return decode_json(read_bytes(path, FETCH), SceneFile, path, FETCH_AGAIN)

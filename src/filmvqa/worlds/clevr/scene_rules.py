@@ -1,4 +1,4 @@
-"""Constraints on scenes. Nothing here imports what samples or draws them."""
+"""Constraints on scenes, without imports of the modules that sample or render them."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class SceneRules(Settings):
     extent
         Object positions are in [-extent, extent]² on the ground.
     min_gap
-        Minimal gap on the ground between two objects' circles; corners of cubes may reach into it.
+        Minimal gap on the ground between two objects' circles; corners of cubes may lie in it.
     min_margin
         Minimal offset of two objects along the left-right and the front-behind direction.
     relation_margin
@@ -53,7 +53,7 @@ class SceneRules(Settings):
     min_pixels
         Minimal number of visible pixels of each object in an image of 320×240 pixels.
     max_tries
-        Number of positions that are tried for an object before the scene is restarted.
+        Number of positions that are tried for an object before all objects are drawn again.
     cogent
         CLEVR-CoGenT condition: None, "A", "B", or "split", which selects the last letter of the
         split's name (trainA, valA, valB).

@@ -19,7 +19,7 @@ from filmvqa.worlds.engine.scene_records import register_relate
 
 #: Radii of spheres and cylinders, and half edges of cubes, in world units.
 RADII = {"small": 0.35, "large": 0.7}
-#: Number of consecutive failures after which the scene rules are reported as unsatisfiable.
+#: Number of consecutive failures after which the scene rules count as unsatisfiable.
 MAX_RESTARTS = 10_000
 #: Positions of the three area lamps of CLEVR's base scene before jitter: key, fill, back.
 LAMP_POSITIONS = np.array(
@@ -29,13 +29,13 @@ LAMP_POSITIONS = np.array(
 
 @dataclass(frozen=True)
 class PlacedObject:
-    """An object on the ground: its attributes, its place (x, y) in world units, and its rotation
+    """An object on the ground: its attributes, its position (x, y) in world units, and its rotation
     about the vertical in degrees.
 
     Raises
     ------
     UserError
-        For a value that the attribute does not have.
+        If an attribute does not have the value.
     """
 
     size: str
@@ -59,8 +59,11 @@ class PlacedObject:
 
     @property
     def half_extent(self) -> float:
-        """Radius of spheres and cylinders, half edge of cubes (the official code would divide a
-        cube's by √2, but compares its name with another one, so the release's cubes are large)."""
+        """Radius of spheres and cylinders, half edge of cubes in world units.
+
+        The official code would divide a cube's by √2, but compares its name with a wrong string,
+        so the release's cubes are not divided.
+        """
         return RADII[self.size]
 
 
@@ -78,11 +81,11 @@ class Layout:
 
 
 def sample_layouts(rng: np.random.Generator, rules: SceneRules) -> Iterator[Layout]:
-    """Yield layouts of one scene: their number of objects, camera and lamps are the same.
+    """Yield layouts of one scene, with the same number of objects, camera and lamps.
 
     As in the official generator, these are drawn once, so that their distributions are uniform,
-    however many layouts the caller rejects. The objects are drawn again for each layout, and when
-    one does not fit at any of ``rules.max_tries`` positions.
+    however many layouts the caller rejects. The objects are drawn again for each layout, and also
+    if one of them fits at none of ``rules.max_tries`` positions.
 
     Raises
     ------
@@ -140,7 +143,7 @@ def _uniform_choices(rng: np.random.Generator, values: Sequence[str], count: int
 def _place(
     candidates: Array, radii: Array, axes: Array, min_gap: float, min_margin: float, position: Array
 ) -> bool:
-    """Give each of N objects its first candidate position that is clear of the objects before it.
+    """Give each of N objects its first candidate position that is clear of the previous objects.
 
     Parameters
     ----------
@@ -158,7 +161,7 @@ def _place(
     Returns
     -------
     bool
-        False if no candidate of some object is clear.
+        False if no candidate of an object is clear.
     """
     for i in range(len(radii)):
         for x, y in candidates[i]:
@@ -209,7 +212,7 @@ class _Places(msgspec.Struct):
 
 @register_relate("clevr")
 def relate(scene: dict[str, Any]) -> dict[str, list[list[int]]]:
-    """The relationships of a scene's record without any, from the positions of its objects.
+    """Compute the relationships of a decoded scene from the positions of its objects.
 
     Raises
     ------

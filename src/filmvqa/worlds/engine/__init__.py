@@ -1,1 +1,1 @@
-"""What worlds share: questions from templates, and the engine that answers them."""
+"""The engine of all worlds: it generates questions from templates and executes programs."""

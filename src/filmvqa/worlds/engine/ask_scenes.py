@@ -1,4 +1,4 @@
-"""Questions about the scenes of a file, of any world: this package's, another's or one's own."""
+"""Questions about the scenes of a JSON file, of a world of this package or any other."""
 
 from __future__ import annotations
 
@@ -39,26 +39,25 @@ class AskScenesSettings(ProgramSettings):
     Attributes
     ----------
     scenes
-        Scene JSON in CLEVR's format: of the release, of another generator, or one's own. Scenes
-        need ``objects`` with the world's attributes, ``image_filename``, and ``relationships`` or
-        else what the world's ``relate`` needs.
+        Scene JSON in CLEVR's format, from the release or any generator. A scene needs
+        ``image_filename``, ``objects`` with the world's attributes, and ``relationships``. Scenes
+        without ``relationships`` need the fields that the world's ``relate`` reads.
     output
-        Question JSON, which must not exist.
+        Question JSON; the file must not exist.
     world
-        ``clevr``, ``sound``, or the path of a ``metadata.json``: the objects' attributes and
-        relations.
+        ``clevr``, ``sound``, or the path of a ``metadata.json`` with attributes and relations.
     templates
-        A folder of template files; None: the world's own.
+        Folder of template files; None selects the world's templates.
     families
-        Groups and numbers of the question families; None: all.
+        Groups and numbers of the question families; None selects all of them.
     questions_per_image
         Maximal number of questions about one image.
     short_questions
-        Share of these that are short ones (``ShortQuestions``), rounded down.
+        Share of the questions about an image that are short (``ShortQuestions``), rounded down.
     seed
-        Of the questions.
+        Random seed of the questions.
     workers
-        Number of processes, which changes no byte; None: one a core.
+        Number of processes; None selects the number of cores. The output does not depend on it.
     """
 
     scenes: Annotated[PathText, FILE]
@@ -75,13 +74,13 @@ class AskScenesSettings(ProgramSettings):
 def ask_scenes(settings: AskScenesSettings, relate: Relate | None = None) -> int:
     """Write questions about the scenes of a file in CLEVR's format.
 
-    Scenes of this package's generators get the questions that ``generate`` asked with the same
-    settings, answers of all included; where an earlier version asked, others of the same kinds.
+    Scenes of this package's generators get the same questions as from ``generate`` with the same
+    settings and package version. No split's answers are withheld.
 
     Parameters
     ----------
     relate
-        A function of a module, which gives relationships to scenes without.
+        A module-level function that computes the relationships of scenes that have none.
 
     Returns
     -------
@@ -91,7 +90,7 @@ def ask_scenes(settings: AskScenesSettings, relate: Relate | None = None) -> int
     Raises
     ------
     UserError
-        For a scene that cannot be asked about, named by its number, or an existing output.
+        If the output exists, or a scene is invalid; the message gives the scene's number.
     """
     scenes, output = Path(settings.scenes), Path(settings.output)
     refuse_overwriting(output, scenes)
@@ -113,8 +112,8 @@ def ask_scenes(settings: AskScenesSettings, relate: Relate | None = None) -> int
     def numbered() -> Iterator[Question]:
         nonlocal count
         with worker_pool(settings.workers or cores()) as pool:
-            asked = pool.map(_ask_records, *zip(*shards, strict=True))
-            for questions in tqdm(asked, total=len(shards), desc="questions", unit="shard"):
+            results = pool.map(_ask_records, *zip(*shards, strict=True))
+            for questions in tqdm(results, total=len(shards), desc="questions", unit="shard"):
                 for question in questions:
                     question.question_index = count
                     count += 1
@@ -131,7 +130,7 @@ def _read_families(settings: AskScenesSettings) -> list[Family]:
 def _ask_records(
     records: list[bytes], first: int, settings: AskScenesSettings, relate: Relate | None
 ) -> list[Question]:
-    """The questions of one shard; record 0 is scene number ``first`` of the file."""
+    """Return the questions of one shard; ``records[0]`` is scene number ``first`` of the file."""
     scenes, world = [], read_world(settings.world)
     for number, record in enumerate(records, first):
         try:

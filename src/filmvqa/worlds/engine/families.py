@@ -19,9 +19,9 @@ from filmvqa.worlds.engine.programs import (
 from filmvqa.worlds.engine.schema import Function, decode_json
 from filmvqa.worlds.engine.world import CLEVR, COMPOSITE_NODE, World
 
-#: The name of folders with templates of referring expressions, by which a world's are selected.
+#: Folder of a world's templates of referring expressions.
 REFERRING = "referring"
-#: That of the world's templates which ask in combinations that its own questions lack.
+#: Folder of a world's templates that combine words in ways its questions do not (CLOSURE).
 CLOSURE = "closure"
 
 
@@ -59,12 +59,12 @@ class Node(msgspec.Struct, dict=True):
 
     @cached_property
     def draws_filters(self) -> bool:
-        """Whether the node's filters are not only such as match objects."""
+        """Whether the search also tries random filters, which may match no object."""
         return self.is_composite and not self.is_relate and self.last_function != "unique"
 
     @cached_property
     def required_inputs(self) -> list[str]:
-        """The side inputs that must have a value: filters may lack theirs."""
+        """The side inputs that must have a value; those of filters may be None."""
         return self.side_inputs[: self.is_relate] if self.is_composite else self.side_inputs
 
     def signature(self, world: World) -> tuple[tuple[str, ...], str]:
@@ -91,7 +91,8 @@ class Node(msgspec.Struct, dict=True):
     ) -> int:
         """Append the node's steps to a program, and return the index of the last one.
 
-        ``inputs`` are the steps that give the node's inputs, ``values`` those of its side inputs.
+        ``inputs`` are the indices of the steps whose outputs are the node's inputs; ``values`` has
+        the values of its side inputs by name.
         """
         if not self.is_composite:
             value = values[self.side_inputs[0]] if self.side_inputs else None
@@ -116,8 +117,8 @@ class Node(msgspec.Struct, dict=True):
     ) -> Value:
         """Return the node's output, that of its last step, on a scene.
 
-        ``inputs`` are the outputs of the node's inputs, ``values`` the values of its side inputs;
-        ``ignores_relation`` takes all objects for those in relation.
+        ``inputs`` are the values of the node's inputs, ``values`` those of its side inputs. If
+        ``ignores_relation``, every object counts as related.
 
         Raises
         ------
@@ -142,8 +143,8 @@ class Node(msgspec.Struct, dict=True):
     ) -> str | None:
         """Return what is invalid about the node, or None.
 
-        ``parameter_types`` are the types of the template's parameters, ``output_types`` those of
-        the earlier nodes' outputs.
+        ``parameter_types`` are the types of the template's parameters, and ``output_types`` the
+        types of the earlier nodes' outputs.
         """
         if not (self.is_composite or self.type in world.functions):
             return f"has the unknown type {self.type!r}"
@@ -173,7 +174,7 @@ class Constraint(msgspec.Struct):
     params: list[str | int]
 
     def find_problem(self, node_count: int) -> str | None:
-        """Return what is invalid about the constraint in a template of that many nodes, or None."""
+        """Return what is invalid about the constraint in a template of ``node_count`` nodes."""
         parameter_types: dict[str, list[type]] = {
             "NULL": [str],
             "NEQ": [str, str],
@@ -211,8 +212,8 @@ class Template(msgspec.Struct, dict=True):
     def check(self, name: str, world: World, refers: bool = False) -> None:
         """Raise ``UserError`` if a node, parameter or constraint is invalid.
 
-        ``name`` is the beginning of the error message; ``refers`` tells whether the program has to
-        give objects instead of an answer.
+        ``name`` begins the error message. If ``refers``, the program must give objects instead of
+        an answer.
         """
         if problem := self._find_problem(world, refers):
             raise UserError(f"{name}: {problem}; correct the template")
@@ -247,9 +248,9 @@ class Template(msgspec.Struct, dict=True):
 
     @cached_property
     def equal_parameters(self) -> list[tuple[str, str]]:
-        """Pairs of parameters that must not have different values (constraint NEQ)."""
-        # In spite of the constraint's name, the official generator rejects instances whose two
-        # values differ. Its own templates do not use the constraint.
+        """Pairs of parameters whose values must be equal, if both have one (constraint NEQ)."""
+        # Despite the constraint's name, the official generator rejects instances whose two values
+        # differ. Its own templates do not use the constraint.
         return [(str(c.params[0]), str(c.params[1])) for c in self.constraints if c.type == "NEQ"]
 
     @cached_property
@@ -260,8 +261,8 @@ class Template(msgspec.Struct, dict=True):
 
     @cached_property
     def excludes_yes(self) -> bool:
-        """Whether the constraints leave only "no": the two outputs that are compared must differ,
-        as in the release's family 0, which therefore is hardly ever asked."""
+        """Whether the answer is always "no", since a constraint makes the two compared outputs
+        differ. The release's family 0 is such a template, and is therefore hardly ever asked."""
         last = self.nodes[-1]
         return last.type.startswith("equal_") and any(
             set(pair) == set(last.inputs) for pair in self.differing_outputs
@@ -273,7 +274,7 @@ class Template(msgspec.Struct, dict=True):
 
     @cached_property
     def null_places(self) -> list[tuple[int, ...]]:
-        """Which attributes of each composite node's filter must have no value."""
+        """For each node, the positions in its filter of the attributes that must have no value."""
         filters = [node.side_inputs[node.is_relate :] for node in self.nodes]
         return [
             tuple(k for k, name in enumerate(names) if name in self.null_parameters)
@@ -282,7 +283,7 @@ class Template(msgspec.Struct, dict=True):
 
     @cached_property
     def nodes_after_relations(self) -> dict[int, list[int]]:
-        """For each relation, the nodes whose outputs may change without it, itself included."""
+        """For each relation, the nodes whose outputs depend on it, itself included."""
         after: dict[int, list[int]] = {}
         for k, node in enumerate(self.nodes):
             for affected in after.values():
@@ -294,9 +295,12 @@ class Template(msgspec.Struct, dict=True):
 
     @cached_property
     def decided_by(self) -> list[str | None]:
-        """What alone decides whether a search can go on from a node's choice, for each node: its
-        ``output``, or the objects ``matching`` its filter where relations will be left out. None
-        if more does: chance, or values that must be equal."""
+        """For each node, what determines whether the search succeeds after a choice of its values.
+
+        ``output``: the node's output alone. ``matching``: the objects that match its filter, since
+        the template is also executed without its relations. None: also random filters that are
+        drawn later, or parameters that must be equal.
+        """
         compared = self.nodes_after_relations if self.has_relate else {}
         causes: list[str | None] = []
         for k, node in enumerate(self.nodes):
@@ -309,12 +313,12 @@ class Template(msgspec.Struct, dict=True):
         return causes
 
     def refers(self, world: World = CLEVR) -> bool:
-        """Whether the text is a referring expression: the program gives a set or an object."""
+        """Whether the text is a referring expression: its program gives a set or an object."""
         return self.nodes[-1].signature(world)[1] in ("set", "object")
 
     def answer(self, output: Value, world: World = CLEVR) -> str:
-        """One of the possible answers, by the last node's output; of a referring expression, how
-        many objects it refers to."""
+        """The answer for an output of the last node; for a referring expression, the entry of
+        ``NUMBERS_REFERRED`` for the number of objects."""
         output_type = self.nodes[-1].signature(world)[1]
         if output_type not in ("set", "object"):
             return answer_text(output)
@@ -322,7 +326,7 @@ class Template(msgspec.Struct, dict=True):
         return NUMBERS_REFERRED[min(count, 2)]
 
     def possible_answers(self, world: World = CLEVR) -> list[str]:
-        """All answers that the last function can give, by which questions are balanced."""
+        """All answers that the last function can give; questions are balanced over them."""
         if self.refers(world):
             is_set = self.nodes[-1].signature(world)[1] == "set"
             return list(NUMBERS_REFERRED) if is_set else ["one"]
@@ -336,8 +340,7 @@ class Template(msgspec.Struct, dict=True):
 
 
 class Family(msgspec.Struct):
-    """A template with its number (that of the release for the templates of this package) and its
-    group."""
+    """A template with its number and its group; CLEVR's numbers are those of the release."""
 
     index: int
     group: str
@@ -351,15 +354,15 @@ def read_families(
 ) -> list[Family]:
     """Read the families of a folder of template files, numbered file by file.
 
-    Files with the names of the world's ``family_groups`` come first, in their order (that of the
-    release for CLEVR), then the others by name.
+    Files named in the world's ``family_groups`` come first, in that order (for CLEVR, the
+    release's). The other files follow by name.
 
     Parameters
     ----------
     folder
-        Folder with JSON files; None selects the world's in this package, ``referring`` its
-        referring expressions, and ``closure`` its tests of new combinations. Templates in any
-        folder called ``referring`` give objects, those in others answers.
+        Folder of JSON files. None selects the world's question templates in this package,
+        ``referring`` its referring expressions, and ``closure`` its CLOSURE tests. Templates in a
+        folder called ``referring`` must give objects; templates in other folders, answers.
     selection
         Groups (file names without ``.json``) and numbers of the families to return; None selects
         all families. The selection does not change the families' numbers.

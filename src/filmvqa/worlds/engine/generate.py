@@ -1,14 +1,14 @@
-"""Parallel, resumable generation of data sets in CLEVR's file layout, of any world.
+"""Parallel, resumable generation of data sets of any world in CLEVR's file layout.
 
-Images are drawn in chunks of ``IMAGES_PER_CHUNK``, questions are generated in shards of
+Images are drawn in chunks of ``IMAGES_PER_CHUNK``, and questions are generated in shards of
 ``IMAGES_PER_SHARD`` images. Each finished chunk or shard is a file in ``.partial`` until its split
 is merged. An image depends only on the settings, split and index; the questions of a shard depend
 only on its scenes, the settings, split and shard.
 
-A set may be made in parts, which jobs of a cluster make side by side on a file system that they
-share. A part is a row of shards, counted over all splits, and is locked in ``.partial`` while it is
-made; the set itself is locked only while a part begins, and while the set is merged. Neither the
-number of workers nor that of parts changes a byte.
+Jobs of a cluster may each generate a part of a set on a shared file system. A part is a range of
+consecutive shards, counted over all splits, and is locked in ``.partial`` while it is generated.
+The set itself is locked only while a part starts and while the set is merged. The files do not
+depend on the number of workers or parts.
 """
 
 from __future__ import annotations
@@ -40,44 +40,44 @@ from filmvqa.worlds.engine.worker_pool import worker_pool
 from filmvqa.worlds.engine.world import World, read_world
 
 IMAGES_PER_CHUNK = 50
-#: How long a part waits for another that begins, and the last parts for the one that merges.
+#: How long a part waits for the set's lock when it starts, and to merge the set.
 _SECONDS_TO_BEGIN = 60.0
 _SECONDS_TO_MERGE = 3600.0
 _PART_LOCK = re.compile(r"\.(part_\d+_of_(\d+))\.lock")
-#: How many numbers of parts a message lists.
+#: Maximal number of parts that a message lists.
 _LISTED = 20
 _INFO = {"license": "Creative Commons Attribution (CC BY 4.0)", "version": "1.0"}
 #: Split and number of a shard.
 _Shard: TypeAlias = tuple[str, int]
-#: Split, indices of images, and the number of their chunk; None if their scenes are kept.
+#: Split, indices of images, and the number of their chunk; None if their scenes exist already.
 _Drawing: TypeAlias = tuple[str, list[int], int | None]
 
 
 @dataclass(frozen=True)
 class Maker:
-    """A world's share in the making of sets.
+    """What the generation of sets must know of a world.
 
-    Its functions are those of modules, which worker processes import by name.
+    Its functions must be module-level, since worker processes import them by name.
 
     Attributes
     ----------
     world_name
-        The world, as ``read_world`` takes it.
+        The world, as an argument of ``read_world``.
     scene_type
-        The record of a scene, as ``SceneRecord`` says.
+        The record of a scene, a ``SceneRecord``.
     draw
-        ``draw(layout, settings, split, index)`` writes the files of one image, which depend only on
-        settings, split and index, and returns its scene.
+        ``draw(layout, settings, split, index)`` writes the files of one image and returns its
+        scene. They depend only on settings, split and index.
     layout
-        The layout of a set below a folder.
+        ``layout(root)``: the layout of a set in a folder.
     folders
-        ``folders(layout, settings, split)``: the folders that have one file an image.
+        ``folders(layout, settings, split)``: the folders that contain one file for each image.
     file_name
         ``file_name(split, index)``: the name of that file.
     bytes_per_image
-        Upper estimate for one image.
+        ``bytes_per_image(settings)``: upper estimate of the size of an image's files.
     unit
-        What a progress bar counts.
+        Unit of the progress bar.
     """
 
     world_name: str
@@ -94,31 +94,32 @@ class Maker:
         return read_world(self.world_name)
 
     def read_families(self, settings: SetSettings) -> list[Family]:
-        """The question families of the settings; ``UserError`` for an invalid template."""
+        """Read the question families of the settings; ``UserError`` if a template is invalid."""
         return read_families(settings.templates, settings.families, self.world)
 
     def generate(self, root: str | Path, settings: SetSettings, workers: int | None = None) -> bool:
-        """Generate a set in ``root``, or what of it is missing.
+        """Generate a set in ``root``, or its missing files.
 
         Parameters
         ----------
         root
             Folder of the set.
         settings
-            Settings of the set; a set that exists must have been generated with the same settings.
+            Settings of the set. An existing set must have been generated with the same settings.
         workers
             Number of worker processes; None selects the number of cores.
 
         Returns
         -------
         bool
-            False if the set was complete already: every image, mask, scene and question file.
+            False if no image, mask, scene or question file was missing.
 
         Raises
         ------
         UserError
-            If ``root`` contains another set (which is not changed), a template is invalid, the disk
-            has too little space, a worker process was killed, or another process works on the set.
+            If ``root`` contains another set, which is left unchanged; if a template is invalid,
+            the disk has too little space, a worker process is killed, or another process is
+            generating the set.
         """
         checked(workers, Workers | None, "workers")
         made = GeneratedSet(self, self.layout(root), settings)
@@ -137,21 +138,25 @@ class Maker:
         parts: int,
         workers: int | None = None,
     ) -> list[int]:
-        """Generate part number ``part``, from 0, of ``parts`` of a set in ``root``, or what of it
-        is missing; merge the set if no other part is missing.
+        """Generate the missing files of one part, and merge the set if no part is missing.
 
-        Processes may make the other parts at the same time, on any machine that shares the folder.
-        The set has the same bytes as one that ``generate`` makes.
+        Other processes may generate the other parts at the same time, on any machine that shares
+        the folder. The set has the same bytes as one from ``generate``.
+
+        Parameters
+        ----------
+        part, parts
+            The part's number, counted from 0, and the number of parts.
 
         Returns
         -------
         list of int
-            The parts that are missing; none if the set is complete.
+            The parts that are missing; empty if the set is complete.
 
         Raises
         ------
         UserError
-            As ``generate``; also if the set has fewer shards than parts.
+            As from ``generate``; also if the set has fewer shards than parts.
         """
         checked(workers, Workers | None, "workers")
         made = GeneratedSet(self, self.layout(root), settings)
@@ -168,12 +173,12 @@ class Maker:
         return []
 
     def merge_parts(self, root: str | Path, settings: SetSettings, parts: int) -> None:
-        """Merge a set of which ``parts`` parts were generated, as the last of them does.
+        """Merge a set that was generated in ``parts`` parts.
 
         Raises
         ------
         UserError
-            If a part is missing, or is being made; if ``root`` contains another set.
+            If a part is missing or being generated, or if ``root`` contains another set.
         """
         made = GeneratedSet(self, self.layout(root), settings)
         if missing := made.missing_parts(parts):
@@ -187,7 +192,7 @@ class Maker:
 
 @dataclass(frozen=True)
 class GeneratedSet:
-    """A set that is being made."""
+    """A set that is being generated."""
 
     maker: Maker
     layout: DatasetLayout
@@ -195,8 +200,11 @@ class GeneratedSet:
 
     @contextmanager
     def claim(self, patience: float = 0.0, parts: int | None = None) -> Iterator[None]:
-        """Hold the set's lock, with its settings recorded, while no part is being made, except one
-        of ``parts``; wait for the lock up to ``patience`` seconds."""
+        """Hold the set's lock, and record its settings.
+
+        Waits up to ``patience`` seconds for the lock. Raises ``UserError`` if a part is being
+        generated, unless it is one of ``parts`` parts.
+        """
         families = self.maker.read_families(self.settings)
         for split, share in (self.settings.short_questions or {}).items():
             if split not in self.settings.images:
@@ -210,7 +218,7 @@ class GeneratedSet:
             for name in names_in(self.layout.partial):
                 if (match := _PART_LOCK.fullmatch(name)) and match[2] != str(parts):
                     with folder_lock(self.layout.partial, match[1]):
-                        pass  # a UserError if the part is being made
+                        pass  # a UserError if the part is being generated
             record_settings(self.layout, self.settings, families)
             yield
 
@@ -219,7 +227,7 @@ class GeneratedSet:
         return [(s, k) for s, images in counts for k in range(-(-images // IMAGES_PER_SHARD))]
 
     def shards_of_part(self, part: int, parts: int) -> list[_Shard]:
-        """The shards of part number ``part``; ``UserError`` if there are fewer than parts."""
+        """The shards of one part; ``UserError`` if the set has fewer shards than parts."""
         shards = self.shards()
         if len(shards) < parts:
             raise UserError(
@@ -229,7 +237,7 @@ class GeneratedSet:
         return shards[first:end]
 
     def chunks(self, split: str, shard: int) -> range:
-        """The numbers of the chunks of a shard."""
+        """The chunks of a shard."""
         per_shard = IMAGES_PER_SHARD // IMAGES_PER_CHUNK
         end = -(-self.settings.images[split] // IMAGES_PER_CHUNK)
         return range(shard * per_shard, min((shard + 1) * per_shard, end))
@@ -239,7 +247,7 @@ class GeneratedSet:
         return self.layout.question_json(split).exists() and self.layout.scene_json(split).exists()
 
     def missing_parts(self, parts: int) -> list[int]:
-        """The numbers of the parts that are not made to their end."""
+        """The parts that are not complete."""
         return [
             part
             for part in range(parts)
@@ -253,7 +261,7 @@ class GeneratedSet:
         return all(path.exists() for path in files) or self.is_merged(split)
 
     def lost_images(self) -> list[_Drawing]:
-        """The images of merged splits that are no longer there."""
+        """The missing images of merged splits."""
         lost: list[_Drawing] = []
         for split, count in self.settings.images.items():
             if not count or not self.is_merged(split):
@@ -266,7 +274,7 @@ class GeneratedSet:
         return lost
 
     def make(self, shards: Sequence[_Shard], lost: Sequence[_Drawing], workers: int | None) -> None:
-        """Make the missing partial files of shards, and draw lost images."""
+        """Generate the missing partial files of shards, and draw the lost images."""
         drawings = [*lost]
         for split, shard in shards:
             for k in self.chunks(split, shard):
@@ -285,8 +293,8 @@ class GeneratedSet:
             _run_jobs(pool, self.ask_shard, questions, "questions")
 
     def draw_chunk(self, split: str, indices: Sequence[int], chunk: int | None) -> int:
-        """Draw images of a split, and write their scenes to partial file number ``chunk``, unless
-        that is None; returns the number of images."""
+        """Draw images and return their number; write their scenes to the partial file of ``chunk``,
+        unless that is None."""
         for folder in self.maker.folders(self.layout, self.settings, split):
             folder.mkdir(parents=True, exist_ok=True)
         scenes = [self.maker.draw(self.layout, self.settings, split, i) for i in indices]
@@ -295,7 +303,7 @@ class GeneratedSet:
         return len(scenes)
 
     def ask_shard(self, split: str, shard: int) -> int:
-        """Generate the questions of one shard and write its partial file; returns their number."""
+        """Write the questions of one shard to its partial file, and return their number."""
         questions = ask_shard(
             list(self._read_partial(split, "scenes", self.chunks(split, shard))),
             self.maker.read_families(self.settings),
@@ -308,7 +316,7 @@ class GeneratedSet:
         return len(questions)
 
     def _read_partial(self, split: str, content: str, numbers: Iterable[int]) -> Iterator[Any]:
-        """The records of partial files, in order; ``UserError`` if one is missing or damaged."""
+        """Yield the records of partial files; ``UserError`` if a file is missing or damaged."""
         record: Any = self.maker.scene_type if content == "scenes" else Question
         for k in numbers:
             path = self.layout.partial_json(split, content, k)
@@ -341,7 +349,7 @@ class GeneratedSet:
 
 
 def list_missing(numbers: list[int], parts: int) -> str:
-    """Which parts are missing, for a message."""
+    """Say in words which parts are missing."""
     listed = ", ".join(map(str, numbers[:_LISTED]))
     more = f" and {len(numbers) - _LISTED} more" if len(numbers) > _LISTED else ""
     noun, verb = ("part", "is") if len(numbers) == 1 else ("parts", "are")

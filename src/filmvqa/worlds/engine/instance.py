@@ -1,4 +1,4 @@
-"""An instance of a question template on a scene: values, outputs and the program that they make."""
+"""An instance of a question template on a scene: its values, outputs and program."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ class Instance:
     accepted
         The answers that the instance may have.
     budget
-        How many choices the search may still try.
+        Number of choices that the search may still try.
     values, outputs
-        Values of the side inputs, and the output, of each node so far.
+        The values of the side inputs, and the output, of each node that has been instantiated.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class Instance:
         }
 
     def program(self) -> list[Function]:
-        """The functional program of a whole instance."""
+        """The functional program of a complete instance."""
         program: list[Function] = []
         last_steps: list[int] = []
         for node, values in zip(self.template.nodes, self.values, strict=True):

@@ -1,4 +1,4 @@
-"""Functional programs: execution on a scene, and their question types.
+"""Functional programs: their execution on a scene, and the order of their steps.
 
 A set of objects is an integer whose bit i is 1 if object i is in the set, so that filters, unions
 and intersections are bitwise operations.
@@ -14,21 +14,20 @@ from filmvqa.system.errors import UserError
 from filmvqa.worlds.engine.schema import Function
 from filmvqa.worlds.engine.world import CLEVR, World
 
-#: CLEVR's: the thirteen functions that end a program, and the five question types, in the order of
+#: CLEVR's thirteen functions that end a program, and its five question types, in the order of
 #: Table 1 of the FiLM paper.
 ANSWER_FUNCTIONS = CLEVR.answer_functions
 QUESTION_TYPES = CLEVR.question_types
-#: A combination of attribute values: a value or None for each of a world's ``filter_attributes``,
-#: in their order.
+#: A value or None for each of a world's ``filter_attributes``, in their order.
 Filter = tuple[str | None, ...]
 #: Output of a step: a set (bits), an object's index or a number (int), a bool or a value (str).
 Value = int | bool | str
 
 
 class SceneRecord(Protocol):
-    """A scene of any world: its objects have the world's attributes, and ``relationships[r][i]``
-    lists the objects that are in relation r to object i. Where the world has ``first`` and
-    ``last``, objects stand in this order."""
+    """A scene of any world. Its objects have the world's attributes, and ``relationships[r][i]``
+    lists the objects that are in relation r to object i. If the world has ``first`` and ``last``,
+    the objects are in that order."""
 
     @property
     def image_index(self) -> int: ...
@@ -42,20 +41,20 @@ class SceneRecord(Protocol):
     def relationships(self) -> dict[str, list[list[int]]]: ...
 
 
-#: By how many objects they refer to, referring expressions are balanced.
+#: Referring expressions are balanced over the number of objects that they refer to.
 NUMBERS_REFERRED = ("none", "one", "several")
 
 
 def referred_objects(output: Value, output_type: str) -> list[int]:
-    """The objects that a program's output is, which is a set or an object."""
+    """The indices of the objects in a program's output, which is a set or an object."""
     if output_type == "object":
         return [int(output)]
     return [i for i in range(int(output).bit_length()) if int(output) >> i & 1]
 
 
 class NotUniqueError(Exception):
-    """The input of ``unique`` is not a set of one object, or that of ``first`` or ``last`` has
-    fewer than two: the question is invalid on this scene."""
+    """A question is invalid on a scene: the input of ``unique`` is not a set of one object, or the
+    input of ``first`` or ``last`` has fewer than two objects."""
 
 
 class SceneIndex:
@@ -66,7 +65,7 @@ class SceneIndex:
     all_objects
         The set of all objects.
     attributes
-        ``attributes[i]`` is the tuple of object i's values, in the order of the world's.
+        ``attributes[i]`` are object i's values, in the order of the world's attributes.
     matching
         ``matching[f]`` is the set of objects that match filter f. Filters that match no object
         are not in it.
@@ -97,12 +96,11 @@ class SceneIndex:
                 self._with_value[key] = self._with_value.get(key, 0) | 1 << i
 
     def matching_without(self, places: tuple[int, ...]) -> list[tuple[Filter, int]]:
-        """Return the filters that have no value at these places, with the sets of ``matching``."""
+        """Return the items of ``matching`` whose filters have no value at these positions."""
         if places not in self._matching_without:
-            found = list(self.matching.items())
-            for k in places:
-                found = [(key, objects) for key, objects in found if key[k] is None]
-            self._matching_without[places] = found
+            self._matching_without[places] = [
+                item for item in self.matching.items() if all(item[0][k] is None for k in places)
+            ]
         return self._matching_without[places]
 
     def with_value(self, attribute: str, value: str) -> int:
@@ -120,8 +118,7 @@ class SceneIndex:
         Raises
         ------
         NotUniqueError
-            If the input of ``unique`` is not a set of one object, or that of ``first`` or ``last``
-            has fewer than two.
+            If the question is invalid on the scene.
         UserError
             If the world has no such function.
         """
@@ -136,7 +133,7 @@ class SceneIndex:
                 raise NotUniqueError
             return first.bit_length() - 1
         if function in ("first", "last"):
-            if first.bit_count() < 2:  # as of one thing alone nobody asks
+            if first.bit_count() < 2:
                 raise NotUniqueError
             return (first if function == "last" else first & -first).bit_length() - 1
         if function == "relate":
@@ -151,8 +148,8 @@ class SceneIndex:
         if operation == "filter":
             return first & self.with_value(attribute, value or "")
         if operation == "query":
-            found: str = self.attributes[first][self._places[attribute]]
-            return found
+            queried: str = self.attributes[first][self._places[attribute]]
+            return queried
         return self.same(attribute, first)
 
     @staticmethod
@@ -173,10 +170,8 @@ def execute(program: Sequence[Function], scene_index: SceneIndex) -> list[Value]
 
     Raises
     ------
-    NotUniqueError
-        If the input of ``unique`` is not a set of one object.
-    UserError
-        If the program has an unknown function.
+    NotUniqueError, UserError
+        As from ``SceneIndex.apply``.
     """
     outputs: list[Value] = []
     for step in program:
@@ -200,13 +195,13 @@ def token(step: Function) -> str:
 def last_steps(inputs: Sequence[Sequence[int]]) -> list[int]:
     """The steps of a program that are no other step's input.
 
-    ``inputs[i]`` are the indices of the inputs of step i: earlier steps in all of the list, or, in
-    a list that begins with the answer, later ones.
+    ``inputs[i]`` are the indices of the inputs of step i. Either all inputs are earlier steps, or,
+    in a list that begins with the answer, all are later steps.
 
     Raises
     ------
     ValueError
-        If an input is neither.
+        If neither holds.
     """
     steps = list(enumerate(inputs))
     forward = [i for i, step in steps if any(not 0 <= j < i for j in step)]
@@ -223,14 +218,15 @@ def last_steps(inputs: Sequence[Sequence[int]]) -> list[int]:
 def answering_step(
     functions: Sequence[str], inputs: Sequence[Sequence[int]], world: World = CLEVR
 ) -> int:
-    """The step that gives a program's answer, in whichever order its steps are listed: the only one
-    that no other uses, or, of several such, the last one in the list if its function can answer,
-    else the only one that can.
+    """The step that gives a program's answer, in whichever order its steps are listed.
+
+    It is the only step that is no other step's input. If there are several, it is the last step
+    of the list if that can answer, else the only one of them that can.
 
     Raises
     ------
     ValueError
-        If that is none or several, or for inputs that ``last_steps`` refuses.
+        If no step or several steps qualify, or ``last_steps`` refuses the inputs.
     """
     ends = last_steps(inputs)
     if len(ends) == 1:
@@ -244,13 +240,13 @@ def answering_step(
 def prefix_order(inputs: Sequence[Sequence[int]], last: int) -> list[int]:
     """Return the steps of a program in prefix order: each step before its inputs, as in clevr-iep.
 
-    ``inputs`` are such as ``last_steps`` accepts, and ``last`` is the step that gives the answer. A
+    ``inputs`` must be accepted by ``last_steps``; ``last`` is the step that gives the answer. A
     step that is the input of two steps is listed twice.
 
     Raises
     ------
     ValueError
-        If steps are shared so often that the list is longer than 16 times the number of steps.
+        If shared steps make the list longer than 16 times the number of steps.
     """
     order: list[int] = []
     pending = [last]

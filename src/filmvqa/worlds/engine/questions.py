@@ -35,7 +35,7 @@ MAX_CHOICES = 400
 
 
 class QuestionGenerator:
-    """Generates the questions of one shard and counts families and answers to balance them."""
+    """Generates the questions of one shard, and balances their families and answers by counts."""
 
     def __init__(self, families: list[Family], rng: random.Random, world: World = CLEVR) -> None:
         self._world = world
@@ -45,12 +45,12 @@ class QuestionGenerator:
         self._answer_counts = [
             dict.fromkeys(f.template.possible_answers(world), 0) for f in families
         ]
-        # What _all_filters returns; and what _matching_options does on one scene.
+        # Results of _all_filters; and of _matching_options, on one scene.
         self._filters: dict[tuple[int, ...], list[Filter]] = {}
         self._matching: dict[tuple[Any, ...], tuple[list[Filter], int]] = {}
 
     def ask(self, scene: SceneRecord, per_image: int) -> list[Question]:
-        """Return up to ``per_image`` distinct questions, those of the least-used families first."""
+        """Return up to ``per_image`` distinct questions; the least-used families come first."""
         scene_index = SceneIndex(scene, self._world)
         self._matching.clear()
         ranks = [count + self._rng.random() for count in self._question_counts]
@@ -106,8 +106,11 @@ class QuestionGenerator:
         return instance if self._complete(instance) else None
 
     def _complete(self, instance: Instance) -> bool:
-        """Choose the values of the remaining nodes; return False, and leave the instance without
-        them, if no choice is valid or the budget is spent."""
+        """Choose the values of the remaining nodes.
+
+        Returns False, and leaves the instance unchanged but for its budget, if no choice is valid
+        or the budget is spent.
+        """
         template, outputs = instance.template, instance.outputs
         depth = len(outputs)
         if depth == len(template.nodes):
@@ -119,7 +122,7 @@ class QuestionGenerator:
         options: list[Filter] = [()]
         if node.side_inputs:
             options = self._options(node, instance, inputs)
-        # How many choices were tried in vain after one, by what alone decides that.
+        # The number of choices that failed after a choice, by what determines that they fail.
         in_vain: dict[Value, int] = {}
         decided_by = template.decided_by[depth]
         while options and instance.budget:
@@ -149,10 +152,10 @@ class QuestionGenerator:
         return False
 
     def _options(self, node: Node, instance: Instance, inputs: list[Value]) -> list[Filter]:
-        """The values that a node's side inputs may have.
+        """The possible values of a node's side inputs.
 
-        Among those of a filter are some drawn at random, most of which match no object. As in the
-        official generator, a filter that is drawn may match objects nevertheless.
+        Those of a filter include randomly drawn ones, most of which match no object. As in the
+        official generator, a drawn filter may happen to match objects.
         """
         template = instance.template
         if not template.null_parameters.isdisjoint(node.required_inputs):
@@ -180,7 +183,7 @@ class QuestionGenerator:
 
 
 def _all_filters(world: World, nulls: tuple[int, ...]) -> list[Filter]:
-    """All filters, those that match no object included, without values at the places ``nulls``."""
+    """All filters that have no value at the positions ``nulls``, whether they match or not."""
     return list(
         product(
             *(
@@ -194,11 +197,10 @@ def _all_filters(world: World, nulls: tuple[int, ...]) -> list[Filter]:
 def _matching_options(
     node: Node, is_last: bool, nulls: tuple[int, ...], base: int, scene_index: SceneIndex
 ) -> tuple[list[Filter], int]:
-    """The values of a composite node that match objects of this scene, and how many filters are
-    to be drawn at random besides.
+    """The values of a composite node that match objects, and the number of filters to draw.
 
-    That is the number of filters that match some for ``exist``, of those that match one for
-    ``count`` and plain ``filter``, and 0 for ``unique`` and after a relation.
+    That is the number of filters that match any object for ``exist``, the number of those that
+    match one object for ``count`` and plain ``filter``, and 0 for ``unique`` and after a relation.
     """
     matching = scene_index.matching_without(nulls)
     last_function = node.last_function
@@ -229,10 +231,10 @@ def _matching_options(
 
 
 def _accepted_answers(counts: dict[str, int]) -> set[str]:
-    """The answers of a family that CLEVR's rejection sampling accepts; an only one is.
+    """The answers of a family that CLEVR's rejection sampling accepts.
 
-    The count of the answer must be at most 1.1 times the second largest count, and at most 5 times
-    the larger of 5 and the median count.
+    An answer's count must be at most 1.1 times the second largest count, and at most 5 times the
+    larger of 5 and the median count. The only possible answer is always accepted.
     """
     if len(counts) == 1:
         return set(counts)
@@ -242,7 +244,7 @@ def _accepted_answers(counts: dict[str, int]) -> set[str]:
 
 
 def _constraints_hold(instance: Instance) -> bool:
-    """Return whether the constraints allow the node that was added last."""
+    """Whether the constraints allow the node that was added last."""
     template, outputs = instance.template, instance.outputs
     if template.equal_parameters:
         values = instance.parameters()
@@ -257,7 +259,7 @@ def _constraints_hold(instance: Instance) -> bool:
 
 
 def _is_degenerate(instance: Instance) -> bool:
-    """Return whether the answer is the same without one of the relations."""
+    """Whether the answer is the same without one of the relations."""
     nodes = instance.template.nodes
     for relation, affected in instance.template.nodes_after_relations.items():
         outputs = instance.outputs.copy()
@@ -284,14 +286,14 @@ def ask_shard(
 ) -> list[Question]:
     """Return questions about up to ``IMAGES_PER_SHARD`` scenes, with counts that start at 0.
 
-    The same scenes, families, world and seed give the same questions. Of those about an image the
-    last ones, ``short_share`` of them (rounded down), are short.
+    The same scenes, families, world and seed give the same questions. The last questions about an
+    image are short: the share ``short_share`` of ``per_image``, rounded down.
     """
     short = int(short_share * per_image)
     generator = QuestionGenerator(families, random.Random(seed), world)
-    asked = [generator.ask(scene, per_image - short) for scene in scenes]
+    by_scene = [generator.ask(scene, per_image - short) for scene in scenes]
     if short:
-        asker = ShortQuestions(families, random.Random(f"{seed}/short"), world)
-        for scene, questions in zip(scenes, asked, strict=True):
-            questions.extend(asker.ask(scene, short, questions))
-    return [question for questions in asked for question in questions]
+        short_questions = ShortQuestions(families, random.Random(f"{seed}/short"), world)
+        for scene, questions in zip(scenes, by_scene, strict=True):
+            questions.extend(short_questions.ask(scene, short, questions))
+    return [question for questions in by_scene for question in questions]

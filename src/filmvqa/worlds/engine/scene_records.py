@@ -1,4 +1,4 @@
-"""Scenes of any world from JSON: what questions and targets need to know of them."""
+"""Scenes of any world, decoded from JSON."""
 
 from __future__ import annotations
 
@@ -12,15 +12,14 @@ from filmvqa.system.layout import image_number
 from filmvqa.worlds.engine.schema import Info, check_filename, check_relationships
 from filmvqa.worlds.engine.world import World
 
-#: The relationships of a scene, which is a record in JSON without them; ``ValueError`` if they
-#: cannot be known.
+#: Computes the relationships of a decoded JSON scene; ``ValueError`` if it lacks what that takes.
 Relate = Callable[[dict[str, Any]], dict[str, list[list[int]]]]
-#: By the name of the scenes' world.
+#: The registered functions by the name of their world.
 RELATE: dict[str, Relate] = {}
 
 
 def register_relate(world: str) -> Callable[[Relate], Relate]:
-    """A decorator for the function that gives relationships to a world's scenes without."""
+    """Register a function that computes the relationships of a world's scenes (decorator)."""
 
     def register(relate: Relate) -> Relate:
         RELATE[world] = relate
@@ -30,15 +29,15 @@ def register_relate(world: str) -> Callable[[Relate], Relate]:
 
 
 class SceneFile(msgspec.Struct):
-    """A file of scenes, each of which ``decode_scene`` takes."""
+    """A file of scenes; ``decode_scene`` decodes each of them."""
 
     scenes: list[msgspec.Raw]
     info: Info | None = None
 
 
 class _Scene(msgspec.Struct, kw_only=True):
-    """A scene but for its objects; other keys are ignored. It is a ``SceneRecord`` once what was
-    missing is filled in."""
+    """A scene without its objects; other keys are ignored. ``decode_scene`` fills in missing
+    values."""
 
     image_filename: str
     image_index: int | None = None
@@ -47,16 +46,16 @@ class _Scene(msgspec.Struct, kw_only=True):
 
 
 def decode_scene(content: bytes | msgspec.Raw, world: World, relate: Relate | None = None) -> Any:
-    """A scene of the world, a ``SceneRecord``, from its JSON.
+    """Decode a scene of a world from JSON to a ``SceneRecord``.
 
-    Its objects have the world's attributes, and ``pixel_coords``, which are None where the JSON has
+    Its objects have the world's attributes and ``pixel_coords``; these are None if the JSON has
     none.
 
     Raises
     ------
     ValueError
-        If it is no scene of this world, or has no index, or no relationships and ``relate`` does
-        not know them.
+        If it is not a scene of this world, if it has no image index, or if it has no relationships
+        and ``relate`` cannot compute them.
     """
     scene = msgspec.json.decode(content, type=_scene_type(tuple(world.attributes.items())))
     check_filename(scene.image_filename)
@@ -75,8 +74,7 @@ def decode_scene(content: bytes | msgspec.Raw, world: World, relate: Relate | No
 
 @cache
 def _scene_type(attributes: tuple[tuple[str, tuple[str, ...]], ...]) -> type[Any]:
-    """``_Scene`` with objects, which have a value of each of a world's attributes; kept by these
-    and their values."""
+    """``_Scene`` with objects that have a value of each attribute."""
     fields: list[Any] = [(name, Literal[values]) for name, values in attributes]
     thing = msgspec.defstruct("_Object", [*fields, ("pixel_coords", list[float] | None, None)])
     objects: tuple[str, Any] = ("objects", list[thing])  # type: ignore[valid-type]

@@ -1,8 +1,8 @@
 """Typed records of CLEVR v1.0's JSON files (Johnson et al., CVPR 2017).
 
 The fields are those of the release, so code for CLEVR reads generated files, and this module reads
-CLEVR's. Questions are also read in the form of CLEVR's own generator, which sets made with it have
-(Super-CLEVR, CLEVR-Math).
+CLEVR's files. It also reads questions in the form of CLEVR's generator, which the sets made with
+that generator have (Super-CLEVR, CLEVR-Math).
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ class Info(msgspec.Struct, omit_defaults=True):
 
 
 def check_filename(name: str) -> None:
-    """Raise ``ValueError`` if an image's name is not a plain file name, but a path to elsewhere.
+    """Raise ``ValueError`` if an image's name is not a plain file name.
 
-    msgspec reports the error with its position in the JSON file.
+    In a struct's ``__post_init__``, msgspec adds the position in the JSON file to the error.
     """
     if not name or name.startswith(".") or any(c in name for c in "/\\\0"):
         raise ValueError(f"image_filename {name!r} is not a plain file name")
@@ -42,8 +42,7 @@ def check_filename(name: str) -> None:
 def check_relationships(
     relationships: dict[str, list[list[int]]], count: int, relations: Sequence[str]
 ) -> None:
-    """Raise ``ValueError`` if the relations of ``count`` objects are not all there, or are of
-    others."""
+    """Raise ``ValueError`` unless each relation has a row of valid indices for every object."""
     for relation in relations:
         rows = relationships.get(relation, [])
         if len(rows) != count or any(not 0 <= j < count for row in rows for j in row):
@@ -73,10 +72,10 @@ class _QuestionFields(msgspec.Struct):
 class Question(_QuestionFields, omit_defaults=True):
     """One question about an image.
 
-    Questions of CLEVR's test split have no answer, program and family; those of CLEVR-Humans have
-    no program. A referring expression has, in place of an answer, the numbers of the ``objects`` of
-    its scene that it refers to. ``question_type`` is that of a set without programs. Only questions
-    of other templates than the world's own name them.
+    Questions of CLEVR's test split have no answer, program or family, and those of CLEVR-Humans
+    have no program. A referring expression has no answer, but the indices of the ``objects`` that
+    it refers to. ``question_type`` is for sets without programs. ``template_filename`` is for
+    templates other than the world's.
     """
 
     answer: str | None = None
@@ -87,8 +86,8 @@ class Question(_QuestionFields, omit_defaults=True):
 
 
 class StepRecord(msgspec.Struct, gc=False):
-    """A step as question files have it. In the form of CLEVR's generator ``function`` is called
-    ``type``, and ``value_inputs`` may still be called ``side_inputs``, its earlier name."""
+    """A step of a program in a question file. CLEVR's generator writes ``type`` for ``function``,
+    and in earlier versions ``side_inputs`` for ``value_inputs``."""
 
     inputs: list[int]
     function: str | None = None
@@ -97,8 +96,8 @@ class StepRecord(msgspec.Struct, gc=False):
     side_inputs: list[str | int] | None = None
 
     def name_and_values(self) -> tuple[str, list[str | int]]:
-        """The function and its values, by whichever name; raises ``ValueError`` if there is no
-        function, or if two names of one thing contradict each other."""
+        """The function and its values, under either name; ``ValueError`` if there is no function,
+        or if two fields contradict each other."""
         name, values = self.function or self.type, self.value_inputs or self.side_inputs or []
         if not name:
             raise ValueError("a step of its program has no function")
@@ -113,8 +112,8 @@ class StepRecord(msgspec.Struct, gc=False):
 
 
 def plain_text(value: bool | int | float | str | None) -> str | None:
-    """A value of JSON as text: ``yes`` and ``no``, whole numbers without a decimal point; None for
-    none, or an empty text."""
+    """A JSON value as text, as in the release: booleans are ``yes`` and ``no``, and whole numbers
+    have no decimal point. Returns None for None or an empty string."""
     if isinstance(value, str):
         return value or None
     if isinstance(value, bool):
@@ -125,8 +124,8 @@ def plain_text(value: bool | int | float | str | None) -> str | None:
 
 
 class QuestionRecord(_QuestionFields, gc=False):
-    """A question as question files have it: its answer may be a truth value or a number, and its
-    family's number may begin again in each template file, which it then names."""
+    """A question in a question file. Its answer may be a boolean or a number. If it names a
+    template file, its family number may be counted within that file."""
 
     template_filename: str | None = None
     answer: bool | int | float | str | None = None
@@ -135,17 +134,16 @@ class QuestionRecord(_QuestionFields, gc=False):
     question_type: bool | int | float | str | None = None
 
     def answer_text(self) -> str | None:
-        """The answer as the release has it: ``yes`` and ``no``, whole numbers without a decimal
-        point. None for none."""
+        """The answer as ``plain_text``."""
         return plain_text(self.answer)
 
     def type_text(self) -> str | None:
-        """The question's own type in the same form."""
+        """The question type as ``plain_text``."""
         return plain_text(self.question_type)
 
     def normalised(self) -> Question:
-        """The question in the release's form, with the image's index if its name has one; raises
-        ``ValueError`` for a step that contradicts itself."""
+        """The question in the release's form, with the image's index from its name if there is no
+        ``image_index``; ``ValueError`` if a step contradicts itself."""
         index = self.image_index
         index = image_number(self.image_filename) if index is None else index
         program = None
@@ -172,10 +170,9 @@ class _RecordFile(msgspec.Struct):
 
 
 T = TypeVar("T")
-#: Remedies for a missing and for a broken JSON file of a set.
+#: Remedies for a missing JSON file of a set, a damaged one, and one with invalid content.
 FETCH = "download it (scripts/download_clevr.py) or generate it (scripts/generate_clevr.py)"
 FETCH_AGAIN = "fetch or generate it again"
-#: For a file that is whole, but of another shape.
 CORRECT = "correct it there"
 _GZIP = b"\x1f\x8b"
 
@@ -183,12 +180,12 @@ _GZIP = b"\x1f\x8b"
 def decode_json(content: bytes, record_type: type[T], name: str | Path, remedy: str) -> T:
     """Decode JSON bytes into typed records.
 
-    ``name`` and ``remedy`` are the beginning and the end of the error message.
+    ``name`` begins the error message, and ``remedy`` ends it.
 
     Raises
     ------
     UserError
-        If the JSON is malformed or does not match the type; the message gives the position.
+        If the JSON is malformed or does not match the type; the message names the position.
     """
     try:
         return msgspec.json.decode(utf8_json(content, name), type=record_type)
@@ -201,12 +198,12 @@ def decode_json(content: bytes, record_type: type[T], name: str | Path, remedy: 
 
 
 def utf8_json(content: bytes, name: str | Path) -> bytes:
-    """JSON bytes, decompressed if they are gzip's, without a byte-order mark.
+    """Decompress JSON bytes if they are gzip's, and remove a byte-order mark.
 
     Raises
     ------
     UserError
-        If gzip's data are damaged, or the text is UTF-16 or UTF-32.
+        If the gzip data are damaged, or the text is UTF-16 or UTF-32.
     """
     if content.startswith(_GZIP):
         try:
@@ -214,19 +211,19 @@ def utf8_json(content: bytes, name: str | Path) -> bytes:
         except (OSError, EOFError, zlib.error) as error:
             raise UserError(f"{name}: is a damaged gzip file ({error}); {FETCH_AGAIN}") from None
     content = content.removeprefix(codecs.BOM_UTF8)
-    # Of the first two bytes of JSON in UTF-16 and UTF-32 one is 0, or both are a byte-order mark.
+    # In UTF-16 and UTF-32, one of the first two bytes of JSON is 0, or they are a byte-order mark.
     if content[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) or b"\0" in content[:2]:
         raise UserError(f"{name}: is text in UTF-16 or UTF-32; save it as UTF-8")
     return content
 
 
 def not_utf8(name: str | Path, error: UnicodeDecodeError) -> UserError:
-    """The error for bytes that are not UTF-8."""
+    """Return the error for bytes that are not UTF-8."""
     return UserError(f"{name}: is not UTF-8 (byte {error.start}: {error.reason}); save it as UTF-8")
 
 
 def read_questions(path: str | Path) -> QuestionFile:
-    """Read a CLEVR question file; raises ``UserError`` if it is missing or damaged."""
+    """Read a CLEVR question file; ``UserError`` if it is missing or damaged."""
     file = decode_json(read_bytes(path, FETCH), _RecordFile, path, FETCH_AGAIN)
     questions = []
     for number, record in enumerate(file.questions):
@@ -238,7 +235,7 @@ def read_questions(path: str | Path) -> QuestionFile:
 
 
 class SceneObjects(msgspec.Struct):
-    """The attributes of the objects of a scene, of any world."""
+    """The objects of a scene of any world."""
 
     image_index: int
     objects: list[dict[str, Any]]
@@ -249,8 +246,8 @@ class _SceneObjectsFile(msgspec.Struct):
 
 
 def read_scene_objects(path: str | Path) -> dict[int, list[dict[str, Any]]]:
-    """The attributes of the objects of each scene, by its image's index; raises ``UserError`` if
-    the file is missing or damaged."""
+    """Read the objects of each scene, by the index of its image; ``UserError`` if the file is
+    missing or damaged."""
     file = decode_json(read_bytes(path, FETCH), _SceneObjectsFile, path, FETCH_AGAIN)
     return {scene.image_index: scene.objects for scene in file.scenes}
 

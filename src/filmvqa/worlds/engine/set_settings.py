@@ -1,4 +1,4 @@
-"""What the settings of every generated set have, and their record in the set's folder."""
+"""The settings that all generated sets have, and their record in the set's folder."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ from filmvqa.worlds.engine.families import Family
 from filmvqa.worlds.engine.schema import decode_json, encode_json
 
 REMEDY = "delete it and generate the set again"
-#: Names of splits, of which CLEVR's file names are made.
+#: Names of splits, which are part of CLEVR's file names.
 Identifier = Annotated[
     str, Meta(pattern=r"^[^\W\d]\w*$", description="a name of letters, digits and _")
 ]
 
 
 class SetSettings(Protocol):
-    """Settings that determine every byte of a generated set, of which these are of every world.
+    """The settings of a generated set that every world has. All settings together determine every
+    byte of the set.
 
     Attributes
     ----------
     images
-        Number of images of each split, or of what else questions are about; a split with 0 is not
-        generated.
+        Number of images (or of the world's scenes) of each split; a split with 0 is not generated.
     seed
-        Seed of scenes and questions.
+        Random seed of scenes and questions.
     questions_per_image
         Maximal number of questions about one image.
     short_questions
-        Share of these that are short ones (``ShortQuestions``), by split; None: none.
+        Share of the questions that are short (``ShortQuestions``), by split; None disables them.
     families
         Groups and numbers of the question families to use; None selects all of them.
     templates
@@ -69,18 +69,18 @@ class SetSettings(Protocol):
 
 @dataclass(frozen=True)
 class SetKind:
-    """A kind of generated set, of which ``data`` holds the settings under a key.
+    """A kind of generated set.
 
     Attributes
     ----------
     settings
         The class of the settings.
     world
-        What questions are about, as ``read_world`` takes it.
+        The world, as an argument of ``read_world``.
     prefix
-        Of the names of the set's files.
+        Prefix of the names of the set's files.
     program
-        The program that makes such a set.
+        The program that generates these sets.
     """
 
     settings: type[Settings]
@@ -89,16 +89,18 @@ class SetKind:
     program: str
 
 
-#: The kinds of generated sets by their key below ``data``, such as ``sound``.
+#: The kinds of generated sets by the key of their settings below ``data``, such as ``sound``.
 SET_KINDS: dict[str, SetKind] = {}
 
 S = TypeVar("S", bound=Settings)
 
 
 def register_set_settings(*, world: str, prefix: str, program: str) -> Callable[[type[S]], type[S]]:
-    """A decorator for the settings of a world's sets, as ``SetSettings`` has them: ``configs/data``
-    may have them under the key that ends their ``node``, from the import of their file on. The
-    parameters are those of ``SetKind``."""
+    """Register the class of the settings of a world's sets (decorator).
+
+    The settings are a ``SetSettings``. Their key below ``data`` is the last part of their ``node``.
+    The parameters are the attributes of ``SetKind``.
+    """
 
     def register(settings: type[S]) -> type[S]:
         key = settings.node.rpartition(".")[2]
@@ -111,9 +113,9 @@ def register_set_settings(*, world: str, prefix: str, program: str) -> Callable[
 def record_settings(
     layout: DatasetLayout, settings: SetSettings, families: Sequence[Family]
 ) -> None:
-    """Write ``generation.json``, or compare the settings with those it already records.
+    """Write ``generation.json``, or compare the settings with those that it records.
 
-    ``families`` are those of the settings; a hash of them is recorded with the settings.
+    A hash of ``families``, those of the settings, is recorded too.
 
     Raises
     ------
@@ -144,8 +146,8 @@ def record_settings(
 
 
 def check_version(layout: DatasetLayout) -> None:
-    """Raise ``UserError`` for a set that an earlier version generated, with other numbers of
-    question families; sets that were not generated are not looked at."""
+    """Raise ``UserError`` if an earlier version generated the set, since its question families
+    have other numbers; sets that were not generated pass."""
     path = layout.generator_settings
     if path.exists() and (
         decode_json(read_bytes(path, REMEDY), _Recorded, path, REMEDY).families_sha256 is None

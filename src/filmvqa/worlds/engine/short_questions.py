@@ -1,8 +1,8 @@
-"""Short questions, as people type them: how many of a kind there are, whether there are more of one
-kind than of another.
+"""Short questions, as people type them: how many objects of a kind there are, and whether there are
+more of one kind than of another.
 
-The balance of answers that CLEVR's questions have leaves few large numbers: 1.7% of its counts are
-above 5. These questions name few attributes, and their answers are as the scenes have them.
+CLEVR balances answers, so large numbers are rare: 1.7% of its counts are above 5. Short questions
+name few attributes, and their answers are not balanced.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from filmvqa.worlds.engine.schema import Question
 from filmvqa.worlds.engine.wording import write_question
 from filmvqa.worlds.engine.world import World
 
-#: By how many attributes a kind is named, drawn from these: "things", "cubes", "red cubes".
+#: The number of attributes that name a kind is drawn from these: "things", "cubes", "red cubes".
 _NAMED = (0, 1, 1, 2)
-#: How many questions are drawn at most for each that is wanted: some are asked already.
+#: Maximal number of draws for each question, since a drawn question may have been asked already.
 _TRIES = 20
 
 
 def check_short_questions(families: Sequence[Family]) -> None:
     """Raise ``UserError`` if none of the families can ask a short question."""
-    if not any(_by_what_is_asked(families)):
+    if not any(_counts_and_comparisons(families)):
         raise UserError(
             "short_questions: none of the question families counts what a scene has of a kind; "
             "add zero_hop to families, or ask no short questions"
         )
 
 
-def _by_what_is_asked(families: Sequence[Family]) -> tuple[list[Family], list[Family]]:
-    """The families that ask how many of a kind a scene has, and those that compare two kinds."""
+def _counts_and_comparisons(families: Sequence[Family]) -> tuple[list[Family], list[Family]]:
+    """The families that count the objects of a kind, and those that compare two such counts."""
     count, compare = [], []
     for family in families:
         types = [node.type for node in family.template.nodes]
@@ -46,24 +46,23 @@ def _by_what_is_asked(families: Sequence[Family]) -> tuple[list[Family], list[Fa
 
 
 class ShortQuestions:
-    """Draws short questions about scenes of a world, half of which ask for a number, and half
-    compare two, if ``families`` has such as do."""
+    """Draws short questions about scenes of a world. If ``families`` can ask both, half of the
+    questions ask for a number and half compare two numbers."""
 
     def __init__(self, families: Sequence[Family], rng: random.Random, world: World) -> None:
-        self._kinds = [kind for kind in _by_what_is_asked(families) if kind]
+        self._groups = [group for group in _counts_and_comparisons(families) if group]
         self._rng = rng
         self._world = world
 
-    def ask(self, scene: SceneRecord, number: int, asked: Sequence[Question]) -> list[Question]:
-        """Return ``number`` questions about a scene that differ from those ``asked``; fewer if so
-        many are not found."""
+    def ask(self, scene: SceneRecord, number: int, others: Sequence[Question]) -> list[Question]:
+        """Return up to ``number`` distinct questions about a scene that differ from ``others``."""
         scene_index = SceneIndex(scene, self._world)
-        texts = {question.question for question in asked}
+        texts = {question.question for question in others}
         questions: list[Question] = []
         for _ in range(_TRIES * number):
             if len(questions) == number:
                 break
-            family = self._rng.choice(self._rng.choice(self._kinds))
+            family = self._rng.choice(self._rng.choice(self._groups))
             filters = self._draw_filters(len(family.template.nodes) // 2)
             question = self._write(family, filters, scene, scene_index)
             if question.question not in texts:
@@ -72,9 +71,10 @@ class ShortQuestions:
         return questions
 
     def _draw_filters(self, number: int) -> list[Filter]:
-        """Different values of the same attributes for each of ``number`` kinds."""
+        """Draw ``number`` distinct filters by values of the same attributes."""
         attributes = self._world.filter_attributes
-        named = self._rng.choice(_NAMED[number - 1 :])  # "more things than things" is no question
+        # Two filters need at least one attribute: "more things than things" makes no sense.
+        named = self._rng.choice(_NAMED[number - 1 :])
         places = self._rng.sample(range(len(attributes)), min(named, len(attributes)))
         filters: list[Filter] = []
         while len(filters) < number:

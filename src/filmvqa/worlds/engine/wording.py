@@ -8,7 +8,7 @@ import re
 from filmvqa.worlds.engine.families import Template
 from filmvqa.worlds.engine.world import CLEVR, World
 
-#: Text in brackets, which a question has or lacks.
+#: Optional text, in brackets.
 _OPTIONAL = re.compile(r"\[([^\[\]]*)\]")
 
 
@@ -38,7 +38,7 @@ def write_question(
 
 
 def _drop_other(text: str, template: Template, values: dict[str, str | None], world: World) -> str:
-    """Remove "other" if the two objects are described by different values, as in CLEVR."""
+    """Remove "other" if different values describe the two objects, as in CLEVR."""
     if " other " not in text and " another " not in text:
         return text
     described = [p.name for p in template.params if p.type in world.filter_types]

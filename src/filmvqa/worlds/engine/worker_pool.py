@@ -18,19 +18,20 @@ from filmvqa.system.signals import ENDING
 
 @contextmanager
 def worker_pool(workers: int) -> Iterator[ProcessPoolExecutor]:
-    """Worker processes, which all have exited when the context is left; they exit at once, without
-    finishing their jobs, if it is left by an exception.
+    """A pool of worker processes that have all exited when the context ends.
+
+    If the context ends with an exception, they exit at once, without finishing their jobs.
 
     Raises
     ------
     UserError
-        If a worker was killed.
+        If a worker is killed.
     """
     context = get_context("spawn")
-    if get_start_method(allow_none=True) == "loky":  # a job of joblib: new processes know no loky
+    if get_start_method(allow_none=True) == "loky":  # of joblib; unknown in new processes
         set_start_method("spawn", force=True)
     parent_lives, held_by_parent = context.Pipe(duplex=False)
-    # Not as a context manager: its second ``shutdown`` would undo the cancelling of the first.
+    # Not a context manager, whose ``shutdown`` would revoke ``cancel_futures``.
     pool = ProcessPoolExecutor(workers, context, _exit_with_parent, (parent_lives,))
     try:
         yield pool
@@ -53,9 +54,9 @@ def worker_pool(workers: int) -> Iterator[ProcessPoolExecutor]:
 def _exit_with_parent(parent_lives: Connection) -> None:
     """Make this worker process exit when its parent closes its end of a pipe, or dies.
 
-    Signals that ask for an end are sent to workers as well as to their parent. The workers ignore
-    them and leave it to the parent when to stop. A worker may exit at any moment, since every file
-    is written beside its name and moved there when it is whole.
+    A terminal sends signals such as SIGINT to workers and parent alike. Workers ignore them, and
+    the parent decides when to stop. A worker may exit at any moment, since every file is written
+    to a temporary name and renamed when it is complete.
     """
     for number in ENDING:
         signal.signal(number, signal.SIG_IGN)

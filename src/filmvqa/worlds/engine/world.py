@@ -1,9 +1,8 @@
 """A world: its attributes, values, relations and functions, read from a ``metadata.json``.
 
 The format is that of CLEVR's official generator (``question_generation/metadata.json``): types with
-their values, and functions with ``inputs``, ``side_inputs``, ``output`` and ``terminal``. What that
-file does not tell (synonyms, the noun for a thing, groups of families) are keys of our own, which
-it may lack.
+their values, and functions with ``inputs``, ``side_inputs``, ``output`` and ``terminal``. Further
+keys, which are optional, are this package's: synonyms, the general noun, groups of families.
 """
 
 from __future__ import annotations
@@ -19,11 +18,11 @@ from filmvqa.system.errors import UserError
 from filmvqa.system.files import read_bytes
 from filmvqa.worlds.engine.schema import CORRECT, decode_json
 
-#: Names in programs of the types that have no values.
+#: This package's names of the types that have no values.
 _STRUCTURAL = {"Object": "object", "ObjectSet": "set", "Integer": "number", "Bool": "boolean"}
-#: Operations on an attribute, which stands behind them: ``query_shape``.
+#: Operations on an attribute; the function's name ends in it: ``query_shape``.
 _ON_ATTRIBUTES = ("filter", "query", "same", "equal")
-#: Functions that the engine applies, beside those on an attribute.
+#: The engine's other functions.
 _OPERATIONS = {
     "scene", "unique", "relate", "union", "intersect", "count", "exist", "equal_integer",
     "less_than", "greater_than", "equal_object", "first", "last",
@@ -33,8 +32,10 @@ COMPOSITE_NODE = re.compile(r"(relate_)?filter(_unique|_count|_exist)?$")
 
 
 class FunctionType(msgspec.Struct, frozen=True):
-    """A function: the types of its inputs, of its side inputs (values in the program), and of its
-    output; a ``terminal`` one can end a program, a ``template_only`` one is a composite node."""
+    """The types of a function's inputs, side inputs (values in the program) and output.
+
+    A ``terminal`` function can end a program. A ``template_only`` function is a composite node.
+    """
 
     name: str
     output: str
@@ -45,34 +46,34 @@ class FunctionType(msgspec.Struct, frozen=True):
 
 
 class World(msgspec.Struct, frozen=True, dict=True):
-    """A world's metadata, as its file has them.
+    """The metadata of a world.
 
     Attributes
     ----------
     types
-        The values of each type, and None for types that have none.
+        The values of each type, and None for types without values.
     all_functions
-        The functions, composite nodes included.
+        The functions, including composite nodes.
     name
-        That of the world's folder in this package; of a file, its path.
+        The name of the world's folder in this package, or the path of its metadata file.
     dataset
-        What the metadata call the data set.
+        The data set's name in the metadata.
     listed_question_types
-        The functions that end a program, by type of question; None: those of the FiLM paper.
+        The functions that end a program, by question type; None selects those of the FiLM paper.
     listed_other_answers
-        Functions that end programs whose questions have none of these types.
+        Functions that end programs without a question type.
     synonyms
-        Words for values and relations; a value that is not listed stands for itself.
+        Words for values and relations; a value without synonyms stands for itself.
     noun, listed_noun_type
-        What stands for a thing of which nothing is said that is a noun, and the type of the
-        parameter that is the noun (None: the last of ``filter_types``).
+        The noun for an object without a described value of the type ``listed_noun_type`` (None
+        selects the last of ``filter_types``).
     words_after_an
-        Words that follow ``an`` although a template has ``a``.
+        Words before which ``a`` in a template becomes ``an``.
     family_groups
-        The files of templates in the order in which families are numbered, and how many families
-        each has.
+        The template files in the order in which their families are numbered, and the number of
+        families in each.
     largest_count
-        The largest number that questions are balanced for.
+        The largest number over which answers are balanced.
     """
 
     types: dict[str, tuple[str, ...] | None]
@@ -115,14 +116,14 @@ class World(msgspec.Struct, frozen=True, dict=True):
 
     @cached_property
     def attributes(self) -> dict[str, tuple[str, ...]]:
-        """The values of each attribute that can be filtered, by its name (the type's in small
-        letters): those of composite nodes first."""
+        """The values of each attribute that can be filtered, by its name, which is the type's in
+        lower case; those of composite nodes come first."""
         ordered = dict.fromkeys([*self.filter_types, *self._filterable])
         return {name.lower(): self.domains[name] for name in ordered}
 
     @cached_property
     def functions(self) -> dict[str, FunctionType]:
-        """The functions of programs, by name; types in the words of ``signature``."""
+        """The functions of programs, by name, with types named as in ``signature``."""
         return {
             f.name: msgspec.structs.replace(
                 f, inputs=tuple(map(_type_name, f.inputs)), output=_type_name(f.output)
@@ -133,8 +134,8 @@ class World(msgspec.Struct, frozen=True, dict=True):
 
     @cached_property
     def question_types(self) -> dict[str, tuple[str, ...]]:
-        """The functions that end a program, by type of question: by default the five types of the
-        FiLM paper's table 1."""
+        """The functions that end a program, by question type; the default types are the five of
+        Table 1 of the FiLM paper."""
         if self.listed_question_types:
             return self.listed_question_types
         types = {
@@ -157,19 +158,19 @@ class World(msgspec.Struct, frozen=True, dict=True):
 
     @cached_property
     def answer_functions(self) -> tuple[str, ...]:
-        """The functions that end a program with a question type, in the order of ``types`` in
-        question files."""
+        """The functions that end a program with a question type; ``types`` in question files are
+        indices into them."""
         return tuple(name for names in self.question_types.values() for name in names)
 
     @cached_property
     def type_names(self) -> tuple[str, ...]:
-        """All functions that end a program: first those with a question type."""
+        """All functions that end a program; those with a question type come first."""
         others = [name for name, f in self.functions.items() if f.terminal]
         return tuple(dict.fromkeys([*self.answer_functions, *self.listed_other_answers, *others]))
 
     @cached_property
     def referring_functions(self) -> tuple[str, ...]:
-        """The functions that can end a referring expression's program, since they give objects."""
+        """The functions that give objects, and so can end the program of a referring expression."""
         return tuple(n for n, f in self.functions.items() if f.output in ("set", "object"))
 
     def signature(self, function: str) -> tuple[tuple[str, ...], str]:
@@ -202,13 +203,13 @@ def _folder(name: str) -> Path:
 
 
 def read_world(source: str | Path) -> World:
-    """A world of this package by its name, or that of a metadata file by its path.
+    """Read a world of this package by its name, or a metadata file by its path.
 
     Raises
     ------
     UserError
-        If there is no such world or file, or the file is no metadata of a world: it lacks values
-        that a function needs, or has a function that the engine does not know.
+        If the world or file does not exist, or the metadata are invalid: a type that a function
+        needs has no values, or the engine does not know a function.
     """
     name = str(source)
     path = Path(source) if name.endswith(".json") else _folder(name) / "metadata.json"
@@ -219,7 +220,7 @@ def read_world(source: str | Path) -> World:
 
 @cache
 def _decode_world(name: str, path: Path, content: bytes) -> World:
-    """Kept by the content of the metadata too: a file of one name may change."""
+    """The content is part of the cache's key, since the file may change."""
     world = msgspec.structs.replace(decode_json(content, World, path, CORRECT), name=name)
     if problem := _find_problem(world):
         raise UserError(f"{path}: {problem}; {CORRECT}")

@@ -1,1 +1,1 @@
-"""The world of sounds, after CLEAR (Abdelnour et al. 2018): scenes, synthesis, recordings."""
+"""A world of sounds, after CLEAR (Abdelnour et al., 2018): scenes, synthesis, recordings."""

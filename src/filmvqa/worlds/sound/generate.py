@@ -1,4 +1,4 @@
-"""Generation of sets of sounds: what the shared machinery must know of this world."""
+"""Generation of sets of sounds: the ``Maker`` of this world."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def _draw(layout: DatasetLayout, settings: SoundSettings, split: str, index: int
 
 
 def layout_under(root: str | Path) -> DatasetLayout:
-    """The layout of a set of sounds below a folder."""
+    """The layout of a set of sounds in a folder."""
     return DatasetLayout.under(root, images=Path(root) / "sounds", prefix="SOUND")
 
 

@@ -1,6 +1,6 @@
 """Synthesis of single sounds: additive, of vibrating bars, and of plucked strings.
 
-Every sound has its fundamental as the frequency that its note says, and ends within its duration.
+The fundamental frequency of a sound is that of its note, and the sound ends within its duration.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ Array = NDArray[np.float64]
 #: Semitones of notes above C4, and the frequency of A4 in Hz, in equal temperament.
 _SEMITONES = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
 A4_HZ = 440.0
-#: Exponents of a partial's number by which brightness changes its amplitude.
+#: Brightness multiplies the amplitude of partial k by k to this power.
 _TILT = {"dark": -0.9, "bright": 0.5}
-#: Partials above this frequency are left out, in Hz.
+#: Partials above this frequency, in Hz, are omitted.
 _HIGHEST = 9000.0
-#: How long a sound takes to fade at its end, in seconds.
+#: Duration of the fade at a sound's end, in seconds.
 RELEASE = 0.04
 
 
 @dataclass(frozen=True)
 class _Tone:
-    """What an instrument plays: its frequency in Hz, the tilt of its partials, and when (T,)."""
+    """What an instrument plays: frequency in Hz, tilt of the partials, times (T,) in seconds."""
 
     frequency: float
     tilt: float
@@ -50,15 +50,15 @@ def synthesise(
     sample_rate: int,
     rng: np.random.Generator,
 ) -> Array:
-    """A sound (T,) of ``duration`` seconds, with a root mean square of 1.
+    """Synthesise a sound (T,) of ``duration`` seconds with a root mean square of 1.
 
     Parameters
     ----------
     brightness
-        ``dark`` or ``bright``: partials fall by 5.4 dB an octave more, or rise by 3 dB, than the
-        instrument's.
+        ``dark`` lowers the instrument's partials by 5.4 dB an octave; ``bright`` raises them by
+        3 dB.
     rng
-        Draws what differs between two sounds of one description.
+        Draws what distinguishes two sounds with the same attributes.
     """
     count = round(duration * sample_rate)
     times = np.arange(count) / sample_rate
@@ -82,17 +82,17 @@ def _harmonics(
     rate: float = 5.5,
     lag: float = 0.0,
 ) -> Array:
-    """Harmonics k = 1, 2, ... of ``amplitude`` (K,), with a vibrato of so many cents to each side.
+    """Add harmonics k = 1, 2, ..., with the amplitudes (K,) that ``amplitude`` gives for k (K,).
 
-    With ``lag``, in seconds, harmonic k begins to sound the later the higher it is, as a brass
-    instrument's do.
+    The vibrato has a depth of ``cents`` to each side and a ``rate`` in Hz. Harmonic k starts
+    later by (k - 1) times ``lag`` seconds, as on brass instruments.
     """
     numbers = np.arange(1, int(_HIGHEST / tone.frequency) + 1, dtype=float)
     amplitudes = (
         amplitude(numbers) * numbers**tone.tilt * tone.rng.uniform(0.85, 1.15, len(numbers))
     )
     phase0 = tone.rng.uniform(0, 2 * np.pi)
-    # The vibrato begins after the attack; its mean frequency is that of the note.
+    # The vibrato starts after the attack; its mean frequency is that of the note.
     depth = np.log(2) * cents / 1200 * np.clip(tone.times / 0.15, 0, 1)
     vibrato = depth * np.sin(2 * np.pi * rate * tone.times + phase0)
     step = tone.times[1] - tone.times[0]
@@ -112,7 +112,7 @@ def _violin(tone: _Tone) -> Array:
 
 
 def _flute(tone: _Tone) -> Array:
-    """Few harmonics, and the breath: noise around the note."""
+    """Few harmonics, and breath: band-limited noise around the note."""
     sound = _harmonics(tone, lambda k: k**-2.6, cents=tone.rng.uniform(3, 7))
     band = butter(
         2, [0.8 * tone.frequency, 6 * tone.frequency], "bandpass", fs=tone.sample_rate, output="sos"
@@ -131,7 +131,7 @@ def _clarinet(tone: _Tone) -> Array:
 
 
 def _trumpet(tone: _Tone) -> Array:
-    """A formant around 1.2 kHz, and higher harmonics that come later."""
+    """A formant around 1.2 kHz; higher harmonics start later."""
     centre = tone.rng.uniform(1100, 1300)
 
     def amplitude(k: Array) -> Array:
@@ -141,8 +141,8 @@ def _trumpet(tone: _Tone) -> Array:
 
 
 def _guitar(tone: _Tone) -> Array:
-    """A plucked string as a delay line in a loop (Karplus and Strong 1983), tuned to a part of a
-    sample by an allpass filter (Jaffe and Smith 1983)."""
+    """A plucked string: a delay line in a loop (Karplus and Strong, 1983), tuned to fractions of a
+    sample by an allpass filter (Jaffe and Smith, 1983)."""
     damping = tone.rng.uniform(0.35, 0.5)  # of the loop's lowpass 1 - b + b z^-1, which delays by b
     period = tone.sample_rate / tone.frequency - damping
     whole = int(period - 0.3)
@@ -161,8 +161,8 @@ def _guitar(tone: _Tone) -> Array:
 
 
 def _bell(tone: _Tone) -> Array:
-    """A struck bar: the modes of a free bar (Fletcher and Rossing, section 2.16), each of which
-    decays by itself, the higher the sooner."""
+    """A struck bar: the modes of a free bar (Fletcher and Rossing, section 2.16); higher modes
+    decay faster."""
     ratios = np.array([1.0, 2.756, 5.404, 8.933, 13.34])
     ratios = ratios[ratios * tone.frequency < _HIGHEST]
     amplitudes = np.array([1.0, 0.6, 0.35, 0.2, 0.1])[: len(ratios)] * ratios ** (tone.tilt / 2)

@@ -1,4 +1,4 @@
-"""A scene as one hears it: its sounds mixed, in a room, with noise."""
+"""The recording of a scene: its sounds mixed, with reverberation and noise."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from filmvqa.worlds.sound.instruments import Array, synthesise
 from filmvqa.worlds.sound.scenes import SoundScene, start_sound
 from filmvqa.worlds.sound.settings import SoundRules, SoundSettings
 
-#: Kept of the distinct sounds: 100 kB each.
+#: Number of distinct sounds in the cache, of up to 100 kB each.
 _BANK = 2048
 
 
@@ -25,7 +25,7 @@ def distinct_sound(settings: SoundSettings, values: dict[str, str], variant: int
 
 @lru_cache(_BANK)
 def _distinct_sound(encoded: bytes, key: tuple[str, ...], variant: int) -> Array:
-    """Kept by all that it depends on: the settings in JSON, the values, the variant."""
+    """The cache's key is all that the sound depends on; the settings are JSON to be hashable."""
     settings = msgspec.json.decode(encoded, type=SoundSettings)
     values = dict(zip(("instrument", "note", "brightness", "length"), key, strict=True))
     duration, rng = start_sound(settings, values, variant)
@@ -36,7 +36,7 @@ def _distinct_sound(encoded: bytes, key: tuple[str, ...], variant: int) -> Array
 
 
 def dry_mix(scene: SoundScene, settings: SoundSettings) -> Array:
-    """The sounds of a scene alone (T,), where 1 is full scale."""
+    """The sounds of a scene (T,) without reverberation and noise; full scale is 1."""
     mix = np.zeros(round(scene.seconds * settings.sample_rate))
     for sound in scene.objects:
         values = {name: getattr(sound, name) for name in
@@ -48,7 +48,7 @@ def dry_mix(scene: SoundScene, settings: SoundSettings) -> Array:
 
 
 def impulse_response(rules: SoundRules, sample_rate: int, rng: np.random.Generator) -> Array:
-    """That of a room (T,): the sound itself, then noise that decays exponentially."""
+    """The impulse response of a room (T,): the direct sound, then exponentially decaying noise."""
     count = round(rules.reverberation_seconds * sample_rate)
     times = np.arange(count) / sample_rate
     tail = rng.standard_normal(count) * 10 ** (-3 * times / rules.reverberation_seconds)
@@ -62,10 +62,7 @@ def impulse_response(rules: SoundRules, sample_rate: int, rng: np.random.Generat
 def record(
     scene: SoundScene, settings: SoundSettings, rng: np.random.Generator
 ) -> NDArray[np.int16]:
-    """The recording of a scene (T,) in 16 bits.
-
-    What exceeds full scale is clipped, which takes sounds at levels near 0.
-    """
+    """The recording of a scene (T,) in 16 bits; samples beyond full scale are clipped."""
     mix = dry_mix(scene, settings)
     if settings.rules.reverberation is not None:
         response = impulse_response(settings.rules, settings.sample_rate, rng)

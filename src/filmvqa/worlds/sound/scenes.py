@@ -1,4 +1,4 @@
-"""Scenes: sequences of sounds, drawn at random, and their records."""
+"""Scenes, which are random sequences of sounds, and their records."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ class Sound(msgspec.Struct):
     instrument, note, brightness, loudness, length, position
         Attribute values; ``position`` is ``first`` to ``tenth``.
     onset, duration
-        Seconds.
+        In seconds.
     frequency
-        That of the note, in Hz.
+        Frequency of the note in Hz.
     level
         Root mean square over the duration, in dB of full scale, without noise and reverberation.
     variant
-        Which of the sounds of this instrument, note, brightness and length.
+        Index among the sounds of the same instrument, note, brightness and length.
     """
 
     instrument: str
@@ -51,8 +51,8 @@ class SoundScene(msgspec.Struct):
     """The sounds of one recording, in the order of their onsets.
 
     ``relationships[r][i]`` lists the sounds that are in relation r to sound i: for ``before``,
-    those before sound i. ``image_index`` and ``image_filename`` are called as in CLEVR's files, in
-    whose format questions are.
+    those before sound i. ``image_index`` and ``image_filename`` refer to the recording; their
+    names are those of CLEVR's format.
     """
 
     image_index: int
@@ -73,7 +73,7 @@ class SoundSceneFile(msgspec.Struct):
 
 
 def scene_generator(settings: SoundSettings, split: str, index: int) -> np.random.Generator:
-    """The random generator of a scene: of its sounds first, then of its noise."""
+    """The random generator of a scene, which draws its sounds first and then its noise."""
     return np.random.default_rng([settings.seed, zlib.crc32(split.encode()), index])
 
 
@@ -90,7 +90,7 @@ def sample_scene(
         duration, _ = start_sound(settings, values, variant)
         level = getattr(rules, values["loudness"]) + rng.uniform(-rules.spread, rules.spread)
         onset = turn + _draw(rules.gap, rng)
-        # Onsets are those of samples.
+        # Round to a sample.
         onset = round(onset * settings.sample_rate) / settings.sample_rate
         sounds.append(
             Sound(
@@ -105,7 +105,7 @@ def sample_scene(
 
 
 def order_relations(count: int) -> dict[str, list[list[int]]]:
-    """Which of ``count`` sounds in a row are before and after each."""
+    """The relationships of ``count`` sounds in their order."""
     return {
         "before": [list(range(i)) for i in range(count)],
         "after": [list(range(i + 1, count)) for i in range(count)],
@@ -122,12 +122,12 @@ class _Positions(msgspec.Struct):
 
 @register_relate("sound")
 def relate(scene: dict[str, Any]) -> dict[str, list[list[int]]]:
-    """The relations of a scene's record without any: its sounds stand in their order.
+    """Compute the relationships of a decoded scene from the order of its sounds.
 
     Raises
     ------
     ValueError
-        If their positions are others.
+        If the sounds are not in the order of their positions.
     """
     positions = [sound.position for sound in msgspec.convert(scene, _Positions).objects]
     if positions != list(SOUND.attributes["position"][: len(positions)]):
@@ -138,8 +138,8 @@ def relate(scene: dict[str, Any]) -> dict[str, list[list[int]]]:
 def start_sound(
     settings: SoundSettings, values: dict[str, str], variant: int
 ) -> tuple[float, np.random.Generator]:
-    """The duration in seconds of one of the distinct sounds, and its random generator, which has
-    drawn it."""
+    """The duration of a distinct sound in seconds, and the random generator that drew it and
+    synthesises the sound."""
     names = ("instrument", "note", "brightness", "length")
     numbers = [SOUND.attributes[name].index(values[name]) for name in names]
     rng = np.random.default_rng([settings.seed, zlib.crc32(b"bank"), *numbers, variant])

@@ -21,7 +21,7 @@ from filmvqa.settings.typed import (
 from filmvqa.system.errors import UserError
 from filmvqa.worlds.engine.set_settings import Identifier, register_set_settings
 
-#: More sounds have no position with a name.
+#: The number of positions that have a name.
 MAX_SOUNDS = 10
 _Count = Annotated[int, Meta(ge=1, le=MAX_SOUNDS)]
 _Decibels = Annotated[float, Meta(ge=-120, le=0)]
@@ -31,31 +31,32 @@ _Range = tuple[_Seconds, _Seconds]
 
 @dataclass(frozen=True)
 class SoundRules(Settings):
-    """What scenes are made of.
+    """Constraints on the scenes.
 
     Attributes
     ----------
     min_sounds, max_sounds
-        Number of sounds of a scene.
+        Range of the number of sounds of a scene.
     seconds
         Length of a scene.
     lead, gap, short, long
-        Least and largest length in seconds: of the silence before the first sound, of that between
-        two sounds, and of sounds by their length.
+        Ranges of durations in seconds: the silence before the first sound, the silence between two
+        sounds, a short sound, a long sound.
     beat
-        Seconds from one sound's turn to the next: a sound begins at its turn, after a silence drawn
-        from ``gap``. None: a sound begins when the one before and such a silence are over.
+        Seconds from the start of one sound's turn to the start of the next. A sound starts after
+        the beginning of its turn by a silence drawn from ``gap``. None: a turn starts when the
+        previous sound ends.
     quiet, loud
-        Level of sounds by their loudness, in dB of full scale: their root mean square over their
-        duration, where that of a full-scale square wave is 0.
+        Level of quiet and loud sounds: root mean square over their duration in dB of full scale,
+        which is that of a full-scale square wave.
     spread
-        Sounds are up to so many dB louder or quieter.
+        Maximal deviation from these levels in dB.
     noise
         Level of the background noise in dB of full scale.
     reverberation
-        Level of the reverberation, in dB of the sound itself; None: none.
+        Level of the reverberation in dB relative to the direct sound; None disables it.
     reverberation_seconds
-        In which it falls by 60 dB.
+        Time in which the reverberation falls by 60 dB.
     variants
         Number of sounds of each instrument, note, brightness and length.
     """
@@ -119,15 +120,15 @@ class SoundSettings(Settings):
     images
         Number of scenes of each split; a split with 0 is not generated.
     sample_rate
-        Samples a second.
+        Sample rate in Hz.
     seed
-        Seed of sounds, scenes and questions.
+        Random seed of sounds, scenes and questions.
     questions_per_image
         Maximal number of questions about one scene.
     short_questions, families, templates, withhold, date
         As in ``GeneratorSettings``.
     rules
-        What scenes are made of.
+        Constraints on the scenes.
     """
 
     node: ClassVar[str] = "data.sound"
