@@ -20,29 +20,30 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from filmvqa.features.images import IMAGES, FileKind, load_image
 from filmvqa.system.devices import to_device
 
-#: So many images pass a network at a time on a CPU, whose caches the maps of more would leave: 162
-#: images of 192×192 a second and thread through EfficientNet-Lite0, 86 with 64 (2026-11-30).
+#: Images per forward pass on a CPU, so that their maps fit into its caches: EfficientNet-Lite0
+#: takes 162 images of 192×192 a second and thread in batches of 16, and 86 in batches of 64
+#: (2026-11-30).
 _ON_CPU = 16
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-#: That of the original FiLM code and of clevr-iep (scripts/extract_features.py).
+#: The standard deviation in the original FiLM code and clevr-iep (scripts/extract_features.py).
 ORIGINAL_FILM_STD = (0.229, 0.224, 0.224)
 
 
 class Backbone(nn.Module):
     """Normalises uint8 images and runs ``network`` on them.
 
-    ``weights`` is the name of the file of weights and ``weights_sha256`` its hash; feature files
-    record both, so that a result can be traced. ``folds`` says whether ``fold_batch_norms`` may
-    be used.
+    ``weights`` is the name of the weights file and ``weights_sha256`` its hash; feature files
+    record both, so that a result can be traced. ``folds`` says whether ``prepared`` may fold batch
+    norms into convolutions.
     """
 
     mean: Tensor
     std: Tensor
-    #: What the files of a split are, and the channels of what is made of them.
+    #: The kind of a split's files, and the number of channels of a loaded file.
     file_kind: ClassVar[FileKind] = IMAGES
     input_channels: ClassVar[int] = 3
-    #: Whether the deviations of channels that normalise its input can be given.
+    #: Whether the standard deviation that normalises the input is configurable.
     takes_std: ClassVar[bool] = False
 
     def __init__(
@@ -69,7 +70,7 @@ class Backbone(nn.Module):
         self.set_normalization(mean, std)
 
     def set_normalization(self, mean: Sequence[float], std: Sequence[float]) -> None:
-        """Set the mean and the standard deviation of each channel, of pixels in [0, 1]."""
+        """Set the mean and the standard deviation of each channel for pixels in [0, 1]."""
         self.mean = 255.0 * torch.tensor(mean).view(1, -1, 1, 1)
         self.std = 255.0 * torch.tensor(std).view(1, -1, 1, 1)
 
@@ -81,12 +82,11 @@ class Backbone(nn.Module):
         return out
 
     def load(self, path: Path, size: tuple[int, int]) -> NDArray[Any]:
-        """What is made of a file of a split, (C, H, W) with ``size`` = (H, W): a uint8 image."""
+        """Load a file of a split as a uint8 image (C, H, W), resized to ``size`` = (H, W)."""
         return load_image(path, size)
 
     def spec(self) -> dict[str, Any]:
-        """What identifies the network and its input: name, weights, stage, and the normalisation of
-        pixels in [0, 1]."""
+        """The network's name, weights and stage, and the normalisation of pixels in [0, 1]."""
         return {
             "backbone": self.name,
             "weights": self.weights,
@@ -97,8 +97,8 @@ class Backbone(nn.Module):
         }
 
     def prepared(self, device: torch.device, bfloat16: bool) -> Backbone:
-        """A copy for fast inference: batch norms folded into the convolutions before them, channels
-        last, and all in bfloat16 on request."""
+        """A copy for fast inference: batch norms are folded into the convolutions before them, the
+        memory format is channels last, and the network is in bfloat16 on request."""
         prepared = copy.deepcopy(self).eval()
         if self.folds:
             fold_batch_norms(prepared.network)
@@ -108,9 +108,11 @@ class Backbone(nn.Module):
 
 
 def fold_batch_norms(module: nn.Module) -> None:
-    """Fold each batch norm in evaluation mode into the convolution that is registered directly
-    before it, as in torchvision's ResNets and ``clevr_cnn``; of timm's, which end in an activation,
-    that is left."""
+    """Fold each batch norm in evaluation mode into the convolution registered directly before it.
+
+    This is correct if the two are also applied in that order, as in torchvision's ResNets and
+    ``clevr_cnn``. The activation that ends a batch norm of timm is kept.
+    """
     previous: tuple[str, nn.Module] | None = None
     for name, child in list(module.named_children()):
         if (
@@ -128,19 +130,21 @@ def fold_batch_norms(module: nn.Module) -> None:
 
 @dataclass(frozen=True)
 class BackboneOptions:
-    """What a backbone is built with, as far as it applies.
+    """The options of all backbones; each backbone ignores those that do not apply to it.
 
     Attributes
     ----------
     stage
-        The last stage of a ResNet that runs (1 to 4); which of the maps of timm's and torchvision's
-        networks, from 1. None: the paper's of a ResNet, or one of as many places.
+        The last stage of a ResNet that runs (1 to 4), or the number of a feature map of a network
+        of timm or torchvision, counted from 1. None selects the paper's ResNet stage, or a map of
+        the same stride.
     weights
-        A file of weights, or ``random``; None: the published or the shipped ones.
+        A weights file, or ``random``; None selects the published or shipped weights.
     front_end
-        How recordings become spectrograms, in JSON.
+        The settings of spectrograms, in JSON.
     image_size
-        (H, W) of the images, for networks that are built for one size; None: the usual one.
+        (H, W) of the images, for networks that are built for one size; None selects the network's
+        default.
     """
 
     stage: int | None = None
@@ -154,9 +158,11 @@ BACKBONES: dict[str, Builder] = {}
 
 
 def register_backbone(*names: str) -> Callable[[Builder], Builder]:
-    """Decorator: a function that builds the backbones of some names, which ``data.backbone.name``
-    can then be, from the name and ``BackboneOptions``. ``<library>/<model>`` stands for all names
-    that begin with ``<library>/``."""
+    """Register a function that builds backbones from a name and ``BackboneOptions`` (decorator).
+
+    ``data.backbone.name`` accepts each of ``names``. ``<library>/<model>`` stands for all names
+    that begin with ``<library>/``.
+    """
 
     def register(build: Builder) -> Builder:
         BACKBONES.update(dict.fromkeys(names, build))
@@ -167,7 +173,8 @@ def register_backbone(*names: str) -> Callable[[Builder], Builder]:
 
 @torch.inference_mode()
 def compute_maps(backbone: Backbone, images: Tensor) -> Tensor:
-    """uint8 images (n, 3, H, W) on the host to maps (n, C, H', W') on the device, as stored."""
+    """uint8 images (n, 3, H, W) on the host to maps (n, C, H', W') on the device, in the dtype in
+    which they are stored."""
     device = backbone.mean.device
     parts = torch.split(images, _ON_CPU if device.type == "cpu" else len(images))
     maps = torch.cat([backbone(to_device(part, device)) for part in parts])

@@ -1,4 +1,4 @@
-"""Backbones by the name in a config, or by what a feature file or a checkpoint records."""
+"""Backbones built from a config's name, or from the record in a feature file or checkpoint."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from math import inf
 from pathlib import Path
 from typing import Any
 
-# These register themselves.
+# These modules register their backbones.
 import filmvqa.backbones.clevr_cnn
 import filmvqa.backbones.clevr_slots
 import filmvqa.backbones.efficientnet_lite
@@ -35,18 +35,18 @@ def build_backbone(
     ----------
     name
         ``pixels``, ``clevr_cnn``, one of torchvision's ResNets (``resnet18`` …),
-        ``timm/<model>``, ``torchvision/<model>``, or what another file registered.
+        ``timm/<model>``, ``torchvision/<model>``, or another registered name.
     stage, weights, front_end, image_size
-        As ``BackboneOptions`` has them.
+        As in ``BackboneOptions``.
     std
-        For ResNets, the standard deviation of each channel that normalises pixels in [0, 1]; None:
-        torchvision's.
+        For ResNets, the standard deviation of each channel that normalises pixels in [0, 1]; None
+        selects torchvision's.
 
     Raises
     ------
     UserError
-        For an unknown name or stage, for weights that are missing or do not fit, and for a ``std``
-        that is not three positive numbers or not of a ResNet.
+        If the name or stage is unknown, the weights are missing or do not fit, or ``std`` is not
+        three positive numbers or the backbone is not a ResNet.
     """
     if std is not None:
         is_list = isinstance(std, list | tuple) and len(std) == 3
@@ -67,7 +67,7 @@ def build_backbone(
 
 
 def backbone_from_spec(spec: Mapping[str, Any], weights: str | Path | None = None) -> Backbone:
-    """The backbone that a feature file or a checkpoint records, in evaluation mode.
+    """The backbone that a feature file or checkpoint records, in evaluation mode.
 
     Parameters
     ----------
@@ -79,8 +79,8 @@ def backbone_from_spec(spec: Mapping[str, Any], weights: str | Path | None = Non
     Raises
     ------
     UserError
-        If its weights cannot be had, or are not those recorded. An imported checkpoint records
-        none; then any are taken.
+        If the backbone cannot be built, or its weights are not the recorded ones. An imported
+        checkpoint records no weights and accepts any.
     """
     weights_name = repr(spec["weights"]) if spec["weights"] else "of ImageNet"
     recorded = f"the backbone {spec['backbone']} with the weights {weights_name}"

@@ -19,7 +19,7 @@ from filmvqa.backbones.weight_files import drawn_alike, hash_weights
 from filmvqa.system.errors import UserError, one_line
 
 SHIPPED_WEIGHTS = "clevr_cnn.safetensors"
-#: Those with heads, which are trained for longer than the others.
+#: Weights of the network, trained for longer, with heads.
 SHIPPED_WITH_HEADS = "clevr_cnn_heads.safetensors"
 
 
@@ -46,9 +46,9 @@ class ResidualConv(nn.Module):
 class ClevrCNN(nn.Module):
     """A small network for CLEVR images: (N, 3, H, W) to (N, 96, H/8, W/8).
 
-    Trained by ``scripts/pretrain_backbone.py`` to classify the object in each cell. Unlike an
-    ImageNet network it does not show that FiLM works on features of another domain: it was trained
-    on images of this world.
+    Trained by ``scripts/pretrain_backbone.py`` to classify the object in each cell. Since it is
+    trained on images of this world, results with it do not show that FiLM works on features of
+    another domain, as results with an ImageNet network do.
     """
 
     def __init__(self, channels: int = 96, blocks: int = 4) -> None:
@@ -68,8 +68,11 @@ class ClevrCNN(nn.Module):
 
 
 class PlacesCNN(nn.Module):
-    """``ClevrCNN``'s maps and, as one more channel, the logits of places of objects: the sum of
-    their sigmoids over the map is the number of objects. (N, 3, H, W) to (N, 97, H/8, W/8)."""
+    """``ClevrCNN``'s maps and another channel with the logits of places of objects.
+
+    The sum of the logits' sigmoids over the map approximates the number of objects.
+    (N, 3, H, W) to (N, 97, H/8, W/8).
+    """
 
     def __init__(self, network: ClevrCNN, heads: ObjectHeads) -> None:
         super().__init__()
@@ -82,12 +85,12 @@ class PlacesCNN(nn.Module):
 
 
 def load_clevr_cnn(path: Path, name: str = "clevr_cnn") -> tuple[ClevrCNN, ObjectHeads | None, str]:
-    """The network and, if the file has them, the heads of a file of weights, and its SHA-256.
+    """Load the network and, if the file has them, the heads; also return the file's SHA-256.
 
     Raises
     ------
     UserError
-        If there is no such file, or it is of something else than ``name``.
+        If the file does not exist, or does not have weights of ``name``.
     """
     if not path.is_file():
         raise UserError(f"{path}: no such weights; make them with scripts/pretrain_backbone.py")
@@ -109,7 +112,7 @@ def load_clevr_cnn(path: Path, name: str = "clevr_cnn") -> tuple[ClevrCNN, Objec
 
 @register_backbone("clevr_cnn")
 def build_clevr_cnn(name: str, options: BackboneOptions) -> Backbone:
-    """``ClevrCNN`` with the weights of a safetensors file, the shipped ones, or random ones."""
+    """``ClevrCNN`` with the weights of a safetensors file, the shipped weights, or random ones."""
     if options.weights == RANDOM:
         with drawn_alike():
             network = ClevrCNN()
@@ -123,15 +126,15 @@ def build_clevr_cnn(name: str, options: BackboneOptions) -> Backbone:
 
 @register_backbone("clevr_places")
 def build_clevr_places(name: str, options: BackboneOptions) -> Backbone:
-    """``PlacesCNN`` with the weights of a safetensors file, or the shipped ones."""
+    """``PlacesCNN`` with the weights of a safetensors file, or the shipped weights."""
     return with_heads(name, options, PlacesCNN)
 
 
 def with_heads(
     name: str, options: BackboneOptions, build: Callable[[ClevrCNN, ObjectHeads], nn.Module]
 ) -> Backbone:
-    """A backbone that ``build`` makes of the network and the heads of a safetensors file, or of
-    the shipped one.
+    """A backbone that ``build`` makes of the network and heads of a safetensors file; the default
+    is the shipped one.
 
     Raises
     ------

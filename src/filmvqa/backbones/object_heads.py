@@ -1,7 +1,7 @@
 """Predictions from ``ClevrCNN``'s maps: attributes, and places and centres of objects.
 
-Pretraining learns them with the network and saves them beside it; ``find_objects`` makes a list of
-objects of them.
+The heads are pretrained and saved together with the network; ``find_objects`` lists the objects
+that they predict.
 """
 
 from __future__ import annotations
@@ -11,20 +11,22 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-#: What the names of their weights begin with in a file of weights.
+#: Prefix of the names of their weights in a weights file.
 HEADS = "heads."
-#: The probability above which there is an object, and the distance in cells below which two
-#: predicted centres are of one object. Both by the numbers of objects in 2,000 images of 144 and 96
-#: pixels; centres of two objects are rarely nearer than a cell, and predicted to 0.07.
+#: The probability above which a place counts as an object, and the distance in cells below which
+#: two predicted centres belong to one object. Both are fitted to the numbers of objects in 2,000
+#: images of 144 and 96 pixels. Centres of two objects are rarely closer than a cell, and are
+#: predicted to within 0.07.
 IS_OBJECT, ONE_OBJECT = 0.3, 0.6
-#: The initial bias of the logits of places: few cells are one.
+#: The initial bias of the logits of places, since few cells are places.
 _RARE = -4.0
 
 
 class ObjectHeads(nn.Module):
-    """Linear predictions for each cell: attributes, whether it is the place of an object, centre.
+    """Linear predictions for each cell: the object's attributes and centre, and whether the cell is
+    the object's place.
 
-    An object has one place, so that the sum of the places' probabilities is the number of objects.
+    An object has one place, so the probabilities of places sum to the number of objects.
     """
 
     def __init__(self, channels: int, num_values: int) -> None:
@@ -35,23 +37,23 @@ class ObjectHeads(nn.Module):
 
     @classmethod
     def from_state(cls, state: Mapping[str, Tensor]) -> ObjectHeads:
-        """Heads with these weights; ``RuntimeError`` if they are not of heads."""
+        """Heads with these weights; ``RuntimeError`` if the weights are not those of heads."""
         outputs, channels = getattr(state.get("linear.weight"), "shape", (3, 1))[:2]
         heads = cls(channels, outputs - 3)
         heads.load_state_dict(state)
         return heads
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits of all attributes' values (N, V, h, w); of places (N, h, w); and offsets of the
-        object's centre from the cell's (N, 2, h, w), to the right and down in cells; for features
-        (N, C, h, w). In float32."""
+        """Predict, in float32, from features (N, C, h, w): logits of all attributes' values
+        (N, V, h, w); logits of places (N, h, w); offsets (N, 2, h, w) from the cell's centre to
+        the object's, to the right and down, in cells."""
         out = self.linear(features).float()
         return out[:, :-3], out[:, -3], out[:, -2:]
 
 
 def predict_centres(offsets: Tensor) -> Tensor:
-    """The x and y of the centre of each cell's object, in cells from the top left corner, of
-    ``ObjectHeads``' offsets; (N, 2, h, w) both."""
+    """The x and y (N, 2, h, w) of the centre of each cell's object, in cells from the top left
+    corner, from the offsets (N, 2, h, w) of ``ObjectHeads``."""
     height, width = offsets.shape[2:]
     columns = torch.arange(width, device=offsets.device) + 0.5
     rows = torch.arange(height, device=offsets.device)[:, None] + 0.5
@@ -59,10 +61,10 @@ def predict_centres(offsets: Tensor) -> Tensor:
 
 
 def find_objects(places: Tensor, offsets: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The ``count`` most probable places of objects, those above ``IS_OBJECT`` being objects.
+    """The ``count`` most probable places of objects; those above ``IS_OBJECT`` are objects.
 
-    Cells with the same predicted centre show one object, to whose probability theirs are added:
-    the network may doubt which of two cells is the place of an object on their border.
+    Cells that predict the same centre show one object, and their probabilities are added: for an
+    object on the border of two cells, the network may be undecided which is its place.
 
     Parameters
     ----------
@@ -72,7 +74,7 @@ def find_objects(places: Tensor, offsets: Tensor, count: int) -> tuple[Tensor, T
     Returns
     -------
     probabilities, cells
-        (N, count) each, in falling order of the probability of the cell alone; cells are numbered
+        (N, count) each, in descending order of the cell's own probability; cells are numbered row
         by row.
     """
     left, centres = places.sigmoid().flatten(1), predict_centres(offsets).flatten(2)

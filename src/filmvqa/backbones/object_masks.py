@@ -1,4 +1,4 @@
-"""The masks of a split's objects, kept in a file of the features' format."""
+"""The masks of a split's objects, stored like features."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ from filmvqa.features.images import MASKS, FileKind, load_mask
 
 
 class ObjectMasks(Backbone):
-    """Leaves masks as they are: (N, 1, H, W) uint8, the index of the object that each place shows,
-    and 255 where there is none."""
+    """Passes masks through: uint8 (N, 1, H, W) with the index of each place's object, or 255."""
 
     file_kind: ClassVar[FileKind] = MASKS
     input_channels: ClassVar[int] = 1

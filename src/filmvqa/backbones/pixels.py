@@ -1,4 +1,4 @@
-"""No network: the pixels of images as they are."""
+"""A backbone without a network, which passes pixels through."""
 
 from __future__ import annotations
 
@@ -12,5 +12,5 @@ PIXELS = "pixels"
 
 @register_backbone(PIXELS)
 def build_pixels(name: str, options: BackboneOptions) -> Backbone:
-    """Images (N, 3, H, W) as they are, uint8."""
+    """Unchanged uint8 images (N, 3, H, W)."""
     return Backbone(name, nn.Identity(), dtype="uint8")

@@ -1,8 +1,8 @@
 """Pretraining of the shipped backbone ``clevr_cnn`` to recognize and locate the objects of
 generated images.
 
-Each cell of the feature map has labels (``labelled_images``). In training the images have other
-light, colours, sharpness and noise, so that the network also reads those of other renderers.
+Each cell of the feature map has labels (``labelled_images``). Augmentation varies light, colours,
+sharpness and noise, so that the network generalises to other renderers.
 """
 
 from __future__ import annotations
@@ -42,9 +42,11 @@ def _loss(
     places: Tensor,
     offsets: Tensor,
 ) -> Tensor:
-    """The sum of cross-entropies of attributes, which have ``num_values``, and of places and of
-    the L1 distance of offsets; scalar. Averaged over the labelled cells, and that of places over
-    the objects."""
+    """The sum of the cross-entropies of attributes and places and the L1 distance of offsets.
+
+    The attributes have ``num_values`` values. The terms of attributes and offsets are averaged
+    over the labelled cells, and that of places over the objects.
+    """
     values, place_logits, predicted_offsets = heads(features)
     is_place = _chosen_places(place_logits.detach(), places)
     loss = F.binary_cross_entropy_with_logits(place_logits, is_place, reduction="sum")
@@ -58,9 +60,12 @@ def _loss(
 
 
 def _chosen_places(logits: Tensor, places: Tensor) -> Tensor:
-    """1 in the cell of each object that has the largest logit of those that may be its place, else
-    0; (N, h, w). The network chooses, so that an object's centre on the border of two cells does
-    not leave it in doubt (the one-to-one assignment of Sun et al., ICML 2021, and others)."""
+    """1 in the place of each object, else 0; (N, h, w).
+
+    Of the cells that may be an object's place, the one with the largest logit is. The network
+    chooses, since the nearest cell is ambiguous if the object's centre is on the border of two
+    (one-to-one assignment as in Sun et al., ICML 2021).
+    """
     flat, numbers = logits.flatten(1), places.flatten(1).long()
     largest = torch.full((len(flat), 256), -torch.inf, device=flat.device, dtype=flat.dtype)
     largest = largest.scatter_reduce(1, numbers, flat, "amax").gather(1, numbers)
@@ -68,9 +73,10 @@ def _chosen_places(logits: Tensor, places: Tensor) -> Tensor:
 
 
 def augmented(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Images (N, 3, H, W) of 0 to 255 in another light, with other colours, contrast, sharpness and
-    noise;
-    each image in its own way. Float32, from 0 to 255. ``generator`` is of the images' device."""
+    """Vary the light, colours, contrast, sharpness and noise of each image (N, 3, H, W).
+
+    Pixels are from 0 to 255; the result is float32. ``generator`` is on the images' device.
+    """
 
     def normal(*shape: int) -> Tensor:
         return torch.randn(shape, generator=generator, device=images.device)
@@ -91,29 +97,29 @@ def augmented(images: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def pretrain(settings: PretrainSettings, examples: PretrainingExamples) -> dict[str, float]:
-    """Train ``ClevrCNN`` on generated images and write its weights, and those of its heads, as
-    float16 safetensors.
+    """Train ``ClevrCNN`` and its heads on generated images, and write their weights as float16
+    safetensors.
 
-    After each epoch the state of training is written beside the output; a training that was stopped
-    goes on from there.
+    After each epoch the state of training is written beside the output. A later call resumes a
+    stopped training from there.
 
     Parameters
     ----------
     examples
-        The world that draws the images.
+        The world's images.
 
     Returns
     -------
     dict
-        Scores on held-out images, which are not augmented: the accuracy of each attribute, the
-        mean distance of offsets in cells (``offset_error``), and the share of images in
-        which as many objects are found as there are (``number``).
+        Scores on held-out images without augmentation: the accuracy of each attribute, the mean
+        error of offsets in cells (``offset_error``), and the share of images in which the number
+        of objects is predicted correctly (``number``).
 
     Raises
     ------
     UserError
-        For fewer images than make a batch of each size, for weights to begin with that cannot be
-        read, and for the state of a training with other settings.
+        If there are fewer images than a batch of each size, if the initial weights cannot be read,
+        or if the state on disk is damaged or has other settings.
     """
     sizes, batch_size, seed = settings.sizes, settings.batch_size, settings.seed
     per_size = settings.images // len(sizes)
@@ -140,8 +146,8 @@ def pretrain(settings: PretrainSettings, examples: PretrainingExamples) -> dict[
     training = _Training(model, heads, num_values, num_steps, settings.lr, seed, device)
     state_path = Path(f"{settings.output}.training")
     training.restore(state_path, record)
-    drawn = _draw_in_parallel(per_size, sizes, seed, settings.workers, examples)
-    train = [_to_tensors(labelled, device) for labelled in drawn]
+    images = _draw_in_parallel(per_size, sizes, seed, settings.workers, examples)
+    train = [_to_tensors(labelled, device) for labelled in images]
     held_out = [_to_tensors(examples.draw(512, size, (seed, 1, size)), device) for size in sizes]
     with tqdm(total=num_steps, initial=training.step, desc="pretrain", unit="batch") as bar:
         for _ in range(training.epoch, settings.epochs):
@@ -158,7 +164,7 @@ def pretrain(settings: PretrainSettings, examples: PretrainingExamples) -> dict[
 
 
 class _Training:
-    """A training of ``pretrain`` with its state, which is saved between epochs."""
+    """The loop of ``pretrain`` and its state, which is saved after each epoch."""
 
     def __init__(
         self,
@@ -212,12 +218,12 @@ class _Training:
         write_file(path, stream.getbuffer())
 
     def restore(self, path: Path, settings: dict[str, Any]) -> None:
-        """Go on from the state in the file ``path``, if there is one.
+        """Resume from the state in the file ``path``, if it exists.
 
         Raises
         ------
         UserError
-            If it is of other settings, or damaged.
+            If the state is damaged or has other settings.
         """
         if not path.exists():
             return
@@ -228,13 +234,13 @@ class _Training:
             raise
         except Exception as error:  # torch raises half a dozen types for a file it cannot read
             raise UserError(
-                f"{path}: the state of a training that was stopped cannot be read "
-                f"({one_line(error)}); delete it to begin anew"
+                f"{path}: the state of a stopped training cannot be read ({one_line(error)}); "
+                "delete it to start again"
             ) from None
         if not is_same:
             raise UserError(
-                f"{path}: is of a training with other settings; delete it to begin anew, or give "
-                f"its settings to go on: {content['settings']}"
+                f"{path}: has the state of a training with other settings; delete it to start "
+                f"again, or resume with its settings: {content['settings']}"
             )
         for name, part in self._stateful().items():
             part.load_state_dict(content[name])
@@ -248,8 +254,8 @@ class _Training:
 def _draw_in_parallel(
     count: int, sizes: tuple[int, ...], seed: int, workers: int, examples: PretrainingExamples
 ) -> list[LabelledImages]:
-    """``count`` images of each size."""
-    # The number of chunks does not depend on ``workers``, so the images depend on the seed alone.
+    """Draw ``count`` images of each size."""
+    # The number of chunks does not depend on ``workers``, so neither do the images.
     num_chunks = max(1, count // 250)
     counts = [count * (i + 1) // num_chunks - count * i // num_chunks for i in range(num_chunks)]
     with worker_pool(workers) as pool:
@@ -257,12 +263,12 @@ def _draw_in_parallel(
             [pool.submit(examples.draw, n, size, (seed, 0, size, i)) for i, n in enumerate(counts)]
             for size in sizes
         ]
-        drawn = []
+        by_size = []
         for size, of_size in zip(sizes, jobs, strict=True):
             progress = tqdm(of_size, desc=f"draw {size}×{size}", unit="chunk")
             chunks = [job.result() for job in progress]
-            drawn.append(LabelledImages(*map(np.concatenate, zip(*chunks, strict=True))))
-    return drawn
+            by_size.append(LabelledImages(*map(np.concatenate, zip(*chunks, strict=True))))
+    return by_size
 
 
 class LabelledTensors(NamedTuple):
@@ -286,7 +292,7 @@ def _to_tensors(labelled: LabelledImages, device: torch.device) -> LabelledTenso
 def _shuffled_batches(
     train: list[LabelledTensors], batch_size: int, generator: torch.Generator
 ) -> Iterator[tuple[Tensor, ...]]:
-    """One epoch of batches in random order; the images of a batch are of one size."""
+    """Yield the batches of an epoch in random order; the images of a batch have the same size."""
     batches = []
     for labelled in train:
         order = torch.randperm(len(labelled.images), generator=generator)
@@ -305,7 +311,7 @@ def _score(
     num_values: Mapping[str, int],
     held_out: list[LabelledTensors],
 ) -> dict[str, float]:
-    """Scores as ``pretrain`` returns them, averaged over the sizes of images."""
+    """The scores of ``pretrain``, averaged over the image sizes."""
     mean_scores: dict[str, float] = {}
     for labelled in held_out:
         for name, score in _score_size(model, heads, num_values, labelled).items():
@@ -332,9 +338,9 @@ def _score_size(
         scores[name] = float(is_correct[has_object].float().mean())
     distance = (predicted_offsets - offsets).square().sum(1).sqrt()
     scores["offset_error"] = float(distance[has_object].mean())
-    # One more than there can be.
     num_objects = places.amax((1, 2))
+    # One more than the largest number, so that it can be exceeded.
     probabilities, _ = find_objects(place_logits, predicted_offsets, int(num_objects.max()) + 1)
-    num_found = (probabilities > IS_OBJECT).sum(1)
-    scores["number"] = float((num_found == num_objects).float().mean())
+    num_predicted = (probabilities > IS_OBJECT).sum(1)
+    scores["number"] = float((num_predicted == num_objects).float().mean())
     return scores

@@ -1,4 +1,4 @@
-"""How features are extracted, and the shipped backbone is trained: settings of programs."""
+"""The settings of feature extraction and of the pretraining of the shipped backbone."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from filmvqa.settings.typed import (
     Workers,
 )
 
-#: In the place of a file: weights that are drawn, the same each time, for a dry run.
+#: Stands for random weights, which are the same in every run, for a dry run.
 RANDOM = "random"
 
 
@@ -29,7 +29,7 @@ def _check_weights(path: str, key: str) -> None:
         FILE.check(path, key)
 
 
-#: Notes a key that is ``RANDOM`` or a file of weights.
+#: Annotation of a key that is ``RANDOM`` or a weights file.
 WEIGHTS = Input(_check_weights)
 
 _Width = Annotated[int, Meta(ge=16, le=1024, multiple_of=8)]
@@ -42,13 +42,13 @@ class ExtractionSettings(Settings):
     Attributes
     ----------
     max_images
-        Of each split, from the first on; None: all.
+        Maximal number of images of each split, from the first; None selects all.
     batch_size
         Number of images in a batch.
     threads
-        Decode this many images at a time beside the network.
+        Number of threads that decode images.
     precision
-        Of the network's arithmetic; ``auto`` keeps to that of an existing file.
+        Precision of the network; ``auto`` selects that of an existing feature file.
     """
 
     max_images: Positive | None = None
@@ -59,24 +59,24 @@ class ExtractionSettings(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainSettings(ProgramSettings):
-    """A training of ``clevr_cnn``; the defaults are those of the shipped weights.
+    """The pretraining of ``clevr_cnn``; the defaults are those of the shipped weights.
 
     Attributes
     ----------
     output
         The file of the weights, float16 safetensors.
     init
-        The file of weights that it begins with; None: random ones.
+        The file of the initial weights; None selects random ones.
     images
         Number of training images of all ``sizes`` together.
     sizes
         Widths of the square images, in pixels.
     epochs, batch_size, lr, seed
-        Of the training.
+        Number of epochs, batch size, largest learning rate and random seed.
     workers
         Number of processes that render images; the images do not depend on it.
     device
-        Where the network is trained; all images are held there.
+        Device of the network and of all images.
     """
 
     output: PathText

@@ -1,4 +1,4 @@
-"""The settings of spectrograms, apart from what computes them, which imports torch."""
+"""The settings of spectrograms, without an import of torch."""
 
 from __future__ import annotations
 
@@ -15,24 +15,23 @@ SPECTROGRAM = "spectrogram"
 
 @dataclass(frozen=True)
 class SpectrogramSettings(Settings):
-    """How a recording becomes a spectrogram, whose numbers of bins and frames are the image size.
+    """How a recording becomes a spectrogram; the image size is its number of rows and frames.
 
     Attributes
     ----------
     sample_rate
-        That of the recordings, in Hz.
+        Sample rate of the recordings in Hz.
     window
-        Samples of the Hann window.
+        Length of the Hann window in samples.
     hop
-        Samples from one window's centre to the next; the first is that of the first sample.
+        Samples between the centres of consecutive windows; the first centre is the first sample.
     lowest, highest
-        Frequencies in Hz: without ``mel``, the window's own bins from ``lowest`` on are taken, as
-        many as the image is high; with it, triangular bands between the two, of equal width on the
-        mel scale.
+        Frequencies in Hz. With ``mel``, the rows are triangular bands between the two, of equal
+        width on the mel scale. Without it, they are the window's bins from ``lowest`` upwards.
     mel
-        Whether there are such bands.
+        Whether rows are mel bands.
     floor
-        Levels below are raised to it, in dB of full scale.
+        Minimal level in dB of full scale; lower levels are raised to it.
     """
 
     node: ClassVar[str] = "data.spectrogram"

@@ -1,7 +1,7 @@
-"""Recordings as spectrograms: what an image network is to pictures, for the network to learn from.
+"""Spectrograms of recordings, which take the place of an image network's features.
 
-A spectrogram is (1, F, T): power by frequency, from low to high, and by time, in decibels of full
-scale, of which ``MEAN_LEVEL`` is taken and which are divided by ``LEVEL_SCALE``.
+A spectrogram (1, F, T) has the power by frequency, from low to high, and by time. Levels are in
+decibels of full scale; ``MEAN_LEVEL`` is subtracted, and the result divided by ``LEVEL_SCALE``.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from filmvqa.features.images import FileKind
 from filmvqa.features.wav import in_full_scale, read_wav
 from filmvqa.system.errors import UserError, one_line
 
-#: Decibels of full scale: what is taken of levels, and what they are divided by.
+#: In decibels of full scale.
 MEAN_LEVEL, LEVEL_SCALE = -60.0, 20.0
 
 
 def power(samples: NDArray[Any], settings: SpectrogramSettings) -> NDArray[np.float32]:
-    """Power (K, T) of a recording by the window's bins, from 0 Hz on, and by frame.
+    """Power (K, T) of a recording by the window's bins, from 0 Hz upwards, and by frame.
 
-    A sine's is its mean square in its bin, where full scale is 1. The powers of all bins sum to
-    1.5 times the mean square under the window.
+    Full scale is 1. A sine has its mean square in its bin. The powers of all bins sum to 1.5 times
+    the mean square under the window.
     """
-    from scipy.signal import stft  # half as slow to import as torch, and not needed for pictures
+    from scipy.signal import stft  # a slow import, which images do not need
 
-    # In float32, in half of the time: levels differ from float64's by less than 1e-4 dB.
+    # float32 halves the time; levels differ from float64's by less than 1e-4 dB.
     scaled = in_full_scale(samples)
     _, _, spectrum = stft(
         scaled, settings.sample_rate, "hann", settings.window, settings.window - settings.hop
@@ -45,8 +45,7 @@ def power(samples: NDArray[Any], settings: SpectrogramSettings) -> NDArray[np.fl
 
 @lru_cache(8)
 def mel_bands(settings: SpectrogramSettings, bands: int) -> NDArray[np.float64]:
-    """Weights (F, K) of the window's bins in triangular bands: O'Shaughnessy's mel scale.
-    Kept, as ``_used_bins``, by the values of its arguments."""
+    """Weights (F, K) of the window's bins in triangular bands on O'Shaughnessy's mel scale."""
     low, high = 2595 * np.log10(1 + np.array([settings.lowest, settings.highest]) / 700)
     corners = 700 * (10 ** (np.linspace(low, high, bands + 2) / 2595) - 1)
     bins = np.fft.rfftfreq(settings.window, 1 / settings.sample_rate)
@@ -63,7 +62,7 @@ def mel_bands(settings: SpectrogramSettings, bands: int) -> NDArray[np.float64]:
 
 @lru_cache(8)
 def _used_bins(settings: SpectrogramSettings, bands: int) -> tuple[slice, NDArray[np.float32]]:
-    """The bins of the window that are in some mel band, and their weights there."""
+    """The window's bins that lie in any mel band, and their weights (F, used bins)."""
     weights = mel_bands(settings, bands)
     bins = np.flatnonzero(weights.any(0))
     used = slice(int(bins[0]), int(bins[-1]) + 1)
@@ -71,7 +70,7 @@ def _used_bins(settings: SpectrogramSettings, bands: int) -> tuple[slice, NDArra
 
 
 def band_centres(settings: SpectrogramSettings, bins: int) -> NDArray[np.float64]:
-    """The frequency (F,) in Hz of each row of a spectrogram."""
+    """The centre frequencies (F,) of a spectrogram's rows in Hz."""
     if not settings.mel:
         first = round(settings.lowest * settings.window / settings.sample_rate)
         return np.arange(first, first + bins) * settings.sample_rate / settings.window
@@ -82,12 +81,12 @@ def band_centres(settings: SpectrogramSettings, bins: int) -> NDArray[np.float64
 def spectrogram(
     samples: NDArray[Any], settings: SpectrogramSettings, size: tuple[int, int]
 ) -> NDArray[np.float32]:
-    """The scaled levels (1, F, T), ``size`` = (F, T), of a recording.
+    """The spectrogram (1, F, T) of a recording, where ``size`` = (F, T).
 
     Raises
     ------
     UserError
-        If the recording does not have T frames, or the window not so many bins.
+        If the recording does not have T frames, or the window has fewer than F bins.
     """
     bins, frames = size
     if len(samples) // settings.hop != frames:
@@ -114,7 +113,7 @@ def spectrogram(
 def load_spectrogram(
     path: Path, size: tuple[int, int], settings: SpectrogramSettings
 ) -> NDArray[np.float32]:
-    """The spectrogram of a WAV file, as ``spectrogram`` makes it; ``UserError`` names the file."""
+    """The ``spectrogram`` of a WAV file; a ``UserError`` names the file."""
     samples, sample_rate = read_wav(path)
     if sample_rate != settings.sample_rate:
         raise UserError(
@@ -128,7 +127,7 @@ def load_spectrogram(
 
 
 def _wav_size(path: Path) -> tuple[int, int]:
-    """Samples, and samples a second, of a recording."""
+    """The number of samples and the sample rate of a recording."""
     samples, rate = read_wav(path)
     return len(samples), rate
 
@@ -137,13 +136,13 @@ RECORDINGS = FileKind("recordings", {".wav"}, _wav_size, "{} samples at {} Hz")
 
 
 def front_end(settings: SpectrogramSettings) -> str:
-    """The settings in JSON, as feature files record them and ``BackboneOptions`` take them."""
+    """The settings in JSON, as feature files record them and ``BackboneOptions`` accept them."""
     return json.dumps(msgspec.to_builtins(settings), sort_keys=True)
 
 
 class Spectrogram(Backbone):
-    """In the place of an image network: makes spectrograms of recordings, and leaves them as they
-    are. Its mean and standard deviation are of levels in decibels."""
+    """A backbone that loads recordings as spectrograms and passes these through. Its mean and
+    standard deviation are levels in decibels."""
 
     file_kind = RECORDINGS
     input_channels = 1
@@ -161,7 +160,7 @@ class Spectrogram(Backbone):
 
 @register_backbone(SPECTROGRAM)
 def build_spectrogram(name: str, options: BackboneOptions) -> Backbone:
-    """The front end that ``options`` gives; ``UserError`` if they do not."""
+    """A ``Spectrogram`` with the settings in ``options``; ``UserError`` if they are invalid."""
     try:
         return Spectrogram(msgspec.json.decode(options.front_end or "", type=SpectrogramSettings))
     except msgspec.MsgspecError as error:

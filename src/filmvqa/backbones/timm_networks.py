@@ -1,4 +1,4 @@
-"""timm's networks: ``timm/<model>`` or ``timm/<model>.<weights>``, as timm names them."""
+"""timm's networks: ``timm/<model>`` or ``timm/<model>.<weights>``, with timm's names."""
 
 from __future__ import annotations
 
@@ -20,23 +20,25 @@ _PREFIX = "timm/"
 
 @register_backbone("timm/<model>")
 def build_timm(name: str, options: BackboneOptions) -> Backbone:
-    """One of timm's networks through one of its maps, with timm's normalisation; patch tokens of a
-    transformer are a map, and its positions are made to fit the image size.
+    """A network of timm up to one of its maps, with timm's normalisation.
+
+    The map of a transformer has its patch tokens; its position embedding is resampled to the image
+    size.
 
     Raises
     ------
     UserError
-        If timm is not installed, or does not know the network or its weights, which cannot be had
-        or do not fit.
+        If timm is not installed, the network or its weights are unknown, or the weights cannot be
+        downloaded or do not fit.
     """
     timm = import_timm(name)
     model_name = name.removeprefix(_PREFIX)
     if not timm.is_model(model_name):
-        near = difflib.get_close_matches(model_name, timm.list_models(), 3)
-        known = f"did you mean {' or '.join(_PREFIX + n for n in near)}?" if near else (
+        similar = difflib.get_close_matches(model_name, timm.list_models(), 3)
+        remedy = f"did you mean {' or '.join(_PREFIX + n for n in similar)}?" if similar else (
             "timm.list_models() lists them"
         )  # fmt: skip
-        raise UserError(f"data.backbone.name={name}: timm has no such network; {known}")
+        raise UserError(f"data.backbone.name={name}: timm has no such network; {remedy}")
     try:
         published = timm.get_pretrained_cfg(model_name)
     except RuntimeError as error:
@@ -59,10 +61,10 @@ def build_timm(name: str, options: BackboneOptions) -> Backbone:
             network, weights = create(True), f"{published.architecture}.{published.tag}"
         except MemoryError:
             raise
-        except Exception as error:  # of timm, and a dozen types of its downloads
+        except Exception as error:  # timm's own, and a dozen types from its downloads
             raise UserError(
-                f"the weights of {name} could not be had from timm ({one_line(error)}); run again "
-                "with network access, or give weights=<file>, or weights=random for a dry run"
+                f"timm could not load the weights of {name} ({one_line(error)}); run again with "
+                "network access, or give weights=<file>, or weights=random for a dry run"
             ) from None
     elif options.weights == RANDOM:
         with drawn_alike():
@@ -70,7 +72,7 @@ def build_timm(name: str, options: BackboneOptions) -> Backbone:
     else:
         digest, state = read_weights(options.weights)
         network = create(False)
-        # As timm adapts what it downloads: older names, positions of another image size.
+        # timm adapts downloaded weights so: older names, position embeddings of another size.
         adapt = getattr(sys.modules[type(network).__module__], "checkpoint_filter_fn", None)
         state = state if adapt is None else adapt(state, network)
     whole = set(network.state_dict())
@@ -92,7 +94,7 @@ def build_timm(name: str, options: BackboneOptions) -> Backbone:
 
 
 def import_timm(name: str) -> Any:
-    """The library timm; ``UserError`` where it is not installed, for the network ``name``."""
+    """Import timm for the network ``name``; ``UserError`` if it is not installed."""
     try:
         import timm
     except ImportError as error:
@@ -104,7 +106,7 @@ def import_timm(name: str) -> Any:
 
 
 def cut(network: nn.Module, stage: int) -> Any:
-    """What is needed of one of timm's networks for its map ``stage``, from 1, as that map."""
+    """Cut a network of timm after its map ``stage``, counted from 1; it then returns that map."""
     from timm.models._features import FeatureGetterNet
 
     return OneMap(FeatureGetterNet(network, out_indices=(stage - 1,), norm=False))

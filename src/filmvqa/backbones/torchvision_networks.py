@@ -1,5 +1,7 @@
-"""torchvision's networks: ``torchvision/<model>`` or ``torchvision/<model>.<weights>``, and its
-ResNets by their names alone, whose stages are the paper's."""
+"""torchvision's networks: ``torchvision/<model>`` or ``torchvision/<model>.<weights>``.
+
+Its ResNets also have plain names (``resnet101``), under which stages are counted as in the paper.
+"""
 
 from __future__ import annotations
 
@@ -33,24 +35,24 @@ RESNETS = (
     "resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "resnext50_32x4d",
     "resnext101_32x8d", "resnext101_64x4d", "wide_resnet50_2", "wide_resnet101_2",
 )  # fmt: skip
-#: How networks are built that torchvision builds otherwise without its weights than with them.
+#: Arguments of networks that torchvision would build differently without weights.
 _AS_PUBLISHED = {
     name: {"transform_input": True, "init_weights": False} for name in ("googlenet", "inception_v3")
 }
 _OLDER_NAME = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])(?=\.)")
-#: The paper's.
+#: The paper's stage (section 4.1).
 _RESNET_STAGE = 3
 
 
 class ResNet(Backbone):
-    """A ResNet through one of its stages."""
+    """A ResNet up to one of its stages."""
 
     takes_std = True
 
 
 @register_backbone(*RESNETS)
 def build_resnet(name: str, options: BackboneOptions) -> Backbone:
-    """A ResNet with the weights of a torchvision state dict, or torchvision's own download
+    """A ResNet with the weights of a torchvision state dict; the default is torchvision's download
     (ImageNet, V1)."""
     from torchvision.models import get_model_weights
 
@@ -59,10 +61,10 @@ def build_resnet(name: str, options: BackboneOptions) -> Backbone:
         raise UserError(f"backbone.stage={stage}; a ResNet has stages 1 to 4 (the paper's is 3)")
     entry = get_model_weights(name)["IMAGENET1K_V1"]
     resnet, source, digest, state = _network(name, name, entry, options)
-    known = set(resnet.state_dict())
+    whole = set(resnet.state_dict())
     resnet.fc = nn.Identity()
     if state is not None:
-        fit_weights(resnet, state, known, source, name)
+        fit_weights(resnet, state, whole, source, name)
     layers = [resnet.conv1, resnet.bn1, resnet.relu, resnet.maxpool]
     layers += [getattr(resnet, f"layer{i}") for i in range(1, stage + 1)]
     weights = Path(source).name
@@ -71,24 +73,26 @@ def build_resnet(name: str, options: BackboneOptions) -> Backbone:
 
 @register_backbone("torchvision/<model>")
 def build_torchvision(name: str, options: BackboneOptions) -> Backbone:
-    """One of torchvision's classifiers through one of its maps: the last of each size, from large
-    to small, that a layer of the outermost sequence gives.
+    """A classifier of torchvision up to one of its maps.
+
+    The maps are the last of each size, from large to small, among the outputs of the network's
+    layers and of the layers in its sequences.
 
     Raises
     ------
     UserError
-        If torchvision does not know the network or its weights, which cannot be had or do not fit,
+        If the network or its weights are unknown, the weights cannot be downloaded or do not fit,
         or the network has no maps.
     """
     from torchvision import models
     from torchvision.models.feature_extraction import create_feature_extractor
 
     model_name, _, weights_name = name.removeprefix(_PREFIX).partition(".")
-    if model_name not in (known := models.list_models(models)):
-        near = difflib.get_close_matches(model_name, known, 3) or known
+    if model_name not in (all_models := models.list_models(models)):
+        similar = difflib.get_close_matches(model_name, all_models, 3) or all_models
         raise UserError(
             f"data.backbone.name={name}: torchvision has no such network; use one of "
-            f"{', '.join(_PREFIX + n for n in near)}"
+            f"{', '.join(_PREFIX + n for n in similar)}"
         )
     if model_name.startswith("vit_"):
         raise UserError(
@@ -103,9 +107,11 @@ def build_torchvision(name: str, options: BackboneOptions) -> Backbone:
         )
     entry = entries.get(weights_name or "DEFAULT")
     network, source, digest, state = _network(name, model_name, entry, options)
-    usual = getattr(entry, "transforms", lambda: None)()  # what torchvision does with images
-    mean, std = (IMAGENET_MEAN, IMAGENET_STD) if usual is None else (usual.mean, usual.std)
-    side = 224 if usual is None else usual.crop_size[0]
+    transform = getattr(entry, "transforms", lambda: None)()
+    mean, std = IMAGENET_MEAN, IMAGENET_STD
+    if transform is not None:
+        mean, std = transform.mean, transform.std
+    side = 224 if transform is None else transform.crop_size[0]
     channels_last = isinstance(network, models.SwinTransformer)
     size = options.image_size or (side, side)
     maps = _list_maps(name, network.eval(), size, channels_last)
@@ -131,13 +137,13 @@ def build_torchvision(name: str, options: BackboneOptions) -> Backbone:
 def _list_maps(
     name: str, network: nn.Module, size: tuple[int, int], channels_last: bool
 ) -> dict[tuple[int, int], str]:
-    """The path of the layer that gives the last map of each size (H, W), by size."""
+    """For each size (H, W) of maps, the path of the last layer that returns one."""
     maps: dict[tuple[int, int], str] = {}
 
     def note(path: str, layer: nn.Module, inputs: Any, output: Any) -> None:
         if isinstance(output, Tensor) and output.ndim == 4:
             height, width = output.shape[1:3] if channels_last else output.shape[2:]
-            if height > 1 or width > 1:  # pooled images are no maps
+            if height > 1 or width > 1:  # else a pooled image
                 maps[height, width] = path
 
     hooks = [layer.register_forward_hook(partial(note, path)) for path, layer in _layers(network)]
@@ -150,8 +156,10 @@ def _list_maps(
 
 
 def _layers(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """The paths and the modules of a network's layers, and of those of its sequences in their
-    place; without the classifier's, of which one network's first gives maps."""
+    """The paths and modules of a network's layers, with sequences replaced by their layers.
+
+    The classifier is left out, since that of one network starts with a layer that returns a map.
+    """
     for name, child in network.named_children():
         if isinstance(child, nn.Sequential | nn.ModuleList) and name != "classifier":
             yield from ((f"{name}.{inner}", layer) for inner, layer in child.named_children())
@@ -162,8 +170,12 @@ def _layers(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 def _network(
     name: str, model_name: str, entry: Any, options: BackboneOptions
 ) -> tuple[Any, str, str, dict[str, Tensor] | None]:
-    """A network of torchvision; the file and the SHA-256 of its weights, and these, still to be
-    loaded: a file that is given, or torchvision's ``entry``; None where they are random."""
+    """Build a network of torchvision, and read its weights without loading them into it.
+
+    Returns the network, and the file, SHA-256 and state dict of its weights. They come from
+    ``options.weights``, or from torchvision's ``entry``. The state dict is None if the weights are
+    random.
+    """
     from torchvision import models
 
     with drawn_alike():
@@ -175,7 +187,7 @@ def _network(
     if options.weights is None and not path.exists():
         _download(entry, name, path)
     digest, state = read_weights(path, url)
-    if model_name.startswith("densenet"):  # names of an older PyTorch
+    if model_name.startswith("densenet"):  # its files have the names of an older PyTorch
         state = {_OLDER_NAME.sub(r"\1\2", k): v for k, v in state.items()}
     return network, str(path), digest, state
 

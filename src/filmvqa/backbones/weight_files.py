@@ -1,4 +1,4 @@
-"""Weights of other people's networks: read from files, drawn at random, fitted by name."""
+"""Weights of networks: read from files, fitted by name, drawn at random, hashed."""
 
 from __future__ import annotations
 
@@ -16,28 +16,29 @@ from torch import Tensor, nn
 from filmvqa.system.errors import UserError, one_line
 from filmvqa.system.files import sha256_of_file
 
-#: Under which trainers keep the weights in a file of theirs.
+#: Keys of the weights in the checkpoints of training programs.
 _NESTS = ("state_dict_ema", "state_dict", "model_ema", "model")
-#: What distributed training puts before each name.
+#: Prefix of names in distributed training.
 _DISTRIBUTED = "module."
-#: Counters of batch norms, which no evaluation reads and old files lack.
+#: Counters of batch norms, which evaluation does not read and old files lack.
 _COUNTER = "num_batches_tracked"
 
 
 def read_weights(path: str | Path, url: str = "") -> tuple[str, dict[str, Tensor]]:
-    """The SHA-256 and the state dict of a file of PyTorch or safetensors, also where a trainer
-    keeps it beside other things.
+    """Read the SHA-256 and the state dict of a PyTorch or safetensors file.
+
+    The state dict may be an entry of a checkpoint of a training program.
 
     Parameters
     ----------
     url
-        Where a file of weights is published under a name that ends in the beginning of its
-        content's SHA-256, as torch.hub wants it; a file of this name is compared with it.
+        Address of published weights whose file name ends in the first digits of their SHA-256, as
+        torch.hub requires. A file of this name is checked against them.
 
     Raises
     ------
     UserError
-        If there is no such file, or it has no weights, or is not what its name says.
+        If the file does not exist, has no weights, or does not have the SHA-256 in its name.
     """
     path = Path(path)
     if not path.exists():
@@ -59,7 +60,7 @@ def read_weights(path: str | Path, url: str = "") -> tuple[str, dict[str, Tensor
         raise
     except Exception as error:  # torch raises half a dozen types for a file it cannot read
         if isinstance(error, OSError) and error.filename is not None:
-            raise  # the system's, which names the file
+            raise  # an error of the system, which names the file
         raise UserError(f"{path}: cannot be read as weights ({one_line(error)})") from None
     if isinstance(state, dict):
         state = next((state[k] for k in _NESTS if isinstance(state.get(k), dict)), state)
@@ -72,30 +73,30 @@ def read_weights(path: str | Path, url: str = "") -> tuple[str, dict[str, Tensor
 def fit_weights(
     network: nn.Module, state: Mapping[str, Tensor], known: Collection[str], source: str, name: str
 ) -> None:
-    """Load a state dict into a network, or into what is left of one.
+    """Load a state dict into a network, or into a part of one.
 
     Parameters
     ----------
     known
-        The names of the whole network's weights, of which ``network`` may have only those of the
-        layers that run: the classifier's may be there or not, and of any shape.
+        The names of the whole network's weights. Those that ``network`` does not have, such as the
+        classifier's, may be absent from the state dict or have any shape.
     source, name
         The file and the network, for messages.
 
     Raises
     ------
     UserError
-        Which names what is lacking, unknown or of another shape.
+        If weights are missing, unknown or of another shape; the message names them.
     """
     wanted = {k: v for k, v in network.state_dict().items() if not k.endswith(_COUNTER)}
     lacking = [k for k in wanted if k not in state]
     unknown = [k for k in state if k not in known and not k.endswith(_COUNTER)]
     shapes = {k: (tuple(state[k].shape), tuple(v.shape)) for k, v in wanted.items() if k in state}
-    other = [f"{k} is {there}, not {needed}" for k, (there, needed) in shapes.items()
-             if there != needed]  # fmt: skip
-    differences = [("lacks ", lacking), ("has the unknown ", unknown), ("", other)]
-    if said := [what + _few(names) for what, names in differences if names]:
-        raise UserError(f"{source}: not weights of {name}: {'; '.join(said)}; give others")
+    reshaped = [f"{k} is {actual}, not {expected}" for k, (actual, expected) in shapes.items()
+                if actual != expected]  # fmt: skip
+    differences = [("lacks ", lacking), ("has the unknown ", unknown), ("", reshaped)]
+    if problems := [text + _few(names) for text, names in differences if names]:
+        raise UserError(f"{source}: not weights of {name}: {'; '.join(problems)}; give others")
     network.load_state_dict({k: state[k] for k in wanted}, strict=False)
 
 
@@ -105,7 +106,7 @@ def _few(names: list[str], limit: int = 3) -> str:
 
 
 def hash_weights(network: nn.Module) -> str:
-    """SHA-256 of a network's weights by name, where no file has them."""
+    """SHA-256 of a network's weights and their names, for weights without a file."""
     digest = hashlib.sha256()
     for name, value in sorted(network.state_dict().items()):
         digest.update(f"{name} {value.dtype} {tuple(value.shape)} ".encode())
@@ -115,8 +116,8 @@ def hash_weights(network: nn.Module) -> str:
 
 @contextmanager
 def drawn_alike() -> Generator[None]:
-    """What is drawn inside is the same each time, so that a network with random weights can be
-    built again; the generator goes on outside as if nothing had been drawn."""
+    """Seed torch in this context, so that random weights are the same in every run; restore the
+    generator's state afterwards."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         yield

@@ -78,7 +78,7 @@ def _njit(function: Callable[..., Any]) -> Any:
 
 @njit_inline
 def _reflected(d: Vector, n: Vector, cosine: float) -> Vector:
-    """Return the direction d, whose product with the normal n is ``cosine``, mirrored."""
+    """Return the direction d mirrored at a surface with normal n; ``cosine`` is d · n."""
     return d[0] - 2 * cosine * n[0], d[1] - 2 * cosine * n[1], d[2] - 2 * cosine * n[2]
 
 

@@ -122,12 +122,12 @@ class Maker:
             generating the set.
         """
         checked(workers, Workers | None, "workers")
-        made = GeneratedSet(self, self.layout(root), settings)
-        with made.claim():
-            shards = [shard for shard in made.shards() if not made.is_merged(shard[0])]
-            lost = made.lost_images()
-            made.make(shards, lost, workers)
-            made.merge()
+        target = GeneratedSet(self, self.layout(root), settings)
+        with target.claim():
+            shards = [shard for shard in target.shards() if not target.is_merged(shard[0])]
+            lost = target.lost_images()
+            target.make(shards, lost, workers)
+            target.merge()
         return bool(shards or lost)
 
     def generate_part(
@@ -159,17 +159,17 @@ class Maker:
             As from ``generate``; also if the set has fewer shards than parts.
         """
         checked(workers, Workers | None, "workers")
-        made = GeneratedSet(self, self.layout(root), settings)
-        shards = made.shards_of_part(part, parts)
-        with ExitStack() as held:
-            with made.claim(_SECONDS_TO_BEGIN, parts):
+        target = GeneratedSet(self, self.layout(root), settings)
+        shards = target.shards_of_part(part, parts)
+        with ExitStack() as locks:
+            with target.claim(_SECONDS_TO_BEGIN, parts):
                 name = f"part_{part}_of_{parts}"
-                held.enter_context(folder_lock(made.layout.partial, name))
-            made.make([shard for shard in shards if not made.is_merged(shard[0])], [], workers)
-        if missing := made.missing_parts(parts):
+                locks.enter_context(folder_lock(target.layout.partial, name))
+            target.make([shard for shard in shards if not target.is_merged(shard[0])], [], workers)
+        if missing := target.missing_parts(parts):
             return missing
-        with folder_lock(made.layout.root, patience=_SECONDS_TO_MERGE):
-            made.merge()  # unless another of the last parts has just done so
+        with folder_lock(target.layout.root, patience=_SECONDS_TO_MERGE):
+            target.merge()  # unless another of the last parts has just done so
         return []
 
     def merge_parts(self, root: str | Path, settings: SetSettings, parts: int) -> None:
@@ -180,14 +180,14 @@ class Maker:
         UserError
             If a part is missing or being generated, or if ``root`` contains another set.
         """
-        made = GeneratedSet(self, self.layout(root), settings)
-        if missing := made.missing_parts(parts):
+        target = GeneratedSet(self, self.layout(root), settings)
+        if missing := target.missing_parts(parts):
             raise UserError(
                 f"{root}: {list_missing(missing, parts)}; generate each with "
                 f"parts={parts} part=<number>"
             )
-        with made.claim():
-            made.merge()
+        with target.claim():
+            target.merge()
 
 
 @dataclass(frozen=True)

@@ -76,6 +76,6 @@ def decode_scene(content: bytes | msgspec.Raw, world: World, relate: Relate | No
 def _scene_type(attributes: tuple[tuple[str, tuple[str, ...]], ...]) -> type[Any]:
     """``_Scene`` with objects that have a value of each attribute."""
     fields: list[Any] = [(name, Literal[values]) for name, values in attributes]
-    thing = msgspec.defstruct("_Object", [*fields, ("pixel_coords", list[float] | None, None)])
-    objects: tuple[str, Any] = ("objects", list[thing])  # type: ignore[valid-type]
+    record = msgspec.defstruct("_Object", [*fields, ("pixel_coords", list[float] | None, None)])
+    objects: tuple[str, Any] = ("objects", list[record])  # type: ignore[valid-type]
     return msgspec.defstruct("_SceneOfWorld", [objects], bases=(_Scene,), kw_only=True)

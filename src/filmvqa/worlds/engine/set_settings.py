@@ -124,7 +124,7 @@ def record_settings(
         ``generation.json``.
     """
     path = layout.generator_settings
-    wanted = msgspec.to_builtins(settings) | {
+    current = msgspec.to_builtins(settings) | {
         "families_sha256": hashlib.sha256(encode_json(families)).hexdigest(),
     }
     if path.exists():
@@ -134,15 +134,15 @@ def record_settings(
             path,
             REMEDY,
         )
-        wanted = msgspec.json.decode(msgspec.json.encode(wanted))
-        _compare(layout, recorded, wanted)
+        current = msgspec.json.decode(msgspec.json.encode(current))
+        _compare(layout, recorded, current)
         return
     if layout.questions.exists():
         raise UserError(
             f"{layout.root}: contains questions but no {path.name}, so the set was not "
             "generated here; choose another folder"
         )
-    write_file(path, msgspec.json.format(encode_json(wanted), indent=1) + b"\n")
+    write_file(path, msgspec.json.format(encode_json(current), indent=1) + b"\n")
 
 
 def check_version(layout: DatasetLayout) -> None:
@@ -166,11 +166,11 @@ def _earlier_version(layout: DatasetLayout) -> UserError:
     )
 
 
-def _compare(layout: DatasetLayout, recorded: dict[str, Any], wanted: dict[str, Any]) -> None:
+def _compare(layout: DatasetLayout, recorded: dict[str, Any], current: dict[str, Any]) -> None:
     if "families_sha256" not in recorded:
         raise _earlier_version(layout)
-    other_families = recorded.pop("families_sha256") != wanted.pop("families_sha256")
-    changed = differences(recorded, wanted)
+    other_families = recorded.pop("families_sha256") != current.pop("families_sha256")
+    changed = differences(recorded, current)
     if other_families and not {"families", "templates"} & {text.split()[0] for text in changed}:
         changed.append("the question templates are others")
     if changed:

@@ -246,9 +246,9 @@ def _find_problem(world: World) -> str | None:
         on_attribute = operation in _ON_ATTRIBUTES and attribute in lowered
         if function.name not in _OPERATIONS and not on_attribute:
             return f"{function.name!r} is no function that is known"
-    known = {*names, *world.listed_other_answers}
+    ending = {*names, *world.listed_other_answers}
     for functions in (world.listed_question_types or {}).values():
-        if unknown := [name for name in functions if name not in known]:
+        if unknown := [name for name in functions if name not in ending]:
             return f"question_types has {unknown[0]!r}, which is no function"
     return None
 
