@@ -65,14 +65,12 @@ class Backbone(nn.Module):
         self.dtype = dtype
         self.network = network
         self.compute_dtype = torch.float32
-        self.register_buffer("mean", torch.empty(1, len(mean), 1, 1))
-        self.register_buffer("std", torch.empty(1, len(std), 1, 1))
         self.set_normalization(mean, std)
 
     def set_normalization(self, mean: Sequence[float], std: Sequence[float]) -> None:
         """Set the mean and the standard deviation of each channel for pixels in [0, 1]."""
-        self.mean = 255.0 * torch.tensor(mean).view(1, -1, 1, 1)
-        self.std = 255.0 * torch.tensor(std).view(1, -1, 1, 1)
+        self.register_buffer("mean", 255.0 * torch.tensor(mean).view(1, -1, 1, 1))
+        self.register_buffer("std", 255.0 * torch.tensor(std).view(1, -1, 1, 1))
 
     def forward(self, images: Tensor) -> Tensor:
         """uint8 (N, 3, H, W) to feature maps (N, C, H', W')."""

@@ -116,12 +116,11 @@ def build_clevr_cnn(name: str, options: BackboneOptions) -> Backbone:
     if options.weights == RANDOM:
         with drawn_alike():
             network = ClevrCNN()
-        digest = hash_weights(network)
-        return Backbone(name, network, weights=RANDOM, weights_sha256=digest, stage=3)
-    with as_file(files("filmvqa.backbones") / "weights" / SHIPPED_WEIGHTS) as shipped:
-        path = Path(options.weights) if options.weights else shipped
-        network, _, digest = load_clevr_cnn(path)
-    return Backbone(name, network, weights=path.name, weights_sha256=digest, stage=3).eval()
+        weights, digest = RANDOM, hash_weights(network)
+    else:
+        path, network, _, digest = _load(name, options, SHIPPED_WEIGHTS)
+        weights = path.name
+    return Backbone(name, network, weights=weights, weights_sha256=digest, stage=3)
 
 
 @register_backbone("clevr_places")
@@ -141,12 +140,19 @@ def with_heads(
     UserError
         If the file cannot be read, or has no heads.
     """
-    with as_file(files("filmvqa.backbones") / "weights" / SHIPPED_WITH_HEADS) as shipped:
-        path = Path(options.weights) if options.weights else shipped
-        network, heads, digest = load_clevr_cnn(path, name)
+    path, network, heads, digest = _load(name, options, SHIPPED_WITH_HEADS)
     if heads is None:
         raise UserError(
             f"{path}: has no heads, which {name} takes; give a file that "
             "scripts/pretrain_backbone.py wrote with init=<this file>"
         )
     return Backbone(name, build(network, heads), weights=path.name, weights_sha256=digest, stage=3)
+
+
+def _load(
+    name: str, options: BackboneOptions, shipped: str
+) -> tuple[Path, ClevrCNN, ObjectHeads | None, str]:
+    """The weights file, by default the shipped one, and what ``load_clevr_cnn`` loads from it."""
+    with as_file(files("filmvqa.backbones") / "weights" / shipped) as default:
+        path = Path(options.weights or default)
+        return path, *load_clevr_cnn(path, name)

@@ -8,24 +8,22 @@ sharpness and noise, so that the network generalises to other renderers.
 from __future__ import annotations
 
 import io
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import safetensors.torch
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.data import TensorDataset
 from tqdm import tqdm
 
 from filmvqa.backbones.backbone import Backbone
 from filmvqa.backbones.clevr_cnn import ClevrCNN, load_clevr_cnn
-from filmvqa.backbones.labelled_images import (
-    IGNORED,
-    LabelledImages,
-    PretrainingExamples,
-)
+from filmvqa.backbones.labelled_images import IGNORED, LabelledImages, PretrainingExamples
 from filmvqa.backbones.object_heads import HEADS, IS_OBJECT, ObjectHeads, find_objects
 from filmvqa.backbones.settings import PretrainSettings
 from filmvqa.system.devices import autocast, choose_device
@@ -52,9 +50,9 @@ def _loss(
     loss = F.binary_cross_entropy_with_logits(place_logits, is_place, reduction="sum")
     loss = 2.0 * loss / is_place.sum().clamp(min=1)
     for k, logits in enumerate(values.split(list(num_values), dim=1)):
-        loss = loss + F.cross_entropy(logits, attributes[:, k], ignore_index=IGNORED)
+        loss = loss + F.cross_entropy(logits, attributes[:, k].long(), ignore_index=IGNORED)
     has_object = attributes[:, 0] != IGNORED  # (N, h, w)
-    distance = (predicted_offsets - offsets).abs().sum(1)
+    distance = (predicted_offsets - offsets.float()).abs().sum(1)
     total: Tensor = loss + 2.0 * (distance * has_object).sum() / has_object.sum().clamp(min=1)
     return total
 
@@ -140,10 +138,9 @@ def pretrain(settings: PretrainSettings, examples: PretrainingExamples) -> dict[
     record = {
         "images": settings.images, "sizes": list(sizes), "epochs": settings.epochs,
         "batch_size": batch_size, "lr": settings.lr, "seed": seed, "rules": examples.rules,
-        "init": settings.init,
-        "device": device.type,
+        "init": settings.init, "device": device.type,
     }  # fmt: skip
-    training = _Training(model, heads, num_values, num_steps, settings.lr, seed, device)
+    training = _Training(model, heads, num_values, num_steps, settings, device)
     state_path = Path(f"{settings.output}.training")
     training.restore(state_path, record)
     images = _draw_in_parallel(per_size, sizes, seed, settings.workers, examples)
@@ -172,24 +169,27 @@ class _Training:
         heads: ObjectHeads,
         num_values: Sequence[int],
         num_steps: int,
-        lr: float,
-        seed: int,
+        settings: PretrainSettings,
         device: torch.device,
     ) -> None:
         self.model, self.heads, self.device = model, heads, device
         self.num_values = num_values
         self.parameters = [*model.parameters(), *heads.parameters()]
-        self.optimizer = torch.optim.AdamW(self.parameters, lr=lr, weight_decay=1e-2)
+        self.optimizer = torch.optim.AdamW(self.parameters, lr=settings.lr, weight_decay=1e-2)
         self.schedule = torch.optim.lr_scheduler.OneCycleLR(
-            self.optimizer, lr, total_steps=num_steps
+            self.optimizer, settings.lr, total_steps=num_steps
         )
-        self.order_generator = torch.Generator().manual_seed(seed)
-        self.image_generator = torch.Generator(device).manual_seed(seed)
+        self.stateful: dict[str, Any] = {
+            "model": model, "heads": heads, "optimizer": self.optimizer, "schedule": self.schedule,
+        }  # fmt: skip
+        #: Of the order of batches, and of the augmentation.
+        self.generators = [torch.Generator(d).manual_seed(settings.seed) for d in ("cpu", device)]
         self.step = self.epoch = 0
 
-    def train_epoch(self, train: list[LabelledTensors], batch_size: int, bar: Any) -> None:
-        for images, *labels in _shuffled_batches(train, batch_size, self.order_generator):
-            pixels = augmented(images, self.image_generator)
+    def train_epoch(self, train: list[TensorDataset], batch_size: int, bar: Any) -> None:
+        order_generator, image_generator = self.generators
+        for images, *labels in _shuffled_batches(train, batch_size, order_generator):
+            pixels = augmented(images, image_generator)
             pixels = pixels.contiguous(memory_format=torch.channels_last)
             with autocast(self.device, "auto"):
                 features = self.model(pixels)
@@ -205,14 +205,9 @@ class _Training:
                 bar.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
         self.epoch += 1
 
-    def _stateful(self) -> dict[str, Any]:
-        names = ("model", "heads", "optimizer", "schedule")
-        return {name: getattr(self, name) for name in names}
-
     def save(self, path: Path, settings: dict[str, Any]) -> None:
-        content = {name: part.state_dict() for name, part in self._stateful().items()}
-        generators = (self.order_generator, self.image_generator)
-        content |= {"settings": settings, "generators": [g.get_state() for g in generators]}
+        content = {name: part.state_dict() for name, part in self.stateful.items()}
+        content |= {"settings": settings, "generators": [g.get_state() for g in self.generators]}
         stream = io.BytesIO()
         torch.save({**content, "step": self.step, "epoch": self.epoch}, stream)
         write_file(path, stream.getbuffer())
@@ -242,11 +237,9 @@ class _Training:
                 f"{path}: has the state of a training with other settings; delete it to start "
                 f"again, or resume with its settings: {content['settings']}"
             )
-        for name, part in self._stateful().items():
+        for name, part in self.stateful.items():
             part.load_state_dict(content[name])
-        for generator, state in zip(
-            (self.order_generator, self.image_generator), content["generators"], strict=True
-        ):
+        for generator, state in zip(self.generators, content["generators"], strict=True):
             generator.set_state(state)
         self.step, self.epoch = content["step"], content["epoch"]
 
@@ -271,37 +264,23 @@ def _draw_in_parallel(
     return by_size
 
 
-class LabelledTensors(NamedTuple):
-    """``LabelledImages`` on a device."""
-
-    images: Tensor
-    attributes: Tensor
-    places: Tensor
-    offsets: Tensor
-
-    def batch(self, rows: Tensor) -> tuple[Tensor, ...]:
-        """Images, attributes, places and offsets of some rows, in the dtypes of training."""
-        images, attributes, places, offsets = (part[rows] for part in self)
-        return images, attributes.long(), places, offsets.float()
-
-
-def _to_tensors(labelled: LabelledImages, device: torch.device) -> LabelledTensors:
-    return LabelledTensors(*(torch.from_numpy(part).to(device) for part in labelled))
+def _to_tensors(labelled: LabelledImages, device: torch.device) -> TensorDataset:
+    return TensorDataset(*(torch.from_numpy(part).to(device) for part in labelled))
 
 
 def _shuffled_batches(
-    train: list[LabelledTensors], batch_size: int, generator: torch.Generator
+    train: list[TensorDataset], batch_size: int, generator: torch.Generator
 ) -> Iterator[tuple[Tensor, ...]]:
     """Yield the batches of an epoch in random order; the images of a batch have the same size."""
     batches = []
-    for labelled in train:
-        order = torch.randperm(len(labelled.images), generator=generator)
+    for dataset in train:
+        order = torch.randperm(len(dataset), generator=generator)
         num_used = len(order) // batch_size * batch_size
-        order = order[:num_used].to(labelled.images.device)
-        batches += [(labelled, rows) for rows in order.view(-1, batch_size)]
+        order = order[:num_used].to(dataset.tensors[0].device)
+        batches += [(dataset, rows) for rows in order.view(-1, batch_size)]
     for i in torch.randperm(len(batches), generator=generator).tolist():
-        labelled, rows = batches[i]
-        yield labelled.batch(rows)
+        dataset, rows = batches[i]
+        yield dataset[rows]
 
 
 @torch.inference_mode()
@@ -309,38 +288,24 @@ def _score(
     model: nn.Module,
     heads: ObjectHeads,
     num_values: Mapping[str, int],
-    held_out: list[LabelledTensors],
+    held_out: list[TensorDataset],
 ) -> dict[str, float]:
     """The scores of ``pretrain``, averaged over the image sizes."""
-    mean_scores: dict[str, float] = {}
-    for labelled in held_out:
-        for name, score in _score_size(model, heads, num_values, labelled).items():
-            mean_scores[name] = mean_scores.get(name, 0.0) + score / len(held_out)
-    return {name: round(score, 4) for name, score in mean_scores.items()}
-
-
-def _score_size(
-    model: nn.Module,
-    heads: ObjectHeads,
-    num_values: Mapping[str, int],
-    labelled: LabelledTensors,
-) -> dict[str, float]:
-    """Scores on images of one size."""
-    every_row = torch.arange(len(labelled.images), device=labelled.images.device)
-    images, attributes, places, offsets = labelled.batch(every_row)
-    values, place_logits, predicted_offsets = heads(model(images))
-    has_object = attributes[:, 0] != IGNORED  # (N, h, w)
-    scores = {}
-    for k, (name, logits) in enumerate(
-        zip(num_values, values.split(list(num_values.values()), dim=1), strict=True)
-    ):
-        is_correct = logits.argmax(1) == attributes[:, k]
-        scores[name] = float(is_correct[has_object].float().mean())
-    distance = (predicted_offsets - offsets).square().sum(1).sqrt()
-    scores["offset_error"] = float(distance[has_object].mean())
-    num_objects = places.amax((1, 2))
-    # One more than the largest number, so that it can be exceeded.
-    probabilities, _ = find_objects(place_logits, predicted_offsets, int(num_objects.max()) + 1)
-    num_predicted = (probabilities > IS_OBJECT).sum(1)
-    scores["number"] = float((num_predicted == num_objects).float().mean())
-    return scores
+    scores: dict[str, float] = defaultdict(float)
+    for dataset in held_out:
+        images, attributes, places, offsets = dataset.tensors
+        values, place_logits, predicted_offsets = heads(model(images))
+        has_object = attributes[:, 0] != IGNORED  # (N, h, w)
+        logits = values.split(list(num_values.values()), dim=1)
+        for k, name in enumerate(num_values):
+            is_correct = logits[k].argmax(1) == attributes[:, k]
+            scores[name] += float(is_correct[has_object].float().mean()) / len(held_out)
+        distance = (predicted_offsets - offsets.float()).square().sum(1).sqrt()
+        scores["offset_error"] += float(distance[has_object].mean()) / len(held_out)
+        num_objects = places.amax((1, 2))
+        # One more than the largest number, so that it can be exceeded.
+        count = int(num_objects.max()) + 1
+        probabilities, _ = find_objects(place_logits, predicted_offsets, count)
+        num_predicted = (probabilities > IS_OBJECT).sum(1)
+        scores["number"] += float((num_predicted == num_objects).float().mean()) / len(held_out)
+    return {name: round(score, 4) for name, score in scores.items()}

@@ -43,11 +43,21 @@ def power(samples: NDArray[Any], settings: SpectrogramSettings) -> NDArray[np.fl
     return np.asarray(2 * (spectrum.real**2 + spectrum.imag**2), np.float32)
 
 
+def _band_corners(settings: SpectrogramSettings, bands: int) -> NDArray[np.float64]:
+    """The frequencies (F + 2,) in Hz between which the mel bands rise and fall."""
+    low, high = 2595 * np.log10(1 + np.array([settings.lowest, settings.highest]) / 700)
+    return np.asarray(700 * (10 ** (np.linspace(low, high, bands + 2) / 2595) - 1))
+
+
+def _first_bin(settings: SpectrogramSettings) -> int:
+    """The window's first bin in a spectrogram without mel bands."""
+    return round(settings.lowest * settings.window / settings.sample_rate)
+
+
 @lru_cache(8)
 def mel_bands(settings: SpectrogramSettings, bands: int) -> NDArray[np.float64]:
     """Weights (F, K) of the window's bins in triangular bands on O'Shaughnessy's mel scale."""
-    low, high = 2595 * np.log10(1 + np.array([settings.lowest, settings.highest]) / 700)
-    corners = 700 * (10 ** (np.linspace(low, high, bands + 2) / 2595) - 1)
+    corners = _band_corners(settings, bands)
     bins = np.fft.rfftfreq(settings.window, 1 / settings.sample_rate)
     rising = (bins - corners[:-2, None]) / (corners[1:-1] - corners[:-2])[:, None]
     falling = (corners[2:, None] - bins) / (corners[2:] - corners[1:-1])[:, None]
@@ -71,11 +81,10 @@ def _used_bins(settings: SpectrogramSettings, bands: int) -> tuple[slice, NDArra
 
 def band_centres(settings: SpectrogramSettings, bins: int) -> NDArray[np.float64]:
     """The centre frequencies (F,) of a spectrogram's rows in Hz."""
-    if not settings.mel:
-        first = round(settings.lowest * settings.window / settings.sample_rate)
-        return np.arange(first, first + bins) * settings.sample_rate / settings.window
-    low, high = 2595 * np.log10(1 + np.array([settings.lowest, settings.highest]) / 700)
-    return np.asarray(700 * (10 ** (np.linspace(low, high, bins + 2)[1:-1] / 2595) - 1))
+    if settings.mel:
+        return _band_corners(settings, bins)[1:-1]
+    first = _first_bin(settings)
+    return np.arange(first, first + bins) * settings.sample_rate / settings.window
 
 
 def spectrogram(
@@ -99,8 +108,7 @@ def spectrogram(
         used, weights = _used_bins(settings, bins)
         rows = weights @ powers[used]
     else:
-        first = round(settings.lowest * settings.window / settings.sample_rate)
-        rows = powers[first : first + bins]
+        rows = powers[_first_bin(settings) :][:bins]
         if len(rows) < bins:
             raise UserError(
                 f"{settings.key_of('window')}={settings.window}: has no {bins} bins above "

@@ -195,18 +195,13 @@ def _unpack(archive: Path, folder: Path, remedy: str) -> None:
     """Unpack the missing files; each has a temporary name until it is complete."""
     try:
         with zipfile.ZipFile(archive) as source:
-            entries = {
-                _place(archive, entry): entry
+            targets = {
+                folder / _inner_path(archive, entry): entry
                 for entry in source.infolist()
                 if not entry.is_dir() and not entry.filename.startswith("__MACOSX/")
             }
-            missing = {
-                inner: entry
-                for inner, entry in entries.items()
-                if not _is_unpacked(folder / inner, entry, archive)
-            }
-            for inner, entry in tqdm(missing.items(), desc="unpack", unit="file"):
-                target = folder / inner
+            missing = [item for item in targets.items() if not _is_unpacked(*item, archive)]
+            for target, entry in tqdm(missing, desc="unpack", unit="file"):
                 temporary = target.with_name(f".{target.name}.tmp")
                 with named_errors(target, entry.file_size):
                     target.parent.mkdir(parents=True, exist_ok=True)
@@ -217,7 +212,7 @@ def _unpack(archive: Path, folder: Path, remedy: str) -> None:
         raise UserError(f"{archive}: broken archive ({one_line(error)}); {remedy}") from None
 
 
-def _place(archive: Path, entry: zipfile.ZipInfo) -> Path:
+def _inner_path(archive: Path, entry: zipfile.ZipInfo) -> Path:
     """The path of an entry below the archive's top folder."""
     path = Path(entry.filename)
     inner = Path(*path.parts[1:])

@@ -53,9 +53,7 @@ class EditedScene(Layout):
 
     def render(self, width: int = 480, height: int = 320, rays: int = 2) -> Rendered:
         rendered = render(self, width, height, rays)
-        assert (
-            rendered is not None
-        )  # only too few visible pixels, which are not asked for, are None
+        assert rendered is not None  # since no visible pixels are required
         return rendered
 
     def with_object(self, number: int, **changes: Any) -> EditedScene:
@@ -96,8 +94,7 @@ class EditedScene(Layout):
 
     def pixels(self, width: int, height: int) -> list[tuple[float, float]]:
         """The pixel coordinates of the objects' centres."""
-        centres = self.centres()
-        return [self.camera.project(centre, width, height)[:2] for centre in centres]
+        return [self.camera.project(centre, width, height)[:2] for centre in self.centres()]
 
     def problems(self, visible: Sequence[int] | NDArray[np.int64] | None = None) -> list[str]:
         """The constraints of CLEVR that the scene violates, a sentence for each.

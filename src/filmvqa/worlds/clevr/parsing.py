@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import repeat
 
 from filmvqa.worlds.engine.families import Family, Template
 from filmvqa.worlds.engine.programs import NotUniqueError, SceneIndex, answer_text, execute
@@ -52,8 +53,8 @@ class QuestionParser:
             values = _values(match, groups, family.template)
             if values is None:
                 continue
-            program = _program(family.template, values)
-            if program is not None and all(r.program != program for r in readings):
+            program = family.template.program(repeat(values), CLEVR)
+            if all(reading.program != program for reading in readings):
                 readings.append(Reading(family.index, program))
         return readings
 
@@ -107,8 +108,8 @@ def _words(parameter_type: str) -> list[str]:
 def _values(
     match: re.Match[str], groups: dict[str, list[str]], template: Template
 ) -> dict[str, str | None] | None:
-    """The values of a template's parameters; None if two occurrences of a parameter differ, or a
-    parameter has a value that the template excludes."""
+    """The values of a template's parameters; None if two occurrences of a parameter differ, or if a
+    parameter lacks a value that it needs or has one that it must not have."""
     values: dict[str, str | None] = {}
     for name, of_name in groups.items():
         words = {match[group] for group in of_name if match[group] is not None}
@@ -117,18 +118,9 @@ def _values(
             return None
         value = canonical.pop() if canonical else None
         values[name] = None if value == "thing" else value
+    required = {name for node in template.nodes for name in node.required_inputs}
+    if any(values[name] is None for name in required):
+        return None
     if any(values.get(name) is not None for name in template.null_parameters):
         return None
     return values
-
-
-def _program(template: Template, values: dict[str, str | None]) -> list[Function] | None:
-    """The program of a template with these values; None if a node lacks a value that it needs."""
-    program: list[Function] = []
-    last_steps: list[int] = []
-    for node in template.nodes:
-        if any(values[name] is None for name in node.required_inputs):
-            return None
-        inputs = [last_steps[i] for i in node.inputs]
-        last_steps.append(node.append_steps(program, inputs, values, CLEVR))
-    return program

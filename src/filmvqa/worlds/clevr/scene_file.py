@@ -16,6 +16,7 @@ from filmvqa.worlds.engine.schema import (
     check_relationships,
     decode_json,
 )
+from filmvqa.worlds.engine.world import CLEVR
 
 Shape = Literal["cube", "sphere", "cylinder"]
 Color = Literal["gray", "red", "blue", "green", "brown", "purple", "cyan", "yellow"]
@@ -25,14 +26,9 @@ SHAPES: tuple[Shape, ...] = get_args(Shape)
 COLORS: tuple[Color, ...] = get_args(Color)
 MATERIALS: tuple[Material, ...] = get_args(Material)
 SIZES: tuple[Size, ...] = get_args(Size)
-RELATIONS = ("left", "right", "behind", "front")
+RELATIONS = CLEVR.relations
 #: Values of each attribute, in the order of the side inputs of CLEVR's composite filters.
-ATTRIBUTES: dict[str, tuple[str, ...]] = {
-    "size": SIZES,
-    "color": COLORS,
-    "material": MATERIALS,
-    "shape": SHAPES,
-}
+ATTRIBUTES = CLEVR.attributes
 Vector = tuple[float, float, float]
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Annotated
 
@@ -25,6 +25,7 @@ from filmvqa.worlds.engine.schema import (
     Info,
     Question,
     decode_json,
+    numbered,
     write_records,
 )
 from filmvqa.worlds.engine.short_questions import check_short_questions
@@ -107,20 +108,11 @@ def ask_scenes(settings: AskScenesSettings, relate: Relate | None = None) -> int
         (records[first : first + IMAGES_PER_SHARD], first, settings, relate)
         for first in range(0, len(records), IMAGES_PER_SHARD)
     ]
-    count = 0
-
-    def numbered() -> Iterator[Question]:
-        nonlocal count
-        with worker_pool(settings.workers or cores()) as pool:
-            results = pool.map(_ask_records, *zip(*shards, strict=True))
-            for questions in tqdm(results, total=len(shards), desc="questions", unit="shard"):
-                for question in questions:
-                    question.question_index = count
-                    count += 1
-                    yield question
-
-    write_records(output, file.info or Info(split=""), "questions", numbered())
-    return count
+    with worker_pool(settings.workers or cores()) as pool:
+        results = pool.map(_ask_records, *zip(*shards, strict=True))
+        progress = tqdm(results, total=len(shards), desc="questions", unit="shard")
+        questions = numbered(chain.from_iterable(progress))
+        return write_records(output, file.info or Info(split=""), "questions", questions)
 
 
 def _read_families(settings: AskScenesSettings) -> list[Family]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -175,14 +175,10 @@ class Constraint(msgspec.Struct):
 
     def find_problem(self, node_count: int) -> str | None:
         """Return what is invalid about the constraint in a template of ``node_count`` nodes."""
-        parameter_types: dict[str, list[type]] = {
-            "NULL": [str],
-            "NEQ": [str, str],
-            "OUT_NEQ": [int, int],
-        }
-        if self.type not in parameter_types:
+        types = {"NULL": [str], "NEQ": [str, str], "OUT_NEQ": [int, int]}.get(self.type)
+        if types is None:
             return f"constraint {self.type!r} is unknown"
-        if [type(p) for p in self.params] != parameter_types[self.type] or any(
+        if [type(p) for p in self.params] != types or any(
             isinstance(p, int) and not 0 <= p < node_count for p in self.params
         ):
             return f"constraint {self.type} has invalid parameters {self.params}"
@@ -209,37 +205,29 @@ class Template(msgspec.Struct, dict=True):
     nodes: list[Node]
     constraints: list[Constraint] = []
 
-    def check(self, name: str, world: World, refers: bool = False) -> None:
-        """Raise ``UserError`` if a node, parameter or constraint is invalid.
+    def find_problem(self, world: World, refers: bool) -> str | None:
+        """Return what is invalid about a node, parameter or constraint, or None.
 
-        ``name`` begins the error message. If ``refers``, the program must give objects instead of
-        an answer.
+        If ``refers``, the program must give objects instead of an answer.
         """
-        if problem := self._find_problem(world, refers):
-            raise UserError(f"{name}: {problem}; correct the template")
-
-    def _find_problem(self, world: World, refers: bool) -> str | None:
         if not self.text or not self.nodes:
             return "it has no text or no nodes"
         parameter_types = {p.name: p.type for p in self.params}
-        unknown = [p.type for p in self.params if p.type not in world.domains]
-        if unknown:
+        if unknown := [p.type for p in self.params if p.type not in world.domains]:
             return f"a parameter has the unknown type {unknown[0]!r}"
         if len(parameter_types) < len(self.params) or "" in parameter_types:
             return "two parameters have the same name, or one has none"
         output_types: list[str] = []
         for i, node in enumerate(self.nodes):
-            problem = node.find_problem(parameter_types, output_types, world)
-            if problem:
+            if problem := node.find_problem(parameter_types, output_types, world):
                 return f"node {i} {problem}"
             output_types.append(node.signature(world)[1])
         if refers and not self.refers(world):
             return f"its last node ({self.nodes[-1].type}) does not give objects"
         if not refers and self.nodes[-1].last_function not in world.answer_functions:
             return f"its last node ({self.nodes[-1].type}) does not give an answer"
-        return next(
-            filter(None, (c.find_problem(len(output_types)) for c in self.constraints)), None
-        )
+        problems = (constraint.find_problem(len(self.nodes)) for constraint in self.constraints)
+        return next(filter(None, problems), None)
 
     @cached_property
     def null_parameters(self) -> frozenset[str]:
@@ -312,6 +300,17 @@ class Template(msgspec.Struct, dict=True):
                 causes.append(None if node.is_relate else "matching")
         return causes
 
+    def program(
+        self, values_of_nodes: Iterable[Mapping[str, str | None]], world: World
+    ) -> list[Function]:
+        """The functional program with these values of each node's side inputs, by name."""
+        program: list[Function] = []
+        last_steps: list[int] = []
+        for node, values in zip(self.nodes, values_of_nodes, strict=False):
+            inputs = [last_steps[i] for i in node.inputs]
+            last_steps.append(node.append_steps(program, inputs, values, world))
+        return program
+
     def refers(self, world: World = CLEVR) -> bool:
         """Whether the text is a referring expression: its program gives a set or an object."""
         return self.nodes[-1].signature(world)[1] in ("set", "object")
@@ -380,22 +379,21 @@ def read_families(
             f"{source}: no such folder; set templates to a folder of template files (*.json)"
         )
     paths = {p.name.removesuffix(".json"): p for p in source.iterdir() if p.name.endswith(".json")}
+    families: list[Family] = []
     groups = [group for group in world.family_groups if group in paths]
     groups += sorted(paths.keys() - world.family_groups.keys())
-    families: list[Family] = []
     for group in groups:
         path = paths[group]
-        for k, template in enumerate(
-            decode_json(path.read_bytes(), list[Template], str(path), "correct the template")
-        ):
-            template.check(f"{path}: template {k}", world, source.name == REFERRING)
+        templates = decode_json(path.read_bytes(), list[Template], path, "correct the template")
+        for k, template in enumerate(templates):
+            if problem := template.find_problem(world, source.name == REFERRING):
+                raise UserError(f"{path}: template {k}: {problem}; correct the template")
             families.append(Family(len(families), group, template))
     if not families:
         raise UserError(f"{source}: no template files (*.json) in this folder; choose another one")
     if selection is None:
         return families
-    unknown = [c for c in selection if c not in groups and c not in range(len(families))]
-    if unknown:
+    if unknown := [c for c in selection if c not in groups and c not in range(len(families))]:
         raise UserError(
             f"{source}: unknown question families {unknown}; choose from the groups {groups} and "
             f"the numbers 0 to {len(families) - 1}"

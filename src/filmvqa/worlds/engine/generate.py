@@ -33,7 +33,14 @@ from filmvqa.system.layout import DatasetLayout
 from filmvqa.system.locks import folder_lock
 from filmvqa.worlds.engine.families import Family, read_families
 from filmvqa.worlds.engine.questions import IMAGES_PER_SHARD, ask_shard
-from filmvqa.worlds.engine.schema import Info, Question, decode_json, encode_json, write_records
+from filmvqa.worlds.engine.schema import (
+    Info,
+    Question,
+    decode_json,
+    encode_json,
+    numbered,
+    write_records,
+)
 from filmvqa.worlds.engine.set_settings import REMEDY, SetSettings, record_settings
 from filmvqa.worlds.engine.short_questions import check_short_questions
 from filmvqa.worlds.engine.worker_pool import worker_pool
@@ -335,13 +342,11 @@ class GeneratedSet:
             info = Info(split=split, date=self.settings.date, **_INFO)
             scenes = self._read_partial(split, "scenes", chunks)
             write_records(self.layout.scene_json(split), info, "scenes", scenes)
-            questions = self._read_partial(split, "questions", shards)
-            numbered = (self._number(q, i) for i, q in enumerate(questions))
-            write_records(self.layout.question_json(split), info, "questions", numbered)
+            questions = map(self._withhold, self._read_partial(split, "questions", shards))
+            write_records(self.layout.question_json(split), info, "questions", numbered(questions))
         shutil.rmtree(self.layout.partial, ignore_errors=True)
 
-    def _number(self, question: Question, number: int) -> Question:
-        question.question_index = number
+    def _withhold(self, question: Question) -> Question:
         if question.split in self.settings.withhold:
             question.answer = question.program = question.question_family_index = None
             question.objects = None

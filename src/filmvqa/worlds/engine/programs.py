@@ -45,13 +45,6 @@ class SceneRecord(Protocol):
 NUMBERS_REFERRED = ("none", "one", "several")
 
 
-def referred_objects(output: Value, output_type: str) -> list[int]:
-    """The indices of the objects in a program's output, which is a set or an object."""
-    if output_type == "object":
-        return [int(output)]
-    return [i for i in range(int(output).bit_length()) if int(output) >> i & 1]
-
-
 class NotUniqueError(Exception):
     """A question is invalid on a scene: the input of ``unique`` is not a set of one object, or the
     input of ``first`` or ``last`` has fewer than two objects."""
@@ -79,21 +72,22 @@ class SceneIndex:
         self.world = world
         self.all_objects = (1 << len(scene.objects)) - 1
         names = list(world.attributes)
-        self.attributes = [tuple([getattr(o, name) for name in names]) for o in scene.objects]
+        self.attributes: list[tuple[str, ...]] = [
+            tuple([getattr(o, name) for name in names]) for o in scene.objects
+        ]
         self.matching: dict[Filter, int] = {}
         self._matching_without: dict[tuple[int, ...], list[tuple[Filter, int]]] = {}
+        self._places = {name: k for k, name in enumerate(names)}
+        self._with_value: dict[tuple[str, str], int] = {}
         composite = len(world.filter_attributes)
         for i, values in enumerate(self.attributes):
             for key in product(*((value, None) for value in values[:composite])):
                 self.matching[key] = self.matching.get(key, 0) | 1 << i
+            for named in zip(names, values, strict=True):
+                self._with_value[named] = self._with_value.get(named, 0) | 1 << i
         self.related = {
             r: [sum(1 << j for j in row) for row in scene.relationships[r]] for r in world.relations
         }
-        self._places = {name: k for k, name in enumerate(names)}
-        self._with_value: dict[tuple[str, str], int] = {}
-        for i, values in enumerate(self.attributes):
-            for key in zip(names, values, strict=True):
-                self._with_value[key] = self._with_value.get(key, 0) | 1 << i
 
     def matching_without(self, places: tuple[int, ...]) -> list[tuple[Filter, int]]:
         """Return the items of ``matching`` whose filters have no value at these positions."""
@@ -102,15 +96,6 @@ class SceneIndex:
                 item for item in self.matching.items() if all(item[0][k] is None for k in places)
             ]
         return self._matching_without[places]
-
-    def with_value(self, attribute: str, value: str) -> int:
-        """Return the set of objects whose attribute has the value."""
-        return self._with_value.get((attribute, value), 0)
-
-    def same(self, attribute: str, i: int) -> int:
-        """Return the set of other objects with object i's value of an attribute."""
-        value = self.attributes[i][self._places[attribute]]
-        return self.with_value(attribute, value) & ~(1 << i)
 
     def apply(self, function: str, inputs: Sequence[Value], value: str | None) -> Value:
         """Apply one function of a program to the outputs of earlier steps.
@@ -122,47 +107,43 @@ class SceneIndex:
         UserError
             If the world has no such function.
         """
-        entry = self.world.functions.get(function)
-        if entry is None:
+        if function not in self.world.functions:
             raise UserError(f"unknown function {function!r} in a program")
-        first = int(inputs[0]) if inputs and not isinstance(inputs[0], str) else 0
-        if function == "scene":
-            return self.all_objects
-        if function == "unique":
-            if first.bit_count() != 1:
-                raise NotUniqueError
-            return first.bit_length() - 1
-        if function in ("first", "last"):
-            if first.bit_count() < 2:
-                raise NotUniqueError
-            return (first if function == "last" else first & -first).bit_length() - 1
-        if function == "relate":
-            return self.related[value or ""][first]
-        if function == "count":
-            return first.bit_count()
-        if function == "exist":
-            return first != 0
-        if len(entry.inputs) == 2:
-            return self._combine(function, inputs[0], inputs[1])
         operation, _, attribute = function.partition("_")
-        if operation == "filter":
-            return first & self.with_value(attribute, value or "")
-        if operation == "query":
-            queried: str = self.attributes[first][self._places[attribute]]
-            return queried
-        return self.same(attribute, first)
-
-    @staticmethod
-    def _combine(function: str, a: Value, b: Value) -> Value:
-        if function == "less_than":
-            return int(a) < int(b)
-        if function == "greater_than":
-            return int(a) > int(b)
-        if function == "union":
-            return int(a) | int(b)
-        if function == "intersect":
-            return int(a) & int(b)
-        return a == b
+        if operation == "scene":
+            return self.all_objects
+        if operation == "equal":
+            return inputs[0] == inputs[1]
+        first, second = int(inputs[0]), int(inputs[-1])  # sets, an object or numbers
+        match operation:
+            case "unique":
+                if first.bit_count() != 1:
+                    raise NotUniqueError
+                return first.bit_length() - 1
+            case "first" | "last":
+                if first.bit_count() < 2:
+                    raise NotUniqueError
+                return (first if operation == "last" else first & -first).bit_length() - 1
+            case "relate":
+                return self.related[value or ""][first]
+            case "filter":
+                return first & self._with_value.get((attribute, value or ""), 0)
+            case "query":
+                return self.attributes[first][self._places[attribute]]
+            case "count":
+                return first.bit_count()
+            case "exist":
+                return first != 0
+            case "union":
+                return first | second
+            case "intersect":
+                return first & second
+            case "less":
+                return first < second
+            case "greater":
+                return first > second
+        own_value = self.attributes[first][self._places[attribute]]  # same_<attribute>
+        return self._with_value[attribute, own_value] & ~(1 << first)
 
 
 def execute(program: Sequence[Function], scene_index: SceneIndex) -> list[Value]:

@@ -21,7 +21,6 @@ from filmvqa.worlds.engine.programs import (
     SceneIndex,
     SceneRecord,
     Value,
-    referred_objects,
 )
 from filmvqa.worlds.engine.schema import Question
 from filmvqa.worlds.engine.short_questions import ShortQuestions
@@ -45,7 +44,7 @@ class QuestionGenerator:
         self._answer_counts = [
             dict.fromkeys(f.template.possible_answers(world), 0) for f in families
         ]
-        # Results of _all_filters; and of _matching_options, on one scene.
+        # All filters by the positions without a value; results of _matching_options on one scene.
         self._filters: dict[tuple[int, ...], list[Filter]] = {}
         self._matching: dict[tuple[Any, ...], tuple[list[Filter], int]] = {}
 
@@ -67,29 +66,16 @@ class QuestionGenerator:
             if text in texts:
                 continue
             texts.add(text)
-            refers = family.template.refers(self._world)
-            is_own = family.group in self._world.family_groups
-            output = instance.outputs[-1]
-            answer = family.template.answer(output, self._world)
+            answer = family.template.answer(instance.outputs[-1], self._world)
             self._question_counts[k] += 1
             self._answer_counts[k][answer] = self._answer_counts[k].get(answer, 0) + 1
-            questions.append(
-                Question(
-                    image_filename=scene.image_filename,
-                    question=text,
-                    image_index=scene.image_index,
-                    split=scene.split,
-                    question_family_index=family.index,
-                    answer=None if refers else answer,
-                    program=instance.program(),
-                    objects=self._objects(family.template, output) if refers else None,
-                    template_filename=None if is_own else f"{family.group}.json",
-                )
-            )
+            question = instance.question(family, scene, text)
+            if family.template.refers(self._world):
+                question.answer, question.objects = None, instance.objects()
+            if family.group not in self._world.family_groups:
+                question.template_filename = f"{family.group}.json"
+            questions.append(question)
         return questions
-
-    def _objects(self, template: Template, output: Value) -> list[int]:
-        return referred_objects(output, template.nodes[-1].signature(self._world)[1])
 
     def _instantiate(
         self, template: Template, scene_index: SceneIndex, counts: dict[str, int]
@@ -175,23 +161,13 @@ class QuestionGenerator:
         if not count:
             return matching.copy()
         if nulls not in self._filters:
-            self._filters[nulls] = _all_filters(self._world, nulls)
+            domains = (self._world.attributes[name] for name in self._world.filter_attributes)
+            values = [(None,) if k in nulls else (*d, None) for k, d in enumerate(domains)]
+            self._filters[nulls] = list(product(*values))
         drawn = dict.fromkeys(self._rng.choices(self._filters[nulls], k=count))
         if node.last_function == "filter":
             drawn.pop((None,) * len(self._world.filter_attributes), None)
         return [*matching, *drawn]
-
-
-def _all_filters(world: World, nulls: tuple[int, ...]) -> list[Filter]:
-    """All filters that have no value at the positions ``nulls``, whether they match or not."""
-    return list(
-        product(
-            *(
-                (None,) if k in nulls else (*world.attributes[name], None)
-                for k, name in enumerate(world.filter_attributes)
-            )
-        )
-    )
 
 
 def _matching_options(

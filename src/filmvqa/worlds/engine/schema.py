@@ -10,7 +10,7 @@ from __future__ import annotations
 import codecs
 import gzip
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -257,10 +257,21 @@ def encode_json(record: Any) -> bytes:
     return msgspec.json.encode(record)
 
 
-def write_records(path: Path, info: Info, key: str, records: Iterator[Any]) -> None:
-    """Write a CLEVR file ``{"info": ..., key: [...]}`` record by record, to bound memory."""
+def numbered(questions: Iterable[Question]) -> Iterator[Question]:
+    """Set ``question_index`` of the questions of a file to their positions."""
+    for i, question in enumerate(questions):
+        question.question_index = i
+        yield question
+
+
+def write_records(path: Path, info: Info, key: str, records: Iterable[Any]) -> int:
+    """Write a CLEVR file ``{"info": ..., key: [...]}`` record by record, to bound memory; return
+    the number of records."""
+    count = 0
     with atomic_write(path) as stream:
         stream.write(b'{"info":' + encode_json(info) + f',"{key}":['.encode())
-        for i, record in enumerate(records):
-            stream.write((b",\n" if i else b"\n") + encode_json(record))
+        for record in records:
+            stream.write((b",\n" if count else b"\n") + encode_json(record))
+            count += 1
         stream.write(b"\n]}\n")
+    return count

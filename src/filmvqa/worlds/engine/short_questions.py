@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from filmvqa.system.errors import UserError
 from filmvqa.worlds.engine.families import Family
 from filmvqa.worlds.engine.instance import Instance
-from filmvqa.worlds.engine.programs import Filter, SceneIndex, SceneRecord, answer_text
+from filmvqa.worlds.engine.programs import Filter, SceneIndex, SceneRecord
 from filmvqa.worlds.engine.schema import Question
 from filmvqa.worlds.engine.wording import write_question
 from filmvqa.worlds.engine.world import World
@@ -88,19 +88,11 @@ class ShortQuestions:
     def _write(
         self, family: Family, filters: list[Filter], scene: SceneRecord, scene_index: SceneIndex
     ) -> Question:
-        instance, drawn = Instance(family.template, scene_index, set()), iter(filters)
+        instance, remaining = Instance(family.template, scene_index), iter(filters)
         for node in family.template.nodes:
-            values: Filter = next(drawn) if node.side_inputs else ()
+            values: Filter = next(remaining) if node.side_inputs else ()
             inputs = [instance.outputs[i] for i in node.inputs]
             instance.values.append(values)
             instance.outputs.append(node.apply(scene_index, inputs, values))
         text = write_question(family.template, instance.parameters(), self._rng, self._world)
-        return Question(
-            image_filename=scene.image_filename,
-            question=text,
-            image_index=scene.image_index,
-            split=scene.split,
-            question_family_index=family.index,
-            answer=answer_text(instance.outputs[-1]),
-            program=instance.program(),
-        )
+        return instance.question(family, scene, text)

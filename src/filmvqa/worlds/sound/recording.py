@@ -10,38 +10,32 @@ from numpy.typing import NDArray
 from scipy.signal import fftconvolve
 
 from filmvqa.worlds.sound.instruments import Array, synthesise
-from filmvqa.worlds.sound.scenes import SoundScene, start_sound
+from filmvqa.worlds.sound.scenes import BANK_ATTRIBUTES, SoundScene, start_sound
 from filmvqa.worlds.sound.settings import SoundRules, SoundSettings
 
 #: Number of distinct sounds in the cache, of up to 100 kB each.
 _BANK = 2048
 
 
-def distinct_sound(settings: SoundSettings, values: dict[str, str], variant: int) -> Array:
-    """One of the distinct sounds (T,), with a root mean square of 1."""
-    key = tuple(values[name] for name in ("instrument", "note", "brightness", "length"))
-    return _distinct_sound(msgspec.json.encode(settings), key, variant)
-
-
 @lru_cache(_BANK)
-def _distinct_sound(encoded: bytes, key: tuple[str, ...], variant: int) -> Array:
-    """The cache's key is all that the sound depends on; the settings are JSON to be hashable."""
+def _distinct_sound(encoded: bytes, values: tuple[str, ...], variant: int) -> Array:
+    """A distinct sound (T,), with a root mean square of 1.
+
+    ``values`` are those of ``BANK_ATTRIBUTES``; the settings are JSON, so that they are hashable.
+    """
     settings = msgspec.json.decode(encoded, type=SoundSettings)
-    values = dict(zip(("instrument", "note", "brightness", "length"), key, strict=True))
     duration, rng = start_sound(settings, values, variant)
-    return synthesise(
-        values["instrument"], values["note"], values["brightness"], duration,
-        settings.sample_rate, rng,
-    )  # fmt: skip
+    instrument, note, brightness, _ = values
+    return synthesise(instrument, note, brightness, duration, settings.sample_rate, rng)
 
 
 def dry_mix(scene: SoundScene, settings: SoundSettings) -> Array:
     """The sounds of a scene (T,) without reverberation and noise; full scale is 1."""
     mix = np.zeros(round(scene.seconds * settings.sample_rate))
+    encoded = msgspec.json.encode(settings)
     for sound in scene.objects:
-        values = {name: getattr(sound, name) for name in
-                  ("instrument", "note", "brightness", "length")}  # fmt: skip
-        wave = distinct_sound(settings, values, sound.variant) * 10 ** (sound.level / 20)
+        values = tuple(getattr(sound, name) for name in BANK_ATTRIBUTES)
+        wave = _distinct_sound(encoded, values, sound.variant) * 10 ** (sound.level / 20)
         start = round(sound.onset * settings.sample_rate)
         mix[start : start + len(wave)] += wave[: len(mix) - start]
     return mix

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -15,6 +16,8 @@ from filmvqa.worlds.sound.instruments import note_frequency
 from filmvqa.worlds.sound.settings import SoundSettings
 
 SOUND = read_world("sound")
+#: The attributes that, with the variant, identify a distinct sound.
+BANK_ATTRIBUTES = ("instrument", "note", "brightness", "length")
 
 
 class Sound(msgspec.Struct):
@@ -83,15 +86,13 @@ def sample_scene(
     """Draw a scene, which depends only on the settings, split and index."""
     rules = settings.rules
     count = int(rng.integers(rules.min_sounds, rules.max_sounds + 1))
-    turn, sounds = _draw(rules.lead, rng), []
+    turn, sounds = rng.uniform(*rules.lead), []
     for position in SOUND.attributes["position"][:count]:
         values = {name: str(rng.choice(SOUND.attributes[name])) for name in SOUND.filter_attributes}
         variant = int(rng.integers(rules.variants))
-        duration, _ = start_sound(settings, values, variant)
+        duration, _ = start_sound(settings, [values[name] for name in BANK_ATTRIBUTES], variant)
         level = getattr(rules, values["loudness"]) + rng.uniform(-rules.spread, rules.spread)
-        onset = turn + _draw(rules.gap, rng)
-        # Round to a sample.
-        onset = round(onset * settings.sample_rate) / settings.sample_rate
+        onset = _to_sample(turn + rng.uniform(*rules.gap), settings)
         sounds.append(
             Sound(
                 **values, position=position, onset=onset, duration=duration,
@@ -136,19 +137,20 @@ def relate(scene: dict[str, Any]) -> dict[str, list[list[int]]]:
 
 
 def start_sound(
-    settings: SoundSettings, values: dict[str, str], variant: int
+    settings: SoundSettings, values: Sequence[str], variant: int
 ) -> tuple[float, np.random.Generator]:
     """The duration of a distinct sound in seconds, and the random generator that drew it and
-    synthesises the sound."""
-    names = ("instrument", "note", "brightness", "length")
-    numbers = [SOUND.attributes[name].index(values[name]) for name in names]
+    synthesises the sound; ``values`` are those of ``BANK_ATTRIBUTES``."""
+    named = zip(BANK_ATTRIBUTES, values, strict=True)
+    numbers = [SOUND.attributes[name].index(value) for name, value in named]
     rng = np.random.default_rng([settings.seed, zlib.crc32(b"bank"), *numbers, variant])
-    limits = settings.rules.short if values["length"] == "short" else settings.rules.long
-    return round(_draw(limits, rng) * settings.sample_rate) / settings.sample_rate, rng
+    limits = settings.rules.short if values[-1] == "short" else settings.rules.long
+    return _to_sample(rng.uniform(*limits), settings), rng
 
 
-def _draw(limits: tuple[float, float], rng: np.random.Generator) -> float:
-    return float(rng.uniform(*limits))
+def _to_sample(seconds: float, settings: SoundSettings) -> float:
+    """Round a time to a whole number of samples."""
+    return round(seconds * settings.sample_rate) / settings.sample_rate
 
 
 def file_name(split: str, index: int) -> str:
