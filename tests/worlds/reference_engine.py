@@ -1,13 +1,16 @@
 """A second engine for programs, after the definitions in the CLEVR paper: lists of decoded JSON.
 
-It is independent of ``filmvqa.worlds``, and of the relations and positions that scenes list: it
-takes CLEVR's relations from coordinates and directions, those of sounds from the onsets.
+It is independent of the package's engine, and of the relations and positions in scenes: it computes
+CLEVR's relations from coordinates and directions, and those of sounds from onsets.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Sequence
 from typing import Any
+
+from filmvqa.worlds.engine.schema import Question, encode_json
 
 MARGIN = 0.2
 ORDINALS = [
@@ -16,14 +19,14 @@ ORDINALS = [
 
 
 def answer(program: list[dict[str, Any]], scene: dict[str, Any]) -> str | None:
-    """The answer of a program about a scene of CLEVR, as CLEVR writes it; None if it asks for an
-    object that is not there, or not alone."""
-    return _said(outputs(program, scene))
+    """The answer of a program about a scene of CLEVR, as CLEVR writes it; None if it asks for a
+    unique object and there is none."""
+    return _as_text(outputs(program, scene))
 
 
 def outputs(program: list[dict[str, Any]], scene: dict[str, Any]) -> list[Any] | None:
-    """What each step of a program about a scene of CLEVR gives: objects as their numbers, sets as
-    lists of them. None as of ``answer``."""
+    """The output of each step of a program about a scene of CLEVR: an object is its index, and a
+    set a list of indices. None as from ``answer``."""
     objects = scene["objects"]
 
     def is_related(other: int, anchor: int, relation: str) -> bool:
@@ -34,9 +37,24 @@ def outputs(program: list[dict[str, Any]], scene: dict[str, Any]) -> list[Any] |
     return _outputs(program, len(objects), lambda i, name: objects[i][name], is_related)
 
 
+def check_answers(questions: Sequence[Question], scenes: Sequence[Any]) -> None:
+    """Compare the answers of questions about scenes of CLEVR, or of sounds, with this engine's."""
+    by_image = {scene.image_index: json.loads(encode_json(scene)) for scene in scenes}
+    assert questions
+    for question in questions:
+        record, scene = json.loads(encode_json(question)), by_image[question.image_index]
+        about_sounds = "directions" not in scene
+        expected = (
+            answer_about_sounds(record["program"], scene["objects"])
+            if about_sounds
+            else answer(record["program"], scene)
+        )
+        assert record["answer"] == expected, record
+
+
 def answer_about_sounds(program: list[dict[str, Any]], sounds: list[dict[str, Any]]) -> str | None:
-    """The answer of a program about sounds; None if it asks for a sound that is not there, or not
-    alone."""
+    """The answer of a program about sounds; None if it asks for a unique sound and there is
+    none."""
     in_order = sorted(sounds, key=lambda sound: sound["onset"])
 
     def value_of(i: int, name: str) -> str:
@@ -45,7 +63,7 @@ def answer_about_sounds(program: list[dict[str, Any]], sounds: list[dict[str, An
     def is_related(other: int, anchor: int, relation: str) -> bool:
         return other < anchor if relation == "before" else other > anchor
 
-    return _said(_outputs(program, len(in_order), value_of, is_related))
+    return _as_text(_outputs(program, len(in_order), value_of, is_related))
 
 
 def _outputs(
@@ -66,9 +84,9 @@ def _outputs(
             case "relate":
                 return [i for i in range(count) if is_related(i, inputs[0], values[0])]
             case "same":
-                wanted = value_of(inputs[0], attribute)
-                alike = [i for i in range(count) if value_of(i, attribute) == wanted]
-                return [i for i in alike if i != inputs[0]]
+                value = value_of(inputs[0], attribute)
+                equal = [i for i in range(count) if value_of(i, attribute) == value]
+                return [i for i in equal if i != inputs[0]]
             case "filter":
                 return [i for i in inputs[0] if value_of(i, attribute) == values[0]]
             case "query":
@@ -98,7 +116,7 @@ def _outputs(
     return None if done[-1] is None else done
 
 
-def _said(done: list[Any] | None) -> str | None:
+def _as_text(done: list[Any] | None) -> str | None:
     """The last output as CLEVR writes it."""
     if done is None:
         return None

@@ -1,11 +1,19 @@
-"""Layouts with a known content."""
+"""Layouts and scenes for the tests."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from filmvqa.worlds.clevr.camera import Camera
-from filmvqa.worlds.clevr.scenes import LAMP_POSITIONS, Layout, PlacedObject
+from filmvqa.worlds.clevr.scene_file import Scene
+from filmvqa.worlds.clevr.scene_rules import SceneRules
+from filmvqa.worlds.clevr.scenes import (
+    LAMP_POSITIONS,
+    Layout,
+    PlacedObject,
+    sample_layout,
+    to_scene,
+)
 
 
 def one_object(shape: str, material: str, color: str) -> Layout:
@@ -14,3 +22,8 @@ def one_object(shape: str, material: str, color: str) -> Layout:
         lamps=LAMP_POSITIONS,
         objects=(PlacedObject("large", color, material, shape, 0.0, 0.0, 20.0),),
     )
+
+
+def sample_scenes(seed: int, count: int, rules: SceneRules | None = None) -> list[Scene]:
+    rng, rules = np.random.default_rng(seed), rules or SceneRules()
+    return [to_scene(sample_layout(rng, rules), rules, "train", i, 480, 320) for i in range(count)]

@@ -16,7 +16,7 @@ def make_object(
 
 
 def make_program(*steps: tuple) -> list[Function]:
-    """Make a program of steps (function, inputs, value inputs)."""
+    """A program of steps (function, inputs, value inputs)."""
     return [Function(name, list(inputs), list(values)) for name, inputs, values in steps]
 
 

@@ -1,22 +1,19 @@
-"""CLOSURE's seven tests: known words in combinations that CLEVR's questions do not have."""
+"""CLOSURE's seven tests: known words in combinations that CLEVR's questions lack."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
 
-import numpy as np
 import pytest
 
 from filmvqa.questions.vocabulary import tokenize
 from filmvqa.worlds.clevr.scene_file import Scene
-from filmvqa.worlds.clevr.scene_rules import SceneRules
-from filmvqa.worlds.clevr.scenes import sample_layout, to_scene
 from filmvqa.worlds.engine.families import CLOSURE, Family, read_families
 from filmvqa.worlds.engine.questions import ask_shard
 from filmvqa.worlds.engine.schema import Question
-from tests.worlds.clevr.records import to_json
-from tests.worlds.reference_engine import answer
+from tests.worlds.clevr.layouts import sample_scenes
+from tests.worlds.reference_engine import check_answers
 
 TESTS = {
     "and_mat_spa": 12, "compare_mat": 9, "compare_mat_spa": 9, "embed_mat_spa": 4,
@@ -26,8 +23,7 @@ TESTS = {
 
 @pytest.fixture(scope="module")
 def scenes() -> list[Scene]:
-    rng, rules = np.random.default_rng(12), SceneRules()
-    return [to_scene(sample_layout(rng, rules), rules, "val", i, 480, 320) for i in range(100)]
+    return sample_scenes(12, 100)
 
 
 @pytest.fixture(scope="module")
@@ -43,13 +39,12 @@ def questions(scenes: list[Scene], families: list[Family]) -> list[Question]:
 def test_answers_agree_with_a_reference_engine(
     scenes: list[Scene], questions: list[Question]
 ) -> None:
-    by_image = {s.image_index: to_json(s) for s in scenes}
-    for question in questions:
-        record = to_json(question)
-        assert answer(record["program"], by_image[question.image_index]) == record["answer"]
+    check_answers(questions, scenes)
 
 
-def test_each_family_is_asked_as_often(questions: list[Question], families: list[Family]) -> None:
+def test_families_are_asked_equally_often(
+    questions: list[Question], families: list[Family]
+) -> None:
     assert Counter(family.group for family in families) == TESTS
     counts = Counter(q.question_family_index for q in questions)
     assert len(counts) == len(families)
@@ -77,10 +72,11 @@ def test_no_words_are_new(questions: list[Question], scenes: list[Scene]) -> Non
 
 
 def test_combinations_are_new(families: list[Family]) -> None:
-    """Each asks what matches an object inside a program that CLEVR has only with relations."""
+    """Each has a ``same`` function in a program that in CLEVR has only relations."""
 
-    def kinds(family: Family) -> list[str]:
+    def node_types(family: Family) -> list[str]:
         return [re.sub(r"^same_.*", "same", node.type) for node in family.template.nodes]
 
-    clevrs = [kinds(family) for family in read_families()]
-    assert all("same" in kinds(family) and kinds(family) not in clevrs for family in families)
+    clevrs = [node_types(family) for family in read_families()]
+    for family in families:
+        assert "same" in node_types(family) and node_types(family) not in clevrs

@@ -31,6 +31,8 @@ FILES = {
     "CLEVR_v1.0/questions/CLEVR_val_questions.json": b"{}",
 }
 CONTENT = archive(FILES)
+PART = ".CLEVR_v1.0.zip.part"
+MD5 = hashlib.md5(CONTENT).hexdigest()
 
 
 class Server(ThreadingHTTPServer):
@@ -40,7 +42,7 @@ class Server(ThreadingHTTPServer):
     chunked = False
     redirects = 0
     cut = 0  # close the connection after so many bytes
-    asked: list[str]
+    requested: list[str]
 
     def handle_error(self, request: object, client_address: object) -> None:
         pass  # the tests cut connections
@@ -63,9 +65,9 @@ class Handler(BaseHTTPRequestHandler):
             self.end_headers()
             return
         content = self.server.content
-        wanted = self.headers.get("Range", "")
-        self.server.asked.append(wanted)
-        start = int(wanted[6:-1]) if wanted and self.server.ranges else 0
+        range_header = self.headers.get("Range", "")
+        self.server.requested.append(range_header)
+        start = int(range_header[6:-1]) if range_header and self.server.ranges else 0
         if start and start >= len(content):
             self.send_response(416)
             self.send_header("Content-Range", f"bytes */{len(content)}")
@@ -95,7 +97,7 @@ class Handler(BaseHTTPRequestHandler):
 @pytest.fixture
 def server() -> Iterator[Server]:
     server = Server(("127.0.0.1", 0), Handler)
-    server.asked = []
+    server.requested = []
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     yield server
@@ -114,25 +116,22 @@ def check(folder: Path) -> None:
     assert not list(folder.glob("*.zip*.part"))
 
 
-def test_fetch_unpack_and_leave_alone(server: Server, tmp_path: Path, capsys) -> None:
-    md5 = hashlib.md5(CONTENT).hexdigest()
-    download_archive(url(server), tmp_path / "clevr", md5=md5)
-    check(tmp_path / "clevr")
-    assert "GiB to fetch" in capsys.readouterr().out
-    server.asked.clear()
-    download_archive(url(server), tmp_path / "clevr", md5=md5)
-    assert server.asked == []
-    assert "there already" in capsys.readouterr().out
-
-
-PART = ".CLEVR_v1.0.zip.part"
-MD5 = hashlib.md5(CONTENT).hexdigest()
+def test_an_archive_is_downloaded_and_unpacked_once(
+    server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for ranges, message in (([""], "GiB to fetch"), ([], "there already")):
+        download_archive(url(server) + "?dl=1", tmp_path, md5=MD5)
+        assert server.requested == ranges
+        assert message in capsys.readouterr().out
+        server.requested.clear()
+    check(tmp_path)
+    assert (tmp_path / ".CLEVR_v1.0.zip.done").exists()  # the query is no part of the name
 
 
 @pytest.mark.parametrize("redirects", [0, 2])
 @pytest.mark.parametrize("chunked", [False, True])
 @pytest.mark.parametrize("ranges", [True, False])
-def test_a_cut_connection_is_gone_on_with(
+def test_a_cut_download_is_resumed(
     server: Server, tmp_path: Path, ranges: bool, chunked: bool, redirects: int
 ) -> None:
     server.ranges, server.chunked = ranges, chunked
@@ -142,29 +141,27 @@ def test_a_cut_connection_is_gone_on_with(
     part = (tmp_path / PART).read_bytes()
     assert CONTENT.startswith(part)
     assert len(part) > 50_000
-    server.cut, server.redirects = 50_000, redirects  # what was fetched is kept in any case
+    server.cut, server.redirects = 50_000, redirects  # the downloaded part is always kept
     with pytest.raises(UserError, match="run again"):
         download_archive(url(server), tmp_path, md5=MD5)
     assert (tmp_path / PART).read_bytes().startswith(part)
     server.cut, server.redirects = 0, redirects
-    server.asked.clear()
+    server.requested.clear()
     part = (tmp_path / PART).read_bytes()
     download_archive(url(server), tmp_path, md5=MD5)
     check(tmp_path)
-    assert server.asked == [f"bytes={len(part)}-"]
+    assert server.requested == [f"bytes={len(part)}-"]
 
 
-def test_nothing_is_fetched_of_an_archive_that_is_complete(server: Server, tmp_path: Path) -> None:
+def test_a_complete_archive_is_not_downloaded_again(server: Server, tmp_path: Path) -> None:
     (tmp_path / PART).write_bytes(CONTENT)
     download_archive(url(server), tmp_path, md5=MD5)
     check(tmp_path)
-    assert server.asked == []
+    assert server.requested == []
 
 
 @pytest.mark.parametrize("extra", [0, 10])
-def test_a_part_that_is_not_of_this_file_is_kept(
-    server: Server, tmp_path: Path, extra: int
-) -> None:
+def test_a_part_of_another_file_is_kept(server: Server, tmp_path: Path, extra: int) -> None:
     content = b"x" * (len(CONTENT) + extra)
     (tmp_path / PART).write_bytes(content)
     with pytest.raises(UserError, match=f"{PART}: .*move it away"):
@@ -181,10 +178,10 @@ def test_a_wrong_checksum_is_refused(server: Server, tmp_path: Path) -> None:
     check(tmp_path)
 
 
-def test_a_web_page_in_place_of_the_archive_is_named(server: Server, tmp_path: Path) -> None:
+def test_a_web_page_instead_of_an_archive_is_named(server: Server, tmp_path: Path) -> None:
     server.content, server.content_type = b"<html>log in</html>", "text/html; charset=utf-8"
+    server.ranges = False
     for start in (0, 9):
-        server.ranges = False
         with pytest.raises(UserError, match="sends no zip archive but text/html"):
             download_archive(url(server), tmp_path)
         assert (tmp_path / PART).stat().st_size == start
@@ -193,27 +190,22 @@ def test_a_web_page_in_place_of_the_archive_is_named(server: Server, tmp_path: P
 
 
 @pytest.mark.parametrize("address", ["nothing", "htp://x/y.zip", "http://127.0.0.1:9/x.zip", ""])
-def test_addresses_that_lead_nowhere_are_named(address: str, tmp_path: Path) -> None:
+def test_invalid_addresses_are_named(address: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=f"^{address}: "):
         download_archive(address, tmp_path)
-
-
-def test_a_query_is_no_part_of_the_name(server: Server, tmp_path: Path) -> None:
-    download_archive(url(server) + "?dl=1", tmp_path)
-    assert (tmp_path / ".CLEVR_v1.0.zip.done").exists()
 
 
 @pytest.mark.parametrize(
     ("content", "md5"),
     [
-        (CONTENT[:300_000], None),  # as wget leaves it
         (b"", None),
         (b"<html>", None),
         (CONTENT, "0" * 32),
         (CONTENT[:900] + b"?" + CONTENT[901:], None),
+        (CONTENT[:300_000], None),  # an interrupted download by wget
     ],
 )
-def test_an_archive_of_the_users_own_is_kept_whatever_it_is(
+def test_the_users_archive_is_kept_even_if_invalid(
     server: Server, tmp_path: Path, content: bytes, md5: str | None
 ) -> None:
     path = tmp_path / "CLEVR_v1.0.zip"
@@ -221,19 +213,16 @@ def test_an_archive_of_the_users_own_is_kept_whatever_it_is(
     with pytest.raises(UserError, match=f"^{path}: .*rename it to {PART} and run again"):
         download_archive(url(server), tmp_path, md5=md5)
     assert path.read_bytes() == content
-    assert server.asked == []
+    assert server.requested == []
+    if content == CONTENT[:300_000]:  # the remedy in the message works
+        path.rename(tmp_path / PART)
+        download_archive(url(server), tmp_path, md5=MD5)
+        check(tmp_path)
+        assert server.requested == ["bytes=300000-"]
 
 
-def test_an_archive_of_the_users_own_is_finished_as_advised(server: Server, tmp_path: Path) -> None:
-    (tmp_path / "CLEVR_v1.0.zip").write_bytes(CONTENT[:300_000])
-    (tmp_path / "CLEVR_v1.0.zip").rename(tmp_path / PART)
-    download_archive(url(server), tmp_path, md5=MD5)
-    check(tmp_path)
-    assert server.asked == ["bytes=300000-"]
-
-
-def test_files_that_are_in_the_folder_are_not_replaced(server: Server, tmp_path: Path) -> None:
-    for content in (b"mine", b"Read Me"):  # the second is as long as the archive's
+def test_existing_files_are_not_replaced(server: Server, tmp_path: Path) -> None:
+    for content in (b"mine", b"Read Me"):  # the second has the length of the archive's file
         (tmp_path / "README.txt").write_bytes(content)
         with pytest.raises(UserError, match=r"README\.txt: is not the file of that name"):
             download_archive(url(server), tmp_path, md5=MD5)
@@ -241,16 +230,16 @@ def test_files_that_are_in_the_folder_are_not_replaced(server: Server, tmp_path:
         assert not (tmp_path / "images").exists()
 
 
-def test_another_process_that_fetches_the_same_is_told(server: Server, tmp_path: Path) -> None:
+def test_two_processes_do_not_download_the_same_archive(server: Server, tmp_path: Path) -> None:
     with (
         folder_lock(tmp_path, "CLEVR_v1.0.zip"),
         pytest.raises(UserError, match="is using it"),
     ):
         download_archive(url(server), tmp_path)
-    assert server.asked == []
+    assert server.requested == []
 
 
-def test_unpacking_goes_on(server: Server, tmp_path: Path) -> None:
+def test_only_missing_files_are_unpacked(server: Server, tmp_path: Path) -> None:
     (tmp_path / "CLEVR_v1.0.zip").write_bytes(CONTENT)
     (tmp_path / "README.txt").write_bytes(FILES["CLEVR_v1.0/README.txt"])
     stamp = (tmp_path / "README.txt").stat().st_mtime_ns
@@ -258,23 +247,22 @@ def test_unpacking_goes_on(server: Server, tmp_path: Path) -> None:
     check(tmp_path)
     assert (tmp_path / "CLEVR_v1.0.zip").read_bytes() == CONTENT
     assert (tmp_path / "README.txt").stat().st_mtime_ns == stamp
-    assert server.asked == []
+    assert server.requested == []
 
 
-def test_a_broken_archive_is_named(server: Server, tmp_path: Path) -> None:
-    server.content = CONTENT[:5000]
-    with pytest.raises(UserError, match="no complete zip archive"):
-        download_archive(url(server), tmp_path)
-
-
-def test_entries_outside_the_folder_are_refused(server: Server, tmp_path: Path) -> None:
-    server.content = archive({"CLEVR/../../evil.txt": b"x"})
-    with pytest.raises(UserError, match="outside"):
-        download_archive(url(server), tmp_path / "data")
+@pytest.mark.parametrize(
+    ("content", "needs", "message"),
+    [
+        (CONTENT[:5000], None, "no complete zip archive"),
+        (archive({"CLEVR/../../evil.txt": b"x"}), None, "outside"),
+        (CONTENT, 2**60, "make room"),
+    ],
+)
+def test_unusable_archives_are_refused(
+    server: Server, tmp_path: Path, content: bytes, needs: int | None, message: str
+) -> None:
+    server.content = content
+    with pytest.raises(UserError, match=message):
+        download_archive(url(server), tmp_path / "data", needs=needs)
     assert not (tmp_path / "evil.txt").exists()
-
-
-def test_a_full_disk_is_told_before_work(server: Server, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="make room"):
-        download_archive(url(server), tmp_path, needs=2**60)
-    assert not (tmp_path / PART).exists()
+    assert (tmp_path / "data" / PART).exists() is (needs is None)

@@ -13,7 +13,7 @@ from filmvqa.worlds.clevr.scene_rules import SceneRules
 from filmvqa.worlds.clevr.scenes import RADII, PlacedObject, to_scene
 
 
-def test_a_sampled_scene_is_that_of_the_generator() -> None:
+def test_sampled_scenes_are_the_generators() -> None:
     layout, _ = sample_and_render(np.random.default_rng(3), SceneRules(), 480, 320)
     scene = EditedScene.sampled(3)
     expected = to_scene(layout, SceneRules(), "edited", 0, 480, 320)
@@ -22,12 +22,12 @@ def test_a_sampled_scene_is_that_of_the_generator() -> None:
     assert np.array_equal(scene.render(96, 64, 1).image, rendered.image)
     assert scene.problems() == []
     assert len(EditedScene.sampled(4, 7).objects) == 7
-    for seed in range(8):  # in some of the first layouts of these seeds, an object is hidden
+    for seed in range(8):  # the first layouts of some of these seeds hide an object
         crowded = EditedScene.sampled(seed, 9)
         assert crowded.render(320, 240, 1).visible.min() >= 0.9 * SceneRules().min_pixels
 
 
-def test_changes_change_what_they_say() -> None:
+def test_changes_return_changed_scenes() -> None:
     scene = EditedScene.sampled(5, 4)
     other = next(c for c in ("red", "blue") if c != scene.objects[1].color)
     changed = scene.with_object(1, color=other)
@@ -67,18 +67,17 @@ def test_dragging() -> None:
     assert max(abs(far.objects[0].x), abs(far.objects[0].y)) <= 4.5
 
 
-def test_what_breaks_clevrs_constraints() -> None:
+def test_violated_constraints_are_listed() -> None:
     scene = EditedScene.sampled(7, 3)
     first = scene.objects[0]
-    near = scene.with_object(1, x=first.x + 0.1, y=first.y)
-    assert any("too close to each other" in p for p in near.problems())
-    assert any(
-        "further than 3 from the middle" in p for p in scene.with_object(0, x=3.5).problems()
-    )
-    assert "2 objects; CLEVR has 3 to 10" in scene.without(0).problems()
+    front = scene.camera.directions()["front"]
+    x, y = first.x + 2.5 * float(front[0]), first.y + 2.5 * float(front[1])
+    for changed, problem in (
+        (scene.with_object(1, x=first.x + 0.1, y=first.y), "too close to each other"),
+        (scene.with_object(0, x=3.5), "further than 3 from the middle"),
+        (scene.without(0), "2 objects; CLEVR has 3 to 10"),
+        (scene.with_object(1, x=x, y=y), "left and right is too close to tell"),
+    ):
+        assert any(problem in text for text in changed.problems())
     hidden = scene.problems([500, 12, 500])
     assert hidden == [f"the {scene.objects[1]} is hidden, but for 12 of 320×240 pixels"]
-    right = scene.camera.directions()["front"]
-    apart = first.x + 2.5 * right[0], first.y + 2.5 * right[1]
-    beside = scene.with_object(1, x=float(apart[0]), y=float(apart[1]))
-    assert any("left and right is too close to tell" in p for p in beside.problems())

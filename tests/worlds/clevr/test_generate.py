@@ -8,6 +8,7 @@ import time
 from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +21,6 @@ from filmvqa.worlds.clevr.generate import draw_image, generate
 from filmvqa.worlds.clevr.generator_settings import GeneratorSettings
 from filmvqa.worlds.clevr.scene_file import read_scenes
 from filmvqa.worlds.clevr.scene_rules import SceneRules
-from filmvqa.worlds.engine.schema import read_questions
 from filmvqa.worlds.engine.worker_pool import worker_pool
 from tests.worlds.clevr.file_hashes import file_hashes
 
@@ -41,7 +41,7 @@ def generated_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def test_layout_of_the_release(generated_set: Path) -> None:
+def test_files_have_the_form_of_the_release(generated_set: Path) -> None:
     assert {p.name for p in generated_set.iterdir()} == {
         "images", "masks", "scenes", "questions", "generation.json", ".lock",
     }  # fmt: skip
@@ -62,8 +62,10 @@ def test_layout_of_the_release(generated_set: Path) -> None:
     }  # fmt: skip
     numbers = [q["question_index"] for q in questions["questions"]]
     assert numbers == list(range(len(numbers)))
+    assert {q["image_index"] for q in questions["questions"]} == set(range(110))
     test = json.loads((generated_set / "questions/CLEVR_test_questions.json").read_text())
     assert not {"answer", "program", "question_family_index"} & set(test["questions"][0])
+    assert {q["image_index"] for q in test["questions"]} == {0, 1, 2}
     with Image.open(generated_set / "images/train/CLEVR_train_000042.png") as image:
         assert (image.size, image.mode, image.format) == ((48, 32), "RGB", "PNG")
 
@@ -124,7 +126,7 @@ def test_an_interrupted_generation_is_resumed(
 
 @pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGHUP])
 def test_a_signal_stops_all_workers_at_once(tmp_path: Path, signal_number: int) -> None:
-    """Also those that are drawing; their jobs would take a minute."""
+    """They stop in the middle of jobs that would take a minute."""
     settings = replace(SETTINGS, images={"train": 2000}, width=192, height=128, rays=4)
     context = get_context("spawn")
     process = context.Process(target=_generate_until_signal, args=(tmp_path / "set", settings))
@@ -158,7 +160,7 @@ def _generate_until_signal(root: Path, settings: GeneratorSettings) -> None:
         "questions/CLEVR_val_questions.json",
     ],
 )
-def test_complete_sets_are_kept_and_lost_files_made_again(tmp_path: Path, lost: str) -> None:
+def test_complete_sets_are_kept_and_lost_files_restored(tmp_path: Path, lost: str) -> None:
     settings = replace(SETTINGS, images={"val": 4})
     assert generate(tmp_path / "w", settings, workers=1)
     hashes = file_hashes(tmp_path / "w")
@@ -168,7 +170,7 @@ def test_complete_sets_are_kept_and_lost_files_made_again(tmp_path: Path, lost: 
     assert file_hashes(tmp_path / "w") == hashes
 
 
-def test_other_templates_in_the_same_folder_are_another_set(tmp_path: Path) -> None:
+def test_changed_templates_make_another_set(tmp_path: Path) -> None:
     templates = tmp_path / "mine"
     templates.mkdir()
     shipped = Path(filmvqa.worlds.clevr.__file__).parent / "templates/zero_hop.json"
@@ -183,52 +185,46 @@ def test_other_templates_in_the_same_folder_are_another_set(tmp_path: Path) -> N
         generate(tmp_path / "w", settings, workers=1)
 
 
-def test_a_set_of_an_earlier_version_is_recognised(generated_set: Path, tmp_path: Path) -> None:
-    recorded = json.loads((generated_set / "generation.json").read_text())
-    del recorded["families_sha256"]
-    (tmp_path / "generation.json").write_text(json.dumps(recorded))
-    with pytest.raises(UserError, match="earlier version"):
-        generate(tmp_path, SETTINGS)
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"seed": -1}, "seed=-1"),
+        ({"withhold": ("tset",)}, "tset"),
+        ({"images": {"val": -1}}, "val=-1"),
+    ],
+)
+def test_invalid_settings_are_refused(change: dict[str, Any], named: str) -> None:
+    with pytest.raises(UserError, match=named):
+        replace(SETTINGS, **change)
 
 
-def test_meaningless_settings_are_refused() -> None:
-    for change, named in (({"seed": -1}, "seed=-1"), ({"withhold": ("tset",)}, "tset")):
-        with pytest.raises(UserError, match=named):
-            replace(SETTINGS, **change)
-
-
-def test_workers_are_counted_before_the_folder_is_claimed(tmp_path: Path) -> None:
+def test_invalid_workers_are_refused_before_the_folder_is_made(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="workers=-2"):
         generate(tmp_path / "w", SETTINGS, workers=-2)
     assert not (tmp_path / "w").exists()
 
 
-def test_a_split_of_no_images_is_left_out(tmp_path: Path) -> None:
+def test_a_split_without_images_is_not_generated(tmp_path: Path) -> None:
     settings = replace(SETTINGS, images={"train": 0, "val": 2}, masks=False)
     assert generate(tmp_path / "w", settings, workers=1)
     assert [p.name for p in (tmp_path / "w/questions").iterdir()] == ["CLEVR_val_questions.json"]
     assert not generate(tmp_path / "w", settings, workers=1)
-    with pytest.raises(UserError, match="val=-1"):
-        replace(SETTINGS, images={"val": -1})
 
 
-def test_settings_that_differ_are_listed_in_the_error(generated_set: Path) -> None:
+def test_other_sets_are_not_overwritten(generated_set: Path, tmp_path: Path) -> None:
+    """Neither those with other settings, nor those of an earlier version, nor downloaded ones."""
     hashes = file_hashes(generated_set)
     with pytest.raises(UserError, match=r"rules\.max_objects was 4, now 5; seed was 0, now 7"):
         generate(generated_set, replace(SETTINGS, seed=7, rules=SceneRules(max_objects=5)))
     assert file_hashes(generated_set) == hashes
-
-
-def test_a_downloaded_set_is_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "questions").mkdir()
     with pytest.raises(UserError, match="not generated here"):
         generate(tmp_path, SETTINGS)
-
-
-def test_questions_are_asked_about_every_image(generated_set: Path) -> None:
-    for split, count in SETTINGS.images.items():
-        file = read_questions(generated_set / f"questions/CLEVR_{split}_questions.json")
-        assert {q.image_index for q in file.questions} == set(range(count))
+    recorded = json.loads((generated_set / "generation.json").read_text())
+    del recorded["families_sha256"]
+    (tmp_path / "generation.json").write_text(json.dumps(recorded))
+    with pytest.raises(UserError, match="earlier version"):
+        generate(tmp_path, SETTINGS)
 
 
 def test_rules_that_hide_objects_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -238,7 +234,6 @@ def test_rules_that_hide_objects_are_reported(monkeypatch: pytest.MonkeyPatch) -
         draw_image(settings, "val", 0)
 
 
-def test_a_killed_worker_is_one_line() -> None:
-    """In whatever work the pool does."""
+def test_a_killed_worker_is_reported() -> None:
     with pytest.raises(UserError, match="a worker process was killed"), worker_pool(1) as pool:
         pool.submit(os._exit, 1).result()

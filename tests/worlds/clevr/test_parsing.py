@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from random import Random
 
 import pytest
 from hypothesis import given
@@ -11,12 +12,13 @@ from filmvqa.worlds.clevr.scene_file import read_scenes
 from filmvqa.worlds.engine.families import read_families
 from filmvqa.worlds.engine.programs import SceneIndex
 from filmvqa.worlds.engine.schema import read_questions
+from filmvqa.worlds.engine.wording import write_question
 
 PARSER = QuestionParser(read_families())
 
 
 def test_every_generated_question_is_read_as_its_program(tiny_world: Path) -> None:
-    """However it is worded; the answer is that of the scene."""
+    """The answer is that of the scene."""
     scenes = {
         s.image_index: SceneIndex(s)
         for s in read_scenes(tiny_world / "scenes/CLEVR_train_scenes.json").scenes
@@ -29,24 +31,16 @@ def test_every_generated_question_is_read_as_its_program(tiny_world: Path) -> No
 
 
 def test_all_families_are_read() -> None:
-    """One wording of each, with the values that the pattern itself names."""
-    from random import Random
-
-    from filmvqa.worlds.engine.wording import write_question
-
+    """Ten wordings of each, all with the same values."""
     rng = Random(0)
-    domains = {
-        "Shape": "cube",
-        "Size": "small",
-        "Color": "red",
-        "Material": "metal",
-        "Relation": "left",
-    }
+    examples = {
+        "Shape": "cube", "Size": "small", "Color": "red", "Material": "metal", "Relation": "left",
+    }  # fmt: skip
     for family in read_families():
         template = family.template
         for _ in range(10):
             values = {
-                p.name: None if p.name in template.null_parameters else domains[p.type]
+                p.name: None if p.name in template.null_parameters else examples[p.type]
                 for p in template.params
             }
             for a, b in template.equal_parameters:
@@ -65,7 +59,7 @@ def test_case_and_punctuation_do_not_matter(frame: str, noun: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "?", "What is love?", "What color is the", "red cube"])
-def test_what_no_template_words(text: str) -> None:
+def test_other_texts_have_no_reading(text: str) -> None:
     assert PARSER.read(text) == []
 
 

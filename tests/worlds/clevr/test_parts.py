@@ -1,4 +1,4 @@
-"""A set that is made in parts, by processes of their own."""
+"""A set that separate processes generate in parts."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ SPAWN = get_context("spawn")
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """The hashes of a set that one process made."""
+    """The hashes of a set that one process generated."""
     root = tmp_path_factory.mktemp("parts") / "whole"
     assert generate(root, SETTINGS, workers=1)
     return file_hashes(root)
@@ -42,7 +42,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def unmerged(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A set of which the parts 0 and 2 of 3 are made. Read only."""
+    """A set with parts 0 and 2 of 3; tests must not change it."""
     root = tmp_path_factory.mktemp("parts") / "unmerged"
     assert MAKER.generate_part(root, SETTINGS, 2, 3, workers=1) == [0, 1]
     assert MAKER.generate_part(root, SETTINGS, 0, 3, workers=1) == [1]
@@ -55,7 +55,7 @@ def test_three_parts_in_any_order_are_the_whole(
     root = shutil.copytree(unmerged, tmp_path / "set")
     assert MAKER.generate_part(root, SETTINGS, 1, 3, workers=1) == []
     assert file_hashes(root) == whole
-    # Again, as a job that is queued again after its end.
+    # A job that is requeued after its end.
     assert MAKER.generate_part(root, SETTINGS, 1, 3, workers=1) == []
     assert file_hashes(root) == whole
 
@@ -64,17 +64,16 @@ def _make_part(root: Path, number: int) -> None:
     MAKER.generate_part(root, SETTINGS, number, 3, workers=1)
 
 
-def test_parts_at_once_that_are_killed_and_started_again(
+def test_simultaneous_parts_that_are_killed_and_restarted(
     whole: dict[str, str], tmp_path: Path
 ) -> None:
-    root, chance = tmp_path / "set", random.Random(18)
+    root = tmp_path / "set"
     running = {k: SPAWN.Process(target=_make_part, args=(root, k)) for k in range(3)}
     for process in running.values():
         process.start()
     while not list(root.rglob("scenes_*.json")):
         time.sleep(0.02)
-    killed = chance.sample(range(3), 2)
-    for number in killed:
+    for number in random.Random(18).sample(range(3), 2):
         running[number].kill()
         running[number].join()
         running[number] = SPAWN.Process(target=_make_part, args=(root, number))
@@ -85,7 +84,7 @@ def test_parts_at_once_that_are_killed_and_started_again(
     assert file_hashes(root) == whole
 
 
-def test_a_missing_part_is_named_and_the_whole_command_makes_it(
+def test_a_missing_part_is_named_and_generate_makes_it(
     whole: dict[str, str], unmerged: Path, tmp_path: Path
 ) -> None:
     root = shutil.copytree(unmerged, tmp_path / "set")
@@ -100,10 +99,10 @@ def test_a_missing_part_is_named_and_the_whole_command_makes_it(
     assert file_hashes(root) == whole
 
 
-def test_parts_that_nobody_merged_are_merged(
+def test_unmerged_parts_are_merged(
     whole: dict[str, str], unmerged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The last part was killed while it merged."""
+    """As if the last part had been killed while it merged."""
     root = shutil.copytree(unmerged, tmp_path / "set")
     with monkeypatch.context() as patch:
         patch.setattr("filmvqa.worlds.engine.generate.GeneratedSet.merge", lambda _: None)
@@ -113,26 +112,29 @@ def test_parts_that_nobody_merged_are_merged(
     assert file_hashes(root) == whole
 
 
-def test_two_processes_do_not_make_the_same_images(unmerged: Path, tmp_path: Path) -> None:
-    """While part 1 of 3 is made: neither itself again, nor the whole, nor parts of another count."""
+def test_two_processes_do_not_generate_the_same_images(unmerged: Path, tmp_path: Path) -> None:
+    """While part 1 of 3 is generated, nobody else generates it, the whole, or parts of 2."""
     root = shutil.copytree(unmerged, tmp_path / "set")
     with folder_lock(DatasetLayout.under(root).partial, "part_1_of_3"):
-        with pytest.raises(UserError, match=r"part_1_of_3: process \d+ .* is using it"):
-            MAKER.generate_part(root, SETTINGS, 1, 3, workers=1)
-        with pytest.raises(UserError, match=r"part_1_of_3: process \d+ .* is using it"):
-            generate(root, SETTINGS, workers=1)
-        with pytest.raises(UserError, match=r"part_1_of_3: process \d+ .* is using it"):
-            MAKER.generate_part(root, SETTINGS, 1, 2, workers=1)
+        for call in (
+            lambda: MAKER.generate_part(root, SETTINGS, 1, 3, workers=1),
+            lambda: generate(root, SETTINGS, workers=1),
+            lambda: MAKER.generate_part(root, SETTINGS, 1, 2, workers=1),
+        ):
+            with pytest.raises(UserError, match=r"part_1_of_3: process \d+ .* is using it"):
+                call()
 
 
 def test_other_settings_and_too_many_parts_are_refused(unmerged: Path, tmp_path: Path) -> None:
     other = GeneratorSettings(images=SETTINGS.images)
     with pytest.raises(UserError, match="other settings"):
         MAKER.generate_part(unmerged, other, 1, 3, workers=1)
-    with pytest.raises(UserError, match=r"^parts=4: the set can be made in 3 parts at most"):
-        MAKER.generate_part(tmp_path / "set", SETTINGS, 0, 4, workers=1)
-    with pytest.raises(UserError, match=r"^parts=4: the set can be made in 3 parts at most"):
-        MAKER.merge_parts(unmerged, SETTINGS, 4)
+    for call in (
+        lambda: MAKER.generate_part(tmp_path / "set", SETTINGS, 0, 4, workers=1),
+        lambda: MAKER.merge_parts(unmerged, SETTINGS, 4),
+    ):
+        with pytest.raises(UserError, match=r"^parts=4: the set can be made in 3 parts at most"):
+            call()
     assert not (tmp_path / "set").exists()
 
 

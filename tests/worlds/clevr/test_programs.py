@@ -42,16 +42,11 @@ def scene_index() -> SceneIndex:
 SCENE = ("scene", (), ())
 
 
-def test_unique_needs_exactly_one(scene_index: SceneIndex) -> None:
+def test_unique_takes_one_object_and_unknown_functions_are_named(scene_index: SceneIndex) -> None:
     for color in ("red", "green"):
+        program = make_program(SCENE, ("filter_color", [0], [color]), ("unique", [1], []))
         with pytest.raises(NotUniqueError):
-            execute(
-                make_program(SCENE, ("filter_color", [0], [color]), ("unique", [1], [])),
-                scene_index,
-            )
-
-
-def test_an_unknown_function_is_refused_by_name(scene_index: SceneIndex) -> None:
+            execute(program, scene_index)
     with pytest.raises(UserError, match="paint"):
         execute(make_program(SCENE, ("paint", [0], [])), scene_index)
 
@@ -78,11 +73,8 @@ def in_prefix_order(steps: list[Function]) -> list[str]:
     return [token(steps[i]) for i in prefix_order(inputs, answering_step(functions, inputs))]
 
 
-def test_prefix_order() -> None:
+def test_prefix_order_of_lists_that_end_or_begin_with_the_answer() -> None:
     assert in_prefix_order(make_program(*PROGRAM)) == IN_PREFIX_ORDER
-
-
-def test_a_list_that_begins_with_the_answer() -> None:
     end = len(PROGRAM) - 1
     steps = make_program(
         *((name, [end - i for i in inputs], values) for name, inputs, values in PROGRAM[::-1])
@@ -91,8 +83,8 @@ def test_a_list_that_begins_with_the_answer() -> None:
 
 
 @given(st.data())
-def test_any_order_in_which_inputs_come_first(data: st.DataObject) -> None:
-    """The same tree, its steps listed in any order that has inputs before what uses them."""
+def test_prefix_order_does_not_depend_on_the_order_of_steps(data: st.DataObject) -> None:
+    """The steps of the same tree, in any order in which each step comes after its inputs."""
     order: list[int] = []
     while len(order) < len(PROGRAM):
         ready = [
@@ -110,7 +102,7 @@ def test_any_order_in_which_inputs_come_first(data: st.DataObject) -> None:
     assert in_prefix_order(steps) == IN_PREFIX_ORDER
 
 
-def test_of_several_ends_the_one_that_can_answer() -> None:
+def test_of_several_unused_steps_the_one_that_can_answer_is_chosen() -> None:
     unused = make_program(SCENE, ("exist", [0], []), SCENE)
     assert in_prefix_order(unused) == ["exist", "scene"]
     both = make_program(SCENE, ("count", [0], []), ("exist", [0], []))
@@ -123,11 +115,11 @@ def test_of_several_ends_the_one_that_can_answer() -> None:
 @pytest.mark.parametrize(
     "inputs", [[[], [1]], [[], [5]], [[], [-1]], [[1], [0]], [[1], [], [0, 1]]]
 )
-def test_programs_that_refer_forward_or_to_themselves_are_refused(inputs: list[list[int]]) -> None:
+def test_invalid_inputs_are_refused(inputs: list[list[int]]) -> None:
     with pytest.raises(ValueError, match="inputs must be earlier steps"):
         last_steps(inputs)
 
 
-def test_a_program_whose_prefix_order_explodes_is_refused() -> None:
+def test_programs_that_are_far_from_trees_are_refused() -> None:
     with pytest.raises(ValueError, match="shared too often"):
         prefix_order([[], *([i, i] for i in range(40))], 40)

@@ -9,16 +9,15 @@ import pytest
 
 from filmvqa.questions.vocabulary import tokenize
 from filmvqa.worlds.clevr.scene_file import Scene
-from filmvqa.worlds.clevr.scene_rules import SceneRules
-from filmvqa.worlds.clevr.scenes import sample_layout, to_scene
 from filmvqa.worlds.engine.families import read_families
 from filmvqa.worlds.engine.instance import Instance
 from filmvqa.worlds.engine.programs import SceneIndex, execute, token
 from filmvqa.worlds.engine.questions import IMAGES_PER_SHARD, QuestionGenerator, ask_shard
 from filmvqa.worlds.engine.schema import Question, decode_json, encode_json
+from tests.worlds.clevr.layouts import sample_scenes
 from tests.worlds.clevr.official_template import OFFICIAL_TEMPLATES
 from tests.worlds.clevr.records import end_of_filters, to_json, without_relation
-from tests.worlds.reference_engine import answer
+from tests.worlds.reference_engine import answer, check_answers
 
 #: Families with a union: a relation may select only objects that the other set has already.
 UNION_FAMILIES = {
@@ -28,11 +27,7 @@ UNION_FAMILIES = {
 
 @pytest.fixture(scope="module")
 def scenes() -> list[Scene]:
-    rng, rules = np.random.default_rng(11), SceneRules()
-    return [
-        to_scene(sample_layout(rng, rules), rules, "train", i, 480, 320)
-        for i in range(IMAGES_PER_SHARD)
-    ]
+    return sample_scenes(11, IMAGES_PER_SHARD)
 
 
 @pytest.fixture(scope="module")
@@ -43,11 +38,8 @@ def questions(scenes: list[Scene]) -> list[Question]:
 def test_answers_agree_with_a_reference_engine(
     scenes: list[Scene], questions: list[Question]
 ) -> None:
-    by_image = {s.image_index: to_json(s) for s in scenes}
     assert len(questions) == 10 * len(scenes)
-    for question in questions:
-        record = to_json(question)
-        assert answer(record["program"], by_image[question.image_index]) == record["answer"]
+    check_answers(questions, scenes)
 
 
 def test_all_families_are_asked_equally(questions: list[Question]) -> None:
@@ -59,7 +51,7 @@ def test_all_families_are_asked_equally(questions: list[Question]) -> None:
     assert max(counts.values()) - min(counts.values()) <= 3
 
 
-def test_types_are_asked_as_often_as_in_the_release(questions: list[Question]) -> None:
+def test_type_frequencies_are_those_of_the_release(questions: list[Question]) -> None:
     """Shares of the validation split of CLEVR v1.0, in percent."""
     release = {
         "count": 23.6, "exist": 13.5, "query": 35.8, "compare attribute": 18.1,
@@ -78,10 +70,10 @@ def _question_type(question: Question) -> str:
     return "compare attribute" if operation == "equal" else operation
 
 
-def test_questions_are_as_long_as_the_releases_and_as_often_of_two_sentences(
+def test_lengths_and_numbers_of_sentences_are_those_of_the_release(
     questions: list[Question],
 ) -> None:
-    """The release: about 18.5 words on average, 21.6% begin with "There is"."""
+    """In the release: 18.5 words on average; 21.6% begin with "There is"."""
     lengths = [len(tokenize(q.question)) for q in questions]
     assert 17.9 < np.mean(lengths) < 19.2
     assert max(lengths) > 36
@@ -120,14 +112,9 @@ def test_answers_are_balanced_in_each_family(questions: list[Question]) -> None:
         counts[q.question_family_index][q.answer] += 1
 
 
-def test_no_question_twice_on_an_image(questions: list[Question]) -> None:
-    counts = Counter((q.image_index, q.question) for q in questions)
-    assert max(counts.values()) == 1
-
-
 def test_every_relation_matters(scenes: list[Scene], questions: list[Question]) -> None:
-    """Removing a relation changes the answer of queries and counts. The answers of ``exist`` and
-    comparisons may stay the same; there the set of related objects must change."""
+    """Without a relation, the answers of queries and counts change. Those of ``exist`` and
+    comparisons may stay the same, but the set of related objects changes."""
     by_image = {s.image_index: to_json(s) for s in scenes}
     checked = 0
     for question in questions:
@@ -163,7 +150,8 @@ def test_the_words_are_those_of_clevrs_vocabulary(shared, questions: list[Questi
     assert {q.answer for q in questions} <= set(vocabulary["answer_token_to_idx"])
 
 
-def test_questions_read_as_english(questions: list[Question]) -> None:
+def test_questions_are_distinct_and_read_as_english(questions: list[Question]) -> None:
+    assert len({(q.image_index, q.question) for q in questions}) == len(questions)
     for q in questions:
         assert q.question.endswith("?")
         assert q.question[0].isupper()
@@ -179,22 +167,22 @@ def test_questions_depend_on_the_seed(scenes: list[Scene]) -> None:
     assert encode_json(first) != encode_json(ask_shard(scenes[:20], families, 10, "b"))
 
 
-def test_a_search_spends_its_budget_also_where_it_need_not_try_again(scenes: list[Scene]) -> None:
-    """Where no answer is accepted, all choices of templates without chance are tried in vain."""
+def test_a_search_spends_its_budget_on_skipped_choices_too(scenes: list[Scene]) -> None:
+    """If no answer is accepted, all choices fail; those that are not tried again count too."""
     small = next(scene for scene in scenes if len(scene.objects) == 4)
     generator = QuestionGenerator([], random.Random(0))
     spent: dict[bool, list[int]] = {}
-    for tries_again in (False, True):
-        spent[tries_again] = []
+    for tries_all in (False, True):
+        spent[tries_all] = []
         for family in read_families(selection=["one_hop", "two_hop", 9, 32, 35]):
             template = family.template
             if any(node.draws_filters for node in template.nodes):
                 continue
-            if tries_again:
+            if tries_all:
                 template.decided_by[:] = [None] * len(template.nodes)
             instance = Instance(template, SceneIndex(small), set(), 10**6)
             assert not generator._complete(instance)
-            spent[tries_again].append(10**6 - instance.budget)
+            spent[tries_all].append(10**6 - instance.budget)
     assert max(spent[False]) > 1000
     assert spent[False] == spent[True]
 

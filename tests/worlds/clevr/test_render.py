@@ -59,13 +59,11 @@ def test_metal_is_shinier_than_rubber() -> None:
 
 
 def with_neighbour(alone: Layout, front: float, right: float, material: str, color: str) -> Layout:
-    """A small sphere too, so far in front and to the right of the first object."""
+    """Add a small sphere at a distance in front and to the right of the first object."""
     directions = alone.camera.directions()
     x, y, _ = directions["front"] * front + directions["right"] * right
-    return replace(
-        alone,
-        objects=(*alone.objects, PlacedObject("small", color, material, "sphere", x, y)),
-    )
+    neighbour = PlacedObject("small", color, material, "sphere", x, y)
+    return replace(alone, objects=(*alone.objects, neighbour))
 
 
 def test_metal_mirrors_its_neighbour() -> None:
@@ -73,10 +71,8 @@ def test_metal_mirrors_its_neighbour() -> None:
     plain = render(alone, 160, 160)
     mirrored = render(with_neighbour(alone, 1.6, 1.0, "rubber", "red"), 160, 160)
     sphere_pixels = (plain.mask == 0) & (mirrored.mask == 0)
-    redness = (mirrored.image[..., 0].astype(int) - mirrored.image[..., 1]) - (
-        plain.image[..., 0].astype(int) - plain.image[..., 1]
-    )
-    assert redness[sphere_pixels].max() > 15
+    red = [image[..., 0].astype(int) - image[..., 1] for image in (plain.image, mirrored.image)]
+    assert (red[1] - red[0])[sphere_pixels].max() > 15
 
 
 def test_metal_seen_in_metal_is_shaded() -> None:
@@ -90,7 +86,7 @@ def test_metal_seen_in_metal_is_shaded() -> None:
 
 
 def moved_away(layout: Layout) -> Layout:
-    """With its object out of sight."""
+    """Move the object out of sight."""
     return replace(layout, objects=(replace(layout.objects[0], x=50.0, y=50.0),))
 
 

@@ -19,6 +19,7 @@ from filmvqa.worlds.clevr.scene_rules import COGENT, SceneRules
 from filmvqa.worlds.clevr.scenes import RADII, sample_layout, sample_layouts, to_scene
 from filmvqa.worlds.engine.schema import encode_json
 from tests.conftest import examples
+from tests.worlds.clevr.layouts import sample_scenes
 
 SEEDS = st.integers(0, 2**32 - 1)
 
@@ -66,9 +67,7 @@ def test_scene_record_agrees_with_its_geometry(seed: int) -> None:
 
 
 def test_pixel_coordinates_agree_with_relations() -> None:
-    rules, rng = SceneRules(), np.random.default_rng(3)
-    for _ in range(20):
-        scene = to_scene(sample_layout(rng, rules), rules, "val", 0, 480, 320)
+    for scene in sample_scenes(3, 20):
         for o in scene.objects:
             assert 0 <= o.pixel_coords[0] < 480
             assert 0 <= o.pixel_coords[1] < 320
@@ -99,15 +98,9 @@ def test_cogent_restricts_colours_by_shape(condition: str) -> None:
         layout = sample_layout(rng, rules)
         for thing in layout.objects:
             sampled[thing.shape].add(thing.color)
-    assert {k: sorted(v) for k, v in sampled.items()} == {
-        k: sorted(v) for k, v in COGENT[condition].items()
-    }
-
-
-def test_conditions_a_and_b_swap_cubes_and_cylinders() -> None:
-    assert COGENT["A"]["cube"] == COGENT["B"]["cylinder"]
-    assert COGENT["A"]["cylinder"] == COGENT["B"]["cube"]
-    assert not set(COGENT["A"]["cube"]) & set(COGENT["B"]["cube"])
+    assert sampled == {shape: set(colors) for shape, colors in COGENT[condition].items()}
+    other = COGENT["B" if condition == "A" else "A"]
+    assert sampled["cube"] == set(other["cylinder"]) and not sampled["cube"] & set(other["cube"])
 
 
 def test_attributes_are_uniform() -> None:
@@ -145,7 +138,7 @@ def test_invalid_rules_are_refused_by_name(options: dict) -> None:
         SceneRules(**options)
 
 
-def test_numbers_of_objects_are_uniform_whatever_is_rejected(
+def test_numbers_of_objects_are_uniform_despite_rejections(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     outcomes = []
@@ -176,23 +169,22 @@ def test_layouts_of_one_scene_share_number_camera_and_lamps() -> None:
 
 
 def test_pixel_coordinates_are_whole_numbers_as_in_the_release() -> None:
-    rules = SceneRules()
-    scene = to_scene(sample_layout(np.random.default_rng(0), rules), rules, "val", 0, 480, 320)
+    (scene,) = sample_scenes(0, 1)
     written = json.loads(encode_json(scene))
     assert [type(v) for v in written["objects"][0]["pixel_coords"]] == [int, int, float]
-    for pixel_coords in ([269, 88, 12.66], [269.0, 88.5, 12.66]):  # also of other generators
+    for pixel_coords in ([269, 88, 12.66], [269.0, 88.5, 12.66]):  # other generators write floats
         written["objects"][0]["pixel_coords"] = pixel_coords
         read = msgspec.json.decode(msgspec.json.encode(written), type=Scene)
         assert list(read.objects[0].pixel_coords) == pixel_coords
 
 
-def test_numbers_of_objects_that_have_no_room_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_objects_that_do_not_fit_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("filmvqa.worlds.clevr.scenes.MAX_RESTARTS", 20)
     with pytest.raises(UserError, match="rules: 40 objects did not fit"):
         sample_layout(np.random.default_rng(0), SceneRules(min_objects=40, max_objects=40))
     rules = SceneRules(min_objects=9, max_objects=40)
     refused = 0
-    for seed in range(20):  # no smaller number in place of one that does not fit
+    for seed in range(20):  # a number that does not fit is not replaced by a smaller one
         try:
             sample_layout(np.random.default_rng(seed), rules)
         except UserError as error:

@@ -14,10 +14,10 @@ from filmvqa.worlds.clevr.scenes import relate
 from filmvqa.worlds.engine.ask_scenes import AskScenesSettings, ask_scenes
 from filmvqa.worlds.engine.schema import encode_json
 from filmvqa.worlds.engine.world import read_world
-from filmvqa.worlds.sound.scenes import SOUND, sample_scene, scene_generator
+from filmvqa.worlds.sound.scenes import SOUND
 from filmvqa.worlds.sound.scenes import relate as relate_sounds
 from tests.worlds.reference_engine import answer, answer_about_sounds
-from tests.worlds.sound.small_sets import SETTINGS as SOUND_SETTINGS
+from tests.worlds.sound.small_sets import sounds_of
 
 SETTINGS = GeneratorSettings(images={"val": 260}, width=16, height=16, rays=1, seed=3)
 
@@ -35,25 +35,20 @@ def scenes_of(root: Path) -> dict[str, Any]:
     return content
 
 
-def asked(
+def ask(
     content: dict[str, Any], folder: Path, relate_by: Any = relate, **options: Any
 ) -> list[dict[str, Any]]:
     """The questions about changed scenes."""
-    path = folder / "scenes.json"
+    path, output = folder / "scenes.json", folder / "questions.json"
     path.write_text(json.dumps(content))
-    count = ask_scenes(
-        AskScenesSettings(scenes=path, output=folder / "questions.json", **options), relate_by
-    )
-    questions: list[dict[str, Any]] = json.loads((folder / "questions.json").read_text())[
-        "questions"
-    ]
+    output.unlink(missing_ok=True)
+    count = ask_scenes(AskScenesSettings(scenes=path, output=output, **options), relate_by)
+    questions: list[dict[str, Any]] = json.loads(output.read_text())["questions"]
     assert len(questions) == count
     return questions
 
 
-def test_a_generated_sets_scenes_give_its_own_questions(
-    generated_set: Path, tmp_path: Path
-) -> None:
+def test_scenes_of_a_generated_set_give_its_questions(generated_set: Path, tmp_path: Path) -> None:
     path = generated_set / "scenes/CLEVR_val_scenes.json"
     count = ask_scenes(
         AskScenesSettings(scenes=path, output=tmp_path / "q.json", seed=3, workers=2)
@@ -66,16 +61,15 @@ def test_a_generated_sets_scenes_give_its_own_questions(
 def test_scenes_without_relationships_get_those_of_their_positions(
     generated_set: Path, tmp_path: Path
 ) -> None:
-    """As another generator may leave them: only attributes and places."""
+    """Another generator may write only attributes and positions."""
     content = scenes_of(generated_set)
     content["scenes"] = content["scenes"][:20]
-    plain = asked(content, tmp_path)
+    plain = ask(content, tmp_path)
     for scene in content["scenes"]:
         del scene["relationships"], scene["split"], scene["image_index"]
         for thing in scene["objects"]:
             del thing["rotation"], thing["pixel_coords"]
-    (tmp_path / "questions.json").unlink()
-    again = asked(content, tmp_path)
+    again = ask(content, tmp_path)
     assert {q["image_index"] for q in again} == {q["image_index"] for q in plain}
     original = {s["image_filename"]: s for s in scenes_of(generated_set)["scenes"]}
     for question in again:
@@ -100,17 +94,14 @@ def test_scenes_without_relationships_get_those_of_their_positions(
         (lambda s: s.update(image_filename="../x.png"), "scene 3: .*plain file name"),
     ],
 )
-def test_a_scene_that_cannot_be_asked_about_is_named(
-    generated_set: Path,
-    tmp_path: Path,
-    change: Callable[[dict[str, Any]], object],
-    named: str,
+def test_invalid_scenes_are_named(
+    generated_set: Path, tmp_path: Path, change: Callable[[dict[str, Any]], object], named: str
 ) -> None:
     content = scenes_of(generated_set)
     content["scenes"] = content["scenes"][:5]
     change(content["scenes"][3])
     with pytest.raises(UserError, match=named):
-        asked(content, tmp_path)
+        ask(content, tmp_path)
     assert not (tmp_path / "questions.json").exists()
 
 
@@ -125,16 +116,12 @@ def test_an_existing_output_is_kept(generated_set: Path, tmp_path: Path) -> None
 
 @pytest.fixture
 def sounds() -> dict[str, Any]:
-    """Scenes of sounds, as another program may write them."""
-    scenes = [
-        sample_scene(SOUND_SETTINGS, "val", i, scene_generator(SOUND_SETTINGS, "val", i))
-        for i in range(20)
-    ]
-    return {"scenes": json.loads(encode_json(scenes))}
+    """Scenes of sounds in a file without ``info``."""
+    return {"scenes": json.loads(encode_json([sounds_of(i) for i in range(20)]))}
 
 
 def test_scenes_of_another_world(sounds: dict[str, Any], tmp_path: Path) -> None:
-    plain = asked(sounds, tmp_path, world="sound", relate_by=None)
+    plain = ask(sounds, tmp_path, world="sound", relate_by=None)
     by_name = {scene["image_filename"]: scene for scene in sounds["scenes"]}
     for question in plain:
         scene = by_name[question["image_filename"]]
@@ -142,19 +129,17 @@ def test_scenes_of_another_world(sounds: dict[str, Any], tmp_path: Path) -> None
     for scene in sounds["scenes"]:
         del scene["relationships"], scene["image_index"], scene["seconds"]
         scene["objects"] = [{name: o[name] for name in SOUND.attributes} for o in scene["objects"]]
-    (tmp_path / "questions.json").unlink()
-    assert asked(sounds, tmp_path, world="sound", relate_by=relate_sounds) == plain
+    assert ask(sounds, tmp_path, world="sound", relate_by=relate_sounds) == plain
 
 
 def test_a_world_of_a_file(sounds: dict[str, Any], tmp_path: Path) -> None:
-    """Its questions are those of the world whose metadata and templates it has."""
+    """Its questions are those of the world with the same metadata and templates."""
     metadata = SOUND.templates.parent / "metadata.json"
     mine = tmp_path / "mine.json"
     mine.write_bytes(metadata.read_bytes())
-    plain = asked(sounds, tmp_path, world="sound", relate_by=None)
-    (tmp_path / "questions.json").unlink()
+    plain = ask(sounds, tmp_path, world="sound", relate_by=None)
     options = {"world": str(mine), "relate_by": None}
-    assert asked(sounds, tmp_path, templates=SOUND.templates, **options) == plain
+    assert ask(sounds, tmp_path, templates=SOUND.templates, **options) == plain
     assert read_world(str(mine)).relations == SOUND.relations
 
 
@@ -163,7 +148,7 @@ def test_sounds_out_of_order_or_without_relationships(
 ) -> None:
     del sounds["scenes"][3]["relationships"]
     with pytest.raises(UserError, match="scene 3: no relationships"):
-        asked(sounds, tmp_path, world="sound", relate_by=None)
+        ask(sounds, tmp_path, world="sound", relate_by=None)
     sounds["scenes"][3]["objects"].reverse()
     with pytest.raises(UserError, match=r"scene 3: .*not stand in the order of their positions"):
-        asked(sounds, tmp_path, world="sound", relate_by=relate_sounds)
+        ask(sounds, tmp_path, world="sound", relate_by=relate_sounds)

@@ -7,25 +7,23 @@ import re
 from collections import Counter
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from filmvqa.questions.vocabulary import tokenize
 from filmvqa.system.errors import UserError
 from filmvqa.worlds.clevr.scene_file import Scene
 from filmvqa.worlds.clevr.scene_rules import SceneRules
-from filmvqa.worlds.clevr.scenes import sample_layout, to_scene
 from filmvqa.worlds.engine.families import REFERRING, Family, read_families
 from filmvqa.worlds.engine.questions import ask_shard
 from filmvqa.worlds.engine.schema import Question
+from tests.worlds.clevr.layouts import sample_scenes
 from tests.worlds.clevr.records import to_json
 from tests.worlds.reference_engine import answer
 
 
 @pytest.fixture(scope="module")
 def scenes() -> list[Scene]:
-    rng, rules = np.random.default_rng(5), SceneRules(max_objects=5)
-    return [to_scene(sample_layout(rng, rules), rules, "train", i, 96, 96) for i in range(80)]
+    return sample_scenes(5, 80, SceneRules(max_objects=5))
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +60,7 @@ def test_none_one_and_several_are_balanced(
     assert counts[0] < 0.55 * counts.total()
 
 
-def test_expressions_have_no_words_but_those_of_clevrs_questions(
+def test_expressions_use_the_words_of_clevrs_questions(
     expressions: list[Question],
 ) -> None:
     known: set[str] = set()
@@ -77,7 +75,7 @@ def test_expressions_have_no_words_but_those_of_clevrs_questions(
     assert words <= known | set(values.split())
 
 
-def test_expressions_and_questions_stand_in_folders_of_their_own(tmp_path: Path) -> None:
+def test_expressions_and_questions_are_in_separate_folders(tmp_path: Path) -> None:
     zero_hop = read_families(REFERRING, ["zero_hop"])[0].template
     record = {
         "params": [{"name": p.name, "type": p.type} for p in zero_hop.params],

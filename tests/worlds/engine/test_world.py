@@ -11,8 +11,7 @@ from filmvqa.system.errors import UserError
 from filmvqa.worlds.clevr import scene_file
 from filmvqa.worlds.engine.world import CLEVR, World, read_world
 
-#: What the metadata of CLEVR's official generator says, in its order, which is not ours: types
-#: with their values, functions, and nothing else.
+#: The types of the official generator's metadata, in its order, which differs from this package's.
 OFFICIAL_TYPES: dict[str, Any] = {
     "Object": None, "ObjectSet": None, "Integer": None, "Bool": None,
     "Shape": ["cube", "sphere", "cylinder"],
@@ -24,9 +23,9 @@ OFFICIAL_TYPES: dict[str, Any] = {
 
 
 def official_metadata() -> dict[str, Any]:
-    """Metadata in the official form, without the keys that only ours have."""
-    own = json.loads((CLEVR.templates.parent / "metadata.json").read_text())
-    return {"dataset": "CLEVR-v1.0", "types": OFFICIAL_TYPES, "functions": own["functions"][::-1]}
+    """Metadata in the official form, without this package's further keys."""
+    ours = json.loads((CLEVR.templates.parent / "metadata.json").read_text())
+    return {"dataset": "CLEVR-v1.0", "types": OFFICIAL_TYPES, "functions": ours["functions"][::-1]}
 
 
 def test_the_official_generators_metadata_give_the_same_world(tmp_path: Path) -> None:
@@ -42,17 +41,16 @@ def test_the_official_generators_metadata_give_the_same_world(tmp_path: Path) ->
     assert world.noun_type == "Shape"
 
 
-def test_metadata_that_were_changed_are_another_world(tmp_path: Path) -> None:
+def test_changed_metadata_are_read_again(tmp_path: Path) -> None:
     path = tmp_path / "metadata.json"
-    for noun in ("OFFICIAL", "OTHER"):
-        path.write_text(json.dumps(official_metadata() | {"dataset": noun}))
-        assert read_world(path).dataset == noun
+    for name in ("OFFICIAL", "OTHER"):
+        path.write_text(json.dumps(official_metadata() | {"dataset": name}))
+        assert read_world(path).dataset == name
 
 
-def test_clevrs_metadata_are_those_of_its_scenes() -> None:
-    assert CLEVR.attributes == scene_file.ATTRIBUTES
-    assert CLEVR.relations == scene_file.RELATIONS
-    assert CLEVR.attributes["color"] == get_args(scene_file.Color)
+def test_clevrs_metadata_are_those_of_its_settings() -> None:
+    types = (scene_file.Size, scene_file.Color, scene_file.Material, scene_file.Shape)
+    assert list(CLEVR.attributes.values()) == [get_args(values) for values in types]
 
 
 @pytest.mark.parametrize(

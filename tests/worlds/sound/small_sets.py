@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +29,8 @@ SIZE = (64, 256)
 def make_set(root: Path) -> DatasetLayout:
     """A set after generation, preprocessing and extraction."""
     assert generate(root, SETTINGS, 1)
-    made = layout_under(root)
-    layout = DatasetLayout.under(
-        root, images=made.images, backbone="spectrogram", prefix=made.prefix
-    )
-    # So few training questions do not have every answer and every step.
+    layout = replace(layout_under(root), backbone="spectrogram")
+    # The few training questions do not contain every answer and every step.
     train_tokens = {token for q in read(layout, "train")["questions"] for token in tokens(q)}
     source = read(layout, "val")
     source["questions"] = [q for q in source["questions"] if tokens(q) <= train_tokens]
@@ -54,10 +52,13 @@ def tokens(question: dict[str, Any]) -> set[str]:
     return {question["answer"], *steps}
 
 
-def recorded(
-    index: int, settings: SoundSettings = SETTINGS
-) -> tuple[SoundScene, NDArray[np.int16]]:
-    """Scene number ``index`` of training, and its recording."""
-    rng = scene_generator(settings, "train", index)
-    scene = sample_scene(settings, "train", index, rng)
-    return scene, record(scene, settings, rng)
+def sounds_of(index: int, settings: SoundSettings = SETTINGS) -> SoundScene:
+    """Training scene number ``index``."""
+    return sample_scene(settings, "train", index, scene_generator(settings, "train", index))
+
+
+def recorded(index: int) -> tuple[SoundScene, NDArray[np.int16]]:
+    """Training scene number ``index`` and its recording."""
+    rng = scene_generator(SETTINGS, "train", index)
+    scene = sample_scene(SETTINGS, "train", index, rng)
+    return scene, record(scene, SETTINGS, rng)

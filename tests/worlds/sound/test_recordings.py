@@ -1,5 +1,5 @@
-"""Recordings and spectrograms against the scenes that made them, by means of their own: peaks, sums
-and thresholds over the stored levels, which know nothing of how sounds are synthesised."""
+"""Recordings and spectrograms agree with their scenes, by peaks, sums and thresholds of the stored
+levels, independently of the synthesis."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SCENES = range(12)
 
 
 def levels(samples: np.ndarray, window: int, hop: int) -> np.ndarray:
-    """Power (K, T) from a linear spectrogram as it is stored."""
+    """Power (K, T) from a stored linear spectrogram."""
     settings = SpectrogramSettings(RATE, window, hop, lowest=1.0, highest=RATE / 2, mel=False)
     size = (window // 2 + 1, len(samples) // hop)
     stored = spectrogram(samples, settings, size)[0].astype(np.float16).astype(float)
@@ -49,11 +49,11 @@ def test_onsets_pitch_and_loudness_agree_with_the_scene(index: int) -> None:
         inside = (times >= sound.onset) & (times < sound.onset + sound.duration)
         loudness = 10 * math.log10(fine[inside].mean())
         assert abs(loudness - sound.level) < 1.0, sound
-        # The onset is where a ninth of the largest power is first exceeded.
+        # The onset is where the power first exceeds a ninth of its maximum.
         near = (times > sound.onset - 0.03) & (times < sound.onset + 0.15)
         rise = times[near][np.argmax(fine[near] > fine[inside].max() / 9)]
         assert -0.012 < rise - sound.onset < 0.045, sound
-        # Of all notes only fundamentals lie between 240 and 515 Hz.
+        # Only the fundamentals of notes lie between 240 and 515 Hz.
         frame = round((sound.onset + sound.duration / 2) * RATE / coarse_hop)
         column = np.log(np.where((bins > 240) & (bins < 515), coarse[:, frame], 1e-12))
         k = int(column.argmax())
@@ -65,30 +65,30 @@ def test_onsets_pitch_and_loudness_agree_with_the_scene(index: int) -> None:
 @pytest.mark.parametrize("instrument", SOUND.attributes["instrument"])
 @pytest.mark.parametrize("brightness", SOUND.attributes["brightness"])
 def test_every_sound_is_in_tune(instrument: str, brightness: str) -> None:
-    """By autocorrelation of half a second, to a fifth of a semitone."""
+    """To a fifth of a semitone, by the autocorrelation of half a second."""
     for note in SOUND.attributes["note"]:
         rng = np.random.default_rng(1)
         sound = synthesise(instrument, note, brightness, 0.5, RATE, rng)
         assert np.mean(sound**2) == pytest.approx(1)
         assert abs(sound[-1]) < 1e-6
-        if instrument == "bell":  # its modes are not harmonic: the strongest is the note
+        if instrument == "bell":  # its modes are not harmonic; the strongest has the note
             spectrum = np.abs(np.fft.rfft(sound * np.hanning(len(sound)), 8 * len(sound)))
-            found = spectrum.argmax() * RATE / (8 * len(sound))
+            frequency = spectrum.argmax() * RATE / (8 * len(sound))
         else:
             spectrum = np.abs(np.fft.rfft(sound, 2 * len(sound))) ** 2
             correlation = np.fft.irfft(spectrum)[: len(sound)]
             low, high = int(RATE / 550), int(RATE / 235)
-            # The first lag at which it is nearly as large as anywhere, and its peak there.
-            near = correlation[low:high] > 0.9 * correlation[low:high].max()
-            first = low + int(near.argmax())
+            # The peak at the first lag where the correlation is close to its maximum.
+            large = correlation[low:high] > 0.9 * correlation[low:high].max()
+            first = low + int(large.argmax())
             lag = first + int(correlation[first : first + 12].argmax())
             left, middle, right = correlation[lag - 1 : lag + 2]
-            found = RATE / (lag + 0.5 * (left - right) / (left - 2 * middle + right))
-        assert abs(1200 * math.log2(found / note_frequency(note))) < 20, (note, found)
+            frequency = RATE / (lag + 0.5 * (left - right) / (left - 2 * middle + right))
+        assert abs(1200 * math.log2(frequency / note_frequency(note))) < 20, (note, frequency)
 
 
 def test_notes_are_those_of_equal_temperament() -> None:
-    """MIDI's: C4 is 60, A4 69."""
+    """By MIDI's numbers: C4 is 60, A4 is 69."""
     midi = dict(zip(SOUND.attributes["note"], (60, 62, 64, 65, 67, 69, 71), strict=True))
     for note, number in midi.items():
         assert note_frequency(note) == pytest.approx(440 * 2 ** ((number - 69) / 12))
@@ -105,12 +105,12 @@ def test_bright_sounds_have_a_higher_centroid(instrument: str) -> None:
     assert centroids["bright"] > 1.03 * centroids["dark"]
 
 
-def test_the_room_adds_what_it_says() -> None:
+def test_the_reverberation_has_its_level_and_decay() -> None:
     rules = SoundRules(reverberation=-12.0, reverberation_seconds=0.5)
     response = impulse_response(rules, RATE, np.random.default_rng(0))
     assert response[0] == 1
     assert 10 * math.log10((response[1:] ** 2).sum()) == pytest.approx(-12)
-    # 60 dB in half a second: 24 dB from one fifth of it to three fifths.
+    # 60 dB in half a second are 24 dB from its first fifth to its third.
     first, later = response[1:2205], response[4410:6614]
     assert 10 * math.log10((first**2).mean() / (later**2).mean()) == pytest.approx(24, abs=1.5)
 
@@ -120,14 +120,14 @@ def test_the_room_adds_what_it_says() -> None:
     window=st.sampled_from([512, 1024, 2048]),
 )  # fmt: skip
 @examples(15)
-def test_a_sine_is_where_and_as_loud_as_it_is(
+def test_a_sine_has_its_frequency_and_level(
     frequency: float, amplitude: float, window: int
 ) -> None:
     times = np.arange(4 * window) / RATE
     samples = np.round(32767 * amplitude * np.sin(2 * np.pi * frequency * times)).astype(np.int16)
     column = levels(samples, window, window // 2)[:, 4]
     assert abs(column.argmax() * RATE / window - frequency) <= RATE / window
-    # Half of the squared amplitude, in all bins together times 1.5, the window's noise bandwidth.
+    # All bins together have half of the squared amplitude times 1.5, the window's noise bandwidth.
     assert 10 * math.log10(column.sum() / 1.5) == pytest.approx(
         10 * math.log10(amplitude**2 / 2), abs=0.2
     )

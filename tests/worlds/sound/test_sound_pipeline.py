@@ -1,4 +1,4 @@
-"""Every stage on a small set of sounds: made whole, in parts and after a stop, read, learned."""
+"""Every stage on a small set of sounds: generation, preprocessing, extraction, training."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.training.tiny_runs import check_interrupted, metrics, train
 from tests.worlds.clevr.file_hashes import file_hashes
 from tests.worlds.sound.small_sets import FRONT_END, SIZE, read
 
-#: film_sound, with less of everything.
+#: A small version of film_sound.
 MODEL = {
     "reads": True, "coordinate_axes": "x",
     "stem": {"rows_as_channels": True, "strides": [[1, 2], [1, 2]]},
@@ -36,7 +36,7 @@ MODEL = {
 }  # fmt: skip
 
 
-def test_a_set_is_the_same_however_it_is_made(tmp_path: Path) -> None:
+def test_parts_and_lost_files_give_the_same_set(tmp_path: Path) -> None:
     settings = SoundSettings(
         images={"train": 252, "val": 1}, sample_rate=20_000, questions_per_image=1,
         rules=SoundRules(min_sounds=1, max_sounds=1, seconds=1.0, variants=1),
@@ -70,7 +70,7 @@ def test_question_files_have_the_worlds_types(sounds: DatasetLayout) -> None:
     assert "query position" in format_comparison({"x": report})
 
 
-def test_features_are_spectrograms_that_say_how_they_were_made(sounds: DatasetLayout) -> None:
+def test_features_are_spectrograms_with_their_settings(sounds: DatasetLayout) -> None:
     with h5py.File(sounds.feature_h5("train")) as file:
         assert file["features"].shape == (6, 1, 64, 256)
         assert file["features"].dtype == np.float16
@@ -79,7 +79,7 @@ def test_features_are_spectrograms_that_say_how_they_were_made(sounds: DatasetLa
     assert front_end == vars(FRONT_END)
 
 
-def test_an_interrupted_run_ends_with_the_same_bits(tmp_path: Path, sounds: DatasetLayout) -> None:
+def test_an_interrupted_training_gives_the_same_bits(tmp_path: Path, sounds: DatasetLayout) -> None:
     data = DataSettings(
         name="sounds", root=sounds.root, images=sounds.images, h5=sounds.h5, spectrogram=FRONT_END,
         backbone=BackboneSettings("spectrogram"), generated={"sound": SoundSettings(images={})},
@@ -99,8 +99,8 @@ def test_an_interrupted_run_ends_with_the_same_bits(tmp_path: Path, sounds: Data
     recording = sounds.image_folder("val") / "SOUND_val_000001.wav"
     assert vqa.features(recording).shape == (1, *SIZE)
     question = read(sounds, "val")["questions"][0]["question"]
-    asked = vqa.ask(recording, question, allow_unknown=True)
-    assert asked.text in Vocabulary.load(sounds.vocabulary).answers()
+    answer = vqa.ask(recording, question, allow_unknown=True)
+    assert answer.text in Vocabulary.load(sounds.vocabulary).answers()
     with pytest.raises(UserError, match="give the path of a WAV file"):
         vqa.ask(np.zeros((4, 4, 3), np.uint8), question, allow_unknown=True)
     types = [r["val_by_type"] for r in metrics(whole) if "val_by_type" in r]

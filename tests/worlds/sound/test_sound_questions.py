@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 from collections import Counter
 from itertools import pairwise
 
@@ -10,12 +9,12 @@ from filmvqa.system.errors import UserError
 from filmvqa.worlds.engine.families import Family
 from filmvqa.worlds.engine.programs import NotUniqueError, SceneIndex
 from filmvqa.worlds.engine.questions import ask_shard
-from filmvqa.worlds.engine.schema import Question, encode_json
+from filmvqa.worlds.engine.schema import Question
 from filmvqa.worlds.sound.generate import MAKER
-from filmvqa.worlds.sound.scenes import SOUND, SoundScene, sample_scene, scene_generator
+from filmvqa.worlds.sound.scenes import SOUND, SoundScene
 from filmvqa.worlds.sound.settings import SoundRules, SoundSettings
-from tests.worlds.reference_engine import answer_about_sounds
-from tests.worlds.sound.small_sets import SETTINGS
+from tests.worlds.reference_engine import check_answers
+from tests.worlds.sound.small_sets import SETTINGS, sounds_of
 
 
 @pytest.fixture(scope="module")
@@ -25,10 +24,7 @@ def families() -> list[Family]:
 
 @pytest.fixture(scope="module")
 def scenes() -> list[SoundScene]:
-    return [
-        sample_scene(SETTINGS, "train", i, scene_generator(SETTINGS, "train", i))
-        for i in range(120)
-    ]
+    return [sounds_of(i) for i in range(120)]
 
 
 @pytest.fixture(scope="module")
@@ -39,13 +35,8 @@ def questions(scenes: list[SoundScene], families: list[Family]) -> list[Question
 def test_answers_agree_with_a_second_engine(
     scenes: list[SoundScene], questions: list[Question]
 ) -> None:
-    sounds = {s.image_index: json.loads(encode_json(s))["objects"] for s in scenes}
     assert len(questions) == 24 * len(scenes)
-    for question in questions:
-        record = json.loads(encode_json(question))
-        assert (
-            answer_about_sounds(record["program"], sounds[question.image_index]) == record["answer"]
-        )
+    check_answers(questions, scenes)
 
 
 def test_families_are_those_of_the_metadata_and_asked_equally(
@@ -60,7 +51,7 @@ def test_families_are_those_of_the_metadata_and_asked_equally(
     assert max(counts.values()) - min(counts.values()) <= 0.2 * max(counts.values())
 
 
-def test_questions_are_in_words(questions: list[Question]) -> None:
+def test_questions_have_no_placeholders(questions: list[Question]) -> None:
     for question in questions:
         assert not set("<>[]") & set(question.question), question.question
         assert "  " not in question.question and question.question.endswith("?")
@@ -83,11 +74,7 @@ def test_first_and_last_take_two_at_least(scenes: list[SoundScene]) -> None:
 
 
 def test_a_scene_depends_on_nothing_but_its_index() -> None:
-    def scene(index: int) -> bytes:
-        rng = scene_generator(SETTINGS, "val", index)
-        return encode_json(sample_scene(SETTINGS, "val", index, rng))
-
-    assert scene(3) == scene(3) != scene(4)
+    assert sounds_of(3) == sounds_of(3) != sounds_of(4)
 
 
 def test_sounds_of_a_scene_do_not_overlap(scenes: list[SoundScene]) -> None:
@@ -99,25 +86,24 @@ def test_sounds_of_a_scene_do_not_overlap(scenes: list[SoundScene]) -> None:
         assert last.onset + last.duration <= scene.seconds
 
 
-def test_sounds_begin_on_a_beat_or_when_the_one_before_is_over() -> None:
+def test_sounds_start_on_a_beat_or_after_the_previous_sound() -> None:
     for beat in (0.6, None):
         rules = SoundRules(beat=beat)
         settings = SoundSettings({"val": 1}, rules=rules)
         for index in range(20):
-            rng = scene_generator(settings, "val", index)
-            sounds = sample_scene(settings, "val", index, rng).objects
+            sounds = sounds_of(index, settings).objects
             first = sounds[0].onset
             for k, (sound, following) in enumerate(pairwise(sounds), 1):
                 if beat is None:
                     silence = following.onset - sound.onset - sound.duration
                     assert rules.gap[0] - 1e-4 < silence < rules.gap[1] + 1e-4
                 else:
-                    # Of both the time within the turn is drawn.
+                    # The start within its turn is drawn for both sounds.
                     spread = rules.gap[1] - rules.gap[0]
                     assert abs(following.onset - first - k * beat) < spread + 1e-4
 
 
-def test_turns_have_room_for_their_sounds() -> None:
+def test_turns_that_are_too_short_are_refused() -> None:
     with pytest.raises(UserError, match=r"data.sound.rules.beat=0.5: turns take up to 0.59 s"):
         SoundRules(beat=0.5)
     with pytest.raises(UserError, match=r"data.sound.rules.seconds=6.0: scenes take up to 6.2"):
