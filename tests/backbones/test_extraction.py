@@ -6,6 +6,7 @@ import http.client
 import re
 from pathlib import Path
 from typing import Any
+from urllib.error import URLError
 
 import h5py
 import numpy as np
@@ -15,15 +16,8 @@ from PIL import Image
 from torch import nn
 from torchvision import models
 
-from filmvqa.backbones.backbone import (
-    BACKBONES,
-    Backbone,
-    BackboneOptions,
-    fold_batch_norms,
-    register_backbone,
-)
+from filmvqa.backbones.backbone import BACKBONES, Backbone, BackboneOptions, register_backbone
 from filmvqa.backbones.build import backbone_from_spec, build_backbone
-from filmvqa.backbones.clevr_cnn import ClevrCNN
 from filmvqa.backbones.extraction import Extraction
 from filmvqa.backbones.settings import ExtractionSettings
 from filmvqa.cli.messages import explain
@@ -80,7 +74,7 @@ def test_resnet_features_equal_torchvisions_own_pipeline(
     done = prepare(folder, tmp_path / "f.h5", backbone, 64, **options).run()
     assert done.shape == (5, 256, 4, 4)
     with h5py.File(done.path) as file:
-        found = file["features"][:]
+        features = file["features"][:]
         assert file["features"].chunks == (1, 256, 4, 4)
         assert file["features"].dtype == np.float16
         attributes = dict(file.attrs)
@@ -95,58 +89,54 @@ def test_resnet_features_equal_torchvisions_own_pipeline(
         with torch.inference_mode():
             x = network.maxpool(network.relu(network.bn1(network.conv1(x))))
             expected = network.layer3(network.layer2(network.layer1(x)))[0].numpy()
-        error = np.linalg.norm(found[i] - expected) / np.linalg.norm(expected)
+        error = np.linalg.norm(features[i] - expected) / np.linalg.norm(expected)
         assert error < (1e-3 if precision == "float32" else 2e-2)
 
 
-@pytest.mark.parametrize(("stage", "shape"), [(1, (64, 16, 16)), (4, (512, 2, 2))])
-def test_other_stages(tmp_path: Path, resnet18, stage: int, shape: tuple[int, ...]) -> None:
-    backbone = build_backbone("resnet18", stage, resnet18[0])
-    done = prepare(draw(tmp_path / "i", 1), tmp_path / "f.h5", backbone, 64).run()
-    assert done.shape == (1, *shape)
-
-
-def test_resnet101_has_the_papers_shape(tmp_path: Path) -> None:
-    path = tmp_path / "weights.pth"
-    torch.save(models.resnet101(weights=None).state_dict(), path)
+@pytest.mark.parametrize(
+    ("name", "stage", "size", "shape"),
+    [
+        ("resnet18", 1, 64, (64, 16, 16)),
+        ("resnet18", 4, 64, (512, 2, 2)),
+        ("resnet101", None, 224, (1024, 14, 14)),  # the paper's features
+    ],
+)
+def test_stages_have_their_shapes(
+    name: str, stage: int | None, size: int, shape: tuple[int, ...]
+) -> None:
+    images = torch.zeros(1, 3, size, size, dtype=torch.uint8)
     with torch.inference_mode():
-        images = torch.zeros(1, 3, 224, 224, dtype=torch.uint8)
-        assert build_backbone("resnet101", 3, path)(images).shape == (1, 1024, 14, 14)
+        assert build_backbone(name, stage, "random")(images).shape == (1, *shape)
 
 
 def test_pixels_are_the_resized_images(tmp_path: Path) -> None:
     folder = draw(tmp_path / "i", 3, (30, 20), "RGB")
     done = Extraction(folder, tmp_path / "f.h5", "val", build_backbone("pixels"), (20, 30)).run()
     with h5py.File(done.path) as file:
-        found = file["features"][:]
-    assert found.dtype == np.uint8
+        features = file["features"][:]
+    assert features.dtype == np.uint8
     for i in range(3):
         image = np.asarray(Image.open(folder / f"CLEVR_val_{i:06d}.png"))
-        assert np.array_equal(found[i].transpose(1, 2, 0), image)
+        assert np.array_equal(features[i].transpose(1, 2, 0), image)
 
 
-def test_large_maps_are_told_with_the_size_that_gives_the_papers(
+def test_large_maps_are_warned_of_with_a_better_image_size(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = draw(tmp_path / "images", 1)
-    for name, size, told in (
+    for name, size, warning in (
         ("clevr_cnn", 224, "28×28 of it, 4.0 times .*data.image_size=.112,112. gives 14×14"),
         ("clevr_cnn", 160, "20×20 of it, 2.0 times .*data.image_size=.112,112. gives 14×14"),
-        ("clevr_places", 144, ""),  # that of data=two_cores
+        ("clevr_places", 144, ""),  # data=two_cores
         ("clevr_cnn", 112, ""),
         ("pixels", 64, ""),
     ):
         prepare(folder, tmp_path / f"{name}_{size}.h5", name, size).warn_of_large_maps()
-        said = capsys.readouterr().err
-        if told:
-            assert re.fullmatch(
-                rf"warning: data.image_size=.{size},{size}.: {name} .*{told}\n", said
-            )
-        else:
-            assert not said
+        line = rf"warning: data.image_size=.{size},{size}.: {name} .*{warning}\n"
+        assert re.fullmatch(line if warning else "", capsys.readouterr().err)
 
 
-def test_real_images_are_rgba_and_load(shared) -> None:
+def test_images_of_the_release_load(shared) -> None:
     paths = sorted((shared / "clevr_images").glob("*.png"))
     assert len(paths) == 3
     for path in paths:
@@ -157,18 +147,18 @@ def test_real_images_are_rgba_and_load(shared) -> None:
 
 
 class Stops(Backbone):
-    """Interrupts at the third batch."""
+    """Interrupts the third batch."""
 
     calls = 0
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         self.calls += 1
-        if self.calls == 4:  # one call asks for the shape
+        if self.calls == 4:  # the first call determines the shape
             raise KeyboardInterrupt
         return super().forward(images)
 
 
-def test_an_interrupted_extraction_goes_on(tmp_path: Path) -> None:
+def test_an_interrupted_extraction_is_resumed(tmp_path: Path) -> None:
     folder, target = draw(tmp_path / "i", 7, (16, 16)), tmp_path / "f.h5"
     whole = prepare(folder, tmp_path / "whole.h5", "clevr_cnn").run()
     stops = build_backbone("clevr_cnn")
@@ -188,7 +178,7 @@ def test_an_interrupted_extraction_goes_on(tmp_path: Path) -> None:
         prepare(folder, target, backbone, 32).run()
 
 
-def test_auto_precision_keeps_to_what_is_there(tmp_path: Path, monkeypatch) -> None:
+def test_auto_precision_is_that_of_an_existing_file(tmp_path: Path, monkeypatch) -> None:
     folder, target = draw(tmp_path / "i", 3, (16, 16)), tmp_path / "f.h5"
     backbone = build_backbone("clevr_cnn")
     prepare(folder, target, backbone, precision="bfloat16").run()
@@ -196,25 +186,6 @@ def test_auto_precision_keeps_to_what_is_there(tmp_path: Path, monkeypatch) -> N
     assert prepare(folder, target, backbone).run().was_there
     with pytest.raises(UserError, match="another precision"):
         prepare(folder, target, backbone, precision="float32").run()
-
-
-@pytest.mark.parametrize("name", ["clevr_cnn", "resnet50"])
-def test_folded_batch_norms_change_nothing(name: str) -> None:
-    torch.manual_seed(0)
-    network = ClevrCNN() if name == "clevr_cnn" else models.get_model(name, weights=None)
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.uniform_(module.weight, 0.5, 1.5)
-            nn.init.normal_(module.bias)
-            module.running_mean.normal_()
-            module.running_var.uniform_(0.5, 2.0)
-    network.eval().double()
-    images = torch.randn(2, 3, 64, 64, dtype=torch.float64)
-    with torch.inference_mode():
-        expected = network(images)
-        fold_batch_norms(network)
-        assert not any(isinstance(m, nn.BatchNorm2d) for m in network.modules())
-        assert torch.allclose(network(images), expected, rtol=1e-9, atol=1e-9)
 
 
 def test_damage_inside_a_png_is_named(tmp_path: Path) -> None:
@@ -235,9 +206,7 @@ def test_shipped_weights_are_small_and_load() -> None:
         assert backbone(torch.zeros(2, 3, 96, 96, dtype=torch.uint8)).shape == (2, 96, 12, 12)
 
 
-def test_weights_that_are_not_there_are_explained(tmp_path: Path, monkeypatch, resnet18) -> None:
-    from urllib.error import URLError
-
+def test_missing_and_unfit_weights_are_explained(tmp_path: Path, monkeypatch, resnet18) -> None:
     def offline(*arguments: object, **options: object) -> None:
         raise URLError("no network")
 
@@ -248,23 +217,22 @@ def test_weights_that_are_not_there_are_explained(tmp_path: Path, monkeypatch, r
         build_backbone("resnet101")
     for instead in ("data.backbone.name=clevr_cnn", "data=clevr_small", "weights=random"):
         assert instead in str(error.value)
-    with pytest.raises(UserError, match="no such weights file"):
-        build_backbone("resnet101", weights=tmp_path / "none.pth")
-    with pytest.raises(UserError, match="not weights of resnet34"):
-        build_backbone("resnet34", weights=resnet18[0])
-    with pytest.raises(UserError, match="cannot be read"):
-        bad = tmp_path / "bad.pth"
-        bad.write_text("hello")
-        build_backbone("resnet18", weights=bad)
-    with pytest.raises(UserError, match="not weights of clevr_cnn"):
-        build_backbone("clevr_cnn", weights=resnet18[0])
+    (tmp_path / "bad.pth").write_text("hello")
+    for name, weights, message in (
+        ("resnet101", tmp_path / "none.pth", "no such weights file"),
+        ("resnet34", resnet18[0], "not weights of resnet34"),
+        ("resnet18", tmp_path / "bad.pth", "cannot be read"),
+        ("clevr_cnn", resnet18[0], "not weights of clevr_cnn"),
+    ):
+        with pytest.raises(UserError, match=message):
+            build_backbone(name, weights=weights)
 
 
 @pytest.mark.parametrize("what", ["no bytes", "a web page", "cut short", "other weights"])
 def test_weights_in_torchs_cache_are_checked_by_their_hash(
     tmp_path: Path, monkeypatch, resnet18, what: str
 ) -> None:
-    """Under torchvision's own name lies something else: the file is named, and never taken."""
+    """A file with torchvision's name but another hash is refused."""
     content = resnet18[0].read_bytes()
     monkeypatch.setattr("torch.hub.get_dir", lambda: str(tmp_path))
     (tmp_path / "checkpoints").mkdir()
@@ -292,7 +260,7 @@ def test_weights_in_torchs_cache_are_checked_by_their_hash(
         (OSError(errno.ENOSPC, "No space left on device"), "resnet18-f37072fd.pth: no room on the"),
     ],
 )
-def test_downloads_of_weights_that_fail(tmp_path: Path, monkeypatch, error, match: str) -> None:
+def test_failed_downloads_are_explained(tmp_path: Path, monkeypatch, error, match: str) -> None:
     def fail(*_: object, **__: object) -> None:
         raise error
 
@@ -301,11 +269,11 @@ def test_downloads_of_weights_that_fail(tmp_path: Path, monkeypatch, error, matc
     with pytest.raises(UserError, match=match):
         build_backbone("resnet18")
     error = PermissionError(errno.EACCES, "Permission denied", str(tmp_path))
-    with pytest.raises(PermissionError):  # the cache's fault, not the network's
+    with pytest.raises(PermissionError):  # an error of the cache, not of the network
         build_backbone("resnet18")
 
 
-def test_images_numbered_from_anywhere_and_a_part_of_them(tmp_path: Path) -> None:
+def test_image_numbers_may_start_anywhere_and_have_gaps(tmp_path: Path) -> None:
     folder = draw(tmp_path / "i", 6, (16, 16))
     whole = prepare(folder, tmp_path / "a.h5").run()
     part = prepare(folder, tmp_path / "b.h5", max_images=4).run()
@@ -348,8 +316,10 @@ def test_unknown_backbones_are_refused(name: str) -> None:
         build_backbone("resnet18", 5)
 
 
-def test_a_backbone_of_another_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(BACKBONES, "halves", None)  # removed afterwards
+def test_other_modules_can_register_backbones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(BACKBONES, "halves", None)  # which removes the name afterwards
 
     @register_backbone("halves")
     def build(name: str, options: BackboneOptions) -> Backbone:
@@ -361,8 +331,8 @@ def test_a_backbone_of_another_file(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert backbone_from_spec(backbone.spec()).name == "halves"
 
 
-def test_another_deviation_of_pixels_is_used_and_recorded(resnet18) -> None:
-    """The original FiLM code's is 0.224 for blue."""
+def test_another_standard_deviation_is_used_and_recorded(resnet18) -> None:
+    """That of the original FiLM code, 0.224 for blue."""
     path, network = resnet18
     backbone = build_backbone("resnet18", 3, path, std=[0.229, 0.224, 0.224])
     image = torch.randint(0, 256, (1, 3, 64, 64), dtype=torch.uint8)
@@ -374,7 +344,7 @@ def test_another_deviation_of_pixels_is_used_and_recorded(resnet18) -> None:
             x = getattr(network, name)(x)
         assert torch.allclose(backbone(image), x, atol=1e-4)
     assert backbone.spec()["std"].tolist() == pytest.approx([0.229, 0.224, 0.224])
-    spec = {**backbone.spec(), "weights_sha256": ""}  # an imported checkpoint's: any weights
+    spec = {**backbone.spec(), "weights_sha256": ""}  # an imported checkpoint accepts any weights
     assert torch.equal(backbone_from_spec(spec, path).std, backbone.std)
     for wrong in ([0.2, 0.2], [0.2, 0.2, 0.0], [0.2, "a", 0.2], 0.2, [0.2, 0.2, float("nan")]):
         with pytest.raises(UserError, match=r"^std=.*three positive numbers"):

@@ -16,6 +16,7 @@ from torchvision import models
 
 from filmvqa.backbones.backbone import fold_batch_norms
 from filmvqa.backbones.build import backbone_from_spec, build_backbone
+from filmvqa.backbones.clevr_cnn import ClevrCNN
 from filmvqa.backbones.library_networks import choose_stage
 from filmvqa.system.errors import UserError
 from tests.backbones.test_extraction import draw, prepare
@@ -26,7 +27,7 @@ IMAGES = torch.randint(
 
 
 def with_odd_norms(network: nn.Module) -> nn.Module:
-    """A network whose batch norms change what they are given."""
+    """Give the batch norms of a network random statistics and weights."""
     torch.manual_seed(1)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -44,7 +45,7 @@ def normalised(network_cfg, images: torch.Tensor) -> torch.Tensor:
 
 @pytest.mark.parametrize("name", ["test_resnet", "test_efficientnet", "test_convnext"])
 def test_maps_of_timm_are_features_onlys_at_every_stage(name: str, tmp_path: Path) -> None:
-    """From a file of weights, as they are and prepared for inference."""
+    """With weights from a file, also when prepared for inference."""
     path = tmp_path / "w.pth"
     torch.save(with_odd_norms(timm.create_model(name)).state_dict(), path)
     expected = timm.create_model(
@@ -87,35 +88,31 @@ def test_maps_of_torchvision_are_the_last_of_each_size(
 ) -> None:
     network = with_odd_norms(models.get_model(name, weights=None))
     torch.save(network.state_dict(), path := tmp_path / "w.pth")
-    found = {}
+    outputs = {}
     for layer in layers:
         network.get_submodule(layer).register_forward_hook(
-            lambda module, inputs, out, layer=layer: found.update({layer: out.clone()})
+            lambda module, inputs, out, layer=layer: outputs.update({layer: out.clone()})
         )
     with torch.inference_mode():
         for stage, layer in enumerate(layers, 1):
             backbone = build_backbone(f"torchvision/{name}", stage, path, image_size=(96, 64))
             network((IMAGES - backbone.mean) / backbone.std)
-            assert torch.allclose(backbone(IMAGES), found[layer], atol=1e-4)
+            assert torch.allclose(backbone(IMAGES), outputs[layer], atol=1e-4)
             prepared = backbone.prepared(torch.device("cpu"), bfloat16=False)
-            assert torch.allclose(prepared(IMAGES), found[layer], atol=1e-3)
-            assert torch.allclose(
-                backbone.mean.flatten() / 255, torch.tensor([0.485, 0.456, 0.406])
-            )
+            assert torch.allclose(prepared(IMAGES), outputs[layer], atol=1e-3)
+            assert backbone.spec()["mean"].tolist() == pytest.approx([0.485, 0.456, 0.406])
     assert build_backbone(f"torchvision/{name}", None, path).stage == 4
 
-
-def test_swins_maps_are_channels_first() -> None:
     maps = build_backbone("torchvision/swin_t", 1, "random", image_size=(96, 64))(IMAGES)
-    assert maps.shape == (2, 96, 24, 16)
+    assert maps.shape == (2, 96, 24, 16)  # channels first, though the network has them last
 
 
 def test_weights_by_torchvisions_names(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("torch.hub.get_dir", lambda: str(tmp_path))
-    asked = []
+    urls = []
 
     def offline(url: str, **options: object) -> None:
-        asked.append(url)
+        urls.append(url)
         raise OSError("no network")
 
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", offline)
@@ -123,7 +120,7 @@ def test_weights_by_torchvisions_names(monkeypatch: pytest.MonkeyPatch, tmp_path
         with pytest.raises(UserError, match="could not be downloaded"):
             build_backbone(f"torchvision/resnet50{name}")
     weights = models.ResNet50_Weights
-    assert asked == [weights.IMAGENET1K_V2.url, weights.IMAGENET1K_V1.url]
+    assert urls == [weights.IMAGENET1K_V2.url, weights.IMAGENET1K_V1.url]
     with pytest.raises(UserError, match="torchvision has the weights IMAGENET1K_V1, IMAGENET1K_V2"):
         build_backbone("torchvision/resnet50.V3")
 
@@ -138,46 +135,43 @@ def test_weights_by_torchvisions_names(monkeypatch: pytest.MonkeyPatch, tmp_path
         ("keras/resnet18", "unknown backbone 'keras/resnet18'; use one of .*timm/<model>"),
     ],
 )
-def test_networks_that_are_not_there(name: str, match: str) -> None:
+def test_unknown_networks_are_named(name: str, match: str) -> None:
     with pytest.raises(UserError, match=match):
         build_backbone(name)
 
 
 @pytest.mark.parametrize("name", ["timm/test_resnet", "torchvision/resnet18", "resnet18"])
-def test_weights_that_do_not_fit_are_told_by_name(name: str, tmp_path: Path) -> None:
+def test_weights_that_do_not_fit_are_named(name: str, tmp_path: Path) -> None:
     path, plain = tmp_path / "w.safetensors", name.rpartition("/")[2]
     network = timm.create_model(plain) if "timm" in name else models.get_model(plain, weights=None)
     state = network.state_dict()
-    broken = dict(state)
-    broken["stranger"] = torch.zeros(2)
-    broken["conv1.weight" if "conv1.weight" in state else "conv1.0.weight"] = torch.zeros(
-        5, 3, 1, 1
-    )
+    first = "conv1.weight" if "conv1.weight" in state else "conv1.0.weight"
+    broken = {**state, "stranger": torch.zeros(2), first: torch.zeros(5, 3, 1, 1)}
     del broken["layer1.0.bn1.bias"]
     save_file(broken, path)
     with pytest.raises(UserError) as error:
         build_backbone(name, weights=path)
-    said = str(error.value)
-    assert said.startswith(f"{path}: not weights of {name}: ")
+    message = str(error.value)
+    assert message.startswith(f"{path}: not weights of {name}: ")
     for part in ("lacks layer1.0.bn1.bias", "has the unknown stranger", "is (5, 3, 1, 1), not ("):
-        assert part in said
-    # A classifier of one's own classes is not needed, and trainers keep weights beside others.
-    own = {f"module.{k}": v for k, v in state.items() if not k.startswith("fc.")}
-    own |= {"module.fc.weight": torch.zeros(7, 9)}
-    torch.save({"state_dict": own, "epoch": 3}, tmp_path / "own.pth")
-    backbone = build_backbone(name, weights=tmp_path / "own.pth")
-    assert backbone.spec()["weights"] == "own.pth"
+        assert part in message
+    # Any classifier fits, and the weights may be in a training program's checkpoint.
+    trained = {f"module.{k}": v for k, v in state.items() if not k.startswith("fc.")}
+    trained |= {"module.fc.weight": torch.zeros(7, 9)}
+    torch.save({"state_dict": trained, "epoch": 3}, tmp_path / "trained.pth")
+    backbone = build_backbone(name, weights=tmp_path / "trained.pth")
+    assert backbone.spec()["weights"] == "trained.pth"
 
 
 @pytest.mark.parametrize(
     "name", ["timm/test_efficientnet", "torchvision/resnet18", "resnet18", "clevr_cnn"]
 )
-def test_random_weights_are_the_same_again_and_change_no_other_draw(name: str) -> None:
+def test_random_weights_are_reproducible_and_leave_the_generator_alone(name: str) -> None:
     torch.manual_seed(3)
     backbone = build_backbone(name, weights="random", image_size=(96, 64))
-    drawn = torch.rand(1)
+    number = torch.rand(1)
     torch.manual_seed(3)
-    assert torch.equal(drawn, torch.rand(1))
+    assert torch.equal(number, torch.rand(1))
     spec = {**backbone.spec(), "image_size": [96, 64]}
     assert spec["weights"] == "random"
     again = backbone_from_spec(spec)  # a checkpoint's record suffices
@@ -187,7 +181,7 @@ def test_random_weights_are_the_same_again_and_change_no_other_draw(name: str) -
         backbone_from_spec({**spec, "weights_sha256": "0" * 64})
 
 
-def test_features_record_what_asking_needs(tmp_path: Path) -> None:
+def test_the_record_in_a_feature_file_rebuilds_the_backbone(tmp_path: Path) -> None:
     folder = draw(tmp_path / "images", 3)
     backbone = build_backbone("timm/test_vit", None, "random", image_size=(48, 48))
     done = prepare(folder, tmp_path / "f.h5", backbone, 48).run()
@@ -200,22 +194,32 @@ def test_features_record_what_asking_needs(tmp_path: Path) -> None:
         assert np.array_equal(features, file["features"][:])
 
 
-def test_batch_norms_are_not_folded_where_they_do_not_follow_the_convolution(monkeypatch) -> None:
+@pytest.mark.parametrize("name", ["clevr_cnn", "resnet50"])
+def test_folded_batch_norms_change_nothing(name: str) -> None:
+    network = ClevrCNN() if name == "clevr_cnn" else models.get_model(name, weights=None)
+    with_odd_norms(network).double()
+    images = torch.randn(2, 3, 64, 64, dtype=torch.float64)
+    with torch.inference_mode():
+        expected = network(images)
+        fold_batch_norms(network)
+        assert not any(isinstance(m, nn.BatchNorm2d) for m in network.modules())
+        assert torch.allclose(network(images), expected, rtol=1e-9, atol=1e-9)
+
+
+def test_batch_norms_that_do_not_follow_their_convolution_are_not_folded(monkeypatch) -> None:
     class Parallel(nn.Module):
-        """Registered one after the other, but used side by side."""
+        """A convolution and a batch norm that are registered in sequence but run in parallel."""
 
         def __init__(self) -> None:
             super().__init__()
             self.conv, self.norm = nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)
             self.feature_info = [{"reduction": 1}]
 
-        def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
-            return [self.conv(x) + self.norm(x)]
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.conv(x) + self.norm(x)
 
     network = with_odd_norms(Parallel())
-    monkeypatch.setattr(
-        "filmvqa.backbones.timm_networks.cut", lambda network, stage: _Only(network)
-    )
+    monkeypatch.setattr("filmvqa.backbones.timm_networks.cut", lambda network, stage: network)
     monkeypatch.setattr(timm, "create_model", lambda *_, **__: network)
     backbone = build_backbone("timm/resnet18", weights="random")
     expected = backbone(IMAGES)
@@ -226,18 +230,9 @@ def test_batch_norms_are_not_folded_where_they_do_not_follow_the_convolution(mon
     assert not torch.allclose(folded(IMAGES), expected, atol=0.1)
 
 
-class _Only(nn.Module):
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.network(x)[0]
-
-
 @pytest.mark.parametrize(
     ("strides", "stage"),
     [([2, 4, 8, 16, 32], 4), ([4, 8, 16, 32], 3), ([16] * 12, 12), ([32] * 8, 8), ([14] * 2, 2)],
 )
-def test_the_stage_that_nobody_chose_has_the_papers_places(strides: list[int], stage: int) -> None:
+def test_the_default_stage_has_the_papers_stride(strides: list[int], stage: int) -> None:
     assert choose_stage("x", None, strides) == stage
