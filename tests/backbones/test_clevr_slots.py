@@ -83,7 +83,7 @@ def test_clevr_cnn_ignores_heads_and_slots_need_them(weights: Path) -> None:
         with_places = build_backbone("clevr_places", weights=weights)(images)
     assert with_places[:, :-1].equal(maps)
     for name in ("clevr_slots", "clevr_places"):
-        with pytest.raises(UserError, match=f"no heads, which {name} takes"):
+        with pytest.raises(UserError, match=f"no heads, which {name} needs"):
             build_backbone(name, weights=SHIPPED)
 
 

@@ -143,7 +143,7 @@ def with_heads(
     path, network, heads, digest = _load(name, options, SHIPPED_WITH_HEADS)
     if heads is None:
         raise UserError(
-            f"{path}: has no heads, which {name} takes; give a file that "
+            f"{path}: has no heads, which {name} needs; give a file that "
             "scripts/pretrain_backbone.py wrote with init=<this file>"
         )
     return Backbone(name, build(network, heads), weights=path.name, weights_sha256=digest, stage=3)

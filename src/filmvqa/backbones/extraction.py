@@ -177,8 +177,8 @@ class Extraction:
     def _out_of_memory_message(self) -> str:
         settings = self.settings
         return (
-            f"{self.path}: out of memory while it was made; lower batch_size={settings.batch_size} "
-            f"or threads={settings.threads} and run again: images that were done are kept"
+            f"{self.path}: out of memory during extraction; lower batch_size={settings.batch_size} "
+            f"or threads={settings.threads} and run again; finished images are kept"
         )
 
     def _extract(self) -> None:

@@ -63,8 +63,8 @@ def try_image(name: str, network: nn.Module, image: Tensor) -> Tensor:
     except (RuntimeError, AssertionError, ValueError) as error:
         size = ",".join(map(str, image.shape[2:]))
         raise UserError(
-            f"data.image_size=[{size}]: {name} takes no such images ({one_line(error)}); give the "
-            "size that it was made for, or a multiple of 32"
+            f"data.image_size=[{size}]: {name} takes no images of this size ({one_line(error)}); "
+            "give the size for which it was designed, or a multiple of 32"
         ) from None
     return out
 

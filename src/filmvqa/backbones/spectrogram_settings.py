@@ -48,14 +48,14 @@ class SpectrogramSettings(Settings):
         super().__post_init__()
         if not self.lowest < self.highest <= self.sample_rate / 2:
             raise UserError(
-                f"{self._given('highest')}: must be above {self._given('lowest')} and at most half "
-                f"of {self._given('sample_rate')}"
+                f"{self._with_value('highest')}: must be above {self._with_value('lowest')} and at "
+                f"most half of {self._with_value('sample_rate')}"
             )
         if self.hop > self.window:
             raise UserError(
-                f"{self._given('hop')}: leaves out samples between windows of "
-                f"{self._given('window')}; lower it"
+                f"{self._with_value('hop')}: skips samples between windows of "
+                f"{self._with_value('window')}; lower it"
             )
 
-    def _given(self, name: str) -> str:
+    def _with_value(self, name: str) -> str:
         return f"{self.key_of(name)}={getattr(self, name)}"

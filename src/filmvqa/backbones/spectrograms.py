@@ -173,6 +173,6 @@ def build_spectrogram(name: str, options: BackboneOptions) -> Backbone:
         return Spectrogram(msgspec.json.decode(options.front_end or "", type=SpectrogramSettings))
     except msgspec.MsgspecError as error:
         raise UserError(
-            f"its record of how spectrograms were made is broken ({one_line(error)}); extract the "
+            f"its record of the spectrograms' settings is broken ({one_line(error)}); extract the "
             "features again"
         ) from None

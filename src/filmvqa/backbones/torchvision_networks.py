@@ -96,14 +96,14 @@ def build_torchvision(name: str, options: BackboneOptions) -> Backbone:
         )
     if model_name.startswith("vit_"):
         raise UserError(
-            f"data.backbone.name={name}: torchvision gives no maps of it; use one of timm's, such "
-            "as timm/vit_base_patch16_224"
+            f"data.backbone.name={name}: torchvision has no feature maps of it; use a network of "
+            "timm, such as timm/vit_base_patch16_224"
         )
     entries = models.get_model_weights(model_name).__members__
     if (weights_name or "DEFAULT") not in entries and (weights_name or options.weights is None):
         raise UserError(
             f"data.backbone.name={name}: torchvision has the weights "
-            f"{', '.join(entries) or 'of no'} for it; give one of them, or weights=<file>"
+            f"{', '.join(entries) or 'none'}; give one of them, or weights=<file>"
         )
     entry = entries.get(weights_name or "DEFAULT")
     network, source, digest, state = _network(name, model_name, entry, options)
@@ -204,8 +204,8 @@ def _download(entry: Any, name: str, target: Path) -> None:
                 raise  # the cache cannot be written
         raise UserError(
             f"{target.name}: the ImageNet weights of {name} could not be downloaded "
-            f"({one_line(error)}); run again with network access, or fetch {entry.url} elsewhere "
-            f"and give weights=<file> (or put it into {target.parent}), or take the shipped "
-            "network (data.backbone.name=clevr_cnn, or data=clevr_small for CLEVR), or "
+            f"({one_line(error)}); run again with network access, or download {entry.url} "
+            f"elsewhere and give weights=<file> (or put it into {target.parent}), or use the "
+            "shipped network (data.backbone.name=clevr_cnn, or data=clevr_small for CLEVR), or "
             "weights=random for a dry run"
         ) from None

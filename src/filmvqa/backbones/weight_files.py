@@ -47,9 +47,9 @@ def read_weights(path: str | Path, url: str = "") -> tuple[str, dict[str, Tensor
     beginning = re.search(r"-([0-9a-f]{8,})\.\w+$", published)
     if path.name == published and beginning and not digest.startswith(beginning[1]):
         raise UserError(
-            f"{path}: is not what its name says (its SHA-256 begins with {digest[:8]}), but cut "
-            f"short or another file; delete it and run again with network access, or put "
-            f"{url}, fetched elsewhere, in its place"
+            f"{path}: is not what its name says (its SHA-256 begins with {digest[:8]}), but "
+            f"truncated or another file; delete it and run again with network access, or replace "
+            f"it with a download of {url}"
         )
     try:
         if path.suffix == ".safetensors":
@@ -65,7 +65,7 @@ def read_weights(path: str | Path, url: str = "") -> tuple[str, dict[str, Tensor
     if isinstance(state, dict):
         state = next((state[k] for k in _NESTS if isinstance(state.get(k), dict)), state)
     if not isinstance(state, dict) or not any(isinstance(v, Tensor) for v in state.values()):
-        raise UserError(f"{path}: holds no weights by name; give a network's state dict")
+        raise UserError(f"{path}: contains no named weights; give a network's state dict")
     tensors = {str(k): v for k, v in state.items() if isinstance(v, Tensor)}
     return digest, {k.removeprefix(_DISTRIBUTED): v for k, v in tensors.items()}
 

@@ -119,7 +119,7 @@ def check(folder: Path) -> None:
 def test_an_archive_is_downloaded_and_unpacked_once(
     server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for ranges, message in (([""], "GiB to fetch"), ([], "there already")):
+    for ranges, message in (([""], "GiB to fetch"), ([], "already unpacked")):
         download_archive(url(server) + "?dl=1", tmp_path, md5=MD5)
         assert server.requested == ranges
         assert message in capsys.readouterr().out

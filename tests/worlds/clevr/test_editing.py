@@ -74,10 +74,10 @@ def test_violated_constraints_are_listed() -> None:
     x, y = first.x + 2.5 * float(front[0]), first.y + 2.5 * float(front[1])
     for changed, problem in (
         (scene.with_object(1, x=first.x + 0.1, y=first.y), "too close to each other"),
-        (scene.with_object(0, x=3.5), "further than 3 from the middle"),
+        (scene.with_object(0, x=3.5), "farther than 3 from the centre"),
         (scene.without(0), "2 objects; CLEVR has 3 to 10"),
         (scene.with_object(1, x=x, y=y), "left and right is too close to tell"),
     ):
         assert any(problem in text for text in changed.problems())
     hidden = scene.problems([500, 12, 500])
-    assert hidden == [f"the {scene.objects[1]} is hidden, but for 12 of 320×240 pixels"]
+    assert hidden == [f"the {scene.objects[1]} is hidden except for 12 of 320×240 pixels"]

@@ -181,7 +181,7 @@ def test_changed_templates_make_another_set(tmp_path: Path) -> None:
     assert not generate(tmp_path / "w", settings, workers=1)
     content[0]["text"] = ["How many <Z> <C> <M> <S>s?"]
     (templates / "zero_hop.json").write_text(json.dumps(content))
-    with pytest.raises(UserError, match="question templates are others"):
+    with pytest.raises(UserError, match="question templates differ"):
         generate(tmp_path / "w", settings, workers=1)
 
 

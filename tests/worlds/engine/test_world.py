@@ -57,7 +57,7 @@ def test_clevrs_metadata_are_those_of_its_settings() -> None:
     ("change", "message"),
     [
         (lambda m: m["functions"].append(m["functions"][0]), "two functions are called"),
-        (lambda m: m["functions"].append({"name": "paint", "output": "Bool"}), "'paint' is no"),
+        (lambda m: m["functions"].append({"name": "paint", "output": "Bool"}), "'paint' is not"),
         (lambda m: m["functions"].append({"name": "query_age", "output": "Age"}), "the type 'Age'"),
         (
             lambda m: m["functions"].append(
@@ -69,7 +69,7 @@ def test_clevrs_metadata_are_those_of_its_settings() -> None:
             lambda m: m["functions"].append(
                 {"name": "filter_all", "output": "Bool", "template_only": True}
             ),
-            "no composite node",
+            "not a known composite node",
         ),
         (lambda m: m.update(question_types={"age": ["query_age"]}), "question_types has"),
         (lambda m: m.pop("functions"), "functions"),
@@ -89,7 +89,7 @@ def test_broken_metadata_are_named(
 
 
 def test_an_unknown_world_is_refused() -> None:
-    with pytest.raises(UserError, match="'smell' is no world"):
+    with pytest.raises(UserError, match="'smell' is not a world"):
         read_world("smell")
 
 

@@ -61,27 +61,27 @@ def download_archive(
     folder = Path(folder)
     name = Path(unquote(urlsplit(url).path)).name or "archive.zip"
     with folder_lock(folder, name):
-        marker, own, users = folder / f".{name}.done", folder / f".{name}.part", folder / name
+        marker, part, users = folder / f".{name}.done", folder / f".{name}.part", folder / name
         if marker.exists():
-            print(f"{folder}: {name} is there already")
+            print(f"{folder}: {name} is already unpacked")
             return
-        archive, remedy = own, "move it away and run again"
+        archive, remedy = part, "move it away and run again"
         if users.exists():
             archive = users
             remedy = (
-                f"if it is unfinished, finish it, or rename it to {own.name} and run again, which "
-                "goes on from its end; or move it away to have it fetched"
+                f"if it is incomplete, rename it to {part.name} and run again to resume the "
+                "download; or move it away to download it again"
             )
-        elif not zipfile.is_zipfile(own):  # true only for a complete archive
-            check_output(own)
-            _fetch(url, own, needs)
+        elif not zipfile.is_zipfile(part):  # true only for a complete archive
+            check_output(part)
+            _fetch(url, part, needs)
         _check_archive(archive, md5, remedy)
         _unpack(archive, folder, remedy)
         if archive == users:
-            print(f"{users}: was there before, and is kept")
+            print(f"{users}: is kept, since it was not downloaded here")
         os.sync()  # fsync of 100,000 single files would take an hour
         marker.touch()
-        own.unlink(missing_ok=True)
+        part.unlink(missing_ok=True)
 
 
 def _fetch(url: str, part: Path, needs: int | None) -> None:
@@ -92,7 +92,7 @@ def _fetch(url: str, part: Path, needs: int | None) -> None:
         with urlopen(request, timeout=_TIMEOUT) as response:
             start, size = _read_extent(response, fetched)
             if start not in (0, fetched):
-                raise UserError(f"{url}: sends another part than asked for; check the server")
+                raise UserError(f"{url}: sends another part than requested; check the server")
             _check_space(part, fetched, size, needs)
             _append(url, part, fetched, start, size, response)
     except HTTPError as error:
@@ -112,7 +112,7 @@ def _fetch(url: str, part: Path, needs: int | None) -> None:
             raise  # an error of the disk
         raise UserError(
             f"{url}: cannot be reached, or the connection was cut ({one_line(error)}); check the "
-            "network and run again to go on"
+            "network and run again to resume"
         ) from None
     except ValueError as error:
         raise UserError(
@@ -137,12 +137,12 @@ def _read_extent(response: Any, fetched: int) -> tuple[int, int | None]:
 def _check_space(part: Path, fetched: int, size: int | None, needs: int | None) -> None:
     """Print the size of the download; raise ``UserError`` if it does not fit on the disk."""
     total = "an unknown size" if size is None else f"{size / 2**30:.2f} GiB"
-    print(f"{part.name}: {total} to fetch into {part.parent}, {fetched / 2**30:.2f} GiB there")
+    print(f"{part.name}: {total} to fetch into {part.parent}, {fetched / 2**30:.2f} GiB fetched")
     required = needs if needs is not None or size is None else 3 * size
     if required is not None and required - fetched > (free := free_space(part)):
         raise UserError(
-            f"{part.parent}: the archive and its content need {required / 2**30:.1f} GiB, free are "
-            f"{free / 2**30:.1f}; make room or choose data.root=<folder>"
+            f"{part.parent}: the archive and its content need {required / 2**30:.1f} GiB, but only "
+            f"{free / 2**30:.1f} GiB are free; make room or choose data.root=<folder>"
         )
 
 
@@ -171,7 +171,7 @@ def _append(
             stream.write(new)
             bar.update(len(new))
     if size is not None and position < size:
-        raise UserError(f"{url}: the connection was cut; run again to go on")
+        raise UserError(f"{url}: the connection was cut; run again to resume")
 
 
 def _check_archive(archive: Path, md5: str | None, remedy: str) -> None:

@@ -70,7 +70,7 @@ class EditedScene(Layout):
 
     def with_added(self, added: PlacedObject) -> EditedScene:
         if len(self.objects) >= MAX_OBJECTS:
-            raise UserError(f"a scene has at most {MAX_OBJECTS} objects; take one away first")
+            raise UserError(f"a scene has at most {MAX_OBJECTS} objects; remove one first")
         return replace(self, objects=(*self.objects, added))
 
     def without(self, number: int) -> EditedScene:
@@ -109,7 +109,7 @@ class EditedScene(Layout):
                 f"{count} objects; CLEVR has {rules.min_objects} to {rules.max_objects}"
             )
         problems += [
-            f"the {o} is further than {rules.extent:g} from the middle"
+            f"the {o} is farther than {rules.extent:g} from the centre"
             for o in self.objects
             if max(abs(o.x), abs(o.y)) > rules.extent
         ]
@@ -125,7 +125,7 @@ class EditedScene(Layout):
                     problems.append(f"between the {a} and the {b}, {words} is too close to tell")
         if visible is not None:
             problems += [
-                f"the {o} is hidden, but for {pixels} of 320×240 pixels"
+                f"the {o} is hidden except for {pixels} of 320×240 pixels"
                 for o, pixels in zip(self.objects, visible, strict=True)
                 if pixels < rules.min_pixels
             ]

@@ -92,7 +92,7 @@ class SceneRules(Settings):
                     raise UserError(
                         f"{self.key_of('cogent')}={self.cogent}: gives a {shape} none of the "
                         f"colors {list(self.colors)}; add one of {list(colors_of[shape])}, or "
-                        "take the shape out"
+                        "remove the shape"
                     )
 
     def for_split(self, split: str) -> SceneRules:

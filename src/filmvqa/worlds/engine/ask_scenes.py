@@ -102,7 +102,7 @@ def ask_scenes(settings: AskScenesSettings, relate: Relate | None = None) -> int
         check_short_questions(families)
     file = decode_json(read_bytes(scenes, FETCH), SceneFile, scenes, FETCH_AGAIN)
     if not file.scenes:
-        raise UserError(f"{scenes}: no scenes in it")
+        raise UserError(f"{scenes}: contains no scenes; give another file")
     records = [bytes(raw) for raw in file.scenes]
     shards = [
         (records[first : first + IMAGES_PER_SHARD], first, settings, relate)

@@ -215,7 +215,7 @@ def answering_step(
     answering = [i for i in ends if functions[i] in world.type_names]
     if answering and (len(answering) == 1 or answering[-1] == len(inputs) - 1):
         return answering[-1]
-    raise ValueError(f"its program does not tell which of its steps gives the answer: {ends}")
+    raise ValueError(f"it is unclear which of its program's steps gives the answer: {ends}")
 
 
 def prefix_order(inputs: Sequence[Sequence[int]], last: int) -> list[int]:

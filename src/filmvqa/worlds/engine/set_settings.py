@@ -137,7 +137,7 @@ def record_settings(
     other_families = recorded.pop("families_sha256") != families_sha256
     changed = differences(recorded, msgspec.json.decode(encode_json(settings)))
     if other_families and not {"families", "templates"} & {text.split()[0] for text in changed}:
-        changed.append("the question templates are others")
+        changed.append("the question templates differ")
     if changed:
         raise UserError(
             f"{layout.root}: contains a set generated with other settings "

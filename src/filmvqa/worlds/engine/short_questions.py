@@ -28,8 +28,8 @@ def check_short_questions(families: Sequence[Family]) -> None:
     """Raise ``UserError`` if none of the families can ask a short question."""
     if not any(_counts_and_comparisons(families)):
         raise UserError(
-            "short_questions: none of the question families counts what a scene has of a kind; "
-            "add zero_hop to families, or ask no short questions"
+            "short_questions: none of the question families counts the objects of a kind; add "
+            "zero_hop to families, or ask no short questions"
         )
 
 

@@ -214,7 +214,7 @@ def read_world(source: str | Path) -> World:
     name = str(source)
     path = Path(source) if name.endswith(".json") else _folder(name) / "metadata.json"
     if not name.endswith(".json") and not path.is_file():
-        raise UserError(f"{name!r} is no world; give clevr, sound or a metadata.json")
+        raise UserError(f"{name!r} is not a world; give clevr, sound or a metadata.json")
     return _decode_world(name, path, read_bytes(path, "give the metadata of a world"))
 
 
@@ -240,16 +240,16 @@ def _find_problem(world: World) -> str | None:
             return f"{function.name!r} has the side input {bad[0]!r}, which has no values"
         if function.template_only:
             if not COMPOSITE_NODE.match(function.name):
-                return f"{function.name!r} is no composite node that is known"
+                return f"{function.name!r} is not a known composite node"
             continue
         operation, _, attribute = function.name.partition("_")
         on_attribute = operation in _ON_ATTRIBUTES and attribute in lowered
         if function.name not in _OPERATIONS and not on_attribute:
-            return f"{function.name!r} is no function that is known"
+            return f"{function.name!r} is not a known function"
     ending = {*names, *world.listed_other_answers}
     for functions in (world.listed_question_types or {}).values():
         if unknown := [name for name in functions if name not in ending]:
-            return f"question_types has {unknown[0]!r}, which is no function"
+            return f"question_types has {unknown[0]!r}, which is not a function"
     return None
 
 

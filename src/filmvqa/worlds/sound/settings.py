@@ -84,28 +84,28 @@ class SoundRules(Settings):
         for name in ("lead", "gap", "short", "long"):
             low, high = getattr(self, name)
             if low > high:
-                raise UserError(f"{self.key_of(name)}=[{low},{high}]: give the least length first")
+                raise UserError(f"{self.key_of(name)}=[{low},{high}]: give the shorter one first")
         if self.min_sounds > self.max_sounds:
             raise UserError(
-                f"{self._given('min_sounds')}: is above {self._given('max_sounds')}; lower it"
+                f"{self._with_value('min_sounds')}: is above {self._with_value('max_sounds')}; lower it"
             )
         turn = max(self.long[1], self.short[1]) + self.gap[1]
         if self.beat is not None and turn > self.beat:
-            causes = " ".join(map(self._given, ("long", "short", "gap")))
+            causes = " ".join(map(self._with_value, ("long", "short", "gap")))
             raise UserError(
-                f"{self._given('beat')}: turns take up to {turn:.2f} s with {causes}; raise it, or "
+                f"{self._with_value('beat')}: turns take up to {turn:.2f} s with {causes}; raise it, or "
                 "lower these"
             )
         longest = self.lead[1] + self.max_sounds * (turn if self.beat is None else self.beat)
         if longest > self.seconds:
             names = ("lead", "max_sounds", "long", "short", "gap", "beat")
-            causes = " ".join(map(self._given, names))
+            causes = " ".join(map(self._with_value, names))
             raise UserError(
-                f"{self._given('seconds')}: scenes take up to {longest:.2f} s with {causes}; "
+                f"{self._with_value('seconds')}: scenes take up to {longest:.2f} s with {causes}; "
                 "raise it, or lower these"
             )
 
-    def _given(self, name: str) -> str:
+    def _with_value(self, name: str) -> str:
         value = getattr(self, name)
         return f"{self.key_of(name)}={list(value) if isinstance(value, tuple) else value}"
 
