@@ -48,14 +48,11 @@ class SpectrogramSettings(Settings):
         super().__post_init__()
         if not self.lowest < self.highest <= self.sample_rate / 2:
             raise UserError(
-                f"{self._with_value('highest')}: must be above {self._with_value('lowest')} and at "
-                f"most half of {self._with_value('sample_rate')}"
+                f"{self.as_override('highest')}: must be above {self.as_override('lowest')} and at "
+                f"most half of {self.as_override('sample_rate')}"
             )
         if self.hop > self.window:
             raise UserError(
-                f"{self._with_value('hop')}: skips samples between windows of "
-                f"{self._with_value('window')}; lower it"
+                f"{self.as_override('hop')}: skips samples between windows of "
+                f"{self.as_override('window')}; lower it"
             )
-
-    def _with_value(self, name: str) -> str:
-        return f"{self.key_of(name)}={getattr(self, name)}"

@@ -64,7 +64,7 @@ def mel_bands(settings: SpectrogramSettings, bands: int) -> NDArray[np.float64]:
     weights = np.clip(np.minimum(rising, falling), 0, None)
     if not weights.any(1).all():
         raise UserError(
-            f"{settings.key_of('window')}={settings.window}: has no bin in some of {bands} bands; "
+            f"{settings.as_override('window')}: has no bin in some of {bands} bands; "
             "raise it, or lower data.image_size[0]"
         )
     return np.asarray(weights)
@@ -111,7 +111,7 @@ def spectrogram(
         rows = powers[_first_bin(settings) :][:bins]
         if len(rows) < bins:
             raise UserError(
-                f"{settings.key_of('window')}={settings.window}: has no {bins} bins above "
+                f"{settings.as_override('window')}: has no {bins} bins above "
                 f"{settings.lowest:g} Hz; lower data.image_size[0]"
             )
     levels = 10 * np.log10(np.maximum(rows, 10 ** (settings.floor / 10)))

@@ -110,6 +110,11 @@ class Settings:
         """The key of a field in configurations."""
         return f"{cls.node}.{name}" if cls.node else name
 
+    def as_override(self, name: str) -> str:
+        """A field as ``<key>=<value>``, for messages."""
+        value = getattr(self, name)
+        return f"{self.key_of(name)}={list(value) if isinstance(value, tuple) else value}"
+
     def plain(self) -> dict[str, Any]:
         """The settings as nested plain data: as ``settings_from`` was given them, or with every
         field if they were made otherwise."""

@@ -83,14 +83,14 @@ class SceneRules(Settings):
         super().__post_init__()
         if self.min_objects > self.max_objects:
             raise UserError(
-                f"{self.key_of('min_objects')}={self.min_objects}: must be at most "
-                f"{self.key_of('max_objects')}={self.max_objects}"
+                f"{self.as_override('min_objects')}: must be at most "
+                f"{self.as_override('max_objects')}"
             )
         for condition, colors_of in COGENT.items():
             for shape in self.shapes if self.cogent in (condition, "split") else ():
                 if not set(self.colors) & set(colors_of[shape]):
                     raise UserError(
-                        f"{self.key_of('cogent')}={self.cogent}: gives a {shape} none of the "
+                        f"{self.as_override('cogent')}: gives a {shape} none of the "
                         f"colors {list(self.colors)}; add one of {list(colors_of[shape])}, or "
                         "remove the shape"
                     )
@@ -109,7 +109,7 @@ class SceneRules(Settings):
             if split.endswith(condition):
                 return replace(self, cogent=condition)
         raise UserError(
-            f"{self.key_of('cogent')}=split: the name of split {split!r} does not end in A or B"
+            f"{self.as_override('cogent')}: the name of split {split!r} does not end in A or B"
         )
 
     def min_visible(self, width: int, height: int) -> int:

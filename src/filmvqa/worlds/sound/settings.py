@@ -81,33 +81,28 @@ class SoundRules(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        override = self.as_override
         for name in ("lead", "gap", "short", "long"):
             low, high = getattr(self, name)
             if low > high:
-                raise UserError(f"{self.key_of(name)}=[{low},{high}]: give the shorter one first")
+                raise UserError(f"{override(name)}: give the shorter one first")
         if self.min_sounds > self.max_sounds:
             raise UserError(
-                f"{self._with_value('min_sounds')}: is above {self._with_value('max_sounds')}; lower it"
+                f"{override('min_sounds')}: is above {override('max_sounds')}; lower it"
             )
         turn = max(self.long[1], self.short[1]) + self.gap[1]
         if self.beat is not None and turn > self.beat:
-            causes = " ".join(map(self._with_value, ("long", "short", "gap")))
             raise UserError(
-                f"{self._with_value('beat')}: turns take up to {turn:.2f} s with {causes}; raise it, or "
-                "lower these"
+                f"{override('beat')}: turns take up to {turn:.2f} s with {override('long')} "
+                f"{override('short')} {override('gap')}; raise it, or lower these"
             )
         longest = self.lead[1] + self.max_sounds * (turn if self.beat is None else self.beat)
         if longest > self.seconds:
             names = ("lead", "max_sounds", "long", "short", "gap", "beat")
-            causes = " ".join(map(self._with_value, names))
             raise UserError(
-                f"{self._with_value('seconds')}: scenes take up to {longest:.2f} s with {causes}; "
-                "raise it, or lower these"
+                f"{override('seconds')}: scenes take up to {longest:.2f} s with "
+                f"{' '.join(map(override, names))}; raise it, or lower these"
             )
-
-    def _with_value(self, name: str) -> str:
-        value = getattr(self, name)
-        return f"{self.key_of(name)}={list(value) if isinstance(value, tuple) else value}"
 
 
 @register_set_settings(world="sound", prefix="SOUND", program="generate_sound")
