@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from functools import partial
 from itertools import islice
@@ -202,7 +202,7 @@ class Extraction:
     def _help_to_extract(self) -> None:
         """Send the maps of this process's batches to the first process."""
         under_way: deque[tuple[Any, Tensor]] = deque()  # keeps maps until they are sent
-        for maps in self._maps(self._own_paths(processes.from_first(None))):
+        for maps in self._own_maps(processes.from_first(None)):
             on_host = maps.cpu()
             under_way.append((processes.send_to_first(on_host), on_host))
             if len(under_way) > WRITE_BEHIND:
@@ -213,7 +213,7 @@ class Extraction:
     def _all_maps(self, num_done: int) -> Iterator[Tensor]:
         """Yield the maps (n, C, H', W') of all batches after the first ``num_done`` images; the
         processes compute the batches in turn."""
-        with closing(self._maps(self._own_paths(num_done))) as own:
+        with closing(self._own_maps(num_done)) as own:
             for turn, first in enumerate(range(num_done, self.shape[0], self.settings.batch_size)):
                 sender = turn % processes.count()
                 if sender == 0:
@@ -223,22 +223,16 @@ class Extraction:
                 maps = torch.empty((size, *self.shape[1:]), dtype=getattr(torch, self.dtype))
                 yield processes.receive(maps, sender)
 
-    def _own_paths(self, num_done: int) -> list[Path]:
-        """The images of this process's batches after the first ``num_done`` images."""
-        starts = range(num_done, self.shape[0], self.settings.batch_size)
-        own = starts[processes.rank() :: processes.count()]
-        return [
-            path
-            for first in own
-            for path in self._image_paths[first : first + self.settings.batch_size]
-        ]
-
-    def _maps(self, paths: Sequence[Path]) -> Generator[Tensor]:
-        """Yield the maps (n, C, H', W') of batches; a GPU may still be computing them."""
-        load = partial(self._backbone.load, size=self.image_size)
-        depth = DECODE_AHEAD * self.settings.batch_size
-        with closing(prefetch(load, paths, threads=self.settings.threads, depth=depth)) as images:
-            while batch := list(islice(images, self.settings.batch_size)):
+    def _own_maps(self, num_done: int) -> Generator[Tensor]:
+        """Yield the maps (n, C, H', W') of this process's batches after the first ``num_done``
+        images; a GPU may still be computing them."""
+        size = self.settings.batch_size
+        starts = range(num_done, self.shape[0], size)[processes.rank() :: processes.count()]
+        paths = [path for first in starts for path in self._image_paths[first : first + size]]
+        load, threads = partial(self._backbone.load, size=self.image_size), self.settings.threads
+        decoded = prefetch(load, paths, threads=threads, depth=DECODE_AHEAD * size)
+        with closing(decoded) as images:
+            while batch := list(islice(images, size)):
                 # Decoded images are (H, W, 3) in memory: stacked so, they are channels last.
                 stacked = torch.from_numpy(np.stack([image.transpose(1, 2, 0) for image in batch]))
                 yield compute_maps(self._backbone, stacked.permute(0, 3, 1, 2))

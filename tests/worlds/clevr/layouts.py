@@ -11,7 +11,7 @@ from filmvqa.worlds.clevr.scenes import (
     LAMP_POSITIONS,
     Layout,
     PlacedObject,
-    sample_layout,
+    sample_layouts,
     to_scene,
 )
 
@@ -22,6 +22,11 @@ def one_object(shape: str, material: str, color: str) -> Layout:
         lamps=LAMP_POSITIONS,
         objects=(PlacedObject("large", color, material, shape, 0.0, 0.0, 20.0),),
     )
+
+
+def sample_layout(rng: np.random.Generator, rules: SceneRules) -> Layout:
+    """Sample one layout, whether or not its objects are visible."""
+    return next(sample_layouts(rng, rules))
 
 
 def sample_scenes(seed: int, count: int, rules: SceneRules | None = None) -> list[Scene]:

@@ -9,9 +9,9 @@ from PIL import Image
 
 from filmvqa.worlds.clevr.render import NO_OBJECT, render
 from filmvqa.worlds.clevr.scene_rules import SceneRules
-from filmvqa.worlds.clevr.scenes import Layout, PlacedObject, sample_layout
+from filmvqa.worlds.clevr.scenes import Layout, PlacedObject
 from filmvqa.worlds.clevr.surfaces import RGB
-from tests.worlds.clevr.layouts import one_object
+from tests.worlds.clevr.layouts import one_object, sample_layout
 from tests.worlds.clevr.reference_renderer import sphere_traced_mask
 from tests.worlds.clevr.released_scenes import SCENES, released_layout
 

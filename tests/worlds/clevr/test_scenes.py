@@ -16,10 +16,10 @@ from filmvqa.worlds.clevr.camera import Camera
 from filmvqa.worlds.clevr.render import Rendered, render, sample_and_render
 from filmvqa.worlds.clevr.scene_file import Scene
 from filmvqa.worlds.clevr.scene_rules import COGENT, SceneRules
-from filmvqa.worlds.clevr.scenes import RADII, sample_layout, sample_layouts, to_scene
+from filmvqa.worlds.clevr.scenes import RADII, sample_layouts, to_scene
 from filmvqa.worlds.engine.schema import encode_json
 from tests.conftest import examples
-from tests.worlds.clevr.layouts import sample_scenes
+from tests.worlds.clevr.layouts import sample_layout, sample_scenes
 
 SEEDS = st.integers(0, 2**32 - 1)
 

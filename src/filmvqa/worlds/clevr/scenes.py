@@ -110,11 +110,6 @@ def sample_layouts(rng: np.random.Generator, rules: SceneRules) -> Iterator[Layo
     )
 
 
-def sample_layout(rng: np.random.Generator, rules: SceneRules) -> Layout:
-    """Sample one layout, whether or not its objects are visible; see ``sample_layouts``."""
-    return next(sample_layouts(rng, rules))
-
-
 def _try_layout(
     rng: np.random.Generator, rules: SceneRules, count: int, camera: Camera, lamps: Array
 ) -> Layout | None:
