@@ -82,31 +82,18 @@ class Node(msgspec.Struct, dict=True):
             return ["Relation", *values] if self.is_relate else values
         return list(world.functions[self.type].side_inputs)
 
-    def append_steps(
-        self,
-        program: list[Function],
-        inputs: list[int],
-        values: Mapping[str, str | None],
-        world: World,
-    ) -> int:
-        """Append the node's steps to a program, and return the index of the last one.
+    def steps(self, values: Mapping[str, str | None], world: World) -> list[tuple[str, str | None]]:
+        """The functions of the node's steps with their values; each is the input of the next.
 
-        ``inputs`` are the indices of the steps whose outputs are the node's inputs; ``values`` has
-        the values of its side inputs by name.
+        ``values`` has the values of the node's side inputs by name.
         """
+        names = self.side_inputs
         if not self.is_composite:
-            value = values[self.side_inputs[0]] if self.side_inputs else None
-            return _append_step(program, self.type, inputs, value)
-        step, names = inputs[0], self.side_inputs
-        if len(names) > len(world.filter_attributes):
-            step = _append_step(program, "relate", [step], values[names[0]])
-            names = names[1:]
-        for attribute, name in zip(world.filter_attributes, names, strict=True):
-            value = values[name]
-            if value is not None:
-                step = _append_step(program, f"filter_{attribute}", [step], value)
-        last = self.last_function
-        return step if last == "filter" else _append_step(program, last, [step], None)
+            return [(self.type, values[names[0]] if names else None)]
+        steps = [("relate", values[names[0]])] if self.is_relate else []
+        named = zip(world.filter_attributes, names[len(steps) :], strict=True)
+        steps += [(f"filter_{name}", values[n]) for name, n in named if values[n] is not None]
+        return steps if self.last_function == "filter" else [*steps, (self.last_function, None)]
 
     def apply(
         self,
@@ -158,13 +145,6 @@ class Node(msgspec.Struct, dict=True):
         if side_types != expected:
             return f"({self.type}) has side inputs of the types {side_types}, not {expected}"
         return None
-
-
-def _append_step(
-    program: list[Function], function: str, inputs: list[int], value: str | None
-) -> int:
-    program.append(Function(function, inputs, [] if value is None else [value]))
-    return len(program) - 1
 
 
 class Constraint(msgspec.Struct):
@@ -308,7 +288,10 @@ class Template(msgspec.Struct, dict=True):
         last_steps: list[int] = []
         for node, values in zip(self.nodes, values_of_nodes, strict=False):
             inputs = [last_steps[i] for i in node.inputs]
-            last_steps.append(node.append_steps(program, inputs, values, world))
+            for function, value in node.steps(values, world):
+                program.append(Function(function, inputs, [] if value is None else [value]))
+                inputs = [len(program) - 1]
+            last_steps.append(inputs[0])
         return program
 
     def refers(self, world: World = CLEVR) -> bool:
