@@ -150,5 +150,5 @@ def test_sounds_out_of_order_or_without_relationships(
     with pytest.raises(UserError, match="scene 3: no relationships"):
         ask(sounds, tmp_path, world="sound", relate_by=None)
     sounds["scenes"][3]["objects"].reverse()
-    with pytest.raises(UserError, match=r"scene 3: .*not stand in the order of their positions"):
+    with pytest.raises(UserError, match=r"scene 3: .*not in the order of their positions"):
         ask(sounds, tmp_path, world="sound", relate_by=relate_sounds)

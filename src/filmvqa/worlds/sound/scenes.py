@@ -113,13 +113,6 @@ def order_relations(count: int) -> dict[str, list[list[int]]]:
     }
 
 
-class _Position(msgspec.Struct):
-    position: str
-
-
-class _Positions(msgspec.Struct):
-    objects: list[_Position]
-
 
 @register_relate("sound")
 def relate(scene: dict[str, Any]) -> dict[str, list[list[int]]]:
@@ -130,9 +123,9 @@ def relate(scene: dict[str, Any]) -> dict[str, list[list[int]]]:
     ValueError
         If the sounds are not in the order of their positions.
     """
-    positions = [sound.position for sound in msgspec.convert(scene, _Positions).objects]
+    positions = [sound["position"] for sound in scene["objects"]]
     if positions != list(SOUND.attributes["position"][: len(positions)]):
-        raise ValueError("its sounds do not stand in the order of their positions")
+        raise ValueError("its sounds are not in the order of their positions")
     return order_relations(len(positions))
 
 
