@@ -43,12 +43,10 @@ def check_answers(questions: Sequence[Question], scenes: Sequence[Any]) -> None:
     assert questions
     for question in questions:
         record, scene = json.loads(encode_json(question)), by_image[question.image_index]
-        about_sounds = "directions" not in scene
-        expected = (
-            answer_about_sounds(record["program"], scene["objects"])
-            if about_sounds
-            else answer(record["program"], scene)
-        )
+        if "directions" in scene:
+            expected = answer(record["program"], scene)
+        else:
+            expected = answer_about_sounds(record["program"], scene["objects"])
         assert record["answer"] == expected, record
 
 

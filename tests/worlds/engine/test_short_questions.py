@@ -63,7 +63,7 @@ def test_answers_agree_with_a_reference_engine(scenes: list[Scene], seed: str, n
 
 
 def test_numbers_are_those_of_the_scenes(scenes: list[Scene], questions: list[Question]) -> None:
-    """ "How many things are there?" counts all objects; large numbers are not rare."""
+    """Questions about things count all objects; large numbers are not rare."""
     numbers = [q for q in short(questions) if q.question_family_index == 84]
     by_image = {scene.image_index: len(scene.objects) for scene in scenes}
     for question in numbers:
