@@ -113,7 +113,6 @@ def order_relations(count: int) -> dict[str, list[list[int]]]:
     }
 
 
-
 @register_relate("sound")
 def relate(scene: dict[str, Any]) -> dict[str, list[list[int]]]:
     """Compute the relationships of a decoded scene from the order of its sounds.
