@@ -474,7 +474,7 @@ def test_our_own_rows_in_a_file_that_joins_others(tmp_path: Path) -> None:
     assert np.array_equal(row_of(path, 7), MAPS[7])
     (tmp_path / "part_5.h5").rename(tmp_path / "elsewhere.h5")
     refused_and_kept(
-        lambda: open_feature_file(path), path, r"rows 5 to 8: .*part_5\.h5, which is not there"
+        lambda: open_feature_file(path), path, r"rows 5 to 8: .*part_5\.h5, which is missing"
     )
 
 

@@ -327,7 +327,7 @@ def test_two_files_of_one_split_are_refused(tmp_path: Path, one: str, other: str
         ({"train": "questions/CLEVR_questions.json", "val": "questions/CLEVR_val_questions.json"},
          "notes.txt", "CLEVR_questions.json: names no split and is read as 'train'"),
         ({"train": "questions/CLEVR_train_questions.json"}, "questions/CLEVR_questions.json",
-         "CLEVR_questions.json: names no split and is passed over"),
+         "CLEVR_questions.json: names no split and is ignored"),
     ],
 )  # fmt: skip
 def test_files_by_split(
@@ -530,7 +530,7 @@ def test_a_json_file_that_cannot_be_read_now(tmp_path: Path, name: str) -> None:
     preprocess_questions(layout(tmp_path))
     (tmp_path / name).unlink()
     (tmp_path / name).symlink_to("/proc/self/mem")
-    with pytest.raises(UserError, match=rf"{name}: Input/output error; see whether its disk"):
+    with pytest.raises(UserError, match=rf"{name}: Input/output error; check its disk"):
         preprocess_questions(layout(tmp_path))
 
 

@@ -250,7 +250,7 @@ def test_a_claim_is_reported_without_figures_that_cannot_be_drawn(
     report(tmp_path)
     assert (tmp_path / "kept/decay.csv").exists()
     errors = capsys.readouterr().err
-    assert errors.count("warning: ") == errors.count("; going on without it") == 2
+    assert errors.count("warning: ") == errors.count("; continuing without it") == 2
 
 
 def test_labels_a_curve_along_an_axis_and_question_types(tmp_path: Path) -> None:

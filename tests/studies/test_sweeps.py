@@ -197,5 +197,5 @@ def test_figures_that_cannot_be_drawn_cost_no_report_and_no_run(
     for line, path in ((drawn, "report.png"), (curves, f"{run.name}/curves.png")):
         assert line == (
             f"warning: {tmp_path}/{path}: Matplotlib cannot draw it (RuntimeError: latex was not "
-            "able to process the string); going on without it"
+            "able to process the string); continuing without it"
         )

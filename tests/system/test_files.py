@@ -36,7 +36,7 @@ def test_outputs_that_cannot_be_written_are_named(public: Path) -> None:
     def work() -> None:
         for name, message in (
             ("file/a", "is a file, not a folder"),
-            ("sealed", "is a folder, and a file would be written"),
+            ("sealed", "is a folder, not a file"),
             ("sealed/a", "cannot be written; change the permissions of"),
             ("sealed/new/a", "cannot be written; change the permissions of"),
             ("hidden/new/a", "cannot be written; change the permissions of"),

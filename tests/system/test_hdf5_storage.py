@@ -115,7 +115,7 @@ def test_parts_are_looked_for_where_hdf5_opens_them(
         if file["x"][:].any():
             check_is_there(file["x"])
         else:
-            with pytest.raises(UserError, match="which is not there"):
+            with pytest.raises(UserError, match="which is missing"):
                 check_is_there(file["x"])
 
 
@@ -134,12 +134,12 @@ def raw(folder: Path) -> h5py.File:
 
 
 CHANGES: dict[str, tuple[Callable[[Path], object], str]] = {
-    "gone": (lambda f: (f / "b.raw").unlink(), r"rows 4 to 11: .*b\.raw, which is not there"),
+    "gone": (lambda f: (f / "b.raw").unlink(), r"rows 4 to 11: .*b\.raw, which is missing"),
     "short": (
         lambda f: (f / "b.raw").write_bytes(bytes(90)),
-        r"rows 4 to 11: .*b\.raw, which is sh",
+        r"rows 4 to 11: .*b\.raw, which is too short",
     ),
-    "first": (lambda f: (f / "a.raw").unlink(), r"rows 0 to 4: .*a\.raw, which is not there"),
+    "first": (lambda f: (f / "a.raw").unlink(), r"rows 0 to 4: .*a\.raw, which is missing"),
 }
 
 

@@ -24,7 +24,7 @@ def test_a_failure_is_one_warning(error: Exception, warning: str, capsys) -> Non
         raise error
 
     draw()
-    assert capsys.readouterr().err == f"warning: {warning}; going on without it\n"
+    assert capsys.readouterr().err == f"warning: {warning}; continuing without it\n"
 
 
 def test_an_interruption_is_none(capsys) -> None:

@@ -1,1 +1,1 @@
-"""What the operating system and the machine give: files, locks, memory, devices, processes."""
+"""The operating system and the machine: files, locks, memory, devices, processes."""

@@ -6,7 +6,7 @@ import os
 
 
 def cores() -> int:
-    """How many cores this process may use: on a cluster its job's, not all of the node's."""
+    """The number of cores that this process may use: on a cluster the job's, not the node's."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

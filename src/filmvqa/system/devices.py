@@ -1,4 +1,4 @@
-"""Devices, their hardware, and the precision of computations on them."""
+"""Devices, and the precision of computations on them."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _TYPES = ("cpu", "cuda", "mps")
 
 
 def choose_device(name: str) -> torch.device:
-    """The torch device ``name``; ``auto`` is the GPU if there is one, else the CPU. Of several
-    processes on a machine each has a GPU of its own.
+    """The torch device ``name``; ``auto`` is the GPU if there is one, else the CPU. Each process of
+    a machine gets a different GPU.
 
     Raises
     ------
     UserError
-        For a name that is none of the known devices, or if this machine has no such device.
+        For an unknown name, or if this machine has no such device.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -52,8 +52,8 @@ def choose_device(name: str) -> torch.device:
 
 
 def hardware(device: torch.device) -> dict[str, Any]:
-    """The name of the processor and its instructions for vectors, the number of threads of torch,
-    and the name of the device."""
+    """The names of the processor and the device, the processor's vector instructions, and the number
+    of torch's threads."""
     processor = platform.processor()
     if Path("/proc/cpuinfo").exists():
         lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -69,22 +69,22 @@ def hardware(device: torch.device) -> dict[str, Any]:
 
 @cache
 def has_fast_bfloat16(device_type: str) -> bool:
-    """Whether the hardware has instructions for bfloat16 matrix products; without them bfloat16 is
-    slower than float32. Kept by the kind of device."""
+    """Whether the hardware has instructions for bfloat16 matrix products. Without them bfloat16 is
+    slower than float32."""
     if device_type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    # torch has no public functions for this; a version without the private ones counts as slow.
+    # torch has no public functions for this. A version without the private ones counts as slow.
     checks = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
     return device_type == "cpu" and any(getattr(torch.cpu, check, bool)() for check in checks)
 
 
 def has_amx() -> bool:
-    """Whether the processor has AMX, by which bfloat16 products are far faster than float32's."""
+    """Whether the processor has AMX, with which bfloat16 products are far faster than float32's."""
     return bool(getattr(torch.cpu, "_is_amx_tile_supported", bool)())
 
 
 def use_bfloat16(device: torch.device, precision: str) -> bool:
-    """Whether ``precision`` is bfloat16 on ``device``: ``auto`` is where bfloat16 is fast."""
+    """Whether to compute in bfloat16: ``precision`` asks for it, or is ``auto`` and it is fast."""
     return precision == "bfloat16" or (precision == "auto" and has_fast_bfloat16(device.type))
 
 
@@ -103,13 +103,14 @@ def compute_dtype(tensor: Tensor) -> torch.dtype:
 
 
 def at_least_float32(tensor: Tensor) -> Tensor:
-    """The tensor in float32 if its dtype is a lower one, for what bfloat16 would round too much;
-    float64 stays."""
+    """The tensor in float32 if its precision is lower, for computations that bfloat16 would round
+    too much; float64 is unchanged."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """Copy a host tensor to a device without waiting for the device; one that is there stays."""
+    """Copy a host tensor to a device without waiting for the device. A tensor that is already there
+    is returned unchanged."""
     if device.type == "cuda" and not tensor.is_cuda:
         tensor = tensor.pin_memory()
     return tensor.to(device, non_blocking=True)

@@ -19,7 +19,7 @@ class OptionError(ValueError):
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal stopped the work; the message says which, and how far it came if that is saved.
+    """A signal stopped the work. The message names it, and the step that was saved.
 
     Attributes
     ----------
@@ -33,17 +33,17 @@ class Interrupted(KeyboardInterrupt):
 
 
 def one_line(error: BaseException, limit: int = 160) -> str:
-    """A library's error message as one line of at most ``limit`` characters, to quote it in a
+    """A library's error message on one line of at most ``limit`` characters, to quote in a
     ``UserError``."""
     return " ".join(str(error).split())[:limit] or type(error).__name__
 
 
 def warn(message: str) -> None:
-    """Print a warning as one line on standard error."""
+    """Print a one-line warning on standard error."""
     print(f"warning: {printable(message)}", file=sys.stderr, flush=True)
 
 
 def printable(message: str) -> str:
-    """A message as one line; control characters, which a broken file may contain, are replaced."""
+    """A message on one line, in which control characters (from a broken file) are replaced."""
     line = " ".join(message.split())
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in line)

@@ -1,6 +1,6 @@
-"""Figures of Matplotlib, opened, laid out and written the same way everywhere.
+"""Matplotlib figures, opened, laid out and written the same way everywhere.
 
-They are ``Figure`` objects without pyplot, drawn with Matplotlib's own settings: neither a user's
+They are ``Figure`` objects without pyplot, with Matplotlib's default settings: neither a user's
 ``matplotlibrc`` nor a backend changes them.
 """
 
@@ -25,26 +25,27 @@ from filmvqa.system.side_output import environment
 
 @contextmanager
 def draw_figure(target: str | Path, width: float, height: float, dpi: int = 120) -> Iterator[Any]:
-    """An empty figure, in inches, whose parts are laid out without overlapping.
+    """An empty figure of ``width`` by ``height`` inches, in which nothing overlaps.
 
-    At the block's end it is written as PNG; an existing file is replaced once that is complete.
+    At the end of the block the figure is written as PNG. A file at ``target`` is replaced only by a
+    complete one.
 
     Raises
     ------
     UserError
-        If Matplotlib cannot be imported, or cannot draw it.
+        If Matplotlib cannot be imported, or cannot draw the figure.
     """
     log = logging.getLogger("matplotlib")
     level = log.level
-    log.setLevel(logging.ERROR)  # of folders and fonts that it replaces by others
+    log.setLevel(logging.ERROR)  # no warnings of missing fonts and folders
     try:
-        # A backend that is not installed, or settings that are broken, would fail the import.
+        # A missing backend or broken settings would make the import fail.
         with environment(MPLBACKEND="agg", MATPLOTLIBRC=os.devnull):
             import matplotlib  # takes half a second
             from matplotlib.figure import Figure
         with matplotlib.rc_context(), warnings.catch_warnings(action="ignore"):
             matplotlib.rcdefaults()
-            # Texts are as they are given, also with dollars.
+            # Dollar signs are text, not mathematics.
             matplotlib.rcParams.update({"grid.alpha": 0.3, "text.parse_math": False})
             figure = Figure(figsize=(width, height), layout="constrained")
             yield figure
@@ -62,8 +63,7 @@ def draw_figure(target: str | Path, width: float, height: float, dpi: int = 120)
 
 
 def _write_powers_plainly(figure: Any) -> None:
-    """Let logarithmic axes say 0.1 where Matplotlib's formatters write mathematical text, which is
-    shown as it is."""
+    """Label logarithmic axes with 0.1 instead of mathematical text, which would not be parsed."""
     from matplotlib.ticker import FuncFormatter, LogFormatterMathtext, NullFormatter
 
     for axes in figure.axes:
@@ -75,7 +75,7 @@ def _write_powers_plainly(figure: Any) -> None:
 
 
 def add_plots(figure: Any, rows: int = 1, columns: int = 1, **options: Any) -> list[Any]:
-    """Axes with a faint grid, row by row; ``options`` are those of ``subplots``."""
+    """Axes with a faint grid, row by row; ``options`` go to ``subplots``."""
     grid = figure.subplots(rows, columns, squeeze=False, **options)
     for axes in grid.flat:
         axes.grid()
@@ -83,7 +83,7 @@ def add_plots(figure: Any, rows: int = 1, columns: int = 1, **options: Any) -> l
 
 
 def add_pictures(figure: Any, count: int, columns: int, *, ticks: bool = False) -> list[Any]:
-    """Axes for so many pictures, in rows of ``columns``, by default without ticks."""
+    """Axes for ``count`` pictures, in rows of ``columns``, by default without ticks."""
     rows = max(1, -(-count // columns))
     grid = figure.subplots(rows, columns, squeeze=False)
     for axes in grid.flat:
@@ -95,12 +95,12 @@ def add_pictures(figure: Any, count: int, columns: int, *, ticks: bool = False) 
 
 
 def write_below(axes: Any, *texts: str, width: int, size: float) -> None:
-    """Write texts below a picture, each in lines of so many characters."""
+    """Write texts below a picture, each wrapped at ``width`` characters."""
     axes.set_xlabel("\n".join(textwrap.fill(text, width) for text in texts), fontsize=size)
 
 
 def add_legend(figure: Any, columns: int, entries: tuple[Any, ...] = (), **options: Any) -> None:
-    """A legend above a figure, of entries (handles and texts), by default of all that it shows."""
+    """Add a legend above a figure, of ``entries`` (handles, texts) or of all that is labelled."""
     options = {"loc": "outside upper center", "frameon": False, **options}
     figure.legend(*entries, ncols=columns, **options)
 
@@ -113,6 +113,6 @@ def draw_intervals(
 
 
 def outline(axes: Any, mask: NDArray[np.bool_], color: str = "yellow") -> None:
-    """Draw the outline of a mask (H, W) over an image of its size; nothing for an empty one."""
+    """Draw the outline of a mask (H, W) over an image of its size; an empty mask has none."""
     if mask.any():
         axes.contour(mask, [0.5], colors=[color], linewidths=2)

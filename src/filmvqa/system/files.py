@@ -15,8 +15,8 @@ from filmvqa.system.disk import DISK_FULL_ERRNOS, disk_full_error
 from filmvqa.system.errors import UserError
 
 Stamp: TypeAlias = tuple[int, int, int]
-#: Names of hidden files, of what file managers and systems keep for themselves, and of files that a
-#: transfer has not finished.
+#: Names of hidden files, of files that systems and file managers create for themselves, and of
+#: unfinished transfers.
 _LITTER = re.compile(
     r"\..*|(eh)?thumbs\w*\.db|desktop\.ini|icon\r|__macosx|lost\+found|@eadir|\$recycle\.bin|"
     r"system volume information|.*(~|\.part|\.crdownload|\.tmp)",
@@ -25,14 +25,14 @@ _LITTER = re.compile(
 
 
 def is_litter(name: str) -> bool:
-    """Whether a file or folder of this name was left by a file manager, a notebook, the system or
-    an unfinished transfer: it is no part of a data set."""
+    """Whether a file or folder with this name comes from a file manager, a notebook, the system or
+    an unfinished transfer, and so is no part of a data set."""
     return _LITTER.fullmatch(name) is not None
 
 
 @contextmanager
 def atomic_write(path: str | Path, size: int | None = None) -> Iterator[IO[bytes]]:
-    """Open a temporary binary file and rename it to ``path`` when the block ends without error.
+    """Open a temporary binary file, and rename it to ``path`` if the block ends without an error.
 
     The bytes are flushed to the disk before the file is renamed, so a crash leaves either the old
     file or the new one. A temporary file that a killed process left is overwritten. Two processes
@@ -41,12 +41,12 @@ def atomic_write(path: str | Path, size: int | None = None) -> Iterator[IO[bytes
     Parameters
     ----------
     size
-        Number of bytes that will be written, for the message if the disk is full.
+        The number of bytes to write, for the message if the disk is full.
 
     Raises
     ------
     UserError
-        If the disk is full; a file that was at ``path`` is unchanged.
+        If the disk is full; a file at ``path`` is then unchanged.
     """
     path = Path(path)
     temporary_path = path.with_name(f".{path.name}.tmp")
@@ -67,12 +67,13 @@ def atomic_write(path: str | Path, size: int | None = None) -> Iterator[IO[bytes
 
 @contextmanager
 def named_errors(path: str | Path, size: int | None = None) -> Iterator[None]:
-    """Add the file's path to errors of the system that name none, as those of reads and writes.
+    """A block whose system errors name the file ``path`` if they name none, as errors of reads and
+    writes.
 
     Raises
     ------
     UserError
-        If the disk is full; ``size`` is the number of bytes to write, if it is known.
+        If the disk is full; ``size`` is the number of bytes to write, if known.
     """
     try:
         yield
@@ -92,8 +93,8 @@ def write_file(path: str | Path, content: bytes | memoryview | str) -> None:
 
 
 def sync_folder(folder: str | Path) -> None:
-    """Flush a folder's entries to the disk: otherwise a power failure may lose a file that was
-    renamed into it."""
+    """Flush a folder's entries to the disk: without this a power failure may lose a file that was
+    renamed into the folder."""
     if os.name == "posix":
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -103,10 +104,9 @@ def sync_folder(folder: str | Path) -> None:
 
 
 def names_in(folder: str | Path) -> list[str]:
-    """The names of what a folder has, sorted; none if there is no such folder.
+    """The sorted names of a folder's entries; none if there is no such folder.
 
-    Unlike ``Path.glob``, it raises ``OSError`` for a folder that may not be read: that one is not
-    empty.
+    Unlike ``Path.glob``, it raises ``OSError`` for an unreadable folder, which may not be empty.
     """
     try:
         return sorted(path.name for path in Path(folder).iterdir())
@@ -115,10 +115,9 @@ def names_in(folder: str | Path) -> list[str]:
 
 
 def files_below(folder: str | Path, name: str) -> list[Path]:
-    """The files of a name in a folder and in all folders below it, sorted; none if there is no such
-    folder.
+    """The sorted files called ``name`` in a folder and below it; none if there is no such folder.
 
-    Unlike ``Path.rglob``, it raises ``OSError`` for a folder that may not be read.
+    Unlike ``Path.rglob``, it raises ``OSError`` for an unreadable folder.
     """
 
     def refuse(error: OSError) -> None:
@@ -126,12 +125,12 @@ def files_below(folder: str | Path, name: str) -> list[Path]:
             raise error
 
     walk = os.walk(folder, onerror=refuse)
-    return sorted(Path(place) / name for place, _, names in walk if name in names)
+    return sorted(Path(parent) / name for parent, _, names in walk if name in names)
 
 
 def stamp_of(path: str | Path) -> Stamp:
-    """What changes with a file or a folder: its number, size and time; 0 each for one that is not
-    there."""
+    """A file's or folder's inode, size and time of change, which tell whether it changed; zeros if
+    there is none."""
     try:
         status = Path(path).stat()
     except FileNotFoundError:
@@ -156,7 +155,7 @@ def refuse_overwriting(output: str | Path, *inputs: str | Path) -> None:
             )
 
 
-#: What mends a refusal of the system, by its error's number.
+#: The remedy for a system error, by its number.
 _REMEDIES = {
     errno.EAGAIN: "close it in the process that has it open",
     errno.ENOENT: "check the path",
@@ -177,9 +176,9 @@ _REMEDIES = {
 
 
 def system_cause(number: int, words: str | None = None) -> str:
-    """What the system refused by an error of this number, in its own words if they are not given,
-    and the remedy: such an error says nothing against a file's content."""
-    remedy = _REMEDIES.get(number, "see whether its disk and the network are well")
+    """A system error, as ``words`` or the system's own, with its remedy. Such an error does not
+    prove that a file's content is damaged."""
+    remedy = _REMEDIES.get(number, "check its disk and the network")
     return f"{words or os.strerror(number)}; {remedy}, and run again"
 
 
@@ -189,7 +188,7 @@ def can_write(folder: str | Path) -> bool:
 
 
 def check_output(path: str | Path) -> None:
-    """Raise ``UserError`` if the file ``path`` cannot be written; to be called before long work.
+    """Raise ``UserError`` if the file ``path`` cannot be written. Call it before long work.
 
     Nothing is created.
     """
@@ -202,14 +201,14 @@ def check_output(path: str | Path) -> None:
             f"{path}: cannot be written; change the permissions of {folder}, or choose another path"
         )
     if path.is_dir():
-        raise UserError(f"{path}: is a folder, and a file would be written; choose another path")
+        raise UserError(f"{path}: is a folder, not a file; choose another path")
 
 
 def _nearest_existing(path: Path) -> Path:
-    """``path``, or the first of the folders above it that exists."""
+    """``path``, or the nearest folder above it that exists."""
     path = path.absolute()
     for folder in (path, *path.parents):
-        with suppress(OSError):  # in a folder that cannot be searched
+        with suppress(OSError):  # inside a folder that cannot be searched
             if folder.exists():
                 return folder
     return path
@@ -221,7 +220,7 @@ def read_bytes(path: str | Path, remedy: str) -> bytes:
     Raises
     ------
     UserError
-        If it is missing, which ``remedy`` mends, or cannot be read.
+        If it is missing (then the message ends with ``remedy``), or cannot be read.
     """
     try:
         return Path(path).read_bytes()
@@ -232,6 +231,6 @@ def read_bytes(path: str | Path, remedy: str) -> bytes:
 
 
 def sha256_of_file(path: str | Path) -> str:
-    """The SHA-256 of a file's content in hexadecimal; the file is read in blocks."""
+    """The SHA-256 of a file's content in hexadecimal."""
     with open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

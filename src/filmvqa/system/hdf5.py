@@ -1,4 +1,4 @@
-"""Shared by the HDF5 files of questions and of features."""
+"""HDF5 files of questions and of features: opening, errors, hashes."""
 
 from __future__ import annotations
 
@@ -19,32 +19,30 @@ from filmvqa.system.files import system_cause
 if TYPE_CHECKING:
     import h5py
 
-#: Raised by h5py for a file that it cannot read or interpret.
+#: Errors of h5py for a file that it cannot read or interpret.
 HDF5_ERRORS = (
     OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, OverflowError,
     IndexError, MemoryError,
 )  # fmt: skip
-#: HDF5's own reasons, without an error number, that say nothing against the content.
+#: HDF5's reasons without an error number that do not prove damage, with their remedies.
 _OTHER_CAUSES = {
     "already open for": "close it where it is open for writing, or, if that process was killed, "
     "clear its mark (h5clear -s)",
     "memory allocation failed": "free some memory",
     "unable to lock": "close it in the process that has it open",
-    "unable to open external": "put the file back that it has a part in",
-    "plugin": "it needs a filter of HDF5 that is not installed here: rewrite it with h5repack -f "
-    "NONE where it is",
+    "unable to open external": "restore the other file that holds a part of it",
+    "plugin": "it needs an HDF5 filter that is not installed here: rewrite it with h5repack -f "
+    "NONE where that filter is installed",
 }
 _ERRNO = re.compile(r"errno = (\d+)")
-
-
-#: How much of a file is looked through for heaps: ours stand before the rows.
+#: The part of a file that is searched for heaps; in our files they precede the rows.
 _HEAD = 2**20
 
 
 def open_hdf5(path: str | Path, mode: str = "r") -> h5py.File:
-    """As ``h5py.File`` of a file that is there; raises one of ``HDF5_ERRORS``, also for a broken
-    heap of texts, in which libhdf5 may go round forever (``H5HG__cache_heap_deserialize``)."""
-    import h5py  # 0.15 s, which a question about a picture does not need
+    """Open an existing file as ``h5py.File`` does. Raises one of ``HDF5_ERRORS``, also for a broken
+    heap of strings, on which libhdf5 may loop forever (``H5HG__cache_heap_deserialize``)."""
+    import h5py  # takes 0.15 s, and questions about pictures do not need it
 
     with open(path, "rb") as stream:
         head = stream.read(_HEAD)
@@ -53,7 +51,7 @@ def open_hdf5(path: str | Path, mode: str = "r") -> h5py.File:
         end = heap.start() + int.from_bytes(head[at - 8 : at], "little")
         while at + 16 <= min(end, len(head)):
             size = int.from_bytes(head[at + 8 : at + 16], "little")
-            # An object has a head and is padded; what is free, of index 0, counts its own head.
+            # Objects have a header and padding; the size of free space (index 0) includes both.
             is_object = head[at : at + 2] != b"\0\0"
             step = 16 + (size + 7) // 8 * 8 if is_object else size
             if step < 16 or at + step > end:
@@ -63,16 +61,16 @@ def open_hdf5(path: str | Path, mode: str = "r") -> h5py.File:
 
 
 def outside_cause(error: BaseException) -> str | None:
-    """Why a file could not be read although its content may be whole, and the remedy: it is locked
-    or forbidden, the process has no descriptor or memory left, the disk does not answer.
+    """Why a file whose content may be intact could not be read, and the remedy: the file is locked
+    or forbidden, the process has no descriptor or memory left, or the disk does not answer.
 
-    None for all other ``HDF5_ERRORS``: they prove that the content itself is broken. Only such a
-    file may be replaced, or be called one to delete.
+    None for all other ``HDF5_ERRORS``: they prove that the content is damaged. Only a damaged file
+    may be replaced, and only for such a file may a message ask the user to delete it.
     """
     message = one_line(error)
     number = error.errno if isinstance(error, OSError) else None
-    if number is None and (found := _ERRNO.search(str(error))):  # only OSError has an attribute
-        number = int(found[1])
+    if number is None and (match := _ERRNO.search(str(error))):  # only OSError has the attribute
+        number = int(match[1])
     if isinstance(error, MemoryError):
         number = errno.ENOMEM
     if number is not None:
@@ -84,7 +82,7 @@ def outside_cause(error: BaseException) -> str | None:
 
 
 def unreadable(path: str | Path, error: BaseException, remedy: str) -> UserError:
-    """The error that an HDF5 file cannot be read; ``remedy`` is that for broken content."""
+    """The error for an HDF5 file that cannot be read; ``remedy`` is for damaged content."""
     cause = outside_cause(error)
     if cause is not None:
         return UserError(f"{path}: cannot be accessed now: {cause}")
@@ -92,7 +90,7 @@ def unreadable(path: str | Path, error: BaseException, remedy: str) -> UserError
 
 
 def arrays_sha256(arrays: Mapping[str, NDArray[Any]]) -> str:
-    """Hash of arrays with their names, types and shapes, in the order of their names."""
+    """Hash of arrays with their names, types and shapes, sorted by name."""
     digest = hashlib.sha256()
     for name, values in sorted(arrays.items()):
         digest.update(f"{name} {values.dtype.str} {values.shape} ".encode())
@@ -101,22 +99,22 @@ def arrays_sha256(arrays: Mapping[str, NDArray[Any]]) -> str:
 
 
 def image_name_crc32(names: Iterable[str]) -> NDArray[np.uint32]:
-    """CRC-32 (N,) of image names: by them a question file and a feature file see whether both mean
-    the same image by an index."""
+    """CRC-32 (N,) of image names, which show whether a question file and a feature file have the
+    same image at an index."""
     return np.array([zlib.crc32(name.encode()) for name in names], np.uint32)
 
 
-#: CRC-32's table, and which of its entries has a byte at its top.
+#: CRC-32's table, and the index of the entry with a given top byte.
 _TABLE = np.array([~zlib.crc32(bytes([i]), 2**32 - 1) & 2**32 - 1 for i in range(256)], np.uint32)
 _BY_TOP = np.argsort(_TABLE >> 24).astype(np.uint32)
-#: The usual endings of pictures.
+#: The usual endings of image files.
 _ENDINGS = (b".png", b".jpg", b".jpeg", b".PNG", b".JPG", b".JPEG")
 
 
 def name_the_same(ours: NDArray[np.uint32], theirs: NDArray[np.uint32]) -> NDArray[np.bool_]:
-    """Whether two names (N,), of which only the CRC-32 is known, are the same but for the endings
-    of pictures: ``CLEVR_val_000000.png`` in a JSON, and ``.jpg`` in the folder. Files of earlier
-    versions have no other record of names."""
+    """Whether names (N,), of which only the CRC-32 is known, are equal apart from their endings:
+    ``CLEVR_val_000000.png`` in the JSON may be ``.jpg`` in the folder. Files of earlier versions
+    record nothing else of the names."""
     same = ours == theirs
     if not same.all():
         stems = [[_without(checksums, end) for end in _ENDINGS] for checksums in (ours, theirs)]
@@ -127,8 +125,8 @@ def name_the_same(ours: NDArray[np.uint32], theirs: NDArray[np.uint32]) -> NDArr
 
 
 def _without(checksums: NDArray[np.uint32], ending: bytes) -> NDArray[np.uint32]:
-    """The CRC-32 (N,) of texts without an ending, from those of the whole texts: a byte is the
-    table's entry that gave the top of the checksum."""
+    """The CRC-32 (N,) of texts without an ending, from those of the whole texts. The top byte of a
+    checksum tells which entry of the table the last step used."""
     state = ~checksums
     for byte in reversed(ending):
         entry = _BY_TOP[state >> 24]
@@ -137,5 +135,5 @@ def _without(checksums: NDArray[np.uint32], ending: bytes) -> NDArray[np.uint32]
 
 
 def names_sha256(names: Iterable[str]) -> str:
-    """Hash of image names in index order: ties a question file to its features."""
+    """Hash of image names in index order, which ties a question file to its features."""
     return hashlib.sha256("\n".join(names).encode()).hexdigest()

@@ -13,45 +13,46 @@ from filmvqa.system.files import is_litter, names_in
 _PICTURE_ENDING = re.compile(r"\.(png|jpe?g)$", re.IGNORECASE)
 _NUMBER_IN_NAME = re.compile(r"(\d+)\.[A-Za-z]+")
 #: Question files of CLEVR, CoGenT, Super-CLEVR and sets of sounds, of CLEVR-Humans, and of
-#: CLEVR-Math; those of generators whose name gives no split.
+#: CLEVR-Math.
 _QUESTION_FILE = re.compile(
     r"(?:(?:(?:super)?CLEVR|SOUND)_(\w+)_questions|CLEVR-Humans-(\w+)|CLEVR-Math-(\w+))\.json(?:\.gz)?",
     re.IGNORECASE,
 )
-#: The endings of tables of a user's own, and what makes a set of one.
+#: Question files of generators, whose names give no split.
+_WITHOUT_SPLIT = re.compile(r"(?:super)?CLEVR_questions(?:_\w+)?\.json(?:\.gz)?", re.IGNORECASE)
+#: The endings of a user's tables, and how to import one.
 _TABLES = {".csv", ".tsv", ".jsonl", ".ndjson"}
 _IMPORT = "make a set of it with scripts/import_questions.py source={}"
-_WITHOUT_SPLIT = re.compile(r"(?:super)?CLEVR_questions(?:_\w+)?\.json(?:\.gz)?", re.IGNORECASE)
 
 
 def image_number(name: str) -> int | None:
-    """The number before the ending of an image's name, which is the image's index:
-    ``CLEVR_val_000007.png`` is image 7. None if the name has none."""
-    found = _NUMBER_IN_NAME.search(name)
-    return int(found[1]) if found and found.end() == len(name) else None
+    """The number at the end of an image's name, which is the image's index: 7 for
+    ``CLEVR_val_000007.png``. None if there is no number."""
+    match = _NUMBER_IN_NAME.search(name)
+    return int(match[1]) if match and match.end() == len(name) else None
 
 
 def image_stem(name: str) -> str:
-    """An image's name without its ending: many sets have JPEGs where their JSON says ``.png``."""
+    """An image's name without its ending: many sets have JPEGs, and ``.png`` in their JSON."""
     return _PICTURE_ENDING.sub("", name)
 
 
 def hint_at_deeper(root: Path, inner: str) -> str:
-    """Where a part of a set that ``root`` does not have is one folder deeper, as archives unpack it
-    (``CLEVR_v1.0/images``); empty if it is not."""
-    roots = [str(root / found.relative_to(root).parts[0]) for found in root.glob(f"*/{inner}")]
-    options = " or ".join(f"data.root={place}" for place in sorted(set(roots)))
+    """The remedy if a part of a set lies one folder below ``root``, as archives unpack it
+    (``CLEVR_v1.0/images``); else empty."""
+    roots = {str(root / path.relative_to(root).parts[0]) for path in root.glob(f"*/{inner}")}
+    options = " or ".join(f"data.root={deeper}" for deeper in sorted(roots))
     return f"it is one folder deeper: give {options}" if options else ""
 
 
 def refuse_table(path: Path) -> None:
-    """Raise ``UserError`` for a table of a user's own, where question JSON is wanted."""
+    """Raise ``UserError`` if a file that must be question JSON is a user's table."""
     if path.suffix.lower() in _TABLES:
         raise UserError(f"{path}: is no question JSON; {_IMPORT.format(path)}")
 
 
 class _Entry:
-    """A file or folder in one of a layout's folders: its name, with the layout's fields in
+    """A file or folder in one of a layout's folders; its name may hold fields of the layout in
     braces."""
 
     def __init__(self, name: str, folder: str = "folder") -> None:
@@ -68,7 +69,7 @@ class DatasetLayout:
 
     The folders of images, question JSON, question HDF5 and feature HDF5 may be outside ``root``,
     so that several sets can share them (``DatasetLayout.under``). ``backbone`` is the name of the
-    network that computed the features, ``prefix`` what names of generated JSON begin with.
+    network that computed the features. ``prefix`` begins the names of generated JSON files.
     """
 
     root: Path
@@ -125,21 +126,21 @@ class DatasetLayout:
         return self.root / "scenes" / f"{self.prefix}_{split}_scenes.json"
 
     def question_json(self, split: str) -> Path:
-        """The question JSON of a split, under CLEVR's name or the like."""
+        """The question JSON of a split under its usual name, such as CLEVR's."""
         return self.questions / f"{self.prefix}_{split}_questions.json"
 
     def question_json_by_split(self, train_split: str = "train") -> dict[str, Path]:
-        """The question JSON of each split that has one, plain or compressed (``.gz``), under the
-        names of CLEVR, CoGenT, CLEVR-Humans, CLEVR-Math or Super-CLEVR.
+        """The question JSON by split, plain or compressed (``.gz``), under the names of CLEVR,
+        CoGenT, CLEVR-Humans, CLEVR-Math or Super-CLEVR.
 
-        They are in ``questions``, or in ``root``, where CLEVR-Humans has them. A single file whose
-        name gives no split, such as ``CLEVR_questions.json`` of CLEVR's generator, is that of
-        ``train_split``.
+        The files are in ``questions``, or in ``root``, where CLEVR-Humans has them. A single file
+        whose name gives no split, such as ``CLEVR_questions.json`` of CLEVR's generator, is read as
+        that of ``train_split``.
 
         Raises
         ------
         UserError
-            If no split has one, or a split has two.
+            If there is no file, or two for a split.
         """
         by_split: dict[str, Path] = {}
         without_split, tables = [], []
@@ -149,8 +150,8 @@ class DatasetLayout:
                 if split in by_split:
                     raise UserError(
                         f"{path}: is a second question file of the split {split!r}, beside "
-                        f"{by_split[split]}; move one of them to a folder of its own, and read it "
-                        "with its own data.root"
+                        f"{by_split[split]}; move one of them to another folder, and read it "
+                        "with another data.root"
                     )
                 by_split[split] = path
             elif _WITHOUT_SPLIT.fullmatch(path.name):
@@ -160,21 +161,21 @@ class DatasetLayout:
         for path in without_split:
             rename = "rename it to CLEVR_<split>_questions.json"
             if train_split not in by_split and len(without_split) == 1:
-                warn(f"{path}: names no split and is read as {train_split!r}; else {rename}")
+                warn(f"{path}: names no split and is read as {train_split!r}; if wrong, {rename}")
                 by_split[train_split] = path
             elif train_split in by_split:
-                warn(f"{path}: names no split and is passed over; {rename} to have it read")
+                warn(f"{path}: names no split and is ignored; {rename} to use it")
             else:
                 others = ", ".join(p.name for p in without_split if p != path)
                 raise UserError(f"{path}: names no split, as {others}; {rename}")
         for path in tables if by_split else []:
-            warn(f"{path}: is no question JSON and is passed over; {_IMPORT.format(path)}")
+            warn(f"{path}: is no question JSON and is ignored; {_IMPORT.format(path)}")
         if not by_split:
             for path in self._files_of_questions():
                 refuse_table(path)
             remedy = hint_at_deeper(self.root, "questions/*_questions.json*") or (
                 "download the set (scripts/download_clevr.py), generate it "
-                "(scripts/generate_clevr.py), or make it of your own (scripts/import_questions.py)"
+                "(scripts/generate_clevr.py), or import your own (scripts/import_questions.py)"
             )
             raise UserError(f"{self.questions}: no CLEVR_<split>_questions.json in it; {remedy}")
         return by_split
@@ -197,7 +198,7 @@ class DatasetLayout:
         return self.h5 / f"{split}_questions.h5"
 
     def program_targets_h5(self, split: str) -> Path:
-        """The HDF5 of what the programs of a split's questions name in its pictures."""
+        """The HDF5 of the objects that the programs of a split's questions name in its images."""
         return self.h5 / f"{split}_program_targets.h5"
 
     def feature_h5(self, split: str) -> Path:
@@ -205,20 +206,18 @@ class DatasetLayout:
         return self.features / f"{split}_features_{self.backbone.replace('/', '_')}.h5"
 
     def mask_h5(self, split: str) -> Path:
-        """The HDF5 of the objects that a split's images show."""
+        """The HDF5 of the masks of the objects in a split's images."""
         return self.features / f"{split}_masks.h5"
 
-    #: The settings that a generated set was made with.
+    #: The settings of a generated set, and of a set of hints.
     generator_settings = _Entry("generation.json", "root")
-
-    #: The settings that a set of hints was made with.
     hint_settings = _Entry("hints.json", "root")
 
     #: The folder of a generated set's unfinished splits.
     partial = _Entry(".partial", "root")
 
     def partial_json(self, split: str, content: str, number: int) -> Path:
-        """A finished chunk of an unfinished split; ``content`` is ``scenes`` or ``questions``."""
+        """A finished chunk of an unfinished split. ``content`` is ``scenes`` or ``questions``."""
         return self.partial / split / f"{content}_{number:06d}.json"
 
 
@@ -241,16 +240,15 @@ class RunLayout:
         return sorted(self.folder.glob("step_*.pt"))
 
     def inspection(self, split: str) -> Path:
-        """The folder of what ``inspect_film.py`` shows of a split."""
+        """The folder of ``inspect_film.py``'s figures for a split."""
         return self.folder / f"inspection_{split}"
 
-    #: The folder of what TensorBoard shows.
+    #: The folders of the loggers' files, and W&B's id of the run.
     tensorboard = _Entry("tensorboard")
-    #: The folder of what W&B keeps, and the run's id for it.
     wandb = _Entry("wandb")
     wandb_run = _Entry("wandb_run.json")
     provenance = _Entry("provenance.json")
-    #: The images that were trained on, if they are not all of the split.
+    #: The images that were trained on, unless they are the whole split.
     train_images = _Entry("train_images.json")
     #: The questions of the step in which the loss or a weight was not finite.
     not_finite = _Entry("not_finite.json")
@@ -268,20 +266,20 @@ class EvaluationLayout:
 
     report = _Entry("{split}.json")
     predictions = _Entry("{split}_predictions.jsonl")
-    #: One answer per line, for splits without published answers.
+    #: One answer a line, for splits without published answers.
     answers = _Entry("{split}_answers.txt")
 
 
 @dataclass(frozen=True)
 class CorrectionLayout:
-    """The files of the report on how hints correct the segmentations of a split, in ``folder``."""
+    """The files of ``correct.py``'s report for a split, in ``folder``."""
 
     folder: Path
     split: str
 
     report = _Entry("correction_{split}.json")
     table = _Entry("correction_{split}.md")
-    #: The hints that each image was given, and its scores, a line each.
+    #: Hints and scores, one image a line.
     hints = _Entry("correction_{split}.jsonl")
     #: The figure of scores by the number of hints.
     courses = _Entry("correction_{split}.png")

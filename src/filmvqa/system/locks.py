@@ -15,9 +15,9 @@ from filmvqa.system import processes
 from filmvqa.system.errors import UserError
 from filmvqa.system.files import can_write, check_output, named_errors
 
-#: What a lock's file holds while the marker is made.
+#: The content of a lock's file while the marker is created.
 _MARKING = b"marking\n"
-#: Errors that may mean that the folder cannot be written at all.
+#: Errors that may mean that nothing can be written to the folder.
 _READ_ONLY_ERRNOS = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
 #: Errors of ``flock`` where it does not work: not implemented (Lustre, some FUSE file systems), or
 #: no lock daemon (NFS).
@@ -28,30 +28,31 @@ _NO_FLOCK_ERRNOS = frozenset(
 
 @contextmanager
 def folder_lock(folder: str | Path, name: str = "", patience: float = 0.0) -> Iterator[None]:
-    """Hold an exclusive lock on ``folder``, or on the file or folder ``name`` in it; wait for up to
-    ``patience`` seconds while another process holds it.
+    """Hold an exclusive lock on ``folder``, or on the file or folder ``name`` in it. Wait for up to
+    ``patience`` seconds if another process holds it.
 
     The lock is a ``flock`` of the file ``.lock`` or ``.<name>.lock`` in ``folder``. The operating
     system releases it when the process ends, even if the process is killed. The file may belong to
     another user and be read-only.
 
-    A second file, ``.lock.holder``, is created exclusively and names the process that holds the
-    lock. Where ``flock`` does not work it is the lock: if its process was killed, the next one on
-    the same machine takes its place; on another machine the message names the file. Two machines
-    may mount a file system with different options, and respect each other by it.
+    A second file, the marker ``.lock.holder``, is created exclusively and names the process that
+    holds the lock. Where ``flock`` does not work, the marker is the lock. If its process was
+    killed, the next process on the same machine takes the lock over; on another machine the message
+    names the marker. Two machines that mount a file system with different options exclude each
+    other by the marker.
 
-    While the marker is made, the lock's file says so: of a process that was killed in between an
-    empty one may be left.
+    The lock's file says when the marker is being created: a process that is killed at that moment
+    may leave an empty marker.
 
-    A folder that cannot be written is not locked. Of the processes of a command that torchrun
-    started, the first holds the lock for all.
+    A folder that cannot be written is not locked. If torchrun started several processes, the first
+    holds the lock for all.
 
     Raises
     ------
     UserError
         If another process holds the lock.
     OSError
-        If the lock's file cannot be opened or locked; it is named.
+        If the lock's file, which the error names, cannot be opened or locked.
     """
     if not processes.is_first():
         yield
@@ -67,9 +68,9 @@ def folder_lock(folder: str | Path, name: str = "", patience: float = 0.0) -> It
 
 
 def file_lock(path: str | Path) -> AbstractContextManager[None]:
-    """Hold an exclusive lock on one file that is to be written, as ``folder_lock`` on a folder.
+    """Hold an exclusive lock on a file to be written, as ``folder_lock`` on a folder.
 
-    Raises ``UserError`` at once if the file cannot be written, so before the work for it is done.
+    Raises ``UserError`` at once, before any work, if the file cannot be written.
     """
     if processes.is_first():
         check_output(path)
@@ -77,7 +78,7 @@ def file_lock(path: str | Path) -> AbstractContextManager[None]:
 
 
 def _acquire(path: Path, held: ExitStack) -> str | None:
-    """Lock ``path`` until ``held`` is closed; what to tell the user if another process holds it."""
+    """Lock ``path`` until ``held`` is closed. Returns a message if another process holds it."""
     marker = path.with_name(f"{path.name}.holder")
     with ExitStack() as parts:
         try:
@@ -90,10 +91,10 @@ def _acquire(path: Path, held: ExitStack) -> str | None:
                 return _advice(marker)
             if works:
                 parts.callback(_unlock, descriptor, os.getpid())
-                if not os.fstat(descriptor).st_nlink:  # removed: another would lock another file
+                if not os.fstat(descriptor).st_nlink:  # deleted: the next process makes a new one
                     return _acquire(path, held)
                 if (_content(marker) or _MARKING) == _content(path):
-                    marker.unlink(missing_ok=True)  # its process had this lock, and was killed
+                    marker.unlink(missing_ok=True)  # of a killed process that held this lock
                 _write(descriptor, _MARKING)
             try:
                 _mark(marker, parts)
@@ -106,7 +107,7 @@ def _acquire(path: Path, held: ExitStack) -> str | None:
                     raise
         except OSError as error:
             if error.errno in _READ_ONLY_ERRNOS and not can_write(path.parent):
-                return None  # nothing can be written there, so there is nothing to protect
+                return None  # nothing can be written, so nothing needs protection
             raise
         if works:
             _write(descriptor, _content(marker))
@@ -115,14 +116,14 @@ def _acquire(path: Path, held: ExitStack) -> str | None:
 
 
 def _write(descriptor: int, content: bytes) -> None:
-    """Write a lock's file, unless it is another user's, or the disk is full."""
+    """Write a lock's file, unless another user owns it or the disk is full."""
     with suppress(OSError):
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, content, 0)
 
 
 def _mark(marker: Path, parts: ExitStack) -> None:
-    """Create the marker until ``parts`` is closed. Raises ``Timeout`` if another has done so."""
+    """Create the marker until ``parts`` is closed. Raises ``Timeout`` if it exists."""
     lock = SoftFileLock(marker, thread_local=False)
     with named_errors(marker):
         lock.acquire(blocking=False)
@@ -130,13 +131,13 @@ def _mark(marker: Path, parts: ExitStack) -> None:
 
 
 def _flock(path: Path, descriptor: int) -> tuple[bool, bool]:
-    """Whether ``flock`` works here, and whether this process has got it."""
+    """Whether ``flock`` works here, and whether this process acquired it."""
     try:
         return True, lock_descriptor(descriptor, blocking=False)
     except OSError as error:
         if error.errno == errno.EBADF:
             raise UserError(
-                f"{path}: another user's, and a file system over the network locks only files that "
+                f"{path}: belongs to another user, and a network file system locks only files that "
                 "you may write; give it write permission (chmod a+w), or choose another path"
             ) from None
         if error.errno not in _NO_FLOCK_ERRNOS:
@@ -145,7 +146,7 @@ def _flock(path: Path, descriptor: int) -> tuple[bool, bool]:
 
 
 def _unlock(descriptor: int, process: int) -> None:
-    if os.getpid() == process:  # not a forked child, which shares the lock
+    if os.getpid() == process:  # not in a forked child, which shares the lock
         with suppress(OSError):
             os.ftruncate(descriptor, 0)
         with suppress(OSError):
@@ -153,13 +154,13 @@ def _unlock(descriptor: int, process: int) -> None:
 
 
 def _open(path: Path) -> int:
-    """Open a lock's file, which is created if need be."""
+    """Open a lock's file, and create it if necessary."""
     try:
         return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     except OSError as error:
         if error.errno not in _READ_ONLY_ERRNOS or not os.path.lexists(path):
             raise
-        return os.open(path, os.O_RDONLY)  # another user's, which is enough for flock
+        return os.open(path, os.O_RDONLY)  # another user's file; flock needs no more
 
 
 def _content(path: Path) -> bytes:
@@ -170,8 +171,8 @@ def _content(path: Path) -> bytes:
 
 
 def _advice(marker: Path) -> str:
-    """What a process is told that finds a lock held, by the marker's number and host."""
+    """The message for a lock that is held, with the process and the host that the marker names."""
     process, _, rest = _content(marker).decode(errors="replace").partition("\n")
-    host = rest.partition("\n")[0].partition("?")[0]  # filelock adds a container's own number
+    host = rest.partition("\n")[0].partition("?")[0]  # filelock appends a container's number
     holder = f"process {process} on {host}" if process.isdecimal() and host else "another process"
     return f"{holder} is using it; wait for it, stop it, or choose another path"

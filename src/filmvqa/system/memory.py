@@ -1,4 +1,4 @@
-"""Free memory of the host, and the error when memory runs out."""
+"""The host's free memory, and the error when memory runs out."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from filmvqa.system.errors import UserError
 
 @contextmanager
 def explained_out_of_memory(describe: Callable[[], str]) -> Iterator[None]:
-    """Replace an out-of-memory exception of torch or Python by a ``UserError`` whose message
-    ``describe`` returns."""
+    """Replace an out-of-memory exception of torch or Python by a ``UserError`` with the message
+    that ``describe`` returns."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:  # OutOfMemoryError is a RuntimeError
@@ -27,7 +27,7 @@ def explained_out_of_memory(describe: Callable[[], str]) -> Iterator[None]:
 
 
 def free_memory() -> int:
-    """Bytes of memory that are available without swapping, within the limit of a container."""
+    """Bytes of memory that are available without swapping, within a container's limit."""
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
         fields = dict(line.split(":") for line in lines)
@@ -38,5 +38,5 @@ def free_memory() -> int:
         cgroup = Path("/sys/fs/cgroup")
         limit, used = ((cgroup / f"memory.{name}").read_text() for name in ("max", "current"))
         return min(free, int(limit) - int(used))
-    except (OSError, ValueError):  # no cgroup, or "max": no limit
+    except (OSError, ValueError):  # no cgroup, or no limit ("max")
         return free

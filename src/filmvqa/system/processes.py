@@ -1,8 +1,7 @@
-"""The processes that torchrun started for one command: who this one is, and what they tell each
-other.
+"""The processes that torchrun started for one command: this one's rank, and their communication.
 
-A process is alone until it joins the others: nothing here then communicates, or imports torch. The
-processes of a command call what communicates in the same order.
+A process is alone until it joins the others. Until then nothing here communicates, or imports
+torch. All processes of a command must call communicating functions in the same order.
 """
 
 from __future__ import annotations
@@ -18,16 +17,16 @@ from typing import TYPE_CHECKING, Any, NoReturn
 if TYPE_CHECKING:
     from torch import Tensor
 
-#: For which a process waits for another: preparing data, or saving, may take one of them long. One
-#: that has ended is noticed at once, since its connections close.
+#: How long a process waits for another, which may be preparing data or saving. A process that ended
+#: is noticed at once, since its connections close.
 PATIENCE = timedelta(hours=2)
-#: In the messages of gloo and NCCL when a process that they wait for has ended.
+#: Parts of gloo's and NCCL's messages when a process that they wait for has ended.
 _LOST = re.compile(r"gloo/|Connection (closed|reset)|Broken pipe|NCCL|ncclRemoteError|TCPStore")
 
 
 @dataclass
 class _Place:
-    """A process among those of its command: its number and theirs, on all nodes and on its own."""
+    """A process's rank and the number of processes, on all nodes and on its own node."""
 
     rank: int = 0
     count: int = 1
@@ -46,8 +45,8 @@ def are_several() -> bool:
 
 
 def join() -> None:
-    """Connect the processes that torchrun started, with gloo for tensors on the host and NCCL for
-    those on GPUs; nothing for a process that is alone, or has joined already."""
+    """Connect the processes that torchrun started, by gloo for tensors on the host and NCCL for
+    those on GPUs. Does nothing in a process that is alone or has already joined."""
     if not are_several() or count() > 1:
         return
     import torch
@@ -56,7 +55,7 @@ def join() -> None:
 
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     store, rank, world_size = next(rendezvous("env://", timeout=PATIENCE))
-    # torchrun's store outlives the processes, and has the addresses of those that it replaced.
+    # torchrun's store outlives the processes, and keeps the addresses of those that it replaced.
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     store = dist.distributed_c10d.PrefixStore(f"filmvqa/{attempt}", store)
     dist.init_process_group(
@@ -65,24 +64,23 @@ def join() -> None:
     _PLACE.rank, _PLACE.count = rank, world_size
     _PLACE.rank_on_node = int(os.environ["LOCAL_RANK"])
     _PLACE.store = store
-    here = os.environ.get("LOCAL_WORLD_SIZE")  # of torchrun, not of other launchers
-    _PLACE.count_on_node = int(here or gathered(platform.node()).count(platform.node()))
+    count_here = os.environ.get("LOCAL_WORLD_SIZE")  # torchrun sets it, other launchers do not
+    _PLACE.count_on_node = int(count_here or gathered(platform.node()).count(platform.node()))
 
 
 def end_together() -> None:
-    """End this process with status 0 once all have come here; nothing for a process that is
-    alone."""
+    """End this process with status 0 once all processes are here. Does nothing if it is alone."""
     if count() > 1:
         gathered(None)
         end(0)
 
 
 def end(status: int) -> NoReturn:
-    """End this process, which has joined others, and leave out the interpreter's own end.
+    """End this process, which has joined others, without the interpreter's cleanup.
 
-    That would wait for what is sent to the others, and destroy gloo's threads while they run: in 6
-    of 50 short runs of two processes it aborted one of them, and torchrun then said that a finished
-    run had failed.
+    The cleanup would wait for messages to the others, and destroy gloo's threads while they run: in
+    6 of 50 short runs of two processes it aborted one of them, and torchrun then reported that a
+    finished run had failed.
     """
     sys.stdout.flush()
     sys.stderr.flush()
@@ -90,12 +88,12 @@ def end(status: int) -> NoReturn:
 
 
 def count() -> int:
-    """Number of the command's processes, on all nodes."""
+    """The number of the command's processes, on all nodes."""
     return _PLACE.count
 
 
 def rank() -> int:
-    """Number of this process among them, from 0."""
+    """The number of this process among them, from 0."""
     return _PLACE.rank
 
 
@@ -105,22 +103,22 @@ def is_first() -> bool:
 
 
 def count_on_node() -> int:
-    """Number of the command's processes on this machine."""
+    """The number of the command's processes on this machine."""
     return _PLACE.count_on_node
 
 
 def rank_on_node() -> int:
-    """Number of this process among those of this machine, from 0."""
+    """The number of this process among those of this machine, from 0."""
     return _PLACE.rank_on_node
 
 
 def part_of(length: int) -> slice:
-    """This process' part of a sequence; the parts differ by one element at most."""
+    """This process's part of a sequence; the parts' lengths differ by at most one."""
     return slice(length * rank() // count(), length * (rank() + 1) // count())
 
 
 def from_first(value: Any) -> Any:
-    """The first process' value, which can be pickled, in all of them."""
+    """The first process's value, which must be picklable, in every process."""
     if count() == 1:
         return value
     import torch.distributed as dist
@@ -131,7 +129,7 @@ def from_first(value: Any) -> Any:
 
 
 def gathered(value: Any) -> list[Any]:
-    """The values of all processes, which can be pickled, by rank."""
+    """The values of all processes, which must be picklable, by rank."""
     if count() == 1:
         return [value]
     import torch.distributed as dist
@@ -142,33 +140,33 @@ def gathered(value: Any) -> list[Any]:
 
 
 def gathered_on_node(value: Any) -> list[Any]:
-    """The values of the processes of this machine, by rank; all processes call it."""
+    """The values of this machine's processes, by rank. All processes must call it."""
     first = rank() - rank_on_node()
     return gathered(value)[first : first + count_on_node()]
 
 
 class Vote:
-    """Flags that any process sets and all follow, without waiting for each other: what is asked in
-    one call is answered in the next, and at once in a process that is alone."""
+    """Flags that any process may set for all, without waiting: each call returns the result of the
+    previous one. A process that is alone gets its own flags at once."""
 
     def __init__(self) -> None:
         self._values: Tensor | None = None
         self._work: Any = None
 
     def exchange(self, *flags: bool) -> tuple[bool, ...]:
-        """Of each flag, whether any process had set it in its last call."""
+        """For each flag, whether any process set it in the previous call."""
         if count() == 1:
             return flags
         import torch
         import torch.distributed as dist
 
-        answer = self.close() or (False,) * len(flags)
+        previous = self.close() or (False,) * len(flags)
         self._values = torch.tensor(flags, dtype=torch.uint8)
         self._work = dist.all_reduce(self._values, dist.ReduceOp.MAX, async_op=True)
-        return answer
+        return previous
 
     def close(self) -> tuple[bool, ...] | None:
-        """Wait for what is under way, which is forgotten; returns it, None if nothing is."""
+        """Wait for the exchange under way, and return its result; None if there is none."""
         if self._work is None or self._values is None:
             return None
         self._work.wait()
@@ -177,7 +175,7 @@ class Vote:
 
 
 def sum_over_processes(tensor: Tensor) -> Tensor:
-    """Replace a tensor by the sum of those of all processes; returns it."""
+    """Replace a tensor by its sum over all processes, and return it."""
     if count() > 1:
         import torch.distributed as dist
 
@@ -186,7 +184,7 @@ def sum_over_processes(tensor: Tensor) -> Tensor:
 
 
 def tensors_of_all(tensor: Tensor) -> Tensor:
-    """The tensors of all processes, which have the same shape, stacked by rank."""
+    """The tensors of all processes, of one shape, stacked by rank."""
     if count() == 1:
         return tensor[None]
     import torch.distributed as dist
@@ -197,14 +195,14 @@ def tensors_of_all(tensor: Tensor) -> Tensor:
 
 
 def send_to_first(tensor: Tensor) -> Any:
-    """Begin to send a tensor on the host to the first process; returns what to ``wait`` for."""
+    """Start sending a tensor on the host to the first process; returns a handle with ``wait``."""
     import torch.distributed as dist
 
     return dist.isend(tensor, 0)
 
 
 def receive(tensor: Tensor, sender: int) -> Tensor:
-    """Fill a tensor on the host with what a process sends; returns it."""
+    """Fill a tensor on the host with the one that a process sends, and return it."""
     import torch.distributed as dist
 
     dist.recv(tensor, sender)
@@ -212,8 +210,8 @@ def receive(tensor: Tensor, sender: int) -> Tensor:
 
 
 def is_lost_process(error: BaseException) -> bool:
-    """Whether an error, or one in whose handling it was raised, says that another process of the
-    command has ended; torchrun interrupts those that are left at the same time."""
+    """Whether an error, or its context, says that another process of the command has ended. At the
+    same time torchrun interrupts the remaining processes."""
     if count() == 1:
         return False
     context = error.__context__
@@ -222,10 +220,10 @@ def is_lost_process(error: BaseException) -> bool:
 
 
 def is_first_to_fail() -> bool:
-    """Whether no other process has asked this before, so that one of them reports why all end."""
+    """Whether no other process has called this before, so that only one reports the failure."""
     if _PLACE.store is None:
         return True
     try:
         return bool(_PLACE.store.add("failed", 1) == 1)
-    except RuntimeError:  # the store has ended with another process
+    except RuntimeError:  # the store ended with another process
         return True

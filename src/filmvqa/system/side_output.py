@@ -1,4 +1,5 @@
-"""Output beside a program's work, such as figures and loggers, which never ends that work."""
+"""Output beside a program's work, such as figures and loggers, whose failure never ends that
+work."""
 
 from __future__ import annotations
 
@@ -11,17 +12,17 @@ from filmvqa.system.errors import UserError, one_line, warn
 
 @contextmanager
 def going_on_without(what: str) -> Iterator[None]:
-    """A block, or a function that it decorates, whose failure is one warning."""
+    """A block, or decorated function, whose failure is one warning; ``what`` names its output."""
     try:
         yield
     except Exception as error:
         reason = str(error) if isinstance(error, UserError) else f"{what} ({one_line(error)})"
-        warn(f"{reason}; going on without it")
+        warn(f"{reason}; continuing without it")
 
 
 @contextmanager
 def environment(**variables: str) -> Iterator[None]:
-    """A block in which environment variables have these values."""
+    """A block in which environment variables have other values."""
     previous = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)
     try:

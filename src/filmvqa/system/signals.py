@@ -1,4 +1,4 @@
-"""Signals that ask a program to end, and what every program does on them."""
+"""Signals that ask a program to end, and their handlers."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any
 
 from filmvqa.system.errors import Interrupted
 
-#: Ctrl-C, the end of a batch job, a closed terminal, what clusters send before a job's time ends,
-#: and a spent limit of processor time; of these, those that the system has.
+#: Ctrl-C, the end of a batch job, a closed terminal, a cluster's warnings before a job's time ends,
+#: and a spent limit of processor time; only those that the system has.
 ENDING = tuple(
     getattr(signal, name)
     for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU")
@@ -21,16 +21,16 @@ ENDING = tuple(
 
 
 def heeded() -> set[int]:
-    """Those of ``ENDING`` that this program does not ignore, as it does SIGHUP under ``nohup``, and
+    """The signals of ``ENDING`` that this program does not ignore (as SIGHUP under ``nohup``), and
     that no code outside of Python handles."""
     return {number for number in ENDING if signal.getsignal(number) not in (signal.SIG_IGN, None)}
 
 
 def interrupt(number: int, frame: object) -> None:
-    """The handler of a program's signals: interrupt it as Ctrl-C does.
+    """Handle a signal: interrupt the program as Ctrl-C does.
 
-    Those that follow do not disturb its end: a closed terminal may send several, and a spent limit
-    of processor time sends one each second.
+    Later signals are ignored while the program ends: a closed terminal may send several, and a
+    spent limit of processor time sends one each second.
     """
     for other in ENDING:
         if signal.getsignal(other) is interrupt:
@@ -39,10 +39,10 @@ def interrupt(number: int, frame: object) -> None:
 
 
 def interrupt_again(unraisable: Any) -> None:
-    """The hook for exceptions that Python cannot raise: an interruption is asked for once more.
+    """Send an interruption's signal again where Python could not raise the exception.
 
-    A signal that comes while a library calls back into Python from C, as numba's compiler does, or
-    during a destructor, would be lost otherwise, and with it all that follow.
+    Otherwise a signal that arrives in a destructor, or while a library calls Python from C (as
+    numba's compiler does), would be lost, and all later ones too, since they are ignored.
     """
     lost = unraisable.exc_value
     if not isinstance(lost, Interrupted):
@@ -51,13 +51,13 @@ def interrupt_again(unraisable: Any) -> None:
     signal.signal(lost.number, interrupt)
     main = threading.main_thread().ident
     assert main is not None
-    # Not at once: the hook itself could not raise it either.
+    # Not at once: the hook cannot raise it either.
     threading.Timer(0.05, signal.pthread_kill, (main, lost.number)).start()
 
 
 def interrupt_on_signals(*, also_ignored: bool = False) -> None:
-    """Make all signals that ask this program to end interrupt it, except those that it was started
-    to ignore, as ``nohup`` does with SIGHUP, unless these too should."""
+    """Make the signals of ``ENDING`` interrupt this program. Signals that its parent had it ignore,
+    such as SIGHUP under ``nohup``, stay ignored unless ``also_ignored``."""
     replaced = (signal.SIG_DFL, signal.SIG_IGN) if also_ignored else (signal.SIG_DFL,)
     for number in ENDING:
         if signal.getsignal(number) in replaced:
@@ -67,7 +67,7 @@ def interrupt_on_signals(*, also_ignored: bool = False) -> None:
 
 @contextmanager
 def signal_handlers(handlers: Mapping[int, Any]) -> Iterator[None]:
-    """Handle signals, by number, otherwise within a block, as ``signal.signal`` does."""
+    """A block in which signals, by number, have other handlers."""
     previous = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         yield

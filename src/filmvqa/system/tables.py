@@ -36,9 +36,9 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], labels:
 
 
 def csv_table(header: Sequence[str], rows: Iterable[Sequence[Any]], digits: str = "") -> str:
-    """A table as CSV with a header, and lines that end as in Unix.
+    """A table as CSV with a header and Unix line endings.
 
-    ``digits`` is the format of floating-point numbers, such as ``.6f``; None is an empty cell.
+    ``digits`` is the format of floating-point numbers, such as ``.6f``. None is an empty cell.
     """
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
@@ -49,7 +49,7 @@ def csv_table(header: Sequence[str], rows: Iterable[Sequence[Any]], digits: str 
 
 
 def format_number(value: float) -> str:
-    """A number as settings are written: 1e-4 beside 1e-5, where ``g`` has 0.0001 and 1e-05."""
+    """A number as in settings: 1e-4 and 1e-5, for which ``g`` writes 0.0001 and 1e-05."""
     if 0 < abs(value) <= 1e-3:
         mantissa, exponent = f"{value:e}".split("e")
         return f"{float(mantissa):g}e{int(exponent)}"

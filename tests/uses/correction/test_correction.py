@@ -199,7 +199,7 @@ def test_a_correction_is_reported_without_figures_that_cannot_be_drawn(
     files, _ = report(corrected.base, corrected.sweep, tmp_path, hints=1)
     assert files.report.exists()
     assert not files.courses.exists()
-    assert capsys.readouterr().err.count("; going on without it") == 2
+    assert capsys.readouterr().err.count("; continuing without it") == 2
 
 
 def test_what_cannot_be_corrected_is_refused(
