@@ -8,12 +8,12 @@ from filmvqa.cli.settings import GenerateSettings
 
 @command("generate_clevr", GenerateSettings)
 def main(settings: GenerateSettings) -> None:
-    own = settings.data.set_settings("generator")
+    set_settings = settings.data.set_settings("generator")
 
     from filmvqa.cli.generating import generate_set
     from filmvqa.worlds.clevr.generate import MAKER
 
-    generate_set(settings, own, MAKER)
+    generate_set(settings, set_settings, MAKER)
 
 
 if __name__ == "__main__":

@@ -126,7 +126,7 @@ def test_to_go_on_a_drawn_name_is_given(folder: str, monkeypatch: pytest.MonkeyP
     is_drawn = "{}" in folder
     assert message == (
         "f: stopped after step 5 of 9; run the same command again "
-        f"{f'with run={name} ' if is_drawn else ''}to go on"
+        f"{f'with run={name} ' if is_drawn else ''}to resume"
     )
     full = explain(OSError(errno.ENOSPC, "No space left on device", "/x/last.pt"))
     assert (f"with run={name}" in full) == is_drawn
@@ -197,7 +197,7 @@ def test_errors_of_the_system_have_a_remedy() -> None:
     assert explain(caught.value).startswith(
         "filmvqa.system.files.sha256_of_file: Bad file descriptor; "
     )
-    assert explain(KeyboardInterrupt()) == "stopped; run the same command again to go on"
+    assert explain(KeyboardInterrupt()) == "stopped; run the same command again to resume"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="GNU's OpenMP is torch's on Linux")

@@ -205,7 +205,7 @@ def test_a_key_of_a_group_that_is_taken_away() -> None:
     config = composed("generate_clevr", "+data.generator.images.mine=3")
     assert config.data.generator.images.mine == 3
     message = line("train", "~trainer", "trainer.max_steps=1")
-    assert message == "trainer.max_steps: is taken away by ~trainer; give only one of the two"
+    assert message == "trainer.max_steps: is deleted by ~trainer; give only one of the two"
 
 
 def test_a_value_that_cannot_be_merged_says_why() -> None:

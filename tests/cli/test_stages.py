@@ -31,7 +31,7 @@ def test_a_signal_to_a_program_of_stages_stops_its_script(
     program = (
         "import filmvqa.cli.stages as stages; from pathlib import Path\n"
         f"stages.packed_folder = lambda name: Path({str(tmp_path)!r})\n"
-        "stages.run_stage(['endless.py'], 'make demo goes on from there')"
+        "stages.run_stage(['endless.py'], 'make demo resumes from there')"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", program], env=script_environment(), text=True,
@@ -44,8 +44,8 @@ def test_a_signal_to_a_program_of_stages_stops_its_script(
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 128 + number
     assert errors.splitlines() == [
-        f"error: stopped by {number.name}; run the same command again to go on",
-        "error: endless.py was stopped (see above); make demo goes on from there",
+        f"error: stopped by {number.name}; run the same command again to resume",
+        "error: endless.py was stopped (see above); make demo resumes from there",
     ]
 
 
@@ -67,7 +67,7 @@ def test_stages_are_forks_of_one_process_and_say_what_is_left(tmp_path: Path) ->
         check=False,
     )  # fmt: skip
     assert done.returncode == 3
-    assert done.stderr == "error: second.py failed (see above); make demo goes on from there\n"
+    assert done.stderr == "error: second.py failed (see above); make demo resumes from there\n"
     first, *others, left, _, _ = done.stdout.strip().splitlines()
     assert first == "stage 1 of 2, first; about 2 min left"
     assert ("True" in others) == (sys.platform == "linux")

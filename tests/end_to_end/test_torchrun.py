@@ -137,7 +137,7 @@ def test_if_a_process_is_killed_the_other_ends_with_one_line(copy: Path, rank: i
     assert statuses[1 - rank] == 1
     (line,) = error_lines(errors)
     assert line == (
-        "error: another of the 2 processes has ended; run the same command again to go on"
+        "error: another of the 2 processes has ended; run the same command again to resume"
     )
     step = load_checkpoint(copy / "outputs/demo/killed/last.pt")["progress"]["step"]
     again = training(copy, "killed")

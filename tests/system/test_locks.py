@@ -272,7 +272,10 @@ def test_a_read_only_descriptor_that_nfs_does_not_lock_is_named(
     public: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     break_flock(monkeypatch, errno.EBADF)
-    with pytest.raises(UserError, match=r"\.lock: belongs to another user.*chmod a\+w"), folder_lock(public):
+    with (
+        pytest.raises(UserError, match=r"\.lock: belongs to another user.*chmod a\+w"),
+        folder_lock(public),
+    ):
         pass
 
 

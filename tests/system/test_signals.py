@@ -51,7 +51,7 @@ def test_a_signal_ends_a_program_with_one_line_and_its_status(number: signal.Sig
     assert process.returncode == 128 + number
     assert out == "ended\n"
     by = "" if number == signal.SIGINT else f" by {number.name}"
-    assert errors == f"error: stopped{by}; run the same command again to go on\n"
+    assert errors == f"error: stopped{by}; run the same command again to resume\n"
 
 
 _CALLED_BACK = """
@@ -82,7 +82,7 @@ def test_a_signal_is_not_lost_where_python_cannot_raise(where: str) -> None:
     process = start(sys.executable, "-c", _CALLED_BACK, where)
     _, errors = process.communicate(timeout=20)
     assert process.returncode == 128 + signal.SIGTERM
-    assert errors == "error: stopped by SIGTERM; run the same command again to go on\n"
+    assert errors == "error: stopped by SIGTERM; run the same command again to resume\n"
 
 
 def test_nohup_keeps_a_program_from_sighup() -> None:

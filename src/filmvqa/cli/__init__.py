@@ -1,7 +1,7 @@
-"""The command line of the scripts: Hydra, errors as one line, and settings of the process.
+"""The scripts' command line: Hydra, errors on one line, and settings of the process.
 
-No other subpackage imports Hydra. The module is part of the package so that the jobs of a launcher,
-in other processes or on other machines, can import it.
+No other room imports Hydra. The command line is part of the package, so that a launcher's jobs can
+import it in other processes and on other machines.
 """
 
 from filmvqa.cli.process import open_standard_streams, print_in_any_case, search_garbage_rarely

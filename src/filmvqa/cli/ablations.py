@@ -1,7 +1,7 @@
-"""Ablations: names for some keys with their values, which stand in one table.
+"""Ablations: named sets of keys and values, in one table.
 
-``ablation=<name>`` chooses them. For Hydra each is a config of the group ``experiment/ablation``:
-lists of them and sweeps over them work, and a folder of the user's own may have more.
+``ablation=<name>`` chooses one. For Hydra each is a config of the group ``experiment/ablation``, so
+lists of ablations and sweeps over them work, and a user's folder may add more.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ GROUP = "experiment/ablation"
 
 @cache
 def read_ablations() -> dict[str, dict[str, Any]]:
-    """The keys that each ablation sets, with their values, by its name; there is one file."""
+    """The keys that each ablation sets, with their values, by the ablation's name."""
     text = (packed_folder("configs") / "_ablations.yaml").read_text(encoding="utf-8")
     table: dict[str, dict[str, Any]] = yaml.safe_load(text)
     return table
 
 
 def store_ablations() -> None:
-    """Give Hydra a config for each ablation; its name becomes the key ``ablation``."""
+    """Store a config for each ablation in Hydra, which also sets the key ``ablation``."""
     for name, keys in read_ablations().items():
         node: dict[str, Any] = {"ablation": name}
         for key, value in keys.items():

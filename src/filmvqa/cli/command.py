@@ -1,4 +1,4 @@
-"""Hydra entry points that report user errors as one line and exit with status 1."""
+"""Hydra entry points, which report a user error on one line and exit with status 1."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-import filmvqa.worlds.clevr.generator_settings  # registers the settings of its sets
-import filmvqa.worlds.sound.settings  # noqa: F401 the same
+import filmvqa.worlds.clevr.generator_settings  # registers the settings of CLEVR's sets
+import filmvqa.worlds.sound.settings  # noqa: F401 registers those of sets of sounds
 from filmvqa.cli.ablations import store_ablations
 from filmvqa.cli.help import format_help
 from filmvqa.cli.imports import import_modules
@@ -49,17 +49,15 @@ from filmvqa.system.signals import interrupt_on_signals
 set_environment()  # before torch and other libraries read it
 
 CONFIGS = packed_folder("configs")
-
-
-#: What configs may name as ``_target_``: our callback, and Hydra's own sweepers and launchers.
+#: What configs may name as ``_target_``: our callback, and Hydra's sweepers and launchers.
 _TARGETS = ("filmvqa.cli.*", "hydra.*", "hydra_plugins.*")
 
 
 def choose_hydra_arguments() -> dict[str, Any]:
     """The arguments of ``hydra.main`` that depend on Hydra's version.
 
-    Hydra 1.3 warns if ``version_base`` is missing, Hydra 1.4 if it is given. Hydra 1.4 warns if
-    the targets that may be instantiated are not listed.
+    Hydra 1.3 warns if ``version_base`` is missing, Hydra 1.4 if it is given. Hydra 1.4 also warns
+    if the allowed targets are not listed.
     """
     major, minor = (int(part) for part in hydra.__version__.split(".")[:2])
     if (major, minor) < (1, 4):
@@ -68,9 +66,9 @@ def choose_hydra_arguments() -> dict[str, Any]:
 
 
 def _register_resolver(name: str, function: Callable[..., Any]) -> None:
-    """Register an OmegaConf resolver under the function's name in the installed version.
+    """Register an OmegaConf resolver.
 
-    OmegaConf 2.4 renames ``register_new_resolver`` to ``register_resolver``, which is another
+    OmegaConf 2.4 renamed ``register_new_resolver`` to ``register_resolver``, which is a different
     function in earlier versions.
     """
     is_renamed = tuple(int(part) for part in omegaconf.__version__.split(".")[:2]) >= (2, 4)
@@ -84,8 +82,7 @@ _register_resolver("folder_name", choose_folder)
 _register_resolver("started", format_start)
 store_ablations()
 
-
-#: The settings of each program that has been imported, by the name of its config.
+#: The settings of each imported program, by the name of its config.
 SETTINGS_OF_PROGRAMS: dict[str, type[ProgramSettings]] = {}
 
 S = TypeVar("S", bound=ProgramSettings)
@@ -96,47 +93,44 @@ def command(
 ) -> Callable[[Callable[[S], Any]], Callable[[], None]]:
     """A decorator that turns a function of settings into a program.
 
-    ``config_name`` is the primary config, ``settings_type`` what it is read as, and ``by_several``
-    whether torchrun may start several processes of the program, which then do its work together. A
-    sweep continues after a job that fails, and lists the failed jobs at its end.
+    ``config_name`` is the primary config, which is read as ``settings_type``. With ``by_several``
+    torchrun may start several processes of the program, which share its work. A sweep continues
+    after a job fails, and lists the failed jobs at its end.
     """
-
     SETTINGS_OF_PROGRAMS[config_name] = settings_type
 
     def decorate(function: Callable[[S], Any]) -> Callable[[], None]:
         def run(config: DictConfig) -> Any:
-            # Hydra lets config files add any key, so earlier keys are looked for here.
+            hydra_config = HydraConfig.get()
+            if hydra_config.mode == RunMode.MULTIRUN:
+                print(describe_job(), flush=True)
+            # Config files may add any key, so renamed keys are also searched for here.
             plain_config: Any = OmegaConf.to_container(config, resolve=False)
             refuse_renamed_keys(flatten(plain_config))
             expand_home(config)
             import_modules(plain_config.get("imports", []))
             settings = typed_settings(config, settings_type)
-            # What is in a folder may need none of them any more: a run that has ended.
-            folder = Path(HydraConfig.get().runtime.output_dir)
+            # A folder with content may hold a finished run, which needs no inputs any more.
+            folder = Path(hydra_config.runtime.output_dir)
             if folder == Path.cwd() or not names_in(folder):
                 check_inputs(settings)
             settings.check_models()
             return function(settings)
 
-        def described(config: DictConfig) -> Any:
-            print(describe_job(), flush=True)
-            return run(config)
-
         @wraps(function)
         def job(config: DictConfig) -> Any:
             hydra_config = HydraConfig.get()
-            if hydra_config.job.chdir:  # paths are those of where the program was started
+            if hydra_config.job.chdir:  # paths are relative to where the program was started
                 os.chdir(hydra_config.runtime.cwd)
             if hydra_config.mode == RunMode.MULTIRUN:
                 with record_failure(config.debug):
-                    return do_unless_stopped(lambda: described(config))
+                    return do_unless_stopped(lambda: run(config))
             with one_line_errors():  # outside the job Hydra would print more lines
                 return run(config)
 
-        decorator = hydra.main(
+        entry = hydra.main(
             config_path=str(CONFIGS), config_name=config_name, **choose_hydra_arguments()
-        )
-        entry = decorator(job)
+        )(job)
 
         def start() -> None:
             """Run the jobs that the command line describes, or print help."""
@@ -158,17 +152,17 @@ def command(
                 raise
             raise_if_stopped()
             raise_listed_failures()
-            sys.stdout.flush()  # a reader that is gone is met here, not after the last line
+            sys.stdout.flush()  # fails here, not later, if nobody reads it any more
 
         @wraps(function)
         def program() -> None:
-            # Hydra raises its errors instead of printing them on several lines.
+            # Have Hydra raise its errors instead of printing them on several lines.
             os.environ["HYDRA_FULL_ERROR"] = "1"
             take_local_rank()
             interrupt_on_signals()
-            together = join_processes(f"{config_name}.py", by_several=by_several)
-            # Errors of the work are reported while the processes can agree who does it.
-            with one_line_errors(), together, one_line_errors():
+            joined = join_processes(f"{config_name}.py", by_several=by_several)
+            # Errors of the work are reported while the processes can agree which of them reports.
+            with one_line_errors(), joined, one_line_errors():
                 start()
 
         program.settings_type = settings_type  # type: ignore[attr-defined]  # for tests
@@ -178,17 +172,17 @@ def command(
 
 
 def to_plain(config: Any) -> Any:
-    """A config node as plain lists and dictionaries with interpolations resolved."""
+    """A config node as plain lists and dictionaries, with interpolations resolved."""
     return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
 
 
 def typed_settings(config: DictConfig, settings_type: type[S]) -> S:
-    """The whole config of a program as its settings.
+    """A program's whole config as its settings.
 
     Raises
     ------
     UserError
-        For a key that is unknown or missing, and for a value of a wrong type or out of its range.
+        For an unknown or missing key, or a value of a wrong type or out of range.
     """
     if missing := sorted(OmegaConf.missing_keys(config)):
         raise UserError(f"{missing[0]}: must be given; add {missing[0]}=<value>")

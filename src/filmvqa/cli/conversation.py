@@ -19,19 +19,19 @@ from filmvqa.vqa import VQA, Answer, FilmParameters, hash_content
 HELP = """\
 <question>       ask about the picture
 /image <path>    choose another picture
-/film            γ and β that the last question gives each block
+/film            γ and β of each block for the last question
 /words           the words that the network knows
-/help            this
-/quit            end, as does Ctrl-D"""
+/help            this list
+/quit            end (also Ctrl-D)"""
 
 
 class Conversation:
-    """A network, the picture that is talked about, and what was asked last.
+    """A network, the present picture, and the last question.
 
     Parameters
     ----------
     top
-        How many of the likeliest answers replies have.
+        The number of answers in a reply.
     allow_unknown
         As for ``VQA.ask``.
     """
@@ -41,18 +41,17 @@ class Conversation:
         self.image: str | None = None
         self.ended = False
         self._features: Tensor | None = None
-        self._content = b""  # a file of one name may hold another picture later
+        self._content = b""  # the same file may hold another picture later
         self._question: str | None = None
         self._film: FilmParameters | None = None
 
     def choose_image(self, path: str) -> None:
-        """Talk about a picture, by what its file holds now; a warning says if it looks like none
-        that was trained on.
+        """Make a file's present content the picture. Warn if it looks unlike the training set.
 
         Raises
         ------
         UserError
-            If it cannot be read.
+            If the file cannot be read.
         """
         content = hash_content(path)
         if content == self._content:
@@ -76,7 +75,7 @@ class Conversation:
         return self.vqa.ask(self._features, question, allow_unknown=self.allow_unknown)
 
     def reply(self, line: str) -> str:
-        """What the prompt says to a line: a question or a command.
+        """The prompt's reply to a line, which is a question or a command.
 
         Raises
         ------
@@ -109,16 +108,14 @@ class Conversation:
         if name == "film":
             if self._question is None:
                 raise UserError("/film: nothing was asked yet; ask a question first")
-            before, self._film = self._film, self.vqa.film(
-                self._question, allow_unknown=self.allow_unknown
-            )  # fmt: skip
+            before = self._film
+            self._film = self.vqa.film(self._question, allow_unknown=self.allow_unknown)
             return format_film(self._film, before)
         raise UserError(f"/{name}: no such command; /help lists them")
 
 
 def format_answer(answer: Answer, top: int) -> str:
-    """The likeliest answers with their probabilities, as bars, the first one being the answer; or
-    the mask."""
+    """The answer, then the mask, or the likeliest answers with their probabilities as bars."""
     if answer.mask is not None:
         return "\n".join([answer.text, *_draw(answer.mask)])
     likeliest = list(answer.probabilities.items())[:top]
@@ -131,7 +128,7 @@ def format_answer(answer: Answer, top: int) -> str:
 
 
 def _draw(mask: NDArray[np.bool_]) -> list[str]:
-    """Lines of text, each of two rows of a mask (h, w)."""
+    """A mask (h, w) as text; each line shows two rows."""
     upper, lower = mask[::2], mask[1::2]
     if len(lower) < len(upper):
         lower = np.concatenate([lower, np.zeros_like(upper[:1])])
@@ -140,8 +137,8 @@ def _draw(mask: NDArray[np.bool_]) -> list[str]:
 
 
 def format_film(film: FilmParameters, before: FilmParameters | None = None) -> str:
-    """Of each block the mean, the standard deviation and the range of γ and β, and how much they
-    differ from those of the question before (root mean square over channels)."""
+    """The mean, standard deviation and range of each block's γ and β, and their change from the
+    previous question's (root mean square over channels)."""
     lines = []
     for i, (gamma, beta) in enumerate(zip(film.gamma, film.beta, strict=True)):
         line = f"  block {i + 1}"
@@ -150,24 +147,24 @@ def format_film(film: FilmParameters, before: FilmParameters | None = None) -> s
             line += f" ({values.min():5.2f} to {values.max():5.2f})"
         if before is not None:
             changes = (film.gamma[i] - before.gamma[i], film.beta[i] - before.beta[i])
-            of_gamma, of_beta = (change.square().mean().sqrt() for change in changes)
-            line += f"   changed by γ {of_gamma:4.2f}, β {of_beta:4.2f}"
+            gamma_change, beta_change = (change.square().mean().sqrt() for change in changes)
+            line += f"   changed by γ {gamma_change:4.2f}, β {beta_change:4.2f}"
         lines.append(line)
     return "\n".join(lines)
 
 
 def answer_lines(conversation: Conversation, lines: Iterable[str], out: TextIO) -> None:
-    """Answer each line with a line of JSON: ``image``, ``question``, ``answer`` and the
-    ``probabilities`` of the likeliest answers, the ``mask`` of a network that draws (as
-    ``run_lengths`` writes it), or ``error``.
+    """Answer each line with a line of JSON: ``image``, ``question``, ``answer``, the
+    ``probabilities`` of the likeliest answers and, for a network that predicts masks, the ``mask``
+    (as ``run_lengths`` writes it); or ``error``.
 
-    A line is a question about the picture before, or JSON with ``question`` and, for another
+    A line is a question about the present picture, or JSON with ``question`` and, for another
     picture, ``image``.
 
     Raises
     ------
     UserError
-        At the end, if some lines could not be answered.
+        At the end, if lines could not be answered.
     """
     count = failed = 0
     for line in lines:
@@ -194,19 +191,19 @@ def answer_lines(conversation: Conversation, lines: Iterable[str], out: TextIO) 
         print(json.dumps(record, ensure_ascii=False), file=out, flush=True)
     if failed:
         raise UserError(
-            f"{failed} of {count} lines could not be answered; their entries 'error' say why"
+            f"{failed} of {count} lines could not be answered; see their entries 'error'"
         )
 
 
 def _read_line(line: str) -> dict[str, Any]:
-    """The entries ``question`` and ``image`` of a line."""
+    """A line's entries ``question`` and ``image``."""
     if not line.lstrip().startswith("{"):
         return {"question": line.strip()}
     try:
         record = json.loads(line)
     except ValueError as error:
         raise UserError(f"the line is not JSON ({error}); correct it") from None
-    known = {key: record[key] for key in ("image", "question") if record.get(key) is not None}
-    if "question" not in known or not all(isinstance(value, str) for value in known.values()):
+    entries = {key: record[key] for key in ("image", "question") if record.get(key) is not None}
+    if "question" not in entries or not all(isinstance(value, str) for value in entries.values()):
         raise UserError('the line needs "question", and may have "image", both texts')
-    return known
+    return entries

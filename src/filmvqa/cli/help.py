@@ -1,6 +1,7 @@
-"""What ``--help`` of a program prints: the groups of configs that it takes, and its keys.
+"""A program's ``--help``: its groups of configs, and its keys.
 
-A key's meaning stands in the section Attributes of its dataclass, or behind it in ``configs/``.
+A key is explained in the section Attributes of its dataclass, or by the comment after it in
+``configs/``.
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ from filmvqa.settings.wording import wanted
 _KEY = re.compile(r"( *)([\w.]+):[^#]*(?:#\s*(.*))?")
 _MORE = re.compile(r" {12,}#\s*(.*)")
 _FOOT = """\
-With -m, values with commas between them are a sweep's; hydra/launcher=joblib, submitit_local,
-submitit_cpu or submitit_gpu runs several jobs at a time. --cfg job prints the whole configuration
-and does no more; --hydra-help lists the other flags."""
+-m runs a sweep: one job for each of the values that a key has, separated by commas.
+hydra/launcher=joblib, submitit_local, submitit_cpu or submitit_gpu runs several jobs at a time.
+--cfg job only prints the whole configuration. --hydra-help lists the other flags."""
 
 
 def format_help(
@@ -37,7 +38,7 @@ def format_help(
     settings_type: type[Settings],
     arguments: Sequence[str],
 ) -> str:
-    """A program's help. Arguments such as ``model=mac`` choose of what.
+    """A program's help, for the configuration that ``arguments`` such as ``model=mac`` give.
 
     Raises
     ------
@@ -69,20 +70,20 @@ def format_help(
 def list_keys(
     settings_type: type[Settings], config: Mapping[str, Any]
 ) -> Iterator[tuple[str, Any, str, str]]:
-    """Each key with its value in a config, what it takes and what its dataclass says about it."""
+    """Each key with its value in a config, the values that it takes, and its dataclass's text."""
     meanings = read_attributes(settings_type)
     for name, hint in key_hints(settings_type).items():
         key, value, group = settings_type.key_of(name), config.get(name), group_type(hint)
         if group is not None and isinstance(value, Mapping):
             yield from list_keys(group, value)
-        elif key == "model" and isinstance(value, Mapping):  # its options are its constructor's
+        elif key == "model" and isinstance(value, Mapping):  # its options have no dataclass
             yield from ((leaf, v, "", "") for leaf, v in flatten(value, "model.").items())
         else:
             yield key, value, wanted(hint), meanings.get(name, "")
 
 
 def read_attributes(settings_type: type[Settings]) -> dict[str, str]:
-    """What the docstrings of a dataclass and of its bases say about each of its fields."""
+    """The texts on a dataclass's fields in its docstring and those of its bases."""
     meanings: dict[str, str] = {}
     for base in reversed(settings_type.__mro__):
         _, _, section = textwrap.dedent(f"    {base.__doc__}").partition("Attributes\n----------\n")
@@ -103,19 +104,21 @@ def read_attributes(settings_type: type[Settings]) -> dict[str, str]:
 def collect_comments(
     config_folder: Path, config_name: str, choices: Mapping[str, Any]
 ) -> dict[str, str]:
-    """The comments behind the keys of a program that is made with these choices of configs."""
+    """The comments after the keys of a program, for a choice of configs."""
     comments = _comments_of_program(config_folder, config_name)
     for group, choice in choices.items():
         folder, _, node = group.partition("@")
-        found = {p.stem: read_comments(p) for p in (config_folder / folder).glob("*.yaml")}
-        # The chosen one counts most, then those that say most.
-        for name in sorted(found, key=lambda name: (name == choice, len(found[name]), name)):
-            comments |= {f"{node or folder}.{key}": text for key, text in found[name].items()}
+        by_config = {p.stem: read_comments(p) for p in (config_folder / folder).glob("*.yaml")}
+        # The chosen config has priority, then those with most comments.
+        for name in sorted(
+            by_config, key=lambda name: (name == choice, len(by_config[name]), name)
+        ):
+            comments |= {f"{node or folder}.{key}": text for key, text in by_config[name].items()}
     return comments
 
 
 def _comments_of_program(config_folder: Path, config_name: str) -> dict[str, str]:
-    """The comments of a primary config, and of those that it is made of."""
+    """The comments of a primary config, and of the configs in its defaults list."""
     path = config_folder / f"{config_name}.yaml"
     comments: dict[str, str] = {}
     for part in yaml.safe_load(path.read_text(encoding="utf-8")).get("defaults", []):
@@ -125,7 +128,7 @@ def _comments_of_program(config_folder: Path, config_name: str) -> dict[str, str
 
 
 def read_comments(path: Path) -> dict[str, str]:
-    """The comments that stand behind the keys of a config, by key; they may go on below."""
+    """The comments after the keys of a config, with their further lines, by key."""
     comments: dict[str, str] = {}
     parents: list[tuple[int, str]] = []
     key = ""
@@ -145,7 +148,7 @@ def read_comments(path: Path) -> dict[str, str]:
 
 
 def _format(value: Any) -> str:
-    """A value as it stands on the command line."""
+    """A value as on the command line."""
     if isinstance(value, str):
         return value
     return (

@@ -1,4 +1,4 @@
-"""Modules of the user's own, which ``imports=[...]`` names: what they register can be chosen."""
+"""The user's modules, which ``imports=[...]`` names, and which register models and other parts."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from filmvqa.system.errors import UserError, one_line
 
 
 def import_modules(names: Any) -> None:
-    """Import modules that are installed or stand in the current folder: the key ``imports``.
+    """Import the modules of the key ``imports``, which are installed or in the current folder.
 
     Raises
     ------
     UserError
-        If it is no list of names, and for a module that is not there, or raises an error itself.
+        If ``names`` is no list of names, or a module is missing or raises an error.
     """
     for name in checked(names, list[Name], "imports"):
         if (folder := str(Path.cwd())) not in sys.path:
-            sys.path.append(folder)  # last: a file there hides no other module
+            sys.path.append(folder)  # last, so that its files hide no other module
         try:
             importlib.import_module(name)
         except ModuleNotFoundError as error:
-            remedy = "; it must be installed, or stand in the current folder"
+            remedy = "; install it, or put it into the current folder"
             is_named = error.name is not None and f"{name}.".startswith(f"{error.name}.")
             raise UserError(
                 f"imports=[{name}]: {one_line(error)}{remedy if is_named else ''}"

@@ -1,5 +1,5 @@
-"""The folders of a sweep's jobs, which are named after what the sweep varies, and what is said of
-each job."""
+"""The folders of a sweep's jobs, which are named after what the sweep varies, and the line that
+describes each job."""
 
 from __future__ import annotations
 
@@ -18,23 +18,24 @@ from hydra.errors import HydraException
 
 from filmvqa.system.tables import format_number
 
-#: Hydra's key for what is no part of the names: given on the command line, all else is.
+#: Hydra's key for overrides that are left out of the names. If the user sets it, all others are
+#: part of the names.
 EXCLUDE_KEYS = "hydra.job.config.override_dirname.exclude_keys"
-#: What was no part of the names that earlier versions gave, unless the sweep varied it; and of
-#: those of sweeps that vary nothing.
+#: What earlier versions left out of the names, unless the sweep varied it; this version does so in
+#: sweeps that vary nothing.
 LEFT_OUT = frozenset({
     "experiment", "sweep", "device", "store", "logger", "resume", "imports", "debug",
 })  # fmt: skip
-#: Tells a job how many there are, also in another process.
+#: The environment variable with the number of a sweep's jobs, for jobs in other processes.
 _NUM_JOBS = "FILMVQA_NUM_JOBS"
 
 
 def name_folder(overrides: str) -> str:
-    """The name of the folder of a sweep's job, made of overrides, one a line.
+    """The name of a job's folder, from the job's overrides, one a line.
 
-    ``optim.lr=1e-3`` and ``seed=0`` become ``optim.lr@1e-3+seed@0``: characters that paths, shells
-    and Hydra's grammar read as they are. Where a value has others, or the name is too long, a hash
-    tells apart what would be one name.
+    ``optim.lr=1e-3`` and ``seed=0`` become ``optim.lr@1e-3+seed@0``, which has no characters that
+    are special in paths, shells or Hydra's grammar. If others had to be replaced, or the name is
+    too long, a hash makes it unique.
     """
     if not overrides:
         return "defaults"
@@ -45,16 +46,15 @@ def name_folder(overrides: str) -> str:
         is_exact &= name == value and re.fullmatch(r"[A-Za-z0-9_./]+", key) is not None
         names.append(f"{re.sub(r'[^A-Za-z0-9_.]', '.', key)}@{name}")
     name = "+".join(names)
-    # Of the 255 bytes that file systems allow.
-    if is_exact and len(name) <= 200:
+    if is_exact and len(name) <= 200:  # file systems allow 255 bytes
         return name
     digest = hashlib.sha256(overrides.encode(errors="surrogatepass")).hexdigest()
     return f"{name[:187]}+{digest[:12]}"
 
 
 def choose_folder(varied: str, overrides: Sequence[str], sweep: str) -> str:
-    """The name of a job's folder below that of the sweep: of what is varied, one a line; or of all
-    overrides, as earlier versions named it, if there is such a folder."""
+    """The name of a job's folder in the sweep's folder. It contains the varied overrides, one a
+    line in ``varied``; or all overrides, if a folder with that name of earlier versions exists."""
     keys = {key: line for line in overrides if (key := _key_of(line)) not in LEFT_OUT}
     keys |= {_key_of(line): line for line in varied.split("\n") if line}
     former = name_folder("\n".join(sorted(keys.values())))
@@ -66,8 +66,8 @@ def _key_of(override: str) -> str:
 
 
 def overrides_of_jobs(hydra: Any) -> list[str]:
-    """Overrides of Hydra's own for the jobs of a sweep that starts, by its node ``hydra``: their
-    folders' names have what it varies, and each knows how many there are."""
+    """Overrides of Hydra's keys for a new sweep's jobs, from its node ``hydra``: the folders' names
+    contain what the sweep varies, and each job knows their number."""
     task, params = list(hydra.overrides.task), hydra.sweeper.get("params") or {}
     swept = find_swept_keys(task, params)
     if not swept or any(_key_of(override) == EXCLUDE_KEYS for override in hydra.overrides.hydra):
@@ -88,22 +88,22 @@ def find_swept_keys(overrides: Sequence[str], params: Mapping[str, Any]) -> set[
     Parameters
     ----------
     overrides
-        The command line's.
+        Those of the command line.
     params
-        The sweeper's own parameters.
+        Those of the sweeper.
     """
     parsed = OverridesParser.create().parse_overrides(list(overrides))
     return {o.key_or_group for o in parsed if o.is_sweep_override()} | set(map(str, params))
 
 
 def count_jobs(overrides: Sequence[str], params: Mapping[str, Any]) -> int | None:
-    """How many jobs Hydra's own sweeper makes of a command; None if that cannot be told ahead."""
+    """The number of jobs of Hydra's basic sweeper; None if it cannot be computed beforehand."""
     parser = OverridesParser.create()
     both = [*(f"{key}={value}" for key, value in params.items()), *overrides]
     try:
         swept = {o.key_or_group: o for o in parser.parse_overrides(both) if o.is_sweep_override()}
         return prod(len(list(override.sweep_string_iterator())) for override in swept.values())
-    except HydraException:  # glob(...), of which files are listed, and interval(...)
+    except HydraException:  # glob(...), which depends on files, and interval(...)
         return None
 
 
@@ -131,13 +131,12 @@ def expand_jobs(overrides: Sequence[str], params: Mapping[str, Any]) -> dict[str
 
 
 def describe_job() -> str:
-    """What the job that begins is, such as ``job 2 of 3: optim.weight_decay=1e-4``."""
+    """A line on the job that starts, such as ``job 2 of 3: optim.weight_decay=1e-4``."""
     job = HydraConfig.get().job
-    of = f" of {os.environ[_NUM_JOBS]}" if _NUM_JOBS in os.environ else ""
-    what = job.override_dirname.replace("\n", ", ") or "the defaults"
-    what = re.sub(r"(?<==)(0\.000\d+|[\d.]+e-\d+)(?=,|$)", _rewrite_number, what)
-    return f"job {job.num + 1}{of}: {what}"
-
-
-def _rewrite_number(text: re.Match[str]) -> str:
-    return format_number(float(text[0]))
+    total = f" of {os.environ[_NUM_JOBS]}" if _NUM_JOBS in os.environ else ""
+    overrides = re.sub(
+        r"(?<==)(0\.000\d+|[\d.]+e-\d+)(?=,|$)",
+        lambda number: format_number(float(number[0])),
+        job.override_dirname.replace("\n", ", "),
+    )
+    return f"job {job.num + 1}{total}: {overrides or 'the defaults'}"

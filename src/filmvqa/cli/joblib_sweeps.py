@@ -1,8 +1,8 @@
-"""Signals to a sweep whose jobs run in processes of joblib, which all save before it ends.
+"""Signals to a sweep whose jobs run in joblib's processes: all jobs save before the sweep ends.
 
-joblib kills its processes once an exception reaches it. So none does before all jobs have returned:
-the sweep's process tells the others to stop, their jobs save and return, and jobs that were to
-follow return at once.
+joblib kills its processes as soon as an exception reaches it, so none may before all jobs have
+returned. The sweep's process signals the others, their jobs save and return, and jobs that have not
+started return at once.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 @dataclass
 class _Stop:
-    """The signal that has come to this process, and whether it does a job."""
+    """The signal that this process received, and whether it is running a job."""
 
     number: int | None = None
     has_job: bool = False
@@ -37,19 +37,19 @@ _STOP = _Stop()
 
 
 def stop_jobs_on_signals() -> None:
-    """Make signals to this process, which starts a sweep with joblib, stop its jobs."""
+    """Make signals to this process, which starts a sweep with joblib, stop the sweep's jobs."""
     _handle_signals(_stop_jobs)
 
 
 def raise_if_stopped() -> None:
-    """Raise ``Interrupted`` once the jobs of a sweep have returned because of a signal."""
+    """Raise ``Interrupted`` if a signal made a sweep's jobs return."""
     if _STOP.number is not None:
         name = signal.Signals(_STOP.number).name
         raise Interrupted(f"the sweep and its jobs were stopped by {name}", _STOP.number)
 
 
 def do_unless_stopped(job: Callable[[], T]) -> T | None:
-    """The result of a job; in a process of joblib, None if a signal stops it or did so before."""
+    """The result of a job; None if a signal stopped this process of joblib before or during it."""
     if not current_process().name.startswith("Loky"):
         return job()
     _handle_signals(_stop_job)
@@ -81,7 +81,7 @@ def _stop_job(number: int, frame: object) -> None:
 def _stop_jobs(number: int, frame: object) -> None:
     if _STOP.number is None:
         _STOP.number = number
-        threading.Thread(target=_tell_jobs, daemon=True).start()
+        threading.Thread(target=_signal_jobs, daemon=True).start()
         with suppress(OSError, RuntimeError):
             name = signal.Signals(number).name
             print(f"\n{name}: the jobs finish a step and save", file=sys.stderr, flush=True)
@@ -89,8 +89,8 @@ def _stop_jobs(number: int, frame: object) -> None:
         raise KeyboardInterrupt
 
 
-def _tell_jobs() -> None:
-    """Send SIGTERM to the processes of joblib; again, since one may only have been starting."""
+def _signal_jobs() -> None:
+    """Send SIGTERM to joblib's processes, repeatedly, since one may still be starting."""
     while True:
         for process in active_children():
             with suppress(OSError):
@@ -100,7 +100,7 @@ def _tell_jobs() -> None:
 
 
 def _handles_sigterm(process: int) -> bool:
-    """Whether a process has a handler, by Linux' /proc; elsewhere this is supposed."""
+    """Whether a process handles SIGTERM, by Linux's /proc; True on other systems."""
     path = Path(f"/proc/{process}/status")
     if not path.exists():
         return not Path("/proc/self/status").exists()

@@ -1,4 +1,4 @@
-"""Hydra's overrides on the command line: paths as they are, and errors on one line."""
+"""Hydra's overrides on the command line: unquoted paths, and errors on one line."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from filmvqa.settings.nested import flatten
 from filmvqa.settings.wording import nearest_key
 from filmvqa.system.errors import UserError, one_line
 
-#: Keys whose value is a path, an address, a part of a path, or a user's question or name: any text,
-#: in any script.
+#: Keys whose value is a path, an address, a part of a path, or a user's question or name: arbitrary
+#: text, in every script.
 TEXT_KEYS = frozenset({
     "answer", "answers", "checkpoint", "data.download.url", "data.features", "data.h5",
     "data.images", "data.root", "dir", "features", "h5", "hydra.run.dir", "hydra.sweep.dir",
@@ -32,20 +32,19 @@ TEXT_KEYS = frozenset({
 })  # fmt: skip
 #: Keys whose value is a path, or numbers.
 TEXT_OR_NUMBER_KEYS = frozenset({"data.families", "questions"})
-#: Nodes that may get keys that no config file has: of splits, parts of a model, a search.
+#: Nodes to which the user may add keys: splits, parts of a model, a search's space.
 OPEN_NODES = (
     "data.generator.images.", "optim.part_weight_decay.", "search.space.", "hydra.", "hydra/",
 )  # fmt: skip
 
-#: Launchers of Hydra's plugins, and the command that installs them.
+#: Launchers of Hydra's plugins, and the commands that install them.
 _LAUNCHERS = {
     "joblib": "pip install hydra-joblib-launcher",
     **dict.fromkeys(("submitit_local", "submitit_slurm"), "pip install 'filmvqa[cluster]'"),
 }
 _ARGUMENT = re.compile(r"(?P<prefix>\+{0,2})(?P<key>[\w./@-]+)=(?P<value>.*)", re.DOTALL)
 
-
-#: Hydra's flags, and those that a value follows, with what it may be (None: any text).
+#: Hydra's flags, and its flags with a value and that value's choices (None: any text).
 _FLAGS = (
     "--help -h", "--hydra-help", "--version", "--resolve", "--run -r", "--multirun -m",
     "--shell-completion -sc",
@@ -61,13 +60,13 @@ _OPTIONS = {
 
 
 def move_flags_first(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Hydra's flags with their values among command-line arguments, and the overrides: Hydra reads
-    flags only before all overrides.
+    """Separate Hydra's flags (with their values) from the overrides, since Hydra reads flags only
+    before all overrides.
 
     Raises
     ------
     UserError
-        For a flag that Hydra does not have, or one without its value.
+        For an unknown flag, or a flag without its value.
     """
     parser = argparse.ArgumentParser(add_help=False)
     parser.error = _refuse_flags  # type: ignore[method-assign]  # it would print the whole usage
@@ -89,14 +88,14 @@ def _refuse_flags(message: str) -> NoReturn:
 
 
 def list_choices(group: str, config_folder: Path) -> list[str]:
-    """The names of the configs of a group; none if there is no such group."""
+    """The sorted names of a group's configs; none if there is no such group."""
     names = {path.stem for path in (config_folder / group).glob("*.yaml")}
     return sorted(names | ({*ablations.read_ablations()} if group == ablations.GROUP else set()))
 
 
 def refuse_unnamed_choices(arguments: Sequence[str], config_folder: Path) -> None:
-    """Raise ``UserError`` for a group of configs that gets a value which is no name of a config,
-    such as null or a number: Hydra would end in a traceback."""
+    """Raise ``UserError`` for a group whose value cannot be a config's name, such as null or a
+    number, for which Hydra would end in a traceback."""
     for argument in arguments:
         override = _parse(argument)
         options = list_choices(override.key_or_group, config_folder) if override else []
@@ -104,7 +103,7 @@ def refuse_unnamed_choices(arguments: Sequence[str], config_folder: Path) -> Non
             continue
         value = override.value()
         values = value.list if isinstance(value, ChoiceSweep) else [value]
-        # Its value is None where ~ takes the whole group away.
+        # The value is None if ~ deletes the whole group.
         wrong = (int, float) if override.is_delete() else (int, float, type(None))
         if any(isinstance(value, wrong) for value in values):
             raise UserError(
@@ -113,12 +112,12 @@ def refuse_unnamed_choices(arguments: Sequence[str], config_folder: Path) -> Non
 
 
 def quote_arguments(arguments: Sequence[str]) -> list[str]:
-    """Command-line arguments as Hydra's grammar reads them.
+    """Command-line arguments in Hydra's grammar.
 
-    The value of a key in ``TEXT_KEYS`` is quoted where the grammar would not read it as the text
-    that it is: ``=``, letters beyond ASCII, ``~``, numbers and, but in a sweep, commas. A ``+``,
-    which lets any key pass, is taken away where all keys are known. ``ablation`` becomes the group
-    of configs that it names.
+    The value of a key in ``TEXT_KEYS`` is quoted where the grammar would not read it as plain text:
+    ``=``, letters beyond ASCII, ``~``, numbers and, except in a sweep, commas. A ``+``, which would
+    add an unknown key, is removed except below ``OPEN_NODES``. ``ablation`` becomes its group of
+    configs.
     """
     is_sweep = bool({"-m", "--multirun"} & set(arguments))
     return [_quote_value(argument, is_sweep) for argument in arguments]
@@ -147,7 +146,7 @@ def _quote_text(value: str, is_sweep: bool, may_be_number: bool) -> str:
         return quote(value)
     if override.is_sweep_override():
         return value if is_sweep else quote(value)
-    # Lists and mappings are no text; they are left for the script to refuse.
+    # Lists and mappings are no text: the script refuses them.
     is_number = isinstance(override.value(), int | float)
     return quote(value) if is_number and not may_be_number else value
 
@@ -165,7 +164,7 @@ def quote(text: str) -> str:
 
 
 def expand_home(config: DictConfig) -> None:
-    """Replace ``~`` at the beginning of the paths in a config by the user's home folder."""
+    """Replace ``~`` at the beginning of a config's paths by the user's home folder."""
     plain: Any = OmegaConf.to_container(config, resolve=False)
     for key, value in flatten(plain).items():
         if (
@@ -175,7 +174,7 @@ def expand_home(config: DictConfig) -> None:
         ):
             try:
                 path = str(Path(value).expanduser())
-            except RuntimeError:  # no such user: a name that begins with ~
+            except RuntimeError:  # no such user: the name itself begins with ~
                 continue
             OmegaConf.update(config, key, path)
 
@@ -183,7 +182,7 @@ def expand_home(config: DictConfig) -> None:
 def explain_override(
     error: HydraException, config_folder: Path, config_name: str, arguments: Sequence[str]
 ) -> UserError:
-    """An error of Hydra's in the arguments of a script, as a line with the key and the remedy."""
+    """Hydra's error in a script's arguments, as one line with the key and the remedy."""
     if isinstance(error, OverrideParseException):
         return UserError(_explain_syntax(error.override))
     missing = str(getattr(error, "missing_cfg_file", None)).removeprefix("hydra/launcher/")
@@ -208,11 +207,11 @@ def explain_override(
         name = match[1] or match[2]
         for argument in arguments:
             if argument.startswith("~") and name.startswith(f"{argument[1:].partition('=')[0]}."):
-                return UserError(f"{name}: is taken away by {argument}; give only one of the two")
+                return UserError(f"{name}: is deleted by {argument}; give only one of the two")
         keys = sorted(_known_keys(config_folder, config_name, arguments, name))
-        if name in keys:  # a mapping, whose keys the one that is given has not
+        if name in keys:  # a mapping with new keys
             return UserError(
-                f"{name}: what is given has keys that it lacks; give each with a + before it: "
+                f"{name}: cannot be given new keys in braces; give each with a + before it: "
                 f"+{name}.<key>=<value>"
             )
         near = _nearest(name, keys)
@@ -239,7 +238,7 @@ def _quote_for_shell(key: str, value: str) -> str:
 
 
 def _nearest(name: str, names: Iterable[str]) -> str:
-    """``; did you mean <name>?`` if there is a similar one."""
+    """``; did you mean <name>?`` if there is a similar name."""
     near = nearest_key(name, names)
     return f"; did you mean {near}?" if near else ""
 
@@ -251,7 +250,7 @@ def compose_config(
     *,
     return_hydra_config: bool = False,
 ) -> DictConfig:
-    """The config of a program with some overrides, outside of a run of it.
+    """A program's config with some overrides, without running the program.
 
     Raises
     ------
@@ -269,7 +268,7 @@ def compose_config(
 def _known_keys(
     config_folder: Path, config_name: str, arguments: Sequence[str], unknown: str
 ) -> set[str]:
-    """The keys and groups of a script, with the groups that were chosen where they can be."""
+    """A script's keys and groups, with the chosen groups if these can be composed."""
     overrides = [a for a in arguments if _ARGUMENT.fullmatch(a) and not _names(a, unknown)]
     for chosen in (overrides, []):
         try:
@@ -286,7 +285,7 @@ def _names(argument: str, key: str) -> bool:
 
 
 def _paths(nested: dict[str, Any], prefix: str = "") -> Iterator[str]:
-    """The keys of a config, of nodes and of values, as paths with dots."""
+    """The keys of a config's nodes and values, as paths with dots."""
     for key, value in nested.items():
         yield f"{prefix}{key}"
         if isinstance(value, dict):
@@ -294,7 +293,7 @@ def _paths(nested: dict[str, Any], prefix: str = "") -> Iterator[str]:
 
 
 def _groups(config_folder: Path, keys: set[str]) -> set[str]:
-    """The config groups that belong to a script: those of its nodes, and a trained run's own."""
+    """The config groups of a script: those of its nodes, and all groups if it trains."""
     folders = (path for path in config_folder.rglob("*") if path.is_dir())
     groups = {path.relative_to(config_folder).as_posix() for path in folders} | {ablations.GROUP}
     return groups if {"train", "trainer"} <= keys else groups & keys

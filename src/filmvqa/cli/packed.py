@@ -1,4 +1,4 @@
-"""The folders ``configs/`` and ``scripts/``, which a wheel has inside the package."""
+"""The folders ``configs/`` and ``scripts/``, which a wheel holds inside the package."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A whole pipeline as a user runs it: the scripts of each stage, then one table of all runs."""
+"""A whole pipeline as a user runs it: the scripts of each stage, then a table of all runs."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ def run_pipeline(
     usual: Mapping[str, float] | None = None,
     split: str = "val",
 ) -> None:
-    """Run and print the command lines of the stages, and end with a table and ``report.json``.
+    """Run the stages' command lines, then print a table and write ``report.json``.
 
     Parameters
     ----------
     folder
-        That of the runs' folders, and of the report.
+        The folder of the runs' folders and of the report.
     runs
         The columns of the table: runs that the stages train, and evaluate on ``split``.
     command
-        What goes on from the stage that failed, such as ``make demo``.
+        The command that resumes after a failure, such as ``make demo``.
     of
         What the questions are about, such as ``held-out images``.
     usual
@@ -61,7 +61,7 @@ def run_pipeline(
 
 
 def take_no_arguments(description: str | None) -> None:
-    """Print what a program does for ``--help``, and refuse every other argument."""
+    """Print a program's description for ``--help``, and refuse every other argument."""
     formatter = argparse.RawDescriptionHelpFormatter
     argparse.ArgumentParser(description=description, formatter_class=formatter).parse_args()
 
@@ -69,35 +69,35 @@ def take_no_arguments(description: str | None) -> None:
 def run_stages(
     stages: Mapping[str, Sequence[str]], command: str, usual: Mapping[str, float] | None = None
 ) -> dict[str, float]:
-    """Run and print the command lines of the stages; returns the seconds that each took.
+    """Print and run the stages' command lines; returns each stage's duration in seconds.
 
-    ``usual`` has the seconds that each takes as a rule. By them, and by how long the stages before
-    took here, the line that names a stage estimates what is left.
+    ``usual`` holds the stages' usual durations. From these, and the durations of the stages before,
+    the line that announces a stage estimates the remaining time.
     """
     seconds: dict[str, float] = {}
     remaining, pace = dict(usual or {}), Pace()
     for number, (stage, command_lines) in enumerate(stages.items(), 1):
         left = pace.estimate(sum(remaining.values()))
         print(f"\nstage {number} of {len(stages)}, {stage}{left}", flush=True)
-        remedy = f"{command} goes on from there"
+        remedy = f"{command} resumes from there"
         seconds[stage] = round(run_stage(command_lines, remedy, forked=True), 1)
         pace.note(seconds[stage], remaining.pop(stage, 0.0))
     return seconds
 
 
 class Pace:
-    """How much longer stages take here than usually, by those that had something to do."""
+    """How much longer than usual stages take here, by those that had work to do."""
 
     def __init__(self) -> None:
         self._took = self._usual = 0.0
 
     def note(self, took: float, usual: float) -> None:
-        """Note how long a stage took; one that was complete before says nothing."""
+        """Note a stage's duration, unless it is so short that the stage was already complete."""
         if took > usual / 3:
             self._took, self._usual = self._took + took, self._usual + usual
 
     def estimate(self, usual: float) -> str:
-        """What is left, to be said, of what usually takes so many seconds; empty for none."""
+        """The remaining time, as text, of stages that usually take ``usual`` seconds."""
         minutes = usual / 60 * (self._took / self._usual if self._usual else 1.0)
         if not minutes:
             return ""
@@ -105,7 +105,7 @@ class Pace:
 
 
 def write_report(folder: Path, content: Mapping[str, Any], seconds: Mapping[str, float]) -> None:
-    """Write ``report.json``, and print how long each stage took."""
+    """Write ``report.json``, and print the stages' durations."""
     path = folder / "report.json"
     write_file(path, json.dumps({**content, "seconds": seconds}, indent=1) + "\n")
     durations = ", ".join(f"{stage} {value:.0f} s" for stage, value in seconds.items())

@@ -1,4 +1,4 @@
-"""Settings of the whole process, which only programs choose, never the library."""
+"""Settings of the whole process, which programs change, and the library never."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from typing import Any
 def set_environment() -> None:
     """Set environment variables that libraries read when they start, unless the user has set them.
 
-    - ``TQDM_MININTERVAL``: in a log file, progress bars are printed every ten seconds.
+    - ``TQDM_MININTERVAL``: in a log file, a progress bar is printed every ten seconds.
     - ``CUBLAS_WORKSPACE_CONFIG``: makes cuBLAS deterministic.
     - ``LRU_CACHE_CAPACITY``: limits torch's cache of kernels for bfloat16 products on a CPU. Each
-      shape needs a kernel, and the shapes of an encoder change with each batch. oneDNN caches 1,024
-      kernels, and torch by default another 1,024, which are rarely used again and take 400 MB.
-      oneDNN's cache is not reduced: with 256 kernels the demo trains a quarter slower on a
-      processor with AMX.
+      shape needs a kernel, and an encoder's shapes change with each batch. oneDNN caches 1,024
+      kernels, and torch by default another 1,024, which are rarely reused and take 400 MB. oneDNN's
+      cache keeps its size: with 256 kernels the demo trains a quarter slower on a processor with
+      AMX.
     - ``GOMP_SPINCOUNT``: how long OpenMP's threads, in which torch computes, wait for the next
-      operation before they sleep. By default it is so long that they take the cores from
-      ``models.kernels``' threads, and from other programs: beside two of these, the demo's training
-      had an eighth of its speed. With 1,000 its step takes a sixth less time on two cores.
+      operation before they sleep. By default they wait so long that they take the cores from the
+      threads of ``models.kernels`` and from other programs: beside two other programs, the demo
+      trained at an eighth of its speed. With 1,000 its step takes a sixth less time on two cores.
     """
     if not sys.stderr.isatty():
         os.environ.setdefault("TQDM_MININTERVAL", "10")
@@ -37,37 +37,37 @@ def set_environment() -> None:
 
 
 def search_garbage_rarely() -> None:
-    """Search for reference cycles after 20,000 new objects instead of 700, and not among all that
-    is left when the program ends.
+    """Search for reference cycles after 20,000 new objects instead of 700, and not when the program
+    ends.
 
-    Libraries make hundreds of thousands of objects while they are imported, of which hardly any is
-    garbage: of torch's import the searches are a quarter.
+    Imports of libraries create hundreds of thousands of objects, hardly any of them garbage: the
+    searches take a quarter of torch's import.
     """
     gc.set_threshold(20_000)
     atexit.register(gc.freeze)
 
 
 def open_standard_streams() -> None:
-    """Open the null device for each of standard input, output and error that the parent closed.
+    """Open the null device for each standard stream that the parent process closed.
 
-    Otherwise whatever writes to ``sys.stderr`` fails, and the next file that is opened, such as
-    features, takes its descriptor, to which C libraries write their messages.
+    Otherwise writes to ``sys.stderr`` fail, and the next file that is opened, such as a feature
+    file, gets the descriptor to which C libraries write their messages.
     """
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is not None:
             continue
         try:
             os.fstat(number)
-        except OSError:  # free: the lowest free descriptor is the one that the system gives
+        except OSError:  # closed: the system opens the lowest free descriptor, which is this one
             os.open(os.devnull, os.O_RDWR)
         setattr(sys, name, open(os.devnull, "w" if number else "r", encoding="utf-8"))  # noqa: SIM115
 
 
 class _Output(io.FileIO):
-    """Standard output or error, whose reader may go while the program runs: what a closed terminal
-    does not take, and what is said on standard error to nobody, is lost, not the program's work.
+    """Standard output or error of a program that outlives its reader: what it prints to a closed
+    terminal, or on standard error to a closed pipe, is lost.
 
-    A pipe that nobody reads ends a program that still prints its results, as shells expect it.
+    A closed pipe ends a program that still prints its results, as shells expect.
     """
 
     def write(self, data: Any) -> int:
@@ -81,8 +81,8 @@ class _Output(io.FileIO):
 
 
 def print_in_any_case() -> None:
-    """Make standard output and error print a character that their encoding lacks, such as × in
-    ASCII, as an escape instead of failing, and outlive their readers."""
+    """Make standard output and error escape a character that their encoding lacks, such as × in
+    ASCII, and outlive their readers, instead of failing."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if not isinstance(stream, io.TextIOWrapper):  # a notebook's, or None
@@ -101,10 +101,10 @@ def print_in_any_case() -> None:
 
 
 def keep_freed_memory() -> None:
-    """Make glibc keep freed memory for later allocations; other C libraries are not changed.
+    """Make glibc keep freed memory for later allocations. Other C libraries are unchanged.
 
     By default glibc returns large blocks to the system at once, and the system clears each page of
-    a new block, which takes a sixth of a training step of the paper's network on two cores.
+    a new block. This takes a sixth of a training step of the paper's network on two cores.
     """
     if not sys.platform.startswith("linux"):
         return
@@ -115,6 +115,6 @@ def keep_freed_memory() -> None:
 
 
 def end_with_parent() -> None:
-    """Make Linux send SIGTERM to this process when its parent ends; elsewhere nothing changes."""
+    """Make Linux send SIGTERM to this process when its parent ends. Other systems cannot."""
     if sys.platform.startswith("linux"):
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG

@@ -1,6 +1,6 @@
 """The program ``filmvqa <verb>``: each file of ``scripts/`` is a verb.
 
-Neither torch nor Hydra is imported before the verb is.
+Only the verb imports torch and Hydra.
 """
 
 from __future__ import annotations
@@ -17,28 +17,28 @@ from filmvqa.cli.packed import packed_folder
 
 
 def find_verbs() -> dict[str, Path]:
-    """The file of each verb, in alphabetical order."""
+    """The file of each verb, sorted by verb."""
     return {path.stem: path for path in sorted(packed_folder("scripts").glob("[a-z]*.py"))}
 
 
 def summarize(path: Path) -> str:
-    """The first line of what a program's file says about it."""
+    """The first line of a file's docstring."""
     text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
     return text.partition("\n")[0]
 
 
 def list_verbs() -> str:
-    """How the program is called, with one line for each verb."""
+    """The usage, with a line for each verb."""
     rows = [f"  {verb:<21} {summarize(path)}" for verb, path in find_verbs().items()]
     head = "usage: filmvqa <verb> [key=value ...]; filmvqa <verb> --help lists the verb's keys"
     return "\n".join([head, "", *rows])
 
 
 def main() -> None:
-    """Run the verb that the command line names with the rest of it, as ``python scripts/<verb>.py``
-    does; without a verb, list them."""
+    """Run the verb with the remaining arguments, as ``python scripts/<verb>.py`` does. Without a
+    verb, list the verbs."""
     if sys.argv[1:] in ([], ["-h"], ["--help"]):
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # | head ends it quietly
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # so that | head ends it quietly
         print(list_verbs())
         return
     if sys.argv[1] == "--version":

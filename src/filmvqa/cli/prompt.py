@@ -1,4 +1,4 @@
-"""The prompt: lines that are edited, remembered and completed."""
+"""The prompt, with editing, history and completion of lines."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ _COMMANDS = ("/image ", "/film", "/words", "/help", "/quit")
 
 
 def complete_text(conversation: Conversation, line: str, text: str) -> list[str]:
-    """What ``text``, which is being written at the end of ``line``, may become: a path after
-    ``/image``, else a command, else a word that the network knows."""
+    """The completions of ``text`` at the end of ``line``: paths after ``/image``, commands after
+    ``/``, else words of the vocabulary."""
     if line.lstrip().startswith("/image "):
         folder = text[: text.rfind("/") + 1]
         return [path for name in names_in(folder) if (path := folder + name).startswith(text)]
@@ -25,37 +25,37 @@ def complete_text(conversation: Conversation, line: str, text: str) -> list[str]
 
 
 def run_prompt(conversation: Conversation, read: Callable[[str], str] = input) -> None:
-    """Read and answer lines until ``/quit`` or the end of the input. What cannot be answered gets
-    one line, and the conversation goes on; Ctrl-C drops the line."""
+    """Read and answer lines until ``/quit`` or the end of the input. An error is one line and does
+    not end the conversation. Ctrl-C discards the line."""
     _complete_with(conversation)
     print("Ask about the picture, or /help.")
     while not conversation.ended:
         try:
-            said = conversation.reply(read(f"{conversation.image or 'no picture'}> "))
+            reply = conversation.reply(read(f"{conversation.image or 'no picture'}> "))
         except EOFError:
             print()
             return
-        except Interrupted:  # by another signal
+        except Interrupted:  # by a signal other than Ctrl-C's
             raise
         except KeyboardInterrupt:
             print()
         except USER_ERRORS as error:
             print(explain(error))
         else:
-            if said:
-                print(said)
+            if reply:
+                print(reply)
 
 
 def _complete_with(conversation: Conversation) -> None:
     try:
         import readline
-    except ImportError:  # as on Windows: lines are read all the same
+    except ImportError:  # as on Windows, where lines are only read
         return
 
     def complete(text: str, state: int) -> str | None:
         line = readline.get_line_buffer()[: readline.get_endidx()]
-        found = complete_text(conversation, line, text)
-        return found[state] if state < len(found) else None
+        completions = complete_text(conversation, line, text)
+        return completions[state] if state < len(completions) else None
 
     readline.set_completer(complete)
     readline.set_completer_delims(" \t\n?,;")

@@ -1,4 +1,4 @@
-"""torchrun for programs that run others: it leaves what ended its processes for them to say."""
+"""torchrun without reports of its own: its processes say why they ended."""
 
 from __future__ import annotations
 

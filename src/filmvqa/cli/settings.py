@@ -1,5 +1,5 @@
-"""Settings of the programs whose work is the command line's own: of asking, and of those that call
-rooms which do not know each other."""
+"""Settings of the programs that join rooms which must not import each other: asking, extracting,
+generating."""
 
 from __future__ import annotations
 
@@ -29,22 +29,30 @@ from filmvqa.system.errors import UserError
 
 @dataclass(frozen=True, kw_only=True)
 class AskSettings(ProgramSettings):
-    """A network that is asked about pictures.
+    """A network that answers questions about pictures.
 
     Attributes
     ----------
     checkpoint
-        A file, a run's folder, of which it is ``best.pt``, or the name of a network of the package.
-    image, question
-        What is asked; without a question there is a prompt, or lines are read from standard input.
+        A checkpoint, a run's folder (its ``best.pt``), or the name of a network of the package.
+    image
+        The picture. At the prompt, ``/image <path>`` chooses another.
+    question
+        One question to answer. Without it there is a prompt; if standard input is no terminal, its
+        lines are answered.
     top
-        How many answers are shown.
+        The number of answers to show, with their probabilities.
     allow_unknown
         Read unknown words as ``<UNK>`` instead of refusing them.
     weights
-        The file of the backbone's weights; None: those shipped, or torchvision's download.
-    device, precision, accelerate
-        As ``load`` takes them.
+        The file of the backbone's weights. None: the shipped ones, or torchvision's download.
+    device
+        ``auto`` is the GPU if there is one, else the CPU.
+    precision
+        ``auto`` is the faster of bfloat16 and float32 for this network and hardware.
+    accelerate
+        ``auto`` replaces modules of the network by faster ones with the same results, except to
+        answer a single question. ``false`` replaces none.
     """
 
     checkpoint: Annotated[PathText, CHECKPOINT]
@@ -60,19 +68,20 @@ class AskSettings(ProgramSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class ExtractSettings(ExtractionSettings, DataProgramSettings):
-    """Features, and masks, that are extracted from the images of a set.
+    """The extraction of features, and masks, from the images of a set.
 
     Attributes
     ----------
     weights
-        The file of the backbone's weights, or ``random``: drawn, the same each time, for a dry run;
+        The file of the backbone's weights, or ``random`` for weights from a fixed seed (a dry run).
         None: the published or the shipped ones.
     std
-        Of red, green and blue in [0, 1], for ResNets; None: torchvision's.
+        The standard deviations of red, green and blue in [0, 1] by which a ResNet's images are
+        normalised. None: torchvision's.
     splits
-        None: every folder of images.
+        The splits to extract. None: every folder of images.
     device
-        As ``choose_device`` takes it.
+        ``auto`` is the GPU if there is one, else the CPU.
     """
 
     weights: Annotated[PathText | None, WEIGHTS] = None
@@ -83,20 +92,21 @@ class ExtractSettings(ExtractionSettings, DataProgramSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class GenerateSettings(DataProgramSettings):
-    """A set that is generated.
+    """The generation of a set.
 
     Attributes
     ----------
     templates
-        A folder of template files in the official generator's format; None: that of the set's
-        settings.
+        A folder of template files in the official generator's format. None: as the set's settings
+        say.
     workers
-        Number of processes; None: one a core.
+        The number of processes. None: one per core.
     parts
-        In how many parts the set is made, each by a process of its own; None: whole.
+        The number of parts of the set, which separate commands generate. None: one command
+        generates the whole set.
     part
-        The number of this one, from 0; the last that ends merges them. None, with ``parts`` given:
-        only merge what the parts made.
+        The part to generate, from 0. The last one to finish merges all parts. None, with ``parts``:
+        only merge the parts.
     """
 
     templates: PathText | None = None
@@ -107,7 +117,7 @@ class GenerateSettings(DataProgramSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.part is not None and self.part >= (self.parts or 0):
-            wanted = "the number of all parts" if self.parts is None else f"above {self.part}"
+            number = "the number of all parts" if self.parts is None else f"above {self.part}"
             raise UserError(
-                f"part={self.part}: parts are numbered from 0 to parts - 1; give parts=<{wanted}>"
+                f"part={self.part}: parts are numbered from 0 to parts - 1; give parts=<{number}>"
             )

@@ -1,4 +1,4 @@
-"""Running scripts one after another, as a user does."""
+"""Run scripts one after another, as a user does."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Sequence
 from importlib import import_module
-from multiprocessing import get_context
+from multiprocessing.context import ForkProcess
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,13 @@ from filmvqa.cli.packed import packed_folder
 from filmvqa.system.cores import cores
 from filmvqa.system.signals import heeded, signal_handlers
 
-#: More processes would have too small parts of a batch.
+#: With more processes, each would have too small a part of a batch.
 MAX_PROCESSES = 4
 
 
 def count_training_processes() -> int:
-    """As how many processes a long training runs on this machine: one for each GPU, else one for
-    each core, up to four."""
+    """The number of processes of a long training on this machine: one per GPU, else one per core,
+    at most four."""
     import torch
 
     if torch.cuda.is_available():
@@ -33,29 +33,29 @@ def count_training_processes() -> int:
     return min(cores(), MAX_PROCESSES)
 
 
-class _ForkedScript:
-    """A script that runs in a process forked from this one, which has imported torch for all that
-    follow (2 s each); used as a ``subprocess.Popen``.
+class _ForkedScript(ForkProcess):
+    """A script in a process forked from this one, which has already imported torch (2 s); used as a
+    ``subprocess.Popen``.
 
-    Not for programs that ask for GPUs themselves: CUDA does not survive a fork.
+    Not for programs that use GPUs themselves: CUDA does not survive a fork.
     """
 
     def __init__(self, path: Path, arguments: Sequence[str]) -> None:
         for name in ("filmvqa.cli.command", "torch"):  # the first sets what torch reads
             import_module(name)
-        self._process = get_context("fork").Process(target=_become, args=(path, arguments))
-        self._process.start()
+        super().__init__(target=_become, args=(path, arguments))
+        self.start()
 
     def send_signal(self, number: int) -> None:
-        if self._process.exitcode is None:
-            assert self._process.pid is not None
-            os.kill(self._process.pid, number)
+        if self.exitcode is None:
+            assert self.pid is not None
+            os.kill(self.pid, number)
 
     def wait(self, timeout: float | None = None) -> int:
-        self._process.join(timeout)
-        if self._process.exitcode is None:
+        self.join(timeout)
+        if self.exitcode is None:
             raise subprocess.TimeoutExpired("script", timeout or 0.0)
-        return self._process.exitcode
+        return self.exitcode
 
 
 def _become(path: Path, arguments: Sequence[str]) -> None:
@@ -73,13 +73,15 @@ def run_stage(
     *,
     forked: bool = False,
 ) -> float:
-    """Run the scripts of the command lines, such as ``train.py model=film``, in turn; ``train.py``
-    in so many processes, or each as a fork of this one where the system is known to bear it.
+    """Run the scripts of the command lines, such as ``train.py model=film``, one after another.
 
-    A script that still runs ``limit`` seconds after the start of the stage is interrupted. After
-    that, and after a script that fails, the program exits with a message that ends with ``remedy``.
-    Signals that ask for an end are passed on to the running script, whose exit status is then that
-    of the program. Returns the duration in seconds.
+    ``train.py`` runs as ``processes`` processes. With ``forked`` every script is a fork of this
+    process where the system supports it.
+
+    A script that still runs ``limit`` seconds after the start of the stage is interrupted. Then, or
+    if a script fails, the program exits with a message that ends with ``remedy``. Signals that ask
+    for an end are forwarded to the running script, whose exit status becomes the program's. Returns
+    the duration in seconds.
     """
     started = time.monotonic()
     for command_line in command_lines:
@@ -89,9 +91,9 @@ def run_stage(
             options = f"--nproc_per_node={processes}"
             program = f"torchrun {options}"
             launcher += ["-m", "filmvqa.cli.quiet_torchrun", "--standalone", options]
-            # Otherwise torchrun says on eight lines that it does so.
+            # torchrun's own default, of which it warns on eight lines.
             environment.setdefault("OMP_NUM_THREADS", "1")
-            if signal.SIGHUP not in heeded():  # torchrun passes over nohup
+            if signal.SIGHUP not in heeded():  # torchrun ignores nohup
                 environment.setdefault("TORCHELASTIC_SIGNALS_TO_HANDLE", "SIGTERM,SIGINT,SIGQUIT")
         print(f"\n$ {program} scripts/{command_line}", flush=True)
         path = packed_folder("scripts") / script
@@ -100,7 +102,7 @@ def run_stage(
             process = _ForkedScript(path, arguments)
         else:
             process = subprocess.Popen([*launcher, str(path), *arguments], env=environment)
-        # The terminal sends Ctrl-C to the script too; others may reach only this process.
+        # The terminal sends Ctrl-C to the script too; other signals may reach only this process.
         handlers: dict[int, Any] = {
             number: lambda number, _, script=process: script.send_signal(number)
             for number in heeded()
@@ -116,7 +118,7 @@ def run_stage(
                 sys.exit(f"error: {script} has not ended after {limit:.0f} s; {remedy}")
         if exit_status:
             status = 128 - exit_status if exit_status < 0 else exit_status
-            how = "was stopped" if status > 128 else "failed"
-            print(f"error: {script} {how} (see above); {remedy}", file=sys.stderr)
+            outcome = "was stopped" if status > 128 else "failed"
+            print(f"error: {script} {outcome} (see above); {remedy}", file=sys.stderr)
             sys.exit(status)
     return time.monotonic() - started

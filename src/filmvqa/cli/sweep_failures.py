@@ -1,6 +1,6 @@
-"""Failed jobs of a sweep: recorded in the folders of the jobs, and listed when the sweep ends.
+"""Failed jobs of a sweep: recorded in the jobs' folders, and listed when the sweep ends.
 
-Jobs may run in other processes or on other machines, so files are the only way to report failures.
+Jobs may run in other processes or on other machines, so they report failures by files.
 """
 
 from __future__ import annotations
@@ -42,11 +42,10 @@ _SWEEP = _Sweep()
 
 
 class RememberSweep(Callback):
-    """A Hydra callback that stores the sweep's folder in the process that starts the sweep.
+    """A Hydra callback that remembers the sweep's folder in the process that starts the sweep.
 
-    It also sees to it that all jobs have folders of their own in that folder: whatever the sweep
-    varies is a part of their names, and a config that gives a sweep another folder does not do so
-    for single jobs.
+    It also gives each job a different folder in that folder: the names contain whatever the sweep
+    varies, and a config that sets the sweep's folder does not change it for single jobs.
     """
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
@@ -56,18 +55,19 @@ class RememberSweep(Callback):
         _SWEEP.launcher = hydra.runtime.choices["hydra/launcher"]
         if _SWEEP.launcher == "joblib":
             stop_jobs_on_signals()
-        with open_dict(hydra):  # with these overrides the jobs' configs are composed
+        with open_dict(hydra):  # the jobs' configs are composed with these overrides
             sweep_dir = f"hydra.sweep.dir={quote(str(hydra.sweep.dir))}"
             hydra.overrides.hydra += [*overrides_of_jobs(hydra), sweep_dir]
 
 
 @contextmanager
 def record_failure(debug: bool) -> Iterator[None]:
-    """Record an exception of a sweep's job in its folder, print it as one line, and raise it again.
+    """A block that records an exception of a sweep's job in the job's folder, prints one line, and
+    raises it again.
 
     The launcher then runs the other jobs, and an optimising sweeper knows that the job failed.
     """
-    if not processes.is_first():  # what fails here fails in the first too, or ends it
+    if not processes.is_first():  # an error here also fails or ends the first process
         yield
         return
     folder = Path(HydraConfig.get().runtime.output_dir)
@@ -78,13 +78,13 @@ def record_failure(debug: bool) -> Iterator[None]:
     except Exception as error:
         is_user_error = isinstance(error, USER_ERRORS) or processes.is_lost_process(error)
         reason = explain(error) if is_user_error else f"{type(error).__name__}: {error}"
-        # Of a sweep's run the name is what is varied.
+        # The names of a sweep's runs are fixed by what it varies; its folder can be chosen.
         reason = reason.replace("another run=<name>", "another hydra.sweep.dir=<folder>")
         line = " ".join(f"{folder.name}: {reason}".split())
         with suppress(OSError):
             folder.mkdir(parents=True, exist_ok=True)
             path.write_text(f"{line}\n\n{traceback.format_exc()}", encoding="utf-8")
-        print(f"error: {line}; the other jobs go on", file=sys.stderr, flush=True)
+        print(f"error: {line}; the other jobs continue", file=sys.stderr, flush=True)
         if debug or not is_user_error:
             traceback.print_exc()
         raise
@@ -93,9 +93,8 @@ def record_failure(debug: bool) -> Iterator[None]:
 def raise_listed_failures(error: Exception | None = None) -> None:
     """Raise ``UserError`` with the failed jobs of the sweep that this process started, if any.
 
-    ``error`` is what the launcher raised: one of submitit's or joblib's own if the process of a job
-    ended without a result, so that nothing stands in the job's folder; any other, such as
-    sbatch's, if it could not start jobs.
+    ``error`` is the launcher's: submitit's or joblib's if a job's process ended without a result,
+    so that its folder records no failure; any other, such as sbatch's, if no job could be started.
     """
     if _SWEEP.folder is None:
         return
@@ -115,12 +114,12 @@ def raise_listed_failures(error: Exception | None = None) -> None:
     if error is not None and is_of_job and not is_of_process:
         messages.append(
             f"a job of the sweep was stopped or killed ({one_line(error)}); others may still run: "
-            "when they have ended, the same command goes on with those that are unfinished"
+            "when they have ended, the same command resumes the unfinished ones"
         )
     elif error is not None and not messages:
         messages.append(
-            f"hydra/launcher={_SWEEP.launcher}: {one_line(error)}; mend it, or choose another "
-            "launcher: hydra/launcher=basic runs the jobs here, one after the other"
+            f"hydra/launcher={_SWEEP.launcher}: {one_line(error)}; fix it, or choose another "
+            "launcher: hydra/launcher=basic runs the jobs here, one after another"
         )
     if messages:
         raise UserError("; ".join(messages))

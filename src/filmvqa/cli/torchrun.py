@@ -1,4 +1,4 @@
-"""A program that torchrun starts several times: its processes join, and one of them speaks."""
+"""A program that torchrun starts as several processes: they connect, and only the first prints."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from filmvqa.system.signals import ENDING, interrupt_on_signals, signal_handlers
 
 @dataclass
 class _Start:
-    """When the program started, as all of its processes say, and the name that was made of it."""
+    """The start of the program, equal in all its processes, and the run's name from it."""
 
     time: datetime = field(default_factory=datetime.now)
     name: str | None = None
@@ -33,27 +33,27 @@ _START = _Start()
 
 
 def format_start(pattern: str) -> str:
-    """The time when the program started, as ``strftime`` formats it: the same in all of its
-    processes, and again in those with which torchrun replaces them."""
+    """The start of the program in ``strftime``'s format: the same in all its processes, and in
+    those that torchrun starts in their place."""
     _START.name = _START.time.strftime(pattern)
     return _START.name
 
 
 def drawn_name() -> str | None:
-    """The run's name if it is the time of the start, so that the same command does not find its
+    """The run's name if it is the time of the start; the same command alone would not find its
     folder again."""
     if not HydraConfig.initialized() or _START.name is None:
         return None
     runtime = HydraConfig.get().runtime
-    # It is in the process that starts a sweep, and where a configuration is only composed.
+    # As in the process that starts a sweep, and where a configuration is only composed.
     if OmegaConf.is_missing(runtime, "output_dir"):
         return None
     return _START.name if _START.name in runtime.output_dir else None
 
 
 def take_local_rank() -> None:
-    """Take away the argument ``--local-rank=<n>`` that ``torch.distributed.launch`` and DeepSpeed
-    give programs; it stands for the environment variable, which torchrun sets."""
+    """Replace the argument ``--local-rank=<n>`` of ``torch.distributed.launch`` and DeepSpeed by
+    the environment variable that torchrun sets."""
     for argument in [*sys.argv[1:]]:
         if match := re.fullmatch(r"--local[-_]rank=(\d+)", argument):
             os.environ.setdefault("LOCAL_RANK", match[1])
@@ -62,12 +62,12 @@ def take_local_rank() -> None:
 
 @contextmanager
 def join_processes(name: str, *, by_several: bool) -> Iterator[None]:
-    """Join the program's other processes for a block, in which all but the first are silent.
+    """A block in which the program's processes are connected, and all but the first are silent.
 
     Raises
     ------
     UserError
-        If torchrun started several processes of a program that is not made for it.
+        If torchrun started several processes of a program that runs as one.
     """
     if not processes.are_several():
         yield
@@ -75,18 +75,18 @@ def join_processes(name: str, *, by_several: bool) -> Iterator[None]:
     if not by_several:
         if os.environ["RANK"] != "0":
             with suppress(KeyboardInterrupt):
-                signal.pause()  # until torchrun ends it, when the first has said why
+                signal.pause()  # until torchrun ends it, after the first has printed the error
             sys.exit(1)
         raise UserError(f"{name}: runs as one process; start it without torchrun")
     end_with_parent()  # torchrun may be killed
-    interrupt_on_signals(also_ignored=True)  # torchrun passes on SIGHUP, also under nohup
+    interrupt_on_signals(also_ignored=True)  # torchrun forwards SIGHUP, also under nohup
     with ExitStack() as silence:
         if os.environ["RANK"] != "0":
-            nothing = silence.enter_context(open(os.devnull, "w"))
-            silence.enter_context(redirect_stdout(nothing))
-            silence.enter_context(redirect_stderr(nothing))
-        # Another process may never come, and torch waits for it in C++, which does not return for
-        # handlers in Python.
+            null_device = silence.enter_context(open(os.devnull, "w"))
+            silence.enter_context(redirect_stdout(null_device))
+            silence.enter_context(redirect_stderr(null_device))
+        # torch waits in C++ for the other processes, which may never start; handlers in Python
+        # would not interrupt it.
         with signal_handlers(dict.fromkeys(ENDING, signal.SIG_DFL)):
             processes.join()
         _START.time = processes.from_first(_start_of_parent())
@@ -95,7 +95,7 @@ def join_processes(name: str, *, by_several: bool) -> Iterator[None]:
 
 
 def _start_of_parent() -> datetime:
-    """When torchrun started, from Linux's /proc; elsewhere now."""
+    """The time when torchrun started, from Linux's /proc; elsewhere the present time."""
     try:
         status = Path(f"/proc/{os.getppid()}/stat").read_text().rpartition(")")[2].split()
         lines = Path("/proc/stat").read_text().splitlines()
