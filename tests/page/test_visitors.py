@@ -233,8 +233,8 @@ def test_maps_and_other_gamma_and_beta(network: Network, first: Subject) -> None
         assert given(user)  # nothing was changed
         other.set_value("")
         user.find(kind=ui.button, content="Ask with these").click()
-        await until(lambda: "With other γ and β; as they are: " in labels(user))
-        user.find(kind=ui.button, content="As they are").click()
+        await until(lambda: "With other γ and β; with the original ones: " in labels(user))
+        user.find(kind=ui.button, content="Original γ and β").click()
         await until(lambda: "With other γ and β" not in labels(user) and bool(given(user)))
         assert scale.value == 1
 

@@ -1,1 +1,1 @@
-"""The web page: a picture, a question, the answer, and what the network did to give it."""
+"""The web page: a picture, a question, the answer, and how the network computed it."""

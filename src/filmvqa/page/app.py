@@ -29,12 +29,12 @@ from filmvqa.worlds.clevr.editing import EditedScene
 
 
 def open_shared_state(settings: PageSettings) -> SharedState:
-    """The networks of the checkpoints, with the pictures of a data set and the first network's run.
+    """The checkpoints' networks, the pictures of a data set, and the first network's run.
 
     Raises
     ------
     UserError
-        If a checkpoint cannot be used, or the folder ``h5`` is not there.
+        If a checkpoint cannot be used, or the folder ``h5`` is missing.
     """
     h5, first = settings.h5, settings.checkpoint
     checkpoints = [first] if settings.beside is None else [first, settings.beside]
@@ -49,7 +49,7 @@ def open_shared_state(settings: PageSettings) -> SharedState:
 
 
 def first_subject(pictures: PictureSet | None = None) -> Subject:
-    """What a visitor sees first: a scene, or a picture of a set of which there are no scenes."""
+    """What a visitor sees first: a scene, or a picture of the set if it has no scenes."""
     if pictures is not None and not any(map(pictures.has_scenes, pictures.splits)):
         for split in sorted(pictures.splits, key="val".__ne__):
             if indices := pictures.indices(split):
@@ -58,14 +58,14 @@ def first_subject(pictures: PictureSet | None = None) -> Subject:
 
 
 def warm_up(shared: SharedState, subject: Subject) -> None:
-    """Load what the first question needs, so that no visitor waits for it."""
+    """Load what the first question needs, so that no visitor has to wait for it."""
     subject.true_answer("How many things are there?")
     for network in shared.networks:
         network.look(network.features(subject.picture), network.some_question)
 
 
 def build_page(shared: SharedState, subject: Subject) -> None:
-    """The page of one visitor, who looks at a subject first."""
+    """One visitor's page, which first shows a subject."""
     ui.add_css(_read("page.css"))
     ui.add_body_html(f"<script>{_read('page.js')}</script>")
     ui.colors(primary="#2457c5")
@@ -103,7 +103,7 @@ def build_page(shared: SharedState, subject: Subject) -> None:
 
 
 async def _turn(dark: ui.dark_mode) -> None:
-    """From dark to light, or back; at first it is as the browser prefers."""
+    """Switch between dark and light. The page starts with the browser's preference."""
     is_dark = dark.value
     if is_dark is None:
         is_dark = await ui.run_javascript("matchMedia('(prefers-color-scheme: dark)').matches")
@@ -111,8 +111,8 @@ async def _turn(dark: ui.dark_mode) -> None:
 
 
 class UploadLimit:
-    """An ASGI middleware that refuses what is larger than an upload may be, before it is
-    received."""
+    """An ASGI middleware that refuses a request larger than the largest upload, before receiving
+    it."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -128,12 +128,12 @@ class UploadLimit:
 
 
 def serve(shared: SharedState, settings: PageSettings) -> None:
-    """Show the page until the program is interrupted.
+    """Serve the page until the program is interrupted.
 
     Raises
     ------
     UserError
-        If the port is in use, or the host is not this machine's.
+        If the port is in use, or the address does not belong to this machine.
     """
     host, port = settings.host, settings.port
     _check_address(host, port)
@@ -143,7 +143,7 @@ def serve(shared: SharedState, settings: PageSettings) -> None:
     address = f"http://{shown}:{port}"
     app.on_startup(lambda: print(f"the page is at {address}; Ctrl-C ends it", flush=True))
     app.add_middleware(UploadLimit)
-    # The header says what is being done; Quasar's bar for requests has no name.
+    # The header shows what is being done. Quasar's bar for requests has no accessible name.
     app.config.quasar_config["loadingBar"]["skipHijack"] = True
     with suppress(KeyboardInterrupt):  # the usual end
         ui.run(
@@ -155,7 +155,7 @@ def serve(shared: SharedState, settings: PageSettings) -> None:
 
 
 def _read(name: str) -> str:
-    """A file of the page."""
+    """The text of one of the page's files."""
     return (files("filmvqa.page") / name).read_text()
 
 

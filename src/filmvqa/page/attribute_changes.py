@@ -1,4 +1,4 @@
-"""How an answer moves with one attribute of one object."""
+"""How an answer changes with one attribute of one object."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from filmvqa.vqa import Answer
 from filmvqa.worlds.clevr.editing import EditedScene
 from filmvqa.worlds.clevr.scene_file import ATTRIBUTES
 
-#: Pictures that are drawn and answered together.
+#: The number of pictures that are drawn and answered together.
 _BATCH = 16
 
 
@@ -27,7 +27,7 @@ class Change:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a network answers after a change, and the true answer, if it is known."""
+    """A network's answer after a change, and the true answer, if known."""
 
     change: Change
     answer: Answer
@@ -55,10 +55,10 @@ def try_changes(
     progress: Callable[[float], None] = lambda share: None,
     stopped: Callable[[], bool] = lambda: False,
 ) -> tuple[Answer, list[Outcome]]:
-    """The answer to a question, and that after each change, about pictures of ``size`` (H, W).
+    """The answers to a question before and after each change, for pictures of ``size`` (H, W).
 
-    ``change`` is of γ and β, for all of them. ``progress`` is told the share that is done;
-    ``stopped`` is asked now and then, and ends it.
+    ``change`` changes γ and β for all of them. ``progress`` receives the share of finished changes.
+    If ``stopped`` returns True, no more changes are tried.
     """
     height, width = size
     (before,) = network.answers([scene.render(width, height).image], question, change)

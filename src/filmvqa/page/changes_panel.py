@@ -1,4 +1,4 @@
-"""What if: how the answer moves with each attribute of each object, at a glance."""
+"""What if: a table of how the answer changes with each attribute of each object."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from filmvqa.vqa import Answer
 from filmvqa.worlds.clevr.editing import EditedScene
 from filmvqa.worlds.clevr.scene_file import ATTRIBUTES
 
-#: (H, W) of pictures for networks that do not say what they take.
+#: The size (H, W) of pictures for networks whose checkpoints record none.
 _SIZE = (160, 240)
 
 
 class AttributeChangesPanel:
-    """The panel of what if, for scenes that can be changed."""
+    """The panel "What if", for scenes that can be edited."""
 
     def __init__(self, session: Session) -> None:
         self._session, self._networks = session, session.shared.networks
-        self._count = 0
+        self._request = 0
         with Panel("What if").classes("later") as self._panel:
-            note("One attribute of one object is changed at a time, and the question asked again.")
+            note("Changes one attribute of one object at a time, and asks the question again.")
             with box("line"):
                 start = ui.button("Try all changes", on_click=report_errors(self._try_changes))
                 start.props("outline")
@@ -45,8 +45,8 @@ class AttributeChangesPanel:
         self._panel.visible = self._session.subject.edited is not None
 
     def _forget(self) -> None:
-        """Take away what belongs to another question or scene, and stop what computes it."""
-        self._count += 1
+        """Remove the table of another question or scene, and stop its computation."""
+        self._request += 1
         self._outcomes.clear()
         self._share.visible = False
 
@@ -55,7 +55,7 @@ class AttributeChangesPanel:
         if edited is None or not question:
             raise UserError("ask a question about a scene first")
         self._forget()
-        count, network = self._count, self._networks[int(self._network.value or 0)]
+        request, network = self._request, self._networks[int(self._network.value or 0)]
         shares = [0.0]
         self._share.value, self._share.visible = 0.0, True
         timer = ui.timer(0.2, lambda: self._share.set_value(shares[-1]))
@@ -65,28 +65,28 @@ class AttributeChangesPanel:
                     try_changes, network, edited, question,
                     size=network.image_size or _SIZE, change=self._session.change,
                     progress=shares.append,
-                    stopped=lambda: count != self._count,
+                    stopped=lambda: request != self._request,
                 )  # fmt: skip
         finally:
             timer.delete()
-            if count == self._count:
+            if request == self._request:
                 self._share.visible = False
-        if count != self._count:
+        if request != self._request:
             return
         moved = sum(outcome.answer.text != before.text for outcome in outcomes)
         share = 100 * before.probabilities[before.text]
         with self._outcomes:
             note(
                 f"{question} {network.name} answers {before.text} ({share:.0f}%). {moved} of "
-                f"{len(outcomes)} changes give another answer, which stands in their cells; the "
-                f"more colour a cell has, the less likely is {before.text}. A red frame marks a "
-                "wrong answer."
+                f"{len(outcomes)} changes give another answer, shown in their cells. The more "
+                f"colour a cell has, the less likely {before.text} is. A red frame marks a wrong "
+                "answer."
             ).props('role="status"')
             scrolled(changes_table(edited, before, outcomes), "answers after changes")
 
 
 def changes_table(edited: EditedScene, before: Answer, outcomes: list[Outcome]) -> str:
-    """HTML: a row for each object, a column for each value of each attribute."""
+    """The table's HTML: a row for each object, a column for each value of each attribute."""
     by_change = {outcome.change: _cell(before, outcome) for outcome in outcomes}
     columns = [(name, value) for name, values in ATTRIBUTES.items() for value in values]
     rows = [
@@ -97,12 +97,12 @@ def changes_table(edited: EditedScene, before: Answer, outcomes: list[Outcome]) 
 
 
 def _cell(before: Answer, outcome: Outcome) -> dict[str, Any]:
-    given, truth = outcome.answer.text, outcome.truth
+    answer, truth = outcome.answer.text, outcome.truth
     share = outcome.answer.probabilities.get(before.text, 0.0)
-    title = f"{outcome.change.value}: {given}, {before.text} {100 * share:.0f}%"
+    title = f"{outcome.change.value}: {answer}, {before.text} {100 * share:.0f}%"
     return {
         "title": title if truth is None else f"{title}; it is {truth}",
-        "text": given if given != before.text else "",
-        "is_wrong": truth is not None and truth != given,
+        "text": answer if answer != before.text else "",
+        "is_wrong": truth is not None and truth != answer,
         "lost": min(1.0, max(0.0, 1 - share / max(before.probabilities[before.text], 1e-9))),
     }

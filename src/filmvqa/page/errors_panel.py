@@ -1,4 +1,4 @@
-"""The predictions of an evaluation: filtered, and opened with their pictures."""
+"""The predictions of an evaluation, which can be filtered, and opened with their pictures."""
 
 from __future__ import annotations
 
@@ -17,16 +17,17 @@ from filmvqa.page.predictions import (
 )
 from filmvqa.page.session import Session
 
-#: More rows are not sent to the browser.
+#: The largest number of rows that is sent to the browser.
 _ROWS = 500
-_TITLES = {"length": "program length", "meant": "objects meant"}  # others are their own
+#: The titles of columns that differ from their names.
+_TITLES = {"length": "program length", "meant": "objects meant"}
 _ALL = "all"
 _LINK = """<q-td :props="props">
 <a href="#" @click.prevent="$parent.$emit('look', props.row)">{{ props.value }}</a></q-td>"""
 
 
 class ErrorsPanel:
-    """The tab of errors. ``on_open`` is told question, split and picture when one is opened."""
+    """The tab "Errors". ``on_open`` gets the question, split and image index of an opened row."""
 
     def __init__(
         self, session: Session, on_open: Callable[[str, str, int], Awaitable[None]]
@@ -40,8 +41,8 @@ class ErrorsPanel:
         with Panel("Errors").classes("errors"):
             if not splits:
                 note(
-                    "No predictions to look through. Evaluate the checkpoint, with its data set at "
-                    "hand: python scripts/evaluate.py checkpoint=<file>"
+                    "No predictions to look through. Evaluate the checkpoint where its data set "
+                    "is: python scripts/evaluate.py checkpoint=<file>"
                 )
                 return
             with box("filters"):
@@ -74,7 +75,7 @@ class ErrorsPanel:
             self._table.on("look", report_errors(self._look))
 
     async def open(self) -> None:
-        """Read the split's predictions, unless they are there."""
+        """Read the split's predictions, unless they are shown already."""
         if not self._splits:
             return
         split = str(self._split.value)
@@ -96,16 +97,16 @@ class ErrorsPanel:
         if self._predictions is None:
             return
         chosen = {name: s.value for name, s in self._filters.items() if s.value != _ALL}
-        of_filter = self._predictions.choose(chosen)
+        matches = self._predictions.choose(chosen)
         wrong = self._predictions.choose(chosen, only_wrong=True)
-        rows = wrong if self._only_wrong.value else of_filter
-        text = f"{len(wrong):,} of {len(of_filter):,} {self._wrong}"
+        rows = wrong if self._only_wrong.value else matches
+        text = f"{len(wrong):,} of {len(matches):,} {self._wrong}"
         if not self._predictions.has_truths:
-            text = f"{len(of_filter):,} predictions; the right ones are not known"
-        elif of_filter:
-            text += f" ({100 * len(wrong) / len(of_filter):.1f}%)"
+            text = f"{len(matches):,} predictions; the true answers are unknown"
+        elif matches:
+            text += f" ({100 * len(wrong) / len(matches):.1f}%)"
         if len(rows) > _ROWS:
-            text += f"; the first {_ROWS} are shown, and sorted"
+            text += f"; only the first {_ROWS} are shown and sorted"
         self._summary.text = text + "."
         self._table.rows = rows[:_ROWS]
 

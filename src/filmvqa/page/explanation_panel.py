@@ -1,4 +1,4 @@
-"""Why: γ and β, attention to words, and maps that can be laid over the picture."""
+"""Why: γ and β, attention to words, and maps over the picture."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from filmvqa.page.session import Session
 from filmvqa.vqa import FilmParameters
 
 _FILM_EXPLAINED = (
-    "γ and β: a bar for each channel, from 1 for γ and from 0 for β; the dashed line is the other "
-    "of these numbers. Ticks are the values for the question before, and ± is how far they moved "
-    "since (the root of the mean square)."
+    "γ and β: one bar per channel, which starts at 1 for γ and at 0 for β (the dashed line marks "
+    "the other number). Ticks are the values for the previous question. ± is the root mean square "
+    "of the change."
 )
 _MAPS_EXPLAINED = (
     "Maps: norms over the channels before and after each FiLM layer and the places that the "
-    "maximum pool takes, or the steps' attention; and the gradient of the answer's score. Choose "
-    "one to lay it over the picture."
+    "maximum pool selects, or the attention of each step; and the gradient of the answer's score. "
+    "Choose one to lay it over the picture."
 )
 
 
 class ExplanationPanel:
-    """The panel of what gave the answers."""
+    """The panel that explains the answers."""
 
     def __init__(self, session: Session) -> None:
         self._session, self._networks = session, session.shared.networks
         self._looks: list[Look] = []
-        # Of each network, γ and β of the question and of the one before.
+        # For each network, γ and β of the present and the previous question.
         self._films: list[list[tuple[str, FilmParameters]]] = [[] for _ in self._networks]
         self._overlay: tuple[int, str] | None = None
         with Panel("Why") as self._panel:
@@ -36,21 +36,22 @@ class ExplanationPanel:
         self._panel.visible = False
 
     def clear(self) -> None:
-        """Take away what belongs to another question or subject."""
+        """Remove the explanation of another question or subject."""
         self._panel.visible = False
         self._reasons.clear()
         self._session.set_overlay(None)
 
     def show(self, question: str, looks: list[Look]) -> None:
-        """Show what gave the answers to a question."""
+        """Explain the answers to a question."""
         self._looks = looks
         for films, look in zip(self._films, looks, strict=True):
             if look.film is not None:
                 others = [entry for entry in films if entry[0] != question]
                 films[:] = [(question, look.film), *others[:1]]
         if self._overlay is None:
-            drawn = [i for i, look in enumerate(looks) if MASK in look.maps]
-            self._overlay = (drawn[0], MASK) if drawn else None
+            self._overlay = next(
+                ((i, MASK) for i, look in enumerate(looks) if MASK in look.maps), None
+            )
         self._refresh()
 
     def _refresh(self) -> None:

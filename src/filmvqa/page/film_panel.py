@@ -1,4 +1,4 @@
-"""Other γ and β: scaled, shifted, or those of another question, in all blocks or in one."""
+"""Other γ and β: scaled, shifted, or another question's, in all blocks or in one."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ from filmvqa.page.session import Session
 from filmvqa.studies.inspection.settings import FilmSettings
 
 _PARAMETERS = {"both": "γ and β", "gamma": "γ", "beta": "β"}
-
-#: Far beyond what any network bears.
+#: The largest scale and shift, far beyond what any network tolerates.
 _LARGEST = 1000.0
 
 
 class FilmPanel:
-    """The panel that changes γ and β at test time, for networks that have them; ``ask`` asks the
+    """The panel that changes γ and β at test time, for networks with FiLM layers. ``ask`` asks the
     question again."""
 
     def __init__(self, session: Session, ask: Callable[[], Awaitable[None]]) -> None:
@@ -26,10 +25,7 @@ class FilmPanel:
         if layers == 0:
             return
         with Panel("Other γ and β"):
-            note(
-                "First those of another question, if one is given, then times a number, plus a "
-                "number."
-            )
+            note("γ and β of this question or another, times a number, plus a number.")
             self._question = ui.input("of another question")
             with box("filters"):
                 self._scale = ui.number("times", value=1.0, step=0.1, min=-_LARGEST, max=_LARGEST)
@@ -39,7 +35,7 @@ class FilmPanel:
                 self._layer = ui.select(blocks, value=0, label="where")
             with box("line"):
                 ui.button("Ask with these", on_click=report_errors(self._apply)).props("outline")
-                ui.button("As they are", on_click=report_errors(self._reset)).props("flat")
+                ui.button("Original γ and β", on_click=report_errors(self._reset)).props("flat")
 
     async def _apply(self) -> None:
         scale, shift = self._scale.value, self._shift.value

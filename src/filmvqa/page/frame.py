@@ -1,4 +1,4 @@
-"""What the parts of the page share: their frame, their lines, and how they tell of errors."""
+"""Shared by the parts of the page: frames, lines, templates, and the display of errors."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from filmvqa.system.errors import UserError, one_line
 
 
 class Panel(ui.element):
-    """A section with a heading, into which a ``with`` block builds; ``heading`` has room beside
-    it."""
+    """A section with a title, filled by a ``with`` block. ``heading`` is the line of the title."""
 
     def __init__(self, title: str) -> None:
         super().__init__("section")
@@ -25,7 +24,7 @@ class Panel(ui.element):
 
 
 def box(classes: str) -> ui.element:
-    """An element of the page's own style sheet."""
+    """An element with classes of the page's style sheet."""
     return ui.element("div").classes(classes)
 
 
@@ -35,25 +34,25 @@ def note(text: str = "") -> ui.label:
 
 
 def scrolled(table: str, name: str) -> ui.html:
-    """A table's HTML, which scrolls sideways where it is too wide, also by keys."""
+    """A table from HTML, which scrolls sideways if it is too wide, also by keyboard."""
     element = ui.html(table, sanitize=False).classes("grid")
     return element.props(f'tabindex=0 role="region" aria-label="{name}"')
 
 
 def piece(name: str, **values: Any) -> str:
-    """HTML or SVG of the macro ``name`` in ``pieces.html``, in which texts are escaped."""
+    """HTML or SVG from the macro ``name`` in ``pieces.html``, with escaped texts."""
     return str(getattr(_pieces(), name)(**values))
 
 
 @cache
 def _pieces() -> Any:
-    """There is one file of them."""
+    """The macros of ``pieces.html``."""
     source = (files("filmvqa.page") / "pieces.html").read_text()
     return Environment(autoescape=True).from_string(source).module
 
 
 def report_errors(handler: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-    """A handler that shows users' errors on the page."""
+    """Make a handler show user errors on the page."""
 
     @wraps(handler)
     async def guarded(*arguments: Any, **options: Any) -> None:

@@ -1,4 +1,4 @@
-"""Networks that the page asks: one that all visitors share, and what it did to give an answer."""
+"""The page's networks, which all visitors share, and how they compute an answer."""
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ from filmvqa.studies.inspection.settings import FilmSettings
 from filmvqa.system.errors import UserError
 from filmvqa.vqa import VQA, Answer, FilmParameters, Picture, load
 
-#: The map of a network that draws.
-MASK = "what is meant"
+#: The name of the map that shows a predicted mask.
+MASK = "predicted mask"
 
 
 @dataclass(frozen=True)
 class Look:
-    """An answer, and what gave it.
+    """An answer, and how it was computed.
 
     Attributes
     ----------
     film
         γ and β of each block; None for a network without FiLM layers.
     unchanged
-        The answer with γ and β as they are, if they were changed.
+        The answer with the original γ and β, if they were changed.
     maps
-        (H, W) each, not negative, by what they show.
+        Non-negative maps (H, W), by name.
     words
-        The question's words, with its start and end, and how much each step of a MAC network
-        attends to each (S, T); None for other networks.
+        The question's words, with its start and end, and the attention (S, T) of each step of a MAC
+        network to each word; None for other networks.
     """
 
     answer: Answer
@@ -54,7 +54,7 @@ class Look:
 
 
 class Network:
-    """A trained network that several threads may ask; they take turns."""
+    """A trained network that several threads may ask in turn."""
 
     def __init__(self, vqa: VQA, name: str) -> None:
         self.vqa, self.name = vqa, name
@@ -62,7 +62,7 @@ class Network:
 
     @classmethod
     def load(cls, checkpoint: str, device: str, weights: str | None) -> Network:
-        """A network from a checkpoint, which is named by what tells it from others.
+        """A network from a checkpoint, named after the run's folder or the file.
 
         Raises
         ------
@@ -74,14 +74,14 @@ class Network:
             device=device,
             precision="float32",
             backbone_weights=weights,
-            accelerate=False,  # a visitor's few questions take as long, and the first start longer
+            accelerate=False,  # no gain for a visitor's few questions, and a slower start
         )
         path = Path(checkpoint)
         return cls(vqa, path.parent.name if path.suffix == ".pt" else path.name)
 
     @property
     def image_size(self) -> tuple[int, int] | None:
-        """(H, W) of the pictures that its features are computed from, if its checkpoint tells."""
+        """The size (H, W) of its pictures, if its checkpoint records it."""
         return self.vqa.image_size
 
     def knows(self, question: str) -> bool:
@@ -99,15 +99,10 @@ class Network:
         return model.num_modulated if is_modulated(model) else 0
 
     def check_change(self, change: FilmSettings | None) -> None:
-        """Refuse a change of γ and β that cannot be made.
-
-        Raises
-        ------
-        UserError
-            For a layer that a network with FiLM layers does not have, or an unknown word.
-        """
+        """Raise ``UserError`` for a change of γ and β with an unknown word, or a layer that a
+        network with FiLM layers lacks."""
         with self._turn:
-            self._changed(change)  # is not entered: nothing is changed
+            self._changed(change)  # the context is not entered, so nothing is changed
 
     @property
     def draws(self) -> bool:

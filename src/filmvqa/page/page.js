@@ -1,5 +1,5 @@
-// What Quasar's popups lack: they are outside of all landmarks, and what holds the choices can be
-// focused as if it were one.
+// Make Quasar's popups accessible: they are outside of all landmarks, and the container of the
+// choices can be focused like a choice.
 new MutationObserver(() => {
   for (const popup of document.querySelectorAll("body > [id^='q-portal']:not([role])")) {
     popup.setAttribute("role", "region");

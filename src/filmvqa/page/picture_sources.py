@@ -1,4 +1,4 @@
-"""Where the picture is from: a seed of the generator, an upload, or a data set."""
+"""Sources of the picture: a seed of the generator, an upload, or a data set."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class PictureSources:
                 max_file_size=MAX_UPLOAD, auto_upload=True,
             )  # fmt: skip
             upload.props('accept="image/png,image/jpeg"').style("display: none")
-            # So that it takes another one.
+            # So that the next upload is accepted.
             upload.on("finish", js_handler=f"() => getElement({upload.id}).$refs.qRef.reset()")
             open_dialog = f"() => getElement({upload.id}).$refs.qRef.pickFiles()"
             ui.button("Upload a picture").props("outline").on("click", js_handler=open_dialog)
@@ -43,12 +43,12 @@ class PictureSources:
                 ui.button("Show", on_click=show_number).props("outline")
 
     async def _generate(self) -> None:
-        """Draw the scene of the seed, or of the one after it if that is drawn."""
-        wanted = (max(0, int(self._seed.value or 0)), self._count.value)
-        if wanted == self._drawn_seed:
-            wanted = (wanted[0] + 1, wanted[1])
-            self._seed.value = wanted[0]
-        self._drawn_seed = seed, count = wanted
+        """Draw the scene of the seed, or of the next seed if that scene was drawn last."""
+        seed, count = max(0, int(self._seed.value or 0)), self._count.value
+        if (seed, count) == self._drawn_seed:
+            seed += 1
+            self._seed.value = seed
+        self._drawn_seed = (seed, count)
         await self._session.show(
             "drawing a scene",
             lambda: draw_scene(EditedScene.sampled(seed, count), f"scene of seed {seed}"),
@@ -61,7 +61,7 @@ class PictureSources:
         await self._session.show("reading the picture", lambda: pictures.subject(split, index))
 
     async def _on_upload(self, upload: events.UploadEventArguments) -> None:
-        if upload.file.size() > MAX_UPLOAD:  # a browser refuses it itself
+        if upload.file.size() > MAX_UPLOAD:  # browsers already refuse it
             _on_rejected()
             return
         content, name = await upload.file.read(), upload.file.name

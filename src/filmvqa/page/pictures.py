@@ -1,4 +1,4 @@
-"""What the page shows as pictures: scenes, maps laid over them, γ and β."""
+"""The page's pictures: scenes, maps laid over them, γ and β."""
 
 from __future__ import annotations
 
@@ -13,25 +13,23 @@ from torch import Tensor
 from filmvqa.page.frame import piece
 from filmvqa.vqa import FilmParameters
 
-#: Of maps that are laid over a picture: how bright it is where they are lowest and highest. Light
-#: instead of a colour, so that an object's colour can be read where a map is high.
+#: The brightness of a picture where a map over it is lowest and highest. Brightness, not a colour,
+#: keeps the objects' colours visible.
 _DARK, _LIT = 0.45, 1.25
-#: Of a strip: the width of a channel, the height of a layer's γ or β.
+#: The width of a channel, and the height, of a strip for a layer's γ or β.
 _BAR, _STRIP = 4, 56
 
 
 def data_url(picture: NDArray[np.uint8], *, quick: bool = False) -> str:
-    """A picture (H, W, 3) as a URL that holds it: PNG, or (quick) JPEG."""
+    """A picture (H, W, 3) as a data URL: PNG, or JPEG if ``quick``."""
     out, subtype = io.BytesIO(), "jpeg" if quick else "png"
     Image.fromarray(picture).save(out, format=subtype, quality=85, compress_level=1)
     return f"data:image/{subtype};base64,{base64.b64encode(out.getvalue()).decode()}"
 
 
 def overlay_map(picture: NDArray[np.uint8], values: Tensor) -> NDArray[np.uint8]:
-    """A picture (H, W, 3) lit by a map (h, w): grey and dark where the map is lowest, in its
-    colours and brighter than before where it is highest.
-
-    Lowest and highest are those of this map; a map that is the same everywhere only darkens.
+    """A picture (H, W, 3) lit by a map (h, w): grey and dark at the map's minimum, in colour and
+    brighter than before at its maximum. A constant map only darkens.
     """
     height, width = picture.shape[:2]
     span = values.amax() - values.amin()
@@ -46,14 +44,14 @@ def overlay_map(picture: NDArray[np.uint8], values: Tensor) -> NDArray[np.uint8]
 
 
 def thumbnail(picture: NDArray[np.uint8], width: int = 192) -> NDArray[np.uint8]:
-    """A picture (H, W, 3) of a smaller width."""
+    """A picture (H, W, 3) scaled to a smaller width."""
     height = max(1, round(width * picture.shape[0] / picture.shape[1]))
     return np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling.BOX))
 
 
 def draw_film_strips(film: FilmParameters, before: FilmParameters | None = None) -> list[str]:
-    """An SVG for each layer's γ and β in turn: a bar for each channel, from 1 for γ and from 0 for
-    β; lines at both numbers; ticks where they were for the question before."""
+    """An SVG for each layer's γ and β in turn, with a bar for each channel from 1 for γ and from 0
+    for β, lines at both numbers, and ticks at the values ``before``."""
     strips = []
     for layer in range(len(film.gamma)):
         for name, neutral in (("gamma", 1.0), ("beta", 0.0)):

@@ -1,4 +1,4 @@
-"""The predictions of an evaluation, with what their questions ask, to be looked through."""
+"""The predictions of an evaluation with their questions, as a table to search."""
 
 from __future__ import annotations
 
@@ -18,29 +18,28 @@ from filmvqa.tasks.protocol import read_predictions, task_of_record
 from filmvqa.tasks.reports import num_objects
 from filmvqa.tasks.words import WordPrediction, WordTask
 
-#: The columns of answers, by which they are chosen, and those of masks; the intersection over union
-#: of a mask with the true one is a number, and no choice.
+#: The columns of predicted answers, all of which filter, and of masks, of which the intersection
+#: over union with the true mask does not.
 ANSWER_COLUMNS = ("type", "family", "objects", "length", "expected", "given")
 IOU = "IoU"
 MASK_COLUMNS = ("meant", "family", "objects", "length", IOU)
-#: A mask with less is wrong: the lowest threshold of the reports' precision.
+#: Masks with a lower IoU count as wrong: the lowest threshold of the reports' precision.
 WRONG_BELOW = 0.5
-
-#: A prediction: its ``question``, the ``image``'s index, ``is_wrong``, and the columns' values, of
-#: which an empty text is not known.
+#: A prediction: its ``question``, the index of its ``image``, ``is_wrong``, and the values of the
+#: columns, which are empty if unknown.
 Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class PredictionTable:
-    """The predictions of a split; the worst masks come first.
+    """The predictions of a split; masks are sorted from worst to best.
 
     Attributes
     ----------
     columns
-        The names of the columns that all rows have.
+        The names of the columns.
     has_truths
-        Whether the right answers, or the true masks, are known.
+        Whether true answers, or true masks, are known.
     """
 
     split: str
@@ -49,12 +48,12 @@ class PredictionTable:
     has_truths: bool
 
     def values(self, column: str) -> list[Any]:
-        """The known values of a column, numbers before words."""
+        """The sorted known values of a column, numbers before words."""
         values = {row[column] for row in self.rows if row[column] != ""}
         return sorted(values, key=lambda value: (isinstance(value, str), value))
 
     def choose(self, chosen: dict[str, Any], *, only_wrong: bool = False) -> list[Row]:
-        """The predictions that have all chosen values of columns."""
+        """The predictions with the chosen values of columns."""
         return [
             row for row in self.rows
             if (row["is_wrong"] or not only_wrong) and chosen.items() <= row.items()
@@ -62,7 +61,7 @@ class PredictionTable:
 
 
 def list_evaluated_splits(folder: Path) -> list[str]:
-    """The splits of which a run's folder has predictions."""
+    """The splits whose predictions a run's folder holds."""
     evaluation = RunLayout(folder).evaluation
     ending = EvaluationLayout(evaluation, "").predictions.name
     return sorted(path.name.removesuffix(ending) for path in evaluation.glob(f"*{ending}"))
@@ -71,12 +70,12 @@ def list_evaluated_splits(folder: Path) -> list[str]:
 def read_table(
     folder: Path, split: str, layout: DatasetLayout, vocabulary: Vocabulary
 ) -> PredictionTable:
-    """The predictions that ``evaluate.py`` has written to a run's folder.
+    """The predictions that ``evaluate.py`` wrote to a run's folder.
 
     Raises
     ------
     UserError
-        If predictions or questions are missing or damaged, or do not belong together.
+        If predictions or questions are missing or damaged, or do not match.
     """
     path = EvaluationLayout(RunLayout(folder).evaluation, split).predictions
     records = read_predictions(path)
@@ -95,7 +94,7 @@ def read_table(
     names, types = task.question_types(questions) or ([], None)
 
     def known(values: Any) -> list[Any]:
-        """Whole numbers; an empty text where none is known."""
+        """Non-negative whole numbers, and an empty text for unknown ones."""
         if values is None:
             return [""] * len(records)
         return [number if number >= 0 else "" for number in values.tolist()]
@@ -130,5 +129,5 @@ def read_table(
 
 
 def _score_order(score: float | None) -> float:
-    """What sorts masks: those whose true one is not known come last."""
+    """The sort key of masks: those without a known true mask come last."""
     return math.inf if score is None else score

@@ -1,4 +1,4 @@
-"""The question, and the networks' answers."""
+"""The question and the networks' answers."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from filmvqa.page.subjects import Subject
 from filmvqa.studies.inspection.settings import FilmSettings
 from filmvqa.system.errors import UserError
 
-#: Texts of an answer with their probabilities, and questions that are suggested.
+#: The number of likeliest answers to show, and of questions to suggest.
 _ANSWERS, _QUESTIONS = 5, 10
 
 
 class QuestionPanel:
-    """The panel of the question with its answers, and that of their explanation."""
+    """The panels of the question with its answers, and of their explanation."""
 
     def __init__(self, session: Session) -> None:
         self._session, self._networks = session, session.shared.networks
         self._draws = self._networks[0].draws
-        self._count = self._seed = 0
+        self._request = self._seed = 0
         ask = report_errors(self.ask)
         with Panel("Question"):
             with box("line").style("flex-wrap: nowrap"):
@@ -45,7 +45,7 @@ class QuestionPanel:
     # Questions
 
     def _suggest(self) -> None:
-        """Questions of the generator about the subject, with their answers."""
+        """Suggest the generator's questions about the subject, with their answers."""
 
         def suits(question: str) -> bool:
             return all(network.knows(question) for network in self._networks)
@@ -59,15 +59,14 @@ class QuestionPanel:
         with self._suggestions:
             with box("line"):
                 title = "Expressions" if self._draws else "Questions"
-                known = "how many objects they mean" if self._draws else "their true answers"
-                note(f"{title} about this scene, with {known}")
+                truths = "how many objects they mean" if self._draws else "their true answers"
+                note(f"{title} about this scene, with {truths}")
                 ui.button("Others", on_click=self._suggest_others).props("flat dense")
             with box("questions"):
                 for question in self._suggested:
                     text = question.question
-                    with ui.button(on_click=partial(self.ask_this, text)).props(
-                        "flat dense align=left"
-                    ):
+                    button = ui.button(on_click=partial(self.ask_this, text))
+                    with button.props("flat dense align=left"):
                         ui.label(text)
                         meant = "" if question.objects is None else str(len(question.objects))
                         note(question.answer or meant)
@@ -77,15 +76,15 @@ class QuestionPanel:
         self._suggest()
 
     def _complete(self) -> None:
-        """Offer the vocabulary's words for the word that is being typed, and whole questions."""
+        """Offer completions of the question, and of its last word."""
         text = self._input.value or ""
         head, _, word = text.rpartition(" ")
         questions = [suggested.question for suggested in self._suggested]
         offers = [q for q in questions if q.lower().startswith(text.lower())]
         if word:
             words = sorted(self._networks[0].vqa.vocabulary.words(), key=lambda w: (len(w), w))
-            begun = [w for w in words if w.lower().startswith(word.lower()) and w != word]
-            offers += [f"{head} {w}".lstrip() for w in begun]
+            longer = [w for w in words if w.lower().startswith(word.lower()) and w != word]
+            offers += [f"{head} {w}".lstrip() for w in longer]
         self._input.set_autocomplete(offers[:20] if text else [])
 
     # Answers
@@ -96,7 +95,7 @@ class QuestionPanel:
             await self.ask_this(self._suggested[0].question)
 
     def prepare(self, question: str) -> None:
-        """Put a question into the field, to be asked about the next subject."""
+        """Put a question into the field, to ask it about the next subject."""
         self._input.value = question
 
     async def ask_this(self, question: str) -> None:
@@ -105,10 +104,10 @@ class QuestionPanel:
         await report_errors(self.ask)()
 
     async def ask(self) -> None:
-        """Ask what is in the field; the answer to the newest of several questions stays."""
+        """Ask the question in the field. Only the answer to the newest question is shown."""
         question = (self._input.value or "").strip()
-        self._count += 1
-        count, session = self._count, self._session
+        self._request += 1
+        request, session = self._request, self._session
         self._problem.text = ""
         if not question:
             self._clear("Type a question, or choose one below.")
@@ -119,10 +118,10 @@ class QuestionPanel:
                     self._look, session.subject, question, session.change
                 )
         except UserError as error:
-            if count == self._count:
+            if request == self._request:
                 self._clear(str(error))
             return
-        if count == self._count:
+        if request == self._request:
             session.set_question(question)
             self._answers.clear()
             with self._answers:
@@ -141,11 +140,11 @@ class QuestionPanel:
         return looks, warnings, subject.true_answer(question)
 
     def _names(self) -> list[str]:
-        """The networks' names, which are told only where there are several."""
+        """The networks' names; empty if there is only one."""
         return [n.name if len(self._networks) > 1 else "" for n in self._networks]
 
     def _clear(self, problem: str) -> None:
-        """Take away what belongs to another question or subject, and tell of a problem."""
+        """Remove what belongs to another question or subject, and show a problem."""
         self._problem.text = problem
         self._answers.clear()
         self._explanation.clear()
@@ -175,7 +174,7 @@ def _show_answer(name: str, look: Look, warning: str | None, truth: str | None) 
         if unchanged is not None:
             share = unchanged.probabilities.get(unchanged.text)
             text = unchanged.text + ("" if share is None else f" ({100 * share:.1f}%)")
-            note(f"With other γ and β; as they are: {text}.")
+            note(f"With other γ and β; with the original ones: {text}.")
         shares = list(answer.probabilities.items())[:_ANSWERS]
         ui.html(piece("bars", shares=shares), sanitize=False)
         if warning is not None:

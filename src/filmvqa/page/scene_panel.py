@@ -1,4 +1,4 @@
-"""The picture: where it is from, and its objects, which can be moved and changed."""
+"""The picture and its source, and its objects, which can be moved and changed."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from filmvqa.worlds.clevr.editing import EditedScene
 from filmvqa.worlds.clevr.scene_file import ATTRIBUTES
 from filmvqa.worlds.clevr.scenes import PlacedObject
 
-#: How far a pointer may be from an object's place to take hold of it, in pixels.
+#: The largest distance in pixels from which a pointer grabs an object.
 _REACH = 26.0
-#: How far an arrow key moves an object, in pixels.
+#: The distance in pixels by which an arrow key moves an object.
 _STEP = 8.0
 _ARROWS = {
     "ArrowLeft": (-_STEP, 0.0), "ArrowRight": (_STEP, 0.0),
     "ArrowUp": (0.0, -_STEP), "ArrowDown": (0.0, _STEP),
 }  # fmt: skip
-#: The pointer's way over the picture is of interest only while a button is pressed.
+#: Moves of the pointer are sent only while a button is pressed.
 _POINTER = "(e) => { if (e.mouse_event_type !== 'pointermove' || e.buttons) emit(e) }"
-#: The image itself is within NiceGUI's element, which has no property for its text.
+#: The image is inside NiceGUI's element, which has no property for its alternative text.
 _NAME = "() => {{ const e = getElement({id}); e.$refs.img.alt = e.$el.dataset.alt }}"
 _KEYS = """(e) => {
     if (!e.currentTarget.classList.contains('editable')) return;
@@ -35,17 +35,18 @@ _KEYS = """(e) => {
         emit({key: e.key});
     }
 }"""
+_KEYS_EXPLAINED = "digits choose an object, arrows move it, Delete removes it"
 
 
 class ScenePanels:
-    """The panels at the left: the subject's picture, and its objects."""
+    """The panels of the subject's picture and objects."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
         self._chosen: int | None = None
         self._dragged: int | None = None
-        self._grip = (0.0, 0.0)  # from the object's place to the pointer that holds it
-        # The scene as it will be: changes may come faster than pictures.
+        self._grip = (0.0, 0.0)  # the pointer's offset from the place of the object it drags
+        # The scene to draw next: changes may come faster than pictures.
         self._wanted: EditedScene | None = session.subject.edited
         self._is_drawing = self._is_coarse = False
         self._rows_show: object = None
@@ -83,7 +84,7 @@ class ScenePanels:
         self._problems.clear()
         with self._problems:
             for problem in subject.problems:
-                ui.label(f"Not CLEVR's: {problem}.")
+                ui.label(f"CLEVR has no such scene: {problem}.")
         if settled:
             self._build_editor()
 
@@ -99,19 +100,13 @@ class ScenePanels:
 
     def _draw_handles(self) -> None:
         edited = self._session.subject.edited
-        content = (
-            ""
-            if edited is None
-            else piece("handles", places=edited.pixels(WIDTH, HEIGHT), chosen=self._chosen)
-        )
+        if edited is None:
+            content, role, name = "", "img", "the picture"
+        else:
+            content = piece("handles", places=edited.pixels(WIDTH, HEIGHT), chosen=self._chosen)
+            role, name = "application", f"the scene: {_KEYS_EXPLAINED}"
         self._image.set_content(content)
         self._image.classes(add="editable" if edited else "", remove="" if edited else "editable")
-        name = (
-            "the picture"
-            if edited is None
-            else ("the scene: digits choose an object, arrows move it, Delete takes it away")
-        )
-        role = "img" if edited is None else "application"
         self._image.props(f'role="{role}" aria-label="{name}"')
 
     # Objects
@@ -129,10 +124,7 @@ class ScenePanels:
         if edited is None:
             return
         with self._editor:
-            note(
-                "Drag an object. Or go to the picture with Tab: digits choose an object, arrows "
-                "move it, Delete takes it away."
-            )
+            note(f"Drag an object. Or go to the picture with Tab: {_KEYS_EXPLAINED}.")
             with box("objects"):
                 for number, placed in enumerate(edited.objects):
                     self._build_row(number, placed)
@@ -153,7 +145,7 @@ class ScenePanels:
                 select.props(f"borderless {label}", remove="outlined")
             on_remove = report_errors(partial(self._remove, number))
             remove = ui.button(icon="close", on_click=on_remove)
-            remove.props(f'flat dense round size=sm aria-label="take object {number + 1} away"')
+            remove.props(f'flat dense round size=sm aria-label="remove object {number + 1}"')
         self._rows.append(row)
 
     async def _set_attribute(
@@ -161,7 +153,7 @@ class ScenePanels:
     ) -> None:
         if (edited := self._editable()) is not None:
             changed = edited.with_object(number, **{attribute: event.value})
-            # The row shows it already.
+            # The row already shows the new value.
             self._rows_show = [_attributes(o) for o in changed.objects]
             await self._draw(changed)
 
@@ -177,14 +169,14 @@ class ScenePanels:
         def distance(place: tuple[float, float]) -> float:
             return min((math.dist(place, (o.x, o.y)) for o in edited.objects), default=0.0)
 
-        # Where it is furthest from all others, so that it is seen and does not touch them.
+        # Place it furthest from all others, so that it is visible and touches none.
         x, y = max(((x / 2, y / 2) for x in range(-6, 7) for y in range(-6, 7)), key=distance)
         added = PlacedObject(size="small", color="red", material="rubber", shape="cube", x=x, y=y)
         self._chosen = len(edited.objects)
         await self._draw(edited.with_added(added))
 
     def _editable(self) -> EditedScene | None:
-        """The scene as it will be; None for another picture, or while another one is coming."""
+        """The scene to draw next; None for another picture, or while another subject loads."""
         return None if self._session.is_leaving else self._wanted
 
     def _choose(self, number: int | None) -> None:
@@ -200,7 +192,7 @@ class ScenePanels:
     # Drawing again
 
     async def _draw(self, wanted: EditedScene) -> None:
-        """Draw a changed scene, and again as long as it has changed meanwhile: coarsely while an
+        """Draw a changed scene, and repeat if it has changed meanwhile. Draw coarsely while an
         object is dragged."""
         self._wanted = wanted
         if self._is_drawing:
@@ -238,7 +230,7 @@ class ScenePanels:
             number = self._dragged
             if action != "pointermove":
                 self._dragged = None
-            # A pointer that has left the picture, or was taken away, says nothing more.
+            # A pointer that left the picture, or was cancelled, gives no new place.
             place = (x - self._grip[0], y - self._grip[1])
             is_over = action in ("pointermove", "pointerup")
             if is_over and math.dist(edited.pixels(WIDTH, HEIGHT)[number], place) > 0.5:

@@ -1,4 +1,4 @@
-"""What one visitor has on the page, and what all visitors share."""
+"""One visitor's state, and the state that all visitors share."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from filmvqa.system.layout import EvaluationLayout, RunLayout
 
 @dataclass
 class SharedState:
-    """What all visitors share: networks, pictures, and the folder of the first network's run."""
+    """Shared by all visitors: networks, pictures, and the folder of the first network's run."""
 
     networks: Sequence[Network]
     pictures: PictureSet | None = None
@@ -30,39 +30,38 @@ class SharedState:
 
     @property
     def evaluated_splits(self) -> list[str]:
-        """The splits whose predictions can be looked through."""
+        """The splits whose predictions can be shown."""
         if self.run is None or self.pictures is None:
             return []
         return list_evaluated_splits(self.run)
 
     def predictions(self, split: str) -> PredictionTable:
-        """The predictions of a split, which are read once, and again when their file changed."""
+        """The predictions of a split, read again only if their file has changed."""
         assert self.run is not None
         assert self.pictures is not None
         stamp = stamp_of(EvaluationLayout(RunLayout(self.run).evaluation, split).predictions)
-        known = self._tables.get(split)
-        if known is None or known[0] != stamp:
+        if split not in self._tables or self._tables[split][0] != stamp:
             vocabulary = self.networks[0].vqa.vocabulary
-            known = stamp, read_table(self.run, split, self.pictures.layout, vocabulary)
-            self._tables[split] = known
-        return known[1]
+            table = read_table(self.run, split, self.pictures.layout, vocabulary)
+            self._tables[split] = stamp, table
+        return self._tables[split][1]
 
 
 class Session:
-    """What one visitor looks at and asks, with the line that says what is being done.
+    """One visitor's subject and question, and the line that shows what is being done.
 
     Attributes
     ----------
     subject
-        What is asked about; ``subject_changed`` also says whether it will stay for now.
+        The present subject. ``subject_changed`` is False while the subject is being dragged.
     question
-        What was answered last about it; empty without.
+        The last question that was answered about it; empty if none was.
     change
-        Of γ and β; None: they are as they are.
+        The change of γ and β; None if there is none.
     overlay
-        A map (h, w) that is laid over the picture, and what it shows.
+        The name and the values (h, w) of a map over the picture.
     is_leaving
-        Whether another subject is on its way.
+        Whether another subject is loading.
     """
 
     def __init__(self, shared: SharedState, subject: Subject) -> None:
@@ -87,22 +86,21 @@ class Session:
         leaves: bool = True,
         settled: bool = True,
     ) -> None:
-        """Look at the subject that ``make`` makes in a thread, unless another one was asked for
-        meanwhile.
+        """Show the subject that ``make`` returns in a thread, unless another call follows first.
 
         Parameters
         ----------
         what
-            What the page says that it is doing.
+            The text to show while ``make`` runs.
         leaves
-            Whether it is another subject, not a change of the one before.
+            Whether the subject is another one, not a change of the present one.
         settled
-            False while it is being dragged.
+            False while the subject is being dragged.
 
         Raises
         ------
         UserError
-            As ``make``, unless another one was asked for meanwhile.
+            As ``make``, unless another call follows first.
         """
         self._version += 1
         version = self._version
@@ -121,18 +119,18 @@ class Session:
             await self.subject_changed.call(settled)
 
     def set_question(self, question: str) -> None:
-        """Remember a question that was answered, or (empty) that none was."""
+        """Set the last question that was answered; empty if none was."""
         self.question = question
         self.question_changed.emit()
 
     def set_overlay(self, overlay: tuple[str, Tensor] | None) -> None:
-        """Lay a map over the picture, or (None) show the picture alone."""
+        """Lay a map over the picture; None removes it."""
         self.overlay = overlay
         self.overlay_changed.emit()
 
     @contextmanager
     def busy(self, what: str) -> Iterator[None]:
-        """A block during which the page says what it is doing."""
+        """A block during which the page shows what it is doing."""
         self._working.append(what)
         self._status.text = f"{what} …"
         try:

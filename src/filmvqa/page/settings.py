@@ -1,4 +1,4 @@
-"""What the page shows, and where: settings of a program."""
+"""The settings of the page."""
 
 from __future__ import annotations
 
@@ -14,25 +14,27 @@ from filmvqa.settings.typed import Device, Name, PathText, ProgramSettings
 
 @dataclass(frozen=True, kw_only=True)
 class PageSettings(ProgramSettings):
-    """The page on which a trained network is asked.
+    """A web page on which to ask a trained network.
 
     Attributes
     ----------
     checkpoint
-        A file, a run's folder, or the name of a network of the package.
+        A checkpoint, a run's folder, or the name of a network of the package.
     beside
-        A second network, which is asked the same; None: none.
+        The checkpoint of a second network, which answers the same questions. None: no second one.
     h5
-        The folder of the question files of the set whose pictures can be chosen; None: that of the
-        checkpoint's training set. If that is not here, there are no pictures to choose from.
+        The folder of the question files of a set whose pictures visitors can choose. None: that of
+        the checkpoint's training set, if it exists.
     weights
-        The file of the backbone's weights; None: those shipped, or torchvision's download.
-    host, port
-        The address of the page; ``0.0.0.0`` is for whoever can reach this machine.
+        The file of the backbone's weights. None: the shipped ones, or torchvision's download.
+    host
+        The address that serves the page. ``0.0.0.0`` lets other machines connect.
+    port
+        The port that serves the page.
     show
-        Whether the browser is opened.
+        Whether to open a browser.
     device
-        As ``choose_device`` takes it.
+        ``auto`` is the GPU if there is one, else the CPU.
     """
 
     checkpoint: Annotated[PathText, CHECKPOINT]

@@ -1,5 +1,4 @@
-"""What a visitor asks about: a scene of the generator or one's own, a data set's picture, an
-upload."""
+"""Subjects of questions: generated or edited scenes, pictures of a data set, uploads."""
 
 from __future__ import annotations
 
@@ -32,11 +31,11 @@ from filmvqa.worlds.engine.programs import SceneIndex
 from filmvqa.worlds.engine.questions import QuestionGenerator
 from filmvqa.worlds.engine.schema import Question
 
-#: CLEVR's size, in which scenes are shown and asked about.
+#: The size of drawn scenes, which is CLEVR's.
 WIDTH, HEIGHT = 480, 320
-#: While an object is dragged.
+#: The size of scenes while an object is dragged.
 _QUICK_WIDTH, _QUICK_HEIGHT = 360, 240
-#: In whose pixels CLEVR's rule about hidden objects counts.
+#: The number of pixels of a picture to which CLEVR's rule on hidden objects refers.
 _RULE_PIXELS = 320 * 240
 MAX_UPLOAD = 8 * 2**20
 _MAX_RATIO = 3
@@ -46,20 +45,20 @@ FIRST_SEED = 1
 
 @dataclass(frozen=True)
 class Subject:
-    """A picture, and what is known of it.
+    """A picture, and its scene if known.
 
     Attributes
     ----------
     title
-        Where it is from.
+        The source of the picture.
     picture
         (H, W, 3).
     scene
-        Its objects and their relations; None for a picture of which nothing is known.
+        The objects and their relations; None if unknown.
     edited
-        What was drawn; None for a picture that cannot be drawn again.
+        The scene in a form that can be edited and drawn; None if the picture was not drawn here.
     problems
-        What CLEVR's constraints have against the scene.
+        CLEVR's constraints that the scene violates.
     """
 
     title: str
@@ -70,7 +69,7 @@ class Subject:
 
     @property
     def description(self) -> str:
-        """What is seen, for who does not see the picture."""
+        """The alternative text of the picture."""
         objects = [] if self.scene is None else self.scene.objects
         things = [
             f"{i}. {o.size} {o.color} {o.material} {o.shape}" for i, o in enumerate(objects, 1)
@@ -82,35 +81,37 @@ class Subject:
         return None if self.scene is None else SceneIndex(self.scene)
 
     def true_answer(self, question: str) -> str | None:
-        """The answer that the scene gives; None if it or the question's program is not known."""
+        """The true answer; None if the scene or the question's program is unknown."""
         return None if self.index is None else parser().true_answer(question, self.index)
 
     def questions(
         self, seed: int, count: int, suits: Callable[[str], bool], *, referring: bool = False
     ) -> list[Question]:
-        """Up to ``count`` questions that the generator asks about the scene, with their answers, or
-        (``referring``) expressions that refer to its objects."""
+        """Up to ``count`` suitable questions of the generator about the scene with their answers,
+        or (``referring``) expressions that refer to its objects."""
         if self.scene is None:
             return []
-        templates = families(REFERRING if referring else None)
-        asked = QuestionGenerator(templates, random.Random(seed)).ask(self.scene, 4 * count)
-        return [question for question in asked if suits(question.question)][:count]
+        generator = QuestionGenerator(
+            families(REFERRING if referring else None), random.Random(seed)
+        )
+        questions = generator.ask(self.scene, 4 * count)
+        return [question for question in questions if suits(question.question)][:count]
 
 
 @cache
 def families(templates: str | None = None) -> list[Family]:
-    """All of CLEVR's question families, or those of some of its templates; kept by their name."""
+    """CLEVR's question families, or those of a folder of templates."""
     return read_families(templates)
 
 
 @cache
 def parser() -> QuestionParser:
-    """There is one."""
+    """The parser of CLEVR's questions."""
     return QuestionParser(families())
 
 
 def draw_scene(edited: EditedScene, title: str) -> Subject:
-    """A scene as it is shown and asked about."""
+    """The subject of a scene, with the constraints that it violates."""
     rendered = edited.render(WIDTH, HEIGHT)
     visible = np.round(rendered.visible * (_RULE_PIXELS / (WIDTH * HEIGHT)))
     problems = edited.problems(visible.astype(np.int64))
@@ -118,7 +119,8 @@ def draw_scene(edited: EditedScene, title: str) -> Subject:
 
 
 def draw_preview(subject: Subject, edited: EditedScene) -> Subject:
-    """A scene while it is being changed: drawn coarsely, and without word about what is hidden."""
+    """The subject of a scene while it is being changed: drawn coarsely, and not checked for hidden
+    objects."""
     coarse = edited.render(_QUICK_WIDTH, _QUICK_HEIGHT, rays=1).image
     picture = np.asarray(Image.fromarray(coarse).resize((WIDTH, HEIGHT), Image.Resampling.BILINEAR))
     scene = edited.scene(WIDTH, HEIGHT)
@@ -126,12 +128,12 @@ def draw_preview(subject: Subject, edited: EditedScene) -> Subject:
 
 
 def read_upload(content: bytes, name: str) -> Subject:
-    """An uploaded picture, which stays in memory.
+    """The subject of an uploaded picture, which stays in memory.
 
     Raises
     ------
     UserError
-        If it is too large, or no PNG or JPEG, or as ``as_shown``.
+        If it is too large or narrow, or no PNG or JPEG, or as ``as_shown``.
     """
     shown = Path(name.replace("\\", "/")).name or "the picture"
     if len(content) > MAX_UPLOAD:
@@ -151,8 +153,8 @@ def read_upload(content: bytes, name: str) -> Subject:
 
 
 class PictureSet:
-    """The pictures of a data set, and what is known of their scenes: listed and read once a split,
-    and again when the folder or the file has changed, since the page is open for days."""
+    """The pictures of a data set and their scenes. A split is listed and read again only if its
+    folder or file has changed."""
 
     def __init__(self, layout: DatasetLayout) -> None:
         self.layout = layout
@@ -164,40 +166,39 @@ class PictureSet:
         return self.layout.image_splits()
 
     def indices(self, split: str) -> Sequence[int]:
-        """The indices of a split's pictures, sorted; none for a split that is not there."""
+        """The sorted indices of a split's pictures; none for a missing split."""
         return list(self._pictures_of(split))
 
     def _pictures_of(self, split: str) -> dict[int, Path]:
-        if split not in self.splits:  # nothing else becomes a part of a path
+        if split not in self.splits:  # other texts must not become part of a path
             return {}
         folder = self.layout.image_folder(split)
-        known = self._pictures.get(split)
-        if known is None or known[0] != stamp_of(folder):
-            known = stamp_of(folder), dict(sorted(find_pictures(folder).items()))
-            self._pictures[split] = known
-        return known[1]
+        stamp = stamp_of(folder)
+        if split not in self._pictures or self._pictures[split][0] != stamp:
+            self._pictures[split] = stamp, dict(sorted(find_pictures(folder).items()))
+        return self._pictures[split][1]
 
     def has_scenes(self, split: str) -> bool:
         return self.layout.scene_json(split).exists()
 
     def scenes(self, split: str) -> dict[int, Scene]:
-        """The scenes of a split by index; none if they are not known."""
+        """The scenes of a split by image index; none if they are unknown."""
         if split not in self.splits or not self.has_scenes(split):
             return {}
-        path, known = self.layout.scene_json(split), self._scenes.get(split)
-        if known is None or known[0] != stamp_of(path):
-            stamp = stamp_of(path)
-            known = stamp, {scene.image_index: scene for scene in read_scenes(path).scenes}
-            self._scenes[split] = known
-        return known[1]
+        path = self.layout.scene_json(split)
+        stamp = stamp_of(path)
+        if split not in self._scenes or self._scenes[split][0] != stamp:
+            scenes = {scene.image_index: scene for scene in read_scenes(path).scenes}
+            self._scenes[split] = stamp, scenes
+        return self._scenes[split][1]
 
     def subject(self, split: str, index: int) -> Subject:
-        """A picture of a split.
+        """The subject of a split's picture.
 
         Raises
         ------
         UserError
-            If it is not there, or cannot be read.
+            If it is missing, or cannot be read.
         """
         path = self._pictures_of(split).get(index)
         if path is None:
