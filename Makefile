@@ -1,22 +1,22 @@
-# make demo   from nothing to accuracy by question type, on data that the project makes itself
-# make easy_vqa   the same on easy-VQA, pictures and questions that others made, in two minutes;
-#             FEATURES="clevr_cnn pixels": from these features, side by side
-# make sound  the same on questions about sounds, which it synthesises
-# make segmentation   referring expressions: from nothing to masks and their mean IoU
+# make demo   the whole pipeline on generated data, from images to accuracy by question type
+# make easy_vqa   the same on easy-VQA, a published set of pictures and questions, in two minutes;
+#             FEATURES="clevr_cnn pixels" compares these features
+# make sound  the same on questions about synthesised sounds
+# make segmentation   the same on referring expressions, from images to masks and their mean IoU
 # make correction   a segmentation network corrected by hints in words, FiLM against a guide
 # make zero_shot   questions about unseen pairs of colour and shape, by arithmetic on γ and β
 # make few_shot   new words from ten pictures each, by γ and β alone and in other ways
-# make page   a page in the browser: ask a trained network about pictures, and see what it does
-# make laboratory   claims about FiLM tried with three seeds each, in half an hour on two cores
-# make docs   the site of the documents, in build/docs
+# make page   a web page that asks a trained network about pictures, and shows how it answers
+# make laboratory   claims about FiLM tested with three seeds each, in half an hour on two cores
+# make docs   the documents as a site, in build/docs
 # make test   lint, types and tests, in ten minutes on two cores
-# make coverage   the tests of make test, and how much of the code they run, in all and by file
+# make coverage   the tests of make test, with the share of the code that they run, by file
 # make test-processes   tests that start, kill and restart whole programs, and measure their memory:
 #             torchrun, launchers, Slurm, searches; in six minutes
-# make soak   every stage killed 50 times and started again, a long training, and property tests
-#             with fresh seeds and ten times as many examples: an hour
-# Each sets up in .venv, once, what it needs: make easy_vqa the package and easy-vqa, make laboratory
-# and the tests the developers' libraries, the others the package and the page.
+# make soak   every stage killed 50 times and restarted, a long training run, and property tests
+#             with fresh seeds and ten times as many examples; in an hour
+# Each target first installs what it needs into .venv: easy_vqa the package with easy-vqa, docs,
+# laboratory and the tests the developers' libraries, the others the package with the page.
 
 PYTHON ?= python3
 VENV := .venv
@@ -69,13 +69,13 @@ laboratory: $(TESTABLE)
 	$(BIN)/python scripts/extract_features.py data=lab
 	$(BIN)/python scripts/laboratory.py "claims=[parts/hour]" results=outputs/laboratory/data
 
-# Side by side, with a thread each.
+# In parallel, with one thread each.
 TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not processes" -n auto --dist loadfile --no-loadscope-reorder
 
 test: lint
 	$(TESTS) --durations=10
 
-# The total is the last line but one. Kernels that numba compiles count as not run.
+# The total is on the second last line. Kernels that numba compiles count as not run.
 coverage: $(TESTABLE)
 	$(TESTS) --cov=filmvqa --cov-report=term:skip-covered
 
@@ -91,9 +91,8 @@ lint: $(TESTABLE)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# Installs .[$(1)]. uv takes a third of pip's time, but reads no settings of pip's: it is told the
-# index that these name, is not asked where they name a proxy or no index, and where it fails pip
-# installs.
+# Installs .[$(1)]. uv takes a third of pip's time, but does not read pip's settings: it gets the index
+# that these name. pip installs if the settings name a proxy or no index, or if uv fails.
 define install
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@pip="$(BIN)/python -m pip --disable-pip-version-check"; packages="-c constraints.txt -e .[$(1)]"; \

@@ -1,1 +1,1 @@
-"""One program a file. A wheel packs them as ``filmvqa.scripts``: ``filmvqa <name>`` starts one."""
+"""One program per file, which a wheel packs as ``filmvqa.scripts``; ``filmvqa <name>`` starts it."""

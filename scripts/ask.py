@@ -19,7 +19,7 @@ def main(settings: AskSettings) -> None:
         device=settings.device,
         precision=settings.precision,
         backbone_weights=settings.weights,
-        # One question is answered before the faster forms are there.
+        # A single question takes less time than the acceleration.
         accelerate=settings.accelerate if settings.question is None else False,
     )
     conversation = Conversation(vqa, settings.top, allow_unknown=settings.allow_unknown)

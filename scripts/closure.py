@@ -1,4 +1,4 @@
-"""Ask a network what it knows in new combinations, in the seven tests of CLOSURE."""
+"""Test how a network answers new combinations of phrases, in the seven tests of CLOSURE."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Correct the segmentations of a split hint by hint, with each network of a sweep."""
+"""Correct a split's segmentations hint by hint, with each network of a sweep."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The whole pipeline on a small generated set: generate, preprocess, extract, train, evaluate.
 
-Runs and prints the commands of docs/guides/training.md, and ends with a table and
+Prints and runs the commands of docs/guides/training.md, then prints a table and writes
 ``outputs/demo/report.json``.
 """
 
@@ -19,14 +19,14 @@ STAGES: dict[str, list[str]] = {
     "features": ["extract_features.py data=mini"],
     "train": [
         "train.py experiment=demo run=film",
-        # Of the size of FiLM's encoder, and with batch norm, as the README's numbers were measured.
+        # With the size of FiLM's encoder and batch norm, as for the README's numbers.
         "train.py experiment=demo model=lstm run=question_only trainer.max_epochs=1 "
         "model.embedding_dim=64 model.hidden_dim=128 model.num_layers=1 "
         "model.classifier_dims=[256] model.classifier_norm=hidden",
     ],
     "evaluate": list_evaluations(FOLDER, RUNS),
 }
-#: Seconds of each on two cores of an EPYC.
+#: Seconds of each stage on two cores of an EPYC.
 USUAL = {"generate": 41.0, "preprocess": 2.0, "features": 9.0, "train": 186.0, "evaluate": 3.0}
 
 

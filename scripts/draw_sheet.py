@@ -1,4 +1,4 @@
-"""Draw a sheet of images of a set, or of spectrograms with their sounds, with questions."""
+"""Draw a sheet of a set's images, or of spectrograms with their sounds, with questions."""
 
 from __future__ import annotations
 

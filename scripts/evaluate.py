@@ -1,4 +1,4 @@
-"""Evaluate a checkpoint on a split."""
+"""Evaluate a checkpoint on a split, by question type."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Extract features from images to HDF5."""
+"""Extract features of images to HDF5."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ def main(settings: ExtractSettings) -> None:
             settings.std,
             image_size=data.image_size,
         )
-    made = [(layout.image_folder, layout.feature_h5, backbone, data.image_size)]
+    outputs = [(layout.image_folder, layout.feature_h5, backbone, data.image_size)]
     if data.mask_size is not None:
-        made.append((layout.mask_folder, layout.mask_h5, ObjectMasks(), data.mask_size))
+        outputs.append((layout.mask_folder, layout.mask_h5, ObjectMasks(), data.mask_size))
     extractions = [
         Extraction(
             source(split),
@@ -49,7 +49,7 @@ def main(settings: ExtractSettings) -> None:
             device=choose_device(settings.device),
             missing_images=data.missing_images,
         )
-        for source, target, network, size in made
+        for source, target, network, size in outputs
         for split in splits
     ]
     if total := sum(extraction.bytes_to_write for extraction in extractions):
@@ -58,12 +58,12 @@ def main(settings: ExtractSettings) -> None:
     extractions[0].warn_of_large_maps()
     for extraction in extractions:
         extraction.run()
-        state = "complete already" if extraction.was_there else "written"
+        state = "already complete" if extraction.was_there else "written"
         indices, count = list(extraction.image_names), len(extraction.image_names)
         if indices[-1] >= count:  # not 0 to N-1
             state += f", images {indices[0]} to {indices[-1]}"
-            if left_out := indices[-1] - indices[0] + 1 - count:
-                state += f" without {left_out:,} that are missing"
+            if missing := indices[-1] - indices[0] + 1 - count:
+                state += f" without {missing:,} missing ones"
         print(f"{extraction.path}: {' × '.join(map(str, extraction.shape))}, {state}")
 
 

@@ -1,4 +1,4 @@
-"""Generate a set in CLEVR's format: scenes, images and questions; whole, or with -m in parts."""
+"""Generate a set in CLEVR's format (scenes, images, questions), whole or, with -m, in parts."""
 
 from __future__ import annotations
 

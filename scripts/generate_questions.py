@@ -1,4 +1,4 @@
-"""Generate questions about the scenes of a file."""
+"""Generate questions about a file's scenes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Generate a set of sounds: scenes, recordings and questions; whole, or with -m in parts."""
+"""Generate a set of sounds (scenes, recordings, questions), whole or, with -m, in parts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Convert a checkpoint of the original FiLM code to one that evaluate.py reads."""
+"""Convert a checkpoint of the original FiLM code for evaluate.py."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bring questions and pictures of one's own into CLEVR's layout: from CSV, JSON or JSON lines."""
+"""Convert your own questions and pictures, from CSV, JSON or JSON lines, to CLEVR's layout."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Show what a trained network does with questions: figures, their numbers, and a page of both."""
+"""Inspect what a trained network does with questions: figures, numbers, and a page of both."""
 
 from __future__ import annotations
 

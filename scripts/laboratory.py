@@ -1,4 +1,4 @@
-"""Train, evaluate and report the runs that try a claim about FiLM."""
+"""Train, evaluate and report the runs that test a claim about FiLM."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from filmvqa.system.side_output import going_on_without
 def main(settings: LaboratorySettings) -> None:
     shipped = packed_folder("configs") / "claim"
     paths = sorted(shipped.rglob("*.yaml"))
-    known = {str(path.relative_to(shipped).with_suffix("")): path for path in paths}
-    # Those in folders of their own are parts of others, or of other worlds.
-    names = settings.claims or [name for name in known if "/" not in name]
+    shipped_claims = {str(path.relative_to(shipped).with_suffix("")): path for path in paths}
+    # Claims in subfolders are parts of others, or about other worlds.
+    names = settings.claims or [name for name in shipped_claims if "/" not in name]
     files = [Path(name) if name.endswith(".yaml") else shipped / f"{name}.yaml" for name in names]
     for path in files:
-        read_bytes(path, "write a claim's settings to it")
+        read_bytes(path, "write the claim's settings to it")
 
     from filmvqa.studies.claims import find_runs, read_claim
     from filmvqa.studies.laboratory import list_verdicts, report_claim
@@ -60,7 +60,7 @@ def main(settings: LaboratorySettings) -> None:
                     for overrides in sweeps
                     for command in list_commands(overrides, folder, kept)
                 ],
-                "the laboratory goes on from there",
+                "the laboratory resumes from there",
             )
         margin = settings.margin / 100
         report = report_claim(

@@ -1,4 +1,4 @@
-"""Write the mistakes of a segmentation network as hints in words, a set to train on."""
+"""Write a segmentation network's mistakes as hints in words, a set to train on."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def main(settings: MakeHintsSettings) -> None:
 
     counts = make_hints(settings)
     if counts is None:
-        print(f"{settings.output}: complete already")
+        print(f"{settings.output}: already complete")
     else:
         written = ", ".join(f"{count:,} texts for {split}" for split, count in counts.items())
         print(f"{settings.output}: {written}")

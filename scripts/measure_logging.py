@@ -1,4 +1,4 @@
-"""Measure by how much loggers lengthen a training run, in processor time."""
+"""Measure how much processor time loggers add to a training run."""
 
 from __future__ import annotations
 

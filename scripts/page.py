@@ -1,4 +1,4 @@
-"""Show a page on which a trained network is asked about pictures, and shows what it does."""
+"""Serve a web page that asks a trained network about pictures, and shows how it answers."""
 
 from __future__ import annotations
 

@@ -28,12 +28,12 @@ def main(settings: PreprocessSettings) -> None:
     ):
         print(f"{data.layout.question_h5(split.split)}: {split.describe()}")
         if settings.targets:
-            # Imports torch.
+            # This imports torch.
             from filmvqa.questions.write_program_targets import write_program_targets
 
-            used = Vocabulary.load(data.layout.vocabulary)
-            done = write_program_targets(data.layout, split.split, used, data.world)
-            print(f"{data.layout.program_targets_h5(split.split)}: {done}")
+            words = Vocabulary.load(data.layout.vocabulary)
+            result = write_program_targets(data.layout, split.split, words, data.world)
+            print(f"{data.layout.program_targets_h5(split.split)}: {result}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Score a file of answers, from whatever model, by type of question."""
+"""Score a file of answers, from any model, by question type."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Referring expressions from nothing to a table: generate, preprocess, extract, train, evaluate.
+"""The whole pipeline on referring expressions: generate, preprocess, extract, train, evaluate.
 
-Runs and prints the commands of docs/segmentation.md, and ends with a table, a picture of masks and
+Prints and runs the commands of docs/segmentation.md, then writes a picture of masks and
 ``outputs/segmentation/report.json``.
 """
 

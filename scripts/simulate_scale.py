@@ -1,4 +1,4 @@
-"""Training at sizes that no machine here has, computed from what was measured on one."""
+"""Compute training times at larger scale from a measurement on one machine."""
 
 from __future__ import annotations
 

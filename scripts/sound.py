@@ -1,6 +1,6 @@
 """The whole pipeline on questions about sound: generate, preprocess, extract, train, evaluate.
 
-Runs and prints the commands of docs/sound.md, and ends with a table and
+Prints and runs the commands of docs/sound.md, then prints a table and writes
 ``outputs/sound/report.json``.
 """
 
@@ -19,7 +19,7 @@ STAGES: dict[str, list[str]] = {
     "features": ["extract_features.py data=sound"],
     "train": [
         "train.py experiment=sound run=film",
-        # Both of the size of FiLM's encoder, with batch norm, and without its order of questions.
+        # Both with the size of FiLM's encoder and batch norm, and without its curriculum.
         "train.py experiment=sound model=lstm run=question_only trainer.max_epochs=1 "
         "data.curriculum=null model.embedding_dim=64 model.hidden_dim=128 model.num_layers=1 "
         "model.classifier_dims=[256] model.classifier_norm=hidden",

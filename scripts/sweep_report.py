@@ -1,4 +1,4 @@
-"""Write the tables (Markdown, CSV) and the figure (PNG) of a sweep."""
+"""Write a sweep's tables (Markdown, CSV) and figure (PNG)."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
-"""CLEVR's full distribution from nothing: generate, preprocess, extract, train, evaluate.
+"""The whole pipeline on CLEVR's full distribution: generate, preprocess, extract, train, evaluate.
 
 ``python scripts/synthetic.py`` runs all stages, and ``python scripts/synthetic.py train`` those
 whose names start with ``train``. There are two ways: ``--way cores``, for two cores and a few
-hours, and ``--way gpu``, for a large GPU and 16 cores; the machine decides. A stage that was
-interrupted, or that ended after ``--limit`` seconds, is resumed by the next run. ``--small``
-runs the same stages on 1,000 images, in minutes on two cores. Durations and accuracies are written
-to ``outputs/synthetic_<way>[_small]/report.json``.
+hours, and ``--way gpu``, for a large GPU and 16 cores. By default the machine decides. The next run
+resumes a stage that was interrupted, or that ``--limit`` ended. ``--small`` runs the same stages on
+1,000 images, in minutes on two cores. Durations and accuracies are written to
+``outputs/synthetic_<way>[_small]/report.json``.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from filmvqa.system.layout import EvaluationLayout, RunLayout
 
 @dataclass(frozen=True)
 class Experiment:
-    """What is trained, with its name in the report, and a row of published results beside it."""
+    """A training run, its name in the report, and the published results to compare it with."""
 
     name: str
     label: str
@@ -34,11 +34,11 @@ class Experiment:
 
 @dataclass(frozen=True)
 class Way:
-    """How the set is made, and what is trained on it."""
+    """A set, and the experiments on it."""
 
     data: str
     experiments: tuple[Experiment, ...]
-    #: Overrides of ``--small``. Few objects: so small a set has no examples of higher counts.
+    #: Overrides of ``--small``, with few objects, since so small a set hardly has higher counts.
     small_images: str
 
 
@@ -97,8 +97,7 @@ def stages(way: str, small: bool) -> dict[str, list[str]]:
 
 
 def compared(way: str, small: bool) -> tuple[dict[str, Any], str]:
-    """The reports of the evaluations that there are, by label, and a table of them beside published
-    results."""
+    """The reports of the finished evaluations, by label, and their table with published results."""
     from filmvqa.studies.paper_results import COLUMNS, TEST_ACCURACY
     from filmvqa.tasks.words import format_comparison
 
@@ -119,10 +118,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("stage", nargs="*", help="beginnings of names; all stages if none is given")
-    parser.add_argument("--way", choices=WAYS, help="gpu if there is one, else cores")
-    parser.add_argument("--small", action="store_true")
-    parser.add_argument("--limit", type=float, help="seconds a stage (no limit)")
+    parser.add_argument("stage", nargs="*", help="the beginning of stages' names; default: all")
+    parser.add_argument("--way", choices=WAYS, help="default: gpu if there is one, else cores")
+    parser.add_argument("--small", action="store_true", help="1,000 images")
+    parser.add_argument("--limit", type=float, help="seconds per stage; default: none")
     options = parser.parse_args()
     way = options.way or default_way()
     all_stages = stages(way, options.small)
@@ -135,11 +134,11 @@ def main() -> None:
     for stage, lines in all_stages.items():
         if options.stage and not any(stage.startswith(s) for s in options.stage):
             continue
-        remedy = f"python scripts/synthetic.py {stage!r} --way {way} goes on"
+        remedy = f"python scripts/synthetic.py {stage!r} --way {way} resumes it"
         started = time.monotonic()
         try:
             run_stage(lines, remedy, options.limit, count_training_processes())
-        finally:  # a stage that is resumed has taken as long as all its parts
+        finally:  # the duration of a resumed stage is that of all its parts
             so_far = content["seconds"].get(stage, 0.0)
             content["seconds"][stage] = round(so_far + time.monotonic() - started, 1)
             reports, table = compared(way, options.small)
