@@ -1,1 +1,1 @@
-"""One program per file, which a wheel packs as ``filmvqa.scripts``; ``filmvqa <name>`` starts it."""
+"""One program per file; a wheel packs them as ``filmvqa.scripts``, and ``filmvqa <name>`` runs one."""

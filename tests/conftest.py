@@ -1,4 +1,4 @@
-"""A tiny generated world, made once a test run, and where the real files lie if they do."""
+"""Shared fixtures: tiny generated sets, made once per test run, and the scripts as processes."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ from tests.worlds.sound.small_sets import make_set
 if TYPE_CHECKING:
     from tests.training.tiny_runs import Runs
 
-# A shell that starts a command in the background has it ignore SIGINT, and so do all processes that
-# it starts: those tests that send one would wait in vain.
+# A command that a shell starts in the background ignores SIGINT, and so do its child processes:
+# tests that send SIGINT would wait in vain.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-#: How many times as many examples property tests try. ``make soak`` sets it, and seeds are fresh
-#: then; otherwise the examples of a test are always the same: one commit has one verdict.
+#: The factor for the number of examples of property tests. ``make soak`` sets it, and then seeds are
+#: fresh; otherwise a test always tries the same examples, so a commit always has the same verdict.
 EXAMPLES = int(os.environ.get("FILMVQA_EXAMPLES", "1"))
 settings.register_profile(
     "tests",
-    deadline=None,  # times vary with the machine's load: a slow example is no failure
+    deadline=None,  # times vary with the machine's load
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
     derandomize=EXAMPLES == 1,
     max_examples=100 * EXAMPLES,
@@ -54,13 +54,13 @@ settings.load_profile("tests")
 
 
 def examples(count: int) -> settings:
-    """Try ``count`` examples in ``make test``, and as many times more as are asked for."""
+    """Try ``count`` examples, times ``EXAMPLES``."""
     return settings(max_examples=count * EXAMPLES)
 
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SHARED = REPOSITORY.parent / "shared"
-#: How often tests kill what they can kill; ``make soak`` sets it, and trains as much longer too.
+#: How often tests kill each stage. ``make soak`` sets it, which also lengthens the long training.
 KILLS = int(os.environ.get("FILMVQA_KILLS", "3"))
 
 TINY = GeneratorSettings(
@@ -74,7 +74,7 @@ TINY = GeneratorSettings(
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder with real CLEVR images and film's checkpoint; tests without it are skipped."""
+    """The folder with real CLEVR images and film's checkpoint; without it tests are skipped."""
     if not SHARED.is_dir():
         pytest.skip("no shared folder with the real files here")
     return SHARED
@@ -142,7 +142,7 @@ def runs(tmp_path: Path, tiny_set: Path) -> Runs:
 
 
 def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
-    """A folder that all workers of a test run share, made by the first that needs it. Read only."""
+    """A folder that all workers of a test run share, made by the first to need it. Read only."""
     root = factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         root = root.parent
@@ -150,7 +150,7 @@ def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path],
     with open(root / f"{name}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (root / f"{name}.made").exists():
-            folder.mkdir()  # fails in the others if the first could not make it
+            folder.mkdir()  # fails in the other workers if the first failed
             make(folder)
             (root / f"{name}.made").touch()
     return folder
@@ -158,7 +158,7 @@ def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path],
 
 @pytest.fixture
 def public(tmp_path: Path) -> Path:
-    """A folder that every user can write."""
+    """A folder that every user can write to."""
     for parent in tmp_path.parents:
         if parent != parent.parent and parent.stat().st_uid == os.getuid():
             parent.chmod(parent.stat().st_mode | 0o011)
@@ -170,7 +170,7 @@ def public(tmp_path: Path) -> Path:
 
 
 def data_in(folder: Path) -> DatasetLayout:
-    """Question and feature files of ``clevr_cnn`` that lie side by side in a folder."""
+    """The layout of question and feature files of ``clevr_cnn`` in one folder."""
     return DatasetLayout.under(folder, h5=folder, backbone="clevr_cnn")
 
 
@@ -182,13 +182,12 @@ def set_in(folder: Path, **options: Any) -> DataSettings:
 
 
 def script_environment() -> dict[str, str]:
-    """With one thread, so that parallel tests agree, and without a network."""
+    """The environment, with one thread, so that parallel tests agree, and without a network."""
     return {**os.environ, "OMP_NUM_THREADS": "1", "WANDB_MODE": "offline"}
 
 
 def heavy_imports(modules: Sequence[str], heavy: set[str], cwd: Path = REPOSITORY) -> str:
-    """Which of the heavy modules are imported with others, as it is printed; or why one of those
-    cannot be imported."""
+    """The heavy modules that importing ``modules`` imports, as text, or the error of the import."""
     code = (
         f"import importlib, sys; [importlib.import_module(name) for name in {list(modules)}]; "
         f"sys.exit(str({heavy} & sys.modules.keys() or ''))"
@@ -202,18 +201,15 @@ def heavy_imports(modules: Sequence[str], heavy: set[str], cwd: Path = REPOSITOR
 def start_script(
     name: str, *arguments: str, cwd: Path, more: Mapping[str, str] | None = None
 ) -> ForkedScript:
-    """Start ``scripts/<name>`` in a process of its own, for a test that sends it signals.
-
-    ``more`` goes into its environment.
-    """
+    """Start ``scripts/<name>`` in another process, with ``more`` in its environment."""
     return ForkedScript(REPOSITORY / "scripts" / name, arguments, cwd, script_environment(), more)
 
 
 def start_together(
     name: str, *arguments: str, cwd: Path, ranks: Sequence[int] = (0, 1)
 ) -> list[ForkedScript]:
-    """Start ``scripts/<name>`` as two processes that know of each other, as launchers have them; or only
-    some of them."""
+    """Start ``scripts/<name>`` as two processes that know each other, as launchers do; or only some
+    ``ranks`` of them."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
@@ -222,11 +218,11 @@ def start_together(
     return [start_script(name, *arguments, cwd=cwd, more=place) for place in places]
 
 
-def nobody_is_left(place: Path) -> None:
-    """The processes of a folder's script that was killed end too."""
+def nobody_is_left(folder: Path) -> None:
+    """Assert that all processes of a killed script end, by their current folder."""
     for _ in range(200):
-        folders = Path("/proc").glob("[0-9]*/cwd")
-        if not any(path.is_symlink() and _target(path) == place.resolve() for path in folders):
+        links = Path("/proc").glob("[0-9]*/cwd")
+        if not any(link.is_symlink() and _target(link) == folder.resolve() for link in links):
             return
         time.sleep(0.05)
     raise AssertionError("a process outlives its parent by 10 seconds")
@@ -235,7 +231,7 @@ def nobody_is_left(place: Path) -> None:
 def _target(link: Path) -> Path | None:
     try:
         return link.readlink()
-    except OSError:  # ended meanwhile, or somebody else's
+    except OSError:  # ended meanwhile, or another user's
         return None
 
 
@@ -246,9 +242,9 @@ def run_script(
     timeout: float = 300,
     forked: bool = True,
 ) -> subprocess.CompletedProcess[str]:
-    """Run ``scripts/<name>`` to its end, in a process of its own.
+    """Run ``scripts/<name>`` to its end in another process.
 
-    ``forked=False`` starts Python anew, as a user does, where libraries do not bear the fork.
+    ``forked=False`` starts a new Python, as a user does, for libraries that do not survive a fork.
     """
     script = REPOSITORY / "scripts" / name
     if forked:
@@ -266,7 +262,7 @@ def run_script(
 
 @pytest.fixture
 def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Matplotlib cannot draw."""
+    """Make Matplotlib fail to draw."""
 
     def fail(*arguments: Any, **options: Any) -> None:
         raise RuntimeError("latex was not able to process the string")

@@ -1,4 +1,4 @@
-"""Work by a user to whom permissions apply, also where tests run as root."""
+"""Work as a user to whom permissions apply, even if root runs the tests."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import multiprocessing
 import os
 from collections.abc import Callable
 
-#: Children inherit what a test has patched.
+#: Forked children inherit what a test has patched.
 FORK = multiprocessing.get_context("fork")
 _NOBODY = 65534
 
 
 def as_nobody(work: Callable[[], None]) -> None:
-    """Run ``work`` in another process; its failure is the test's."""
+    """Run ``work`` in another process, whose failure fails the test."""
 
     def run() -> None:
         if os.geteuid() == 0:

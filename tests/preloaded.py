@@ -1,7 +1,7 @@
-"""What the server of scripts imports before any is forked from it: most of a script's start."""
+"""What the scripts' server imports before it forks: most of a script's start."""
 # ruff: noqa: F401
 
-import filmvqa.cli.command  # first: it sets what the others read
+import filmvqa.cli.command  # first, since it sets variables that the others read
 
 # isort: split
 import h5py
@@ -15,5 +15,5 @@ import filmvqa.evaluation.predictions
 import filmvqa.training.curves
 import filmvqa.training.run
 
-#: Calling any function has numba load its rules for types, which takes half a second.
+#: The first call has numba load its typing rules, which takes half a second.
 ZERO = numba.njit(lambda: 0)()

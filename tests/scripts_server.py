@@ -1,8 +1,8 @@
-"""Scripts run in processes forked from one that has imported torch, which takes seconds each time.
+"""Scripts run in processes forked from one that has imported torch, which saves seconds each time.
 
-Otherwise a script runs as its user starts it: in a process, a current folder and with an environment
-of its own. What depends on the start itself (terminals, torchrun, launchers, the installed programs)
-is tested with processes that start from nothing: ``test_torchrun.py``, ``test_wheel.py``.
+In all else a script runs as its user starts it: with its own process, current folder and
+environment. What depends on the start itself (terminals, torchrun, launchers, the installed
+programs) is tested with new processes: ``test_torchrun.py``, ``test_wheel.py``.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ _PRELOADED = "tests.preloaded"
 
 @cache
 def _server(environment: tuple[tuple[str, str], ...]) -> ForkServerContext:
-    """The context whose processes are forked from the server, which is started with that
-    environment: libraries read theirs when they are imported."""
+    """The context whose processes are forked from a server with that environment, which libraries
+    read when they are imported."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([_PRELOADED])
     before = dict(os.environ)
@@ -40,10 +40,10 @@ def _server(environment: tuple[tuple[str, str], ...]) -> ForkServerContext:
 
 
 class ForkedScript:
-    """A script that runs; used as a ``subprocess.Popen``.
+    """A running script; used as a ``subprocess.Popen``.
 
-    ``environment`` must be the same for all scripts: it is the server's too. ``more`` is the
-    script's alone, of which libraries that the server has imported know nothing.
+    Scripts with the same ``environment`` share a server. ``more`` is added to the script's
+    environment alone, too late for libraries that the server has imported.
     """
 
     def __init__(
@@ -74,13 +74,7 @@ class ForkedScript:
         return self._process.exitcode
 
     def wait(self, timeout: float | None = None) -> int:
-        """The exit status.
-
-        Raises
-        ------
-        subprocess.TimeoutExpired
-            If it runs longer than so many seconds more.
-        """
+        """The exit status; raises ``subprocess.TimeoutExpired`` after ``timeout`` seconds."""
         self._process.join(timeout)
         if self._process.exitcode is None:
             raise subprocess.TimeoutExpired(self.args, timeout or 0.0)
@@ -93,9 +87,9 @@ class ForkedScript:
         self._process.terminate()
 
     def communicate(self, timeout: float | None = None) -> tuple[str, str]:
-        """What it printed, and on standard error, when it has ended; as for ``wait``."""
+        """The whole standard output and error, after ``wait``."""
         self.wait(timeout)
-        if self._out.parent.exists():  # else it was asked before
+        if self._out.parent.exists():  # else this is not the first call
             self._printed = [
                 path.read_text() if path.exists() else "" for path in (self._out, self._err)
             ]
@@ -110,12 +104,8 @@ def run_forked(
     environment: Mapping[str, str],
     timeout: float,
 ) -> subprocess.CompletedProcess[str]:
-    """Run a script to its end; one that takes longer than ``timeout`` seconds is killed.
-
-    Raises
-    ------
-    subprocess.TimeoutExpired
-    """
+    """Run a script to its end. After ``timeout`` seconds it is killed, and
+    ``subprocess.TimeoutExpired`` raised."""
     process = ForkedScript(script, arguments, cwd, environment)
     try:
         out, errors = process.communicate(timeout)
@@ -130,7 +120,7 @@ def _become(
     command: list[str], cwd: Path, environment: dict[str, str], out: Path, err: Path
 ) -> None:
     """Turn this process into a script's."""
-    assert _PRELOADED in sys.modules  # multiprocessing passes over what cannot be imported
+    assert _PRELOADED in sys.modules  # multiprocessing ignores modules that cannot be imported
     for path, stream in ((os.devnull, 0), (out, 1), (err, 2)):
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT)
         os.dup2(descriptor, stream)

@@ -1,4 +1,4 @@
-"""Every config composes and instantiates."""
+"""Every config can be composed and instantiated."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from filmvqa.cli import overrides
 from filmvqa.cli.ablations import read_ablations
 from filmvqa.cli.command import typed_settings
 from filmvqa.cli.settings import ExtractSettings
@@ -52,17 +52,16 @@ def options(group: str) -> list[str]:
     return sorted(str(p.relative_to(folder).with_suffix("")) for p in folder.rglob("*.yaml"))
 
 
-def compose_config(name: str, *overrides: str, hydra: bool = False) -> DictConfig:
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        return compose(name, overrides=list(overrides), return_hydra_config=hydra)
+def compose_config(name: str, *arguments: str, hydra: bool = False) -> DictConfig:
+    return overrides.compose_config(CONFIGS, name, arguments, return_hydra_config=hydra)
 
 
-def composed(name: str, *overrides: str) -> dict:
-    return OmegaConf.to_container(compose_config(name, *overrides), resolve=True)
+def composed(name: str, *arguments: str) -> dict:
+    return OmegaConf.to_container(compose_config(name, *arguments), resolve=True)
 
 
 def build_on_meta(options: dict, feature_shape: list[int], **outputs: Any) -> torch.nn.Module:
-    """The model of a config without memory for its weights."""
+    """A config's model without memory for its weights."""
     with torch.device("meta"):
         return build_model(vocab_size=9, feature_shape=feature_shape, **options, **outputs)
 
@@ -115,7 +114,7 @@ def test_every_training_config_composes(group: str) -> None:
 def check_training(config: dict) -> None:
     outputs = {"answers": {"num_answers": 5}, "masks": {"mask_size": [112, 112]},
                "label_maps": {"mask_size": [112, 112], "num_maps": 7}}  # fmt: skip
-    shape = [7, 56, 56]  # enough for the four strides of a stem over pixels
+    shape = [7, 56, 56]  # large enough for the four strides of a stem for pixels
     outputs = outputs[targets_of(config["model"]["name"])]
     model = build_on_meta(config["model"], shape, **outputs)
     settings = settings_from(config, RunSettings)
@@ -124,7 +123,7 @@ def check_training(config: dict) -> None:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_every_option_of_a_model_stands_in_its_config(name: str) -> None:
-    """So that it can be given on the command line, and is known of."""
+    """So users can find it, and give it on the command line."""
     config = composed("train", f"model={name}", "run=x")["model"]
     assert config.pop("name") == name
     assert set(config) == keyword_options(MODELS[name])
@@ -150,7 +149,8 @@ def test_coordinates_of_a_part_are_by_default_the_networks() -> None:
 @pytest.mark.parametrize("override", ["experiment=film_clevr_pixels",
                                       "experiment/ablation=pixels"])  # fmt: skip
 def test_the_stem_for_pixels_is_the_originals(override: str) -> None:
-    """scripts/train/film_pixels.sh: four layers of 4×4, stride 2, padding 1, no coordinates."""
+    """scripts/train/film_pixels.sh: four layers with 4×4 kernels, stride 2, padding 1, without
+    coordinates."""
     stem = composed("train", override, "run=x")["model"]["stem"]
     assert stem == {"strides": [2, 2, 2, 2], "kernel_size": 4, "padding": 1, "norm": True,
                     "coordinates": False, "rows_as_channels": False}  # fmt: skip
@@ -163,9 +163,9 @@ BASELINE = {
     "model.embedding_dim": 300, "model.hidden_dim": 256, "model.num_layers": 2,
     "model.classifier_norm": "none", "model.classifier_dropout": 0,
 }  # fmt: skip
-#: By experiment: the paper's values; the original's scripts/train/film_humans.sh,
-#: preprocess_human.sh, and vr/embedding.py for new words; defaults of its scripts/train_model.py,
-#: and TRAINING.md for CNN+LSTM+SA.
+#: The values of each experiment: the paper's; those of the original code's
+#: scripts/train/film_humans.sh, preprocess_human.sh, and vr/embedding.py (new words); the defaults
+#: of its scripts/train_model.py; and those of TRAINING.md for CNN+LSTM+SA.
 RECIPES: dict[str, dict[str, Any]] = {
     "film_clevr": {
         "optim.name": "adam", "optim.lr": 3e-4, "optim.weight_decay": 1e-5,
@@ -214,7 +214,7 @@ def test_the_launchers_are_instantiated(name: str) -> None:
 
 
 def test_a_run_records_its_families_and_not_their_file(tmp_path: Path) -> None:
-    """Another content of the file is another config: the run is not gone on with."""
+    """A changed file is a changed config, with which the run is not resumed."""
     path = tmp_path / "families.json"
     path.write_text("[5, 2]")
     config = compose_config("train", f"data.families={path}", "run=x")
@@ -236,7 +236,7 @@ def test_a_curriculum_from_the_command_line() -> None:
         typed_settings(config, RunSettings)
 
 
-def test_a_set_of_the_users_own_config_leaves_the_releases_folder_as_it_is(tmp_path: Path) -> None:
+def test_a_set_with_a_users_config_leaves_the_releases_folder_unchanged(tmp_path: Path) -> None:
     text = (REPOSITORY / "docs/guides/own_data.md").read_text()
     [config] = re.findall(r"```yaml\n# configs/data/mine.yaml\n(.*?)```", text, re.DOTALL)
     [block] = re.findall(r"```shell\n(.*?)```", text, re.DOTALL)
@@ -244,8 +244,7 @@ def test_a_set_of_the_users_own_config_leaves_the_releases_folder_as_it_is(tmp_p
     (tmp_path / "configs/data/mine.yaml").write_text(config)
     for line in block.strip().splitlines():
         words = shlex.split(line)
-        with initialize_config_dir(str(tmp_path / "configs"), version_base="1.3"):
-            data = compose(Path(words[1]).stem, overrides=words[2:]).data
+        data = overrides.compose_config(tmp_path / "configs", Path(words[1]).stem, words[2:]).data
         assert (data.images, data.h5, data.features) == (
             "/datasets/CLEVR_v1.0/images", "data/mine/h5", "data/mine/h5",
         )  # fmt: skip
@@ -262,8 +261,8 @@ def test_the_stages_of_the_synthetic_run_compose(
     extracted = []
     for stage, lines in synthetic.stages(way, small).items():
         for line in lines:
-            script, *overrides = line.split(" ")
-            config = compose_config(script.removesuffix(".py"), *overrides)
+            script, *arguments = line.split(" ")
+            config = compose_config(script.removesuffix(".py"), *arguments)
             if stage.startswith(("extract", "train")):
                 features = (config.data.root, config.data.backbone, config.data.image_size)
                 if stage.startswith("extract"):
@@ -272,7 +271,7 @@ def test_the_stages_of_the_synthetic_run_compose(
 
 
 def test_training_and_evaluation_import_nothing_that_only_some_runs_need() -> None:
-    """So that a run begins at once."""
+    """So runs start at once."""
     rooms = ["training.prepare", "training.trainer", "evaluation.predictions", "models"]
     heavy = {"torchvision", "torch._dynamo", "scipy.signal", "matplotlib", "wandb"}
     assert heavy_imports([f"filmvqa.{room}" for room in rooms], heavy) == ""
@@ -284,7 +283,7 @@ def test_asking_about_a_picture_imports_nothing_that_only_others_need() -> None:
 
 
 def test_scripts_start_without_the_heavy_imports() -> None:
-    """So that ``--help`` and an error in an override come at once."""
+    """So ``--help`` and errors in overrides come at once."""
     names = [path.stem for path in (REPOSITORY / "scripts").glob("[a-z]*.py")]
     assert "train" in names
     heavy = {"torch", "numba", "h5py", "matplotlib", "wandb"}
@@ -292,7 +291,7 @@ def test_scripts_start_without_the_heavy_imports() -> None:
 
 
 def jobs_of(line: str) -> list[list[str]]:
-    """The overrides of each job of ``train.py -m <line>``, with the first seed alone."""
+    """The overrides of each job of ``train.py -m <line>``, with the first seed only."""
     given = dict(override.split("=", 1) for override in line.split(" "))
     if "sweep" in given:
         sweep = yaml.safe_load((CONFIGS / f"sweep/{given.pop('sweep')}.yaml").read_text())
@@ -308,9 +307,9 @@ def jobs_of(line: str) -> list[list[str]]:
 def test_the_claims_have_the_runs_that_they_name(path: Path) -> None:
     claim = read_claim(path)
     jobs = [job for lines in claim.sweeps.values() for line in lines for job in jobs_of(line)]
-    configs = [flatten(composed("train", "run=x", *overrides)) for overrides in jobs]
+    configs = [flatten(composed("train", "run=x", *job)) for job in jobs]
     for config in configs:
-        config["model"] = config["model.name"]  # as reports name it
+        config["model"] = config["model.name"]  # reports call it so
     nothing = np.array([])
     runs = [
         ScoredRun(

@@ -1,5 +1,5 @@
-"""Broken and hostile files: each is refused by a ``UserError``, of which scripts make one line, and
-is left as it was. The rows of docs/reliability.md."""
+"""Broken and hostile files: each is refused by a ``UserError``, which scripts print on one line, and
+is left unchanged. docs/reliability.md lists them."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ HINTS = {"checkpoint_sha256": "0" * 64, "splits": ["train", "val"], "hints": 5, 
 
 
 def refused(work: Callable[[], Any], path: Path, match: str | None = None) -> str:
-    """The message of the ``UserError`` that names ``path``, which is left untouched."""
+    """The message of the ``UserError`` that names ``path``, which is left unchanged."""
     before = path.read_bytes()
     with pytest.raises(UserError, match=match) as caught:
         work()
@@ -63,7 +63,7 @@ class Originals(dict[str, tuple[bytes, Callable[[Path], Any]]]):
 def originals(
     tiny_world: Path, tiny_set: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Originals:
-    """Content of each kind of file, and what reads it."""
+    """The content of each kind of file, and its reader."""
     vocabulary = Vocabulary.load(tiny_set / "vocab.json")
     run = tmp_path_factory.mktemp("run")
     train(run, tiny_set, max_steps=2)
@@ -71,13 +71,13 @@ def originals(
     scenes = read_scenes(tiny_world / "scenes/CLEVR_val_scenes.json").scenes
 
     def ask(path: Path) -> None:
-        """Questions of the templates in a file."""
+        """Ask questions of the templates in a file."""
         (folder := path.with_suffix("")).mkdir(exist_ok=True)
         shutil.copy(path, folder)
         ask_shard(scenes[:3], read_families(folder), 10, "")
 
     def ask_of(path: Path) -> None:
-        """Questions about the scenes in a file that an interrupted generation left."""
+        """Ask questions about the scenes in a file of an interrupted generation."""
         place = DatasetLayout.under(path.parent).partial_json("val", "scenes", 0)
         place.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(path, place)
@@ -155,15 +155,15 @@ def test_a_flipped_bit_is_refused_or_without_effect(
     flipped[int(share * len(content))] ^= 1 << bit
     path.write_bytes(flipped)
     try:
-        found = read(path)
+        content = read(path)
     except UserError as error:
         assert kind in str(error)
         return
     if kind.endswith("questions.h5"):
-        ours = read(whole)
-        assert torch.equal(found.questions, ours.questions)
-        assert torch.equal(found.answers, ours.answers)
-    if kind == "best.pt" and not same(found[0].state_dict(), read(whole)[0].state_dict()):
+        original = read(whole)
+        assert torch.equal(content.questions, original.questions)
+        assert torch.equal(content.answers, original.answers)
+    if kind == "best.pt" and not same(content[0].state_dict(), read(whole)[0].state_dict()):
         pytest.fail("a checkpoint with other weights was read")
 
 
@@ -181,8 +181,8 @@ def test_invalid_utf8_is_refused(kind: str, originals: Any, tmp_path: Path) -> N
 def test_json_of_another_shape(
     kind: str, originals: Any, tmp_path: Path, choices: st.DataObject
 ) -> None:
-    """One place of the file is another value, gone, or has a key more: read, or refused with its
-    name; never another error."""
+    """One place of the file has another value, is deleted, or gets another key: the file is read, or
+    refused by its name, and never another error raised."""
     content, read = originals[kind]
     changed = json.loads(content)
     change(changed, choices)
@@ -195,20 +195,20 @@ def test_json_of_another_shape(
 
 
 def change(node: Any, choices: st.DataObject) -> None:
-    """Change one place in decoded JSON, as deep as chance goes."""
+    """Change one place in decoded JSON, at a random depth."""
     while True:
-        here = list(node) if isinstance(node, dict) else range(len(node))
-        if not here:
+        keys = list(node) if isinstance(node, dict) else range(len(node))
+        if not keys:
             return
-        key = choices.draw(st.sampled_from(here))
+        key = choices.draw(st.sampled_from(keys))
         inner = node[key]
         if not isinstance(inner, dict | list) or choices.draw(st.integers(0, 5)) == 0:
             break
         node = inner
-    what = choices.draw(st.sampled_from(["value", "gone", "more"]))
-    if what == "gone":
+    kind = choices.draw(st.sampled_from(["value", "deleted", "more"]))
+    if kind == "deleted":
         del node[key]
-    elif what == "value":
+    elif kind == "value":
         node[key] = choices.draw(JSON | st.integers() | st.just(10**400))
     elif isinstance(node, dict):
         node[choices.draw(st.text(max_size=5))] = choices.draw(JSON)
@@ -231,7 +231,7 @@ JSON = st.recursive(
 def test_questions_of_wrong_types_and_sizes(
     originals: Any, tmp_path: Path, key: str, value: Any
 ) -> None:
-    """Read, or refused with the place; never another error."""
+    """They are read, or refused with their place, and never another error raised."""
     content = json.loads(originals["CLEVR_val_questions.json"][0])
     content["questions"][2][key] = value
     folder = tmp_path / "questions"
@@ -242,7 +242,7 @@ def test_questions_of_wrong_types_and_sizes(
     try:
         preprocess_questions(DatasetLayout.under(tmp_path))
     except UserError as error:
-        # Infinity and NaN are no JSON: of such text only the place of the byte is known.
+        # Infinity and NaN are no JSON, for which only the byte's position is known.
         place = str(error).removeprefix(f"{path}: ")
         assert re.search(r"\b2\b|\(byte \d+\)", place), error
         assert not (tmp_path / "h5/train_questions.h5").exists()
@@ -298,7 +298,7 @@ def test_images_of_another_kind(tmp_path: Path, harm: Callable[[Path], Any], mat
 
 
 def bomb(path: Path) -> None:
-    """A head that promises 10 gigapixels."""
+    """Write a header that announces 10 gigapixels."""
     content = bytearray(path.read_bytes())
     content[16:24] = (100_000).to_bytes(4, "big") * 2
     content[29:33] = zlib.crc32(content[12:29]).to_bytes(4, "big")

@@ -1,4 +1,4 @@
-"""What configurations refuse, library functions with plain arguments refuse too."""
+"""Library functions refuse the same values in plain arguments as configurations do."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_settings(make: Callable[..., Any], options: dict, message: str) -> None
          "workers=0: must be a whole number from 1"),
         (lambda p: generate(p, GeneratorSettings(images={"val": 1}), -1),
          "workers=-1: must be a whole number from 1"),
-        # A batch of each size is needed.
+        # It needs a batch of each size.
         (lambda p: pretrain(PretrainSettings(output=p / "x", images=10), pretraining_examples()),
          "images=10: must be at least 768"),
     ],

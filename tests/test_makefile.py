@@ -1,4 +1,4 @@
-"""What ``make`` installs, and by what: with stubs of Python, pip and uv that note how they are called."""
+"""What ``make`` installs, and how, with stubs of Python, pip and uv that record their calls."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ UV = """#!/bin/sh
 [ "$1" = --version ] || echo "uv $UV_DEFAULT_INDEX $*" >> calls
 [ "$1" = --version ] || [ ! -e broken ]
 """
-THERE, NOT_TO_BE_HAD = "cp uv .venv/bin/uv", "exit 1"
+INSTALLABLE, NOT_INSTALLABLE = "cp uv .venv/bin/uv", "exit 1"
 
 
-def calls(folder: Path, target: str, settings: str = "", uv: str = THERE) -> list[str]:
-    """How the programs are called that make a stamp of the environment in ``folder``."""
+def calls(folder: Path, target: str, settings: str = "", uv: str = INSTALLABLE) -> list[str]:
+    """The calls of the programs that make an environment's stamp in ``folder``."""
     (folder / ".venv/bin").mkdir(parents=True, exist_ok=True)
     for name, text in {".venv/bin/python": PYTHON.format(uv=uv), "uv": UV}.items():
         (folder / name).write_text(text)
@@ -51,22 +51,20 @@ def test_uv_installs_what_a_target_needs(tmp_path: Path, target: str, extra: str
     assert calls(tmp_path, target) == [f"uv  pip install {packages}"]
 
 
-def test_uv_is_told_the_index_of_pips_settings(tmp_path: Path) -> None:
+def test_uv_gets_the_index_of_pips_settings(tmp_path: Path) -> None:
     settings = "global.extra-index-url='file:///more'\nglobal.index-url='https://mirror/simple'\n"
     (call,) = calls(tmp_path, ".installed", settings)
     assert call.startswith("uv https://mirror/simple pip install ")
 
 
-def test_pip_installs_where_uv_cannot_be_had(tmp_path: Path) -> None:
-    (call,) = calls(tmp_path, ".installed", uv=NOT_TO_BE_HAD)
+def test_pip_installs_where_uv_cannot_be_installed(tmp_path: Path) -> None:
+    (call,) = calls(tmp_path, ".installed", uv=NOT_INSTALLABLE)
     assert call.startswith("pip -m pip ")
     assert call.endswith(" install --quiet -c constraints.txt -e .[page]")
 
 
 @pytest.mark.parametrize("setting", ["global.proxy='http://gate:80'", ":env:.no-index='1'"])
-def test_pip_installs_where_its_settings_say_what_uv_is_not_told(
-    tmp_path: Path, setting: str
-) -> None:
+def test_pip_installs_where_uv_does_not_know_its_settings(tmp_path: Path, setting: str) -> None:
     (call,) = calls(tmp_path, ".installed", f"{setting}\n")
     assert call.startswith("pip ")
 

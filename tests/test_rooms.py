@@ -1,4 +1,4 @@
-"""The order of the package's rooms: which may import which."""
+"""The order of the package's rooms: which rooms may import which."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import pytest
 from tests.conftest import REPOSITORY
 
 PACKAGE = REPOSITORY / "src/filmvqa"
-#: Rooms from the ground up, floor by floor: a file imports only from its own floor and from those
-#: below, and rooms of one floor never import each other both ways.
+#: The floors of rooms from the ground up. A file imports only from its own floor and lower ones,
+#: and rooms of one floor never import each other both ways.
 FLOORS = (
     ("system", "settings", "film"),
     ("worlds.engine", "models"),
@@ -26,7 +26,7 @@ FLOORS = (
     ("cli",),
 )
 FLOOR_OF = {room: i for i, rooms in enumerate(FLOORS) for room in rooms}
-#: What is not core: the core never imports it.
+#: The rooms outside of the core, which the core never imports.
 NOT_CORE = ("worlds.clevr", "worlds.sound", "studies", "uses", "page", "benchmark", "cli")
 
 
@@ -39,7 +39,7 @@ MODULES = {module_name(path): path for path in sorted(PACKAGE.rglob("*.py"))}
 
 
 def imports_of(path: Path) -> set[str]:
-    """All modules that a file imports, wherever in it, also for type checking alone."""
+    """All modules that a file imports at any place, also those only for type checking."""
     modules = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -52,7 +52,7 @@ def imports_of(path: Path) -> set[str]:
 
 
 def room_of(module: str) -> str | None:
-    """The room of a module of the package; None for the package's face and other packages."""
+    """A module's room; None for the package itself and for other packages."""
     path = module.removeprefix("filmvqa.")
     rooms = (room for room in FLOOR_OF if path == room or path.startswith(f"{room}."))
     return next(rooms, None) if module.startswith("filmvqa.") else None
@@ -101,7 +101,7 @@ def test_models_and_the_rooms_of_the_data_do_not_know_each_other() -> None:
 
 def test_no_files_import_each_other_in_a_circle() -> None:
     graph = {module: imports_of(path) & MODULES.keys() for module, path in MODULES.items()}
-    del graph["filmvqa"]  # its face imports lazily what imports its version
+    del graph["filmvqa"]  # it lazily imports modules that import its version
     TopologicalSorter(graph).prepare()  # raises CycleError
 
 

@@ -211,7 +211,7 @@ def test_film_gives_gamma_and_beta_of_the_question(vqa: VQA) -> None:
 
 
 def test_the_checkpoint_alone_suffices(checkpoint: Path, questions, tmp_path: Path) -> None:
-    """In another folder and process; nothing is printed."""
+    """In another folder and process, and nothing is printed."""
     path, question = questions[0]
     (tmp_path / "alone.pt").write_bytes(checkpoint.read_bytes())
     code = (

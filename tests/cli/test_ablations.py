@@ -7,31 +7,29 @@ import json
 from typing import Any
 
 import pytest
-from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from filmvqa.cli.ablations import read_ablations
 from filmvqa.cli.command import CONFIGS
-from filmvqa.cli.overrides import quote_arguments, refuse_unnamed_choices
+from filmvqa.cli.overrides import compose_config, quote_arguments, refuse_unnamed_choices
 from filmvqa.settings.nested import flatten
 from filmvqa.system.errors import UserError
 
 
 def composed(*overrides: str) -> dict[str, Any]:
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        config = compose("train", overrides=["run=x", *quote_arguments(overrides)])
+    config = compose_config(CONFIGS, "train", ["run=x", *quote_arguments(overrides)])
     plain: Any = OmegaConf.to_container(config, resolve=True)
     return flatten(plain)
 
 
 def changes(*overrides: str) -> dict[str, Any]:
-    """The keys that overrides change, with their values."""
+    """The keys that overrides change, with their new values."""
     before = composed()
     return {k: v for k, v in composed(*overrides).items() if before.get(k) != v}
 
 
 def test_the_table_is_that_of_the_published_runs() -> None:
-    """``test_configs.py`` composes each."""
+    """``test_configs.py`` composes each ablation."""
     text = json.dumps(read_ablations(), sort_keys=True)
     assert hashlib.sha256(text.encode()).hexdigest()[:16] == "6876475da8e4817e"
     row = read_ablations()["conv1x1_no_coordinates"]

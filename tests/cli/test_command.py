@@ -63,32 +63,28 @@ def test_a_script_refuses_an_earlier_key_in_one_line(override: str, tmp_path: Pa
     assert "is named train" in line
 
 
-def train_with_experiment(folder: Path, text: str) -> subprocess.CompletedProcess[str]:
-    """``train.py`` with an experiment of the user's own."""
-    group = folder / "mine/experiment"
+@pytest.mark.parametrize(
+    ("key", "error"),
+    [
+        ("average: 0.9", "trainer.average is named trainer.ema_decay now; use that name\n"),
+        ("batch_sise: 9", "trainer.batch_sise: no such key"),
+    ],
+)
+def test_an_earlier_or_unknown_key_in_a_config_file_is_refused(
+    tmp_path: Path, key: str, error: str
+) -> None:
+    """Hydra would add the key, and the program would ignore it."""
+    group = tmp_path / "mine/experiment"
     group.mkdir(parents=True)
     head = "# @package _global_\ndefaults:\n  - demo\n  - _self_\n"
-    (group / "own.yaml").write_text(head + text)
-    search = f"hydra.searchpath=[file://{folder / 'mine'}]"
-    return run_script("train.py", "experiment=own", search, cwd=folder)
-
-
-def test_an_earlier_key_in_a_config_file_names_the_present_one(tmp_path: Path) -> None:
-    done = train_with_experiment(tmp_path, "trainer:\n  average: 0.9\n")
+    (group / "own.yaml").write_text(f"{head}trainer:\n  {key}\n")
+    search = f"hydra.searchpath=[file://{tmp_path / 'mine'}]"
+    done = run_script("train.py", "experiment=own", search, cwd=tmp_path)
     assert done.returncode == 1
-    assert done.stderr.strip() == (
-        "error: trainer.average is named trainer.ema_decay now; use that name"
-    )
+    assert done.stderr.startswith(f"error: {error}")
 
 
-def test_an_unknown_key_in_a_config_file_is_refused(tmp_path: Path) -> None:
-    """Hydra adds what a config file brings; it would be ignored."""
-    done = train_with_experiment(tmp_path, "trainer:\n  batch_sise: 9\n")
-    assert done.returncode == 1
-    assert done.stderr.startswith("error: trainer.batch_sise: no such key")
-
-
-def test_a_configuration_is_renamed_wherever_it_stands() -> None:
+def test_keys_are_renamed_at_every_depth() -> None:
     config = {"trainer": {"average": 0.9, "batch_size": 2}, "model": {"block": {"place": "x"}}}
     assert rename_keys(config) == {
         "trainer": {"ema_decay": 0.9, "batch_size": 2},
@@ -116,8 +112,10 @@ def test_an_interpolation_that_leads_nowhere_names_its_key(value: str) -> None:
 
 
 @pytest.mark.parametrize("folder", ["/x/outputs/demo/{}", "/x/outputs/demo/mine", "???"])
-def test_to_go_on_a_drawn_name_is_given(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also where no folder is known, as in the process that starts a sweep."""
+def test_the_remedy_includes_a_run_name_that_the_command_did_not_give(
+    folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process that starts a sweep has no folder."""
     name = format_start("%Y-%m-%d")
     hydra_config = OmegaConf.create({"runtime": {"output_dir": folder.format(name)}})
     monkeypatch.setattr(HydraConfig, "initialized", lambda: True)
@@ -148,7 +146,7 @@ def test_output_of_any_encoding_takes_any_character(
 
 @pytest.mark.parametrize("closed", ["2>&-", "<&- >&- 2>&-", "<&-", ">&-"])
 def test_streams_that_the_parent_closed(closed: str, tmp_path: Path) -> None:
-    """Otherwise Python has None for them, and a file gets the descriptor of standard error."""
+    """Python sets them to None, and the next file would get the descriptor of standard error."""
     code = (
         "import filmvqa.cli.command, sys; print('x'); print('y', file=sys.stderr); "
         "file = open('opened', 'w'); file.write(str(file.fileno())); sys.stdin.read()"
@@ -165,7 +163,7 @@ def test_streams_that_the_parent_closed(closed: str, tmp_path: Path) -> None:
 
 
 def test_a_reader_that_has_read_enough_ends_a_program_quietly(tmp_path: Path) -> None:
-    """As ``| head`` does; with standard output not buffered, so while it prints, and at its end."""
+    """Such as ``| head``: while an unbuffered program prints, and when a buffered one ends."""
     code = (
         "import sys; from filmvqa.cli.messages import one_line_errors\n"
         "with one_line_errors():\n for _ in range(10 ** 5): print('x' * 99)"
@@ -181,7 +179,7 @@ def test_a_reader_that_has_read_enough_ends_a_program_quietly(tmp_path: Path) ->
 
 
 def test_every_program_prints_any_character() -> None:
-    """All scripts import the room that sees to it."""
+    """All scripts import the room that sets this up."""
     for path in (REPOSITORY / "scripts").glob("*.py"):
         if "def main" in (text := path.read_text(encoding="utf-8")):
             assert "from filmvqa.cli" in text, path
@@ -192,7 +190,7 @@ def test_errors_of_the_system_have_a_remedy() -> None:
     assert explain(error) == (
         "/x/y: Permission denied; change its permissions, or choose another path, and run again"
     )
-    with pytest.raises(OSError) as caught:  # which names no file
+    with pytest.raises(OSError) as caught:  # it names no file
         sha256_of_file(10**6)  # type: ignore[arg-type]
     assert explain(caught.value).startswith(
         "filmvqa.system.files.sha256_of_file: Bad file descriptor; "

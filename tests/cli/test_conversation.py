@@ -1,4 +1,4 @@
-"""Asking at the prompt and in a pipe, with a network of the package."""
+"""Questions at the prompt and through a pipe, to a network of the package."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_a_reply_has_the_likeliest_answers(conversation: Conversation, picture: 
 def test_a_file_that_holds_another_picture_is_another_picture(
     vqa: VQA, tiny_world: Path, tmp_path: Path
 ) -> None:
-    """A camera writes its frames to one file, and each is asked about."""
+    """A camera writes its frames to one file, with a question about each."""
     frame, out = tmp_path / "frame.png", io.StringIO()
     pictures = sorted((tiny_world / "images/val").glob("*.png"))[:3]
     question = "How many things are there?"
@@ -124,7 +124,7 @@ def test_a_picture_of_another_world_is_answered_with_a_warning(
     assert conversation.reply(COLOR)
 
 
-def test_a_prompt_goes_on_after_errors_and_ctrl_c(
+def test_a_prompt_continues_after_errors_and_ctrl_c(
     conversation: Conversation, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lines = iter([COLOR, "Which hue?", KeyboardInterrupt(), "/help", "/quit", "never read"])

@@ -1,4 +1,4 @@
-"""Which templates a set is generated with."""
+"""The templates with which a set is generated."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from hydra import compose, initialize_config_dir
 
-from filmvqa.cli.command import typed_settings
+from filmvqa.cli.command import CONFIGS, typed_settings
 from filmvqa.cli.generating import generate_set
+from filmvqa.cli.overrides import compose_config
 from filmvqa.cli.settings import GenerateSettings
-from tests.conftest import REPOSITORY
 
 
 @pytest.mark.parametrize(
@@ -24,14 +23,11 @@ from tests.conftest import REPOSITORY
     ],
 )
 def test_the_option_goes_before_the_sets_own(overrides: list[str], templates: str | None) -> None:
-    with initialize_config_dir(str(REPOSITORY / "configs"), version_base="1.3"):
-        settings = typed_settings(compose("generate_clevr", overrides), GenerateSettings)
-    used: list[Any] = []
-
-    def generate(root: str, own: Any, workers: int | None = None) -> bool:
-        used.append(own)
-        return False
-
-    maker: Any = SimpleNamespace(generate=generate, unit="images")
+    config = compose_config(CONFIGS, "generate_clevr", overrides)
+    settings = typed_settings(config, GenerateSettings)
+    used: list[str | None] = []
+    maker: Any = SimpleNamespace(
+        generate=lambda root, set_settings, workers: used.append(set_settings.templates)
+    )
     generate_set(settings, settings.data.generated["generator"], maker)
-    assert [own.templates for own in used] == [templates]
+    assert used == [templates]

@@ -1,4 +1,4 @@
-"""``--help`` of every program: its groups of configs, and its keys with what they mean."""
+"""``--help`` of every program: its groups of configs, and its keys with their meanings."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def help_of(name: str, *arguments: str) -> list[str]:
 
 
 def keys_without_meaning(lines: list[str]) -> list[str]:
-    """The keys below which no text stands, or only what they take."""
+    """The keys without a text, or with only the values that they take."""
     pairs = [pair for pair in pairwise(lines) if re.match(r"  \S", pair[0])]
     return [key for key, text in pairs if not re.match(r" {6}[^ []", text)]
 

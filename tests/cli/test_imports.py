@@ -1,4 +1,4 @@
-"""Modules of the user's own."""
+"""The user's modules."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
 
 from filmvqa.cli.command import CONFIGS, typed_settings
 from filmvqa.cli.imports import import_modules
+from filmvqa.cli.overrides import compose_config
 from filmvqa.system.errors import UserError
 from filmvqa.training.settings import RunSettings
 from tests.conftest import run_script
@@ -62,11 +62,10 @@ def test_a_program_imports_before_it_checks_the_rest(tmp_path: Path) -> None:
 
 
 def test_a_run_records_what_it_imported_and_nothing_else() -> None:
-    """As runs of versions that had no such key, whose files stay as they are."""
+    """Without imports the record is that of versions without the key."""
     for overrides, expected in (
         ([], None),
         (["imports=[my_package.my_file]"], ["my_package.my_file"]),
     ):
-        with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-            config = compose("train", ["run=x", *overrides])
+        config = compose_config(CONFIGS, "train", ["run=x", *overrides])
         assert typed_settings(config, RunSettings).config.get("imports") == expected

@@ -1,4 +1,4 @@
-"""Input files that are not there are told before anything slow is imported."""
+"""Missing input files are reported before slow imports."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
         "simulate_scale.py measurement=nothing",
     ],
 )
-def test_a_missing_input_is_told_without_torch(line: str, tmp_path: Path) -> None:
+def test_a_missing_input_is_reported_without_torch(line: str, tmp_path: Path) -> None:
     script, *arguments = line.split()
     done = subprocess.run(
         [sys.executable, "-c", _WITHOUT_TORCH, str(REPOSITORY / "scripts" / script), *arguments],

@@ -1,15 +1,14 @@
-"""The folders of a sweep's jobs, and what is said of each."""
+"""The folders of a sweep's jobs, and the line that describes each job."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from hypothesis import example, given
 from hypothesis import strategies as st
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from filmvqa.cli import sweep_failures
 from filmvqa.cli.command import CONFIGS
@@ -22,31 +21,27 @@ from filmvqa.cli.job_folders import (
     find_swept_keys,
     name_folder,
 )
+from filmvqa.cli.overrides import compose_config
 from filmvqa.cli.sweep_failures import RememberSweep
 from tests.cli.test_overrides import value_of
 
 
-def composed(overrides: list[str]) -> DictConfig:
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        return compose("train", overrides=overrides, return_hydra_config=True)
-
-
 def folders(sweep: list[str], *jobs: list[str], monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """The folders of the jobs of a sweep; ``sweep`` is what the command line gives."""
+    """The folders of a sweep's jobs; ``sweep`` holds the command line's overrides."""
     monkeypatch.setattr(sweep_failures, "_SWEEP", sweep_failures._Sweep())
-    own = [override for override in sweep if override.startswith("hydra.")]
-    sweep = [override for override in sweep if override not in own]
+    of_hydra = [override for override in sweep if override.startswith("hydra.")]
+    sweep = [override for override in sweep if override not in of_hydra]
     fixed = [override for override in sweep if "," not in override]
-    master = composed([*own, *fixed])
+    master = compose_config(CONFIGS, "train", [*of_hydra, *fixed], return_hydra_config=True)
     master.hydra.overrides.task = sweep
     RememberSweep().on_multirun_start(master)
-    found = []
+    paths = []
     for job in jobs:
-        config = composed([*master.hydra.overrides.hydra, *fixed, *job])
+        overrides = [*master.hydra.overrides.hydra, *fixed, *job]
+        config = compose_config(CONFIGS, "train", overrides, return_hydra_config=True)
         HydraConfig.instance().set_config(config)
-        hydra = config.hydra
-        found.append(Path(hydra.sweep.dir) / hydra.sweep.subdir)
-    return found
+        paths.append(Path(config.hydra.sweep.dir) / config.hydra.sweep.subdir)
+    return paths
 
 
 def test_what_a_sweep_varies_is_in_the_names(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -66,8 +61,8 @@ def test_what_a_sweep_varies_is_in_the_names(monkeypatch: pytest.MonkeyPatch) ->
     ]  # fmt: skip
 
 
-def test_nothing_else_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So a sweep whose data were moved finds its jobs."""
+def test_nothing_else_is_in_the_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sweep whose data were moved therefore finds its jobs."""
     jobs = [["optim.weight_decay=0"], ["optim.weight_decay=1e-5"]]
     command = ["experiment=demo", "optim.weight_decay=0,1e-5"]
     before = folders(command, *jobs, monkeypatch=monkeypatch)
@@ -79,7 +74,7 @@ def test_nothing_else_is(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_sweep_that_names_what_is_left_out_has_all_else_in_its_names(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """As the laboratory does, whose sweeps share folders."""
+    """The laboratory's sweeps, which share folders, do so."""
     (folder,) = folders(
         ["model=mac", "seed=0,1", "device=cpu", f"{EXCLUDE_KEYS}=[device,seed]"], ["seed=0"],
         monkeypatch=monkeypatch,
@@ -87,7 +82,7 @@ def test_a_sweep_that_names_what_is_left_out_has_all_else_in_its_names(
     assert folder.name == "model@mac+seed@0"
 
 
-def test_a_folder_with_the_name_of_an_earlier_version_is_gone_on_with(
+def test_a_folder_with_the_name_of_an_earlier_version_is_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -99,7 +94,7 @@ def test_a_folder_with_the_name_of_an_earlier_version_is_gone_on_with(
 
 
 @pytest.mark.parametrize("sweep", ["baselines", "data_efficiency"])
-def test_the_experiments_of_a_sweeps_own_config_are(
+def test_the_experiments_of_a_sweeps_config_are_in_the_names(
     sweep: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (folder,) = folders(

@@ -1,18 +1,18 @@
-"""Overrides on the command line: paths as they are, and errors on one line."""
+"""Overrides on the command line: unquoted paths, and errors on one line."""
 
 from __future__ import annotations
 
 import pytest
-from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException
 from hypothesis import example, given
 from hypothesis import strategies as st
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from filmvqa.cli.command import CONFIGS
 from filmvqa.cli.overrides import (
     TEXT_KEYS,
+    compose_config,
     expand_home,
     explain_override,
     move_flags_first,
@@ -25,27 +25,22 @@ from filmvqa.system.errors import UserError
 SCRIPTS = sorted(path.stem for path in CONFIGS.glob("[a-z]*.yaml"))
 
 
-def composed(script: str, *arguments: str) -> DictConfig:
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        return compose(script, overrides=list(arguments))
-
-
 def line(script: str, *arguments: str) -> str:
     """The error of a script that is called with these arguments."""
     readable = quote_arguments(arguments)
     with pytest.raises(HydraException) as caught:
-        composed(script, *readable)
+        compose_config(CONFIGS, script, readable)
     message = str(explain_override(caught.value, CONFIGS, script, readable))
     assert "\n" not in message
     return message
 
 
 def value_of(argument: str) -> object:
-    """The value that Hydra reads in an override."""
+    """The value that Hydra reads from an override."""
     return OverridesParser.create().parse_override(argument).value()
 
 
-# No interpolations and backslashes, which mean the same in Hydra's grammar and in quotes.
+# Without interpolations and backslashes, which mean the same in Hydra's grammar and in quotes.
 names = st.text(
     st.characters(exclude_categories=["C"], exclude_characters="$\\'\"{}[]"), min_size=1
 )
@@ -93,8 +88,8 @@ def test_in_a_sweep_commas_separate_paths() -> None:
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_keys_of_paths_are_those_of_the_configs(script: str) -> None:
-    """A key that is called as one of a path is one, in every script."""
-    config = OmegaConf.to_container(composed(script), resolve=False)
+    """A key with the name of a path's key is one, in every script."""
+    config = OmegaConf.to_container(compose_config(CONFIGS, script, []), resolve=False)
     keys = set(config) | {f"data.{key}" for key in config.get("data") or {}}
     words = {"path", "folder", "file", "root", "output", "checkpoint", "vocab", "weights", "dir",
              "h5", "features", "images", "source", "templates"}  # fmt: skip
@@ -106,7 +101,7 @@ def test_keys_of_paths_are_those_of_the_configs(script: str) -> None:
 def test_home_is_expanded_wherever_a_path_stands(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/me")
     arguments = quote_arguments(["data.root=~/c", "train.init_from=~", "name=~no_such_user/x"])
-    config = composed("train", *arguments)
+    config = compose_config(CONFIGS, "train", arguments)
     expand_home(config)
     assert config.data.root == "/home/me/c"
     assert config.data.h5 == "/home/me/c/h5"
@@ -156,7 +151,7 @@ def test_keys_that_no_config_has_can_be_added_where_that_means_something() -> No
     arguments = quote_arguments(
         ["+data.generator.images.minival=5", "+optim.part_weight_decay.stem=0"]
     )
-    config = composed("train", *arguments)
+    config = compose_config(CONFIGS, "train", arguments)
     assert config.data.generator.images.minival == 5
     assert config.optim.part_weight_decay.stem == 0
     assert quote_arguments(["+model@models.small=film_small"])[0][0] == "+"
@@ -185,7 +180,7 @@ def test_a_wrong_flag_is_one_line(arguments: list[str], capsys: pytest.CaptureFi
      "~model=1", "model=film,null", "sweep=1,2"],
 )  # fmt: skip
 def test_a_group_takes_names_of_configs(argument: str) -> None:
-    """Hydra raises a ValueError for each of these, when it composes or runs the job."""
+    """Hydra itself would raise a ValueError for each of these."""
     with pytest.raises(UserError, match=r"must be the name of a config; choose from \w+") as caught:
         refuse_unnamed_choices([argument], CONFIGS)
     assert str(caught.value).startswith(f"{argument}: ")
@@ -202,7 +197,7 @@ def test_groups_are_left_to_hydra_where_it_can_read_them() -> None:
 def test_a_key_of_a_group_that_is_taken_away() -> None:
     message = line("generate_clevr", "data.generator.images={mine: 3}")
     assert message.endswith("give each with a + before it: +data.generator.images.<key>=<value>")
-    config = composed("generate_clevr", "+data.generator.images.mine=3")
+    config = compose_config(CONFIGS, "generate_clevr", ["+data.generator.images.mine=3"])
     assert config.data.generator.images.mine == 3
     message = line("train", "~trainer", "trainer.max_steps=1")
     assert message == "trainer.max_steps: is deleted by ~trainer; give only one of the two"
@@ -246,7 +241,7 @@ def test_quoting_is_hydras_own(text: str) -> None:
 def test_a_launcher_that_is_not_installed_says_how_it_is(
     missing: str, package: str, options: list[str] | None
 ) -> None:
-    """Also where one of the project's own configs is made of it: then there are no options."""
+    """Also if one of the project's configs builds on it, where Hydra knows no options."""
     error = MissingConfigException("", f"hydra/launcher/{missing}", options)
     assert str(explain_override(error, CONFIGS, "train", [])) == (
         f"hydra/launcher={missing}: is not installed; run pip install {package}"

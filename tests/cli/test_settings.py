@@ -1,4 +1,4 @@
-"""Every key of every script's configuration: what is wrong is refused by its key."""
+"""Every key of every script's configuration: a wrong value is refused by the key's name."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from filmvqa.cli.command import CONFIGS, typed_settings
+from filmvqa.cli.overrides import compose_config
 from filmvqa.questions.settings import DataSettings
 from filmvqa.settings.typed import Settings, settings_from
 from filmvqa.studies.inspection.settings import ChangedEvaluateSettings
@@ -26,13 +26,13 @@ TYPES: dict[str, type[Settings]] = {
     path.stem: importlib.import_module(f"scripts.{path.stem}").main.settings_type
     for path in sorted(CONFIGS.glob("[a-z]*.yaml"))
 }
-#: Values of which most suit no key.
+#: Values, most of which suit no key.
 VALUES = [
     None, "", "x", "7", "1e-3", "null", True, False, 0, -1, 1, 3, 2**70, 0.0, -0.5, 0.5, 1.5, 1e5,
     math.nan, math.inf, -math.inf, [], [0], [-1], [1, 1], [1, 1, 1], ["x"], [None], [[1]], {},
     {"x": 1}, {"x": {"y": None}},
 ]  # fmt: skip
-#: What scripts require.
+#: The overrides that scripts require.
 OVERRIDES = {
     "closure": ["checkpoint=x.pt"],
     "correct": ["checkpoint=x.pt", "dir=x"],
@@ -52,7 +52,7 @@ OVERRIDES = {
     "sweep_report": ["dir=x"],
     "train": ["run=run", "train.trainable=[encoder]", "train.init_from=x.pt"],
 }
-#: Below these nodes, which scripts share with their types, the keys of one script stand for all.
+#: The scripts that test the keys of nodes that several scripts share.
 SHARED = {
     "data.": ("generate_clevr", "generate_sound", "download_clevr"),
     "model.": ("train",), "models.demo.": (), "models.film.": (), "models.film_pixels.": (), "models.mac.": (),
@@ -61,12 +61,11 @@ SHARED = {
 
 
 def composed(name: str, *overrides: str) -> DictConfig:
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        return compose(name, overrides=list(overrides))
+    return compose_config(CONFIGS, name, overrides)
 
 
 def keys(nested: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """Each key, of nodes and of leaves."""
+    """The keys of nodes and leaves."""
     for name, value in nested.items():
         yield f"{prefix}{name}"
         if isinstance(value, dict):
@@ -83,7 +82,7 @@ def at(nested: Any, key: str) -> Any:
 
 
 def same(value: Any, given: Any) -> bool:
-    """Whether a setting is what was given: a list may be a tuple, and a number a text."""
+    """Whether a setting equals the given value: a list may be a tuple, and a number a text."""
     if isinstance(value, Settings):
         return isinstance(given, dict)
     if isinstance(value, list | tuple):
@@ -94,7 +93,7 @@ def same(value: Any, given: Any) -> bool:
 
 
 def check_values(name: str, plain: dict[str, Any], key: str) -> None:
-    """Each wrong value is refused by the key, and each that is taken is what was given."""
+    """Each wrong value is refused by the key, and each accepted one is kept."""
     refused = 0
     for value in VALUES:
         changed = deepcopy(plain)
@@ -105,8 +104,7 @@ def check_values(name: str, plain: dict[str, Any], key: str) -> None:
             made.check_models()
         except UserError as error:
             message, refused = str(error), refused + 1
-            # An unknown or missing key below a node, or a value there, names that; of two keys that
-            # do not fit each other either comes first.
+            # The message may name a key below a node, or another key that does not fit this one.
             begins = message.startswith((f"{key}=", f"{key}:", f"{key}."))
             assert begins or f" {key}=" in message, (key, value, message)
             assert len(message.splitlines()) == 1
@@ -207,5 +205,5 @@ def test_a_script_says_so_in_one_line(
 ) -> None:
     done = run_script(script, *arguments, cwd=tmp_path)
     assert done.returncode == 1
-    (said,) = done.stderr.splitlines()
-    assert said.startswith(f"error: {line}")
+    (printed,) = done.stderr.splitlines()
+    assert printed.startswith(f"error: {line}")

@@ -1,4 +1,4 @@
-"""Programs that run scripts: signals reach the script, and its exit status is the program's."""
+"""Programs that run scripts: signals reach the script, whose exit status becomes the program's."""
 
 from __future__ import annotations
 

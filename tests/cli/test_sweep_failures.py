@@ -1,4 +1,4 @@
-"""What is said at the end of a sweep."""
+"""The errors at the end of a sweep."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from filmvqa.system.errors import UserError
 
 
 def sbatch_error() -> Exception:
-    """submitit's own for a command of Slurm's that fails."""
+    """submitit's error for a failed Slurm command."""
     utils = pytest.importorskip("submitit.core.utils")
     try:
         raise utils.FailedJobError("sbatch: error: invalid partition") from (

@@ -26,7 +26,7 @@ def test_from_features_to_an_answer(
     data = [*DATA, f"data.backbone.name={name}", "data.features=data/tiny/library"]
     out = succeed("extract_features.py", *data, *weights, cwd=workplace)
     assert f"val_features_{name.replace('/', '_')}.h5: 12 × {shape}, written" in out
-    assert "complete already" in succeed("extract_features.py", *data, *weights, cwd=workplace)
+    assert "already complete" in succeed("extract_features.py", *data, *weights, cwd=workplace)
     run = name.rpartition("/")[2]
     succeed("train.py", "experiment=demo", *data, *SHORT, f"run={run}", cwd=workplace)
     asked = [f"checkpoint=outputs/demo/{run}", f"image={PICTURE}", f"question={QUESTION}"]

@@ -28,9 +28,9 @@ def stamps(folder: Path) -> dict[Path, int]:
 
 def test_finished_stages_say_so_and_do_nothing(workplace: Path) -> None:
     before = stamps(workplace)
-    assert "complete already" in succeed("generate_clevr.py", *DATA, *GENERATOR, cwd=workplace)
-    assert succeed("preprocess_questions.py", *DATA, cwd=workplace).count("complete already") == 3
-    assert succeed("extract_features.py", *DATA, cwd=workplace).count("complete already") == 3
+    assert "already complete" in succeed("generate_clevr.py", *DATA, *GENERATOR, cwd=workplace)
+    assert succeed("preprocess_questions.py", *DATA, cwd=workplace).count("already complete") == 3
+    assert succeed("extract_features.py", *DATA, cwd=workplace).count("already complete") == 3
     assert "finished already" in succeed("train.py", *TRAIN, "run=film", cwd=workplace)
     assert before == stamps(workplace)
 
