@@ -1,1 +1,1 @@
-"""One program per file; a wheel packs them as ``filmvqa.scripts``, and ``filmvqa <name>`` runs one."""
+"""One program per file. A wheel packs them as ``filmvqa.scripts``; ``filmvqa <name>`` runs one."""

@@ -1,5 +1,5 @@
-"""What the page's tests share: networks of the package and of the tiny set, a page that is served,
-and a browser."""
+"""Shared by the page's tests: networks of the package and of the tiny set, a served page, and a
+browser."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def first() -> Subject:
 
 @pytest.fixture(scope="session")
 def tiny_run(tiny_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a network of the tiny set, evaluated on its validation split."""
+    """The run folder of a network of the tiny set, evaluated on its validation split."""
     folder = tmp_path_factory.mktemp("page") / "tiny"
     train(folder, tiny_set)
     evaluate_checkpoint(EvaluateSettings(checkpoint=folder / "best.pt", split="val"))
@@ -62,7 +62,7 @@ def tiny_shared(tiny_run: Path, tiny_set: Path, network: Network) -> SharedState
 
 @pytest.fixture(scope="session")
 def address(tiny_world: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Where the page of the package's network is served, which is evaluated on the tiny world."""
+    """The address of a page with the package's network, evaluated on the tiny world."""
     work = tmp_path_factory.mktemp("site")
     layout = DatasetLayout.under(
         shutil.copytree(tiny_world, work / "data", ignore=shutil.ignore_patterns("h5")),
@@ -82,7 +82,7 @@ def address(tiny_world: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
         yield at
 
 
-@pytest.fixture(scope="module")  # while it lives, asyncio cannot run in the same thread
+@pytest.fixture(scope="module")  # while it exists, asyncio cannot run in the same thread
 def chromium() -> Iterator[Any]:
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     names = ("chromium", "chromium-browser", "google-chrome")

@@ -1,4 +1,4 @@
-"""The page for everybody: axe-core finds nothing against it, whatever it shows."""
+"""Accessibility: axe-core finds no violations on any view of the page."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ everywhere = pytest.mark.parametrize(
 
 
 class Reader:
-    """Opens a page and looks through it with axe-core."""
+    """Opens a page and checks it with axe-core."""
 
     def __init__(self, browser: Any, address: str, width: int, theme: str) -> None:
         self.visit = Visit(
@@ -34,7 +34,7 @@ class Reader:
         self.page.evaluate(axe.AXE_SCRIPT)
 
     def finds_nothing(self) -> None:
-        """Assert that axe-core has nothing against the page as it is, once it moves no more."""
+        """Assert that axe-core finds no violations once the page has stopped moving."""
         self.visit.idle()
         self.page.wait_for_timeout(100)
         moves = "document.getAnimations().some(a => a.playState === 'running')"
@@ -55,7 +55,7 @@ class Reader:
 
 @pytest.fixture(scope="module")
 def two_networks(tiny_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Where the page of a network that attends to words, beside the package's, is served."""
+    """The address of a page with a network that attends to words, beside the package's."""
     work = tmp_path_factory.mktemp("two")
     train(work / "mac", tiny_set, "mac")
     with served(work, "checkpoint=mac/best.pt", "beside=clevr_world") as address:
@@ -64,7 +64,7 @@ def two_networks(tiny_set: Path, tmp_path_factory: pytest.TempPathFactory) -> It
 
 @pytest.fixture(scope="module")
 def masks(referring_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Where the page of a network that draws is served, with its errors."""
+    """The address of a page with a network that predicts masks, and its errors."""
     work = tmp_path_factory.mktemp("masks")
     train(work / "run", referring_set, "film_segmentation", max_steps=16)
     evaluate_checkpoint(EvaluateSettings(checkpoint=work / "run/best.pt", split="val"))

@@ -1,6 +1,6 @@
 """The page in Chromium, as a visitor sees it.
 
-With ``FILMVQA_SCREENSHOTS=<folder>`` the pictures of it stay there: ``docs/page`` has two of them.
+``FILMVQA_SCREENSHOTS=<folder>`` keeps the screenshots, two of which are in ``docs/page``.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def screenshots(tmp_path: Path) -> Path:
 
 
 def shoot(page: Any, path: Path, **options: Any) -> None:
-    """Take a screenshot: not empty, and small enough for a README."""
+    """Take a screenshot, which must not be empty."""
     page.screenshot(path=path, **options)
     with Image.open(io.BytesIO(path.read_bytes())) as image:
         assert len(image.convert("RGB").getcolors(2**24) or []) > 200
@@ -84,7 +84,7 @@ def test_a_quick_drag_ends_at_the_pointer(chromium: Any, address: str) -> None:
     page = visit.page
     handle = page.locator("circle.handle").nth(2).bounding_box()
     x, y = handle["x"] + handle["width"] / 2, handle["y"] + handle["height"] / 2
-    page.mouse.move(x + 5, y)  # off its centre, where it stays
+    page.mouse.move(x + 5, y)  # off its centre, an offset that it keeps
     page.mouse.down()
     page.mouse.move(x + 45, y + 10)
     page.mouse.move(x + 65, y + 20)
@@ -103,7 +103,7 @@ def test_larger_uploads_are_not_received(address: str) -> None:
     request = urllib.request.Request(path, data=bytes(9 * 2**20), method="POST")
     with pytest.raises(urllib.error.URLError) as caught:
         urllib.request.urlopen(request)
-    assert getattr(caught.value, "code", 413) == 413  # or it hung up before all was sent
+    assert getattr(caught.value, "code", 413) == 413  # or the server closed the connection first
 
 
 def test_in_the_dark_with_what_if(chromium: Any, address: str, screenshots: Path) -> None:

@@ -1,4 +1,4 @@
-"""What is asked about: scenes, data sets' pictures, uploads; and what gives an answer."""
+"""Subjects (scenes, data sets' pictures, uploads), and the computation of answers."""
 
 from __future__ import annotations
 
@@ -53,20 +53,19 @@ def png(width: int = 30, height: int = 20) -> bytes:
 
 
 def near(answer: Answer) -> Any:
-    """The probabilities of an answer, but for rounding: batches and single steps differ by it."""
+    """An answer's probabilities with a tolerance for rounding, which differs between batches."""
     return pytest.approx(answer.probabilities, abs=2e-3)
 
 
 def test_questions_about_a_scene_have_their_true_answers(first: Subject, network: Network) -> None:
     assert first.problems == []
-    asked = first.questions(3, 10, network.knows)
-    assert len(asked) == 10
-    for question in asked:
+    questions = first.questions(3, 10, network.knows)
+    assert len(questions) == 10
+    for question in questions:
         assert answer_of(question.program, SceneIndex(first.scene)) == question.answer
         assert first.true_answer(question.question) == question.answer
-    assert [q.question for q in first.questions(4, 10, network.knows)] != [
-        q.question for q in asked
-    ]
+    others = first.questions(4, 10, network.knows)
+    assert [q.question for q in others] != [q.question for q in questions]
     assert first.true_answer("Is this art?") is None
 
 
@@ -92,7 +91,7 @@ def test_uploads(tmp_path: Path) -> None:
     assert read_upload(png(), "..\\..\\x.png").title == "x.png"
     assert read_upload(png(4000, 3000), "x.png").picture.shape == (640, 853, 3)
     turned = Image.new("RGB", (60, 40)).getexif()
-    turned[0x0112] = 6  # a telephone that was held upright
+    turned[0x0112] = 6  # a telephone held upright
     out = io.BytesIO()
     Image.new("RGB", (60, 40)).save(out, format="JPEG", exif=turned)
     assert read_upload(out.getvalue(), "x.jpg").picture.shape == (60, 40, 3)
@@ -116,9 +115,10 @@ def test_pictures_of_a_set(tiny_world: Path) -> None:
     path = layout.image_folder("val") / "CLEVR_val_000003.png"
     assert np.array_equal(subject.picture, read_picture(path))
     assert subject.edited is None
-    asked = [q for q in read_questions(layout.question_json("val")).questions if q.image_index == 3]
-    assert asked
-    for question in asked:
+    records = read_questions(layout.question_json("val")).questions
+    questions = [question for question in records if question.image_index == 3]
+    assert questions
+    for question in questions:
         assert subject.true_answer(question.question) == question.answer
     assert subject.scene == read_scenes(layout.scene_json("val")).scenes[3]
     for split, index in (("val", 20), ("val", -1), ("../train", 0), ("none", 0)):
@@ -127,7 +127,7 @@ def test_pictures_of_a_set(tiny_world: Path) -> None:
 
 
 def test_a_set_that_changes_is_read_again(tiny_world: Path, tmp_path: Path) -> None:
-    """A picture is never shown beside the scene of the one that was there before."""
+    """A picture is never shown with the scene of a previous picture."""
     split = DatasetLayout.under(tmp_path)
     pictures = PictureSet(split)
     for number in (3, 4):
@@ -151,7 +151,7 @@ def test_a_set_that_changes_is_read_again(tiny_world: Path, tmp_path: Path) -> N
     assert list(pictures.indices("val")) == [0, 1]
 
 
-def test_what_gives_an_answer(first: Subject, network: Network) -> None:
+def test_the_computation_of_an_answer(first: Subject, network: Network) -> None:
     question = "How many small things are there?"
     features = network.features(first.picture)
     look = network.look(features, question)
@@ -190,7 +190,7 @@ def test_other_gamma_and_beta(first: Subject, network: Network) -> None:
 
 
 def test_the_gradient_is_that_of_the_score(first: Subject, network: Network) -> None:
-    """By autograd on the score itself, without Captum."""
+    """Compared with autograd on the score, without Captum."""
     question = "Is there a cube?"
     features = network.features(first.picture)
     look = network.look(features, question)
@@ -205,8 +205,7 @@ def test_the_gradient_is_that_of_the_score(first: Subject, network: Network) -> 
     assert expected.max() > 0
 
 
-def test_the_picture_is_described(first: Subject) -> None:
-    """To who does not see it."""
+def test_the_picture_has_an_alternative_text(first: Subject) -> None:
     assert first.edited is not None
     described = [f"{i}. {placed}" for i, placed in enumerate(first.edited.objects, 1)]
     assert first.description == f"scene of seed 1: {', '.join(described)}"
@@ -307,8 +306,8 @@ def test_predictions_are_read_and_chosen(tiny_shared: SharedState) -> None:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_every_network_can_be_looked_into(name: str, network: Network, first: Subject) -> None:
-    """Also those without FiLM layers, or that do not look at the picture."""
+def test_every_network_can_be_explained(name: str, network: Network, first: Subject) -> None:
+    """Also networks without FiLM layers, and those that ignore the picture."""
     vocabulary = network.vqa.vocabulary
     model = build_model(
         name, vocab_size=len(vocabulary.question), **sizes(name, len(vocabulary.answers())),
@@ -343,7 +342,7 @@ def test_mac_shows_its_steps(tiny_set: Path, tmp_path: Path, first: Subject) -> 
     assert "gradient of the answer" in look.maps
 
 
-def test_a_visitor_sees_a_picture_first_of_a_set_without_scenes(tmp_path: Path) -> None:
+def test_a_visitor_first_sees_a_picture_of_a_set_without_scenes(tmp_path: Path) -> None:
     for split in ("test", "val"):
         folder = tmp_path / "images" / split
         folder.mkdir(parents=True)

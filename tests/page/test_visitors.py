@@ -1,4 +1,4 @@
-"""The page as visitors use it, without a browser: NiceGUI's simulated users."""
+"""The page as visitors use it, without a browser, by NiceGUI's simulated users."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tests.training.tiny_runs import train
 
 
 def visit(shared: SharedState, subject: Subject, story: Callable[[User], Awaitable[None]]) -> None:
-    """Let a simulated visitor open the page and do what the story says."""
+    """Have a simulated visitor open the page and follow a story."""
 
     async def play() -> None:
         async with user_simulation(root=lambda: build_page(shared, subject)) as user:
@@ -50,7 +50,7 @@ async def until(condition: Callable[[], bool]) -> None:
         if condition():
             return
         await asyncio.sleep(0.05)
-    raise AssertionError("has not happened within 60 s")
+    raise AssertionError("the condition is still false after 60 s")
 
 
 def given(user: User) -> list[str]:
@@ -75,8 +75,8 @@ async def ask(user: User, question: str) -> None:
 
 def test_a_visitor_sees_an_answer_asks_and_types(network: Network, first: Subject) -> None:
     async def story(user: User) -> None:
-        asked = first.questions(0, 10, network.knows)
-        assert field(user).value == asked[0].question
+        questions = first.questions(0, 10, network.knows)
+        assert field(user).value == questions[0].question
         count = str(len(first.scene.objects))
         await ask(user, "How many things are there?")
         await until(lambda: f"it is {count}" in labels(user) or "right" in labels(user))
@@ -90,8 +90,8 @@ def test_a_visitor_sees_an_answer_asks_and_types(network: Network, first: Subjec
         await until(lambda: "Type a question" in labels(user))
         field(user).set_value("How many met")
         await until(lambda: "How many metal" in field(user).props["_autocomplete"])
-        field(user).set_value(asked[1].question[:12].lower())
-        await until(lambda: asked[1].question in field(user).props["_autocomplete"])
+        field(user).set_value(questions[1].question[:12].lower())
+        await until(lambda: questions[1].question in field(user).props["_autocomplete"])
 
     visit(SharedState([network]), first, story)
 
@@ -107,7 +107,7 @@ def test_a_scene_is_edited(network: Network, first: Subject) -> None:
         colors = [s for s in elements(user, ui.select) if "purple" in s.options]
         assert len(colors) == count
         colors[number].set_value("purple")
-        # The question is asked again about the changed scene.
+        # The page asks the question again about the changed scene.
         await until(
             lambda: f"it is {purple + 1}" in labels(user) or given(user) == [str(purple + 1)]
         )
@@ -126,7 +126,7 @@ def test_a_scene_is_edited(network: Network, first: Subject) -> None:
         pointer.trigger("mouse", {"mouse_event_type": "pointerdown", **at})
         at["image_x"] += 45
         pointer.trigger("mouse", {"mouse_event_type": "pointermove", **at})
-        # It is drawn coarsely meanwhile.
+        # Meanwhile the scene is drawn coarsely.
         await until(lambda: image.props["src"].startswith("data:image/jpeg"))
         pointer.trigger("mouse", {"mouse_event_type": "pointerup", **at})
         await until(lambda: image.props["src"].startswith("data:image/png"))
@@ -142,7 +142,7 @@ def test_a_scene_is_edited(network: Network, first: Subject) -> None:
 
 
 def test_the_newest_scene_stays(network: Network, first: Subject) -> None:
-    """However many were asked for at once, and what was changed or dragged meanwhile."""
+    """Also after several requests at once, with changes and drags between them."""
 
     async def story(user: User) -> None:
         image = elements(user, ui.interactive_image)[0]
@@ -158,24 +158,24 @@ def test_the_newest_scene_stays(network: Network, first: Subject) -> None:
             at["image_x"] += 9
             pointer.trigger("mouse", {"mouse_event_type": "pointermove", **at})
             pointer.trigger("keydown", {"key": "ArrowLeft"})
-            await asyncio.sleep(0.01)  # until it is begun, not until it is draw_scene
+            await asyncio.sleep(0.01)  # long enough to start the drawing, not to finish it
         await until(lambda: "scene of seed 32" in labels(user))
         pointer.trigger("mouse", {"mouse_event_type": "pointermove", **at})
         await asyncio.sleep(1)
         assert "scene of seed 32" in labels(user)
         (place,) = EditedScene.sampled(32, 1).pixels(480, 320)
         assert f'cx="{place[0]:.1f}"' in image.content
-        user.find(kind=ui.button, content="New scene").click()  # this one is drawn: the next
+        user.find(kind=ui.button, content="New scene").click()  # draws the next seed's scene
         await until(lambda: "scene of seed 33" in labels(user))
 
     visit(SharedState([network]), first, story)
 
 
-def test_what_belongs_to_another_question_is_taken_away(network: Network, first: Subject) -> None:
+def test_the_explanation_of_another_question_is_removed(network: Network, first: Subject) -> None:
     async def story(user: User) -> None:
         await ask(user, "How many things are there?")
         await until(lambda: "±" in labels(user))
-        await ask(user, "How many things are there?")  # again: compared with the one before still
+        await ask(user, "How many things are there?")  # still compared with the previous question
         await asyncio.sleep(0.5)
         await until(lambda: "±" in labels(user) and bool(given(user)))
         await ask(user, "How many thinks are there?")
@@ -187,7 +187,7 @@ def test_what_belongs_to_another_question_is_taken_away(network: Network, first:
     visit(SharedState([network]), first, story)
 
 
-def test_a_broken_rule_is_told(network: Network, first: Subject) -> None:
+def test_a_violated_rule_is_shown(network: Network, first: Subject) -> None:
     async def story(user: User) -> None:
         near = first.edited.pixels(480, 320)[1]
         x, y = first.edited.pixels(480, 320)[0]
@@ -209,7 +209,7 @@ def test_all_changes_are_tried(network: Network) -> None:
         tables = [h.content for h in elements(user, ui.html) if "<table>" in h.content]
         assert len(tables) == 1
         assert tables[0].count("<tr>") == len(first.edited.objects) + 2
-        await ask(user, "Is there a cube?")  # what belongs to the question before is taken away
+        await ask(user, "Is there a cube?")  # removes the previous question's table
         await until(lambda: not any("<table>" in h.content for h in elements(user, ui.html)))
 
     visit(SharedState([network]), first, story)
@@ -259,14 +259,14 @@ def test_uploads(network: Network, first: Subject) -> None:
 
 
 async def open_errors(user: User) -> ui.table:
-    """The table of errors, when it has rows."""
+    """The table of errors, once it has rows."""
     user.find(kind=ui.tab, content="Errors").click()
     await until(lambda: bool(elements(user, ui.table)) and bool(elements(user, ui.table)[0].rows))
     return elements(user, ui.table)[0]
 
 
 async def open_row(user: User, table: ui.table, row: dict) -> dict:
-    """A row of the table, whose picture and question are opened."""
+    """Open the picture and question of a row of the table, and return the row."""
     user.find(kind=ui.table).trigger("look", row)
     await until(lambda: field(user).value == row["question"])
     await until(lambda: f"val {row['image']}" in labels(user))
@@ -283,19 +283,19 @@ def test_errors_are_filtered_and_opened(tiny_shared: SharedState, first: Subject
         kinds = next(s for s in elements(user, ui.select) if "count" in s.options)
         kinds.set_value("count")
         await until(lambda: {row["type"] for row in table.rows} == {"count"})
-        # The network is hardly trained: of what it gives most often it is surest, and a nearly equal
-        # second answer could win by rounding, from features that are computed anew.
-        surest, _ = Counter(row["given"] for row in table.rows).most_common(1)[0]
-        row = await open_row(user, table, next(r for r in table.rows if r["given"] == surest))
-        # The two networks answer side by side; the first is the one that was evaluated.
+        # The features are recomputed, so rounding may change answers of this hardly trained network.
+        # Its most frequent answer is the safest.
+        safest, _ = Counter(row["given"] for row in table.rows).most_common(1)[0]
+        row = await open_row(user, table, next(r for r in table.rows if r["given"] == safest))
+        # Two networks answer side by side; the first is the evaluated one.
         await until(lambda: len(given(user)) == 2 and given(user)[0] == row["given"])
         await until(lambda: f"wrong: it is {row['expected']}" in labels(user))
 
     visit(tiny_shared, first, story)
 
 
-def test_masks_are_looked_through(referring_set: Path, tmp_path: Path, first: Subject) -> None:
-    """The worst first; a network that draws has no right and wrong answers."""
+def test_masks_are_sorted_and_opened(referring_set: Path, tmp_path: Path, first: Subject) -> None:
+    """The worst masks come first; masks are not simply right or wrong."""
     train(tmp_path / "run", referring_set, "film_segmentation", max_steps=16)
     evaluate_checkpoint(EvaluateSettings(checkpoint=tmp_path / "run/best.pt", split="val"))
     pictures = PictureSet(DatasetLayout.under(referring_set.parent, h5=referring_set))
@@ -338,7 +338,7 @@ def test_two_visitors_do_not_see_each_others_scenes(network: Network, first: Sub
     visit(SharedState([network]), first, story)
 
 
-def test_what_cannot_be_shown_is_said(tmp_path) -> None:
+def test_errors_at_the_start_name_their_keys(tmp_path) -> None:
     with pytest.raises(UserError, match="h5=<folder of question files>"):
         open_shared_state(
             PageSettings(checkpoint="clevr_world", h5=tmp_path / "none", device="cpu")

@@ -1,4 +1,4 @@
-"""A page that is served, and a browser that looks at it."""
+"""A served page, and a browser that visits it."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from typing import Any
 
 from tests.conftest import REPOSITORY, script_environment
 
-#: Of a slow machine, on which other tests run.
+#: Milliseconds to wait, for a slow machine on which other tests run.
 PATIENCE = 90_000
 
 
 @contextmanager
 def served(work: Path, *arguments: str) -> Iterator[str]:
-    """The address of a page that is served from a folder."""
+    """A block during which a page is served from a folder; yields its address."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     environment = script_environment()
-    environment.pop("PYTEST_CURRENT_TEST", None)  # by which NiceGUI would take it for a test
+    environment.pop("PYTEST_CURRENT_TEST", None)  # NiceGUI would behave as in its own tests
     script = str(REPOSITORY / "scripts/page.py")
     process = subprocess.Popen(
         [sys.executable, script, *arguments, f"port={port}", "show=false"],
@@ -41,32 +41,31 @@ def served(work: Path, *arguments: str) -> Iterator[str]:
 
 
 class Visit:
-    """A browser's page, with what went wrong in it."""
+    """A page in a browser, and its faults: errors, warnings, and requests to other servers."""
 
     def __init__(self, browser: Any, address: str, **options: Any) -> None:
         self.context = browser.new_context(**options)
         self.page = self.context.new_page()
         self.page.set_default_timeout(PATIENCE)
         self.faults: list[str] = []
-        self.page.on("console", self._hear)
+        self.page.on("console", self._check_message)
         self.page.on("pageerror", lambda error: self.faults.append(str(error)))
-        self.page.on("request", self._request)
+        self.page.on("request", self._check_request)
         self.address = address
         self.page.goto(address)
         self.page.wait_for_selector(".given")
 
-    def _hear(self, message: Any) -> None:
+    def _check_message(self, message: Any) -> None:
         if message.type in ("error", "warning"):
             self.faults.append(message.text)
 
-    def _request(self, request: Any) -> None:
-        if not request.url.startswith(
-            (self.address, "data:", "blob:", self.address.replace("http", "ws"))
-        ):
-            self.faults.append(f"asks {request.url}")
+    def _check_request(self, request: Any) -> None:
+        local = (self.address, "data:", "blob:", self.address.replace("http", "ws"))
+        if not request.url.startswith(local):
+            self.faults.append(f"requests {request.url}")
 
     def idle(self) -> None:
-        """Wait until the page says that it does nothing."""
+        """Wait until the page shows no work in progress."""
         self.page.wait_for_function("document.querySelector('.status').textContent === ''")
 
     def picture(self) -> str:
@@ -77,4 +76,4 @@ class Visit:
             if condition():
                 return
             self.page.wait_for_timeout(50)
-        raise AssertionError("has not happened")
+        raise AssertionError("the condition is still false")

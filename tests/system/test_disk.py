@@ -1,4 +1,4 @@
-"""What is said when space runs out."""
+"""The errors when disk space runs out."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Usage = namedtuple("Usage", "total used free")
 
 
 @pytest.mark.parametrize("full", ["/dev/shm", "/tmp", "."])
-def test_a_full_disk_without_a_files_name_is_looked_for(
+def test_a_full_disk_is_searched_for_if_no_file_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, full: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -26,7 +26,7 @@ def test_a_full_disk_without_a_files_name_is_looked_for(
     assert message.startswith(f"{Path(full).absolute()}: no room on the disk")
 
 
-def test_a_disk_that_nobody_names_is_not_guessed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_full_disk_is_not_guessed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(2**34, 0, 2**33))
     for number in (errno.ENOSPC, errno.EDQUOT):
         message = explain(OSError(number, "No space left on device"))
@@ -36,7 +36,7 @@ def test_a_disk_that_nobody_names_is_not_guessed(monkeypatch: pytest.MonkeyPatch
     assert message.startswith("a file: larger than a file may be here; raise the limit (ulimit -f)")
 
 
-def test_a_file_that_is_named_is_said(tmp_path: Path) -> None:
+def test_a_named_file_is_in_the_message(tmp_path: Path) -> None:
     path = tmp_path / "a/b.h5"
     message = explain(OSError(errno.ENOSPC, "No space left on device", str(path)))
     assert message.startswith(f"{path}: no room on the disk, ")

@@ -1,4 +1,4 @@
-"""Figures are drawn and written the same way, whatever a user's settings of Matplotlib."""
+"""Figures are drawn and written the same way with any settings of Matplotlib."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ _RC = "text.usetex: True\nfont.family: No Such Font\nbackend: nothing\nno such k
 def test_no_settings_of_matplotlib_spoil_a_figure(
     tmp_path: Path, environment: dict[str, str]
 ) -> None:
-    """Nor does it say anything about them; dollars and letters without a glyph are no matter."""
+    """Nothing is printed, also for dollar signs and letters without a glyph."""
     (tmp_path / "settings").mkdir()
     (tmp_path / "settings/matplotlibrc").write_text(_RC)
     (tmp_path / "settings/broken").write_bytes(b"\xff\xfe\x00")
@@ -110,7 +110,7 @@ def test_a_sheet_has_text_below_its_pictures_and_empty_cells_behind(tmp_path: Pa
 
 @pytest.mark.parametrize("scale", ["linear", "log", "symlog"])
 def test_no_scale_has_mathematical_text_at_its_ticks(tmp_path: Path, scale: str) -> None:
-    """Texts are drawn as they are, so that $10^{-3}$ would be seen as such."""
+    """Texts are not parsed, so $10^{-3}$ would be shown literally."""
     with draw_figure(tmp_path / "scales.png", 4, 2, dpi=50) as figure:
         (axes,) = add_plots(figure)
         axes.plot([0.002, 0.3, 40], [0.01, 0.2, 3000])
@@ -127,14 +127,14 @@ def test_no_scale_has_mathematical_text_at_its_ticks(tmp_path: Path, scale: str)
 
 
 @pytest.mark.parametrize(
-    ("values", "told"),
+    ("values", "labels"),
     [([0.0, 1e-5, 1e-3], ["0", "1e-05", "0.0001", "0.001"]), ([0.1, 0.2], ["0.1", "0.2"])],
 )
-def test_values_of_a_sweep_are_told_as_they_are_given(
-    tmp_path: Path, values: list[float], told: list[str]
+def test_values_of_a_sweep_are_labelled_as_given(
+    tmp_path: Path, values: list[float], labels: list[str]
 ) -> None:
     with draw_figure(tmp_path / "sweep.png", 4, 2, dpi=50) as figure:
         (axes,) = add_plots(figure)
         axes.plot(values, values)
         set_value_ticks(axes, values)
-    assert [text.get_text() for text in axes.get_xticklabels()] == told
+    assert [text.get_text() for text in axes.get_xticklabels()] == labels

@@ -1,4 +1,4 @@
-"""Checks of outputs before the work for them, and errors that name no file."""
+"""Checks of outputs before the work, and errors that name no file."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_outputs_that_cannot_be_written_are_named(public: Path) -> None:
     as_nobody(work)
 
 
-def test_a_folder_that_may_not_be_read_is_not_called_empty(public: Path) -> None:
+def test_an_unreadable_folder_does_not_count_as_empty(public: Path) -> None:
     (public / "images").mkdir(mode=0o300)
     (public / "sweep/a").mkdir(parents=True)
     (public / "sweep/b").mkdir(mode=0o300)

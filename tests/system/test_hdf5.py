@@ -1,4 +1,4 @@
-"""What a failure to read an HDF5 file says about the file."""
+"""Whether a failure to read an HDF5 file proves damage."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_a_forbidden_file(path: Path) -> None:
 
 
 def test_a_disk_that_does_not_answer(tmp_path: Path) -> None:
-    """Reading a process's memory at address 0 fails as a broken disk does."""
+    """Reading a process's memory at address 0 fails like a broken disk."""
     (tmp_path / "some.h5").symlink_to("/proc/self/mem")
     error = error_of(tmp_path / "some.h5")
     assert f"errno = {errno.EIO}" in str(error)
@@ -126,26 +126,26 @@ def test_no_memory() -> None:
 @pytest.mark.parametrize("kind", [KeyError, RuntimeError, OSError])
 @pytest.mark.parametrize("number", [errno.EIO, errno.EAGAIN, errno.ENOLCK, errno.ESTALE])
 def test_a_number_that_is_only_in_the_message(kind: type[Exception], number: int) -> None:
-    """h5py raises other errors than ``OSError`` for objects and links, and sets no attribute."""
+    """For objects and links h5py raises other errors than ``OSError``, without the attribute."""
     error = kind(f"Unable to open object (file read failed: time = now\n, errno = {number}, ...)")
     assert os.strerror(number) in (outside_cause(error) or "")
 
 
 @pytest.mark.parametrize("content", [b"", b"version https://git-lfs.github.com/spec/v1\n" * 50])
-def test_content_of_another_kind_is_broken(tmp_path: Path, content: bytes) -> None:
+def test_other_content_is_damage(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "some.h5").write_bytes(content)
     assert outside_cause(error_of(tmp_path / "some.h5")) is None
 
 
-def test_a_file_cut_short_is_broken(path: Path) -> None:
+def test_a_truncated_file_is_damaged(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-100])
     error = error_of(path)
     assert outside_cause(error) is None
     assert str(unreadable(path, error, "make it again")).endswith("; make it again")
 
 
-def test_most_flipped_bits_are_known_as_broken_content(path: Path) -> None:
-    """HDF5's own words for damage contain "block" and the like, but no cause outside."""
+def test_most_flipped_bits_are_recognised_as_damage(path: Path) -> None:
+    """HDF5's messages for damage contain words such as "block", but no outside cause."""
     whole, causes = path.read_bytes(), []
     for bit in range(0, 8 * 1500, 37):
         content = bytearray(whole)
@@ -167,7 +167,7 @@ def test_a_broken_heap_of_texts_is_refused_before_libhdf5_hangs(tmp_path: Path) 
         assert file.attrs["backbone"] == "clevr_cnn"
     content = bytearray(path.read_bytes())
     at = content.index(b"GCOL") + 16
-    while content[at : at + 2] != b"\0\0":  # up to what is free
+    while content[at : at + 2] != b"\0\0":  # up to the free space
         at += 16 + (int.from_bytes(content[at + 8 : at + 16], "little") + 7) // 8 * 8
     for size in (0, 2**63):
         content[at + 8 : at + 16] = size.to_bytes(8, "little")

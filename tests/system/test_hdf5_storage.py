@@ -1,4 +1,4 @@
-"""What is not there of a dataset is named, by file and rows, without reading values."""
+"""Missing rows of a dataset are named, with their file, without reading values."""
 
 from __future__ import annotations
 
@@ -49,20 +49,20 @@ def join(path: Path, parts: list[tuple[slice, str, tuple[int, ...]]], shape=SHAP
 )
 @examples(60)
 def test_chunks_that_were_never_written(tmp_path_factory, chunks, rows, is_zipped) -> None:
-    """The first row that is named has no value of its own; where all are there, none is."""
+    """The message names the first missing row; without missing rows there is no error."""
     path = tmp_path_factory.mktemp("x") / "x.h5"
     with h5py.File(path, "w") as file:
         compression = "gzip" if is_zipped else None
         dataset = file.create_dataset("x", SHAPE, "f4", chunks=chunks, compression=compression)
         for row in rows:
             dataset[row] = VALUES[row]
-    # A row is there as soon as one of its chunk is.
-    there = {other for row in rows for other in range(12) if other // chunks[0] == row // chunks[0]}
-    gone = [row for row in range(12) if row not in there]
-    if not gone:
+    # One written row of a chunk writes the whole chunk.
+    written = {row // chunks[0] for row in rows}
+    missing = [row for row in range(12) if row // chunks[0] not in written]
+    if not missing:
         assert checked(path).shape == SHAPE
         return
-    with pytest.raises(UserError, match=rf"x\.h5: 'x' lacks rows? {gone[0]}\b.*never written"):
+    with pytest.raises(UserError, match=rf"x\.h5: 'x' lacks rows? {missing[0]}\b.*never written"):
         checked(path)
 
 
@@ -101,10 +101,10 @@ PLACES = ("", "deep/", "links/")
 @pytest.mark.parametrize("name", ["near.h5", "/nowhere/near.h5", "deep/near.h5"])
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("opened", ["deep/v.h5", "links/v.h5"])
-def test_parts_are_looked_for_where_hdf5_opens_them(
+def test_parts_are_searched_for_where_hdf5_opens_them(
     tmp_path: Path, monkeypatch, name: str, place: str, opened: str
 ) -> None:
-    """Beside the file, beside the file that a link leads to, and from the current folder."""
+    """Beside the file, beside a link's target, and in the current folder."""
     monkeypatch.chdir(tmp_path)
     for folder in PLACES[1:]:
         Path(folder).mkdir()
@@ -163,7 +163,7 @@ def test_a_dataset_that_has_no_room_yet(tmp_path: Path) -> None:
         assert checked(tmp_path / "y.h5").shape == values.shape
 
 
-def test_a_question_file_that_is_not_all_there(tiny_set: Path, tmp_path: Path) -> None:
+def test_a_question_file_with_missing_rows(tiny_set: Path, tmp_path: Path) -> None:
     vocabulary = Vocabulary.load(tiny_set / "vocab.json")
     source = (tiny_set / "val_questions.h5").read_bytes()
     for name in ("answers", "image_idxs", "questions"):
@@ -179,7 +179,7 @@ def test_a_question_file_that_is_not_all_there(tiny_set: Path, tmp_path: Path) -
             QuestionDataset.load(path, vocabulary)
 
 
-def test_many_chunks_are_looked_at_soon(tmp_path: Path) -> None:
+def test_many_chunks_are_checked_quickly(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "x.h5", "w") as file:
         dataset = file.create_dataset("x", (70_000, 4), "f4", chunks=(1, 4))
         for row in range(70_000):

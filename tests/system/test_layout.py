@@ -1,4 +1,4 @@
-"""Data sets that lie, or are called, a little otherwise."""
+"""Data sets with slightly different folders or names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Locks: with flock, where it does not work, and in files of other users."""
+"""Locks with flock, without it, and in files of other users."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from filmvqa.system.errors import UserError
 from filmvqa.system.locks import file_lock, folder_lock
 from tests.permissions import FORK, as_nobody
 
-#: No error: flock works; the others are what file systems without it answer.
+#: flock works (0), or the error of a file system without it.
 SYSTEMS = [0, errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL]
 
 
@@ -37,14 +37,14 @@ def break_flock(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
 
 @pytest.fixture(params=SYSTEMS, ids=lambda number: errno.errorcode.get(number, "flock"))
 def system(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
-    """A file system: the error that its flock answers with."""
+    """A file system, by the error of its flock."""
     break_flock(monkeypatch, request.param)
     return int(request.param)
 
 
 @contextmanager
 def holding(folder: Path) -> Iterator[multiprocessing.process.BaseProcess]:
-    """While another process holds the lock of a folder."""
+    """A block during which another process holds a folder's lock."""
 
     def hold(ready: Any) -> None:
         with folder_lock(folder):
@@ -68,7 +68,7 @@ def refusal(folder: Path) -> str:
     return str(caught.value)
 
 
-def test_one_with_patience_waits_for_the_other(system: int, tmp_path: Path) -> None:
+def test_a_process_with_patience_waits_for_the_other(system: int, tmp_path: Path) -> None:
     with holding(tmp_path) as process:
         killer = threading.Timer(0.3, lambda: (process.kill(), process.join()))
         killer.start()
@@ -126,7 +126,7 @@ def test_files_and_folders_have_locks_of_their_own(system: int, tmp_path: Path) 
 
 
 def contend(folder: Path, count: int) -> int:
-    """Of ``count`` processes that ask for one lock at once, how many get it."""
+    """How many of ``count`` simultaneous processes get a lock."""
 
     def ask(begin: Barrier, end: Barrier, won: Any) -> None:
         begin.wait()
@@ -159,7 +159,7 @@ def kill_a_holder(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [0, errno.ENOSYS])
-def test_of_many_one_takes_a_killed_processes_place(
+def test_one_of_many_processes_takes_over_a_killed_ones_lock(
     number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     break_flock(monkeypatch, number)
@@ -170,8 +170,8 @@ def test_of_many_one_takes_a_killed_processes_place(
         assert [path.name for path in (tmp_path / str(i)).iterdir()] == [".lock"]
 
 
-def test_one_that_was_killed_before_its_marker_had_a_name_holds_nothing(tmp_path: Path) -> None:
-    """Where ``flock`` works, whose lock has ended with its process."""
+def test_a_process_killed_before_its_marker_had_a_name_holds_nothing(tmp_path: Path) -> None:
+    """If ``flock`` works, its lock has ended with its process."""
 
     def be_killed() -> None:
         os.write = lambda *arguments: os.kill(os.getpid(), signal.SIGKILL)
@@ -210,7 +210,7 @@ def test_a_marker_of_another_machine_or_of_nobody_is_held(
 def test_a_process_of_another_machine_that_was_killed_holds_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where ``flock`` works, whose end the system tells all machines."""
+    """If ``flock`` works, all machines learn that its lock has ended."""
     for name in (".lock", ".lock.holder"):
         (tmp_path / name).write_text("7\nanother\n5\n")
     with folder_lock(tmp_path):
@@ -218,7 +218,7 @@ def test_a_process_of_another_machine_that_was_killed_holds_nothing(
 
 
 def test_the_two_ways_respect_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """flock may work on one machine of a cluster and not on another, or fail for a time."""
+    """flock may work on one machine of a cluster but not on another, or fail for a time."""
     with holding(tmp_path), monkeypatch.context() as patch:
         break_flock(patch, errno.ENOLCK)
         assert "is using it" in refusal(tmp_path)

@@ -1,4 +1,4 @@
-"""What fails beside a program's work is one warning."""
+"""A failure beside a program's work is one warning."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ def test_a_failure_is_one_warning(error: Exception, warning: str, capsys) -> Non
     assert capsys.readouterr().err == f"warning: {warning}; continuing without it\n"
 
 
-def test_an_interruption_is_none(capsys) -> None:
+def test_an_interruption_is_no_failure(capsys) -> None:
     with pytest.raises(KeyboardInterrupt), going_on_without("x.png"):
         raise KeyboardInterrupt
     assert not capsys.readouterr().err
 
 
-def test_variables_of_the_environment_are_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_variables_of_the_environment_are_restored(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FILMVQA_A", "1")
     monkeypatch.delenv("FILMVQA_B", raising=False)
     with pytest.raises(ValueError), environment(FILMVQA_A="2", FILMVQA_B="3"):

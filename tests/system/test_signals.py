@@ -1,4 +1,4 @@
-"""Signals that ask for an end interrupt a program, whose exit status tells which it was."""
+"""Signals that ask for an end interrupt a program, and set its exit status."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def start(*command: str) -> subprocess.Popen[str]:
 
 @pytest.mark.parametrize("number", ENDING)
 def test_a_signal_ends_a_program_with_one_line_and_its_status(number: signal.Signals) -> None:
-    """Also if it comes again, and others with it, while the program ends."""
+    """Also if more signals arrive while the program ends."""
     process = start(sys.executable, "-c", _PROGRAM, "endless")
     process.send_signal(number)
     time.sleep(0.2)
@@ -85,7 +85,7 @@ def test_a_signal_is_not_lost_where_python_cannot_raise(where: str) -> None:
     assert errors == "error: stopped by SIGTERM; run the same command again to resume\n"
 
 
-def test_nohup_keeps_a_program_from_sighup() -> None:
+def test_nohup_protects_a_program_from_sighup() -> None:
     process = start("nohup", sys.executable, "-c", _PROGRAM)
     process.send_signal(signal.SIGHUP)
     out, _ = process.communicate(timeout=60)
@@ -94,7 +94,7 @@ def test_nohup_keeps_a_program_from_sighup() -> None:
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="of Linux' terminals")
 def test_a_closed_terminal_ends_no_program(tmp_path: Path) -> None:
-    """What it prints afterwards is lost; its work is not."""
+    """Only what it prints afterwards is lost."""
     program = f"""
 import os, pty, sys, time
 pid, terminal = pty.fork()
