@@ -1,4 +1,4 @@
-"""A Slurm of one node, this machine, where its programs are installed and can be started."""
+"""A Slurm of one node, this machine, if its programs are installed and can be started."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-#: Debian's packages of the programs have the same names, but for munged: munge.
+#: Debian's packages have the same names, except that munged is in munge.
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch")
 _CONFIG = """
 ClusterName=test
@@ -41,12 +41,12 @@ PartitionName=main Nodes={host} Default=YES State=UP
 
 
 class NoSlurmError(Exception):
-    """Why no Slurm can be started here."""
+    """No Slurm can be started here; the message says why."""
 
 
 @contextmanager
 def one_node() -> Iterator[Path]:
-    """While a Slurm runs; its configuration, for ``SLURM_CONF``.
+    """A block during which a Slurm runs; yields its configuration, for ``SLURM_CONF``.
 
     Raises
     ------
@@ -93,17 +93,17 @@ def one_node() -> Iterator[Path]:
 def _wait_for(
     name: str, daemon: subprocess.Popen[bytes], folder: Path, environment: dict[str, str]
 ) -> None:
-    """Wait until a daemon answers; of slurmd, until a job can run."""
+    """Wait until a daemon answers, and for slurmd until a job can run."""
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline and daemon.poll() is None:
         if name == "munged":
             if (folder / "munge.socket").exists():
                 return
         else:
-            asked = ["sinfo", "--noheader", "--format=%T"]
             answer = subprocess.run(
-                asked, env=environment, capture_output=True, text=True, check=False
-            )
+                ["sinfo", "--noheader", "--format=%T"],
+                env=environment, capture_output=True, text=True, check=False,
+            )  # fmt: skip
             if answer.returncode == 0 and (name == "slurmctld" or "idle" in answer.stdout):
                 return
         time.sleep(0.2)

@@ -1,4 +1,4 @@
-"""A sweep that runs in the background, so that its jobs can be sent signals."""
+"""A sweep in the background, whose jobs can be sent signals."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.training.tiny_runs import metrics, same
 
 
 class Sweep:
-    """``train.py -m`` with the name ``sweep`` and some arguments, in a folder."""
+    """A running ``train.py -m name=sweep`` with further arguments, in a folder."""
 
     def __init__(self, cwd: Path, *arguments: str) -> None:
         self._folder = cwd / "outputs/sweeps/sweep"
@@ -24,7 +24,7 @@ class Sweep:
         )  # fmt: skip
 
     def training_job(self, seconds: float = 120) -> tuple[Path, int]:
-        """Wait until one of the jobs trains; returns its folder and its process."""
+        """Wait until a job trains; returns its folder and process."""
         deadline = time.monotonic() + seconds
         while True:
             for path in self._folder.glob("*/metrics.jsonl"):
@@ -36,28 +36,27 @@ class Sweep:
             time.sleep(0.05)
 
     def training_jobs(self, count: int) -> list[Path]:
-        """Wait until so many jobs train; returns their folders."""
-        while (
-            len(trains := [p for p in self._folder.glob("*/metrics.jsonl") if p.stat().st_size])
-            < count
-        ):
+        """Wait until ``count`` jobs train; returns their folders."""
+        while True:
             self.training_job()
+            logs = [path for path in self._folder.glob("*/metrics.jsonl") if path.stat().st_size]
+            if len(logs) >= count:
+                return [path.parent for path in logs]
             time.sleep(0.05)
-        return [path.parent for path in trains]
 
     def signal(self, number: int) -> None:
-        """Send a signal to the process of the sweep alone."""
+        """Send a signal to the sweep's process alone."""
         self._process.send_signal(number)
 
     def end(self) -> tuple[int, str]:
-        """The exit status, and what was printed on standard error."""
+        """The exit status and the standard error."""
         _, errors = self._process.communicate(timeout=240)
         return self._process.returncode, errors
 
 
 def check_interrupted_sweep(status: int, errors: str, folder: Path, whole: Path) -> None:
-    """One job of the sweep failed, and that of ``folder``, which was interrupted, has the bits of
-    ``whole``, which was not."""
+    """Assert that one job of the sweep failed, and that the interrupted job in ``folder`` has the
+    bits of the undisturbed run ``whole``."""
     assert status == 1
     last = errors.splitlines()[-1]
     assert last.startswith("error: 1 of the sweep's jobs failed")
@@ -65,8 +64,8 @@ def check_interrupted_sweep(status: int, errors: str, folder: Path, whole: Path)
     logs = "".join(path.read_text() for path in folder.parent.glob(".submitit/*/*_log.*"))
     assert "SIGUSR2: finishing the step and saving" in logs
     assert f"{folder.relative_to(folder.parents[3])}: going on from step " in logs
-    gone_on, undisturbed = (load_checkpoint(run / "last.pt") for run in (folder, whole))
-    assert gone_on["progress"]["finished"]
-    assert same(gone_on["weights"], undisturbed["weights"])
-    assert same(gone_on["optimizer"], undisturbed["optimizer"])
+    resumed, undisturbed = (load_checkpoint(run / "last.pt") for run in (folder, whole))
+    assert resumed["progress"]["finished"]
+    assert same(resumed["weights"], undisturbed["weights"])
+    assert same(resumed["optimizer"], undisturbed["optimizer"])
     assert metrics(folder) == metrics(whole)

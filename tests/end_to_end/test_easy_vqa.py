@@ -1,4 +1,4 @@
-"""easy-VQA in one command, on a few of its pictures."""
+"""easy-VQA in one command, with few pictures."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def run(folder: Path, program: str) -> subprocess.CompletedProcess[str]:
                           capture_output=True, text=True, check=False)  # fmt: skip
 
 
-def test_every_question_has_a_kind_and_a_split(
+def test_every_question_has_a_type_and_a_split(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -53,8 +53,8 @@ def test_easy_vqa_from_the_package_to_an_answer(tmp_path: Path) -> None:
     assert "Accuracy on 98 questions about the test pictures" in done.stdout
     table = done.stdout[done.stdout.index("Accuracy on") :].splitlines()
     assert table[2].split() == ["pixels", "question_only", "questions"]
-    kinds = [row.split("  ")[0] for row in table[3:8]]
-    assert kinds == ["overall", "color", "exist", "exist, negated", "shape"]
+    types = [row.split("  ")[0] for row in table[3:8]]
+    assert types == ["overall", "color", "exist", "exist, negated", "shape"]
     report = json.loads((tmp_path / "outputs/easy_vqa/report.json").read_text())
     assert set(report) == {"pixels", "question_only", "seconds"}
     assert "ask.py checkpoint=outputs/easy_vqa/pixels/best.pt" in done.stdout

@@ -1,5 +1,5 @@
-"""Every stage as a process, killed at random moments and started again: in the end its files are
-those of a run that nobody disturbed.
+"""Every stage as a process, killed at random moments and restarted: in the end its files equal
+those of an undisturbed run.
 
 ``make test`` kills each stage 3 times, ``make soak`` 50 times (``FILMVQA_KILLS``).
 """
@@ -41,11 +41,12 @@ from tests.scripts_server import ForkedScript
 from tests.training.tiny_runs import metrics, same
 
 pytestmark = [pytest.mark.processes, pytest.mark.slow]
-#: Copies of the training questions, and of each in its file: preprocessing would be over at once.
+#: The number of copies of the training questions, and of each question in a file: preprocessing
+#: would otherwise end at once.
 COPIES, REPEATS = 5, 10
 TORCHRUN = "filmvqa.cli.quiet_torchrun"
 
-#: The same images for a network that labels them.
+#: Overrides for a network that labels the same images.
 IMAGES_TO_LABEL = [
     "data.root=data/tiny", "data.image_size=[48,48]", "data.backbone.name=clevr_cnn",
     "data.train_split=train", "model.channels=8", "model.stem.strides=[1]",
@@ -54,8 +55,8 @@ IMAGES_TO_LABEL = [
 
 @dataclass(frozen=True)
 class Stage:
-    """A command line, the folder into which it writes, what it makes there, and with what that
-    begins, as patterns of paths; and as how many processes it runs."""
+    """A command line, the folder to which it writes, the patterns of its output and of the first
+    file that it writes, and its number of processes."""
 
     line: list[str]
     into: str
@@ -163,7 +164,7 @@ def finish(processes: list[ForkedScript]) -> None:
 
 
 def wait(processes: list[ForkedScript], seconds: float) -> None:
-    """Wait until all have ended, so many seconds at most."""
+    """Wait until all have ended, for at most ``seconds``."""
     deadline = time.monotonic() + seconds
     for process in processes:
         process.wait(max(0.0, deadline - time.monotonic()))
@@ -174,7 +175,7 @@ def made(stage: Stage, folder: Path) -> set[Path]:
 
 
 def files(path: Path) -> Iterator[Path]:
-    """A file itself, or those in a folder."""
+    """A file itself, or the files in a folder."""
     return (each for each in sorted([path, *path.rglob("*")]) if each.is_file())
 
 
@@ -182,8 +183,8 @@ def files(path: Path) -> Iterator[Path]:
 def undisturbed(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> tuple[Path, dict[str, tuple[float, float]]]:
-    """A folder in which every stage has run, and of each when it began to write, and when it ended,
-    in seconds from its start."""
+    """A folder in which every stage has run, and for each stage the seconds from its start to its
+    first output and to its end."""
     folder = made_once(tmp_path_factory, "undisturbed", every_stage)
     return folder / "place", json.loads((folder / "times.json").read_text())
 
@@ -192,14 +193,14 @@ def every_stage(folder: Path) -> None:
     place, times = folder / "place", {}
     place.mkdir()
     for name, stage in STAGES.items():
-        begun, first = time.monotonic(), None
+        started, first = time.monotonic(), None
         processes = start(stage, place)
         while any(process.poll() is None for process in processes):
             if first is None and any(place.glob(stage.begins)):
-                first = time.monotonic() - begun
+                first = time.monotonic() - started
             time.sleep(0.02)
         finish(processes)
-        times[name] = (first or 0.0, time.monotonic() - begun)
+        times[name] = (first or 0.0, time.monotonic() - started)
         if name == "generate":
             more_questions(place / "data/tiny/questions")
     (folder / "times.json").write_text(json.dumps(times))
@@ -213,7 +214,7 @@ def more_questions(folder: Path) -> None:
 
 
 def without(stage: str, undisturbed: Path, place: Path) -> Path:
-    """A copy of what was there before a stage."""
+    """A copy of the folder's state before a stage."""
     if stage == "generate":
         place.mkdir()
         return place
@@ -225,7 +226,7 @@ def without(stage: str, undisturbed: Path, place: Path) -> Path:
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_killed_at_any_moment_it_goes_on(
+def test_a_stage_killed_at_any_moment_is_resumed(
     stage: str, undisturbed: tuple[Path, dict[str, tuple[float, float]]], tmp_path: Path
 ) -> None:
     whole, times = undisturbed
@@ -239,13 +240,13 @@ def test_killed_at_any_moment_it_goes_on(
         except subprocess.TimeoutExpired:
             moments.choice(processes).kill()
             for process in processes:
-                process.terminate()  # as torchrun does, if another has not even found it
+                process.terminate()  # as torchrun does with processes that never joined
                 process.communicate(timeout=200)
             kills += 1
             nobody_is_left(place)
             everything_is_whole(STAGES[stage], place)
             continue
-        # It ended before its moment: the machine is faster now, or it had little left to do.
+        # It ended before its moment: the machine is faster now, or little work was left.
         faster = min(1.0, (time.monotonic() - started) / last)
         first, last = first * faster, last * faster
         finish(processes)
@@ -257,8 +258,8 @@ def test_killed_at_any_moment_it_goes_on(
     compare(STAGES[stage], whole, place)
 
 
-#: A stage that writes into a small file system, which fills when it has begun to write; then it is
-#: run once more, with room.
+#: Run a stage in a small file system that is filled after the first output; then run it again with
+#: free space.
 FULL = """
 set -e
 into=$1 begins=$2; shift 2
@@ -281,30 +282,30 @@ def can_mount(place: Path) -> bool:
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_disk_that_fills_stops_it_in_one_line_and_it_goes_on(
+def test_a_full_disk_stops_a_stage_with_one_line_and_it_is_resumed(
     stage: str, undisturbed: tuple[Path, dict[str, tuple[float, float]]], tmp_path: Path
 ) -> None:
     if not can_mount(tmp_path):
         pytest.skip("needs the right to mount a file system")
     whole, _ = undisturbed
-    place, about = without(stage, whole, tmp_path / "place"), STAGES[stage]
+    place, run = without(stage, whole, tmp_path / "place"), STAGES[stage]
     subprocess.run(
-        [*UNSHARE, "bash", "-c", FULL, "_", about.into, about.begins, *command(about)],
+        [*UNSHARE, "bash", "-c", FULL, "_", run.into, run.begins, *command(run)],
         cwd=place, env=script_environment(), timeout=300, check=True,
     )  # fmt: skip
-    says = (place / "full.txt").read_text()
-    assert (place / "code.txt").read_text() == "1\n", says
-    assert "Traceback" not in says, says
-    (error,) = [line for line in says.splitlines() if line.startswith("error: ")]
+    errors = (place / "full.txt").read_text()
+    assert (place / "code.txt").read_text() == "1\n", errors
+    assert "Traceback" not in errors, errors
+    (error,) = [line for line in errors.splitlines() if line.startswith("error: ")]
     assert re.search(r"no room on the disk: it needs [\d.]+ \w+, [\d.]+ \w+ are free", error)
-    compare(about, whole, place)
+    compare(run, whole, place)
 
 
 def everything_is_whole(stage: Stage, place: Path) -> None:
-    """Every file that has its name can be read from its beginning to its end."""
+    """Assert that every file with its final name is complete."""
     for path in (path for each in made(stage, place) for path in files(each)):
         kind = path.suffix
-        if path.name.startswith("."):  # locks, and what will be moved when it is whole
+        if path.name.startswith("."):  # locks and temporary files
             continue
         if kind == ".png":
             with Image.open(path) as image:
@@ -343,13 +344,13 @@ def compare(stage: Stage, whole: Path, place: Path) -> None:
         others = {path.relative_to(theirs) for path in files(theirs)}
         more = {Path(f"tiny/questions/CLEVR_more{k}_questions.json") for k in range(COPIES)}
         later = {path for path in names if path.parts[:2] == ("tiny", "h5")}
-        assert names - more - later == others  # nothing half-written is left over either
+        assert names - more - later == others  # and no temporary files are left
         for name in others:
             assert content(ours / name) == content(theirs / name), name
 
 
 def content(path: Path) -> object:
-    """What two runs must agree in: all of a file, but for the times in a training's."""
+    """The content of a file that two runs must agree in: all of it, except times of training."""
     if path.name.endswith(".lock"):
         return None
     if path.suffix == ".jsonl":
@@ -364,7 +365,7 @@ def content(path: Path) -> object:
 
 
 class Same:
-    """A checkpoint to compare."""
+    """A checkpoint that can be compared with another."""
 
     def __init__(self, value: object) -> None:
         self.value = value

@@ -1,4 +1,4 @@
-"""The laboratory's commands, run as processes: import, transfer, sweeps."""
+"""The laboratory's commands as processes: import, transfer, sweeps."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ COGENT = ["data=cogent_mini", "data.root=data/cogent", "data.image_size=[48,48]"
 
 
 def test_an_original_checkpoint_is_imported_and_evaluated(workplace: Path) -> None:
-    """Its vocabulary encodes the questions, and evaluation gives what the original computes."""
+    """Its vocabulary encodes the questions, and the evaluation equals the original's."""
     torch.manual_seed(0)
     words = json.loads((workplace / "data/tiny/h5/vocab.json").read_text())
     content = checkpoint(feature_dim=(96, 6, 6), bidirectional=True)
@@ -103,7 +103,7 @@ def test_cogent_from_a_to_b(workplace: Path) -> None:
 
 
 def test_questions_as_people_ask_them(workplace: Path) -> None:
-    """A stand-in for CLEVR-Humans: new words, some of them rare, about the same images."""
+    """Like CLEVR-Humans: new words, some of them rare, about the same images."""
     rng, folder = random.Random(0), workplace / "data/humans"
     folder.mkdir()
     for split in ("train", "val"):
@@ -135,7 +135,7 @@ def test_questions_as_people_ask_them(workplace: Path) -> None:
     out = succeed("train.py", *TRAIN, *data, *start, "run=table",
                   "model.generator.task_offset=true",
                   "train.trainable=[film_generator.task_offset]", cwd=workplace)  # fmt: skip
-    numbers = 3 * 8 + 4 * (8 + 1)  # γ, β, the key of the read, and those of four sets
+    numbers = 3 * 8 + 4 * (8 + 1)  # γ, β, the read's key, and the keys of four sets
     assert f"{2 * numbers} of them trained" in out
 
 
@@ -161,7 +161,7 @@ def test_the_ablation_sweep_sets_the_paper_beside_ours(workplace: Path) -> None:
 
 
 def test_a_claim_from_its_settings_to_its_verdict(workplace: Path) -> None:
-    """The first run trains, evaluates and reports; the next one finds that this is done."""
+    """The first command trains, evaluates and reports; the next one skips finished runs."""
     overrides = " ".join([*TRAIN, "optim.weight_decay=0,1e-2", "seed=0,1"])
     claim = {
         "title": "Decay", "claim": "It matters.", "source": "nobody",
@@ -208,7 +208,7 @@ def test_a_claim_from_its_settings_to_its_verdict(workplace: Path) -> None:
     best = best[1:]
     last = best[0].with_name("last.pt")
     content = torch.load(last, weights_only=True)
-    content["progress"]["finished"] = False  # as if it had been cut off
+    content["progress"]["finished"] = False  # as if it had been interrupted
     torch.save(content, last)
     out = succeed(*command, "train=false", cwd=workplace)
     assert f"{last.parent.relative_to(workplace)}: is not at its end" in out

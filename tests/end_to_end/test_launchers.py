@@ -1,4 +1,4 @@
-"""Sweeps whose jobs run in other processes, and sweeps with a job that fails."""
+"""Sweeps whose jobs run in other processes, and sweeps with a failing job."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ LAUNCHERS = {
 
 @pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_a_sweep_under_every_launcher(launcher: str, copy: Path) -> None:
-    """Two jobs train; the third fails, is listed, and is alone run again."""
+    """Two jobs train; the third fails and is listed."""
     command = [
         "-m", *TRAIN, *LAUNCHERS[launcher], "name=sweep", "optim.weight_decay=0,1e-5,-1",
     ]  # fmt: skip
@@ -51,7 +51,7 @@ def test_a_sweep_under_every_launcher(launcher: str, copy: Path) -> None:
     assert report.returncode == 0, report.stderr
 
 
-def test_a_cluster_that_is_not_here_is_said(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_cluster_is_one_line(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     line = fail("train.py", "-m", *TRAIN, "seed=0,1", "hydra/launcher=submitit_cpu", cwd=copy)
     assert line.startswith("error: hydra/launcher=submitit_cpu: ")
@@ -72,8 +72,8 @@ def test_joblibs_jobs_divide_the_cores(copy: Path, monkeypatch: pytest.MonkeyPat
         assert record["threads"] == max(1, cores() // 2)
 
 
-def test_a_job_whose_time_ends_is_saved_queued_again_and_goes_on(copy: Path) -> None:
-    """Beside one that fails; under submitit's local executor, which is sent Slurm's signal here."""
+def test_a_job_whose_time_ends_is_saved_queued_again_and_resumed(copy: Path) -> None:
+    """Beside another job, which fails. submitit's local executor gets Slurm's signal."""
     run = [*TRAIN, "trainer.max_steps=250", "trainer.eval_every=250"]
     succeed("train.py", *run, "optim.weight_decay=0", "name=sweep", "run=whole", cwd=copy)
     sweep = Sweep(copy, *run, "optim.weight_decay=0,-1", *LAUNCHERS["submitit_local"])
@@ -85,7 +85,7 @@ def test_a_job_whose_time_ends_is_saved_queued_again_and_goes_on(copy: Path) -> 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_to_a_sweep_of_joblib_saves_all_jobs(copy: Path, number: signal.Signals) -> None:
-    """Those that have not begun do not begin."""
+    """Jobs that have not started do not start."""
     endless = ["trainer.max_steps=100000", "trainer.eval_every=100000"]
     sweep = Sweep(copy, *TRAIN, *endless, "seed=0,1,2", *LAUNCHERS["joblib"])
     folders = sweep.training_jobs(2)
@@ -100,8 +100,8 @@ def test_a_signal_to_a_sweep_of_joblib_saves_all_jobs(copy: Path, number: signal
     assert len(list(folders[0].parent.glob("*/last.pt"))) == 2
 
 
-def test_a_job_that_is_killed_is_said(copy: Path) -> None:
-    """It leaves no reason in its folder; the same command goes on with it."""
+def test_a_killed_job_is_reported(copy: Path) -> None:
+    """It records no failure in its folder; the same command resumes it."""
     run = [*TRAIN, "trainer.max_steps=100", "trainer.eval_every=100"]
     sweep = Sweep(copy, *run, "optim.weight_decay=0,1e-5", *LAUNCHERS["submitit_local"])
     _, process = sweep.training_job()
@@ -115,8 +115,8 @@ def test_a_job_that_is_killed_is_said(copy: Path) -> None:
 
 
 @pytest.mark.parametrize("launcher", ["submitit_local", "joblib"])
-def test_a_set_made_in_parts_by_jobs_is_the_whole(launcher: str, tmp_path: Path) -> None:
-    """Two or three parts at once; the last of them merges."""
+def test_a_set_made_in_parts_by_jobs_equals_the_whole_set(launcher: str, tmp_path: Path) -> None:
+    """Two or three parts at a time; the last one merges them."""
     generator = [
         "data=mini", "data.generator.images={train:260,val:3,test:0}", "data.generator.width=32",
         "data.generator.height=32", "data.generator.rays=1", "workers=1",
@@ -142,7 +142,7 @@ torch.manual_seed = broken
 def test_a_bug_in_a_job_is_listed_with_its_traceback(
     copy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An exception that is no user error."""
+    """A bug is an exception that is no user error."""
     (copy / "outputs/sweeps/sweep").mkdir(parents=True)
     (copy / "site").mkdir()
     (copy / "site/sitecustomize.py").write_text(_BUG)

@@ -1,4 +1,4 @@
-"""Networks of other libraries, from features to an answer about a file."""
+"""Backbones of other libraries, from features to an answer about a picture."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def test_from_features_to_an_answer(
     assert "already complete" in succeed("extract_features.py", *data, *weights, cwd=workplace)
     run = name.rpartition("/")[2]
     succeed("train.py", "experiment=demo", *data, *SHORT, f"run={run}", cwd=workplace)
-    asked = [f"checkpoint=outputs/demo/{run}", f"image={PICTURE}", f"question={QUESTION}"]
-    assert "%" in succeed("ask.py", *asked, cwd=workplace)
+    ask = [f"checkpoint=outputs/demo/{run}", f"image={PICTURE}", f"question={QUESTION}"]
+    assert "%" in succeed("ask.py", *ask, cwd=workplace)
 
 
 def test_weights_that_are_no_file(workplace: Path) -> None:

@@ -1,5 +1,5 @@
-"""A conditioning, a model and a backbone that live outside of the package, as CONTRIBUTING.md has
-them, from features to an answer."""
+"""CONTRIBUTING.md's conditioning, model and backbone outside of the package, from features to an
+answer."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def commands(script: str) -> list[list[str]]:
     """The arguments of each command of CONTRIBUTING.md that runs a script."""
     blocks = " ".join(re.findall(r"```sh\n(.*?)```", TEXT, re.DOTALL)).replace("\\\n", " ")
     lines = [shlex.split(line) for line in blocks.splitlines() if f"scripts/{script}" in line]
-    return [line[2:] for line in lines]  # behind python and the script
+    return [line[2:] for line in lines]  # after python and the script
 
 
 def test_a_conditioning(place: Path) -> None:
@@ -41,9 +41,9 @@ def test_a_conditioning(place: Path) -> None:
     out = succeed("train.py", *train, *DATA, *SHORT, *small, cwd=place)
     assert "no gradient" not in out
     assert "overall" in succeed("evaluate.py", *evaluate, cwd=place)
-    asked = ["checkpoint=outputs/demo/gated", f"image={PICTURE}", f"question={QUESTION}"]
-    assert "%" in succeed("ask.py", *asked, "imports=[my_layers]", cwd=place)
-    message = fail("ask.py", *asked, cwd=place)
+    ask = ["checkpoint=outputs/demo/gated", f"image={PICTURE}", f"question={QUESTION}"]
+    assert "%" in succeed("ask.py", *ask, "imports=[my_layers]", cwd=place)
+    message = fail("ask.py", *ask, cwd=place)
     assert "imports=[my_layers]" in message
     assert "gated_film" in message
 
@@ -65,6 +65,6 @@ def test_a_backbone(place: Path) -> None:
     run = ["experiment=demo", *DATA, *SHORT, "data.backbone.name=patches", features,
            "run=patches", "model=cnn_lstm", "imports=[my_backbones]"]  # fmt: skip
     succeed("train.py", *run, cwd=place)
-    asked = ["checkpoint=outputs/demo/patches", f"image={PICTURE}", f"question={QUESTION}"]
-    assert "%" in succeed("ask.py", *asked, "imports=[my_backbones]", cwd=place)
-    assert "imports=" in fail("ask.py", *asked, cwd=place)
+    ask = ["checkpoint=outputs/demo/patches", f"image={PICTURE}", f"question={QUESTION}"]
+    assert "%" in succeed("ask.py", *ask, "imports=[my_backbones]", cwd=place)
+    assert "imports=" in fail("ask.py", *ask, cwd=place)

@@ -1,4 +1,4 @@
-"""A set of a user's own, from its table to an answer, by the commands of docs/guides/own_data.md."""
+"""A user's set, from its table to an answer, with the commands of docs/guides/own_data.md."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.end_to_end.workplace import SHORT, SMALL, fail, succeed
 pytestmark = pytest.mark.slow
 
 
-def test_pictures_and_a_table_of_ones_own(tmp_path: Path) -> None:
+def test_a_users_pictures_and_table(tmp_path: Path) -> None:
     rows = ["file;text;label;kind"]
     for number in range(12):
         colour = ("red", "green", "blue")[number % 3]
@@ -29,8 +29,8 @@ def test_pictures_and_a_table_of_ones_own(tmp_path: Path) -> None:
     assert "has no column 'txt'" in fail(
         "import_questions.py", source, *own, "question=txt", size, cwd=tmp_path
     )
-    said = succeed("import_questions.py", source, *own, "held_out=0.25", size, cwd=tmp_path)
-    assert "train_questions.json: 18 questions, 9 pictures, 9 of them converted, written" in said
+    out = succeed("import_questions.py", source, *own, "held_out=0.25", size, cwd=tmp_path)
+    assert "train_questions.json: 18 questions, 9 pictures, 9 of them converted, written" in out
     succeed("preprocess_questions.py", "data=own", cwd=tmp_path)
     succeed("extract_features.py", "data=own", size, cwd=tmp_path)
     succeed(
@@ -40,8 +40,8 @@ def test_pictures_and_a_table_of_ones_own(tmp_path: Path) -> None:
     out = succeed("evaluate.py", "checkpoint=outputs/own/first", cwd=tmp_path)
     table = out[out.index("question type:") :].splitlines()[1:]
     assert [row.split()[0] for row in table if row.startswith("  ")] == ["colour", "red"]
-    said = succeed(
+    out = succeed(
         "ask.py", "checkpoint=outputs/own/first", "image=my picture3.png",
         "question=Which colour?", cwd=tmp_path,
     )  # fmt: skip
-    assert "%" in said
+    assert "%" in out

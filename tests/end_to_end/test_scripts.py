@@ -1,4 +1,4 @@
-"""The scripts, run as processes the way a user runs them, on a tiny generated set."""
+"""The scripts as processes, as a user runs them, on a tiny generated set."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 
 
 def stamps(folder: Path) -> dict[Path, int]:
-    """When each file was written, but for those that say who is at work."""
+    """The time of the last write of each file, except locks."""
     paths = (p for p in folder.rglob("*") if p.is_file() and not p.name.endswith(".lock"))
     return {p: p.stat().st_mtime_ns for p in paths}
 
@@ -65,7 +65,7 @@ def test_evaluation_prints_a_table_and_writes_the_files(workplace: Path) -> None
     assert not (folder / "test.json").exists()
 
 
-def test_training_accuracy_is_what_evaluation_finds(workplace: Path) -> None:
+def test_training_and_evaluation_find_the_same_accuracy(workplace: Path) -> None:
     succeed(
         "evaluate.py",
         "checkpoint=outputs/demo/film/best.pt",
@@ -83,7 +83,7 @@ def test_training_accuracy_is_what_evaluation_finds(workplace: Path) -> None:
 
 
 def test_the_demos_training_gives_the_same_bits_twice(workplace: Path) -> None:
-    """The demo's own network and options, with all threads, in two processes."""
+    """With the demo's network and options, all threads, and two processes."""
     line = ["experiment=demo", *DATA, "trainer.max_steps=30", "trainer.eval_every=15"]
     for run in ("a", "b"):
         done = subprocess.run(
@@ -96,7 +96,7 @@ def test_the_demos_training_gives_the_same_bits_twice(workplace: Path) -> None:
     assert metrics(a) == metrics(b)
 
 
-def test_programs_supervise_once_their_targets_are_made(copy: Path) -> None:
+def test_programs_supervise_after_their_targets_are_written(copy: Path) -> None:
     line = [*TRAIN, "run=named", "trainer.program_loss=1"]
     error = fail("train.py", *line, cwd=copy)
     assert error.endswith("no such file; make it with scripts/preprocess_questions.py targets=true")
@@ -127,7 +127,7 @@ def test_evaluation_warns_of_other_data(copy: Path) -> None:
 
 @pytest.mark.parametrize("sweep", [[], ["-m"]])
 def test_paths_are_those_of_where_a_program_was_started(sweep: list[str], copy: Path) -> None:
-    """Also with Hydra's own key for another working folder."""
+    """Also with Hydra's key for another working folder."""
     (copy / "own.py").write_text("")
     arguments = [*sweep, *TRAIN, "run=own", "name=own", "hydra.job.chdir=true", "imports=[own]",
                  "train.init_from=outputs/demo/film"]  # fmt: skip
@@ -180,7 +180,7 @@ def test_a_sweep_runs_once_and_becomes_a_report(workplace: Path) -> None:
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )  # fmt: skip
-def test_the_second_process_is_told_and_changes_nothing(
+def test_a_second_process_is_refused_and_changes_nothing(
     workplace: Path, line: list, folder: str, name: str
 ) -> None:
     with folder_lock(workplace / folder, name):
@@ -190,8 +190,8 @@ def test_the_second_process_is_told_and_changes_nothing(
 
 
 @pytest.mark.parametrize("script", ["extract_features.py", "train.py"])
-def test_a_full_disk_keeps_what_was_there(copy: Path, script: str) -> None:
-    """Files may not grow beyond 20 KiB, which is as a full disk."""
+def test_a_full_disk_keeps_existing_files(copy: Path, script: str) -> None:
+    """Files may not grow beyond 20 KiB, which has the effect of a full disk."""
     line = [*DATA] if script.startswith("extract") else [*TRAIN, "run=full"]
     if script.startswith("extract"):
         (copy / "data/tiny/h5/train_features_clevr_cnn.h5").unlink()
@@ -227,7 +227,7 @@ def test_pictures(workplace: Path) -> None:
             assert len(image.convert("RGB").getcolors(2**20)) > 20
 
 
-def test_templates_of_ones_own(tmp_path: Path) -> None:
+def test_a_users_templates(tmp_path: Path) -> None:
     shipped = REPOSITORY / "src/filmvqa/worlds/clevr/templates/zero_hop.json"
     (tmp_path / "mine").mkdir()
     shutil.copy(shipped, tmp_path / "mine")

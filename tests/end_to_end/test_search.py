@@ -1,4 +1,4 @@
-"""A search of several processes, one of which is killed."""
+"""A search by several processes, one of which is killed."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def start(folder: Path, *arguments: str) -> ForkedScript:
     return start_script("search.py", *SEARCH, *arguments, cwd=folder)
 
 
-def test_two_processes_one_of_them_killed_and_started_again(copy: Path) -> None:
-    """The trials are ordinary runs, which other scripts read."""
+def test_two_processes_one_of_which_is_killed_and_restarted(copy: Path) -> None:
+    """The trials are ordinary runs, which other scripts can read."""
     folder = copy / "outputs/demo/search"
     processes = [start(copy), start(copy)]
     deadline = time.monotonic() + 120
-    while len(list(folder.glob("*/metrics.jsonl"))) < 2:  # each trains its own
+    while len(list(folder.glob("*/metrics.jsonl"))) < 2:  # each process trains another trial
         assert time.monotonic() < deadline
         time.sleep(0.05)
     processes[0].kill()
@@ -46,14 +46,14 @@ def test_two_processes_one_of_them_killed_and_started_again(copy: Path) -> None:
         assert load_checkpoint(run / "last.pt")["progress"]["finished"]
     report = succeed("sweep_report.py", "dir=outputs/demo/search", cwd=copy)
     assert "| optim.weight_decay |" in report
-    assert report.count("\n| ") == 4  # the line below the header, and three trials
+    assert report.count("\n| ") == 4  # the line below the header and three trials
     succeed("evaluate.py", "checkpoint=outputs/demo/search/trial_0001/best.pt", cwd=copy)
 
     value = yaml.safe_load((folder / "trial_0001/config.yaml").read_text())["optim"]["weight_decay"]
     alone = [f"optim.weight_decay={value!r}", "run=alone"]
     succeed("train.py", *[o for o in SEARCH if not o.startswith("search.")], *alone, cwd=copy)
     runs = folder / "trial_0001", copy / "outputs/demo/alone"
-    trial, own = (load_checkpoint(run / "last.pt") for run in runs)
-    assert same(trial["weights"], own["weights"])
+    trial, single = (load_checkpoint(run / "last.pt") for run in runs)
+    assert same(trial["weights"], single["weights"])
     assert metrics(runs[0]) == metrics(runs[1])
-    assert trial["config"] == own["config"]
+    assert trial["config"] == single["config"]

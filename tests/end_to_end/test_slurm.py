@@ -1,4 +1,4 @@
-"""Sweeps and sets on a real Slurm of one node, where one can be started; skipped elsewhere."""
+"""Sweeps and sets on a real Slurm of one node; skipped where none can be started."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def slurm(cluster: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("slurm")
-def test_a_job_that_slurm_warns_is_saved_queued_again_and_goes_on(copy: Path) -> None:
-    """Beside one that fails."""
+def test_a_job_that_slurm_warns_is_saved_queued_again_and_resumed(copy: Path) -> None:
+    """Beside another job, which fails."""
     run = [*TRAIN, "trainer.max_steps=250", "trainer.eval_every=250"]
     succeed("train.py", *run, "optim.weight_decay=0", "name=sweep", "run=whole", cwd=copy)
     sweep = Sweep(copy, *run, "optim.weight_decay=0,-1", *LAUNCHER)
@@ -51,7 +51,7 @@ def test_a_job_that_slurm_warns_is_saved_queued_again_and_goes_on(copy: Path) ->
 
 
 @pytest.mark.usefixtures("slurm")
-def test_a_set_made_in_parts_by_slurms_jobs_is_the_whole(tmp_path: Path) -> None:
+def test_a_set_made_in_parts_by_slurms_jobs_equals_the_whole_set(tmp_path: Path) -> None:
     generator = [
         "data=mini", "data.generator.images={train:260,val:3,test:0}", "data.generator.width=32",
         "data.generator.height=32", "data.generator.rays=1",

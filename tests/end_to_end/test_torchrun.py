@@ -1,7 +1,7 @@
-"""Training, extraction and evaluation as several processes that torchrun starts.
+"""Training, extraction and evaluation as several processes of torchrun.
 
-Where torchrun itself does nothing that matters, two processes are forked with the variables that it
-sets: to start three that import torch takes longer than what they do.
+Where torchrun itself does not matter, the tests fork two processes with the variables that it sets:
+starting three processes that import torch takes longer than their work.
 """
 
 from __future__ import annotations
@@ -41,21 +41,21 @@ def start_torchrun(
 
 
 def together(script: str, *arguments: str, cwd: Path) -> str:
-    """What two processes print."""
+    """The output of two processes."""
     out, errors, statuses = ended(start_together(script, *arguments, cwd=cwd))
     assert statuses == [0, 0], errors[-3000:]
     return out
 
 
 def ended(processes: list[ForkedScript]) -> tuple[str, str, list[int]]:
-    """What they have printed in the end, on standard error, and their statuses."""
+    """The standard output and error of processes that end, and their statuses."""
     printed = [process.communicate(timeout=300) for process in processes]
     out, errors = ("".join(texts) for texts in zip(*printed, strict=True))
     return out, errors, [process.wait() for process in processes]
 
 
 def error_lines(errors: str) -> list[str]:
-    """What is said on standard error, where a bar may stand before it; torchrun's own words aside."""
+    """The errors on standard error, without progress bars and torchrun's messages."""
     return re.findall(r"\berror: .*", errors)
 
 
@@ -79,7 +79,7 @@ def has_default_action(process: int, number: int) -> bool:
 def wait_until_saved(
     last: Path, before: int, processes: Sequence[ForkedScript | subprocess.Popen[str]]
 ) -> None:
-    """Wait until a training has saved its state since."""
+    """Wait until a training run has saved its state since ``before``."""
     deadline = time.monotonic() + 120
     while _written(last) == before and time.monotonic() < deadline:
         assert all(process.poll() is None for process in processes)
@@ -88,7 +88,7 @@ def wait_until_saved(
 
 
 def training(cwd: Path, run: str, *arguments: str) -> list[ForkedScript]:
-    """A long training by two processes that has saved its state once."""
+    """A long training run of two processes, which has saved its state once."""
     last = cwd / "outputs/demo" / run / "last.pt"
     before = _written(last)
     processes = start_together("train.py", *TRAIN, *LONG, f"run={run}", *arguments, cwd=cwd)
@@ -101,7 +101,8 @@ def _written(path: Path) -> int:
 
 
 def test_every_stage_has_the_result_of_one_process(workplace: Path, tmp_path: Path) -> None:
-    """Extraction and evaluation bit by bit; a training without a name has one folder and voice."""
+    """Extraction and evaluation bit for bit. A training run without a name has one folder, and only
+    one of its processes prints."""
     place = Path(shutil.copytree(workplace, tmp_path / "place"))
     for path in place.glob("data/tiny/h5/*_features_*"):
         path.unlink()
@@ -119,7 +120,7 @@ def test_every_stage_has_the_result_of_one_process(workplace: Path, tmp_path: Pa
     assert table == succeed("evaluate.py", *evaluate, cwd=one)
     for path in (one / "outputs/demo/film/evaluation").glob("val*"):
         assert path.read_bytes() == (place / path.relative_to(one)).read_bytes()
-    # The flag is torch.distributed.launch's; DeepSpeed has it with an underscore.
+    # The flag of torch.distributed.launch; DeepSpeed's has an underscore.
     out = together("train.py", "--local-rank=0", *TRAIN, "name=unnamed", cwd=place)
     assert out.count("weights by part") == 1
     (run,) = (place / "outputs/unnamed").iterdir()
@@ -130,9 +131,9 @@ def test_every_stage_has_the_result_of_one_process(workplace: Path, tmp_path: Pa
 def test_if_a_process_is_killed_the_other_ends_with_one_line(copy: Path, rank: int) -> None:
     processes = training(copy, "killed")
     processes[rank].kill()
-    begun = time.monotonic()
+    started = time.monotonic()
     _, errors, statuses = ended(processes)
-    assert time.monotonic() - begun < 15
+    assert time.monotonic() - started < 15
     assert statuses[rank] == -signal.SIGKILL
     assert statuses[1 - rank] == 1
     (line,) = error_lines(errors)
@@ -148,13 +149,13 @@ def test_if_a_process_is_killed_the_other_ends_with_one_line(copy: Path, rank: i
 
 @pytest.mark.parametrize("rank", [0, 1])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_a_process_that_waits_for_one_that_never_comes(
+def test_a_signal_ends_a_process_that_waits_for_one_that_never_starts(
     copy: Path, rank: int, number: int
 ) -> None:
-    """It waits in the C++ of torch, which does not return for a signal's handler in Python."""
+    """It waits in torch's C++, which does not run Python's signal handlers."""
     (process,) = start_together("train.py", *TRAIN, "run=alone", cwd=copy, ranks=[rank])
     deadline = time.monotonic() + 60
-    while not has_default_action(process.pid, signal.SIGINT):  # before that, Python's is there
+    while not has_default_action(process.pid, signal.SIGINT):  # at first Python's handler is set
         assert time.monotonic() < deadline
         time.sleep(0.05)
     time.sleep(1)  # until it waits
@@ -168,7 +169,7 @@ def test_a_signal_ends_a_process_that_waits_for_one_that_never_comes(
 def test_a_signal_to_torchrun_saves_the_step_in_all_processes(
     copy: Path, number: signal.Signals
 ) -> None:
-    """SIGUSR1 kills torchrun itself; Linux then sends SIGTERM to what it started."""
+    """SIGUSR1 kills torchrun itself; Linux then sends SIGTERM to its processes."""
     process = start_torchrun(
         "train.py", *TRAIN, *LONG, "run=stopped", "trainer.checkpoint_minutes=0.01", cwd=copy
     )
@@ -221,7 +222,7 @@ def test_errors_of_all_processes_are_one_line(copy: Path) -> None:
 def test_a_program_for_one_process_refuses_several(copy: Path) -> None:
     first, second = start_together("preprocess_questions.py", *DATA, cwd=copy)
     assert first.wait(timeout=300) == 1
-    second.terminate()  # as torchrun does when the first has failed
+    second.terminate()  # as torchrun does after the first has failed
     _, errors, _ = ended([first, second])
     assert error_lines(errors) == [
         "error: preprocess_questions.py: runs as one process; start it without torchrun"

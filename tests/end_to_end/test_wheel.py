@@ -1,4 +1,4 @@
-"""The wheel, installed into an environment of its own, outside the checkout."""
+"""The wheel, installed into a new environment outside the checkout."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ TRAIN = [
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built from a copy: setuptools leaves its work in the source tree."""
+    """The wheel, built from a copy, since setuptools writes to the source tree."""
     folder, source = tmp_path_factory.mktemp("wheel"), tmp_path_factory.mktemp("source")
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(REPOSITORY / name, source)
@@ -49,7 +49,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The ``bin`` of an environment with the wheel; what it depends on is this environment's."""
+    """The ``bin`` of an environment with the wheel, and this environment's other packages."""
     folder = tmp_path_factory.mktemp("environment")
     venv.create(folder, with_pip=False)
     python = folder / "bin/python"
@@ -64,7 +64,7 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
          str(wheel)],
         check=True, capture_output=True,
     )  # fmt: skip
-    # A path alone: the links to the checkout that lie in that folder are not followed.
+    # Only the path is added: links to the checkout in that folder are not followed.
     (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
     return folder / "bin"
 

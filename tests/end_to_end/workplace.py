@@ -1,4 +1,4 @@
-"""Scripts run as processes, and the stages of a tiny generated set."""
+"""Runs of scripts as processes, and the stages of a tiny generated set."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def succeed(script: str, *arguments: str, cwd: Path) -> str:
 
 
 def fail(script: str, *arguments: str, cwd: Path) -> str:
-    """The one line that a failing script leaves on standard error, bars aside."""
+    """The one line that a failing script prints on standard error, apart from progress bars."""
     done = run_script(script, *arguments, cwd=cwd)
     assert done.returncode != 0
     assert "Traceback" not in done.stderr, done.stderr[-2000:]
@@ -49,7 +49,7 @@ def fail(script: str, *arguments: str, cwd: Path) -> str:
 
 
 def every_stage(cwd: Path) -> None:
-    """Run every stage up to a trained FiLM in a folder."""
+    """Run every stage up to a trained FiLM network in a folder."""
     succeed("generate_clevr.py", *DATA, *GENERATOR, "workers=2", cwd=cwd)
     succeed("preprocess_questions.py", *DATA, cwd=cwd)
     succeed("extract_features.py", *DATA, cwd=cwd)
