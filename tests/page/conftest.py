@@ -4,18 +4,14 @@ browser."""
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-pytest.importorskip(
-    "nicegui", reason="the page's packages are not here: pip install 'filmvqa[page]'"
-)
-pytest.importorskip(
-    "captum", reason="the page's packages are not here: pip install 'filmvqa[page]'"
-)
+for package in ("nicegui", "captum"):
+    pytest.importorskip(package, reason=f"{package} is not installed: pip install 'filmvqa[page]'")
 
 from filmvqa.backbones.build import build_backbone
 from filmvqa.backbones.extraction import Extraction
@@ -28,7 +24,7 @@ from filmvqa.page.session import SharedState
 from filmvqa.page.subjects import PictureSet, Subject
 from filmvqa.questions.preprocess import preprocess_questions
 from filmvqa.system.layout import DatasetLayout
-from tests.page.visit import served
+from tests.page.visit import Visit, served
 from tests.training.tiny_runs import train
 
 
@@ -93,3 +89,18 @@ def chromium() -> Iterator[Any]:
         browser = started.chromium.launch(executable_path=path, args=["--no-sandbox"])
         yield browser
         browser.close()
+
+
+@pytest.fixture
+def open_page(chromium: Any) -> Iterator[Callable[..., Visit]]:
+    """Opens a page in the browser. At the end of the test no page may have faults."""
+    visits: list[Visit] = []
+
+    def open_one(address: str, **options: Any) -> Visit:
+        visits.append(Visit(chromium, address, **options))
+        return visits[-1]
+
+    yield open_one
+    for visit in visits:
+        assert visit.faults == []
+        visit.context.close()

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from PIL import Image
@@ -25,11 +24,13 @@ everywhere = pytest.mark.parametrize(
 class Reader:
     """Opens a page and checks it with axe-core."""
 
-    def __init__(self, browser: Any, address: str, width: int, theme: str) -> None:
-        self.visit = Visit(
-            browser, address, viewport={"width": width, "height": 860}, color_scheme=theme,
-            reduced_motion="reduce",
-        )  # fmt: skip
+    def __init__(
+        self, open_page: Callable[..., Visit], address: str, width: int, theme: str
+    ) -> None:
+        viewport = {"width": width, "height": 860}
+        self.visit = open_page(
+            address, viewport=viewport, color_scheme=theme, reduced_motion="reduce"
+        )
         self.page = self.visit.page
         self.page.evaluate(axe.AXE_SCRIPT)
 
@@ -47,10 +48,6 @@ class Reader:
     def ask(self, question: str) -> None:
         self.page.get_by_label("question", exact=True).fill(question)
         self.page.keyboard.press("Enter")
-
-    def close(self) -> None:
-        assert self.visit.faults == []
-        self.visit.context.close()
 
 
 @pytest.fixture(scope="module")
@@ -73,8 +70,10 @@ def masks(referring_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 
 @everywhere
-def test_asking_and_explaining(chromium: Any, address: str, width: int, theme: str) -> None:
-    reader = Reader(chromium, address, width, theme)
+def test_asking_and_explaining(
+    open_page: Callable[..., Visit], address: str, width: int, theme: str
+) -> None:
+    reader = Reader(open_page, address, width, theme)
     page = reader.page
     assert page.evaluate("document.documentElement.lang") == "en-US"
     assert page.locator("main").count() == page.locator("h1").count() == 1
@@ -97,14 +96,13 @@ def test_asking_and_explaining(chromium: Any, address: str, width: int, theme: s
     page.get_by_text("Ask with these").click()
     page.locator(".q-notification").wait_for()
     reader.finds_nothing()
-    reader.close()
 
 
 @everywhere
 def test_changing_the_picture(
-    chromium: Any, address: str, width: int, theme: str, tmp_path: Path
+    open_page: Callable[..., Visit], address: str, width: int, theme: str, tmp_path: Path
 ) -> None:
-    reader = Reader(chromium, address, width, theme)
+    reader = Reader(open_page, address, width, theme)
     page = reader.page
     page.get_by_label("color of object 1").click()
     page.get_by_role("option", name="cyan").wait_for()
@@ -131,12 +129,11 @@ def test_changing_the_picture(
     page.get_by_text("looks unlike").first.wait_for()
     assert picture.get_attribute("alt") == "red.png"
     reader.finds_nothing()
-    reader.close()
 
 
 @everywhere
-def test_errors(chromium: Any, address: str, width: int, theme: str) -> None:
-    reader = Reader(chromium, address, width, theme)
+def test_errors(open_page: Callable[..., Visit], address: str, width: int, theme: str) -> None:
+    reader = Reader(open_page, address, width, theme)
     page = reader.page
     page.get_by_role("tab", name="Errors").click()
     page.get_by_text("answers are wrong").wait_for()
@@ -152,27 +149,24 @@ def test_errors(chromium: Any, address: str, width: int, theme: str) -> None:
     page.get_by_role("tab", name="Ask").click()
     page.locator(".picture img[alt]").wait_for()
     reader.finds_nothing()
-    reader.close()
 
 
 @everywhere
 def test_two_networks_and_attention_to_words(
-    chromium: Any, two_networks: str, width: int, theme: str
+    open_page: Callable[..., Visit], two_networks: str, width: int, theme: str
 ) -> None:
-    reader = Reader(chromium, two_networks, width, theme)
+    reader = Reader(open_page, two_networks, width, theme)
     reader.page.locator(".grid[aria-label='attention of mac to words']").wait_for()
     reader.finds_nothing()
     reader.page.get_by_role("tab", name="Errors").click()
     reader.page.get_by_text("No predictions to look through").wait_for()
     reader.finds_nothing()
-    reader.close()
 
 
 @everywhere
-def test_masks(chromium: Any, masks: str, width: int, theme: str) -> None:
-    reader = Reader(chromium, masks, width, theme)
+def test_masks(open_page: Callable[..., Visit], masks: str, width: int, theme: str) -> None:
+    reader = Reader(open_page, masks, width, theme)
     reader.finds_nothing()
     reader.page.get_by_role("tab", name="Errors").click()
     reader.page.get_by_text("masks have an IoU below").wait_for()
     reader.finds_nothing()
-    reader.close()
