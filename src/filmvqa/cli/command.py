@@ -171,11 +171,6 @@ def command(
     return decorate
 
 
-def to_plain(config: Any) -> Any:
-    """A config node as plain lists and dictionaries, with interpolations resolved."""
-    return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-
-
 def typed_settings(config: DictConfig, settings_type: type[S]) -> S:
     """A program's whole config as its settings.
 
@@ -186,4 +181,5 @@ def typed_settings(config: DictConfig, settings_type: type[S]) -> S:
     """
     if missing := sorted(OmegaConf.missing_keys(config)):
         raise UserError(f"{missing[0]}: must be given; add {missing[0]}=<value>")
-    return settings_from(to_plain(config), settings_type)
+    plain_config: Any = OmegaConf.to_container(config, resolve=True)
+    return settings_from(plain_config, settings_type)

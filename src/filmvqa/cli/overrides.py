@@ -269,7 +269,11 @@ def _known_keys(
     config_folder: Path, config_name: str, arguments: Sequence[str], unknown: str
 ) -> set[str]:
     """A script's keys and groups, with the chosen groups if these can be composed."""
-    overrides = [a for a in arguments if _ARGUMENT.fullmatch(a) and not _names(a, unknown)]
+    overrides = [
+        argument
+        for argument in arguments
+        if (match := _ARGUMENT.fullmatch(argument)) and match["key"] != unknown
+    ]
     for chosen in (overrides, []):
         try:
             config = compose_config(config_folder, config_name, chosen)
@@ -278,10 +282,6 @@ def _known_keys(
         plain: Any = OmegaConf.to_container(config, resolve=False)
         return {*_paths(plain), *_groups(config_folder, set(plain))}
     return set()
-
-
-def _names(argument: str, key: str) -> bool:
-    return argument.lstrip("+~").partition("=")[0] == key
 
 
 def _paths(nested: dict[str, Any], prefix: str = "") -> Iterator[str]:

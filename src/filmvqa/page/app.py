@@ -61,7 +61,7 @@ def warm_up(shared: SharedState, subject: Subject) -> None:
     """Load what the first question needs, so that no visitor has to wait for it."""
     subject.true_answer("How many things are there?")
     for network in shared.networks:
-        network.look(network.features(subject.picture), network.some_question)
+        network.look(network.features(subject.picture), min(network.vqa.vocabulary.words()))
 
 
 def build_page(shared: SharedState, subject: Subject) -> None:
@@ -83,7 +83,7 @@ def build_page(shared: SharedState, subject: Subject) -> None:
         with ui.tab_panel(ask_tab).style("padding: 0"), box("columns"):
             with box("column"):
                 ScenePanels(session)
-                if not any(network.draws for network in shared.networks):
+                if not any(network.vqa.draws for network in shared.networks):
                     AttributeChangesPanel(session)
             with box("column"):
                 question = QuestionPanel(session)

@@ -63,7 +63,7 @@ class AttributeChangesPanel:
             with self._session.busy("trying all changes"):
                 before, outcomes = await asyncio.to_thread(
                     try_changes, network, edited, question,
-                    size=network.image_size or _SIZE, change=self._session.change,
+                    size=network.vqa.image_size or _SIZE, change=self._session.change,
                     progress=shares.append,
                     stopped=lambda: request != self._request,
                 )  # fmt: skip

@@ -35,7 +35,7 @@ class ErrorsPanel:
         self._session, self._on_open = session, on_open
         self._predictions: PredictionTable | None = None
         self._splits = splits = session.shared.evaluated_splits
-        draws = session.shared.networks[0].draws
+        draws = session.shared.networks[0].vqa.draws
         columns = MASK_COLUMNS if draws else ANSWER_COLUMNS
         self._wrong = f"masks have an IoU below {WRONG_BELOW}" if draws else "answers are wrong"
         with Panel("Errors").classes("errors"):

@@ -79,11 +79,6 @@ class Network:
         path = Path(checkpoint)
         return cls(vqa, path.parent.name if path.suffix == ".pt" else path.name)
 
-    @property
-    def image_size(self) -> tuple[int, int] | None:
-        """The size (H, W) of its pictures, if its checkpoint records it."""
-        return self.vqa.image_size
-
     def knows(self, question: str) -> bool:
         """Whether it knows all words of a question."""
         try:
@@ -104,16 +99,6 @@ class Network:
         with self._turn:
             self._changed(change)  # the context is not entered, so nothing is changed
 
-    @property
-    def draws(self) -> bool:
-        """Whether it answers with a mask."""
-        return self.vqa.draws
-
-    @property
-    def some_question(self) -> str:
-        """A word that it knows."""
-        return min(self.vqa.vocabulary.words())
-
     def features(self, picture: Picture) -> Tensor:
         """As ``VQA.features``."""
         with self._turn:
@@ -129,20 +114,21 @@ class Network:
     def _changed(self, change: FilmSettings | None) -> AbstractContextManager[None]:
         if change is None or not self.num_layers:
             return nullcontext()
-        moved = build_intervention(change, self.vqa.model, self.vqa.vocabulary)
-        return as_modulated(self.vqa.model).intervene(moved)
+        intervention = build_intervention(change, self.vqa.model, self.vqa.vocabulary)
+        return as_modulated(self.vqa.model).intervene(intervention)
 
     def look(self, features: Tensor, question: str, change: FilmSettings | None = None) -> Look:
-        """The answer to a question about a picture's features (C, H, W), and what gave it: γ and β,
-        the norm over channels before and after each FiLM layer, the places that the global maximum
-        pool takes, a MAC network's attention by step, and the gradient of the answer's score.
+        """The answer to a question about a picture's features (C, H, W), and its explanation: γ and
+        β, the norm over channels before and after each FiLM layer, the places that the global
+        maximum pool selects, the attention of a MAC network's steps, and the gradient of the
+        answer's score.
 
-        ``change`` is of γ and β, for networks that have them.
+        ``change`` changes γ and β, if the network has them.
 
         Raises
         ------
         UserError
-            For an unknown word, or a layer that the network does not have.
+            For an unknown word, or a layer that the network lacks.
         """
         with self._turn:
             unchanged = None
@@ -185,8 +171,8 @@ class Network:
 
     def _gradient(self, features: Tensor, question: str, answer: str) -> Tensor | None:
         """The absolute gradient (H, W) of an answer's score by the features, summed over channels;
-        None for a network that does not look at them, or draws."""
-        if not looks_at_images(self.vqa.model) or self.draws:
+        None for a network that ignores the features, or predicts masks."""
+        if not looks_at_images(self.vqa.model) or self.vqa.draws:
             return None
         from captum.attr import Saliency
 
@@ -194,7 +180,7 @@ class Network:
         tokens = torch.tensor([vocabulary.encode(question)])
         saliency = Saliency(lambda maps: self.vqa.model(maps, tokens).float())
         # A clone outside of inference mode can have gradients.
-        given = features.clone()[None].float().requires_grad_()
+        inputs = features.clone()[None].float().requires_grad_()
         target = vocabulary.answers().index(answer)
-        gradient: Tensor = saliency.attribute(given, target=target)[0].sum(0)
+        gradient: Tensor = saliency.attribute(inputs, target=target)[0].sum(0)
         return gradient.detach().cpu()

@@ -24,7 +24,7 @@ class QuestionPanel:
 
     def __init__(self, session: Session) -> None:
         self._session, self._networks = session, session.shared.networks
-        self._draws = self._networks[0].draws
+        self._draws = self._networks[0].vqa.draws
         self._request = self._seed = 0
         ask = report_errors(self.ask)
         with Panel("Question"):

@@ -6,16 +6,17 @@ import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from nicegui import Event, ui
 from torch import Tensor
 
+from filmvqa.page.file_cache import FileCache
 from filmvqa.page.networks import Network
 from filmvqa.page.predictions import PredictionTable, list_evaluated_splits, read_table
 from filmvqa.page.subjects import PictureSet, Subject
 from filmvqa.studies.inspection.settings import FilmSettings
-from filmvqa.system.files import Stamp, stamp_of
 from filmvqa.system.layout import EvaluationLayout, RunLayout
 
 
@@ -26,7 +27,7 @@ class SharedState:
     networks: Sequence[Network]
     pictures: PictureSet | None = None
     run: Path | None = None
-    _tables: dict[str, tuple[Stamp, PredictionTable]] = field(default_factory=dict)
+    _tables: FileCache[PredictionTable] = field(default_factory=FileCache)
 
     @property
     def evaluated_splits(self) -> list[str]:
@@ -39,12 +40,9 @@ class SharedState:
         """The predictions of a split, read again only if their file has changed."""
         assert self.run is not None
         assert self.pictures is not None
-        stamp = stamp_of(EvaluationLayout(RunLayout(self.run).evaluation, split).predictions)
-        if split not in self._tables or self._tables[split][0] != stamp:
-            vocabulary = self.networks[0].vqa.vocabulary
-            table = read_table(self.run, split, self.pictures.layout, vocabulary)
-            self._tables[split] = stamp, table
-        return self._tables[split][1]
+        path = EvaluationLayout(RunLayout(self.run).evaluation, split).predictions
+        layout, vocabulary = self.pictures.layout, self.networks[0].vqa.vocabulary
+        return self._tables.get(path, partial(read_table, self.run, split, layout, vocabulary))
 
 
 class Session:

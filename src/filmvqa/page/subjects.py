@@ -20,8 +20,8 @@ from filmvqa.features.images import (
     find_pictures,
     read_picture,
 )
+from filmvqa.page.file_cache import FileCache
 from filmvqa.system.errors import UserError
-from filmvqa.system.files import Stamp, stamp_of
 from filmvqa.system.layout import DatasetLayout
 from filmvqa.worlds.clevr.editing import EditedScene
 from filmvqa.worlds.clevr.parsing import QuestionParser
@@ -158,8 +158,8 @@ class PictureSet:
 
     def __init__(self, layout: DatasetLayout) -> None:
         self.layout = layout
-        self._pictures: dict[str, tuple[Stamp, dict[int, Path]]] = {}
-        self._scenes: dict[str, tuple[Stamp, dict[int, Scene]]] = {}
+        self._pictures = FileCache[dict[int, Path]]()
+        self._scenes = FileCache[dict[int, Scene]]()
 
     @property
     def splits(self) -> list[str]:
@@ -167,16 +167,13 @@ class PictureSet:
 
     def indices(self, split: str) -> Sequence[int]:
         """The sorted indices of a split's pictures; none for a missing split."""
-        return list(self._pictures_of(split))
+        return sorted(self._pictures_of(split))
 
     def _pictures_of(self, split: str) -> dict[int, Path]:
         if split not in self.splits:  # other texts must not become part of a path
             return {}
         folder = self.layout.image_folder(split)
-        stamp = stamp_of(folder)
-        if split not in self._pictures or self._pictures[split][0] != stamp:
-            self._pictures[split] = stamp, dict(sorted(find_pictures(folder).items()))
-        return self._pictures[split][1]
+        return self._pictures.get(folder, lambda: find_pictures(folder))
 
     def has_scenes(self, split: str) -> bool:
         return self.layout.scene_json(split).exists()
@@ -186,11 +183,7 @@ class PictureSet:
         if split not in self.splits or not self.has_scenes(split):
             return {}
         path = self.layout.scene_json(split)
-        stamp = stamp_of(path)
-        if split not in self._scenes or self._scenes[split][0] != stamp:
-            scenes = {scene.image_index: scene for scene in read_scenes(path).scenes}
-            self._scenes[split] = stamp, scenes
-        return self._scenes[split][1]
+        return self._scenes.get(path, lambda: {s.image_index: s for s in read_scenes(path).scenes})
 
     def subject(self, split: str, index: int) -> Subject:
         """The subject of a split's picture.

@@ -73,13 +73,13 @@ def has_fast_bfloat16(device_type: str) -> bool:
     slower than float32."""
     if device_type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    # torch has no public functions for this. A version without the private ones counts as slow.
-    checks = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
-    return device_type == "cpu" and any(getattr(torch.cpu, check, bool)() for check in checks)
+    is_fast_cpu = has_amx() or bool(getattr(torch.cpu, "_is_avx512_bf16_supported", bool)())
+    return device_type == "cpu" and is_fast_cpu
 
 
 def has_amx() -> bool:
     """Whether the processor has AMX, with which bfloat16 products are far faster than float32's."""
+    # torch has no public function for this. A version without the private one counts as slow.
     return bool(getattr(torch.cpu, "_is_amx_tile_supported", bool)())
 
 
