@@ -133,18 +133,38 @@ def test_an_unknown_key_is_refused_with_the_nearest(
     assert message == f"{key}: no such key; did you mean {near}?"
 
 
-def test_an_unknown_key_like_no_other_is_refused_with_all() -> None:
-    assert line("evaluate", "model=film").startswith(
-        "model: no such key; choose from accelerate, batch_size, "
-    )
-    assert line("evaluate", "~zzzzz").startswith("zzzzz: no such key; choose from")
-    assert line("train", "qqq/www=1").startswith("qqq/www: no such key; choose from")
-
-
-def test_the_nearest_key_is_looked_for_among_those_of_the_chosen_groups() -> None:
-    assert "did you mean model.memory_gate?" in line(
-        "train", "model=mac", "model.memory_gat=1"
-    ) or ("did you mean model." in line("train", "model=mac", "model.read_dropot=1"))
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        # An unknown key like no other, and one of a chosen group.
+        ("evaluate model=film", "model: no such key; choose from accelerate, batch_size, "),
+        ("evaluate ~zzzzz", "zzzzz: no such key; choose from"),
+        ("train qqq/www=1", "qqq/www: no such key; choose from"),
+        ("train model=mac model.memory_gat=1",
+         "model.memory_gat: no such key; did you mean model.memory_gate?"),
+        # A key of a deleted group, and values that do not fit a key.
+        ("train ~trainer trainer.max_steps=1",
+         "trainer.max_steps: is deleted by ~trainer; give only one of the two"),
+        ("generate_clevr data.generator.images={mine:3}", "data.generator.images: cannot be given "
+         "new keys in braces; give each with a + before it: +data.generator.images.<key>=<value>"),
+        ("generate_clevr data.generator.images=[1]",
+         "Error merging override data.generator.images=[1]: "),
+        # Misspelt choices.
+        ("train experiment=dmo", "experiment=dmo: no such config; did you mean demo?; choose from "),
+        ("train data=zzzzz", "data=zzzzz: no such config; choose from clevr,"),
+        ("train experiment/ablation=no_batchnorm",
+         "experiment/ablation=no_batchnorm: no such config; did you mean no_batch_norm?"),
+        # Arguments that the grammar cannot read.
+        ("train experiment=démo", "experiment=démo: the value cannot be read; quote it for Hydra "
+         "and for the shell: \"experiment='démo'\""),
+        ("evaluate checkpoint", "checkpoint: is no option; options are given as key=value"),
+        ("evaluate ~/x", "~/x: is no option"),
+        ("train seed=0,1", "seed=0,1: several values make a sweep"),
+    ],
+)  # fmt: skip
+def test_a_wrong_argument_is_one_line_with_the_remedy(arguments: str, error: str) -> None:
+    script, *overrides = arguments.split(" ")
+    assert line(script, *overrides).startswith(error)
 
 
 def test_keys_that_no_config_has_can_be_added_where_that_means_something() -> None:
@@ -192,40 +212,6 @@ def test_groups_are_left_to_hydra_where_it_can_read_them() -> None:
          "model=glob(film*)", "seed=1", "optim.lr=null", "model={name: film}", "x=${", "sweep='1'"],
         CONFIGS,
     )  # fmt: skip
-
-
-def test_a_key_of_a_group_that_is_taken_away() -> None:
-    message = line("generate_clevr", "data.generator.images={mine: 3}")
-    assert message.endswith("give each with a + before it: +data.generator.images.<key>=<value>")
-    config = compose_config(CONFIGS, "generate_clevr", ["+data.generator.images.mine=3"])
-    assert config.data.generator.images.mine == 3
-    message = line("train", "~trainer", "trainer.max_steps=1")
-    assert message == "trainer.max_steps: is deleted by ~trainer; give only one of the two"
-
-
-def test_a_value_that_cannot_be_merged_says_why() -> None:
-    message = line("generate_clevr", "data.generator.images=[1]")
-    assert message.startswith("Error merging override data.generator.images=[1]: ")
-
-
-def test_a_misspelt_choice_names_the_choices() -> None:
-    message = line("train", "experiment=dmo")
-    assert message.startswith("experiment=dmo: no such config; did you mean demo?; choose from ")
-    for name in ("film_clevr", "lab_patience_mac"):
-        assert f" {name}," in message
-    assert line("train", "data=zzzzz").startswith("data=zzzzz: no such config; choose from clevr,")
-    assert "did you mean no_batch_norm?" in line("train", "experiment/ablation=no_batchnorm")
-
-
-def test_what_the_grammar_cannot_read_says_how_to_quote() -> None:
-    message = line("train", "experiment=démo")
-    assert message.startswith("experiment=démo: the value cannot be read; quote it")
-    assert """"experiment='démo'\"""" in message
-    assert line("evaluate", "checkpoint") == (
-        "checkpoint: is no option; options are given as key=value"
-    )
-    assert line("evaluate", "~/x").startswith("~/x: is no option")
-    assert line("train", "seed=0,1").startswith("seed=0,1: several values make a sweep")
 
 
 @given(st.text())
