@@ -46,9 +46,9 @@ def main(settings: LaboratorySettings) -> None:
         if settings.redraw and not (kept or settings.claims):
             continue
         if settings.train and not settings.redraw:
-            own = {run.folder.relative_to(runs).as_posix()
-                   for run in find_runs(claim, runs) if is_finished(run)}  # fmt: skip
-            missing = max(0, claim.runs - len(own | kept))
+            finished = {run.folder.relative_to(runs).as_posix()
+                        for run in find_runs(claim, runs) if is_finished(run)}  # fmt: skip
+            missing = max(0, claim.runs - len(finished | kept))
             hours = missing * claim.minutes / 60 / jobs
             print(f"\n{claim.title}: {missing} of {claim.runs} runs to do, {jobs} at a time, about "
                   f"{hours:.1f} hours", flush=True)  # fmt: skip
@@ -76,18 +76,18 @@ def main(settings: LaboratorySettings) -> None:
 
 
 def list_commands(overrides: str, folder: str, kept: set[str]) -> list[str]:
-    """The overrides of ``train.py -m`` for the runs of a sweep that are not kept: the sweep's own
-    if none is, else for each setting its missing seeds."""
+    """The overrides of ``train.py -m`` for the runs of a sweep that are not kept: the sweep's if no
+    run is kept, else those of each setting with its missing seeds."""
     line = shlex.split(overrides)
     sweep = [word for word in line if word.startswith("sweep=")]
     config = compose_config(packed_folder("configs"), "train", sweep, return_hydra_config=True)
     params = config.hydra.sweeper.params or {}
-    # Sweeps that share a folder differ also in what they do not vary.
+    # Sweeps that share a folder also differ in keys that they do not vary.
     left_out = LEFT_OUT - find_swept_keys(line, params)
     named = f"{EXCLUDE_KEYS}=[{','.join(sorted(left_out))}]"
-    every = expand_jobs(line, params)
-    missing = [job for name, job in every.items() if f"{folder}/{name}" not in kept]
-    if len(missing) == len(every):
+    all_jobs = expand_jobs(line, params)
+    missing = [job for name, job in all_jobs.items() if f"{folder}/{name}" not in kept]
+    if len(missing) == len(all_jobs):
         return [f"{overrides} {named}"]
     seeds: dict[str, list[str]] = {}
     for job in missing:

@@ -1,6 +1,6 @@
-"""Answers about unseen pairs by arithmetic on γ and β: from images to a table.
+"""The whole pipeline on unseen pairs of colour and shape, answered by arithmetic on γ and β.
 
-Runs and prints the commands of docs/zero_shot.md, and ends with a table, a figure and
+Prints and runs the commands of docs/zero_shot.md, then prints a table and writes a figure and
 ``outputs/zero_shot/report.json``.
 """
 

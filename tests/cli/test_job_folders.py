@@ -164,7 +164,7 @@ def test_a_job_says_what_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_jobs_are_expanded_into_the_folders_that_they_get(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As the laboratory names them: it asks which of them are done before it starts any."""
+    """The laboratory uses these names to find finished jobs."""
     line = ["experiment=lab", "sweep=decoder", "model.generator.hidden_dims=[128,128]",
             "optim.weight_decay=0,1e-4", "seed=0,1"]  # fmt: skip
     jobs = expand_jobs(line, {})
@@ -175,7 +175,7 @@ def test_jobs_are_expanded_into_the_folders_that_they_get(monkeypatch: pytest.Mo
     assert next(iter(jobs.values()))[-2:] == ["optim.weight_decay=0", "seed=0"]
 
 
-def test_a_sweep_of_its_own_is_expanded_too() -> None:
+def test_a_sweepers_params_are_expanded_too() -> None:
     params = {"experiment": "lab_patience,lab_patience_mac", "seed": "0,1,2"}
     jobs = expand_jobs(["sweep=data_efficiency", "seed=3"], params)
     assert list(jobs) == ["experiment@lab_patience+seed@3", "experiment@lab_patience_mac+seed@3"]

@@ -184,7 +184,7 @@ def test_a_claim_from_its_settings_to_its_verdict(workplace: Path) -> None:
     assert {path.name for path in folder.glob("*.png")} == drawn
     best = sorted(workplace.glob("outputs/sweeps/decay/*/best.pt"))
     times = [path.stat().st_mtime_ns for path in best]
-    # What is among the raw results is not run again, wherever its folder is; what is not is.
+    # Runs in the raw results are not repeated, even if their folders are gone; others are.
     kept = workplace / "docs/laboratory/data/decay.csv"
     rows = kept.read_text().splitlines(keepends=True)
     kept.write_text("".join(rows[:-1]))

@@ -14,6 +14,7 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
 from filmvqa.system.tables import format_number
@@ -108,21 +109,20 @@ def count_jobs(overrides: Sequence[str], params: Mapping[str, Any]) -> int | Non
 
 
 def expand_jobs(overrides: Sequence[str], params: Mapping[str, Any]) -> dict[str, list[str]]:
-    """The overrides of each job that Hydra's own sweeper makes of a command, by the name of its
-    folder where ``LEFT_OUT`` is no part of the names unless it is swept; ``params`` are the
-    sweeper's own."""
-    parser = OverridesParser.create()
+    """The overrides of each job of Hydra's basic sweeper, by the name of the job's folder, from
+    which ``LEFT_OUT`` is left out unless swept. ``params`` are those of the sweeper."""
+
+    def list_values(override: Override) -> list[str]:
+        if override.is_sweep_override():
+            return list(override.sweep_string_iterator())
+        return [override.get_value_element_as_str()]
+
     both = [*(f"{key}={value}" for key, value in params.items()), *overrides]
     values = {
-        o.key_or_group: [
-            f"{o.get_key_element()}={value}"
-            for value in (
-                o.sweep_string_iterator()
-                if o.is_sweep_override()
-                else [o.get_value_element_as_str()]
-            )
+        override.key_or_group: [
+            f"{override.get_key_element()}={value}" for value in list_values(override)
         ]
-        for o in parser.parse_overrides(both)
+        for override in OverridesParser.create().parse_overrides(both)
     }
     left_out = LEFT_OUT - find_swept_keys(overrides, params)
     jobs = [list(job) for job in product(*values.values())]
