@@ -52,8 +52,8 @@ def choose_device(name: str) -> torch.device:
 
 
 def hardware(device: torch.device) -> dict[str, Any]:
-    """The names of the processor and the device, the processor's vector instructions, and the number
-    of torch's threads."""
+    """The names of the processor and the device, the processor's vector instructions, and the
+    number of torch's threads."""
     processor = platform.processor()
     if Path("/proc/cpuinfo").exists():
         lines = Path("/proc/cpuinfo").read_text().splitlines()
