@@ -63,7 +63,7 @@ def check_interrupted_sweep(status: int, errors: str, folder: Path, whole: Path)
     assert "optim.weight_decay=-1: must be a finite number of at least 0" in last
     logs = "".join(path.read_text() for path in folder.parent.glob(".submitit/*/*_log.*"))
     assert "SIGUSR2: finishing the step and saving" in logs
-    assert f"{folder.relative_to(folder.parents[3])}: going on from step " in logs
+    assert f"{folder.relative_to(folder.parents[3])}: resuming from step " in logs
     resumed, undisturbed = (load_checkpoint(run / "last.pt") for run in (folder, whole))
     assert resumed["progress"]["finished"]
     assert same(resumed["weights"], undisturbed["weights"])

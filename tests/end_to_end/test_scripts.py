@@ -31,7 +31,7 @@ def test_finished_stages_say_so_and_do_nothing(workplace: Path) -> None:
     assert "already complete" in succeed("generate_clevr.py", *DATA, *GENERATOR, cwd=workplace)
     assert succeed("preprocess_questions.py", *DATA, cwd=workplace).count("already complete") == 3
     assert succeed("extract_features.py", *DATA, cwd=workplace).count("already complete") == 3
-    assert "finished already" in succeed("train.py", *TRAIN, "run=film", cwd=workplace)
+    assert "already finished" in succeed("train.py", *TRAIN, "run=film", cwd=workplace)
     assert before == stamps(workplace)
 
 
@@ -153,7 +153,7 @@ def test_a_sweep_runs_once_and_becomes_a_report(workplace: Path) -> None:
     (workplace / "data/tiny").rename(workplace / "data/moved")
     arguments.append("data.root=data/moved")
     again = succeed("train.py", *arguments, cwd=workplace)
-    assert again.count("finished already") == 2
+    assert again.count("already finished") == 2
     assert "\njob 2 of 2: optim.weight_decay=1e-4\n" in again
     (workplace / "data/moved").rename(workplace / "data/tiny")
     assert stamps == [(p / "last.pt").stat().st_mtime_ns for p in runs]

@@ -144,7 +144,7 @@ def test_if_a_process_is_killed_the_other_ends_with_one_line(copy: Path, rank: i
     again = training(copy, "killed")
     for process in again:
         process.terminate()
-    assert f"going on from step {step}" in ended(again)[0]
+    assert f"resuming from step {step}" in ended(again)[0]
 
 
 @pytest.mark.parametrize("rank", [0, 1])
@@ -201,7 +201,7 @@ def test_torchrun_restarts_a_run_without_a_name_in_its_folder(copy: Path) -> Non
     os.kill(workers(process)[1], signal.SIGKILL)
     out, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors[-3000:]
-    assert "going on from step" in out
+    assert "resuming from step" in out
     (run,) = folder.iterdir()
     whole = copy / "outputs/restarted_not/film"
     together(

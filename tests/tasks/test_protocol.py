@@ -32,7 +32,7 @@ def test_a_kind_of_answer_is_one_file_also_outside_the_package(
     monkeypatch.setitem(SMALL, "word_counter", {})
     for _ in range(2):
         best = train(tmp_path, tiny_set, "word_counter", optim={"lr": 0.1}, max_steps=96)
-    assert f"finished already, best validation closeness {100 * best:.2f}%" in (
+    assert f"already finished, best validation closeness {100 * best:.2f}%" in (
         capsys.readouterr().out
     )
     assert read_evaluations(tmp_path / "metrics.jsonl")[-1]["metric"] == "closeness"

@@ -94,13 +94,13 @@ def test_what_changes_nothing_goes_on_to_the_same_bits(
     out, err = capsys.readouterr()
     lines = [line for line in out.splitlines() if "its config changed" in line]
     folder = runs.folder / "parts"
-    assert lines == ([f"{folder}: goes on though its config changed: {said}"] if said else [])
+    assert lines == ([f"{folder}: resuming although its config changed: {said}"] if said else [])
     assert "warning" not in err
     # Found finished, as the changed run and as the one before.
     before = (folder / "last.pt").read_bytes()
     for now in (change, {}):
         assert runs.train("parts", **options | now) == best
-        assert f"{folder}: finished already" in capsys.readouterr().out
+        assert f"{folder}: already finished" in capsys.readouterr().out
     assert (folder / "last.pt").read_bytes() == before
 
 
@@ -109,7 +109,7 @@ def test_what_rounds_otherwise_goes_on_with_a_warning(
 ) -> None:
     runs.stop(13)
     runs.train(channels_last=False)
-    message = "goes on where bits may differ (trainer.channels_last was True, now False)"
+    message = "resuming where bits may differ (trainer.channels_last was True, now False)"
     assert message in capsys.readouterr().err
     assert runs.metrics()[-1]["step"] == 24
 
@@ -209,12 +209,12 @@ def test_another_log_every_in_the_middle_of_a_window(runs: Runs) -> None:
 def test_a_constant_run_is_shortened_or_says_that_it_is_past(runs: Runs) -> None:
     runs.train("short", optim=CONSTANT, max_steps=16)
     runs.stop(13, optim=CONSTANT)
-    message = "max_steps was 24, now 8: the run is at step 13 already, and would end at 8; raise"
+    message = "max_steps was 24, now 8: the run is already at step 13, and would end at 8; raise"
     with pytest.raises(UserError, match=message):
         runs.train(optim=CONSTANT, max_steps=8)
     runs.train(optim=CONSTANT, max_steps=16)
     check_same_weights(runs, "short", "run")
-    with pytest.raises(UserError, match="now 8: the run is at step 16"):
+    with pytest.raises(UserError, match="now 8: the run is already at step 16"):
         runs.train(optim=CONSTANT, max_steps=8)
 
 
@@ -252,7 +252,7 @@ def test_patience_is_raised_after_an_early_stop_and_lowered(
     progress = runs.last()["progress"]
     assert (progress["step"], progress["finished"]) == (18, True)
     runs.train(patience=1, **options)
-    assert "finished already" in capsys.readouterr().out
+    assert "already finished" in capsys.readouterr().out
     runs.train(**options)
     check_same_weights(runs, "whole", "run")
     assert [r["step"] for r in runs.metrics()] == [r["step"] for r in runs.metrics("whole")]

@@ -98,7 +98,7 @@ def test_a_tensorboard_that_does_not_fit_is_a_warning(
 
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", Broken())
     runs.train(run={"logger": LoggerSettings(tensorboard=True)}, max_steps=8)
-    warning = f"TensorBoard does not start ({error}); going on without it"
+    warning = f"TensorBoard does not start ({error}); continuing without it"
     assert capsys.readouterr().err.count(warning) == 1
 
 
@@ -121,7 +121,7 @@ def test_any_error_of_a_logger_is_one_warning_and_ends_it(
 
     monkeypatch.setattr("filmvqa.training.loggers.TensorBoardLogger", lambda *_: Failing())
     runs.train(run={"logger": LoggerSettings(tensorboard=True)})
-    assert capsys.readouterr().err.count("TensorBoard stopped (gone); going on without it") == 1
+    assert capsys.readouterr().err.count("TensorBoard stopped (gone); continuing without it") == 1
     assert calls.count("close") == (2 if method == "close" else 1)
     assert calls.count(method) == (2 if method == "close" else 1)
     assert runs.last()["progress"]["finished"]

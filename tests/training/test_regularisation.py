@@ -90,7 +90,7 @@ def test_overfitting_is_warned_of_once_when_validation_stands_still_and_the_gap_
     seen = history((0.7, 0.01), (0.8, 0.02), (0.8, 0.03), (0.801, 0.04), (0.79, 0.06), (0.8, 0.09))
     warnings = [overfitting_warning(seen[: i + 1]) for i in range(len(seen))]
     assert [w is not None for w in warnings] == [False] * 4 + [True, False]
-    assert "since step 20 validation stands still at 80.0%" in warnings[4]
+    assert "since step 20 validation has not improved on 80.0%" in warnings[4]
     assert "grew from 2.0 to 6.0 points" in warnings[4]
     assert "optim.weight_decay" in warnings[4]
 

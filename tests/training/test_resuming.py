@@ -333,7 +333,9 @@ def test_the_state_of_the_devices_generator_is_kept(monkeypatch: pytest.MonkeyPa
 def test_a_checkpoint_that_is_a_broken_link_is_no_new_run(runs: Runs) -> None:
     (runs.folder / "run").mkdir()
     (runs.folder / "run/last.pt").symlink_to(runs.folder / "scratch/last.pt")
-    with pytest.raises(UserError, match=r"last\.pt: is a link to .*scratch/last\.pt, which is not"):
+    with pytest.raises(
+        UserError, match=r"last\.pt: is a link to .*scratch/last\.pt, which is missing"
+    ):
         runs.train()
     assert not (runs.folder / "run/metrics.jsonl").exists()
 
@@ -424,7 +426,7 @@ def test_out_of_memory_says_what_to_lower(
     change_logits(monkeypatch, 11, Mock(side_effect=error))
     with pytest.raises(
         UserError,
-        match=r"out of memory on cpu at step 11: .*take about \d+.* of 32 questions .*; go on with "
+        match=r"out of memory on cpu at step 11: .*take about \d+.* of 32 questions .*; resume with "
         r"store=stream, or in a new run \(run=<name>\) lower trainer\.batch_size",
     ):
         runs.train()

@@ -137,7 +137,7 @@ def test_a_run_of_two_processes_goes_on_as_one(
 ) -> None:
     one, two = folders
     run_job(tiny_set, job(two / "fewer", "film", double=True))
-    assert "goes on where bits may differ (processes was 2, now" in capfd.readouterr().err
+    assert "resuming where bits may differ (processes was 2, now" in capfd.readouterr().err
     torch.testing.assert_close(
         losses(two / "fewer"), losses(one / "film_True"), rtol=1e-6, atol=1e-6
     )

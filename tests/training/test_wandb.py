@@ -54,7 +54,9 @@ def test_wandb_never_stops_a_run(
 ) -> None:
     monkeypatch.setattr(wandb, "init", started)
     log_two_records(tmp_path)
-    assert capsys.readouterr().err == f"warning: logger=wandb: W&B {warning}; going on without it\n"
+    assert (
+        capsys.readouterr().err == f"warning: logger=wandb: W&B {warning}; continuing without it\n"
+    )
 
 
 def test_wandb_without_a_network_logs_offline(tmp_path: Path, monkeypatch, capfd) -> None:

@@ -1,1 +1,1 @@
-"""Predictions, accuracy by type of question, tables and figures."""
+"""Evaluation: batches, predictions, and scores by type of question."""

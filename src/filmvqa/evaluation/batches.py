@@ -24,7 +24,7 @@ from filmvqa.system.layout import DatasetLayout
 from filmvqa.tasks.protocol import Targets, find_task
 from filmvqa.tasks.words import WordTargets, WordTask
 
-#: Batches that are read ahead.
+#: Number of batches to read ahead.
 READ_AHEAD = 4
 
 
@@ -32,15 +32,15 @@ READ_AHEAD = 4
 class Batch:
     """B questions about U images.
 
-    On the device are ``features`` (U, C, H, W), each image once, ``image_of_question`` (B,), which
-    indexes them, and ``targets`` (B, ...) or None, which ``Loader.targets`` makes. On the host,
-    where models group questions by their words, are ``questions`` (B, T), padded with 0 to the
-    longest of them, and ``index`` (B,), rows of the question file. ``named`` is what their programs
-    name, if that is read.
+    On the device: ``features`` (U, C, H, W), each image once; ``image_of_question`` (B,), indices
+    into them; ``targets`` (B, ...), made by ``Loader.targets``, or None. On the host, where models
+    group questions by their words: ``questions`` (B, T), padded with 0 to the longest of the batch,
+    and ``index`` (B,), rows of the question file. ``named`` are the objects that programs name, or
+    None if these are not read.
 
-    Of a batch that several processes train on together this is the part of one of them, and
-    ``whole_size`` the number of questions of the whole. Where that is smaller than the number of
-    processes some of them have a question that does not count, only to do what the others do.
+    If several processes share a batch, this is the part of one process, and ``whole_size`` the
+    number of questions of all parts. A process without a part gets one question with ``counts``
+    False, so that it runs the same steps as the others.
     """
 
     features: Tensor
@@ -54,16 +54,16 @@ class Batch:
 
     @property
     def share(self) -> float:
-        """The share of the questions that count here in those of the whole batch."""
+        """The share of the whole batch's questions that count in this part."""
         return len(self.index) / self.whole_size if self.counts else 0.0
 
 
 class Loader:
-    """Batches of a question dataset with the features of its images, by default in channels-last
-    order, in which convolutions are fastest.
+    """Makes batches of a question dataset with the features of its images.
 
-    ``targets`` makes the targets of batches, ``programs`` has what programs name; ``waited`` is the
-    time in seconds that consumers have waited for batches.
+    Features are in channels-last order by default, in which convolutions are fastest. ``targets``
+    makes the targets, and ``programs`` gives the objects that programs name. ``waited`` is the time
+    in seconds that consumers have waited for batches.
     """
 
     def __init__(
@@ -88,16 +88,16 @@ class Loader:
 
     @property
     def has_targets(self) -> bool:
-        """Whether it is known what the questions are to be answered with."""
+        """Whether the targets of the questions are known."""
         return self.targets.known(self.questions)
 
     def read_targets(self, rows: Tensor) -> Tensor:
-        """Targets (B, ...) of the given rows (B,), on the device.
+        """Read the targets (B, ...) of rows (B,) to the device.
 
         Raises
         ------
         UserError
-            If they are not known.
+            If the targets are not known.
         """
         images, image_of_question = torch.unique(self.questions.images[rows], return_inverse=True)
         targets = self.targets.read(self.questions, rows, images, image_of_question)
@@ -106,12 +106,12 @@ class Loader:
         return to_device(targets, self.device)
 
     def close(self) -> None:
-        """Release the files of features and targets."""
+        """Close the files of features and targets."""
         self.store.close()
         self.targets.close()
 
     def batch(self, rows: Tensor) -> Batch:
-        """The batch of the given rows (B,), in their order."""
+        """Make the batch of rows (B,), in their order."""
         q = self.questions
         images, image_of_question = torch.unique(q.images[rows], return_inverse=True)
         longest = int(q.lengths[rows].max())
@@ -128,20 +128,20 @@ class Loader:
         )
 
     def sequential(self, rows: Tensor | None = None) -> Iterator[Batch]:
-        """All rows, or the given ones, once, in order."""
+        """Batches of the rows (all if None), each row once, in order."""
         rows = torch.arange(len(self.questions)) if rows is None else rows
         starts = range(0, len(rows), self.batch_size)
         split = (rows[first : first + self.batch_size] for first in starts)
         try:
             yield from self._read(split, self.batch)
         finally:
-            self.store.release()  # or validation's batches would take memory while training goes on
+            self.store.release()  # frees validation's buffers before training continues
 
     def train_batches(self, sampler: EpochSampler) -> Generator[Batch]:
-        """Training batches from the sampler's position on, without end; where several processes
-        train, this one's part of each.
+        """Training batches without end, from the sampler's position.
 
-        The sampler advances when a batch is taken, not when it is read ahead.
+        If several processes train, a batch is this process's part. The sampler advances when a
+        batch is taken, not when it is read ahead.
         """
 
         def rows() -> Iterator[Tensor]:
@@ -157,10 +157,10 @@ class Loader:
             yield item
 
     def _own_part(self, rows: Tensor) -> Batch:
-        """This process' part of the batch of the given rows."""
-        own = rows[processes.part_of(len(rows))]
-        batch = self.batch(own if len(own) else rows[:1])
-        batch.whole_size, batch.counts = len(rows), len(own) > 0
+        """This process's part of the batch of rows (B,)."""
+        part = rows[processes.part_of(len(rows))]
+        batch = self.batch(part if len(part) else rows[:1])
+        batch.whole_size, batch.counts = len(rows), len(part) > 0
         return batch
 
     def _read(self, rows: Iterator[Tensor], read: Callable[[Tensor], Batch]) -> Iterator[Batch]:
@@ -194,34 +194,34 @@ def open_loader(
     targets: str = WordTask.name,
     programs: bool = False,
 ) -> Loader:
-    """The questions and features of a split, checked against each other.
+    """Open the questions and features of a split, and check that they fit.
 
     Parameters
     ----------
     families
-        As ``QuestionDataset.of_families`` takes them.
+        As in ``QuestionDataset.of_families``.
     missing_images, missing_images_option
-        As ``QuestionDataset.with_features`` takes them; it is printed how many questions are left
-        out.
+        As in ``QuestionDataset.with_features``. The number of questions left out is printed.
     targets
-        The task whose targets are read, as the model names it.
+        The name of the task whose targets are read, as in the model's ``TARGETS``.
     programs
-        Whether what programs name is read too.
+        Whether to read the objects that programs name.
 
     Raises
     ------
     UserError
-        If a file is missing, unreadable or damaged, or the two do not fit each other.
+        If a file is missing, unreadable or damaged, or questions and features do not fit.
     """
-    asked = QuestionDataset.load(layout.question_h5(split), vocabulary).of_families(families)
+    all_questions = QuestionDataset.load(layout.question_h5(split), vocabulary)
+    chosen = all_questions.of_families(families)
     path = layout.feature_h5(split)
     features = open_feature_store(path, device, store)
     try:
-        questions = asked.with_features(features, path, missing_images, missing_images_option)
-        if left_out := len(asked) - len(questions):
+        questions = chosen.with_features(features, path, missing_images, missing_images_option)
+        if left_out := len(chosen) - len(questions):
             print(
-                f"{asked.path}: {len(questions):,} questions are kept, {left_out:,} left out, of "
-                f"whose images {path.name} has no features"
+                f"{chosen.path}: {len(questions):,} questions are kept, {left_out:,} left out, "
+                f"since {path.name} has no features of their images"
             )
         named = None
         if programs:

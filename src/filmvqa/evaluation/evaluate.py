@@ -1,4 +1,4 @@
-"""Evaluation of a checkpoint: its predictions, and a report of their scores."""
+"""Evaluation of a checkpoint: predictions, and a report of their scores."""
 
 from __future__ import annotations
 
@@ -39,16 +39,17 @@ from filmvqa.tasks.reports import num_objects
 
 @dataclass(frozen=True)
 class NetworkChange:
-    """A change of a network while it is evaluated.
+    """A change of a network during its evaluation.
 
     Attributes
     ----------
     name
-        The folder of the results, below that of the unchanged network's.
+        The folder of the results, below the folder of the unchanged network's results.
     record
-        What the report says of the change.
+        Entries of the report that describe the change.
     applied
-        From what is asked to a context in which the model is changed; it may take questions out.
+        Takes the opened questions; returns a context in which their model is changed. It may also
+        leave out questions.
     """
 
     name: str
@@ -59,30 +60,28 @@ class NetworkChange:
 def evaluate_checkpoint(
     settings: EvaluateSettings, change: NetworkChange | None = None
 ) -> tuple[EvaluationLayout, dict[str, Any] | None]:
-    """Answer a split's questions with the model that a checkpoint describes.
+    """Answer a split's questions with a checkpoint's model, and score the answers.
 
-    Several processes share the questions, and the first writes.
-
-    If the checkpoint was trained on some images of this split, they are left out; the report's
-    ``images_left_out`` is their number.
+    Several processes share the questions; the first writes the results. If the checkpoint was
+    trained on some images of the split, these images are left out, and the report has their number
+    as ``images_left_out``.
 
     Parameters
     ----------
     change
-        Evaluate a changed network: the results go to a folder of the change's name in the output's.
+        A change of the network. Its results go to a folder of its name in the output folder.
 
     Returns
     -------
     tuple
-        The files that were written, and the report, which is None for a split without answers.
-        The files are ``<split>_predictions.jsonl`` and ``<split>.json``; without answers the
-        latter is replaced by ``<split>_answers.txt`` with one answer per line, the format of
-        CLEVR's authors.
+        The files that were written, and the report, which is None for a split without answers. The
+        files are ``<split>_predictions.jsonl`` and ``<split>.json``. Without answers the second is
+        ``<split>_answers.txt``, one answer per line, the format of CLEVR's authors.
 
     Raises
     ------
     UserError
-        For an unusable checkpoint or data file, an output folder that is in use or cannot be
+        If the checkpoint or a data file cannot be used, if the output folder is in use or cannot be
         written, or if memory runs out.
     """
     split, folder = settings.split, Path(settings.output or "")
@@ -93,25 +92,25 @@ def evaluate_checkpoint(
         check_output(files.predictions)
     with open_questions(
         settings, split, store=settings.store, missing_images=settings.missing_images
-    ) as asked:
-        report = _report_header(asked, split)
+    ) as opened:
+        report = _report_header(opened, split)
         altered: AbstractContextManager[None] = nullcontext()
         if change is not None:
             report |= change.record
-            altered = change.applied(asked)
-        questions = asked.loader.questions
+            altered = change.applied(opened)
+        questions = opened.loader.questions
         with altered, folder_lock(files.folder, split):
-            predictions = predict(asked.model, asked.loader, precision=settings.precision)
+            predictions = predict(opened.model, opened.loader, precision=settings.precision)
             targets: Tensor | None = None
-            if asked.loader.has_targets:
-                targets = asked.loader.read_targets(torch.arange(len(questions))).cpu()
+            if opened.loader.has_targets:
+                targets = opened.loader.read_targets(torch.arange(len(questions))).cpu()
             if processes.is_first():
-                _write_predictions(files, predictions, targets, asked)
+                _write_predictions(files, predictions, targets, opened)
             if targets is None:
                 return files, None
-            objects = num_objects(asked.layout.scene_json(split), questions.images)
+            objects = num_objects(opened.layout.scene_json(split), questions.images)
             questions = replace(questions, num_objects=objects)
-            report |= task_of(asked.model).report(predictions, targets, questions)
+            report |= task_of(opened.model).report(predictions, targets, questions)
             if processes.is_first():
                 write_file(files.report, json.dumps(report, indent=1) + "\n")
     return files, report
@@ -119,16 +118,16 @@ def evaluate_checkpoint(
 
 @dataclass(frozen=True)
 class AskedQuestions:
-    """A trained network, and the questions of a split that it is asked.
+    """A trained network, and the questions of a split.
 
     Attributes
     ----------
     checkpoint
-        The file; ``content`` is what ``load_checkpoint`` reads of it.
+        The checkpoint's path; ``content`` is the result of ``load_checkpoint``.
     model
-        On the loader's device, in evaluation mode.
+        The network in evaluation mode, on the loader's device.
     layout
-        The files of the data.
+        The data files.
     """
 
     checkpoint: Path
@@ -147,17 +146,17 @@ def open_questions(
     store: str = "auto",
     missing_images: MissingImages = "refuse",
 ) -> Iterator[AskedQuestions]:
-    """Open a checkpoint and the questions and features of a split, for the block's time.
+    """Open a checkpoint, and the questions and features of a split, within a block.
 
     Parameters
     ----------
     store, missing_images
-        As ``open_loader`` takes them.
+        As in ``open_loader``.
 
     Raises
     ------
     UserError
-        For an unusable checkpoint or data file, or if memory runs out, also within the block.
+        If the checkpoint or a data file cannot be used, or memory runs out, also in the block.
     """
     checkpoint = checkpoint_file(settings.checkpoint)
     content = load_checkpoint(checkpoint)
@@ -185,21 +184,21 @@ def open_questions(
 
 
 def output_folder(checkpoint: str | Path) -> Path:
-    """Where what is made of a checkpoint goes by default: its own folder, and for a network of the
-    package ``outputs/<name>``."""
+    """The default folder of results: the checkpoint's folder, or ``outputs/<name>`` for a network
+    of the package."""
     if shipped_file(checkpoint) is not None:
         return Path("outputs", str(checkpoint))
     return checkpoint_file(checkpoint).parent
 
 
-def _report_header(asked: AskedQuestions, split: str) -> dict[str, Any]:
-    """The entries of the report that say what is evaluated.
+def _report_header(opened: AskedQuestions, split: str) -> dict[str, Any]:
+    """The entries of the report that describe the checkpoint and the data.
 
-    Questions about images that the checkpoint was trained on are removed from the loader.
+    Also removes questions about images that the checkpoint was trained on from the loader.
     """
-    content, loader = asked.content, asked.loader
-    inputs = record_inputs(asked.vocabulary, {split: loader})
-    train_images = _train_images(content, asked.layout, split)
+    content, loader = opened.content, opened.loader
+    inputs = record_inputs(opened.vocabulary, {split: loader})
+    train_images = _train_images(content, opened.layout, split)
     if train_images is not None:
         rows = (~torch.isin(loader.questions.images, train_images)).nonzero().flatten()
         loader.questions = loader.questions.select(rows)
@@ -209,9 +208,9 @@ def _report_header(asked: AskedQuestions, split: str) -> dict[str, Any]:
         changed = [*(c for c in changed if c != made), f"{made} ({'; '.join(different)})"]
     if changed:
         differing = " and ".join(changed)
-        warn(f"{asked.checkpoint}: was not trained with these data: {differing} differ")
+        warn(f"{opened.checkpoint}: was not trained with these data: {differing} differ")
     return {
-        "checkpoint": str(asked.checkpoint),
+        "checkpoint": str(opened.checkpoint),
         "step": content["progress"]["step"],
         "split": split,
         "inputs": inputs,
@@ -223,7 +222,7 @@ def _report_header(asked: AskedQuestions, split: str) -> dict[str, Any]:
 def _data_layout(
     data: dict[str, Any], h5: str | Path | None = None, features: str | Path | None = None
 ) -> DatasetLayout:
-    """The layout of a checkpoint's entry ``data``; folders that are not None replace its own."""
+    """The layout of a checkpoint's entry ``data``; folders other than None replace the entry's."""
     if features is None:
         features = data["features"] if h5 is None else h5
     h5 = data["h5"] if h5 is None else h5
@@ -231,10 +230,12 @@ def _data_layout(
 
 
 def _check_folders(checkpoint: Path, layout: DatasetLayout, settings: AskedSettings) -> None:
-    """Raise ``UserError`` with the options to give if the checkpoint's data are not here, as on
-    another machine."""
+    """Raise ``UserError`` if the checkpoint's data are missing here, as on another machine.
+
+    The message names the options to give.
+    """
     h5, features = settings.h5, settings.features
-    for given, folder, remedy in (
+    for option, folder, remedy in (
         (
             h5,
             layout.h5,
@@ -242,17 +243,17 @@ def _check_folders(checkpoint: Path, layout: DatasetLayout, settings: AskedSetti
         ),
         (features or h5, layout.features, "features=<folder of feature files>"),
     ):
-        if given is None and not folder.is_dir():
+        if option is None and not folder.is_dir():
             raise UserError(
                 f"{checkpoint}: was trained with data in {folder}, which is not here; give {remedy}"
             )
 
 
 def _train_images(content: dict[str, Any], layout: DatasetLayout, split: str) -> Tensor | None:
-    """Indices (M,) of the images of this split that a checkpoint was trained on; None if it was
-    trained on none or all of them.
+    """The indices (M,) of the split's images that a checkpoint was trained on.
 
-    Indices identify images only within the same feature file.
+    None if it was trained on none or all of them. Indices identify images only within one feature
+    file.
     """
     data = content["data"]
     train_features = _data_layout(data).feature_h5(split).resolve()
@@ -262,11 +263,11 @@ def _train_images(content: dict[str, Any], layout: DatasetLayout, split: str) ->
 
 
 def _write_predictions(
-    files: EvaluationLayout, predictions: Tensor, targets: Tensor | None, asked: AskedQuestions
+    files: EvaluationLayout, predictions: Tensor, targets: Tensor | None, opened: AskedQuestions
 ) -> None:
-    """Write a line for each question, and, where its answer is not known, the answers alone."""
-    questions = asked.loader.questions
-    records = task_of(asked.model).records(predictions, targets, asked.vocabulary)
+    """Write a record per question; for a split without answers also a file of answers in words."""
+    questions = opened.loader.questions
+    records = task_of(opened.model).records(predictions, targets, opened.vocabulary)
     with atomic_write(files.predictions) as stream:
         rows = zip(
             questions.original_index.tolist(), questions.images.tolist(), records, strict=True

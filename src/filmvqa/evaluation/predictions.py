@@ -1,4 +1,4 @@
-"""Running a model over questions."""
+"""Prediction: running a model over questions."""
 
 from __future__ import annotations
 
@@ -17,13 +17,12 @@ from filmvqa.tasks.protocol import task_of
 
 
 class PredictionStoppedError(Exception):
-    """Prediction ended early because ``stop`` returned True."""
+    """Prediction was stopped: ``stop`` returned True."""
 
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """A block in which a model is in evaluation mode, and no gradients are kept; it is then left in
-    its mode."""
+    """A block in which a model is in evaluation mode, without gradients; then restore its mode."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
@@ -43,17 +42,22 @@ def predict(
     progress: bool = True,
     stop: Callable[[], bool] = lambda: False,
 ) -> Tensor:
-    """Predictions (N, ...) on the CPU, of the given rows or of all, in their order: the most likely
-    answers (N,), or what else the model's task keeps of its output.
+    """Predict for the rows (all if None), in their order.
 
-    The rest of it is not kept; the model is left in its mode. Several processes share the batches,
-    which are those of one process, and all of them have all predictions.
+    The model's mode is kept. Several processes share the batches, which are the same as those of a
+    single process, and each gets all predictions.
 
     Parameters
     ----------
     stop
-        Called before each batch; True ends the prediction, in all processes once they are at their
-        end.
+        Called before each batch. True stops the prediction, in all processes once each has stopped
+        or is done.
+
+    Returns
+    -------
+    Tensor
+        (N, ...) on the CPU: the part of the output that the model's task keeps, for answers the
+        index of the most probable one.
 
     Raises
     ------
@@ -62,12 +66,12 @@ def predict(
     """
     questions = loader.questions
     rows = torch.arange(len(questions)) if rows is None else rows
-    # By image, so that what does not depend on the question is computed once an image.
+    # Sorted by image, so that the parts that do not depend on the question run once per image.
     order = torch.argsort(questions.images[rows], stable=True)
     batches = torch.split(order, loader.batch_size)
     part = torch.cat([order[:0], *batches[processes.part_of(len(batches))]])
     task = task_of(model)
-    own: list[Tensor] = []
+    outputs: list[Tensor] = []
     stopped = False
     chosen = choose_precision(model, loader.device, precision)
     with (
@@ -79,13 +83,13 @@ def predict(
                 break
             with autocast(loader.device, chosen):
                 output = model(batch.features, batch.questions, batch.image_of_question)
-            own.append(task.predictions(output))
+            outputs.append(task.predictions(output))
             bar.update(len(batch.index))
-    of_all = processes.gathered((stopped, own[0][0].shape if own else None))
-    if any(stopped for stopped, _ in of_all):
+    states = processes.gathered((stopped, outputs[0][0].shape if outputs else None))
+    if any(stopped for stopped, _ in states):
         raise PredictionStoppedError
-    shape = next((shape for _, shape in of_all if shape is not None), ())
+    shape = next((shape for _, shape in states if shape is not None), ())
     predictions = torch.zeros((len(rows), *shape), dtype=task.prediction_dtype)
-    if own:
-        predictions[part] = torch.cat(own).cpu()
+    if outputs:
+        predictions[part] = torch.cat(outputs).cpu()
     return processes.sum_over_processes(predictions)

@@ -1,4 +1,4 @@
-"""The software, hardware and inputs of a run, so that a result can be traced and reproduced."""
+"""Provenance: the software, hardware and inputs of a run, to trace and reproduce its results."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _PACKAGES = ("torchvision", "numpy", "h5py")
 def environment(device: torch.device) -> dict[str, Any]:
     """Versions, hardware, the commit of the code, and whether the working tree is clean.
 
-    The last two are None outside a git repository.
+    The last two are None outside the project's git repository.
     """
     return {
         **hardware(device),
@@ -54,8 +54,10 @@ def _commit(folder: Path) -> dict[str, Any]:
 
 
 def record_inputs(vocabulary: Vocabulary, loaders: Mapping[str, Loader]) -> dict[str, Any]:
-    """SHA-256 hashes of the vocabulary and of each split's questions and features, and each split's
-    ``feature_spec``, which is None for a feature file that does not record it."""
+    """SHA-256 hashes of the vocabulary and of each split's questions, features and targets.
+
+    Each split also has its ``feature_spec``, None if the feature file does not record it.
+    """
     inputs: dict[str, Any] = {"vocabulary": vocabulary.sha256()}
     for split, loader in loaders.items():
         inputs[split] = {
@@ -69,10 +71,10 @@ def record_inputs(vocabulary: Vocabulary, loaders: Mapping[str, Loader]) -> dict
 
 
 def changed_inputs(recorded: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:
-    """Descriptions of the inputs that differ from the recorded ones.
+    """Describe the inputs that differ from the recorded ones; both are from ``record_inputs``.
 
-    A split that was recorded is compared by its hashes, another by its ``feature_spec``, with that
-    of the first recorded split. ``recorded`` and ``current`` are results of ``record_inputs``.
+    A recorded split is compared by its hashes. Another split is compared by its ``feature_spec``
+    with the first recorded split.
     """
     changes = []
     recorded_splits = [name for name in recorded if name != "vocabulary"]

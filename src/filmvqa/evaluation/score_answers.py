@@ -1,4 +1,4 @@
-"""The accuracy of a file of answers, from whatever model, by type of question."""
+"""Accuracy of a file of answers by any model, by type of question."""
 
 from __future__ import annotations
 
@@ -24,36 +24,36 @@ from filmvqa.tasks.words import WordPrediction, WordTask
 from filmvqa.worlds.engine.schema import CORRECT, not_utf8, utf8_json
 from filmvqa.worlds.engine.world import read_world
 
-#: An answer that is not one of the questions' answers.
+#: The prediction for a line that is not one of the questions' answers.
 _ANOTHER = -2
-#: Of a file of which fewer lines than this share are answers, the accuracy would say nothing.
+#: A file with a smaller share of lines that are answers is refused: its accuracy means nothing.
 _FEWEST_ANSWERS = 0.1
-#: Quotation marks, spaces, marks of emphasis and of a sentence's end around an answer.
+#: Spaces, quotation marks, markup and punctuation around an answer.
 _AROUND = " \t\"'`*_.!,;:“”„«»()[]"
 _NUMBERS = "zero one two three four five six seven eight nine ten"
 _DIGITS = {word: str(number) for number, word in enumerate(_NUMBERS.split(" "))}
-#: What language models write before an answer, and an article.
+#: Words that language models write before an answer, and an article.
 _BEFORE = re.compile(
     r"(?:(?:the |my )?(?:final )?answer(?: is\b:?|:)|a:|(?:it|that)(?: is|'s))?\s*(?:(?:an?|the) )?"
 )
 
 
 def score_answers(settings: ScoreSettings) -> dict[str, Any]:
-    """Compare a file of answers with those of a question JSON.
+    """Compare a file of answers with the answers of a question JSON.
 
-    Answers in another form (``Yes.``, ``"yes"``, ``The answer is yes``, ``three``) are read as the
-    answers that they can only be; a warning says how many lines are no answer at all.
+    Unambiguous answers in another form are accepted (``Yes.``, ``"yes"``, ``The answer is yes``,
+    ``three``). A warning says how many lines are not an answer.
 
     Returns
     -------
     dict
-        As ``WordTask.report``, and how many lines are no answer: ``no_answers``.
+        The report of ``WordTask.report``, and ``no_answers``, the number of lines that are not an
+        answer.
 
     Raises
     ------
     UserError
-        If a file cannot be read, the answers are not those of the questions, or hardly a line is an
-        answer.
+        If a file cannot be read, the answers are to other questions, or too few lines are answers.
     """
     answers, questions = Path(settings.answers), Path(settings.questions)
     if settings.output is not None:
@@ -61,20 +61,20 @@ def score_answers(settings: ScoreSettings) -> dict[str, Any]:
     table = read_question_table(questions, world=read_world(settings.world))
     text = _text(answers)
     if answers.suffix == ".jsonl":
-        given = _answers_of_records(answers, text, table)
+        lines = _answers_of_records(answers, text, table)
     else:
-        given = [line.strip() for line in text.splitlines()]
-    if len(given) != len(table):
+        lines = [line.strip() for line in text.splitlines()]
+    if len(lines) != len(table):
         raise UserError(
-            f"{answers}: has {len(given):,} answers, but {questions} has {len(table):,} questions; "
+            f"{answers}: has {len(lines):,} answers, but {questions} has {len(table):,} questions; "
             "give one answer per line for each question"
         )
-    known = _known_answers(given, table)
-    no_answers = known.count(None)
+    names = _parse_answers(lines, table)
+    no_answers = names.count(None)
     if no_answers:
-        _judge_unknown(answers, known, given)
+        _check_unparsed(answers, names, lines)
     predictions = torch.tensor(
-        [_ANOTHER if name is None else table.answer_names.get(name, _ANOTHER) for name in known]
+        [_ANOTHER if name is None else table.answer_names.get(name, _ANOTHER) for name in names]
     )
     report: dict[str, Any] = {"answers": str(answers), "questions": str(questions)}
     report["no_answers"] = no_answers
@@ -93,7 +93,7 @@ def _text(path: Path) -> str:
 
 
 def _answers_of_records(path: Path, text: str, table: QuestionTable) -> list[str]:
-    """The answers of records, each of which must be of the question in its place."""
+    """Read the answers of prediction records; each must be for the question in its row."""
     answers = []
     for row, line in enumerate(text.splitlines()):
         try:
@@ -103,35 +103,33 @@ def _answers_of_records(path: Path, text: str, table: QuestionTable) -> list[str
         answers.append(record.answer)
         if row >= len(table):
             continue
-        expected = (table.original_index[row], table.images[row])
-        found = (record.question_index, expected[1])
-        if record.image_index is not None:
-            found = (record.question_index, record.image_index)
-        if found != expected:
+        index, image = table.original_index[row], table.images[row]
+        record_image = image if record.image_index is None else record.image_index
+        if (record.question_index, record_image) != (index, image):
             raise UserError(
-                f"{path}: line {row + 1} answers question_index {found[0]} about image {found[1]}, "
-                f"but question {table.numbers[row]} of {table.path} is {expected[0]} about image "
-                f"{expected[1]}; give the questions that were answered"
+                f"{path}: line {row + 1} answers question_index {record.question_index} about image"
+                f" {record_image}, but question {table.numbers[row]} of {table.path} is {index} "
+                f"about image {image}; give the questions that were answered"
             )
     return answers
 
 
-def _known_answers(given: list[str], table: QuestionTable) -> list[str | None]:
-    """Which of the world's answers each given one is; None for those that are none."""
+def _parse_answers(lines: list[str], table: QuestionTable) -> list[str | None]:
+    """Match each line with an answer of the world; None if it is not an answer."""
     world = table.world
     values = chain.from_iterable(world.attributes.values())
     numbers = map(str, range(world.largest_count + 1))
     names = dict.fromkeys([*table.answer_names, *values, *numbers, "yes", "no"])
     forms = Counter(map(_plain, names))
     by_form = {_plain(name): name for name in names if forms[_plain(name)] == 1}
-    return [answer if answer in names else by_form.get(_plain(answer)) for answer in given]
+    return [line if line in names else by_form.get(_plain(line)) for line in lines]
 
 
 def _plain(answer: str) -> str:
-    """An answer in small letters, without what stands around it, numbers as digits.
+    """Normalise an answer: lower case, digits for numbers, nothing around it.
 
-    As the evaluation of VQA has it (Antol et al. 2015, section 3.2: articles, marks, numbers),
-    and what language models add.
+    Removes articles and punctuation as the evaluation of VQA does (Antol et al. 2015, section 3.2),
+    and the words that language models add.
     """
     text = unicodedata.normalize("NFKC", answer).casefold()
     text = text.translate(str.maketrans("‘’", "''")).strip(_AROUND)
@@ -139,21 +137,25 @@ def _plain(answer: str) -> str:
     return _DIGITS.get(text, text)
 
 
-def _judge_unknown(path: Path, known: list[str | None], given: list[str]) -> None:
-    """Warn of lines that are no answer; refuse a file that has hardly others."""
-    unknown = known.count(None)
-    row = known.index(None)
-    what = (
-        f"{path}: {unknown:,} of {len(known):,} lines are no answer to a question of this kind "
-        f"(line {row + 1}: {given[row][:40]!r})"
+def _check_unparsed(path: Path, names: list[str | None], lines: list[str]) -> None:
+    """Warn of lines that are not an answer; refuse a file in which almost no line is one."""
+    count, row = names.count(None), names.index(None)
+    problem = (
+        f"{path}: {count:,} of {len(names):,} lines are no answer to a question of this kind "
+        f"(line {row + 1}: {lines[row][:40]!r})"
     )
-    if len(known) - unknown < _FEWEST_ANSWERS * len(known):
-        raise UserError(f"{what}; give one answer per line, such as yes, 3 or the name of a value")
-    warn(f"{what}; they count as wrong")
+    if len(names) - count < _FEWEST_ANSWERS * len(names):
+        raise UserError(
+            f"{problem}; give one answer per line, such as yes, 3 or the name of a value"
+        )
+    warn(f"{problem}; they count as wrong")
 
 
 def _answers_and_groups(table: QuestionTable) -> tuple[Tensor, QuestionGroups]:
-    """The answers (N,) of a question file, each of which must be known, and its groups."""
+    """The answers (N,) of a question file, and the groups of its questions.
+
+    Raises ``UserError`` if a question has no answer.
+    """
     answers, families, types = (
         torch.from_numpy(np.frombuffer(values, np.int32).astype(np.int64))
         for values in (table.answers, table.families, table.types)
@@ -167,7 +169,7 @@ def _answers_and_groups(table: QuestionTable) -> tuple[Tensor, QuestionGroups]:
             f"{table.path}: question {number}: has no answer to compare with; add it, or take the "
             "question out of both files"
         )
-    # START and END are no steps.
+    # Without START and END.
     lengths = torch.from_numpy(np.frombuffer(table.programs.lengths, np.int32).astype(np.int64) - 2)
     has_type = (types != MISSING).any()
     is_known = types < sum(map(len, table.question_types.values()))

@@ -1,4 +1,4 @@
-"""What a checkpoint is asked, and how: the settings of the programs that evaluate."""
+"""The settings of the programs that evaluate checkpoints and score answers."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ from filmvqa.settings.typed import (
 
 @dataclass(frozen=True, kw_only=True)
 class AskedSettings(ProgramSettings):
-    """A checkpoint that is asked the questions of a data set.
+    """A checkpoint, and the data set whose questions it answers.
 
     Attributes
     ----------
     checkpoint
-        A file, a run's folder, of which it is ``best.pt``, or the name of a network of the package.
+        A file, a run's folder (for its ``best.pt``), or the name of a network of the package.
     h5, features
-        Folders of question and feature HDF5; None: those of the training data, and ``features``
-        where ``h5`` is.
+        Folders of question files and feature files; None for those of the training data. If only
+        ``h5`` is given, it is the folder of both.
     batch_size
         Number of questions in a batch.
     device
-        As ``choose_device`` takes it.
+        As in ``choose_device``.
     accelerate
-        Whether modules of the network are replaced by faster forms of the same (``auto``), or it
-        computes by the code of ``models`` alone (false).
+        ``auto`` replaces modules of the network by faster ones that compute the same; false uses
+        only the code of ``models``.
     """
 
     checkpoint: Annotated[PathText, CHECKPOINT]
@@ -55,18 +55,18 @@ class EvaluateSettings(AskedSettings):
     Attributes
     ----------
     split
-        Whose questions are asked.
+        The split whose questions are answered.
     output
-        The folder of the results; None: ``evaluation`` in the folder of the checkpoint, and for a
-        network of the package in ``outputs/<name>``.
+        The folder of the results; None for ``evaluation`` in the checkpoint's folder, or in
+        ``outputs/<name>`` for a network of the package.
     precision
-        As ``autocast`` takes it.
+        As in ``choose_precision``.
     store
-        Where features live, as ``open_feature_store`` takes it.
+        Where features are stored, as in ``open_feature_store``.
     missing_images
         ``refuse`` questions about images without features, or ``leave_out`` them.
     by_family, by_program_length, by_objects
-        Print these tables too; the report always has them.
+        Whether to print these tables; the report always has them.
     """
 
     split: SplitName = "val"
@@ -81,7 +81,7 @@ class EvaluateSettings(AskedSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreSettings(ProgramSettings):
-    """A file of answers that is compared with those of a question JSON.
+    """A file of answers, and the question JSON with which it is compared.
 
     Attributes
     ----------
@@ -89,13 +89,13 @@ class ScoreSettings(ProgramSettings):
         One answer per line, in the order of the questions, as CLEVR's authors, film and clevr-iep
         write them; or a ``<split>_predictions.jsonl`` of ``evaluate_checkpoint``.
     questions
-        Question JSON with answers, such as ``read_question_table`` reads.
+        Question JSON with answers, as in ``read_question_table``.
     world
-        What the questions are about, as ``read_world`` takes it.
+        The world of the questions, as in ``read_world``.
     output
-        Where to write the report as JSON; None: nowhere.
+        The file of the report as JSON; None to write none.
     by_family, by_program_length
-        Print these tables too; the report always has them.
+        Whether to print these tables; the report always has them.
     """
 
     answers: Annotated[PathText, FILE]

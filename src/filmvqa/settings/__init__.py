@@ -1,1 +1,1 @@
-"""Typed settings: a key is a field of a dataclass here, and a line in configs/."""
+"""Typed settings: each configuration key is a field of a dataclass, and a line in configs/."""

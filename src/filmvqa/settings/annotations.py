@@ -1,4 +1,4 @@
-"""The annotations of settings' fields: types, limits, and other notes."""
+"""Annotations of settings' fields: types, limits, and other notes."""
 
 from __future__ import annotations
 
@@ -9,35 +9,36 @@ from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 from msgspec import Meta
 
-#: In the metadata of a field: a function that returns the types of groups of keys that other rooms
-#: register, by key, such as the settings of a user's own world. The field maps the keys of the
-#: groups that are given to these; in a configuration each stands beside the other fields.
+#: The metadata entry of a field that holds groups of keys registered elsewhere, such as the
+#: settings of a user's own world. Its value is a function that returns the groups' types by key.
+#: The field is a dictionary of the groups; a configuration has each group beside the other fields.
 GROUPS = "groups"
-
 
 _ANNOTATIONS: dict[type, dict[str, tuple[Any, list[Any]]]] = {}
 
 
 def field_annotations(settings_type: type) -> dict[str, tuple[Any, list[Any]]]:
-    """The type of each field with its limits, and the other notes on the field; kept by the
-    class itself."""
+    """The type of each field with its limits, and the field's other notes; cached by class."""
     if settings_type in _ANNOTATIONS:
         return _ANNOTATIONS[settings_type]
-    found: dict[str, tuple[Any, list[Any]]] = {}
+    annotations: dict[str, tuple[Any, list[Any]]] = {}
     for name, hint in get_type_hints(settings_type, include_extras=True).items():
         metas, notes, base = [], [], hint
         if get_origin(hint) is Annotated:
             base, *extras = get_args(hint)
             metas = [extra for extra in extras if isinstance(extra, Meta)]
             notes = [extra for extra in extras if not isinstance(extra, Meta)]
-        found[name] = (Annotated[base, *metas] if metas else base, notes)
-    _ANNOTATIONS[settings_type] = found
-    return found
+        annotations[name] = (Annotated[base, *metas] if metas else base, notes)
+    _ANNOTATIONS[settings_type] = annotations
+    return annotations
 
 
 def notes_of(settings_type: type[Any], key: str) -> list[Any]:
-    """What annotates the field of a key beside its limits, such as an ``Effect``. A key that no
-    field has counts as that of a group which may be registered elsewhere, if there are such."""
+    """The notes on the field of a key, such as an ``Effect``, without limits.
+
+    A key without a field gets the notes of the field with ``GROUPS``, if there is one: its group
+    may be registered elsewhere.
+    """
     holders = {GROUPS if GROUPS in field.metadata else field.name: field.name
                for field in fields(settings_type)}  # fmt: skip
     name = holders.get(key, holders.get(GROUPS))
@@ -45,7 +46,7 @@ def notes_of(settings_type: type[Any], key: str) -> list[Any]:
 
 
 def group_type(hint: Any) -> Any:
-    """The class of settings that an annotation takes, if it takes any."""
+    """The class of settings in an annotation; None if there is none."""
     return next(filter(is_settings, alternatives(hint)), None)
 
 
@@ -55,8 +56,7 @@ def field_names(settings_type: type[Any]) -> tuple[str, ...]:
 
 
 def key_hints(settings_type: type[Any]) -> dict[str, Any]:
-    """The annotation of each key of a configuration, in order: of the fields, and of the groups
-    that are registered for them."""
+    """The annotation of each key of a configuration, in order: of fields and registered groups."""
     hints: dict[str, Any] = {}
     for field in fields(settings_type):
         if groups := field.metadata.get(GROUPS):
@@ -67,7 +67,7 @@ def key_hints(settings_type: type[Any]) -> dict[str, Any]:
 
 
 def alternatives(hint: Any) -> list[Any]:
-    """The members of a union but None; another annotation is its own only one."""
+    """The members of a union except None; for another annotation only itself."""
     if get_origin(hint) in (Union, types.UnionType):
         return [a for member in get_args(hint) if member is not type(None)
                 for a in alternatives(member)]  # fmt: skip
@@ -79,7 +79,7 @@ def takes_null(hint: Any) -> bool:
 
 
 def without_limits(hint: Any) -> tuple[Any, list[Meta]]:
-    """A type, and what annotates it."""
+    """Split an annotation into its type and its limits."""
     if get_origin(hint) is not Annotated:
         return hint, []
     base, *metas = get_args(hint)
@@ -87,12 +87,12 @@ def without_limits(hint: Any) -> tuple[Any, list[Meta]]:
 
 
 def is_settings(hint: Any) -> bool:
-    """Whether an annotation is ``Settings``, or a class of them."""
+    """Whether an annotation is a class of settings."""
     return isinstance(hint, type) and hasattr(hint, "node")
 
 
 def entry_of_mapping(hint: Any) -> tuple[Any, Any] | None:
-    """The annotations of the keys and values of a mapping; None if a value is no mapping."""
+    """The annotations of a mapping's keys and values; None if the annotation is not a mapping."""
     for alternative in alternatives(hint):
         base, _ = without_limits(alternative)
         if get_origin(base) in (dict, collections.abc.Mapping):

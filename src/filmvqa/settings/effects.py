@@ -1,4 +1,4 @@
-"""What a changed value of a key means for a run that goes on: in the annotation of its field."""
+"""What a changed value of a key means for a resumed run, as an annotation of the key's field."""
 
 from __future__ import annotations
 
@@ -8,20 +8,19 @@ from enum import Enum
 class Effect(Enum):
     """What a changed value of a key changes.
 
-    A field names it as ``Annotated[<type>, Effect.<name>]``, for all keys below it too; a field
-    that names none, of a group, leaves it to the group's fields, and else changes the result.
+    ``Annotated[<type>, Effect.<name>]`` applies to a field and to all keys below it. For a group
+    without an effect, the fields of the group decide; another field without one has ``RESULT``.
     """
 
-    #: Nothing that is computed: the run goes on.
+    #: Changes nothing that is computed: the run is resumed.
     NONE = "none"
-    #: Results by rounding only: the run goes on, with a warning.
+    #: Changes results only by rounding: the run is resumed with a warning.
     ROUNDING = "rounding"
-    #: Nothing if the hashes of vocabulary, questions and features are those recorded, else all:
-    #: these are compared once the data are open.
+    #: Names the data: the run is resumed if the opened data have the recorded hashes, else refused.
     DATA = "data"
-    #: Where the run ends: it goes on, unless what was computed depends on it.
+    #: Changes the end of the run: it is resumed unless the steps so far depend on the length.
     LENGTH = "length"
-    #: What is computed or recorded: refused.
+    #: Changes what is computed or recorded: the run is refused.
     RESULT = "result"
-    #: The key says which run it is, or how the program goes about it: it is not recorded.
+    #: Selects the run, or controls the program only: the key is not recorded.
     UNRECORDED = "unrecorded"

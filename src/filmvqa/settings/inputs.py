@@ -1,4 +1,4 @@
-"""Input files that settings name: what is not there is told before anything slow is imported."""
+"""Input files named by settings: missing files are reported before slow imports."""
 
 from __future__ import annotations
 
@@ -14,15 +14,17 @@ from filmvqa.system.errors import UserError
 
 @dataclass(frozen=True)
 class Input:
-    """Notes a field, as ``Annotated[<type>, Input(...)]``, whose value, unless it is None, names
-    what must be there: ``check`` gets it and its key, and raises ``UserError`` if it is not."""
+    """A note on a field that names an input: ``Annotated[<type>, Input(...)]``.
+
+    ``check`` is called with a value other than None and its key, and raises ``UserError`` if the
+    input is missing.
+    """
 
     check: Callable[[Any, str], object]
 
 
 def check_inputs(settings: Settings) -> None:
-    """Raise ``UserError`` for what the settings of a program, and the groups in them, name and is
-    not there."""
+    """Raise ``UserError`` if an input that settings or their groups name is missing."""
     for name in field_names(type(settings)):
         value = getattr(settings, name)
         for note in field_annotations(type(settings))[name][1]:

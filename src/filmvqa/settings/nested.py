@@ -7,7 +7,7 @@ from typing import Any
 
 
 def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A mapping of one level, its keys joined with dots; an empty mapping contributes no key."""
+    """Flatten a nested mapping, joining keys with dots; an empty mapping has no key."""
     flat: dict[str, Any] = {}
     for key, value in nested.items():
         if isinstance(value, Mapping):
@@ -24,5 +24,5 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 
 
 def changed_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """The keys whose values differ in two mappings of one level, sorted; a missing key is None."""
+    """The sorted keys whose values differ in two flat mappings; a missing key counts as None."""
     return sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))

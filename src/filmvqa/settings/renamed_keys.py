@@ -23,7 +23,7 @@ RENAMED_KEYS: dict[str, str] = {
 
 
 def rename_keys(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A nested configuration with earlier keys renamed to the current ones, in the same order.
+    """Rename the earlier keys of a nested configuration to the current ones; keep the order.
 
     ``prefix`` is the path of ``nested`` in the whole configuration, with a final dot.
     """

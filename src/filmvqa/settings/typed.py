@@ -1,6 +1,6 @@
-"""Settings: dataclasses whose fields are checked for their type, range and choices.
+"""Settings: dataclasses whose fields are checked for type, range and choices.
 
-Nothing here imports torch, so that a wrong value is reported before anything slow is imported.
+Nothing here imports torch, so that a wrong value is reported before slow imports.
 """
 
 from __future__ import annotations
@@ -31,32 +31,32 @@ from filmvqa.settings.effects import Effect
 from filmvqa.settings.wording import shown, suggestion, wanted
 from filmvqa.system.errors import UserError
 
-#: Up to the largest number that a 32-bit integer holds.
+#: The upper limit is the largest 32-bit integer.
 Natural = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 Positive = Annotated[int, Meta(ge=1, le=2**31 - 1)]
-#: torch takes seeds of 64 bits (on a CPU it uses the lowest 32), NumPy none below 0.
+#: Torch accepts 64-bit seeds, of which it uses the lowest 32 bits on a CPU; NumPy none below 0.
 Seed = Annotated[int, Meta(ge=0, le=2**63 - 1)]
-#: More processes or threads than any machine runs well are a slip of the keyboard.
+#: Larger numbers of processes or threads are typing errors.
 Workers = Annotated[int, Meta(ge=1, le=1024)]
-#: Rows or columns of a figure, whose sides Matplotlib limits to 65,535 pixels.
+#: Rows or columns of a figure; Matplotlib limits its sides to 65,535 pixels.
 Cells = Annotated[int, Meta(ge=1, le=100)]
-#: Sides of images in pixels.
+#: The side of an image in pixels.
 Pixels = Annotated[int, Meta(ge=1, le=16384)]
 #: (H, W)
 ImageSize = tuple[Pixels, Pixels]
 AboveZero = Annotated[float, Meta(gt=0.0)]
 NotNegative = Annotated[float, Meta(ge=0.0)]
-#: A part of a whole, of which something must be left.
+#: A share that must not be empty.
 Fraction = Annotated[float, Meta(gt=0.0, le=1.0)]
 Probability = Annotated[float, Meta(ge=0.0, le=1.0)]
-#: A path of a file or a folder.
+#: The path of a file or folder.
 PathText = Annotated[str, Meta(min_length=1, description="a path")]
 Name = Annotated[str, Meta(min_length=1, description="a name")]
-#: A name that Hydra has made a folder of already: ``run=1e3`` is a folder, too.
+#: The name of a folder, which Hydra may have read as a number: ``run=1e3``.
 Label = Annotated[str | int | float | bool, Meta(description="a name")]
-#: ``name`` of a model and its options, which its constructor checks.
+#: ``name`` of a model and its options, which the model's constructor checks.
 ModelOptions = dict[str, Any]
-#: A split's name is part of the names of its files.
+#: The name of a split, which is part of file names.
 SplitName = Annotated[
     str, Meta(pattern=r"^[^/\s]+$", description="the name of a split, without / and spaces")
 ]
@@ -68,33 +68,32 @@ Device = Annotated[
     ),
 ]
 Precision = Literal["auto", "float32", "bfloat16"]
-#: Whether questions about images that are not there are refused or left out.
+#: Whether to refuse or leave out questions about missing images.
 MissingImages = Literal["refuse", "leave_out"]
-#: Whether questions without an answer, program or family are refused or kept as far as they go.
+#: Whether to refuse or keep questions without an answer, program or family.
 Incomplete = Literal["refuse", "keep"]
 #: Whether batch norms of frozen parts keep their statistics or estimate them from each batch.
 FrozenBatchNorm = Literal["eval", "train"]
-#: Whether modules of a network are replaced by faster forms of the same, where there are some.
+#: Whether to replace modules of a network by faster ones that compute the same.
 Accelerate = Literal["auto"] | bool
-#: Where features are held.
+#: Where features are stored.
 Placement = Literal["auto", "device", "memory", "stream"]
 
 T = TypeVar("T")
 
 
 class Settings:
-    """The base of a dataclass of settings: making one checks each field against its annotation.
+    """The base class of dataclasses of settings, whose constructors check each field.
 
-    ``node`` is the path of the settings in configurations, with which messages name a field.
-    Annotations may be ``bool``, ``int``, ``float``, ``str``, ``Literal``, lists, tuples and
-    dictionaries of these, other ``Settings``, unions, and ``Annotated`` with ``msgspec.Meta``,
-    whose ``description``, if there is one, tells the user what is wanted, or with other notes on a
-    field, which ``notes_of`` returns.
+    ``node`` is the path of the settings in configurations, used in messages. Annotations may be
+    ``bool``, ``int``, ``float``, ``str``, ``Literal``, lists, tuples and dictionaries of these,
+    other ``Settings``, unions, and ``Annotated``. ``Annotated`` may have ``msgspec.Meta``, whose
+    ``description`` replaces the type in messages, and other notes, which ``notes_of`` returns.
 
     Raises
     ------
     UserError
-        For a value of another type, out of its range, or none of the choices.
+        If a value has another type, is out of range, or is none of the choices.
     """
 
     node: ClassVar[str] = ""
@@ -116,8 +115,10 @@ class Settings:
         return f"{self.key_of(name)}={list(value) if isinstance(value, tuple) else value}"
 
     def plain(self) -> dict[str, Any]:
-        """The settings as nested plain data: as ``settings_from`` was given them, or with every
-        field if they were made otherwise."""
+        """The settings as nested plain data.
+
+        These are the data given to ``settings_from``, or all fields if it did not make them.
+        """
         if "_given" in self.__dict__:
             return deepcopy(dict(self.__dict__["_given"]))
         plain: dict[str, Any] = {}
@@ -129,22 +130,22 @@ class Settings:
 
 @dataclass(frozen=True, kw_only=True)
 class ProgramSettings(Settings):
-    """What all programs share.
+    """The settings that all programs share.
 
     Attributes
     ----------
     imports
-        Modules of the user's own, installed or in the current folder, that are imported first:
-        what they register, such as a model, can be chosen.
+        The user's own modules, installed or in the current folder. They are imported first, so that
+        the settings can name what they register, such as a model.
     debug
-        Whether the traceback of a user error is printed too.
+        Whether to print the traceback of a user error.
     """
 
     imports: Annotated[tuple[Name, ...], Effect.NONE] = ()
     debug: Annotated[bool, Effect.UNRECORDED] = False
 
     def check_models(self) -> None:
-        """Raise ``UserError`` for an unknown model or option of one, which takes torch."""
+        """Raise ``UserError`` for an unknown model or model option; imports torch."""
 
 
 def _plain(value: Any) -> Any:
@@ -159,12 +160,14 @@ S = TypeVar("S", bound=Settings)
 
 
 def settings_from(plain: Any, settings_type: type[S], root: type[Settings] | None = None) -> S:
-    """The settings that a configuration gives as nested plain data; those of a group of ``root``.
+    """Make settings of nested plain data.
+
+    ``root`` are the whole configuration's settings if ``settings_type`` are those of a group.
 
     Raises
     ------
     UserError
-        For an unknown or a missing key, and for a wrong value.
+        For an unknown key, a missing key, or a wrong value.
     """
     if not isinstance(plain, Mapping):
         raise UserError(f"{settings_type.node}={shown(plain)}: must be {wanted(settings_type)}")
@@ -185,15 +188,17 @@ def settings_from(plain: Any, settings_type: type[S], root: type[Settings] | Non
             key = settings_type.key_of(one.name)
             raise UserError(f"{key}: is missing; it must be {wanted(hints[one.name])}")
         if groups := one.metadata.get(GROUPS):
-            given = {name: values.pop(name, None) for name in groups()}
-            values[one.name] = {name: group for name, group in given.items() if group is not None}
+            groups_or_none = {name: values.pop(name, None) for name in groups()}
+            values[one.name] = {
+                k: group for k, group in groups_or_none.items() if group is not None
+            }
     made = settings_type(**values)
     object.__setattr__(made, "_given", plain)
     return made
 
 
 def defaults_of(settings_type: type[Settings]) -> dict[str, Any]:
-    """The values of keys that are not given, as nested plain data, in each group too."""
+    """The default values of keys as nested plain data, also in groups."""
     defaults: dict[str, Any] = {}
     for one in fields(settings_type):  # type: ignore[arg-type]
         if one.default is not MISSING:
@@ -207,13 +212,12 @@ def defaults_of(settings_type: type[Settings]) -> dict[str, Any]:
 
 
 def checked(value: Any, hint: Any, key: str) -> Any:
-    """``value`` as an annotation wants it: a whole number for a float, a tuple for a list, and so
-    on.
+    """Convert a value to the type of an annotation, such as a list to a tuple.
 
     Raises
     ------
     UserError
-        If it does not fit. The message names ``key``, and says what is wanted.
+        If the value does not fit. The message names ``key`` and the values that fit.
     """
     if hint is Any:
         return value
@@ -238,7 +242,7 @@ def checked(value: Any, hint: Any, key: str) -> Any:
 
 
 def _candidates(value: Any) -> Iterable[Any]:
-    """What a value may stand for: 1e5 is a whole number, and a folder's name may be a number."""
+    """Readings of a value: 1e5 may be a whole number, and a number may be a folder's name."""
     yield value
     if isinstance(value, float) and value.is_integer():
         yield int(value)
@@ -257,7 +261,7 @@ def _is_finite(value: Any) -> bool:
 
 
 def _hint_at(value: Any, hint: Any, key: str) -> str:
-    """How a value that does not fit is written so that it does; empty if nothing is known."""
+    """The end of a message that says how to write the value so that it fits, or nothing."""
     if isinstance(value, str):
         try:
             number = json.loads(value)

@@ -1,4 +1,4 @@
-"""What settings take, in words."""
+"""Messages about settings: the values that fit, and the nearest key."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from filmvqa.settings.annotations import (
 
 
 def shown(value: Any) -> str:
-    """A value as a configuration has it, cut if it is long."""
+    """A value as written in a configuration, shortened if it is long."""
     text = repr(value) if isinstance(value, str) else json.dumps(value, default=repr)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def wanted(hint: Any) -> str:
-    """What an annotation takes, such as ``a whole number of at least 1, or null``."""
+    """Describe the values that fit an annotation: ``a whole number of at least 1, or null``."""
     texts = [_wanted_one(alternative) for alternative in alternatives(hint)]
     return ", or ".join([*dict.fromkeys(texts), *(["null"] if takes_null(hint) else [])])
 
@@ -55,7 +55,7 @@ _NAMES = {bool: "true or false", int: "a whole number", float: "a finite number"
 
 
 def _limits(base: type, metas: list[Meta]) -> str:
-    """The end of what is wanted, such as `` of at least 1``."""
+    """Describe the limits of a number, such as `` of at least 1``."""
     limits = {
         name: f"{limit:g}" if base is float else str(limit)
         for meta in metas
@@ -73,18 +73,22 @@ def _limits(base: type, metas: list[Meta]) -> str:
 
 
 def suggestion(name: str, settings_type: type[Any], root: type[Any]) -> str:
-    """The end of a message about an unknown key of a group: the nearest one of the whole
-    configuration, or all of the group."""
+    """The end of a message about an unknown key of a group.
+
+    It names the nearest key of the whole configuration, or else all keys of the group.
+    """
     if near := nearest_key(settings_type.key_of(name), _keys_of(root)):
         return f"did you mean {near}?"
     return f"there are {', '.join(key_hints(settings_type))}"
 
 
-def nearest_key(key: str, known: Iterable[str]) -> str | None:
-    """The known key, as a path with dots, that is most like an unknown one, by the last part and as
-    a whole: ``data.workers`` may mean ``workers``. None: there is none like it."""
+def nearest_key(key: str, candidates: Iterable[str]) -> str | None:
+    """The candidate most similar to an unknown key; None if none is similar.
+
+    Compares whole paths with dots, and their last parts: ``data.workers`` may mean ``workers``.
+    """
     scores = {}
-    for other in known:
+    for other in candidates:
         last = _likeness(key.rpartition(".")[2], other.rpartition(".")[2])
         whole = _likeness(key, other)
         if last >= 0.6 or whole >= 0.8:
@@ -97,7 +101,7 @@ def _likeness(one: str, other: str) -> float:
 
 
 def _keys_of(settings_type: type[Any]) -> Iterator[str]:
-    """The keys of a configuration, of groups and of values."""
+    """The keys of a configuration, in groups too."""
     for name, hint in key_hints(settings_type).items():
         yield settings_type.key_of(name)
         if group := group_type(hint):

@@ -1,5 +1,5 @@
-"""What an answer is, a file each: targets, loss, scores, report, record and words for people."""
+"""The tasks, one file each: targets, loss, scores, report, records, and answers in words."""
 
 from filmvqa.tasks import label_maps, masks, words
 
-__all__ = ["label_maps", "masks", "words"]  # importing them registers them
+__all__ = ["label_maps", "masks", "words"]  # each registers its task when it is imported

@@ -1,4 +1,4 @@
-"""Label maps: the class of what each place of an image shows, a material and a shape."""
+"""Label maps: the class (material and shape) of the object at each place of an image."""
 
 from __future__ import annotations
 
@@ -29,42 +29,42 @@ from filmvqa.tasks.reports import percent, percent_interval, rows_by_group
 from filmvqa.worlds.engine.schema import read_scene_objects
 from filmvqa.worlds.engine.world import CLEVR
 
-#: The attributes of an object that make its class.
+#: The attributes that define an object's class.
 CLASS_ATTRIBUTES = ("material", "shape")
 #: The label of places without an object.
 BACKGROUND = 0
-#: The names of the labels; those of objects are a material and a shape.
+#: The names of the labels: the background, then each material with each shape.
 LABELS = (
     "background",
     *map(" ".join, product(*(CLEVR.attributes[name] for name in CLASS_ATTRIBUTES))),
 )
-#: Stands in the table of labels for objects that a scene does not have.
+#: The entry in the table of labels for objects that a scene lacks.
 _ABSENT = 255
 
 
 def label_of(attributes: Mapping[str, Any], path: str | Path) -> int:
-    """The label of an object with some attributes.
+    """The label of an object with these attributes.
 
     Raises
     ------
     UserError
-        For a shape or material that CLEVR does not have; ``path`` is the scenes' file.
+        For a shape or material that CLEVR lacks; ``path`` is the scene file.
     """
     name = " ".join(str(attributes.get(attribute)) for attribute in CLASS_ATTRIBUTES)
     if name not in LABELS[1:]:
         raise UserError(
-            f"{path}: a {name} is none of the classes {', '.join(LABELS[1:])}; use scenes of CLEVR"
+            f"{path}: a {name} is none of the classes {', '.join(LABELS[1:])}; use CLEVR's scenes"
         )
     return LABELS.index(name)
 
 
 class LabelMapTargets(MapTargets):
-    """The label of each place, int64 (B, h, w), whatever is asked about the image.
+    """The label of each place, int64 (B, h, w), which does not depend on the question.
 
     Raises
     ------
     UserError
-        For an image without a scene, or with an object that its scene does not have or that has no
+        If an image has no scene, shows an object that its scene lacks, or shows one without a
         class.
     """
 
@@ -78,7 +78,7 @@ class LabelMapTargets(MapTargets):
         for image in indices:
             if image not in objects:
                 raise UserError(
-                    f"{scenes}: has no scene of image {image}; add it, or make it again"
+                    f"{scenes}: has no scene of image {image}; add it, or make the file again"
                 )
             labels = [label_of(attributes, scenes) for attributes in objects[image]]
             table[image, : len(labels)] = torch.tensor(labels, dtype=torch.uint8)
@@ -86,23 +86,21 @@ class LabelMapTargets(MapTargets):
         self._check(scenes)
 
     def _check(self, scenes: Path) -> None:
-        """Raise ``UserError`` if a map shows an object that its scene does not have."""
-        images = torch.from_numpy(self.store.image_idxs.astype("int64"))
-        for first in range(0, len(images), 1024):
-            some = images[first : first + 1024]
-            wrong = (self.maps(some) == _ABSENT).flatten(1).any(1)
-            if bool(wrong.any()):
-                image = int(some[int(wrong.int().argmax())])
+        """Raise ``UserError`` if a map shows an object that its scene lacks."""
+        for images in torch.from_numpy(self.store.image_idxs.astype("int64")).split(1024):
+            is_wrong = (self.maps(images) == _ABSENT).flatten(1).any(1)
+            if bool(is_wrong.any()):
+                image = int(images[is_wrong.cpu()][0])
                 raise UserError(
                     f"{self.path}: image {image} shows an object that its scene in {scenes} does "
                     "not have; make both again"
                 )
 
     def maps(self, images: Tensor) -> Tensor:
-        """The label maps (U, h, w), uint8 on the device, of sorted distinct images (U,)."""
-        shown = self.objects(images)
+        """The label maps (U, h, w) of sorted distinct images (U,), uint8 on the device."""
+        objects = self.objects(images)
         tables = self._table[to_device(images, self.store.device)]  # (U, 256)
-        return tables.gather(1, shown.flatten(1).long()).view(shown.shape)
+        return tables.gather(1, objects.flatten(1).long()).view(objects.shape)
 
     def known(self, questions: QuestionDataset) -> bool:
         return True
@@ -121,14 +119,14 @@ class LabelMapTargets(MapTargets):
 
 
 class LabelRuns(msgspec.Struct):
-    """A label map as its size and runs of equal labels, row by row: [label, length]."""
+    """A label map as ``label_runs`` encodes it."""
 
     size: tuple[int, int]
     runs: list[tuple[int, int]]
 
 
 class LabelMapPrediction(Prediction, kw_only=True):
-    """A label map, and its mean intersection over union with the true one."""
+    """A label map, and its mean intersection over union with the true map."""
 
     labels: LabelRuns
     mean_iou: float | None = None
@@ -140,8 +138,10 @@ class LabelMapPrediction(Prediction, kw_only=True):
 
 @register_task("label_maps")
 class LabelMapTask(MapTask):
-    """Segmentation by class: cross-entropy of logits (B, K, h, w), and the mean intersection over
-    union of the likeliest labels, as ``image_ious`` defines it."""
+    """Segmentation by class: cross-entropy of logits (B, K, h, w).
+
+    The score is the mean intersection over union of the most probable labels (``image_ious``).
+    """
 
     prediction: ClassVar[type[Prediction]] = LabelMapPrediction
     targets: ClassVar[type[Targets]] = LabelMapTargets
@@ -166,15 +166,16 @@ class LabelMapTask(MapTask):
     def report(
         self, predictions: Tensor, targets: Tensor, questions: QuestionGroups
     ) -> dict[str, Any]:
-        """Rows of scores overall and by number of objects of the image: ``mean_iou``, the mean of
-        the images' (``image_ious``) with its 95% interval, and ``overall_iou``, that over all
-        images, which ``by_class`` has by class."""
-        of_images = image_ious(predictions, targets)
+        """Rows of scores overall and by the image's number of objects, and IoUs by class.
+
+        A row has ``mean_iou``, the mean over images of ``image_ious`` with its 95% interval, and
+        ``overall_iou``, the mean over classes of ``overall_ious``, which ``by_class`` has by class.
+        """
+        scores = image_ious(predictions, targets)
 
         def row(members: Tensor) -> dict[str, Any]:
             overall = overall_ious(predictions[members], targets[members]).nanmean()
-            scores = of_images[members]
-            return {**mean_iou_row(scores, float(overall)), "images": len(scores)}
+            return {**mean_iou_row(scores[members], float(overall)), "images": int(members.sum())}
 
         by_class = overall_ious(predictions, targets)
         return {
@@ -201,36 +202,35 @@ class LabelMapTask(MapTask):
 
     def words(self, predictions: Tensor, vocabulary: Vocabulary) -> list[str]:
         labels = [sorted(set(one.flatten().tolist()) - {BACKGROUND}) for one in predictions]
-        return [", ".join(LABELS[i] for i in of_one) or "nothing" for of_one in labels]
+        return [", ".join(LABELS[i] for i in indices) or "nothing" for indices in labels]
 
     def answers(self, output: Tensor, vocabulary: Vocabulary) -> list[Answer]:
-        shares = torch.softmax(at_least_float32(output), 1).cpu()  # (B, K, h, w)
-        labels = self.predictions(shares)  # (B, h, w)
+        probabilities = torch.softmax(at_least_float32(output), 1).cpu()  # (B, K, h, w)
+        labels = self.predictions(probabilities)  # (B, h, w)
         return [
-            Answer(text, {}, 1 - shares[i, BACKGROUND], labels[i].numpy())
+            Answer(text, {}, 1 - probabilities[i, BACKGROUND], labels[i].numpy())
             for i, text in enumerate(self.words(labels, vocabulary))
         ]
 
 
 def class_ious(predictions: Tensor, truths: Tensor) -> Tensor:
-    """IoU (B, K) of each class in label maps (B, h, w); NaN where neither map has the class."""
+    """IoU (B, K) of each class in label maps (B, h, w); NaN if neither map has the class."""
     classes = [intersection_over_union(predictions == k, truths == k) for k in range(len(LABELS))]
     return torch.stack(classes, 1)
 
 
 def image_ious(predictions: Tensor, truths: Tensor) -> Tensor:
-    """Mean IoU (B,) of label maps (B, h, w), over the classes that either map of an image has."""
+    """Mean IoU (B,) of label maps (B, h, w), over the classes in either map of an image."""
     return class_ious(predictions, truths).nanmean(1)
 
 
 def overall_ious(predictions: Tensor, truths: Tensor) -> Tensor:
-    """IoU (K,) of each class over all places of all images (N, h, w); NaN for a class that is
-    nowhere."""
+    """IoU (K,) of each class over all places of label maps (N, h, w); NaN for an absent class."""
     return class_ious(predictions[None], truths[None])[0]
 
 
 def label_runs(labels: Tensor) -> dict[str, list[Any]]:
-    """A label map (h, w) as its size and runs of equal labels, row by row: [label, length]."""
+    """Encode a label map (h, w): its size, and runs [label, length] of equal labels by row."""
     values, counts = torch.unique_consecutive(labels.flatten(), return_counts=True)
     runs = [list(run) for run in zip(values.tolist(), counts.tolist(), strict=True)]
     return {"size": list(labels.shape), "runs": runs}

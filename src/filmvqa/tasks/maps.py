@@ -1,5 +1,4 @@
-"""What kinds of answers that are maps of an image share: the object that each place shows, and
-intersection over union."""
+"""What tasks whose answers are maps of an image share: targets and intersection over union."""
 
 from __future__ import annotations
 
@@ -18,22 +17,22 @@ from filmvqa.system.layout import DatasetLayout
 from filmvqa.tasks.protocol import Targets, Task
 from filmvqa.tasks.reports import Z95
 
-#: What an index map has where no object is, as masks of generated sets have it.
+#: The entry of an index map where no object is, as in the masks of generated sets.
 NO_OBJECT = 255
 
 
 class MapTargets(Targets):
-    """Targets made of the index of the object that each place of an image shows.
+    """Targets made from index maps: which object is at each place of an image.
 
     Attributes
     ----------
     store
-        These indices (U, 1, h, w), ``NO_OBJECT`` where there is none; ``path`` is its file.
+        The index maps (U, 1, h, w), ``NO_OBJECT`` where no object is; ``path`` is the file.
 
     Raises
     ------
     UserError
-        If the file is missing, broken, or of other images than the questions.
+        If the file is missing, damaged, or of other images than the questions.
     """
 
     def __init__(
@@ -59,11 +58,10 @@ class MapTargets(Targets):
         return cls(layout, questions, split, device, placement)
 
     def prepare(self, scenes: Path) -> None:
-        """Read what else the targets are made of; ``scenes`` is the file of the split's scenes."""
+        """Read further files of the targets; ``scenes`` is the split's scene file."""
 
     def objects(self, images: Tensor) -> Tensor:
-        """The index of the object (U, h, w) that each place shows, of sorted distinct images (U,),
-        on the device."""
+        """The index maps (U, h, w) of sorted distinct images (U,), on the device."""
         return self.store.read(images)[:, 0]
 
     def output_options(self, vocabulary: Vocabulary) -> dict[str, Any]:
@@ -77,12 +75,12 @@ class MapTargets(Targets):
 
 
 class MapTask(Task):
-    """A task whose answers are maps (h, w) of small numbers.
+    """A task whose answers are maps (h, w) of small integers.
 
     Attributes
     ----------
     map_entry, score_entry
-        The entries of a prediction that have the map and its score.
+        The entries of a prediction for the map and its score.
     """
 
     metric: ClassVar[str] = "mean_iou"
@@ -92,7 +90,7 @@ class MapTask(Task):
 
     @abstractmethod
     def encode(self, one: Tensor) -> dict[str, Any]:
-        """A map (h, w) as its prediction has it."""
+        """Encode a map (h, w) for a prediction's record."""
 
     def records(
         self, predictions: Tensor, targets: Tensor | None, vocabulary: Vocabulary
@@ -105,14 +103,16 @@ class MapTask(Task):
 
 
 def intersection_over_union(first: Tensor, second: Tensor) -> Tensor:
-    """IoU (B,) of masks (B, ...) of 0 and 1; NaN where both are empty."""
+    """IoU (B,) of masks (B, ...) of 0 and 1; NaN if both are empty."""
     first, second = first.flatten(1).bool(), second.flatten(1).bool()  # (B, h * w)
     return (first & second).sum(1) / (first | second).sum(1)
 
 
 def mean_iou_row(ious: Tensor, overall: float) -> dict[str, Any]:
-    """A row of a report: the mean of the IoUs of maps (N,) with its normal 95% interval, and that
-    of all of them together, NaN where it is not defined."""
+    """A row of a report: the mean of IoUs (N,) with its normal 95% interval, and the overall IoU.
+
+    ``overall`` is NaN if it is not defined.
+    """
     if not len(ious):
         return {"mean_iou": None, "interval": [0.0, 1.0], "overall_iou": None}
     mean, count = float(ious.double().mean()), len(ious)

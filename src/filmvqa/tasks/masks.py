@@ -1,7 +1,7 @@
-"""Masks of what a referring expression refers to.
+"""Masks of the objects that a referring expression refers to.
 
-An expression that refers to nothing has an empty mask: an empty prediction for it counts as an
-intersection over union of 1, any other as 0.
+An expression that refers to nothing has an empty mask. The intersection over union of an empty
+prediction for it is 1, that of any other prediction 0.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from filmvqa.tasks.protocol import Answer, Prediction, Targets, register_task
 from filmvqa.tasks.reports import percent, percent_interval, rows_by_group
 from filmvqa.worlds.engine.programs import NUMBERS_REFERRED
 
-#: The precisions that are reported are the shares of masks whose IoU is above these.
+#: A report has the precision at each threshold: the share of masks whose IoU is above it.
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
 
 
 class MaskTargets(MapTargets):
-    """What the objects that a referring expression refers to cover: 0 or 1, uint8 (B, h, w)."""
+    """Masks of the objects that referring expressions refer to: 0 or 1, uint8 (B, h, w)."""
 
     noun: ClassVar[str] = "referred objects"
 
@@ -43,13 +43,13 @@ class MaskTargets(MapTargets):
             return None
         device = self.store.device
         referred = to_device(questions.objects[rows], device)[:, None, None]  # (B, 1, 1)
-        # The bit of the sign, which no set has, stands for no object.
+        # No set has the sign bit, which stands for no object.
         bits = self.objects(images).clamp(max=MAX_OBJECTS).long()  # (U, h, w)
         return ((referred >> bits[to_device(image_of_question, device)]) & 1).to(torch.uint8)
 
 
 class RunLengths(msgspec.Struct):
-    """A mask as ``run_lengths`` writes it."""
+    """A mask as ``run_lengths`` encodes it."""
 
     size: tuple[int, int]
     counts: list[int]
@@ -60,7 +60,7 @@ class RunLengths(msgspec.Struct):
 
 
 class MaskPrediction(Prediction, kw_only=True):
-    """The mask of an expression, and its intersection over union with the true one."""
+    """A mask, and its intersection over union with the true mask."""
 
     mask: RunLengths
     iou: float | None = None
@@ -72,9 +72,11 @@ class MaskPrediction(Prediction, kw_only=True):
 
 @register_task("masks")
 class MaskTask(MapTask):
-    """Segmentation: binary cross-entropy and Dice of logits (B, h, w), weighted by ``bce_weight``
-    and ``dice_weight`` (1 each), and the intersection over union of the mask where they are above
-    0."""
+    """Segmentation: binary cross-entropy and Dice loss of logits (B, h, w).
+
+    The loss weights are ``bce_weight`` and ``dice_weight``, 1 by default. The predicted mask is
+    where logits are above 0, and its score is the intersection over union.
+    """
 
     prediction: ClassVar[type[Prediction]] = MaskPrediction
     targets: ClassVar[type[Targets]] = MaskTargets
@@ -110,12 +112,11 @@ class MaskTask(MapTask):
     def report(
         self, predictions: Tensor, targets: Tensor, questions: QuestionDataset
     ) -> dict[str, Any]:
-        """Rows of scores overall and by group of expressions: ``mean_iou`` with its 95% interval,
-        ``overall_iou``, the intersection of all masks over their union, and ``precision`` by
-        threshold.
+        """Rows of scores overall and by group of expressions.
 
-        ``by_number`` has the numbers of objects referred to, ``by_family``, ``by_program_length``
-        and ``by_num_objects`` are as in the report of answers.
+        A row has ``mean_iou`` with its 95% interval, ``overall_iou``, the intersection over union
+        of all masks together, and ``precision`` by threshold. ``by_number`` groups by the number of
+        objects referred to; the other groups are those of the report of answers.
         """
         ious = self.scores(predictions, targets)
 
@@ -149,16 +150,16 @@ class MaskTask(MapTask):
         return [f"{share:.1f}% of the picture" if share else "nothing" for share in shares]
 
     def answers(self, output: Tensor, vocabulary: Vocabulary) -> list[Answer]:
-        places = torch.sigmoid(at_least_float32(output)).cpu()
-        texts = self.words(places > 0.5, vocabulary)
-        return [Answer(text, {}, of_one) for text, of_one in zip(texts, places, strict=True)]
+        probabilities = torch.sigmoid(at_least_float32(output)).cpu()  # (B, h, w)
+        texts = self.words(probabilities > 0.5, vocabulary)
+        return [Answer(text, {}, one) for text, one in zip(texts, probabilities, strict=True)]
 
 
 def dice_loss(logits: Tensor, masks: Tensor) -> Tensor:
-    """1 minus the Dice coefficient of probabilities and masks (B, h, w), the mean of all images.
+    """The mean of 1 minus the Dice coefficient of probabilities and masks (B, h, w).
 
-    It is that of Milletari et al. (2016) with sums instead of sums of squares, and 1 added to both
-    sides of the fraction, so that an empty mask has a gradient.
+    As in Milletari et al. (2016), but with sums in place of sums of squares, and with 1 added to
+    numerator and denominator, so that an empty mask has a gradient.
     """
     probabilities = torch.sigmoid(logits)
     common = (probabilities * masks).sum((1, 2))
@@ -167,14 +168,17 @@ def dice_loss(logits: Tensor, masks: Tensor) -> Tensor:
 
 
 def number_referred(objects: Tensor) -> Tensor:
-    """The index (N,) into ``NUMBERS_REFERRED`` of sets of objects (N,), which are bits."""
+    """The index (N,) into ``NUMBERS_REFERRED`` of sets of objects (N,), given as bits."""
     is_several = objects & (objects - 1) != 0
     return (objects != 0).long() + is_several.long()
 
 
 def run_lengths(mask: Tensor) -> dict[str, list[int]]:
-    """A mask (h, w) of 0 and 1 as COCO has it uncompressed: its size, and the lengths of its runs
-    of 0 and 1 in turn, column by column, of which the first is of 0."""
+    """Encode a mask (h, w) of 0 and 1 like COCO's uncompressed masks.
+
+    ``counts`` are the lengths of alternating runs of 0 and 1, column by column; the first run is of
+    0 and may be empty.
+    """
     values = mask.T.flatten()
     changes = (values.diff() != 0).nonzero().flatten() + 1
     edges = [0, *changes.tolist(), len(values)]

@@ -1,8 +1,8 @@
-"""The protocol of a kind of answer, which is all that the rest of the package knows of it.
+"""The interface of tasks, through which the rest of the package uses them.
 
-A kind of answer is one file with a subclass of ``Task`` that is registered under a name, and one of
-``Targets``, which a loss compares outputs with. A model names its task in ``TARGETS``. The file may
-be outside the package.
+A task is one file, in the package or outside: a subclass of ``Task``, registered under a name, and
+a subclass of ``Targets``, with which the loss compares outputs. A model names its task in
+``TARGETS``.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from filmvqa.system.layout import DatasetLayout
 from filmvqa.system.tables import text_table
 from filmvqa.tasks.reports import section_rows
 
-#: Sections of a printed report that are shown on request, with their titles and keys.
+#: Title and key of each section of a printed report that is shown on request.
 OPTIONAL_SECTIONS = {
     "families": ("family", "by_family"),
     "lengths": ("program length", "by_program_length"),
@@ -38,12 +38,13 @@ OPTIONAL_SECTIONS = {
 
 @dataclass(frozen=True)
 class Answer:
-    """The likeliest answer, and the probability of every answer, likeliest first.
+    """The answer of a network to one question.
 
-    Of a network that draws there are no such answers: ``text`` says how much of the picture is
-    meant, and ``places`` (h, w) how probably each place is. Of one that labels, ``text`` names what
-    is there, ``places`` say how probably an object is, and ``labels`` (h, w) are the likeliest, as
-    ``tasks.label_maps.LABELS`` has them.
+    For answers in words, ``text`` is the most probable answer, and ``probabilities`` has all of
+    them, the most probable first. For masks, ``text`` says how much of the picture the mask covers,
+    and ``places`` (h, w) is the probability that a place belongs to it. For label maps, ``text``
+    names the classes, ``places`` (h, w) is the probability of an object, and ``labels`` (h, w) is
+    the most probable index into ``tasks.label_maps.LABELS``.
     """
 
     text: str
@@ -53,20 +54,19 @@ class Answer:
 
     @property
     def mask(self) -> NDArray[np.bool_] | None:
-        """The places (h, w) that are meant; None of a network that answers in words."""
+        """The predicted mask (h, w); None for an answer in words."""
         return None if self.places is None else self.places.numpy() > 0.5
 
 
 class Prediction(msgspec.Struct, kw_only=True):
-    """A line of ``<split>_predictions.jsonl``: a question's number, its image, and the entries that
-    a task adds."""
+    """A line of ``<split>_predictions.jsonl``: question, image, and the entries of the task."""
 
     question_index: int
     image_index: int | None = None
 
     @property
     def score(self) -> float | None:
-        """How good it is, from 0 to 1; None if the target is not known."""
+        """The score from 0 to 1; None if the target is not known."""
         raise NotImplementedError
 
 
@@ -76,7 +76,7 @@ class Targets(ABC):
     Attributes
     ----------
     noun
-        What messages call them.
+        The name of the targets in messages.
     """
 
     noun: ClassVar[str]
@@ -86,71 +86,70 @@ class Targets(ABC):
         cls, layout: DatasetLayout, questions: QuestionDataset, split: str, device: torch.device,
         placement: str,
     ) -> Self:  # fmt: skip
-        """Those of a split, whose files, if they need any, are held where ``placement`` says, as
-        ``open_feature_store`` takes it.
+        """Open the targets of a split.
+
+        ``placement`` says where their maps are stored, if they have any, as in
+        ``open_feature_store``.
 
         Raises
         ------
         UserError
-            If a file is missing, broken, or of other images than the questions.
+            If a file is missing, damaged, or of other images than the questions.
         """
         return cls()
 
     @abstractmethod
     def known(self, questions: QuestionDataset) -> bool:
-        """Whether questions have such targets; those of a test split may be withheld."""
+        """Whether the questions have these targets, which a test split may lack."""
 
     @abstractmethod
     def read(
         self, questions: QuestionDataset, rows: Tensor, images: Tensor, image_of_question: Tensor
     ) -> Tensor | None:
-        """Targets (B, ...) of the rows (B,), None if they are not known.
+        """Read the targets (B, ...) of rows (B,); None if they are not known.
 
-        ``images`` (U,) are the sorted indices of their images, into which ``image_of_question``
-        (B,) points; both are on the host.
+        ``images`` (U,) are the sorted indices of the rows' images, and ``image_of_question`` (B,)
+        are indices into them; both are on the host.
         """
 
     @abstractmethod
     def output_options(self, vocabulary: Vocabulary) -> dict[str, Any]:
-        """The options of a model that tell it the size of its output."""
+        """The model options that define the size of the model's output."""
 
     def inputs(self) -> dict[str, Any]:
-        """What identifies the files that targets are made of beside the questions."""
+        """Hashes of the files of the targets beside the question file."""
         return {}
 
     def close(self) -> None:  # noqa: B027
-        """Release these files."""
+        """Close these files."""
 
 
 class Task(ABC):
-    """What a model is trained for: its loss, what is kept of its output, how that is scored, and
-    how it is written and said.
+    """What a model is trained for: loss, predictions, scores, report and records.
 
-    ``loss_weights`` are those of the parts of a loss that has several (``MaskTask``).
+    ``loss_weights`` are the weights of the parts of a loss that has several (``MaskTask``).
 
     Attributes
     ----------
     name
-        Under which it is registered, and which models have in ``TARGETS``.
+        The name under which the task is registered, and which models have in ``TARGETS``.
     targets
-        The class of its targets.
+        The class of the targets.
     metric
         The name of the mean score in records and reports.
     prediction
-        The record of a prediction; no two tasks have the same required entries.
+        The type of a prediction's record; no two tasks have the same required entries.
     prediction_dtype, score_dtype
-        The type of predictions, and that in which scores are summed while training.
+        The dtype of predictions, and the dtype in which training sums scores.
     draws
         Whether an answer is a map of the picture.
-    group
-        What the types of ``question_types`` are called; None: it has none.
     columns, sections
-        Of the printed report: the names of the columns, and the keys of sections by their titles.
+        The columns of the printed report, and the keys of its sections by title.
     unit
-        The entry of a report's rows that counts what is scored.
+        The entry of a report's rows that has the number of scored questions or images.
     does, gives, scored_as
-        For model cards: what a network does, what it gives for any question, and what its scores
-        are.
+        Texts for model cards: what a network does, what it returns for a question, and what its
+        scores are.
     """
 
     name: ClassVar[str]
@@ -172,7 +171,7 @@ class Task(ABC):
 
     @property
     def score_title(self) -> str:
-        """The name of the mean score for people."""
+        """The name of the mean score in figures and messages."""
         return score_title(self.metric)
 
     @abstractmethod
@@ -181,27 +180,28 @@ class Task(ABC):
 
     @abstractmethod
     def predictions(self, output: Tensor) -> Tensor:
-        """What is kept of outputs, of the shape of the targets (B, ...)."""
+        """The predictions (B, ...) of outputs, in the shape of the targets."""
 
     @abstractmethod
     def scores(self, predictions: Tensor, targets: Tensor) -> Tensor:
-        """How good each prediction is, (B,) from 0 to 1, or whether it is right."""
+        """The score (B,) of each prediction, from 0 to 1 or a boolean."""
 
     def question_types(self, questions: QuestionDataset) -> tuple[list[str], Tensor] | None:
-        """The names of the types by which scores are averaged while training, and the index (N,) of
-        each question's, -1 for none of them; None for questions without types."""
+        """The question types by which training averages scores; None if questions have no types.
+
+        Returns the names of the types, and the index (N,) of each question's type, -1 for none.
+        """
         return None
 
     @abstractmethod
     def report(
         self, predictions: Tensor, targets: Tensor, questions: QuestionDataset
     ) -> dict[str, Any]:
-        """The scores of all predictions (N, ...), in rows: ``overall``, and by group of
-        questions."""
+        """Rows of scores of predictions (N, ...): ``overall``, and by group of questions."""
 
     @abstractmethod
     def cells(self, row: Any) -> list[str]:
-        """A row of the report as the ``columns`` of the printed one have it."""
+        """The cells of a report's row in the ``columns`` of the printed report."""
 
     def table_rows(self, report: Mapping[str, Any], **sections: bool) -> list[list[str]]:
         """The rows of the printed report below its header."""
@@ -209,14 +209,14 @@ class Task(ABC):
         return section_rows(report, {**self.sections, **dict(optional)}, self.cells)
 
     def format_report(self, report: Mapping[str, Any], **sections: bool) -> str:
-        """The report as a table to print; ``families``, ``lengths`` and ``objects`` on request."""
+        """The report as a table; ``sections`` are the ``OPTIONAL_SECTIONS`` to show."""
         return text_table([["", *self.columns], *self.table_rows(report, **sections)])
 
     @abstractmethod
     def records(
         self, predictions: Tensor, targets: Tensor | None, vocabulary: Vocabulary
     ) -> list[dict[str, Any]]:
-        """The entries of the ``prediction`` of each question, beside its number and image."""
+        """The task's entries of each question's ``prediction``."""
 
     @abstractmethod
     def words(self, predictions: Tensor, vocabulary: Vocabulary) -> list[str]:
@@ -224,10 +224,10 @@ class Task(ABC):
 
     @abstractmethod
     def answers(self, output: Tensor, vocabulary: Vocabulary) -> list[Answer]:
-        """What is said to someone who asks, of outputs (B, ...)."""
+        """The answers for outputs (B, ...)."""
 
     def certainties(self, output: Tensor, targets: Tensor | None) -> Tensor:
-        """The score (B,) of each prediction, 0 where it is not known, or its probability."""
+        """The score (B,) of each prediction, 0 without targets; or the prediction's probability."""
         if targets is None:
             return torch.zeros(len(output))
         return self.scores(self.predictions(output), targets)
@@ -238,7 +238,7 @@ _T = TypeVar("_T", bound=type[Task])
 
 
 def register_task(name: str) -> Callable[[_T], _T]:
-    """Decorator: a subclass of ``Task`` is the task of models whose ``TARGETS`` is ``name``."""
+    """Decorator: register a subclass of ``Task`` for models whose ``TARGETS`` is ``name``."""
 
     def register(task: _T) -> _T:
         task.name = name
@@ -249,7 +249,7 @@ def register_task(name: str) -> Callable[[_T], _T]:
 
 
 def find_task(name: str, **loss_weights: float) -> Task:
-    """The task that is registered under a name.
+    """The task registered under a name.
 
     Raises
     ------
@@ -265,23 +265,22 @@ def find_task(name: str, **loss_weights: float) -> Task:
 
 
 def task_of(model: str | nn.Module, **loss_weights: float) -> Task:
-    """The task of a model, or of one of a name; raises ``UserError`` as ``find_task``."""
+    """The task of a model or of a model's name; raises ``UserError`` as in ``find_task``."""
     return find_task(targets_of(model), **loss_weights)
 
 
 def score_title(metric: str) -> str:
-    """The name of a score as figures and messages have it."""
+    """The name of a score in figures and messages."""
     return metric.replace("_iou", " IoU")
 
 
 def read_predictions(path: Path) -> list[Prediction]:
-    """The predictions that an evaluation has written, with their images, as their task records
-    them.
+    """Read the predictions of an evaluation; each has an image.
 
     Raises
     ------
     UserError
-        If the file is missing, or a line is no such record.
+        If the file is missing, or a line is not a prediction.
     """
     lines = read_bytes(path, "evaluate the run on it").splitlines()
     record_type, records = _record_type(lines[0] if lines else b"", path), []
@@ -297,16 +296,16 @@ def read_predictions(path: Path) -> list[Prediction]:
 
 
 def task_of_record(record: Prediction) -> Task:
-    """The task that has recorded a prediction."""
+    """The task that recorded a prediction."""
     return next(task() for task in TASKS.values() if isinstance(record, task.prediction))
 
 
 def _record_type(line: bytes, path: Path) -> type[Prediction]:
-    """The record of the task whose entries the first line of a file has."""
+    """The record type whose required entries the first line of a file has."""
     try:
         entries = msgspec.json.decode(line, type=dict[str, msgspec.Raw]).keys()
     except (msgspec.MsgspecError, UnicodeDecodeError):
-        return Prediction  # what is wrong is said when the line is read
+        return Prediction  # reading the line reports the error
     required = {
         task.prediction: {f.encode_name for f in msgspec.structs.fields(task.prediction)
                           if f.required} - {"question_index"}

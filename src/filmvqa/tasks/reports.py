@@ -15,7 +15,7 @@ from filmvqa.worlds.engine.schema import read_scene_objects
 
 #: Normal quantile of a two-sided 95% interval.
 Z95 = 1.959963984540054
-#: The sections of a report by what questions have in common: which column of ``QuestionGroups``.
+#: Sections of a report by group of questions, and their columns in ``QuestionGroups``.
 GROUPS = {
     "by_family": "families",
     "by_program_length": "program_lengths",
@@ -25,9 +25,9 @@ GROUPS = {
 
 
 def wilson_interval(correct: int, total: int) -> tuple[float, float]:
-    """95% interval of a proportion (Wilson 1927), which unlike the normal one is valid at 0 and 1.
+    """95% interval of a proportion (Wilson 1927); (0, 1) for no observations.
 
-    (0, 1) for no observations.
+    Unlike the normal interval it is valid at proportions of 0 and 1.
     """
     if total == 0:
         return 0.0, 1.0
@@ -41,27 +41,26 @@ def rows_by_group(
     row: Callable[[Tensor], dict[str, Any]], questions: QuestionGroups,
     keys: Collection[str] = tuple(GROUPS),
 ) -> dict[str, dict[str, Any]]:  # fmt: skip
-    """Sections of a report by their keys (``GROUPS``): the rows of the questions that have each of
-    the values that occur; sections whose values are not known are left out.
+    """Sections of a report by key of ``GROUPS``, with a row for each value of the section's column.
 
-    ``row`` makes one of whether each question is in it (N,).
+    Sections whose columns are not known are left out. ``row`` makes a row for the questions in a
+    boolean mask (N,).
     """
-    values = {key: getattr(questions, GROUPS[key]) for key in keys}
+    columns = {key: getattr(questions, GROUPS[key]) for key in keys}
     sections = {
-        key: {str(value): row(of.cpu() == value) for value in sorted(set(of.tolist()))}
-        for key, of in values.items()
-        if of is not None
+        key: {str(value): row(column.cpu() == value) for value in sorted(set(column.tolist()))}
+        for key, column in columns.items()
+        if column is not None
     }
-    if named := sections.get("by_group"):
+    if groups := sections.get("by_group"):
         names = {str(i): name for i, name in enumerate(questions.group_names)}
-        by_name = {names.get(number, "other"): rows for number, rows in named.items()}
+        by_name = {names.get(number, "other"): rows for number, rows in groups.items()}
         sections["by_group"] = dict(sorted(by_name.items()))
     return sections
 
 
 def type_means(scores: Tensor, names: Sequence[str], types: Tensor) -> dict[str, float]:
-    """Mean of scores (N,), for answers the share of correct ones, by the name of their type, for
-    those whose index occurs in ``types`` (N,)."""
+    """Mean of scores (N,) by type name, for the types whose index occurs in ``types`` (N,)."""
     return {
         name: float(scores[types == i].double().mean())
         for i, name in enumerate(names)
@@ -72,8 +71,10 @@ def type_means(scores: Tensor, names: Sequence[str], types: Tensor) -> dict[str,
 def section_rows(
     report: Mapping[str, Any], sections: Mapping[str, str], cells: Callable[[Any], list[str]]
 ) -> list[list[str]]:
-    """The overall row of a report as a table has it, and below their titles the rows of sections,
-    whose keys ``sections`` has by title."""
+    """The rows of a report's table: the overall row, then the rows of each section below its title.
+
+    ``sections`` maps titles to keys of the report.
+    """
     rows = [["overall", *cells(report["overall"])]]
     for title, key in sections.items():
         if section := report.get(key):
@@ -83,18 +84,18 @@ def section_rows(
 
 
 def percent(share: float | None, digits: int = 1) -> str:
-    """A share as tables have it."""
+    """A share as a percentage; ``-`` for None."""
     return "-" if share is None else f"{100 * share:.{digits}f}%"
 
 
 def percent_interval(interval: Sequence[float], digits: int = 1) -> str:
-    """An interval of shares as tables have it."""
+    """An interval of shares in percent."""
     low, high = (100 * bound for bound in interval)
     return f"{low:.{digits}f} to {high:.{digits}f}"
 
 
 def num_objects(scenes: Path, images: Tensor) -> Tensor | None:
-    """The number of objects (N,) of each image (N,); None without a scene for each."""
+    """The number of objects (N,) of each image (N,); None if an image has no scene."""
     if not scenes.exists():
         return None
     objects = read_scene_objects(scenes)

@@ -1,5 +1,4 @@
-"""Answers in words: the likeliest of the vocabulary's, and whether it is right, by type of
-question."""
+"""Answers in words: the most probable answer of the vocabulary."""
 
 from __future__ import annotations
 
@@ -20,7 +19,7 @@ from filmvqa.tasks.reports import percent, percent_interval, rows_by_group, wils
 
 
 class WordTargets(Targets):
-    """Indices of answers in the vocabulary: targets (B,)."""
+    """Indices (B,) of answers in the vocabulary."""
 
     noun: ClassVar[str] = "answers"
 
@@ -37,7 +36,7 @@ class WordTargets(Targets):
 
 
 class WordPrediction(Prediction, kw_only=True):
-    """The answer to a question, and the right one where the split has answers."""
+    """The answer to a question, and the true answer if the split has answers."""
 
     answer: Annotated[str, msgspec.Meta(min_length=1)]
     truth: str | None = None
@@ -49,7 +48,7 @@ class WordPrediction(Prediction, kw_only=True):
 
 @register_task("answers")
 class WordTask(Task):
-    """Classification: cross-entropy of logits (B, A), and whether the likeliest answer is right."""
+    """Classification: cross-entropy of logits (B, A); an answer's score is whether it is right."""
 
     targets: ClassVar[type[Targets]] = WordTargets
     metric: ClassVar[str] = "accuracy"
@@ -84,11 +83,10 @@ class WordTask(Task):
     ) -> dict[str, Any]:
         """Rows (accuracy, correct, questions, 95% interval) overall and by group of questions.
 
-        ``by_type`` has the question types (CLEVR's five), and ``other`` if there are questions of
-        none of them, ``by_function`` the functions that answer (CLEVR's thirteen) unless they are
-        the types, ``by_family``, ``by_program_length``, ``by_num_objects`` and ``by_group``, the
-        template files that questions name, those that occur; groups that are not known are left
-        out.
+        ``by_type`` has the question types (CLEVR's five), and ``other`` if some questions have none
+        of them. ``by_function`` has the programs' last functions (CLEVR's thirteen) unless these
+        are the types. ``by_family``, ``by_program_length``, ``by_num_objects`` and ``by_group``
+        (template files) have the values that occur. Groups that are not known are left out.
         """
         correct = predictions.cpu() == targets.cpu()
 
@@ -123,11 +121,12 @@ class WordTask(Task):
     def records(
         self, predictions: Tensor, targets: Tensor | None, vocabulary: Vocabulary
     ) -> list[dict[str, Any]]:
-        given = [{"answer": text} for text in self.words(predictions, vocabulary)]
+        answers = self.words(predictions, vocabulary)
         if targets is None:
-            return given
+            return [{"answer": answer} for answer in answers]
         truths = self.words(targets, vocabulary)
-        return [{**record, "truth": text} for record, text in zip(given, truths, strict=True)]
+        pairs = zip(answers, truths, strict=True)
+        return [{"answer": answer, "truth": truth} for answer, truth in pairs]
 
     def words(self, predictions: Tensor, vocabulary: Vocabulary) -> list[str]:
         texts = vocabulary.answers()
@@ -145,20 +144,24 @@ class WordTask(Task):
 
 
 def question_type_indices(questions: QuestionGroups) -> Tensor | None:
-    """Index (N,) of each question's type into its file's ``question_types``, -1 for none of them;
-    None for a file that does not tell."""
+    """Index (N,) of each question's type in ``question_types``, -1 for none.
+
+    None if the question file has no types.
+    """
     if questions.types is None:
         return None
-    of_functions = [i for i, names in enumerate(questions.question_types.values()) for _ in names]
-    by_function = torch.tensor([*of_functions, -1])  # the last entry is that of index -1
-    return by_function[questions.types]
+    types = [i for i, names in enumerate(questions.question_types.values()) for _ in names]
+    type_of_function = torch.tensor([*types, -1])  # function -1 is the last entry
+    return type_of_function[questions.types]
 
 
 def format_comparison(
     reports: dict[str, dict[str, Any]], published: dict[str, dict[str, float]] | None = None
 ) -> str:
-    """Overall accuracy and that of the question types, one column a report, and one for each of
-    ``published``, whose values are percentages by the same names."""
+    """A table of overall accuracy and accuracy by question type, with one column per report.
+
+    Each entry of ``published`` adds a column; its values are percentages by the same names.
+    """
     published = published or {}
     rows = [["", *reports, *published, "questions"]]
     first = next(iter(reports.values()))
@@ -166,7 +169,7 @@ def format_comparison(
         cells = [
             r["overall"] if name == "overall" else r["by_type"][name] for r in reports.values()
         ]
-        known = [f"{p[name]:.1f}%" if name in p else "-" for p in published.values()]
         shares = [percent(cell["accuracy"]) for cell in cells]
-        rows.append([name, *shares, *known, f"{cells[0]['questions']:,}"])
+        shares += [f"{p[name]:.1f}%" if name in p else "-" for p in published.values()]
+        rows.append([name, *shares, f"{cells[0]['questions']:,}"])
     return text_table(rows)

@@ -1,1 +1,1 @@
-"""The training loop, its state, optimizers and loggers."""
+"""The training loop, its state, optimizers, and loggers."""

@@ -1,4 +1,4 @@
-"""What is added to a task's loss: the penalty on γ and β, and supervision by programs."""
+"""Losses added to the task's loss: the penalty on γ and β, and supervision by programs."""
 
 from __future__ import annotations
 
@@ -15,24 +15,22 @@ from filmvqa.training.settings import TrainerSettings
 
 
 class AddedLosses:
-    """The losses that settings give a weight.
+    """The added losses whose weight in the settings is not 0.
 
-    ``options`` are those of the model's ``forward``, by which it returns what they need; ``spec``
-    is that of its features.
+    ``options`` are the keyword arguments that make the model's ``forward`` return the inputs of
+    these losses. ``spec`` is the feature spec of the training features.
 
     Raises
     ------
     UserError
-        If the model does not have what one of them needs.
+        If the model cannot compute the inputs of one of the losses.
     """
 
     def __init__(
         self, model: nn.Module, settings: TrainerSettings, spec: Mapping[str, Any] | None
     ) -> None:
         if settings.film_penalty and not has_film_penalty(model):
-            raise UserError(
-                "trainer.film_penalty: this model has no γ and β whose deviations to penalise"
-            )
+            raise UserError("trainer.film_penalty: this model has no γ and β to penalise; give 0")
         if settings.program_loss and not has_place_scores(model):
             raise UserError(
                 "trainer.program_loss: this model reads no maps; film_reads and film_counts do"
@@ -45,7 +43,8 @@ class AddedLosses:
             self.options["return_scores"] = True
 
     def weighted(self, returned: Iterator[Any], batch: Batch) -> Tensor | float:
-        """Their weighted sum () for a batch, of what the model has returned beside its output."""
+        """The weighted sum () of these losses; ``returned`` are the model's outputs after the
+        first."""
         total: Tensor | float = 0.0
         if self.settings.film_penalty:
             total = total + self.settings.film_penalty * next(returned)

@@ -1,4 +1,4 @@
-"""What a changed configuration means for a run that goes on."""
+"""What a changed configuration means for a resumed run."""
 
 from __future__ import annotations
 
@@ -14,29 +14,31 @@ from filmvqa.settings.nested import flatten
 from filmvqa.settings.typed import Settings, defaults_of
 from filmvqa.training.settings import RunSettings
 
-#: Keys that earlier versions did not have, and the values by which their runs go on where these are
-#: not the defaults of the settings or of the model's options.
+#: Keys that earlier versions lacked, with the values that those versions used, where these are not
+#: the defaults of the settings or of the model's options.
 ADDED_KEYS: dict[str, Any] = {
     "model.stem.coordinates": None,  # as model.coordinates
     "model.classifier.coordinates": None,
-    "train.new_words_std": 0.01,  # of words that are in the run's checkpoint by now
+    "train.new_words_std": 0.01,  # without effect: the run's checkpoint has its new words
 }
 
 
 @dataclass(frozen=True)
 class ConfigChanges:
-    """The keys whose values differ, by effect, each as ``<key> was <old>, now <new>``."""
+    """The changed keys by effect, each as ``<key> was <old>, now <new>``."""
 
     by_effect: dict[Effect, list[str]] = field(default_factory=dict)
 
     def of(self, *effects: Effect) -> list[str]:
-        """The changes of some effects."""
+        """The changes that have one of these effects."""
         return [line for effect in effects for line in self.by_effect.get(effect, [])]
 
 
 def effect_of(key: str, settings_type: type[Settings] = RunSettings) -> Effect:
-    """The effect of a key, as the annotation of its field says, or of a group that the key is in; a
-    key without counts as one that changes the result."""
+    """The effect in the annotation of the key's field, or of the nearest group that has one.
+
+    Without an annotation a key is taken to change the result.
+    """
     name, _, rest = key.partition(".")
     for note in notes_of(settings_type, name):
         if isinstance(note, Effect):
@@ -46,8 +48,10 @@ def effect_of(key: str, settings_type: type[Settings] = RunSettings) -> Effect:
 
 
 def config_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> ConfigChanges:
-    """The differences of two configurations; a key that one of them lacks has the value by which
-    versions acted that did not have it."""
+    """Compare two configurations.
+
+    A key that one of them lacks has its default, which is what versions without the key did.
+    """
     old, new = flatten(old), flatten(new)
     defaults = values_without(new.get("model.name"))
     by_effect: dict[Effect, list[str]] = {}
@@ -65,8 +69,7 @@ def values_without(model_name: Any) -> dict[str, Any]:
 
 
 def _option_defaults(model_name: Any) -> dict[str, Any]:
-    """The defaults of a model's options by their keys, with lists for tuples, as configurations
-    have them."""
+    """The defaults of a model's options by configuration key, with lists in place of tuples."""
     if model_name not in MODELS:
         return {}
     defaults = flatten({"model": with_defaults(MODELS[model_name], None)})

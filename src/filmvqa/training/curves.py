@@ -17,7 +17,7 @@ from filmvqa.tasks.protocol import TASKS, score_title
 
 
 def _evaluation_type(metric: str) -> type[msgspec.Struct]:
-    """The record of an evaluation by a task of this metric."""
+    """The type of the evaluation records of a task with this metric."""
     scores = [(f"{split}_{metric}", float) for split in ("train", "val")]
     return msgspec.defstruct(
         "Evaluation", [("step", int), *scores, ("val_by_type", dict[str, float], {})]
@@ -25,15 +25,15 @@ def _evaluation_type(metric: str) -> type[msgspec.Struct]:
 
 
 def read_evaluations(metrics: str | Path) -> list[dict[str, Any]]:
-    """The records of evaluations in a run's ``metrics.jsonl``, and in them ``metric``, the name of
-    the score, and ``train`` and ``val``, its means.
+    """Read the evaluation records of a run's ``metrics.jsonl``.
 
-    A last line without its newline, which the run is still writing, is left out.
+    Each record also gets ``metric``, the name of the score, and ``train`` and ``val``, its means.
+    A last line without a newline is ignored: the run is still writing it.
 
     Raises
     ------
     UserError
-        If the file is missing, or for an invalid line.
+        If the file is missing or a line is invalid.
     """
     lines = read_bytes(metrics, "train the run again").splitlines(keepends=True)
     if lines and not lines[-1].endswith(b"\n"):
@@ -50,22 +50,24 @@ def read_evaluations(metrics: str | Path) -> list[dict[str, Any]]:
                     evaluations.append({**record, "metric": metric, **means})
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise UserError(
-                f"{metrics}: line {number}: {error}; the run itself is in its checkpoints; "
-                "move its folder away to report the others"
+                f"{metrics}: line {number}: {error}; the run's checkpoints do not depend on this "
+                "file; move the run's folder away to report the other runs"
             ) from None
     return evaluations
 
 
 def update_curves(layout: RunLayout) -> None:
-    """Draw a run's curves, unless they are of its last record already, or cannot be drawn; of
-    several processes, the first does."""
+    """Draw a run's curves if they are out of date; a failure is only a warning.
+
+    Only the first of several processes draws.
+    """
     with going_on_without(str(layout.curves)):
         if processes.is_first() and not is_up_to_date(layout.curves, layout.metrics):
             draw_curves(layout.metrics, layout.curves)
 
 
 def draw_curves(metrics: str | Path, target: str | Path) -> None:
-    """Write a PNG of training and validation score against steps; the gap is filled."""
+    """Plot training and validation score against steps as a PNG, with the gap filled."""
     evaluations = read_evaluations(metrics)
     steps = [record["step"] for record in evaluations]
     train = [100 * record["train"] for record in evaluations]

@@ -1,5 +1,4 @@
-"""What ends training early: losses and weights that are not finite, and memory that runs out; and
-weights that are not trained though they should be."""
+"""Failures of training: losses or weights that are not finite, out of memory, unused weights."""
 
 from __future__ import annotations
 
@@ -21,7 +20,7 @@ from filmvqa.training.state import RunState
 
 
 class FiniteCheck:
-    """Checks losses and weights, and names the questions of the step at fault.
+    """Checks losses and weights; an error names the step and lists its questions.
 
     Both checks wait for the device.
     """
@@ -30,7 +29,7 @@ class FiniteCheck:
         self._state, self._loader, self._layout = state, loader, layout
 
     def check_losses(self) -> None:
-        """Raise ``UserError`` for the first loss since the last record that is not finite."""
+        """Raise ``UserError`` if a loss since the last record is not finite."""
         if self._state.questions == 0:
             return
         count = self._state.steps_in_window
@@ -39,14 +38,14 @@ class FiniteCheck:
                 raise self._error(f"the loss is {loss}", self._state.step - count + 1 + k)
 
     def check(self) -> None:
-        """Raise ``UserError`` for a loss or a weight that is not finite."""
+        """Raise ``UserError`` if a loss or a weight is not finite."""
         self.check_losses()
         for name, weight in self._state.model.named_parameters():
             if not weight.isfinite().all():
                 raise self._error(f"{name} is not finite", self._state.step)
 
     def _error(self, problem: str, step: int) -> UserError:
-        """The error, after writing the questions of the step to ``not_finite.json``."""
+        """Write the questions of the step to ``not_finite.json``; return the error to raise."""
         sampler, questions = self._state.sampler, self._loader.questions
         batches_taken = sampler.epoch * sampler.batches_per_epoch + sampler.batch
         epoch, batch = divmod(
@@ -60,7 +59,7 @@ class FiniteCheck:
         if processes.is_first():
             write_file(self._layout.not_finite, json.dumps(record) + "\n")
         saved = self._layout.last_checkpoint.exists()
-        kept = "last.pt, of an earlier step, is kept" if saved else "nothing was saved yet"
+        kept = "last.pt of an earlier step is kept" if saved else "nothing was saved yet"
         return UserError(
             f"{self._layout.folder}: {problem} at step {step}; the {len(rows)} questions of its "
             f"batch are in {self._layout.not_finite.name}, {kept}; in a new run lower optim.lr, "
@@ -71,30 +70,29 @@ class FiniteCheck:
 def describe_memory_use(
     state: RunState, settings: TrainerSettings, loader: Loader, layout: RunLayout
 ) -> str:
-    """The message for memory that runs out in a training step: what a step needs, and what to
-    lower."""
+    """The message for a training step that runs out of memory: its needs and the remedies."""
     store = loader.store
     gradients = sum(w.nbytes for w in state.model.parameters() if w.requires_grad)
     static = state.num_bytes + gradients
     resident = store.num_bytes if store.placement == "device" else 0
     images = -(-settings.batch_size // settings.questions_per_image)
     features = 4 * images * math.prod(store.shape)
-    # What the run goes on with, since it changes nothing that is computed.
+    # Another store computes the same, so the run can be resumed with it.
     elsewhere = "memory" if store.device.type == "cuda" else "stream"
-    kept = f"go on with store={elsewhere}, or " if resident else ""
+    resume = f"resume with store={elsewhere}, or " if resident else ""
     return (
         f"{layout.folder}: out of memory on {store.device} at step {state.step + 1}: weights, "
         f"gradients and optimizer take about {format_bytes(static)}, the features held there "
         f"{format_bytes(resident)}, those of a batch of {settings.batch_size} questions up to "
-        f"{format_bytes(features)}, and activations many times that; {kept}in a new run "
+        f"{format_bytes(features)}, and activations many times that; {resume}in a new run "
         "(run=<name>) lower trainer.batch_size or raise trainer.questions_per_image"
     )
 
 
 def warn_of_untrained(model: nn.Module) -> None:
-    """Name the weights that are to be trained and got no gradient: the loss does not use them."""
+    """Warn of trainable weights without a gradient, which the loss does not depend on."""
     names = [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None]
     if names and processes.is_first():
         more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-        with tqdm.external_write_mode(file=sys.stderr):  # the bar is on a line of its own
+        with tqdm.external_write_mode(file=sys.stderr):  # hides the bar meanwhile
             warn(f"no gradient reaches {', '.join(names[:5])}{more}: the loss does not use them")

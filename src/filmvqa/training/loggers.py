@@ -1,4 +1,4 @@
-"""Loggers of metrics: ``metrics.jsonl``, and optionally Weights & Biases and TensorBoard."""
+"""Loggers of metrics: ``metrics.jsonl``, and on request Weights & Biases and TensorBoard."""
 
 from __future__ import annotations
 
@@ -25,29 +25,29 @@ class Logger(Protocol):
     """The interface of loggers."""
 
     def log(self, record: dict[str, Any]) -> None:
-        """Log one record of metrics, with the key ``step``."""
+        """Log one record of metrics, whose key ``step`` is the step."""
 
     def show(self, step: int, snapshot: Snapshot) -> None:
-        """Show what the network does, at an evaluation."""
+        """Log a snapshot of the network, taken at an evaluation."""
 
     def flush(self) -> None:
-        """Flush the logged records to the disk."""
+        """Write buffered records to the disk."""
 
     def close(self) -> None:
-        """Release what the logger holds; nothing can be logged afterwards."""
+        """Close the logger; nothing can be logged afterwards."""
 
 
 class JsonlLogger:
     """Writes records to a file, one JSON object per line.
 
-    An existing file keeps its first ``records`` lines. An interrupted run wrote those that follow
-    after its last checkpoint; they will be logged again.
+    An existing file keeps its first ``records`` lines. The lines after them were logged after the
+    run's last checkpoint; the resumed run logs them again.
     """
 
     def __init__(self, path: str | Path, records: int = 0) -> None:
         self.path = Path(path)
         self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
-        self._release = weakref.finalize(self, os.close, self._descriptor)  # if it is not closed
+        self._release = weakref.finalize(self, os.close, self._descriptor)
         content = self.path.read_bytes()
         lines = content.splitlines(keepends=True)[:records]
         if lines and not lines[-1].endswith(b"\n"):
@@ -59,12 +59,14 @@ class JsonlLogger:
             os.ftruncate(self._descriptor, self._size)
 
     def log(self, record: dict[str, Any]) -> None:
-        """Append a record. Raises ``UserError`` if the disk is full; the file then ends with the
-        previous record."""
+        """Append a record.
+
+        Raises ``UserError`` if the disk is full; the file then ends with the previous record.
+        """
         line = json.dumps(record).encode() + b"\n"
         try:
             written = os.write(self._descriptor, line)
-            if written < len(line):  # the disk is full: this write raises the error
+            if written < len(line):  # the disk is full; this write raises the error
                 os.write(self._descriptor, line[written:])
         except OSError as error:
             with suppress(OSError):
@@ -75,7 +77,7 @@ class JsonlLogger:
         self._size += len(line)
 
     def show(self, step: int, snapshot: Snapshot) -> None:
-        """Nothing: the file has numbers alone."""
+        """Do nothing: the file has only numbers."""
 
     def flush(self) -> None:
         os.fsync(self._descriptor)
@@ -85,15 +87,16 @@ class JsonlLogger:
 
 
 class SideLogger:
-    """A logger beside ``metrics.jsonl``, which never ends a run: its first error is one warning,
-    and it is not called again.
+    """A logger beside ``metrics.jsonl`` that never ends a run.
+
+    Its first error is printed as a warning, and the logger is not called again.
 
     Parameters
     ----------
     title
-        Its name in the warning.
+        The logger's name in the warning.
     start
-        Opens the logger; a ``UserError`` of this alone is raised on.
+        Opens the logger. Only a ``UserError`` raised here ends the run.
     """
 
     def __init__(self, title: str, start: Callable[[], Logger]) -> None:
@@ -121,13 +124,13 @@ class SideLogger:
                 getattr(self._logger, method)(*arguments)
 
     @contextmanager
-    def _off_after_errors(self, what: str) -> Iterator[None]:
+    def _off_after_errors(self, problem: str) -> Iterator[None]:
         try:
             yield
         except Exception as error:
             if self._logger is None and isinstance(error, UserError):
                 raise
-            warn(f"{self._title} {what} ({one_line(error)}); going on without it")
+            warn(f"{self._title} {problem} ({one_line(error)}); continuing without it")
             failed, self._logger = self._logger, None
             if failed is not None:
                 with suppress(Exception):
@@ -140,7 +143,8 @@ class TensorBoardLogger:
     Parameters
     ----------
     step
-        The step from which a run goes on: what an interrupted run wrote after it is not shown.
+        The step from which the run is resumed. TensorBoard does not show later records of an
+        interrupted run.
 
     Raises
     ------
@@ -173,7 +177,7 @@ class TensorBoardLogger:
             for i, e in enumerate(snapshot.examples, 1)
         ]
         self._writer.add_text("examples", markdown_table(header, rows, 4), step)
-        if not self._pictures_are_shown:  # they are the same ones each time
+        if not self._pictures_are_shown:  # the pictures are the same at each evaluation
             self._pictures_are_shown = True
             for i, example in enumerate(snapshot.examples, 1):
                 if example.picture is not None:
@@ -194,10 +198,10 @@ def build_loggers(
     records: int = 0,
     step: int = 0,
 ) -> list[Logger]:
-    """The loggers of a run: a ``JsonlLogger`` and those that the settings ask for.
+    """The loggers of a run: a ``JsonlLogger`` and those that the settings name.
 
-    ``records`` is the number of lines that an existing ``metrics.jsonl`` keeps, and ``step`` the
-    one from which the run goes on.
+    ``records`` is the number of lines that an existing ``metrics.jsonl`` keeps, ``step`` the step
+    from which the run is resumed.
     """
     loggers: list[Logger] = [JsonlLogger(layout.metrics, records)]
     if settings.tensorboard:

@@ -16,14 +16,16 @@ from filmvqa.training.settings import OptimSettings
 
 
 def belongs_to_module(parameter_name: str, module_name: str) -> bool:
-    """Whether a parameter is in a module of the model: ``film_generator.decoder.0.weight`` is in
+    """Whether a parameter is in a module: ``film_generator.decoder.0.weight`` is in
     ``film_generator`` and in ``film_generator.decoder``."""
     return parameter_name == module_name or parameter_name.startswith(f"{module_name}.")
 
 
 def check_module_names(model: nn.Module, module_names: Sequence[str], key: str) -> None:
-    """Raise ``UserError``, which names the config key ``key``, for a module that has no parameter
-    in the model."""
+    """Raise ``UserError`` if the model has no parameter in one of the modules.
+
+    ``key`` is the configuration key that gives the names.
+    """
     parameter_names = [name for name, _ in model.named_parameters()]
     for module_name in module_names:
         if not any(belongs_to_module(name, module_name) for name in parameter_names):
@@ -32,12 +34,12 @@ def check_module_names(model: nn.Module, module_names: Sequence[str], key: str) 
 
 
 def build_optimizer(model: nn.Module, settings: OptimSettings) -> Optimizer:
-    """The optimizer of the parameters that require gradients.
+    """Build the optimizer of the parameters that require gradients.
 
     Raises
     ------
     UserError
-        If ``part_weight_decay`` names a module that the model does not have.
+        If ``part_weight_decay`` names a module that the model lacks.
     """
     module_decay = {k: v for k, v in settings.part_weight_decay.items() if v is not None}
     check_module_names(model, list(module_decay), settings.key_of("part_weight_decay"))
@@ -50,7 +52,7 @@ def build_optimizer(model: nn.Module, settings: OptimSettings) -> Optimizer:
         if parameter.ndim <= 1 and not settings.decay_norms_and_biases:
             decay = 0.0
         parameters_by_decay.setdefault(decay, []).append(parameter)
-    # A model that is not trained by gradient has one empty group.
+    # torch needs a group, also for a model without trainable weights.
     groups: list[dict[str, Any]] = [
         {"params": parameters, "weight_decay": decay}
         for decay, parameters in parameters_by_decay.items()
@@ -60,20 +62,21 @@ def build_optimizer(model: nn.Module, settings: OptimSettings) -> Optimizer:
 
 
 def clipped_parts(model: nn.Module) -> list[list[nn.Parameter]]:
-    """The parameters of the parts whose gradients ``trainer.grad_clip_by_part`` clips apart: the
-    encoder with the FiLM generator, which is the original code's generator, and the network, which
-    is all else.
+    """Split the parameters into the two parts that ``trainer.grad_clip_by_part`` clips separately.
+
+    The first part is the encoder with the FiLM generator (the "generator" of the original code),
+    the second is the rest of the network.
 
     Raises
     ------
     UserError
-        For a model without a FiLM generator.
+        If the model has no FiLM generator.
     """
     parts: dict[bool, list[nn.Parameter]] = {True: [], False: []}
     parameters = list(model.named_parameters())
     if not is_modulated(model):
         raise UserError(
-            "trainer.grad_clip_by_part: this model has no FiLM generator to clip apart; leave it "
+            "trainer.grad_clip_by_part: this model has no FiLM generator to clip separately; give "
             "false"
         )
     for name, parameter in parameters:
@@ -88,7 +91,7 @@ def depends_on_total(schedule: str) -> bool:
 
 
 def build_schedule(optimizer: Optimizer, settings: OptimSettings, total_steps: int) -> LambdaLR:
-    """The learning-rate schedule of a run of ``total_steps`` steps."""
+    """Build the learning-rate schedule of a run of ``total_steps`` steps."""
     warmup_steps = settings.warmup_steps
 
     def factor(step: int) -> float:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-#: Number of evaluations without an improvement of validation accuracy after which a run overfits.
+#: A run overfits if this many evaluations bring no better validation score, and the gap grows.
 PATIENCE = 3
-#: The least increase of validation accuracy that is an improvement.
+#: The smallest increase of the validation score that counts as an improvement.
 MIN_IMPROVEMENT = 0.002
-#: The least growth of the gap between training and validation accuracy that is overfitting.
+#: The smallest growth of the gap between training and validation score that counts.
 MIN_GAP_GROWTH = 0.01
 
 
@@ -18,16 +18,16 @@ def overfitting_warning(history: list[dict[str, Any]], metric: str = "val_accura
     Parameters
     ----------
     history
-        A run's evaluations so far: ``step``, ``metric`` and ``gap``, which is training minus
-        validation score.
+        The run's evaluations so far, each with ``step``, ``metric``, and ``gap``, which is training
+        score minus validation score.
     metric
         The name of the mean validation score.
 
     Returns
     -------
     str or None
-        The warning; None if the run does not overfit, or if it did at the previous evaluation
-        already, so that each period of overfitting is reported once.
+        The warning. None if the run does not overfit, or already did at the previous evaluation:
+        each period of overfitting is reported once.
     """
     if _describe(history[:-1], metric) is not None:
         return None
@@ -35,7 +35,7 @@ def overfitting_warning(history: list[dict[str, Any]], metric: str = "val_accura
 
 
 def _describe(history: list[dict[str, Any]], metric: str) -> str | None:
-    """A description of the overfitting at the last evaluation; None if there is none."""
+    """Describe the overfitting at the last evaluation; None if there is none."""
     if len(history) <= PATIENCE:
         return None
     best = history[0]
@@ -47,8 +47,8 @@ def _describe(history: list[dict[str, Any]], metric: str) -> str | None:
     if len(since_best) <= PATIENCE or gap_growth < MIN_GAP_GROWTH:
         return None
     return (
-        f"overfitting: since step {best['step']} validation stands still at "
-        f"{100 * best[metric]:.1f}% while the gap to training grew from "
+        f"overfitting: since step {best['step']} validation has not improved on "
+        f"{100 * best[metric]:.1f}%, and the gap to training grew from "
         f"{100 * best['gap']:.1f} to {100 * since_best[-1]['gap']:.1f} points; regularise "
         "(optim.weight_decay, optim.part_weight_decay, trainer.film_penalty, dropout) or stop"
     )

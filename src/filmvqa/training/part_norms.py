@@ -1,4 +1,4 @@
-"""How large gradients and updates are, by part of the model."""
+"""Norms of gradients and updates, by part of the model."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from torch import Tensor, nn
 
 
 class PartNorms:
-    """Norms of the gradients, before clipping, and of the updates of single steps, for each part
-    of a model that is trained (a part is a child of the model's module).
+    """Norms of the gradients before clipping, and of the updates, of single training steps.
 
-    The two methods surround what changes gradients and weights; the norms stay on the device until
+    A part is a child module that has trainable weights. Call ``before_update`` before gradients are
+    clipped, and ``after_update`` after the optimizer's step. The norms stay on the device until
     ``take``.
     """
 
@@ -25,7 +25,7 @@ class PartNorms:
 
     @torch.no_grad()
     def before_update(self) -> None:
-        """After the gradients were computed, before they are clipped."""
+        """Measure the gradients, and keep the weights."""
         for name, weights in self._parts.items():
             gradients = [weight.grad for weight in weights if weight.grad is not None]
             self._norms[f"gradient_norm/{name}"] = _norm(gradients, weights[0])
@@ -33,13 +33,14 @@ class PartNorms:
 
     @torch.no_grad()
     def after_update(self) -> None:
-        """After the step of the optimizer."""
+        """Measure the change of the weights."""
         for name, weights in self._parts.items():
             changes = torch._foreach_sub(list(weights), self._before.pop(name))
             self._norms[f"update_norm/{name}"] = _norm(list(changes), weights[0])
 
     def take(self) -> dict[str, dict[str, float]]:
-        """The norms that were measured last, by kind and part; empty if there were none."""
+        """Return the last norms as ``{"gradient_norm": {part: norm}, "update_norm": ...}``, and
+        forget them."""
         record: dict[str, dict[str, float]] = {}
         for key, norm in self._norms.items():
             kind, _, name = key.partition("/")

@@ -1,4 +1,4 @@
-"""A run before its first step: settings, data, model and state."""
+"""Preparation of a run before its first step: data, model and state."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ from filmvqa.training.transfer import freeze_except, training_mode, warm_start
 class PreparedRun:
     """A run that is ready to be restored, recorded and trained.
 
-    ``metadata`` is what its checkpoints hold beside the state, ``subset`` the training images, and
-    ``val_rows`` (M,) are the validation questions.
+    ``subset`` are the training images, ``val_rows`` (M,) the validation questions, and ``metadata``
+    the entries of the run's checkpoints beside the state.
     """
 
     layout: RunLayout
@@ -53,7 +53,7 @@ class PreparedRun:
     metadata: dict[str, Any]
 
     def close(self) -> None:
-        """Release the files of the data."""
+        """Close the data files."""
         self.train.close()
         self.val.close()
 
@@ -61,13 +61,13 @@ class PreparedRun:
 def prepare_run(
     layout: RunLayout, settings: RunSettings, *, saved: dict[str, Any] | None = None
 ) -> PreparedRun:
-    """Open the data and build the model and the state; nothing is written.
+    """Open the data, and build the model and the state; write nothing.
 
     Parameters
     ----------
     saved
-        The content of the run's checkpoint that is about to be restored: then ``init_from`` is not
-        read, and the range of the features is that of the checkpoint. None: the run begins.
+        The content of the run's last checkpoint, from which the run is resumed: ``init_from`` is
+        then not read, and the range of the features is the checkpoint's. None for a new run.
 
     Raises
     ------
@@ -81,7 +81,7 @@ def prepare_run(
     if data.train_split == data.val_split and data.fraction == 1:
         raise UserError(
             f"data.train_split and data.val_split are both {data.train_split!r}: give a "
-            "data.fraction below 1, so that images are left to validate on"
+            "data.fraction below 1, so that images are left for validation"
         )
     vocabulary = Vocabulary.load(data.layout.vocabulary)
     device = choose_device(settings.device)
@@ -103,7 +103,7 @@ def prepare_run(
             loaders.append(loader)
         _check_splits(data, *loaders)
         run = _build_run(layout, settings, vocabulary, device, *loaders, saved=saved)
-        opened.pop_all()  # they are the run's to close now
+        opened.pop_all()  # the run closes the loaders
         return run
 
 
@@ -117,7 +117,7 @@ def _build_run(
     *,
     saved: dict[str, Any] | None,
 ) -> PreparedRun:
-    """Build the model and the state for data that are open."""
+    """Build the model and the state for opened data."""
     data, files, transfer = settings.data, settings.data.layout, settings.train
     subset = train.questions.image_subset(data.fraction, settings.seed)
     same_split = data.train_split == data.val_split
@@ -125,7 +125,7 @@ def _build_run(
     if not len(val_rows):
         raise UserError(
             f"data.fraction={data.fraction} takes all images of {data.train_split}, and "
-            "leaves none to validate on; lower it"
+            "leaves none for validation; lower it"
         )
     torch.manual_seed(settings.seed)
     model_kwargs = {k: v for k, v in settings.model.items() if k != "name"} | {
@@ -136,12 +136,12 @@ def _build_run(
     model = build_model(settings.model["name"], **model_kwargs).to(device)
     _fit_counts(model, train, subset)
     if transfer.init_from is not None and saved is None:
-        known, new = warm_start(
+        shared_words, new_words = warm_start(
             model, settings.model["name"], transfer.init_from, vocabulary,
             new_words_std=transfer.new_words_std, feature_spec=train.store.feature_spec,
             new_parts=transfer.trainable or (),
         )  # fmt: skip
-        print(f"begins from {transfer.init_from}: {known} words known, {new} new")
+        print(f"starting from {transfer.init_from}: {shared_words} words known, {new_words} new")
     freeze_except(model, transfer.trainable)
     if settings.accelerate:
         acceleration = accelerate(model)
@@ -162,7 +162,7 @@ def _build_run(
         "backbone": train.store.feature_spec,
         "inputs": record_inputs(vocabulary, {data.train_split: train, data.val_split: val}),
         "feature_range": _feature_range(train, subset, saved),
-        # None: all; otherwise evaluations of that split leave these images out.
+        # None if all; otherwise evaluations of this split leave these images out.
         "train_images": None if data.fraction == 1 else subset.images,
     }
     seed_process()
@@ -173,15 +173,20 @@ def _build_run(
 def _feature_range(
     train: Loader, subset: ImageSubset, saved: dict[str, Any] | None
 ) -> dict[str, Any]:
-    """The range of the training images' features, which takes reading many of them: a checkpoint
-    has it already, unless an earlier version wrote it. Its data are the same, or it is refused."""
-    known: dict[str, Any] | None = None if saved is None else saved.get("feature_range")
-    return known or asdict(feature_range(train.store, subset.images))
+    """The range of the training images' features.
+
+    Measuring it reads many images, so a resumed run takes the range of its checkpoint, which
+    versions before this entry did not write.
+    """
+    recorded: dict[str, Any] | None = None if saved is None else saved.get("feature_range")
+    return recorded or asdict(feature_range(train.store, subset.images))
 
 
 def _fit_counts(model: nn.Module, train: Loader, subset: ImageSubset) -> None:
-    """Fit a model that counts training questions instead of being trained by gradient, such as the
-    question-type baseline."""
+    """Fit a model that counts training questions, such as the question-type baseline.
+
+    Such a model is not trained by gradient; other models are left unchanged.
+    """
     if not isinstance(model, Counted):
         return
     questions = train.questions
@@ -195,8 +200,7 @@ def _fit_counts(model: nn.Module, train: Loader, subset: ImageSubset) -> None:
 def _build_sampler(
     settings: RunSettings, model: nn.Module, train: Loader, subset: ImageSubset
 ) -> EpochSampler:
-    """The sampler of the training questions, whose batches the model's batch norms can be trained
-    on."""
+    """Build the sampler of training batches, on which the model's batch norms can be trained."""
     trainer = settings.trainer
     training_mode(model, settings.train.frozen_batch_norm)
     norms = norms_of_one_value(model, train, subset.rows[:1], 1)
@@ -217,7 +221,8 @@ def _build_sampler(
     )  # fmt: skip
     if norms:
         training_mode(model, settings.train.frozen_batch_norm)
-        if norms := norms_of_one_value(model, train, subset.rows[:1], 2):  # of the image alone
+        # Norms that also get a single value from two questions do not depend on the question.
+        if norms := norms_of_one_value(model, train, subset.rows[:1], 2):
             total_steps = trainer.total_steps(sampler.batches_per_epoch)
             check_images_per_batch(sampler, total_steps, norms[0])
     return sampler
@@ -226,17 +231,17 @@ def _build_sampler(
 def _stages(
     curriculum: Sequence[CurriculumStage], train: Loader, rows: Tensor
 ) -> list[tuple[int, Tensor]]:
-    """The stages as ``EpochSampler`` takes them, of the training questions ``rows``."""
+    """The curriculum's stages for ``EpochSampler``, given the training questions ``rows``."""
     questions, stages = train.questions, []
     for stage in curriculum:
         is_member = torch.ones(len(rows), dtype=torch.bool)
         if stage.program_length is not None:
             if questions.program_lengths is None:
-                raise UserError(f"{questions.path}: has no programs for data.curriculum to go by")
+                raise UserError(f"{questions.path}: has no programs for data.curriculum to use")
             is_member &= questions.program_lengths[rows] <= stage.program_length
         if stage.families is not None:
             if questions.families is None:
-                raise UserError(f"{questions.path}: has no families for data.curriculum to go by")
+                raise UserError(f"{questions.path}: has no families for data.curriculum to use")
             is_member &= torch.isin(questions.families[rows], torch.tensor(stage.families))
         if not is_member.any():
             raise UserError(
@@ -248,7 +253,7 @@ def _stages(
 
 
 def _check_splits(data: DataSettings, train: Loader, val: Loader) -> None:
-    """Raise ``UserError`` for what training or the first evaluation would fail on."""
+    """Raise ``UserError`` if training or its first evaluation would fail on the data."""
     for loader, key, purpose in (
         (train, "data.train_split", "to train on"),
         (val, "data.val_split", "to compare with"),
@@ -269,7 +274,7 @@ def _check_splits(data: DataSettings, train: Loader, val: Loader) -> None:
     specs = (train.store.feature_spec, val.store.feature_spec)
     if specs[0] is None or specs[1] is None:
         return
-    # ``weights`` is only a file's name.
+    # ``weights`` is the name of a file, which may be renamed.
     names = [name for name in (*FEATURE_SPEC, FRONT_END) if name != "weights"]
     changed = [name for name in names if specs[0].get(name) != specs[1].get(name)]
     message = f"{val_path}: differs from {train_path} in {', '.join(changed)}"
@@ -280,7 +285,7 @@ def _check_splits(data: DataSettings, train: Loader, val: Loader) -> None:
 
 
 def out_of_memory_message(layout: RunLayout, store: str, device: torch.device) -> str:
-    """The message for memory that runs out before the first step."""
+    """The message if memory runs out before the first step."""
     begin = f"{layout.folder}: out of memory on {device} before the first step: "
     smaller = "a smaller model in a new run"
     if store == "stream":

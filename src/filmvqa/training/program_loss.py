@@ -1,4 +1,4 @@
-"""Supervision by programs: reads are to find what a program names, sets to have what it counts."""
+"""Supervision by programs: the objects that a program names or counts supervise reads and sets."""
 
 from __future__ import annotations
 
@@ -15,32 +15,33 @@ from filmvqa.models.protocols import PlaceScores
 from filmvqa.system.devices import at_least_float32
 from filmvqa.system.errors import UserError
 
-#: Stands for an object that no place shows.
+#: The place of an object that no place shows.
 _NOWHERE = -1
 
 
 def program_loss(scores: PlaceScores, batch: Batch, spec: Mapping[str, Any] | None) -> Tensor:
     """The mean loss () of a batch's questions.
 
-    The k-th referent of a question is to be found by the read of block k: the loss is the mean
-    cross-entropy of its place. The k-th set that is counted is to be the last block's k-th: the
-    loss is the mean binary cross-entropy at the places of objects. What places without an object's
-    centre count, the network's weights of places tell, which no question changes.
+    The read of block k should find the question's k-th referent: its loss is the cross-entropy of
+    the referent's place, averaged over referents. The k-th set of the last block should be the k-th
+    set that the program counts: its loss is the binary cross-entropy, averaged over the places that
+    contain an object's centre. How much the other places count is learned by weights of places that
+    do not depend on the question.
 
     Parameters
     ----------
     scores
-        Of the batch's questions.
+        The network's scores of places for the batch's questions.
     batch
-        With what its programs name.
+        A batch with the objects that its programs name.
     spec
-        Of its features, which tells whether they are slots.
+        The feature spec, which says whether the features are slots.
 
     Raises
     ------
     UserError
-        If features are slots and the network's map has other places, or nothing is known of
-        programs, as in a benchmark.
+        If features are slots and the network's map has another number of places, or if the batch
+        has no programs, as in a benchmark.
     """
     if batch.named is None:
         raise UserError(
@@ -79,13 +80,13 @@ def program_loss(scores: PlaceScores, batch: Batch, spec: Mapping[str, Any] | No
 
 
 def _mean(losses: Tensor, counts: Tensor) -> Tensor:
-    """The means (B,) of those of each question's losses (B, ...) that count; 0 of none."""
+    """The mean (B,) of each question's losses (B, ...) where ``counts``; 0 if none counts."""
     total = (losses * counts).flatten(1).sum(1)
     return total / counts.flatten(1).sum(1).clamp(min=1)
 
 
 def _places_in_map(positions: Tensor, size: tuple[int, int]) -> Tensor:
-    """The places (U, O) of a map of ``size`` (H, W) in which positions (U, O, 2) are."""
+    """The places (U, O) of positions (U, O, 2) in a map of ``size`` (H, W)."""
     height, width = size
     is_there = positions.isfinite().all(2)
     x, y = positions.nan_to_num(0.0).clamp(0, 1 - 1e-6).unbind(2)
@@ -94,8 +95,11 @@ def _places_in_map(positions: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _nearest_slots(positions: Tensor, slots: Tensor) -> Tensor:
-    """The slots (U, O) nearest to positions (U, O, 2), of those of (U, N, 2) to which no other
-    position is nearer: an object that the front end has not found has none."""
+    """The slots (U, O) nearest to positions (U, O, 2), among slots at (U, N, 2).
+
+    A position gets no slot if another position is nearer to its nearest slot: the front end missed
+    the object.
+    """
     exact = "donot_use_mm_for_euclid_dist"
     distances = torch.cdist(positions, slots, compute_mode=exact)  # (U, O, N)
     distances = distances.nan_to_num(torch.inf, posinf=torch.inf)

@@ -1,4 +1,4 @@
-"""A run that goes on from its last checkpoint."""
+"""Resuming a run from its last checkpoint."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ from filmvqa.training.prepare import PreparedRun
 
 
 def load_last_checkpoint(layout: RunLayout, *, resume: bool) -> dict[str, Any] | None:
-    """The content of a run's last checkpoint, None if there is none.
+    """Load a run's last checkpoint; None if there is none.
 
     Raises
     ------
     UserError
-        If ``resume`` is False, or the file is a link that leads nowhere.
+        If there is one and ``resume`` is False, or if it is a broken link.
     """
     path = layout.last_checkpoint
     if not os.path.lexists(path):
         return None
     if path.is_symlink() and not path.exists():
         raise UserError(
-            f"{path}: is a link to {path.readlink()}, which is not there; bring that back, or "
+            f"{path}: is a link to {path.readlink()}, which is missing; restore that file, or "
             "choose another run=<name>"
         )
     if not resume:
-        raise UserError(f"{layout.folder}: holds a run already; resume=true goes on with it")
+        raise UserError(f"{layout.folder}: already holds a run; resume=true resumes it")
     return load_checkpoint(path)
 
 
 def check_config(layout: RunLayout, saved: dict[str, Any], config: dict[str, Any]) -> ConfigChanges:
-    """What changed in the config since a checkpoint was saved; said, if the run can go on with it.
+    """Compare the config with that of a checkpoint, and print changes that allow to resume.
 
     Raises
     ------
@@ -52,50 +52,51 @@ def check_config(layout: RunLayout, saved: dict[str, Any], config: dict[str, Any
             f"{layout.folder}: holds a run of another config ({'; '.join(refused)}), which would "
             "change its result; choose another run=<name>"
         )
-    if goes_on := changes.of(Effect.NONE, Effect.DATA, Effect.LENGTH):
-        print(f"{layout.folder}: goes on though its config changed: {'; '.join(goes_on)}")
-    if rounds := changes.of(Effect.ROUNDING):
-        warn(f"{layout.folder}: goes on where bits may differ ({'; '.join(rounds)})")
+    if allowed := changes.of(Effect.NONE, Effect.DATA, Effect.LENGTH):
+        print(f"{layout.folder}: resuming although its config changed: {'; '.join(allowed)}")
+    if rounding := changes.of(Effect.ROUNDING):
+        warn(f"{layout.folder}: resuming where bits may differ ({'; '.join(rounding)})")
     return changes
 
 
 def restore_run(run: PreparedRun, saved: dict[str, Any], changes: ConfigChanges) -> None:
-    """Set the run's state to that of a checkpoint, from whose config that of the run differs by
-    ``changes``.
+    """Restore the run's state from a checkpoint; ``changes`` are the changes of its config.
 
     Raises
     ------
     UserError
-        If the data changed, the run cannot end where it now should, or the checkpoint does not fit.
+        If the data changed, the changed length is not possible, or the checkpoint does not fit.
     """
     layout, state, path = run.layout, run.state, run.layout.last_checkpoint
     if changed := changed_inputs(saved["inputs"], run.metadata["inputs"]):
         keys = "; ".join(changes.of(Effect.DATA))
         raise UserError(
             f"{layout.folder}: {' and '.join(changed)} changed since the run began"
-            f"{f' ({keys})' if keys else ''}; bring the data back, or choose another run=<name>"
+            f"{f' ({keys})' if keys else ''}; bring back the data, or choose another run=<name>"
         )
     try:
         recut_rows = state.load_state_dict(saved)
     except (KeyError, RuntimeError, TypeError, ValueError, AttributeError) as error:
         raise UserError(
-            f"{path}: training cannot go on with it ({one_line(error)}); {other_file_remedy(path)}"
+            f"{path}: training cannot resume from it ({one_line(error)}); {other_file_remedy(path)}"
         ) from None
     _check_length(run, saved, changes)
     state.finished = state.has_ended(run.settings.trainer.patience)
     if state.finished:
         return
-    print(f"{layout.folder}: going on from step {state.step}")
+    print(f"{layout.folder}: resuming from step {state.step}")
     if recut_rows:
         warn(
-            f"{layout.folder}: was saved by a version that cut an epoch's last batches otherwise: "
-            f"in this epoch {recut_rows} of its questions come twice or not at all"
+            f"{layout.folder}: was saved by a version that cut an epoch's last batches differently:"
+            f" in this epoch {recut_rows} of its questions come twice or not at all"
         )
 
 
 def _check_length(run: PreparedRun, saved: dict[str, Any], changes: ConfigChanges) -> None:
-    """Raise ``UserError`` for a changed number of steps that what was computed depends on, or that
-    the run has passed."""
+    """Raise ``UserError`` if the number of steps changed and this is not possible.
+
+    The learning rates so far may depend on the number, or the run may have passed the new end.
+    """
     state, trainer = run.state, run.settings.trainer
     changed = "; ".join(changes.of(Effect.LENGTH))
     if not changed or state.total_steps == 0:
@@ -111,22 +112,22 @@ def _check_length(run: PreparedRun, saved: dict[str, Any], changes: ConfigChange
             f"{run.layout.folder}: {changed}: with optim.schedule={schedule} the learning rates of "
             f"the {state.step} steps done are those of a run of {old_total} steps, not "
             f"{state.total_steps}; choose another run=<name> (train.init_from="
-            f"{run.layout.best_checkpoint} begins with its weights)"
+            f"{run.layout.best_checkpoint} starts from its weights)"
         )
     if state.step > state.total_steps:
         raise UserError(
-            f"{run.layout.folder}: {changed}: the run is at step {state.step} already, and would "
+            f"{run.layout.folder}: {changed}: the run is already at step {state.step}, and would "
             f"end at {state.total_steps}; raise it, or choose another run=<name>"
         )
 
 
 def note_environment(run: PreparedRun) -> None:
-    """Record what the run runs in, if it differs from before; warn if it does."""
+    """Record the environment of the run; warn if it changed since the run was interrupted."""
     state, now = run.state, environment(run.device)
     if state.environments:
         last = {k: v for k, v in state.environments[-1].items() if k != "from_step"}
         if now == last:
             return
         changed = "; ".join(differences(last, now))
-        warn(f"{run.layout.folder}: goes on where bits may differ ({changed})")
+        warn(f"{run.layout.folder}: resuming where bits may differ ({changed})")
     state.environments.append({"from_step": state.step, **now})

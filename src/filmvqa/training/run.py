@@ -1,4 +1,4 @@
-"""One training run in its folder: prepared, restored, recorded and trained."""
+"""A training run in its folder: prepare, restore, record and train it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from filmvqa.training.transfer import count_weights
 def train_run(
     folder: str | Path, settings: RunSettings, *, end_after: EndAfter | None = None
 ) -> float:
-    """Train in ``folder``, from its ``last.pt`` on if there is one.
+    """Train in ``folder``; resume from its ``last.pt`` if there is one.
 
     Parameters
     ----------
@@ -42,23 +42,23 @@ def train_run(
     Returns
     -------
     float
-        The best mean validation score; a run that had finished returns its own.
+        The best mean validation score, also of a run that had already finished.
 
     Raises
     ------
     UserError
-        If the folder holds a run whose config differs in what changes the result
-        (``config_changes``), or a file or an option does not fit.
+        If the folder holds a run of a config that gives another result (``config_changes``), or a
+        file or an option does not fit.
     """
     settings.check_models()
     layout = RunLayout(Path(folder))
     with folder_lock(layout.folder):
-        processes.gathered(None)  # the first has the lock, and has written what it had to write
+        processes.gathered(None)  # wait until the first process has the lock
         saved = load_last_checkpoint(layout, resume=settings.resume)
         changes = ConfigChanges()
         if saved is not None:
             changes = check_config(layout, saved, settings.config)
-            # Which data they are, and whether the run has ended, takes more than the config.
+            # After other changes, whether it has ended is only known once the data are open.
             if saved["progress"]["finished"] and not changes.of(Effect.DATA, Effect.LENGTH):
                 return _finished_already(layout, settings, saved["progress"]["best_accuracy"])
         if processes.is_first():
@@ -87,14 +87,14 @@ def _finished_already(
     layout: RunLayout, settings: RunSettings, best_score: float, *, ended_early: bool = False
 ) -> float:
     best = float(best_score)
-    remedy = "; it ended early: raise trainer.patience to go on" if ended_early else ""
+    remedy = "; it ended early: raise trainer.patience to continue" if ended_early else ""
     score = f"{task_of(settings.model['name']).score_title} {100 * best:.2f}%"
-    print(f"{layout.folder}: finished already, best validation {score}{remedy}")
+    print(f"{layout.folder}: already finished, best validation {score}{remedy}")
     return best
 
 
 def record_run(run: PreparedRun) -> None:
-    """Print what is trained, and write the run's config, provenance and training images."""
+    """Print the model's size, and write the run's config, provenance and training images."""
     layout, settings, state, subset = run.layout, run.settings, run.state, run.subset
     data = settings.data
     weights, trained = count_weights(state.model)
@@ -116,7 +116,7 @@ def record_run(run: PreparedRun) -> None:
 
 
 def fit_run(run: PreparedRun, end_after: EndAfter | None = None) -> float:
-    """Train to the end; returns the best validation score."""
+    """Train to the end; return the best mean validation score."""
     layout, settings, state = run.layout, run.settings, run.state
     loggers = []
     if processes.is_first():
@@ -129,7 +129,7 @@ def fit_run(run: PreparedRun, end_after: EndAfter | None = None) -> float:
 
 
 def trainer_of(run: PreparedRun, loggers: list[Logger]) -> Trainer:
-    """The trainer of a run, with the loggers that it calls."""
+    """The trainer of a prepared run."""
     settings = run.settings
     return Trainer(
         run.state, settings.trainer, run.train, run.val, run.layout, run.metadata, loggers,
@@ -139,8 +139,10 @@ def trainer_of(run: PreparedRun, loggers: list[Logger]) -> Trainer:
 
 
 def _check_room_for_checkpoints(run: PreparedRun) -> None:
-    """Raise ``UserError`` unless the checkpoints have room: the best, the last, one that is being
-    written, and those that are kept besides."""
+    """Raise ``UserError`` unless the disk has room for the checkpoints.
+
+    These are the best, the last, one that is being written, and those of ``keep_best``.
+    """
     kept = run.settings.trainer.keep_best
     count = 3 if kept == 1 else 3 + kept
     written = sum(path.stat().st_size for path in run.layout.folder.glob("*.pt"))

@@ -1,4 +1,4 @@
-"""What a run trains, on what and how: the settings of ``configs/train.yaml``."""
+"""The settings of a training run, as in ``configs/train.yaml``."""
 
 from __future__ import annotations
 
@@ -42,47 +42,47 @@ class TrainerSettings(Settings):
     Attributes
     ----------
     max_steps
-        Ends training if ``max_epochs`` does not.
+        Number of steps, if fewer than ``max_epochs`` has; None for those of ``max_epochs``.
     eval_every
-        Steps between evaluations; None: an epoch.
+        Steps between evaluations; None for one evaluation per epoch.
     log_every
         Steps between records of the training loss.
     patience
-        Evaluations without a better validation accuracy after which training ends.
+        Training ends after this many evaluations without a better validation score; None for
+        never.
     grad_clip
-        Largest norm of the gradient.
+        Largest norm of the gradient; None for no limit.
     grad_clip_by_part
-        Whether the gradients of encoder with FiLM generator and of the network are clipped apart,
-        as in the original code, instead of together.
+        Whether to clip the gradients of encoder and FiLM generator separately from those of the
+        other parts, as in the original code.
     questions_per_image
-        Above 1, images are drawn, and this many of their questions taken together, so that what
-        does not depend on the question is computed once for them.
+        If above 1, images are drawn, and this many questions of each are put into a batch, so that
+        the parts of the network that do not depend on the question run once for them.
     shuffle
-        Draw the questions in another order each epoch; otherwise in the file's order.
+        Whether each epoch has another order of questions; otherwise it is the file's order.
     channels_last
         Memory order of features.
     compile
-        Compile what follows the encoder with torch.compile.
+        Whether to compile all parts but the encoder with torch.compile.
     train_sample, val_sample
-        Number of training questions scored beside validation, to show overfitting, and of
-        validation questions scored while training (None: all).
+        Number of training questions scored at evaluations, to show overfitting, and of validation
+        questions; None for all.
     ema_decay
-        Decay of an exponential moving average of the weights, which is what is scored; None: none.
+        Decay of an exponential moving average of the weights, which is evaluated in place of the
+        weights; None for no average.
     bce_weight, dice_weight
-        Weights in the loss of masks of binary cross-entropy and of 1 minus the Dice coefficient.
+        Weights of binary cross-entropy and of 1 minus the Dice coefficient in the loss of masks.
     film_penalty
-        Weight in the loss of the model's penalty on the deviations of γ and β.
+        Weight of the model's penalty on the deviations of γ and β.
     program_loss
-        Weight in the loss of how far the model's reads are from the objects that programs name, and
-        its sets from those that are counted: supervision by programs.
+        Weight of the supervision by programs (``training.program_loss``).
     sync_batch_norm
-        Whether batch norm normalises by all processes' parts of a batch; otherwise by each one's
-        own, which for two processes is the batch norm of a batch of half the size.
+        Whether batch norm uses the statistics of the whole batch; otherwise each process uses those
+        of its part, which for two processes is batch norm with half the batch size.
     keep_best
-        How many of the best checkpoints are kept: ``best.pt``, and of more than one each under its
-        step.
+        Number of best checkpoints to keep: ``best.pt``, and if more than 1 also one file per step.
     checkpoint_minutes, checkpoint_steps
-        How often ``last.pt`` is written between evaluations; None: not by time, not by steps.
+        How often ``last.pt`` is written between evaluations; None for never.
     """
 
     node: ClassVar[str] = "trainer"
@@ -113,14 +113,14 @@ class TrainerSettings(Settings):
     checkpoint_steps: Annotated[Positive | None, Effect.NONE] = None
 
     def total_steps(self, batches_per_epoch: int) -> int:
-        """Steps of a run that nothing ends early."""
+        """Number of steps of a run that does not end early."""
         steps = self.max_epochs * batches_per_epoch
         return steps if self.max_steps is None else min(steps, self.max_steps)
 
 
 @dataclass(frozen=True)
 class OptimSettings(Settings):
-    """The optimizer and the schedule of its learning rate, as in ``configs/optim``.
+    """The optimizer and its learning-rate schedule, as in ``configs/optim``.
 
     ``adam`` adds weight decay to the gradient, as the paper does (section 4.1); ``adamw`` decouples
     it from the gradient (Loshchilov and Hutter 2019).
@@ -128,17 +128,16 @@ class OptimSettings(Settings):
     Attributes
     ----------
     part_weight_decay
-        Weight decay by the name of a module, such as ``film_generator``; None is
-        ``weight_decay``.
+        Weight decay by module name, such as ``film_generator``; None for ``weight_decay``.
     decay_norms_and_biases
         Whether weight decay applies to parameters of one dimension: biases, and the scales of
         normalization layers.
     fused
         Whether the optimizer updates the parameters in one pass per step instead of several.
     schedule
-        ``constant`` is the paper's; ``cosine`` decays to zero at the last step.
+        ``constant`` as in the paper, or ``cosine``, which decays to zero at the last step.
     warmup_steps
-        Both schedules start with a linear warm-up of so many steps.
+        Length of the linear warm-up with which both schedules start.
     """
 
     node: ClassVar[str] = "optim"
@@ -155,8 +154,8 @@ class OptimSettings(Settings):
 
 @dataclass(frozen=True)
 class LoggerSettings(Settings):
-    """Where metrics go beside ``metrics.jsonl``, as in ``configs/logger``: to Weights & Biases,
-    in a ``project`` of it, and to TensorBoard."""
+    """Loggers beside ``metrics.jsonl``, as in ``configs/logger``: Weights & Biases, with its
+    ``project``, and TensorBoard."""
 
     node: ClassVar[str] = "logger"
 
@@ -172,11 +171,11 @@ class TransferSettings(Settings):
     Attributes
     ----------
     init_from
-        A checkpoint whose weights training begins with, word by word.
+        A checkpoint from whose weights training starts; embeddings are matched by word.
     new_words_std
-        Of the embeddings of words that ``init_from`` does not have, as in ``warm_start``.
+        Standard deviation of the embeddings of new words, as in ``warm_start``.
     trainable
-        The parts of the model that are trained, such as ``film_generator``; None: all.
+        The parts of the model that are trained, such as ``film_generator``; None for all.
     frozen_batch_norm
         Whether batch norms of frozen parts keep their statistics (``eval``) or estimate them from
         each batch (``train``).
@@ -192,32 +191,32 @@ class TransferSettings(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class RunSettings(ProgramSettings):
-    """What a run trains, on what and how.
+    """The settings of a training run.
 
     Attributes
     ----------
     model
         ``name`` of a model, and its options.
     name, run
-        The folder of the run is ``run`` below ``outputs/<name>``.
+        The run's folder is ``outputs/<name>/<run>``.
     ablation
-        A label for reports: what the run's experiment leaves out or replaces.
+        A label for reports: what the experiment leaves out or replaces.
     seed
-        Of the initial weights, the questions' order, dropout, and the images that are chosen.
+        Seed of the initial weights, the order of questions, dropout, and the choice of images.
     device
-        As ``choose_device`` takes it.
+        As in ``choose_device``.
     store
-        Where features live, as ``open_feature_store`` takes it.
+        Where features are stored, as in ``open_feature_store``.
     accelerate
-        Whether modules of the network are replaced by faster forms of the same (``auto``), or it
-        computes by the code of ``models`` alone (false).
+        ``auto`` replaces modules of the network by faster ones that compute the same; false uses
+        only the code of ``models``.
     resume
-        Go on with the run that the folder holds; False refuses such a folder.
+        Resume the run in the folder; False refuses a folder that holds a run.
 
     Raises
     ------
     UserError
-        For a value that is out of its range.
+        For a value out of range.
     """
 
     data: Annotated[DataSettings, Input(lambda data, _: data.check_trained_on())]
@@ -242,12 +241,19 @@ class RunSettings(ProgramSettings):
 
     @property
     def config(self) -> dict[str, Any]:
-        """The configuration as plain data: kept in the run's folder and in every checkpoint, and
-        compared when a run is resumed. It has the numbers of families, not the name of their file:
-        a run goes on with the same ones alone."""
-        plain, own = self.plain(), type(self)
-        config = {k: v for k, v in plain.items() if Effect.UNRECORDED not in notes_of(own, k)}
-        if not self.imports:  # which earlier versions did not have
+        """The configuration as plain data.
+
+        It is stored in the run's folder and in each checkpoint, and compared when the run is
+        resumed. It has the indices of question families, not the name of their file, so that a
+        resumed run has the same families.
+        """
+        settings_type = type(self)
+        config = {
+            key: value
+            for key, value in self.plain().items()
+            if Effect.UNRECORDED not in notes_of(settings_type, key)
+        }
+        if not self.imports:  # earlier versions lacked this key
             config.pop("imports", None)
         config["data"]["families"] = self.data.chosen_families
         return config

@@ -1,4 +1,4 @@
-"""How many questions and images the batch norms of a model need in a training batch."""
+"""How many questions and images a batch needs so that a model's batch norms can be trained."""
 
 from __future__ import annotations
 
@@ -18,16 +18,17 @@ from filmvqa.system.errors import UserError
 def norms_of_one_value(
     model: nn.Module, loader: Loader, row: Tensor, num_questions: int
 ) -> list[str]:
-    """The names of the batch norms that get one value per channel, from which they cannot estimate
-    a variance, when the model answers a question ``num_questions`` times.
+    """The names of the batch norms that cannot estimate a variance in a small batch.
+
+    They get one value per channel if the batch is one question, repeated ``num_questions`` times.
 
     Parameters
     ----------
     model
-        In training mode except where its batch norms keep their statistics, which need no batch. It
-        is in evaluation mode afterwards, otherwise unchanged.
+        In training mode, except for batch norms that keep their statistics and so need no batch.
+        The model is left in evaluation mode and otherwise unchanged.
     row
-        (1,) the question's row.
+        (1,) the row of the question.
     """
     trained: dict[str, nn.Module] = {
         n: m for n, m in model.named_modules() if isinstance(m, _BatchNorm) and m.training
@@ -41,7 +42,7 @@ def norms_of_one_value(
 
 @contextmanager
 def _values_per_channel(norms: dict[str, nn.Module]) -> Iterator[dict[str, int]]:
-    """Record how many values per channel each module gets within a block."""
+    """Record how many values per channel each norm gets within a block."""
     values: dict[str, int] = {}
 
     def count(name: str) -> Any:
@@ -57,8 +58,10 @@ def _values_per_channel(norms: dict[str, nn.Module]) -> Iterator[dict[str, int]]
 
 
 def check_images_per_batch(sampler: EpochSampler, total_steps: int, norm: str) -> None:
-    """Raise ``UserError`` if a batch of the run asks about one image only, of which the batch norm
-    ``norm`` gets one value per channel."""
+    """Raise ``UserError`` if a batch of the run has questions about only one image.
+
+    The batch norm ``norm`` would get one value per channel from it.
+    """
     assert sampler.images is not None
     image_of_row = dict(zip(sampler.available.tolist(), sampler.images.tolist(), strict=True))
     for step in range(total_steps):

@@ -1,4 +1,4 @@
-"""What a network does while it trains, to look at: its answers to a few questions, and γ and β."""
+"""Snapshots of a network while it trains: its answers to a few questions, and γ and β."""
 
 from __future__ import annotations
 
@@ -18,15 +18,17 @@ from filmvqa.system.devices import autocast
 from filmvqa.system.side_output import going_on_without
 from filmvqa.tasks.protocol import task_of
 
-#: Questions of which γ and β are shown; of the first of them the answers are, too.
+#: Number of questions whose γ and β are shown, and of those, whose answers are shown too.
 _QUESTIONS = 64
 _EXAMPLES = 8
 
 
 @dataclass(frozen=True)
 class Example:
-    """A question, its true answer (empty if it is not known) and the given one, with the
-    probability or score of the latter, and the picture (None if it is not here)."""
+    """A question and the network's answer, with the answer's probability or score.
+
+    ``truth`` is empty if the true answer is not known, ``picture`` None if the file is missing.
+    """
 
     question: str
     truth: str
@@ -37,14 +39,14 @@ class Example:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Examples, and γ and β of more questions (N, L, C), None without FiLM layers."""
+    """Examples, and γ and β (N, L, C) of more questions; None for a model without FiLM layers."""
 
     examples: list[Example]
     gamma: Tensor | None
     beta: Tensor | None
 
     def by_block(self) -> Iterator[tuple[str, Tensor]]:
-        """γ and β of each block (N, C) with their names."""
+        """Yield γ and β (N, C) of each block with their names."""
         for name, values in (("gamma", self.gamma), ("beta", self.beta)):
             if values is not None:
                 for i in range(values.shape[1]):
@@ -52,16 +54,16 @@ class Snapshot:
 
 
 class SnapshotTaker:
-    """Asks the same questions at each evaluation.
+    """Takes snapshots, of the same questions at each evaluation.
 
     Parameters
     ----------
     loader
         The validation questions.
     rows
-        (N,) those that are scored, of which up to 64 are taken, at equal distances.
+        (N,) the questions that are scored; up to 64 of them are taken, evenly spaced.
     images
-        The folder of the pictures, which need not be there.
+        The folder of the pictures, which may be missing.
     """
 
     def __init__(
@@ -76,12 +78,14 @@ class SnapshotTaker:
         with going_on_without(f"{images}: pictures for loggers"):
             pictures = find_pictures(images)
             for path in {pictures[image] for image in shown if image in pictures}:
-                read_picture(path)  # so that all of them can be shown
+                read_picture(path)  # show none if one cannot be read
             self.pictures = [pictures.get(image) for image in shown]
 
     def take(self, model: nn.Module) -> Snapshot | None:
-        """A snapshot of a model, which is left in its mode; None, with one warning, if that fails,
-        and from then on."""
+        """Take a snapshot of a model, whose mode is kept.
+
+        The first failure is a warning; from then on None is returned.
+        """
         if not self._is_off:
             self._is_off = True
             with going_on_without("what loggers show of the network"):

@@ -1,4 +1,4 @@
-"""The one object that owns all that changes while training."""
+"""The object that holds everything that changes during training."""
 
 from __future__ import annotations
 
@@ -24,26 +24,29 @@ from filmvqa.training.settings import OptimSettings, TrainerSettings
 
 @dataclass
 class RunState:
-    """What changes while training; a checkpoint is this and the run's metadata.
+    """Everything that changes during training; a checkpoint is this state and the run's metadata.
 
     Attributes
     ----------
     total_steps : int
-        Steps of a run that nothing ends early; 0 for a model without weights to train.
+        Number of steps unless the run ends early; 0 for a model without trainable weights.
     log_every : int
         Steps between records of the training loss.
     losses, scores : Tensor
-        (log_every,) loss and sum of the scores of predictions, which for answers is the number of
-        correct ones, of the steps since ``logged``, the step of the last record of them in
-        ``metrics.jsonl``, on the device; ``questions`` counts their questions.
+        (log_every,) on the device: loss and sum of the predictions' scores (for answers the number
+        of correct ones) of each step since ``logged``.
+    questions : int
+        Number of questions of these steps.
+    logged : int
+        Step of the last record of the training loss in ``metrics.jsonl``.
     ema_model : Module or None
         The exponential moving average of the model.
     evaluated : int
         Step of the last evaluation.
     records : int
-        Number of all records of ``metrics.jsonl``.
+        Number of records in ``metrics.jsonl``.
     environments : list of dict
-        What the run ran in, and from which step on.
+        The environments of the run, each with the step from which it was used.
     """
 
     model: nn.Module
@@ -72,17 +75,17 @@ class RunState:
         "step", "best_score", "best_step", "evaluated", "evaluations_since_best", "finished",
         "seconds", "records", "questions", "logged", "history", "environments",
     )  # fmt: skip
-    #: The names of some in checkpoints, from when all scores were accuracies.
+    #: Attributes with another name in checkpoints, from when all scores were accuracies.
     _SAVED_AS: ClassVar[dict[str, str]] = {"best_score": "best_accuracy", "scores": "correct"}
 
     @property
     def eval_model(self) -> nn.Module:
-        """The model that evaluations score."""
+        """The model that is evaluated: the averaged one if there is one."""
         return self.model if self.ema_model is None else self.ema_model
 
     @property
     def steps_in_window(self) -> int:
-        """Number of steps since the last record of their losses."""
+        """Number of steps since the last record of the training loss."""
         return self.step - self.logged
 
     @property
@@ -91,20 +94,20 @@ class RunState:
         return self.losses.device
 
     def has_ended(self, patience: int | None) -> bool:
-        """Whether no step is left, or ``patience`` evaluations have brought nothing better."""
+        """Whether no step is left, or ``patience`` evaluations brought no better score."""
         if patience is not None and self.evaluations_since_best >= patience:
             return True
         return self.step >= self.total_steps and self.evaluated == self.step
 
     @property
     def num_bytes(self) -> int:
-        """Approximate size of a checkpoint: weights, averaged ones, Adam's two moments."""
+        """Approximate size of a checkpoint: weights, averaged weights, Adam's two moments."""
         weights: int = sum(t.nbytes for t in self.model.state_dict().values())
         trained = sum(w.nbytes for w in self.model.parameters() if w.requires_grad)
         return (1 if self.ema_model is None else 2) * weights + 2 * trained
 
     def state_dict(self) -> dict[str, Any]:
-        """Tensors and plain data; all processes call it."""
+        """The state as tensors and plain data; all processes must call it."""
         first, *others = processes.gathered(random_state(self.device))
         return {
             "weights": self.model.state_dict(),
@@ -121,8 +124,10 @@ class RunState:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> int:
-        """Restore a saved state, random generators included; returns what the sampler's
-        ``load_state_dict`` does."""
+        """Restore a saved state, random generators included.
+
+        Returns the result of the sampler's ``load_state_dict``.
+        """
         self.model.load_state_dict(state["weights"])
         if self.ema_model is not None:
             self.ema_model.load_state_dict(state["ema_weights"])
@@ -130,14 +135,14 @@ class RunState:
         self.schedule.last_epoch = state["schedule"]["last_epoch"]
         recut_rows = self.sampler.load_state_dict(state["sampler"])
         progress, window = state["progress"], state["window"]
-        if "logged" not in progress:  # an earlier version, whose records were at multiples
+        if "logged" not in progress:  # earlier versions logged at multiples of log_every
             unlogged = (progress["step"] - 1) % len(window["losses"]) + 1
             progress = progress | {
                 "logged": progress["step"] - (unlogged if progress["questions"] else 0)
             }
         for name in self._PROGRESS:
             setattr(self, name, progress[self._SAVED_AS.get(name, name)])
-        # With another log_every than before, the next record is of more or fewer steps.
+        # If log_every changed, the next record covers more or fewer steps.
         next_record = (self.step // self.log_every + 1) * self.log_every
         count, size = self.steps_in_window, max(self.log_every, next_record - self.logged)
         for name in ("losses", "scores"):
@@ -147,7 +152,7 @@ class RunState:
         states = [state["random"], *state.get("random_of_others", [])]
         if processes.rank() < len(states):
             restore_random_state(states[processes.rank()], self.device)
-        else:  # the run had fewer processes
+        else:  # the run was saved by fewer processes
             seed_process(self.step)
         return recut_rows
 
@@ -155,7 +160,7 @@ class RunState:
 def build_state(
     model: nn.Module, optim: OptimSettings, settings: TrainerSettings, sampler: EpochSampler
 ) -> RunState:
-    """The state before the first step; the model is compiled if the settings say so."""
+    """Build the state before the first step; compile the model if the settings say so."""
     optimizer = build_optimizer(model, optim)
     trains = any(weight.requires_grad for weight in model.parameters())
     total = settings.total_steps(sampler.batches_per_epoch) if trains else 0
@@ -173,8 +178,7 @@ def build_state(
 
 
 def _copied(model: nn.Module) -> nn.Module:
-    """A copy of a model; cuDNN wants a recurrent network's weights in one piece of memory, which
-    copying divides."""
+    """Copy a model. cuDNN needs a recurrent network's weights in contiguous memory again."""
     copied = copy.deepcopy(model)
     for module in copied.modules():
         if isinstance(module, nn.RNNBase):
@@ -184,7 +188,7 @@ def _copied(model: nn.Module) -> nn.Module:
 
 @torch.no_grad()
 def update_ema(ema_model: nn.Module, model: nn.Module, decay: float) -> None:
-    """One step of the exponential moving average of a model's weights; its buffers are copied.
+    """Update the exponential moving average of a model's weights; copy its buffers.
 
     ``torch.optim.swa_utils.AveragedModel`` would synchronise with the device at every step.
     """
@@ -195,8 +199,7 @@ def update_ema(ema_model: nn.Module, model: nn.Module, decay: float) -> None:
 
 
 def compile_parts(model: nn.Module, backend: str = "inductor") -> None:
-    """Compile each part of a model but the encoder, whose loops differ from batch to batch; names
-    of weights stay as they are."""
+    """Compile each part of a model in place, except the encoder, whose loops vary by batch."""
     for part in model.children():
         if not isinstance(part, QuestionEncoder):
             for module in part if isinstance(part, nn.ModuleList) else [part]:

@@ -1,4 +1,4 @@
-"""Stopping on a signal: training finishes the step and saves its state."""
+"""Stopping on a signal: training finishes the step and saves the state."""
 
 from __future__ import annotations
 
@@ -15,20 +15,21 @@ from filmvqa.system import processes
 from filmvqa.system.errors import Interrupted
 from filmvqa.system.signals import heeded, interrupt
 
-#: Those that training handles whatever was done with them before.
+#: Signals that training handles even if the process ignored them.
 _ALWAYS = (signal.SIGINT, signal.SIGTERM)
 
 
 class StopRequest:
-    """Whether a signal has asked the run to stop, and which.
+    """Whether a signal has asked the run to stop, and which one.
 
-    Signals that ask for an end only set ``number``; what the process was started to ignore, as
-    ``nohup`` does with SIGHUP, stays ignored. Of those that follow only SIGINT stops the process at
-    once, and not while the state is being saved: people press Ctrl-C again, while a closed terminal
-    sends several signals, and a spent limit of processor time one each second.
+    The first signal only sets ``number``. Signals that the process was started to ignore, as
+    ``nohup`` does with SIGHUP, stay ignored. Of later signals only SIGINT stops the process at
+    once, unless the state is being saved: people press Ctrl-C a second time, whereas a closed
+    terminal sends several signals, and an exceeded limit of CPU time sends one each second.
 
-    A program that started the job may handle a signal, as submitit does: its handler queues the job
-    again and ends this process, and is left to do so until the state is saved (``interrupted``).
+    The program that started the job may have its own handler, as submitit does, which queues the
+    job again and ends the process. That handler is called once the state is saved
+    (``interrupted``).
     """
 
     def __init__(self) -> None:
@@ -44,7 +45,7 @@ class StopRequest:
 
     @contextmanager
     def handle_signals(self) -> Iterator[StopRequest]:
-        """Handle the signals within a block; only the main thread of a process can."""
+        """Handle signals within a block; does nothing outside the main thread."""
         if threading.current_thread() is not threading.main_thread():
             yield self
             return
@@ -58,7 +59,7 @@ class StopRequest:
 
     @contextmanager
     def saving(self) -> Iterator[None]:
-        """A block that writes the state, which no signal interrupts."""
+        """A block that writes the state; signals do not interrupt it."""
         self._is_saving = True
         try:
             yield
@@ -66,8 +67,11 @@ class StopRequest:
             self._is_saving = False
 
     def interrupted(self, folder: Path, point: str) -> Interrupted:
-        """What to raise once the state is saved, as all processes do; ``point`` says how far the
-        run came. If the program that started this one handles the signal, it does so first."""
+        """The exception that all processes raise once the state is saved.
+
+        ``point`` says how far the run came. A handler of the program that started the job is called
+        first.
+        """
         number = max(processes.gathered(self.number or 0))
         if self._unanswered is not None:
             self._restore_handlers()
@@ -82,7 +86,7 @@ class StopRequest:
         if self.number is None:
             self.number = number
             name = signal.Signals(number).name
-            # The terminal may be gone, and a line of it may be half written.
+            # The terminal may be closed, or the signal may have interrupted another print.
             with suppress(OSError, RuntimeError):
                 print(
                     f"\n{name}: finishing the step and saving; Ctrl-C stops at once",
@@ -94,6 +98,6 @@ class StopRequest:
     def _restore_handlers(self) -> None:
         while self._previous_handlers:
             number, previous = self._previous_handlers.popitem()
-            # One request interrupts the program once.
+            # The request was answered: it must not interrupt the program a second time.
             is_done = self.requested and previous is interrupt
             signal.signal(number, signal.SIG_IGN if is_done else previous)

@@ -1,4 +1,4 @@
-"""How fast training goes, and how long it waits for its batches."""
+"""Training speed, and time spent waiting for batches."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from filmvqa.evaluation.batches import Loader
 
 
 class ThroughputMeter:
-    """Questions a second since the last record, and the share of the time spent waiting for
-    batches."""
+    """Measures questions per second, and the share of time spent waiting for batches."""
 
     def __init__(self, loader: Loader) -> None:
         self._loader = loader
@@ -22,15 +21,17 @@ class ThroughputMeter:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Leave out the time of a block, and what it waits for batches."""
+        """Exclude the time of a block, and its waiting for batches."""
         started, waited = time.monotonic(), self._loader.waited
         yield
         self._started += time.monotonic() - started
         self._waited += self._loader.waited - waited
 
     def take(self, questions: int) -> dict[str, float]:
-        """Figures for this number of questions, as a record of ``metrics.jsonl`` has them; the
-        meter starts again."""
+        """Return the entries of a record in ``metrics.jsonl``, and restart the meter.
+
+        ``questions`` is the number of questions since the last record.
+        """
         seconds = time.monotonic() - self._started
         record = {
             "questions_per_second": questions / seconds,

@@ -41,38 +41,40 @@ from filmvqa.training.stopping import StopRequest
 from filmvqa.training.throughput import ThroughputMeter
 from filmvqa.training.transfer import training_mode
 
-#: Whether to end after an evaluation: of the step and the mean validation score.
+#: Called with the step and the mean validation score; returns whether to end the run.
 EndAfter: TypeAlias = Callable[[int, float], bool]
-#: Whether each forward pass copies the first process' buffers, which torch renames.
+#: Whether each forward pass copies the first process's buffers. Torch renames this argument.
 _COPY_BUFFERS = "forward_sync_buffers"
 if _COPY_BUFFERS not in signature(DistributedDataParallel).parameters:
     _COPY_BUFFERS = "broadcast_buffers"
 
 
 class Trainer:
-    """Trains ``state.model`` on ``train`` and keeps the best on ``val``.
+    """Trains ``state.model`` on ``train`` and keeps the checkpoint with the best score on ``val``.
 
-    The model's task tells what is compared with the targets, and how that is scored. A model
-    without weights to train is only evaluated.
+    The model's task defines the loss and the score. A model without trainable weights is only
+    evaluated.
 
     Parameters
     ----------
     layout
         The run's files.
     metadata
-        What each checkpoint holds beside the state: model name and options, configuration,
+        The entries of checkpoints beside the state: model name and options, configuration,
         vocabulary.
     val_rows
         (M,) the validation questions that are scored.
+    sample_seed
+        Seed of the samples of ``train_sample`` and ``val_sample``.
     frozen_batch_norm
-        As for ``training_mode``.
+        As in ``training_mode``.
     val_images
-        The folder of the validation pictures, which loggers may show.
+        The folder of the validation pictures, which loggers show.
 
     Attributes
     ----------
     network
-        The model as all processes train it together.
+        The model, wrapped so that all processes train it together.
     """
 
     def __init__(
@@ -113,36 +115,36 @@ class Trainer:
         self.stop = StopRequest()
         self.norms = PartNorms(state.model)
         self.snapshots: SnapshotTaker | None = None
-        if len(loggers) > 1:  # those beside metrics.jsonl show them
+        if len(loggers) > 1:  # metrics.jsonl has no snapshots
             self.snapshots = SnapshotTaker(
                 val, self.val_rows, Vocabulary.from_dict(metadata["vocabulary"]),
                 val_images or Path(), self.precision,
             )  # fmt: skip
 
     def fit(self, end_after: EndAfter | None = None) -> float:
-        """Train to the end; returns the best mean validation score.
+        """Train to the end; return the best mean validation score.
 
         Parameters
         ----------
         end_after
             Called after each evaluation, once the state is saved, with the step and the mean
-            validation score: whether to end here. The run can be gone on with.
+            validation score; True ends the run, which can be resumed.
 
         Raises
         ------
         Interrupted
-            If a signal asked for an end, after saving. One that the program which started the job
-            handles is then left to it, which may raise SystemExit instead.
+            If a signal asked the run to stop, after saving. If the program that started the job
+            handles the signal, its handler may raise SystemExit instead.
         UserError
-            If the loss or a weight is no longer finite, or memory runs out; ``last.pt`` is then
-            that of the last save.
+            If the loss or a weight is not finite, or memory runs out. ``last.pt`` is then that of
+            the last save.
         """
         state = self.state
         training_mode(state.model, self.frozen_batch_norm)
         self._started = time.monotonic() - state.seconds
         self._saved = time.monotonic()
-        self._summed = state.steps_in_window  # those of a checkpoint are sums already
-        if state.finished:  # restored with an earlier end than it was saved with
+        self._summed = state.steps_in_window  # a checkpoint's losses are already summed
+        if state.finished:  # resumed with an earlier end than before
             self._save(self.layout.last_checkpoint)
         meter = ThroughputMeter(self.train_loader)
         batches = self.train_loader.train_batches(state.sampler)
@@ -159,7 +161,7 @@ class Trainer:
                     bar.update()
                     if self._is_multiple(self.settings.log_every):
                         bar.set_postfix(self._log_window(meter), refresh=False)
-                    # One process' clock, and a signal to any, are followed by all.
+                    # All processes follow the first one's clock, and a signal to any of them.
                     stop, save = vote.exchange(self.stop.requested, self._save_due())
                     if stop or save:
                         vote.close()
@@ -177,17 +179,16 @@ class Trainer:
 
     @property
     def _val_metric(self) -> str:
-        """The name of the mean validation score in records."""
+        """The key of the mean validation score in records."""
         return f"val_{self.task.metric}"
 
     def _is_multiple(self, every: int, step: int | None = None) -> bool:
-        """Whether a step (None: the one that was just done) is a multiple of ``every``, or the
-        last."""
+        """Whether a step is a multiple of ``every`` or the last; None is the current step."""
         step = self.state.step if step is None else step
         return step == self.state.total_steps or (step > 0 and step % every == 0)
 
     def _evaluation_due(self) -> bool:
-        """True also after resuming from a checkpoint that was saved before its evaluation."""
+        """Also true after resuming from a checkpoint that was saved before its evaluation."""
         every = self.settings.eval_every or self.state.sampler.batches_per_epoch
         return self._is_multiple(every) and self.state.evaluated < self.state.step
 
@@ -204,7 +205,7 @@ class Trainer:
         return self.stop.interrupted(self.layout.folder, steps)
 
     def step(self, batch: Batch) -> None:
-        """One training step; its loss and the sum of its scores are recorded on the device."""
+        """Do one training step, and record its loss and the sum of its scores on the device."""
         state, settings = self.state, self.settings
         if batch.targets is None:
             loader = self.train_loader
@@ -214,7 +215,7 @@ class Trainer:
         output, added = self._forward(batch)
         loss = self.task.loss(output, batch.targets)
         state.optimizer.zero_grad(set_to_none=True)
-        # The gradients of all processes are averaged: each counts by its share of the questions.
+        # DistributedDataParallel averages gradients, so each loss is weighted by its questions.
         weight = batch.share * processes.count()
         (weight * (loss + added)).backward()  # type: ignore[no-untyped-call]
         if state.step == 0:
@@ -229,11 +230,11 @@ class Trainer:
         if is_logged:
             self.norms.after_update()
         if state.ema_model is not None and settings.ema_decay is not None:
-            # It begins as the model after the first step.
+            # The average starts as the model after the first step.
             update_ema(state.ema_model, state.model, settings.ema_decay if state.step else 0.0)
         state.schedule.step()
         state.step += 1
-        # Benchmarks, which record no losses, go round in the window.
+        # Benchmarks never log, so that their steps overflow the window.
         index = (state.steps_in_window - 1) % len(state.losses)
         state.losses[index] = batch.share * loss.detach()
         predictions = self.task.predictions(output.detach())
@@ -241,7 +242,7 @@ class Trainer:
         state.questions += batch.whole_size
 
     def _forward(self, batch: Batch) -> tuple[Tensor, Tensor | float]:
-        """The model's output (B, ...) and the losses that are added."""
+        """The model's output (B, ...) and the weighted sum of the added losses."""
         inputs = (batch.features, batch.questions, batch.image_of_question)
         with autocast(self.train_loader.device, self.precision):
             result = self.network(*inputs, **self.added.options)
@@ -251,8 +252,10 @@ class Trainer:
         return output, self.added.weighted(iter(others), batch)
 
     def _evaluate(self, write: Callable[[str], None]) -> None:
-        """Score the model and save it; a request to stop saves it and leaves the evaluation to the
-        next start."""
+        """Evaluate the model and save the state.
+
+        After a request to stop, save the state and leave the evaluation to the resumed run.
+        """
         state = self.state
         self._check_finite()
         try:
@@ -289,7 +292,7 @@ class Trainer:
             for path in self.layout.kept_checkpoints():
                 if path not in kept:
                     path.unlink()
-        # What reads it may be gone, which ends the run, so it comes after saving.
+        # Print after saving: a closed pipe ends the run here.
         write(
             f"step {state.step}: validation {self.task.score_title} {100 * val:.2f}%, "
             f"train sample {100 * train:.2f}%, "
@@ -299,8 +302,10 @@ class Trainer:
             write(warning)
 
     def _kept_steps(self) -> list[int]:
-        """The steps whose checkpoints are kept beside ``best.pt``: those of the best evaluations,
-        of equal ones the earlier, if more than one is to be kept."""
+        """The steps of the ``keep_best`` best evaluations, the earlier ones of equal scores.
+
+        Their checkpoints are kept beside ``best.pt``; none are if ``keep_best`` is 1.
+        """
         count = self.settings.keep_best
         if count == 1:
             return []
@@ -308,7 +313,7 @@ class Trainer:
         return [int(record["step"]) for record in ranked[:count]]
 
     def _save(self, *paths: Path) -> None:
-        """Write checkpoints of the state, once the metrics that it counts are on the disk."""
+        """Write the state to checkpoints, after the metrics that it counts are on the disk."""
         self._check_finite()
         self.state.seconds = time.monotonic() - self._started
         for logger in self.loggers:
@@ -325,14 +330,14 @@ class Trainer:
         self.finite.check()
 
     def _sum_window(self) -> None:
-        """Sum over processes what each recorded of the steps since this was done last."""
+        """Sum losses and scores over processes, for the steps since the last sum."""
         state = self.state
         for values in (state.losses, state.scores):
             processes.sum_over_processes(values[self._summed : state.steps_in_window])
         self._summed = state.steps_in_window
 
     def _scores(self, loader: Loader, rows: Tensor) -> Tensor:
-        """The score of the prediction for each question (M,): whether the answer is correct."""
+        """The score (M,) of the prediction for each question."""
         targets = loader.read_targets(rows).cpu()
         predictions = predict(
             self.state.eval_model, loader, rows, precision=self.precision,
@@ -341,7 +346,7 @@ class Trainer:
         return self.task.scores(predictions, targets)
 
     def _log_window(self, meter: ThroughputMeter) -> dict[str, str]:
-        """Log the means since the last record; returns what the bar shows of it."""
+        """Log the means since the last record; return the values that the progress bar shows."""
         state = self.state
         self._sum_window()
         self.finite.check_losses()
@@ -377,18 +382,21 @@ class Trainer:
 def _over_processes(
     model: nn.Module, settings: TrainerSettings
 ) -> tuple[nn.Module, SharedStatistics | None]:
-    """The model as it is trained by all processes together, and what its batch norms share; a
-    process that is alone trains the model itself."""
+    """Wrap the model so that all processes train it together.
+
+    Returns the wrapped model, and the statistics that its batch norms share, or None if they share
+    none. A single process trains the model itself.
+    """
     if processes.count() == 1 or not any(w.requires_grad for w in model.parameters()):
         return model, None
     shared = share_statistics(model) if settings.sync_batch_norm else None
-    # Statistics of one process each: those of the first are copied to the others.
-    copied: dict[str, Any] = {_COPY_BUFFERS: shared is None}
-    return DistributedDataParallel(model, **copied), shared
+    # If processes do not share statistics, those of the first are copied to the others.
+    options: dict[str, Any] = {_COPY_BUFFERS: shared is None}
+    return DistributedDataParallel(model, **options), shared
 
 
 def _sample(rows: Tensor, count: int | None, seed: int) -> Tensor:
-    """All of the rows, or ``count`` of them, sorted, the same for the same seed."""
+    """A sorted random sample of ``count`` rows, or all rows; a seed gives the same sample."""
     if count is None or count >= len(rows):
         return rows
     generator = torch.Generator().manual_seed(seed)

@@ -1,4 +1,4 @@
-"""Transfer learning: training from another run's weights, and of some modules only."""
+"""Transfer learning: starting from another run's weights, and training only some modules."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from filmvqa.settings.typed import FrozenBatchNorm
 from filmvqa.system.errors import UserError, warn
 from filmvqa.training.optimizer import belongs_to_module, check_module_names
 
-#: Weights that only one of the model and the checkpoint may have: a table for a new task, and the
-#: counter of batch norms, which torch has from 0.4.1 on.
+#: Weights that the model or the checkpoint may lack: a table for a new task, and the counter of
+#: batch norms, which torch before 0.4.1 did not have.
 _OPTIONAL_WEIGHTS = ("film_generator.task_offset", "num_batches_tracked")
 _EMBEDDING = "encoder.embedding.weight"
 #: Modules whose last layer has one row per answer.
@@ -40,29 +40,28 @@ def warm_start(
     feature_spec: Mapping[str, Any] | None = None,
     new_parts: Sequence[str] = (),
 ) -> tuple[int, int]:
-    """Load the weights of a checkpoint whose vocabulary may differ from that of the model.
+    """Load the weights of a checkpoint whose vocabulary may differ from the model's.
 
-    Rows of the word embedding and of the classifier's last layer are matched by word and by answer.
-    Rows of answers that the checkpoint does not have keep their initial weights. Weights of another
-    floating-point type are converted.
+    Rows of the word embedding are matched by word, rows of the classifier's last layer by answer.
+    Answers that are new to the checkpoint keep their initial weights. Weights are converted to the
+    model's floating-point type.
 
     Parameters
     ----------
     name
-        The model's name; the checkpoint must have the same.
+        The model's name, which must be the checkpoint's.
     vocabulary
-        The vocabulary that the model was built with.
+        The vocabulary with which the model was built.
     new_words_std
-        Embeddings of words that the checkpoint does not have begin as N(0, ``new_words_std``²), in
-        the original code with 0.01 (expand_embedding_vocab in vr/embedding.py); None: they keep
-        their initial weights.
+        New words get embeddings from N(0, ``new_words_std``²); the original code uses 0.01
+        (expand_embedding_vocab in vr/embedding.py). None keeps their initial embeddings.
     feature_spec
-        How the features were made that the model is to read, to warn where the checkpoint's were
-        made otherwise; None: not known.
+        The feature spec of the data. If the checkpoint's differs, a warning says so. None if it is
+        not known.
     new_parts
-        Parts of the model that the checkpoint's may lack, as a network without language lacks a
-        FiLM generator. They keep their initial weights; a FiLM generator begins at 0, so that the
-        model begins as the checkpoint's.
+        Parts of the model that the checkpoint may lack, as a network without language lacks a FiLM
+        generator. They keep their initial weights, but a new FiLM generator starts at 0, so that
+        the model first computes what the checkpoint's model does.
 
     Returns
     -------
@@ -72,8 +71,8 @@ def warm_start(
     Raises
     ------
     UserError
-        If the checkpoint is of another model, if its weights do not fit this one, or if it was
-        trained on another range of pixels.
+        If the checkpoint is of another model, its weights do not fit, or it was trained on another
+        range of pixels.
     """
     content = load_checkpoint(path)
     if content["model"]["name"] != name:
@@ -88,7 +87,7 @@ def warm_start(
             f"give model.pixel_range={old_pixel_range}"
         )
     if changed := feature_differences(content, feature_spec):
-        warn(f"{path}: was trained on features that were made otherwise ({'; '.join(changed)})")
+        warn(f"{path}: was trained on features that were made differently ({'; '.join(changed)})")
     old_vocabulary = vocabulary_of(content, path)
     old_weights, weights = eval_weights(content), model.state_dict()
     lacking = [
@@ -135,7 +134,7 @@ def warm_start(
 
 
 def _last_layer(weights: Mapping[str, Tensor]) -> list[str]:
-    """The names of the weight and the bias of the layer that computes the logits."""
+    """The names of the weight and bias of the layer that computes the logits."""
     names = [name for name in weights if name.startswith(_CLASSIFIERS)]
     layer = names[-1].rpartition(".")[0] if names else None
     return [name for name in names if name.rpartition(".")[0] == layer]
@@ -144,7 +143,7 @@ def _last_layer(weights: Mapping[str, Tensor]) -> list[str]:
 def _copy_rows(
     weight: Tensor, old_weight: Tensor, index: dict[str, int], old_index: dict[str, int]
 ) -> None:
-    """Copy the rows of the tokens that both indices have; they map tokens to rows."""
+    """Copy the rows of tokens that both indices have; an index maps tokens to rows."""
     shared = sorted(index.keys() & old_index.keys())
     weight[[index[token] for token in shared]] = old_weight[[old_index[token] for token in shared]]
 
@@ -152,12 +151,12 @@ def _copy_rows(
 def freeze_except(model: nn.Module, module_names: Sequence[str] | None) -> None:
     """Freeze all parameters except those of the named modules; None freezes none.
 
-    ``module_names`` may also have names of single parameters, as ``film_generator.task_offset``.
+    A name may also be that of a single parameter, such as ``film_generator.task_offset``.
 
     Raises
     ------
     UserError
-        For a name that the model does not have.
+        If the model has no part of one of the names.
     """
     if module_names is None:
         return
@@ -167,10 +166,11 @@ def freeze_except(model: nn.Module, module_names: Sequence[str] | None) -> None:
 
 
 def training_mode(model: nn.Module, frozen_batch_norm: FrozenBatchNorm = "eval") -> None:
-    """Set training mode, except in frozen parts.
+    """Set training mode, and evaluation mode for frozen parts.
 
-    With ``frozen_batch_norm`` ``eval`` their batch norms keep their statistics; with ``train`` they
-    normalise by each batch and go on estimating, as in the original code's CLEVR-Humans recipe.
+    With ``frozen_batch_norm`` ``eval`` the batch norms of frozen parts keep their statistics; with
+    ``train`` they normalise by each batch and update their statistics, as in the original code's
+    CLEVR-Humans recipe.
     """
     model.train()
     for module in list(model.modules())[1:]:
@@ -184,7 +184,7 @@ def training_mode(model: nn.Module, frozen_batch_norm: FrozenBatchNorm = "eval")
 
 
 def count_weights(model: nn.Module) -> tuple[int, int]:
-    """The number of all weights of a model, and the number of those that are trained."""
+    """The number of weights of a model, and the number of its trainable weights."""
     parameters = list(model.parameters())
     trained = sum(p.numel() for p in parameters if p.requires_grad)
     return sum(p.numel() for p in parameters), trained

@@ -19,34 +19,34 @@ from filmvqa.system.layout import RunLayout
 from filmvqa.system.side_output import environment
 from filmvqa.training.snapshots import Snapshot
 
-#: Seconds for which W&B may delay the start and the end of a run.
+#: Seconds by which W&B may delay the start and the end of a run.
 WANDB_TIMEOUT = 30.0
 
 
-class _Kept(msgspec.Struct):
-    """A run's id for W&B, and the folder that has it."""
+class _RunFile(msgspec.Struct):
+    """The content of ``wandb_run.json``: a run's id for W&B, and the run's folder."""
 
     id: str
     folder: str
 
 
 class WandbLogger:
-    """Logs to Weights & Biases; offline if it cannot be reached, or knows no usable key.
+    """Logs to Weights & Biases, or offline if W&B cannot be reached or has no usable key.
 
-    W&B's own settings apply (``WANDB_MODE``, ``WANDB_API_KEY``, ``~/.netrc``). It never asks at the
-    terminal, as training would wait for the answer. A run that goes on is the same run for W&B, by
-    the id that its folder keeps.
+    W&B's own settings apply (``WANDB_MODE``, ``WANDB_API_KEY``, ``~/.netrc``). W&B never prompts at
+    the terminal, as training would wait for the answer. A resumed run is the same run for W&B, by
+    the id in the run's folder.
     """
 
     def __init__(self, layout: RunLayout, project: str, config: dict[str, Any]) -> None:
-        # Elsewhere its process logs on standard error if there is no home folder to log in.
+        # Without a home folder, W&B's process would otherwise print to standard error.
         cache = os.environ.get("WANDB_CACHE_DIR", str(layout.wandb / "cache"))
         with environment(WANDB_SILENT="true", WANDB_CACHE_DIR=cache), _no_terminal():
             import wandb
 
             self._wandb = wandb
             settings = wandb.Settings(init_timeout=WANDB_TIMEOUT, silent=True)
-            with suppress(Exception):  # older versions have no such setting
+            with suppress(Exception):  # older versions lack this setting
                 settings.finish_timeout = WANDB_TIMEOUT
             arguments: dict[str, Any] = {
                 "project": project, "name": layout.folder.name, "dir": layout.folder,
@@ -56,8 +56,8 @@ class WandbLogger:
                 self._run: Any = wandb.init(**arguments, id=_run_id(layout))
             except Exception as error:
                 with suppress(Exception):
-                    wandb.teardown()  # or the id would be in use
-                if "deleted" in str(error):  # on the server, where its id is never used again
+                    wandb.teardown()  # releases the id
+                if "deleted" in str(error):  # the server never accepts a deleted run's id again
                     self._run = wandb.init(**arguments, id=_run_id(layout, new=True))
                     return
                 self._run = wandb.init(**arguments, id=_run_id(layout), mode="offline")
@@ -78,51 +78,53 @@ class WandbLogger:
              e.probability]
             for e in snapshot.examples
         ]  # fmt: skip
-        shown: dict[str, Any] = {"examples": wandb.Table(columns=columns, data=rows)}
+        media: dict[str, Any] = {"examples": wandb.Table(columns=columns, data=rows)}
         for name, values in snapshot.by_block():
-            shown[name] = wandb.Histogram(values.flatten().tolist())
-        self._run.log(shown, step=step)
+            media[name] = wandb.Histogram(values.flatten().tolist())
+        self._run.log(media, step=step)
 
     def flush(self) -> None:
-        """Nothing to do: W&B's process has the records."""
+        """Do nothing: W&B's process has the records."""
 
     def close(self) -> None:
         try:
             self._run.finish()
         except Exception:
-            # Otherwise W&B tries again when the program ends, and prints many lines.
+            # Otherwise W&B tries again at the program's end, and prints many lines.
             with suppress(Exception):
                 self._wandb.teardown()
             raise
 
 
 def _run_id(layout: RunLayout, *, new: bool = False) -> str:
-    """The run's id for W&B, which its folder keeps, also where that is moved to; a copy of a folder
-    that is still there has another, so that two runs are not one. ``WANDB_RUN_ID`` has precedence.
+    """The run's id for W&B, stored in the run's folder.
+
+    A moved folder keeps its id. A copy of a folder that still exists gets a new one, so that W&B
+    does not mix the two runs. ``WANDB_RUN_ID`` has precedence.
     """
-    if given := os.environ.get("WANDB_RUN_ID"):
-        return given
-    kept, folder = _read_kept(layout.wandb_run), str(layout.folder.resolve())
-    if kept is not None and kept.folder != folder:
-        new |= _read_kept(RunLayout(Path(kept.folder)).wandb_run) == kept
-    run_id = secrets.token_hex(4) if new or kept is None else kept.id
-    write_file(layout.wandb_run, msgspec.json.encode(_Kept(run_id, folder)))
+    if run_id := os.environ.get("WANDB_RUN_ID"):
+        return run_id
+    stored, folder = _read_run_file(layout.wandb_run), str(layout.folder.resolve())
+    if stored is not None and stored.folder != folder:
+        new |= _read_run_file(RunLayout(Path(stored.folder)).wandb_run) == stored
+    run_id = secrets.token_hex(4) if new or stored is None else stored.id
+    write_file(layout.wandb_run, msgspec.json.encode(_RunFile(run_id, folder)))
     return run_id
 
 
-def _read_kept(path: Path) -> _Kept | None:
-    """The id and the folder that a file keeps; None if there is none, or it is damaged."""
+def _read_run_file(path: Path) -> _RunFile | None:
+    """Read ``wandb_run.json``; None if it is missing or damaged."""
     with suppress(OSError, msgspec.MsgspecError):
-        return msgspec.json.decode(path.read_bytes(), type=_Kept)
+        return msgspec.json.decode(path.read_bytes(), type=_RunFile)
     return None
 
 
 @contextmanager
 def _no_terminal() -> Iterator[None]:
-    """While standard input is no terminal but empty, so that nothing is asked there."""
+    """A block in which standard input is empty, so that W&B does not prompt."""
     stdin = sys.stdin
-    with open(os.devnull) as nothing:
-        sys.stdin = nothing
+    with open(os.devnull) as empty:
+        sys.stdin = empty
         try:
             yield
         finally:
