@@ -199,7 +199,7 @@ def damage(folder: Path) -> None:
         (take_masks_away, r"val_masks\.h5: no such file.*extract_features"),
         (take_those_of_other_images, r"its images are not those of .*val_masks\.h5"),
         (damage, r"val_masks\.h5.*image 3"),
-        (take_features, r"val_masks\.h5: has 96 maps an image, not one"),
+        (take_features, r"val_masks\.h5: has 96 maps per image, not one"),
     ],
 )
 def test_masks_that_do_not_fit_are_refused(

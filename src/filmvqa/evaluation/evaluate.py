@@ -234,19 +234,16 @@ def _check_folders(checkpoint: Path, layout: DatasetLayout, settings: AskedSetti
 
     The message names the options to give.
     """
-    h5, features = settings.h5, settings.features
-    for option, folder, remedy in (
-        (
-            h5,
-            layout.h5,
-            "h5=<folder of question files>, and features=<folder> if features are elsewhere",
-        ),
-        (features or h5, layout.features, "features=<folder of feature files>"),
-    ):
-        if option is None and not folder.is_dir():
-            raise UserError(
-                f"{checkpoint}: was trained with data in {folder}, which is not here; give {remedy}"
-            )
+    if settings.h5 is None and not layout.h5.is_dir():
+        missing, remedy = layout.h5, "h5=<folder of question files>, and features=<folder> if " \
+            "features are elsewhere"  # fmt: skip
+    elif settings.features is None and settings.h5 is None and not layout.features.is_dir():
+        missing, remedy = layout.features, "features=<folder of feature files>"
+    else:
+        return
+    raise UserError(
+        f"{checkpoint}: was trained with data in {missing}, which is not here; give {remedy}"
+    )
 
 
 def _train_images(content: dict[str, Any], layout: DatasetLayout, split: str) -> Tensor | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections.abc
 import types
 from dataclasses import fields
+from functools import cache
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 from msgspec import Meta
@@ -14,22 +15,16 @@ from msgspec import Meta
 #: The field is a dictionary of the groups; a configuration has each group beside the other fields.
 GROUPS = "groups"
 
-_ANNOTATIONS: dict[type, dict[str, tuple[Any, list[Any]]]] = {}
 
-
-def field_annotations(settings_type: type) -> dict[str, tuple[Any, list[Any]]]:
-    """The type of each field with its limits, and the field's other notes; cached by class."""
-    if settings_type in _ANNOTATIONS:
-        return _ANNOTATIONS[settings_type]
+@cache
+def field_annotations(settings_type: type[Any]) -> dict[str, tuple[Any, list[Any]]]:
+    """The type of each field with its limits, and the field's other notes."""
+    hints = get_type_hints(settings_type, include_extras=True)
     annotations: dict[str, tuple[Any, list[Any]]] = {}
-    for name, hint in get_type_hints(settings_type, include_extras=True).items():
-        metas, notes, base = [], [], hint
-        if get_origin(hint) is Annotated:
-            base, *extras = get_args(hint)
-            metas = [extra for extra in extras if isinstance(extra, Meta)]
-            notes = [extra for extra in extras if not isinstance(extra, Meta)]
+    for name in (field.name for field in fields(settings_type)):
+        base, metas = without_limits(hints[name])
+        notes = [note for note in getattr(hints[name], "__metadata__", ()) if note not in metas]
         annotations[name] = (Annotated[base, *metas] if metas else base, notes)
-    _ANNOTATIONS[settings_type] = annotations
     return annotations
 
 
@@ -48,11 +43,6 @@ def notes_of(settings_type: type[Any], key: str) -> list[Any]:
 def group_type(hint: Any) -> Any:
     """The class of settings in an annotation; None if there is none."""
     return next(filter(is_settings, alternatives(hint)), None)
-
-
-def field_names(settings_type: type[Any]) -> tuple[str, ...]:
-    """The names of the fields, in order."""
-    return tuple(field.name for field in fields(settings_type))
 
 
 def key_hints(settings_type: type[Any]) -> dict[str, Any]:

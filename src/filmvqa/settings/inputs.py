@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filmvqa.settings.annotations import field_annotations, field_names
+from filmvqa.settings.annotations import field_annotations
 from filmvqa.settings.typed import Settings
 from filmvqa.system.errors import UserError
 
@@ -25,24 +25,22 @@ class Input:
 
 def check_inputs(settings: Settings) -> None:
     """Raise ``UserError`` if an input that settings or their groups name is missing."""
-    for name in field_names(type(settings)):
+    for name, (_, notes) in field_annotations(type(settings)).items():
         value = getattr(settings, name)
-        for note in field_annotations(type(settings))[name][1]:
+        for note in notes:
             if isinstance(note, Input) and value is not None:
                 note.check(value, settings.key_of(name))
         if isinstance(value, Settings):
             check_inputs(value)
 
 
-def _check_path(path: str, key: str) -> None:
-    if not Path(path).exists():
-        raise UserError(f"{path}: no such file; check the path that {key} gives")
+def _existing(noun: str) -> Input:
+    def check(path: str, key: str) -> None:
+        if not Path(path).exists():
+            raise UserError(f"{path}: no such {noun}; check the path that {key} gives")
+
+    return Input(check)
 
 
-def _check_folder(path: str, key: str) -> None:
-    if not Path(path).exists():
-        raise UserError(f"{path}: no such folder; check the path that {key} gives")
-
-
-FILE = Input(_check_path)
-FOLDER = Input(_check_folder)
+FILE = _existing("file")
+FOLDER = _existing("folder")

@@ -6,9 +6,9 @@ Nothing here imports torch, so that a wrong value is reported before slow import
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from copy import deepcopy
 from dataclasses import MISSING, dataclass, fields
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
@@ -21,7 +21,6 @@ from filmvqa.settings.annotations import (
     alternatives,
     entry_of_mapping,
     field_annotations,
-    field_names,
     group_type,
     is_settings,
     key_hints,
@@ -99,9 +98,8 @@ class Settings:
     node: ClassVar[str] = ""
 
     def __post_init__(self) -> None:
-        hints = field_annotations(type(self))
-        for name in field_names(type(self)):
-            value = checked(getattr(self, name), hints[name][0], self.key_of(name))
+        for name, (hint, _) in field_annotations(type(self)).items():
+            value = checked(getattr(self, name), hint, self.key_of(name))
             object.__setattr__(self, name, value)
 
     @classmethod
@@ -119,8 +117,8 @@ class Settings:
 
         These are the data given to ``settings_from``, or all fields if it did not make them.
         """
-        if "_given" in self.__dict__:
-            return deepcopy(dict(self.__dict__["_given"]))
+        if "_plain" in self.__dict__:
+            return deepcopy(dict(self.__dict__["_plain"]))
         plain: dict[str, Any] = {}
         for one in fields(self):  # type: ignore[arg-type]
             value = _plain(getattr(self, one.name))
@@ -193,7 +191,7 @@ def settings_from(plain: Any, settings_type: type[S], root: type[Settings] | Non
                 k: group for k, group in groups_or_none.items() if group is not None
             }
     made = settings_type(**values)
-    object.__setattr__(made, "_given", plain)
+    object.__setattr__(made, "_plain", plain)
     return made
 
 
@@ -232,11 +230,9 @@ def checked(value: Any, hint: Any, key: str) -> Any:
         }
     else:
         for candidate in _candidates(value):
-            try:
+            with suppress(msgspec.ValidationError, ValueError):
                 fitted = msgspec.convert(candidate, hint)
-            except msgspec.ValidationError:
-                continue
-            if _is_finite(fitted):
+                json.dumps(fitted, allow_nan=False, default=repr)  # refuses NaN and infinity
                 return fitted
     raise UserError(f"{key}={shown(value)}: must be {wanted(hint)}{_hint_at(value, hint, key)}")
 
@@ -252,23 +248,13 @@ def _candidates(value: Any) -> Iterable[Any]:
         yield os.fspath(value)
 
 
-def _is_finite(value: Any) -> bool:
-    if isinstance(value, float):
-        return math.isfinite(value)
-    if isinstance(value, list | tuple):
-        return all(map(_is_finite, value))
-    return all(map(_is_finite, value.values())) if isinstance(value, Mapping) else True
-
-
 def _hint_at(value: Any, hint: Any, key: str) -> str:
     """The end of a message that says how to write the value so that it fits, or nothing."""
     if isinstance(value, str):
-        try:
+        with suppress(ValueError):
             number = json.loads(value)
-        except ValueError:
-            number = None
-        if isinstance(number, int | float) and _fits(number, hint):
-            return f"; write it without quotes, {key}={value}"
+            if isinstance(number, int | float) and _fits(number, hint):
+                return f"; write it without quotes, {key}={value}"
     if isinstance(value, bool | int | float | str) and _fits([value], hint):
         return f"; write {key}=[{value}]"
     return ""

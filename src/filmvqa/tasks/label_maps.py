@@ -17,15 +17,9 @@ from filmvqa.questions.dataset import QuestionDataset, QuestionGroups
 from filmvqa.questions.vocabulary import Vocabulary
 from filmvqa.system.devices import at_least_float32, to_device
 from filmvqa.system.errors import UserError
-from filmvqa.tasks.maps import (
-    NO_OBJECT,
-    MapTargets,
-    MapTask,
-    intersection_over_union,
-    mean_iou_row,
-)
+from filmvqa.tasks.maps import NO_OBJECT, MapTargets, MapTask, intersection_over_union, mean_iou_row
 from filmvqa.tasks.protocol import Answer, Prediction, Targets, register_task
-from filmvqa.tasks.reports import percent, percent_interval, rows_by_group
+from filmvqa.tasks.reports import percent, rows_by_group
 from filmvqa.worlds.engine.schema import read_scene_objects
 from filmvqa.worlds.engine.world import CLEVR
 
@@ -189,8 +183,7 @@ class LabelMapTask(MapTask):
         }
 
     def cells(self, row: Any) -> list[str]:
-        scores = [percent(row["mean_iou"]), percent_interval(row["interval"])]
-        return [*scores, percent(row["overall_iou"]), f"{row['images']:,}"]
+        return [*super().cells(row), f"{row['images']:,}"]
 
     def table_rows(self, report: Mapping[str, Any], **sections: bool) -> list[list[str]]:
         classes = [[f"  {name}", "", "", percent(iou)] for name, iou in report["by_class"].items()]

@@ -9,13 +9,13 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
-from filmvqa.features.store import open_feature_store
+from filmvqa.features.store import FeatureStore, open_feature_store
 from filmvqa.questions.dataset import QuestionDataset
 from filmvqa.questions.vocabulary import Vocabulary
 from filmvqa.system.errors import UserError
 from filmvqa.system.layout import DatasetLayout
 from filmvqa.tasks.protocol import Targets, Task
-from filmvqa.tasks.reports import Z95
+from filmvqa.tasks.reports import Z95, percent, percent_interval
 
 #: The entry of an index map where no object is, as in the masks of generated sets.
 NO_OBJECT = 255
@@ -35,27 +35,25 @@ class MapTargets(Targets):
         If the file is missing, damaged, or of other images than the questions.
     """
 
-    def __init__(
-        self, layout: DatasetLayout, questions: QuestionDataset, split: str, device: torch.device,
-        placement: str,
-    ) -> None:  # fmt: skip
-        self.path = layout.mask_h5(split)
-        self.store = open_feature_store(self.path, device, placement)
-        try:
-            if (count := self.store.shape[0]) != 1:
-                raise UserError(f"{self.path}: has {count} maps an image, not one; make it again")
-            questions.with_features(self.store, self.path)
-            self.prepare(layout.scene_json(split))
-        except UserError:
-            self.store.close()
-            raise
+    path: Path
+    store: FeatureStore
 
     @classmethod
     def open(
         cls, layout: DatasetLayout, questions: QuestionDataset, split: str, device: torch.device,
         placement: str,
     ) -> Self:  # fmt: skip
-        return cls(layout, questions, split, device, placement)
+        targets, path = cls(), layout.mask_h5(split)
+        targets.path, targets.store = path, open_feature_store(path, device, placement)
+        try:
+            if (count := targets.store.shape[0]) != 1:
+                raise UserError(f"{path}: has {count} maps per image, not one; make it again")
+            questions.with_features(targets.store, path)
+            targets.prepare(layout.scene_json(split))
+        except UserError:
+            targets.close()
+            raise
+        return targets
 
     def prepare(self, scenes: Path) -> None:
         """Read further files of the targets; ``scenes`` is the split's scene file."""
@@ -91,6 +89,10 @@ class MapTask(Task):
     @abstractmethod
     def encode(self, one: Tensor) -> dict[str, Any]:
         """Encode a map (h, w) for a prediction's record."""
+
+    def cells(self, row: Any) -> list[str]:
+        scores = [percent(row["mean_iou"]), percent_interval(row["interval"])]
+        return [*scores, percent(row["overall_iou"])]
 
     def records(
         self, predictions: Tensor, targets: Tensor | None, vocabulary: Vocabulary

@@ -21,7 +21,7 @@ from filmvqa.questions.vocabulary import Vocabulary
 from filmvqa.system.devices import at_least_float32, to_device
 from filmvqa.tasks.maps import MapTargets, MapTask, intersection_over_union, mean_iou_row
 from filmvqa.tasks.protocol import Answer, Prediction, Targets, register_task
-from filmvqa.tasks.reports import percent, percent_interval, rows_by_group
+from filmvqa.tasks.reports import percent, rows_by_group
 from filmvqa.worlds.engine.programs import NUMBERS_REFERRED
 
 #: A report has the precision at each threshold: the share of masks whose IoU is above it.
@@ -139,8 +139,7 @@ class MaskTask(MapTask):
 
     def cells(self, row: Any) -> list[str]:
         precisions = [percent(row["precision"].get(f"{t}")) for t in THRESHOLDS]
-        scores = [percent(row["mean_iou"]), percent_interval(row["interval"])]
-        return [*scores, percent(row["overall_iou"]), *precisions, f"{row['questions']:,}"]
+        return [*super().cells(row), *precisions, f"{row['questions']:,}"]
 
     def encode(self, one: Tensor) -> dict[str, Any]:
         return run_lengths(one)

@@ -72,22 +72,16 @@ def clipped_parts(model: nn.Module) -> list[list[nn.Parameter]]:
     UserError
         If the model has no FiLM generator.
     """
-    parts: dict[bool, list[nn.Parameter]] = {True: [], False: []}
-    parameters = list(model.named_parameters())
     if not is_modulated(model):
         raise UserError(
             "trainer.grad_clip_by_part: this model has no FiLM generator to clip separately; give "
             "false"
         )
-    for name, parameter in parameters:
+    question_parameters, other_parameters = [], []
+    for name, parameter in model.named_parameters():
         is_question = any(belongs_to_module(name, part) for part in model.question_parts)
-        parts[is_question].append(parameter)
-    return [parts[True], parts[False]]
-
-
-def depends_on_total(schedule: str) -> bool:
-    """Whether the learning rates of a schedule depend on the run's number of steps."""
-    return schedule != "constant"
+        (question_parameters if is_question else other_parameters).append(parameter)
+    return [question_parameters, other_parameters]
 
 
 def build_schedule(optimizer: Optimizer, settings: OptimSettings, total_steps: int) -> LambdaLR:

@@ -20,33 +20,33 @@ class PartNorms:
             for name, part in model.named_children()
         }
         self._parts = {name: weights for name, weights in parts.items() if weights}
-        self._norms: dict[str, Tensor] = {}
+        self._norms: dict[str, dict[str, Tensor]] = {}
         self._before: dict[str, list[Tensor]] = {}
 
     @torch.no_grad()
     def before_update(self) -> None:
         """Measure the gradients, and keep the weights."""
+        norms = self._norms["gradient_norm"] = {}
         for name, weights in self._parts.items():
             gradients = [weight.grad for weight in weights if weight.grad is not None]
-            self._norms[f"gradient_norm/{name}"] = _norm(gradients, weights[0])
+            norms[name] = _norm(gradients, weights[0])
             self._before[name] = [weight.clone() for weight in weights]
 
     @torch.no_grad()
     def after_update(self) -> None:
         """Measure the change of the weights."""
+        norms = self._norms["update_norm"] = {}
         for name, weights in self._parts.items():
             changes = torch._foreach_sub(list(weights), self._before.pop(name))
-            self._norms[f"update_norm/{name}"] = _norm(list(changes), weights[0])
+            norms[name] = _norm(list(changes), weights[0])
 
     def take(self) -> dict[str, dict[str, float]]:
         """Return the last norms as ``{"gradient_norm": {part: norm}, "update_norm": ...}``, and
         forget them."""
-        record: dict[str, dict[str, float]] = {}
-        for key, norm in self._norms.items():
-            kind, _, name = key.partition("/")
-            record.setdefault(kind, {})[name] = float(norm)
-        self._norms.clear()
-        return record
+        measured, self._norms = self._norms, {}
+        return {
+            kind: {k: float(norm) for k, norm in v.items()} for kind, v in measured.items() if v
+        }
 
 
 def _norm(tensors: list[Tensor], like: Tensor) -> Tensor:

@@ -161,25 +161,15 @@ def _build_run(
         },
         "backbone": train.store.feature_spec,
         "inputs": record_inputs(vocabulary, {data.train_split: train, data.val_split: val}),
-        "feature_range": _feature_range(train, subset, saved),
+        # Measuring it reads many images; earlier versions did not save it.
+        "feature_range": (saved or {}).get("feature_range")
+        or asdict(feature_range(train.store, subset.images)),
         # None if all; otherwise evaluations of this split leave these images out.
         "train_images": None if data.fraction == 1 else subset.images,
     }
     seed_process()
     state = build_state(model, settings.optim, settings.trainer, sampler)
     return PreparedRun(layout, settings, device, train, val, subset, val_rows, state, metadata)
-
-
-def _feature_range(
-    train: Loader, subset: ImageSubset, saved: dict[str, Any] | None
-) -> dict[str, Any]:
-    """The range of the training images' features.
-
-    Measuring it reads many images, so a resumed run takes the range of its checkpoint, which
-    versions before this entry did not write.
-    """
-    recorded: dict[str, Any] | None = None if saved is None else saved.get("feature_range")
-    return recorded or asdict(feature_range(train.store, subset.images))
 
 
 def _fit_counts(model: nn.Module, train: Loader, subset: ImageSubset) -> None:
@@ -254,14 +244,11 @@ def _stages(
 
 def _check_splits(data: DataSettings, train: Loader, val: Loader) -> None:
     """Raise ``UserError`` if training or its first evaluation would fail on the data."""
-    for loader, key, purpose in (
-        (train, "data.train_split", "to train on"),
-        (val, "data.val_split", "to compare with"),
-    ):
+    for loader, name, purpose in ((train, "train", "to train on"), (val, "val", "to compare with")):
         if not loader.has_targets:
             raise UserError(
                 f"{loader.questions.path}: has no {loader.targets.noun} {purpose}; choose another "
-                f"{key}"
+                f"data.{name}_split"
             )
     train_path, val_path = (
         data.layout.feature_h5(split) for split in (data.train_split, data.val_split)
@@ -271,12 +258,11 @@ def _check_splits(data: DataSettings, train: Loader, val: Loader) -> None:
             f"{val_path}: features of shape {val.store.shape}, those of {train_path} are "
             f"{train.store.shape}; extract both splits with the same data.backbone"
         )
-    specs = (train.store.feature_spec, val.store.feature_spec)
-    if specs[0] is None or specs[1] is None:
+    spec, val_spec = train.store.feature_spec, val.store.feature_spec
+    if spec is None or val_spec is None:
         return
-    # ``weights`` is the name of a file, which may be renamed.
-    names = [name for name in (*FEATURE_SPEC, FRONT_END) if name != "weights"]
-    changed = [name for name in names if specs[0].get(name) != specs[1].get(name)]
+    changed = [name for name in (*FEATURE_SPEC, FRONT_END) if spec.get(name) != val_spec.get(name)
+               and name != "weights"]  # the name of a file, which may be renamed  # fmt: skip
     message = f"{val_path}: differs from {train_path} in {', '.join(changed)}"
     if changed == ["precision"]:
         warn(message)

@@ -13,7 +13,6 @@ from filmvqa.settings.nested import differences
 from filmvqa.system.errors import UserError, one_line, warn
 from filmvqa.system.layout import RunLayout
 from filmvqa.training.config_changes import ConfigChanges, config_changes
-from filmvqa.training.optimizer import depends_on_total
 from filmvqa.training.prepare import PreparedRun
 
 
@@ -106,8 +105,7 @@ def _check_length(run: PreparedRun, saved: dict[str, Any], changes: ConfigChange
     old_total = replace(trainer, **lengths).total_steps(state.sampler.batches_per_epoch)
     if state.total_steps == old_total:
         return
-    schedule = run.settings.optim.schedule
-    if depends_on_total(schedule):
+    if (schedule := run.settings.optim.schedule) != "constant":
         raise UserError(
             f"{run.layout.folder}: {changed}: with optim.schedule={schedule} the learning rates of "
             f"the {state.step} steps done are those of a run of {old_total} steps, not "

@@ -20,6 +20,7 @@ from filmvqa.settings.typed import (
     Label,
     ModelOptions,
     Name,
+    Natural,
     NotNegative,
     PathText,
     Placement,
@@ -29,10 +30,6 @@ from filmvqa.settings.typed import (
     Seed,
     Settings,
 )
-
-_WarmupSteps = Annotated[
-    int, Meta(ge=0, le=2**31 - 1, description="the number of steps of the warmup, 0 or more")
-]
 
 
 @dataclass(frozen=True)
@@ -149,7 +146,7 @@ class OptimSettings(Settings):
     decay_norms_and_biases: bool = True
     fused: bool = True
     schedule: Literal["constant", "cosine"] = "constant"
-    warmup_steps: _WarmupSteps = 0
+    warmup_steps: Natural = 0
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from typing import Any
+from contextlib import ExitStack
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -30,31 +29,19 @@ def norms_of_one_value(
     row
         (1,) the row of the question.
     """
-    trained: dict[str, nn.Module] = {
-        n: m for n, m in model.named_modules() if isinstance(m, _BatchNorm) and m.training
-    }
+    values: dict[str, int] = {}  # per channel
+
+    def count(name: str, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        values[name] = inputs[0].numel() // inputs[0].shape[1]
+
     batch = loader.batch(row)
     one_image = batch.image_of_question.expand(num_questions)
-    with torch.no_grad(), _values_per_channel(trained) as values:
+    with ExitStack() as hooks, torch.no_grad():
+        for name, module in model.named_modules():
+            if isinstance(module, _BatchNorm) and module.training:
+                hooks.callback(module.register_forward_pre_hook(partial(count, name)).remove)
         model.eval()(batch.features, batch.questions.expand(num_questions, -1), one_image)
-    return [name for name, count in values.items() if count == 1]
-
-
-@contextmanager
-def _values_per_channel(norms: dict[str, nn.Module]) -> Iterator[dict[str, int]]:
-    """Record how many values per channel each norm gets within a block."""
-    values: dict[str, int] = {}
-
-    def count(name: str) -> Any:
-        def hook(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            values[name] = inputs[0].numel() // inputs[0].shape[1]
-
-        return hook
-
-    with ExitStack() as hooks:
-        for name, norm in norms.items():
-            hooks.callback(norm.register_forward_pre_hook(count(name)).remove)
-        yield values
+    return [name for name, number in values.items() if number == 1]
 
 
 def check_images_per_batch(sampler: EpochSampler, total_steps: int, norm: str) -> None:

@@ -152,7 +152,9 @@ class Trainer:
         with (
             closing(batches),
             self.stop.handle_signals(),
-            explained_out_of_memory(self._out_of_memory_message),
+            explained_out_of_memory(
+                lambda: describe_memory_use(state, self.settings, self.train_loader, self.layout)
+            ),
             tqdm(total=state.total_steps, initial=state.step, desc="train", unit="step") as bar,
         ):
             while not state.finished:
@@ -207,9 +209,7 @@ class Trainer:
     def step(self, batch: Batch) -> None:
         """Do one training step, and record its loss and the sum of its scores on the device."""
         state, settings = self.state, self.settings
-        if batch.targets is None:
-            loader = self.train_loader
-            raise UserError(f"{loader.questions.path}: has no {loader.targets.noun} to train on")
+        assert batch.targets is not None  # ``prepare_run`` checks this
         if self._statistics is not None:
             self._statistics.counts = batch.counts
         output, added = self._forward(batch)
@@ -374,9 +374,6 @@ class Trainer:
         state.records += 1
         for logger in self.loggers:
             logger.log({"step": state.step, **record, "seconds": round(state.seconds, 3)})
-
-    def _out_of_memory_message(self) -> str:
-        return describe_memory_use(self.state, self.settings, self.train_loader, self.layout)
 
 
 def _over_processes(

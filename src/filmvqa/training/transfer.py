@@ -93,13 +93,9 @@ def warm_start(
     lacking = [
         part for part in new_parts if not any(belongs_to_module(k, part) for k in old_weights)
     ]
-    unmatched = [
-        k
-        for k in old_weights.keys() ^ weights.keys()
-        if not k.endswith(_OPTIONAL_WEIGHTS)
-        and not any(belongs_to_module(k, part) for part in lacking)
-    ]
-    if unmatched:
+    if unmatched := [k for k in old_weights.keys() ^ weights.keys()
+                     if not k.endswith(_OPTIONAL_WEIGHTS)
+                     and not any(belongs_to_module(k, part) for part in lacking)]:  # fmt: skip
         raise UserError(
             f"{path}: its weights do not fit this model (only one has {min(unmatched)})"
         )
