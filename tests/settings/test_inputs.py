@@ -1,4 +1,4 @@
-"""What settings name and is not there."""
+"""Missing inputs that settings name."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Inner(Settings):
 
 
 def refuse(value: Inner, key: str) -> None:
-    if value.start == "own":
+    if value.start == "custom":
         raise UserError(f"{key} is refused")
 
 
@@ -33,15 +33,15 @@ class Outer(Settings):
     inner: Annotated[Inner, Input(refuse)] = field(default_factory=Inner)
 
 
-def test_what_is_not_there_is_named_with_its_key(tmp_path: Path) -> None:
-    there = tmp_path / "there"
-    there.touch()
-    check_inputs(Outer(str(there), str(tmp_path), inner=Inner(str(there))))
+def test_missing_inputs_are_named_with_their_keys(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    check_inputs(Outer(str(file), str(tmp_path), inner=Inner(str(file))))
     for settings, message in (
         (Outer("x/y"), "x/y: no such file; check the path that source gives"),
-        (Outer(str(there), "z"), "z: no such folder; check the path that folder gives"),
-        (Outer(str(there), inner=Inner("z")), "z: no such file; check the path that inner.start"),
-        (Outer(str(there), inner=Inner("own")), "inner is refused"),
+        (Outer(str(file), "z"), "z: no such folder; check the path that folder gives"),
+        (Outer(str(file), inner=Inner("z")), "z: no such file; check the path that inner.start"),
+        (Outer(str(file), inner=Inner("custom")), "inner is refused"),
     ):
         with pytest.raises(UserError) as caught:
             check_inputs(settings)

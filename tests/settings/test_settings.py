@@ -1,4 +1,4 @@
-"""Settings as dataclasses: what is taken, and what is refused by its key."""
+"""Settings as dataclasses: accepted values, and messages for others."""
 
 from __future__ import annotations
 
@@ -55,10 +55,7 @@ def test_plain_data_become_settings() -> None:
     )
     assert type(made.steps) is int
     assert type(made.inner.lr) is float
-
-
-def test_a_number_may_be_the_name_of_a_folder() -> None:
-    assert Outer(root=2024).root == "2024"  # type: ignore[arg-type]
+    assert Outer(root=2024).root == "2024"  # type: ignore[arg-type]  # the name of a folder
 
 
 @pytest.mark.parametrize(
@@ -92,7 +89,7 @@ def test_a_number_may_be_the_name_of_a_folder() -> None:
         ({"inner": {"steps": 1}}, "inner.steps: no such key; did you mean steps?"),
     ],
 )  # fmt: skip
-def test_what_does_not_fit_is_refused_by_its_key(plain: dict[str, Any], message: str) -> None:
+def test_wrong_values_and_keys_are_named(plain: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError) as caught:
         settings_from({"root": "x", **plain}, Outer)
     assert str(caught.value) == message
@@ -103,14 +100,14 @@ def test_a_missing_key_is_named() -> None:
         settings_from({}, Outer)
 
 
-def test_a_dataclass_in_the_library_is_checked_alike() -> None:
+def test_constructors_check_their_arguments_too() -> None:
     with pytest.raises(UserError, match=r"^inner\.lr=-1: must be a finite number above 0$"):
         Inner(lr=-1)
     with pytest.raises(UserError, match=r"^inner=\{\}: must be a group of keys \(lr, kind\)$"):
         Outer(root="x", inner={})  # type: ignore[arg-type]
 
 
-def test_groups_that_are_registered_elsewhere_stand_beside_the_fields() -> None:
+def test_groups_registered_elsewhere_are_keys_beside_the_fields() -> None:
     registered: dict[str, type[Settings]] = {}
 
     @dataclass(frozen=True)
@@ -144,5 +141,5 @@ def test_nested_numbers_are_finite_too() -> None:
         (int | str | None, "a whole number, or text, or null"),
     ],
 )  # fmt: skip
-def test_what_is_wanted_in_words(hint: Any, text: str) -> None:
+def test_descriptions_of_fitting_values(hint: Any, text: str) -> None:
     assert wanted(hint) == text

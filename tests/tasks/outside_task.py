@@ -1,5 +1,4 @@
-"""A kind of answer and a model that gives it, in one file outside the package: the number of words
-of a question."""
+"""A task and a model in one file outside the package: the number of words of a question."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Label maps of images, from masks and scenes, and their scores against sets of places."""
+"""Label maps made from masks and scenes, and their scores compared with sets of places."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ GROUPS = QuestionGroups(types=None, families=None, program_lengths=None)
 
 
 def iou(first: Tensor, second: Tensor, label: int) -> float:
-    """Of the places of a label, as sets; NaN if there are none."""
+    """IoU of a label's places as sets; NaN if there are none."""
     a = {i for i, value in enumerate(first.flatten().tolist()) if value == label}
     b = {i for i, value in enumerate(second.flatten().tolist()) if value == label}
     return len(a & b) / len(a | b) if a | b else math.nan
@@ -70,7 +70,7 @@ def test_scores_against_sets(count: int, height: int, width: int, labels: int, s
     assert drawn == first[0].flatten().tolist()
 
 
-def test_nothing_to_score() -> None:
+def test_no_maps_have_no_scores() -> None:
     none = torch.empty(0, 3, 3, dtype=torch.int64)
     assert image_ious(none, none).shape == (0,)
     assert overall_ious(none, none).isnan().all()
@@ -99,17 +99,16 @@ def test_the_report_and_its_table() -> None:
     assert "objects:" not in LabelMapTask().format_report(report)
 
 
-def test_labels_are_those_that_checkpoints_were_trained_with() -> None:
+def test_labels_have_the_order_of_trained_checkpoints() -> None:
     assert ("background", *(f"{m} {s}" for m in MATERIALS for s in SHAPES)) == LABELS
     assert len(LABELS) == 7
 
 
 def open_label_maps(root: Path, h5: Path, store: str = "auto") -> Loader:
-    layout = DatasetLayout.under(root, h5=h5, backbone="clevr_cnn")
-    vocabulary = Vocabulary.load(h5 / "vocab.json")
-    return open_loader(
-        layout, "val", vocabulary, 16, torch.device("cpu"), store, targets="label_maps"
-    )
+    """Open the label maps of a set whose scenes are in ``root``."""
+    layout, cpu = DatasetLayout.under(root, h5=h5, backbone="clevr_cnn"), torch.device("cpu")
+    vocabulary = Vocabulary.load(layout.vocabulary)
+    return open_loader(layout, "val", vocabulary, 16, cpu, store, targets="label_maps")
 
 
 @pytest.mark.parametrize("store", ["auto", "stream"])

@@ -1,4 +1,4 @@
-"""From generated masks to the targets of expressions, and scores against plain NumPy."""
+"""Masks of expressions: targets from generated masks, and scores compared with NumPy."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ from PIL import Image
 
 from filmvqa.backbones.extraction import Extraction
 from filmvqa.backbones.object_masks import ObjectMasks
-from filmvqa.evaluation.batches import open_loader
 from filmvqa.questions.preprocess import preprocess_questions
 from filmvqa.questions.vocabulary import Vocabulary
 from filmvqa.studies.sheets import mask_of
@@ -35,7 +34,8 @@ from filmvqa.tasks.masks import (
     run_lengths,
 )
 from filmvqa.worlds.engine.schema import read_questions
-from tests.conftest import data_in, examples
+from tests.conftest import examples
+from tests.training.tiny_runs import loader_of
 
 TASK = MaskTask()
 MASKS = st.integers(1, 6).flatmap(
@@ -51,25 +51,20 @@ def iou(a: np.ndarray, b: np.ndarray) -> float:
 @examples(50)
 @given(MASKS)
 def test_scores_are_numpys(masks: tuple[np.ndarray, np.ndarray]) -> None:
-    given_masks, true = masks
-    expected = [iou(a, b) for a, b in zip(given_masks, true, strict=True)]
-    given_tensor, true_tensor = torch.from_numpy(given_masks), torch.from_numpy(true)
-    assert TASK.scores(given_tensor, true_tensor).tolist() == pytest.approx(expected)
+    predicted, true = masks
+    tensors = torch.from_numpy(predicted), torch.from_numpy(true)
+    expected = [iou(a, b) for a, b in zip(predicted, true, strict=True)]
+    assert TASK.scores(*tensors).tolist() == pytest.approx(expected)
     questions = SimpleNamespace(
-        objects=torch.arange(len(true)),
-        families=None,
-        program_lengths=torch.ones(len(true)),
-        num_objects=None,
-        groups=None,
-    )
-    report = TASK.report(given_tensor, true_tensor, questions)
+        objects=torch.arange(len(true)), program_lengths=torch.ones(len(true)), families=None,
+        num_objects=None, groups=None,
+    )  # fmt: skip
+    report = TASK.report(*tensors, questions)
     row = report["overall"]
     assert row["mean_iou"] == pytest.approx(np.mean(expected))
-    union = (given_masks | true).sum()
-    if union:
-        assert row["overall_iou"] == pytest.approx((given_masks & true).sum() / union)
-    else:
-        assert row["overall_iou"] is None
+    union = (predicted | true).sum()
+    overall = pytest.approx((predicted & true).sum() / union) if union else None
+    assert row["overall_iou"] == overall
     for threshold in THRESHOLDS:
         share = np.mean([np.float32(e) > np.float32(threshold) for e in expected])
         assert row["precision"][str(threshold)] == pytest.approx(share)
@@ -84,13 +79,11 @@ def test_scores_are_numpys(masks: tuple[np.ndarray, np.ndarray]) -> None:
     assert "mean IoU" in TASK.format_report(report, lengths=True)
 
 
-def test_an_empty_mask_for_nothing_is_right_and_any_other_wrong() -> None:
-    nothing, something = torch.zeros(1, 4, 4), torch.zeros(1, 4, 4)
-    something[0, 1, 1] = 1
-    assert TASK.scores(nothing, nothing).tolist() == [1]
-    assert TASK.scores(something, nothing).tolist() == [0]
-    assert TASK.scores(nothing, something).tolist() == [0]
-    assert len(TASK.scores(nothing[:0], nothing[:0])) == 0
+def test_only_an_empty_mask_is_right_for_nothing() -> None:
+    empty, full = torch.zeros(1, 4, 4), torch.ones(1, 4, 4)
+    predictions, targets = torch.cat([empty, full, empty]), torch.cat([empty, empty, full])
+    assert TASK.scores(predictions, targets).tolist() == [1, 0, 0]
+    assert len(TASK.scores(empty[:0], empty[:0])) == 0
 
 
 def test_numbers_of_objects() -> None:
@@ -124,25 +117,18 @@ def test_the_loss_is_cross_entropy_and_dice() -> None:
     assert float(dice_loss(output, targets.double())) == pytest.approx(dice)
     task = MaskTask(bce_weight=0.5, dice_weight=2.0)
     assert float(task.loss(output, targets)) == pytest.approx(0.5 * bce + 2 * dice, rel=1e-5)
-    given_masks = task.predictions(output)
-    assert given_masks.dtype == torch.uint8
-    assert np.array_equal(given_masks.numpy(), (p > 0.5).astype(np.uint8))
-
-
-def open_masks(folder: Path, split: str = "val", store: str = "auto"):
-    vocabulary = Vocabulary.load(folder / "vocab.json")
-    return open_loader(
-        data_in(folder), split, vocabulary, 16, torch.device("cpu"), store, targets="masks"
-    )
+    predicted = task.predictions(output)
+    assert predicted.dtype == torch.uint8
+    assert np.array_equal(predicted.numpy(), (p > 0.5).astype(np.uint8))
 
 
 @pytest.mark.parametrize("store", ["auto", "stream"])
-def test_targets_are_what_the_objects_of_the_expression_cover(
+def test_targets_are_the_masks_of_the_expressions_objects(
     referring_world: Path, referring_set: Path, store: str
 ) -> None:
     layout = DatasetLayout.under(referring_world)
     expressions = read_questions(layout.question_json("val")).questions
-    loader = open_masks(referring_set, store=store)
+    loader = loader_of(referring_set, "val", store=store, targets="masks")
     rows = torch.randperm(len(expressions), generator=torch.Generator().manual_seed(0))[:40]
     batch = loader.batch(rows)
     assert batch.targets is not None
@@ -150,20 +136,20 @@ def test_targets_are_what_the_objects_of_the_expression_cover(
     for target, row in zip(batch.targets, rows.tolist(), strict=True):
         expression = expressions[row]
         path = layout.mask_folder("val") / expression.image_filename
-        # Independently of Pillow's resizing: each place shows the pixel in its middle.
-        shown = np.asarray(Image.open(path))[2::4, 2::4]
-        assert shown.shape == (12, 12)
-        expected = np.isin(shown, expression.objects)
+        # Each place is the pixel in its middle, computed without Pillow's resizing.
+        places = np.asarray(Image.open(path))[2::4, 2::4]
+        assert places.shape == (12, 12)
+        expected = np.isin(places, expression.objects)
         assert np.array_equal(target.numpy(), expected.astype(np.uint8))
     assert {int(t.max()) for t in batch.targets} == {0, 1}
     loader.close()
 
 
 def test_expressions_have_objects_and_no_answers(referring_set: Path) -> None:
-    loader = open_masks(referring_set)
+    loader = loader_of(referring_set, "val", targets="masks")
     assert loader.questions.answers is None
     assert loader.questions.objects is not None
-    assert (loader.questions.types == -1).all()  # none of the five
+    assert (loader.questions.types == -1).all()  # none of CLEVR's five
     assert loader.questions.program_lengths is not None
     assert loader.questions.program_lengths.min() >= 2
     assert loader.targets.output_options(Vocabulary.load(referring_set / "vocab.json")) == {
@@ -176,39 +162,31 @@ def test_expressions_have_objects_and_no_answers(referring_set: Path) -> None:
     loader.close()
 
 
-def take_masks_away(folder: Path) -> None:
-    (folder / "val_masks.h5").unlink()
-
-
-def take_those_of_other_images(folder: Path) -> None:
-    shutil.copy(folder / "train_masks.h5", folder / "val_masks.h5")
-
-
-def take_features(folder: Path) -> None:
-    shutil.copy(folder / "val_features_clevr_cnn.h5", folder / "val_masks.h5")
-
-
-def damage(folder: Path) -> None:
-    with h5py.File(folder / "val_masks.h5", "r+") as file:
+def flip_bit(masks: Path) -> None:
+    with h5py.File(masks, "r+") as file:
         file["features"][3, 0, 5, 5] ^= 1
+
+
+def replace_by(name: str) -> Callable[[Path], object]:
+    return lambda masks: shutil.copy(masks.with_name(name), masks)
 
 
 @pytest.mark.parametrize(
     ("harm", "message"),
     [
-        (take_masks_away, r"val_masks\.h5: no such file.*extract_features"),
-        (take_those_of_other_images, r"its images are not those of .*val_masks\.h5"),
-        (damage, r"val_masks\.h5.*image 3"),
-        (take_features, r"val_masks\.h5: has 96 maps per image, not one"),
+        (Path.unlink, r"val_masks\.h5: no such file.*extract_features"),
+        (replace_by("train_masks.h5"), r"its images are not those of .*val_masks\.h5"),
+        (flip_bit, r"val_masks\.h5.*image 3"),
+        (replace_by("val_features_clevr_cnn.h5"), r"val_masks\.h5: has 96 maps per image, not one"),
     ],
 )
 def test_masks_that_do_not_fit_are_refused(
-    harm: Callable[[Path], None], message: str, referring_set: Path, tmp_path: Path
+    harm: Callable[[Path], object], message: str, referring_set: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(referring_set, tmp_path / "h5")
-    harm(tmp_path / "h5")
+    harm(tmp_path / "h5/val_masks.h5")
     with pytest.raises(UserError, match=message):
-        open_masks(tmp_path / "h5")
+        loader_of(tmp_path / "h5", "val", targets="masks")
 
 
 def test_pictures_are_no_masks(referring_world: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What the package knows of a kind of answer is its task."""
+"""Tasks through their interface: one outside the package, records, and words."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ import torch
 
 import filmvqa
 from filmvqa.checkpoints.export import export_network
-from filmvqa.evaluation.evaluate import evaluate_checkpoint
-from filmvqa.evaluation.settings import EvaluateSettings
 from filmvqa.models import MODELS
 from filmvqa.system.errors import UserError
 from filmvqa.tasks.label_maps import LabelMapTask, label_runs
@@ -21,10 +19,10 @@ from filmvqa.tasks.words import WordTask
 from filmvqa.training.curves import read_evaluations
 from tests.models.small_models import SMALL
 from tests.tasks.outside_task import LengthTask, WordCounter
-from tests.training.tiny_runs import train
+from tests.training.tiny_runs import evaluate, train
 
 
-def test_a_kind_of_answer_is_one_file_also_outside_the_package(
+def test_a_task_can_be_a_file_outside_the_package(
     tiny_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
@@ -36,10 +34,7 @@ def test_a_kind_of_answer_is_one_file_also_outside_the_package(
         capsys.readouterr().out
     )
     assert read_evaluations(tmp_path / "metrics.jsonl")[-1]["metric"] == "closeness"
-    files, report = evaluate_checkpoint(
-        EvaluateSettings(checkpoint=tmp_path / "best.pt", split="val", device="cpu")
-    )
-    assert report is not None
+    files, report = evaluate(tmp_path / "best.pt")
     assert report["overall"]["closeness"] == pytest.approx(best, abs=1e-3)
     assert best > 0.5
     records = read_predictions(files.predictions)
@@ -102,7 +97,7 @@ def test_lines_that_are_no_predictions_are_named(line: dict, message: str, tmp_p
         read_predictions(path)
 
 
-def test_every_task_has_words_of_its_own() -> None:
+def test_each_task_describes_its_answers() -> None:
     assert {"answers", "masks", "label_maps"} <= TASKS.keys()
     assert len({task.does for task in TASKS.values()}) == len(TASKS)
     assert LabelMapTask().words(torch.tensor([[[0, 1], [6, 1]], [[0, 0], [0, 0]]]), None) == [

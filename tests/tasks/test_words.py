@@ -1,4 +1,4 @@
-"""The report of answers in words."""
+"""Reports of answers in words."""
 
 from __future__ import annotations
 

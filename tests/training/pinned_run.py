@@ -1,7 +1,6 @@
-"""Two short training runs whose figures are stored, so that a change that should change nothing can
-be seen to change nothing.
+"""Two short training runs whose results are stored, to detect unintended changes.
 
-``python -m tests.training.pinned_run`` stores the figures anew, after a change that is meant.
+After an intended change, ``python -m tests.training.pinned_run`` stores the new results.
 """
 
 from __future__ import annotations
@@ -31,8 +30,7 @@ from tests.conftest import set_in
 FIGURES = Path(__file__).with_name("pinned_run.json")
 STEPS = 60
 IMAGES = {"train": 64, "val": 8}
-#: The networks of ``experiment=demo`` and ``experiment=lab_mac`` as they were when the figures were
-#: stored.
+#: The networks of ``experiment=demo`` and ``experiment=lab_mac`` when the results were stored.
 MODELS: dict[str, dict[str, Any]] = {
     "film": {
         "channels": 64,
@@ -42,12 +40,12 @@ MODELS: dict[str, dict[str, Any]] = {
     },
     "mac": {"dim": 96, "num_steps": 3, "embedding_dim": 64, "stem_strides": [2]},
 }
-#: A small learning rate: with the demo's, FiLM's γ differ by 0.9 after 60 steps between processors.
+#: A small learning rate: with the demo's, γ differs by 0.9 between processors after 60 steps.
 OPTIM = {"name": "adam", "lr": 1e-4, "weight_decay": 1e-5, "schedule": "cosine", "warmup_steps": 10}
 
 
 def make_set(root: Path) -> Path:
-    """A generated set with features that were computed in float32; its ``h5`` folder."""
+    """Generate a set with float32 features; return its ``h5`` folder."""
     settings = GeneratorSettings(
         images=IMAGES, width=48, height=48, rays=1, rules=SceneRules(max_objects=4)
     )
@@ -64,7 +62,7 @@ def make_set(root: Path) -> Path:
 
 
 def run_figures(name: str, h5: Path, folder: Path) -> dict[str, Any]:
-    """Train one network on one thread in float32; losses, γ and β, and norms of the weights."""
+    """Train a network on one thread in float32; return losses, γ and β, and norms of weights."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -105,7 +103,7 @@ def _modulation(model: Any, h5: Path, vocabulary: Vocabulary) -> dict[str, list[
 
 
 def all_figures(folder: Path) -> dict[str, Any]:
-    """The figures of both networks."""
+    """The results of both networks."""
     h5 = make_set(folder / "set")
     return {name: run_figures(name, h5, folder / name) for name in MODELS}
 

@@ -1,4 +1,4 @@
-"""Training runs in several processes: ``run_jobs`` starts them, and they run this module."""
+"""Training runs in several processes: ``run_jobs`` starts processes that run this module."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,13 +25,13 @@ TRAINER = {
     "batch_size": 64, "max_steps": 20, "eval_every": 10, "log_every": 1, "grad_clip": 1.0,
     "patience": None, "precision": "float32",
 }  # fmt: skip
-#: Small, as in ``pinned_run``: Adam scales up the smallest gradients, which are all rounding.
+#: Small, as in ``pinned_run``: Adam scales up the smallest gradients, which are rounding errors.
 OPTIM = {"lr": 1e-5}
 
 
 @dataclass(frozen=True)
 class Job:
-    """A run to train, in double precision or as usual."""
+    """A run to train, if ``double`` in double precision."""
 
     folder: str
     model: dict[str, Any]
@@ -40,7 +40,7 @@ class Job:
 
 
 def run_jobs(count: int, h5: Path, jobs: Sequence[Job]) -> None:
-    """Train the runs one after the other in so many processes, with a thread each."""
+    """Train the runs one after the other in ``count`` processes, each with one thread."""
     command = [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={count}"]
     command += ["--standalone", "-m", "tests.training.several_processes"]
     done = subprocess.run(
@@ -52,7 +52,7 @@ def run_jobs(count: int, h5: Path, jobs: Sequence[Job]) -> None:
 
 
 def run_job(h5: Path, job: Job) -> None:
-    """Train a run in this process, or those that it has joined."""
+    """Train a run in this process and those that it has joined."""
     settings = RunSettings(
         data=set_in(h5),
         model=job.model,
@@ -60,7 +60,7 @@ def run_job(h5: Path, job: Job) -> None:
         trainer=TrainerSettings(**TRAINER | job.trainer),
         device="cpu",
     )
-    with _double_precision() if job.double else _single_precision():
+    with _double_precision() if job.double else nullcontext():
         train_run(job.folder, settings)
 
 
@@ -74,11 +74,6 @@ def _double_precision() -> Iterator[None]:
     finally:
         torch.set_default_dtype(torch.float32)
         FeatureStore.read = read  # type: ignore[method-assign]
-
-
-@contextmanager
-def _single_precision() -> Iterator[None]:
-    yield
 
 
 if __name__ == "__main__":

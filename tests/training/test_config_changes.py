@@ -1,4 +1,4 @@
-"""Runs that go on, or do not, after their config changed."""
+"""Runs that are resumed or refused after their config changed."""
 
 from __future__ import annotations
 
@@ -37,21 +37,20 @@ def test_a_key_has_the_effect_of_its_field_or_of_its_group() -> None:
 
 @pytest.mark.parametrize("name", ["film", "mac"])
 def test_keys_added_since_an_earlier_version_do_not_end_its_runs(name: str) -> None:
-    """Each has an entry in ADDED_KEYS, or a default."""
+    """Each new key has an entry in ADDED_KEYS, or a default."""
     saved = load_checkpoint(REPOSITORY / f"tests/fixtures/checkpoint_3/{name}.pt")["config"]
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         config: Any = OmegaConf.to_container(compose("train", overrides=[f"model={name}"]))
     now = flatten({k: v for k, v in config.items() if k not in ("run", "resume", "debug")})
     as_saved = {**now, **flatten(saved)}
     changes = config_changes(saved, as_saved).by_effect
-    # What the set is made of has changed since: the hashes of a run's data decide.
-    made_otherwise = ["data.generator.short_questions.train was None, now 0.25"]
-    assert changes.pop(Effect.DATA) == made_otherwise
-    assert not changes
+    # The set has changed since; the hashes of a run's data decide.
+    change = "data.generator.short_questions.train was None, now 0.25"
+    assert changes == {Effect.DATA: [change]}
 
 
 def test_a_key_that_the_version_before_did_not_have() -> None:
-    """Has its default's value; another one is a change."""
+    """It has its default there; another value is a change."""
     old = {"trainer": {"batch_size": 3}, "train": {"init_from": None}}
     added = {"grad_clip_by_part": False}, {"init_from": None, "frozen_batch_norm": "eval"}
     new = {"trainer": old["trainer"] | added[0], "train": added[1]}
@@ -70,7 +69,7 @@ def check_same_weights(runs: Runs, a: str, b: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"run": {"store": "stream"}}, "store was auto, now stream"),
         ({"checkpoint_steps": 7}, "trainer.checkpoint_steps was 3, now 7"),
@@ -81,8 +80,8 @@ def check_same_weights(runs: Runs, a: str, b: str) -> None:
     ],
     ids=str,
 )
-def test_what_changes_nothing_goes_on_to_the_same_bits(
-    runs: Runs, change: dict, said: str | None, capsys: pytest.CaptureFixture[str]
+def test_changes_without_effect_give_the_same_bits(
+    runs: Runs, change: dict, message: str | None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     options = {"checkpoint_steps": 3, "ema_decay": 0.9}
     best = runs.train("whole", **options)
@@ -94,9 +93,10 @@ def test_what_changes_nothing_goes_on_to_the_same_bits(
     out, err = capsys.readouterr()
     lines = [line for line in out.splitlines() if "its config changed" in line]
     folder = runs.folder / "parts"
-    assert lines == ([f"{folder}: resuming although its config changed: {said}"] if said else [])
+    expected = f"{folder}: resuming although its config changed: {message}"
+    assert lines == ([expected] if message else [])
     assert "warning" not in err
-    # Found finished, as the changed run and as the one before.
+    # It is already finished with the changed config and with the first one.
     before = (folder / "last.pt").read_bytes()
     for now in (change, {}):
         assert runs.train("parts", **options | now) == best
@@ -104,9 +104,7 @@ def test_what_changes_nothing_goes_on_to_the_same_bits(
     assert (folder / "last.pt").read_bytes() == before
 
 
-def test_what_rounds_otherwise_goes_on_with_a_warning(
-    runs: Runs, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_changes_of_rounding_are_warned_of(runs: Runs, capsys: pytest.CaptureFixture[str]) -> None:
     runs.stop(13)
     runs.train(channels_last=False)
     message = "resuming where bits may differ (trainer.channels_last was True, now False)"
@@ -115,14 +113,13 @@ def test_what_rounds_otherwise_goes_on_with_a_warning(
 
 
 @pytest.mark.parametrize("finished", [False, True])
-def test_moved_data_are_the_same_data_and_others_are_not(
+def test_moved_data_are_accepted_and_other_data_refused(
     runs: Runs, finished: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
     runs.train("whole")
     runs.train() if finished else runs.stop(13)
     moved = Path(shutil.copytree(runs.data, runs.folder / "moved"))
     other = Path(shutil.copytree(runs.data, runs.folder / "other"))
-    shutil.copy(other / "test_features_clevr_cnn.h5", other / "val_features_clevr_cnn.h5")
     shutil.copy(other / "train_questions.h5", other / "val_questions.h5")
     shutil.copy(other / "train_features_clevr_cnn.h5", other / "val_features_clevr_cnn.h5")
     before = (runs.folder / "run/last.pt").read_bytes()
@@ -137,7 +134,7 @@ def test_moved_data_are_the_same_data_and_others_are_not(
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"batch_size": 16}, "trainer.batch_size was 32, now 16"),
         ({"precision": "bfloat16"}, "trainer.precision was auto, now bfloat16"),
@@ -154,12 +151,12 @@ def test_moved_data_are_the_same_data_and_others_are_not(
     ],
     ids=str,
 )  # fmt: skip
-def test_what_changes_the_result_is_refused_by_key(runs: Runs, change: dict, said: str) -> None:
+def test_changes_of_the_result_are_refused_by_key(runs: Runs, change: dict, message: str) -> None:
     runs.stop(13)
     before = {p.name: p.read_bytes() for p in (runs.folder / "run").iterdir()}
     with pytest.raises(UserError) as caught:
         runs.train(**change)
-    assert said in str(caught.value)
+    assert message in str(caught.value)
     assert {p.name: p.read_bytes() for p in (runs.folder / "run").iterdir()} == before
 
 
@@ -172,8 +169,8 @@ def losses_of_steps(records: list[dict]) -> dict[int, float]:
 def test_a_finished_run_is_trained_longer_as_if_never_finished(
     runs: Runs, log_every: int, end: int
 ) -> None:
-    """Its steps, and the means of their losses, where it had a last record that the long run does
-    not have, and also with records at other steps than before."""
+    """Also the means of losses, after the shorter run's last record, which the long run lacks, and
+    with records at other steps than before."""
     runs.train("long", optim=CONSTANT, log_every=1)
     runs.train(optim=CONSTANT, max_steps=end)
     first = runs.metrics()
@@ -194,10 +191,10 @@ def test_a_finished_run_is_trained_longer_as_if_never_finished(
 
 
 def test_another_log_every_in_the_middle_of_a_window(runs: Runs) -> None:
-    """The record that follows is of all steps since the last."""
+    """The next record is of all steps since the last record."""
     runs.train("whole", log_every=1)
     runs.stop(13, log_every=10)
-    runs.stop(15, log_every=9)  # saved in a larger window
+    runs.stop(15, log_every=9)  # saves a larger window
     runs.train(log_every=2)
     per_step = losses_of_steps(runs.metrics("whole"))
     losses = losses_of_steps(runs.metrics())
@@ -206,7 +203,7 @@ def test_another_log_every_in_the_middle_of_a_window(runs: Runs) -> None:
     check_same_weights(runs, "whole", "run")
 
 
-def test_a_constant_run_is_shortened_or_says_that_it_is_past(runs: Runs) -> None:
+def test_a_constant_run_is_shortened_unless_it_is_past_the_end(runs: Runs) -> None:
     runs.train("short", optim=CONSTANT, max_steps=16)
     runs.stop(13, optim=CONSTANT)
     message = "max_steps was 24, now 8: the run is already at step 13, and would end at 8; raise"
@@ -220,7 +217,7 @@ def test_a_constant_run_is_shortened_or_says_that_it_is_past(runs: Runs) -> None
 
 @pytest.fixture
 def never_better(monkeypatch: pytest.MonkeyPatch) -> None:
-    """While no evaluation finds anything better than the first."""
+    """No evaluation is better than the first."""
     monkeypatch.setattr(Trainer, "_scores", lambda self, loader, rows: rows < 0)
 
 
@@ -248,7 +245,7 @@ def test_patience_is_raised_after_an_early_stop_and_lowered(
     assert "trainer.patience was 2, now 3" in capsys.readouterr().out
     assert runs.last()["progress"]["step"] == 16
     runs.stop(18, patience=None, **options)
-    runs.train(patience=1, **options)  # which is past: it ends at once
+    runs.train(patience=1, **options)  # ends at once
     progress = runs.last()["progress"]
     assert (progress["step"], progress["finished"]) == (18, True)
     runs.train(patience=1, **options)

@@ -1,8 +1,7 @@
-"""Every config in the tree trains two steps and evaluates."""
+"""Every config of the groups trains two steps and evaluates."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,13 +13,12 @@ from omegaconf import open_dict
 from filmvqa.backbones.build import build_backbone
 from filmvqa.backbones.extraction import Extraction
 from filmvqa.cli.command import typed_settings
-from filmvqa.evaluation.evaluate import evaluate_checkpoint
-from filmvqa.evaluation.settings import EvaluateSettings
 from filmvqa.system.layout import DatasetLayout
 from filmvqa.tasks.protocol import task_of
 from filmvqa.training.run import train_run
 from filmvqa.training.settings import RunSettings
 from tests.conftest import REPOSITORY
+from tests.training.tiny_runs import evaluate, metrics
 from tests.worlds.sound.small_sets import FRONT_END
 
 pytestmark = pytest.mark.slow
@@ -36,7 +34,7 @@ EVERY = [
 
 @pytest.fixture(scope="module")
 def sources(tiny_world: Path, tiny_set: Path) -> Path:
-    """The tiny set with pixel features too."""
+    """The tiny set, with pixel features too."""
     for split in ("train", "val"):
         Extraction(
             tiny_world / "images" / split, tiny_set / f"{split}_features_pixels.h5", split,
@@ -46,21 +44,20 @@ def sources(tiny_world: Path, tiny_set: Path) -> Path:
 
 
 def shortened(override: str, sources: Path, masks: Path, sounds: DatasetLayout) -> Any:
-    """The config on the tiny set, that with masks or that of sounds, for two steps, its widest
-    layers narrowed."""
+    """The config with narrow layers, for two steps on the tiny set, its masks, or sounds."""
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         config = compose("train", overrides=[override, "run=x"])
     with open_dict(config):
         data = config.data
-        same = data.train_split == data.val_split
-        draws = task_of(config.model.name).draws
-        hears = data.backbone.name == "spectrogram" or override.endswith("_sound")
-        h5 = sounds.h5 if hears else masks if draws else sources
+        same_split = data.train_split == data.val_split
+        has_maps = task_of(config.model.name).draws
+        has_sound = data.backbone.name == "spectrogram" or override.endswith("_sound")
+        h5 = sounds.h5 if has_sound else masks if has_maps else sources
         data.root, data.h5, data.features = str(h5.parent), str(h5), str(h5)
-        data.train_split, data.val_split = "train", "train" if same else "val"
-        pixels = "pixels" in (data.backbone.name, override.removeprefix("model=film_"))
-        data.backbone.name = "pixels" if pixels and not draws else "clevr_cnn"
-        if hears:
+        data.train_split, data.val_split = "train", "train" if same_split else "val"
+        has_pixels = "pixels" in (data.backbone.name, override.removeprefix("model=film_"))
+        data.backbone.name = "pixels" if has_pixels and not has_maps else "clevr_cnn"
+        if has_sound:
             data.backbone.name = "spectrogram"
             data.spectrogram = asdict(FRONT_END)
         if config.model.name == "film":
@@ -87,13 +84,9 @@ def test_it_trains_two_steps_and_evaluates(
         train_run(tmp_path / "before", typed_settings(before, RunSettings))
         config.train.init_from = str(tmp_path / "before/best.pt")
     score = train_run(tmp_path / "run", typed_settings(config, RunSettings))
-    records = [json.loads(x) for x in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
-    steps = [r["step"] for r in records if "loss" in r]
+    steps = [r["step"] for r in metrics(tmp_path / "run") if "loss" in r]
     assert steps == ([] if config.model.name == "qtype" else [1, 2])
-    settings = EvaluateSettings(
-        checkpoint=tmp_path / "run/best.pt", split=config.data.val_split, device="cpu",
-        precision=config.trainer.precision,
-    )  # fmt: skip
-    _, report = evaluate_checkpoint(settings)
+    options = {"split": config.data.val_split, "precision": config.trainer.precision}
+    _, report = evaluate(tmp_path / "run/best.pt", **options)
     metric = task_of(config.model.name).metric
     assert report["overall"][metric] == pytest.approx(score, abs=0.02)

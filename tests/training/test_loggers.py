@@ -4,7 +4,6 @@ import gc
 import json
 import sys
 from pathlib import Path
-from typing import Any
 from unittest.mock import Mock
 
 import pytest
@@ -14,15 +13,23 @@ from torch import nn
 
 import filmvqa
 from filmvqa.checkpoints.checkpoint import load_checkpoint
-from filmvqa.evaluation.batches import open_loader
 from filmvqa.system.errors import UserError
 from filmvqa.system.layout import RunLayout
 from filmvqa.training.loggers import JsonlLogger, build_loggers
 from filmvqa.training.part_norms import PartNorms
 from filmvqa.training.settings import LoggerSettings
 from filmvqa.training.snapshots import SnapshotTaker
-from tests.conftest import data_in
-from tests.training.tiny_runs import Runs, same
+from tests.training.tiny_runs import Runs, loader_of, same
+
+TENSORBOARD = {"logger": LoggerSettings(tensorboard=True)}
+
+
+def events_of(runs: Runs) -> EventAccumulator:
+    """All events that TensorBoard shows of a run."""
+    kinds = dict.fromkeys(("tensors", "scalars", "histograms", "images"), 0)
+    events = EventAccumulator(str(runs.folder / "run/tensorboard"), kinds)
+    events.Reload()
+    return events
 
 
 def test_jsonl_forgets_what_comes_after_the_checkpoint(tmp_path: Path, capsys) -> None:
@@ -33,7 +40,7 @@ def test_jsonl_forgets_what_comes_after_the_checkpoint(tmp_path: Path, capsys) -
     logger.close()
     assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [1, 2, 3]
     assert capsys.readouterr().err == ""
-    path.write_text('{"step": 1}\n{"step')  # not what this project leaves, but somebody else
+    path.write_text('{"step": 1}\n{"step')  # another program truncated it
     JsonlLogger(path, records=2).close()
     assert path.read_text() == '{"step": 1}\n'
     assert "has 1 of the 2 records" in capsys.readouterr().err
@@ -42,7 +49,7 @@ def test_jsonl_forgets_what_comes_after_the_checkpoint(tmp_path: Path, capsys) -
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="descriptors are listed in /proc")
 def test_a_dropped_logger_leaves_no_descriptor(tmp_path: Path) -> None:
     count = lambda: len(list(Path("/proc/self/fd").iterdir()))  # noqa: E731
-    gc.collect()  # what other tests left
+    gc.collect()  # closes files of other tests
     before = count()
     for _ in range(10):
         logger = JsonlLogger(tmp_path / "metrics.jsonl")
@@ -53,43 +60,38 @@ def test_a_dropped_logger_leaves_no_descriptor(tmp_path: Path) -> None:
 
 
 def test_tensorboard_has_curves_histograms_and_examples(runs: Runs) -> None:
-    """Also of a run that was interrupted: nothing is there twice."""
-    logger = {"logger": LoggerSettings(tensorboard=True)}
-    runs.stop(13, run=logger)
-    runs.train(run=logger)
-    shown = EventAccumulator(
-        str(runs.folder / "run/tensorboard"), {"tensors": 0, "scalars": 0, "histograms": 0}
-    )
-    shown.Reload()
-    records = runs.metrics()
-    losses = {r["step"]: r["loss"] for r in records if "loss" in r}
-    events = shown.Scalars("loss")
-    assert [e.step for e in events] == list(losses) == [4, 8, 12, 16, 20, 24]
-    assert [e.value for e in events] == pytest.approx(list(losses.values()))
-    assert {"val_by_type/count", "gradient_norm/film_generator"} <= set(shown.Tags()["scalars"])
-    assert {"gamma/block_1", "beta/block_2"} <= set(shown.Tags()["histograms"])
-    assert [e.step for e in shown.Histograms("gamma/block_1")] == [8, 16, 24]
-    assert [e.step for e in shown.Tensors("examples/text_summary")] == [8, 16, 24]
-    table = shown.Tensors("examples/text_summary")[-1].tensor_proto.string_val[0].decode()
+    """An interrupted run has no event twice."""
+    runs.stop(13, run=TENSORBOARD)
+    runs.train(run=TENSORBOARD)
+    events = events_of(runs)
+    losses = {r["step"]: r["loss"] for r in runs.metrics() if "loss" in r}
+    scalars = events.Scalars("loss")
+    assert [e.step for e in scalars] == list(losses) == [4, 8, 12, 16, 20, 24]
+    assert [e.value for e in scalars] == pytest.approx(list(losses.values()))
+    assert {"val_by_type/count", "gradient_norm/film_generator"} <= set(events.Tags()["scalars"])
+    assert {"gamma/block_1", "beta/block_2"} <= set(events.Tags()["histograms"])
+    assert [e.step for e in events.Histograms("gamma/block_1")] == [8, 16, 24]
+    assert [e.step for e in events.Tensors("examples/text_summary")] == [8, 16, 24]
+    table = events.Tensors("examples/text_summary")[-1].tensor_proto.string_val[0].decode()
     assert table.startswith("|  | question | truth | answer | probability |")
     assert len(table.splitlines()) == 2 + 8
 
 
 def test_loggers_do_not_change_what_is_trained(runs: Runs) -> None:
     runs.train("plain")
-    runs.train("shown", run={"logger": LoggerSettings(tensorboard=True)})
-    runs.assert_same("plain", "shown", "weights", "random", "optimizer", "sampler")
-    assert runs.metrics("plain") == runs.metrics("shown")
+    runs.train("logged", run=TENSORBOARD)
+    runs.assert_same("plain", "logged", "weights", "random", "optimizer", "sampler")
+    assert runs.metrics("plain") == runs.metrics("logged")
 
 
-def test_without_tensorboard_it_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_tensorboard_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(UserError, match="logger=tensorboard: needs the package tensorboard"):
         build_loggers(LoggerSettings(tensorboard=True), RunLayout(tmp_path), {})
 
 
 @pytest.mark.parametrize("error", [TypeError("descriptors are too old"), RuntimeError("np.x")])
-def test_a_tensorboard_that_does_not_fit_is_a_warning(
+def test_a_broken_tensorboard_is_a_warning(
     runs: Runs, monkeypatch: pytest.MonkeyPatch, capsys, error: Exception
 ) -> None:
     class Broken:
@@ -97,7 +99,7 @@ def test_a_tensorboard_that_does_not_fit_is_a_warning(
             raise error
 
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", Broken())
-    runs.train(run={"logger": LoggerSettings(tensorboard=True)}, max_steps=8)
+    runs.train(run=TENSORBOARD, max_steps=8)
     warning = f"TensorBoard does not start ({error}); continuing without it"
     assert capsys.readouterr().err.count(warning) == 1
 
@@ -107,23 +109,13 @@ def test_a_tensorboard_that_does_not_fit_is_a_warning(
 def test_any_error_of_a_logger_is_one_warning_and_ends_it(
     runs: Runs, monkeypatch: pytest.MonkeyPatch, capsys, method: str, error: type[Exception]
 ) -> None:
-    """A run is trained as without it, also if a picture can no longer be read."""
-    calls: list[str] = []
-
-    class Failing:
-        def __getattr__(self, name: str) -> Any:
-            def call(*arguments: Any) -> None:
-                calls.append(name)
-                if name == method:
-                    raise error("gone")
-
-            return call
-
-    monkeypatch.setattr("filmvqa.training.loggers.TensorBoardLogger", lambda *_: Failing())
-    runs.train(run={"logger": LoggerSettings(tensorboard=True)})
+    """The run is trained to its end, also if a picture can no longer be read."""
+    failing = Mock(**{f"{method}.side_effect": error("gone")})
+    monkeypatch.setattr("filmvqa.training.loggers.TensorBoardLogger", lambda *_: failing)
+    runs.train(run=TENSORBOARD)
     assert capsys.readouterr().err.count("TensorBoard stopped (gone); continuing without it") == 1
-    assert calls.count("close") == (2 if method == "close" else 1)
-    assert calls.count(method) == (2 if method == "close" else 1)
+    assert failing.close.call_count == (2 if method == "close" else 1)
+    assert getattr(failing, method).call_count == (2 if method == "close" else 1)
     assert runs.last()["progress"]["finished"]
 
 
@@ -137,19 +129,17 @@ def test_pictures_that_cannot_be_read_are_not_shown(
         path.write_bytes(content or b"")
     find = Mock(return_value=pictures) if content is not None else Mock(side_effect=PermissionError)
     monkeypatch.setattr("filmvqa.training.snapshots.find_pictures", find)
-    runs.train(run={"logger": LoggerSettings(tensorboard=True)})
-    (warned,) = [x for x in capsys.readouterr().err.splitlines() if "warning: " in x]
-    said = "pictures for loggers" if content is None else "cannot be read as an image"
-    assert said in warned
-    shown = EventAccumulator(str(runs.folder / "run/tensorboard"), {"images": 0})
-    shown.Reload()
-    assert not shown.Tags()["images"]
-    assert "loss" in shown.Tags()["scalars"]
+    runs.train(run=TENSORBOARD)
+    (warning,) = [x for x in capsys.readouterr().err.splitlines() if "warning: " in x]
+    assert ("pictures for loggers" if content is None else "cannot be read as an image") in warning
+    tags = events_of(runs).Tags()
+    assert not tags["images"]
+    assert "loss" in tags["scalars"]
 
 
 def test_a_snapshot_that_fails_is_one_warning(runs: Runs, monkeypatch, capsys) -> None:
     monkeypatch.setattr(SnapshotTaker, "_take", Mock(side_effect=RuntimeError("no memory")))
-    runs.train(run={"logger": LoggerSettings(tensorboard=True)})
+    runs.train(run=TENSORBOARD)
     assert capsys.readouterr().err.count("warning: ") == 1
     assert runs.last()["progress"]["finished"]
 
@@ -157,7 +147,7 @@ def test_a_snapshot_that_fails_is_one_warning(runs: Runs, monkeypatch, capsys) -
 def test_a_snapshot_has_what_the_network_answers(runs: Runs, tiny_world: Path) -> None:
     runs.train(precision="float32")
     vqa = filmvqa.load(runs.folder / "run", device="cpu", precision="float32")
-    loader = open_loader(data_in(runs.data), "val", vqa.vocabulary, 32, torch.device("cpu"))
+    loader = loader_of(runs.data, "val")
     images = tiny_world / "images/val"
     taker = SnapshotTaker(loader, torch.arange(40), vqa.vocabulary, images, "float32")
     vqa.model.train()
@@ -172,12 +162,12 @@ def test_a_snapshot_has_what_the_network_answers(runs: Runs, tiny_world: Path) -
         film = vqa.film(example.question)
         torch.testing.assert_close(gamma, film.gamma)
         torch.testing.assert_close(beta, film.beta)
-    without = SnapshotTaker(loader, torch.arange(3), vqa.vocabulary, runs.folder / "no", "float32")
-    assert [e.picture for e in without.take(vqa.model).examples] == [None] * 3
+    taker = SnapshotTaker(loader, torch.arange(3), vqa.vocabulary, runs.folder / "no", "float32")
+    assert [e.picture for e in taker.take(vqa.model).examples] == [None] * 3
 
 
 def test_norms_by_part() -> None:
-    """Against norms of everything as one vector, for SGD, whose updates are lr times gradients."""
+    """They are norms of each part as one vector; SGD's updates are lr times the gradients."""
     model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
     model[2].bias.requires_grad = False
     optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
@@ -193,7 +183,7 @@ def test_norms_by_part() -> None:
     norms.before_update()
     for weight in model.parameters():
         if weight.grad is not None:
-            weight.grad *= 0.1  # as clipping does
+            weight.grad *= 0.1  # like clipping
     optimizer.step()
     norms.after_update()
     record = norms.take()
@@ -204,7 +194,7 @@ def test_norms_by_part() -> None:
     assert norms.take() == {}
 
 
-def test_the_best_checkpoints_stay(runs: Runs) -> None:
+def test_the_best_checkpoints_are_kept(runs: Runs) -> None:
     runs.train(keep_best=2, eval_every=4)
     records = [r for r in runs.metrics() if "val_accuracy" in r]
     best = sorted(records, key=lambda r: -r["val_accuracy"])[:2]

@@ -1,4 +1,4 @@
-"""Networks that draw: trained, gone on with, evaluated and asked."""
+"""Networks that predict masks are trained, resumed, evaluated, and asked."""
 
 from __future__ import annotations
 
@@ -11,9 +11,6 @@ import torch
 
 import filmvqa
 from filmvqa.checkpoints.export import export_network
-from filmvqa.evaluation.batches import open_loader
-from filmvqa.evaluation.evaluate import evaluate_checkpoint
-from filmvqa.evaluation.settings import EvaluateSettings
 from filmvqa.models import build_model
 from filmvqa.questions.vocabulary import Vocabulary
 from filmvqa.studies.sheets import draw_masks
@@ -22,8 +19,7 @@ from filmvqa.system.layout import DatasetLayout
 from filmvqa.tasks.protocol import find_task
 from filmvqa.training.curves import draw_curves, read_evaluations
 from filmvqa.worlds.engine.schema import read_questions
-from tests.conftest import data_in
-from tests.training.tiny_runs import Runs, learn_by_heart, metrics, train
+from tests.training.tiny_runs import Runs, evaluate, learn_by_heart, loader_of, metrics, train
 
 NAME = "film_segmentation"
 CONDITIONINGS = ["film", "spatial_film", "guide", "dual_attention", "concat"]
@@ -56,9 +52,7 @@ def test_records_name_the_score(run: Path) -> None:
 def test_forty_expressions_are_learned_by_heart(conditioning: str, referring_set: Path) -> None:
     torch.manual_seed(0)
     vocabulary = Vocabulary.load(referring_set / "vocab.json")
-    loader = open_loader(
-        data_in(referring_set), "train", vocabulary, 64, torch.device("cpu"), targets="masks"
-    )
+    loader = loader_of(referring_set, targets="masks")
     model = build_model(
         NAME, vocab_size=len(vocabulary.question), feature_shape=loader.store.shape,
         **loader.targets.output_options(vocabulary), channels=24, num_blocks=2,
@@ -68,11 +62,10 @@ def test_forty_expressions_are_learned_by_heart(conditioning: str, referring_set
     assert learn_by_heart(find_task("masks"), model, batch, 0.9) > 0.9
 
 
-def test_an_evaluation_reports_what_its_masks_score(
+def test_an_evaluation_reports_the_scores_of_its_masks(
     run: Path, referring_world: Path, referring_set: Path
 ) -> None:
-    files, report = evaluate_checkpoint(EvaluateSettings(checkpoint=run, split="val"))
-    assert report is not None
+    files, report = evaluate(run)
     records = [json.loads(line) for line in files.predictions.read_text().splitlines()]
     layout = DatasetLayout.under(referring_world)
     assert len(records) == len(read_questions(layout.question_json("val")).questions)
@@ -102,10 +95,7 @@ def test_it_is_asked_in_the_same_way(run: Path, referring_world: Path, referring
     assert answer.probabilities == {}
     assert answer.text == (f"{100 * answer.mask.mean():.1f}% of the picture"
                            if answer.mask.any() else "nothing")  # fmt: skip
-    loader = open_loader(
-        data_in(referring_set), "val", vqa.vocabulary, 8, torch.device("cpu"), targets="masks"
-    )
-    batch = loader.batch(torch.arange(1))
+    batch = loader_of(referring_set, "val", targets="masks").batch(torch.arange(1))
     with torch.inference_mode():
         logits = vqa.model(batch.features, batch.questions)
     assert np.array_equal(answer.mask, (logits[0] > 0).numpy())

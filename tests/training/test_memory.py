@@ -1,6 +1,6 @@
-"""Memory: training leaks nothing, and streaming holds a few batches however large the file.
+"""Memory: training does not leak, and streaming holds a few batches of a file of any size.
 
-Each measurement has a process of its own, or what other tests left would be in it.
+Each measurement runs in a new process, which does not contain the memory of other tests.
 """
 
 from __future__ import annotations
@@ -21,12 +21,11 @@ import pytest
 import torch
 
 from filmvqa.cli.process import keep_freed_memory, set_environment
-from filmvqa.evaluation.batches import open_loader
+from filmvqa.evaluation.batches import Batch
 from filmvqa.questions.sampler import EpochSampler
-from filmvqa.questions.vocabulary import Vocabulary
 from filmvqa.training.trainer import Trainer
-from tests.conftest import KILLS, TINY, data_in
-from tests.training.tiny_runs import train
+from tests.conftest import KILLS, TINY
+from tests.training.tiny_runs import after_steps, loader_of, train
 
 pytestmark = [
     pytest.mark.processes,
@@ -34,65 +33,66 @@ pytestmark = [
     pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory is read in /proc"),
 ]
 MIB = 2**20
-#: ``make test`` trains this long, ``make soak`` 50 / 3 times as long.
+#: The number of steps in ``make test``; ``make soak`` has 50 / 3 times as many.
 STEPS = 300 * KILLS
 
 
 def alone(work: Callable[..., Any], *arguments: Any) -> Any:
-    """What a function returns in a process of its own, with the environment of a program: torch's
-    cache of kernels would grow all the time."""
+    """The result of a function in a new process with the environment of a program.
+
+    In another environment torch's cache of kernels would keep growing.
+    """
     set_environment()
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         return pool.submit(work, *arguments).result()
 
 
 def memory(field: str = "VmRSS") -> int:
-    """Bytes of memory that this process has; with ``VmHWM``, that it had at most."""
+    """Memory of this process in bytes; ``VmHWM`` is its maximum."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
 
 
 def memory_while_training(folder: Path, data: Path, name: str, store: str) -> list[int]:
-    """Memory after each tenth of a long run, which saves and evaluates all the time."""
+    """Memory after each tenth of a long run that saves and evaluates often."""
     torch.set_num_threads(1)
-    found: list[int] = []
-    step = Trainer.step
+    measured: list[int] = []
 
-    def note(self: Trainer, batch: Any) -> None:
-        step(self, batch)
-        if self.state.step % (STEPS // 10) == 0:
-            found.append(memory())
+    def measure(trainer: Trainer, batch: Batch) -> None:
+        if trainer.state.step % (STEPS // 10) == 0:
+            measured.append(memory())
 
-    Trainer.step = note  # type: ignore[method-assign]
-    train(
-        folder, data, name, max_steps=STEPS, max_epochs=STEPS, eval_every=20, checkpoint_steps=7,
-        run={"store": store},
-    )  # fmt: skip
-    return found
+    with pytest.MonkeyPatch.context() as patch:
+        after_steps(patch, measure)
+        train(
+            folder, data, name, max_steps=STEPS, max_epochs=STEPS, eval_every=20,
+            checkpoint_steps=7, run={"store": store},
+        )  # fmt: skip
+    return measured
 
 
 @pytest.mark.parametrize(("name", "store"), [("lstm", "device"), ("film", "stream")])
 def test_many_epochs_take_no_more_memory_than_a_few(
     name: str, store: str, tmp_path: Path, tiny_set: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # oneDNN's cache of kernels ends at 1,024, after thousands of steps: here it is full early.
+    # oneDNN's cache of kernels is full at 1,024, after thousands of steps; here it is full early.
     monkeypatch.setenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "256")
-    found = alone(memory_while_training, tmp_path, tiny_set, name, store)
-    assert len(found) == 10
-    grown = np.diff(found[4:]) / MIB
-    # A leak shows in each tenth of the second half. Its median leaves out what the allocator takes
-    # late but once, up to 3 MiB when threads take turns in another order.
-    assert len(grown) * np.median(grown) < 4, grown
-    assert sum(grown) < 16, grown
+    measured = alone(memory_while_training, tmp_path, tiny_set, name, store)
+    assert len(measured) == 10
+    growth = np.diff(measured[4:]) / MIB
+    # A leak grows in each tenth. The median ignores single late growths of the allocator, of up to
+    # 3 MiB when threads take turns in another order.
+    assert len(growth) * np.median(growth) < 4, growth
+    assert sum(growth) < 16, growth
 
 
-#: 1 MiB of features an image, of so many images.
+#: 1 MiB of features per image, and the number of images.
 LARGE, IMAGES = (512, 32, 32), 600
 MAP = 2 * math.prod(LARGE)
 BATCH = 8
-#: What streaming may take, in batches, however large the file. Up to eight of them live at a time:
-#: READ_AHEAD waiting, two at the trainer while it takes the next for the last, one being read and
-#: one where it is put into channels-last order.
+#: The number of batches whose memory streaming may take. Up to eight exist at a time: READ_AHEAD
+#: are waiting, the trainer has two while it replaces the last by the next, one is being read, and
+#: one is being put into channels-last order.
 BOUND = 10
 
 
@@ -115,19 +115,17 @@ def large_maps(tiny_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 
 def memory_of_batches(folder: Path, count: int) -> int:
-    """By how much memory grew at most while so many batches were streamed."""
+    """The largest growth of memory while ``count`` batches are streamed."""
     keep_freed_memory()
-    vocabulary = Vocabulary.load(folder / "vocab.json")
-    device = torch.device("cpu")
-    loader = open_loader(data_in(folder), "train", vocabulary, BATCH, device, "stream")
+    loader = loader_of(folder, batch_size=BATCH, store="stream")
     rows = torch.arange(len(loader.questions))
     before = memory()
     batches = loader.train_batches(EpochSampler(rows, BATCH, seed=0))
     for k, batch in zip(range(count), batches, strict=False):
         if k % 10 == 0:
-            time.sleep(0.05)  # let the reader run ahead as far as it may
-        found = batch.features[:, 0, 0, 0][batch.image_of_question]  # each of its own image
-        assert torch.equal(found.long() - 1, loader.questions.images[batch.index])
+            time.sleep(0.05)  # lets the reader read ahead
+        values = batch.features[:, 0, 0, 0][batch.image_of_question]  # those of the right images
+        assert torch.equal(values.long() - 1, loader.questions.images[batch.index])
     return memory("VmHWM") - before
 
 
@@ -143,12 +141,12 @@ def peak_while_training(folder: Path, data: Path, store: str) -> int:
     return memory("VmHWM")
 
 
-def test_training_from_a_stream_needs_no_room_for_the_features(
+def test_training_from_a_stream_does_not_hold_the_features(
     tmp_path: Path, large_maps: Path
 ) -> None:
     streamed, resident = (
         alone(peak_while_training, tmp_path / store, large_maps, store)
         for store in ("stream", "memory")
     )
-    # Training's batches wait while those of an evaluation are read.
+    # Training's batches wait in memory while an evaluation reads its batches.
     assert streamed <= resident - (IMAGES - 2 * BOUND * BATCH) * MAP, (streamed, resident)

@@ -1,4 +1,4 @@
-"""Files that an earlier version wrote are still read."""
+"""Files of earlier versions are still read."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ import pytest
 import torch
 
 from filmvqa.checkpoints.checkpoint import load_checkpoint, model_from_checkpoint
-from filmvqa.evaluation.batches import open_loader
 from filmvqa.settings.renamed_keys import RENAMED_KEYS
-from tests.conftest import REPOSITORY, data_in
-from tests.training.tiny_runs import Runs
+from tests.conftest import REPOSITORY
+from tests.training.tiny_runs import Runs, loader_of
 
 FOLDER = REPOSITORY / "tests/fixtures/checkpoint_3"
 
@@ -20,9 +19,8 @@ FOLDER = REPOSITORY / "tests/fixtures/checkpoint_3"
 @pytest.mark.parametrize("name", ["film", "mac"])
 def test_a_checkpoint_of_format_3_gives_its_logits(name: str) -> None:
     path = FOLDER / f"{name}.pt"
-    model, vocabulary = model_from_checkpoint(load_checkpoint(path), path)
-    loader = open_loader(data_in(FOLDER / "h5"), "val", vocabulary, 8, torch.device("cpu"))
-    batch = loader.batch(torch.arange(4))
+    model, _ = model_from_checkpoint(load_checkpoint(path), path)
+    batch = loader_of(FOLDER / "h5", "val").batch(torch.arange(4))
     with torch.inference_mode():
         logits = model(batch.features, batch.questions, batch.image_of_question)
     stored = torch.tensor(json.loads((FOLDER / "logits.json").read_text())[name])
@@ -30,7 +28,7 @@ def test_a_checkpoint_of_format_3_gives_its_logits(name: str) -> None:
 
 
 def earlier(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A configuration under the names of the keys that format 3 had."""
+    """A configuration with the names of keys in format 3."""
     names = {current: earlier for earlier, current in RENAMED_KEYS.items()}
     renamed = {}
     for key, value in nested.items():
@@ -41,7 +39,7 @@ def earlier(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def as_format_3(content: dict[str, Any]) -> dict[str, Any]:
-    """A checkpoint of the present format as the version before would have written it."""
+    """A checkpoint of the current format, as the previous version would have written it."""
     inputs = {
         name: {("made" if k == "feature_spec" else k): v for k, v in entry.items()}
         if isinstance(entry, dict)

@@ -1,4 +1,4 @@
-"""What a training run computes stays what it was."""
+"""A training run computes the stored results."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import pytest
 
 from tests.training.pinned_run import FIGURES, MODELS, make_set, run_figures
 
-#: How far figures may be from those stored, which an AMD EPYC with AVX2 computed. Without any vector
-#: instructions (``ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41``) the largest differences
-#: were 0.009 in a loss, 0.004 in γ and β, 0.0001 in a norm.
+#: Tolerances of the results; those stored are from an AMD EPYC with AVX2. Without vector instructions
+#: (``ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41``) the largest differences were 0.009 in a
+#: loss, 0.004 in γ and β, and 0.0001 in a norm.
 TOLERANCES = {"losses": 0.05, "gamma": 0.02, "beta": 0.02, "norms": 1e-3, "val_accuracy": 0.05}
-#: The first losses have had no time to drift apart (measured: 2e-6).
+#: The first losses have had no time to diverge (measured: 2e-6).
 FIRST, FIRST_TOLERANCE = 2, 1e-4
 
 
@@ -38,7 +38,5 @@ def test_sixty_steps_give_the_stored_figures(name: str, pinned_set: Path, tmp_pa
 
 def _flat(figures: Any) -> list[float]:
     if isinstance(figures, dict):
-        return [x for key in sorted(figures) for x in _flat(figures[key])]
-    if isinstance(figures, list):
-        return [x for each in figures for x in _flat(each)]
-    return [figures]
+        figures = [figures[key] for key in sorted(figures)]
+    return [x for each in figures for x in _flat(each)] if isinstance(figures, list) else [figures]

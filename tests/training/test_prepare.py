@@ -1,4 +1,4 @@
-"""What a run would fail on at its first evaluation is refused before its first step."""
+"""Data and options on which a run would fail later are refused before its first step."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def with_attribute(name: str, value: Any, path: Path) -> None:
 
 
 def of_another_shape(path: Path) -> None:
-    """In film's format, which has no attributes."""
+    """Fewer channels, in film's format, which has no attributes."""
     with h5py.File(path, "r") as file:
         maps = file["features"][:, :-1].astype(np.float32)
     path.unlink()
@@ -53,7 +53,7 @@ def of_another_shape(path: Path) -> None:
         ("val_questions.h5", Path.unlink, r"val_questions\.h5: no such file"),
     ],
 )  # fmt: skip
-def test_what_validation_lacks_is_told_before_the_first_step(
+def test_data_that_do_not_fit_are_refused(
     runs: Runs, file: str, change: Any, message: str, store: str
 ) -> None:
     runs.data = Path(shutil.copytree(runs.data, runs.folder / "data"))
@@ -103,12 +103,7 @@ def test_features_of_another_precision_are_a_warning(
     assert line.splitlines()[0].endswith("train_features_clevr_cnn.h5 in precision")
 
 
-def test_a_part_of_a_split_is_trained_on_and_the_rest_validates(runs: Runs) -> None:
-    runs.train(splits=("train", "train"), max_steps=8, run={"fraction": 0.9})
-    assert runs.metrics()[-1]["step"] == 8
-
-
-def test_without_types_accuracy_is_overall_and_no_stage_can_choose(runs: Runs) -> None:
+def test_questions_without_types_have_overall_accuracy_and_no_curriculum(runs: Runs) -> None:
     runs.data = Path(shutil.copytree(runs.data, runs.folder / "data"))
     without(["types", "programs"], runs.data / "val_questions.h5")
     runs.train(max_steps=8)

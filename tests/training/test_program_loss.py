@@ -1,4 +1,4 @@
-"""Supervision by programs: its loss by hand, in plain and in accelerated networks, and in a run."""
+"""Supervision by programs: the loss by hand, in accelerated networks, and in a run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from filmvqa.checkpoints.checkpoint import model_from_checkpoint
-from filmvqa.evaluation.batches import Batch, open_loader
+from filmvqa.evaluation.batches import Batch
 from filmvqa.models import build_model
 from filmvqa.models.fast.accelerate import accelerate
 from filmvqa.models.protocols import PlaceScores
@@ -20,9 +20,8 @@ from filmvqa.questions.program_targets import NamedObjects
 from filmvqa.questions.vocabulary import Vocabulary
 from filmvqa.system.errors import UserError
 from filmvqa.training.program_loss import program_loss
-from tests.conftest import data_in
 from tests.models.small_models import SMALL
-from tests.training.tiny_runs import Runs
+from tests.training.tiny_runs import Runs, loader_of
 
 COUNTS: dict[str, Any] = {
     "reads": True, "sets": 2, "head_inputs": "all", "coordinates": "none",
@@ -45,8 +44,10 @@ def batch_of(
 
 
 def two_questions() -> tuple[PlaceScores, Batch]:
-    """Two questions about one image of 2 × 3 places with objects in places 0, 5 and 4: of the first
-    the referents are the objects 2 and 1, of the second the object 0 and the set of 0 and 2."""
+    """Two questions about an image of 2 × 3 places with objects 0, 1, 2 at places 0, 5, 4.
+
+    The first refers to objects 2 and 1, the second to object 0, and counts the set of 0 and 2.
+    """
     positions = torch.tensor([[[0.1, 0.2], [0.9, 0.99], [0.5, 0.7]]])
     named = NamedObjects(
         torch.tensor([[2, 1], [0, -1]]), torch.tensor([[-1, -1], [0b101, -1]]), positions
@@ -67,19 +68,23 @@ def test_the_loss_by_hand() -> None:
 
 
 def test_each_question_counts_as_much_in_a_part_of_a_batch() -> None:
-    """So that the mean over processes is that of the whole batch."""
+    """The mean over processes is then the mean of the whole batch."""
     scores, batch = two_questions()
-    assert batch.named is not None
-    parts = []
-    for i in range(2):
-        own = NamedObjects(batch.named.referents[[i]], batch.named.sets[[i]], batch.named.positions)
-        of_one = PlaceScores(scores.size, scores.reads[[i]], scores.sets[[i]])
-        parts.append(program_loss(of_one, batch_of(own, [0]), None))
+    named = batch.named
+    assert named is not None
+    parts = [
+        program_loss(
+            PlaceScores(scores.size, scores.reads[[i]], scores.sets[[i]]),
+            batch_of(NamedObjects(named.referents[[i]], named.sets[[i]], named.positions), [0]),
+            None,
+        )
+        for i in range(2)
+    ]
     whole = program_loss(scores, batch, None)
     assert whole.item() == pytest.approx(sum(parts).item() / 2, abs=1e-6)
 
 
-def test_objects_that_share_a_place_are_one_that_belongs_if_either_does() -> None:
+def test_a_place_of_two_objects_is_in_a_set_if_either_is() -> None:
     positions = torch.tensor([[[0.1, 0.1], [0.12, 0.1], [0.9, 0.9]]])
     named = NamedObjects(torch.tensor([[-1]]), torch.tensor([[0b010]]), positions)
     scores = PlaceScores((2, 2), torch.zeros(1, 1, 4), torch.zeros(1, 1, 4))
@@ -87,7 +92,7 @@ def test_objects_that_share_a_place_are_one_that_belongs_if_either_does() -> Non
     assert program_loss(scores, batch_of(named, [0]), None).item() < 1e-6
 
 
-def test_more_is_named_than_the_network_has_and_nothing_at_all() -> None:
+def test_programs_that_name_more_than_the_network_reads_or_nothing() -> None:
     positions = torch.tensor([[[0.1, 0.1], [0.9, 0.9]]])
     named = NamedObjects(torch.tensor([[0, 1], [-1, -1]]), torch.tensor([[-1], [-1]]), positions)
     scores = PlaceScores((2, 2), torch.zeros(2, 1, 4), torch.zeros(2, 0, 4))
@@ -95,8 +100,8 @@ def test_more_is_named_than_the_network_has_and_nothing_at_all() -> None:
     assert loss.item() == pytest.approx(math.log(4) / 2)
 
 
-def test_slots_are_taken_by_the_nearest_objects() -> None:
-    """The object that no slot is for, since another is nearer to its nearest, has none."""
+def test_objects_get_their_nearest_slots() -> None:
+    """An object has no slot if another object is nearer to its nearest slot."""
     features = torch.zeros(1, 5, 4, 1)
     features[0, 2:, 0, 0] = torch.tensor([0.8, 0.8, 0.9])  # x, y and probability: at (0.9, 0.9)
     features[0, 2:, 2, 0] = torch.tensor([-0.8, 0.0, 0.7])  # at (0.1, 0.5); the others are empty
@@ -112,10 +117,8 @@ def test_slots_are_taken_by_the_nearest_objects() -> None:
 
 
 def read_batch(tiny_set: Path, count: int = 24) -> tuple[Batch, Vocabulary]:
-    layout = data_in(tiny_set)
-    vocabulary = Vocabulary.load(layout.vocabulary)
-    loader = open_loader(layout, "train", vocabulary, 64, torch.device("cpu"), programs=True)
-    return loader.batch(torch.arange(count) * 3), vocabulary
+    loader = loader_of(tiny_set, programs=True)
+    return loader.batch(torch.arange(count) * 3), Vocabulary.load(tiny_set / "vocab.json")
 
 
 def network(batch: Batch, vocabulary: Vocabulary) -> torch.nn.Module:
@@ -149,18 +152,15 @@ def test_accelerated_networks_have_the_same_loss_and_gradients(tiny_set: Path) -
     assert plain.film_generator.decoder[0].weight.grad.abs().max() > 1e-3
 
 
-def test_without_its_weight_nothing_is_read(tiny_set: Path) -> None:
-    layout = data_in(tiny_set)
-    vocabulary = Vocabulary.load(layout.vocabulary)
-    loader = open_loader(layout, "train", vocabulary, 64, torch.device("cpu"))
-    batch = loader.batch(torch.arange(4))
+def test_batches_without_programs_are_refused(tiny_set: Path) -> None:
+    batch = loader_of(tiny_set).batch(torch.arange(4))
     assert batch.named is None
     with pytest.raises(UserError, match=r"trainer.program_loss: .* no programs; give 0"):
         program_loss(two_questions()[0], batch, None)
 
 
-def test_reads_come_to_what_programs_name(tiny_set: Path, runs: Runs) -> None:
-    """The loss falls, further than without supervision, and attention to referents rises."""
+def test_reads_learn_to_find_referents(tiny_set: Path, runs: Runs) -> None:
+    """The loss falls further than without supervision, and attention to referents rises."""
     options = {"model": COUNTS, "questions_per_image": 4, "optim": {"lr": 1e-2}}
     batch, vocabulary = read_batch(tiny_set, 150)
     losses, shares = {}, {}
@@ -180,7 +180,7 @@ def test_reads_come_to_what_programs_name(tiny_set: Path, runs: Runs) -> None:
 
 
 def share_at_first_referent(model: torch.nn.Module, batch: Batch) -> float:
-    """The mean attention of the first block to the place of the first referent."""
+    """The first block's mean attention to the place of the first referent."""
     assert batch.named is not None
     _, scores = model(batch.features, batch.questions, batch.image_of_question, return_scores=True)
     first = batch.named.referents[:, 0]

@@ -1,4 +1,4 @@
-"""Runs that are stopped, killed or go wrong, and go on."""
+"""Runs that are stopped, killed or fail, and resumed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 import signal
-from dataclasses import asdict
+from itertools import count
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -27,7 +27,7 @@ from filmvqa.system.locks import folder_lock
 from filmvqa.system.signals import ENDING
 from filmvqa.training import prepare
 from filmvqa.training.trainer import Trainer
-from tests.training.tiny_runs import Runs, note_batches, stop_in_steps
+from tests.training.tiny_runs import Runs, after_steps, record_batches, stop_in_steps
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_an_interrupted_run_ends_with_the_same_bits(
 
 
 def test_a_run_interrupted_fifty_times_ends_with_the_same_bits(runs: Runs) -> None:
-    """In every one of its steps: it comes one step further each time."""
+    """It is interrupted in each of its steps."""
     options = {"max_steps": 51, "checkpoint_steps": 1, "eval_every": 10}
     runs.check_interrupted(*range(2, 102, 2), **options)
 
@@ -68,9 +68,9 @@ def test_a_signal_lets_the_step_finish_and_saves(
     runs.train("whole")
     before = signal.getsignal(number)
     stop_in_steps(monkeypatch, (5, 18), lambda: os.kill(os.getpid(), number))
-    for step in (5, 17):  # the second comes in the 18th call: the 5th step was not done again
-        said = rf"{number.name}: stopped after step {step + (step > 5)} of 24"
-        with pytest.raises(Interrupted, match=said) as caught:
+    for step in (5, 18):  # steps are counted over both runs: none is repeated
+        message = f"{number.name}: stopped after step {step} of 24"
+        with pytest.raises(Interrupted, match=message) as caught:
             runs.train("parts")
         assert caught.value.number == number
         assert f"{number.name}: finishing the step and saving" in capsys.readouterr().err
@@ -83,8 +83,10 @@ def test_a_signal_lets_the_step_finish_and_saves(
 def test_a_clusters_warning_is_answered_when_the_state_is_saved(
     runs: Runs, monkeypatch: pytest.MonkeyPatch, first: signal.Signals | None
 ) -> None:
-    """By the handler of who started the job, which is called once; also if the job is told to end
-    first, as where a more urgent one takes its place."""
+    """The handler of the program that started the job is called once.
+
+    Also if another signal comes first, as when a more urgent job takes the place of this one.
+    """
     saved = []
 
     def queue_again(number: int, frame: Any) -> None:
@@ -92,9 +94,8 @@ def test_a_clusters_warning_is_answered_when_the_state_is_saved(
         raise SystemExit(144)
 
     def warn() -> None:
-        if first is not None:
-            os.kill(os.getpid(), first)
-        os.kill(os.getpid(), signal.SIGUSR2)
+        for number in (first, signal.SIGUSR2) if first else (signal.SIGUSR2,):
+            os.kill(os.getpid(), number)
 
     previous = signal.signal(signal.SIGUSR2, queue_again)
     try:
@@ -123,27 +124,29 @@ def test_a_second_ctrl_c_stops_at_once(runs: Runs, monkeypatch: pytest.MonkeyPat
 def test_other_signals_may_come_many_times(
     runs: Runs, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:
-    """As at the end of a session, which sends SIGTERM and SIGHUP, the latter from the shell and the
-    system; none of them costs the step or what is being saved, nor does Ctrl-C meanwhile."""
+    """None of them interrupts the step or the saving, nor does Ctrl-C while saving.
 
-    def all_of_them() -> None:
+    The end of a session sends SIGTERM and SIGHUP, the latter from the shell and from the system.
+    """
+
+    def send_all() -> None:
         for other in (number, number, *ENDING[1:]):
             signal.raise_signal(other)
 
     def save(path: Path, content: dict[str, Any]) -> None:
-        all_of_them()
+        send_all()
         signal.raise_signal(signal.SIGINT)
         save_checkpoint(path, content)
 
-    stop_in_steps(monkeypatch, (5,), all_of_them)
+    stop_in_steps(monkeypatch, (5,), send_all)
     monkeypatch.setattr("filmvqa.training.trainer.save_checkpoint", save)
     with pytest.raises(Interrupted, match=f"{number.name}: stopped after step 5"):
         runs.train()
     assert runs.last()["progress"]["step"] == 5
 
 
-def test_a_signal_that_is_ignored_stays_so(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As SIGHUP under ``nohup``."""
+def test_an_ignored_signal_stays_ignored(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As ``nohup`` ignores SIGHUP."""
     previous = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         stop_in_steps(monkeypatch, (5,), lambda: signal.raise_signal(signal.SIGHUP))
@@ -153,23 +156,25 @@ def test_a_signal_that_is_ignored_stays_so(runs: Runs, monkeypatch: pytest.Monke
     assert runs.last()["progress"]["finished"]
 
 
-def test_a_terminal_that_is_gone_does_not_keep_it_from_saving(
+def test_the_state_is_saved_if_the_terminal_is_closed(
     runs: Runs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    gone = Mock(write=Mock(side_effect=OSError(errno.EIO, "Input/output error")), encoding="utf-8")
+    closed = Mock(
+        write=Mock(side_effect=OSError(errno.EIO, "Input/output error")), encoding="utf-8"
+    )
 
     def close() -> None:
-        monkeypatch.setattr("sys.stderr", gone)
+        monkeypatch.setattr("sys.stderr", closed)
         signal.raise_signal(signal.SIGHUP)
 
     stop_in_steps(monkeypatch, (5,), close)
     with pytest.raises(Interrupted):
         runs.train()
-    assert gone.write.called
+    assert closed.write.called
     assert runs.last()["progress"]["step"] == 5
 
 
-def test_a_reader_of_scores_that_is_gone_ends_a_saved_run(
+def test_a_closed_pipe_of_scores_ends_a_saved_run(
     runs: Runs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tqdm.tqdm.write", Mock(side_effect=BrokenPipeError))
@@ -179,19 +184,18 @@ def test_a_reader_of_scores_that_is_gone_ends_a_saved_run(
     assert runs.best()["progress"]["step"] == 8
 
 
-def test_a_signal_while_it_evaluates_leaves_that_for_the_next_time(
+def test_a_signal_during_an_evaluation_leaves_it_to_the_resumed_run(
     runs: Runs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runs.train("whole")
-    right, calls = Trainer._scores, {"n": 0}
+    scores, calls = Trainer._scores, count(1)
 
-    def signals(self: Trainer, *arguments: Any) -> torch.Tensor:
-        calls["n"] += 1
-        if calls["n"] == 3:
+    def signal_third(self: Trainer, *arguments: Any) -> torch.Tensor:
+        if next(calls) == 3:
             os.kill(os.getpid(), signal.SIGTERM)
-        return right(self, *arguments)
+        return scores(self, *arguments)
 
-    monkeypatch.setattr(Trainer, "_scores", signals)
+    monkeypatch.setattr(Trainer, "_scores", signal_third)
     with pytest.raises(Interrupted, match="stopped after step 16"):
         runs.train("parts")
     assert [r["step"] for r in runs.metrics("parts") if "gap" in r] == [8]
@@ -199,23 +203,22 @@ def test_a_signal_while_it_evaluates_leaves_that_for_the_next_time(
     runs.assert_same("whole", "parts")
 
 
-def test_last_pt_is_written_every_so_many_minutes(
+def test_last_pt_is_written_after_a_number_of_minutes(
     runs: Runs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     written: list[int] = []
-
-    def note(path: Path, content: dict) -> None:
-        written.append(content["progress"]["step"])
-
-    monkeypatch.setattr("filmvqa.training.trainer.save_checkpoint", note)
+    monkeypatch.setattr(
+        "filmvqa.training.trainer.save_checkpoint",
+        lambda path, content: written.append(content["progress"]["step"]),
+    )
     runs.train("a", max_steps=6, eval_every=6, checkpoint_minutes=1e-9)
-    assert written == [1, 2, 3, 4, 5, 6, 6, 6]  # at the end best.pt and last.pt too
+    assert written == [1, 2, 3, 4, 5, 6, 6, 6]  # the evaluation writes best.pt and last.pt
     written.clear()
     runs.train("b", max_steps=6, eval_every=6, checkpoint_minutes=5)
     assert written == [6, 6]
 
 
-def test_another_process_in_the_same_folder_is_told(runs: Runs) -> None:
+def test_another_process_in_the_same_folder_is_refused(runs: Runs) -> None:
     with folder_lock(runs.folder / "run"):
         before = set((runs.folder / "run").iterdir())
         with pytest.raises(UserError, match=rf"run: process {os.getpid()} on .* is using it"):
@@ -234,27 +237,26 @@ def test_room_for_checkpoints_is_asked_for_before_training(
         monkeypatch.setattr("filmvqa.system.disk.free_space", lambda path: int(free))
 
     allow(1000)
-    with pytest.raises(
-        UserError, match=r"needs (.+) KiB, 1000 bytes are free; make room"
-    ) as caught:
+    message = r"needs (.+) KiB, 1000 bytes are free; make room"
+    with pytest.raises(UserError, match=message) as caught:
         runs.train(max_steps=2)
-    said = 1024 * float(re.search(r"needs (.+) KiB", str(caught.value))[1])  # type: ignore[index]
-    assert 2 * size < said < 4 * size
+    needed = 1024 * float(re.search(message, str(caught.value))[1])  # type: ignore[index]
+    assert 2 * size < needed < 4 * size
     assert not (runs.folder / "run/metrics.jsonl").exists()
-    allow(said + 1024)
+    allow(needed + 1024)
     runs.train(max_steps=2)
 
 
-def test_waiting_while_it_evaluates_is_not_counted(
+def test_waiting_during_evaluations_is_not_counted(
     runs: Runs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    right = Trainer._scores
+    scores = Trainer._scores
 
-    def waits(self: Trainer, *arguments: Any) -> torch.Tensor:
+    def wait(self: Trainer, *arguments: Any) -> torch.Tensor:
         self.train_loader.waited += 100.0
-        return right(self, *arguments)
+        return scores(self, *arguments)
 
-    monkeypatch.setattr(Trainer, "_scores", waits)
+    monkeypatch.setattr(Trainer, "_scores", wait)
     runs.train()
     lines = map(json.loads, (runs.folder / "run/metrics.jsonl").read_text().splitlines())
     assert all(0 <= record["waited"] <= 1 for record in lines if "waited" in record)
@@ -275,31 +277,25 @@ def test_changed_inputs_are_refused(runs: Runs) -> None:
 def test_the_range_of_the_features_is_measured_once(
     runs: Runs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By the first start, and again only for a checkpoint of an earlier version, without it."""
-    measured = []
-    measure = prepare.feature_range
-
-    def counted(*arguments: Any) -> Any:
-        measured.append(measure(*arguments))
-        return measured[-1]
-
-    monkeypatch.setattr(prepare, "feature_range", counted)
+    """The first start measures it, and a checkpoint of an earlier version lacks it."""
+    measure = Mock(wraps=prepare.feature_range)
+    monkeypatch.setattr(prepare, "feature_range", measure)
     runs.train(max_steps=8, optim={"schedule": "constant"})
     first = runs.last()["feature_range"]
     runs.train(max_steps=16, optim={"schedule": "constant"})
     content = runs.last()
     assert content["progress"]["step"] == 16
-    assert content["feature_range"] == first == asdict(measured[0])
-    assert len(measured) == 1
+    assert content["feature_range"] == first
+    assert measure.call_count == 1
     del content["feature_range"]
     save_checkpoint(runs.folder / "run/last.pt", content)
     runs.train(max_steps=24, optim={"schedule": "constant"})
     assert runs.last()["feature_range"] == first
-    assert len(measured) == 2
+    assert measure.call_count == 2
 
 
 def test_the_state_of_the_devices_generator_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of the one GPU that is used, whatever others are seen, then and now; none for a CPU."""
+    """Only that of the GPU in use, whichever GPUs are visible then and now; none on a CPU."""
     generators = {0: "a", 1: "b"}
 
     def index(device: torch.device) -> int:
@@ -316,16 +312,16 @@ def test_the_state_of_the_devices_generator_is_kept(monkeypatch: pytest.MonkeyPa
     state = random_state(second)
     assert state["cuda"] == ["b"]
     generators.pop(1)
-    restore_random_state(state, first)  # there is one GPU now
+    restore_random_state(state, first)  # now one GPU is visible
     assert generators == {0: "b"}
-    earlier = state | {"cuda": ["c", "d"]}  # as earlier versions saved where two were seen
+    earlier = state | {"cuda": ["c", "d"]}  # earlier versions saved the states of all visible GPUs
     restore_random_state(earlier, first)
     assert generators == {0: "c"}
     restore_random_state(earlier, second)
     assert generators == {0: "c", 1: "d"}
     torch.manual_seed(5)
     restore_random_state(state | {"cuda": []}, first)  # saved on a CPU
-    restore_random_state(state, cpu)  # and gone on with there
+    restore_random_state(state, cpu)  # resumed on a CPU
     assert generators == {0: "c", 1: "d"}
     assert torch.equal(torch.get_rng_state(), state["cpu"])
 
@@ -340,15 +336,15 @@ def test_a_checkpoint_that_is_a_broken_link_is_no_new_run(runs: Runs) -> None:
     assert not (runs.folder / "run/metrics.jsonl").exists()
 
 
-def test_a_run_says_what_it_ran_in_and_read(runs: Runs) -> None:
+def test_a_run_records_its_environment_and_inputs(runs: Runs) -> None:
     runs.train(max_steps=8)
     record = json.loads((runs.folder / "run/provenance.json").read_text())
-    (where,) = record["environments"]
-    assert where["from_step"] == 0
-    assert where["torch"] == torch.__version__
-    assert where["device"] == "cpu"
-    assert where["threads"] == torch.get_num_threads()
-    assert {"commit", "clean", "processor", "python", "filmvqa"} <= set(where)
+    (environment,) = record["environments"]
+    assert environment["from_step"] == 0
+    assert environment["torch"] == torch.__version__
+    assert environment["device"] == "cpu"
+    assert environment["threads"] == torch.get_num_threads()
+    assert {"commit", "clean", "processor", "python", "filmvqa"} <= set(environment)
     assert record["inputs"]["vocabulary"] == Vocabulary.load(runs.data / "vocab.json").sha256()
     for split in ("train", "val"):
         assert len(record["inputs"][split]["questions"]) == 64
@@ -359,7 +355,9 @@ def test_a_run_says_what_it_ran_in_and_read(runs: Runs) -> None:
     assert content["progress"]["environments"] == record["environments"]
 
 
-def test_going_on_elsewhere_is_noted(runs: Runs, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+def test_another_environment_is_recorded(
+    runs: Runs, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
     runs.stop(5)
     monkeypatch.setattr("filmvqa.training.restore.environment", lambda device: {"torch": "9.9"})
     runs.train()
@@ -369,13 +367,12 @@ def test_going_on_elsewhere_is_noted(runs: Runs, monkeypatch: pytest.MonkeyPatch
 
 
 def change_logits(monkeypatch: pytest.MonkeyPatch, step: int, change: Any) -> None:
-    """What the network returns in a training step is changed."""
-    forward, calls = FilmNet.forward, {"n": 0}
+    """Change the network's output in a training step."""
+    forward, steps = FilmNet.forward, count(1)
 
     def changed(self: FilmNet, *arguments: Any) -> torch.Tensor:
-        calls["n"] += self.training
         logits = forward(self, *arguments)
-        return change(logits) if self.training and calls["n"] == step else logits
+        return change(logits) if self.training and next(steps) == step else logits
 
     monkeypatch.setattr(FilmNet, "forward", changed)
 
@@ -383,7 +380,7 @@ def change_logits(monkeypatch: pytest.MonkeyPatch, step: int, change: Any) -> No
 def test_a_loss_that_is_not_finite_stops_the_run(
     runs: Runs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    batches = note_batches(monkeypatch)
+    batches = record_batches(monkeypatch)
     change_logits(monkeypatch, 11, lambda logits: logits * float("nan"))
     with pytest.raises(UserError, match=r"the loss is nan at step 11; the 32 questions .* kept"):
         runs.train()
@@ -400,16 +397,13 @@ def test_a_loss_that_is_not_finite_stops_the_run(
 def test_weights_that_are_not_finite_are_not_saved(
     runs: Runs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The last step's loss is fine, but what it made of the weights is not."""
+    """The last step's loss is finite, but the weights after it are not."""
 
-    def ruin(self: torch.optim.Adam, *arguments: Any) -> None:
-        step(self, *arguments)
-        calls["n"] += 1
-        if calls["n"] == 16:
-            self.param_groups[0]["params"][0].data.fill_(float("inf"))
+    def ruin(trainer: Trainer, batch: Any) -> None:
+        if trainer.state.step == 16:
+            next(trainer.state.model.parameters()).data.fill_(float("inf"))
 
-    step, calls = torch.optim.Adam.step, {"n": 0}
-    monkeypatch.setattr(torch.optim.Adam, "step", ruin)
+    after_steps(monkeypatch, ruin)
     with pytest.raises(UserError, match="is not finite at step 16"):
         runs.train()
     assert runs.last()["progress"]["step"] == 8
@@ -430,12 +424,12 @@ def test_out_of_memory_says_what_to_lower(
         r"store=stream, or in a new run \(run=<name>\) lower trainer\.batch_size",
     ):
         runs.train()
-    runs.train(run={"store": "stream"})  # as it says
+    runs.train(run={"store": "stream"})  # the message's remedy
     runs.assert_same("whole", "run", "weights")
     assert runs.metrics("whole") == runs.metrics()
 
 
-def test_other_errors_are_not_taken_for_memory(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_errors_are_not_explained(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
     error = RuntimeError("mat1 and mat2 shapes cannot be multiplied")
     change_logits(monkeypatch, 1, Mock(side_effect=error))
     with pytest.raises(RuntimeError, match="mat1"):

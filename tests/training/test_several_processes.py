@@ -1,4 +1,4 @@
-"""Two processes that train together are one: the same questions, losses and weights."""
+"""Two processes that train together have the questions, losses and weights of one."""
 
 from __future__ import annotations
 
@@ -11,12 +11,9 @@ import torch
 from torch import Tensor
 
 from filmvqa.checkpoints.checkpoint import load_checkpoint
-from filmvqa.questions.dataset import QuestionDataset
-from filmvqa.questions.vocabulary import Vocabulary
-from tests.conftest import data_in
 from tests.models.small_models import SMALL
 from tests.training.several_processes import Job, run_job, run_jobs
-from tests.training.tiny_runs import metrics, same
+from tests.training.tiny_runs import loader_of, metrics, same
 
 FILM = {"name": "film", **SMALL["film"]}
 READS = FILM | {
@@ -28,7 +25,7 @@ MAC = {"name": "mac", **SMALL["mac"]}
 NO_DROPOUT = {
     f"{part}_dropout": 0.0 for part in ("embedding", "stem", "question", "read", "output", "memory")
 }
-#: By name: a model, and what its trainer has.
+#: Models and options of their trainers by name.
 CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "film": (FILM, {"ema_decay": 0.9, "film_penalty": 0.1}),
     "reads": (READS, {"questions_per_image": 4, "program_loss": 0.5}),
@@ -45,7 +42,7 @@ def job(folder: Path, case: str, *, double: bool, **trainer: Any) -> Job:
 
 @pytest.fixture(scope="module")
 def folders(tiny_set: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Every case in one process, and in two."""
+    """All cases in one process, and in two."""
     one, two = tmp_path_factory.mktemp("one"), tmp_path_factory.mktemp("two")
 
     def jobs(folder: Path) -> list[Job]:
@@ -70,7 +67,7 @@ def losses(folder: Path) -> Tensor:
 
 
 def weights(folder: Path, key: str = "weights") -> dict[str, Tensor]:
-    """Without biases, of which some have no effect: those in front of a batch norm."""
+    """Weights without biases, which have no effect before a batch norm."""
     content: dict[str, Tensor] = load_checkpoint(folder / "last.pt")[key]
     return {name: value for name, value in content.items() if not name.endswith("bias")}
 
@@ -81,10 +78,8 @@ def assert_close(ours: dict[str, Tensor], theirs: dict[str, Tensor], tolerance: 
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_in_double_precision_two_processes_do_what_one_does(
-    case: str, folders: tuple[Path, Path]
-) -> None:
-    """Losses are recorded in float32."""
+def test_in_double_precision_two_processes_equal_one(case: str, folders: tuple[Path, Path]) -> None:
+    """Losses are recorded in float32, hence their tolerance."""
     one, two = (folder / f"{case}_True" for folder in folders)
     torch.testing.assert_close(losses(one), losses(two), rtol=1e-6, atol=1e-6)
     assert_close(weights(one), weights(two), 1e-8)
@@ -99,7 +94,7 @@ def test_in_single_precision_they_differ_by_rounding(case: str, folders: tuple[P
     assert_close(weights(one), weights(two), 1e-3)
 
 
-def test_evaluations_and_records_are_those_of_one(folders: tuple[Path, Path]) -> None:
+def test_evaluations_and_records_equal_those_of_one(folders: tuple[Path, Path]) -> None:
     one, two = (folder / "film_True" for folder in folders)
     for ours, theirs in zip(metrics(one), metrics(two), strict=True):
         assert ours.keys() == theirs.keys()
@@ -108,10 +103,8 @@ def test_evaluations_and_records_are_those_of_one(folders: tuple[Path, Path]) ->
 
 
 def test_a_batch_smaller_than_the_number_of_processes(tiny_set: Path, tmp_path: Path) -> None:
-    """Each epoch's last batch has two questions, and three processes train."""
-    layout = data_in(tiny_set)
-    vocabulary = Vocabulary.load(layout.vocabulary)
-    questions = len(QuestionDataset.load(layout.question_h5("train"), vocabulary))
+    """Three processes train, and each epoch's last batch has two questions."""
+    questions = len(loader_of(tiny_set).questions)
     jobs = [
         job(tmp_path / str(count), "film", double=True, batch_size=questions - 2, max_steps=4)
         for count in (1, 3)
@@ -122,7 +115,7 @@ def test_a_batch_smaller_than_the_number_of_processes(tiny_set: Path, tmp_path: 
     assert_close(weights(tmp_path / "1"), weights(tmp_path / "3"), 1e-6)
 
 
-def test_interrupted_runs_go_on_bit_by_bit(folders: tuple[Path, Path]) -> None:
+def test_an_interrupted_run_ends_with_the_same_bits(folders: tuple[Path, Path]) -> None:
     """With dropout, whose masks differ between processes."""
     _, two = folders
     whole, resumed = (load_checkpoint(two / name / "last.pt") for name in ("dropout", "resumed"))
@@ -132,7 +125,7 @@ def test_interrupted_runs_go_on_bit_by_bit(folders: tuple[Path, Path]) -> None:
     assert not torch.equal(first, second)
 
 
-def test_a_run_of_two_processes_goes_on_as_one(
+def test_a_run_of_two_processes_is_resumed_by_one(
     folders: tuple[Path, Path], tiny_set: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     one, two = folders
@@ -143,7 +136,7 @@ def test_a_run_of_two_processes_goes_on_as_one(
     )
 
 
-def test_each_process_can_normalise_by_its_own_part(folders: tuple[Path, Path]) -> None:
+def test_each_process_can_normalise_its_part_alone(folders: tuple[Path, Path]) -> None:
     one, two = (losses(folder / "each") for folder in folders)
     assert two.isfinite().all()
     assert abs(one[0] - two[0]) > 1e-4

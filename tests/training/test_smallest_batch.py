@@ -1,4 +1,4 @@
-"""Batches on which the batch norms of a model can be trained."""
+"""The smallest batches on which a model's batch norms can be trained."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import h5py
 import pytest
 import torch
 
-from tests.training.tiny_runs import Runs, note_batches
+from tests.training.tiny_runs import Runs, record_batches
 
-#: Whether a batch of one question ends the training of each model in batch norm's error.
+#: Whether a model's batch norms fail on a batch of one question.
 NEEDS_TWO = {"film": True, "lstm": True, "cnn_lstm": True, "cnn_lstm_sa": True, "mac": False}
 
 
 def few_questions(source: Path, target: Path, count: int, of_one_image: bool = False) -> Path:
-    """A copy of a set with so many training questions."""
+    """A copy of a set with ``count`` training questions."""
     shutil.copytree(source, target)
     with h5py.File(target / "train_questions.h5", "r+") as file:
         images = file["image_idxs"][:]
@@ -33,13 +33,13 @@ def few_questions(source: Path, target: Path, count: int, of_one_image: bool = F
 
 @pytest.mark.parametrize("name", NEEDS_TWO)
 @pytest.mark.parametrize("per_image", [1, 4])
-def test_a_question_left_over_is_no_batch_of_its_own(
+def test_the_last_batch_has_more_than_one_question(
     runs: Runs, name: str, per_image: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two epochs, each question once in each; models that can learn from one are as they were."""
+    """Two epochs with each question once; a model without batch norm has a last batch of one."""
     runs.data = few_questions(runs.data, runs.folder / "data", 33)
     options = {"batch_size": 16, "max_steps": None, "eval_every": None, "max_epochs": 2}
-    batches = note_batches(monkeypatch)
+    batches = record_batches(monkeypatch)
     runs.train("run", name, questions_per_image=per_image, **options)
     assert [len(b) for b in batches] == 2 * ([16, 9, 8] if NEEDS_TWO[name] else [16, 16, 1])
     for epoch in (batches[:3], batches[3:]):
@@ -48,7 +48,7 @@ def test_a_question_left_over_is_no_batch_of_its_own(
 
 
 @pytest.mark.parametrize("name", NEEDS_TWO)
-def test_what_cannot_be_trained_is_refused_before_the_first_step(runs: Runs, name: str) -> None:
+def test_batches_of_one_question_are_refused_before_the_first_step(runs: Runs, name: str) -> None:
     few = {"max_steps": 2, "eval_every": 2}
     one = few_questions(runs.data, runs.folder / "one", 1)
     if not NEEDS_TWO[name]:
@@ -62,7 +62,7 @@ def test_what_cannot_be_trained_is_refused_before_the_first_step(runs: Runs, nam
 
 
 def test_without_batch_norm_one_question_is_a_batch(runs: Runs) -> None:
-    """In the classifier alone, and in frozen parts, unless these are to be trained too."""
+    """Without one in the classifier, or with all in frozen parts that keep their statistics."""
     options = {"batch_size": 1, "max_steps": 2, "eval_every": 2}
     runs.train("a", model={"classifier": {"norm": False}}, **options)
     run = {"trainable": ["encoder", "film_generator"]}
@@ -72,7 +72,7 @@ def test_without_batch_norm_one_question_is_a_batch(runs: Runs) -> None:
 
 
 def test_a_stem_of_one_pixel_needs_two_images(runs: Runs) -> None:
-    """Its batch norm gets an image once a batch, whatever the number of questions."""
+    """Its batch norm gets an image once per batch, for any number of questions."""
     with h5py.File(runs.data / "train_features_clevr_cnn.h5", "r") as file:
         side = file["features"].shape[-1]
     stem = {"strides": [1], "kernel_size": side, "padding": 0}
@@ -84,10 +84,10 @@ def test_a_stem_of_one_pixel_needs_two_images(runs: Runs) -> None:
     runs.train("larger maps", max_steps=2, eval_every=2)
 
 
-def test_a_run_that_died_before_a_last_batch_of_one_goes_on(
+def test_a_run_that_was_saved_before_a_last_batch_of_one_is_resumed(
     runs: Runs, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """As the version before saved it: after two batches of 16 of 33 questions."""
+    """The previous version saved it after two batches of 16 of 33 questions."""
     runs.data = few_questions(runs.data, runs.folder / "data", 33)
     options = {"batch_size": 16, "eval_every": 3, "optim": {"schedule": "constant"}}
     runs.train(max_steps=2, checkpoint_steps=1, **options)

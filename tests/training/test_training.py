@@ -1,3 +1,5 @@
+"""Training runs: their files, early stopping, optimizers, schedules and compilation."""
+
 from __future__ import annotations
 
 import sys
@@ -8,7 +10,7 @@ import pytest
 import torch
 import yaml
 
-from filmvqa.evaluation.batches import Loader, open_loader
+from filmvqa.evaluation.batches import Loader
 from filmvqa.models import MODELS, build_model, targets_of
 from filmvqa.questions.vocabulary import Vocabulary
 from filmvqa.system.errors import UserError
@@ -17,12 +19,11 @@ from filmvqa.training.optimizer import build_optimizer, build_schedule
 from filmvqa.training.settings import OptimSettings
 from filmvqa.training.state import compile_parts
 from filmvqa.training.trainer import Trainer
-from tests.conftest import data_in
 from tests.models.small_models import small
-from tests.training.tiny_runs import LARGER, Runs, learn_by_heart, same
+from tests.training.tiny_runs import LARGER, Runs, learn_by_heart, loader_of, same
 
 
-def test_a_run_leaves_what_it_should(runs: Runs) -> None:
+def test_the_files_of_a_run(runs: Runs) -> None:
     best = runs.train()
     assert {p.name for p in (runs.folder / "run").iterdir()} == {
         "config.yaml", "metrics.jsonl", "last.pt", "best.pt", "provenance.json",
@@ -60,11 +61,10 @@ def test_early_stopping(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     "name", [name for name in MODELS if name != "qtype" and targets_of(name) == "answers"]
-)  # qtype only counts, and masks are learned in test_masks
+)  # qtype only counts; test_masks has masks
 def test_sixty_four_questions_are_learned_by_heart(name: str, tiny_set: Path) -> None:
     torch.manual_seed(0)
-    vocabulary = Vocabulary.load(tiny_set / "vocab.json")
-    loader = open_loader(data_in(tiny_set), "train", vocabulary, 64, torch.device("cpu"))
+    vocabulary, loader = Vocabulary.load(tiny_set / "vocab.json"), loader_of(tiny_set)
     model = build_model(
         name, vocab_size=len(vocabulary.question), num_answers=len(vocabulary.answer),
         feature_shape=loader.store.shape, **LARGER[name],
@@ -74,7 +74,7 @@ def test_sixty_four_questions_are_learned_by_heart(name: str, tiny_set: Path) ->
 
 
 def test_coupled_and_decoupled_weight_decay() -> None:
-    """Without a gradient Adam's L2 moves a weight by the rate, AdamW shrinks it by rate × decay."""
+    """Without a gradient, Adam's L2 moves a weight by lr, and AdamW shrinks it by lr × decay."""
     for name, expected in (("adam", 2.0 - 0.1), ("adamw", 2.0 * (1 - 0.1 * 0.5))):
         layer = torch.nn.Linear(1, 1, bias=False)
         layer.weight.data.fill_(2.0)
@@ -108,7 +108,7 @@ def test_compiled_parts_compute_the_same() -> None:
     names = list(model.state_dict())
     features, questions = torch.randn(3, 6, 4, 4), torch.tensor([[1, 4, 2], [1, 2, 0], [1, 5, 2]])
     expected = model.eval()(features, questions)
-    compile_parts(model, backend="eager")  # traced, but not made by a compiler
+    compile_parts(model, backend="eager")  # traces without compiling
     assert torch.allclose(model(features, questions), expected, atol=1e-6)
     assert list(model.state_dict()) == names
 
@@ -137,7 +137,7 @@ def test_steps_do_not_wait_for_the_device(
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="descriptors are listed in /proc")
 @pytest.mark.parametrize("store", ["device", "stream"])
 def test_a_run_leaves_no_descriptor_open(runs: Runs, store: str) -> None:
-    """One that ends, and one that is refused once its data are open."""
+    """Neither a finished run, nor one that is refused after its data were opened."""
     runs.train("first", max_steps=8, run={"store": store})
     descriptors = len(list(Path("/proc/self/fd").iterdir()))
     runs.train(max_steps=8, run={"store": store})

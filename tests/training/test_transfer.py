@@ -1,4 +1,4 @@
-"""Beginning from another run's weights, training parts, and parts of the data."""
+"""Starting from another run's weights, training parts of a model, and parts of the data."""
 
 from __future__ import annotations
 
@@ -12,15 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from filmvqa.checkpoints.checkpoint import load_checkpoint, model_from_checkpoint
-from filmvqa.evaluation.evaluate import evaluate_checkpoint
-from filmvqa.evaluation.settings import EvaluateSettings
 from filmvqa.models import build_model
 from filmvqa.questions.dataset import QuestionDataset
 from filmvqa.questions.vocabulary import Vocabulary
 from filmvqa.system.errors import UserError
 from filmvqa.training.transfer import count_weights, freeze_except, training_mode, warm_start
 from tests.models.small_models import small
-from tests.training.tiny_runs import Runs, train
+from tests.training.tiny_runs import Runs, evaluate, train
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +35,7 @@ def test_a_runs_folder_means_its_best_checkpoint(trained: Path, tmp_path: Path) 
     shutil.copy(trained, folder)
     model, new = grown(folder)
     assert warm_start(model, "film", folder, new) == (len(new.question) - 2, 2)
-    files, _ = evaluate_checkpoint(EvaluateSettings(checkpoint=folder, split="val", device="cpu"))
+    files, _ = evaluate(folder)
     assert files.folder == folder / "evaluation"
     report = json.loads(files.report.read_text())
     assert report["checkpoint"] == str(folder / "best.pt")
@@ -46,7 +44,7 @@ def test_a_runs_folder_means_its_best_checkpoint(trained: Path, tmp_path: Path) 
 
 
 def grown(path: Path, **changes: object) -> tuple[torch.nn.Module, Vocabulary]:
-    """A model for the checkpoint's vocabulary with two words and an answer more, reordered."""
+    """A model for the checkpoint's vocabulary, reordered, with two more words and an answer."""
     content = load_checkpoint(path)
     old = Vocabulary.from_dict(content["vocabulary"])
     words = [*list(old.question)[:4], "zebra", *list(old.question)[4:], "yonder"]
@@ -59,27 +57,26 @@ def grown(path: Path, **changes: object) -> tuple[torch.nn.Module, Vocabulary]:
     return build_model("film", **content["model"]["kwargs"] | sizes | changes), new
 
 
-def test_weights_are_carried_over_word_by_word_and_answer_by_answer(trained: Path) -> None:
+def test_weights_are_copied_by_word_and_by_answer(trained: Path) -> None:
     model, new = grown(trained)
     fresh, _ = grown(trained)
     assert warm_start(model, "film", trained, new) == (len(new.question) - 2, 2)
     content = load_checkpoint(trained)
     old, theirs = Vocabulary.from_dict(content["vocabulary"]), content["weights"]
     mine, initial = model.state_dict(), fresh.state_dict()
-    name = "encoder.embedding.weight"
-    for word, i in new.question.items():
-        known = word in old.question
-        expected = theirs[name][old.question[word]] if known else initial[name][i]
-        assert torch.equal(mine[name][i], expected), word
     last = max(k for k in mine if k.startswith("classifier.mlp") and k.endswith("weight"))
-    for answer, i in new.answer.items():
-        known = answer in old.answer
-        expected = theirs[last][old.answer[answer]] if known else initial[last][i]
-        assert torch.equal(mine[last][i], expected), answer
+    for name, rows, old_rows in (
+        ("encoder.embedding.weight", new.question, old.question),
+        (last, new.answer, old.answer),
+    ):
+        for token, i in rows.items():
+            is_old = token in old_rows
+            expected = theirs[name][old_rows[token]] if is_old else initial[name][i]
+            assert torch.equal(mine[name][i], expected), token
     assert torch.equal(mine["blocks.0.conv.weight"], theirs["blocks.0.conv.weight"])
 
 
-def test_what_does_not_fit_is_refused(trained: Path, tmp_path: Path) -> None:
+def test_checkpoints_that_do_not_fit_are_refused(trained: Path, tmp_path: Path) -> None:
     for changes, name, path, message in (
         ({"channels": 13}, "film", trained, "do not fit this model"),
         ({"num_blocks": 3}, "film", trained, r"only one has blocks\.2"),
@@ -118,8 +115,8 @@ def test_frozen_parts_are_in_evaluation_mode() -> None:
         freeze_except(model, ["film"])
 
 
-def test_batch_norms_of_frozen_parts_can_go_on() -> None:
-    """As in the original code: they normalise by the batch and estimate, but nothing is trained."""
+def test_batch_norms_of_frozen_parts_can_update_their_statistics() -> None:
+    """As in the original code."""
     model = small("film", block={"dropout": 0.5, "norm_affine": True})
     freeze_except(model, ["film_generator"])
     for frozen in ("train", "eval"):
@@ -133,7 +130,7 @@ def test_batch_norms_of_frozen_parts_can_go_on() -> None:
         assert not any(m.training for m in model.modules() if isinstance(m, torch.nn.Dropout2d))
 
 
-def test_a_part_that_is_trained_leaves_the_rest_of_its_module_frozen() -> None:
+def test_the_rest_of_a_trained_parts_module_stays_frozen() -> None:
     block = {"conditioning": "spatial_film", "norm_affine": True, "dropout": 0.5}
     model = small("film", block=block)
     freeze_except(model, ["film_generator", "blocks.0.condition"])
@@ -147,7 +144,7 @@ def test_a_part_that_is_trained_leaves_the_rest_of_its_module_frozen() -> None:
     ("conditioning", "generator"),
     [("film", {"decoder": "gru"}), ("guide", {"word_attention": True}), ("film", {})],
 )
-def test_a_network_without_language_is_given_a_generator_that_begins_as_nothing(
+def test_a_new_generator_of_a_network_without_language_first_changes_nothing(
     runs: Runs, conditioning: str, generator: dict
 ) -> None:
     base = runs.folder / "base/best.pt"
@@ -189,9 +186,8 @@ def test_frozen_batch_norms_change_only_their_statistics(runs: Runs) -> None:
 
 @given(st.floats(0.02, 1.0), st.integers(0, 1000))
 def test_a_fraction_is_whole_images_and_nested(tiny_set: Path, fraction: float, seed: int) -> None:
-    questions = QuestionDataset.load(
-        tiny_set / "train_questions.h5", Vocabulary.load(tiny_set / "vocab.json")
-    )
+    vocabulary = Vocabulary.load(tiny_set / "vocab.json")
+    questions = QuestionDataset.load(tiny_set / "train_questions.h5", vocabulary)
     part = questions.image_subset(fraction, seed)
     assert len(part.images) == round(60 * fraction)
     assert set(questions.images[part.rows].tolist()) == set(part.images.tolist())
@@ -204,11 +200,9 @@ def test_a_fraction_is_whole_images_and_nested(tiny_set: Path, fraction: float, 
 def test_a_split_can_train_and_validate_on_different_images(runs: Runs) -> None:
     best = runs.train(splits=("val", "val"), run={"fraction": 0.4}, max_steps=8)
     assert len(runs.best()["train_images"]) == 8
-    other = shutil.copytree(runs.data, runs.folder / "other_set")  # its images are others
+    other = shutil.copytree(runs.data, runs.folder / "other_set")  # counts as other images
     for split, h5, left_out in (("train", None, 0), ("val", other, 0), ("val", None, 8)):
-        files, report = evaluate_checkpoint(
-            EvaluateSettings(checkpoint=runs.folder / "run", split=split, h5=h5, device="cpu")
-        )
+        files, report = evaluate(runs.folder / "run", split, h5=h5)
         assert report["images_left_out"] == left_out
     assert report["overall"]["questions"] == 12 * 10
     assert report["overall"]["accuracy"] == pytest.approx(best)
@@ -216,10 +210,10 @@ def test_a_split_can_train_and_validate_on_different_images(runs: Runs) -> None:
 
 
 def test_the_same_fraction_and_seed_is_the_same_part(runs: Runs) -> None:
-    found = []
+    images = []
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         runs.train(name, seed=seed, run={"fraction": 0.3}, max_steps=8)
-        found.append(runs.last(name)["train_images"].tolist())
+        images.append(runs.last(name)["train_images"].tolist())
         record = json.loads((runs.folder / name / "train_images.json").read_text())
-        assert record == {"split": "train", "fraction": 0.3, "seed": seed, "images": found[-1]}
-    assert found[0] == found[1] != found[2]
+        assert record == {"split": "train", "fraction": 0.3, "seed": seed, "images": images[-1]}
+    assert images[0] == images[1] != images[2]

@@ -1,4 +1,4 @@
-"""Weights that are to be trained, and that nothing uses."""
+"""Trainable weights that the loss does not use are reported."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.training.tiny_runs import train
 
 
 class FilmWithMore(Film):
-    """FiLM to which somebody has added a weight, and not yet its use."""
+    """FiLM with a weight that ``forward`` does not use."""
 
     def __init__(self, *sizes: object) -> None:
         super().__init__(*sizes)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Weights & Biases never stops a run, nor asks anybody."""
+"""Weights & Biases never ends a run, and never prompts."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from filmvqa.training.loggers import build_loggers
 from filmvqa.training.settings import LoggerSettings
 from filmvqa.training.trainer import Trainer
 from tests.conftest import script_environment
-from tests.training.tiny_runs import Runs
+from tests.training.tiny_runs import Runs, after_steps
 
 
 @pytest.fixture(autouse=True)
 def fresh_wandb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """W&B, which reads its environment once, knows nothing of other tests, nor of any user."""
+    """Reset W&B, which reads its environment once, and hide the user's settings."""
     wandb.teardown()
     for name in ("WANDB_API_KEY", "WANDB_MODE"):
         monkeypatch.delenv(name, raising=False)
@@ -61,54 +61,52 @@ def test_wandb_never_stops_a_run(
 
 def test_wandb_without_a_network_logs_offline(tmp_path: Path, monkeypatch, capfd) -> None:
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
-    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")  # nobody listens there
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")  # no server
     monkeypatch.setattr("filmvqa.training.wandb_logger.WANDB_TIMEOUT", 2.0)
     log_two_records(tmp_path)
-    (warned,) = [x for x in capfd.readouterr().err.splitlines() if x.startswith("warning: ")]
-    assert "W&B cannot log online" in warned
-    assert "logging offline" in warned
+    (warning,) = [x for x in capfd.readouterr().err.splitlines() if x.startswith("warning: ")]
+    assert "W&B cannot log online" in warning
+    assert "logging offline" in warning
     assert list(tmp_path.glob("wandb/offline-run-*/*.wandb"))
 
 
 def children() -> list[int]:
-    """Processes that this one has started itself."""
-    found = []
+    """The ids of this process's children."""
+    numbers = []
     for path in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):  # ended meanwhile
+        with suppress(OSError):  # the process has ended
             if int(path.read_text().rpartition(")")[2].split()[1]) == os.getpid():
-                found.append(int(path.parent.name))
-    return found
+                numbers.append(int(path.parent.name))
+    return numbers
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are found in /proc")
 def test_wandb_killed_in_mid_run_is_one_warning(runs: Runs, monkeypatch, capfd) -> None:
     monkeypatch.setenv("WANDB_MODE", "offline")
-    before = children()
-    step, killed = Trainer.step, []
+    before, killed = children(), []
 
-    def kills(self: Trainer, batch: Any) -> None:
-        step(self, batch)
-        if self.state.step == 6:
+    def kill(trainer: Trainer, batch: Any) -> None:
+        if trainer.state.step == 6:
             killed.extend(set(children()) - set(before))
             for number in killed:
                 os.kill(number, signal.SIGKILL)
 
-    monkeypatch.setattr(Trainer, "step", kills)
+    after_steps(monkeypatch, kill)
     runs.train(run={"logger": LoggerSettings(wandb=True, project="p")})
     assert killed
     assert [r["step"] for r in runs.metrics() if "loss" in r] == [4, 8, 12, 16, 20, 24]
-    (warned,) = [line for line in capfd.readouterr().err.splitlines() if "warning: " in line]
-    assert "W&B stopped" in warned
+    (warning,) = [line for line in capfd.readouterr().err.splitlines() if "warning: " in line]
+    assert "W&B stopped" in warning
 
 
 class Terminal(io.StringIO):
-    """A terminal at which nobody sits."""
+    """A terminal that no one may read from."""
 
     def isatty(self) -> bool:
         return True
 
     def readline(self, size: int | None = -1) -> str:
-        raise AssertionError("somebody was asked")
+        raise AssertionError("W&B prompted")
 
     read = readline
 
@@ -122,7 +120,7 @@ class Terminal(io.StringIO):
         ("short", None),
     ],
 )
-def test_wandb_without_a_usable_key_logs_offline_and_asks_nobody(
+def test_wandb_without_a_usable_key_logs_offline_without_a_prompt(
     tmp_path: Path, monkeypatch, key: str | None, netrc: str | None
 ) -> None:
     if key is not None:
@@ -144,15 +142,15 @@ def test_wandb_without_a_usable_key_logs_offline_and_asks_nobody(
 
 
 def ids(folder: Path) -> list[str]:
-    """Those of the runs that W&B has had in a folder."""
+    """The ids of W&B's runs in a folder."""
     return [path.name.split("-")[3] for path in sorted(folder.glob("wandb/offline-run-*"))]
 
 
-def test_a_run_that_goes_on_is_one_run_also_where_it_is_moved(tmp_path: Path, monkeypatch) -> None:
-    """A copy of it is another, as are the jobs of a sweep; a file that is damaged is none."""
+def test_a_resumed_run_keeps_its_id_also_if_it_is_moved(tmp_path: Path, monkeypatch) -> None:
+    """A copy gets another id, as do the jobs of a sweep, and a run with a damaged file."""
     monkeypatch.setenv("WANDB_MODE", "offline")
 
-    def kept(folder: Path) -> str:
+    def logged_id(folder: Path) -> str:
         log_two_records(folder)
         run_id = json.loads((folder / "wandb_run.json").read_text())["id"]
         assert run_id in ids(folder)
@@ -160,17 +158,17 @@ def test_a_run_that_goes_on_is_one_run_also_where_it_is_moved(tmp_path: Path, mo
 
     for name in ("job_1", "job_2"):
         (tmp_path / name).mkdir()
-    first = kept(tmp_path / "job_1")
-    assert kept(tmp_path / "job_1") == first
-    assert kept(tmp_path / "job_2") != first
+    first = logged_id(tmp_path / "job_1")
+    assert logged_id(tmp_path / "job_1") == first
+    assert logged_id(tmp_path / "job_2") != first
     moved = (tmp_path / "job_1").rename(tmp_path / "moved")
-    assert kept(moved) == first
+    assert logged_id(moved) == first
     copied = Path(shutil.copytree(moved, tmp_path / "copied", symlinks=True))
-    second = kept(copied)
+    second = logged_id(copied)
     assert second != first
-    assert (kept(copied), kept(moved)) == (second, first)
+    assert (logged_id(copied), logged_id(moved)) == (second, first)
     (moved / "wandb_run.json").write_bytes(b"\xff{")
-    assert kept(moved) not in (first, second)
+    assert logged_id(moved) not in (first, second)
     monkeypatch.setenv("WANDB_RUN_ID", "given")
     log_two_records(copied)
     assert "given" in ids(copied)
@@ -188,7 +186,7 @@ def test_a_run_that_was_deleted_on_the_server_gets_another_id(tmp_path: Path, mo
 
 
 @pytest.mark.parametrize("home", [None, "/dev/null"])
-def test_without_a_home_folder_wandb_says_nothing(tmp_path: Path, home: str | None) -> None:
+def test_without_a_home_folder_wandb_prints_nothing(tmp_path: Path, home: str | None) -> None:
     code = (
         "from filmvqa.training.loggers import *\n"
         f"settings, layout = LoggerSettings(wandb=True), RunLayout(Path({str(tmp_path)!r}))\n"

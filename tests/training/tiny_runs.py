@@ -1,4 +1,4 @@
-"""Short training runs on the tiny set, and what they wrote."""
+"""Short training runs on the tiny set, their checkpoints and records."""
 
 from __future__ import annotations
 
@@ -8,28 +8,27 @@ from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
 from torch import nn
 
 from filmvqa.checkpoints.checkpoint import load_checkpoint
-from filmvqa.evaluation.batches import Batch
+from filmvqa.evaluation.batches import Batch, Loader, open_loader
+from filmvqa.evaluation.evaluate import evaluate_checkpoint
+from filmvqa.evaluation.settings import EvaluateSettings
 from filmvqa.questions.settings import DataSettings
+from filmvqa.questions.vocabulary import Vocabulary
 from filmvqa.system.errors import Interrupted, UserError
 from filmvqa.tasks.protocol import Task
 from filmvqa.training.run import train_run
-from filmvqa.training.settings import (
-    OptimSettings,
-    RunSettings,
-    TrainerSettings,
-    TransferSettings,
-)
+from filmvqa.training.settings import OptimSettings, RunSettings, TrainerSettings, TransferSettings
 from filmvqa.training.trainer import Trainer
-from tests.conftest import set_in
+from tests.conftest import data_in, set_in
 from tests.models.small_models import SMALL
 
-#: Models large enough to learn 64 questions by heart.
+#: Options of models that are large enough to learn 64 questions by heart.
 LARGER = {
     "film": {
         "channels": 24, "num_blocks": 2, "encoder": {"embedding_dim": 16, "hidden_dim": 48},
@@ -52,12 +51,13 @@ def train(
     model: dict | None = None,
     splits: tuple[str, str] = ("train", "val"),
     run: dict | None = None,
-    **changes: Any,
+    **trainer: Any,
 ) -> float:
-    settings = {
+    """Train a small model for 24 steps; ``run`` has options of ``RunSettings`` and its groups."""
+    trainer = {
         "batch_size": 32, "max_steps": 24, "eval_every": 8, "log_every": 4, "patience": None,
         "train_sample": 50,
-    } | changes  # fmt: skip
+    } | trainer  # fmt: skip
     options = dict(run or {})
     data_options, transfer = (
         {name: options.pop(name) for name in options.keys() & {f.name for f in fields(node)}}
@@ -68,7 +68,7 @@ def train(
         or set_in(data, train_split=splits[0], val_split=splits[1], **data_options),
         model={"name": name, **SMALL[name], **(model or {})},
         optim=OptimSettings(**OPTIM | (optim or {})),
-        trainer=TrainerSettings(**settings),
+        trainer=TrainerSettings(**trainer),
         train=TransferSettings(**transfer),
         seed=seed,
         **{"device": "cpu", **options},
@@ -76,7 +76,20 @@ def train(
     return train_run(folder, run_settings)
 
 
+def loader_of(folder: Path, split: str = "train", batch_size: int = 64, **options: Any) -> Loader:
+    """The questions and features of a set, on the CPU."""
+    vocabulary, cpu = Vocabulary.load(folder / "vocab.json"), torch.device("cpu")
+    return open_loader(data_in(folder), split, vocabulary, batch_size, cpu, **options)
+
+
+def evaluate(checkpoint: Path, split: str = "val", **options: Any) -> tuple[Any, Any]:
+    """Evaluate a checkpoint on the CPU: the files, and the report."""
+    settings = EvaluateSettings(checkpoint=checkpoint, split=split, device="cpu", **options)
+    return evaluate_checkpoint(settings)
+
+
 def metrics(folder: Path) -> list[dict]:
+    """The records of ``metrics.jsonl`` without times."""
     records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     for record in records:
         for timed in ("seconds", "questions_per_second", "waited", "megabytes_read_per_second"):
@@ -85,8 +98,7 @@ def metrics(folder: Path) -> list[dict]:
 
 
 def same(a: Any, b: Any) -> bool:
-    """Whether two checkpoints agree, but for times, and for whether another test has just put a
-    file into the checkout."""
+    """Whether two checkpoints are equal, except for times and the state of the working tree."""
     if isinstance(a, torch.Tensor):
         return torch.equal(a, b)
     if isinstance(a, dict):
@@ -99,14 +111,14 @@ def same(a: Any, b: Any) -> bool:
 
 
 def check_same(a: Path, b: Path) -> None:
-    """Two runs have the same checkpoints and records."""
+    """Assert that two runs have the same checkpoints and records."""
     for name in ("last.pt", "best.pt"):
         assert same(load_checkpoint(a / name), load_checkpoint(b / name)), name
     assert metrics(a) == metrics(b)
 
 
 def stop_in_steps(monkeypatch: pytest.MonkeyPatch, numbers: Sequence[int], stop: Any) -> None:
-    """Call ``stop`` in these of the optimizer's steps, counted over all runs."""
+    """Call ``stop`` in the optimizer steps of these numbers, counted over all runs."""
     step = torch.optim.Adam.step
     calls = {"n": 0}
 
@@ -119,29 +131,32 @@ def stop_in_steps(monkeypatch: pytest.MonkeyPatch, numbers: Sequence[int], stop:
     monkeypatch.setattr(torch.optim.Adam, "step", stops)
 
 
-def note_batches(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
-    """The rows of each training batch from here on, as they come."""
-    batches: list[list[int]] = []
+def after_steps(monkeypatch: pytest.MonkeyPatch, work: Callable[[Trainer, Batch], Any]) -> None:
+    """Call ``work`` after each training step."""
     step = Trainer.step
 
-    def noted(self: Trainer, batch: Any) -> None:
-        batches.append(batch.index.tolist())
+    def step_and_work(self: Trainer, batch: Batch) -> None:
         step(self, batch)
+        work(self, batch)
 
-    monkeypatch.setattr(Trainer, "step", noted)
+    monkeypatch.setattr(Trainer, "step", step_and_work)
+
+
+def record_batches(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
+    """A list that gets the rows of each training batch."""
+    batches: list[list[int]] = []
+    after_steps(monkeypatch, lambda trainer, batch: batches.append(batch.index.tolist()))
     return batches
 
 
 def check_interrupted(work: Callable[[Path], Any], folder: Path, numbers: Sequence[int]) -> Path:
-    """A run that is interrupted in these of the optimizer's steps, and started again each time, ends
-    as one that is not; the latter's folder."""
+    """Assert that a run ends as an uninterrupted one if it is interrupted and resumed.
 
-    def interrupt() -> None:
-        raise KeyboardInterrupt
-
+    It is interrupted in the optimizer steps of these numbers. Returns the uninterrupted run's folder.
+    """
     work(folder / "whole")
     with pytest.MonkeyPatch.context() as patched:
-        stop_in_steps(patched, numbers, interrupt)
+        stop_in_steps(patched, numbers, Mock(side_effect=KeyboardInterrupt))
         for _ in numbers:
             with pytest.raises(KeyboardInterrupt):
                 work(folder / "parts")
@@ -151,7 +166,7 @@ def check_interrupted(work: Callable[[Path], Any], folder: Path, numbers: Sequen
 
 
 def learn_by_heart(task: Task, model: nn.Module, batch: Batch, enough: float) -> float:
-    """Train on one batch until its mean score is at least ``enough``, or for 300 steps; the score."""
+    """Train on a batch for 300 steps, or until its mean score is ``enough``; return the score."""
     optimizer = torch.optim.Adam(model.parameters(), 5e-3)
     for _ in range(300):
         output = model(batch.features, batch.questions, batch.image_of_question)
@@ -165,7 +180,7 @@ def learn_by_heart(task: Task, model: nn.Module, batch: Batch, enough: float) ->
 
 
 class Runs:
-    """Runs of one test, each in a folder of its own, on one set."""
+    """The runs of one test on one set, each with its folder."""
 
     def __init__(self, folder: Path, data: Path) -> None:
         self.folder = folder
@@ -174,30 +189,28 @@ class Runs:
     def train(
         self, run: str = "run", /, *name: str, data: Path | None = None, **options: Any
     ) -> float:
-        """As ``train``; ``data`` is another set."""
+        """Call ``train``; ``data`` replaces the set."""
         return train(self.folder / run, data or self.data, *name, **options)
 
     def stop(self, step: int, run: str = "run", /, *name: str, **options: Any) -> None:
-        """Train until a run is told to stop in one of its steps, after which it is saved."""
-        right = Trainer.step
+        """Train until a signal stops the run after a step, which saves it."""
 
-        def stops(trainer: Trainer, batch: Any) -> None:
-            right(trainer, batch)
+        def stop(trainer: Trainer, batch: Batch) -> None:
             if trainer.state.step == step:
                 trainer.stop.number = signal.SIGINT
 
         with pytest.MonkeyPatch.context() as patched, pytest.raises(Interrupted):
-            patched.setattr(Trainer, "step", stops)
+            after_steps(patched, stop)
             self.train(run, *name, **options)
 
     def refuse(self, message: str, run: str = "run", /, *name: str, **options: Any) -> None:
-        """A run is refused before its first step."""
+        """Assert that a run is refused before its first step."""
         with pytest.raises(UserError, match=message):
             self.train(run, *name, **options)
         assert not (self.folder / run / "metrics.jsonl").exists()
 
     def last(self, run: str = "run") -> dict[str, Any]:
-        """The content of its ``last.pt``."""
+        """The content of a run's ``last.pt``."""
         return load_checkpoint(self.folder / run / "last.pt")
 
     def best(self, run: str = "run") -> dict[str, Any]:
@@ -207,7 +220,7 @@ class Runs:
         return metrics(self.folder / run)
 
     def assert_same(self, a: str, b: str, *entries: str) -> None:
-        """Two runs have the same checkpoints and records; or only these entries of the last."""
+        """Assert that two runs have the same checkpoints and records, or the same entries of last.pt."""
         for entry in entries:
             assert same(self.last(a)[entry], self.last(b)[entry]), entry
         if not entries:
