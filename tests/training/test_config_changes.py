@@ -43,7 +43,7 @@ def test_keys_added_since_an_earlier_version_do_not_end_its_runs(name: str) -> N
         config: Any = OmegaConf.to_container(compose("train", overrides=[f"model={name}"]))
     now = flatten({k: v for k, v in config.items() if k not in ("run", "resume", "debug")})
     as_saved = {**now, **flatten(saved)}
-    changes = config_changes(saved, as_saved).by_effect
+    changes = config_changes(saved, as_saved)
     # The set has changed since; the hashes of a run's data decide.
     change = "data.generator.short_questions.train was None, now 0.25"
     assert changes == {Effect.DATA: [change]}
@@ -54,7 +54,7 @@ def test_a_key_that_the_version_before_did_not_have() -> None:
     old = {"trainer": {"batch_size": 3}, "train": {"init_from": None}}
     added = {"grad_clip_by_part": False}, {"init_from": None, "frozen_batch_norm": "eval"}
     new = {"trainer": old["trainer"] | added[0], "train": added[1]}
-    assert not config_changes(old, new).by_effect
+    assert not config_changes(old, new)
     new["trainer"]["grad_clip_by_part"] = True
     new["train"]["frozen_batch_norm"] = "train"
     assert config_changes(old, new).of(Effect.RESULT) == [

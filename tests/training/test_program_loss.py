@@ -19,7 +19,7 @@ from filmvqa.models.protocols import PlaceScores
 from filmvqa.questions.program_targets import NamedObjects
 from filmvqa.questions.vocabulary import Vocabulary
 from filmvqa.system.errors import UserError
-from filmvqa.training.program_loss import program_loss
+from filmvqa.training.added_losses import program_loss
 from tests.models.small_models import SMALL
 from tests.training.tiny_runs import Runs, loader_of
 

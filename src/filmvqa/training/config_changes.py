@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from filmvqa.models import MODELS
@@ -23,15 +22,12 @@ ADDED_KEYS: dict[str, Any] = {
 }
 
 
-@dataclass(frozen=True)
-class ConfigChanges:
+class ConfigChanges(dict[Effect, list[str]]):
     """The changed keys by effect, each as ``<key> was <old>, now <new>``."""
-
-    by_effect: dict[Effect, list[str]] = field(default_factory=dict)
 
     def of(self, *effects: Effect) -> list[str]:
         """The changes that have one of these effects."""
-        return [line for effect in effects for line in self.by_effect.get(effect, [])]
+        return [line for effect in effects for line in self.get(effect, [])]
 
 
 def effect_of(key: str, settings_type: type[Settings] = RunSettings) -> Effect:
@@ -54,17 +50,16 @@ def config_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> ConfigChan
     """
     old, new = flatten(old), flatten(new)
     defaults = values_without(new.get("model.name"))
-    by_effect: dict[Effect, list[str]] = {}
+    changes = ConfigChanges()
     for key in sorted(old | new):
         before, now = (config.get(key, defaults.get(key)) for config in (old, new))
         if before != now:
-            line = f"{key} was {before}, now {now}"
-            by_effect.setdefault(effect_of(key), []).append(line)
-    return ConfigChanges(by_effect)
+            changes.setdefault(effect_of(key), []).append(f"{key} was {before}, now {now}")
+    return changes
 
 
 def values_without(model_name: Any) -> dict[str, Any]:
-    """The values of keys that the configuration of a run of such a model does not have."""
+    """The values of keys that the configuration of a run of this model lacks."""
     return flatten(defaults_of(RunSettings)) | _option_defaults(model_name) | ADDED_KEYS
 
 

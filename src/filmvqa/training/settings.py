@@ -72,7 +72,7 @@ class TrainerSettings(Settings):
     film_penalty
         Weight of the model's penalty on the deviations of γ and β.
     program_loss
-        Weight of the supervision by programs (``training.program_loss``).
+        Weight of the supervision by programs (``training.added_losses.program_loss``).
     sync_batch_norm
         Whether batch norm uses the statistics of the whole batch; otherwise each process uses those
         of its part, which for two processes is batch norm with half the batch size.

@@ -234,7 +234,7 @@ class Trainer:
             update_ema(state.ema_model, state.model, settings.ema_decay if state.step else 0.0)
         state.schedule.step()
         state.step += 1
-        # Benchmarks never log, so that their steps overflow the window.
+        # Benchmarks never log, so their steps wrap around in the window.
         index = (state.steps_in_window - 1) % len(state.losses)
         state.losses[index] = batch.share * loss.detach()
         predictions = self.task.predictions(output.detach())
