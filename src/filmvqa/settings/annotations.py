@@ -5,7 +5,6 @@ from __future__ import annotations
 import collections.abc
 import types
 from dataclasses import fields
-from functools import cache
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 from msgspec import Meta
@@ -15,16 +14,20 @@ from msgspec import Meta
 #: The field is a dictionary of the groups; a configuration has each group beside the other fields.
 GROUPS = "groups"
 
+_ANNOTATIONS: dict[type, dict[str, tuple[Any, list[Any]]]] = {}
 
-@cache
+
 def field_annotations(settings_type: type[Any]) -> dict[str, tuple[Any, list[Any]]]:
-    """The type of each field with its limits, and the field's other notes."""
+    """The type of each field with its limits, and the field's other notes; cached by class."""
+    if settings_type in _ANNOTATIONS:
+        return _ANNOTATIONS[settings_type]
     hints = get_type_hints(settings_type, include_extras=True)
     annotations: dict[str, tuple[Any, list[Any]]] = {}
     for name in (field.name for field in fields(settings_type)):
         base, metas = without_limits(hints[name])
         notes = [note for note in getattr(hints[name], "__metadata__", ()) if note not in metas]
         annotations[name] = (Annotated[base, *metas] if metas else base, notes)
+    _ANNOTATIONS[settings_type] = annotations
     return annotations
 
 

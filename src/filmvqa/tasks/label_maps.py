@@ -81,7 +81,8 @@ class LabelMapTargets(MapTargets):
 
     def _check(self, scenes: Path) -> None:
         """Raise ``UserError`` if a map shows an object that its scene lacks."""
-        for images in torch.from_numpy(self.store.image_idxs.astype("int64")).split(1024):
+        all_images = torch.from_numpy(self.store.image_idxs.astype("int64"))
+        for images in torch.split(all_images, 1024):
             is_wrong = (self.maps(images) == _ABSENT).flatten(1).any(1)
             if bool(is_wrong.any()):
                 image = int(images[is_wrong.cpu()][0])

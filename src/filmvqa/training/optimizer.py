@@ -72,16 +72,17 @@ def clipped_parts(model: nn.Module) -> list[list[nn.Parameter]]:
     UserError
         If the model has no FiLM generator.
     """
+    parts: tuple[list[nn.Parameter], list[nn.Parameter]] = ([], [])
+    parameters = list(model.named_parameters())
     if not is_modulated(model):
         raise UserError(
             "trainer.grad_clip_by_part: this model has no FiLM generator to clip separately; give "
             "false"
         )
-    question_parameters, other_parameters = [], []
-    for name, parameter in model.named_parameters():
+    for name, parameter in parameters:
         is_question = any(belongs_to_module(name, part) for part in model.question_parts)
-        (question_parameters if is_question else other_parameters).append(parameter)
-    return [question_parameters, other_parameters]
+        parts[0 if is_question else 1].append(parameter)
+    return list(parts)
 
 
 def build_schedule(optimizer: Optimizer, settings: OptimSettings, total_steps: int) -> LambdaLR:
