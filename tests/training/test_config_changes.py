@@ -229,7 +229,7 @@ def test_a_longer_run_says_that_patience_ended_it(
         options = {"eval_every": 4, "patience": 2, "max_steps": max_steps, "optim": CONSTANT}
         runs.train(**options)
     out = capsys.readouterr().out
-    assert out.endswith("; it ended early: raise trainer.patience to go on\n")
+    assert out.endswith("; it ended early: raise trainer.patience to continue\n")
 
 
 @pytest.mark.usefixtures("never_better")
