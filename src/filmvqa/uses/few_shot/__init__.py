@@ -1,1 +1,1 @@
-"""A new word from ten pictures: FiLM's γ and β as what few-shot learning adapts."""
+"""A new word from ten pictures: few-shot learning that adapts FiLM's γ and β."""

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from filmvqa.worlds.clevr.scene_file import ATTRIBUTES, Scene
 
-#: What an object can be: a value of each attribute, in the order of ``ATTRIBUTES``.
+#: The classes of objects: a value of each attribute, in the order of ``ATTRIBUTES``.
 CLASSES: tuple[tuple[str, ...], ...] = tuple(product(*ATTRIBUTES.values()))
 #: 15 attribute values, then 72 pairs of values of two attributes.
 CONCEPTS: tuple[dict[str, str], ...] = tuple(
@@ -18,14 +18,14 @@ CONCEPTS: tuple[dict[str, str], ...] = tuple(
     for names in combinations(ATTRIBUTES, size)
     for values in product(*(ATTRIBUTES[name] for name in names))
 )
-#: How many values and pairs are held out, together 24.
+#: Number of values and of pairs that are held out, 24 in all.
 _HELD_OUT = {1: 4, 2: 20}
 
 Bools = NDArray[np.bool_]
 
 
 def hold_out(seed: int = 0) -> Bools:
-    """(87,) which concepts are never trained on: of values and of pairs alike about a quarter."""
+    """(87,) which concepts are held out from training: about a quarter of values and of pairs."""
     generator = np.random.default_rng(seed)
     sizes = np.array([len(concept) for concept in CONCEPTS])
     held = np.zeros(len(CONCEPTS), bool)
@@ -35,7 +35,7 @@ def hold_out(seed: int = 0) -> Bools:
 
 
 def present_classes(scenes: list[Scene]) -> Bools:
-    """(N, 96) of which classes a scene has objects."""
+    """(N, 96) which classes have objects in each scene."""
     number = {values: i for i, values in enumerate(CLASSES)}
     present = np.zeros((len(scenes), len(CLASSES)), bool)
     for row, scene in zip(present, scenes, strict=True):
@@ -48,7 +48,7 @@ def _is_of(concept: dict[str, str], values: tuple[str, ...]) -> bool:
     return concept.items() <= dict(zip(ATTRIBUTES, values, strict=True)).items()
 
 
-#: (87, 96) whether an object of a class is an X.
+#: (87, 96) whether an object of a class is an X, for each concept.
 MEMBERS: Bools = np.array([[_is_of(concept, values) for values in CLASSES] for concept in CONCEPTS])
 _DIFFERING = np.array(
     [[[a != b for a, b in zip(x, y, strict=True)] for y in CLASSES] for x in CLASSES]
@@ -56,9 +56,11 @@ _DIFFERING = np.array(
 
 
 def near_classes(concept: int, classes: Bools) -> Bools:
-    """(96,) the classes that differ from one of the X's among ``classes`` (96,) in a single
-    attribute, which is one of X's: beside a large red metal cube, for "red cube", large metal
-    cubes of other colours and large red metal spheres and cylinders."""
+    """(96,) the classes that differ from an X among ``classes`` (96,) in one attribute of X.
+
+    With a large red metal cube, for "red cube": large metal cubes of other colors, and large red
+    metal spheres and cylinders.
+    """
     own = np.array([name in CONCEPTS[concept] for name in ATTRIBUTES])
     beside = (_DIFFERING.sum(-1) == 1) & _DIFFERING[..., own].any(-1)  # (96, 96)
     near: Bools = beside[classes & MEMBERS[concept]].any(0)

@@ -1,4 +1,4 @@
-"""Episodes: five pictures with an X and five without, and as many that are asked about."""
+"""Episodes: five pictures with an X and five without, and as many to answer about."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from numpy.typing import NDArray
 from filmvqa.system.errors import UserError
 from filmvqa.uses.few_shot.concepts import CONCEPTS, MEMBERS, Bools, near_classes
 
-#: Pictures with and without an X, each, that are shown, and that are asked about.
+#: Number of pictures with an X, and of pictures without, that are shown, and that are asked about.
 SHOTS = 5
 
 
 @dataclass(frozen=True)
 class Episode:
-    """What is shown of a concept, and what is asked.
+    """The pictures of a concept that are shown, and those that are asked about.
 
     Attributes
     ----------
     concept
-        Its number.
+        The concept's number.
     pictures
-        (20,) rows of the pictures: 10 that are shown, 10 that are asked about.
+        (20,) rows of the pictures: 10 that are shown, then 10 that are asked about.
     labels
         (20,) whether each has an X.
     """
@@ -35,12 +35,12 @@ class Episode:
 
 
 class Episodes:
-    """Draws episodes about pictures of which is known what classes (N, 96) they have.
+    """Draws episodes about N pictures whose classes ``present`` (N, 96) are known.
 
     Raises
     ------
     UserError
-        If there are too few pictures with, or without, one of the concepts.
+        If too few pictures have a concept, or too few lack it.
     """
 
     def __init__(self, present: Bools, concepts: NDArray[np.int64], source: str) -> None:
@@ -62,8 +62,8 @@ class Episodes:
         return labels
 
     def draw(self, generator: np.random.Generator, concept: int) -> Episode:
-        """An episode, half of whose pictures without an X are near misses: they have an object that
-        differs in one of X's attributes alone from an X in a picture that is drawn."""
+        """Draw an episode. Half of its pictures without an X are near misses: they have an object
+        that differs from an X in a drawn picture in one attribute of X."""
         labels = self.labels[:, concept]
         yes = generator.choice(np.flatnonzero(labels), 2 * SHOTS, replace=False)
         near_class = near_classes(concept, self.present[yes].any(0))
@@ -73,15 +73,14 @@ class Episodes:
         return Episode(concept, pictures, labels[pictures])
 
     def draw_many(self, generator: np.random.Generator, count: int) -> list[Episode]:
-        """So many episodes, which go through the concepts again and again, each time in an order
-        that is drawn."""
+        """Draw ``count`` episodes, which cycle through the concepts, in a new order each time."""
         rounds = -(-count // len(self.concepts))
         order = [generator.permutation(self.concepts) for _ in range(rounds)]
         return [self.draw(generator, int(concept)) for concept in np.concatenate(order)[:count]]
 
     @staticmethod
     def _some(generator: np.random.Generator, near: Bools, far: Bools) -> NDArray[np.int64]:
-        """Near misses and others, in equal parts as far as there are enough of both."""
+        """Choose near misses and other pictures, in equal numbers if there are enough."""
         near_rows, far_rows = (generator.permutation(np.flatnonzero(rows)) for rows in (near, far))
         count = max(min(SHOTS, len(near_rows)), 2 * SHOTS - len(far_rows))
         chosen = np.concatenate([near_rows[:count], far_rows[: 2 * SHOTS - count]])
@@ -89,11 +88,11 @@ class Episodes:
 
 
 def answer_ideally(labels: Bools, episode: Episode) -> Bools:
-    """(10,) answers of a learner that sees all pictures' true ``labels`` (N, 87).
+    """(10,) answers of a learner that knows all pictures' true ``labels`` (N, 87).
 
-    It weighs the concepts that fit what is shown by how probably these pictures with an X would
-    have been drawn, of all that have one: a rare concept that fits is no coincidence (Tenenbaum
-    1999). Pictures without are taken to tell only what they exclude.
+    It weights each concept that fits the shown pictures by the probability of drawing those with
+    an X from all pictures that have one: if a rare concept fits, this is no coincidence (Tenenbaum
+    1999). Pictures without an X only exclude concepts.
     """
     shown, asked = episode.pictures[: 2 * SHOTS], episode.pictures[2 * SHOTS :]
     fits = (labels[shown] == episode.labels[: 2 * SHOTS, None]).all(0)  # (87,)

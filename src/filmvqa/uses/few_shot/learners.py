@@ -1,8 +1,8 @@
-"""Ways to learn a concept from ten pictures, each a function that ``vmap`` runs on many episodes.
+"""Ways to learn a concept from ten pictures, as functions that ``vmap`` runs on many episodes.
 
-CAVIA (Zintgraf et al. 2019) adapts γ and β alone, MAML (Finn et al. 2017) all weights, ANIL (Raghu
-et al. 2020) the last layer. Prototypes are those of Snell et al. 2017, and TADAM (Oreshkin et al.
-2018) predicts γ and β of their network from the pictures that are shown.
+CAVIA (Zintgraf et al. 2019) adapts only γ and β, MAML (Finn et al. 2017) all weights, ANIL (Raghu
+et al. 2020) the last layer. Prototypes are from Snell et al. 2017. TADAM (Oreshkin et al. 2018)
+predicts the network's γ and β from the shown pictures.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Tensors = dict[str, Tensor]
 def step_down(
     loss: Callable[[Tensors], Tensor], fast: Tensors, rates: Tensors, steps: int
 ) -> Tensors:
-    """``fast`` after steps down the gradient of ``loss``, each at a rate (a scalar)."""
+    """Take gradient steps of ``loss`` on ``fast``, at a scalar rate for each tensor."""
     for _ in range(steps):
         slopes = grad(loss)(fast)
         fast = {name: value - rates[name] * slopes[name] for name, value in fast.items()}
@@ -30,21 +30,26 @@ def step_down(
 
 
 class Learner(nn.Module):
-    """Answers an episode: ``forward`` takes features (10, P, C) of the pictures that are shown,
-    their labels (10,) as 0 and 1, and features (Q, P, C) of those asked about, and returns logits
-    (Q,). ``adapted`` is how many numbers it fits to an episode."""
+    """Answers episodes.
+
+    ``forward`` takes the features (10, P, C) of the shown pictures, their labels (10,) as 0 and 1,
+    and the features (Q, P, C) of the queried pictures, and returns logits (Q,). ``adapted`` is the
+    number of values that it fits to an episode.
+    """
 
     adapted: int
 
     def penalty(self) -> Tensor | float:
-        """What is added to the loss while training."""
+        """The term that training adds to the loss."""
         return 0.0
 
 
 class InnerSteps(Learner):
-    """Steps down the gradient on what is shown, on ``fast``: ``film`` (γ and β, which begin at 1
-    and 0), ``all`` weights, or the ``head``. Rates are learned, one for each tensor (Antoniou et
-    al. 2019)."""
+    """Gradient steps on the shown pictures.
+
+    They change ``fast``: ``film`` (γ and β, from 1 and 0), ``all`` weights, or the ``head``. Each
+    tensor has a learned rate (Antoniou et al. 2019).
+    """
 
     def __init__(self, network: ConceptNetwork, fast: str, *, steps: int, rate: float) -> None:
         super().__init__()
@@ -78,15 +83,17 @@ class InnerSteps(Learner):
 
 
 class Prototypes(Learner):
-    """The nearer of two mean embeddings of what is shown. With a ``decoder`` as in TADAM they, as
-    the task's representation, give γ = 1 + γ₀ Δγ and β = β₀ Δβ of a second pass.
+    """The nearer of two mean embeddings of the shown pictures.
+
+    With a ``decoder``, as in TADAM, both means represent the task, and are decoded to
+    γ = 1 + γ₀ Δγ and β = β₀ Δβ of a second pass.
 
     Parameters
     ----------
     decoder
         None, ``linear`` or ``mlp`` (one hidden layer).
     penalty
-        Of the squares of the post-multipliers γ₀ and β₀.
+        The weight of the squares of the post-multipliers γ₀ and β₀.
     """
 
     def __init__(
@@ -121,7 +128,7 @@ class Prototypes(Learner):
         return logits
 
     def _prototypes(self, shown: Tensor, labels: Tensor, modulation: Tensors) -> Tensor:
-        """(2, W) the mean embeddings of pictures without and with an X."""
+        """(2, W) the mean embeddings of the pictures without and with an X."""
         embeddings = self.network(shown, **modulation)[1]
         members = torch.stack([1 - labels, labels])  # (2, 10)
         means: Tensor = members @ embeddings / members.sum(1, keepdim=True)
@@ -129,8 +136,10 @@ class Prototypes(Learner):
 
 
 class LogisticRegression(Learner):
-    """Fitted to the largest value of each of the backbone's features over a picture, with an L2
-    penalty, by Newton's steps. It has no weights that are trained."""
+    """Logistic regression on the maximum of each backbone feature over a picture.
+
+    It is fitted by Newton's steps with an L2 penalty, and has no trained weights.
+    """
 
     def __init__(self, channels: int, *, penalty: float = 0.03, steps: int = 12) -> None:
         super().__init__()
@@ -161,7 +170,7 @@ def _tadam(decoder: str | None, penalty: float = 0.0) -> Callable[[ConceptNetwor
     return lambda network: Prototypes(network, decoder, penalty=penalty)
 
 
-#: What makes a learner of a network, by its name in tables.
+#: Builds a learner from a network, by the learner's name in tables.
 KINDS: dict[str, Callable[[ConceptNetwork], Learner]] = {
     "film": _inner("film", 1.0),
     "all_weights": _inner("all", 0.1),

@@ -6,21 +6,20 @@ from torch import Tensor, nn
 
 from filmvqa.film import film
 
-#: FiLM layers.
+#: Number of FiLM layers.
 LAYERS = 2
 
 
 class ConceptNetwork(nn.Module):
-    """Whether each picture of an episode has an X: convolutions of 1×1 with FiLM, the largest
-    value of each feature over the picture, and a linear layer.
+    """Predicts whether each picture of an episode has an X.
 
-    All pictures of an episode share one γ and one β. It has no batch norm, so that an episode's
-    pictures do not tell about each other.
+    It has 1×1 convolutions with FiLM, a global max pool, and a linear layer. All pictures of an
+    episode share γ and β. There is no batch norm, which would leak information between pictures.
 
     Parameters
     ----------
     channels, width
-        Of the backbone's features, and of its own.
+        Number of the backbone's features, and of the network's.
     """
 
     def __init__(self, channels: int, width: int) -> None:
@@ -31,7 +30,7 @@ class ConceptNetwork(nn.Module):
         self.head = nn.Linear(width, 1)
 
     def unmodulated(self) -> dict[str, Tensor]:
-        """γ of 1 and β of 0, each (2, W), as ``forward`` takes them."""
+        """γ = 1 and β = 0, each (2, W), as ``forward`` takes them."""
         shape = (LAYERS, self.width)
         weight = self.head.weight
         return {"gamma": weight.new_ones(shape), "beta": weight.new_zeros(shape)}

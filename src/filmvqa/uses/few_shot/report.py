@@ -1,4 +1,4 @@
-"""Which learners learn a new word from ten pictures: their results, a table and a figure."""
+"""A comparison of few-shot learners: their results, a table and a figure."""
 
 from __future__ import annotations
 
@@ -31,22 +31,24 @@ from filmvqa.uses.few_shot.settings import FewShotSettings
 from filmvqa.uses.few_shot.training import answer_all, train, train_words
 from filmvqa.worlds.clevr.scene_file import read_scenes
 
-#: What is compared on held-out concepts: the first minus the second.
+#: Learners that are compared on held-out concepts: the first minus the second.
 CONTRASTS = (
     ("film", "all_weights"), ("film", "last_layer"), ("film", "prototypes"),
     ("tadam_linear", "prototypes"), ("tadam_mlp", "tadam_linear"),
     ("tadam_linear", "tadam_linear_free"), ("tadam_mlp", "tadam_mlp_free"),
 )  # fmt: skip
-#: The two whose gap between seen and held-out concepts, and whose widths, are compared.
+#: Two learners whose gap between seen and held-out concepts, and whose widths, are compared.
 _CLAIMED = ("film", "all_weights")
 
 Scores = NDArray[np.float64]
 
 
 def read_pictures(settings: FewShotSettings, split: str) -> tuple[Tensor, Bools, str]:
-    """Features (N, P, C) of a split's pictures, the largest of each 2×2 places; of which classes
-    (N, 96) they have objects; and a hash of the features. Raises ``UserError`` if scenes or
-    features cannot be read or do not fit each other."""
+    """Read features (N, P, C) of a split's pictures, max-pooled over 2×2 places.
+
+    Also returns the classes (N, 96) that each picture has, and a hash of the features. Raises
+    ``UserError`` if scenes or features cannot be read or do not match.
+    """
     layout = settings.data.layout
     path = layout.scene_json(split)
     scenes = read_scenes(path).scenes
@@ -68,11 +70,11 @@ def read_pictures(settings: FewShotSettings, split: str) -> tuple[Tensor, Bools,
 
 
 def measure_few_shot(settings: FewShotSettings) -> tuple[Path, dict[str, Any]]:
-    """Train the learners whose results are missing, and compare all.
+    """Train the learners whose results are missing, and compare all learners.
 
-    Returns the folder and the report, which ``few_shot.json``, ``.md`` and ``.png`` in it show;
-    ``episodes.json`` has what was asked, ``<learner>_<width>_<seed>.json`` the answers. Raises
-    ``UserError`` for data that cannot be used, and a result that was made with other settings.
+    Returns the folder and the report, which is written there as ``few_shot.json``, ``.md`` and
+    ``.png``. ``episodes.json`` has the test episodes, and ``<learner>_<width>_<seed>.json`` the
+    answers. Raises ``UserError`` for unusable data, and for a result with other settings.
     """
     folder, split = Path(settings.output), settings.split or settings.data.val_split
     with folder_lock(folder):
@@ -159,8 +161,11 @@ def compare(
     settings: FewShotSettings, tests: list[Episode], results: dict[tuple[str, int, int], Any],
     ideal: Bools,
 ) -> dict[str, Any]:  # fmt: skip
-    """The report: shares of right answers, and differences with intervals over seeds and concepts
-    (``estimate_difference``, where concepts take the part of images)."""
+    """Make the report: shares of correct answers, and differences with intervals.
+
+    The intervals are over seeds and concepts: in ``estimate_difference``, concepts take the place
+    of images.
+    """
     truth = np.stack([episode.labels[2 * SHOTS :] for episode in tests])
     concepts = np.array([episode.concept for episode in tests])
     is_held = hold_out()[concepts]
@@ -205,7 +210,7 @@ def compare(
 
 
 def format_few_shot(report: dict[str, Any]) -> str:
-    """The report as two tables in Markdown, in percent and points."""
+    """Format the report as two Markdown tables, in percent and points."""
     rows = []
     for row in report["learners"]:
         seen, unseen = np.mean(row["seen"]), np.mean(row["held_out"])
@@ -225,7 +230,7 @@ def format_few_shot(report: dict[str, Any]) -> str:
 
 
 def draw_few_shot(report: dict[str, Any], target: Path) -> None:
-    """Write a PNG of the learners' right answers on seen and on held-out concepts."""
+    """Write a PNG of the learners' correct answers on seen and on held-out concepts."""
     rows = report["learners"][::-1]
     with draw_figure(target, 7, 0.6 + 0.3 * len(rows)) as figure:
         (axes,) = add_plots(figure)

@@ -1,4 +1,4 @@
-"""A new word from ten pictures: settings of the program."""
+"""Settings of few-shot learning."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from msgspec import Meta
 from filmvqa.questions.settings import DataProgramSettings
 from filmvqa.settings.typed import AboveZero, PathText, Positive, Seed, SplitName
 
-#: Ways to learn a concept, as ``filmvqa.uses.few_shot.learners.KINDS`` has them.
+#: Learners of a concept, as in ``filmvqa.uses.few_shot.learners.KINDS``.
 KindName = Literal[
     "film", "all_weights", "last_layer", "tadam_linear", "tadam_linear_free", "tadam_mlp",
     "tadam_mlp_free", "prototypes", "logistic_regression",
@@ -19,23 +19,22 @@ KindName = Literal[
 
 @dataclass(frozen=True, kw_only=True)
 class FewShotSettings(DataProgramSettings):
-    """Learners that are trained on episodes of a set's pictures, and compared.
+    """Learners that are trained on episodes of a data set's pictures, and compared.
 
     Attributes
     ----------
     output
-        The folder of results; a learner whose result is there is not trained again.
+        The folder of results; a learner with a result there is not trained again.
     split
-        Whose pictures test episodes are about; None: the set's validation split.
+        The split of the test episodes; None: the data's validation split.
     learners, widths, seeds
-        Each learner is trained in each width from each seed.
+        Each learner is trained with each width and seed.
     word_steps
-        In which the network that all learners begin from learns the words that are known.
+        Steps in which the initial network, which all learners share, learns the known words.
     steps, lr
-        Of a learner's training: steps of 16 episodes, and the rate that they begin with.
+        A learner's training steps, of 16 episodes each, and its initial learning rate.
     episodes
-        With which each learner is tested, on concepts that were trained on, and as many on those
-        that were held out.
+        Number of test episodes on trained concepts, and on held-out concepts.
     """
 
     output: PathText

@@ -1,4 +1,4 @@
-"""Training of a network on known words, of a learner on episodes, and its answers to others."""
+"""Training of a network on known words and of a learner on episodes, and a learner's answers."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from filmvqa.uses.few_shot.episodes import SHOTS, Episode, Episodes
 from filmvqa.uses.few_shot.learners import Learner
 from filmvqa.uses.few_shot.network import LAYERS, ConceptNetwork
 
-#: Episodes of a step.
+#: Number of episodes in a step.
 BATCH = 16
 _SHOWN = 2 * SHOTS
 
 
 def read_batch(features: Tensor, episodes: Sequence[Episode]) -> tuple[Tensor, Tensor]:
-    """Features (E, 20, P, C) and labels (E, 20) of episodes, from all pictures' (N, P, C)."""
+    """Read features (E, 20, P, C) and labels (E, 20) of episodes from features (N, P, C)."""
     rows = torch.from_numpy(np.stack([episode.pictures for episode in episodes]))
     labels = torch.from_numpy(np.stack([episode.labels for episode in episodes]))
     return features[rows].float(), labels.float()
@@ -31,10 +31,12 @@ def read_batch(features: Tensor, episodes: Sequence[Episode]) -> tuple[Tensor, T
 def train_words(
     network: ConceptNetwork, features: Tensor, episodes: Episodes, *, steps: int, seed: int
 ) -> None:
-    """Train a network on the words that are known, as question answering does: each has a γ and a
-    β of its own. All learners begin from this network, without which meta-learning stays on a
-    plateau for long. As in TADAM's auxiliary task a linear layer tells all words from embeddings
-    of γ = 1 and β = 0, too; both are thrown away."""
+    """Train a network on the known words, as question answering does: each word has its own γ, β.
+
+    All learners begin from this network; without it, meta-learning stays on a plateau for long. As
+    in TADAM's auxiliary task, a linear layer also predicts all words from embeddings with γ = 1
+    and β = 0. The words' γ and β and this layer are discarded.
+    """
     words = torch.from_numpy(episodes.concepts)
     place = {int(word): i for i, word in enumerate(words)}
     table = nn.Parameter(torch.zeros(len(words), 2, LAYERS, network.width))
@@ -59,7 +61,7 @@ def train_words(
 
 
 def answer(learner: Learner, weights: Mapping[str, Tensor], x: Tensor, labels: Tensor) -> Tensor:
-    """Logits (E, 10) of a batch of episodes."""
+    """Logits (E, 10) for a batch of episodes."""
 
     def one(x: Tensor, labels: Tensor) -> Tensor:
         logits: Tensor = functional_call(
@@ -75,12 +77,12 @@ def train(
     learner: Learner, features: Tensor, episodes: Episodes, *, steps: int, rate: float, seed: int,
     name: str = "",
 ) -> None:  # fmt: skip
-    """Train on episodes by Adam, at a rate that falls to nothing by a half cosine.
+    """Train a learner on episodes by Adam, with a cosine schedule.
 
     Parameters
     ----------
     features
-        (N, P, C) of the pictures of ``episodes``.
+        (N, P, C) features of the pictures of ``episodes``.
     """
     weights = dict(learner.named_parameters())
     if not weights:
@@ -99,7 +101,7 @@ def train(
 
 
 def answer_all(learner: Learner, features: Tensor, episodes: Sequence[Episode]) -> Bools:
-    """(E, 10) the answers to what episodes ask."""
+    """(E, 10) a learner's answers to episodes."""
     weights = {name: value.detach() for name, value in learner.named_parameters()}
     answers = []
     for first in range(0, len(episodes), BATCH):
