@@ -1,4 +1,4 @@
-"""Pictures of random objects whose features say what each place shows."""
+"""Random scenes, whose features say what is at each place."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PLACES = ((0, 0), (0, 2), (2, 0), (2, 2))
 
 
 def write_pictures(layout: DatasetLayout, split: str, count: int, seed: int) -> None:
-    """Scenes of three or four objects, and features (15, 4, 4) with the values of one at a place."""
+    """Scenes of three or four objects, and features (15, 4, 4) with one object's values at a place."""
     generator = np.random.default_rng(seed)
     values = [(name, value) for name, all_of in ATTRIBUTES.items() for value in all_of]
     features = np.zeros((count, len(values), 4, 4), np.float32)
@@ -49,7 +49,7 @@ def write_pictures(layout: DatasetLayout, split: str, count: int, seed: int) -> 
 
 @pytest.fixture(scope="session")
 def picture_set(tmp_path_factory: pytest.TempPathFactory) -> DatasetLayout:
-    """400 pictures to train on and 300 to test with. Read only."""
+    """400 training and 300 test pictures. Read only."""
     layout = DatasetLayout.under(tmp_path_factory.mktemp("few_shot"), backbone="clevr_cnn")
     write_pictures(layout, "train", 400, 1)
     write_pictures(layout, "val", 300, 2)

@@ -1,4 +1,4 @@
-"""Concepts and episodes are what they say, and the ideal learner is ideal."""
+"""Concepts, episodes and the ideal learner."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_there_are_15_values_and_72_pairs_of_which_24_are_held_out() -> None:
     held = hold_out()
     assert held[:15].sum() == 4 and held[15:].sum() == 20
     assert (held == hold_out()).all()
-    assert MEMBERS.sum(1)[:8].max() == 48  # an object is of half of all sizes
+    assert MEMBERS.sum(1)[:8].max() == 48  # half of all classes are large
 
 
 def test_labels_are_those_of_the_scenes(scenes: list[dict], episodes: Episodes) -> None:
@@ -64,7 +64,7 @@ def test_half_of_the_pictures_without_an_x_are_near_misses(
             for p in episode.pictures[~episode.labels]
         ]
         shares.append(np.mean(near))
-    assert np.mean(np.array(shares) == 0.5) > 0.9  # of "metal" there may be too few without
+    assert np.mean(np.array(shares) == 0.5) > 0.9  # few pictures may lack "metal"
 
 
 def test_an_episode_is_drawn_alike_from_a_seed(episodes: Episodes) -> None:
@@ -86,7 +86,7 @@ def test_pictures_without_enough_of_a_concept_are_refused(episodes: Episodes) ->
 def test_the_ideal_learner_weighs_all_concepts_that_fit(
     scenes: list[dict], episodes: Episodes
 ) -> None:
-    """Against loops over scenes and concepts."""
+    """Compare with loops over scenes and concepts."""
     right = []
     for episode in episodes.draw_many(np.random.default_rng(7), 87):
         shown = list(zip(episode.pictures[:10], episode.labels[:10], strict=True))

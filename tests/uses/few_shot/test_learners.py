@@ -1,4 +1,4 @@
-"""What learners do in an episode, against plain loops."""
+"""The answers of learners in an episode, compared with plain loops."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_the_network_applies_film_as_it_is(
 def test_inner_steps_follow_the_gradient(
     fast: str, network: ConceptNetwork, episode: tuple[Tensor, ...]
 ) -> None:
-    """By plain autograd, in a loop."""
+    """Compare with plain autograd in a loop."""
     shown, labels, asked = episode
     learner = InnerSteps(network, fast, steps=3, rate=0.1)
     values = network.unmodulated()

@@ -1,4 +1,4 @@
-"""From files to a table: scores counted again from the scenes, resume, refusals."""
+"""From files to a table: scores are counted again from the scenes; resuming and refusals."""
 
 from __future__ import annotations
 
