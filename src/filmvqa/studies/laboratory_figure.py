@@ -60,18 +60,14 @@ def _draw_along_axis(axes: Any, claim: Claim, axis: str, settings: Sequence[Sett
 
 def _draw_rows(axes: Any, claim: Claim, settings: Sequence[Setting]) -> None:
     heights = range(len(settings) - 1, -1, -1)  # the first is at the top
-    for height, setting in zip(heights, settings, strict=True):
-        tests = [100 * test for test in setting.tests]
-        series = (
-            ("training", [100 * setting.train], {"marker": "|", "color": "C1", "markersize": 12}),
-            ("test, each seed", tests, {"marker": "o", "markersize": 4, "alpha": 0.7}),
-            ("test, mean", [mean(tests)],
-             {"marker": "D", "markersize": 9, "markerfacecolor": "none"}),
-        )  # fmt: skip
-        for label, values, look in series:
-            options = {"color": "C0", "linestyle": "", **look}
-            options["label"] = label if height == heights[0] else ""
-            axes.plot(values, [height] * len(values), **options)
+    trains = [100 * setting.train for setting in settings]
+    means = [100 * mean(setting.tests) for setting in settings]
+    tests = [(100 * x, y) for y, s in zip(heights, settings, strict=True) for x in s.tests]
+    axes.plot(trains, heights, "|", color="C1", markersize=12, label="training")
+    look: dict[str, Any] = {"markersize": 4, "alpha": 0.7, "label": "test, each seed"}
+    axes.plot(*zip(*tests, strict=True), "o", color="C0", **look)
+    look = {"markersize": 9, "markerfacecolor": "none", "label": "test, mean"}
+    axes.plot(means, heights, "D", color="C0", **look)
     keys = [key.key for key in claim.keys]
     axes.set_yticks(heights, [label_setting(claim, setting, keys) for setting in settings])
     axes.set_ylim(-0.7, len(settings) - 0.3)
