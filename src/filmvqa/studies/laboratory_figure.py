@@ -16,7 +16,7 @@ from filmvqa.studies.sweep_figure import set_value_ticks
 from filmvqa.system.figures import add_legend, add_plots, draw_figure
 
 _WIDTH = 8.0
-#: At most so many curves are distinguishable in one panel.
+#: The largest number of curves that are distinguishable in one panel.
 _CURVES = 6
 
 

@@ -40,7 +40,7 @@ class SearchSettings(Settings):
         Whether to end a trial whose best validation accuracy is below the median of earlier trials
         at the same step (Optuna's ``MedianPruner``).
     prune_after_trials, prune_after_steps
-        No trial is pruned before so many trials have ended, nor in its first steps.
+        No trial is pruned before this many trials have ended, nor in its first steps.
     seed
         The seed of the proposed values. Training uses the training config's own seed.
     """

@@ -29,7 +29,7 @@ from filmvqa.training.settings import RunSettings
 if TYPE_CHECKING:
     import optuna
 
-#: A process ends after so many failed trials in a row: their values are not the cause.
+#: A process ends after this many failed trials in a row: their values are not the cause.
 MAX_FAILURES = 3
 #: Seconds to wait while another process claims a trial.
 _SECONDS_FOR_NEXT = 120.0
