@@ -151,23 +151,20 @@ def _generate_until_signal(root: Path, settings: GeneratorSettings) -> None:
         sys.exit(130)
 
 
-@pytest.mark.parametrize(
-    "lost",
-    [
+def test_complete_sets_are_kept_and_lost_files_restored(tmp_path: Path) -> None:
+    root, settings = tmp_path / "w", replace(SETTINGS, images={"val": 4})
+    assert generate(root, settings, workers=1)
+    hashes = file_hashes(root)
+    assert not generate(root, settings, workers=1)
+    for lost in (
         "images/val/CLEVR_val_000002.png",
         "masks/val/CLEVR_val_000001.png",
         "scenes/CLEVR_val_scenes.json",
         "questions/CLEVR_val_questions.json",
-    ],
-)
-def test_complete_sets_are_kept_and_lost_files_restored(tmp_path: Path, lost: str) -> None:
-    settings = replace(SETTINGS, images={"val": 4})
-    assert generate(tmp_path / "w", settings, workers=1)
-    hashes = file_hashes(tmp_path / "w")
-    assert not generate(tmp_path / "w", settings, workers=1)
-    (tmp_path / "w" / lost).unlink()
-    assert generate(tmp_path / "w", settings, workers=1)
-    assert file_hashes(tmp_path / "w") == hashes
+    ):
+        (root / lost).unlink()
+        assert generate(root, settings, workers=1), lost
+        assert file_hashes(root) == hashes, lost
 
 
 def test_changed_templates_make_another_set(tmp_path: Path) -> None:
