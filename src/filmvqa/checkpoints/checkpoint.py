@@ -90,11 +90,14 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     if file_format == FORMAT_3:
         content = _upgraded(content, path)
     elif file_format != FORMAT:
-        is_named = isinstance(file_format, str)
-        actual = repr(file_format) if is_named else "no checkpoint of this project"
+        actual = "no checkpoint of this project"
+        if isinstance(file_format, str):
+            actual = repr(file_format)
         raise UserError(f"{path}: is {actual}, not {FORMAT!r}; {other_file_remedy(path)}")
     for name, types in _ENTRIES.items():
-        if not _is_entry(content.get(name), types, _INNER_KEYS.get(name, ())):
+        entry = content.get(name)
+        lacks_keys = isinstance(entry, dict) and not entry.keys() >= {*_INNER_KEYS.get(name, ())}
+        if lacks_keys or not isinstance(entry, types):
             raise UserError(f"{path}: its entry {name!r} is missing or broken; {remedy(path)}")
     checked: dict[str, Any] = content
     return checked
@@ -118,13 +121,6 @@ def _unpickled(stored: bytes, path: str | Path) -> dict[str, Any]:
 
 def _out_of_memory(path: str | Path) -> UserError:
     return UserError(f"{path}: too little memory to read it; free some and run again")
-
-
-def _is_entry(entry: Any, types: tuple[type, ...], inner_keys: tuple[str, ...]) -> bool:
-    """Whether an entry has one of the types and, if it is a dict, all of ``inner_keys``."""
-    if isinstance(entry, dict) and any(key not in entry for key in inner_keys):
-        return False
-    return isinstance(entry, types)
 
 
 def _upgraded(content: dict[str, Any], path: str | Path) -> dict[str, Any]:

@@ -20,9 +20,9 @@ from filmvqa.checkpoints.original_file import (
     WeightReader,
     check_sizes,
     encoder_name,
+    expected_weights,
     read_options,
     read_vocabulary,
-    skeleton_of,
 )
 from filmvqa.system.errors import UserError, printable
 
@@ -75,10 +75,8 @@ def read_baseline(content: dict[str, Any], path: str | Path) -> OriginalModel:
     vocabulary = read_vocabulary(content, path)
     reader = WeightReader(content, "baseline_state", path)
     name = _NAMES[baseline]
-    kwargs = _kwargs(options, content) | {
-        "vocab_size": len(vocabulary.question), "num_answers": len(vocabulary.answer),
-    }  # fmt: skip
-    expected = skeleton_of(name, kwargs, path).state_dict()
+    kwargs = _kwargs(options, content)
+    expected = expected_weights(name, kwargs, vocabulary, path)
     output_layer = [key for key in expected if key.startswith("classifier.")][-1]
     check_sizes(reader.rows("rnn.embed.weight"), reader.rows(output_layer), vocabulary, path)
     weights = {

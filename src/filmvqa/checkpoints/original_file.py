@@ -15,7 +15,7 @@ from typing import Annotated, Any, TypeVar
 
 import msgspec
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from filmvqa.models import build_model
 from filmvqa.questions.vocabulary import Vocabulary
@@ -171,18 +171,21 @@ class WeightReader:
             raise UserError(
                 f"{self._path}: lacks {name!r} in {self._name}, which its options ask for"
             )
-        if not isinstance(value, Tensor) or not _is_weight(value):
+        is_strided = isinstance(value, Tensor) and value.layout == torch.strided
+        if not is_strided or value.ndim == 0 or not value.dtype.is_floating_point:
             what = value.dtype if isinstance(value, Tensor) else type(value).__name__
             raise UserError(f"{self._path}: {name!r} in {self._name} is no weight ({what})")
-        return value
+        weight: Tensor = value
+        return weight
 
     def _counter(self, name: str) -> Tensor:
         """Batch norm's count of batches, which changes nothing that is computed; 0 in a checkpoint
         of a version of torch that had none."""
         self.rest.discard(name)
         value = self._state.get(name)
-        known = isinstance(value, Tensor) and value.numel() == 1 and not value.is_complex()
-        return torch.tensor(int(value) if known and value is not None else 0)
+        if isinstance(value, Tensor) and value.numel() == 1 and not value.is_complex():
+            return torch.tensor(int(value))
+        return torch.tensor(0)
 
     def refuse_rest(self, ignored: tuple[str, ...] = ()) -> None:
         """Raise ``UserError`` for a weight that was not taken, unless its name begins with one of
@@ -194,21 +197,21 @@ class WeightReader:
             )
 
 
-def _is_weight(value: Tensor) -> bool:
-    return value.layout == torch.strided and value.ndim > 0 and value.dtype.is_floating_point
-
-
-def skeleton_of(name: str, kwargs: dict[str, Any], path: str | Path) -> nn.Module:
-    """The model without memory for its weights, to know their names and shapes.
+def expected_weights(
+    name: str, kwargs: dict[str, Any], vocabulary: Vocabulary, path: str | Path
+) -> dict[str, Tensor]:
+    """The weights of a model, on the meta device, after the vocabulary's sizes were added to its
+    options.
 
     Raises
     ------
     UserError
         If the options do not make a model.
     """
+    kwargs["vocab_size"], kwargs["num_answers"] = len(vocabulary.question), len(vocabulary.answer)
     try:
         with torch.device("meta"):
-            return build_model(name, **kwargs)
+            return build_model(name, **kwargs).state_dict()
     except (UserError, RuntimeError, ValueError, OverflowError, ZeroDivisionError) as error:
         raise UserError(f"{path}: its options make no model ({one_line(error)})") from None
 

@@ -24,10 +24,10 @@ from filmvqa.checkpoints.original_file import (
     WeightReader,
     check_sizes,
     encoder_name,
+    expected_weights,
     read_content,
     read_options,
     read_vocabulary,
-    skeleton_of,
 )
 from filmvqa.models import build_model
 from filmvqa.models.classifier import ORIGINAL_POOLS
@@ -140,10 +140,8 @@ def read_original_film(path: str | Path) -> OriginalModel:
     engine = read_options(content, "execution_engine_kwargs", _Engine, _IGNORED, path)
     _refuse(generator, engine, path)
     vocabulary = read_vocabulary(content, path)
-    kwargs = _kwargs(generator, engine) | {
-        "vocab_size": len(vocabulary.question), "num_answers": len(vocabulary.answer),
-    }  # fmt: skip
-    expected = skeleton_of("film", kwargs, path).state_dict()
+    kwargs = _kwargs(generator, engine)
+    expected = expected_weights("film", kwargs, vocabulary, path)
     language = WeightReader(content, "program_generator_state", path)
     vision = WeightReader(content, "execution_engine_state", path)
     output_layer = [key for key in expected if key.startswith("classifier.")][-1]
@@ -159,7 +157,10 @@ def read_original_film(path: str | Path) -> OriginalModel:
         if part == "film_generator":
             weights[key] = _decoder_weight(key, value, language, generator, kwargs)
         elif part == "encoder":
-            weights[key] = language.take(_encoder_name(key), value.shape)
+            name = "encoder_embed.weight"
+            if key != "encoder.embedding.weight":
+                name = f"encoder_rnn.{encoder_name(key)}"
+            weights[key] = language.take(name, value.shape)
         else:
             weights[key] = vision.take(_engine_name(key, engine), value.shape)
     # The decoder is not used where the question acts on no block, its batch norm not by ``linear``.
@@ -274,30 +275,18 @@ def _engine_name(name: str, engine: _Engine) -> str:
     part, _, rest = name.partition(".")
     if part == "stem":
         return f"stem.{rest.removeprefix('layers.')}"
-    if part == "classifier":
-        return _classifier_name(rest, engine)
-    number, layer, parameter = rest.split(".")
-    layer = {"project": "input_proj", "conv": "conv1", "norm": "bn1"}[layer]
-    return f"{number}.{layer}.{parameter}"
-
-
-def _classifier_name(name: str, engine: _Engine) -> str:
-    """The original's name of a weight of ``Classifier``, which has two lists of layers instead of
-    one."""
-    layers, number, parameter = name.split(".")
+    if part != "classifier":
+        number, layer, parameter = rest.split(".")
+        layer = {"project": "input_proj", "conv": "conv1", "norm": "bn1"}[layer]
+        return f"{number}.{layer}.{parameter}"
+    # The original has one list of layers, ``Classifier`` two.
+    layers, number, parameter = rest.split(".")
     if layers == "project":
         return f"classifier.{number}.{parameter}"
     num_proj = (2 + bool(engine.classifier_batchnorm)) * bool(engine.classifier_proj_dim)
     num_pool = {"none": 0, "aggressive": 2}.get(engine.classifier_downsample, 1)
     first_linear = num_proj + num_pool + 1  # + 1: the flattening layer
     return f"classifier.{first_linear + int(number)}.{parameter}"
-
-
-def _encoder_name(name: str) -> str:
-    """The original's name of a weight of the question encoder."""
-    if name == "encoder.embedding.weight":
-        return "encoder_embed.weight"
-    return f"encoder_rnn.{encoder_name(name)}"
 
 
 def _decoder_weight(

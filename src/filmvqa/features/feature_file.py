@@ -11,11 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from filmvqa.features.rows import (
-    REMEDY,
-    TORCH_DTYPES,
-    DatasetRows,
-)
+from filmvqa.features.rows import REMEDY, TORCH_DTYPES, DatasetRows
 from filmvqa.system.errors import UserError
 from filmvqa.system.hdf5 import HDF5_ERRORS, open_hdf5, outside_cause, unreadable
 from filmvqa.system.hdf5_storage import read_array
@@ -70,17 +66,14 @@ def open_feature_file(path: str | Path) -> FeatureFile:
     path = Path(path)
     try:
         file = open_hdf5(path)
+        try:
+            return _opened(path, file)
+        except BaseException:
+            file.close()
+            raise
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; make it with {_EXTRACT}") from None
     except HDF5_ERRORS as error:
-        raise unreadable(path, error, REMEDY) from None
-    try:
-        return _opened(path, file)
-    except UserError:
-        file.close()
-        raise
-    except HDF5_ERRORS as error:
-        file.close()
         raise unreadable(path, error, REMEDY) from None
 
 
@@ -115,19 +108,15 @@ def _opened(path: Path, file: h5py.File) -> FeatureFile:
         channels_last=not is_ours and _is_channels_last(path, maps),
         image_idxs=image_idxs,
     )
+    spec = [name for name in (*FEATURE_SPEC, FRONT_END) if name in attributes]
     return FeatureFile(
         rows,
         checksums,
         image_idxs,
         columns.get(NAME_CHECKSUMS) if is_ours else None,
         attributes.get("image_names_sha256"),
-        _spec(attributes) if is_ours else None,
+        {name: np.array(attributes[name]).tolist() for name in spec} if is_ours else None,
     )
-
-
-def _spec(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    names = [name for name in (*FEATURE_SPEC, FRONT_END) if name in attributes]
-    return {name: np.array(attributes[name]).tolist() for name in names}
 
 
 def _maps(path: Path, file: h5py.File, is_ours: bool) -> h5py.Dataset:

@@ -9,6 +9,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Set
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO
 
@@ -118,9 +119,7 @@ def as_shown(image: Image.Image, name: str) -> Image.Image:
         shown = shown.convert("RGBA")
         if shown.getchannel("A").getextrema() != (255, 255):
             shown = Image.alpha_composite(Image.new("RGBA", shown.size, "white"), shown)
-    turn = _TURNS.get(_orientation(image))
-    shown = shown.convert("RGB")
-    return shown if turn is None else shown.transpose(turn)
+    return _turned(shown.convert("RGB"), _orientation(image))
 
 
 def _orientation(image: Image.Image) -> int:
@@ -131,6 +130,11 @@ def _orientation(image: Image.Image) -> int:
             return int(Image.Image.getexif(image).get(_ORIENTATION, 1))
     except Exception:
         return 1
+
+
+def _turned(picture: Image.Image, orientation: int) -> Image.Image:
+    turn = _TURNS.get(orientation)
+    return picture if turn is None else picture.transpose(turn)
 
 
 @dataclass(frozen=True)
@@ -252,13 +256,9 @@ def _frame_size(path: Path, modes: Set[str] = _COLOURS) -> tuple[int, int]:
         return (height, width) if _orientation(image) >= 5 else (width, height)
 
 
-def _mask_size(path: Path) -> tuple[int, int]:
-    return _frame_size(path, _GREY)
-
-
 IMAGES = FileKind("images", _SUFFIXES, _frame_size, "{}×{} pixels")
 #: Masks, whose pixels are the indices of objects in the scene, and 255 where there is none.
-MASKS = FileKind("masks", {".png"}, _mask_size, "{}×{} pixels")
+MASKS = FileKind("masks", {".png"}, partial(_frame_size, modes=_GREY), "{}×{} pixels")
 #: Raised by Pillow for files that it cannot read.
 PILLOW_ERRORS = (
     OSError, SyntaxError, ValueError, TypeError, struct.error, zlib.error,
@@ -292,9 +292,8 @@ def load_mask(path: Path, size: tuple[int, int]) -> NDArray[np.uint8]:
 
     def read(image: Image.Image) -> NDArray[np.uint8]:
         image.load()
-        turn = _TURNS.get(_orientation(image))
-        turned = image if turn is None else image.transpose(turn)
-        return np.asarray(turned.resize((width, height), Image.Resampling.NEAREST))[None]
+        mask = _turned(image, _orientation(image))
+        return np.asarray(mask.resize((width, height), Image.Resampling.NEAREST))[None]
 
     return _loaded(path, read)
 

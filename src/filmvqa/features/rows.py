@@ -277,15 +277,11 @@ def row_offsets(dataset: h5py.Dataset) -> NDArray[np.int64] | None:
         if not _SUPERBLOCK <= first <= file_size - count * row_bytes:
             raise _impossible_index(dataset, f"all rows begin at byte {first}")
         return np.arange(first, first + count * row_bytes, row_bytes, dtype=np.int64)
-    if dataset.chunks != (1, *dataset.shape[1:]) or dataset.compression or dataset.shuffle:
+    is_filtered = dataset.id.get_create_plist().get_nfilters() > 0
+    if dataset.chunks != (1, *dataset.shape[1:]) or is_filtered:
         return None
-    if (
-        dataset.fletcher32
-        or dataset.scaleoffset is not None
-        or not hasattr(dataset.id, "chunk_iter")
-    ):
-        return None
-    if count * row_bytes > file_size:  # what is not stored is read as a fill value
+    # What is not stored is read as a fill value.
+    if not hasattr(dataset.id, "chunk_iter") or count * row_bytes > file_size:
         return None
     # Not one of these numbers is used before it was checked.
     numbers = array("Q")

@@ -252,10 +252,9 @@ def choose_placement(size: int, *, host_free: int, device_free: int | None) -> t
     host_free, device_free
         Free bytes in memory and on the device; None for a device that has the host's memory.
     """
-    has_own_memory = device_free is not None
     free = host_free if device_free is None else device_free
     if size < RESIDENT_SHARE * free:
         return "device", f"{free / 2**30:.1f} GiB free there"
-    if has_own_memory and size < RESIDENT_SHARE * host_free:
+    if device_free is not None and size < RESIDENT_SHARE * host_free:
         return "memory", f"{free / 2**30:.1f} GiB free on the device is too little"
     return "stream", f"{host_free / 2**30:.1f} GiB free in memory is too little"

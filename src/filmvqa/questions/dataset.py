@@ -146,27 +146,32 @@ class QuestionDataset(QuestionGroups):
         _check_arrays(path, arrays, attributes, vocabulary)
         named_images, image_name_crc32 = (arrays.pop(name, None) for name in NAME_DATASETS)
         questions = torch.from_numpy(arrays["questions"].astype(np.int32))
-        count, families = len(questions), arrays.get("question_families")
-        if attributes.get("format") == _FORMAT_2:  # may be of a generated set with other numbers
-            families = None
+        count = len(questions)
+
+        def column(name: str, dtype: Any = None) -> Tensor | None:
+            if (values := arrays.get(name)) is None:
+                return None
+            return torch.from_numpy(values if dtype is None else values.astype(dtype))
+
         question_types = _question_types(path, attributes)
         types = _answer_function_indices(arrays, attributes, vocabulary, question_types)
         num_steps = None
         if "programs" in arrays:
-            num_steps = (arrays["programs"] >= len(SPECIAL_TOKENS)).sum(1)
+            num_steps = torch.from_numpy((arrays["programs"] >= len(SPECIAL_TOKENS)).sum(1))
         return cls(
             path=path,
             questions=questions,
             lengths=(questions != 0).sum(1),
             images=torch.from_numpy(arrays["image_idxs"].astype(np.int64)),
             original_index=torch.from_numpy(arrays.get("orig_idxs", np.arange(count))),
-            answers=None if (a := _tensor(arrays.get("answers"))) is None else a.long(),
-            types=_tensor(types),
-            families=_tensor(families),
-            groups=_tensor(arrays.get("groups")),
+            answers=column("answers", np.int64),
+            types=None if types is None else torch.from_numpy(types),
+            # Those of the earlier format may have other numbers, in a generated set.
+            families=None if attributes.get("format") == _FORMAT_2 else column("question_families"),
+            groups=column("groups"),
             group_names=tuple(map(str, np.ravel(attributes.get("group_names", [])))),
-            program_lengths=_tensor(num_steps),
-            objects=None if (o := _tensor(arrays.get("objects"))) is None else o.long(),
+            program_lengths=num_steps,
+            objects=column("objects", np.int64),
             rows=torch.arange(count),
             image_names_sha256=attributes.get("image_names_sha256"),
             named_images=named_images,
@@ -283,10 +288,6 @@ class QuestionDataset(QuestionGroups):
         )
 
 
-def _tensor(array: NDArray[Any] | None) -> Tensor | None:
-    return None if array is None else torch.from_numpy(array)
-
-
 def _check_arrays(
     path: Path,
     arrays: dict[str, NDArray[Any]],
@@ -295,7 +296,21 @@ def _check_arrays(
 ) -> None:
     """Raise ``UserError`` for arrays that are not those of a question file, or are damaged."""
     remedy = _MAKE_AGAIN if "format" in attributes else _OTHER_FORMAT
-    _check_shapes(path, arrays, remedy)
+    for name in ("questions", "image_idxs"):
+        if name not in arrays:
+            raise UserError(f"{path}: has no dataset {name!r}; {remedy}")
+    rows = arrays["questions"].shape[:1]
+    images = arrays.get(NAME_DATASETS[0], np.empty(0)).shape
+    for name, values in arrays.items():
+        shape = images if name in NAME_DATASETS else rows
+        ndim = 2 if name in ("questions", "programs") else 1
+        if values.dtype.kind not in "iu" or values.ndim != ndim or values.shape[:1] != shape:
+            raise UserError(
+                f"{path}: {name!r} is {values.dtype} {values.shape}, which does not fit "
+                f"{rows[0] if rows else 0} questions; {remedy}"
+            )
+    if not rows[0]:
+        raise UserError(f"{path}: has no questions; {remedy}")
     other_vocabulary = UserError(
         f"{path}: was encoded with another vocabulary than the one in use; preprocess the "
         "questions with that vocabulary (vocab=<vocab.json>)"
@@ -324,28 +339,6 @@ def _check_arrays(
             raise UserError(
                 f"{path}: {name!r} of question {row} is out of range ({values[row]}); {remedy}"
             )
-
-
-def _check_shapes(path: Path, arrays: dict[str, NDArray[Any]], remedy: str) -> None:
-    for name in ("questions", "image_idxs"):
-        if name not in arrays:
-            raise UserError(f"{path}: has no dataset {name!r}; {remedy}")
-    shape = arrays["questions"].shape[:1]
-    images = arrays.get(NAME_DATASETS[0], np.empty(0)).shape
-    for name, values in arrays.items():
-        is_matrix = name in ("questions", "programs")
-        fits = (
-            values.ndim == 2 and values.shape[:1] == shape
-            if is_matrix
-            else values.shape == (images if name in NAME_DATASETS else shape) and values.ndim == 1
-        )
-        if values.dtype.kind not in "iu" or not fits:
-            raise UserError(
-                f"{path}: {name!r} is {values.dtype} {values.shape}, which does not fit "
-                f"{shape[0] if shape else 0} questions; {remedy}"
-            )
-    if not shape[0]:
-        raise UserError(f"{path}: has no questions; {remedy}")
 
 
 def _question_types(path: Path, attributes: dict[str, Any]) -> Mapping[str, tuple[str, ...]]:

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -35,8 +36,7 @@ _Size = tuple[int, int]
 _THREADS = 16
 
 
-@dataclass(frozen=True)
-class _Asked:
+class _Asked(NamedTuple):
     """A question of the table."""
 
     place: str
@@ -154,11 +154,8 @@ def _find(path: Path) -> Path | None:
 def _split_of(source: Path, row: Row, value: str, settings: ImportQuestionsSettings) -> str:
     if settings.split is None:
         return settings.into or settings.data.train_split
-    known = settings.splits
-    if known is None:
-        known = {
-            name: name for name in (settings.data.train_split, settings.data.val_split, "test")
-        }
+    names = settings.data.train_split, settings.data.val_split, "test"
+    known = dict(zip(names, names, strict=True)) if settings.splits is None else settings.splits
     if value not in known:
         raise UserError(
             f"{source}: {row.place}: has the split {value!r}, which is none of {', '.join(known)}; "
@@ -209,7 +206,7 @@ def _hold_out(asked: Sequence[_Asked], settings: ImportQuestionsSettings) -> lis
             held_out.add(picture)
             left.subtract(tokens[picture])
     names = settings.data.train_split, settings.data.val_split
-    return [_Asked(**{**vars(one), "split": names[one.picture in held_out]}) for one in asked]
+    return [one._replace(split=names[one.picture in held_out]) for one in asked]
 
 
 def _plan(

@@ -13,12 +13,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from filmvqa.questions.question_table import (
-    MISSING,
-    Numbering,
-    QuestionTable,
-    read_question_table,
-)
+from filmvqa.questions.question_table import MISSING, Numbering, QuestionTable, read_question_table
 from filmvqa.questions.settings import EncodingSettings
 from filmvqa.questions.vocabulary import SPECIAL_TOKENS, UNK, Vocabulary
 from filmvqa.settings.typed import MissingImages
@@ -322,20 +317,14 @@ class _Preprocessing:
         rows = getattr(table, column)
         values = np.frombuffer(rows if column == "answers" else rows.values, np.int32)
         unknown_values = (is_unknown[values] & (values != MISSING)).nonzero()[0]
-        if len(unknown_values):
-            name = list(numbering)[values[unknown_values[0]]]
-            what = f"{name!r} is not in the vocabulary"
-            if column == "answers":
-                what = f"the answer {what}'s {len(vocabulary)} answers"
-            raise self._unknown_token(table, column, what, int(unknown_values[0]))
-        return indices
-
-    def _unknown_token(self, table: QuestionTable, column: str, what: str, place: int) -> UserError:
-        """The error for the token at a place among all values of a column; ``what`` names it."""
-        row = place
-        if column != "answers":
-            ends = np.frombuffer(getattr(table, column).lengths, np.int32).cumsum()
-            row = int(np.searchsorted(ends, place, side="right"))
+        if not len(unknown_values):
+            return indices
+        row = place = int(unknown_values[0])
+        what = f"{list(numbering)[values[place]]!r} is not in the vocabulary"
+        if column == "answers":
+            what = f"the answer {what}'s {len(vocabulary)} answers"
+        else:
+            row = rows.row_of(place)
         remedies = []
         if column == "questions":
             remedies.append(f"allow_unknown=true reads unknown words as {UNK}")
@@ -345,6 +334,6 @@ class _Preprocessing:
             remedies.append("extend_vocab=true adds train's to the vocabulary")
         if not remedies:
             remedies.append("add questions with it to train, or take this one out of the file")
-        return UserError(
+        raise UserError(
             f"{table.path}: question {table.numbers[row]}: {what}; {', and '.join(remedies)}"
         )

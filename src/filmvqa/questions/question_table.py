@@ -63,6 +63,11 @@ class Rows:
     values: array[int] = field(default_factory=_empty)
     lengths: array[int] = field(default_factory=_empty)
 
+    def row_of(self, place: int) -> int:
+        """The row in which one of the ``values`` stands."""
+        ends = np.frombuffer(self.lengths, np.int32).cumsum()
+        return int(np.searchsorted(ends, place, side="right"))
+
     def append(self, row: list[int]) -> None:
         self.values.extend(row)
         self.lengths.append(len(row))
@@ -144,14 +149,9 @@ class QuestionTable:
 
     def incomplete(self) -> dict[str, NDArray[np.bool_]]:
         """Which questions (N,) lack what others of the file have: rows by ``OPTIONAL_COLUMNS``."""
-        lacking = {
-            "type" if self.own_types and column == "types" else what: np.asarray(
-                getattr(self, column)
-            )
-            == MISSING
-            for column, what in OPTIONAL_COLUMNS.items()
-        }
-        return {what: rows for what, rows in lacking.items() if rows.any() and not rows.all()}
+        names = OPTIONAL_COLUMNS | ({"types": "type"} if self.own_types else {})
+        lacking = {name: np.asarray(getattr(self, key)) == MISSING for key, name in names.items()}
+        return {name: rows for name, rows in lacking.items() if rows.any() and not rows.all()}
 
     def leave_out(self, rows: NDArray[np.bool_], lacking: str) -> None:
         """Remove some of the questions (N,), for what they lack."""
@@ -231,9 +231,9 @@ class _TableBuilder:
     def __init__(self, table: QuestionTable, images_folder: Path | None, leave_out: bool) -> None:
         self.table = table
         self._images_folder, self._leave_out = images_folder, leave_out
-        self._image_files = (
-            None if images_folder is None else set(map(image_stem, names_in(images_folder)))
-        )
+        self._image_files = None
+        if images_folder is not None:
+            self._image_files = set(map(image_stem, names_in(images_folder)))
         self._image_index: dict[str, int] = {}
         self._first_question: dict[int, int] = {}
         self._type_names, self._own_types = Numbering(), _empty()

@@ -8,15 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import msgspec
-
 from filmvqa.system.errors import UserError
 from filmvqa.system.files import read_bytes
 from filmvqa.worlds.engine.schema import CORRECT, decode_json, not_utf8, plain_text, utf8_json
 
 _DELIMITERS = ",;\t"
 _LINES = {".jsonl", ".ndjson"}
-_JSON = msgspec.json.Decoder()
 
 
 class Row(NamedTuple):
@@ -42,9 +39,8 @@ def read_rows(path: Path, columns: Sequence[str]) -> list[Row]:
     content = utf8_json(read_bytes(path, "give source=<file>"), path)
     suffix = path.suffix.lower()
     if suffix == ".json" or suffix in _LINES:
-        read = _read_lines if suffix in _LINES else _read_list
-        rows = [Row(place, _texts(path, place, record, columns))
-                for place, record in read(path, content)]  # fmt: skip
+        records = _lines(path, content) if suffix in _LINES else _list(path, content)
+        rows = [Row(place, _texts(path, place, record, columns)) for place, record in records]
         for column in columns:
             if rows and not any(row.values[column] for row in rows):
                 raise UserError(f"{path}: no record has the key {column!r}; name one that is there")
@@ -55,7 +51,7 @@ def read_rows(path: Path, columns: Sequence[str]) -> list[Row]:
     return rows
 
 
-def _read_list(path: Path, content: bytes) -> list[tuple[str, Any]]:
+def _list(path: Path, content: bytes) -> list[tuple[str, Any]]:
     decoded: Any = decode_json(content, Any, path, "export it again")
     values = decoded.values() if isinstance(decoded, dict) else [decoded]
     lists = [value for value in values if isinstance(value, list)]
@@ -64,15 +60,12 @@ def _read_list(path: Path, content: bytes) -> list[tuple[str, Any]]:
     return [(f"record {number}", record) for number, record in enumerate(lists[0])]
 
 
-def _read_lines(path: Path, content: bytes) -> list[tuple[str, Any]]:
-    records = []
-    for number, line in enumerate(content.splitlines(), 1):
-        if line.strip():
-            try:
-                records.append((f"line {number}", _JSON.decode(line)))
-            except (msgspec.DecodeError, UnicodeDecodeError) as error:
-                raise UserError(f"{path}: line {number}: {error}; {CORRECT}") from None
-    return records
+def _lines(path: Path, content: bytes) -> list[tuple[str, Any]]:
+    lines = {f"line {n}": line for n, line in enumerate(content.splitlines(), 1) if line.strip()}
+    return [
+        (place, decode_json(line, Any, f"{path}: {place}", CORRECT))
+        for place, line in lines.items()
+    ]
 
 
 def _texts(path: Path, place: str, record: Any, columns: Sequence[str]) -> dict[str, str]:

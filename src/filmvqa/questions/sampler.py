@@ -90,13 +90,12 @@ class EpochSampler:
 
     def _in_turn(self, members: Tensor, generator: torch.Generator) -> Tensor:
         """The order (M,) in which some rows are drawn once each."""
-        order = self._permutation(len(members), generator)
-        if self.images is not None and self.per_image > 1:
-            order = self._grouped(order, self.images[members], generator)
-        return order
-
-    def _grouped(self, order: Tensor, images: Tensor, generator: torch.Generator) -> Tensor:
-        """The drawn order (N,) with up to ``per_image`` questions of an image side by side."""
+        count = len(members)
+        order = torch.randperm(count, generator=generator) if self.shuffle else torch.arange(count)
+        if self.images is None or self.per_image == 1:
+            return order
+        # Up to ``per_image`` questions of an image come side by side.
+        images = self.images[members]
         order = order[torch.argsort(images[order], stable=True)]  # an image's questions as drawn
         counts = images.bincount()
         first = counts.cumsum(0) - counts
@@ -107,11 +106,6 @@ class EpochSampler:
         else:
             group_order = order[rank % self.per_image == 0]  # by their first questions
         return order[torch.argsort(group_order[group], stable=True)]
-
-    def _permutation(self, count: int, generator: torch.Generator) -> Tensor:
-        if self.shuffle:
-            return torch.randperm(count, generator=generator)
-        return torch.arange(count)
 
     def advance(self) -> None:
         """Move on by one batch."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Annotated, ClassVar
@@ -35,10 +34,6 @@ from filmvqa.worlds.engine.set_settings import SET_KINDS, SetKind
 from filmvqa.worlds.engine.world import World, read_world
 
 _Families = Annotated[list[Natural], Meta(min_length=1)]
-
-
-def _set_settings() -> Mapping[str, type[Settings]]:
-    return {key: kind.settings for key, kind in SET_KINDS.items()}
 
 
 @dataclass(frozen=True)
@@ -123,7 +118,8 @@ class DataSettings(Settings):
     mask_size: Annotated[ImageSize | None, Effect.DATA] = None
     backbone: Annotated[BackboneSettings, Effect.DATA] = field(default_factory=BackboneSettings)
     generated: Annotated[dict[str, Settings], Effect.DATA] = field(
-        default_factory=dict, metadata={GROUPS: _set_settings}
+        default_factory=dict,
+        metadata={GROUPS: lambda: {key: kind.settings for key, kind in SET_KINDS.items()}},
     )
     spectrogram: Annotated[SpectrogramSettings | None, Effect.DATA] = None
     download: Annotated[DownloadSettings | None, Effect.DATA] = None

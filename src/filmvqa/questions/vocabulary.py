@@ -6,7 +6,6 @@ import hashlib
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -52,14 +51,7 @@ def _typed(piece: str) -> str:
     return "".join(sign for sign in plain if unicodedata.category(sign) != "Cf")
 
 
-class _VocabularyFile(msgspec.Struct):
-    question_token_to_idx: dict[str, int]
-    program_token_to_idx: dict[str, int]
-    answer_token_to_idx: dict[str, int]
-
-
-@dataclass(frozen=True)
-class Vocabulary:
+class Vocabulary(msgspec.Struct, frozen=True, rename=lambda name: f"{name}_token_to_idx"):
     """Three maps from token to index.
 
     Those of questions and programs begin with the special tokens; that of answers has them only in
@@ -103,10 +95,7 @@ class Vocabulary:
         """
         make = "with scripts/preprocess_questions.py"
         content = read_bytes(path, f"make it {make}")
-        file = decode_json(content, _VocabularyFile, path, f"make it again {make}")
-        vocabulary = cls(
-            file.question_token_to_idx, file.program_token_to_idx, file.answer_token_to_idx
-        )
+        vocabulary = decode_json(content, cls, path, f"make it again {make}")
         vocabulary.check(path)
         return vocabulary
 
@@ -117,7 +106,7 @@ class Vocabulary:
 
     def to_dict(self) -> dict[str, dict[str, int]]:
         """Plain data, as a checkpoint holds it."""
-        return {"question": self.question, "program": self.program, "answer": self.answer}
+        return msgspec.structs.asdict(self)
 
     def check(self, path: str | Path) -> None:
         """Raise ``UserError`` unless every map counts from 0 and has its special tokens first."""
@@ -129,8 +118,7 @@ class Vocabulary:
 
     def encoded(self) -> bytes:
         """The bytes of ``vocab.json``."""
-        record = _VocabularyFile(self.question, self.program, self.answer)
-        return msgspec.json.format(msgspec.json.encode(record), indent=1) + b"\n"
+        return msgspec.json.format(msgspec.json.encode(self), indent=1) + b"\n"
 
     def save(self, path: str | Path) -> None:
         """Write ``vocab.json``."""
@@ -164,7 +152,16 @@ class Vocabulary:
         words = self._words(question)
         if not words:
             raise UserError(f"question {question!r}: has no words; ask with words")
-        indices = [self._index_of_word(word, allow_unknown, remedy) for word in words]
+        if not allow_unknown and (unknown := [word for word in words if word not in self.question]):
+            nearest = get_close_matches(unknown[0].lower(), self.words(), n=3, cutoff=0.5)
+            hint = "no known word is near it"
+            if nearest:
+                words_are = "words are" if len(nearest) > 1 else "word is"
+                hint = f"the nearest known {words_are} {', '.join(nearest)}"
+            raise UserError(
+                f"question: the word {unknown[0]!r} is not in the vocabulary; {hint}{remedy}"
+            )
+        indices = [self.question.get(word, self.question[UNK]) for word in words]
         return [self.question[START], *indices, self.question[END]]
 
     def _words(self, question: str) -> list[str]:
@@ -197,18 +194,6 @@ class Vocabulary:
         spellings = (first[0], word, first[1], *then)
         return next((spelling for spelling in spellings if spelling in self.question), None)
 
-    def _index_of_word(self, word: str, allow_unknown: bool, remedy: str) -> int:
-        if word in self.question:
-            return self.question[word]
-        if allow_unknown:
-            return self.question[UNK]
-        nearest = get_close_matches(word.lower(), self.words(), n=3, cutoff=0.5)
-        hint = "no known word is near it"
-        if nearest:
-            words_are = "words are" if len(nearest) > 1 else "word is"
-            hint = f"the nearest known {words_are} {', '.join(nearest)}"
-        raise UserError(f"question: the word {word!r} is not in the vocabulary; {hint}{remedy}")
-
     def words(self) -> list[str]:
         """The words of questions, without special tokens."""
         return [word for word in self.question if word and word not in SPECIAL_TOKENS]
@@ -225,14 +210,14 @@ class Vocabulary:
         by_index = {index: word for word, index in self.question.items()}
         words = []
         for index in map(int, indices):
-            if index not in by_index:
+            if (word := by_index.get(index)) is None:
                 raise UserError(
                     f"question: index {index} is not one of the vocabulary's {len(by_index)}"
                 )
-            if by_index[index] == END:
+            if word == END:
                 break
-            if by_index[index] not in (NULL, START):
-                words.append(by_index[index])
+            if word not in (NULL, START):
+                words.append(word)
         return " ".join(words)
 
     def answers(self) -> list[str]:
