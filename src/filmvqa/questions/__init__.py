@@ -1,1 +1,1 @@
-"""Words to numbers: preprocessing, vocabulary, and the questions of a split."""
+"""Convert words to numbers: preprocessing, vocabulary, and the questions of a split."""

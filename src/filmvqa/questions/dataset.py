@@ -21,10 +21,10 @@ from filmvqa.system.hdf5_storage import read_array
 from filmvqa.worlds.engine.programs import QUESTION_TYPES
 
 _MAKE_AGAIN = "delete it and run scripts/preprocess_questions.py again"
-#: The format of earlier versions, whose generated sets numbered families otherwise.
+#: The format of earlier versions, whose generated sets had other family numbers.
 _FORMAT_2 = "filmvqa-questions-2"
 _OTHER_FORMAT = "data/README.md describes the files that are read"
-#: The datasets of a question file that are read: rows of questions, and the images' names.
+#: The datasets that are read: columns of questions, and columns of image names.
 QUESTION_DATASETS = (
     "questions", "image_idxs", "orig_idxs", "answers", "question_families", "types", "programs",
     "objects", "groups",
@@ -33,15 +33,15 @@ NAME_DATASETS = ("named_image_idxs", "image_name_crc32")
 
 
 def padded(encoded: Sequence[Sequence[int]]) -> Tensor:
-    """Questions of any lengths as token indices (B, T) int64, padded with 0."""
+    """Pad encoded questions with 0 to token indices (B, T) int64."""
     rows = [torch.tensor(tokens) for tokens in encoded]
     return nn.utils.rnn.pad_sequence(rows, batch_first=True)
 
 
 @dataclass(frozen=True)
 class ImageSubset:
-    """Some images of a question dataset: their indices (M,), the rows of their questions, and the
-    rows of all other questions."""
+    """Some images of a question dataset: their indices (M,), the rows of their questions, and all
+    other rows."""
 
     images: Tensor
     rows: Tensor
@@ -50,19 +50,19 @@ class ImageSubset:
 
 @dataclass(kw_only=True)
 class QuestionGroups:
-    """What N questions are grouped by.
+    """Properties by which N questions are grouped in reports.
 
     Attributes
     ----------
     types, families, program_lengths : Tensor or None
-        (N,) index into ``type_names``, question family, and number of steps; None where the file
-        does not tell. A type or family of -1 is unknown.
+        (N,) index into ``type_names``, question family, and number of steps; None if the file does
+        not have them. -1 is an unknown type or family.
     num_objects : Tensor or None
-        (N,) number of objects of the image, which scenes tell; None: unknown.
+        (N,) number of objects in the image, from the scenes; None if unknown.
     groups : Tensor or None
-        (N,) index into ``group_names``, the template files that questions name, -1 for none.
+        (N,) index into ``group_names``, the template files that questions name; -1 for none.
     question_types : dict
-        The functions that end a program, by question type: CLEVR's, unless the file has its own.
+        The functions that end a program, by question type: CLEVR's, unless the file defines others.
     """
 
     types: Tensor | None
@@ -75,13 +75,13 @@ class QuestionGroups:
 
     @property
     def type_names(self) -> tuple[str, ...]:
-        """The functions by whose numbers the types are given."""
+        """The functions that ``types`` index."""
         return tuple(name for names in self.question_types.values() for name in names)
 
 
 @dataclass(kw_only=True)
 class QuestionDataset(QuestionGroups):
-    """A question file in the host's memory: N questions.
+    """A question file with N questions, in host memory.
 
     Attributes
     ----------
@@ -92,10 +92,9 @@ class QuestionDataset(QuestionGroups):
     original_index : Tensor
         (N,) ``question_index`` of the JSON.
     answers : Tensor or None
-        (N,) answer index; None where the file does not tell.
+        (N,) answer index; None if the file has no answers.
     objects : Tensor or None
-        (N,) int64 the objects of its image that each expression refers to, as bits; None for
-        questions.
+        (N,) int64 the objects that each expression refers to, as bits; None for questions.
     rows : Tensor
         (N,) row of each question in the file.
     image_names_sha256 : str or None
@@ -124,18 +123,18 @@ class QuestionDataset(QuestionGroups):
 
     @classmethod
     def load(cls, path: str | Path, vocabulary: Vocabulary) -> QuestionDataset:
-        """Read a question HDF5 that this project, film or clevr-iep wrote.
+        """Read a question HDF5 file written by this project, film or clevr-iep.
 
         Raises
         ------
         UserError
-            If it is missing, unreadable or damaged, or was encoded with another vocabulary.
+            If the file is missing, unreadable or damaged, or encoded with another vocabulary.
         """
         path = Path(path)
         try:
             with open_hdf5(path) as file:
-                known = (*QUESTION_DATASETS, *NAME_DATASETS)
-                arrays = {name: read_array(file[name]) for name in file if name in known}
+                names = (*QUESTION_DATASETS, *NAME_DATASETS)
+                arrays = {name: read_array(file[name]) for name in file if name in names}
                 attributes = dict(file.attrs)
         except FileNotFoundError:
             raise UserError(
@@ -166,7 +165,7 @@ class QuestionDataset(QuestionGroups):
             original_index=torch.from_numpy(arrays.get("orig_idxs", np.arange(count))),
             answers=column("answers", np.int64),
             types=None if types is None else torch.from_numpy(types),
-            # Those of the earlier format may have other numbers, in a generated set.
+            # In the earlier format, families of a generated set may have other numbers.
             families=None if attributes.get("format") == _FORMAT_2 else column("question_families"),
             groups=column("groups"),
             group_names=tuple(map(str, np.ravel(attributes.get("group_names", [])))),
@@ -181,21 +180,21 @@ class QuestionDataset(QuestionGroups):
         )
 
     def select(self, rows: Tensor) -> QuestionDataset:
-        """The questions of some rows (M,) alone."""
+        """Select the questions of some rows (M,)."""
         selected: dict[str, Any] = {
             name: value[rows] for name, value in vars(self).items() if isinstance(value, Tensor)
         }
         return replace(self, **selected)
 
     def image_subset(self, fraction: float, seed: int) -> ImageSubset:
-        """A fraction of the images, chosen by seed, with all of their questions.
+        """Choose a fraction of the images by seed, with all of their questions.
 
-        With one seed, smaller fractions are subsets of larger ones.
+        With the same seed, smaller fractions are subsets of larger ones.
 
         Raises
         ------
         UserError
-            For a fraction outside (0, 1], or one without an image.
+            If the fraction is outside (0, 1], or contains no image.
         """
         if not 0 < fraction <= 1:
             raise UserError(f"data.fraction={fraction}; must be above 0 and at most 1")
@@ -211,12 +210,12 @@ class QuestionDataset(QuestionGroups):
         )
 
     def of_families(self, families: Sequence[int] | None) -> QuestionDataset:
-        """The questions of some families alone; None: all.
+        """Select the questions of some families; None: all.
 
         Raises
         ------
         UserError
-            If the file does not tell families, or has none of these.
+            If the file has no families, or no question of these families.
         """
         if families is None:
             return self
@@ -237,37 +236,37 @@ class QuestionDataset(QuestionGroups):
         missing_images: MissingImages = "refuse",
         option: str = "data.missing_images",
     ) -> QuestionDataset:
-        """The questions whose images the features are of.
+        """Select the questions whose images have features.
 
         Parameters
         ----------
         missing_images
-            ``refuse`` questions about other images, or ``leave_out`` them.
+            ``refuse`` questions about images without features, or ``leave_out`` these questions.
         option
-            The name of this option, for the message.
+            The name of this option, for the error message.
 
         Raises
         ------
         UserError
-            If the features are not those of this file's images.
+            If the features do not belong to the images of this file.
         """
-        is_there = torch.isin(self.images, torch.from_numpy(store.image_idxs).long())
-        num_there = len(self.images[is_there].unique())  # type: ignore[no-untyped-call]
-        if not is_there.all() and (missing_images == "refuse" or not num_there):
+        has_features = torch.isin(self.images, torch.from_numpy(store.image_idxs).long())
+        count = len(self.images[has_features].unique())  # type: ignore[no-untyped-call]
+        if not has_features.all() and (missing_images == "refuse" or not count):
             images = self.images.unique()  # type: ignore[no-untyped-call]
-            first = int(is_there.int().argmin())
+            first = int(has_features.int().argmin())
             leave_out = f", or leave the other questions out with {option}=leave_out"
             raise UserError(
                 f"{self.path}: asks about {len(images):,} images, but {path} has features of "
-                f"{num_there:,} of them, and not of image {int(self.images[first])} of question "
-                f"{int(self.rows[first])}; extract those of all{leave_out if num_there else ''}"
+                f"{count:,} of them, and not of image {int(self.images[first])} of question "
+                f"{int(self.rows[first])}; extract those of all{leave_out if count else ''}"
             )
         self._check_names(store, path)
-        store.check_written(self.images[is_there].unique())  # type: ignore[no-untyped-call]
-        return self if is_there.all() else self.select(is_there.nonzero().flatten())
+        store.check_written(self.images[has_features].unique())  # type: ignore[no-untyped-call]
+        return self if has_features.all() else self.select(has_features.nonzero().flatten())
 
     def _check_names(self, store: FeatureStore, path: str | Path) -> None:
-        """Raise ``UserError`` if an index means different images here and in a feature file."""
+        """Raise ``UserError`` if an index means another image in the feature file."""
         ours, theirs = self.image_name_crc32, store.image_name_crc32
         if self.named_images is not None and ours is not None and theirs is not None:
             _, here, there = np.intersect1d(
@@ -294,7 +293,7 @@ def _check_arrays(
     attributes: dict[str, Any],
     vocabulary: Vocabulary,
 ) -> None:
-    """Raise ``UserError`` for arrays that are not those of a question file, or are damaged."""
+    """Raise ``UserError`` unless arrays form a valid, undamaged question file."""
     remedy = _MAKE_AGAIN if "format" in attributes else _OTHER_FORMAT
     for name in ("questions", "image_idxs"):
         if name not in arrays:
@@ -317,8 +316,8 @@ def _check_arrays(
     )
     if attributes.get("vocab_sha256", vocabulary.sha256()) != vocabulary.sha256():
         raise other_vocabulary
-    recorded = attributes.get("sha256")
-    if recorded is not None and recorded != arrays_sha256(arrays):
+    checksum = attributes.get("sha256")
+    if checksum is not None and checksum != arrays_sha256(arrays):
         raise UserError(f"{path}: is damaged (other checksum); {_MAKE_AGAIN}")
     if int(arrays["questions"].max()) >= len(vocabulary.question):
         raise other_vocabulary
@@ -342,8 +341,11 @@ def _check_arrays(
 
 
 def _question_types(path: Path, attributes: dict[str, Any]) -> Mapping[str, tuple[str, ...]]:
-    """The functions that end a program, by question type, as a file of another world than CLEVR
-    has them in its attribute ``question_types``: the type of each of ``type_names``."""
+    """The functions that end a program, by question type.
+
+    Files of another world than CLEVR's have them in the attribute ``question_types``: the question
+    type of each of ``type_names``.
+    """
     if "question_types" not in attributes:
         return QUESTION_TYPES
     of_functions = [str(t) for t in np.ravel(attributes["question_types"])]
@@ -363,28 +365,28 @@ def _answer_function_indices(
     vocabulary: Vocabulary,
     question_types: Mapping[str, tuple[str, ...]],
 ) -> NDArray[np.int64] | None:
-    """Indices (N,) into the functions of the question types, -1 for one that they do not list."""
+    """Indices (N,) into the functions of the question types; -1 for any other function."""
     functions = [name for names in question_types.values() for name in names]
     index = {name: i for i, name in enumerate(functions)}
     if "type_names" in attributes and "types" in arrays:
-        # The last entry is that of type -1.
+        # The last entry is for type -1.
         by_type = np.array([*(index.get(str(n), -1) for n in attributes["type_names"]), -1])
         types: NDArray[np.int64] = by_type[arrays["types"]]
         return types
     if "programs" not in arrays or not arrays["programs"].size:
         return None
-    # film's type ids change from run to run: the function that answers does not. It is the first
-    # step in prefix order; in clevr-iep's chain and postfix order, which begin with the scene, and
-    # which ns-vqa offers as well, it is the last.
+    # film's type ids change from run to run, so find the function that answers. It is the first
+    # step in prefix order. It is the last step in clevr-iep's chain and postfix orders (ns-vqa has
+    # them too), which begin with ``scene``.
     programs = arrays["programs"]
     is_step = programs >= len(SPECIAL_TOKENS)
     first = is_step.argmax(1)
     last = programs.shape[1] - 1 - is_step[:, ::-1].argmax(1)
-    by_token = np.full(len(vocabulary.program) + 1, -1)  # the last entry is that of other tokens
+    by_token = np.full(len(vocabulary.program) + 1, -1)  # the last entry is for all other tokens
     for name, token in vocabulary.program.items():
         by_token[token] = index.get(name, -1)
     steps = np.arange(len(programs))
     begins_with_scene = programs[steps, first] == vocabulary.program.get("scene", -1)
     answering = programs[steps, np.where(begins_with_scene, last, first)]
-    found: NDArray[np.int64] = by_token[np.minimum(answering, len(by_token) - 1)]
-    return found
+    indices: NDArray[np.int64] = by_token[np.minimum(answering, len(by_token) - 1)]
+    return indices

@@ -1,4 +1,4 @@
-"""Question JSON to vocabulary and question HDF5."""
+"""Convert question JSON to a vocabulary and question HDF5."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ from filmvqa.worlds.engine.set_settings import check_version
 from filmvqa.worlds.engine.world import CLEVR, World
 
 FORMAT = "filmvqa-questions-3"
-#: What questions can lack, if that is accepted: those without an image, an answer, or the objects
-#: that an expression refers to are left out.
+#: What a question can lack and still be accepted. One that lacks its image, its answer or the
+#: objects that an expression refers to is left out.
 LACKING = ("image", "answer", "objects", "program", "type", "family", "word")
-#: The datasets that a file lacks if no question has a value, by the column of ``QuestionTable``.
+#: The datasets that a file has only if some question has a value, by column of ``QuestionTable``.
 OPTIONAL_DATASETS = {
     "answers": "answers", "objects": "objects", "families": "question_families", "types": "types",
     "groups": "groups",
@@ -46,8 +46,15 @@ OPTIONAL_DATASETS = {
 
 @dataclass(frozen=True)
 class PreprocessedSplit:
-    """A split's number of questions, whether its file was complete from the start, and the numbers
-    of questions that lack something, by what it is (``LACKING``)."""
+    """The result for a split.
+
+    Attributes
+    ----------
+    was_there
+        Whether the file was already complete.
+    lacking
+        How many questions lack something, by what they lack (``LACKING``).
+    """
 
     split: str
     num_questions: int
@@ -55,8 +62,8 @@ class PreprocessedSplit:
     lacking: dict[str, int]
 
     def describe(self) -> str:
-        """The number of questions, and what they lack, to print."""
-        state = "complete already" if self.was_there else "written"
+        """Describe the number of questions, and what they lack."""
+        state = "already complete" if self.was_there else "written"
         parts = [f"{self.num_questions:,} questions, {state}"]
         for what, count in self.lacking.items():
             if what == "word":
@@ -76,9 +83,9 @@ def preprocess_questions(
     missing_images: MissingImages = "refuse",
     world: World = CLEVR,
 ) -> list[PreprocessedSplit]:
-    """Write ``vocab.json`` and ``<split>_questions.h5`` for every split that has question JSON.
+    """Write ``vocab.json``, and ``<split>_questions.h5`` for each split that has question JSON.
 
-    Where the folder of a split's images exists, every image that a question names must be in it.
+    If a split has a folder of images, it must have every image that a question names.
 
     Parameters
     ----------
@@ -87,17 +94,17 @@ def preprocess_questions(
     train_split
         The split whose words, answers and program steps make the vocabulary.
     vocabulary
-        What is encoded with instead of the file ``settings.vocab``.
+        The vocabulary to encode with, in place of the file ``settings.vocab``.
     missing_images
-        ``refuse`` a question about an image that is not there, or ``leave_out`` such questions.
+        ``refuse`` questions about missing images, or ``leave_out`` these questions.
     world
-        What the questions are about, which tells their types.
+        The world of the questions; it defines their types.
 
     Raises
     ------
     UserError
-        For malformed JSON, an unknown word, answer or program step, a missing image, an incomplete
-        question, or existing files that cannot be read; nothing half-written is left.
+        If JSON is malformed; a word, answer or program step is unknown; an image is missing; a
+        question is incomplete; or an existing file cannot be read. No partial file is left.
     """
     settings = settings or EncodingSettings()
     work = _Preprocessing(layout, settings, missing_images, world)
@@ -111,7 +118,7 @@ def preprocess_questions(
     if vocabulary is None or settings.extend_vocab:
         vocabulary = work.build_vocabulary(train, vocabulary)
     with folder_lock(layout.h5, "questions"):
-        # All are looked at before anything is written: one of them may not be ours to replace.
+        # Check all files before anything is written: one of them may belong to another program.
         done = {split: work.finished(split, path, vocabulary) for split, path in sources.items()}
         if not layout.vocabulary.exists() or (
             Vocabulary.load(layout.vocabulary).sha256() != vocabulary.sha256()
@@ -129,7 +136,7 @@ def preprocess_questions(
 
 @dataclass(frozen=True)
 class _Preprocessing:
-    """What is accepted of the questions of a set, as ``preprocess_questions`` takes it."""
+    """The options of ``preprocess_questions``, and its steps."""
 
     layout: DatasetLayout
     settings: EncodingSettings
@@ -138,7 +145,7 @@ class _Preprocessing:
 
     @property
     def accepted(self) -> set[str]:
-        """Those of ``LACKING`` that are no reason to refuse a question."""
+        """The entries of ``LACKING`` that do not make a question invalid."""
         accepted = {"word"} if self.settings.allow_unknown else set()
         if self.missing_images == "leave_out":
             accepted.add("image")
@@ -147,7 +154,7 @@ class _Preprocessing:
         return accepted
 
     def read(self, split: str, source: Path) -> QuestionTable:
-        """The questions of a file that has what is asked for."""
+        """Read a split's questions, and refuse or leave out incomplete ones."""
         folder = self.layout.image_folder(split)
         table = read_question_table(
             source,
@@ -169,7 +176,7 @@ class _Preprocessing:
         return table
 
     def build_vocabulary(self, train: QuestionTable | None, base: Vocabulary | None) -> Vocabulary:
-        """That of train's tokens; without train's questions that which is there."""
+        """Build the vocabulary from train; without train's questions, load the existing one."""
         if train is None:
             if self.layout.vocabulary.exists():
                 return Vocabulary.load(self.layout.vocabulary)
@@ -189,7 +196,7 @@ class _Preprocessing:
     def _origin(
         self, split: str, source: Path, vocabulary: Vocabulary, lacking: Collection[str]
     ) -> dict[str, Any]:
-        """What a question file records of what it was made from."""
+        """The attributes that record what a question file was made from."""
         images = self.layout.image_folder(split)
         return {
             "format": FORMAT,
@@ -202,8 +209,11 @@ class _Preprocessing:
     def finished(
         self, split: str, source: Path, vocabulary: Vocabulary
     ) -> PreprocessedSplit | None:
-        """The split of a file that was made from this source with this vocabulary, and that lacks
-        nothing but what is accepted; None if it is to be made."""
+        """The result for a split whose file is already complete; None if it must be written.
+
+        A file is complete if it was made from this source with this vocabulary, and lacks nothing
+        that is now required.
+        """
         target = self.layout.question_h5(split)
         try:
             with open_hdf5(target) as file:
@@ -213,7 +223,7 @@ class _Preprocessing:
         except HDF5_ERRORS as error:
             if outside_cause(error) is not None:
                 raise unreadable(target, error, "") from None
-            warn(f"{target}: is damaged ({one_line(error)}); it is made again")
+            warn(f"{target}: is damaged ({one_line(error)}); making it again")
             return None
         if "format" not in attributes:
             raise UserError(
@@ -271,7 +281,7 @@ class _Preprocessing:
             attributes["group_names"] = [Path(name).stem for name in table.template_files]
         if len(names) == images[-1] + 1:
             attributes["image_names_sha256"] = names_sha256(names)
-        # Made in memory: HDF5 does not recover from a disk that fills while it writes.
+        # Build the file in memory: HDF5 does not recover from a disk that fills during a write.
         content = io.BytesIO()
         with h5py.File(content, "w") as file:
             for name, values in arrays.items():
@@ -281,8 +291,8 @@ class _Preprocessing:
         return PreprocessedSplit(split, len(table), was_there=False, lacking=lacking_now)
 
     def _type_attributes(self, table: QuestionTable) -> dict[str, Any]:
-        """The functions, or types of the questions' own, that the types (N,) are indices of, and
-        other question types than CLEVR's."""
+        """The attributes that define types: the names that they index, and, for questions of
+        another world than CLEVR, the question types."""
         if table.own_types:
             return {key: list(table.own_types) for key in ("type_names", "question_types")}
         world, types = self.world, np.asarray(table.types)
@@ -304,10 +314,10 @@ class _Preprocessing:
         vocabulary: dict[str, int],
         unknown: int | None = None,
     ) -> NDArray[np.int32]:
-        """The vocabulary's index of each number.
+        """Map each number to the vocabulary's index of its token.
 
-        An unknown token gets the index ``unknown``; where that is None, the first question with one
-        is named in a ``UserError``.
+        Unknown tokens get the index ``unknown``. If it is None, raise ``UserError`` for the first
+        question with an unknown token.
         """
         indices = np.array([vocabulary.get(name, MISSING) for name in numbering], np.int32)
         is_unknown = indices == MISSING

@@ -1,7 +1,8 @@
-"""What programs name in pictures: the targets of ``trainer.program_loss``.
+"""The objects that programs refer to: the targets of ``trainer.program_loss``.
 
-A question's referents are the objects that steps of its program give, in the program's order, as
-``unique`` does. Its sets are the sets of objects that are counted, or asked whether they have any.
+The referents of a question are the objects that steps of its program output (such as ``unique``),
+in the order of the program. Its sets are the sets of objects that are counted or tested for being
+empty.
 """
 
 from __future__ import annotations
@@ -24,17 +25,17 @@ _DATASETS = ("referents", "sets", "image_idxs", "positions")
 
 
 class NamedObjects(NamedTuple):
-    """What the programs of B questions about U images name, of at most O objects an image.
+    """The objects that the programs of B questions refer to, in U images of at most O objects.
 
     Attributes
     ----------
     referents
-        (B, R) the referents' numbers in their scene, in the order of the program; then -1.
+        (B, R) numbers of the referents in their scene, in the order of the program; padded with -1.
     sets
-        (B, S) the sets of objects, as bits; then -1.
+        (B, S) the sets of objects, as bits; padded with -1.
     positions
         (U, O, 2) x and y of each object's centre, as fractions of the picture's width and height;
-        then NaN.
+        padded with NaN.
     """
 
     referents: Tensor
@@ -43,12 +44,12 @@ class NamedObjects(NamedTuple):
 
 
 class ProgramTargets:
-    """The targets of a split's questions, in the host's memory.
+    """The targets of a split's questions, in host memory.
 
     Raises
     ------
     UserError
-        If the file is missing, damaged, or of other questions.
+        If the file is missing or damaged, or was made from other questions.
     """
 
     def __init__(self, path: Path, questions: QuestionDataset) -> None:
@@ -72,11 +73,11 @@ class ProgramTargets:
         self._row_in_file = questions.rows
 
     def read(self, rows: Tensor, images: Tensor, device: torch.device) -> NamedObjects:
-        """Those of the rows (B,) of the questions, about the images (U,), on a device."""
-        of_file = self._row_in_file[rows]
+        """Read the targets of questions (B,), given as rows, about images (U,) onto a device."""
+        file_rows = self._row_in_file[rows]
         parts = (
-            self.referents[of_file].long(),
-            self.sets[of_file],
+            self.referents[file_rows].long(),
+            self.sets[file_rows],
             self.positions[torch.searchsorted(self.images, images.int())],
         )
         return NamedObjects(*(to_device(part, device) for part in parts))

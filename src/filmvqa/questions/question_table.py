@@ -1,8 +1,8 @@
-"""Question JSON to numbers in one pass.
+"""Convert question JSON to numbers in one pass.
 
-700,000 CLEVR questions as Python records would take four gigabytes, so each record is decoded,
-turned into token numbers and dropped. Tokens are numbered in the order in which they first occur;
-the vocabulary, which is known only at the end, renumbers them.
+As Python records, 700,000 CLEVR questions would take four gigabytes. Each record is therefore
+decoded, converted to token numbers and dropped. Tokens are numbered in the order of their first
+occurrence; the vocabulary, known only at the end, renumbers them.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ from filmvqa.worlds.engine.schema import (
 )
 from filmvqa.worlds.engine.world import CLEVR, World
 
-#: The number of an answer, family or type that a question does not have.
+#: Stands for an answer, family or type that a question does not have.
 MISSING = -1
 
 
 class Numbering(dict[str, int]):
-    """Numbers of tokens; looking up a new token gives it the next number."""
+    """Numbers of tokens. A lookup of a new token gives it the next number."""
 
     def __missing__(self, name: str) -> int:
         number = self[name] = len(self)
@@ -64,7 +64,7 @@ class Rows:
     lengths: array[int] = field(default_factory=_empty)
 
     def row_of(self, place: int) -> int:
-        """The row in which one of the ``values`` stands."""
+        """The row of the number at an index of ``values``."""
         ends = np.frombuffer(self.lengths, np.int32).cumsum()
         return int(np.searchsorted(ends, place, side="right"))
 
@@ -73,18 +73,18 @@ class Rows:
         self.lengths.append(len(row))
 
     def select(self, kept: NDArray[np.bool_]) -> Rows:
-        """The rows that are ``kept`` (N,)."""
+        """Select rows by a mask (N,)."""
         lengths = np.frombuffer(self.lengths, np.int32)
         values = np.frombuffer(self.values, np.int32)[np.repeat(kept, lengths)]
         return Rows(array("i", values.tobytes()), array("i", lengths[kept].tobytes()))
 
     def counts(self, numbering: Mapping[str, int]) -> dict[str, int]:
-        """How often each token occurs."""
+        """The count of each token."""
         counts = np.bincount(np.frombuffer(self.values, np.int32), minlength=len(numbering))
         return {name: int(counts[number]) for name, number in numbering.items()}
 
     def padded(self, table: NDArray[np.int32]) -> NDArray[np.int32]:
-        """Renumbered by ``table``, as one array (N, T) padded with 0."""
+        """Renumber by ``table``, and pad with 0 to one array (N, T)."""
         lengths = np.frombuffer(self.lengths, np.int32)
         padded = np.zeros((len(lengths), int(lengths.max(initial=1))), np.int32)
         is_token = np.arange(padded.shape[1]) < lengths[:, None]
@@ -92,13 +92,13 @@ class Rows:
         return padded
 
 
-#: Columns of which some files have a value for each question, others none.
+#: Columns that a file may have for all, some or none of its questions; what a question then lacks.
 OPTIONAL_COLUMNS = {
     "answers": "answer", "types": "program", "families": "family", "objects": "objects",
 }  # fmt: skip
-#: Sets of objects are bits of a positive 64-bit integer.
+#: Sets of objects are stored as the bits of a positive 64-bit integer.
 MAX_OBJECTS = 63
-#: More types of question make no table that anyone reads.
+#: The largest number of question types: a report with more rows would be unreadable.
 MAX_TYPES = 500
 
 
@@ -106,15 +106,27 @@ MAX_TYPES = 500
 class QuestionTable:
     """All questions of a file.
 
-    Rows of ``questions`` and ``programs`` are numbers of ``words`` and ``steps`` between those of
-    START and END. A missing program is an empty row; a missing answer, family or type is
-    ``MISSING``. Types are indices into the ``type_names`` of the world and, after them, its
-    ``referring_functions``; where no question has a program, into ``own_types``, the sorted names
-    that the questions themselves give. ``objects`` are the sets of objects, as bits, that
-    expressions refer to, and ``groups`` numbers of the ``template_files`` that questions name, or
-    ``MISSING``. ``numbers`` are the places of the questions in the file, ``image_names`` has the
-    image names by index, and ``left_out`` the numbers of questions that were left out, by what they
-    lack.
+    Attributes
+    ----------
+    questions, programs
+        Rows of numbers of ``words`` and ``steps``, between those of START and END. A missing
+        program is an empty row.
+    answers, families, types, groups
+        ``MISSING`` if a question has none.
+    types
+        Indices into the world's ``type_names``, followed by its ``referring_functions``. If no
+        question has a program, indices into ``own_types``: the sorted type names that the questions
+        themselves give.
+    objects
+        The set of objects that an expression refers to, as bits.
+    groups
+        Numbers of the ``template_files`` that the questions name.
+    numbers
+        The place of each question in the file.
+    image_names
+        Image names by image index.
+    left_out
+        How many questions were left out, by what they lack.
     """
 
     path: Path
@@ -144,17 +156,17 @@ class QuestionTable:
 
     @property
     def question_types(self) -> Mapping[str, tuple[str, ...]]:
-        """The names that types are indices of, by type of question."""
+        """The names that types index, by question type."""
         return {name: (name,) for name in self.own_types} or self.world.question_types
 
     def incomplete(self) -> dict[str, NDArray[np.bool_]]:
-        """Which questions (N,) lack what others of the file have: rows by ``OPTIONAL_COLUMNS``."""
+        """Masks (N,) of questions that lack something that others have, by what they lack."""
         names = OPTIONAL_COLUMNS | ({"types": "type"} if self.own_types else {})
         lacking = {name: np.asarray(getattr(self, key)) == MISSING for key, name in names.items()}
         return {name: rows for name, rows in lacking.items() if rows.any() and not rows.all()}
 
     def leave_out(self, rows: NDArray[np.bool_], lacking: str) -> None:
-        """Remove some of the questions (N,), for what they lack."""
+        """Remove the questions that a mask (N,) selects; ``lacking`` says what they lack."""
         self.questions, self.programs = self.questions.select(~rows), self.programs.select(~rows)
         for name in (
             "answers", "families", "groups", "types", "objects", "images", "original_index",
@@ -178,22 +190,22 @@ def read_question_table(
     leave_out: bool = False,
     world: World = CLEVR,
 ) -> QuestionTable:
-    """Read a question file, in the release's form or that of CLEVR's generator.
+    """Read a question file, in the format of CLEVR's release or of CLEVR's generator.
 
     Parameters
     ----------
     images_folder
-        Every image that a question names must be in it; None: this is not checked.
+        The folder that must have every image that a question names; None: images are not checked.
     leave_out
-        Leave questions about other images out instead.
+        Leave out questions about missing images instead of refusing them.
     world
-        What the questions are about, which tells the functions that give answers.
+        The world of the questions; it defines the functions that give answers.
 
     Raises
     ------
     UserError
-        For malformed JSON, a record or program of another shape, an absent image, or a question
-        whose image's index and name contradict each other or those of another question.
+        If the JSON is malformed, a record or a program has another shape, an image is missing, or
+        the index and name of an image contradict each other or an earlier question.
     """
     refuse_table(path)
     records = decode_json(read_bytes(path, FETCH), _File, path, FETCH_AGAIN).questions
@@ -209,7 +221,7 @@ def read_question_table(
         raise not_utf8(f"{path}: question {number}", error) from None
     except msgspec.DecodeError as error:
         message = str(error).replace("`$", f"`$.questions[{number}]")
-        if message == str(error):  # it does not say where in the record
+        if message == str(error):  # the message gives no place in the record
             message = f"question {number}: {message}"
         remedy = CORRECT if isinstance(error, msgspec.ValidationError) else FETCH_AGAIN
         raise UserError(f"{path}: {message}; {remedy}") from None
@@ -240,15 +252,15 @@ class _TableBuilder:
         self._start, self._end = table.words[START], table.words[END]
         ends = (*table.world.type_names, *table.world.referring_functions)
         self._types = {name: i for i, name in enumerate(ends)}
-        # Programs of one family share their structure, and most steps recur: kept by the numbers of
-        # a program's inputs, and by a step's function and values.
+        # Programs of a family share their structure, and most steps recur. Results are cached by
+        # the inputs of a program's steps, and by a step's function and values.
         self._order_of, self._only_order_of = cache(prefix_order), cache(_only_order)
         self._number_of_step = cache(
             lambda name, *values: table.steps[token(Function(name, [], [str(v) for v in values]))]
         )
 
     def add(self, number: int, question: QuestionRecord) -> None:
-        """Add record ``number`` of the file; raises ``ValueError`` where it makes no sense."""
+        """Add record ``number`` of the file; raise ``ValueError`` if it is inconsistent."""
         table, image = self.table, question.image_filename
         index = self._image_index.get(image)
         if index is None:
@@ -265,13 +277,13 @@ class _TableBuilder:
                     "leave such questions out with data.missing_images=leave_out"
                 )
             table.left_out["image"] += 1
-            # The vocabulary does not depend on which images are there.
+            # The vocabulary must not depend on which images exist.
             table.left_out_words.update(tokenize(question.question))
             for step in question.program or []:
                 name, values = step.name_and_values()
                 table.left_out_steps[token(Function(name, [], [str(v) for v in values]))] += 1
             if (answer := question.answer_text()) is not None:
-                table.answer_names[answer]  # a look-up gives it a number
+                table.answer_names[answer]  # the lookup numbers the answer
             return
         table.images.append(index)
         table.image_names[index] = image
@@ -293,13 +305,16 @@ class _TableBuilder:
         table.objects.append(MISSING if question.objects is None else _bits(question.objects))
 
     def number_families(self) -> None:
-        """Give families the release's numbers if theirs begin again in each of its template files,
-        as those of CLEVR's generator do; warn if they begin again in other files."""
+        """Give families the numbers of the release, or warn that their numbers are ambiguous.
+
+        CLEVR's generator numbers families from 0 in each template file. The world's own template
+        files determine the release's numbers; for other files there is only the warning.
+        """
         table, files = self.table, self.table.template_files
         templates = np.array(table.groups, np.int32)
         families = np.frombuffer(table.families, np.int32)
         if all(Path(name).stem in table.world.family_groups for name in files):
-            # Families tell these files, and the same is read as of the release's questions.
+            # Families alone identify these files. Drop the groups, as the release has none.
             table.template_files, table.groups = Numbering(), array("i", [MISSING] * len(templates))
         if not files or (families == MISSING).any() or (templates == MISSING).any():
             return
@@ -318,7 +333,7 @@ class _TableBuilder:
             )
 
     def take_own_types(self) -> None:
-        """Give questions the types that they name, if none has a program, which would tell it."""
+        """Take the types that questions name, unless programs determine them."""
         table, names = self.table, sorted(self._type_names)
         if table.programs.values or not names:
             return
@@ -334,7 +349,7 @@ class _TableBuilder:
         table.types = array("i", [rank.get(number, MISSING) for number in self._own_types])
 
     def _new_image(self, number: int, question: QuestionRecord) -> int:
-        """The index of an image that no question before was about."""
+        """Register an image that no earlier question is about, and return its index."""
         image, index = question.image_filename, question.image_index
         in_name = image_number(image)
         if index is None:
@@ -387,13 +402,13 @@ class _TableBuilder:
 
 
 def _bits(objects: list[int]) -> int:
-    """A set of objects as bits; raises ``ValueError`` for one that is none."""
+    """Encode a set of objects as bits; raise ``ValueError`` if it is not a valid set."""
     if any(not 0 <= i < MAX_OBJECTS for i in objects) or len(set(objects)) < len(objects):
         raise ValueError(f"has the objects {objects}; {CORRECT}")
     return sum(1 << i for i in objects)
 
 
 def _only_order(inputs: tuple[tuple[int, ...], ...]) -> list[int] | None:
-    """The prefix order of a program in which one step alone can give the answer, else None."""
+    """The prefix order of a program, or None if several of its steps could give the answer."""
     ends = last_steps(inputs)
     return prefix_order(inputs, ends[0]) if len(ends) == 1 else None

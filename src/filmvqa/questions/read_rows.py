@@ -1,4 +1,4 @@
-"""Rows of tables that others have: CSV, JSON and JSON lines."""
+"""Read the rows of a user's table: CSV, JSON or JSON lines."""
 
 from __future__ import annotations
 
@@ -17,19 +17,21 @@ _LINES = {".jsonl", ".ndjson"}
 
 
 class Row(NamedTuple):
-    """A row of a table: where it stands in its file, and its values by column, spaces in them
-    single, empty ones where there are none."""
+    """A row of a table: its place in the file, and its values by column.
+
+    Runs of spaces in values are single spaces; a missing value is an empty string.
+    """
 
     place: str
     values: dict[str, str]
 
 
 def read_rows(path: Path, columns: Sequence[str]) -> list[Row]:
-    """Some columns of a table, of which there must be at least one row.
+    """Read some columns of a table with at least one row.
 
-    Files with the ending ``.json`` have a list of records, or an object with one such list, those
-    with ``.jsonl`` or ``.ndjson`` a record a line, and all others are CSV, in which commas,
-    semicolons or tabs part the columns that the first line names.
+    A ``.json`` file has a list of records, or an object with one such list. ``.jsonl`` and
+    ``.ndjson`` files have one record per line. Any other file is CSV, separated by commas,
+    semicolons or tabs; its first line names the columns.
 
     Raises
     ------

@@ -10,34 +10,34 @@ from torch import Tensor
 
 
 class EpochSampler:
-    """Each of the given rows (N,) once an epoch, in an order that depends only on (seed, epoch).
+    """Draw each of N rows once per epoch, in an order that depends only on seed and epoch.
 
-    A curriculum is the exception: as many of an epoch's first draws as fall into one of its stages
-    are from the stage's rows alone, all of them in turn as often as it takes, and the others are as
-    many of all rows as are left of N.
+    With a curriculum, the first draws come from its stages. A stage draws all of its rows in turn,
+    again and again, until it has made its number of draws. If the last stage ends within an epoch,
+    the epoch is completed to N draws with rows chosen from all N.
 
-    Batches have ``batch_size`` rows, the last of an epoch those that are left. Where these are
-    fewer than ``smallest_batch``, the last two batches share their rows evenly; where even then one
-    would be too small, they are one batch.
+    Batches have ``batch_size`` rows; the last batch of an epoch has the rest. If the rest is
+    smaller than ``smallest_batch``, the last two batches share their rows evenly. If one of them
+    would still be too small, they become one batch.
 
-    The position is an epoch and a batch; a checkpoint also has the number of the epoch's rows that
-    were drawn, since earlier versions knew no ``smallest_batch``.
+    The position is an epoch and a batch. Checkpoints also store how many rows of the epoch were
+    drawn, because earlier versions had no ``smallest_batch``.
 
     Parameters
     ----------
     smallest_batch
-        1, or 2 for a model whose batch norms cannot be trained on one question. There must be as
-        many rows.
+        1, or 2 for a model whose batch norms cannot be trained on one question. At least as many
+        rows are required.
     images
-        (N,) the image of each row. With ``per_image`` k, groups of k questions of one image (its
-        last group may be smaller) are drawn instead of questions, so that a batch reads each image
-        once for k questions.
+        (N,) the image of each row. With ``per_image`` k, the sampler draws groups of k questions of
+        one image (the last group of an image may be smaller), so that a batch reads each image once
+        for k questions.
     stages
-        The curriculum: of each stage its number of draws, which begin where those of the stage
-        before end, and its rows as indices (M,) into ``rows``.
+        The stages of the curriculum, in order: for each, the number of its draws, and its rows as
+        indices (M,) into ``rows``.
     shuffle
-        Otherwise each epoch has the rows in their order; with ``per_image``, that of the groups'
-        first questions.
+        If False, keep the order of the rows; with ``per_image``, the order of each group's first
+        question.
     """
 
     def __init__(
@@ -65,17 +65,17 @@ class EpochSampler:
         return len(self._ends) - 1
 
     def rows(self, epoch: int, batch: int) -> Tensor:
-        """Rows (≤ batch size,) of one batch of one epoch."""
+        """The rows (≤ batch size,) of a batch of an epoch."""
         if self._order is None or self._order[0] != epoch:
             generator = torch.Generator().manual_seed((self.seed * 1_000_003 + epoch) % 2**63)
             self._order = (epoch, self.available[self._drawn(epoch, generator)])
         return self._order[1][self._ends[batch] : self._ends[batch + 1]]
 
     def _drawn(self, epoch: int, generator: torch.Generator) -> Tensor:
-        """An epoch's draws (N,), as indices into ``available``."""
+        """The draws of an epoch (N,), as indices into ``available``."""
         count = len(self.available)
         drawn: list[Tensor] = []
-        left, before = count, epoch * count  # of this epoch; draws of the epochs and stages before
+        left, before = count, epoch * count  # draws left in this epoch; draws before this stage
         for length, members in self.stages:
             within = min(max(length - before, 0), left)
             before = max(before - length, 0)
@@ -89,26 +89,26 @@ class EpochSampler:
         return torch.cat(drawn)
 
     def _in_turn(self, members: Tensor, generator: torch.Generator) -> Tensor:
-        """The order (M,) in which some rows are drawn once each."""
+        """The order (M,) in which each of M rows is drawn once."""
         count = len(members)
         order = torch.randperm(count, generator=generator) if self.shuffle else torch.arange(count)
         if self.images is None or self.per_image == 1:
             return order
-        # Up to ``per_image`` questions of an image come side by side.
+        # Put up to ``per_image`` questions of an image side by side.
         images = self.images[members]
-        order = order[torch.argsort(images[order], stable=True)]  # an image's questions as drawn
+        order = order[torch.argsort(images[order], stable=True)]  # by image, then as drawn
         counts = images.bincount()
         first = counts.cumsum(0) - counts
-        rank = torch.arange(len(order)) - first[images[order]]  # among its image's questions
+        rank = torch.arange(len(order)) - first[images[order]]  # within the image's questions
         group = (rank % self.per_image == 0).cumsum(0) - 1
         if self.shuffle:
             group_order = torch.randperm(int(group[-1]) + 1, generator=generator)
         else:
-            group_order = order[rank % self.per_image == 0]  # by their first questions
+            group_order = order[rank % self.per_image == 0]  # by first question
         return order[torch.argsort(group_order[group], stable=True)]
 
     def advance(self) -> None:
-        """Move on by one batch."""
+        """Move to the next batch."""
         self.batch += 1
         if self.batch == self.batches_per_epoch:
             self.epoch, self.batch = self.epoch + 1, 0
@@ -117,21 +117,24 @@ class EpochSampler:
         return {"epoch": self.epoch, "batch": self.batch, "rows": self._ends[self.batch]}
 
     def load_state_dict(self, state: dict[str, int]) -> int:
-        """Go to a saved position.
+        """Restore a saved position.
 
-        Returns how many rows come twice in its epoch, or not at all: 0, unless an earlier version,
-        which cut the last batches otherwise, saved it just before the last batch.
+        Returns
+        -------
+        int
+            The number of rows that the epoch repeats or misses. It is 0, unless an earlier version,
+            which split the last batches otherwise, saved the position just before the last batch.
         """
         self.epoch, self.batch = state["epoch"], state["batch"]
         drawn = state.get("rows", self.batch * self.batch_size)
-        if self.batch == self.batches_per_epoch:  # there was one batch more, of one row
+        if self.batch == self.batches_per_epoch:  # the earlier version had another batch of one row
             self.epoch, self.batch = self.epoch + 1, 0
             return len(self.available) - drawn
         return drawn - self._ends[self.batch]
 
 
 def batch_sizes(num_rows: int, batch_size: int, smallest_batch: int = 1) -> list[int]:
-    """The numbers of rows of an epoch's batches, as ``EpochSampler`` draws them."""
+    """The sizes of an epoch's batches."""
     sizes = [batch_size] * (num_rows // batch_size)
     if left := num_rows % batch_size:
         sizes.append(left)

@@ -1,4 +1,4 @@
-"""A data set and its files: the settings below ``configs/data``."""
+"""Settings of a data set and its files: the node ``data`` of a config."""
 
 from __future__ import annotations
 
@@ -38,9 +38,14 @@ _Families = Annotated[list[Natural], Meta(min_length=1)]
 
 @dataclass(frozen=True)
 class BackboneSettings(Settings):
-    """The image network; ``stage`` is the last one of a ResNet that runs, or says which of the maps
-    of timm's and torchvision's networks is taken, from 1; None: the paper's third, or the last with
-    as many places."""
+    """The image network.
+
+    Attributes
+    ----------
+    stage
+        For a ResNet, its last stage that runs; for networks of timm and torchvision, which of their
+        feature maps is used, from 1. None: the paper's third stage, or the last map of that size.
+    """
 
     node: ClassVar[str] = "data.backbone"
 
@@ -50,7 +55,7 @@ class BackboneSettings(Settings):
 
 @dataclass(frozen=True)
 class DownloadSettings(Settings):
-    """An archive, and its MD5 in hexadecimal digits where its publisher gives one."""
+    """An archive, and its MD5 in hexadecimal digits if its publisher states one."""
 
     node: ClassVar[str] = "data.download"
 
@@ -60,9 +65,17 @@ class DownloadSettings(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class CurriculumStage(Settings):
-    """So many ``questions`` at the beginning of training, or after the stage before, that are drawn
-    from those whose program has at most ``program_length`` functions, or from some ``families``, or
-    from those of which both is true."""
+    """A stage of training that draws only some of the questions.
+
+    Attributes
+    ----------
+    questions
+        How many questions are drawn.
+    program_length
+        Draw only questions whose program has at most this many functions; None: any length.
+    families
+        Draw only questions of these families; None: all families.
+    """
 
     node: ClassVar[str] = "data.curriculum"
 
@@ -73,32 +86,31 @@ class CurriculumStage(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class DataSettings(Settings):
-    """Where a set's files lie, which of its splits are trained on, and how it is made.
+    """Where a set's files are, which splits training uses, and how the set is made.
 
     Attributes
     ----------
     root, images, h5, features
-        As ``DatasetLayout.under`` takes them.
+        Folders, as in ``DatasetLayout.under``.
     missing_images
-        What becomes of gaps in the images' numbers, and of questions about absent images.
+        Whether gaps in the image numbers, and questions about missing images, are refused.
     families
-        The question families that are trained and validated on, or a JSON file with their list;
-        None: all.
+        The question families of training and validation, or a JSON file with their list; None: all.
     fraction
-        The part of the training images that are trained on.
+        The fraction of the training images to train on.
     curriculum
-        What is trained on first; None: all questions from the beginning.
+        The stages at the beginning of training; None: all questions from the beginning.
     image_size
         (H, W) to which images are resized.
     mask_size
-        (H, W) to which the masks of a set that has them are brought; None: they are not read.
+        (H, W) to which masks are resized, if the set has masks; None: masks are not read.
     generated
-        How a set is generated, by the key of its world's settings (``register_set_settings``):
+        How the set is generated, by the key of its world's settings (``register_set_settings``):
         ``generator`` for images of CLEVR's world, ``sound`` for recordings of the world of sounds.
     download
-        The archive that a set is from; None: there is none.
+        The archive of the set; None: the set is not downloaded.
     spectrogram
-        How recordings become spectrograms; None: the set has images.
+        How recordings are converted to spectrograms; None: the set has images.
     """
 
     node: ClassVar[str] = "data"
@@ -135,13 +147,14 @@ class DataSettings(Settings):
 
     @cached_property
     def chosen_families(self) -> list[int] | None:
-        """``families`` as numbers, of which a file may have the list, as film's
-        ``family_split_file``; None: all.
+        """``families`` as sorted numbers, read from the file if they are a path; None: all.
+
+        The file has the format of film's ``family_split_file``.
 
         Raises
         ------
         UserError
-            If the file cannot be read, or has no list of numbers.
+            If the file cannot be read, or is not a list of numbers.
         """
         numbers = self.families
         if isinstance(numbers, str):
@@ -152,26 +165,27 @@ class DataSettings(Settings):
 
     @property
     def _kind(self) -> SetKind | None:
-        """The kind of generated set; None: it is from an archive, or is a user's own."""
+        """The kind of generated set; None if the set is downloaded or a user's own."""
         return next((SET_KINDS[key] for key in self.generated), None)
 
     @property
     def world(self) -> World:
-        """What the set's questions are about."""
+        """The world of the set's questions."""
         return read_world("clevr" if self._kind is None else self._kind.world)
 
     def set_settings(self, key: str) -> Settings:
-        """How the set is generated; ``UserError`` for one that is made otherwise."""
+        """How the set is generated; raise ``UserError`` if it is made in another way."""
         if key not in self.generated:
             other = "import_questions" if self.download is None else "download_clevr"
             program = other if self._kind is None else self._kind.program
             raise UserError(
-                f"data={self.name} is not generated so; run scripts/{program}.py data={self.name}"
+                f"data={self.name} is not generated by this program; run scripts/{program}.py "
+                f"data={self.name}"
             )
         return self.generated[key]
 
     def check_trained_on(self) -> None:
-        """Raise ``UserError`` unless the files are there that training reads."""
+        """Raise ``UserError`` unless all files that training reads exist."""
         layout, splits = self.layout, (self.train_split, self.val_split)
         made = {layout.vocabulary: "preprocess_questions"}
         made |= {layout.question_h5(split): "preprocess_questions" for split in splits}
@@ -192,12 +206,12 @@ class DataSettings(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class DataProgramSettings(ProgramSettings):
-    """A program for a data set.
+    """A program that works on a data set.
 
     Attributes
     ----------
     data
-        The set, such as ``data=mini``.
+        The data set, such as ``data=mini``.
     """
 
     data: DataSettings
@@ -205,23 +219,23 @@ class DataProgramSettings(ProgramSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class EncodingSettings(Settings):
-    """How question JSON becomes a vocabulary and question HDF5.
+    """How question JSON is encoded.
 
     Attributes
     ----------
     vocab
-        The file of an existing vocabulary to encode with; None: one is built from train alone. The
-        program takes a checkpoint's, too.
+        The file of an existing vocabulary to encode with; None: build one from train alone. The
+        program also accepts a checkpoint, and uses its vocabulary.
     extend_vocab
         Add train's new tokens to ``vocab``, after its own.
     allow_unknown
         Encode unknown question words as ``<UNK>`` instead of refusing them.
     min_count
-        Question words rarer than this in train stay out of a new or extended vocabulary.
+        Leave question words that are rarer than this in train out of a new or extended vocabulary.
     incomplete
-        ``refuse`` a question that lacks an answer, program or family that others of its split have;
-        or ``keep`` what there is: questions without an answer are left out, those without a program
-        have no type.
+        ``refuse`` questions that lack an answer, program or family that others of their split have;
+        or ``keep`` them: questions without an answer are left out, those without a program have no
+        type.
     """
 
     vocab: PathText | None = None
@@ -238,7 +252,7 @@ class PreprocessSettings(EncodingSettings, DataProgramSettings):
     Attributes
     ----------
     targets
-        Whether what programs name in the pictures is written too, for ``trainer.program_loss``.
+        Also write which objects the programs refer to, for ``trainer.program_loss``.
     """
 
     targets: bool = False
@@ -246,24 +260,24 @@ class PreprocessSettings(EncodingSettings, DataProgramSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class ImportQuestionsSettings(DataProgramSettings):
-    """A table of questions about pictures, of a user's own.
+    """A user's table of questions about pictures.
 
     Attributes
     ----------
     source
         The table's file.
     pictures
-        The folder of the pictures; None: the table's.
+        The folder of the pictures; None: the table's folder.
     picture, question, answer, type, split
-        The names of the columns, or keys; None: there is none.
+        The names of columns, or keys; None if the table has no such column.
     splits
-        What the column ``split`` may have, and the split that it means; None: the names of the
-        set's two, and ``test``.
+        The values of the column ``split``, and the split that each means; None: the values are the
+        set's two splits and ``test``.
     into
-        The split of all questions of a table without such a column; None: the set's ``train_split``
+        The split of all questions if there is no column ``split``; None: the set's ``train_split``
         and ``val_split``.
     held_out
-        The part of the pictures whose questions go to ``val_split`` then.
+        The fraction of the pictures whose questions then go to ``val_split``.
     """
 
     source: Annotated[PathText, FILE]

@@ -18,19 +18,19 @@ from filmvqa.worlds.engine.schema import decode_json
 NULL, START, END, UNK = "<NULL>", "<START>", "<END>", "<UNK>"
 SPECIAL_TOKENS = (NULL, START, END, UNK)
 
-#: What ends a sentence, and is no word: ``?`` and ``.`` in data sets, the others where people type.
+#: Marks that end a sentence and are no words. Data sets have only ``?`` and ``.``; users type all.
 _SENTENCE_END = "?.!。؟¡¿"
-#: Of a typed piece of text: a word, a mark that may be a word, or the end of a sentence.
+#: A part of typed text: a word, a mark that may be a token, or the end of a sentence.
 _TYPED = re.compile(rf"[^\W_]+(?:['-][^\W_]+)*|[;,]|[{_SENTENCE_END}]")
-#: Apostrophes and hyphens of word processors, as the keyboard has them.
-_AS_ON_KEYBOARD = str.maketrans("‘’ʼ‐‑–—", "'''----")
+#: Apostrophes and hyphens of word processors, to those of the keyboard.
+_TO_KEYBOARD = str.maketrans("‘’ʼ‐‑–—", "'''----")
 
 
 def tokenize(question: str) -> list[str]:
-    """Words of a question; ``;`` and ``,`` are words, ``?`` and ``.`` are dropped.
+    """Split a question into words. ``;`` and ``,`` are words; ``?`` and ``.`` are dropped.
 
-    Splits at every single space, as film does: two spaces give an empty token, which CLEVR's
-    released questions contain.
+    Like film, split at each single space. Two spaces give an empty token; CLEVR's released
+    questions contain some.
     """
     return [_without_ends(piece) for piece in _split(question)]
 
@@ -45,17 +45,17 @@ def _without_ends(piece: str) -> str:
     return piece.replace("?", "").replace(".", "")
 
 
-def _typed(piece: str) -> str:
-    """Text in the characters of a keyboard, without invisible ones."""
-    plain = unicodedata.normalize("NFKC", piece).translate(_AS_ON_KEYBOARD)
-    return "".join(sign for sign in plain if unicodedata.category(sign) != "Cf")
+def _as_on_keyboard(text: str) -> str:
+    """Normalise text to characters of a keyboard, without invisible ones."""
+    plain = unicodedata.normalize("NFKC", text).translate(_TO_KEYBOARD)
+    return "".join(char for char in plain if unicodedata.category(char) != "Cf")
 
 
 class Vocabulary(msgspec.Struct, frozen=True, rename=lambda name: f"{name}_token_to_idx"):
-    """Three maps from token to index.
+    """Three maps from token to index: of question words, program steps and answers.
 
-    Those of questions and programs begin with the special tokens; that of answers has them only in
-    vocabularies that film wrote.
+    The maps of questions and programs begin with the special tokens. The map of answers has them
+    only in film's own files.
     """
 
     question: dict[str, int]
@@ -71,10 +71,15 @@ class Vocabulary(msgspec.Struct, frozen=True, rename=lambda name: f"{name}_token
         min_count: int = 1,
         base: Vocabulary | None = None,
     ) -> Vocabulary:
-        """A vocabulary of the given tokens in alphabetical order.
+        """Build a vocabulary with its tokens in alphabetical order.
 
-        ``words`` counts how often each occurs; those rarer than ``min_count`` are left out. With
-        ``base``, its indices stay and new tokens follow them (CLEVR-Humans extends CLEVR's).
+        Parameters
+        ----------
+        words
+            The count of each question word. Words rarer than ``min_count`` are left out.
+        base
+            A vocabulary to extend: its indices stay, and new tokens follow (CLEVR-Humans extends
+            CLEVR's vocabulary).
         """
         frequent = {word for word, n in words.items() if n >= min_count}
         special = {t: i for i, t in enumerate(SPECIAL_TOKENS)}
@@ -91,7 +96,7 @@ class Vocabulary(msgspec.Struct, frozen=True, rename=lambda name: f"{name}_token
         Raises
         ------
         UserError
-            If it is missing, malformed, or its indices are not 0 to n-1.
+            If the file is missing or malformed, or its indices are not 0 to n-1.
         """
         make = "with scripts/preprocess_questions.py"
         content = read_bytes(path, f"make it {make}")
@@ -105,11 +110,11 @@ class Vocabulary(msgspec.Struct, frozen=True, rename=lambda name: f"{name}_token
         return cls(maps["question"], maps["program"], maps["answer"])
 
     def to_dict(self) -> dict[str, dict[str, int]]:
-        """Plain data, as a checkpoint holds it."""
+        """Plain data for a checkpoint."""
         return msgspec.structs.asdict(self)
 
     def check(self, path: str | Path) -> None:
-        """Raise ``UserError`` unless every map counts from 0 and has its special tokens first."""
+        """Raise ``UserError`` unless indices count from 0 and special tokens come first."""
         for name, tokens in self.to_dict().items():
             if sorted(tokens.values()) != list(range(len(tokens))):
                 raise UserError(f"{path}: indices of {name} tokens are not 0 to {len(tokens) - 1}")
@@ -125,29 +130,28 @@ class Vocabulary(msgspec.Struct, frozen=True, rename=lambda name: f"{name}_token
         write_file(path, self.encoded())
 
     def sha256(self) -> str:
-        """Identifies the vocabulary in question files and checkpoints."""
+        """Hash that identifies the vocabulary in question files and checkpoints."""
         return hashlib.sha256(self.encoded()).hexdigest()
 
     def encode(self, question: str, *, allow_unknown: bool = False, remedy: str = "") -> list[int]:
-        """Token indices of a question, between those of START and END.
+        """Encode a question as token indices, between START and END.
 
-        A question of a data set gives its ``tokenize``d words. A typed one is read as it was meant:
-        the place of a word, not its case, decides between ``What``, which begins a sentence, and
-        ``what`` within one, if both are known; spaces of all kinds, sentences' ends, quotation
-        marks and full-width forms (Unicode's NFKC) are read as plain ones, and a mark that the
-        vocabulary does not have is left out.
+        A question of a data set is encoded exactly as ``tokenize`` splits it. A typed question is
+        normalised: if the vocabulary has both ``What`` and ``what``, the position in the sentence
+        decides, not the typed case. All spaces, sentence ends, quotation marks and full-width forms
+        (Unicode's NFKC) count as plain ones. Marks that the vocabulary lacks are dropped.
 
         Parameters
         ----------
         allow_unknown
             Encode unknown words as ``<UNK>``.
         remedy
-            With what the message about an unknown word ends where that can be chosen.
+            The end of the error message about an unknown word.
 
         Raises
         ------
         UserError
-            For an unknown word, which it names with the nearest known ones, or no words at all.
+            If a word is unknown (the message names the nearest known words), or there are no words.
         """
         words = self._words(question)
         if not words:
@@ -165,47 +169,48 @@ class Vocabulary(msgspec.Struct, frozen=True, rename=lambda name: f"{name}_token
         return [self.question[START], *indices, self.question[END]]
 
     def _words(self, question: str) -> list[str]:
-        """The words of a question as the vocabulary spells them; unknown ones as they are."""
+        """Split a question into words, spelled as in the vocabulary if it has them."""
         words: list[str] = []
-        begins = True
+        at_start = True
         for piece in _split(question.strip(" ")):
             word = _without_ends(piece)
-            known = self._spelling(word, begins)
-            if known is not None and (word or not piece):
-                words.append(known)
-                begins = (begins and not word) or piece.endswith(("?", "."))
+            spelling = self._spelling(word, at_start)
+            if spelling is not None and (word or not piece):
+                words.append(spelling)
+                at_start = (at_start and not word) or piece.endswith(("?", "."))
                 continue
-            for part in _TYPED.findall(_typed(piece)):
-                known = self._spelling(part, begins)
+            for part in _TYPED.findall(_as_on_keyboard(piece)):
+                spelling = self._spelling(part, at_start)
                 if part in _SENTENCE_END:
-                    begins = True
-                elif known is not None or part not in ";,":
-                    words.append(known or part)
-                    begins = False
+                    at_start = True
+                elif spelling is not None or part not in ";,":
+                    words.append(spelling or part)
+                    at_start = False
         while words and not words[-1]:
             words.pop()
         return words
 
-    def _spelling(self, word: str, begins: bool) -> str | None:
-        """The known spelling of a word at the beginning of a sentence, or within one."""
+    def _spelling(self, word: str, at_start: bool) -> str | None:
+        """The vocabulary's spelling of a word, at the start of a sentence or within it."""
         capitals = (word[:1].upper() + word[1:], word.capitalize())
         small = (word[:1].lower() + word[1:], word.lower())
-        first, then = (capitals, small) if begins else (small, capitals)
+        first, then = (capitals, small) if at_start else (small, capitals)
         spellings = (first[0], word, first[1], *then)
         return next((spelling for spelling in spellings if spelling in self.question), None)
 
     def words(self) -> list[str]:
-        """The words of questions, without special tokens."""
+        """Question words, without special tokens."""
         return [word for word in self.question if word and word not in SPECIAL_TOKENS]
 
     def decode(self, indices: Iterable[int]) -> str:
-        """The words of token indices up to the first END, joined with spaces; other special tokens
-        but ``<UNK>`` are left out.
+        """Join the words of token indices with spaces, up to the first END.
+
+        NULL and START are left out; ``<UNK>`` stays.
 
         Raises
         ------
         UserError
-            For an index that the vocabulary does not have.
+            For an index outside the vocabulary.
         """
         by_index = {index: word for word, index in self.question.items()}
         words = []
@@ -221,10 +226,10 @@ class Vocabulary(msgspec.Struct, frozen=True, rename=lambda name: f"{name}_token
         return " ".join(words)
 
     def answers(self) -> list[str]:
-        """Answers by index."""
+        """Answers, ordered by index."""
         return sorted(self.answer, key=self.answer.__getitem__)
 
 
 def _extend(base: dict[str, int], tokens: set[str]) -> dict[str, int]:
-    fresh = sorted(tokens - base.keys())
-    return base | {token: len(base) + i for i, token in enumerate(fresh)}
+    new_tokens = sorted(tokens - base.keys())
+    return base | {token: len(base) + i for i, token in enumerate(new_tokens)}

@@ -1,4 +1,4 @@
-"""The file of what programs name in pictures, made of questions, scenes and pictures."""
+"""Write the objects that programs refer to, from questions, scenes and pictures."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ from filmvqa.worlds.engine.schema import CORRECT, FETCH, FETCH_AGAIN, decode_jso
 from filmvqa.worlds.engine.world import CLEVR, World
 
 
-class _Named(NamedTuple):
-    """The output of a step, and the referents and sets of the steps that lead to it."""
+class _StepResult(NamedTuple):
+    """The output of a step, and all referents and sets up to it."""
 
     output: Value
     referents: list[int]
@@ -40,15 +40,17 @@ class _Named(NamedTuple):
 def named_objects(
     steps: Sequence[tuple[str, str | None]], scene: SceneIndex
 ) -> tuple[list[int], list[int]]:
-    """The referents and the sets of a program, whose steps, function and value, are in prefix
-    order; none for one with a function that the world does not have.
+    """Execute a program, and return its referents and its sets.
+
+    ``steps`` are pairs of function and value in prefix order. A program with a function that the
+    world does not have has neither referents nor sets.
 
     Raises
     ------
     NotUniqueError
         If the program does not fit the scene.
     """
-    pending: list[_Named] = []
+    pending: list[_StepResult] = []
     for function, value in reversed(steps):
         if function not in scene.world.functions:
             return [], []
@@ -61,28 +63,33 @@ def named_objects(
             referents.append(int(output))
         elif types == ("set",) and output_type in ("number", "boolean"):
             sets.append(int(inputs[0].output))
-        pending.append(_Named(output, referents, sets))
+        pending.append(_StepResult(output, referents, sets))
     return (pending[0].referents, pending[0].sets) if pending else ([], [])
 
 
 def write_program_targets(
     layout: DatasetLayout, split: str, vocabulary: Vocabulary, world: World = CLEVR
 ) -> str:
-    """Write ``<split>_program_targets.h5`` from a split's question HDF5, its scenes and the size of
-    its pictures, unless it is there for these, or there are no programs; returns what was done, to
-    print.
+    """Write ``<split>_program_targets.h5`` from a split's questions, scenes and size of pictures.
+
+    Nothing is written if the file is already complete, or if the questions have no programs.
+
+    Returns
+    -------
+    str
+        What was done, to print.
 
     Raises
     ------
     UserError
-        If one of these is missing or does not fit the others.
+        If the questions, scenes or pictures are missing or do not fit each other.
     """
     path, source, target = (
         layout.question_h5(split), layout.scene_json(split), layout.program_targets_h5(split)
     )  # fmt: skip
     questions = QuestionDataset.load(path, vocabulary)
     with open_hdf5(path) as file:
-        if "programs" not in file:  # as of a split whose answers are withheld
+        if "programs" not in file:  # such as a split whose answers are withheld
             return "no targets, since its questions have no programs"
         programs = read_array(file["programs"])
     content = read_bytes(source, FETCH)
@@ -93,8 +100,8 @@ def write_program_targets(
         "scenes_size": len(content),
         "scenes_mtime_ns": source.stat().st_mtime_ns,
     }
-    if _is_there(target, origin):
-        return "targets of programs, complete already"
+    if _is_complete(target, origin):
+        return "targets of programs, already complete"
     width, height = _picture_size(layout.image_folder(split))
     steps = _steps_by_token(vocabulary)
     referents: list[list[int]] = [[]] * len(questions)
@@ -136,8 +143,8 @@ def write_program_targets(
     return f"targets of the programs of {len(questions):,} questions, written"
 
 
-def _is_there(target: Path, origin: dict[str, Any]) -> bool:
-    """Whether a whole file of targets of this origin is there; ``UserError`` for another file."""
+def _is_complete(target: Path, origin: dict[str, Any]) -> bool:
+    """Whether the file exists with this origin; raise ``UserError`` for a file of another kind."""
     try:
         with open_hdf5(target) as file:
             attributes = dict(file.attrs)
@@ -151,7 +158,7 @@ def _is_there(target: Path, origin: dict[str, Any]) -> bool:
 
 
 def _picture_size(folder: Path) -> tuple[int, int]:
-    """Width and height of the pictures of a folder, all of one size."""
+    """Width and height of a folder's pictures, which all have one size."""
     pictures = find_pictures(folder)
     if not pictures:
         raise UserError(f"{folder}: no pictures in it, whose size positions depend on; add them")
@@ -159,7 +166,7 @@ def _picture_size(folder: Path) -> tuple[int, int]:
 
 
 def _steps_by_token(vocabulary: Vocabulary) -> dict[int, tuple[str, str | None]]:
-    """Function and value of each step in the vocabulary of programs."""
+    """Function and value of each token of the program vocabulary."""
     steps: dict[int, tuple[str, str | None]] = {}
     for name, token in vocabulary.program.items():
         function, _, value = name.partition("[")
@@ -170,8 +177,8 @@ def _steps_by_token(vocabulary: Vocabulary) -> dict[int, tuple[str, str | None]]
 def _scenes(
     path: Path, content: bytes, images: set[int], world: World
 ) -> dict[int, tuple[SceneIndex, list[tuple[float, float]]]]:
-    """The scenes of some images, each with the pixels of its objects' centres."""
-    found = {}
+    """Read the scenes of some images, each with the pixels of its objects' centres."""
+    scenes = {}
     for number, raw in enumerate(decode_json(content, SceneFile, path, FETCH_AGAIN).scenes):
         try:
             scene = decode_scene(raw, world)
@@ -187,14 +194,14 @@ def _scenes(
                 "where objects are in the picture"
             )
         centres = [(thing.pixel_coords[0], thing.pixel_coords[1]) for thing in scene.objects]
-        found[scene.image_index] = SceneIndex(scene, world), centres
-    if lacking := images - found.keys():
+        scenes[scene.image_index] = SceneIndex(scene, world), centres
+    if lacking := images - scenes.keys():
         raise UserError(f"{path}: has no scene of image {min(lacking)}; make it again")
-    return found
+    return scenes
 
 
 def _padded(rows: Sequence[Sequence[Any]], fill: float, dtype: Any, *shape: int) -> NDArray[Any]:
-    """Rows of different lengths as one array, of which none is empty."""
+    """Pad rows of different lengths to one array of at least one column."""
     width = max(1, *map(len, rows))
     padded = np.full((len(rows), width, *shape), fill, dtype)
     for row, values in zip(padded, rows, strict=True):
