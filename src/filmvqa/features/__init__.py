@@ -1,1 +1,1 @@
-"""Pictures and recordings to feature files, and the features of a split."""
+"""Read pictures and recordings; write and read the features of a split."""

@@ -1,4 +1,4 @@
-"""Memory for batches of features, reused once a batch is no longer referenced."""
+"""Memory for batches of features, reused when a batch is no longer referenced."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from torch import Tensor
 
 
 class Buffers:
-    """Host tensors that take no more memory than those that exist at the same time.
+    """Host tensors whose total memory is that of the tensors that exist at the same time.
 
-    The C library may keep several times as much of large freed blocks, depending on the order in
-    which threads run. ``empty`` may be called by several threads.
+    The C library may keep several times as much memory in large freed blocks, depending on the
+    order in which threads run. Several threads may call ``empty``.
     """
 
     def __init__(self) -> None:
@@ -27,7 +27,7 @@ class Buffers:
         dtype: torch.dtype,
         memory_format: torch.memory_format = torch.contiguous_format,
     ) -> Tensor:
-        """An uninitialised tensor (N, C, H, W); its memory is reused once its last view is gone."""
+        """An uninitialised tensor (N, C, H, W). Its memory is reused when its last view is gone."""
         size = math.prod(shape) * dtype.itemsize
         try:
             memory = self._free.pop()
@@ -36,7 +36,7 @@ class Buffers:
         if memory is None or len(memory) < size:
             try:
                 memory = mmap.mmap(-1, max(1, size))
-            except OSError as error:  # callers take an OSError for trouble with a disk
+            except OSError as error:  # callers treat an OSError as a disk error
                 raise MemoryError(f"{size} bytes for a batch: {error.strerror}") from error
         owner = np.frombuffer(memory, np.uint8, size)
         weakref.finalize(owner, self._free.append, memory)
@@ -47,5 +47,5 @@ class Buffers:
         return flat.view(shape)
 
     def release(self) -> None:
-        """Give back the memory that nobody holds."""
+        """Free the memory that no tensor uses."""
         self._free.clear()

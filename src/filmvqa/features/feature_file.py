@@ -1,4 +1,7 @@
-"""The HDF5 file of a split's features: its format, read; ``feature_writer`` writes it."""
+"""The format of the HDF5 file of a split's features, and its reader.
+
+``feature_writer`` writes the file.
+"""
 
 from __future__ import annotations
 
@@ -21,18 +24,18 @@ if TYPE_CHECKING:
 
 FORMAT = "filmvqa-features-2"
 _EARLIER_FORMATS = ("filmvqa-features-1",)  # without checksums
-#: The dataset of maps, (N, C, H, W), and that of their CRC-32, (N,).
+#: The datasets of maps (N, C, H, W) and of their CRC-32 (N,).
 FEATURES, CHECKSUMS = "features", "row_crc32"
-#: Datasets (N,): the image of each row, if it is not its number, and the CRC-32 of its name.
+#: Datasets (N,): the image of each row, unless row i is image i, and the CRC-32 of its name.
 IMAGE_IDXS, NAME_CHECKSUMS = "image_idxs", "image_name_crc32"
 IMAGE_IDXS_CRC32 = "image_idxs_crc32"
-#: Attributes that say how features were made, beside ``format`` and ``split``.
+#: Attributes that record how features were made, besides ``format`` and ``split``.
 FEATURE_SPEC = (
     "backbone", "weights", "weights_sha256", "stage", "image_size", "mean", "std", "precision",
 )  # fmt: skip
-#: One more, which only spectrograms have.
+#: Another such attribute, of spectrograms only.
 FRONT_END = "front_end"
-#: Attribute of the maps in files of others: which order their axes have.
+#: Attribute of maps in other projects' files: the order of their axes.
 ORDER, ORDERS = "order", ("NCHW", "NHWC")
 _EXTRACT = "scripts/extract_features.py"
 _REWRITE = f"write it so, or extract the features into another folder with {_EXTRACT}"
@@ -40,11 +43,16 @@ _REWRITE = f"write it so, or extract the features into another folder with {_EXT
 
 @dataclass(frozen=True)
 class FeatureFile:
-    """A complete feature file that is open for reading.
+    """A complete feature file, open for reading.
 
-    ``checksums`` (N,) and ``name_checksums`` (N,) are None for files that have none; ``image_idxs``
-    (N,), sorted, is None where image i is row i; ``image_names_sha256`` and ``spec``, how the
-    features were made, are None for files of others.
+    Attributes
+    ----------
+    checksums, name_checksums
+        (N,) CRC-32 of maps and of image names; None if the file has none.
+    image_idxs
+        (N,) the image of each row, sorted; None if row i is image i.
+    image_names_sha256, spec
+        Hash of the image names, and how the features were made; None for other projects' files.
     """
 
     rows: DatasetRows
@@ -56,12 +64,12 @@ class FeatureFile:
 
 
 def open_feature_file(path: str | Path) -> FeatureFile:
-    """Open a feature file that this project, film or another project wrote.
+    """Open a feature file of this project, of film or of another project.
 
     Raises
     ------
     UserError
-        If it is missing, unreadable, unfinished or of another format.
+        If the file is missing, unreadable, unfinished or of an unknown format.
     """
     path = Path(path)
     try:
@@ -120,7 +128,7 @@ def _opened(path: Path, file: h5py.File) -> FeatureFile:
 
 
 def _maps(path: Path, file: h5py.File, is_ours: bool) -> h5py.Dataset:
-    """The dataset of maps: ``features``, or in files of others the only one with four axes."""
+    """Find the dataset of maps: ``features``, or the only one with four axes in others' files."""
     import h5py
 
     maps = file.get(FEATURES)
@@ -152,17 +160,17 @@ def _maps(path: Path, file: h5py.File, is_ours: bool) -> h5py.Dataset:
 def _check_ours(
     path: Path, file: h5py.File, attributes: Mapping[str, Any], maps: h5py.Dataset
 ) -> None:
-    """Raise ``UserError`` unless a file of this project has all that its format has."""
+    """Raise ``UserError`` unless a file of this project has all parts of its format."""
     required = ("format", *FEATURE_SPEC, "image_names_sha256", "num_done")
     if missing := [name for name in required if name not in attributes]:
         raise UserError(f"{path}: lacks the attribute {missing[0]!r}; {REMEDY}")
-    found = attributes["format"]
-    if found not in (FORMAT, *_EARLIER_FORMATS):
+    file_format = attributes["format"]
+    if file_format not in (FORMAT, *_EARLIER_FORMATS):
         raise UserError(
-            f"{path}: has the format {found!r}, not {FORMAT!r}; use the version of filmvqa that "
-            "wrote it"
+            f"{path}: has the format {file_format!r}, not {FORMAT!r}; use the version of filmvqa "
+            "that wrote it"
         )
-    if (CHECKSUMS in file) != (found == FORMAT):
+    if (CHECKSUMS in file) != (file_format == FORMAT):
         raise UserError(f"{path}: has no dataset {CHECKSUMS!r}; {REMEDY}")
     if CHECKSUMS in file and file[CHECKSUMS].dtype != np.uint32:
         raise UserError(f"{path}: {CHECKSUMS!r} does not fit {FEATURES!r}; {REMEDY}")
@@ -175,8 +183,8 @@ def _check_ours(
 def _checked_indices(
     path: Path, image_idxs: NDArray[Any] | None, attributes: Mapping[str, Any], is_ours: bool
 ) -> NDArray[np.int32] | None:
-    recorded = attributes.get(IMAGE_IDXS_CRC32)
-    if is_ours and recorded != (None if image_idxs is None else zlib.crc32(image_idxs.tobytes())):
+    checksum = attributes.get(IMAGE_IDXS_CRC32)
+    if is_ours and checksum != (None if image_idxs is None else zlib.crc32(image_idxs.tobytes())):
         raise UserError(f"{path}: {IMAGE_IDXS!r} is damaged (other checksum); {REMEDY}")
     if image_idxs is None:
         return None
@@ -190,8 +198,11 @@ def _checked_indices(
 
 
 def _is_channels_last(path: Path, maps: h5py.Dataset) -> bool:
-    """Whether maps of another project are (N, H, W, C): as its attribute ``order`` says, or where
-    the shape leaves no doubt, since maps are square or have far more channels than rows."""
+    """Whether maps of another project are (N, H, W, C).
+
+    The attribute ``order`` decides. Without it, the shape decides if it is unambiguous: maps are
+    square, or have far more channels than rows.
+    """
     first, second, last = maps.shape[1:]
     order = maps.attrs.get(ORDER)
     if order in ORDERS:
@@ -216,13 +227,14 @@ def _is_channels_last(path: Path, maps: h5py.Dataset) -> bool:
 
 
 def recorded_precision(path: Path) -> str | None:
-    """The precision in which the features of a file were computed, None if there is no such file,
-    or it is broken or does not say.
+    """The precision in which the features of a file were computed.
+
+    None if the file does not exist, is broken, or does not record the precision.
 
     Raises
     ------
     UserError
-        If the file cannot be read for a reason outside of it.
+        If the system refuses to read the file.
     """
     try:
         with open_hdf5(path) as file:

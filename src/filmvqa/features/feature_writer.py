@@ -1,4 +1,4 @@
-"""Writing the HDF5 file of a split's features, so that it is whole or can be resumed."""
+"""Write the HDF5 file of a split's features so that an interrupted extraction can be resumed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from filmvqa.system.disk import DISK_FULL_ERRNOS, disk_full_error
 from filmvqa.system.errors import UserError, one_line, warn
 from filmvqa.system.hdf5 import HDF5_ERRORS, image_name_crc32, open_hdf5, outside_cause, unreadable
 
-#: What the attributes are that are hashes.
+#: Attributes that are hashes, and what they identify.
 _HASHED = {"image_names_sha256": "set of images", "weights_sha256": "content of the weights"}
 _KEEP = "give the options that it was made with, or move it away"
 
@@ -52,18 +52,20 @@ def open_writer(
     dtype: str,
     image_names: Mapping[int, str],
 ) -> FeatureWriter:
-    """Open an unfinished feature file to go on with it, or create it.
+    """Open an unfinished feature file to resume it, or create the file.
+
+    A file that is broken or has no features yet is replaced.
 
     Parameters
     ----------
     image_names
-        The names of the N images by their indices, in the order of rows.
+        The names of the N images by index, in the order of rows.
 
     Raises
     ------
     UserError
-        If features made otherwise are in the file, or it cannot be opened though its content may be
-        whole: only a file whose content is broken, or which has no features yet, is made anew.
+        If the file has features that were made differently, or cannot be opened although its
+        content may be intact.
     """
     image_idxs = np.fromiter(image_names, np.int32)
     if path.exists():
@@ -86,7 +88,7 @@ def open_writer(
                     file.close()
             if outside_cause(error) is not None:
                 raise unreadable(path, error, REMEDY) from None
-            warn(f"{path}: is damaged ({one_line(error)}); extraction begins anew")
+            warn(f"{path}: is damaged ({one_line(error)}); extraction restarts")
         path.unlink()
     try:
         name_checksums = image_name_crc32(image_names.values())
@@ -105,11 +107,11 @@ def _create(
     image_idxs: NDArray[np.int32],
     name_checksums: NDArray[np.uint32],
 ) -> None:
-    # The file appears only when all of HDF5's own metadata is on the disk.
+    # The file gets its name only when all of HDF5's metadata is on the disk.
     temporary = path.with_name(f".{path.name}.tmp")
     with h5py.File(temporary, "w") as file:
-        # What is written now comes first: nothing is written behind the features' room, where the
-        # disk or the limit on a file's size may end.
+        # Write everything else before the space of the features: nothing must be written behind
+        # it, because the disk may fill up or a limit on the file size may be reached.
         file[NAME_CHECKSUMS] = name_checksums
         file.attrs.update(attributes)
         if not np.array_equal(image_idxs, np.arange(shape[0])):
@@ -125,8 +127,8 @@ def _create(
 
 
 def _not_written(path: Path, error: BaseException, size: int) -> UserError:
-    """The error of a write to ``path``, of which ``size`` bytes are still to be written."""
-    for number in DISK_FULL_ERRNOS:  # HDF5 gives the number in its message alone
+    """The error of a failed write to ``path``; ``size`` bytes are still to be written."""
+    for number in DISK_FULL_ERRNOS:  # HDF5 gives the number only in its message
         if getattr(error, "errno", None) == number or os.strerror(number) in str(error):
             return disk_full_error(path, size, OSError(number, os.strerror(number)))
     return unreadable(path, error, "run again")
@@ -135,7 +137,7 @@ def _not_written(path: Path, error: BaseException, size: int) -> UserError:
 def _changed_attribute(
     file: h5py.File, attributes: Mapping[str, Any], shape: tuple[int, ...]
 ) -> str | None:
-    """What differs between a file and what is to be made, in words; None if nothing does."""
+    """Name what differs between a file and the features to be made; None if nothing differs."""
     for name, value in attributes.items():
         if name not in file.attrs:
             return name.replace("_", " ")
@@ -149,13 +151,14 @@ def _changed_attribute(
 
 
 class FeatureWriter:
-    """Appends maps to an unfinished feature file, past HDF5; rows count in ``num_done`` once they
-    are on the disk.
+    """Appends maps to an unfinished feature file, bypassing HDF5.
+
+    Rows are counted in ``num_done`` once they are on the disk.
 
     Raises
     ------
     ValueError
-        If the file's content is broken; it stays the caller's then.
+        If the file's content is broken. The caller must then close the file.
     """
 
     def __init__(self, file: h5py.File, path: Path, image_idxs: NDArray[np.int32]) -> None:
@@ -180,12 +183,12 @@ class FeatureWriter:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         os.close(self._descriptor)
-        # After an error of a write HDF5 may fail again, and would hide the first error.
+        # After a failed write, HDF5 may fail again; that error would hide the first one.
         with suppress(*(HDF5_ERRORS if kind is not None else ())):
             self._file.close()
 
     def write(self, maps: Tensor) -> int:
-        """Append maps (n, C, H', W'); returns n.
+        """Append maps (n, C, H', W'), and return n.
 
         Raises
         ------

@@ -22,33 +22,35 @@ from filmvqa.system.errors import UserError, one_line
 from filmvqa.system.files import is_litter, names_in
 from filmvqa.system.layout import hint_at_deeper, image_number
 
-#: Larger images are refused: 300 times CLEVR's size.
+#: The largest number of pixels of an image: 300 times CLEVR's size.
 MAX_PIXELS = 2**25
 _SUFFIXES = {".png", ".jpg", ".jpeg"}
-#: Pillow's modes of images, and of masks.
+#: Pillow's modes of images and of masks.
 _COLOURS, _GREY = {"RGB", "RGBA"}, {"L"}
-#: The bytes that end a file.
+#: The last bytes of a file.
 _PNG_END, _JPEG_END = b"IEND\xaeB`\x82", b"\xff\xd9"
 _MAKE_AGAIN = "delete it and run generate_clevr.py again, or fetch it again"
-#: Greys of 16 bits that Pillow gives as integers of 32: mode and format.
+#: Formats whose 16-bit grey Pillow reads as 32-bit integers: mode and format.
 _DEEP_INTEGERS = {("I", "PNG"), ("I", "PPM")}
 _MAKE_IMAGES = (
     "download the images (scripts/download_clevr.py) or generate them (scripts/generate_clevr.py)"
 )
-#: EXIF's tag for how a picture is to be turned, and what its values mean.
+#: EXIF's tag for the orientation of a picture, and the transformations that its values mean.
 _ORIENTATION = 0x0112
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM, 5: Image.Transpose.TRANSPOSE,
     6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_90,
 }  # fmt: skip
-#: What Pillow multiplies greys of few bits by, but not that which is transparent.
+#: Pillow scales greys of few bits by this factor, but not the transparent grey.
 _FEW_BITS = {"L;2": 85, "L;4": 17}
 
 
 def find_pictures(folder: Path) -> dict[int, Path]:
-    """The images of a folder by index, to look at: unchecked, without those that share an index,
-    and none if there is no folder."""
+    """Find the images of a folder by index, unchecked, without images that share an index.
+
+    A missing folder has no images.
+    """
     names = [name for name in names_in(folder) if Path(name).suffix.lower() in _SUFFIXES]
     counts = Counter(map(image_number, names))
     return {i: folder / name for name in names
@@ -56,12 +58,13 @@ def find_pictures(folder: Path) -> dict[int, Path]:
 
 
 def read_picture(source: str | Path | IO[bytes], name: str | None = None) -> NDArray[np.uint8]:
-    """The pixels (H, W, 3) of a picture of any format that Pillow knows, ``as_shown``.
+    """Read the pixels (H, W, 3) of a picture of any format that Pillow knows, ``as_shown``.
 
     Raises
     ------
     UserError
-        If it is missing or cannot be read, or as ``as_shown``; ``name`` is what it is called then.
+        If the picture is missing or unreadable, or ``as_shown`` refuses it. The message calls it
+        ``name``.
     """
     name = name or str(source)
     try:
@@ -76,18 +79,18 @@ def read_picture(source: str | Path | IO[bytes], name: str | None = None) -> NDA
 
 
 def as_shown(image: Image.Image, name: str) -> Image.Image:
-    """A picture in RGB of 8 bits, as viewers show it: turned as EXIF says, greys of 16 bits scaled
-    to 8, and over white where it is transparent.
+    """Convert a picture to 8-bit RGB, as viewers show it.
 
-    All pictures of files and of users come through here, so that one and the same picture has one
-    and the same features, however it is stored and wherever it is asked about.
+    It is turned as EXIF says; 16-bit grey is scaled to 8 bits; transparent parts are put over
+    white. All pictures, from files and from users, pass through here, so that the features of a
+    picture do not depend on its format.
 
     Raises
     ------
     UserError
-        For several frames, of which none is meant more than another, and for numbers of which
-        nothing tells how bright they are (modes F and I).
+        If the picture has several frames, or values without a defined brightness (modes F and I).
     """
+    # The other frames of an MPO photograph are for depth or preview.
     # A photograph of several (MPO) has the others for depth or a preview.
     if getattr(image, "is_animated", False) and image.format != "MPO":
         raise UserError(f"{name}: has several frames; save one of them as a PNG and give that")
@@ -100,7 +103,7 @@ def as_shown(image: Image.Image, name: str) -> Image.Image:
             "what is white; convert them to 8 bits"
         )
     transparent, tiles = image.info.get("transparency"), getattr(image, "tile", None)
-    few = tiles and _FEW_BITS.get(tiles[0][3])  # is known until the pixels are read
+    few = tiles and _FEW_BITS.get(tiles[0][3])  # known only before the pixels are loaded
     image.load()
     shown = image
     if is_deep:
@@ -113,7 +116,7 @@ def as_shown(image: Image.Image, name: str) -> Image.Image:
     elif few and transparent is not None:
         shown = image.copy()
         shown.info["transparency"] = few * transparent
-    if shown.mode == "La":  # Pillow knows no shorter way
+    if shown.mode == "La":  # Pillow converts it only in two steps
         shown = shown.convert("LA")
     if shown.has_transparency_data:
         shown = shown.convert("RGBA")
@@ -123,10 +126,10 @@ def as_shown(image: Image.Image, name: str) -> Image.Image:
 
 
 def _orientation(image: Image.Image) -> int:
-    """The value of EXIF's orientation; 1, upright, without a readable one."""
+    """The EXIF orientation; 1 (upright) if there is none, or it is unreadable."""
     try:
-        with warnings.catch_warnings(action="ignore"):  # of what is broken there
-            # A PNG's own method would decode all of it.
+        with warnings.catch_warnings(action="ignore"):  # about broken EXIF
+            # The method of PNG images would decode the whole image.
             return int(Image.Image.getexif(image).get(_ORIENTATION, 1))
     except Exception:
         return 1
@@ -139,14 +142,25 @@ def _turned(picture: Image.Image, orientation: int) -> Image.Image:
 
 @dataclass(frozen=True)
 class FileKind:
-    """What the files of a split are: ``name`` in words, the ``suffixes`` of their names, ``size``,
-    which reads from a file's header two numbers that all of a split share (and raises ``UserError``
-    for a broken one), and ``said``, how these two are put in words."""
+    """A kind of file that a split has.
+
+    Attributes
+    ----------
+    name
+        The plural noun.
+    suffixes
+        The endings of file names.
+    size
+        Reads two numbers from a file's header that all files of a split must share; raises
+        ``UserError`` if the header is broken.
+    size_text
+        Format of these two numbers in messages.
+    """
 
     name: str
     suffixes: Set[str]
     size: Callable[[Path], tuple[int, int]]
-    said: str
+    size_text: str
 
 
 def list_images(
@@ -156,27 +170,27 @@ def list_images(
     max_images: int | None = None,
     kind: FileKind | None = None,
 ) -> dict[int, Path]:
-    """Images of a split by index, in the order of their indices, which need not begin at 0.
+    """List the images of a split by index, in ascending order. Indices may start at any number.
 
-    What file managers, notebooks and unfinished transfers leave in a folder is passed over.
+    Files left by file managers, notebooks and unfinished transfers are skipped.
 
     Parameters
     ----------
     missing_images
-        ``refuse`` gaps between the indices, or ``leave_out`` the images that are not there.
+        ``refuse`` gaps between indices, or ``leave_out`` the missing images.
     max_images
-        Take this many images from the first on; None: all.
+        List only this many images, from the first on; None: all.
     kind
-        What the files are; None: images.
+        The kind of the files; None: images.
 
     Raises
     ------
     UserError
-        For a missing folder, a gap in the indices, two images of one index, a file that is no image
-        of the split, or a header that is broken, of another colour type than CLEVR's or of another
-        size than the first's: before hours are spent on the others.
+        If the folder is missing; indices have a gap; two images share an index; a file is not an
+        image of the split; or a header is broken, of another colour mode than CLEVR's or of another
+        size than the first image's. All headers are checked before the first image is decoded.
     OSError
-        For a folder or file that cannot be read.
+        If a folder or file cannot be read.
     """
     folder = Path(folder)
     kind = kind or IMAGES
@@ -212,15 +226,15 @@ def list_images(
     for path in images.values():
         if (other := kind.size(path)) != size:
             raise UserError(
-                f"{path}: has {kind.said.format(*other)}, {images[first].name} "
-                f"{kind.said.format(*size).removesuffix(' pixels')}; all {kind.name} of a split "
-                "have one size, so resize it or move it out of the folder"
+                f"{path}: has {kind.size_text.format(*other)}, {images[first].name} "
+                f"{kind.size_text.format(*size).removesuffix(' pixels')}; all {kind.name} of a "
+                "split have one size, so resize it or move it out of the folder"
             )
     return images
 
 
 def _frame_size(path: Path, modes: Set[str] = _COLOURS) -> tuple[int, int]:
-    """(width, height), by the header of a PNG or JPEG file, whose end is there as well."""
+    """Read (width, height) from the header of a complete PNG or JPEG file."""
     with open(path, "rb") as stream:
         try:
             image = Image.open(stream, formats=["PNG", "JPEG"])
@@ -232,10 +246,10 @@ def _frame_size(path: Path, modes: Set[str] = _COLOURS) -> tuple[int, int]:
             ) from None
         width, height = image.size
         kind, end = ("PNG", _PNG_END) if image.format == "PNG" else ("JPEG", _JPEG_END)
-        # As it is stored, which is "RGB;16B" for 16 bits.
+        # The mode in the file, such as "RGB;16B" for 16 bits.
         mode = image.tile[0][3] if kind == "PNG" else image.mode
         if getattr(image, "is_animated", False) and kind == "PNG":
-            raise UserError(f"{path}: has several frames; save one of them as a PNG of its own")
+            raise UserError(f"{path}: has several frames; save one of them as a PNG")
         if mode not in modes:
             wanted = (
                 "an image of 8 bits RGB or RGBA" if modes == _COLOURS else "a mask of 8 bits grey"
@@ -249,7 +263,7 @@ def _frame_size(path: Path, modes: Set[str] = _COLOURS) -> tuple[int, int]:
                 "resize it"
             )
         stream.seek(-len(end), 2)
-        if stream.read() != end:  # some programs append bytes of their own
+        if stream.read() != end:  # some programs append bytes
             stream.seek(0)
             if end not in stream.read():
                 raise UserError(f"{path}: truncated {kind}; {_MAKE_AGAIN}")
@@ -257,9 +271,9 @@ def _frame_size(path: Path, modes: Set[str] = _COLOURS) -> tuple[int, int]:
 
 
 IMAGES = FileKind("images", _SUFFIXES, _frame_size, "{}×{} pixels")
-#: Masks, whose pixels are the indices of objects in the scene, and 255 where there is none.
+#: Masks: each pixel is the index of an object in the scene, or 255 for none.
 MASKS = FileKind("masks", {".png"}, partial(_frame_size, modes=_GREY), "{}×{} pixels")
-#: Raised by Pillow for files that it cannot read.
+#: Errors that Pillow raises for files that it cannot read.
 PILLOW_ERRORS = (
     OSError, SyntaxError, ValueError, TypeError, struct.error, zlib.error,
     Image.DecompressionBombError,
@@ -267,21 +281,22 @@ PILLOW_ERRORS = (
 
 
 def load_image(path: Path, size: tuple[int, int]) -> NDArray[np.uint8]:
-    """An image of a data set as uint8 (3, H, W), ``size`` = (H, W), as ``resize_image`` makes it.
+    """Load an image of a data set, resized, as uint8 (3, H, W); ``size`` is (H, W).
 
     Raises
     ------
     UserError
-        If the file is no PNG or JPEG, or is broken.
+        If the file is not a PNG or JPEG, or is broken.
     OSError
-        If it cannot be read.
+        If the file cannot be read.
     """
     return _loaded(path, lambda image: resize_picture(as_shown(image, str(path)), size))
 
 
 def load_mask(path: Path, size: tuple[int, int]) -> NDArray[np.uint8]:
-    """A mask of a data set as uint8 (1, H, W), ``size`` = (H, W): each value is that of the nearest
-    pixel, since between the indices of two objects lies no third.
+    """Load a mask of a data set, resized, as uint8 (1, H, W); ``size`` is (H, W).
+
+    Each value is that of the nearest pixel, because indices of objects cannot be interpolated.
 
     Raises
     ------
@@ -309,14 +324,16 @@ def _loaded(path: Path, read: Callable[[Image.Image], NDArray[np.uint8]]) -> NDA
 
 
 def _unreadable(path: Path, error: BaseException, problem: str) -> Exception:
-    if isinstance(error, OSError) and error.errno is not None:  # the system's, not Pillow's
+    if isinstance(error, OSError) and error.errno is not None:  # from the system, not Pillow
         return OSError(error.errno, error.strerror, str(path))
     return UserError(f"{path}: {problem}; {_MAKE_AGAIN}")
 
 
 def resize_picture(picture: Image.Image, size: tuple[int, int]) -> NDArray[np.uint8]:
-    """A picture in RGB as uint8 (3, H, W), ``size`` = (H, W): resized with the bicubic filter if it
-    has another size."""
+    """Resize an RGB picture with the bicubic filter to uint8 (3, H, W); ``size`` is (H, W).
+
+    A picture that already has this size is unchanged.
+    """
     height, width = size
     if picture.size != (width, height):
         picture = picture.resize((width, height), Image.Resampling.BICUBIC)

@@ -1,4 +1,4 @@
-"""Results computed ahead of their use."""
+"""Compute results ahead of their use."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ def prefetch(
     depth: int,
     finish: bool = False,
 ) -> Generator[R]:
-    """``function(item)`` for each item, in order, computed by threads up to ``depth`` items ahead.
+    """Yield ``function(item)`` for each item, in order, computed in threads ``depth`` items ahead.
 
-    An exception is raised where its item's result would have come. Closing the generator waits for
-    calls that have begun and drops the others; with ``finish`` it waits for all of them.
+    An exception is raised in place of its item's result. Closing the generator waits for calls that
+    have started and cancels the others; with ``finish``, it waits for all of them.
     """
     source = iter(items)
     with ThreadPoolExecutor(threads) as pool:
@@ -32,7 +32,7 @@ def prefetch(
             pending.extend(pool.submit(function, item) for item in islice(source, depth))
             while pending:
                 pending.extend(pool.submit(function, item) for item in islice(source, 1))
-                yield pending.popleft().result()  # no name here keeps a result alive
+                yield pending.popleft().result()  # without a name that would keep the result alive
         finally:
             if not finish:
                 for future in pending:

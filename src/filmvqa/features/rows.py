@@ -1,9 +1,9 @@
-"""Rows of an HDF5 dataset, read by several threads at once past HDF5.
+"""Read rows of an HDF5 dataset in several threads, bypassing HDF5.
 
-HDF5 lets one thread of a process in at a time, and may be unable to open a file that a process was
-killed in writing. In files of this project and of film each row, or all of them, lie in one
-contiguous piece: HDF5 is asked once for the offsets of these pieces, which are checked, and rows
-are then read and written at their offsets. Any other storage, order or type is read through HDF5.
+HDF5 runs one thread of a process at a time, and may be unable to open a file if the process that
+wrote it was killed. In files of this project and of film, each row (or all rows together) is stored
+contiguously. The byte offsets are read from HDF5 once and checked; rows are then read and written
+at their offsets. Any other storage, order or type is read through HDF5.
 """
 
 from __future__ import annotations
@@ -29,29 +29,30 @@ from filmvqa.system.hdf5_storage import NEVER_WRITTEN, check_is_there, missing_r
 if TYPE_CHECKING:
     import h5py
 
-#: Reads in flight: a disk serves several sooner than one after another.
+#: Parallel reads: a disk serves several sooner than one after another.
 THREADS = 4
-#: The type in memory of each type in a file, whatever its order of bytes.
+#: The type in memory for each type in a file, of either byte order.
 TORCH_DTYPES = {
     "float16": torch.float16, "float32": torch.float32, "float64": torch.float32,
     "uint8": torch.uint8,
 }  # fmt: skip
-#: Bytes at the beginning of an HDF5 file that belong to HDF5: the smallest superblock.
+#: Bytes at the start of a file that HDF5 itself uses: the size of the smallest superblock.
 _SUPERBLOCK = 48
-#: Rows of files of others that are looked at before work begins.
+#: How many rows of other projects' files are checked before work starts.
 _SAMPLE = 64
 REMEDY = "delete the file and make it again with scripts/extract_features.py"
 
 
 class DatasetRows:
-    """Rows of ``dataset`` (N, C, H, W), which with its file belongs to this object from now on.
+    """Rows of ``dataset`` (N, C, H, W).
 
-    Each row is checked when it is first read: against its checksum in ``checksums`` (N,) if given,
-    and for values that are not finite. ``direct`` says whether rows are read past HDF5. The file is
-    released by ``close``, or when nothing refers to the object any more.
+    This object takes over the dataset and its file; ``close`` releases them, or the end of the last
+    reference to the object. Each row is checked when it is first read: against its checksum in
+    ``checksums`` (N,), if given, and for values that are not finite. ``direct`` is True if rows are
+    read without HDF5.
 
-    Rows that were never written are no error until they are asked for, since some projects make
-    room for more images than there are: see ``refuse_missing``.
+    Some projects allocate more rows than they write. Rows that were never written are an error only
+    when they are requested: see ``refuse_missing``.
 
     Parameters
     ----------
@@ -63,7 +64,7 @@ class DatasetRows:
     Raises
     ------
     UserError
-        For rows in other files that are not there.
+        If rows are stored in other files that are missing.
     """
 
     def __init__(
@@ -85,12 +86,12 @@ class DatasetRows:
         self._missing, words = missing_rows(dataset)
         if words != NEVER_WRITTEN:
             check_is_there(dataset)
-        # A row of a file of others that is the fill value everywhere was never written: storage may
-        # be there for all rows at once. Pixels and masks may be 0, but no network gives such maps.
+        # In other projects' files, a row of nothing but the fill value was never written, even if
+        # storage is allocated. Pixels and masks may be all 0, but no network gives such maps.
         is_checked = checksums is not None or not self.dtype.is_floating_point
         self._fill_value = None if is_checked else dataset.fillvalue
         is_one_by_one = dataset.chunks is None or dataset.chunks[0] == 1
-        #: Rows to read before work begins: one alone where this takes the others of its chunk too.
+        #: Rows to read before work starts: only one if that reads the other rows of its chunk too.
         self.sample = 0 if is_checked else _SAMPLE if is_one_by_one else 1
         self._row_bytes = math.prod(map_shape) * self.dtype.itemsize
         is_as_in_memory = not channels_last and dataset.dtype.itemsize == self.dtype.itemsize
@@ -107,7 +108,7 @@ class DatasetRows:
         self._pool = ThreadPoolExecutor(THREADS)
 
     def close(self) -> None:
-        """Close the file and end the threads; calling it again changes nothing."""
+        """Close the file and stop the threads. Further calls do nothing."""
         self._pool.shutdown(cancel_futures=True)
         self._release()
         self._descriptor = self._dataset = None
@@ -117,11 +118,11 @@ class DatasetRows:
 
     @property
     def num_bytes(self) -> int:
-        """Size of all rows in memory."""
+        """Size of all rows in memory, in bytes."""
         return len(self) * self._row_bytes
 
     def refuse_missing(self, rows: NDArray[np.int64]) -> None:
-        """Raise ``UserError`` if some of the rows (n,) are known to have never been written."""
+        """Raise ``UserError`` if some of the rows (n,) are known to be unwritten."""
         if self._missing.any() and self._missing[rows].any():
             wanted = np.zeros_like(self._missing)
             wanted[rows] = True
@@ -131,16 +132,16 @@ class DatasetRows:
             )
 
     def empty(self, count: int, *, pin: bool = False) -> Tensor:
-        """Room for ``count`` rows on the host, pinned if it is to be sent to a GPU."""
+        """An uninitialised host tensor for ``count`` rows, pinned if a GPU will copy it."""
         return torch.empty((count, *self.shape[1:]), dtype=self.dtype, pin_memory=pin)
 
     def read(self, rows: NDArray[np.int64], out: Tensor) -> None:
-        """Fill ``out`` (n, C, H, W) on the host with the rows of sorted indices (n,).
+        """Read the rows of sorted indices (n,) into ``out`` (n, C, H, W) on the host.
 
         Raises
         ------
         UserError
-            If the file cannot be read, is shorter than it says, or a row damaged or not finite.
+            If the file is unreadable or truncated, or a row is damaged or not finite.
         """
         if self._dataset is None and self._descriptor is None:
             raise ValueError(f"{self.path}: was closed")
@@ -165,8 +166,10 @@ class DatasetRows:
             job.result()
 
     def _read_through_hdf5(self, rows: NDArray[np.int64], target: NDArray[np.generic]) -> None:
-        """Read rows one by one: HDF5's own point selection is slower by an order of magnitude. HDF5
-        converts their type to that of ``target``."""
+        """Read rows one by one, since HDF5's point selection is slower by an order of magnitude.
+
+        HDF5 converts the type to that of ``target``.
+        """
         assert self._dataset is not None
         channels, height, width = self.shape[1:]
         try:
@@ -222,14 +225,14 @@ class DatasetRows:
 def _release(descriptor: int | None, dataset: h5py.Dataset | None) -> None:
     if descriptor is not None:
         os.close(descriptor)
-    if dataset is not None and dataset:  # it is false once its file was closed
+    if dataset is not None and dataset:  # a dataset is false after its file was closed
         dataset.file.close()
 
 
 def all_finite(values: NDArray[np.generic]) -> bool:
-    """Whether no value is NaN or infinite; for float16 by its bits, without a copy."""
+    """Whether no value is NaN or infinite."""
     if values.dtype == np.float16:
-        # Infinity and NaN begin at 0x7C00, with the sign bit at 0xFC00.
+        # Compare bits, which needs no copy: infinity and NaN start at 0x7C00, negative at 0xFC00.
         positive, negative = (values.view(dtype).max(initial=0) for dtype in (np.int16, np.uint16))
         return bool(positive < 0x7C00 and negative < 0xFC00)
     return bool(np.isfinite(values).all())
@@ -238,13 +241,16 @@ def all_finite(values: NDArray[np.generic]) -> bool:
 def create_rows(
     file: h5py.File, name: str, shape: tuple[int, ...], dtype: str, *, one_chunk_a_row: bool
 ) -> None:
-    """Create a dataset whose storage is allocated at once: HDF5's metadata does not change while
-    rows are written, so that a killed process leaves a file that opens."""
+    """Create a dataset whose storage is allocated at once.
+
+    HDF5's metadata then does not change while rows are written, so that a killed process leaves a
+    file that can be opened.
+    """
     import h5py
 
     layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     layout.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
-    layout.set_obj_track_times(False)  # the same features are the same bytes whenever they are made
+    layout.set_obj_track_times(False)  # equal features give equal bytes at any time
     if one_chunk_a_row:
         layout.set_chunk((1, *shape[1:]))
         layout.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
@@ -253,14 +259,15 @@ def create_rows(
 
 
 def row_offsets(dataset: h5py.Dataset) -> NDArray[np.int64] | None:
-    """Byte offsets (N,) of the rows in the file; None if a row is not stored as it is in memory, or
-    some rows are not stored at all.
+    """Byte offsets (N,) of the rows in the file.
+
+    None if rows are stored differently than in memory, or some are not stored.
 
     Raises
     ------
     UserError
-        If HDF5's index gives rows a place that they cannot have: outside of the dataset or the
-        file, of another size, twice, or over each other.
+        If HDF5's index gives impossible places: outside of the dataset or the file, of another
+        size, listed twice, or overlapping.
     """
     count = dataset.shape[0]
     row_bytes = dataset.dtype.itemsize * math.prod(dataset.shape[1:])
@@ -271,7 +278,7 @@ def row_offsets(dataset: h5py.Dataset) -> NDArray[np.int64] | None:
         return None
     file_size = Path(dataset.file.filename).stat().st_size
     if dataset.chunks is None:
-        first = dataset.id.get_offset()  # None for what is not in one piece in this file
+        first = dataset.id.get_offset()  # None if this file does not store it contiguously
         if first is None:
             return None
         if not _SUPERBLOCK <= first <= file_size - count * row_bytes:
@@ -280,10 +287,10 @@ def row_offsets(dataset: h5py.Dataset) -> NDArray[np.int64] | None:
     is_filtered = dataset.id.get_create_plist().get_nfilters() > 0
     if dataset.chunks != (1, *dataset.shape[1:]) or is_filtered:
         return None
-    # What is not stored is read as a fill value.
+    # Rows that are not stored read as fill values.
     if not hasattr(dataset.id, "chunk_iter") or count * row_bytes > file_size:
         return None
-    # Not one of these numbers is used before it was checked.
+    # No number of the index is used before it is checked.
     numbers = array("Q")
 
     def note(chunk: h5py.h5d.StoreInfo) -> None:

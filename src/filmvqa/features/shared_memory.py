@@ -1,4 +1,4 @@
-"""Tensors of which the processes of a machine have one copy."""
+"""Tensors that the processes of a machine share."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from filmvqa.system import processes
 def shared_on_node(
     shape: tuple[int, ...], dtype: torch.dtype, fill: Callable[[Tensor], None]
 ) -> Tensor:
-    """A tensor on the host that the first process of each machine fills, and all others of it see.
+    """A host tensor that the first process of each machine fills and all its processes share.
 
-    The memory is a file without a name (``memfd_create``), which the system frees with the last of
-    the processes, however they end, and which the size of ``/dev/shm`` does not limit. A process
-    that is alone on its machine, and a system other than Linux, has ordinary memory.
+    The memory is an anonymous file (``memfd_create``). The system frees it when the last process
+    ends, however it ends, and the size of ``/dev/shm`` does not limit it. A single process on a
+    machine, and systems other than Linux, use ordinary memory.
     """
     size = math.prod(shape) * dtype.itemsize
     if processes.count_on_node() == 1 or not size or not hasattr(os, "memfd_create"):
@@ -39,8 +39,8 @@ def shared_on_node(
     if not owns:
         descriptor = os.open(place, os.O_RDWR)
         tensor = _mapped(descriptor, size, shape, dtype)
-    processes.gathered(None)  # all have opened it
-    os.close(descriptor)  # the mapping stays
+    processes.gathered(None)  # wait until all have opened it
+    os.close(descriptor)  # the mapping remains
     return tensor
 
 

@@ -1,6 +1,6 @@
-"""Where a split's features are held: on the device, in memory, or in their HDF5 file.
+"""Hold a split's features on the device, in memory, or in their HDF5 file.
 
-Everything above reads features from a ``FeatureStore`` and does not know which.
+Callers read features from a ``FeatureStore`` without knowing where they are held.
 """
 
 from __future__ import annotations
@@ -26,36 +26,36 @@ from filmvqa.system.disk import format_bytes
 from filmvqa.system.files import sha256_of_file
 from filmvqa.system.memory import free_memory
 
-#: Share of the free memory that resident features may take.
+#: The share of the free memory that resident features may take.
 RESIDENT_SHARE = 0.6
-#: Read at a time while a resident store is filled.
+#: How much is read at a time to fill a resident store.
 BLOCK_BYTES = 64 * 2**20
 
 
 class FeatureStore:
-    """Features of one split: ``num_images`` maps of ``shape`` (C, H, W), read on ``device``.
+    """The features of a split: ``num_images`` maps of ``shape`` (C, H, W), read onto ``device``.
 
-    ``close`` releases the file, as does the end of the last reference to the store; a resident
-    store has released it once it is filled.
+    ``close`` releases the file, as does the end of the last reference to the store. A resident
+    store releases it as soon as it is filled.
 
     Attributes
     ----------
     placement : str
         Where the features are held: ``device``, ``memory`` or ``stream``.
     description : str
-        Size, placement and the reason for it, to print.
+        Size, placement, and the reason for the placement.
     image_idxs : ndarray
         (N,) indices of the images that have features, sorted.
     image_name_crc32 : ndarray or None
-        (N,) CRC-32 of the names of these images; None for files that do not have them.
+        (N,) CRC-32 of the names of these images; None if the file does not have them.
     image_names_sha256 : str or None
         Hash of the image names in index order; None for film's files.
     feature_spec : dict or None
         How the features were made (``FEATURE_SPEC``); None for film's files.
     prefetch : bool
-        Whether reading takes long enough to be done ahead of need.
+        Whether reads take so long that batches should be read ahead.
     bytes_read, seconds : int, float
-        What was read from the file, and the time that it took.
+        How much was read from the file, and in what time.
     """
 
     def __init__(
@@ -84,13 +84,14 @@ class FeatureStore:
             self.close()
 
     def close(self) -> None:
-        """Release the file and the threads that read it; a store that streams cannot be read
-        afterwards."""
+        """Release the file and its reader threads; a streaming store cannot be read afterwards."""
         self._rows.close()
 
     def check_written(self, images: Tensor) -> None:
-        """Raise ``UserError`` if features of some images (U,), sorted and distinct, were never
-        written, as far as this can be told before all are read; otherwise ``read`` raises it."""
+        """Raise ``UserError`` if features of sorted distinct images (U,) were never written.
+
+        In some files this is known only after all features were read; then ``read`` raises it.
+        """
         rows = self._row_of_image(images).numpy()
         if count := min(len(rows), self._rows.sample):
             chosen = np.unique(np.linspace(len(rows) - 1, 0, count).astype(np.int64))
@@ -98,7 +99,7 @@ class FeatureStore:
         self._rows.refuse_missing(rows)
 
     def release(self) -> None:
-        """Give back the memory of batches that nobody holds; the next ones take it again."""
+        """Free the memory of batches that are no longer referenced."""
         self._buffers.release()
 
     def __enter__(self) -> FeatureStore:
@@ -109,8 +110,11 @@ class FeatureStore:
 
     @cached_property
     def sha256(self) -> str:
-        """Identifies the features: a hash of shape, type and the checksums of all images, and of
-        their indices where these are not 0 to N-1; of the whole file where it has no checksums."""
+        """Hash that identifies the features.
+
+        It covers shape, type, the checksums of all images, and image indices that are not 0 to N-1.
+        Without checksums, it is the hash of the whole file.
+        """
         if self._checksums is None:
             return sha256_of_file(self._rows.path)
         head = f"{self._rows.shape} {self._rows.dtype}".encode()
@@ -120,15 +124,16 @@ class FeatureStore:
     def read(
         self, images: Tensor, memory_format: torch.memory_format = torch.contiguous_format
     ) -> Tensor:
-        """Features (U, C, H, W) on the device, in a memory format, of sorted distinct image indices
-        (U,) on the host.
+        """Read features (U, C, H, W) of images onto the device.
+
+        ``images`` (U,) are sorted distinct indices on the host.
 
         Raises
         ------
         ValueError
-            For an image that has no features here.
+            If an image has no features here.
         UserError
-            For features that are damaged, or were never written.
+            If features are damaged or were never written.
         """
         rows = self._row_of_image(images)
         self._rows.refuse_missing(rows.numpy())
@@ -136,7 +141,7 @@ class FeatureStore:
         if resident is not None and resident.device.type == self.device.type:
             return resident[to_device(rows, self.device)].contiguous(memory_format=memory_format)
         if self.device.type != "cpu":
-            # torch reuses pinned memory by itself, once the device has read it.
+            # torch reuses pinned memory by itself after the device has copied it.
             out = self._rows.empty(len(rows), pin=self.device.type == "cuda")
             if resident is None:
                 self._fill(rows.numpy(), out)
@@ -151,7 +156,7 @@ class FeatureStore:
         return self._buffers.empty(shape, out.dtype, memory_format).copy_(out)
 
     def _row_of_image(self, images: Tensor) -> Tensor:
-        """The rows (U,) of sorted image indices (U,): the only place that knows of rows."""
+        """Convert sorted image indices (U,) to rows (U,) of the file."""
         rows = images
         if self._image_idxs is not None:
             rows = torch.searchsorted(self._image_idxs, images).clamp_(max=self.num_images - 1)
@@ -164,7 +169,7 @@ class FeatureStore:
 
     @property
     def rate(self) -> float:
-        """Bytes a second at which the file was read so far; 0 before it was."""
+        """The rate of reading so far, in bytes per second; 0 before the first read."""
         return self.bytes_read / self.seconds if self.seconds else 0.0
 
     def _fill(self, rows: NDArray[np.int64], out: Tensor) -> None:
@@ -178,7 +183,7 @@ class FeatureStore:
         self.bytes_read += out.nbytes
 
     def _load(self) -> Tensor:
-        """All rows on the device, or in ordinary memory, which the processes of a machine share."""
+        """Load all rows onto the device, or into memory that the machine's processes share."""
         shape, dtype = (len(self._rows), *self.shape), self._rows.dtype
         if self.placement == "device" and self.device.type != "cpu":
             resident = torch.empty(shape, dtype=dtype, device=self.device)
@@ -187,8 +192,10 @@ class FeatureStore:
         return shared_on_node(shape, dtype, self._fill_all)
 
     def _fill_all(self, resident: Tensor) -> None:
-        """Read all rows into a tensor on the device or the host: torch rounds pinned memory up to a
-        power of two, so only what is sent at a time is pinned."""
+        """Read all rows into a tensor on the device or the host.
+
+        torch rounds pinned memory up to a power of two, so only one block at a time is pinned.
+        """
         rows = self._rows
         count, block = len(rows), max(1, BLOCK_BYTES * len(rows) // max(1, rows.num_bytes))
         on_device = resident.device.type != "cpu"
@@ -201,14 +208,16 @@ class FeatureStore:
                 out = staging[: last - first] if on_device else resident[first:last]
                 self._read_rows(np.arange(first, last), out)
                 if on_device:
-                    resident[first:last] = out  # waits: the next block is read into ``staging``
+                    resident[first:last] = (
+                        out  # synchronous, since the next block overwrites ``staging``
+                    )
                 bar.update(out.nbytes)
 
 
 def open_feature_store(
     path: str | Path, device: torch.device | str = "cpu", placement: str = "auto"
 ) -> FeatureStore:
-    """Open a feature file and hold its features where there is room.
+    """Open a feature file, and hold its features where there is room.
 
     Parameters
     ----------
@@ -218,7 +227,7 @@ def open_feature_store(
     Raises
     ------
     UserError
-        For a file that is missing, unreadable or unfinished.
+        If the file is missing, unreadable or unfinished.
     """
     device = torch.device(device)
     checked(placement, Placement, "store")
@@ -228,8 +237,8 @@ def open_feature_store(
         if placement == "auto":
             is_gpu = device.type == "cuda"
             free = free_memory(), torch.cuda.mem_get_info(device)[0] if is_gpu else None
-            # The processes of a machine hold features in the same place: in one copy in its memory,
-            # or each in its own device's.
+            # All processes of a machine choose the same placement: one copy in its memory, or a
+            # copy on each process's device.
             on_node = processes.gathered_on_node(free)
             placement, reason = choose_placement(
                 file.rows.num_bytes,
@@ -243,14 +252,14 @@ def open_feature_store(
 
 
 def choose_placement(size: int, *, host_free: int, device_free: int | None) -> tuple[str, str]:
-    """The placement of ``size`` bytes of features, and the reason for it.
+    """Choose the placement of ``size`` bytes of features, and give the reason.
 
-    Resident features take exactly their size, and at most ``RESIDENT_SHARE`` of what is free.
+    Resident features take exactly their size, which may be ``RESIDENT_SHARE`` of the free memory.
 
     Parameters
     ----------
     host_free, device_free
-        Free bytes in memory and on the device; None for a device that has the host's memory.
+        Free bytes in memory and on the device; None if the device uses the host's memory.
     """
     free = host_free if device_free is None else device_free
     if size < RESIDENT_SHARE * free:

@@ -1,4 +1,4 @@
-"""WAV files of one channel: 16 bits are written, whatever scipy knows is read."""
+"""WAV files of one channel: write 16 bits, read all types that scipy supports."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from filmvqa.system.errors import UserError, one_line
 from filmvqa.system.files import read_bytes, write_file
 
-#: Longer recordings are refused: a minute at 48 kHz.
+#: The longest recording: a minute at 48 kHz.
 MAX_SAMPLES = 60 * 48_000
-#: Floating-point samples above this are of another scale: full scale is 1.
+#: The largest floating-point sample: full scale is 1, and a larger one has another scale.
 _LOUDEST = 16.0
-#: Sizes from here on are no sizes: 0xFFFFFFFF, or what sox writes, a header below 2**31.
+#: Sizes from here on mean "unknown": 0xFFFFFFFF, or the value of sox just below 2**31.
 _UNKNOWN = 2**31 - 2**16
 
 
@@ -34,12 +34,12 @@ def write_wav(path: Path, samples: NDArray[np.int16], sample_rate: int) -> None:
 
 
 def read_wav(path: Path) -> tuple[NDArray[Any], int]:
-    """Samples (T,) as they are stored, integers or floating point, and the sample rate.
+    """Read samples (T,), integers or floating point as stored, and the sample rate.
 
     Raises
     ------
     UserError
-        If the file is no WAV file of one channel that scipy reads, is truncated, or too long.
+        If scipy cannot read the file, it has several channels, or it is truncated or too long.
     """
     from scipy.io import wavfile  # slow to import, and not needed for pictures
 
@@ -48,7 +48,7 @@ def read_wav(path: Path) -> tuple[NDArray[Any], int]:
         with warnings.catch_warnings(action="ignore"):
             warnings.filterwarnings("error", "Reached EOF")
             sample_rate, samples = wavfile.read(io.BytesIO(_with_true_sizes(content)))
-    except Exception as error:  # scipy raises whatever a harmed header leads to
+    except Exception as error:  # scipy raises errors of many types for a broken header
         reason = one_line(error) or "it ends too soon"
         raise UserError(
             f"{path}: cannot be read as WAV ({reason}); convert it to WAV of 16 bits (PCM), or put "
@@ -69,24 +69,25 @@ def read_wav(path: Path) -> tuple[NDArray[Any], int]:
 
 
 def in_full_scale(samples: NDArray[Any]) -> NDArray[np.float32]:
-    """Samples (T,) of any type as floating point, where 1 is full scale."""
+    """Convert samples (T,) of any type to floating point, with full scale at 1."""
     if samples.dtype.kind == "f":
         return samples.astype(np.float32)
-    if samples.dtype.kind == "u":  # as WAV has 8 bits
+    if samples.dtype.kind == "u":  # WAV stores 8-bit samples unsigned
         samples = (samples.astype(np.int16) - 128) * 256
     return samples.astype(np.float32) / np.float32(2.0 ** (8 * samples.dtype.itemsize - 1))
 
 
 def _with_true_sizes(content: bytes) -> bytes:
-    """A file whose header gives its true sizes, and that ends with its samples: what was written to
-    a pipe has 0 or the largest numbers there, and goes to the end.
+    """Correct the sizes in a header, and cut the file after its samples.
+
+    A file written to a pipe has 0 or a huge number as its size; its samples extend to the end.
 
     Raises
     ------
     ValueError
-        If it is shorter than its header says.
+        If the file is shorter than its header says.
     """
-    if content[:4] != b"RIFF":  # RF64 has other sizes, and nobody pipes RIFX
+    if content[:4] != b"RIFF":  # RF64 stores sizes elsewhere, and RIFX is not written to pipes
         return content
     at, block = 12, 1
     while (name := content[at : at + 4]) not in (b"data", b""):
