@@ -1,1 +1,1 @@
-"""Checkpoints: written, read, exported and shipped, and those of the original code."""
+"""Write, read and export checkpoints; convert those of the original code."""

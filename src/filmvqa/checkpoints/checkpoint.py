@@ -1,4 +1,4 @@
-"""Checkpoints: one file with all that resuming, evaluating and answering questions need."""
+"""Checkpoints: one file with everything needed to resume, evaluate and answer questions."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from filmvqa.system.files import write_file
 from filmvqa.system.memory import explained_out_of_memory
 
 FORMAT = "filmvqa-checkpoint-4"
-#: The previous format, which can still be read.
+#: The previous format, which is still read.
 FORMAT_3 = "filmvqa-checkpoint-3"
-#: The entries of every checkpoint and their types; one that training can resume from has more.
+#: The entries of every checkpoint and their types. Checkpoints of training runs have more entries.
 _ENTRIES: dict[str, tuple[type, ...]] = {
     "model": (dict,),
     "weights": (dict,),
@@ -39,7 +39,7 @@ _ENTRIES: dict[str, tuple[type, ...]] = {
     "train_images": (torch.Tensor, type(None)),
     "progress": (dict,),
 }
-#: Keys that entries must have, by the name of the entry.
+#: Keys that entries must have, by entry.
 _INNER_KEYS = {
     "model": ("name", "kwargs"),
     "vocabulary": ("question", "program", "answer"),
@@ -51,33 +51,35 @@ _INNER_KEYS = {
 
 def save_checkpoint(path: str | Path, content: dict[str, Any]) -> None:
     """Write a checkpoint of plain data and tensors atomically."""
-    # Serialized in memory first: the size is then known, and torch does not hide a full disk behind
-    # an error of its own.
+    # Serialize in memory first, so that the size is known and a full disk is reported as such:
+    # torch would raise another error.
     stream = io.BytesIO()
     torch.save({"format": FORMAT, **content}, stream)
     write_file(path, stream.getbuffer())
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Read a checkpoint of the current or the previous format, an exported network, the best
-    checkpoint of a run's folder, or a network that the package ships; no code in the file is
-    executed.
+    """Load a checkpoint.
+
+    ``path`` is a file of the current or the previous format, an exported network, a run's folder
+    (its best checkpoint is loaded), or the name of a network that the package ships. No code in the
+    file is executed.
 
     Raises
     ------
     UserError
-        If the file is missing, its content is broken, it is no checkpoint of this project or of
-        another format, or memory does not suffice.
+        If the file is missing or broken, is not a checkpoint of this project or has another format,
+        or there is too little memory.
     OSError
-        If the system refuses to read the file, which says nothing about its content: it names the
+        If the system refuses to read the file, whose content may be intact. The error names the
         file.
     """
     path = checkpoint_file(path)
-    # Read at once, so that an error of the system cannot be taken for broken content.
+    # Read the whole file first, so that a system error is not mistaken for broken content.
     try:
         stored = path.read_bytes()
     except OSError as error:
-        error.filename = str(path)  # an error of reading, unlike one of opening, names no file
+        error.filename = str(path)  # errors of reading, unlike those of opening, name no file
         raise
     except MemoryError:
         raise _out_of_memory(path) from None
@@ -104,16 +106,16 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
 
 
 def _unpickled(stored: bytes, path: str | Path) -> dict[str, Any]:
-    """The content of a file that torch wrote; an empty dict if it is of another type."""
+    """Load the content of a file that torch wrote; an empty dict if it is not a dict."""
     try:
         with zipfile.ZipFile(io.BytesIO(stored)) as archive:
             if corrupt_member := archive.testzip():  # torch does not compare checksums
                 raise zipfile.BadZipFile(f"{corrupt_member} has a wrong checksum")
         with explained_out_of_memory(lambda: str(_out_of_memory(path))):
             content = torch.load(io.BytesIO(stored), map_location="cpu", weights_only=True)
-    except (UserError, OSError):  # not the content's fault: torch loads modules when it needs them
+    except (UserError, OSError):  # not about the content: torch imports modules while it loads
         raise
-    except Exception as error:  # torch raises exceptions of many types for a broken file
+    except Exception as error:  # torch raises errors of many types for a broken file
         reason = one_line(error, 120)
         raise UserError(f"{path}: not a readable checkpoint ({reason}); {remedy(path)}") from None
     return content if isinstance(content, dict) else {}
@@ -124,7 +126,7 @@ def _out_of_memory(path: str | Path) -> UserError:
 
 
 def _upgraded(content: dict[str, Any], path: str | Path) -> dict[str, Any]:
-    """The content of a checkpoint of format 3, converted to the current format."""
+    """Convert the content of a checkpoint of format 3 to the current format."""
     try:
         inputs = {
             name: _renamed(entry, made="feature_spec") if isinstance(entry, dict) else entry
@@ -157,25 +159,24 @@ def _renamed(entry: dict[str, Any], **new_names: str) -> dict[str, Any]:
 
 
 def remedy(path: str | Path) -> str:
-    """The end of an error message about a checkpoint whose content is broken: what the user can
-    do."""
+    """The remedy for a broken checkpoint, to end an error message."""
     if Path(path).name != "last.pt":
         return "give a checkpoint that this version of scripts/train.py wrote, or train again"
     begin = "delete it to train from the beginning"
     if Path(path).with_name("best.pt").exists():
-        return f"copy best.pt over it to go on from there, or {begin}"
+        return f"copy best.pt over it to resume from there, or {begin}"
     return begin
 
 
 def other_file_remedy(path: str | Path) -> str:
-    """The same for a file that is whole, but not a checkpoint of this version."""
+    """The remedy for an intact file that is not a checkpoint of this version."""
     if Path(path).name != "last.pt":
         return "give a checkpoint that this version of scripts/train.py wrote"
-    return "go on with the version that wrote it, or choose another run=<name>"
+    return "resume with the version that wrote it, or choose another run=<name>"
 
 
 def eval_weights(content: dict[str, Any]) -> dict[str, Any]:
-    """The weights to evaluate: the exponential moving average if the checkpoint has one."""
+    """The weights to evaluate: the exponential moving average, if there is one."""
     weights: dict[str, Any] = content["ema_weights"] or content["weights"]
     return weights
 
@@ -183,11 +184,12 @@ def eval_weights(content: dict[str, Any]) -> dict[str, Any]:
 def feature_differences(
     content: dict[str, Any], feature_spec: Mapping[str, Any] | None
 ) -> list[str]:
-    """What differs between how the features of a checkpoint's training were made and how others
-    were, ``feature_spec`` (None: they do not say), such as ``std [...], not [...]``.
+    """List how other features differ from those of a checkpoint's training.
 
-    A checkpoint that does not record its backbone has no differences. The precision is no
-    difference, nor are weights of which one side has no hash, as in imported checkpoints.
+    ``feature_spec`` records how the other features were made; None if the file does not record it.
+    An item is, for example, ``std [...], not [...]``. Differences of precision do not count, nor
+    weights without a hash, such as those of imported checkpoints. A checkpoint that does not record
+    its backbone has no differences.
     """
     recorded = content["backbone"]
     if recorded is None:
@@ -209,12 +211,12 @@ def feature_differences(
 
 
 def _rounded(value: Any) -> Any:
-    """A value without the digits that float32 does not have."""
+    """Round to the precision of float32."""
     return [round(float(v), 6) for v in value] if isinstance(value, list | tuple) else value
 
 
 def vocabulary_of(content: dict[str, Any], path: str | Path) -> Vocabulary:
-    """The vocabulary of a checkpoint; ``path`` is for error messages.
+    """The vocabulary of a checkpoint's content; ``path`` is for error messages.
 
     Raises
     ------
@@ -231,16 +233,21 @@ def vocabulary_of(content: dict[str, Any], path: str | Path) -> Vocabulary:
 
 
 def vocabulary_in(path: str | Path) -> Vocabulary | None:
-    """The vocabulary of a checkpoint that ``path`` names, as ``load_checkpoint`` takes it; None if
-    the path is another file's."""
+    """The vocabulary of the checkpoint at a path, as ``load_checkpoint`` takes it.
+
+    None if the path does not name a checkpoint.
+    """
     if checkpoint_file(path).suffix not in (".pt", SUFFIX):
         return None
     return vocabulary_of(load_checkpoint(path), path)
 
 
 class _Uninitialized(TorchFunctionMode):
-    """Within it ``nn.init`` leaves tensors as they are. On the meta device they have no values, and
-    torch would import its compiler (3 s) to draw them."""
+    """Make ``nn.init`` leave tensors unchanged.
+
+    Tensors on the meta device have no values, and torch would import its compiler (3 s) to
+    initialise them.
+    """
 
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
@@ -253,7 +260,7 @@ class _Uninitialized(TorchFunctionMode):
 def model_from_checkpoint(
     content: dict[str, Any], path: str | Path
 ) -> tuple[nn.Module, Vocabulary]:
-    """The model of a checkpoint, in evaluation mode, and its vocabulary.
+    """Build the model of a checkpoint, in evaluation mode, and its vocabulary.
 
     Raises
     ------
@@ -265,7 +272,7 @@ def model_from_checkpoint(
     name, kwargs = content["model"]["name"], content["model"]["kwargs"]
     weights = eval_weights(content)
     try:
-        # On the meta device first: weights of wrong sizes fail before memory is allocated.
+        # Use the meta device first, so that weights of wrong sizes fail before memory is allocated.
         with torch.device("meta"), _Uninitialized():
             skeleton = build_model(name, **kwargs)
         skeleton.load_state_dict(weights, assign=True)
@@ -281,11 +288,11 @@ def model_from_checkpoint(
         model = build_model(name, **kwargs)
         model.load_state_dict(weights)
     sizes = (len(vocabulary.question), len(vocabulary.answer))
-    # A model that answers otherwise than with words has no number of answers.
-    taken = (kwargs["vocab_size"], kwargs.get("num_answers", sizes[1]))
-    if sizes != taken:
+    # A model that does not answer with words has no ``num_answers``.
+    model_sizes = (kwargs["vocab_size"], kwargs.get("num_answers", sizes[1]))
+    if sizes != model_sizes:
         raise UserError(
             f"{path}: its vocabulary has {sizes[0]} words and {sizes[1]} answers, its model "
-            f"{taken[0]} and {taken[1]}; {remedy(path)}"
+            f"{model_sizes[0]} and {model_sizes[1]}; {remedy(path)}"
         )
     return model.eval(), vocabulary

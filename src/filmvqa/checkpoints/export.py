@@ -1,4 +1,4 @@
-"""A trained network as one small file, with a model card made of its run's own figures."""
+"""Export a trained network as one small file, with a model card of its run's figures."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from filmvqa.tasks.protocol import Task, task_of
 def export_network(checkpoint: str | Path, output: str | Path) -> tuple[Path, Path]:
     """Write a checkpoint's network to ``output`` in float16, and its model card beside it.
 
-    The card has the accuracies that ``scripts/evaluate.py`` wrote beside the checkpoint.
+    The card states the scores that ``scripts/evaluate.py`` wrote beside the checkpoint.
 
     Returns
     -------
@@ -28,8 +28,8 @@ def export_network(checkpoint: str | Path, output: str | Path) -> tuple[Path, Pa
     Raises
     ------
     UserError
-        For an unusable checkpoint, an output with another suffix than ``.safetensors``, or a run
-        that was not evaluated.
+        If the checkpoint is unusable or was not evaluated, or the output does not end in
+        ``.safetensors``.
     """
     output = Path(output)
     if output.suffix != SUFFIX:
@@ -37,7 +37,7 @@ def export_network(checkpoint: str | Path, output: str | Path) -> tuple[Path, Pa
     path = checkpoint_file(checkpoint)
     refuse_overwriting(output, path)
     content = load_checkpoint(path)
-    model, _ = model_from_checkpoint(content, path)  # refuses what could not be used
+    model, _ = model_from_checkpoint(content, path)  # raises if it is unusable
     num_weights = sum(weight.numel() for weight in model.parameters())
     reports = [
         json.loads(file.read_text(encoding="utf-8"))
@@ -63,11 +63,11 @@ def model_card(
     num_weights: int,
     num_bytes: int,
 ) -> str:
-    """What the network is, what it was trained on, how well it does, and what it is not for."""
+    """Write what the network is, its training, its scores and its limits."""
     config, progress = content["config"], content["progress"]
     task = task_of(content["model"]["name"])
-    # Other sets, such as CLEVR itself, are downloaded.
-    own = (
+    # A set without a generator, such as CLEVR itself, is downloaded.
+    data_note = (
         " The figures above are of the project's own images and questions, not of CLEVR's."
         if config.get("data", {}).get("generator") else ""
     )  # fmt: skip
@@ -92,7 +92,7 @@ def model_card(
         "It knows one world: three shapes, two sizes, two materials and eight colours on a grey "
         f"floor, and the sentences of CLEVR's templates. It gives {task.gives} to any picture "
         "and to any question whose words it knows, and its probabilities say little about pictures "
-        f"of another kind.{own}",
+        f"of another kind.{data_note}",
         "",
     ]
     return "\n".join(lines)
@@ -149,7 +149,7 @@ def _training(
 
 
 def _families(names: list[Any] | None) -> str:
-    """Question families by number, or by the name of their file of templates; None: all."""
+    """Name question families by number, or by their template file; None: all."""
     return "all 90 families" if names is None else f"the families {', '.join(map(str, names))}"
 
 
@@ -158,7 +158,7 @@ def _counted(count: int, unit: str) -> str:
 
 
 def _table(reports: list[dict[str, Any]], task: Task) -> list[str]:
-    """The reports side by side, a row for each question type."""
+    """A table of reports: a column per split, a row per question type."""
     columns = [f"{r['split']}, {r['overall'][task.unit]:,} {task.unit}" for r in reports]
     lines = [f"| | {' | '.join(columns)} |", "|---|" + "---:|" * len(reports)]
     groups = next(iter(task.sections.values()), "")

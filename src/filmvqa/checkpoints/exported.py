@@ -1,5 +1,7 @@
-"""Exported networks: weights in float16 as safetensors, and what evaluating and asking need beside
-them as the file's metadata. The package ships some of them."""
+"""Exported networks: a safetensors file of float16 weights, with everything else in its metadata.
+
+The file suffices to evaluate and to ask questions. The package ships some exported networks.
+"""
 
 from __future__ import annotations
 
@@ -14,16 +16,16 @@ from safetensors import SafetensorError
 from filmvqa.system.errors import UserError, one_line
 
 FORMAT = "filmvqa-network-1"
-#: The metadata's only key; its value is JSON.
+#: The only key of the metadata; its value is JSON.
 _KEY = "filmvqa"
-#: Entries of a checkpoint that are kept beside the weights.
+#: The entries of a checkpoint that are kept.
 ENTRIES = ("model", "config", "vocabulary", "data", "backbone", "inputs", "progress")
-#: What is kept of the entry ``progress``.
+#: The keys of the entry ``progress`` that are kept.
 PROGRESS = ("step", "finished", "best_accuracy", "seconds")
 
 
 def encode_network(content: dict[str, Any], path: str | Path) -> bytes:
-    """The file of a checkpoint's network, of the weights that evaluation uses.
+    """Encode a checkpoint's network, with the weights that evaluation uses.
 
     Raises
     ------
@@ -48,12 +50,12 @@ def encode_network(content: dict[str, Any], path: str | Path) -> bytes:
 
 
 def decode_network(stored: bytes, path: str | Path) -> dict[str, Any]:
-    """The content of a checkpoint, without what resuming needs, from the file of a network.
+    """Decode the file of a network to the content of a checkpoint that cannot be resumed.
 
     Raises
     ------
     UserError
-        If it is none, or broken.
+        If the file is not an exported network, or is broken.
     """
     try:
         weights = safetensors.torch.load(stored)

@@ -1,4 +1,4 @@
-"""Checkpoints of the original FiLM code as checkpoints of this project."""
+"""Convert checkpoints of the original FiLM code to checkpoints of this project."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from filmvqa.system.layout import DatasetLayout
 
 
 def import_original_film(settings: ImportSettings) -> Vocabulary:
-    """Write a checkpoint of the original code, FiLM or a baseline, as one of this project, and its
-    vocabulary as ``vocab.json`` beside it; questions are to be encoded with that vocabulary.
+    """Convert a checkpoint of the original code, FiLM or a baseline, to one of this project.
 
-    It records how the original's features are made where their shape tells it (``backbone_of``), so
-    that pictures can be asked about.
+    The vocabulary is written beside it as ``vocab.json``; questions must be encoded with it. If the
+    shape of the features identifies how the original made them (``backbone_of``), the checkpoint
+    records it, so that pictures can be asked about.
 
     Returns
     -------
     Vocabulary
-        The checkpoint's.
+        The checkpoint's vocabulary.
 
     Raises
     ------
     UserError
-        For a file that cannot be loaded, a target that exists, or another vocabulary beside it.
+        If the file cannot be loaded, the output exists, or another vocabulary is beside it.
     """
     target, data = Path(settings.output), settings.data
     if target.exists():
@@ -42,9 +42,8 @@ def import_original_film(settings: ImportSettings) -> Vocabulary:
         raise UserError(
             f"{vocabulary_path}: is another vocabulary; choose an output in another folder"
         )
-    if original.kwargs.get("encoder", {}).get(
-        "bidirectional"
-    ):  # our batches are padded no more than they need
+    # Batches of this project are padded no further than necessary.
+    if original.kwargs.get("encoder", {}).get("bidirectional"):
         original.kwargs["encoder"]["padded_length"] = settings.padded_length
     target.parent.mkdir(parents=True, exist_ok=True)
     vocabulary.save(vocabulary_path)
@@ -73,11 +72,11 @@ def import_original_film(settings: ImportSettings) -> Vocabulary:
 
 
 def backbone_of(feature_shape: Sequence[int]) -> dict[str, Any] | None:
-    """How the original makes features of a shape (C, H, W), as a checkpoint records it.
+    """How the original code makes features of a shape (C, H, W), as checkpoints record it.
 
     (1024, 14, 14) is the default of its scripts/extract_features.py: ResNet-101 through stage 3, of
-    224×224 pixels, with torchvision's ImageNet weights of the time, whose file the checkpoint does
-    not name. (3, H, W) are pixels. None for another shape.
+    224×224 pixels, with torchvision's ImageNet weights of that time; the checkpoint does not name
+    their file. (3, H, W) are pixels. None for any other shape.
     """
     recorded = {
         "weights": "", "weights_sha256": "", "mean": list(IMAGENET_MEAN),

@@ -1,7 +1,7 @@
-"""Baselines of the original FiLM code and of clevr-iep: LSTM, CNN+LSTM and CNN+LSTM+SA.
+"""Load baselines of the original FiLM code and of clevr-iep: LSTM, CNN+LSTM and CNN+LSTM+SA.
 
 Their checkpoints have ``baseline_type``, ``baseline_kwargs`` and ``baseline_state``. The models are
-the same in both projects (vr/models/baselines.py, iep/models/baselines.py).
+equal in both projects (vr/models/baselines.py, iep/models/baselines.py).
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ _OPTIONS: dict[str, type[_LstmOptions]] = {
 
 
 def read_baseline(content: dict[str, Any], path: str | Path) -> OriginalModel:
-    """Translate the content of a baseline's checkpoint.
+    """Convert the content of a baseline's checkpoint.
 
     Raises
     ------
@@ -69,8 +69,8 @@ def read_baseline(content: dict[str, Any], path: str | Path) -> OriginalModel:
     """
     baseline = content["baseline_type"]
     if not isinstance(baseline, str) or baseline not in _NAMES:
-        given = printable(repr(baseline))[:60]
-        raise UserError(f"{path}: baseline_type={given} cannot be loaded; {', '.join(_NAMES)} can")
+        name = printable(repr(baseline))[:60]
+        raise UserError(f"{path}: baseline_type={name} cannot be loaded; {', '.join(_NAMES)} can")
     options = read_options(content, "baseline_kwargs", _OPTIONS[baseline], ("vocab",), path)
     vocabulary = read_vocabulary(content, path)
     reader = WeightReader(content, "baseline_state", path)
@@ -90,7 +90,7 @@ def read_baseline(content: dict[str, Any], path: str | Path) -> OriginalModel:
 
 
 def _kwargs(options: _LstmOptions, content: dict[str, Any]) -> dict[str, Any]:
-    """Options of our model, but for the sizes of the vocabulary."""
+    """The options of our model, without the vocabulary's sizes."""
     kwargs: dict[str, Any] = {
         "embedding_dim": options.rnn_wordvec_dim,
         "hidden_dim": options.rnn_dim,
@@ -105,7 +105,7 @@ def _kwargs(options: _LstmOptions, content: dict[str, Any]) -> dict[str, Any]:
             "num_res_blocks": options.cnn_num_res_blocks,
             "res_block_dim": options.cnn_res_block_dim,
             "projection_dim": max(options.cnn_proj_dim, 0),
-            # The original takes any other name for no pooling.
+            # The original code takes any other name as no pooling.
             "pool": "maxpool2" if options.cnn_pooling == "maxpool2" else "none",
         }
     if isinstance(options, _CnnLstmSaOptions):
@@ -122,7 +122,7 @@ def _kwargs(options: _LstmOptions, content: dict[str, Any]) -> dict[str, Any]:
 
 
 def _recorded_feature_shape(content: dict[str, Any]) -> list[int]:
-    """--feature_dim of the training, by default the original's; an LSTM does not use it."""
+    """The option --feature_dim of the training, or its default; an LSTM does not use it."""
     args = content.get("args")
     text = args.get("feature_dim") if isinstance(args, dict) else None
     try:
@@ -133,7 +133,7 @@ def _recorded_feature_shape(content: dict[str, Any]) -> list[int]:
 
 
 def _original_name(name: str) -> str:
-    """The original's name of a weight of ours; those of the classifier are the same."""
+    """The original name of a weight of ours; names of the classifier are equal."""
     part, _, rest = name.partition(".")
     if name == "encoder.embedding.weight":
         return "rnn.embed.weight"
@@ -143,24 +143,27 @@ def _original_name(name: str) -> str:
         number, layer, parameter = rest.split(".")
         layer = {"image": "Wv", "query": "Wu", "attend": "Wp"}[layer]
         return f"stacked-attn-{number}.{layer}.{parameter}"
-    if part == "cnn" and "." not in rest:  # the one convolution of CNN+LSTM+SA
+    if part == "cnn" and "." not in rest:  # the only convolution of CNN+LSTM+SA
         return f"image_proj.{rest}"
     return name.replace("norm1", "bn1").replace("norm2", "bn2") if part == "cnn" else name
 
 
 def _original_shape(name: str, value: Tensor) -> tuple[int, ...]:
-    """The original's shape of a weight of ours: its attention has 1×1 convolutions."""
+    """The original shape of a weight of ours: the original attention has 1×1 convolutions."""
     is_convolution = name.endswith(("image.weight", "attend.weight"))
     return (*value.shape, 1, 1) if is_convolution else tuple(value.shape)
 
 
 def _put_image_first(weights: dict[str, Tensor], question_dim: int) -> None:
-    """Reorder the classifier's inputs, in place: the original has the question's encoding first and
-    the image's features after it, ``CnnLSTM`` the other way round."""
+    """Reorder the classifier's inputs in place.
+
+    The original code has the question's encoding before the image's features; ``CnnLSTM`` has it
+    after them.
+    """
     names = [name for name in weights if name.startswith("classifier.")]
     first_linear = next(name for name in names if weights[name].ndim == 2)
     inputs = [first_linear]
-    # Batch norm of the input stands before the first linear layer.
+    # A batch norm of the input stands before the first linear layer.
     inputs += [n for n in names[: names.index(first_linear)] if weights[n].ndim == 1]
     for name in inputs:
         question, image = weights[name].tensor_split([question_dim], dim=-1)

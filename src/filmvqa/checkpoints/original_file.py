@@ -1,8 +1,8 @@
-"""The file of a checkpoint of the original FiLM code, or of clevr-iep: entries, options, weights.
+"""Read the entries, options and weights of a checkpoint of the original FiLM code or clevr-iep.
 
-It is a dictionary that ``torch.save`` wrote, with torch from version 0.1 on. Versions differ in
-what they save: batch norm's ``num_batches_tracked`` exists from 0.4.1 on. Weights of any
-floating-point type are read, and converted to float32.
+The file is a dictionary that ``torch.save`` wrote, in any version of torch from 0.1 on. Versions
+differ in what they save: batch norm's ``num_batches_tracked`` exists from 0.4.1 on. Weights of any
+floating-point type are converted to float32.
 """
 
 from __future__ import annotations
@@ -21,26 +21,26 @@ from filmvqa.models import build_model
 from filmvqa.questions.vocabulary import Vocabulary
 from filmvqa.system.errors import UserError, one_line
 
-#: A number of layers or the like: none of the original's is near the limit, which keeps a broken
-#: file from building a huge model.
+#: A number of layers. The limit is far above any of the original code's, and prevents a broken file
+#: from building a huge model.
 Count = Annotated[int, msgspec.Meta(ge=0, le=1000)]
-#: The original writes flags as booleans or as 0 and 1.
+#: The original code writes flags as booleans or as 0 and 1.
 Flag = bool | int
 _COUNTER = "num_batches_tracked"
 
 
 @dataclass(frozen=True)
 class OriginalModel:
-    """A checkpoint of the original code, translated.
+    """A checkpoint of the original code, converted to a model of this project.
 
     Attributes
     ----------
     name
-        Name of the model in ``MODELS``.
+        The model's name in ``MODELS``.
     kwargs
-        Options of the model.
+        The model's options.
     weights
-        State dictionary of the model, in float32.
+        The model's state dictionary, in float32.
     vocabulary
     """
 
@@ -51,16 +51,16 @@ class OriginalModel:
 
 
 def read_content(path: str | Path) -> dict[str, Any]:
-    """The dictionary that a file holds; no code in it is executed.
+    """Read the dictionary in a file; no code in the file is executed.
 
     Raises
     ------
     UserError
-        If the file is missing, cannot be read, or is no such checkpoint.
+        If the file is missing, unreadable, or not a checkpoint of the original code.
     """
     try:
         with open(path, "rb") as stream, warnings.catch_warnings(action="ignore"):
-            # torch warns of other protocols of pickle, which either can be read or are refused.
+            # torch warns about other pickle protocols, whether it can read them or not.
             content = torch.load(stream, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; give a checkpoint of the original code") from None
@@ -82,8 +82,7 @@ def read_content(path: str | Path) -> dict[str, Any]:
 
 
 def read_entry(content: Mapping[str, Any], name: str, path: str | Path) -> dict[str, Any]:
-    """An entry of the checkpoint, or of its vocabulary, that is a dictionary with strings as its
-    keys."""
+    """Read an entry of a checkpoint, or of its vocabulary: a dictionary with strings as keys."""
     entry = content.get(name)
     if not isinstance(entry, dict):
         what = "lacks" if entry is None else "has no dictionary as"
@@ -97,7 +96,7 @@ def read_entry(content: Mapping[str, Any], name: str, path: str | Path) -> dict[
 
 
 def read_vocabulary(content: Mapping[str, Any], path: str | Path) -> Vocabulary:
-    """The checkpoint's vocabulary, checked."""
+    """Read and check the vocabulary of a checkpoint."""
     entry = read_entry(content, "vocab", path)
     maps = []
     for key in ("question_token_to_idx", "program_token_to_idx", "answer_token_to_idx"):
@@ -120,21 +119,23 @@ def read_options(
     ignored: Iterable[str],
     path: str | Path,
 ) -> Options:
-    """The options in an entry of the checkpoint; those that it lacks have the defaults of the
-    original's classes, and ``ignored`` ones change nothing."""
-    given = {k: v for k, v in read_entry(content, name, path).items() if k not in ignored}
-    if unknown := sorted(given.keys() - set(options_type.__struct_fields__)):
+    """Read the options in an entry of a checkpoint, except those in ``ignored``.
+
+    Missing options have the defaults of the original code's classes.
+    """
+    options = {k: v for k, v in read_entry(content, name, path).items() if k not in ignored}
+    if unknown := sorted(options.keys() - set(options_type.__struct_fields__)):
         raise UserError(f"{path}: {name} has {unknown[0]!r}, which the original code does not")
     try:
-        return msgspec.convert(given, options_type)
+        return msgspec.convert(options, options_type)
     except msgspec.ValidationError as error:
         raise UserError(f"{path}: {name}: {one_line(error)}") from None
 
 
 class WeightReader:
-    """The weights in an entry of the checkpoint, taken one by one.
+    """Takes weights from an entry of a checkpoint one by one.
 
-    ``rest`` are the names of those that were not taken.
+    ``rest`` has the names of the weights that were not taken yet.
     """
 
     def __init__(self, content: Mapping[str, Any], name: str, path: str | Path) -> None:
@@ -146,12 +147,12 @@ class WeightReader:
         return len(self._tensor(name))
 
     def take(self, name: str, shape: Iterable[int]) -> Tensor:
-        """The weight of that name as float32, in memory of its own.
+        """Take a weight, copied to float32.
 
         Raises
         ------
         UserError
-            If it is missing, of another shape, or not of floating-point numbers.
+            If it is missing, has another shape, or is not of a floating-point type.
         """
         if name.endswith(_COUNTER):
             return self._counter(name)
@@ -179,8 +180,10 @@ class WeightReader:
         return weight
 
     def _counter(self, name: str) -> Tensor:
-        """Batch norm's count of batches, which changes nothing that is computed; 0 in a checkpoint
-        of a version of torch that had none."""
+        """Take batch norm's count of batches, which has no effect on the computation.
+
+        It is 0 in checkpoints of torch versions without a count.
+        """
         self.rest.discard(name)
         value = self._state.get(name)
         if isinstance(value, Tensor) and value.numel() == 1 and not value.is_complex():
@@ -188,8 +191,7 @@ class WeightReader:
         return torch.tensor(0)
 
     def refuse_rest(self, ignored: tuple[str, ...] = ()) -> None:
-        """Raise ``UserError`` for a weight that was not taken, unless its name begins with one of
-        ``ignored``."""
+        """Raise ``UserError`` if a weight was not taken, unless its name begins with ``ignored``."""
         odd = sorted(name for name in self.rest if not name.startswith(ignored or ("\0",)))
         if odd:
             raise UserError(
@@ -200,13 +202,12 @@ class WeightReader:
 def expected_weights(
     name: str, kwargs: dict[str, Any], vocabulary: Vocabulary, path: str | Path
 ) -> dict[str, Tensor]:
-    """The weights of a model, on the meta device, after the vocabulary's sizes were added to its
-    options.
+    """Add the vocabulary's sizes to a model's options, and return its weights on the meta device.
 
     Raises
     ------
     UserError
-        If the options do not make a model.
+        If no model can be built with the options.
     """
     kwargs["vocab_size"], kwargs["num_answers"] = len(vocabulary.question), len(vocabulary.answer)
     try:
@@ -217,7 +218,7 @@ def expected_weights(
 
 
 def check_sizes(words: int, answers: int, vocabulary: Vocabulary, path: str | Path) -> None:
-    """Raise ``UserError`` unless the vocabulary has as many words and answers as the weights."""
+    """Raise ``UserError`` unless the vocabulary's sizes are those of the weights."""
     sizes = len(vocabulary.question), len(vocabulary.answer)
     if (words, answers) != sizes:
         raise UserError(
@@ -227,7 +228,9 @@ def check_sizes(words: int, answers: int, vocabulary: Vocabulary, path: str | Pa
 
 
 def encoder_name(name: str) -> str:
-    """The name of a weight of ``QuestionEncoder``'s recurrent layers in torch's own module, as
-    ``weight_ih_l1_reverse`` for ``encoder.layers.1.1.weight_ih_l0``."""
+    """The name in torch's recurrent modules of a weight of ``QuestionEncoder``'s layers.
+
+    For example, ``weight_ih_l1_reverse`` for ``encoder.layers.1.1.weight_ih_l0``.
+    """
     _, _, layer, direction, parameter = name.split(".")
     return f"{parameter.removesuffix('_l0')}_l{layer}{'_reverse' if direction == '1' else ''}"

@@ -1,10 +1,10 @@
-"""Checkpoints of the original FiLM code (github.com/ethanjperez/film) as models of this package.
+"""Load checkpoints of the original FiLM code (github.com/ethanjperez/film) as our models.
 
 A loaded model computes the same γ, β and logits. A FiLM checkpoint has
 ``program_generator_kwargs`` and ``program_generator_state`` (question encoder and FiLM generator),
 ``execution_engine_kwargs`` and ``execution_engine_state`` (stem, blocks and classifier), and
-``vocab``. Options that it lacks have the defaults of the original's classes. The baselines of the
-same code are read too.
+``vocab``. Missing options have the defaults of the original classes. Baselines of the same code
+are loaded too.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from filmvqa.system.errors import UserError
 
 
 class _Generator(msgspec.Struct):
-    """Options of the original's FiLMGen."""
+    """Options of the original FiLMGen."""
 
     encoder_vocab_size: int = 100
     wordvec_dim: int = 200
@@ -56,7 +56,7 @@ class _Generator(msgspec.Struct):
 
 
 class _Engine(msgspec.Struct):
-    """Options of the original's FiLMedNet."""
+    """Options of the original FiLMedNet."""
 
     feature_dim: Annotated[tuple[int, ...], msgspec.Meta(min_length=3, max_length=3)] = (
         1024, 14, 14,
@@ -87,13 +87,13 @@ class _Engine(msgspec.Struct):
     use_coords: Flag = 1
 
 
-#: Options that do not change what the network computes.
+#: Options without an effect on the computation.
 _IGNORED = ("decoder_vocab_size", "start_token", "end_token", "encoder_embed", "debug_every",
             "print_verbose_every", "verbose", "vocab")  # fmt: skip
 _FILM_POSITIONS = {
     "block-input-film": "before_conv1", "conv-film": "after_conv2", "bn-film": "after_norm",
     "relu-film": "after_relu2", "block-output-film": "after_residual", "concat": "after_norm",
-    # Names in older versions of the original code, which it still accepts.
+    # Names of older versions, which the original code still accepts.
     "block-input-fac": "before_conv1", "conv-fac": "after_conv2", "cbn": "after_norm",
     "relu-fac": "after_relu2", "block-output-fac": "after_residual",
 }  # fmt: skip
@@ -103,8 +103,8 @@ _COORDINATES = ("none", "inputs", "everywhere")
 def load_original_film(path: str | Path) -> tuple[nn.Module, dict[str, dict[str, int]]]:
     """Load a checkpoint of the original code, FiLM or a baseline, in evaluation mode.
 
-    A bidirectional encoder reads padding, as in the original code: questions must be padded to the
-    length that they had in training.
+    A bidirectional encoder reads padding, as in the original code. Its questions must be padded to
+    the same length as in training.
 
     Returns
     -------
@@ -114,7 +114,7 @@ def load_original_film(path: str | Path) -> tuple[nn.Module, dict[str, dict[str,
     Raises
     ------
     UserError
-        If the file is missing or no such checkpoint, or an option is not supported.
+        If the file is missing or not such a checkpoint, or an option is not supported.
     """
     original = read_original_film(path)
     model = build_model(original.name, **original.kwargs)
@@ -124,12 +124,12 @@ def load_original_film(path: str | Path) -> tuple[nn.Module, dict[str, dict[str,
 
 
 def read_original_film(path: str | Path) -> OriginalModel:
-    """Read a checkpoint of the original code; options, weights and vocabulary are checked.
+    """Read a checkpoint of the original code, and check its options, weights and vocabulary.
 
     Raises
     ------
     UserError
-        If the file is missing or no such checkpoint, an option is not supported, or options,
+        If the file is missing or not such a checkpoint, an option is not supported, or options,
         weights and vocabulary do not fit each other.
     """
     content = read_content(path)
@@ -163,14 +163,14 @@ def read_original_film(path: str | Path) -> OriginalModel:
             weights[key] = language.take(name, value.shape)
         else:
             weights[key] = vision.take(_engine_name(key, engine), value.shape)
-    # The decoder is not used where the question acts on no block, its batch norm not by ``linear``.
+    # The decoder is unused if no block is conditioned; its batch norm is unused if it is linear.
     language.refuse_rest(("decoder_", "output_bn."))
     vision.refuse_rest()
     return OriginalModel("film", kwargs, weights, vocabulary)
 
 
 def _refuse_programs(content: dict[str, Any], path: str | Path) -> None:
-    """Raise ``UserError`` for a checkpoint of clevr-iep's models of programs."""
+    """Raise ``UserError`` for a checkpoint of clevr-iep's program models."""
     args = content.get("args")
     model_type = args.get("model_type") if isinstance(args, dict) else None
     if isinstance(model_type, str) and model_type in ("PG", "EE", "PG+EE"):
@@ -181,7 +181,7 @@ def _refuse_programs(content: dict[str, Any], path: str | Path) -> None:
 
 
 def _refuse(generator: _Generator, engine: _Engine, path: str | Path) -> None:
-    """Raise ``UserError`` for an option that ``FilmNet`` or the original code does not support."""
+    """Raise ``UserError`` for options that ``FilmNet`` or the original code does not support."""
     recurrent = generator.decoder_type in ("gru", "lstm")
     blocks = engine.num_modules
     pattern = len(engine.condition_pattern or ())
@@ -195,7 +195,7 @@ def _refuse(generator: _Generator, engine: _Engine, path: str | Path) -> None:
         "gamma_option": generator.gamma_option not in ("linear", "sigmoid", "tanh", "exp"),
         "encoder_type": generator.encoder_type not in ("gru", "lstm"),
         "null_token": generator.null_token != 0,
-        # The original's recurrent decoder has an output of a wrong width for more than one block.
+        # The original's recurrent decoder has a wrong output width for more than one block.
         "decoder_type": generator.decoder_type != "linear" and not (recurrent and blocks == 1),
         "output_batchnorm": recurrent and bool(generator.output_batchnorm),
         "num_modules": generator.num_modules != blocks,
@@ -203,17 +203,14 @@ def _refuse(generator: _Generator, engine: _Engine, path: str | Path) -> None:
     }
     for name, is_unsupported in unsupported.items():
         if is_unsupported:
-            given = [getattr(o, name) for o in (engine, generator) if hasattr(o, name)]
-            values = " and ".join(dict.fromkeys(f"{name}={_plain(value)!r}" for value in given))
-            raise UserError(f"{path}: {values} cannot be loaded")
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
+            values = [getattr(o, name) for o in (engine, generator) if hasattr(o, name)]
+            values = [list(v) if isinstance(v, tuple) else v for v in values]
+            options = " and ".join(dict.fromkeys(f"{name}={value!r}" for value in values))
+            raise UserError(f"{path}: {options} cannot be loaded")
 
 
 def _kwargs(generator: _Generator, engine: _Engine) -> dict[str, Any]:
-    """Options of ``FilmNet``, but for the sizes of the vocabulary."""
+    """The options of ``FilmNet``, without the vocabulary's sizes."""
     concat = engine.condition_method == "concat"
     blocks, stride = engine.num_modules, engine.stem_stride
     pattern = engine.condition_pattern or [not concat] * blocks
@@ -271,7 +268,7 @@ def _kwargs(generator: _Generator, engine: _Engine) -> dict[str, Any]:
 
 
 def _engine_name(name: str, engine: _Engine) -> str:
-    """The original's name of a weight of stem, blocks or classifier."""
+    """The original name of a weight of the stem, a block or the classifier."""
     part, _, rest = name.partition(".")
     if part == "stem":
         return f"stem.{rest.removeprefix('layers.')}"
@@ -279,7 +276,7 @@ def _engine_name(name: str, engine: _Engine) -> str:
         number, layer, parameter = rest.split(".")
         layer = {"project": "input_proj", "conv": "conv1", "norm": "bn1"}[layer]
         return f"{number}.{layer}.{parameter}"
-    # The original has one list of layers, ``Classifier`` two.
+    # The original classifier has one list of layers; ``Classifier`` has two.
     layers, number, parameter = rest.split(".")
     if layers == "project":
         return f"classifier.{number}.{parameter}"
@@ -292,10 +289,10 @@ def _engine_name(name: str, engine: _Engine) -> str:
 def _decoder_weight(
     name: str, value: Tensor, state: WeightReader, generator: _Generator, kwargs: dict[str, Any]
 ) -> Tensor:
-    """A weight of the FiLM generator, which is ``value`` in ours.
+    """Take a weight of the FiLM generator; ``value`` has the shape of ours.
 
-    The original's output layer computes γ and β of all blocks, and in older versions further
-    numbers; ours only those that are used.
+    The original output layer computes γ and β of all blocks, and further numbers in older versions.
+    Ours computes only those that are used.
     """
     rest = name.removeprefix("film_generator.decoder.")
     if rest.startswith("rnn."):

@@ -1,6 +1,6 @@
-"""Where checkpoints lie: files, runs' folders, and the networks that the package ships.
+"""Find checkpoints: files, runs' folders, and the networks that the package ships.
 
-Nothing here imports torch, so that one that is not there is told at once.
+Nothing here imports torch, so that a missing checkpoint is reported immediately.
 """
 
 from __future__ import annotations
@@ -17,26 +17,27 @@ SUFFIX = ".safetensors"
 
 
 def shipped_networks() -> dict[str, Path]:
-    """The networks that are part of the package, by name."""
+    """The networks that the package ships, by name."""
     folder = Path(str(files("filmvqa.checkpoints") / "weights"))
     return {path.stem: path for path in sorted(folder.glob(f"*{SUFFIX}"))}
 
 
 def shipped_file(name: str | Path) -> Path | None:
-    """The file of the package's network of that name, if there is one, and no file or folder of
-    that name here."""
+    """The file of a shipped network; None if there is none, or a path of that name exists."""
     path = shipped_networks().get(str(name))
     return None if path is None or Path(name).exists() else path
 
 
 def checkpoint_file(path: str | Path) -> Path:
-    """The file that ``path`` means: of a run's folder its best checkpoint, and of the name of a
-    network that the package ships its file, unless there is such a file or folder here.
+    """Find the checkpoint that ``path`` names.
+
+    A run's folder stands for its best checkpoint. The name of a shipped network stands for its
+    file, unless a path of that name exists.
 
     Raises
     ------
     UserError
-        If there is none.
+        If there is no such checkpoint.
     """
     if shipped := shipped_file(path):
         return shipped
@@ -54,5 +55,5 @@ def checkpoint_file(path: str | Path) -> Path:
     return path
 
 
-#: Notes a field that names a checkpoint.
+#: Annotation of a settings field that names a checkpoint.
 CHECKPOINT = Input(lambda path, _: checkpoint_file(path))

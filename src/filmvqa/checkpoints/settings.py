@@ -1,4 +1,4 @@
-"""Checkpoints that are exported and imported: settings of programs."""
+"""Settings of the programs that export and import checkpoints."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from filmvqa.settings.typed import PathText, Positive, ProgramSettings
 
 @dataclass(frozen=True, kw_only=True)
 class ExportSettings(ProgramSettings):
-    """A trained network that is written as one small file, with a model card beside it.
+    """A trained network to write as one small file, with a model card beside it.
 
     Attributes
     ----------
     checkpoint
-        A file, or a run's folder, of which it is ``best.pt``.
+        A checkpoint, or a run's folder for its ``best.pt``.
     output
-        A ``.safetensors`` file; the model card gets its name with ``.md``.
+        The ``.safetensors`` file. The model card has the same name, with ``.md``.
     """
 
     checkpoint: Annotated[PathText, CHECKPOINT]
@@ -29,18 +29,19 @@ class ExportSettings(ProgramSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class ImportSettings(DataProgramSettings):
-    """A checkpoint of the original code that becomes one of this project; ``data`` is where
-    evaluation looks for questions and features by default.
+    """A checkpoint of the original code to convert to one of this project.
+
+    Evaluation reads questions and features from ``data`` by default.
 
     Attributes
     ----------
     source
         The original checkpoint.
     output
-        The checkpoint that is written, with its vocabulary as ``vocab.json`` beside it.
+        The checkpoint to write. Its vocabulary is written beside it as ``vocab.json``.
     padded_length
-        The length to which the questions that it was trained on were padded, by default that of
-        CLEVR's longest: the backward direction of a bidirectional encoder reads the padding.
+        The length to which training questions were padded, by default that of CLEVR's longest
+        question. A bidirectional encoder reads the padding.
     """
 
     source: Annotated[PathText, FILE]

@@ -41,7 +41,7 @@ class FeatureRange:
 
 
 def feature_range(store: FeatureStore, images: Tensor) -> FeatureRange:
-    """Measure the range of the features of sorted images (M,), at most 1,000 of them evenly spaced."""
+    """Measure the range of features of sorted images (M,), of at most 1,000 at equal distances."""
     chosen = images[torch.linspace(0, len(images) - 1, min(_IMAGES, len(images))).long()]
     batches = (chosen[i : i + _BATCH] for i in range(0, len(chosen), _BATCH))
     pooled = torch.cat([store.read(batch).float().mean((2, 3)).cpu() for batch in batches])

@@ -111,20 +111,13 @@ class QuestionTable:
     questions, programs
         Rows of numbers of ``words`` and ``steps``, between those of START and END. A missing
         program is an empty row.
-    answers, families, types, groups
-        ``MISSING`` if a question has none.
-    types
-        Indices into the world's ``type_names``, followed by its ``referring_functions``. If no
-        question has a program, indices into ``own_types``: the sorted type names that the questions
-        themselves give.
-    objects
-        The set of objects that an expression refers to, as bits.
-    groups
-        Numbers of the ``template_files`` that the questions name.
+    answers, families, types, objects, groups
+        ``MISSING`` if a question has none. Types index the world's ``type_names`` followed by its
+        ``referring_functions``; if no question has a program, ``own_types``: the sorted type names
+        that the questions themselves give. ``objects`` are the set that an expression refers to, as
+        bits; ``groups`` are numbers of the ``template_files`` that questions name.
     numbers
         The place of each question in the file.
-    image_names
-        Image names by image index.
     left_out
         How many questions were left out, by what they lack.
     """
@@ -168,12 +161,9 @@ class QuestionTable:
     def leave_out(self, rows: NDArray[np.bool_], lacking: str) -> None:
         """Remove the questions that a mask (N,) selects; ``lacking`` says what they lack."""
         self.questions, self.programs = self.questions.select(~rows), self.programs.select(~rows)
-        for name in (
-            "answers", "families", "groups", "types", "objects", "images", "original_index",
-            "numbers",
-        ):  # fmt: skip
-            column = getattr(self, name)
-            setattr(self, name, array(column.typecode, np.asarray(column)[~rows].tobytes()))
+        for name, column in [*vars(self).items()]:
+            if isinstance(column, array):
+                setattr(self, name, array(column.typecode, np.asarray(column)[~rows].tobytes()))
         images = set(self.images)
         self.image_names = {i: name for i, name in self.image_names.items() if i in images}
         self.left_out[lacking] += int(rows.sum())
@@ -288,8 +278,8 @@ class _TableBuilder:
         table.images.append(index)
         table.image_names[index] = image
         table.numbers.append(number)
-        original = question.question_index
-        table.original_index.append(number if original is None else original)
+        original_index = question.question_index
+        table.original_index.append(number if original_index is None else original_index)
         words = [table.words[word] for word in tokenize(question.question)]
         table.questions.append([self._start, *words, self._end])
         answer, family = question.answer_text(), question.question_family_index
@@ -350,10 +340,8 @@ class _TableBuilder:
 
     def _new_image(self, number: int, question: QuestionRecord) -> int:
         """Register an image that no earlier question is about, and return its index."""
-        image, index = question.image_filename, question.image_index
-        in_name = image_number(image)
-        if index is None:
-            index = in_name
+        image, in_name = question.image_filename, image_number(question.image_filename)
+        index = in_name if question.image_index is None else question.image_index
         if index is None:
             raise ValueError(f"no image_index, and none in its name {image}; {CORRECT}")
         if not 0 <= index < 2**31 - 1:
