@@ -194,8 +194,8 @@ def read_question_table(
     Raises
     ------
     UserError
-        If the JSON is malformed, a record or a program has another shape, an image is missing, or
-        the index and name of an image contradict each other or an earlier question.
+        If JSON or a program is malformed, an image is missing, or an image's index and name
+        contradict each other or an earlier question.
     """
     refuse_table(path)
     records = decode_json(read_bytes(path, FETCH), _File, path, FETCH_AGAIN).questions
@@ -297,8 +297,8 @@ class _TableBuilder:
     def number_families(self) -> None:
         """Give families the numbers of the release, or warn that their numbers are ambiguous.
 
-        CLEVR's generator numbers families from 0 in each template file. The world's own template
-        files determine the release's numbers; for other files there is only the warning.
+        CLEVR's generator numbers families from 0 in each template file. The release's numbers are
+        known for the world's own template files only.
         """
         table, files = self.table, self.table.template_files
         templates = np.array(table.groups, np.int32)
@@ -328,10 +328,8 @@ class _TableBuilder:
         if table.programs.values or not names:
             return
         if len(names) > MAX_TYPES:
-            raise UserError(
-                f"{table.path}: has {len(names):,} values of question_type, and at most "
-                f"{MAX_TYPES} are read; give fewer, or none"
-            )
+            count = f"{len(names):,} values of question_type, and at most {MAX_TYPES} are read"
+            raise UserError(f"{table.path}: has {count}; give fewer, or none")
         if odd := [name for name in names if not name.isprintable()]:
             raise UserError(f"{table.path}: has the question_type {odd[0]!r}; {CORRECT}")
         rank = {self._type_names[name]: i for i, name in enumerate(names)}
