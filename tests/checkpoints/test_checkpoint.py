@@ -33,7 +33,7 @@ BROKEN = b"PK and no more"
         (b"hello", "not a readable checkpoint"),
         ({"weights": {}}, "no checkpoint of this project"),
         ({"format": "filmvqa-checkpoint-2", "weights": {}},
-         r"is 'filmvqa-checkpoint-2', not .*; go on with the version"),
+         r"is 'filmvqa-checkpoint-2', not .*; resume with the version"),
         (OURS, "'model' is missing or broken"),
         (BROKEN, r"\); delete it to train from the beginning"),
     ],
@@ -51,7 +51,7 @@ def test_checkpoints_that_are_none_are_refused(
     if content == BROKEN:
         (tmp_path / "best.pt").touch()
         with pytest.raises(
-            UserError, match=r"\); copy best\.pt over it to go on from there, or del"
+            UserError, match=r"\); copy best\.pt over it to resume from there, or del"
         ):
             load_checkpoint(path)
 

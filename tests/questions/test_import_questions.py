@@ -164,11 +164,11 @@ def test_a_second_time_nothing_is_done_and_other_questions_are_refused(folder: P
     imported(source, folder / "own")
     files = [p for p in (folder / "own").rglob("*.*") if p.is_file()]
     before = {path: path.stat().st_mtime_ns for path in files}
-    assert all(said.endswith("complete already") for said in imported(source, folder / "own"))
+    assert all(said.endswith("already complete") for said in imported(source, folder / "own"))
     assert all(
         path.stat().st_mtime_ns == time for path, time in before.items() if path.name[0] != "."
     )
-    with pytest.raises(UserError, match=r"val_questions.json: is there, of other questions"):
+    with pytest.raises(UserError, match=r"val_questions.json: exists with other questions"):
         imported(write(folder, [*ROWS[:4], {**ROWS[4], "label": 3}]), folder / "own")
 
 

@@ -92,7 +92,7 @@ def test_what_is_there_is_kept_until_its_scenes_change(layout: DatasetLayout) ->
     write(layout)
     target = layout.program_targets_h5("train")
     before = target.read_bytes()
-    assert "complete already" in write(layout)
+    assert "already complete" in write(layout)
     scenes = layout.scene_json("train")
     scenes.write_text(scenes.read_text() + "\n")
     assert "written" in write(layout)
