@@ -1,8 +1,7 @@
-"""The computation of the original code's baselines, written from its description with plain
-functions.
+"""A reference implementation of the original code's baselines, independent of the package.
 
-``checkpoint`` makes a file's content with random weights; ``run`` computes its logits. Independent
-of the package: names, shapes and orders are those of the original's state dictionaries.
+``checkpoint`` makes a file's content with random weights; ``run`` computes its logits. Names,
+shapes and orders are those of the original state dictionaries.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 
 
 def checkpoint(baseline: str, **options: Any) -> dict[str, Any]:
-    """The content of a file with these options and random weights."""
+    """Make the content of a file with these options and random weights."""
     assert set(options) <= DEFAULTS[baseline].keys()
     content: dict[str, Any] = {
         "args": {"model_type": baseline, "feature_dim": "5,6,7"},
@@ -49,7 +48,7 @@ def checkpoint(baseline: str, **options: Any) -> dict[str, Any]:
 
 
 def run(content: dict[str, Any], features: Tensor, questions: Tensor) -> Tensor:
-    """Logits (B, answers)."""
+    """Compute logits (B, answers)."""
     return answer(content, Weights(content["baseline_state"]), features, questions)
 
 

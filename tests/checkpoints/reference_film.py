@@ -1,7 +1,7 @@
-"""The original FiLM code's computation, written from its description with plain functions.
+"""A reference implementation of the original FiLM code, independent of the package.
 
 ``checkpoint`` makes a file's content with random weights; ``run`` computes its γ, β and logits.
-Independent of the package: shapes and orders are those of the original's state dictionaries.
+Shapes and orders are those of the original state dictionaries.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def coordinates(x: Tensor) -> Tensor:
 
 
 class Weights:
-    """Random weights, made as they are asked for and found again under the same names."""
+    """Random weights by name, created at their first use."""
 
     def __init__(self, state: dict[str, Tensor] | None = None) -> None:
         self.making = state is None
@@ -87,7 +87,7 @@ def vocabulary() -> dict[str, dict[str, int]]:
 
 
 def checkpoint(**options: Any) -> dict[str, Any]:
-    """The content of a file with these options and random weights."""
+    """Make the content of a file with these options and random weights."""
     generator = {k: options.get(k, v) for k, v in GENERATOR.items()}
     engine = {k: options.get(k, v) for k, v in ENGINE.items()}
     assert set(options) <= GENERATOR.keys() | ENGINE.keys()
@@ -105,7 +105,7 @@ def checkpoint(**options: Any) -> dict[str, Any]:
 
 
 def run(content: dict[str, Any], features: Tensor, questions: Tensor) -> tuple[Tensor, Tensor]:
-    """γ and β (B, modules, 2 × dim), and logits."""
+    """Compute γ and β (B, modules, 2 × dim), and logits."""
     film = modulate(
         content["program_generator_kwargs"], Weights(content["program_generator_state"]), questions
     )

@@ -1,4 +1,4 @@
-"""Checkpoints that cannot be read."""
+"""Unreadable and unsuitable checkpoints are refused."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from filmvqa.questions.vocabulary import Vocabulary
 from filmvqa.system.errors import UserError
 from tests.training.tiny_runs import Runs
 
-OURS = {"format": FORMAT, "model": {"name": "film"}}
+INCOMPLETE = {"format": FORMAT, "model": {"name": "film"}}
 BROKEN = b"PK and no more"
 
 
@@ -34,11 +34,11 @@ BROKEN = b"PK and no more"
         ({"weights": {}}, "no checkpoint of this project"),
         ({"format": "filmvqa-checkpoint-2", "weights": {}},
          r"is 'filmvqa-checkpoint-2', not .*; resume with the version"),
-        (OURS, "'model' is missing or broken"),
+        (INCOMPLETE, "'model' is missing or broken"),
         (BROKEN, r"\); delete it to train from the beginning"),
     ],
 )  # fmt: skip
-def test_checkpoints_that_are_none_are_refused(
+def test_files_that_are_not_checkpoints_are_refused(
     tmp_path: Path, content: bytes | dict | None, message: str
 ) -> None:
     path = tmp_path / "last.pt"
@@ -60,13 +60,13 @@ def test_checkpoints_that_are_none_are_refused(
     "number", [errno.EACCES, errno.EMFILE, errno.EIO, errno.ENOMEM, errno.ESTALE]
 )
 @pytest.mark.parametrize("reading", [False, True])
-def test_a_checkpoint_that_the_system_refuses_to_read_may_be_whole(
+def test_a_system_error_is_not_reported_as_a_broken_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, reading: bool
 ) -> None:
     path = tmp_path / "last.pt"
     path.write_bytes(b"whatever it is")
 
-    def refuse(self: Path) -> bytes:  # only an error of opening names its file
+    def refuse(self: Path) -> bytes:  # only errors of opening name the file
         raise OSError(number, os.strerror(number), *([] if reading else [str(self)]))
 
     monkeypatch.setattr(Path, "read_bytes", refuse)
@@ -77,7 +77,7 @@ def test_a_checkpoint_that_the_system_refuses_to_read_may_be_whole(
     assert not re.search("delet|copy|train|readable", line.removeprefix(str(path)))
 
 
-def test_too_little_memory_for_a_checkpoint_says_nothing_about_it(
+def test_too_little_memory_is_not_reported_as_a_broken_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "last.pt"
@@ -108,7 +108,7 @@ def test_a_checkpoint_cannot_run_code(tmp_path: Path, monkeypatch) -> None:
     assert not (tmp_path / "evil-was-here").exists()
 
 
-def test_checkpoints_that_do_not_fit_themselves_are_refused(runs: Runs) -> None:
+def test_inconsistent_checkpoints_are_refused(runs: Runs) -> None:
     runs.train(max_steps=8)
     path = runs.folder / "run/last.pt"
     content = load_checkpoint(path)

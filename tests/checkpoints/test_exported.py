@@ -1,4 +1,4 @@
-"""Exported networks: the same answers from a small file."""
+"""Exported networks give the same answers from a small file."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def run(tiny_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_it_answers_as_its_checkpoint(run: Path, tmp_path: Path) -> None:
+def test_an_exported_network_answers_as_its_checkpoint(run: Path, tmp_path: Path) -> None:
     _, report = evaluate_checkpoint(EvaluateSettings(checkpoint=run, split="val"))
     network, card = export_network(run, tmp_path / "net.safetensors")
     assert network.stat().st_size < 0.6 * (run / "best.pt").stat().st_size
@@ -46,7 +46,7 @@ def test_it_answers_as_its_checkpoint(run: Path, tmp_path: Path) -> None:
     assert torch.equal(content["train_images"], before["train_images"])
     model, _ = model_from_checkpoint(content, network)
     original, _ = model_from_checkpoint(before, run)
-    count = sum(weight.numel() for weight in original.parameters())  # no statistics of batch norms
+    count = sum(weight.numel() for weight in original.parameters())  # without batch norm statistics
     assert count < sum(value.numel() for value in before["weights"].values())
     assert f"`film`, {count:,} weights" in text
     for (name, weight), (_, exact) in zip(
@@ -55,7 +55,7 @@ def test_it_answers_as_its_checkpoint(run: Path, tmp_path: Path) -> None:
         assert torch.allclose(weight.float(), exact.float(), rtol=1e-3, atol=1e-6), name
 
 
-def test_the_card_says_what_it_was_trained_on(run: Path) -> None:
+def test_the_card_describes_the_training(run: Path) -> None:
     content = load_checkpoint(run)
     assert len(content["train_images"]) == 30
     generator = {
@@ -85,7 +85,7 @@ def test_the_card_says_what_it_was_trained_on(run: Path) -> None:
     assert "not of CLEVR's" not in clevr
 
 
-def test_what_it_refuses(run: Path, tmp_path: Path) -> None:
+def test_unsuitable_exports_are_refused(run: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"must end in \.safetensors"):
         export_network(run, tmp_path / "net.pt")
     shutil.copy(run / "best.pt", tmp_path)
@@ -98,7 +98,7 @@ def test_what_it_refuses(run: Path, tmp_path: Path) -> None:
         encode_network(content, "run")
 
 
-def test_broken_files(run: Path) -> None:
+def test_broken_networks_are_refused(run: Path) -> None:
     stored = encode_network(load_checkpoint(run), run)
     other = safetensors.torch.save({"a": torch.zeros(2)}, {"filmvqa": json.dumps({"format": "x"})})
     bare = safetensors.torch.save({"a": torch.zeros(2)})
@@ -109,7 +109,7 @@ def test_broken_files(run: Path) -> None:
         decode_network(other, "net.safetensors")
 
 
-def test_a_file_here_goes_before_a_network_of_the_package(
+def test_an_existing_path_takes_precedence_over_a_shipped_network(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

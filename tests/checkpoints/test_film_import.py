@@ -1,4 +1,4 @@
-"""Imported checkpoints: evaluated, asked about pictures, and begun from."""
+"""Imported checkpoints: evaluation, questions about pictures, and starting points of training."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def imported(folder: Path, content: dict[str, Any], backbone: str = "resnet101")
 
 
 def write_data(folder: Path, features: np.ndarray, questions: torch.Tensor, **made: Any) -> None:
-    """A split ``val`` with one question an image, and its features, made as ``made`` says."""
+    """Write a split ``val`` with one question per image, and features with attributes ``made``."""
     with h5py.File(folder / "val_questions.h5", "w") as file:
         file["questions"] = questions.numpy().astype(np.int32)
         file["image_idxs"] = np.arange(len(questions), dtype=np.int32)
@@ -66,7 +66,7 @@ def write_data(folder: Path, features: np.ndarray, questions: torch.Tensor, **ma
         file.attrs.update(spec | made)
 
 
-def test_a_picture_is_asked_about_as_the_original_sees_it(tmp_path: Path) -> None:
+def test_answers_about_a_picture_are_those_of_the_original(tmp_path: Path) -> None:
     torch.manual_seed(0)
     content = checkpoint(**PIXELS)
     vqa = filmvqa.load(imported(tmp_path, content, "pixels"), device="cpu", precision="float32")
@@ -75,14 +75,14 @@ def test_a_picture_is_asked_about_as_the_original_sees_it(tmp_path: Path) -> Non
     tokens = torch.tensor([vqa.vocabulary.encode(question)])
     unit = torch.from_numpy(picture).permute(2, 0, 1)[None].float() / 255
     expected = torch.softmax(run(content, unit, tokens)[1], 1)[0]
-    for asked in (picture, Image.fromarray(picture)):
-        probabilities = vqa.ask(asked, question).probabilities
+    for form in (picture, Image.fromarray(picture)):
+        probabilities = vqa.ask(form, question).probabilities
         ours = [probabilities[name] for name in vqa.vocabulary.answers()]
         assert torch.allclose(torch.tensor(ours), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("baseline", ["FiLM", "CNN+LSTM+SA"])
-def test_stored_pixels_are_evaluated_as_the_original_sees_them(
+def test_answers_about_stored_pixels_are_those_of_the_original(
     baseline: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     torch.manual_seed(0)
@@ -110,7 +110,7 @@ def test_stored_pixels_are_evaluated_as_the_original_sees_them(
 
 
 @pytest.mark.parametrize("std", [ORIGINAL_STD, [0.229, 0.224, 0.225]])
-def test_features_of_another_normalisation_are_told(
+def test_features_of_another_normalisation_are_reported(
     std: list[float], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The original's blue deviation is 0.224, torchvision's 0.225."""
@@ -122,13 +122,12 @@ def test_features_of_another_normalisation_are_told(
     )  # fmt: skip
     _, report = evaluate_checkpoint(EvaluateSettings(checkpoint=target, split="val", device="cpu"))
     assert report is not None
-    told = "how the features of val were made (std [0.229, 0.224, 0.225], not [0.229, 0.224, 0.224"
-    warned = capsys.readouterr().err
-    assert (told in warned) == (std != ORIGINAL_STD)
-    assert any(told in entry for entry in report["not_as_trained_with"]) == (std != ORIGINAL_STD)
+    warning = "how the features of val were made (std [0.229, 0.224, 0.225], not [0.229, 0.224, 0"
+    assert (warning in capsys.readouterr().err) == (std != ORIGINAL_STD)
+    assert any(warning in entry for entry in report["not_as_trained_with"]) == (std != ORIGINAL_STD)
 
 
-def test_what_features_are_made_of_is_known_where_their_shape_tells(tmp_path: Path) -> None:
+def test_the_backbone_is_recorded_if_the_shape_identifies_it(tmp_path: Path) -> None:
     record = load_checkpoint(imported(tmp_path, checkpoint(feature_dim=(1024, 14, 14))))["backbone"]
     assert (record["backbone"], record["stage"]) == ("resnet101", 3)
     assert record["std"] == ORIGINAL_STD
@@ -147,10 +146,10 @@ def test_what_features_are_made_of_is_known_where_their_shape_tells(tmp_path: Pa
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16])
 @pytest.mark.parametrize("counters", [True, False])
-def test_training_begins_from_an_import_of_any_type_and_version_of_torch(
+def test_training_starts_from_an_import_of_any_dtype_and_torch_version(
     dtype: torch.dtype, counters: bool, tmp_path: Path
 ) -> None:
-    """Imports of older versions of this project kept the type and lacked the counters."""
+    """Imports of older versions of this project keep the dtype and lack the counters."""
     target = imported(tmp_path, checkpoint())
     content = load_checkpoint(target)
     content["weights"] = {
@@ -170,24 +169,25 @@ def test_training_begins_from_an_import_of_any_type_and_version_of_torch(
         if name in content["weights"] and name != "encoder.embedding.weight":
             assert torch.equal(value, content["weights"][name].to(value.dtype)), name
     embedding = model.encoder.embedding.weight.detach()
-    known = content["weights"]["encoder.embedding.weight"].float()
-    assert torch.equal(embedding[: len(known)], known)
-    # The original: N(0, 0.01²), 1,200 numbers here.
-    assert embedding[len(known) :].std().item() == pytest.approx(0.01, rel=0.1)
+    old_rows = content["weights"]["encoder.embedding.weight"].float()
+    assert torch.equal(embedding[: len(old_rows)], old_rows)
+    # As in the original, from N(0, 0.01²): 1,200 numbers here.
+    assert embedding[len(old_rows) :].std().item() == pytest.approx(0.01, rel=0.1)
 
 
-def test_beginning_from_other_features_is_told(
+def test_starting_from_other_features_is_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     target = imported(tmp_path, checkpoint(feature_dim=(1024, 14, 14)))
     content = load_checkpoint(target)
     model, vocabulary = model_from_checkpoint(content, target)
-    for std, told in ((0.224, ""), (0.225, "std [0.229, 0.224, 0.225], not [0.229, 0.224, 0.224]")):
-        made = content["backbone"] | {"std": [0.229, 0.224, std]}
-        warm_start(model, "film", target, vocabulary, feature_spec=made)
-        warned = capsys.readouterr().err
-        assert ("warning: " in warned) == bool(told)
-        assert told in warned
+    other = "std [0.229, 0.224, 0.225], not [0.229, 0.224, 0.224]"
+    for std, warning in ((0.224, ""), (0.225, other)):
+        spec = content["backbone"] | {"std": [0.229, 0.224, std]}
+        warm_start(model, "film", target, vocabulary, feature_spec=spec)
+        stderr = capsys.readouterr().err
+        assert ("warning: " in stderr) == bool(warning)
+        assert warning in stderr
 
 
 def test_another_range_of_pixels_is_refused(tmp_path: Path) -> None:

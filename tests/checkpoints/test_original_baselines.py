@@ -1,4 +1,4 @@
-"""Checkpoints of the original code's baselines give its numbers."""
+"""Checkpoints of the original code's baselines give the original numbers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NAMES = ("LSTM", "CNN+LSTM", "CNN+LSTM+SA")
 
 
 def assert_same(path: Path, baseline: str, **options: Any) -> torch.Tensor:
-    """The logits, once they are known to be the reference's."""
+    """Check that the logits are the reference's, and return them."""
     content = checkpoint(baseline, **options)
     torch.save(content, path)
     model, _ = load_original_film(path)
@@ -47,12 +47,12 @@ ONE_AT_A_TIME: list[tuple[str, dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("baseline", "options"), ONE_AT_A_TIME, ids=str)
-def test_each_option_gives_the_originals_numbers(
+def test_each_option_gives_the_original_numbers(
     baseline: str, options: dict, tmp_path: Path
 ) -> None:
     torch.manual_seed(0)
     logits = assert_same(tmp_path / "baseline.pt", baseline, **options)
-    assert not torch.allclose(logits[0], logits[1])  # a dead network would agree with anything
+    assert not torch.allclose(logits[0], logits[1])  # not a network with constant output
 
 
 @settings(max_examples=30)
@@ -71,7 +71,7 @@ def test_each_option_gives_the_originals_numbers(
     }),
     seed=st.integers(0, 2**31),
 )  # fmt: skip
-def test_options_together_give_the_originals_numbers(
+def test_combined_options_give_the_original_numbers(
     baseline: str, classifier: dict, cnn: dict, seed: int,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:  # fmt: skip
@@ -80,7 +80,7 @@ def test_options_together_give_the_originals_numbers(
     assert_same(tmp_path_factory.mktemp("b") / "baseline.pt", baseline, **options)
 
 
-def test_options_left_out_have_the_originals_defaults(tmp_path: Path) -> None:
+def test_missing_options_have_the_original_defaults(tmp_path: Path) -> None:
     content = checkpoint("CNN+LSTM", rnn_num_layers=2, cnn_pooling="maxpool2")
     for key in ("rnn_num_layers", "rnn_dropout", "cnn_pooling", "cnn_num_res_blocks",
                 "cnn_res_block_dim", "fc_use_batchnorm", "fc_dropout"):  # fmt: skip
@@ -92,8 +92,8 @@ def test_options_left_out_have_the_originals_defaults(tmp_path: Path) -> None:
     assert (kwargs["pool"], kwargs["num_res_blocks"]) == ("maxpool2", 0)
 
 
-def test_dropout_stands_where_the_originals_does(tmp_path: Path) -> None:
-    """In training mode: of the classifier's input, of hidden layers, and between LSTM layers."""
+def test_dropout_is_where_the_original_has_it(tmp_path: Path) -> None:
+    """On the classifier's input, after hidden layers, and between LSTM layers."""
     torch.save(checkpoint("LSTM", fc_dropout=0.5, rnn_dropout=0.25, fc_dims=(6, 5)),
                tmp_path / "b.pt")  # fmt: skip
     model, _ = load_original_film(tmp_path / "b.pt")

@@ -1,4 +1,4 @@
-"""Checkpoints of the original FiLM code give its numbers."""
+"""Checkpoints of the original FiLM code give the original numbers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ LSTM = baseline_checkpoint("LSTM")
 
 
 def batch(feature_dim: tuple[int, ...], width: int = 46) -> tuple[torch.Tensor, torch.Tensor]:
-    """Features and questions, padded to CLEVR's longest or to ``width``."""
+    """Features and questions, padded to ``width`` (the default is CLEVR's longest question)."""
     questions = torch.zeros(5, width, dtype=torch.int64)
     for row, length in zip(questions, (3, width, 12, width - 1, 1), strict=True):
         row[:length] = torch.randint(1, WORDS, (length,))
@@ -34,7 +34,7 @@ def batch(feature_dim: tuple[int, ...], width: int = 46) -> tuple[torch.Tensor, 
 
 
 def assert_loads_as(content: dict[str, Any], path: Path, width: int = 46) -> torch.Tensor:
-    """The logits of a file's model, once they are known to be the reference's for some content."""
+    """Check that a file's model gives the reference's logits for ``content``, and return them."""
     model, vocabulary = load_original_film(path)
     assert not model.training
     assert {weight.dtype for weight in model.parameters()} == {torch.float32}
@@ -104,10 +104,10 @@ ONE_AT_A_TIME: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("options", ONE_AT_A_TIME, ids=str)
-def test_each_option_gives_the_originals_numbers(options: dict, tmp_path: Path) -> None:
+def test_each_option_gives_the_original_numbers(options: dict, tmp_path: Path) -> None:
     torch.manual_seed(0)
     logits = assert_same(tmp_path / "film.pt", **options)
-    assert not torch.allclose(logits[0], logits[1])  # a dead network would agree with anything
+    assert not torch.allclose(logits[0], logits[1])  # not a network with constant output
 
 
 COMBINED = st.fixed_dictionaries({
@@ -136,14 +136,14 @@ COMBINED = st.fixed_dictionaries({
 
 @examples(40)
 @given(options=COMBINED, seed=st.integers(0, 2**31))
-def test_options_together_give_the_originals_numbers(
+def test_combined_options_give_the_original_numbers(
     options: dict, seed: int, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     torch.manual_seed(seed)
     assert_same(tmp_path_factory.mktemp("o") / "film.pt", **options)
 
 
-def test_the_original_codes_own_file(shared: Path) -> None:
+def test_a_file_of_the_original_code(shared: Path) -> None:
     model, vocabulary = load_original_film(shared / "reference/film_original_small.pt")
     arrays = np.load(shared / "reference/film_original_small.npz")
     rows = torch.from_numpy(arrays["questions"]).long()
@@ -155,19 +155,19 @@ def test_the_original_codes_own_file(shared: Path) -> None:
     assert len(vocabulary["question_token_to_idx"]) == 93
 
 
-def test_options_left_out_have_the_originals_defaults(tmp_path: Path) -> None:
+def test_missing_options_have_the_original_defaults(tmp_path: Path) -> None:
     content = checkpoint(stem_num_layers=2, stem_batchnorm=False, classifier_batchnorm=False,
                          module_batchnorm=False, classifier_downsample="maxpool2")  # fmt: skip
     full = content["execution_engine_kwargs"]
     left_out = {"stem_num_layers", "stem_batchnorm", "classifier_batchnorm", "module_batchnorm",
                 "classifier_downsample", "condition_method", "use_coords"}  # fmt: skip
-    given = {key: value for key, value in full.items() if key not in left_out}
-    torch.save(content | {"execution_engine_kwargs": given}, tmp_path / "old.pt")
+    others = {key: value for key, value in full.items() if key not in left_out}
+    torch.save(content | {"execution_engine_kwargs": others}, tmp_path / "old.pt")
     assert_loads_as(content, tmp_path / "old.pt")
 
 
 def with_options(**options: Any) -> dict[str, Any]:
-    """A file whose options are changed after its weights were made."""
+    """A file whose options no longer fit its weights."""
     content = checkpoint()
     for side in ("program_generator_kwargs", "execution_engine_kwargs"):
         content[side] |= {k: v for k, v in options.items() if k in content[side]}
@@ -215,7 +215,7 @@ def with_fewer_words() -> dict[str, Any]:
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )  # fmt: skip
-def test_what_cannot_be_loaded_is_refused_by_name(
+def test_unsuitable_files_are_refused(
     content: dict | bytes | None, message: str, tmp_path: Path
 ) -> None:
     path = tmp_path / "film.pt"
@@ -227,7 +227,7 @@ def test_what_cannot_be_loaded_is_refused_by_name(
         load_original_film(path)
 
 
-def test_missing_and_strange_weights_are_named(tmp_path: Path) -> None:
+def test_missing_and_unexpected_weights_are_named(tmp_path: Path) -> None:
     path = tmp_path / "film.pt"
     film, lstm = checkpoint(), baseline_checkpoint("LSTM")
     for content, entry in (
@@ -247,10 +247,10 @@ def test_missing_and_strange_weights_are_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("protocol", [2, 4, 5])
-def test_torch_does_not_warn_beside_our_line(
+def test_torchs_warnings_are_suppressed(
     protocol: int, tmp_path: Path, recwarn: pytest.WarningsRecorder
 ) -> None:
-    """It says on lines of its own that it may not know a protocol of pickle."""
+    """torch warns about pickle protocols that it may not support."""
     (tmp_path / "a.pt").write_bytes(pickle.dumps({"a": 1}, protocol))
     with pytest.raises(UserError, match=r"a\.pt: not a readable checkpoint"):
         load_original_film(tmp_path / "a.pt")
@@ -269,7 +269,7 @@ STRANGE = [None, "x", -1, 0, 3, 10**9, 2.5, float("nan"), True, [], {}, ["a"], {
     delete=st.booleans(),
     strange=st.sampled_from(range(len(STRANGE))),
 )
-def test_a_strange_file_is_read_or_refused_in_a_line(
+def test_a_damaged_file_is_read_or_refused_in_one_line(
     data: st.DataObject, make: str, delete: bool, strange: int,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:  # fmt: skip
@@ -295,10 +295,10 @@ def test_a_strange_file_is_read_or_refused_in_a_line(
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
-def test_other_types_and_versions_of_torch_give_the_same_model(
+def test_other_dtypes_and_torch_versions_give_the_same_model(
     dtype: torch.dtype, tmp_path: Path
 ) -> None:
-    """torch 0.2 has no ``num_batches_tracked``, and writes another format of file."""
+    """torch 0.2 has no ``num_batches_tracked``, and writes another file format."""
     content = checkpoint()
     old = dict(content)
     for entry in ("program_generator_state", "execution_engine_state"):
@@ -312,7 +312,7 @@ def test_other_types_and_versions_of_torch_give_the_same_model(
     assert_loads_as(content, tmp_path / "old.pt")
 
 
-def test_a_file_that_cannot_be_read_now_is_not_called_broken(
+def test_a_system_error_is_not_reported_as_a_broken_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     torch.save(checkpoint(), tmp_path / "film.pt")
@@ -321,5 +321,5 @@ def test_a_file_that_cannot_be_read_now_is_not_called_broken(
         patched.setattr("builtins.open", Mock(side_effect=denied))
         with pytest.raises(UserError, match=r"cannot be read .*Permission denied") as refusal:
             load_original_film(tmp_path / "film.pt")
-    for harm in ("delete", "again from", "not a readable checkpoint"):
-        assert harm not in str(refusal.value)
+    for words in ("delete", "again from", "not a readable checkpoint"):
+        assert words not in str(refusal.value)

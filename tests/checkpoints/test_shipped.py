@@ -1,4 +1,4 @@
-"""The networks of the package answer fresh questions as well as their cards say."""
+"""Shipped networks answer new questions as well as their cards state."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SIZE = (480, 320)
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """50 pictures with 4 questions each that no network has seen: another seed."""
+    """50 pictures with 4 questions each, of a seed that no network was trained on."""
     folder = tmp_path_factory.mktemp("fresh")
     images = "data.generator.images={train: 0, val: 50, test: 0}"
     succeed("generate_clevr.py", "data=two_cores", "data.root=world", images,
@@ -35,14 +35,14 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("name", shipped_networks())
-def test_it_answers_fresh_questions_as_its_card_says(name: str, world: Path) -> None:
+def test_it_answers_new_questions_as_its_card_states(name: str, world: Path) -> None:
     card = shipped_networks()[name].with_suffix(".md").read_text(encoding="utf-8")
     num_weights = sum(w.numel() for w in filmvqa.load(name, device="cpu").model.parameters())
     assert f"`film`, {num_weights:,} weights, " in card
     stated = float(re.search(r"\| overall \| ([0-9.]+) \(", card)[1]) / 100
     questions = read_questions(world / "questions/CLEVR_val_questions.json").questions
     assert len(questions) == 200
-    # 3.3 standard deviations of 200 questions: once in a thousand sets.
+    # 3.3 standard deviations of 200 questions, exceeded once in a thousand sets.
     tolerance = 3.3 * math.sqrt(stated * (1 - stated) / 200)
     assert abs(share_correct(name, world / "images/val", questions) - stated) < tolerance
 
@@ -70,17 +70,16 @@ def share_correct(name: str, images: Path, questions: list[Question]) -> float:
     answers = vqa.ask_all(
         [images / q.image_filename for q in questions], [q.question for q in questions]
     )
-    right = sum(a.text == q.answer for a, q in zip(answers, questions, strict=True))
-    return right / len(questions)
+    return sum(a.text == q.answer for a, q in zip(answers, questions, strict=True)) / len(questions)
 
 
 @pytest.mark.parametrize("name", shipped_networks())
-def test_questions_are_preprocessed_by_its_vocabulary(name: str, world: Path) -> None:
+def test_its_vocabulary_preprocesses_questions(name: str, world: Path) -> None:
     succeed("preprocess_questions.py", "data=two_cores", f"data.root={world}", f"vocab={name}",
             cwd=world)  # fmt: skip
     vocabulary = Vocabulary.load(world / "h5/vocab.json")
     assert vocabulary.to_dict() == load_checkpoint(name)["vocabulary"]
-    vocabulary.save(world / "words.txt")  # a vocabulary's file may have any other name
+    vocabulary.save(world / "words.txt")  # a vocabulary file may have any name
     succeed("preprocess_questions.py", "data=two_cores", f"data.root={world}", "vocab=words.txt",
             cwd=world)  # fmt: skip
 

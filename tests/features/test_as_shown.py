@@ -1,4 +1,4 @@
-"""One picture in many ways of storing it: always the pixels that viewers show."""
+"""A picture in any format gives the pixels that viewers show."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from filmvqa.system.errors import UserError
 from tests.conftest import examples
 
 UPRIGHT = np.random.default_rng(0).integers(0, 256, (16, 24, 3), np.uint8)
-#: How a picture is stored that EXIF's value turns upright.
+#: How a picture is stored with each EXIF orientation.
 STORED = {
     1: lambda p: p, 2: lambda p: p[:, ::-1], 3: lambda p: p[::-1, ::-1], 4: lambda p: p[::-1],
     5: lambda p: p.swapaxes(0, 1), 6: lambda p: np.rot90(p, 1), 7: lambda p: np.rot90(p.swapaxes(0, 1), 2),
@@ -46,7 +46,7 @@ def shown(content: bytes) -> np.ndarray:
 
 
 def png(depth: int, kind: int, width: int, rows: bytes, transparent: bytes = b"") -> bytes:
-    """A PNG chunk by chunk, of kinds that Pillow does not write."""
+    """Write a PNG of a type that Pillow does not write."""
 
     def chunk(name: bytes, data: bytes) -> bytes:
         checksum = struct.pack(">I", zlib.crc32(name + data))
@@ -63,8 +63,8 @@ def png(depth: int, kind: int, width: int, rows: bytes, transparent: bytes = b""
 
 @pytest.mark.parametrize("orientation", STORED)
 @pytest.mark.parametrize("format", ["PNG", "TIFF", "WEBP"])
-def test_turned_by_exif(tmp_path: Path, orientation: int, format: str) -> None:
-    """By each way to a file's pixels."""
+def test_pictures_are_turned_by_exif(tmp_path: Path, orientation: int, format: str) -> None:
+    """By each function that reads pixels."""
     options = {"lossless": True} if format == "WEBP" else {}
     content = turned(orientation, format=format, **options)
     assert np.array_equal(shown(content), UPRIGHT)
@@ -78,7 +78,7 @@ def test_turned_by_exif(tmp_path: Path, orientation: int, format: str) -> None:
         assert np.array_equal(load_mask(path, (16, 24))[0], UPRIGHT[..., 0])
 
 
-def test_images_of_a_split_have_one_size_as_they_are_shown(tmp_path: Path) -> None:
+def test_images_of_a_split_have_one_size_after_turning(tmp_path: Path) -> None:
     (tmp_path / "x_0.jpg").write_bytes(turned(6, format="JPEG"))
     (tmp_path / "x_1.png").write_bytes(encoded(Image.fromarray(UPRIGHT)))
     assert len(list_images(tmp_path)) == 2
@@ -90,7 +90,7 @@ def test_images_of_a_split_have_one_size_as_they_are_shown(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("exif", [b"", b"Exif\0\0", b"Exif\0\0II*\0garbage!" * 3, b"nothing"])
-def test_a_broken_exif_says_nothing(exif: bytes) -> None:
+def test_broken_exif_is_ignored(exif: bytes) -> None:
     assert np.array_equal(shown(encoded(Image.fromarray(UPRIGHT), exif=exif)), UPRIGHT)
 
 
@@ -115,21 +115,20 @@ STORED_GREY: dict[str, Callable[[], bytes]] = {
 
 
 @pytest.mark.parametrize("kind", STORED_GREY)
-def test_grey(kind: str) -> None:
+def test_grey_of_any_format(kind: str) -> None:
     assert np.array_equal(shown(STORED_GREY[kind]()), np.stack([GREY] * 3, 2))
 
 
 def test_sixteen_bits_are_rounded() -> None:
-    every = np.arange(2**16, dtype=np.uint16).reshape(256, 256)
-    found = shown(encoded(Image.fromarray(every)))[..., 0]
-    assert np.array_equal(found, np.round(every / 257))
+    values = np.arange(2**16, dtype=np.uint16).reshape(256, 256)
+    assert np.array_equal(shown(encoded(Image.fromarray(values)))[..., 0], np.round(values / 257))
 
 
 @given(colours=st.lists(st.tuples(*[st.integers(0, 255)] * 3), min_size=2, max_size=2),
        alpha=st.integers(0, 255), mode=st.sampled_from(["RGBA", "RGBa", "LA", "La"]))  # fmt: skip
 @examples(60)
-def test_transparent_parts_are_over_white(colours, alpha: int, mode: str) -> None:
-    """Whatever is stored under them counts as much as it is seen, and what is opaque stays."""
+def test_transparent_parts_are_put_over_white(colours, alpha: int, mode: str) -> None:
+    """Opaque parts stay; hidden colours have no effect."""
     picture = np.concatenate([UPRIGHT, np.full((16, 24, 1), 255, np.uint8)], 2)
     pictures = []
     for colour in colours:
@@ -171,21 +170,18 @@ def test_a_transparent_grey_of_any_depth() -> None:
             for i in range(width)
         ]
         expected = [255 if value == key else round(value * 255 / (2**depth - 1)) for value in raw]
-        found = shown(png(depth, 0, width, rows, struct.pack(">H", key)))
-        assert found[0, :, 0].tolist() == expected, depth
+        pixels = shown(png(depth, 0, width, rows, struct.pack(">H", key)))
+        assert pixels[0, :, 0].tolist() == expected, depth
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGBX", "CMYK", "YCbCr", "LAB", "HSV"])
 def test_opaque_pictures_are_as_pillow_shows_them(mode: str) -> None:
-    image = Image.fromarray(UPRIGHT)
-    image = (
-        image.convert("RGB" if mode != "LAB" else "LAB") if mode == "LAB" else image.convert(mode)
-    )
+    image = Image.fromarray(UPRIGHT).convert(mode)
     assert np.array_equal(np.asarray(as_shown(image, "x")), np.asarray(image.convert("RGB")))
 
 
 def test_inverted_cmyk_of_adobe() -> None:
-    """Photoshop's JPEGs have the inverted inks, and say so; viewers turn them."""
+    """Photoshop's JPEGs have inverted inks, and record it; viewers invert them back."""
     flat = Image.new("RGB", (24, 16), (200, 30, 90))
     content = encoded(flat.convert("CMYK"), "JPEG", quality=100)
     assert b"Adobe" in content
@@ -204,7 +200,7 @@ UNCLEAR: dict[str, tuple[Callable[[], bytes], str]] = {
 
 
 @pytest.mark.parametrize("kind", UNCLEAR)
-def test_what_shows_no_one_picture_is_refused_by_name(tmp_path: Path, kind: str) -> None:
+def test_files_without_a_single_clear_picture_are_refused(tmp_path: Path, kind: str) -> None:
     make, match = UNCLEAR[kind]
     path = tmp_path / f"x_0.{'png' if kind == 'PNG' else 'gif'}"
     path.write_bytes(make())
@@ -223,7 +219,7 @@ def test_a_photograph_with_a_preview_is_the_photograph() -> None:
     assert shown(content).shape == UPRIGHT.shape
 
 
-def test_a_users_picture_stays_as_it_is() -> None:
+def test_as_shown_does_not_change_its_argument() -> None:
     image = Image.open(io.BytesIO(turned(6)))
     before = image.size, image.mode, dict(image.info)
     as_shown(image, "x")

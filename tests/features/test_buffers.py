@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import mmap
 import os
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -19,20 +20,20 @@ STEP = st.tuples(
 
 
 @given(steps=st.lists(STEP, min_size=1, max_size=30))
-def test_nobody_is_lent_what_another_holds(steps: list) -> None:
-    """Six holders take tensors and let others go, in any order: each keeps what it wrote."""
+def test_memory_in_use_is_never_reused(steps: list) -> None:
+    """Six holders take and release tensors in any order; each keeps what it wrote."""
     buffers, held = Buffers(), {}
     for k, (holder, count, dtype, memory_format) in enumerate(steps):
         tensor = buffers.empty((count, 3, 4, 5), dtype, memory_format)
         assert (tensor.shape, tensor.dtype) == ((count, 3, 4, 5), dtype)
         assert tensor.is_contiguous(memory_format=memory_format)
-        held[holder] = (k, tensor.fill_(k)[:, 1:])  # a view is enough to hold it
+        held[holder] = (k, tensor.fill_(k)[:, 1:])  # a view keeps the memory in use
         del tensor
         for number, kept in held.values():
             assert (kept == number).all()
 
 
-def test_what_was_let_go_is_lent_again() -> None:
+def test_unused_memory_is_reused() -> None:
     buffers, places = Buffers(), set()
     for count in (8, 3, 8, 1):
         tensors = [buffers.empty((n, 2, 8, 8), torch.float32) for n in (8, count)]
@@ -41,7 +42,7 @@ def test_what_was_let_go_is_lent_again() -> None:
     assert len(places) == 2
 
 
-def test_no_room_is_an_error_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_allocation_is_a_memory_error(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: int) -> None:
         raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
 
@@ -50,19 +51,14 @@ def test_no_room_is_an_error_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
         Buffers().empty((1, 2, 3, 1), torch.uint8)
 
 
-def test_released_memory_is_not_lent_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    taken, take = [], mmap.mmap
-
-    def noted(*arguments: int) -> mmap.mmap:
-        taken.append(arguments)
-        return take(*arguments)
-
-    monkeypatch.setattr(mmap, "mmap", noted)
+def test_released_memory_is_not_reused(monkeypatch: pytest.MonkeyPatch) -> None:
+    allocate = Mock(wraps=mmap.mmap)
+    monkeypatch.setattr(mmap, "mmap", allocate)
     buffers = Buffers()
     for _ in range(2):
-        held, let_go = (buffers.empty((1, 2, 3, 1), torch.uint8) for _ in range(2))
-        del let_go
+        held, unused = (buffers.empty((1, 2, 3, 1), torch.uint8) for _ in range(2))
+        del unused
         buffers.release()
         assert held.fill_(7).sum() == 42
         del held
-    assert len(taken) == 3  # what was held at the release is lent again
+    assert allocate.call_count == 3  # memory that was in use at the release is reused

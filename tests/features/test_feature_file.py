@@ -1,4 +1,4 @@
-"""The feature file: gone on with, read by image, and files of other projects."""
+"""Feature files: resuming them, reading them by image, and files of other projects."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from filmvqa.features.store import open_feature_store
 from filmvqa.system.errors import UserError
 from tests.conftest import examples
 
-#: Advice that costs its reader what may be whole.
+#: Advice that would destroy an intact file.
 DESTRUCTIVE = re.compile(r"delet|remov|\brm\b|(make|fetch) (it|them)\b|made again|make it again")
 SHAPE = (9, 3, 4, 4)
 MAPS = np.random.default_rng(0).integers(1, 200, SHAPE).astype(np.float16)
@@ -40,7 +40,7 @@ ATTRIBUTES: dict[str, Any] = {
 
 
 def write(path: Path, names: dict[int, str] = NAMES, count: int | None = None) -> bytes:
-    """A feature file with its first ``count`` rows done."""
+    """Write a feature file whose first ``count`` rows are done."""
     with open_writer(path, ATTRIBUTES, (len(names), *SHAPE[1:]), "float16", names) as writer:
         writer.write(torch.from_numpy(MAPS[: count or len(names)]))
     return path.read_bytes()
@@ -51,7 +51,7 @@ def row_of(path: Path, image: int) -> np.ndarray:
         return store.read(torch.tensor([image])).numpy()[0]
 
 
-# An unfinished file.
+# Unfinished files.
 
 
 @pytest.fixture
@@ -60,14 +60,14 @@ def partial(tmp_path: Path) -> Path:
     return tmp_path / "f.h5.partial"
 
 
-def go_on(path: Path, **changed: Any) -> None:
+def resume(path: Path, **changed: Any) -> None:
     with open_writer(path, ATTRIBUTES | changed, SHAPE, "float16", NAMES) as writer:
         writer.write(torch.from_numpy(MAPS[writer.num_done :]))
 
 
-def test_an_unfinished_file_is_gone_on_with(partial: Path) -> None:
+def test_an_unfinished_file_is_resumed(partial: Path) -> None:
     file_id = partial.stat().st_ino
-    go_on(partial)
+    resume(partial)
     assert partial.stat().st_ino == file_id
     assert np.array_equal(row_of(partial, 2), MAPS[2])
     assert np.array_equal(row_of(partial, 8), MAPS[8])
@@ -82,25 +82,24 @@ def refused_and_kept(work: Callable[[], Any], path: Path, match: str) -> None:
     assert path.read_bytes() == before
 
 
-def test_an_unfinished_file_that_another_has_open_is_kept(partial: Path) -> None:
-    with open(partial, "rb") as stream:  # HDF5 of another process locks it so
+def test_an_unfinished_file_that_another_process_has_open_is_kept(partial: Path) -> None:
+    with open(partial, "rb") as stream:  # the lock that HDF5 of another process would take
         fcntl.flock(stream, fcntl.LOCK_SH)
-        refused_and_kept(lambda: go_on(partial), partial, "process that has it open")
-    go_on(partial)
+        refused_and_kept(lambda: resume(partial), partial, "process that has it open")
+    resume(partial)
 
 
-TROUBLE = (
+SYSTEM_ERRORS = (
     errno.EAGAIN, errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO,
     errno.ENOLCK, errno.ESTALE,
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("number", TROUBLE)
+@pytest.mark.parametrize("number", SYSTEM_ERRORS)
 @pytest.mark.parametrize("suffix", [".partial", ""])
-def test_no_trouble_of_the_system_costs_a_file(
+def test_system_errors_keep_unfinished_and_finished_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, suffix: str
 ) -> None:
-    """Neither the unfinished nor the finished file, whatever is done with it."""
     path, folder = tmp_path / f"f.h5{suffix}", tmp_path / "images"
     folder.mkdir()
     Image.new("RGB", (4, 4)).save(folder / "CLEVR_val_000000.png")
@@ -112,42 +111,40 @@ def test_no_trouble_of_the_system_costs_a_file(
         raise OSError(number, f"Unable to open file (errno = {number}, error message = 'x')")
 
     monkeypatch.setattr(h5py, "File", fail)
-    extraction = lambda **options: Extraction(  # noqa: E731
-        folder, tmp_path / "f.h5", "val", build_backbone("pixels"), (4, 4), **options
-    )
-    for work in (
-        lambda: extraction().run(),
-        lambda: extraction(settings=ExtractionSettings(precision="float32")).run(),
-        lambda: open_feature_file(path),
-    ):
+
+    def extract(precision: str = "auto") -> None:
+        settings, backbone = ExtractionSettings(precision=precision), build_backbone("pixels")
+        Extraction(folder, tmp_path / "f.h5", "val", backbone, (4, 4), settings=settings).run()
+
+    for work in (extract, lambda: extract("float32"), lambda: open_feature_file(path)):
         refused_and_kept(work, path, re.escape(os.strerror(number)))
     assert path.read_bytes() == content
 
 
-def test_an_unfinished_file_made_otherwise_is_kept(partial: Path) -> None:
+def test_an_unfinished_file_with_other_attributes_is_kept(partial: Path) -> None:
     for key, value, words in (
         ("weights_sha256", "1", "content of the weights"),
         ("image_names_sha256", "1", "set of images"),
         ("precision", "y", r"precision \(x there, y now\)"),
     ):
         refused_and_kept(
-            lambda key=key, value=value: go_on(partial, **{key: value}),
+            lambda key=key, value=value: resume(partial, **{key: value}),
             partial, f"features of 4 images of another {words}; .*move it away",
         )  # fmt: skip
 
 
-def test_an_unfinished_file_without_features_is_nothing_to_lose(tmp_path: Path, capsys) -> None:
+def test_an_unfinished_file_without_features_is_replaced(tmp_path: Path, capsys) -> None:
     path = tmp_path / "f.h5.partial"
     open_writer(path, ATTRIBUTES, SHAPE, "float16", NAMES).__exit__(None)
-    go_on(path, weights="y")
+    resume(path, weights="y")
     assert np.array_equal(row_of(path, 8), MAPS[8])
     assert not capsys.readouterr().err
 
 
-def test_only_broken_content_is_made_anew(partial: Path, capsys) -> None:
+def test_a_broken_unfinished_file_is_replaced(partial: Path, capsys) -> None:
     for content in (b"", b"hello", partial.read_bytes()[:1000]):
         partial.write_bytes(content)
-        go_on(partial)
+        resume(partial)
         assert "is damaged" in capsys.readouterr().err
         assert np.array_equal(row_of(partial, 0), MAPS[0])
 
@@ -155,8 +152,8 @@ def test_only_broken_content_is_made_anew(partial: Path, capsys) -> None:
 # HDF5's index.
 
 
-def piece(row: int, size: int = MAPS[0].nbytes, mask: int = 0, last: int = 0) -> bytes:
-    """The key of a row in the index: size, filter mask, and the place in the dataset."""
+def index_key(row: int, size: int = MAPS[0].nbytes, mask: int = 0, last: int = 0) -> bytes:
+    """The key of a row in the index: size, filter mask, and the position in the dataset."""
     return struct.pack("<II5Q", size, mask, row, 0, 0, last, 0)
 
 
@@ -168,12 +165,12 @@ def offset_of(path: Path, row: int) -> int:
 @pytest.mark.parametrize(
     "change",
     [
-        lambda key, offset: piece(288230376151711752) + offset,
-        lambda key, offset: piece(9) + offset,
-        lambda key, offset: piece(2) + offset,  # twice
-        lambda key, offset: piece(3, last=1) + offset,
-        lambda key, offset: piece(3, size=8) + offset,
-        lambda key, offset: piece(3, mask=1) + offset,
+        lambda key, offset: index_key(288230376151711752) + offset,
+        lambda key, offset: index_key(9) + offset,
+        lambda key, offset: index_key(2) + offset,  # listed twice
+        lambda key, offset: index_key(3, last=1) + offset,
+        lambda key, offset: index_key(3, size=8) + offset,
+        lambda key, offset: index_key(3, mask=1) + offset,
         lambda key, offset: key + struct.pack("<Q", 2**62),
         lambda key, offset: key + struct.pack("<Q", 10**6),
         lambda key, offset: key + struct.pack("<Q", 16),  # HDF5's superblock
@@ -182,21 +179,21 @@ def offset_of(path: Path, row: int) -> int:
     ],
 )
 def test_every_number_of_the_index_is_checked(tmp_path: Path, change) -> None:
-    """Nothing is read or written at a place that cannot be a row's."""
+    """Nothing is read or written at an impossible offset."""
     path = tmp_path / "f.h5.partial"
     content = write(path)
     offset = struct.pack("<Q", offset_of(path, 3))
-    assert content.count(piece(3) + offset) == 1
-    harmed = content.replace(piece(3) + offset, change(piece(3), offset))
-    path.write_bytes(harmed)
+    key = index_key(3)
+    assert content.count(key + offset) == 1
+    path.write_bytes(content.replace(key + offset, change(key, offset)))
     with pytest.raises(UserError, match=r"f\.h5\.partial: (its index )?is damaged"):
         open_feature_file(path)
-    go_on(path)  # made anew
+    resume(path)  # which replaces it
     assert np.array_equal(row_of(path, 3), MAPS[3])
 
 
 @pytest.mark.parametrize("offset", [8, 10**6, 2**40, 2**63])
-def test_the_place_of_contiguous_rows_is_checked(tmp_path: Path, offset: int) -> None:
+def test_the_offset_of_contiguous_rows_is_checked(tmp_path: Path, offset: int) -> None:
     path = tmp_path / "film.h5"
     with h5py.File(path, "w") as file:
         file["features"] = MAPS
@@ -222,7 +219,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
 @pytest.mark.parametrize("kind", ["finished", "by index"])
 @examples(400)
 @given(place=st.integers(0, 10**6), bit=st.integers(0, 7))
-def test_a_bit_flipped_anywhere_gives_no_other_features(
+def test_a_flipped_bit_never_gives_other_features(
     tmp_path: Path, whole: dict[str, bytes], kind: str, place: int, bit: int
 ) -> None:
     content = bytearray(whole[kind])
@@ -241,16 +238,16 @@ def test_a_bit_flipped_anywhere_gives_no_other_features(
 
 @examples(400)
 @given(place=st.integers(0, 10**6), bit=st.integers(0, 7))
-def test_a_bit_flipped_in_an_unfinished_file_gives_no_other_features(
+def test_a_flipped_bit_in_an_unfinished_file_never_gives_other_features(
     tmp_path: Path, whole: dict[str, bytes], place: int, bit: int
 ) -> None:
-    """It is gone on with, made anew, or refused unchanged; what comes of it is right or refused."""
+    """The file is resumed, replaced, or refused unchanged; the result is correct or refused."""
     content = bytearray(whole["unfinished"])
     content[place % len(content)] ^= 1 << bit
     path = tmp_path / "f.h5.partial"
     path.write_bytes(content)
     try:
-        go_on(path)
+        resume(path)
     except UserError as error:
         assert "f.h5.partial" in str(error)
         assert path.read_bytes() == content
@@ -292,7 +289,7 @@ def test_features_by_image(tmp_path_factory, placement: str, images: set[int]) -
         lambda f: (f.__delitem__("image_idxs"), f.__setitem__("image_idxs", np.arange(3))),
     ],
 )
-def test_indices_that_are_changed(tmp_path: Path, harm) -> None:
+def test_changed_indices_are_refused(tmp_path: Path, harm) -> None:
     path = tmp_path / "f.h5"
     write(path, {5 * i: name for i, name in NAMES.items()})
     with h5py.File(path, "r+") as file:
@@ -301,20 +298,20 @@ def test_indices_that_are_changed(tmp_path: Path, harm) -> None:
         open_feature_file(path)
 
 
-# Files of others.
+# Files of other projects.
 
 OTHERS: dict[str, Callable[[h5py.File, np.ndarray], Any]] = {
     "film's": lambda f, v: f.__setitem__("features", v),
     "data": lambda f, v: f.__setitem__("data", v),
     "another name": lambda f, v: (f.__setitem__("maps", v), f.__setitem__("ids", np.arange(9))),
-    "room at the end": lambda f, v: f.create_dataset("data", (50, *v.shape[1:]), "f4").__setitem__(
+    "spare rows": lambda f, v: f.create_dataset("data", (50, *v.shape[1:]), "f4").__setitem__(
         np.s_[: len(v)], v
     ),
     "float64": lambda f, v: f.__setitem__("features", v.astype("f8")),
     "big-endian": lambda f, v: f.__setitem__("features", v.astype(">f4")),
     "big-endian float16": lambda f, v: f.__setitem__("features", v.astype(">f2")),
     "channels last": lambda f, v: f.__setitem__("features", v.transpose(0, 2, 3, 1)),
-    "all at once": lambda f, v: f.create_dataset(
+    "all of these": lambda f, v: f.create_dataset(
         "data", data=v.transpose(0, 2, 3, 1).astype(">f8"), chunks=(2, 4, 4, 3), compression="gzip"
     ),
     "its own format": lambda f, v: (f.__setitem__("features", v), f.attrs.update(format="NCHW")),
@@ -323,7 +320,7 @@ OTHERS: dict[str, Callable[[h5py.File, np.ndarray], Any]] = {
 
 @pytest.mark.parametrize("placement", ["memory", "stream"])
 @pytest.mark.parametrize("kind", OTHERS)
-def test_files_of_others_are_read_where_they_are_clear(
+def test_unambiguous_files_of_other_projects_are_read(
     tmp_path: Path, kind: str, placement: str
 ) -> None:
     path = tmp_path / "f.h5"
@@ -331,13 +328,13 @@ def test_files_of_others_are_read_where_they_are_clear(
         OTHERS[kind](file, MAPS.astype(np.float32))
     with open_feature_store(path, placement=placement) as store:
         assert store.shape == SHAPE[1:]
-        found = store.read(torch.tensor([0, 3, 8]))
-        assert found.is_contiguous()
-        assert np.array_equal(found.numpy(), MAPS[[0, 3, 8]].astype(found.numpy().dtype))
+        maps = store.read(torch.tensor([0, 3, 8]))
+        assert maps.is_contiguous()
+        assert np.array_equal(maps.numpy(), MAPS[[0, 3, 8]].astype(maps.numpy().dtype))
 
 
 @pytest.mark.parametrize(
-    ("shape", "found"),
+    ("shape", "expected"),
     [
         ((1024, 14, 14), (1024, 14, 14)),
         ((14, 14, 1024), (1024, 14, 14)),
@@ -354,48 +351,55 @@ def test_files_of_others_are_read_where_they_are_clear(
         ((4, 4, 4), None),
     ],
 )
-def test_the_order_of_axes(tmp_path: Path, shape: tuple, found: tuple | None) -> None:
+def test_the_order_of_axes(tmp_path: Path, shape: tuple, expected: tuple | None) -> None:
     path = tmp_path / "f.h5"
     values = np.random.default_rng(0).random((2, *shape), np.float32)
     with h5py.File(path, "w") as file:
         file["features"] = values
-    if found is None:
+    if expected is None:
         refused_and_kept(
             lambda: open_feature_store(path), path, r"\(N, H, W, C\).*attrs\['order'\]"
         )
     else:
         with open_feature_store(path) as store:
-            assert store.shape == found
-    for order, expected in (("NCHW", values), ("NHWC", values.transpose(0, 3, 1, 2))):
+            assert store.shape == expected
+    for order, maps in (("NCHW", values), ("NHWC", values.transpose(0, 3, 1, 2))):
         with h5py.File(path, "r+") as file:
             file["features"].attrs["order"] = order
         with open_feature_store(path) as store:
-            assert np.array_equal(store.read(torch.arange(2)).numpy(), expected)
+            assert np.array_equal(store.read(torch.arange(2)).numpy(), maps)
 
 
 @pytest.mark.parametrize(
-    "make",
+    ("make", "match"),
     [
-        lambda f: f.__setitem__("a", MAPS) or f.__setitem__("b", MAPS),
-        lambda f: f.__setitem__("features", MAPS[:, 0]),
-        lambda f: f.__setitem__("features", MAPS.astype(np.int64)),
-        lambda f: f.__setitem__("features/deep", MAPS),
-        lambda f: f.__setitem__("other", np.arange(3)),
-        lambda f: None,
-        lambda f: (f.__setitem__("features", MAPS), f.__setitem__("image_idxs", np.zeros(9, int))),
-        lambda f: (f.__setitem__("features", MAPS), f.attrs.update(num_done=3)),
-        lambda f: (f.__setitem__("features", MAPS), f.attrs.update(format="filmvqa-features-9",
-                   image_names_sha256="", num_done=9, **dict.fromkeys(FEATURE_SPEC, "x"))),
+        (lambda f: f.__setitem__("a", MAPS) or f.__setitem__("b", MAPS), "and 2 of four axes"),
+        (lambda f: f.__setitem__("features", MAPS[:, 0]), "has the shape"),
+        (lambda f: f.__setitem__("features", MAPS.astype(np.int64)), "the type int64"),
+        (lambda f: f.__setitem__("features/deep", MAPS), "and none of four axes"),
+        (lambda f: f.__setitem__("other", np.arange(3)), "and none of four axes"),
+        (lambda f: None, "its entries: none"),
+        (lambda f: (f.__setitem__("features", MAPS), f.__setitem__("image_idxs", np.zeros(9, int))),
+         "must be sorted distinct"),
+        (lambda f: (f.__setitem__("features", MAPS), f.attrs.update(num_done=3)),
+         "only 3 of 9 images done"),
+        (lambda f: (f.__setitem__("features", MAPS), f.attrs.update(format="filmvqa-features-9",
+                    image_names_sha256="", num_done=9, **dict.fromkeys(FEATURE_SPEC, "x"))),
+         "has the format 'filmvqa-features-9'"),
+        (lambda f: f.__setitem__("features", h5py.ExternalLink("missing.h5", "/maps")),
+         "missing.h5, which is not there"),
     ],
 )  # fmt: skip
-def test_files_of_others_that_are_not_clear(tmp_path: Path, make) -> None:
+def test_ambiguous_and_broken_files_of_other_projects_are_refused(
+    tmp_path: Path, make: Callable[[h5py.File], Any], match: str
+) -> None:
     path = tmp_path / "f.h5"
     with h5py.File(path, "w") as file:
         make(file)
-    refused_and_kept(lambda: open_feature_store(path), path, r"f\.h5: ")
+    refused_and_kept(lambda: open_feature_store(path), path, rf"f\.h5: .*{match}")
 
 
-def test_float64_that_float32_cannot_hold(tmp_path: Path) -> None:
+def test_float64_values_too_large_for_float32_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "f.h5"
     with h5py.File(path, "w") as file:
         file["features"] = np.full((2, 3, 4, 4), 1e300)
@@ -403,11 +407,11 @@ def test_float64_that_float32_cannot_hold(tmp_path: Path) -> None:
         open_feature_store(path)
 
 
-# Features of others that are not all there.
+# Incomplete features of other projects.
 
 
 def other_file(path: Path, **options: Any) -> Path:
-    """A file of others in which only the first 4 of 9 rows were written."""
+    """Write a file of another project that has only the first 4 of 9 rows."""
     with h5py.File(path, "w") as file:
         file.create_dataset("features", SHAPE, "f4", **options)[:4] = MAPS[:4]
     return path
@@ -419,7 +423,7 @@ def other_file(path: Path, **options: Any) -> Path:
      {"chunks": (9, *SHAPE[1:])}, {"fillvalue": 7.0}, {"chunks": (5, *SHAPE[1:]), "shuffle": True}],
     ids=str,
 )  # fmt: skip
-def test_rows_that_were_never_written(tmp_path: Path, options: dict[str, Any]) -> None:
+def test_unwritten_rows_are_refused(tmp_path: Path, options: dict[str, Any]) -> None:
     path = other_file(tmp_path / "f.h5", **options)
     first = 5 if options.get("shuffle") else 4
     for placement in ("memory", "stream"):
@@ -431,8 +435,8 @@ def test_rows_that_were_never_written(tmp_path: Path, options: dict[str, Any]) -
             )  # fmt: skip
 
 
-def test_rows_that_were_left_out(tmp_path: Path) -> None:
-    """In the midst of a file of one piece, of which not all rows are looked at before."""
+def test_an_unwritten_row_of_contiguous_rows_is_refused(tmp_path: Path) -> None:
+    """Not all rows of such a file are checked before work starts."""
     path = tmp_path / "f.h5"
     maps = np.ones((300, 3, 2, 2), np.float32)
     maps[7] = 0
@@ -450,14 +454,14 @@ def test_rows_that_were_left_out(tmp_path: Path) -> None:
         store.check_written(torch.arange(300))
 
 
-def test_black_pixels_of_others_are_pixels(tmp_path: Path) -> None:
+def test_black_pixels_are_not_unwritten_rows(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "f.h5", "w") as file:
         file["features"] = np.zeros((3, 3, 4, 4), np.uint8)
     assert open_feature_store(tmp_path / "f.h5").read(torch.tensor([1])).sum() == 0
 
 
-def test_our_own_rows_in_a_file_that_joins_others(tmp_path: Path) -> None:
-    """With all that our format has, of which one part is gone."""
+def test_a_missing_part_of_a_virtual_dataset_is_refused(tmp_path: Path) -> None:
+    """The file has all attributes of our format."""
     write(tmp_path / "whole.h5")
     layout = h5py.VirtualLayout(SHAPE, np.float16)
     for rows in (slice(0, 5), slice(5, 9)):
@@ -475,12 +479,4 @@ def test_our_own_rows_in_a_file_that_joins_others(tmp_path: Path) -> None:
     (tmp_path / "part_5.h5").rename(tmp_path / "elsewhere.h5")
     refused_and_kept(
         lambda: open_feature_file(path), path, r"rows 5 to 8: .*part_5\.h5, which is missing"
-    )
-
-
-def test_features_behind_a_link_that_leads_nowhere(tmp_path: Path) -> None:
-    with h5py.File(tmp_path / "f.h5", "w") as file:
-        file["features"] = h5py.ExternalLink("other.h5", "/maps")
-    refused_and_kept(
-        lambda: open_feature_file(tmp_path / "f.h5"), tmp_path / "f.h5", r"other\.h5, which is not"
     )

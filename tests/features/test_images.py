@@ -1,4 +1,4 @@
-"""Listing, checking and decoding a folder of images."""
+"""Listing, checking and decoding the images of a folder."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from filmvqa.features.images import list_images, load_image
 from filmvqa.system.errors import UserError
 from filmvqa.system.layout import DatasetLayout
 
-#: The names of what file managers, notebooks, systems and transfers leave.
+#: Names of files and folders left by file managers, notebooks, systems and transfers.
 LITTER = (
     ".DS_Store", "._CLEVR_val_000000.png", "Thumbs.db", "desktop.ini", "Desktop.ini", "ehthumbs.db",
     ".nfs000000000001", ".directory", "Icon\r", "CLEVR_val_000009.png.part",
@@ -48,7 +48,7 @@ def folder_of(folder: Path, *names: str) -> Path:
     return folder
 
 
-def test_litter_is_passed_over(tmp_path: Path) -> None:
+def test_litter_is_skipped(tmp_path: Path) -> None:
     folder = folder_of(tmp_path / "images/val", "CLEVR_val_000000.png", "CLEVR_val_000001.png")
     for name in LITTER:
         (folder / name).write_bytes(b"\0\5\x16\7")
@@ -63,7 +63,7 @@ def test_litter_is_passed_over(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["notes.txt", "CLEVR_val_000002 (1).png", "val.png", "a_1.bmp"])
-def test_other_files_are_not_passed_over(tmp_path: Path, name: str) -> None:
+def test_other_files_are_refused(tmp_path: Path, name: str) -> None:
     folder = folder_of(tmp_path, "CLEVR_val_000000.png")
     (folder / name).write_bytes(PNG)
     with pytest.raises(UserError, match="is no image of this split; move it out"):
@@ -75,7 +75,7 @@ def test_other_files_are_not_passed_over(tmp_path: Path, name: str) -> None:
     count=st.integers(1, 5),
     suffix=st.sampled_from(["png", "PNG", "jpg", "jpeg", "JPG"]),
 )
-def test_images_by_index_from_any_number_on(
+def test_indices_may_start_at_any_number(
     tmp_path_factory, start: int, count: int, suffix: str
 ) -> None:
     folder = folder_of(
@@ -114,7 +114,7 @@ def test_two_images_of_one_index_are_both_named(tmp_path: Path) -> None:
 def test_jpeg_is_decoded(tmp_path: Path, progressive: bool) -> None:
     content = encoded("JPEG", progressive=progressive)
     (tmp_path / "a_0.jpg").write_bytes(content)
-    (tmp_path / "a_1.png").write_bytes(content)  # known by its content
+    (tmp_path / "a_1.png").write_bytes(content)  # recognised by its content
     (tmp_path / "a_2.jpg").write_bytes(content + b"appended by a camera")
     pixels = np.asarray(Image.open(io.BytesIO(content)))
     for path in list_images(tmp_path).values():
@@ -132,7 +132,7 @@ def test_jpeg_is_decoded(tmp_path: Path, progressive: bool) -> None:
         (b"\xff\xd8\xff\xe0\0\0" * 5, "not a PNG or JPEG file, or broken"),
     ],
 )
-def test_images_that_are_not_read(tmp_path: Path, content: bytes, match: str) -> None:
+def test_unsuitable_images_are_refused(tmp_path: Path, content: bytes, match: str) -> None:
     folder = folder_of(tmp_path, "a_0.png")
     (folder / "a_1.jpg").write_bytes(content)
     with pytest.raises(UserError, match=rf"a_1\.jpg: .*{match}"):
@@ -141,7 +141,7 @@ def test_images_that_are_not_read(tmp_path: Path, content: bytes, match: str) ->
 
 @pytest.mark.parametrize("whole", [PNG, JPEG], ids=["png", "jpg"])
 @given(share=st.floats(0, 0.9999))
-def test_an_image_cut_at_any_place_is_refused(tmp_path_factory, whole: bytes, share: float) -> None:
+def test_a_truncated_image_is_refused(tmp_path_factory, whole: bytes, share: float) -> None:
     folder = tmp_path_factory.mktemp("cut")
     (folder / "a_0.png").write_bytes(whole[: int(share * len(whole))])
     with pytest.raises(UserError, match=r"a_0\.png: (truncated|broken|not a)"):
@@ -149,7 +149,7 @@ def test_an_image_cut_at_any_place_is_refused(tmp_path_factory, whole: bytes, sh
 
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.EACCES, errno.EMFILE])
-def test_trouble_of_the_system_is_not_the_images_fault(
+def test_a_system_error_is_not_reported_as_a_broken_image(
     tmp_path: Path, monkeypatch, number: int
 ) -> None:
     path = folder_of(tmp_path, "a_0.png") / "a_0.png"

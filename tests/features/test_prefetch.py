@@ -16,14 +16,14 @@ def test_results_come_in_order(items: list[int], threads: int, depth: int) -> No
     assert list(results) == [x + 1 for x in items]
 
 
-def test_an_error_comes_where_its_result_would_have() -> None:
+def test_an_error_is_raised_in_place_of_its_result() -> None:
     results = prefetch(lambda x: 1 // x, [2, 1, 0, 1], depth=3)
     assert [next(results), next(results)] == [0, 1]
     with pytest.raises(ZeroDivisionError):
         next(results)
 
 
-def test_it_runs_ahead_by_its_depth_and_ends_when_closed() -> None:
+def test_it_reads_ahead_by_its_depth_and_stops_when_closed() -> None:
     begun: list[int] = []
     taken: list[int] = []
 
@@ -34,6 +34,6 @@ def test_it_runs_ahead_by_its_depth_and_ends_when_closed() -> None:
 
     with closing(prefetch(begun.append, items(), depth=3)) as results:
         next(results)
-        assert len(taken) == 4  # the one that was given, and three ahead
+        assert len(taken) == 4  # the one that was returned, and three ahead
     assert set(begun) <= set(taken)
     assert not any("ThreadPool" in thread.name for thread in threading.enumerate())

@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import os
 from pathlib import Path
+from unittest.mock import Mock
 
 import h5py
 import numpy as np
@@ -59,7 +60,7 @@ def test_any_sorted_rows(tmp_path_factory: pytest.TempPathFactory, wanted: set[i
     assert store.seconds > 0
 
 
-def test_a_file_that_shrinks_is_an_error(tmp_path: Path) -> None:
+def test_a_truncated_file_is_refused(tmp_path: Path) -> None:
     write(tmp_path / "f.h5", {})
     rows = DatasetRows(h5py.File(tmp_path / "f.h5")["features"])
     os.truncate(tmp_path / "f.h5", (tmp_path / "f.h5").stat().st_size - 10)
@@ -67,19 +68,17 @@ def test_a_file_that_shrinks_is_an_error(tmp_path: Path) -> None:
         rows.read(np.array([39]), rows.empty(1))
 
 
-def test_a_store_names_the_file_that_ends_early(tmp_path: Path, monkeypatch) -> None:
+def test_a_system_error_names_the_file(tmp_path: Path, monkeypatch) -> None:
     write(tmp_path / "f.h5", {})
 
-    def fail(*_: object) -> int:
-        raise OSError(errno.EIO, os.strerror(errno.EIO))
-
-    monkeypatch.setattr(os, "preadv", fail)
+    error = OSError(errno.EIO, os.strerror(errno.EIO))
+    monkeypatch.setattr(os, "preadv", Mock(side_effect=error))
     with pytest.raises(UserError, match=r"f\.h5: cannot be accessed now: Input/output error"):
         open_feature_store(tmp_path / "f.h5")
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
-def test_every_value_is_told_finite_or_not(dtype: type) -> None:
+def test_all_finite_for_every_float16_value(dtype: type) -> None:
     values = np.arange(2**16, dtype=np.uint16).view(np.float16).astype(dtype)
     assert [all_finite(v) for v in values.reshape(-1, 1)] == np.isfinite(values).tolist()
     assert all_finite(values[:0])

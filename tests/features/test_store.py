@@ -24,7 +24,7 @@ def test_a_missing_file_is_named(tiny_set: Path, tmp_path: Path) -> None:
             read(tmp_path / "x.h5")
 
 
-def test_auto_streams_what_does_not_fit(tiny_set: Path, monkeypatch) -> None:
+def test_auto_streams_features_that_do_not_fit(tiny_set: Path, monkeypatch) -> None:
     path = tiny_set / "val_features_clevr_cnn.h5"
     assert "device" in open_feature_store(path).description
     monkeypatch.setattr("filmvqa.features.store.RESIDENT_SHARE", 0.0)
@@ -50,19 +50,19 @@ def open_descriptors() -> int:
         (119, 200, 100, "memory"),
     ],
 )
-def test_resident_features_take_their_share_of_what_is_free(
+def test_resident_features_take_their_share_of_free_memory(
     size: int, host: int, device: int | None, placement: str
 ) -> None:
     gib = 2**30
-    found, reason = choose_placement(
+    chosen, reason = choose_placement(
         size * gib, host_free=host * gib, device_free=None if device is None else device * gib
     )
-    assert found == placement
+    assert chosen == placement
     assert "GiB free" in reason
 
 
 def test_resident_features_take_exactly_their_size(tiny_set: Path, monkeypatch) -> None:
-    """Only what is sent at a time is pinned: torch rounds pinned memory up to a power of two."""
+    """torch rounds pinned memory up to a power of two, so resident features are not pinned."""
     pinned, empty = [], torch.empty
 
     def watched(*arguments, pin_memory: bool = False, **options):
@@ -84,7 +84,7 @@ def test_a_dropped_store_leaves_no_descriptor(tmp_path: Path, layout: str) -> No
     with h5py.File(path, "w") as file:
         options = {} if layout == "direct" else {"compression": "gzip"}
         file.create_dataset("features", data=np.ones((4, 2, 3, 3), np.float16), **options)
-    gc.collect()  # what earlier tests left
+    gc.collect()  # garbage of earlier tests
     before = open_descriptors()
     for _ in range(10):
         store = open_feature_store(path, placement="stream")
@@ -101,7 +101,7 @@ def test_a_dropped_store_leaves_no_descriptor(tmp_path: Path, layout: str) -> No
 @pytest.mark.parametrize("placement", ["device", "memory", "stream"])
 def test_a_closed_store_leaves_no_descriptor_and_no_thread(tiny_set: Path, placement: str) -> None:
     path = tiny_set / "val_features_clevr_cnn.h5"
-    gc.collect()  # what earlier tests left
+    gc.collect()  # garbage of earlier tests
     descriptors, threads = open_descriptors(), threading.active_count()
     for _ in range(3):
         with open_feature_store(path, placement=placement) as store:

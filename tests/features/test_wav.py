@@ -33,7 +33,7 @@ def encoded(samples: np.ndarray, rate: int, channels: int = 1, width: int = 2) -
     return content.getvalue()
 
 
-def test_a_recording_comes_back_and_is_read_elsewhere(tmp_path: Path) -> None:
+def test_written_recordings_are_read_by_us_and_by_scipy(tmp_path: Path) -> None:
     write_wav(tmp_path / "x.wav", SAMPLES, 22_050)
     samples, rate = read_wav(tmp_path / "x.wav")
     assert rate == 22_050 and (samples == SAMPLES).all()
@@ -45,8 +45,11 @@ def wav(
     data: bytes, kind: int = 1, bits: int = 16, *, extensible: bool = False, before: bytes = b"",
     after: bytes = b"", sizes: tuple[int, int] | None = None,
 ) -> bytes:  # fmt: skip
-    """A file of one channel, of ``kind`` 1 for integers and 3 for floating point, with other chunks
-    before and after the data; ``sizes`` are said in the headers instead of the true ones."""
+    """A file of one channel, with other chunks before and after the data.
+
+    ``kind`` is 1 for integers and 3 for floating point; ``sizes`` replace the true sizes in the
+    headers.
+    """
     head = struct.pack(
         "<HHIIHH", 0xFFFE if extensible else kind, 1, 22_050, 22_050 * bits // 8, bits // 8, bits
     )
@@ -83,17 +86,17 @@ WHOLE: dict[str, Callable[[], bytes]] = {
     "pipe of ffmpeg": lambda: wav(SAMPLES.tobytes(), before=LIST, sizes=(0xFFFFFFFF, 0xFFFFFFFF)),
     "pipe of sox": lambda: wav(SAMPLES.tobytes(), sizes=(0x7FFFF024, 0x7FFFF000)),
     "pipe with zeros": lambda: wav(SAMPLES.tobytes(), sizes=(0, 0)),
-    "pipe, in the midst of a sample": lambda: wav(SAMPLES.tobytes() + b"x", sizes=(0, 0)),
+    "pipe, within a sample": lambda: wav(SAMPLES.tobytes() + b"x", sizes=(0, 0)),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", WHOLE)
-def test_recordings_of_other_kinds_are_read_as_the_plain_one(tmp_path: Path, name: str) -> None:
+def test_other_formats_are_read_as_the_plain_one(tmp_path: Path, name: str) -> None:
     plain, other = tmp_path / "plain.wav", tmp_path / "other.wav"
     write_wav(plain, SAMPLES, 22_050)
     other.write_bytes(WHOLE[name]())
-    found = load_spectrogram(other, (64, 16), SETTINGS)
-    assert np.abs(found - load_spectrogram(plain, (64, 16), SETTINGS)).max() < 1e-5
+    spectrograms = [load_spectrogram(path, (64, 16), SETTINGS) for path in (plain, other)]
+    assert np.abs(spectrograms[0] - spectrograms[1]).max() < 1e-5
 
 
 def test_recordings_of_eight_bits(tmp_path: Path) -> None:
@@ -120,7 +123,7 @@ BROKEN: dict[str, tuple[Callable[[], bytes], str]] = {
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_broken_recordings_are_refused_by_name(tmp_path: Path, name: str) -> None:
+def test_broken_recordings_are_refused(tmp_path: Path, name: str) -> None:
     make, message = BROKEN[name]
     path = tmp_path / "SOUND_val_000003.wav"
     path.write_bytes(make())
@@ -133,20 +136,20 @@ def test_broken_recordings_are_refused_by_name(tmp_path: Path, name: str) -> Non
 
 @given(st.data())
 @examples(60)
-def test_harmed_recordings_are_read_or_refused(
+def test_damaged_recordings_are_read_or_refused(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
     content = bytearray(encoded(SAMPLES[:1102], 22_050))
     for _ in range(data.draw(st.integers(1, 4))):
         content[data.draw(st.integers(0, 60))] = data.draw(st.integers(0, 255))
-    path = tmp_path_factory.mktemp("harmed") / "x.wav"
+    path = tmp_path_factory.mktemp("damaged") / "x.wav"
     path.write_bytes(content[: data.draw(st.integers(0, len(content)))])
     try:
-        found = load_spectrogram(path, (64, 2), SETTINGS)
+        spectrogram = load_spectrogram(path, (64, 2), SETTINGS)
     except UserError as error:
         assert str(path) in str(error)
     else:
-        assert found.shape == (1, 64, 2) and np.isfinite(found).all()
+        assert spectrogram.shape == (1, 64, 2) and np.isfinite(spectrogram).all()
 
 
 def test_recordings_of_a_split_have_one_length_and_rate(tmp_path: Path) -> None:
@@ -158,7 +161,7 @@ def test_recordings_of_a_split_have_one_length_and_rate(tmp_path: Path) -> None:
         Extraction(folder, tmp_path / "x.h5", "val", Spectrogram(SETTINGS), (64, 16))
 
 
-def test_other_settings_are_other_features(tmp_path: Path) -> None:
+def test_features_of_other_settings_are_kept(tmp_path: Path) -> None:
     folder = tmp_path / "val"
     folder.mkdir()
     (folder / "SOUND_val_000000.wav").write_bytes(encoded(SAMPLES, 22_050))
@@ -171,7 +174,7 @@ def test_other_settings_are_other_features(tmp_path: Path) -> None:
     assert target.read_bytes() == content
 
 
-def test_the_front_end_is_that_of_the_file() -> None:
+def test_the_front_end_is_rebuilt_from_its_record() -> None:
     settings = SpectrogramSettings(44_100, 4096, 1000, mel=False)
     spec = Spectrogram(settings).spec()
     again = backbone_from_spec(spec)
