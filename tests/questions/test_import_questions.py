@@ -1,4 +1,4 @@
-"""Questions and pictures of a user's own: from tables of any kind to a set in CLEVR's layout."""
+"""Importing a user's table and pictures into CLEVR's layout."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def write(folder: Path, rows: list[Record], form: str = "commas") -> Path:
 def imported(
     source: Path, root: Path, image_size: tuple[int, int] = (24, 32), **options: Any
 ) -> list[str]:
-    """What is said of each split of a table."""
+    """Import a table, and return the descriptions of its splits."""
     data = DataSettings(name="own", root=root, image_size=image_size)
     options = {**COLUMNS, **options}
     return [
@@ -111,25 +111,25 @@ def questions(root: Path, split: str = "train") -> list[Question]:
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_tables_of_every_form_make_the_same_set(folder: Path, form: str) -> None:
-    said = imported(write(folder, ROWS, form), folder / "own")
-    assert said == ["4 questions, 2 pictures, written", "1 questions, 1 pictures, written"]
-    made = questions(folder / "own")
-    assert [(q.image_filename, q.question, q.answer, q.question_type) for q in made] == [
+def test_tables_of_any_format_give_the_same_set(folder: Path, form: str) -> None:
+    splits = imported(write(folder, ROWS, form), folder / "own")
+    assert splits == ["4 questions, 2 pictures, written", "1 questions, 1 pictures, written"]
+    train = questions(folder / "own")
+    assert [(q.image_filename, q.question, q.answer, q.question_type) for q in train] == [
         ("cat_000000.png", "What is it?", "cat", "what"),
         ("cat_000000.png", "Is it big, or not?", "no", "look"),
         ("dog_000001.png", "How many legs?", "4", "count"),
         ("dog_000001.png", "What is it?", "dog", "what"),
     ]
-    assert all(q.program is None and q.split == "train" for q in made)
+    assert all(q.program is None and q.split == "train" for q in train)
     images = list_images(folder / "own/images/train")
     assert {i: path.name for i, path in images.items()} == {
-        q.image_index: q.image_filename for q in made
+        q.image_index: q.image_filename for q in train
     }
     assert images[1].read_bytes() == (folder / "sub/dog.png").read_bytes()
 
 
-def test_numbers_in_names_stay_where_they_are_without_gaps(folder: Path) -> None:
+def test_numbers_in_names_are_kept_if_they_have_no_gaps(folder: Path) -> None:
     for name in ("a/p_7.png", "a/q_8.png", "b/p_7.png"):
         paint(folder / name)
     rows = [row("a/q_8.png", "Is it?", "no"), row("a/p_7.png", "Is it?", "yes")]
@@ -143,28 +143,28 @@ def test_numbers_in_names_stay_where_they_are_without_gaps(folder: Path) -> None
     assert names == ["q_8_000000.png", "p_7_000001.png", "p_7_000002.png"]
 
 
-def test_pictures_of_several_sizes_and_kinds_become_alike(folder: Path) -> None:
+def test_pictures_of_several_sizes_and_formats_are_converted(folder: Path) -> None:
     paint(folder / "a.jpg", (64, 48))
     paint(folder / "b.gif", (32, 24), colour=200, mode="P")
     paint(folder / "c.png", (32, 24))
     paint(folder / "d.d.png", (32, 24), mode="L")
     rows = [row(name, "Is it?", "no") for name in ("a.jpg", "b.gif", "c.png", "d.d.png")]
-    (said,) = imported(write(folder, rows), folder / "own")
-    assert said == "4 questions, 4 pictures, 3 of them converted, written"
+    (split,) = imported(write(folder, rows), folder / "own")
+    assert split == "4 questions, 4 pictures, 3 of them converted, written"
     images = list(list_images(folder / "own/images/train").values())  # which refuses other sizes
     assert [path.name for path in images] == [
         "a_000000.png", "b_000001.png", "c_000002.png", "d_d_000003.png",
     ]  # fmt: skip
     pixel = load_image(images[1], (24, 32))[:, 5, 5].astype(int)
-    assert np.abs(pixel - [200, 99, 99]).max() < 60  # of a GIF's colours
+    assert np.abs(pixel - [200, 99, 99]).max() < 60  # within the accuracy of a GIF's palette
 
 
-def test_a_second_time_nothing_is_done_and_other_questions_are_refused(folder: Path) -> None:
+def test_a_complete_import_is_skipped_and_other_questions_are_refused(folder: Path) -> None:
     source = write(folder, ROWS)
     imported(source, folder / "own")
     files = [p for p in (folder / "own").rglob("*.*") if p.is_file()]
     before = {path: path.stat().st_mtime_ns for path in files}
-    assert all(said.endswith("already complete") for said in imported(source, folder / "own"))
+    assert all(split.endswith("already complete") for split in imported(source, folder / "own"))
     assert all(
         path.stat().st_mtime_ns == time for path, time in before.items() if path.name[0] != "."
     )
@@ -172,7 +172,7 @@ def test_a_second_time_nothing_is_done_and_other_questions_are_refused(folder: P
         imported(write(folder, [*ROWS[:4], {**ROWS[4], "label": 3}]), folder / "own")
 
 
-def test_what_was_interrupted_is_gone_on_with(folder: Path) -> None:
+def test_an_interrupted_import_is_resumed(folder: Path) -> None:
     source = write(folder, ROWS)
     imported(source, folder / "own")
     (folder / "own/questions/CLEVR_train_questions.json").unlink()
@@ -201,7 +201,7 @@ def test_what_was_interrupted_is_gone_on_with(folder: Path) -> None:
         ({}, {"pictures": "sub"}, r"line 2: is about cat.png \(of 3 that are missing\), which is not in"),
     ],
 )  # fmt: skip
-def test_what_is_wrong_is_said_before_anything_is_written(
+def test_errors_are_reported_before_anything_is_written(
     folder: Path, changes: Record, options: Record, message: str
 ) -> None:
     (folder / "no.png").write_text("no picture")
@@ -238,7 +238,7 @@ def test_tables_of_another_shape_are_refused(
         imported(tmp_path / name, tmp_path / "own", type=None, split=None)
 
 
-def test_splits_by_their_name_in_the_table_or_given(folder: Path) -> None:
+def test_splits_come_from_the_table_or_from_options(folder: Path) -> None:
     rows = [{**one, "part": {"train": "training", "val": "dev"}[one["part"]]} for one in ROWS]
     imported(write(folder, rows), folder / "a", splits={"training": "train", "dev": "val"})
     assert [len(questions(folder / "a", split)) for split in ("train", "val")] == [4, 1]
@@ -253,7 +253,7 @@ _PICTURES = st.lists(
 
 @examples(15)
 @given(answers=_PICTURES, held_out=st.sampled_from([0.0, 0.3, 1.0]), data=st.data())
-def test_held_out_pictures_leave_training_every_answer_and_word(
+def test_training_keeps_every_answer_and_word_of_held_out_pictures(
     tmp_path_factory: pytest.TempPathFactory, answers: list[list[str]], held_out: float,
     data: st.DataObject,
 ) -> None:  # fmt: skip
@@ -289,18 +289,16 @@ def test_accuracy_is_reported_by_the_types_of_the_table(folder: Path) -> None:
     assert dataset.types.tolist() == [2, 1, 0, 2]
     assert dataset.program_lengths is None
     assert dataset.answers is not None
-    given = dataset.answers.clone()
-    given[3] = dataset.answers[0]  # the dog is a cat
-    report = WordTask().report(given, dataset.answers, dataset)
+    predictions = dataset.answers.clone()
+    predictions[3] = dataset.answers[0]  # the dog is a cat
+    report = WordTask().report(predictions, dataset.answers, dataset)
     accuracies = {name: of_type["accuracy"] for name, of_type in report["by_type"].items()}
     assert accuracies == {"count": 1.0, "look": 1.0, "what": 0.5}
     assert set(report) == {"overall", "by_type"}
     assert "last function" not in WordTask().format_report(report)
 
 
-def test_types_of_a_file_with_programs_are_those_of_its_programs(
-    tmp_path: Path, tiny_world: Path
-) -> None:
+def test_programs_take_precedence_over_types_in_questions(tmp_path: Path, tiny_world: Path) -> None:
     source = tiny_world / "questions/CLEVR_val_questions.json"
     content = json.loads(source.read_text())
     for question in content["questions"]:
@@ -311,19 +309,19 @@ def test_types_of_a_file_with_programs_are_those_of_its_programs(
     assert table.types == read_question_table(source).types
 
 
-def test_a_question_without_a_type_among_others(tmp_path: Path) -> None:
-    asked = [
+def test_missing_and_bad_types_are_refused(tmp_path: Path) -> None:
+    untyped = [
         {"image_filename": f"x_{i}.png", "question": "Is it?", "answer": "yes"} for i in range(3)
     ]
     layout = DatasetLayout.under(tmp_path)
     layout.questions.mkdir()
 
     def make(*types: Any, **options: str) -> QuestionDataset:
-        given = [
-            {**a, **({} if t is None else {"question_type": t})}
-            for a, t in zip(asked, types, strict=True)
+        typed = [
+            {**question, **({} if t is None else {"question_type": t})}
+            for question, t in zip(untyped, types, strict=True)
         ]
-        layout.question_json("train").write_text(json.dumps({"questions": given}))
+        layout.question_json("train").write_text(json.dumps({"questions": typed}))
         preprocess_questions(layout, EncodingSettings(**options))
         return QuestionDataset.load(layout.question_h5("train"), Vocabulary.load(layout.vocabulary))
 
@@ -332,19 +330,17 @@ def test_a_question_without_a_type_among_others(tmp_path: Path) -> None:
     dataset = make("b", None, 7, incomplete="keep")
     assert dataset.types is not None
     assert (list(dataset.question_types), dataset.types.tolist()) == (["7", "b"], [1, -1, 0])
-    asked *= MAX_TYPES
+    untyped *= MAX_TYPES
     with pytest.raises(
         UserError, match=f"values of question_type, and at most {MAX_TYPES} are read"
     ):
-        make(*range(len(asked)))
+        make(*range(len(untyped)))
     with pytest.raises(UserError, match=r"question_type 'a.x00'"):
-        make(*["a\0"] * len(asked))
+        make(*["a\0"] * len(untyped))
 
 
 @pytest.mark.parametrize("name", ["questions/mine.csv", "mine.jsonl"])
-def test_a_table_among_the_questions_is_told_what_makes_a_set_of_it(
-    tmp_path: Path, name: str
-) -> None:
+def test_a_table_in_place_of_questions_is_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / "questions").mkdir()
     (tmp_path / name).touch()
     with pytest.raises(
@@ -355,7 +351,7 @@ def test_a_table_among_the_questions_is_told_what_makes_a_set_of_it(
         read_question_table(tmp_path / name)
 
 
-def test_a_table_beside_question_json_is_warned_of(
+def test_a_table_beside_question_json_gives_a_warning(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     layout = DatasetLayout.under(tmp_path)

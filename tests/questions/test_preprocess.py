@@ -36,7 +36,7 @@ def ask(text: str, image: int = 0, answer: str | None = "yes", **more: object) -
 
 
 def refused(folder: Path, questions: list[dict], match: str, **options: Any) -> None:
-    """Questions of train are refused, and nothing is written."""
+    """Check that questions of train are refused, and that nothing is written."""
     path = write(folder / "q", "train", questions)
     with pytest.raises(UserError, match=match) as caught:
         preprocess_questions(layout(folder), **options)
@@ -93,47 +93,43 @@ def test_a_split_without_answers_lacks_those_datasets(tiny_set: Path) -> None:
 
 
 def test_the_vocabulary_comes_from_train_alone(tmp_path: Path) -> None:
-    write(tmp_path / "q", "train", [ask("is it red?"), ask("is it blue?", answer="no")])
-    write(tmp_path / "q", "val", [ask("is it green?")])
-    with pytest.raises(
-        UserError, match=r"CLEVR_val_questions\.json: question 0: 'green'.*allow_unk"
+    train = [ask("is it red?"), ask("is it blue?", answer="no")]
+    write(tmp_path / "q", "train", train)
+    for val, message in (
+        ([ask("is it green?")], "question 0: 'green'.*allow_unk"),
+        ([*train, ask("is it red?", answer="perhaps")], "question 2: the answer 'perhaps'"),
     ):
-        preprocess_questions(layout(tmp_path))
-    assert not (tmp_path / "h5/val_questions.h5").exists()
+        write(tmp_path / "q", "val", val)
+        with pytest.raises(UserError, match=rf"CLEVR_val_questions\.json: {message}"):
+            preprocess_questions(layout(tmp_path))
+        assert not (tmp_path / "h5/val_questions.h5").exists()
+    write(tmp_path / "q", "val", [ask("is it green?")])
     preprocess_questions(layout(tmp_path), EncodingSettings(allow_unknown=True))
     with h5py.File(tmp_path / "h5/val_questions.h5") as file:
         assert file["questions"][0].tolist()[3] == 3  # <UNK>
 
 
-def test_an_answer_that_train_has_not_is_named(tmp_path: Path) -> None:
-    write(tmp_path / "q", "train", [ask("a?")])
-    write(tmp_path / "q", "val", [ask("a?"), ask("a?", answer="perhaps")])
-    with pytest.raises(UserError, match=r"question 1: the answer 'perhaps'"):
-        preprocess_questions(layout(tmp_path))
-    assert not (tmp_path / "h5/val_questions.h5").exists()
-
-
-def test_an_existing_vocabulary_is_used_and_grown(tmp_path: Path) -> None:
+def test_an_existing_vocabulary_is_used_and_extended(tmp_path: Path) -> None:
     write(tmp_path / "clevr", "train", [ask("is it red?"), ask("is it blue?", answer="no")])
     preprocess_questions(layout(tmp_path, "clevr"))
-    given = tmp_path / "h5/vocab.json"
+    vocab = tmp_path / "h5/vocab.json"
     humans = layout(tmp_path, "humans", "out")
     humans.questions.mkdir()
     (tmp_path / "humans/CLEVR-Humans-train.json").write_text(
         json.dumps({"questions": [ask("is it shiny?"), ask("is that shiny?")]})
     )
     with pytest.raises(UserError, match="shiny"):
-        preprocess_questions(humans, EncodingSettings(vocab=given))
-    options = {"vocab": given, "extend_vocab": True, "min_count": 2, "allow_unknown": True}
+        preprocess_questions(humans, EncodingSettings(vocab=vocab))
+    options = {"vocab": vocab, "extend_vocab": True, "min_count": 2, "allow_unknown": True}
     preprocess_questions(humans, EncodingSettings(**options))
-    old, new = Vocabulary.load(given), Vocabulary.load(tmp_path / "out/vocab.json")
+    old, new = Vocabulary.load(vocab), Vocabulary.load(tmp_path / "out/vocab.json")
     assert new.question == {**old.question, "shiny": len(old.question)}
     with h5py.File(tmp_path / "out/train_questions.h5") as file:
         assert set(file) == {"questions", "image_idxs", "orig_idxs", "answers", *NAME_DATASETS}
         assert file["questions"][1].tolist()[2] == 3  # "that" is too rare
 
 
-def test_done_work_is_left_alone_and_changed_input_is_not(tmp_path: Path) -> None:
+def test_complete_files_are_kept_until_their_input_changes(tmp_path: Path) -> None:
     write(tmp_path / "q", "train", [ask("a b?")])
     first = preprocess_questions(layout(tmp_path))
     stamp = (tmp_path / "h5/train_questions.h5").stat().st_mtime_ns
@@ -156,7 +152,9 @@ def test_done_work_is_left_alone_and_changed_input_is_not(tmp_path: Path) -> Non
         ('{"questions": [{"image_filename": "a_0.png", "question": "a?", "image_index": -4}]}', "-4"),
     ],
 )  # fmt: skip
-def test_malformed_json_is_named_by_its_place(tmp_path: Path, content: str, message: str) -> None:
+def test_malformed_json_is_refused_with_its_place(
+    tmp_path: Path, content: str, message: str
+) -> None:
     path = write(tmp_path / "q", "train", [])
     path.write_text(content)
     with pytest.raises(UserError, match=message) as caught:
@@ -173,13 +171,13 @@ def test_malformed_json_is_named_by_its_place(tmp_path: Path, content: str, mess
         ({"function": "paint"}, "ends in 'paint'"),
     ],
 )
-def test_bad_programs_are_named(tmp_path: Path, change: dict, message: str) -> None:
+def test_bad_programs_are_refused(tmp_path: Path, change: dict, message: str) -> None:
     program = [*EXIST[:2], EXIST[2] | change]
     questions = [ask("a?", program=EXIST), ask("a?", program=program)]
     refused(tmp_path, questions, f"question 1: .*{message}")
 
 
-def test_an_empty_folder_says_where_questions_come_from(tmp_path: Path) -> None:
+def test_missing_questions_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"download_clevr\.py.*generate_clevr\.py"):
         layout(tmp_path, "nothing").question_json_by_split()
     write(tmp_path / "q", "val", [ask("a?")])

@@ -1,4 +1,4 @@
-"""What programs name, against a second engine and the scenes themselves."""
+"""Program targets agree with a second engine and with the scenes."""
 
 from __future__ import annotations
 
@@ -42,15 +42,17 @@ def read(layout: DatasetLayout) -> tuple[QuestionDataset, ProgramTargets]:
     return questions, ProgramTargets(layout.program_targets_h5("train"), questions)
 
 
-def named_by(program: list[dict[str, Any]], done: list[Any]) -> tuple[list[int], list[list[int]]]:
-    """Referents and sets by the JSON's own order of steps."""
+def expected_targets(
+    program: list[dict[str, Any]], done: list[Any]
+) -> tuple[list[int], list[list[int]]]:
+    """Referents and sets, in the JSON's order of steps."""
     referents = [out for step, out in zip(program, done, strict=True)
                  if step["function"] == "unique"]  # fmt: skip
     sets = [done[step["inputs"][0]] for step in program if step["function"] in ("count", "exist")]
     return referents, sets
 
 
-def test_they_are_what_another_engine_says(tiny_world: Path, layout: DatasetLayout) -> None:
+def test_targets_agree_with_another_engine(tiny_world: Path, layout: DatasetLayout) -> None:
     assert "written" in write(layout)
     questions, targets = read(layout)
     records = json.loads((tiny_world / "questions/CLEVR_train_questions.json").read_text())
@@ -60,12 +62,12 @@ def test_they_are_what_another_engine_says(tiny_world: Path, layout: DatasetLayo
         scene = scenes[record["image_index"]]
         done = outputs(record["program"], scene)
         assert done is not None
-        referents, sets = named_by(record["program"], done)
+        referents, sets = expected_targets(record["program"], done)
         image = questions.images[row : row + 1]
         named = targets.read(torch.tensor([row]), image, torch.device("cpu"))
         assert [i for i in named.referents[0].tolist() if i >= 0] == referents
-        found = [s for s in named.sets[0].tolist() if s >= 0]
-        assert found == [sum(1 << i for i in objects) for objects in sets]
+        bits = [sum(1 << i for i in objects) for objects in sets]
+        assert [s for s in named.sets[0].tolist() if s >= 0] == bits
         centres = torch.tensor([thing["pixel_coords"][:2] for thing in scene["objects"]])
         size = torch.tensor([TINY.width, TINY.height])
         positions = named.positions[0, : len(centres)]
@@ -88,7 +90,7 @@ def test_some_rows_of_some_questions(layout: DatasetLayout) -> None:
                for a, b in zip(one, other, strict=True))  # fmt: skip
 
 
-def test_what_is_there_is_kept_until_its_scenes_change(layout: DatasetLayout) -> None:
+def test_a_complete_file_is_kept_until_its_scenes_change(layout: DatasetLayout) -> None:
     write(layout)
     target = layout.program_targets_h5("train")
     before = target.read_bytes()
@@ -101,7 +103,7 @@ def test_what_is_there_is_kept_until_its_scenes_change(layout: DatasetLayout) ->
     assert not layout.program_targets_h5("test").exists()
 
 
-def test_scenes_of_others_are_refused(layout: DatasetLayout) -> None:
+def test_unsuitable_scenes_and_pictures_are_refused(layout: DatasetLayout) -> None:
     scenes = layout.scene_json("train")
     content = json.loads(scenes.read_text())
     first, second = content["scenes"][:2]
@@ -121,15 +123,12 @@ def test_scenes_of_others_are_refused(layout: DatasetLayout) -> None:
     with pytest.raises(UserError, match=r"scene 0: has objects without pixel_coords"):
         write(layout)
     assert not layout.program_targets_h5("train").exists()
-
-
-def test_pictures_must_be_there(layout: DatasetLayout, tmp_path: Path) -> None:
-    without = DatasetLayout.under(layout.root, images=tmp_path / "none")
+    without_pictures = DatasetLayout.under(layout.root, images=layout.root / "none")
     with pytest.raises(UserError, match=r"none/train: no pictures in it"):
-        write(without)
+        write(without_pictures)
 
 
-def test_files_that_do_not_fit_are_refused(layout: DatasetLayout) -> None:
+def test_missing_damaged_and_other_files_are_refused(layout: DatasetLayout) -> None:
     with pytest.raises(UserError, match=r"no such file; make it .* targets=true"):
         read(layout)
     write(layout)

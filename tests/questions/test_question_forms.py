@@ -1,4 +1,4 @@
-"""Question files in the forms in which others write them, and such as contradict themselves."""
+"""Question files in the formats of other projects, and inconsistent files."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import gzip
 import json
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,35 +49,29 @@ def arrays(path: Path) -> dict[str, np.ndarray]:
         return {name: file[name][:] for name in file} | {"type_names": file.attrs["type_names"]}
 
 
-def made(folder: Path, **options: Any) -> dict[str, np.ndarray]:
-    """The arrays of train of the set in a folder."""
-    others = {name: options.pop(name) for name in ("missing_images", "world") if name in options}
-    preprocess_questions(layout(folder), EncodingSettings(**options), **others)
+def preprocess(folder: Path) -> dict[str, np.ndarray]:
+    """Preprocess the set in a folder, and return the arrays of train."""
+    preprocess_questions(layout(folder))
     return arrays(folder / "h5/train_questions.h5")
 
 
-def same(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> None:
+def assert_equal(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> None:
     assert one.keys() == other.keys()
     for name, values in one.items():
         np.testing.assert_array_equal(values, other[name], err_msg=name)
 
 
-def truth_values(question: Record) -> None:
+def booleans(question: Record) -> None:
     if question["answer"] in ("yes", "no"):
         question["answer"] = question["answer"] == "yes"
 
 
-def numbers(question: Record) -> None:
+def numbers(question: Record, number: Callable[[str], float] = int) -> None:
     if str(question["answer"]).isdigit():
-        question["answer"] = int(question["answer"])
+        question["answer"] = number(question["answer"])
 
 
-def numbers_with_points(question: Record) -> None:
-    if str(question["answer"]).isdigit():
-        question["answer"] = float(question["answer"])
-
-
-def types_of_functions(question: Record) -> None:
+def types_for_functions(question: Record) -> None:
     for step in question["program"]:
         step["type"] = step.pop("function")
 
@@ -86,15 +81,15 @@ def side_inputs(question: Record) -> None:
         step["side_inputs"] = step.pop("value_inputs")
 
 
-def side_inputs_where_there_are_some(question: Record) -> None:
+def nonempty_side_inputs(question: Record) -> None:
     for step in question["program"]:
         if values := step.pop("value_inputs"):
             step["side_inputs"] = values
 
 
 def types_and_side_inputs(question: Record) -> None:
-    types_of_functions(question)
-    side_inputs_where_there_are_some(question)
+    types_for_functions(question)
+    nonempty_side_inputs(question)
 
 
 def both_names(question: Record) -> None:
@@ -115,28 +110,20 @@ def answer_first(question: Record) -> None:
     ]
 
 
-#: Ways to write the same, of which any combination occurs: one of each group.
+#: Equivalent formats: a file may combine one of each group.
 CHANGES: list[list[Callable[[Record], None]]] = [
-    [truth_values],
-    [numbers, numbers_with_points],
-    [
-        types_of_functions,
-        side_inputs,
-        side_inputs_where_there_are_some,
-        types_and_side_inputs,
-        both_names,
-    ],
+    [booleans],
+    [numbers, partial(numbers, number=float)],
+    [types_for_functions, side_inputs, nonempty_side_inputs, types_and_side_inputs, both_names],
     [more_keys],
     [answer_first],
 ]
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30)
-@example(
-    (truth_values, numbers, types_and_side_inputs, more_keys, None)
-)  # the official generator's
+@example((booleans, numbers, types_and_side_inputs, more_keys, None))  # CLEVR's own generator
 @given(changes=st.tuples(*(st.sampled_from([None, *group]) for group in CHANGES)))
-def test_the_generators_form_gives_the_same_files(
+def test_equivalent_formats_give_equal_files(
     tmp_path: Path, changes: tuple[Callable[[Record], None] | None, ...]
 ) -> None:
     content = json.loads(json.dumps(RELEASE))
@@ -147,12 +134,13 @@ def test_the_generators_form_gives_the_same_files(
         shutil.rmtree(tmp_path / name, ignore_errors=True)
     write(tmp_path / "release/q", "train", RELEASE)
     path = write(tmp_path / "changed/q", "train", content)
-    changed = made(tmp_path / "changed")
+    changed = preprocess(tmp_path / "changed")
     assert set(changed.pop("groups", [])) == ({0} if more_keys in changes else set())
-    same(made(tmp_path / "release"), changed)
-    read = read_questions(path).questions
-    assert [q.answer for q in read] == [q["answer"] for q in RELEASE]
-    assert {str(step.value_inputs) for q in read for step in q.program or []} == {"[]", "['red']"}
+    assert_equal(preprocess(tmp_path / "release"), changed)
+    questions = read_questions(path).questions
+    assert [q.answer for q in questions] == [q["answer"] for q in RELEASE]
+    values = {str(step.value_inputs) for q in questions for step in q.program or []}
+    assert values == {"[]", "['red']"}
 
 
 def with_bom(content: bytes, path: Path) -> None:
@@ -167,41 +155,44 @@ def compressed_with_bom(content: bytes, path: Path) -> None:
     path.with_name(path.name + ".gz").write_bytes(gzip.compress(b"\xef\xbb\xbf" + content))
 
 
-def compressed_without_saying(content: bytes, path: Path) -> None:
+def compressed_without_ending(content: bytes, path: Path) -> None:
     path.write_bytes(gzip.compress(content))
 
 
 @pytest.mark.parametrize(
-    "save", [with_bom, compressed, compressed_with_bom, compressed_without_saying]
+    "save", [with_bom, compressed, compressed_with_bom, compressed_without_ending]
 )
-def test_text_as_editors_and_archives_leave_it(
+def test_byte_order_marks_and_compressed_files_are_read(
     tmp_path: Path, save: Callable[[bytes, Path], None]
 ) -> None:
     content = write(tmp_path / "plain/q", "train", RELEASE).read_bytes()
     (tmp_path / "saved/q").mkdir(parents=True)
     save(content, tmp_path / "saved/q/CLEVR_train_questions.json")
-    same(made(tmp_path / "plain"), made(tmp_path / "saved"))
+    assert_equal(preprocess(tmp_path / "plain"), preprocess(tmp_path / "saved"))
 
 
-@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "latin-1"])
-def test_another_encoding_is_named(tmp_path: Path, encoding: str) -> None:
-    content = json.dumps({"questions": [ask("Où est-ce?")]}, ensure_ascii=False)
-    path = write(tmp_path / "q", "train", [])
-    path.write_bytes(content.encode(encoding))
-    with pytest.raises(UserError, match=r"train_questions\.json.*save it as UTF-8"):
-        preprocess_questions(layout(tmp_path))
+FRENCH = json.dumps({"questions": [ask("Où est-ce?")]}, ensure_ascii=False)
+COMPRESSED = gzip.compress(FRENCH.encode())
 
 
-@pytest.mark.parametrize("keep", [3, 30, -4])
-def test_a_damaged_gzip_file_is_named(tmp_path: Path, keep: int) -> None:
-    content = gzip.compress(write(tmp_path / "q", "train", RELEASE).read_bytes())
-    (tmp_path / "q/CLEVR_train_questions.json").write_bytes(content[:keep])
-    with pytest.raises(UserError, match=r"train_questions\.json: is a damaged gzip file"):
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        *((FRENCH.encode(encoding), ".*save it as UTF-8")
+          for encoding in ("utf-16", "utf-16-le", "utf-16-be", "utf-32", "latin-1")),
+        *((COMPRESSED[:end], ": is a damaged gzip file") for end in (3, 30, -4)),
+    ],
+)  # fmt: skip
+def test_other_encodings_and_damaged_gzip_files_are_refused(
+    tmp_path: Path, content: bytes, message: str
+) -> None:
+    write(tmp_path / "q", "train", []).write_bytes(content)
+    with pytest.raises(UserError, match=rf"train_questions\.json{message}"):
         preprocess_questions(layout(tmp_path))
 
 
 def test_functions_of_clevr_math(tmp_path: Path) -> None:
-    """Answers are numbers, programs end in functions that CLEVR has not; ``choose`` has a value."""
+    """Answers are numbers, and programs have functions that CLEVR does not have."""
     subtraction = [
         {"type": "scene", "inputs": [], "_output": [0], "value_inputs": []},
         {"type": "filter_color", "inputs": [0], "value_inputs": ["red"]},
@@ -221,13 +212,13 @@ def test_functions_of_clevr_math(tmp_path: Path) -> None:
     vocabulary = Vocabulary.load(tmp_path / "h5/vocab.json")
     assert vocabulary.answers() == ["3"]
     assert "choose[1]" in vocabulary.program
-    found = QuestionDataset.load(tmp_path / "h5/train_questions.h5", vocabulary)
-    assert found.types is not None
-    assert found.types.tolist() == [-1, 0]
+    dataset = QuestionDataset.load(tmp_path / "h5/train_questions.h5", vocabulary)
+    assert dataset.types is not None
+    assert dataset.types.tolist() == [-1, 0]
 
 
-def test_one_question_of_super_clevr_as_it_is_published(tmp_path: Path) -> None:
-    """No program, truth values, and images numbered from 25,000 in its last part."""
+def test_a_question_of_super_clevr(tmp_path: Path) -> None:
+    """It has no program, a boolean answer, and images numbered from 25,000."""
     question = {
         "split": "new", "image_filename": "superCLEVR_new_025000.png", "image_index": 25000,
         "image": "superCLEVR_new_025000", "question": "Are there fewer buss than big objects?",
@@ -236,19 +227,19 @@ def test_one_question_of_super_clevr_as_it_is_published(tmp_path: Path) -> None:
     }  # fmt: skip
     write(tmp_path / "q", "train", [question]).rename(tmp_path / "q/superCLEVR_questions_30k.json")
     preprocess_questions(layout(tmp_path))
-    found = arrays(tmp_path / "h5/train_questions.h5")
-    assert (found["image_idxs"], found["named_image_idxs"]) == ([25000], [25000])
-    assert "programs" not in found
+    datasets = arrays(tmp_path / "h5/train_questions.h5")
+    assert (datasets["image_idxs"], datasets["named_image_idxs"]) == ([25000], [25000])
+    assert "programs" not in datasets
     assert Vocabulary.load(tmp_path / "h5/vocab.json").answers() == ["yes"]
 
 
 @pytest.mark.parametrize("name", ["a_000005.jpg", "a_000005.PNG", "a_5.jpeg", "a.000005.png"])
-def test_the_number_in_an_images_name(tmp_path: Path, name: str) -> None:
+def test_the_index_in_an_images_name(tmp_path: Path, name: str) -> None:
     write(tmp_path / "q", "train", [{"image_filename": name, "question": "a?"}])
-    assert made(tmp_path)["image_idxs"] == [5]
+    assert preprocess(tmp_path)["image_idxs"] == [5]
 
 
-# Contradictions
+# Inconsistent files
 
 
 def named(name: str, index: int | None) -> Record:
@@ -274,7 +265,7 @@ def named(name: str, index: int | None) -> Record:
         ([named("a_99999999999.png", None)], "question 0: has image_index"),
     ],
 )  # fmt: skip
-def test_an_image_of_two_truths_is_refused(
+def test_contradicting_names_and_indices_of_images_are_refused(
     tmp_path: Path, questions: list[Record], message: str
 ) -> None:
     refused(tmp_path, questions, message)
@@ -288,7 +279,9 @@ def test_an_image_of_two_truths_is_refused(
         ({"function": None}, "no function"),
     ],
 )
-def test_a_step_of_two_truths_is_refused(tmp_path: Path, step: Record, message: str) -> None:
+def test_a_step_that_contradicts_itself_is_refused(
+    tmp_path: Path, step: Record, message: str
+) -> None:
     program = [*EXIST[:2], EXIST[2] | step]
     path = write(tmp_path / "q", "train", [ask("a?", program=EXIST), ask("a?", program=program)])
     with pytest.raises(UserError, match=f"question 1: .*{message}"):
@@ -297,7 +290,7 @@ def test_a_step_of_two_truths_is_refused(tmp_path: Path, step: Record, message: 
         read_questions(path)
 
 
-# Which file is which split's
+# Files of splits
 
 
 @pytest.mark.parametrize(
@@ -320,7 +313,7 @@ def test_two_files_of_one_split_are_refused(tmp_path: Path, one: str, other: str
 
 
 @pytest.mark.parametrize(
-    ("by_split", "other", "said"),
+    ("by_split", "other", "warning"),
     [
         ({"train": "CLEVR-Humans-train.json", "val": "questions/CLEVR_val_questions.json.gz"},
          "questions/._CLEVR_train_questions.json", ""),
@@ -332,7 +325,7 @@ def test_two_files_of_one_split_are_refused(tmp_path: Path, one: str, other: str
 )  # fmt: skip
 def test_files_by_split(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], by_split: dict[str, str], other: str,
-    said: str,
+    warning: str,
 ) -> None:  # fmt: skip
     layout = DatasetLayout.under(tmp_path)
     layout.questions.mkdir()
@@ -340,7 +333,7 @@ def test_files_by_split(
         (tmp_path / name).touch()
     paths = layout.question_json_by_split()
     assert paths == {split: tmp_path / name for split, name in by_split.items()}
-    assert said in capsys.readouterr().err
+    assert warning in capsys.readouterr().err
 
 
 def test_two_names_without_a_split_are_refused(tmp_path: Path) -> None:
@@ -351,7 +344,7 @@ def test_two_names_without_a_split_are_refused(tmp_path: Path) -> None:
         layout.question_json_by_split()
 
 
-# What some questions lack
+# Incomplete questions
 
 
 def without(key: str, *rows: int) -> list[Record]:
@@ -361,40 +354,32 @@ def without(key: str, *rows: int) -> list[Record]:
     return questions
 
 
-def keep(folder: Path, questions: list[Record]) -> PreprocessedSplit:
-    write(folder / "q", "train", questions)
-    [split] = preprocess_questions(layout(folder), EncodingSettings(incomplete="keep"))
-    return split
-
-
 @pytest.mark.parametrize(
     ("key", "what"),
     [("answer", "answer"), ("program", "program"), ("question_family_index", "family")],
 )
-def test_a_question_that_lacks_something_is_refused_or_kept(
-    tmp_path: Path, key: str, what: str
-) -> None:
+def test_an_incomplete_question_is_refused_or_kept(tmp_path: Path, key: str, what: str) -> None:
     questions = without(key, 2, 3)
     refused(tmp_path, questions, rf"question 2: has no {what}, as 2 of 4 .*=keep")
-    split = keep(tmp_path, questions)
+    write(tmp_path / "q", "train", questions)
+    [split] = preprocess_questions(layout(tmp_path), EncodingSettings(incomplete="keep"))
     assert split.lacking == {what: 2}
-    assert (
-        f"2 {'left out' if what == 'answer' else 'kept'}, which have no {what}" in split.describe()
-    )
-    found = arrays(tmp_path / "h5/train_questions.h5")
+    kept = "left out" if what == "answer" else "kept"
+    assert f"2 {kept}, which have no {what}" in split.describe()
+    datasets = arrays(tmp_path / "h5/train_questions.h5")
     if what == "answer":
-        assert found["orig_idxs"].tolist() == [0, 1]
-        assert found["named_image_idxs"].tolist() == [0, 1]
-        assert len(found["programs"]) == len(found["answers"]) == 2
+        assert datasets["orig_idxs"].tolist() == [0, 1]
+        assert datasets["named_image_idxs"].tolist() == [0, 1]
+        assert len(datasets["programs"]) == len(datasets["answers"]) == 2
     else:
-        assert len(found["answers"]) == 4
+        assert len(datasets["answers"]) == 4
         column = "types" if what == "program" else "question_families"
-        assert (found[column] == -1).tolist() == [False, False, True, True]
+        assert (datasets[column] == -1).tolist() == [False, False, True, True]
     dataset = QuestionDataset.load(
         tmp_path / "h5/train_questions.h5", Vocabulary.load(tmp_path / "h5/vocab.json")
     )
     assert len(dataset) == split.num_questions
-    # It is complete for who accepts this, and not for others.
+    # With the same option the file is complete; without it, the question is refused again.
     assert preprocess_questions(layout(tmp_path), EncodingSettings(incomplete="keep")) == [
         PreprocessedSplit("train", split.num_questions, was_there=True, lacking={what: 2})
     ]
@@ -410,21 +395,21 @@ def test_a_question_that_lacks_something_is_refused_or_kept(
         ("question_family_index", ["question_families"]),
     ],
 )
-def test_a_split_that_lacks_something_throughout_is_read(
+def test_a_property_may_be_missing_in_a_whole_split(
     tmp_path: Path, key: str, columns: list[str]
 ) -> None:
     write(tmp_path / "q", "train", without(key, 0, 1, 2, 3))
-    assert not made(tmp_path).keys() & set(columns)
+    assert not preprocess(tmp_path).keys() & set(columns)
 
 
 @pytest.mark.parametrize("empty", [None, ""])
-def test_an_empty_answer_is_none(tmp_path: Path, empty: object) -> None:
+def test_an_empty_answer_is_missing(tmp_path: Path, empty: object) -> None:
     questions = json.loads(json.dumps(RELEASE))
     questions[1]["answer"] = empty
     refused(tmp_path, questions, "question 1: has no answer, as 1 of 4")
 
 
-def test_a_part_of_the_images(tmp_path: Path) -> None:
+def test_missing_images_are_refused_or_left_out(tmp_path: Path) -> None:
     write(tmp_path / "q", "train", RELEASE)
     images = tmp_path / "images/train"
     images.mkdir(parents=True)
@@ -436,7 +421,7 @@ def test_a_part_of_the_images(tmp_path: Path) -> None:
     assert arrays(tmp_path / "h5/train_questions.h5")["image_idxs"].tolist() == [1, 1]
     [split] = preprocess_questions(layout(tmp_path), missing_images="leave_out")
     assert split.was_there
-    (images / "CLEVR_x_000002.JPG").touch()  # more images have come
+    (images / "CLEVR_x_000002.JPG").touch()  # another image was added
     [split] = preprocess_questions(layout(tmp_path), missing_images="leave_out")
     assert (split.num_questions, split.was_there) == (3, False)
     (images / "CLEVR_x_000000.png").touch()
@@ -444,14 +429,14 @@ def test_a_part_of_the_images(tmp_path: Path) -> None:
     assert (split.num_questions, split.was_there, split.lacking) == (4, False, {})
 
 
-def test_no_image_is_there(tmp_path: Path) -> None:
+def test_a_folder_without_any_of_the_images_is_refused(tmp_path: Path) -> None:
     write(tmp_path / "q", "train", RELEASE)
     (tmp_path / "images/train").mkdir(parents=True)
     with pytest.raises(UserError, match="none of the images of its 4 questions"):
         preprocess_questions(layout(tmp_path), missing_images="leave_out")
 
 
-# Advice that helps
+# Unknown tokens
 
 
 @pytest.mark.parametrize(
@@ -466,7 +451,7 @@ def test_no_image_is_there(tmp_path: Path) -> None:
         (ask("a?", program=COUNT), {"vocab": True, "extend_vocab": True}, set()),
     ],
 )  # fmt: skip
-def test_advice_is_what_helps(
+def test_only_options_that_help_are_advised(
     tmp_path: Path, val: Record, options: dict[str, Any], advised: set[str]
 ) -> None:
     write(tmp_path / "q", "train", [ask("a?", program=EXIST)])
@@ -482,7 +467,7 @@ def test_advice_is_what_helps(
     assert {n for n in ("allow_unknown", "extend_vocab") if f"{n}=true" in message} == advised
 
 
-# Files that are there
+# Existing files
 
 
 def test_a_file_of_another_program_is_not_overwritten(tmp_path: Path) -> None:
@@ -497,12 +482,12 @@ def test_a_file_of_another_program_is_not_overwritten(tmp_path: Path) -> None:
     assert path.read_bytes() == content
 
 
-def test_a_file_that_cannot_be_opened_now_is_not_made_again(tmp_path: Path) -> None:
+def test_an_unreadable_file_is_not_replaced(tmp_path: Path) -> None:
     write(tmp_path / "q", "train", RELEASE)
     preprocess_questions(layout(tmp_path))
     path = tmp_path / "h5/train_questions.h5"
     path.unlink()
-    path.symlink_to("/proc/self/mem")  # reading it fails as a broken disk does
+    path.symlink_to("/proc/self/mem")  # reading it fails like a broken disk
     for work in (
         lambda: preprocess_questions(layout(tmp_path)),
         lambda: QuestionDataset.load(path, Vocabulary.load(tmp_path / "h5/vocab.json")),
@@ -513,7 +498,7 @@ def test_a_file_that_cannot_be_opened_now_is_not_made_again(tmp_path: Path) -> N
     assert path.is_symlink()
 
 
-def test_nothing_is_written_if_one_file_is_not_to_be_replaced(tmp_path: Path) -> None:
+def test_nothing_is_written_if_one_file_must_not_be_replaced(tmp_path: Path) -> None:
     for split in ("train", "val"):
         write(tmp_path / "q", split, RELEASE)
     (tmp_path / "h5").mkdir()
@@ -525,7 +510,7 @@ def test_nothing_is_written_if_one_file_is_not_to_be_replaced(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("name", ["q/CLEVR_train_questions.json", "h5/vocab.json"])
-def test_a_json_file_that_cannot_be_read_now(tmp_path: Path, name: str) -> None:
+def test_an_unreadable_json_file_is_reported(tmp_path: Path, name: str) -> None:
     write(tmp_path / "q", "train", RELEASE)
     preprocess_questions(layout(tmp_path))
     (tmp_path / name).unlink()
@@ -543,7 +528,7 @@ def test_a_vocabulary_with_a_byte_order_mark(tmp_path: Path) -> None:
     assert Vocabulary.load(path) == vocabulary
 
 
-def test_a_damaged_file_is_made_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_damaged_file_is_replaced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(tmp_path / "q", "train", RELEASE)
     preprocess_questions(layout(tmp_path))
     path = tmp_path / "h5/train_questions.h5"
@@ -554,20 +539,20 @@ def test_a_damaged_file_is_made_again(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "train_questions.h5: is damaged" in capsys.readouterr().err
 
 
-# Families whose numbers begin again in each template file
+# Family numbers that start again in each template file
 
 
 @pytest.mark.parametrize(
     ("files", "families", "expected", "warns"),
     [
-        # Numbers of the release: zero_hop begins with 84, compare_integer with 0, one_hop with 72.
+        # In the release, zero_hop starts at 84, compare_integer at 0, and one_hop at 72.
         (["zero_hop.json", "one_hop.json", "compare_integer.json", "zero_hop.json"],
          [1, 0, 8, 5], [85, 72, 8, 89], False),
-        (["zero_hop.json"] * 4, [3, 4, 85, 6], [3, 4, 85, 6], False),  # they do not begin again
+        (["zero_hop.json"] * 4, [3, 4, 85, 6], [3, 4, 85, 6], False),  # they do not start again
         (["own.json", "other.json", "own.json", "own.json"], [0, 0, 1, 2], [0, 0, 1, 2], True),
     ],
 )  # fmt: skip
-def test_families_of_the_official_generator_get_the_releases_numbers(
+def test_families_of_clevrs_generator_get_the_releases_numbers(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     files: list[str],
@@ -580,32 +565,32 @@ def test_families_of_the_official_generator_get_the_releases_numbers(
         for question, file, family in zip(RELEASE, files, families, strict=True)
     ]
     write(tmp_path / "q", "train", questions)
-    arrays = made(tmp_path)
+    arrays = preprocess(tmp_path)
     assert arrays["question_families"].tolist() == expected
-    # Files of the world's own are told by families: nothing but what the release has is read.
+    # Families identify the world's own files, which are therefore no groups.
     assert ("groups" in arrays) == ("own.json" in files)
     assert ("numbered anew in each template file" in capsys.readouterr().err) == warns
 
 
-def test_a_set_that_an_earlier_version_generated_is_refused(tmp_path: Path) -> None:
+def test_a_set_generated_by_an_earlier_version_is_refused(tmp_path: Path) -> None:
     """Its families have other numbers."""
     write(tmp_path / "q", "train", RELEASE)
     recorded = layout(tmp_path).generator_settings
     recorded.write_text(json.dumps({"seed": 0}))
     with pytest.raises(UserError, match="generated by an earlier version"):
-        made(tmp_path)
+        preprocess(tmp_path)
     recorded.write_text(json.dumps({"seed": 0, "families_sha256": "0"}))
-    made(tmp_path)
+    preprocess(tmp_path)
 
 
-def test_families_of_an_earlier_versions_file_are_not_trusted(tmp_path: Path) -> None:
+def test_families_in_a_file_of_an_earlier_version_are_ignored(tmp_path: Path) -> None:
     write(tmp_path / "q", "train", RELEASE)
-    made(tmp_path)
+    preprocess(tmp_path)
     path = tmp_path / "h5/train_questions.h5"
     vocabulary = Vocabulary.load(tmp_path / "h5/vocab.json")
     assert QuestionDataset.load(path, vocabulary).families is not None
     with h5py.File(path, "r+") as file:
         file.attrs["format"] = "filmvqa-questions-2"
     assert QuestionDataset.load(path, vocabulary).families is None
-    made(tmp_path)  # made again
+    preprocess(tmp_path)  # which replaces the file
     assert QuestionDataset.load(path, vocabulary).families is not None

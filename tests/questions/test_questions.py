@@ -24,8 +24,8 @@ def vocabulary(tiny_set: Path) -> Vocabulary:
     return Vocabulary.load(tiny_set / "vocab.json")
 
 
-def test_films_own_files_load(tiny_set: Path, vocabulary: Vocabulary, tmp_path: Path) -> None:
-    """No attributes, float32 features, type ids of any order: types come from the programs."""
+def test_files_of_film_load(tiny_set: Path, vocabulary: Vocabulary, tmp_path: Path) -> None:
+    """Without attributes, with float32 features and unordered type ids: programs give the types."""
     with (
         h5py.File(tiny_set / "val_questions.h5") as source,
         h5py.File(tmp_path / "q.h5", "w") as target,
@@ -69,7 +69,7 @@ def test_another_vocabulary_is_refused(tiny_set: Path) -> None:
 def test_types_of_programs_in_either_order(
     tiny_set: Path, vocabulary: Vocabulary, tmp_path: Path, order: str, with_start: bool
 ) -> None:
-    """clevr-iep and ns-vqa write programs in postfix order, or in the release's ("chain"), too."""
+    """clevr-iep and ns-vqa also write programs in postfix order, or in the release's ("chain")."""
     with h5py.File(tiny_set / "val_questions.h5") as source:
         arrays = {name: source[name][:] for name in ("questions", "image_idxs", "programs")}
         expected = source["types"][:]
@@ -81,13 +81,13 @@ def test_types_of_programs_in_either_order(
     with h5py.File(tmp_path / "q.h5", "w") as target:
         for name, values in arrays.items():
             target[name] = values
-    found = QuestionDataset.load(tmp_path / "q.h5", vocabulary)
-    assert found.types is not None
-    assert found.types.tolist() == expected.tolist()
+    dataset = QuestionDataset.load(tmp_path / "q.h5", vocabulary)
+    assert dataset.types is not None
+    assert dataset.types.tolist() == expected.tolist()
 
 
 def store_of(folder: Path, images: list[int], names: list[str] | None = None) -> FeatureStore:
-    """A store of features of these images."""
+    """Open a store of features of these images."""
     path = folder / "f.h5"
     with h5py.File(path, "w") as target:
         target["features"] = np.ones((len(images), 2, 3, 3), np.float16)
@@ -97,7 +97,7 @@ def store_of(folder: Path, images: list[int], names: list[str] | None = None) ->
     return store
 
 
-def test_features_of_a_part_of_the_images(
+def test_questions_about_images_without_features_are_refused_or_left_out(
     tiny_set: Path, vocabulary: Vocabulary, tmp_path: Path
 ) -> None:
     questions = QuestionDataset.load(tiny_set / "val_questions.h5", vocabulary)
@@ -113,7 +113,7 @@ def test_features_of_a_part_of_the_images(
             questions.with_features(store_of(tmp_path, [99]), "f.h5", missing_images)
 
 
-def test_an_image_of_another_name_is_named(
+def test_an_image_with_another_name_is_refused(
     tiny_set: Path, vocabulary: Vocabulary, tmp_path: Path
 ) -> None:
     questions = QuestionDataset.load(tiny_set / "val_questions.h5", vocabulary)
@@ -131,14 +131,14 @@ def test_an_image_of_another_name_is_named(
         questions.with_features(other, "f.h5", "leave_out")
 
 
-def test_some_families(tiny_set: Path, vocabulary: Vocabulary, tmp_path: Path) -> None:
+def test_questions_of_some_families(tiny_set: Path, vocabulary: Vocabulary, tmp_path: Path) -> None:
     questions = QuestionDataset.load(tiny_set / "val_questions.h5", vocabulary)
     assert questions.families is not None
     families = questions.families.unique()[:2].tolist()
     path = tmp_path / "families.json"
     path.write_text(json.dumps(families[::-1]))
-    for given in (str(path), families[::-1]):
-        assert DataSettings(name="x", root="x", families=given).chosen_families == families
+    for value in (str(path), families[::-1]):
+        assert DataSettings(name="x", root="x", families=value).chosen_families == families
     chosen = questions.of_families(families)
     assert set(chosen.families.tolist()) == set(families)
     assert 0 < len(chosen) < len(questions) == len(questions.of_families(None))
@@ -149,7 +149,7 @@ def test_some_families(tiny_set: Path, vocabulary: Vocabulary, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("content", ["[]", "{}", "[1.5]", '"5"', "[true]", "[-1]", "3", "[", "x"])
-def test_other_choices_of_families_are_refused(tmp_path: Path, content: str) -> None:
+def test_bad_values_of_families_are_refused(tmp_path: Path, content: str) -> None:
     path = tmp_path / "families.json"
     path.write_text(content)
     with pytest.raises(UserError, match=r"families\.json"):

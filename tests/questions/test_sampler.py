@@ -13,7 +13,7 @@ from filmvqa.questions.sampler import EpochSampler, batch_sizes
     st.integers(1, 20),
     st.integers(0, 3),
 )
-def test_questions_of_an_image_come_together_and_once(
+def test_questions_of_an_image_are_drawn_together_and_once(
     images: list[int], per_image: int, size: int, epoch: int
 ) -> None:
     of = torch.tensor(images)
@@ -23,8 +23,8 @@ def test_questions_of_an_image_come_together_and_once(
     assert all(len(batch) == size for batch in batches[:-1])
     drawn = torch.cat(batches)
     assert torch.equal(drawn.sort().values, rows)
-    # Each image is met once for every `per_image` questions, and once for the rest; two such
-    # groups may follow one another, which leaves fewer.
+    # Each image has a run for every `per_image` questions, and one for the rest. Two groups of an
+    # image may follow each other, so there may be fewer runs.
     runs = int((of[drawn - 100].diff() != 0).sum()) + 1
     assert runs <= sum(-(-images.count(i) // per_image) for i in set(images))
 
@@ -38,7 +38,7 @@ def test_draws_of_images_are_uniform() -> None:
 
 
 @given(st.integers(1, 50), st.integers(1, 60), st.integers(0, 5), st.integers(0, 30))
-def test_a_sampler_goes_on_from_its_state(count: int, size: int, seed: int, steps: int) -> None:
+def test_a_sampler_resumes_from_its_state(count: int, size: int, seed: int, steps: int) -> None:
     one = EpochSampler(torch.arange(count), size, seed)
     rows = []
     for _ in range(steps + 5):
@@ -56,7 +56,7 @@ def test_a_sampler_goes_on_from_its_state(count: int, size: int, seed: int, step
 
 @given(st.integers(1, 200), st.integers(2, 30), st.integers(0, 2))
 def test_no_batch_is_too_small(count: int, size: int, epoch: int) -> None:
-    """Every row once an epoch, in ceil(N / B) batches; only batches of 2 may be one fewer."""
+    """Each row is drawn once per epoch, in ceil(N / B) batches, or one fewer for B = 2."""
     sampler = EpochSampler(torch.arange(count), size, 0, smallest_batch=2)
     batches = [sampler.rows(epoch, i) for i in range(sampler.batches_per_epoch)]
     assert torch.equal(torch.cat(batches).sort().values, torch.arange(count))
@@ -69,7 +69,7 @@ def test_no_batch_is_too_small(count: int, size: int, epoch: int) -> None:
     assert all(same) == (count % size != 1 or count == 1)
 
 
-def test_the_last_two_batches_share_a_question_left_over() -> None:
+def test_the_last_two_batches_share_the_last_question() -> None:
     assert batch_sizes(129, 64, 2) == [64, 33, 32]
     assert batch_sizes(65, 64, 2) == [33, 32]
     assert batch_sizes(129, 64) == [64, 64, 1]
@@ -78,10 +78,10 @@ def test_the_last_two_batches_share_a_question_left_over() -> None:
 
 
 @given(st.integers(1, 40), st.integers(2, 12), st.integers(0, 3), st.data())
-def test_a_position_of_an_earlier_version_goes_on(
+def test_a_position_of_an_earlier_version_is_restored(
     count: int, size: int, epoch: int, data: st.DataObject
 ) -> None:
-    """Exactly, except just before a last batch of one."""
+    """Exactly, except just before a last batch of one question."""
     batch = data.draw(st.integers(0, -(-count // size) - 1))
     sampler = EpochSampler(torch.arange(count), size, 0, smallest_batch=2)
     recut = sampler.load_state_dict({"epoch": epoch, "batch": batch})
@@ -101,14 +101,12 @@ def test_a_position_of_an_earlier_version_goes_on(
     st.integers(1, 20),
     st.integers(0, 3),
 )
-def test_rows_that_are_not_shuffled(
-    images: list[int], per_image: int, size: int, epoch: int
-) -> None:
+def test_rows_in_their_order(images: list[int], per_image: int, size: int, epoch: int) -> None:
     rows = torch.arange(len(images)) + 100
     sampler = EpochSampler(rows, size, epoch, torch.tensor(images), per_image, shuffle=False)
     batches = [sampler.rows(epoch, i) for i in range(sampler.batches_per_epoch)]
     expected, left = [], list(range(len(images)))
-    while left:  # the first that is left, and the next ones about its image
+    while left:  # the first row left, and the next rows about its image
         group = [i for i in left if images[i] == images[left[0]]][:per_image]
         left = [i for i in left if i not in group]
         expected += group
@@ -138,7 +136,7 @@ def test_a_curriculum_draws_from_each_stage_in_turn(
         part = drawn[first : first + length]
         first += length
         assert set(part) <= set(allowed.tolist())
-        # Within an epoch all come in turn, those drawn most often once more than the others.
+        # Within an epoch all are drawn in turn, so the numbers of draws differ by at most one.
         if first <= count and len(part) == length:
             times = [part.count(row) for row in allowed.tolist()]
             assert max(times) - min(times) <= 1

@@ -27,26 +27,23 @@ def test_tokens_are_split_as_film_splits_them(question: str, tokens: list[str]) 
     assert tokenize(question) == tokens
 
 
-def test_vocabulary_counts_from_the_special_tokens() -> None:
+def test_indices_start_with_the_special_tokens() -> None:
     vocabulary = Vocabulary.build({"b": 1, "a": 2}, ["count", "scene"], ["yes", "0"])
     assert list(vocabulary.question) == [*SPECIAL_TOKENS, "a", "b"]
-    assert vocabulary.program == {
-        **{t: i for i, t in enumerate(SPECIAL_TOKENS)},
-        "count": 4,
-        "scene": 5,
-    }
+    assert list(vocabulary.program) == [*SPECIAL_TOKENS, "count", "scene"]
+    assert list(vocabulary.program.values()) == list(range(6))
     assert vocabulary.answer == {"0": 0, "yes": 1}
     assert vocabulary.answers() == ["0", "yes"]
 
 
-def test_rare_words_stay_out_and_a_base_keeps_its_indices() -> None:
+def test_rare_words_are_left_out_and_a_base_keeps_its_indices() -> None:
     base = Vocabulary.build({"a": 1, "c": 1}, [], ["yes"])
     grown = Vocabulary.build({"b": 2, "a": 1, "z": 1}, [], ["no", "yes"], min_count=2, base=base)
     assert grown.question == {**base.question, "b": 6}
     assert grown.answer == {"yes": 0, "no": 1}
 
 
-def test_a_vocabulary_survives_its_file(tmp_path) -> None:
+def test_a_saved_vocabulary_is_loaded_unchanged(tmp_path) -> None:
     vocabulary = Vocabulary.build({"é": 1, "": 1}, ["filter_color[red]"], ["10"])
     vocabulary.save(tmp_path / "vocab.json")
     loaded = Vocabulary.load(tmp_path / "vocab.json")
@@ -57,21 +54,17 @@ def test_a_vocabulary_survives_its_file(tmp_path) -> None:
 
 def test_the_releases_vocabulary_loads(shared) -> None:
     vocabulary = Vocabulary.load(shared / "reference" / "clevr_vocab.json")
-    assert (len(vocabulary.question), len(vocabulary.program), len(vocabulary.answer)) == (
-        93,
-        44,
-        32,
-    )
+    assert [len(tokens) for tokens in vocabulary.to_dict().values()] == [93, 44, 32]
 
 
-def test_a_missing_vocabulary_says_how_to_make_one(tmp_path) -> None:
+def test_a_missing_vocabulary_is_refused(tmp_path) -> None:
     with pytest.raises(UserError, match=r"preprocess_questions\.py"):
         Vocabulary.load(tmp_path / "vocab.json")
 
 
-#: What people make of a question by typing it otherwise.
+#: Other ways to type a question.
 TYPED = {
-    "as it is": str,
+    "unchanged": str,
     "small letters": str.lower,
     "capitals": str.upper,
     "every word with a capital": str.title,
@@ -92,13 +85,10 @@ TYPED = {
 
 
 def texts_of_templates(world: World, folder: str | None) -> list[str]:
-    """All templates' texts: every word that is not a value stands there in all of its places."""
+    """The texts of all templates, which have all words but values, in all of their places."""
     families = read_families(folder, world=world)
-    return [
-        re.sub("<.*?>", "big", re.sub(r"[][]", "", text))
-        for f in families
-        for text in f.template.text
-    ]
+    texts = [text for family in families for text in family.template.text]
+    return [re.sub("<.*?>", "big", re.sub(r"[][]", "", text)) for text in texts]
 
 
 @pytest.mark.parametrize("form", TYPED)
@@ -117,7 +107,7 @@ def test_a_typed_question_has_the_tokens_of_the_data_set(
         assert vocabulary.encode(TYPED[form](text)) == tokens, text
 
 
-def test_double_spaces_are_words_where_the_data_set_has_them_within_a_question() -> None:
+def test_double_spaces_are_words_if_the_vocabulary_has_them() -> None:
     released = Vocabulary.build({"": 1, "two": 1, "spaces": 1}, [], [])
     assert released.decode(released.encode("two  spaces?")) == "two  spaces"
     assert released.decode(released.encode(" two  spaces ? ")) == "two  spaces"
@@ -129,9 +119,9 @@ def test_double_spaces_are_words_where_the_data_set_has_them_within_a_question()
     st.lists(st.from_regex(r"[abABé]+(['-][abABé]+)?", fullmatch=True), min_size=1),
     st.sampled_from(["", "?", ".", "!", " ?"]),
 )
-def test_only_the_place_of_a_word_decides_between_its_cases(words: list[str], end: str) -> None:
-    known = {spelling for word in words for spelling in (word.lower(), word.lower().capitalize())}
-    vocabulary = Vocabulary.build(dict.fromkeys(known, 1), [], [])
+def test_only_the_position_of_a_word_decides_its_case(words: list[str], end: str) -> None:
+    spellings = {form for word in words for form in (word.lower(), word.lower().capitalize())}
+    vocabulary = Vocabulary.build(dict.fromkeys(spellings, 1), [], [])
     small = vocabulary.encode(" ".join(words).lower() + end)
     assert vocabulary.encode(" ".join(words) + end) == small
     first, *rest = [word.lower() for word in words]
