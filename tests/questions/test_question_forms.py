@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import json
 import shutil
@@ -143,31 +144,24 @@ def test_equivalent_formats_give_equal_files(
     assert values == {"[]", "['red']"}
 
 
-def with_bom(content: bytes, path: Path) -> None:
-    path.write_bytes(b"\xef\xbb\xbf" + content)
-
-
-def compressed(content: bytes, path: Path) -> None:
-    path.with_name(path.name + ".gz").write_bytes(gzip.compress(content))
-
-
-def compressed_with_bom(content: bytes, path: Path) -> None:
-    path.with_name(path.name + ".gz").write_bytes(gzip.compress(b"\xef\xbb\xbf" + content))
-
-
-def compressed_without_ending(content: bytes, path: Path) -> None:
-    path.write_bytes(gzip.compress(content))
+BOM = codecs.BOM_UTF8
 
 
 @pytest.mark.parametrize(
-    "save", [with_bom, compressed, compressed_with_bom, compressed_without_ending]
+    ("ending", "encode"),
+    [
+        ("", lambda content: BOM + content),
+        (".gz", gzip.compress),
+        (".gz", lambda content: gzip.compress(BOM + content)),
+        ("", gzip.compress),
+    ],
 )
 def test_byte_order_marks_and_compressed_files_are_read(
-    tmp_path: Path, save: Callable[[bytes, Path], None]
+    tmp_path: Path, ending: str, encode: Callable[[bytes], bytes]
 ) -> None:
     content = write(tmp_path / "plain/q", "train", RELEASE).read_bytes()
     (tmp_path / "saved/q").mkdir(parents=True)
-    save(content, tmp_path / "saved/q/CLEVR_train_questions.json")
+    (tmp_path / f"saved/q/CLEVR_train_questions.json{ending}").write_bytes(encode(content))
     assert_equal(preprocess(tmp_path / "plain"), preprocess(tmp_path / "saved"))
 
 
@@ -355,10 +349,16 @@ def without(key: str, *rows: int) -> list[Record]:
 
 
 @pytest.mark.parametrize(
-    ("key", "what"),
-    [("answer", "answer"), ("program", "program"), ("question_family_index", "family")],
+    ("key", "what", "columns"),
+    [
+        ("answer", "answer", {"answers"}),
+        ("program", "program", {"programs", "types"}),
+        ("question_family_index", "family", {"question_families"}),
+    ],
 )
-def test_an_incomplete_question_is_refused_or_kept(tmp_path: Path, key: str, what: str) -> None:
+def test_an_incomplete_question_is_refused_or_kept(
+    tmp_path: Path, key: str, what: str, columns: set[str]
+) -> None:
     questions = without(key, 2, 3)
     refused(tmp_path, questions, rf"question 2: has no {what}, as 2 of 4 .*=keep")
     write(tmp_path / "q", "train", questions)
@@ -385,21 +385,9 @@ def test_an_incomplete_question_is_refused_or_kept(tmp_path: Path, key: str, wha
     ]
     with pytest.raises(UserError, match="question 2"):
         preprocess_questions(layout(tmp_path))
-
-
-@pytest.mark.parametrize(
-    ("key", "columns"),
-    [
-        ("answer", ["answers"]),
-        ("program", ["programs", "types"]),
-        ("question_family_index", ["question_families"]),
-    ],
-)
-def test_a_property_may_be_missing_in_a_whole_split(
-    tmp_path: Path, key: str, columns: list[str]
-) -> None:
+    # A whole split may lack it.
     write(tmp_path / "q", "train", without(key, 0, 1, 2, 3))
-    assert not preprocess(tmp_path).keys() & set(columns)
+    assert not preprocess(tmp_path).keys() & columns
 
 
 @pytest.mark.parametrize("empty", [None, ""])
@@ -470,16 +458,21 @@ def test_only_options_that_help_are_advised(
 # Existing files
 
 
-def test_a_file_of_another_program_is_not_overwritten(tmp_path: Path) -> None:
-    write(tmp_path / "q", "train", RELEASE)
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_nothing_is_written_if_a_file_of_another_program_is_in_the_way(
+    tmp_path: Path, split: str
+) -> None:
+    for name in ("train", "val"):
+        write(tmp_path / "q", name, RELEASE)
     (tmp_path / "h5").mkdir()
-    path = tmp_path / "h5/train_questions.h5"
+    path = tmp_path / f"h5/{split}_questions.h5"
     with h5py.File(path, "w") as file:
         file["questions"] = np.zeros((1, 2), np.int32)
     content = path.read_bytes()
-    with pytest.raises(UserError, match="was not made by this program"):
+    with pytest.raises(UserError, match=rf"{split}_questions\.h5: was not made by this program"):
         preprocess_questions(layout(tmp_path))
     assert path.read_bytes() == content
+    assert not (tmp_path / "h5/vocab.json").exists()
 
 
 def test_an_unreadable_file_is_not_replaced(tmp_path: Path) -> None:
@@ -498,17 +491,6 @@ def test_an_unreadable_file_is_not_replaced(tmp_path: Path) -> None:
     assert path.is_symlink()
 
 
-def test_nothing_is_written_if_one_file_must_not_be_replaced(tmp_path: Path) -> None:
-    for split in ("train", "val"):
-        write(tmp_path / "q", split, RELEASE)
-    (tmp_path / "h5").mkdir()
-    with h5py.File(tmp_path / "h5/val_questions.h5", "w") as file:
-        file["questions"] = np.zeros((1, 2), np.int32)
-    with pytest.raises(UserError, match=r"val_questions\.h5: was not made by this program"):
-        preprocess_questions(layout(tmp_path))
-    assert not (tmp_path / "h5/vocab.json").exists()
-
-
 @pytest.mark.parametrize("name", ["q/CLEVR_train_questions.json", "h5/vocab.json"])
 def test_an_unreadable_json_file_is_reported(tmp_path: Path, name: str) -> None:
     write(tmp_path / "q", "train", RELEASE)
@@ -524,7 +506,7 @@ def test_a_vocabulary_with_a_byte_order_mark(tmp_path: Path) -> None:
     preprocess_questions(layout(tmp_path))
     path = tmp_path / "h5/vocab.json"
     vocabulary = Vocabulary.load(path)
-    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    path.write_bytes(BOM + path.read_bytes())
     assert Vocabulary.load(path) == vocabulary
 
 

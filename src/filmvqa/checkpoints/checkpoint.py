@@ -92,9 +92,8 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     if file_format == FORMAT_3:
         content = _upgraded(content, path)
     elif file_format != FORMAT:
-        actual = "no checkpoint of this project"
-        if isinstance(file_format, str):
-            actual = repr(file_format)
+        is_named = isinstance(file_format, str)
+        actual = repr(file_format) if is_named else "no checkpoint of this project"
         raise UserError(f"{path}: is {actual}, not {FORMAT!r}; {other_file_remedy(path)}")
     for name, types in _ENTRIES.items():
         entry = content.get(name)

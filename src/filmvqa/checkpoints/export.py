@@ -75,7 +75,7 @@ def model_card(
         f"# {name}",
         "",
         f"`{content['model']['name']}`, {num_weights:,} weights, {num_bytes / 1e6:.1f} MB in "
-        f"float16. It {task.does}, {_words(content)}.",
+        f"float16. It {task.does}, {_words(content['vocabulary'])}.",
         "",
         "## Trained on",
         "",
@@ -98,12 +98,12 @@ def model_card(
     return "\n".join(lines)
 
 
-def _words(content: dict[str, Any]) -> str:
+def _words(vocabulary: dict[str, dict[str, int]]) -> str:
     words, answers = (
-        [token for token in content["vocabulary"][part] if not token.startswith("<")]
+        sum(not token.startswith("<") for token in vocabulary[part])
         for part in ("question", "answer")
     )
-    return f"with {len(words)} words" + (f" and {len(answers)} answers" if answers else "")
+    return f"with {words} words" + (f" and {answers} answers" if answers else "")
 
 
 def _training(

@@ -47,17 +47,13 @@ class FeatureFile:
 
     Attributes
     ----------
-    checksums, name_checksums
-        (N,) CRC-32 of maps and of image names; None if the file has none.
-    image_idxs
-        (N,) the image of each row, sorted; None if row i is image i.
+    name_checksums
+        (N,) CRC-32 of image names; None if the file has none.
     image_names_sha256, spec
         Hash of the image names, and how the features were made; None for other projects' files.
     """
 
     rows: DatasetRows
-    checksums: NDArray[np.uint32] | None
-    image_idxs: NDArray[np.int32] | None
     name_checksums: NDArray[np.uint32] | None
     image_names_sha256: str | None
     spec: dict[str, Any] | None
@@ -108,19 +104,15 @@ def _opened(path: Path, file: h5py.File) -> FeatureFile:
                 f"{REMEDY if is_ours else _REWRITE}"
             )
         columns[name] = read_array(column)
-    image_idxs = _checked_indices(path, columns.get(IMAGE_IDXS), attributes, is_ours)
-    checksums = columns.get(CHECKSUMS)
     rows = DatasetRows(
         maps,
-        checksums,
+        columns.get(CHECKSUMS),
+        image_idxs=_checked_indices(path, columns.get(IMAGE_IDXS), attributes, is_ours),
         channels_last=not is_ours and _is_channels_last(path, maps),
-        image_idxs=image_idxs,
     )
     spec = [name for name in (*FEATURE_SPEC, FRONT_END) if name in attributes]
     return FeatureFile(
         rows,
-        checksums,
-        image_idxs,
         columns.get(NAME_CHECKSUMS) if is_ours else None,
         attributes.get("image_names_sha256"),
         {name: np.array(attributes[name]).tolist() for name in spec} if is_ours else None,

@@ -91,8 +91,7 @@ def open_writer(
             warn(f"{path}: is damaged ({one_line(error)}); extraction restarts")
         path.unlink()
     try:
-        name_checksums = image_name_crc32(image_names.values())
-        _create(path, attributes, shape, dtype, image_idxs, name_checksums)
+        _create(path, attributes, shape, dtype, image_names)
         return FeatureWriter(h5py.File(path, "r+"), path, image_idxs)
     except HDF5_ERRORS as error:
         size = math.prod(shape) * np.dtype(dtype).itemsize
@@ -104,15 +103,15 @@ def _create(
     attributes: Mapping[str, Any],
     shape: tuple[int, int, int, int],
     dtype: str,
-    image_idxs: NDArray[np.int32],
-    name_checksums: NDArray[np.uint32],
+    image_names: Mapping[int, str],
 ) -> None:
+    image_idxs = np.fromiter(image_names, np.int32)
     # The file gets its name only when all of HDF5's metadata is on the disk.
     temporary = path.with_name(f".{path.name}.tmp")
     with h5py.File(temporary, "w") as file:
         # Write everything else before the space of the features: nothing must be written behind
         # it, because the disk may fill up or a limit on the file size may be reached.
-        file[NAME_CHECKSUMS] = name_checksums
+        file[NAME_CHECKSUMS] = image_name_crc32(image_names.values())
         file.attrs.update(attributes)
         if not np.array_equal(image_idxs, np.arange(shape[0])):
             file[IMAGE_IDXS] = image_idxs

@@ -12,7 +12,6 @@ import math
 import os
 import weakref
 import zlib
-from array import array
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -82,7 +81,7 @@ class DatasetRows:
         self.shape: tuple[int, ...] = (count, *map_shape)
         self.dtype = TORCH_DTYPES[dataset.dtype.name]
         self.path = Path(dataset.file.filename)
-        self._checksums, self._image_idxs = checksums, image_idxs
+        self.checksums, self.image_idxs = checksums, image_idxs
         self._missing, words = missing_rows(dataset)
         if words != NEVER_WRITTEN:
             check_is_there(dataset)
@@ -203,7 +202,7 @@ class DatasetRows:
         for row, values in zip(rows.tolist(), maps, strict=True):
             if self._checked[row] or self._missing[row]:
                 continue
-            if self._checksums is not None and zlib.crc32(values.data) != self._checksums[row]:
+            if self.checksums is not None and zlib.crc32(values.data) != self.checksums[row]:
                 raise UserError(
                     f"{self.path}: the features of image {self._image(row)} are damaged (other "
                     f"checksum); {REMEDY}"
@@ -219,7 +218,7 @@ class DatasetRows:
             self._checked[row] = True
 
     def _image(self, row: int) -> int:
-        return row if self._image_idxs is None else int(self._image_idxs[row])
+        return row if self.image_idxs is None else int(self.image_idxs[row])
 
 
 def _release(descriptor: int | None, dataset: h5py.Dataset | None) -> None:
@@ -291,14 +290,11 @@ def row_offsets(dataset: h5py.Dataset) -> NDArray[np.int64] | None:
     if not hasattr(dataset.id, "chunk_iter") or count * row_bytes > file_size:
         return None
     # No number of the index is used before it is checked.
-    numbers = array("Q")
-
-    def note(chunk: h5py.h5d.StoreInfo) -> None:
-        place, filter_mask, offset, size = chunk
-        numbers.extend((*place, filter_mask, offset or 0, size))
-
-    dataset.id.chunk_iter(note)
-    chunks = np.array(numbers, np.uint64).reshape(-1, dataset.ndim + 3)
+    index: list[h5py.h5d.StoreInfo] = []
+    dataset.id.chunk_iter(index.append)
+    chunks = np.array(
+        [(*place, mask, offset or 0, size) for place, mask, offset, size in index], np.uint64
+    ).reshape(-1, dataset.ndim + 3)
     rows, starts = chunks[:, 0], chunks[:, -2]
     if len(chunks) < count or not starts.all():
         return None

@@ -72,11 +72,11 @@ class FeatureStore:
         self.bytes_read, self.seconds = 0, 0.0
         self.image_idxs = np.arange(self.num_images, dtype=np.int32)
         self._image_idxs: Tensor | None = None  # None: image i is row i
-        if file.image_idxs is not None:
-            self.image_idxs = file.image_idxs
-            self._image_idxs = torch.from_numpy(file.image_idxs.astype(np.int64))
+        if file.rows.image_idxs is not None:
+            self.image_idxs = file.rows.image_idxs
+            self._image_idxs = torch.from_numpy(self.image_idxs.astype(np.int64))
         self.image_name_crc32 = file.name_checksums
-        self._rows, self._checksums = file.rows, file.checksums
+        self._rows = file.rows
         self._buffers = Buffers()
         self._resident = None
         if placement != "stream":
@@ -115,11 +115,11 @@ class FeatureStore:
         It covers shape, type, the checksums of all images, and image indices that are not 0 to N-1.
         Without checksums, it is the hash of the whole file.
         """
-        if self._checksums is None:
+        if self._rows.checksums is None:
             return sha256_of_file(self._rows.path)
         head = f"{self._rows.shape} {self._rows.dtype}".encode()
         indices = b"" if self._image_idxs is None else self.image_idxs.tobytes()
-        return hashlib.sha256(head + self._checksums.tobytes() + indices).hexdigest()
+        return hashlib.sha256(head + self._rows.checksums.tobytes() + indices).hexdigest()
 
     def read(
         self, images: Tensor, memory_format: torch.memory_format = torch.contiguous_format
