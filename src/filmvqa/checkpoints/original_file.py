@@ -191,7 +191,7 @@ class WeightReader:
         return torch.tensor(0)
 
     def refuse_rest(self, ignored: tuple[str, ...] = ()) -> None:
-        """Raise ``UserError`` if a weight was not taken, except names that begin with ``ignored``."""
+        """Raise ``UserError`` if a weight was not taken, except names starting with ``ignored``."""
         odd = sorted(name for name in self.rest if not name.startswith(ignored or ("\0",)))
         if odd:
             raise UserError(
