@@ -31,7 +31,7 @@ BROKEN = b"PK and no more"
     [
         (None, "no such checkpoint"),
         (b"hello", "not a readable checkpoint"),
-        ({"weights": {}}, "no checkpoint of this project"),
+        ({"weights": {}}, "is not a checkpoint of this project"),
         ({"format": "filmvqa-checkpoint-2", "weights": {}},
          r"is 'filmvqa-checkpoint-2', not .*; resume with the version"),
         (INCOMPLETE, "'model' is missing or broken"),

@@ -209,7 +209,7 @@ def with_fewer_words() -> dict[str, Any]:
         (LSTM | {"baseline_kwargs": None}, "lacks 'baseline_kwargs'"),
         (LSTM | {"baseline_kwargs": {"depth": 3}}, "'depth'"),
         (LSTM | {"baseline_kwargs": {"rnn_dim": "8"}}, "rnn_dim"),
-        (LSTM | {"baseline_kwargs": {"rnn_dim": -8}}, "make no model"),
+        (LSTM | {"baseline_kwargs": {"rnn_dim": -8}}, "no model has these options"),
         (LSTM | {"baseline_state": {}}, r"lacks 'rnn\.embed\.weight'"),
         (LSTM | {"vocab": {}}, "lacks 'question_token_to_idx'"),
     ],

@@ -66,7 +66,7 @@ def test_litter_is_skipped(tmp_path: Path) -> None:
 def test_other_files_are_refused(tmp_path: Path, name: str) -> None:
     folder = folder_of(tmp_path, "CLEVR_val_000000.png")
     (folder / name).write_bytes(PNG)
-    with pytest.raises(UserError, match="is no image of this split; move it out"):
+    with pytest.raises(UserError, match="is not an image of this split; move it out"):
         list_images(folder)
 
 

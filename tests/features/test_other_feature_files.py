@@ -103,7 +103,7 @@ def test_the_order_of_axes(tmp_path: Path, shape: tuple, expected: tuple | None)
                     image_names_sha256="", num_done=9, **dict.fromkeys(FEATURE_SPEC, "x"))),
          "has the format 'filmvqa-features-9'"),
         (lambda f: f.__setitem__("features", h5py.ExternalLink("missing.h5", "/maps")),
-         "missing.h5, which is not there"),
+         "missing.h5, which is missing"),
     ],
 )  # fmt: skip
 def test_ambiguous_and_broken_files_of_other_projects_are_refused(

@@ -142,7 +142,7 @@ def test_missing_damaged_and_other_files_are_refused(layout: DatasetLayout) -> N
     target.write_bytes(whole)
     with h5py.File(target, "r+") as file:
         file.attrs["questions_sha256"] = "0"
-    with pytest.raises(UserError, match="is of other questions"):
+    with pytest.raises(UserError, match="was made from other questions"):
         read(layout)
     assert "written" in write(layout)
     read(layout)

@@ -121,5 +121,5 @@ def test_a_set_without_scenes_that_is_not_generated_is_refused(
     settings: ClosureSettings, tmp_path: Path
 ) -> None:
     elsewhere = replace(settings.data, root=str(tmp_path / "none"))
-    with pytest.raises(UserError, match="data=tiny has no data.generator"):
+    with pytest.raises(UserError, match=r"data=tiny has no data\.generator"):
         measure_closure(replace(settings, data=elsewhere))

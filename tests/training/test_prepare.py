@@ -77,7 +77,7 @@ NO_STAGE = r"data\.curriculum: the stage of 9 questions has none"
         ({"run": {"fraction": -0.5}}, NO_FRACTION),
         ({"run": {"fraction": 1.5}}, NO_FRACTION),
         ({"run": {"fraction": float("nan")}}, NO_FRACTION),
-        ({"run": {"fraction": 1e-4}}, "is none; raise it"),
+        ({"run": {"fraction": 1e-4}}, "selects none of .* images; raise it"),
         ({"splits": ("train", "train"), "run": {"fraction": 0.999}},
          r"data\.fraction=0\.999 takes all images of train, and leaves"),
         ({"splits": ("val", "val")}, "images are left"),

@@ -92,9 +92,10 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     if file_format == FORMAT_3:
         content = _upgraded(content, path)
     elif file_format != FORMAT:
-        is_named = isinstance(file_format, str)
-        actual = repr(file_format) if is_named else "no checkpoint of this project"
-        raise UserError(f"{path}: is {actual}, not {FORMAT!r}; {other_file_remedy(path)}")
+        problem = "is not a checkpoint of this project"
+        if isinstance(file_format, str):
+            problem = f"is {file_format!r}, not {FORMAT!r}"
+        raise UserError(f"{path}: {problem}; {other_file_remedy(path)}")
     for name, types in _ENTRIES.items():
         entry = content.get(name)
         lacks_keys = isinstance(entry, dict) and not entry.keys() >= {*_INNER_KEYS.get(name, ())}

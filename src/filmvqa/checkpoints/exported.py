@@ -65,7 +65,7 @@ def decode_network(stored: bytes, path: str | Path) -> dict[str, Any]:
     except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"{path}: not a network that scripts/export.py wrote ({one_line(error, 120)}); give "
-            "one, or a checkpoint"
+            "an exported network or a checkpoint"
         ) from None
     if file_format != FORMAT:
         raise UserError(f"{path}: is {file_format!r}, not {FORMAT!r}; export it again")

@@ -66,7 +66,7 @@ def read_content(path: str | Path) -> dict[str, Any]:
         raise UserError(f"{path}: no such file; give a checkpoint of the original code") from None
     except OSError as error:
         raise UserError(
-            f"{path}: cannot be read ({one_line(error)}); see to that and try again"
+            f"{path}: cannot be read ({one_line(error)}); fix that and try again"
         ) from None
     except Exception as error:  # torch raises errors of many types for a broken file
         raise UserError(
@@ -91,7 +91,7 @@ def read_entry(content: Mapping[str, Any], name: str, path: str | Path) -> dict[
             f"{what} {name!r}"
         )
     if odd := [key for key in entry if not isinstance(key, str)]:
-        raise UserError(f"{path}: {name} has the key {odd[0]!r}, which is no name")
+        raise UserError(f"{path}: {name} has the key {odd[0]!r}, which is not a string")
     return entry
 
 
@@ -125,7 +125,7 @@ def read_options(
     """
     options = {k: v for k, v in read_entry(content, name, path).items() if k not in ignored}
     if unknown := sorted(options.keys() - set(options_type.__struct_fields__)):
-        raise UserError(f"{path}: {name} has {unknown[0]!r}, which the original code does not")
+        raise UserError(f"{path}: {name} has {unknown[0]!r}, which the original code does not have")
     try:
         return msgspec.convert(options, options_type)
     except msgspec.ValidationError as error:
@@ -161,7 +161,7 @@ class WeightReader:
         if tuple(value.shape) != shape:
             raise UserError(
                 f"{self._path}: its weights do not fit its options: {name!r} is "
-                f"{tuple(value.shape)}, they ask for {shape}"
+                f"{tuple(value.shape)}, and they require {shape}"
             )
         weight: Tensor = value.detach().to(torch.float32, copy=True)
         return weight
@@ -170,12 +170,12 @@ class WeightReader:
         value = self._state.get(name)
         if value is None:
             raise UserError(
-                f"{self._path}: lacks {name!r} in {self._name}, which its options ask for"
+                f"{self._path}: lacks {name!r} in {self._name}, which its options require"
             )
         is_strided = isinstance(value, Tensor) and value.layout == torch.strided
         if not is_strided or value.ndim == 0 or not value.dtype.is_floating_point:
             what = value.dtype if isinstance(value, Tensor) else type(value).__name__
-            raise UserError(f"{self._path}: {name!r} in {self._name} is no weight ({what})")
+            raise UserError(f"{self._path}: {name!r} in {self._name} is not a weight ({what})")
         weight: Tensor = value
         return weight
 
@@ -195,7 +195,7 @@ class WeightReader:
         odd = sorted(name for name in self.rest if not name.startswith(ignored or ("\0",)))
         if odd:
             raise UserError(
-                f"{self._path}: has {odd[0]!r} in {self._name}, which its options do not ask for"
+                f"{self._path}: has {odd[0]!r} in {self._name}, which its options do not have"
             )
 
 
@@ -214,7 +214,7 @@ def expected_weights(
         with torch.device("meta"):
             return build_model(name, **kwargs).state_dict()
     except (UserError, RuntimeError, ValueError, OverflowError, ZeroDivisionError) as error:
-        raise UserError(f"{path}: its options make no model ({one_line(error)})") from None
+        raise UserError(f"{path}: no model has these options ({one_line(error)})") from None
 
 
 def check_sizes(words: int, answers: int, vocabulary: Vocabulary, path: str | Path) -> None:

@@ -46,11 +46,11 @@ def checkpoint_file(path: str | Path) -> Path:
         best = RunLayout(path).best_checkpoint
         if not best.exists():
             raise UserError(
-                f"{path}: is a folder without {best.name}; give a run's, or a checkpoint"
+                f"{path}: is a folder without {best.name}; give a run's folder or a checkpoint"
             )
         return best
     if not path.exists():
-        others = "".join(f", or give {name}, which is shipped" for name in shipped_networks())
+        others = "".join(f", or give the shipped network {name}" for name in shipped_networks())
         raise UserError(f"{path}: no such checkpoint; train one with scripts/train.py{others}")
     return path
 

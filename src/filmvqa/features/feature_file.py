@@ -38,7 +38,7 @@ FRONT_END = "front_end"
 #: Attribute of maps in other projects' files: the order of their axes.
 ORDER, ORDERS = "order", ("NCHW", "NHWC")
 _EXTRACT = "scripts/extract_features.py"
-_REWRITE = f"write it so, or extract the features into another folder with {_EXTRACT}"
+_REWRITE = f"rewrite it, or extract the features into another folder with {_EXTRACT}"
 
 
 @dataclass(frozen=True)
@@ -129,15 +129,15 @@ def _maps(path: Path, file: h5py.File, is_ours: bool) -> h5py.Dataset:
             raise UserError(f"{path}: has no dataset {FEATURES!r}; {REMEDY}")
         if isinstance(link := file.get(FEATURES, getlink=True), h5py.ExternalLink):
             raise UserError(
-                f"{path}: {FEATURES!r} is {link.path!r} of {link.filename}, which is not there; "
-                "put it back"
+                f"{path}: {FEATURES!r} is {link.path!r} of {link.filename}, which is missing; "
+                "restore it"
             )
         others = [x for x in file.values() if isinstance(x, h5py.Dataset) and x.ndim == 4]
         if len(others) != 1:
             raise UserError(
                 f"{path}: has no dataset {FEATURES!r}, and {len(others) or 'none'} of four axes "
-                f"(its entries: {', '.join(map(repr, file)) or 'none'}); name that of the maps "
-                f"(N, C, H, W) {FEATURES!r}"
+                f"(its entries: {', '.join(map(repr, file)) or 'none'}); rename the dataset of "
+                f"maps (N, C, H, W) to {FEATURES!r}"
             )
         maps = others[0]
     has_shape = maps.ndim == 4 and min(maps.shape) > 0 and maps.shape[0] < 2**31
@@ -184,7 +184,7 @@ def _checked_indices(
         image_idxs[0] >= 0 and image_idxs[-1] < 2**31 and (image_idxs[1:] > image_idxs[:-1]).all()
     ):
         raise UserError(
-            f"{path}: {IMAGE_IDXS!r} must be sorted distinct whole numbers, one a row; {_REWRITE}"
+            f"{path}: {IMAGE_IDXS!r} must be sorted distinct whole numbers, one per row; {_REWRITE}"
         )
     return image_idxs.astype(np.int32)
 
@@ -212,7 +212,7 @@ def _is_channels_last(path: Path, maps: h5py.Dataset) -> bool:
             return True
     name = maps.name.removeprefix("/")
     raise UserError(
-        f"{path}: its shape {maps.shape} does not tell whether it is (N, C, H, W) or (N, H, W, C); "
+        f"{path}: its shape {maps.shape} may be (N, C, H, W) or (N, H, W, C); "
         f"give {name!r} the attribute {ORDER!r}, {' or '.join(ORDERS)}: "
         f"h5py.File(path, 'r+')[{name!r}].attrs[{ORDER!r}] = {ORDERS[0]!r}"
     )

@@ -201,7 +201,7 @@ class FeatureWriter:
             if not all_finite(row):
                 raise UserError(
                     f"{self._path}: the features of image {self._image_idxs[first + k]} are not "
-                    "finite, or too large for float16; see whether the backbone's weights fit its "
+                    "finite, or too large for float16; check that the backbone's weights suit its "
                     "images"
                 )
             checksums[k] = zlib.crc32(row.data)

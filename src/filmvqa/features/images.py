@@ -99,8 +99,8 @@ def as_shown(image: Image.Image, name: str) -> Image.Image:
     is_deep = image.mode.startswith("I;16") or (image.mode, image.format) in _DEEP_INTEGERS
     if image.mode in ("F", "I") and not is_deep:
         raise UserError(
-            f"{name}: its pixels are numbers of 32 bits (mode {image.mode}), which do not tell "
-            "what is white; convert them to 8 bits"
+            f"{name}: its pixels are 32-bit numbers (mode {image.mode}) without a defined white; "
+            "convert them to 8 bits"
         )
     transparent, tiles = image.info.get("transparency"), getattr(image, "tile", None)
     few = tiles and _FEW_BITS.get(tiles[0][3])  # known only before the pixels are loaded
@@ -203,7 +203,7 @@ def list_images(
             continue
         index = image_number(path.name)
         if index is None or index >= 2**31 or path.suffix.lower() not in kind.suffixes:
-            raise UserError(f"{path}: is no image of this split; move it out of the folder")
+            raise UserError(f"{path}: is not an image of this split; move it out of the folder")
         if index in by_index:
             raise UserError(
                 f"{path}: has the index {index}, as {by_index[index].name} has; move one of them "
@@ -255,7 +255,7 @@ def _frame_size(path: Path, modes: Set[str] = _COLOURS) -> tuple[int, int]:
                 "an image of 8 bits RGB or RGBA" if modes == _COLOURS else "a mask of 8 bits grey"
             )
             raise UserError(
-                f"{path}: not {wanted}, as CLEVR's are (a {kind} of mode {mode}); convert it"
+                f"{path}: not {wanted} like CLEVR's (a {kind} of mode {mode}); convert it"
             )
         if not 0 < width * height <= MAX_PIXELS:
             raise UserError(

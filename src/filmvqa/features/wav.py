@@ -51,15 +51,14 @@ def read_wav(path: Path) -> tuple[NDArray[Any], int]:
     except Exception as error:  # scipy raises errors of many types for a broken header
         reason = one_line(error) or "it ends too soon"
         raise UserError(
-            f"{path}: cannot be read as WAV ({reason}); convert it to WAV of 16 bits (PCM), or put "
-            "a whole one in its place"
+            f"{path}: cannot be read as WAV ({reason}); convert it to 16-bit WAV (PCM), or replace "
+            "it by an intact file"
         ) from None
     if samples.ndim != 1:
         raise UserError(f"{path}: has {samples.shape[1]} channels; convert it to one")
     if not 0 < len(samples) <= MAX_SAMPLES:
         raise UserError(
-            f"{path}: has {len(samples):,} samples, not 1 to {MAX_SAMPLES:,}; cut it, or put "
-            "another in its place"
+            f"{path}: has {len(samples):,} samples, not 1 to {MAX_SAMPLES:,}; shorten or replace it"
         )
     if samples.dtype.kind == "f" and not abs(samples).max() <= _LOUDEST:
         raise UserError(
@@ -99,7 +98,7 @@ def _with_true_sizes(content: bytes) -> bytes:
     if size == 0 or size >= _UNKNOWN:
         size = there - there % block
     if size > there:
-        raise ValueError(f"truncated: {there:,} of {size:,} bytes are there")
+        raise ValueError(f"truncated: {there:,} of {size:,} bytes")
     end = at + 8 + size
     return b"".join(
         [b"RIFF", (end - 8).to_bytes(4, "little"), content[8 : at + 4], size.to_bytes(4, "little"),

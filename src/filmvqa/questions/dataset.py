@@ -202,7 +202,9 @@ class QuestionDataset(QuestionGroups):
         order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
         count = round(fraction * len(images))
         if count == 0:
-            raise UserError(f"data.fraction={fraction} of {len(images)} images is none; raise it")
+            raise UserError(
+                f"data.fraction={fraction} selects none of {len(images)} images; raise it"
+            )
         chosen = images[order[:count]].sort().values
         is_chosen = torch.isin(self.images, chosen)
         return ImageSubset(
@@ -258,8 +260,8 @@ class QuestionDataset(QuestionGroups):
             leave_out = f", or leave the other questions out with {option}=leave_out"
             raise UserError(
                 f"{self.path}: asks about {len(images):,} images, but {path} has features of "
-                f"{count:,} of them, and not of image {int(self.images[first])} of question "
-                f"{int(self.rows[first])}; extract those of all{leave_out if count else ''}"
+                f"{count:,} of them (none of image {int(self.images[first])} of question "
+                f"{int(self.rows[first])}); extract features of all{leave_out if count else ''}"
             )
         self._check_names(store, path)
         store.check_written(self.images[has_features].unique())  # type: ignore[no-untyped-call]
@@ -312,7 +314,7 @@ def _check_arrays(
         raise UserError(f"{path}: has no questions; {remedy}")
     other_vocabulary = UserError(
         f"{path}: was encoded with another vocabulary than the one in use; preprocess the "
-        "questions with that vocabulary (vocab=<vocab.json>)"
+        "questions with the one in use (vocab=<vocab.json>)"
     )
     if attributes.get("vocab_sha256", vocabulary.sha256()) != vocabulary.sha256():
         raise other_vocabulary

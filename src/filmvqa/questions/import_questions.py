@@ -178,7 +178,7 @@ def _check_answers(source: Path, questions: Sequence[_TableQuestion]) -> None:
         if lacks_type or (q.split in answered and not q.answer):
             lacking = "type" if lacks_type else "answer"
             raise UserError(
-                f"{source}: {q.place}: has no {lacking}, and others have one; {CORRECT}"
+                f"{source}: {q.place}: has no {lacking}, but others have one; {CORRECT}"
             )
         if not q.type.isprintable():
             raise UserError(f"{source}: {q.place}: its type has control characters; {CORRECT}")
@@ -191,7 +191,7 @@ def _check_answers(source: Path, questions: Sequence[_TableQuestion]) -> None:
     if len(types) > MAX_TYPES:
         raise UserError(
             f"{source}: has {len(types):,} types of question, and at most {MAX_TYPES} are read; "
-            "name another column, or none"
+            "choose another column, or none"
         )
 
 

@@ -167,7 +167,7 @@ class _Preprocessing:
                 number = table.numbers[int(rows.argmax())]
                 raise UserError(
                     f"{source}: question {number}: has no {what}, as {int(rows.sum()):,} of "
-                    f"{len(table):,} questions, and the others have one; add it, or give "
+                    f"{len(table):,} questions, but the others have one; add it, or give "
                     "incomplete=keep"
                 )
         for what in ("answer", "objects"):
@@ -227,8 +227,8 @@ class _Preprocessing:
             return None
         if "format" not in attributes:
             raise UserError(
-                f"{target}: was not made by this program, which would write there; move it to "
-                "another folder, or choose another data.h5"
+                f"{target}: was not made by this program; move it to another folder, or choose "
+                "another data.h5"
             )
         lacking = {
             what: int(attributes[f"lacking_{what}"])

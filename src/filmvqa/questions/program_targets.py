@@ -56,9 +56,11 @@ class ProgramTargets:
         try:
             with open_hdf5(path) as file:
                 if file.attrs.get("format") != FORMAT:
-                    raise UserError(f"{path}: is no file of targets; move it away, and {MAKE}")
+                    raise UserError(
+                        f"{path}: is not a file of program targets; move it away, and {MAKE}"
+                    )
                 if file.attrs["questions_sha256"] != questions.sha256:
-                    raise UserError(f"{path}: is of other questions; {MAKE}")
+                    raise UserError(f"{path}: was made from other questions; {MAKE}")
                 arrays = {name: read_array(file[name]) for name in _DATASETS}
                 self.sha256 = str(file.attrs["sha256"])
         except FileNotFoundError:

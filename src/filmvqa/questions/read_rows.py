@@ -45,7 +45,7 @@ def read_rows(path: Path, columns: Sequence[str]) -> list[Row]:
         rows = [Row(place, _texts(path, place, record, columns)) for place, record in records]
         for column in columns:
             if rows and not any(row.values[column] for row in rows):
-                raise UserError(f"{path}: no record has the key {column!r}; name one that is there")
+                raise UserError(f"{path}: no record has the key {column!r}; name an existing key")
     else:
         rows = _read_csv(path, content, columns)
     if not rows:
@@ -58,7 +58,9 @@ def _list(path: Path, content: bytes) -> list[tuple[str, Any]]:
     values = decoded.values() if isinstance(decoded, dict) else [decoded]
     lists = [value for value in values if isinstance(value, list)]
     if len(lists) != 1:
-        raise UserError(f"{path}: is no list of records, and has no single one; {CORRECT}")
+        raise UserError(
+            f"{path}: is not a list of records, or an object with one such list; {CORRECT}"
+        )
     return [(f"record {number}", record) for number, record in enumerate(lists[0])]
 
 
@@ -72,12 +74,12 @@ def _lines(path: Path, content: bytes) -> list[tuple[str, Any]]:
 
 def _texts(path: Path, place: str, record: Any, columns: Sequence[str]) -> dict[str, str]:
     if not isinstance(record, dict):
-        raise UserError(f"{path}: {place}: is no record with keys; {CORRECT}")
+        raise UserError(f"{path}: {place}: is not an object with keys; {CORRECT}")
     texts = {}
     for column in columns:
         value = record.get(column)
         if isinstance(value, list | dict):
-            raise UserError(f"{path}: {place}: {column!r} is no text or number; {CORRECT}")
+            raise UserError(f"{path}: {place}: {column!r} is neither text nor a number; {CORRECT}")
         texts[column] = " ".join((plain_text(value) or "").split())
     return texts
 

@@ -158,7 +158,7 @@ class Vocabulary(msgspec.Struct, frozen=True, rename=lambda name: f"{name}_token
             raise UserError(f"question {question!r}: has no words; ask with words")
         if not allow_unknown and (unknown := [word for word in words if word not in self.question]):
             nearest = get_close_matches(unknown[0].lower(), self.words(), n=3, cutoff=0.5)
-            hint = "no known word is near it"
+            hint = "no known word is similar"
             if nearest:
                 words_are = "words are" if len(nearest) > 1 else "word is"
                 hint = f"the nearest known {words_are} {', '.join(nearest)}"

@@ -153,7 +153,7 @@ def _is_complete(target: Path, origin: dict[str, Any]) -> bool:
     except HDF5_ERRORS as error:
         raise unreadable(target, error, f"move it away, and {MAKE}") from None
     if "questions_sha256" not in attributes:
-        raise UserError(f"{target}: was not made by this program, which would write there; move it")
+        raise UserError(f"{target}: was not made by this program; move it to another folder")
     return all(attributes.get(name) == value for name, value in origin.items())
 
 
@@ -161,7 +161,7 @@ def _picture_size(folder: Path) -> tuple[int, int]:
     """Width and height of a folder's pictures, which all have one size."""
     pictures = find_pictures(folder)
     if not pictures:
-        raise UserError(f"{folder}: no pictures in it, whose size positions depend on; add them")
+        raise UserError(f"{folder}: no pictures in it, whose size is required; add them")
     return IMAGES.size(pictures[min(pictures)])
 
 
