@@ -232,7 +232,7 @@ def test_families_of_clevrs_generator_get_the_releases_numbers(
     assert arrays["question_families"].tolist() == expected
     # Families identify the world's own files, which are therefore no groups.
     assert ("groups" in arrays) == ("own.json" in files)
-    assert ("numbered anew in each template file" in capsys.readouterr().err) == warns
+    assert ("start again in each template file" in capsys.readouterr().err) == warns
 
 
 def test_a_set_generated_by_an_earlier_version_is_refused(tmp_path: Path) -> None:

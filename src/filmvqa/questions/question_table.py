@@ -318,8 +318,8 @@ class _TableBuilder:
         pairs = np.unique(np.stack([families, templates]), axis=1)
         if len(np.unique(pairs[0])) < pairs.shape[1]:
             warn(
-                f"{table.path}: its question families are numbered anew in each template file "
-                f"({', '.join(sorted(files))}), so that tables by family mix them"
+                f"{table.path}: the numbers of its question families start again in each template "
+                f"file ({', '.join(sorted(files))}), so that tables by family mix them"
             )
 
     def take_own_types(self) -> None:

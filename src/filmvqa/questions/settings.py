@@ -139,10 +139,10 @@ class DataSettings(Settings):
     def __post_init__(self) -> None:
         super().__post_init__()
         if (self.backbone.name == SPECTROGRAM) != (self.spectrogram is not None):
-            given = "null" if self.spectrogram is None else "{...}"
+            value = "null" if self.spectrogram is None else "{...}"
             raise UserError(
-                f"data.backbone.name={self.backbone.name}: does not fit data.spectrogram={given}; "
-                f"recordings take {SPECTROGRAM} with such settings, images another without"
+                f"data.backbone.name={self.backbone.name}: does not fit data.spectrogram={value}; "
+                f"recordings need {SPECTROGRAM} and these settings, images neither"
             )
 
     @cached_property
