@@ -83,7 +83,7 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
         raise
     except MemoryError:
         raise _out_of_memory(path) from None
-    content = {"format": FORMAT}
+    content: dict[str, Any] = {"format": FORMAT}
     if path.suffix == SUFFIX:
         content |= decode_network(stored, path)
     else:
@@ -101,8 +101,7 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
         lacks_keys = isinstance(entry, dict) and not entry.keys() >= {*_INNER_KEYS.get(name, ())}
         if lacks_keys or not isinstance(entry, types):
             raise UserError(f"{path}: its entry {name!r} is missing or broken; {remedy(path)}")
-    checked: dict[str, Any] = content
-    return checked
+    return content
 
 
 def _unpickled(stored: bytes, path: str | Path) -> dict[str, Any]:
