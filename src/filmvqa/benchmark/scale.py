@@ -1,8 +1,7 @@
 """The time of a training step on more processes than were measured: docs/scale.md's tables.
 
-A step computes, exchanges the statistics of batch norms, and sums gradients during the backward
-pass. Each part was measured separately, the last two with two processes. Nothing is fitted to steps
-that have both.
+A step computes, exchanges statistics of batch norms, and sums gradients in the backward pass. Each
+part was measured separately, the last two with two processes; no step with both is fitted.
 """
 
 from __future__ import annotations
