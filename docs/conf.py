@@ -44,7 +44,11 @@ REFERENCE = DOCS / "reference"
 #: Where the design's page has the table of rooms.
 ROOMS = "<!-- rooms -->"
 #: Documents outside of docs/, and the pages of the site that show them.
-PAGES = {"data/README.md": "reference/formats.md", "CONTRIBUTING.md": "reference/contributing.md"}
+PAGES = {
+    "data/README.md": "reference/formats.md",
+    "CONTRIBUTING.md": "reference/contributing.md",
+    "CHANGELOG.md": "reference/changelog.md",
+}
 _LINK = re.compile(r"\[([^\[\]]*)\]\(([^)#\s]+)(#[^)\s]*)?\)")
 
 
