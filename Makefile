@@ -9,6 +9,7 @@
 # make page   a web page that asks a trained network about pictures, and shows how it answers
 # make laboratory   claims about FiLM tested with three seeds each, in half an hour on two cores
 # make docs   the documents as a site, in build/docs
+# make notebooks   runs both notebooks, and stores their outputs
 # make test   lint, types and tests, in ten minutes on two cores
 # make coverage   the tests of make test, with the share of the code that they run, by file
 # make test-processes   tests that start, kill and restart whole programs, and measure their memory:
@@ -25,7 +26,7 @@ INSTALLED := $(VENV)/.installed
 EASY_VQA := $(VENV)/.installed-easy-vqa
 TESTABLE := $(VENV)/.installed-dev
 
-.PHONY: docs demo easy_vqa sound segmentation correction zero_shot few_shot page laboratory test coverage test-processes soak lint clean
+.PHONY: docs notebooks demo easy_vqa sound segmentation correction zero_shot few_shot page laboratory test coverage test-processes soak lint clean
 
 demo: $(INSTALLED)
 	$(BIN)/python scripts/demo.py
@@ -62,6 +63,9 @@ page: $(INSTALLED)
 
 docs: $(TESTABLE)
 	$(BIN)/python -m sphinx -q -W --keep-going docs build/docs
+
+notebooks: $(TESTABLE)
+	OMP_NUM_THREADS=1 $(BIN)/jupyter execute --inplace --NotebookClient.record_timing=False notebooks/*.ipynb
 
 laboratory: $(TESTABLE)
 	$(BIN)/python scripts/generate_clevr.py data=lab

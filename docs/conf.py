@@ -30,7 +30,8 @@ from tests.test_rooms import ALL, FLOORS, PACKAGE, imported_rooms, room_of  # no
 
 project, author, release = "filmvqa", "The filmvqa authors", filmvqa.__version__
 copyright = "the filmvqa authors, MIT license"
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+nb_execution_mode = "off"  # `make notebooks` stores their outputs
 html_theme = "furo"
 html_title = f"filmvqa {release}"
 myst_heading_anchors = 4
@@ -48,6 +49,8 @@ PAGES = {
     "data/README.md": "reference/formats.md",
     "CONTRIBUTING.md": "reference/contributing.md",
     "CHANGELOG.md": "reference/changelog.md",
+    "notebooks/tour.ipynb": "reference/tour.ipynb",
+    "notebooks/your_data.ipynb": "reference/your_data.ipynb",
 }
 _LINK = re.compile(r"\[([^\[\]]*)\]\(([^)#\s]+)(#[^)\s]*)?\)")
 
@@ -69,6 +72,15 @@ def rewrite_links(text: str, document: Path, page: Path) -> str:
         return f"[{words}]({os.path.relpath(target, page.parent)}{anchor})"
 
     return _LINK.sub(rewrite, text)
+
+
+def rewrite_notebook(text: str, document: Path, page: Path) -> str:
+    """A notebook, in whose texts links are rewritten."""
+    notebook = json.loads(text)
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "markdown":
+            cell["source"] = rewrite_links("".join(cell["source"]), document, page)
+    return json.dumps(notebook)
 
 
 def write_program(verb: str, path: Path) -> str:
@@ -121,7 +133,8 @@ def write_reference(app: Sphinx) -> None:
     (REFERENCE / "commands").mkdir(parents=True, exist_ok=True)
     for source, page in PAGES.items():
         document = DOCS.parent / source
-        (DOCS / page).write_text(rewrite_links(document.read_text(), document, DOCS / page))
+        rewrite = rewrite_notebook if document.suffix == ".ipynb" else rewrite_links
+        (DOCS / page).write_text(rewrite(document.read_text(), document, DOCS / page))
     pages = []
     for verb, path in find_verbs().items():
         runpy.run_path(str(path), run_name="docs")
