@@ -65,7 +65,7 @@ docs: $(TESTABLE)
 	$(BIN)/python -m sphinx -q -W --keep-going docs build/docs
 
 notebooks: $(TESTABLE)
-	OMP_NUM_THREADS=1 $(BIN)/jupyter execute --inplace --NotebookClient.record_timing=False notebooks/*.ipynb
+	OMP_NUM_THREADS=1 $(BIN)/python notebooks/store.py
 
 laboratory: $(TESTABLE)
 	$(BIN)/python scripts/generate_clevr.py data=lab
