@@ -68,14 +68,17 @@ def test_the_card_describes_the_training(run: Path) -> None:
     content["progress"]["seconds"] = 70.0
     reports = [{"split": "val", "overall": {"questions": 2, "accuracy": 0.5, "interval": [0, 1]}}]
 
-    def card(**changes: object) -> str:
-        content["config"] = {"data": {**data, **changes}, "trainer": {"batch_size": 32}}
+    def card(train: object = None, **changes: object) -> str:
+        parts = {"data": {**data, **changes}, "trainer": {"batch_size": 32}}
+        content["config"] = parts | ({"train": train} if train else {})
         return model_card("net", content, reports, 12, 34)
 
     assert "`data=lab`: 30 of 60 images of 3 to 4 objects" in card()
     assert "with 10 questions each, of the families zero_hop, 7." in card()
     some_short = card(generator={**generator, "short_questions": {"train": 0.125}})
     assert "families zero_hop, 7; 12.5% of the questions are short ones." in some_short
+    assert "began with the weights of `x/y`." in card({"init_from": "x/y"})
+    assert "began" not in card({"init_from": None})
     assert "in 1 minute." in card()
     assert "EPYC, 1 thread, cpu" in card()
     assert "questions of the families 5, 6 alone" in card(families=[5, 6])

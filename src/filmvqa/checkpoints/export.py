@@ -134,6 +134,8 @@ def _training(
             f"`{str(spec['weights_sha256'])[:12]}…`) from pictures that were resized to "
             f"{width}×{height} pixels."
         ]
+    if start := config.get("train", {}).get("init_from"):
+        lines += [f"- Training began with the weights of `{start}`."]
     trainer = config.get("trainer", {})
     lines += [
         f"- {progress['step']:,} steps of {trainer.get('batch_size')} questions in "
