@@ -12,9 +12,13 @@ import filmvqa
 from filmvqa.checkpoints.checkpoint import load_checkpoint
 from filmvqa.checkpoints.places import shipped_networks
 from filmvqa.questions.vocabulary import Vocabulary
+from filmvqa.worlds.clevr.parsing import QuestionParser
+from filmvqa.worlds.clevr.scene_file import ATTRIBUTES, read_scenes
 from filmvqa.worlds.clevr.scene_rules import SceneRules
 from filmvqa.worlds.clevr.scenes import to_scene
 from filmvqa.worlds.engine.ask_scenes import AskScenesSettings, ask_scenes
+from filmvqa.worlds.engine.families import read_families
+from filmvqa.worlds.engine.programs import SceneIndex
 from filmvqa.worlds.engine.schema import Question, encode_json, read_questions
 from tests.end_to_end.workplace import succeed
 from tests.worlds.clevr.released_scenes import SCENES, released_layout
@@ -25,11 +29,11 @@ SIZE = (480, 320)
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """50 pictures with 4 questions each, of a seed that no network was trained on."""
+    """200 pictures with a question each, of a seed that no network was trained on."""
     folder = tmp_path_factory.mktemp("fresh")
-    images = "data.generator.images={train: 0, val: 50, test: 0}"
+    images = "data.generator.images={train: 0, val: 200, test: 0}"
     succeed("generate_clevr.py", "data=two_cores", "data.root=world", images,
-            "data.generator.seed=2026", "data.generator.questions_per_image=4",
+            "data.generator.seed=2026", "data.generator.questions_per_image=1",
             cwd=folder)  # fmt: skip
     return folder / "world"
 
@@ -45,6 +49,53 @@ def test_it_answers_new_questions_as_its_card_states(name: str, world: Path) -> 
     # 3.3 standard deviations of 200 questions, exceeded once in a thousand sets.
     tolerance = 3.3 * math.sqrt(stated * (1 - stated) / 200)
     assert abs(share_correct(name, world / "images/val", questions) - stated) < tolerance
+
+
+#: Questions as people type them, by kind, and the least share of right answers that is not a
+#: regression: what was measured less two points, since the bits of a machine change a few answers.
+SHORT_QUESTIONS = {
+    "all": (0.94, ["How many things are there?"]),
+    "shapes": (0.92, [f"How many {s}s are there?" for s in ATTRIBUTES["shape"]]),
+    "colors": (0.96, [f"How many {c} things are there?" for c in ATTRIBUTES["color"]]),
+    "materials": (0.95, [f"How many {m} things are there?" for m in ATTRIBUTES["material"]]),
+    "sizes": (0.96, [f"How many {s} objects are there?" for s in ATTRIBUTES["size"]]),
+    "more": (0.95, ["Are there more cubes than spheres?",
+                    "Are there more red things than blue things?"]),
+    "fewer": (0.94, ["Are there fewer metal things than rubber things?",
+                     "Are there fewer cylinders than cubes?"]),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module", params=shipped_networks())
+def short_shares(request: pytest.FixtureRequest, world: Path) -> dict[str, float]:
+    """The share of right answers to each kind of short question, about all 200 pictures."""
+    scenes = [
+        (world / "images/val" / scene.image_filename, SceneIndex(scene))
+        for scene in read_scenes(world / "scenes/CLEVR_val_scenes.json").scenes
+    ]
+    vqa, parser = filmvqa.load(request.param, device="cpu"), QuestionParser(read_families())
+    features = [vqa.features(picture) for picture, _ in scenes]
+    shares = {}
+    for kind, (_, questions) in SHORT_QUESTIONS.items():
+        right = [
+            answer.text == parser.true_answer(question, scene)
+            for question in questions
+            for answer, (_, scene) in zip(
+                vqa.ask_all(features, [question] * len(scenes)), scenes, strict=True
+            )
+        ]
+        assert len(right) == 200 * len(questions)
+        shares[kind] = sum(right) / len(right)
+    return shares
+
+
+@pytest.mark.parametrize("kind", SHORT_QUESTIONS)
+def test_it_answers_short_questions(kind: str, short_shares: dict[str, float]) -> None:
+    """The aim is 97% of each kind."""
+    share, floor = short_shares[kind], SHORT_QUESTIONS[kind][0]
+    assert share >= floor
+    if share < 0.97:
+        pytest.xfail(f"{share:.1%} of the short questions about {kind} are right, not 97%")
 
 
 @pytest.mark.parametrize("name", shipped_networks())
