@@ -59,7 +59,7 @@ def test_help_shows_what_a_key_takes_and_what_is_chosen() -> None:
 
 def test_meanings_of_dataclasses_and_of_configs(tmp_path: Path) -> None:
     meanings = read_attributes(TrainerSettings)
-    assert meanings["eval_every"] == "Steps between evaluations; null: an epoch."
+    assert meanings["eval_every"] == "Steps between evaluations; null for one evaluation per epoch."
     assert meanings["train_sample"] == meanings["val_sample"]
     path = tmp_path / "config.yaml"
     path.write_text(

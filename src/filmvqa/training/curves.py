@@ -16,11 +16,12 @@ from filmvqa.system.side_output import going_on_without
 from filmvqa.tasks.protocol import TASKS, score_title
 
 
-class _Evaluation(msgspec.Struct):
-    step: int
-    train: float
-    val: float
-    val_by_type: dict[str, float] = {}
+def _evaluation_type(metric: str) -> type[msgspec.Struct]:
+    """The record of an evaluation, whose keys have a task's metric in their names."""
+    scores = [(f"{split}_{metric}", float) for split in ("train", "val")]
+    return msgspec.defstruct(
+        "Evaluation", [("step", int), *scores, ("val_by_type", dict[str, float], {})]
+    )
 
 
 def read_evaluations(metrics: str | Path) -> list[dict[str, Any]]:
@@ -37,15 +38,16 @@ def read_evaluations(metrics: str | Path) -> list[dict[str, Any]]:
     lines = read_bytes(metrics, "train the run again").splitlines(keepends=True)
     if lines and not lines[-1].endswith(b"\n"):
         lines.pop()
+    record_types = {task.metric: _evaluation_type(task.metric) for task in TASKS.values()}
     evaluations = []
     for number, line in enumerate(lines, 1):
         try:
             record = msgspec.json.decode(line, type=dict[str, Any])
-            for metric in {task.metric for task in TASKS.values()}:
+            for metric, record_type in record_types.items():
                 if f"val_{metric}" in record:
-                    means = {name: record.get(f"{name}_{metric}") for name in ("train", "val")}
+                    msgspec.convert(record, record_type)
+                    means = {name: record[f"{name}_{metric}"] for name in ("train", "val")}
                     evaluations.append({**record, "metric": metric, **means})
-                    msgspec.convert(evaluations[-1], _Evaluation)
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise UserError(
                 f"{metrics}: line {number}: {error}; the run's checkpoints do not depend on this "
