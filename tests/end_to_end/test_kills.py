@@ -321,6 +321,8 @@ def everything_is_whole(stage: Stage, place: Path) -> None:
                 json.loads(line)
         elif kind == ".pt":
             load_checkpoint(path)
+        elif kind == ".md":
+            assert path.read_text().endswith("\n")
         else:
             assert kind in (".h5", ".partial"), path
             check_hdf5(path)
