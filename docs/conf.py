@@ -16,6 +16,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 from sphinx.application import Sphinx
+from sphinx.builders.html import StandaloneHTMLBuilder
 
 import filmvqa
 from filmvqa.cli.command import CONFIGS, SETTINGS_OF_PROGRAMS
@@ -40,6 +41,11 @@ autodoc_member_order = "bysource"
 autodoc_typehints = "description"
 napoleon_google_docstring = False
 napoleon_use_ivar = True
+
+# The recording of the page is a WebP, which every browser shows.
+StandaloneHTMLBuilder.supported_image_types = [
+    *StandaloneHTMLBuilder.supported_image_types, "image/webp",
+]  # fmt: skip
 
 REFERENCE = DOCS / "reference"
 #: Where the design's page has the table of rooms.

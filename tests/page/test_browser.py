@@ -1,6 +1,7 @@
 """The page in Chromium, as a visitor sees it.
 
-``FILMVQA_SCREENSHOTS=<folder>`` keeps the screenshots, two of which are in ``docs/page``.
+``FILMVQA_SCREENSHOTS=<folder>`` keeps the screenshots, two of which are in ``docs/page``, and makes
+the recording ``use.webp`` that is there too.
 """
 
 from __future__ import annotations
@@ -32,6 +33,28 @@ def shoot(page: Any, path: Path, **options: Any) -> None:
     page.screenshot(path=path, **options)
     with Image.open(io.BytesIO(path.read_bytes())) as image:
         assert len(image.convert("RGB").getcolors(2**24) or []) > 200
+
+
+class Recording:
+    """Screenshots of a page, each of which an animation shows for some milliseconds."""
+
+    def __init__(self, page: Any) -> None:
+        self._page, self._frames, self._durations = page, [], []
+
+    def take(self, milliseconds: int) -> None:
+        with Image.open(io.BytesIO(self._page.screenshot())) as image:
+            self._frames.append(image.convert("RGB").resize((960, 750), Image.Resampling.LANCZOS))
+        self._durations.append(milliseconds)
+
+    def save(self, path: Path) -> None:
+        """Write an animation that is long enough to follow, and small enough for a README."""
+        assert 15_000 <= sum(self._durations) <= 20_000
+        first, *others = self._frames
+        first.save(
+            path, save_all=True, append_images=others, duration=self._durations, loop=0,
+            quality=70, method=6, minimize_size=True,
+        )  # fmt: skip
+        assert path.stat().st_size < 600_000
 
 
 def test_ask_edit_and_what_if(
@@ -78,6 +101,49 @@ def test_ask_edit_and_what_if(
     page.get_by_text("Laid over it: gradient of the answer.").wait_for()
     visit.idle()
     shoot(page, screenshots / "why.png", full_page=True)
+
+
+@pytest.mark.skipif(
+    "FILMVQA_SCREENSHOTS" not in os.environ, reason="FILMVQA_SCREENSHOTS names no folder"
+)
+def test_a_recording(open_page: Callable[..., Visit], address: str, screenshots: Path) -> None:
+    visit = open_page(address, viewport={"width": 1280, "height": 1000}, color_scheme="light")
+    page, recording = visit.page, Recording(visit.page)
+    visit.idle()
+    recording.take(1200)
+    question = page.get_by_label("question", exact=True)
+    question.fill("")
+    for number, letter in enumerate("How many things are left of the big brown ball?"):
+        question.press_sequentially(letter)
+        if number % 2:
+            recording.take(110)
+    before = page.locator(".strips").inner_html()
+    page.keyboard.press("Enter")
+    visit.until(lambda: page.locator(".strips").inner_html() != before)
+    visit.idle()
+    recording.take(3000)
+
+    given = page.locator(".given").inner_text()
+    handle = page.locator("circle.handle").nth(4).bounding_box()
+    x, y = handle["x"] + handle["width"] / 2, handle["y"] + handle["height"] / 2
+    page.mouse.move(x, y)
+    page.mouse.down()
+    for step in range(1, 13):
+        page.mouse.move(x - 25 * step, y + 3 * step)
+        page.wait_for_timeout(300)
+        recording.take(110)
+    page.mouse.up()
+    visit.until(lambda: visit.picture().startswith("data:image/png"))
+    visit.until(lambda: page.locator(".given").inner_text() != given)
+    visit.idle()
+    recording.take(3000)
+
+    why = page.locator("section[aria-label='Why']").bounding_box()["y"]
+    for step in range(1, 9):
+        page.evaluate("y => scrollTo({top: y, behavior: 'instant'})", (why - 20) * step / 8)
+        recording.take(80)
+    recording.take(3500)
+    recording.save(screenshots / "use.webp")
 
 
 def test_a_quick_drag_ends_at_the_pointer(open_page: Callable[..., Visit], address: str) -> None:
