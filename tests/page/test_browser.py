@@ -52,7 +52,7 @@ class Recording:
         first, *others = self._frames
         first.save(
             path, save_all=True, append_images=others, duration=self._durations, loop=0,
-            quality=70, method=6, minimize_size=True,
+            quality=60, method=6, minimize_size=True,
         )  # fmt: skip
         assert path.stat().st_size < 600_000
 
