@@ -105,8 +105,8 @@ def measure_closure(settings: ClosureSettings) -> tuple[Path, dict[str, Any]]:
             ("nearest", None, _ALL_NEAREST),
             ("closure", settings.templates, None),
         ):
-            asked = layouts[name]
-            questions = asked.question_json(split)
+            destination = layouts[name]
+            questions = destination.question_json(split)
             questions.unlink(missing_ok=True)
             asking = AskScenesSettings(
                 scenes=str(scenes), output=str(questions), world=world.name, templates=templates,
@@ -114,7 +114,7 @@ def measure_closure(settings: ClosureSettings) -> tuple[Path, dict[str, Any]]:
                 seed=settings.seed, workers=settings.workers,
             )  # fmt: skip
             ask_scenes(asking, RELATE.get(world.name))
-            preprocess_questions(asked, encoding, vocabulary=vocabulary, world=world)
+            preprocess_questions(destination, encoding, vocabulary=vocabulary, world=world)
             if name == "clevr":
                 Extraction(
                     layout.image_folder(split), layout.feature_h5(split), split,
@@ -122,8 +122,8 @@ def measure_closure(settings: ClosureSettings) -> tuple[Path, dict[str, Any]]:
                     device=choose_device(settings.device), missing_images=data.missing_images,
                 ).run()  # fmt: skip
             evaluation = EvaluateSettings(
-                checkpoint=settings.checkpoint, split=split, h5=str(asked.h5),
-                features=str(layout.features), output=str(asked.root),
+                checkpoint=settings.checkpoint, split=split, h5=str(destination.h5),
+                features=str(layout.features), output=str(destination.root),
                 batch_size=settings.batch_size, device=settings.device,
                 accelerate=settings.accelerate,
             )  # fmt: skip

@@ -108,10 +108,10 @@ def score_run(run: SweepRun, split: str, runs: Path, change: str = "") -> Scored
                 f"{path}: question {record.question_index} has no true answer; report on a split "
                 "that has them"
             )
-    asked = [[r.question_index, r.image_index, getattr(r, "truth", None)] for r in records]
+    identities = [[r.question_index, r.image_index, getattr(r, "truth", None)] for r in records]
     images = np.unique([r.image_index for r in records], return_inverse=True)[1]
     scores = np.bincount(images, np.array([r.score for r in records])).astype(np.float64)
-    test_set = hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:12]
+    test_set = hashlib.sha256(json.dumps(identities).encode()).hexdigest()[:12]
     name = run.folder.relative_to(runs).as_posix()
     return ScoredRun(
         run, name, change, split, test_set, np.bincount(images), scores, *_trace(run.folder)

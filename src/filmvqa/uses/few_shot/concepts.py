@@ -61,7 +61,7 @@ def near_classes(concept: int, classes: Bools) -> Bools:
     With a large red metal cube, for "red cube": large metal cubes of other colors, and large red
     metal spheres and cylinders.
     """
-    own = np.array([name in CONCEPTS[concept] for name in ATTRIBUTES])
-    beside = (_DIFFERING.sum(-1) == 1) & _DIFFERING[..., own].any(-1)  # (96, 96)
+    is_named = np.array([name in CONCEPTS[concept] for name in ATTRIBUTES])
+    beside = (_DIFFERING.sum(-1) == 1) & _DIFFERING[..., is_named].any(-1)  # (96, 96)
     near: Bools = beside[classes & MEMBERS[concept]].any(0)
     return near

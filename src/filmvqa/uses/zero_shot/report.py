@@ -67,21 +67,28 @@ def report_zero_shot(
     scores_b["film"] = read_scores(film, condition_b)
     arms = {arm: read_scores(film, condition_b, arm) for arm in ARMS}
     seen = {arm: read_scores(film, condition_a, f"{arm}{HAS}") for arm in (DIRECT, COGENT)}
-    asked = set.intersection(*map(set, scores_b.values()))  # without images that a run trained on
-    concerned = sorted(asked & arms[DIRECT].keys())
+    # Without the images that a run trained on.
+    questions = set.intersection(*map(set, scores_b.values()))
+    concerned = sorted(questions & arms[DIRECT].keys())
     rows = {
-        arm: {"all": _mean(scores_b["film"] | scores, asked), "concerned": _mean(scores, concerned)}
+        arm: {
+            "all": _mean(scores_b["film"] | scores, questions),
+            "concerned": _mean(scores, concerned),
+        }
         for arm, scores in arms.items()
     }
     rows |= {
-        name: {"all": _mean(scores_b[name], asked), "concerned": _mean(scores_b[name], concerned)}
+        name: {
+            "all": _mean(scores_b[name], questions),
+            "concerned": _mean(scores_b[name], concerned),
+        }
         for name in others
     }
     gain = _difference(arms[COGENT], arms[DIRECT], concerned)
     lost = _difference(seen[COGENT], seen[DIRECT], sorted(seen[DIRECT]))
     report = {
         "condition_a": _mean(scores_a, scores_a),
-        "questions": len(asked),
+        "questions": len(questions),
         "concerned": len(concerned),
         "accuracy": rows,
         "gain": vars(gain) | {"verdict": judge_difference(gain, "more", MARGIN / 100)},
