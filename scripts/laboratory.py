@@ -30,7 +30,7 @@ def main(settings: LaboratorySettings) -> None:
 
     from filmvqa.studies.claims import find_runs, read_claim
     from filmvqa.studies.laboratory import list_verdicts, report_claim
-    from filmvqa.studies.raw_results import read_kept_runs
+    from filmvqa.studies.raw_results import find_complete, read_kept_runs
     from filmvqa.studies.sweeps import is_finished
     from filmvqa.studies.verdicts import draw_forest, keep_verdicts, list_sentences
     from filmvqa.uses.zero_shot.arithmetic import build_change
@@ -42,7 +42,7 @@ def main(settings: LaboratorySettings) -> None:
     rows = []
     for claim in claims:
         split = claim.split or settings.split
-        kept = {run.name for run in read_kept_runs(results, claim, split)}
+        kept = find_complete(read_kept_runs(results, claim, split), claim)
         if settings.redraw and not (kept or settings.claims):
             continue
         if settings.train and not settings.redraw:

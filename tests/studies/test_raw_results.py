@@ -16,7 +16,7 @@ from PIL import Image
 
 from filmvqa.studies.claims import read_claim
 from filmvqa.studies.laboratory import BY_HAND, ClaimReport, list_verdicts, report_claim
-from filmvqa.studies.raw_results import read_kept_runs
+from filmvqa.studies.raw_results import find_complete, read_kept_runs
 from filmvqa.studies.verdicts import draw_forest, keep_verdicts, read_verdicts
 from filmvqa.system.errors import UserError
 from tests.studies.test_laboratory import (
@@ -179,3 +179,8 @@ def test_runs_are_compared_with_changes_of_gamma_and_beta(tmp_path: Path) -> Non
     kept = report_claim(claim, tmp_path, tmp_path / "kept", tmp_path / "new", "val", 0.01, True)
     assert kept.outcomes == found.outcomes
     assert read_kept_runs(tmp_path / "kept", make_claim(tmp_path, split="val"), "val") == []
+    # A run that lacks one of the changes is trained and evaluated again.
+    runs = read_kept_runs(tmp_path / "kept", claim, "val")
+    names = {run.name for run in runs}
+    assert (len(runs), len(names), find_complete(runs, claim)) == (6, 3, names)
+    assert find_complete(runs[1:], claim) == names - {runs[0].name}

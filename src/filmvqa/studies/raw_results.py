@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -149,6 +150,12 @@ def read_kept_runs(folder: Path, claim: Claim, split: str) -> list[ScoredRun]:
                 if is_asked and belongs(kept.run, claim):
                     runs.setdefault((kept.name, kept.change), kept)
     return list(runs.values())
+
+
+def find_complete(runs: Sequence[ScoredRun], claim: Claim) -> set[str]:
+    """The names of the runs that were tested with each of a claim's changes of γ and β."""
+    tests = Counter(run.name for run in runs)
+    return {name for name, number in tests.items() if number >= len(claim.film)}
 
 
 def read_results(path: Path) -> list[ScoredRun]:
