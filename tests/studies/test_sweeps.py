@@ -181,6 +181,14 @@ def test_a_run_that_is_writing_a_line_is_drawn_without_it(tmp_path: Path) -> Non
     assert [r.step for r in read_runs(tmp_path)] == [20]
     draw_curves(metrics, tmp_path / "curves.png")
     with Image.open(tmp_path / "curves.png") as image:
+        assert image.size == (1650, 600)  # the first evaluation has no scores by type
+
+
+def test_curves_without_types_are_one_panel(tmp_path: Path) -> None:
+    metrics = tmp_path / "metrics.jsonl"
+    metrics.write_text('{"step": 10, "train_accuracy": 0.5, "val_accuracy": 0.4}\n')
+    draw_curves(metrics, tmp_path / "curves.png")
+    with Image.open(tmp_path / "curves.png") as image:
         assert image.size == (900, 600)
 
 

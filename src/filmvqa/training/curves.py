@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -67,16 +68,25 @@ def update_curves(layout: RunLayout) -> None:
 
 
 def draw_curves(metrics: str | Path, target: str | Path) -> None:
-    """Plot training and validation score against steps as a PNG, with the gap filled."""
+    """Plot training and validation score against steps as a PNG, with the gap filled, and beside
+    it the validation score of each type of question, if there are types."""
     evaluations = read_evaluations(metrics)
     steps = [record["step"] for record in evaluations]
     train = [100 * record["train"] for record in evaluations]
     val = [100 * record["val"] for record in evaluations]
+    types = list(evaluations[-1].get("val_by_type", ())) if evaluations else []
     metric = evaluations[0]["metric"] if evaluations else "accuracy"
-    with draw_figure(target, 6, 4, dpi=150) as figure:
-        (axes,) = add_plots(figure)
-        axes.fill_between(steps, train, val, color="0.5", alpha=0.2, label="gap")
-        axes.plot(steps, train, "o-", color="C1", markersize=3, label="training sample")
-        axes.plot(steps, val, "o-", color="C0", markersize=3, label="validation")
-        axes.set(xlabel="step", ylabel=f"{score_title(metric)} (%)")
-        axes.legend()
+    panels = 2 if types else 1
+    with draw_figure(target, 5 * panels + 1, 4, dpi=150) as figure:
+        plots = add_plots(figure, 1, panels, sharey=True)
+        plots[0].fill_between(steps, train, val, color="0.5", alpha=0.2, label="gap")
+        plots[0].plot(steps, train, "o-", color="C1", markersize=3, label="training sample")
+        plots[0].plot(steps, val, "o-", color="C0", markersize=3, label="validation")
+        plots[0].set(ylabel=f"{score_title(metric)} (%)")
+        for kind in types:
+            by_type = [record.get("val_by_type", {}) for record in evaluations]
+            course = [100 * scores.get(kind, math.nan) for scores in by_type]
+            plots[1].plot(steps, course, "o-", markersize=3, label=kind)
+        for axes in plots:
+            axes.set(xlabel="step")
+            axes.legend()
