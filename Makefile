@@ -55,7 +55,7 @@ zero_shot: $(INSTALLED)
 
 few_shot: $(INSTALLED)
 	$(BIN)/python scripts/generate_clevr.py data=mini
-	$(BIN)/python scripts/extract_features.py data=mini
+	$(BIN)/python scripts/extract_features.py data=mini data.backbone.name=clevr_cnn
 	$(BIN)/python scripts/few_shot.py data=mini
 
 page: $(INSTALLED)

@@ -58,7 +58,7 @@ def test_an_original_checkpoint_is_imported_and_evaluated(workplace: Path) -> No
         questions = torch.from_numpy(file["questions"][:]).long()
         images = torch.from_numpy(file["image_idxs"][:]).long()
     questions = torch.nn.functional.pad(questions, (0, 46 - questions.shape[1]))
-    with h5py.File(workplace / "data/tiny/h5/val_features_clevr_cnn.h5") as file:
+    with h5py.File(workplace / "data/tiny/h5/val_features_clevr_places.h5") as file:
         features = torch.from_numpy(file["features"][:]).float()
     with torch.inference_mode():
         _, logits = run(content, features[images], questions)

@@ -168,7 +168,7 @@ def test_a_sweep_runs_once_and_becomes_a_report(workplace: Path) -> None:
         (["generate_clevr.py", *DATA, *GENERATOR], "data/tiny", ""),
         (["preprocess_questions.py", *DATA], "data/tiny/h5", "questions"),
         (["extract_features.py", *DATA, "data.features=other"], "other",
-         "test_features_clevr_cnn.h5"),
+         "test_features_clevr_places.h5"),
         (["train.py", *TRAIN, "run=other"], "outputs/demo/other", ""),
         (["evaluate.py", "checkpoint=outputs/demo/film/best.pt", "output=other"], "other", "val"),
         (["sweep_report.py", "dir=outputs/demo", "key=seed"], "outputs/demo", "report"),
@@ -194,7 +194,7 @@ def test_a_full_disk_keeps_existing_files(copy: Path, script: str) -> None:
     """Files may not grow beyond 20 KiB, which has the effect of a full disk."""
     line = [*DATA] if script.startswith("extract") else [*TRAIN, "run=full"]
     if script.startswith("extract"):
-        (copy / "data/tiny/h5/train_features_clevr_cnn.h5").unlink()
+        (copy / "data/tiny/h5/train_features_clevr_places.h5").unlink()
     before = stamps(copy)
     done = subprocess.run(
         ["bash", "-c", 'ulimit -f 20; exec "$@"', "_", sys.executable,
@@ -258,7 +258,7 @@ def test_missing_folders(tmp_path: Path) -> None:
 def test_a_truncated_image(copy: Path) -> None:
     path = copy / "data/tiny/images/val/CLEVR_val_000003.png"
     path.write_bytes(path.read_bytes()[:-20])
-    (copy / "data/tiny/h5/val_features_clevr_cnn.h5").unlink()
+    (copy / "data/tiny/h5/val_features_clevr_places.h5").unlink()
     line = fail("extract_features.py", *DATA, cwd=copy)
     assert "CLEVR_val_000003.png: truncated PNG; delete it and run generate_clevr.py again" in line
     path.unlink()
@@ -298,7 +298,7 @@ def test_a_question_about_an_image_that_is_not_there(copy: Path) -> None:
 
 def test_a_question_file_for_other_features(copy: Path) -> None:
     h5 = copy / "data/tiny/h5"
-    shutil.copy(h5 / "test_features_clevr_cnn.h5", h5 / "val_features_clevr_cnn.h5")
+    shutil.copy(h5 / "test_features_clevr_places.h5", h5 / "val_features_clevr_cnn.h5")
     line = fail("train.py", *TRAIN, "run=other", cwd=copy)
     assert "val_questions.h5: asks about 12 images" in line
 
