@@ -25,7 +25,7 @@ def test_an_original_checkpoint_is_imported_and_evaluated(workplace: Path) -> No
     """Its vocabulary encodes the questions, and the evaluation equals the original's."""
     torch.manual_seed(0)
     words = json.loads((workplace / "data/tiny/h5/vocab.json").read_text())
-    content = checkpoint(feature_dim=(96, 6, 6), bidirectional=True)
+    content = checkpoint(feature_dim=(97, 6, 6), bidirectional=True)
     answers = ["<NULL>", "<START>", "<END>", "<UNK>", *words["answer_token_to_idx"]]
     content["vocab"] = {**words, "answer_token_to_idx": {a: i for i, a in enumerate(answers)}}
     count = len(words["question_token_to_idx"])

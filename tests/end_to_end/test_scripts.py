@@ -298,7 +298,7 @@ def test_a_question_about_an_image_that_is_not_there(copy: Path) -> None:
 
 def test_a_question_file_for_other_features(copy: Path) -> None:
     h5 = copy / "data/tiny/h5"
-    shutil.copy(h5 / "test_features_clevr_places.h5", h5 / "val_features_clevr_cnn.h5")
+    shutil.copy(h5 / "test_features_clevr_places.h5", h5 / "val_features_clevr_places.h5")
     line = fail("train.py", *TRAIN, "run=other", cwd=copy)
     assert "val_questions.h5: asks about 12 images" in line
 
