@@ -1,3 +1,4 @@
+# make install   the package and what the page needs, in .venv; make help lists the targets
 # make demo   the whole pipeline on generated data, from images to accuracy by question type
 # make easy_vqa   the same on easy-VQA, a published set of pictures and questions, in two minutes;
 #             FEATURES="clevr_cnn pixels" compares these features
@@ -26,7 +27,12 @@ INSTALLED := $(VENV)/.installed
 EASY_VQA := $(VENV)/.installed-easy-vqa
 TESTABLE := $(VENV)/.installed-dev
 
-.PHONY: docs notebooks demo easy_vqa sound segmentation correction zero_shot few_shot page laboratory test coverage test-processes soak lint clean
+.PHONY: install help docs notebooks demo easy_vqa sound segmentation correction zero_shot few_shot page laboratory test coverage test-processes soak lint clean
+
+install: $(INSTALLED)
+
+help:
+	@sed -n '/^#/!q; s/^# //p' Makefile
 
 demo: $(INSTALLED)
 	$(BIN)/python scripts/demo.py

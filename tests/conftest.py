@@ -186,11 +186,14 @@ def script_environment() -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1", "WANDB_MODE": "offline"}
 
 
-def heavy_imports(modules: Sequence[str], heavy: set[str], cwd: Path = REPOSITORY) -> str:
-    """The heavy modules that importing ``modules`` imports, as text, or the error of the import."""
+def heavy_imports(
+    modules: Sequence[str], heavy: set[str], cwd: Path = REPOSITORY, then: str = ""
+) -> str:
+    """The heavy modules that importing ``modules`` and running ``then`` imports, as text, or the
+    error of the import."""
     code = (
         f"import importlib, sys; [importlib.import_module(name) for name in {list(modules)}]; "
-        f"sys.exit(str({heavy} & sys.modules.keys() or ''))"
+        f"{then or None}; sys.exit(str({heavy} & sys.modules.keys() or ''))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=cwd, capture_output=True, text=True, check=False

@@ -279,7 +279,11 @@ def test_training_and_evaluation_import_nothing_that_only_some_runs_need() -> No
 
 def test_asking_about_a_picture_imports_nothing_that_only_others_need() -> None:
     heavy = {"h5py", "filelock", "numba", "torchvision", "torch._dynamo", "scipy.signal"}
-    assert heavy_imports(["filmvqa.cli.conversation"], heavy) == ""
+    ask = (
+        "import numpy; vqa = importlib.import_module('filmvqa').load('clevr_world', accelerate=False); "
+        "vqa.ask(numpy.zeros((144, 144, 3), 'uint8'), 'How many things are there?')"
+    )
+    assert heavy_imports(["filmvqa.cli.conversation"], heavy, then=ask) == ""
 
 
 def test_scripts_start_without_the_heavy_imports() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from filmvqa.cli.overrides import quote_arguments
 from tests.conftest import REPOSITORY
 from tests.test_configs import CONFIGS, compose_config
 
@@ -24,7 +25,7 @@ def documents() -> list[Path]:
 
 def commands(text: str) -> list[str]:
     blocks = re.findall(r"```(?:bash|sh)\n(.*?)```", text, re.DOTALL)
-    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+    lines = "\n".join(blocks).replace("\\\n", " ").replace(" && ", "\n").splitlines()
     return [line.partition("  #")[0].strip() for line in lines]
 
 
@@ -44,7 +45,7 @@ def test_the_commands_of_the_documents_exist(document: Path) -> None:
                 if "-m" in words:  # the first of the values that are swept
                     overrides = [re.sub(r"=range\(\d+\)$", "=0", w) for w in overrides]
                     overrides = [w if "[" in w else w.split(",")[0] for w in overrides]
-                compose_config(script.stem, *overrides)
+                compose_config(script.stem, *quote_arguments(overrides))
     if document.name == "README.md" and document.parent == REPOSITORY:
         assert {"make demo", "make test"} <= set(found)
 

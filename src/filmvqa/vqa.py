@@ -216,10 +216,12 @@ class VQA:
         Raises
         ------
         UserError
-            If the model has no FiLM layers, or a word is unknown.
+            If the model has no FiLM layers or they use no γ and β, or a word is unknown.
         """
         if not is_modulated(self.model):
             raise UserError(f"{self._name}: its model has no FiLM layers; FiLM models have")
+        if not self.model.has_film_penalty:
+            raise UserError(f"{self._name}: its layers use no γ and β of questions")
         tokens = padded([self._encode(question, allow_unknown)])
         with autocast(self.device, self.precision):
             modulation = self.model.modulate(tokens)

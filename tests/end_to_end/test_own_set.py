@@ -30,7 +30,9 @@ def test_a_users_pictures_and_table(tmp_path: Path) -> None:
         "import_questions.py", source, *own, "question=txt", size, cwd=tmp_path
     )
     out = succeed("import_questions.py", source, *own, "held_out=0.25", size, cwd=tmp_path)
-    assert "train_questions.json: 18 questions, 9 pictures, 9 of them converted, written" in out
+    assert (
+        "train_questions.json: 18 questions, 9 pictures, 9 of them resized, as PNG, written" in out
+    )
     succeed("preprocess_questions.py", "data=own", cwd=tmp_path)
     succeed("extract_features.py", "data=own", size, cwd=tmp_path)
     succeed(

@@ -150,7 +150,7 @@ def test_pictures_of_several_sizes_and_formats_are_converted(folder: Path) -> No
     paint(folder / "d.d.png", (32, 24), mode="L")
     rows = [row(name, "Is it?", "no") for name in ("a.jpg", "b.gif", "c.png", "d.d.png")]
     (split,) = imported(write(folder, rows), folder / "own")
-    assert split == "4 questions, 4 pictures, 3 of them converted, written"
+    assert split == "4 questions, 4 pictures, 3 of them resized, as PNG, written"
     images = list(list_images(folder / "own/images/train").values())  # which refuses other sizes
     assert [path.name for path in images] == [
         "a_000000.png", "b_000001.png", "c_000002.png", "d_d_000003.png",

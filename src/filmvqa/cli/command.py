@@ -37,7 +37,7 @@ from filmvqa.cli.overrides import (
 )
 from filmvqa.cli.packed import packed_folder
 from filmvqa.cli.process import set_environment
-from filmvqa.cli.sweep_failures import raise_listed_failures, record_failure
+from filmvqa.cli.sweep_failures import raise_listed_failures, record_failure, say_how_to_compare
 from filmvqa.cli.torchrun import format_start, join_processes, take_local_rank
 from filmvqa.settings.inputs import check_inputs
 from filmvqa.settings.nested import flatten
@@ -152,6 +152,8 @@ def command(
                 raise
             raise_if_stopped()
             raise_listed_failures()
+            if config_name == "train":
+                say_how_to_compare()
             sys.stdout.flush()  # fails here, not later, if nobody reads it any more
 
         @wraps(function)

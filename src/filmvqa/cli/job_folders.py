@@ -42,7 +42,7 @@ def name_folder(overrides: str) -> str:
         return "defaults"
     names, is_exact = [], True
     for override in overrides.split("\n"):
-        key, _, value = override.partition("=")
+        key, _, value = override.removeprefix("++").partition("=")
         name = re.sub(r"[^A-Za-z0-9_.-]", "_", value)
         is_exact &= name == value and re.fullmatch(r"[A-Za-z0-9_./]+", key) is not None
         names.append(f"{re.sub(r'[^A-Za-z0-9_.]', '.', key)}@{name}")

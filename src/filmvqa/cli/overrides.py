@@ -36,6 +36,8 @@ TEXT_OR_NUMBER_KEYS = frozenset({"data.families", "questions"})
 OPEN_NODES = (
     "data.generator.images.", "optim.part_weight_decay.", "search.space.", "hydra.", "hydra/",
 )  # fmt: skip
+#: A node whose keys are all the user's: they need no +.
+OWN_NODE = "model.block.conditioning_options."
 
 #: Launchers of Hydra's plugins, and the commands that install them.
 _LAUNCHERS = {
@@ -116,8 +118,8 @@ def quote_arguments(arguments: Sequence[str]) -> list[str]:
 
     The value of a key in ``TEXT_KEYS`` is quoted where the grammar would not read it as plain text:
     ``=``, letters beyond ASCII, ``~``, numbers and, except in a sweep, commas. A ``+``, which would
-    add an unknown key, is removed except below ``OPEN_NODES``. ``ablation`` becomes its group of
-    configs.
+    add an unknown key, is removed except below ``OPEN_NODES``; below ``OWN_NODE`` it is added.
+    ``ablation`` becomes its group of configs.
     """
     is_sweep = bool({"-m", "--multirun"} & set(arguments))
     return [_quote_value(argument, is_sweep) for argument in arguments]
@@ -129,7 +131,7 @@ def _quote_value(argument: str, is_sweep: bool) -> str:
         return argument
     prefix, key, value = match["prefix"], match["key"], match["value"]
     if not key.startswith(OPEN_NODES) and "@" not in key:
-        prefix = ""
+        prefix = "++" if key.startswith(OWN_NODE) else ""
     if key == "ablation" and value not in ("", "null"):
         key = ablations.GROUP
     if key in TEXT_KEYS | TEXT_OR_NUMBER_KEYS:

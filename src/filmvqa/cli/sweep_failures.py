@@ -5,6 +5,8 @@ Jobs may run in other processes or on other machines, so they report failures by
 
 from __future__ import annotations
 
+import os
+import shlex
 import sys
 import time
 import traceback
@@ -123,3 +125,11 @@ def raise_listed_failures(error: Exception | None = None) -> None:
         )
     if messages:
         raise UserError("; ".join(messages))
+
+
+def say_how_to_compare() -> None:
+    """Print the command that compares the runs of the sweep that this process started, if any."""
+    if _SWEEP.folder is not None:
+        folder = os.path.relpath(_SWEEP.folder)
+        print(f"all jobs have ended; python scripts/sweep_report.py dir={shlex.quote(folder)} "
+              "compares them")  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import platform
 import subprocess
 from collections.abc import Mapping
@@ -21,7 +22,8 @@ _PACKAGES = ("torchvision", "numpy", "h5py")
 
 
 def environment(device: torch.device) -> dict[str, Any]:
-    """Versions, hardware, the commit of the code, and whether the working tree is clean.
+    """Versions, hardware, a hash of the package's code, its commit, and whether the repository's
+    files are those of the commit.
 
     The last two are None outside the project's git repository.
     """
@@ -33,8 +35,18 @@ def environment(device: torch.device) -> dict[str, Any]:
         "filmvqa": filmvqa.__version__,
         "torch": str(torch.__version__),
         **{name: version(name) for name in _PACKAGES},
+        "code": _hash_code(Path(filmvqa.__file__).parent),
         **_commit(Path(filmvqa.__file__).parent),
     }
+
+
+def _hash_code(folder: Path) -> str:
+    """The first 12 digits of a SHA-256 hash of a folder's Python files, so that a run that is
+    resumed with edited code says so."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*.py")):
+        digest.update(f"{path.relative_to(folder).as_posix()}\n".encode() + path.read_bytes())
+    return digest.hexdigest()[:12]
 
 
 def _commit(folder: Path) -> dict[str, Any]:
@@ -47,7 +59,8 @@ def _commit(folder: Path) -> dict[str, Any]:
         repository = Path(git("rev-parse", "--show-toplevel"))
         if not (repository / "src/filmvqa").is_dir():  # installed inside another repository
             return {"commit": None, "clean": None}
-        changes = git("-C", str(repository), "status", "--porcelain")
+        # Files that git does not know, such as your own modules, are no change of the code.
+        changes = git("-C", str(repository), "status", "--porcelain", "--untracked-files=no")
         return {"commit": git("rev-parse", "HEAD"), "clean": not changes}
     except (OSError, subprocess.CalledProcessError):
         return {"commit": None, "clean": None}

@@ -39,7 +39,8 @@ class Conditioning(nn.Module):
     Attributes
     ----------
     uses_gamma_beta
-        Whether the layer uses γ and β of its modulation.
+        Whether the layer uses γ and β of its modulation. If no layer of a network does, γ is 1 and
+        β is 0, and neither has weights.
     extra_dim
         Number of ``extra`` values of its modulation that the layer uses.
     reads_words

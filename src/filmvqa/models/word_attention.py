@@ -49,8 +49,9 @@ class WordAttention(nn.Module):
             self.query = nn.Sequential(
                 nn.Linear(input_dim, QUERY_RANK), nn.Linear(QUERY_RANK, num_queries * input_dim)
             )
-            signs = [(-1.0) ** (i + j) for i in range(num_layers) for j in range(self.num_parts)]
-            self.slopes = nn.Parameter(SLOPE * torch.tensor(signs))
+            signs = [(-1) ** (i + j) for i in range(num_layers) for j in range(self.num_parts)]
+            # Arithmetic on tensors without values (the meta device) would import torch._dynamo.
+            self.slopes = nn.Parameter(torch.tensor([SLOPE * sign for sign in signs]))
         self.decoders = nn.ModuleList(
             nn.Linear(input_dim, size) for _ in range(num_layers) for size in part_sizes
         )

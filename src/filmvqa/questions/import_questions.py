@@ -73,7 +73,7 @@ class ImportedSplit:
         """Describe the numbers of questions and pictures."""
         state = "already complete" if self.was_there else "written"
         changed = sum(size is not None for size in self.sizes.values())
-        resized = f", {changed:,} of them converted" if changed else ""
+        resized = f", {changed:,} of them resized, as PNG" if changed else ""
         return (
             f"{self.num_questions:,} questions, {len(self.pictures):,} pictures{resized}, {state}"
         )

@@ -267,8 +267,16 @@ class ImportQuestionsSettings(DataProgramSettings):
         The table's file.
     pictures
         The folder of the pictures; None: the table's folder.
-    picture, question, answer, type, split
-        The names of columns, or keys; None if the table has no such column.
+    picture
+        The column, or key, with the picture's file.
+    question
+        The column with the question.
+    answer
+        The column with the true answer; None: the table has none.
+    type
+        The column with the kind of question, by which accuracy is reported; None: no kinds.
+    split
+        The column with the question's split; None: ``into`` and ``held_out`` decide.
     splits
         The values of the column ``split``, and the split that each means; None: the values are the
         set's two splits and ``test``.

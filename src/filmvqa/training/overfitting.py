@@ -49,6 +49,6 @@ def _describe(history: list[dict[str, Any]], metric: str) -> str | None:
     return (
         f"overfitting: since step {best['step']} validation has not improved on "
         f"{100 * best[metric]:.1f}%, and the gap to training grew from "
-        f"{100 * best['gap']:.1f} to {100 * since_best[-1]['gap']:.1f} points; regularise "
-        "(optim.weight_decay, optim.part_weight_decay, trainer.film_penalty, dropout) or stop"
+        f"{100 * best['gap']:.1f} to {100 * since_best[-1]['gap']:.1f} points; train on "
+        "more images, raise optim.weight_decay (to 1e-4 or 1e-3) or trainer.film_penalty, or stop"
     )

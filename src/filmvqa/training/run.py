@@ -122,10 +122,14 @@ def fit_run(run: PreparedRun, end_after: EndAfter | None = None) -> float:
     if processes.is_first():
         loggers = build_loggers(settings.logger, layout, settings.config, state.records, state.step)
     try:
-        return trainer_of(run, loggers).fit(end_after)
+        best = trainer_of(run, loggers).fit(end_after)
     finally:
         for logger in loggers:
             logger.close()
+    if processes.is_first() and state.finished:
+        score = f"{task_of(settings.model['name']).score_title} {100 * best:.2f}%"
+        print(f"written to {layout.best_checkpoint}: best validation {score}")
+    return best
 
 
 def trainer_of(run: PreparedRun, loggers: list[Logger]) -> Trainer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -183,8 +184,11 @@ def test_random_numbers_and_statistics_stay_as_they_are() -> None:
     [
         lambda x, gamma, beta: film(x, gamma, beta + 0.1),
         lambda x, gamma, beta: film(x, gamma.detach(), beta),
+        lambda x, gamma, beta: film(x, gamma.clamp(-1e4, 1e4), beta),
+        functools.wraps(film)(lambda x, gamma, beta: film(x, gamma, beta + 0.1)),
+        functools.partial(film),
     ],
-    ids=["another value", "another gradient"],
+    ids=["another value", "another gradient", "large values alone", "a wrapper", "no function"],
 )
 def test_a_block_that_computes_something_else_is_left(
     edited: Callable[..., Tensor], monkeypatch: pytest.MonkeyPatch
@@ -192,7 +196,31 @@ def test_a_block_that_computes_something_else_is_left(
     monkeypatch.setattr(filmvqa.film, "film", edited)
     acceleration = accelerate(network("film_reads"))
     assert set(acceleration.left) == {"blocks.0", "blocks.1"}
-    assert "blocks.0 is left: its fast form computes something else" in str(acceleration)
+    assert "; blocks.0, blocks.1 are left: filmvqa.film.film is edited" in str(acceleration)
+
+
+@pytest.mark.parametrize("limit", [3.0, 30.0])
+def test_an_edit_elsewhere_that_acts_on_large_values_alone_is_found(
+    limit: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as in the layer, which is compared with its fast form."""
+    monkeypatch.setattr(
+        Film, "forward",
+        lambda self, x, m: film(x, m.gamma.clamp(-limit, limit), m.beta),
+    )  # fmt: skip
+    acceleration = accelerate(network("film_counts"))
+    assert "blocks.0, blocks.1 are left: its fast form computes" in str(acceleration)
+
+
+def test_another_conditioning_has_no_fast_form_and_is_named() -> None:
+    model = network("film_reads")
+    model.blocks[0].condition = Mine(12)
+    acceleration = accelerate(model)
+    assert acceleration.left == {"blocks.0": "conditioning by Mine has no fast form"}
+
+
+class Mine(Film):
+    pass
 
 
 def test_a_subclass_is_left_alone() -> None:

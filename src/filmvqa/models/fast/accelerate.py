@@ -14,11 +14,12 @@ from torch import Tensor, nn
 
 from filmvqa.models.batch_norm import BatchNorm2d
 from filmvqa.models.blocks import FilmedResBlock
+from filmvqa.models.conditioning import Film
 from filmvqa.models.encoder import QuestionEncoder
 from filmvqa.models.fast.batch_norm import FastBatchNorm2d
 from filmvqa.models.fast.block import FastFilmedResBlock, is_fusible
 from filmvqa.models.fast.encoder import FastQuestionEncoder
-from filmvqa.models.fast.replacement import remember_parts
+from filmvqa.models.fast.replacement import is_film_edited, remember_parts
 from filmvqa.models.fast.word_attention import FastWordAttention
 from filmvqa.models.place_sets import PlaceSets
 from filmvqa.models.protocols import Modulation
@@ -28,6 +29,9 @@ from filmvqa.system.errors import one_line
 #: Largest difference of outputs and gradients, relative to the largest value. Rounding in float32
 #: causes differences of 1e-5, and other formulas rarely cause differences below 1e-2.
 TOLERANCE = 2e-3
+#: Standard deviations of the features, γ and β that are compared: an edit may act on large values
+#: alone.
+SCALES = (1.0, 10.0, 100.0)
 
 
 @dataclass
@@ -49,7 +53,10 @@ class Acceleration:
         counts = Counter(self.replaced.values())
         parts = [f"{n} {name}" if n > 1 else name for name, n in counts.items()]
         text = "accelerated: " + (", ".join(parts) or "nothing")
-        return text + "".join(f"; {name} is left: {why}" for name, why in self.left.items())
+        for reason in dict.fromkeys(self.left.values()):
+            names = [name for name, why in self.left.items() if why == reason]
+            text += f"; {', '.join(names)} {'is' if len(names) == 1 else 'are'} left: {reason}"
+        return text
 
 
 #: Fast forms by the exact type of a module: subclasses that add nothing to its state.
@@ -61,16 +68,21 @@ FAST_FORMS: dict[type[nn.Module], type[nn.Module]] = {
 }
 
 
-def _block_inputs(block: FilmedResBlock, normal: Callable[..., Tensor]) -> Sequence[Any]:
+def _block_inputs(
+    block: FilmedResBlock, normal: Callable[..., Tensor], scale: float
+) -> Sequence[Any]:
     channels = block.conv.in_channels
     sets = 0 if block.sets is None else PlaceSets.key_dim(channels, block.sets.sets)
     gamma, beta, key = normal(3, channels), normal(3, channels), normal(3, channels + sets)
-    modulation = Modulation(1 + gamma, beta, normal(3, 0), key)
+    # With small keys, the scores of large features can be compared too: rounding grows with them.
+    modulation = Modulation(1 + scale * gamma, scale * beta, normal(3, 0), key / scale**2)
     context = None if block.context is None else normal(3, block.context.in_features)
-    return normal(3, channels, 4, 4), modulation, context, True, normal(3, 4, 4)
+    return scale * normal(3, channels, 4, 4), modulation, context, True, normal(3, 4, 4)
 
 
-def _encoder_inputs(encoder: QuestionEncoder, normal: Callable[..., Tensor]) -> Sequence[Any]:
+def _encoder_inputs(
+    encoder: QuestionEncoder, normal: Callable[..., Tensor], scale: float
+) -> Sequence[Any]:
     words = normal(3, 5).abs().mul(1e4).long().cpu() % encoder.embedding.num_embeddings
     words[:, 0] = words[0, 0]  # questions that begin alike
     words[1, 3:] = 0  # padding
@@ -78,7 +90,7 @@ def _encoder_inputs(encoder: QuestionEncoder, normal: Callable[..., Tensor]) -> 
 
 
 def _word_attention_inputs(
-    attention: WordAttention, normal: Callable[..., Tensor]
+    attention: WordAttention, normal: Callable[..., Tensor], scale: float
 ) -> Sequence[Any]:
     width = attention.decoders[0].in_features
     words = normal(3, 4, width)
@@ -90,7 +102,10 @@ def _word_attention_inputs(
 _COMPARISONS: dict[type[nn.Module], tuple[Callable[..., Sequence[Any]], str]] = {
     QuestionEncoder: (_encoder_inputs, "encoder"),
     BatchNorm2d: (
-        lambda norm, normal: (normal(3, norm.num_features, 4, 4), torch.tensor([1, 3, 2])),
+        lambda norm, normal, scale: (
+            scale * normal(3, norm.num_features, 4, 4),
+            torch.tensor([1, 3, 2]),
+        ),
         "batch norms",
     ),
     FilmedResBlock: (_block_inputs, "blocks"),
@@ -102,8 +117,8 @@ def accelerate(model: nn.Module) -> Acceleration:
     """Replace the modules of a model that have a fast form, in place.
 
     A module is replaced if its type is exactly the plain one (a subclass may compute something
-    else), the fast form supports its options, and both give the same outputs and gradients for a
-    small random input. If ``filmvqa.film.film`` is edited, blocks are therefore not replaced: the
+    else), the fast form supports its options, and both give the same outputs and gradients for
+    small random inputs. If ``filmvqa.film.film`` is edited in any way, blocks are not replaced: the
     model is slower but correct. A replaced module is still an instance of its class, with the same
     parameters, names and hooks. It runs the plain code while a part of it has a hook or has been
     replaced since the comparison, in a precision that its kernels do not support, and under
@@ -121,11 +136,7 @@ def accelerate(model: nn.Module) -> Acceleration:
         plain = type(module)
         if plain not in FAST_FORMS or not _is_replaceable(module):
             continue
-        try:
-            difference = None if _agrees(module) else "its fast form computes something else"
-        except Exception as error:  # raised by code that the user has changed
-            difference = f"it could not be compared ({one_line(error, 80)})"
-        if difference is None:
+        if (difference := _find_difference(module)) is None:
             acceleration.replaced[name] = _COMPARISONS[plain][1]
             module.__class__ = FAST_FORMS[plain]
         else:
@@ -148,7 +159,21 @@ def _is_replaceable(module: nn.Module) -> bool:
     return runs_there and (not isinstance(module, FilmedResBlock) or is_fusible(module))
 
 
-def _agrees(module: nn.Module) -> bool:
+def _find_difference(module: nn.Module) -> str | None:
+    """Why a module must not be replaced; None if its fast form computes the same."""
+    if isinstance(module, FilmedResBlock):
+        if type(module.condition) is not Film:
+            return f"conditioning by {type(module.condition).__name__} has no fast form"
+        if is_film_edited():
+            return "filmvqa.film.film is edited"
+    try:
+        agrees = all(_agrees(module, scale) for scale in SCALES)
+    except Exception as error:  # raised by code that the user has changed
+        return f"it could not be compared ({one_line(error, 80)})"
+    return None if agrees else "its fast form computes something else"
+
+
+def _agrees(module: nn.Module, scale: float) -> bool:
     """Whether a module and its fast form compute the same, in training and evaluation mode."""
     plain, like = type(module), _tensor_of(module)
     generator = torch.Generator().manual_seed(0)
@@ -159,7 +184,7 @@ def _agrees(module: nn.Module) -> bool:
             x = x.contiguous(memory_format=torch.channels_last)
         return x.requires_grad_()
 
-    inputs = _COMPARISONS[plain][0](module, normal)
+    inputs = _COMPARISONS[plain][0](module, normal, scale)
     for training in (True, False):
         results = []
         for form in (plain, FAST_FORMS[plain]):

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from filmvqa.models.attentive_read import read_scale
 from filmvqa.models.batch_norm import BatchNorm2d, track
 from filmvqa.models.blocks import BlockOutput, FilmedResBlock
-from filmvqa.models.conditioning import Film
 from filmvqa.models.fast.fused_block import FusedBlock
 from filmvqa.models.fast.kernels import kernels_take
 from filmvqa.models.fast.replacement import is_intact
@@ -73,9 +72,9 @@ class FastFilmedResBlock(FilmedResBlock):
 
 
 def is_fusible(block: FilmedResBlock) -> bool:
-    """Whether ``FastFilmedResBlock`` supports the block's options."""
+    """Whether ``FastFilmedResBlock`` supports a block's options, if its conditioning is FiLM."""
     return (
-        type(block.condition) is Film
+        block.condition is not None
         and block.film_position == "after_norm"
         and block.project is None
         and type(block.conv) is nn.Conv2d

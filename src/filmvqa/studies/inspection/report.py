@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from filmvqa.evaluation.evaluate import open_questions, output_folder
-from filmvqa.models.protocols import Attentive, can_record
+from filmvqa.models.protocols import Attentive, can_record, has_film_penalty
 from filmvqa.studies.inspection import answer_sections, film_sections
 from filmvqa.studies.inspection.answers import write_answers
 from filmvqa.studies.inspection.inspected import Inspected, Section
@@ -60,7 +60,7 @@ def _describe(inspected: Inspected) -> list[Section]:
         answer_sections.describe_confusion(inspected),
         answer_sections.describe_consistency(inspected),
     ]
-    if gamma is not None and beta is not None:
+    if gamma is not None and beta is not None and has_film_penalty(inspected.model):
         sections += [
             film_sections.describe_film(inspected, gamma, beta),
             film_sections.describe_points(inspected, gamma, beta),
