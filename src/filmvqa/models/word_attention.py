@@ -63,7 +63,7 @@ class WordAttention(nn.Module):
         """
         queries = self.query(encoding).view(len(encoding), -1, encoding.shape[1])  # (B, L P, D)
         read = self.attend(queries, words, padding)  # (B, L P, D)
-        decoded = [decode(read[:, i]) for i, decode in enumerate(self.decoders)]
+        decoded = [decode(x) for decode, x in zip(self.decoders, read.unbind(1), strict=True)]
         return [torch.stack(decoded[part :: self.num_parts], 1) for part in range(self.num_parts)]
 
     def attend(self, queries: Tensor, words: Tensor, padding: Tensor) -> Tensor:
