@@ -277,6 +277,15 @@ def test_models_without_film_layers_say_so(tiny_set: Path, tmp_path: Path) -> No
         vqa.film("Are there any cubes?")
 
 
+def test_layers_that_use_no_gamma_and_beta_say_so(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vqa = filmvqa.load(checkpoint)
+    monkeypatch.setattr(type(vqa.model), "has_film_penalty", False)
+    with pytest.raises(UserError, match="its layers use no γ and β of questions"):
+        vqa.film("Are there any cubes?")
+
+
 def test_questions_are_encoded_as_preprocessing_does(tiny_world: Path, tiny_set: Path) -> None:
     vocabulary = Vocabulary.load(tiny_set / "vocab.json")
     records = read_questions(tiny_world / "questions/CLEVR_train_questions.json").questions

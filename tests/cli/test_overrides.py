@@ -175,6 +175,10 @@ def test_keys_that_no_config_has_can_be_added_where_that_means_something() -> No
     assert config.data.generator.images.minival == 5
     assert config.optim.part_weight_decay.stem == 0
     assert quote_arguments(["+model@models.small=film_small"])[0][0] == "+"
+    for prefix in ("", "+", "++"):  # all keys of this node are the user's
+        (argument,) = quote_arguments([f"{prefix}model.block.conditioning_options.rank=4"])
+        config = compose_config(CONFIGS, "train", [argument])
+        assert config.model.block.conditioning_options == {"rank": 4}
 
 
 def test_flags_may_stand_anywhere_among_the_overrides() -> None:

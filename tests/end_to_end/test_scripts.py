@@ -144,7 +144,10 @@ def test_paths_are_those_of_where_a_program_was_started(sweep: list[str], copy: 
 
 def test_a_sweep_runs_once_and_becomes_a_report(workplace: Path) -> None:
     arguments = ["-m", *TRAIN, "sweep=weight_decay", "optim.weight_decay=0,1e-4"]
-    succeed("train.py", *arguments, cwd=workplace)
+    out = succeed("train.py", *arguments, cwd=workplace)
+    compare = "python scripts/sweep_report.py dir=outputs/sweeps/weight_decay compares them"
+    assert out.endswith(f"all jobs have ended; {compare}\n")
+    assert "optim.weight_decay@0/best.pt: best validation accuracy" in out
     folder = workplace / "outputs/sweeps/weight_decay"
     runs = sorted(p.parent for p in folder.rglob("last.pt"))
     assert len(runs) == 2

@@ -84,6 +84,16 @@ def test_coupled_and_decoupled_weight_decay() -> None:
         assert layer.weight.item() == pytest.approx(expected, abs=1e-5)
 
 
+@pytest.mark.parametrize("total", [20, 4])
+def test_a_warm_up_that_does_not_end_is_warned_of(
+    total: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    optimizer = torch.optim.Adam(torch.nn.Linear(1, 1).parameters())
+    build_schedule(optimizer, OptimSettings(warmup_steps=4), total)
+    message = f"optim.warmup_steps=4: the run ends after {total} steps, before its learning rate"
+    assert (message in capsys.readouterr().err) == (total == 4)
+
+
 def test_schedules() -> None:
     def rates(name: str) -> list[float]:
         optimizer = torch.optim.Adam(torch.nn.Linear(1, 1).parameters(), lr=1.0)
