@@ -243,7 +243,9 @@ def test_a_set_with_a_users_config_leaves_the_releases_folder_unchanged(tmp_path
     shutil.copytree(CONFIGS, tmp_path / "configs")
     (tmp_path / "configs/data/mine.yaml").write_text(config)
     for line in block.strip().splitlines():
-        words = shlex.split(line)
+        words = shlex.split(line, comments=True)
+        if "data=mine" not in words:  # evaluate.py takes the data set from the checkpoint
+            continue
         data = overrides.compose_config(tmp_path / "configs", Path(words[1]).stem, words[2:]).data
         assert (data.images, data.h5, data.features) == (
             "/datasets/CLEVR_v1.0/images", "data/mine/h5", "data/mine/h5",

@@ -48,7 +48,7 @@ TORCHRUN = "filmvqa.cli.quiet_torchrun"
 
 #: Overrides for a network that labels the same images.
 IMAGES_TO_LABEL = [
-    "data.root=data/tiny", "data.image_size=[48,48]", "data.backbone.name=clevr_cnn",
+    "data.root=data/tiny", "data.image_size=[48,48]", "data.backbone.name=clevr_places",
     "data.train_split=train", "model.channels=8", "model.stem.strides=[1]",
 ]  # fmt: skip
 
@@ -133,11 +133,12 @@ STAGES = {
         "outputs/hints",
     ),
     "few-shot learners": Stage(
-        ["few_shot.py", *DATA, "split=train", "learners=[film,prototypes,logistic_regression]",
-         "widths=[8]", "word_steps=20", "steps=10", "episodes=90"],
+        ["few_shot.py", *DATA, "data.backbone.name=clevr_places", "split=train",
+         "learners=[film,prototypes,logistic_regression]", "widths=[8]", "word_steps=20",
+         "steps=10", "episodes=90"],
         "outputs",
         ("outputs/few_shot",),
-        "outputs/few_shot/*_8_0.json",
+        "outputs/few_shot/episodes.json",
     ),
 }  # fmt: skip
 

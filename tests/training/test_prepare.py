@@ -98,7 +98,7 @@ def test_features_of_another_precision_are_a_warning(
     path = runs.data / "val_features_clevr_cnn.h5"
     with_attribute("precision", "float16", path)
     with_attribute("weights", "the same under another name", path)
-    runs.train(max_steps=2, eval_every=2)
+    runs.train(max_steps=8, eval_every=8)
     (line,) = capsys.readouterr().err.split("warning: ")[1:]
     assert line.splitlines()[0].endswith("train_features_clevr_cnn.h5 in precision")
 

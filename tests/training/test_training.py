@@ -84,14 +84,13 @@ def test_coupled_and_decoupled_weight_decay() -> None:
         assert layer.weight.item() == pytest.approx(expected, abs=1e-5)
 
 
-@pytest.mark.parametrize("total", [20, 4])
+@pytest.mark.parametrize("steps", [8, 5])
 def test_a_warm_up_that_does_not_end_is_warned_of(
-    total: int, capsys: pytest.CaptureFixture[str]
+    runs: Runs, steps: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    optimizer = torch.optim.Adam(torch.nn.Linear(1, 1).parameters())
-    build_schedule(optimizer, OptimSettings(warmup_steps=4), total)
-    message = f"optim.warmup_steps=4: the run ends after {total} steps, before its learning rate"
-    assert (message in capsys.readouterr().err) == (total == 4)
+    runs.train(max_steps=steps)
+    message = f"optim.warmup_steps=5: the run ends after {steps} steps, before its learning rate"
+    assert (message in capsys.readouterr().err) == (steps == 5)
 
 
 def test_schedules() -> None:

@@ -11,8 +11,7 @@ from torch.optim import Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from filmvqa.models.protocols import is_modulated
-from filmvqa.system import processes
-from filmvqa.system.errors import UserError, warn
+from filmvqa.system.errors import UserError
 from filmvqa.training.settings import OptimSettings
 
 
@@ -87,16 +86,8 @@ def clipped_parts(model: nn.Module) -> list[list[nn.Parameter]]:
 
 
 def build_schedule(optimizer: Optimizer, settings: OptimSettings, total_steps: int) -> LambdaLR:
-    """Build the learning-rate schedule of a run of ``total_steps`` steps.
-
-    A warning is printed if the run ends before the learning rate has risen to its full value.
-    """
+    """Build the learning-rate schedule of a run of ``total_steps`` steps."""
     warmup_steps = settings.warmup_steps
-    if processes.is_first() and 0 < total_steps <= warmup_steps:
-        warn(
-            f"optim.warmup_steps={warmup_steps}: the run ends after {total_steps} steps, before "
-            "its learning rate has risen to optim.lr; lower it, or train longer"
-        )
 
     def factor(step: int) -> float:
         warmup = min(1.0, (step + 1) / (warmup_steps + 1))

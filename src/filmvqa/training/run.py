@@ -10,6 +10,7 @@ import yaml
 from filmvqa.settings.effects import Effect
 from filmvqa.system import processes
 from filmvqa.system.disk import check_disk_space
+from filmvqa.system.errors import warn
 from filmvqa.system.files import check_output, write_file
 from filmvqa.system.layout import RunLayout
 from filmvqa.system.locks import folder_lock
@@ -122,7 +123,14 @@ def fit_run(run: PreparedRun, end_after: EndAfter | None = None) -> float:
     if processes.is_first():
         loggers = build_loggers(settings.logger, layout, settings.config, state.records, state.step)
     try:
-        best = trainer_of(run, loggers).fit(end_after)
+        trainer = trainer_of(run, loggers)
+        warmup_steps = settings.optim.warmup_steps
+        if processes.is_first() and state.total_steps <= warmup_steps:
+            warn(
+                f"optim.warmup_steps={warmup_steps}: the run ends after {state.total_steps} "
+                "steps, before its learning rate has risen to optim.lr; lower it, or train longer"
+            )
+        best = trainer.fit(end_after)
     finally:
         for logger in loggers:
             logger.close()
