@@ -5,8 +5,9 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,10 @@ def served(work: Path, *arguments: str) -> Iterator[str]:
         assert process.stdout is not None
         line = process.stdout.readline()
         assert line == f"the page is at http://127.0.0.1:{port}; Ctrl-C ends it\n"
+        for _ in range(PATIENCE // 50):  # the line comes just before the port is open
+            with suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+                break
+            time.sleep(0.05)
         yield f"http://127.0.0.1:{port}"
     finally:
         process.terminate()
