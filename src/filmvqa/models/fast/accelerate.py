@@ -174,7 +174,8 @@ def _find_difference(module: nn.Module) -> str | None:
 
 
 def _agrees(module: nn.Module, scale: float) -> bool:
-    """Whether a module and its fast form compute the same, in training and evaluation mode."""
+    """Whether a module and its fast form compute the same: in training, with gradients, and in
+    evaluation, for large inputs in evaluation alone."""
     plain, like = type(module), _tensor_of(module)
     generator = torch.Generator().manual_seed(0)
 
@@ -185,7 +186,7 @@ def _agrees(module: nn.Module, scale: float) -> bool:
         return x.requires_grad_()
 
     inputs = _COMPARISONS[plain][0](module, normal, scale)
-    for training in (True, False):
+    for training in (True, False) if scale == 1 else (False,):
         results = []
         for form in (plain, FAST_FORMS[plain]):
             with _unchanged(module):
