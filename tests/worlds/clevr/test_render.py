@@ -10,7 +10,18 @@ from PIL import Image
 from filmvqa.worlds.clevr.render import NO_OBJECT, render
 from filmvqa.worlds.clevr.scene_rules import SceneRules
 from filmvqa.worlds.clevr.scenes import Layout, PlacedObject
-from filmvqa.worlds.clevr.surfaces import RGB
+from filmvqa.worlds.clevr.surfaces import (
+    COS,
+    CUBE,
+    HALF_EXTENT,
+    RGB,
+    SHAPE,
+    SIN,
+    X,
+    Y,
+    Z,
+    surface_normal,
+)
 from tests.worlds.clevr.layouts import one_object, sample_layout
 from tests.worlds.clevr.reference_renderer import sphere_traced_mask
 from tests.worlds.clevr.released_scenes import SCENES, released_layout
@@ -26,6 +37,19 @@ def test_masks_agree_with_sphere_tracing(seed: int) -> None:
     assert (rendered.mask != expected).mean() < 2e-3
     counts = [int((rendered.mask == i).sum()) for i in range(len(layout.objects))]
     assert rendered.visible.tolist() == counts
+
+
+@pytest.mark.parametrize("angle", [0.0, 0.4, 2.5])
+def test_faces_of_a_rotated_cube_look_outward(angle: float) -> None:
+    """A mask does not show its normals, on which light and mirror images depend."""
+    cube = np.zeros((1, 12))
+    cube[0, [X, Y, Z, HALF_EXTENT, SHAPE]] = 1.0, -2.0, 0.5, 0.5, CUBE
+    cube[0, [COS, SIN]] = np.cos(angle), np.sin(angle)
+    for turn in range(4):
+        face = angle + turn * np.pi / 2
+        outward = np.array([np.cos(face), np.sin(face), 0.0])
+        normal = surface_normal(cube, 0, tuple(cube[0, [X, Y, Z]] + 0.5 * outward))
+        np.testing.assert_allclose(normal, outward, atol=1e-6)
 
 
 def test_occluded_objects_are_refused_before_shading() -> None:
