@@ -93,3 +93,11 @@ def test_an_error_that_names_no_file_gets_its_path(tmp_path: Path) -> None:
     assert missing.value.filename == str(tmp_path / "b")
     with pytest.raises(UserError, match="a: no room on the disk"), named_errors(tmp_path / "a"):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_write_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
+    (tmp_path / "kept").write_bytes(b"before")
+    with pytest.raises(ValueError, match="stopped"), atomic_write(tmp_path / "kept") as stream:
+        stream.write(b"after")
+        raise ValueError("stopped")
+    assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [("kept", b"before")]
