@@ -123,7 +123,7 @@ def test_a_recording(open_page: Callable[..., Visit], address: str, screenshots:
     visit.idle()
     recording.take(3000)
 
-    given = page.locator(".given").inner_text()
+    answer = page.locator(".given").inner_text()
     handle = page.locator("circle.handle").nth(4).bounding_box()
     x, y = handle["x"] + handle["width"] / 2, handle["y"] + handle["height"] / 2
     page.mouse.move(x, y)
@@ -134,7 +134,7 @@ def test_a_recording(open_page: Callable[..., Visit], address: str, screenshots:
         recording.take(110)
     page.mouse.up()
     visit.until(lambda: visit.picture().startswith("data:image/png"))
-    visit.until(lambda: page.locator(".given").inner_text() != given)
+    visit.until(lambda: page.locator(".given").inner_text() != answer)
     visit.idle()
     recording.take(3000)
 

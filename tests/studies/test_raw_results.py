@@ -40,8 +40,8 @@ def write_provenance(folder: Path, pattern: str, commit: str, processor: str) ->
 def redraw(folder: Path, **changes: Any) -> tuple[ClaimReport, str]:
     """Report only the raw results; return the report and the page."""
     folders = (folder / "no runs", folder / "kept", folder / "redrawn")
-    found = report_claim(make_claim(folder, **changes), *folders, "test", 0.01, redraw=True)
-    return found, (folder / "redrawn/decay.md").read_text()
+    claim_report = report_claim(make_claim(folder, **changes), *folders, "test", 0.01, redraw=True)
+    return claim_report, (folder / "redrawn/decay.md").read_text()
 
 
 def test_pages_are_drawn_anew_from_raw_results_alone(tmp_path: Path) -> None:

@@ -83,8 +83,8 @@ def draw_curves(metrics: str | Path, target: str | Path) -> None:
         plots[0].plot(steps, train, "o-", color="C1", markersize=3, label="training sample")
         plots[0].plot(steps, val, "o-", color="C0", markersize=3, label="validation")
         plots[0].set(ylabel=f"{score_title(metric)} (%)")
+        by_type = [record.get("val_by_type", {}) for record in evaluations]
         for kind in types:
-            by_type = [record.get("val_by_type", {}) for record in evaluations]
             course = [100 * scores.get(kind, math.nan) for scores in by_type]
             plots[1].plot(steps, course, "o-", markersize=3, label=kind)
         for axes in plots:

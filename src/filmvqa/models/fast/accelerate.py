@@ -81,7 +81,7 @@ def _block_inputs(
 
 
 def _encoder_inputs(
-    encoder: QuestionEncoder, normal: Callable[..., Tensor], scale: float
+    encoder: QuestionEncoder, normal: Callable[..., Tensor], _: float
 ) -> Sequence[Any]:
     words = normal(3, 5).abs().mul(1e4).long().cpu() % encoder.embedding.num_embeddings
     words[:, 0] = words[0, 0]  # questions that begin alike
@@ -90,7 +90,7 @@ def _encoder_inputs(
 
 
 def _word_attention_inputs(
-    attention: WordAttention, normal: Callable[..., Tensor], scale: float
+    attention: WordAttention, normal: Callable[..., Tensor], _: float
 ) -> Sequence[Any]:
     width = attention.decoders[0].in_features
     words = normal(3, 4, width)
@@ -98,18 +98,20 @@ def _word_attention_inputs(
     return normal(3, width), words, padding
 
 
-#: Small random inputs for comparing a module with its fast form, and the module's kind in messages.
-_COMPARISONS: dict[type[nn.Module], tuple[Callable[..., Sequence[Any]], str]] = {
-    QuestionEncoder: (_encoder_inputs, "encoder"),
+#: By a module's type: random inputs of one scale for comparing it with its fast form, its kind in
+#: messages, and the scales that are compared.
+_COMPARISONS: dict[type[nn.Module], tuple[Callable[..., Sequence[Any]], str, tuple[float, ...]]] = {
+    QuestionEncoder: (_encoder_inputs, "encoder", (1.0,)),
     BatchNorm2d: (
         lambda norm, normal, scale: (
             scale * normal(3, norm.num_features, 4, 4),
             torch.tensor([1, 3, 2]),
         ),
         "batch norms",
+        SCALES,
     ),
-    FilmedResBlock: (_block_inputs, "blocks"),
-    WordAttention: (_word_attention_inputs, "word attention"),
+    FilmedResBlock: (_block_inputs, "blocks", SCALES),
+    WordAttention: (_word_attention_inputs, "word attention", (1.0,)),
 }
 
 
@@ -167,7 +169,7 @@ def _find_difference(module: nn.Module) -> str | None:
         if is_film_edited():
             return "filmvqa.film.film is edited"
     try:
-        agrees = all(_agrees(module, scale) for scale in SCALES)
+        agrees = all(_agrees(module, scale) for scale in _COMPARISONS[type(module)][2])
     except Exception as error:  # raised by code that the user has changed
         return f"it could not be compared ({one_line(error, 80)})"
     return None if agrees else "its fast form computes something else"
